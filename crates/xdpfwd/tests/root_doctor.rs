@@ -1,12 +1,12 @@
 //! Tests `xdpfwd doctor` on interfaces of the lab: creates each condition, checks its finding,
-//! applies the fix verbatim, and checks that the finding is gone. (src/doctor/tests.rs tests
-//! conditions on file trees, and vm_doctor.rs in the test VM.)
+//! applies the fix verbatim, and checks that the finding is gone. Needs root. (src/doctor/tests.rs
+//! tests conditions on file trees, and vm_doctor.rs in the test VM.)
 
 mod support;
 
 use std::process::Output;
 
-use support::examined::{Examined, apply, line};
+use support::examination::{Examination, apply, line};
 use support::{Config, Running, XDPFWD, chain, cross_connect, stderr, until};
 use xdpfwd_lab::{Chain, Namespace};
 use xdpfwd_testkit::Folder;
@@ -14,7 +14,7 @@ use xdpfwd_testkit::Folder;
 #[test]
 fn doctor_warns_of_copy_mode_unless_configured() {
     let chain = chain(Chain::builder());
-    let auto = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
+    let auto = Examination::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
     for interface in ["fwd0", "fwd1"] {
         let fix = auto.fix(interface, "mode", "warning", "copy: ");
         assert!(fix.contains(r#"[engine] mode = "copy""#), "{fix}");
@@ -27,8 +27,9 @@ fn doctor_warns_of_copy_mode_unless_configured() {
     }
     auto.assert_ok("host", "capabilities");
     auto.assert_ok("host", "cores");
-    let meant = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
-    meant.assert_ok("fwd0", "mode");
+    let configured =
+        Examination::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
+    configured.assert_ok("fwd0", "mode");
     // doctor leaves nothing attached: a start succeeds as before.
     let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
     last.assert_conserved();
@@ -36,71 +37,78 @@ fn doctor_warns_of_copy_mode_unless_configured() {
     let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("\nfwd0\n") && text.contains("\nwill run, not at its best: "), "{text}");
-    assert!(!text.contains('\u{1b}'), "no colour where there is no terminal: {text}");
+    assert!(!text.contains('\u{1b}'), "colour without a terminal: {text}");
 }
 
 #[test]
 fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     let chain = chain(Chain::builder());
-    let fix =
-        Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "there are lo, fwd");
+    let fix = Examination::of(chain.fwd(), &["eth9"]).fix(
+        "eth9",
+        "interface",
+        "error",
+        "there are lo, fwd",
+    );
     assert!(fix.contains("ip link"), "{fix}");
 
     apply(chain.fwd(), "ip link set dev fwd0 down");
-    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
+    let fix = Examination::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
     apply(chain.fwd(), &fix);
     // The kernel reports the state some time after the command returns.
     until("fwd0 is up", || {
-        Examined::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"] == "ok"
+        Examination::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
+            == "ok"
     });
 
     apply(chain.gen_(), "ip link set dev gen0 mtu 3000");
     apply(chain.fwd(), "ip link set dev fwd0 mtu 3000");
-    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix(
+    let fix = Examination::of(chain.fwd(), &["fwd0"]).fix(
         "fwd0",
         "mtu",
         "error",
         "3000: frames of 2048 bytes",
     );
-    // A configuration with this problem is still examined.
+    // With this problem in a configuration, doctor still runs the other checks.
     let config = cross_connect(1, "cores = [999]");
-    let examined = Examined::of_config(chain.fwd(), &config);
-    examined.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
-    examined.fix("host", "cores", "error", "core 999: not online");
-    let mode = examined.finding("fwd0", "mode");
+    let examination = Examination::of_config(chain.fwd(), &config);
+    examination.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
+    examination.fix("host", "cores", "error", "core 999: not online");
+    let mode = examination.finding("fwd0", "mode");
     assert!(
         mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with("is in the way"),
         "{mode}"
     );
     apply(chain.fwd(), line(&fix, "ip link"));
-    Examined::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
+    Examination::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
     // By an alternative name, which has no folder in /sys.
     apply(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
-    let examined = Examined::of(chain.fwd(), &["uplink0"]);
-    examined.assert_ok("uplink0", "mtu");
-    examined.assert_ok("uplink0", "link");
+    let examination = Examination::of(chain.fwd(), &["uplink0"]);
+    examination.assert_ok("uplink0", "mtu");
+    examination.assert_ok("uplink0", "link");
 }
 
 #[test]
 fn doctor_fixes_unserved_queues() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(1, "");
-    let examined = Examined::of_config(chain.fwd(), &config);
-    for (interface, peer, at) in [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())] {
-        let fix = examined.fix(interface, "queues", "warning", "1 of 2 are served");
+    let examination = Examination::of_config(chain.fwd(), &config);
+    for (interface, peer, peer_namespace) in
+        [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())]
+    {
+        let fix = examination.fix(interface, "queues", "warning", "1 of 2 are served");
         apply(chain.fwd(), line(&fix, &format!("ethtool -L {interface}")));
-        apply(at, &line(&fix, "ethtool -L PEER").replace("PEER", peer));
+        apply(peer_namespace, &line(&fix, "ethtool -L PEER").replace("PEER", peer));
     }
-    let examined = Examined::of_config(chain.fwd(), &config);
+    let examination = Examination::of_config(chain.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
-        examined.assert_ok(interface, "queues");
-        // It still accepts native XDP.
-        examined.fix(interface, "mode", "warning", "copy: ");
+        examination.assert_ok(interface, "queues");
+        // The interface still supports native XDP.
+        examination.fix(interface, "mode", "warning", "copy: ");
     }
     // Serving both queues is the other fix.
     apply(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
-    Examined::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
+    Examination::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
 
 /// A driver without ethtool channels: /sys shows their number.
@@ -116,35 +124,38 @@ fn doctor_counts_queues_of_driver_without_channels() {
             "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
         )
     };
-    let examined = |queues| {
+    let examination = |queues| {
         let config = Config::new(&config(queues));
-        Examined::of(&namespace, &["--no-probe", "--config", config.path()])
+        Examination::of(&namespace, &["--no-probe", "--config", config.path()])
     };
     assert_eq!(
-        examined(1).fix("lan", "queues", "warning", "1 of 2 are served"),
+        examination(1).fix("lan", "queues", "warning", "1 of 2 are served"),
         "queues = 2, to serve all"
     );
-    examined(2).assert_ok("lan", "queues");
-    assert_eq!(examined(3).fix("lan", "queues", "error", "3 are asked for"), "queues = 2 at most");
+    examination(2).assert_ok("lan", "queues");
+    assert_eq!(
+        examination(3).fix("lan", "queues", "error", "3 are asked for"),
+        "queues = 2 at most"
+    );
 }
 
 #[test]
 fn doctor_names_holder_of_attached_xdp_program() {
     let chain = chain(Chain::builder());
     let mut other = Running::start(&chain, &cross_connect(1, ""));
-    let examined = Examined::of(chain.fwd(), &["fwd0"]);
-    let fix = examined.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
+    let examination = Examination::of(chain.fwd(), &["fwd0"]);
+    let fix = examination.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
     // doctor does not probe an interface in use.
     assert_eq!(
-        examined.finding("fwd0", "mode")["finding"],
+        examination.finding("fwd0", "mode")["finding"],
         "not tried: xdp-program of fwd0 is in the way"
     );
     apply(chain.fwd(), &fix);
     other.wait();
-    let examined = Examined::of(chain.fwd(), &["fwd0"]);
-    examined.assert_ok("fwd0", "xdp-program");
-    examined.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
+    let examination = Examination::of(chain.fwd(), &["fwd0"]);
+    examination.assert_ok("fwd0", "xdp-program");
+    examination.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
 }
 
 #[test]
@@ -154,8 +165,8 @@ fn doctor_fixes_veth_peer_offloads_and_napi() {
         &namespace,
         "ip link add near type veth peer name far && ip link set near up && ip link set far up",
     );
-    let examined = Examined::of(&namespace, &["near"]);
-    let fix = examined.fix(
+    let examination = Examination::of(&namespace, &["near"]);
+    let fix = examination.fix(
         "near",
         "veth-peer",
         "warning",
@@ -164,10 +175,10 @@ fn doctor_fixes_veth_peer_offloads_and_napi() {
     assert_eq!(fix, "ethtool -K far tx off txvlan off tx-vlan-stag-hw-insert off");
     apply(&namespace, &fix);
     let fix =
-        Examined::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
+        Examination::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
     assert_eq!(fix, "ethtool -K far gro on");
     apply(&namespace, &fix);
-    Examined::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
+    Examination::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
 }
 
 #[test]
@@ -178,22 +189,22 @@ fn doctor_warns_of_default_route_and_does_not_probe() {
         "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2",
     );
     let config = cross_connect(1, "");
-    let examined = Examined::of_config(chain.fwd(), &config);
-    let fix = examined.fix("fwd0", "lockout", "warning", "has the default route");
-    let mode = examined.finding("fwd0", "mode");
+    let examination = Examination::of_config(chain.fwd(), &config);
+    let fix = examination.fix("fwd0", "lockout", "warning", "has the default route");
+    let mode = examination.finding("fwd0", "mode");
     assert_eq!(mode["level"], "unknown", "{mode}");
     let keep = fix.strip_suffix(" for its port").unwrap();
     let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
-    let examined = Examined::of_config(chain.fwd(), &kept);
-    examined.assert_ok("host", "lockout");
+    let examination = Examination::of_config(chain.fwd(), &kept);
+    examination.assert_ok("host", "lockout");
     // Even kept packets would be lost while the interface resets.
-    assert_eq!(examined.finding("fwd0", "mode")["level"], "unknown");
+    assert_eq!(examination.finding("fwd0", "mode")["level"], "unknown");
 }
 
 #[test]
 fn doctor_without_privileges_prints_working_setcap() {
     let chain = chain(Chain::builder());
-    // A binary of its own, where nobody may run it.
+    // Copy the binary: the user `nobody` must be able to run it.
     let folder = Folder::shared();
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();
@@ -211,14 +222,14 @@ fn doctor_without_privileges_prints_working_setcap() {
             "--json",
             "fwd0",
         ]);
-        Examined::by(command)
+        Examination::by(command)
     };
     let fix = nobody().fix("host", "capabilities", "error", "cap_net_admin");
     apply(chain.fwd(), &line(&fix, "setcap").replace("$(command -v xdpfwd)", path));
-    let examined = nobody();
-    examined.assert_ok("host", "capabilities");
-    examined.assert_ok("host", "memory-lock");
-    examined.fix("fwd0", "mode", "warning", "copy: ");
+    let examination = nobody();
+    examination.assert_ok("host", "capabilities");
+    examination.assert_ok("host", "memory-lock");
+    examination.fix("fwd0", "mode", "warning", "copy: ");
 }
 
 #[test]
@@ -230,7 +241,7 @@ fn doctor_finds_low_memory_lock_limit() {
         let mut command = chain.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);
         command.args([XDPFWD, "doctor", "--json", "--no-probe", "fwd0"]);
-        Examined::by(command)
+        Examination::by(command)
     };
     let fix = limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix(
         "host",
@@ -242,15 +253,14 @@ fn doctor_finds_low_memory_lock_limit() {
     limited(&[]).assert_ok("host", "memory-lock");
 }
 
-/// So does one that fails.
 #[test]
 fn failed_start_prints_findings_of_doctor() {
     let chain = chain(Chain::builder());
     let first = Running::start(&chain, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
-    let examined = Examined::of(chain.fwd(), &["--config", config.path()]);
-    let finding = examined.finding("fwd0", "xdp-program");
-    let said = |key: &str| finding[key].as_str().unwrap().to_owned();
+    let examination = Examination::of(chain.fwd(), &["--config", config.path()]);
+    let finding = examination.finding("fwd0", "xdp-program");
+    let text_of = |key: &str| finding[key].as_str().unwrap().to_owned();
     let start = |arguments: &[&str]| {
         let output = chain
             .fwd()
@@ -263,11 +273,11 @@ fn failed_start_prints_findings_of_doctor() {
         stderr(&output)
     };
     let text = start(&[]);
-    let line = format!("  FAIL  xdp-program    fwd0: {}\n", said("finding"));
+    let line = format!("  FAIL  xdp-program    fwd0: {}\n", text_of("finding"));
     for part in [
         format!("`xdpfwd doctor --config {}` finds:\n", config.path()),
         line,
-        format!("→ {}\n", said("fix")),
+        format!("→ {}\n", text_of("fix")),
     ] {
         assert!(text.contains(&part), "{part:?} is not in:\n{text}");
     }
@@ -276,7 +286,7 @@ fn failed_start_prints_findings_of_doctor() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let same = |line: &serde_json::Value| {
-        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == said("fix")
+        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == text_of("fix")
     };
     assert!(lines.iter().any(same), "{lines:#?}");
     first.stop();
@@ -286,8 +296,8 @@ fn failed_start_prints_findings_of_doctor() {
 #[test]
 fn start_with_fallback_prints_mode_finding_of_doctor() {
     let chain = chain(Chain::builder());
-    let examined = Examined::of_config(chain.fwd(), &cross_connect(1, ""));
-    let finding = examined.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
+    let examination = Examination::of_config(chain.fwd(), &cross_connect(1, ""));
+    let finding = examination.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
     let config = Config::new(&cross_connect(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];
     let output: Output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();

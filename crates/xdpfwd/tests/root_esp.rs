@@ -1,5 +1,5 @@
-//! Tests `esp-seal` and `esp-open` of two xdpfwds back to back against docs/esp.md, with ping,
-//! iperf3, TCP, tshark and captures on the wire. Needs root.
+//! Tests `esp-seal` and `esp-open` of two instances of xdpfwd back to back against docs/esp.md, with
+//! ping, iperf3, TCP, tshark and captures on the wire. Needs root.
 
 mod support;
 
@@ -29,18 +29,21 @@ use xdpfwd_testkit::lab::{ping, sh, try_ping};
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Seals only the generator's packets, so that the kernel's own packets use no sequence numbers.
+/// Encapsulates only the generator's packets, so that the kernel's own packets use no sequence
+/// numbers.
 const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
+/// Returns the same lines for both sides.
 fn both(lines: &str) -> [String; 2] {
     [lines.to_owned(), lines.to_owned()]
 }
 
-/// Returns one line for the first side.
+/// Returns a line for the first side only.
 fn first(line: &str) -> [String; 2] {
     [line.to_owned(), String::new()]
 }
 
+/// Returns a line for the second side only.
 fn second(line: &str) -> [String; 2] {
     [String::new(), line.to_owned()]
 }
@@ -66,8 +69,8 @@ fn counter(report: &Value, stage: &str, name: &str) -> u64 {
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Both inner IP versions in each encapsulation, with ping, TCP and UDP; captures show no
-/// unexpected packets.
+/// Both inner IP versions in each encapsulation, with ping, TCP and UDP. Captures contain only ESP,
+/// ARP and, with `bypass`, Neighbor Discovery.
 #[test]
 fn both_ip_versions_pass_in_each_encapsulation() {
     let lab = Lab::new();
@@ -82,9 +85,8 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // iperf3's socket may overflow when the machine is busy; these packets were not lost on the
-    // way.
-    let overflown = || {
+    // iperf3's socket may overflow on a busy machine; xdpfwd did not lose these packets.
+    let receive_overflows = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
             text.lines()
@@ -94,7 +96,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         count(lab.chain.gen_()) + count(lab.chain.sink())
     };
     for setup in setups {
-        lab.forget();
+        lab.reset();
         for host in [lab.chain.gen_(), lab.chain.sink()] {
             // A known neighbor would need no request.
             sh(host, "ip neigh flush all");
@@ -107,27 +109,28 @@ fn both_ip_versions_pass_in_each_encapsulation() {
                 ping(from, to[version], &["-c10", "-i0.005", "-s1200"]);
             }
             for direction in [&[][..], &["--reverse"]] {
-                let moved = server.ask(&lab, B[version], &[&["-n", "2M"], direction].concat());
+                let moved =
+                    server.run_client(&lab, B[version], &[&["-n", "2M"], direction].concat());
                 assert!(
                     moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20,
                     "{setup:?}: {moved}"
                 );
                 // 2000 packets per second for half a second.
                 let udp = ["--udp", "-l", "1200", "-b", "19.2M", "-k", "1000"];
-                let before = overflown();
-                let arrived = server.ask(&lab, B[version], &[&udp[..], direction].concat());
+                let before = receive_overflows();
+                let arrived = server.run_client(&lab, B[version], &[&udp[..], direction].concat());
                 assert!(
                     arrived["sum"]["packets"].as_u64().unwrap() >= 1000,
                     "{setup:?}: {arrived}"
                 );
                 let lost = arrived["sum"]["lost_packets"].as_u64().unwrap();
-                assert!(lost <= overflown() - before, "{setup:?}: {lost} lost: {arrived}");
+                assert!(lost <= receive_overflows() - before, "{setup:?}: {lost} lost: {arrived}");
             }
         }
         let [one, two] = stop_both(ends);
         for last in [&one, &two] {
             let mut drops = drops(&last.json);
-            // TCP exceeds that rate, and starts with packets that are too big.
+            // TCP exceeds the rate of the UDP test, and starts with packets that are too big.
             for of_tcp in ["too_big", "egress_full"] {
                 drops.remove(of_tcp);
             }
@@ -135,14 +138,13 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         }
         let frames = tap.stop();
         let mut seen = kinds(&frames);
-        let (wrapped, other) =
-            if setup.udp { ("esp in udp", "esp") } else { ("esp", "esp in udp") };
+        let expected = if setup.udp { "esp in udp" } else { "esp" };
         assert!(
-            seen.remove(wrapped).unwrap() > 8 * 1000 && seen.remove("arp").is_some(),
+            seen.remove(expected).unwrap() > 8 * 1000 && seen.remove("arp").is_some(),
             "{setup:?}: {seen:?}"
         );
         assert_eq!(seen.remove("nd").is_some(), setup.bypass == nd, "{setup:?}: {seen:?}");
-        assert!(seen.is_empty(), "{setup:?}: {other} or worse: {seen:?}");
+        assert!(seen.is_empty(), "{setup:?}: unexpected packets: {seen:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
                 // The Ethernet addresses identify the sender.
@@ -160,7 +162,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     }
 }
 
-/// Returns tshark's fields of each ESP packet of a capture, given the keys of both directions.
+/// Returns tshark's fields of each ESP packet of a capture, with the keys of both directions.
 fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     let algorithm = "AES-GCM with 16 octet ICV [RFC4106]";
     let mut tshark = Command::new("tshark");
@@ -187,8 +189,8 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// Of xdpfwd's algorithms, tshark 4.0 supports AES-GCM, with 32-bit sequence numbers. With extended
-/// ones it decrypts, but reports a wrong ICV.
+/// Of xdpfwd's transforms, tshark 4.0 supports AES-GCM with 32-bit sequence numbers. With extended
+/// ones, it decrypts but reports a wrong ICV.
 #[test]
 fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;
@@ -199,7 +201,7 @@ fn tshark_decrypts_packets_and_verifies_icv() {
         Setup { esn: false, transform: "aes-256-gcm", outer: OUTER_6, udp: true, ..base() },
         base(),
     ] {
-        lab.forget();
+        lab.reset();
         let tap = Tap::on(&lab.wire, "tap0");
         let ends = lab.start(&setup);
         for version in [0, 1] {
@@ -237,25 +239,25 @@ fn tshark_decrypts_packets_and_verifies_icv() {
     }
 }
 
-/// Seals packets in the first xdpfwd, with the wire cut, and returns the sealed frames.
-fn sealed(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
+/// Encapsulates packets in the first xdpfwd, with the wire cut, and returns the ESP frames.
+fn encapsulate(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(sender, "fwd0");
     let tap = Tap::on(&lab.wire, "tap0");
     Sender::start(lab.chain.gen_(), "gen0", 20_000, first, Some(count)).finish();
-    until("all is received", || received(sender, "fwd0") >= before + count);
-    until("all is sealed", || tap.count() >= count);
+    until("xdpfwd has received all packets", || received(sender, "fwd0") >= before + count);
+    until("all ESP packets are captured", || tap.count() >= count);
     let frames = tap.stop();
     assert_eq!(frames.len() as u64, count, "{:?}", kinds(&frames));
     for (frame, number) in frames.iter().zip(first..) {
         let sequence = u64::from(Kind::esp(frame).sequence);
-        assert_eq!(sequence, number, "each number once, from 1 on: {}", hex(frame));
+        assert_eq!(sequence, number, "sequence numbers, without gaps: {}", hex(frame));
     }
     frames
 }
 
 /// Sends packets to a port of a running xdpfwd, waits until it has received all, and returns the
 /// dropped ones by reason.
-fn of_injected(
+fn drops_during(
     running: &Running,
     port: &str,
     count: u64,
@@ -263,8 +265,8 @@ fn of_injected(
 ) -> BTreeMap<String, u64> {
     let (had, before) = (received(running, port), drops(&latest(running)));
     inject();
-    until("all is received", || received(running, port) >= had + count);
-    // An iteration processes the packets that it receives, but a report may be written in between.
+    until("xdpfwd has received all packets", || received(running, port) >= had + count);
+    // A report may be written while a worker processes the packets, so wait for the next ones.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
     assert_eq!(received(running, port), had + count, "{report}");
@@ -276,19 +278,19 @@ fn of_injected(
     after
 }
 
-/// Sends frames to the second xdpfwd.
-fn given<'a>(
+/// Sends frames to the second xdpfwd, and returns the dropped ones by reason.
+fn drops_of<'a>(
     lab: &Lab,
-    opener: &Running,
+    receiver: &Running,
     frames: impl IntoIterator<Item = &'a Vec<u8>>,
 ) -> BTreeMap<String, u64> {
     let frames: Vec<_> = frames.into_iter().collect();
-    of_injected(opener, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
+    drops_during(receiver, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// Creates a lab with the wire cut, an xdpfwd at each end that receives only the generator's
-/// packets, and a sink.
-fn cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
+/// Creates a lab with the wire cut, an xdpfwd at each end, and a sink. The hosts send no packets of
+/// their own.
+fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::quiet(1);
     lab.cut();
     let ends = lab.start(setup);
@@ -296,6 +298,7 @@ fn cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     (lab, ends, sink)
 }
 
+/// Returns the expected drops by reason, without zeros.
 fn reasons<const N: usize>(reasons: [(&str, u64); N]) -> BTreeMap<String, u64> {
     reasons
         .into_iter()
@@ -330,46 +333,46 @@ fn replayed_and_late_packets_are_dropped() {
             },
         ),
     ] {
-        let (lab, [one, two], sink) = cut(&setup);
+        let (lab, [one, two], sink) = lab_with_wire_cut(&setup);
         let arrived = || sink.seen().unwrap().arrived.packets;
-        let frames = sealed(&lab, &one, 1, COUNT);
-        assert_eq!(given(&lab, &two, &frames), reasons([]));
+        let frames = encapsulate(&lab, &one, 1, COUNT);
+        assert_eq!(drops_of(&lab, &two, &frames), reasons([]));
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-        // Same order again: numbers in the window are replays, numbers below it are late. With ESN,
-        // the receiver infers the next upper half for a number below the window (RFC 4303, appendix
-        // A), so the ICV is wrong.
+        // Replayed in the same order: numbers in the window are replays, numbers below it are late.
+        // With ESN, the receiver infers the next upper half for a number below the window (RFC 4303,
+        // appendix A), so the ICV is wrong.
         let late = if setup.esn { "bad_tag" } else { "late" };
         let behind = COUNT.saturating_sub(window);
         assert_eq!(
-            given(&lab, &two, &frames),
+            drops_of(&lab, &two, &frames),
             reasons([(late, behind), ("replay", COUNT - behind)])
         );
-        // Reverse order: accepted within the window.
-        let frames: Vec<_> = sealed(&lab, &one, COUNT + 1, 200);
+        // In reverse order, new packets are accepted within the window.
+        let frames: Vec<_> = encapsulate(&lab, &one, COUNT + 1, 200);
         let behind = 200u64.saturating_sub(window);
-        assert_eq!(given(&lab, &two, frames.iter().rev()), reasons([(late, behind)]));
+        assert_eq!(drops_of(&lab, &two, frames.iter().rev()), reasons([(late, behind)]));
         assert_eq!(arrived(), COUNT + 200 - behind);
         // A restarted xdpfwd restores its window.
         stop(two);
         let two = lab.start_one(&setup, 1);
         let behind_now = 200u64.saturating_sub(window);
         assert_eq!(
-            given(&lab, &two, &frames),
+            drops_of(&lab, &two, &frames),
             reasons([(late, behind_now), ("replay", 200 - behind_now)])
         );
-        assert_eq!(arrived(), COUNT + 200 - behind, "none came out");
+        assert_eq!(arrived(), COUNT + 200 - behind, "packets at the sink after a replay");
         // It accepts new packets.
-        let frames = sealed(&lab, &one, COUNT + 201, 10);
-        assert_eq!(given(&lab, &two, &frames), reasons([]));
+        let frames = encapsulate(&lab, &one, COUNT + 201, 10);
+        assert_eq!(drops_of(&lab, &two, &frames), reasons([]));
         assert_eq!(arrived(), COUNT + 210 - behind);
         assert_eq!(drops(&stop(one).json), reasons([]));
         stop(two);
     }
 }
 
-/// Returns the frame with its IPv4 packet truncated, with correct length and checksum.
-fn cut_to(frame: &[u8], length: usize) -> Vec<u8> {
+/// Returns a frame with its IPv4 packet truncated, with correct length and checksum.
+fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     let mut frame = frame[..length].to_vec();
     let total = (length - 14) as u16;
     frame[16..18].copy_from_slice(&total.to_be_bytes());
@@ -396,42 +399,42 @@ fn corrupted_packets_are_dropped_and_window_stays() {
         Setup { transform: "null-aes-256-gmac", transport: true, ..base() },
         Setup { transform: "null-aes-128-gmac", esn: false, ..base() },
     ] {
-        let (lab, [one, two], sink) = cut(&setup);
-        let frames = sealed(&lab, &one, 1, COUNT);
-        let mut wrong = vec![];
+        let (lab, [one, two], sink) = lab_with_wire_cut(&setup);
+        let frames = encapsulate(&lab, &one, 1, COUNT);
+        let mut corrupted = vec![];
         for frame in frames.iter().cycle().take(3 * frames.len()) {
             let Esp { at, end, .. } = Kind::esp(frame);
             let bit = random.draw() as usize % (8 * (end - at));
             let mut frame = frame.clone();
             frame[at + bit / 8] ^= 1 << (bit % 8);
-            wrong.push(frame);
+            corrupted.push(frame);
         }
-        let dropped = given(&lab, &two, &wrong);
-        assert_eq!(dropped.values().sum::<u64>(), wrong.len() as u64, "{dropped:?}");
+        let dropped = drops_of(&lab, &two, &corrupted);
+        assert_eq!(dropped.values().sum::<u64>(), corrupted.len() as u64, "{dropped:?}");
         let known = ["bad_tag", "no_sa", "late", "bad_length"];
         assert!(dropped.keys().all(|reason| known.contains(&reason.as_str())), "{dropped:?}");
-        // The ICV covers nearly all bytes, or contains them.
-        assert!(dropped["bad_tag"] * 10 > 8 * wrong.len() as u64, "{dropped:?}");
+        // Nearly every byte is in the ICV or covered by it.
+        assert!(dropped["bad_tag"] * 10 > 8 * corrupted.len() as u64, "{dropped:?}");
         if Kind::esp(&frames[0]).version == 4 && !setup.udp {
             // Every length, down to an IP header without payload.
             let short: Vec<_> =
-                (34..frames[0].len()).map(|length| cut_to(&frames[0], length)).collect();
-            let dropped = given(&lab, &two, &short);
+                (34..frames[0].len()).map(|length| truncate(&frames[0], length)).collect();
+            let dropped = drops_of(&lab, &two, &short);
             assert_eq!(dropped.values().sum::<u64>(), short.len() as u64, "{dropped:?}");
             let known = ["bad_tag", "bad_length", "malformed", "no_sa"];
             assert!(dropped.keys().all(|reason| known.contains(&reason.as_str())), "{dropped:?}");
             assert!(dropped["bad_tag"] > 0 && dropped["bad_length"] > 0, "{dropped:?}");
         }
-        assert_eq!(sink.seen().unwrap().arrived.packets, 0, "none came out");
+        assert_eq!(sink.seen().unwrap().arrived.packets, 0, "corrupted packets at the sink");
         // The window has not moved.
-        assert_eq!(given(&lab, &two, &frames), reasons([]));
+        assert_eq!(drops_of(&lab, &two, &frames), reasons([]));
         let seen = sink.seen().unwrap();
         assert!(seen.arrived.packets == COUNT && seen.is_clean(), "{seen:?}");
         stop_both([one, two]);
     }
 }
 
-/// To a NIC, all packets between two gateways are one flow, received on one queue.
+/// All packets between two gateways are one flow, which a NIC delivers to one queue.
 #[test]
 fn inbound_sa_belongs_to_worker_of_its_queue() {
     const COUNT: u64 = 100;
@@ -440,7 +443,7 @@ fn inbound_sa_belongs_to_worker_of_its_queue() {
     let sink = Sink::builder().check(true).attach(lab.chain.gen_(), "gen0").unwrap();
     let mut outcomes = vec![];
     for queue in [0, 1] {
-        lab.forget();
+        lab.reset();
         let setup = Setup {
             queues: 2,
             engine: first("cores = [0, 1]"),
@@ -451,12 +454,12 @@ fn inbound_sa_belongs_to_worker_of_its_queue() {
         let [one, two] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::on(&lab.wire, "tap1");
-        // Sends those flows that arrive on the configured queue.
+        // All ESP packets arrive on the same queue, in one of the two runs on the configured one.
         let sender = Sender::start(lab.chain.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();
         inject(&lab.wire, "tap0", &tap.stop()[..COUNT as usize]);
-        until("all is received", || received(&one, "wan0") >= COUNT);
+        until("xdpfwd has received all packets", || received(&one, "wan0") >= COUNT);
         let [one, _] = stop_both([one, two]);
         outcomes.push((sink.seen().unwrap().arrived.packets - before, drops(&one.json)));
     }
@@ -476,8 +479,8 @@ fn largest(setup: &Setup, version: usize) -> usize {
         20
     };
     let udp = if setup.udp { 8 } else { 0 };
-    let sealed = (1500 - outer - udp - 8 - 8 - 16) / 4 * 4 - 2;
-    if setup.transport { inner + sealed } else { sealed }
+    let protected = (1500 - outer - udp - 8 - 8 - 16) / 4 * 4 - 2;
+    if setup.transport { inner + protected } else { protected }
 }
 
 #[test]
@@ -488,36 +491,36 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     for setup in
         [base(), Setup { outer: OUTER_6, udp: true, ..base() }, Setup { transport: true, ..base() }]
     {
-        lab.forget();
+        lab.reset();
         let ends = lab.start(&setup);
         for version in [0, 1] {
             let (from, to) = (lab.chain.gen_(), B[version]);
             let mtu = largest(&setup, version);
             let headers = [28, 48][version];
             let size = |packet: usize| format!("-s{}", packet - headers);
-            let of_ip = || sh(from, &format!("ip route get {to}"));
+            let route = || sh(from, &format!("ip route get {to}"));
             // The largest packet passes without an ICMP message.
             ping(from, to, &["-c3", "-i0.005", "-Mdo", &size(mtu)]);
-            assert!(!of_ip().contains("mtu"), "{}", of_ip());
+            assert!(!route().contains("mtu"), "{}", route());
             // One byte more is rejected.
             let output = try_ping(from, to, &["-c1", "-W1", "-Mdo", &size(mtu + 1)]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
-            let says = [
+            let errors = [
                 format!("Frag needed and DF set (mtu = {mtu})"),
                 format!("Packet too big: mtu={mtu}"),
             ];
-            assert!(text.contains(&says[version]), "{setup:?}: {mtu}: {text}");
-            assert!(of_ip().contains(&format!("mtu {mtu}")), "{setup:?}: {}", of_ip());
+            assert!(text.contains(&errors[version]), "{setup:?}: {mtu}: {text}");
+            assert!(route().contains(&format!("mtu {mtu}")), "{setup:?}: {}", route());
             // A host without path MTU information sends segments for packets of 1500 bytes.
             sh(from, "ip route flush cache; ip -6 route flush cache");
             let tap = Tap::on(&lab.wire, "tap0");
-            let moved = server.ask(&lab, to, &["-n", "2M"]);
+            let moved = server.run_client(&lab, to, &["-n", "2M"]);
             assert!(moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20, "{setup:?}: {moved}");
-            assert!(of_ip().contains(&format!("mtu {mtu}")), "{setup:?}: {}", of_ip());
+            assert!(route().contains(&format!("mtu {mtu}")), "{setup:?}: {}", route());
             let longest = tap.stop().iter().map(Vec::len).max().unwrap();
             assert!(
                 (1500..=1514).contains(&longest),
-                "full segments, and none that is too long: {longest}"
+                "the longest frame is {longest} bytes, not full or too long"
             );
         }
         let [one, two] = stop_both(ends);
@@ -526,14 +529,14 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     }
     // With ICMP disabled, drops are silent; a smaller MTU allows only smaller packets; the ICMP
     // source address is configurable.
-    lab.forget();
+    lab.reset();
     let lines = "icmp_rate = 0\n";
     let ends = lab.start(&Setup { seal: first(lines), ..base() });
     let output = try_ping(lab.chain.gen_(), B[0], &["-c3", "-i0.01", "-W1", "-Mdo", "-s1472"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("100% packet loss"), "{output:?}");
     let [one, _] = stop_both(ends);
     assert_eq!(drops(&one.json), reasons([("too_big", 3)]));
-    lab.forget();
+    lab.reset();
     let lines = "mtu = 1000\nicmp_source = [\"192.0.2.77\"]\n";
     let ends = lab.start(&Setup { seal: first(lines), ..base() });
     let output = try_ping(lab.chain.gen_(), B[0], &["-c1", "-W1", "-Mdo", "-s1000"]);
@@ -543,7 +546,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
 }
 
 /// Returns the MSS announced in the first received frame with the SYN flag.
-fn announced(frames: &[Vec<u8>]) -> Option<u16> {
+fn announced_mss(frames: &[Vec<u8>]) -> Option<u16> {
     frames.iter().find_map(|frame| {
         let at = match frame[12..14] {
             [0x08, 0x00] if frame[23] == 6 => 34,
@@ -562,7 +565,7 @@ fn both_stages_lower_mss_of_syn() {
     let lab = Lab::new();
     let mss = |line: &str| line.to_owned();
     for (seal, open, forth, back) in [
-        // By default TCP announces the MSS of its own interface.
+        // By default, the MSS of the host's interface stays.
         (both(""), both(""), [1460, 1440], [1460, 1440]),
         (first("tcp_mss = 1300"), first("tcp_mss = 1200"), [1300, 1300], [1200, 1200]),
         (
@@ -572,7 +575,7 @@ fn both_stages_lower_mss_of_syn() {
             [900, 900],
         ),
     ] {
-        lab.forget();
+        lab.reset();
         let ends = lab.start(&Setup { seal, open, ..Setup::default() });
         for version in [0, 1] {
             let address: SocketAddr =
@@ -600,7 +603,7 @@ fn both_stages_lower_mss_of_syn() {
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
             let seen = taps.map(|(tap, frames)| {
                 tap.stop();
-                announced(&frames.lock().unwrap())
+                announced_mss(&frames.lock().unwrap())
             });
             assert_eq!(
                 seen,
@@ -618,35 +621,37 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
     const COUNT: u64 = 500;
     let lab = Lab::quiet(1);
     let sink = Sink::attach(lab.chain.sink(), "sink0").unwrap();
-    // 86 of 100 bytes on the wire are the packet.
+    // Of 100 bytes in a frame, 86 are the IP packet.
     let packets = "soft_packets = 200\nhard_packets = 300\n";
     let bytes = "soft_bytes = 17200\nhard_bytes = 25800\n";
     for (side, lines) in [(0, packets), (0, bytes), (1, packets), (1, bytes)] {
-        lab.forget();
+        lab.reset();
         let mut setup = Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
         let sas = if side == 0 { &mut setup.seal_sa } else { &mut setup.open_sa };
         sas[side].push_str(lines);
         let before = sink.seen().unwrap().arrived.packets;
         let ends = lab.start(&setup);
         Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(COUNT)).finish();
-        until("all is there", || received(&ends[0], "fwd0") >= COUNT);
-        until("and dropped", || drops(&latest(&ends[side])).values().sum::<u64>() >= COUNT - 300);
-        let (what, limit) = if lines == packets { ("packets", "200") } else { ("bytes", "17200") };
+        until("xdpfwd has received all packets", || received(&ends[0], "fwd0") >= COUNT);
+        until("the packets beyond the limit are dropped", || {
+            drops(&latest(&ends[side])).values().sum::<u64>() >= COUNT - 300
+        });
+        let (unit, limit) = if lines == packets { ("packets", "200") } else { ("bytes", "17200") };
         let soft = format!("WARN SA {:#x}", spi(0, 1));
         let warned: Vec<_> =
             ends[side].forwarder.stderr().into_iter().filter(|line| line.contains(&soft)).collect();
         assert!(
-            warned.len() == 1 && warned[0].contains(&format!("soft limit of {limit} {what}")),
+            warned.len() == 1 && warned[0].contains(&format!("soft limit of {limit} {unit}")),
             "{warned:#?}"
         );
-        let lasts = stop_both(ends);
-        assert_eq!(drops(&lasts[side].json), reasons([("sa_limit", COUNT - 300)]), "{lines}");
-        assert_eq!(drops(&lasts[1 - side].json), reasons([]), "{lines}");
+        let finals = stop_both(ends);
+        assert_eq!(drops(&finals[side].json), reasons([("sa_limit", COUNT - 300)]), "{lines}");
+        assert_eq!(drops(&finals[1 - side].json), reasons([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
         // The state file keeps the counts of outbound SAs, not of inbound SAs.
         let ends = lab.start(&setup);
         Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(100)).finish();
-        until("all is there", || received(&ends[0], "fwd0") >= 100);
+        until("xdpfwd has received all packets", || received(&ends[0], "fwd0") >= 100);
         stop_both(ends);
         let again = if side == 0 { 300 } else { 400 };
         assert_eq!(
@@ -664,18 +669,20 @@ fn packets_without_sa_pass_only_with_bypass() {
     let udp = |to: &str, ports: &str, payload: &str| {
         let packet =
             format!("{ethernet}00450000240000400040110000c0000201{to}{ports}00100000{payload}");
-        [cut_to(&unhex(&packet), 50), vec![0; 10]].concat()
+        [truncate(&unhex(&packet), 50), vec![0; 10]].concat()
     };
     let v6 = |hop_limit: &str| {
         let addresses = "fe800000000000000000000000000001ff0200000000000000000001ff000002";
-        let asks = "8700000000000000fd770000000000000000000000000002";
-        unhex(&format!("02000000000402000000000186dd6000000000183a{hop_limit}{addresses}{asks}"))
+        let solicitation = "8700000000000000fd770000000000000000000000000002";
+        unhex(&format!(
+            "02000000000402000000000186dd6000000000183a{hop_limit}{addresses}{solicitation}"
+        ))
     };
     let arp = "0001080006040001020000000001c0000201000000000000c0000202";
     let frames: [(&str, Vec<u8>); 7] = [
         ("arp", unhex(&format!("{ethernet}06{arp}000000000000000000000000000000000000"))),
         ("nd", v6("ff")),
-        ("a far one's nd", v6("40")),
+        ("nd with hop limit 64", v6("40")),
         ("ike", udp("c0000202", "01f401f4", "0000000000000001")),
         ("ike", udp("c0000202", "11941194", "0000000000000001")),
         ("not-ip", unhex(&format!("02000000000402000000000188b5{}", "00".repeat(46)))),
@@ -693,13 +700,13 @@ fn packets_without_sa_pass_only_with_bypass() {
                 reload(&lab, end, &setup, side);
             }
         }
-        // At the sealing and the opening stage.
-        let ways = [
+        // At esp-seal and at esp-open.
+        let stages = [
             (lab.chain.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.chain.sink(), "sink0", "unprotected"),
         ];
-        for ((from, entry, port, to, exit, reason), running) in ways.into_iter().zip(&ends) {
-            // ARP is not IP either.
+        for ((from, entry, port, to, exit, reason), running) in stages.into_iter().zip(&ends) {
+            // ARP is not IP, so `not-ip` includes it.
             let passes = |name: &str| {
                 bypass == "unmatched" || name == bypass || (bypass, name) == ("not-ip", "arp")
             };
@@ -707,7 +714,7 @@ fn packets_without_sa_pass_only_with_bypass() {
             let expected: Vec<_> = expected.map(|(_, frame)| hex(frame)).collect();
             let tap = Tap::on(to, exit);
             let dropped =
-                of_injected(running, port, all.len() as u64, || inject(from, entry, &all));
+                drops_during(running, port, all.len() as u64, || inject(from, entry, &all));
             let passed: Vec<_> = tap.stop().iter().map(|frame| hex(frame)).collect();
             assert_eq!(passed, expected, "{bypass} {reason}");
             assert_eq!(
@@ -720,8 +727,8 @@ fn packets_without_sa_pass_only_with_bypass() {
     stop_both(ends);
 }
 
-/// Runs xdpfwd with a configuration and expects it to end soon.
-fn attempt(lab: &Lab, config: &str) -> Output {
+/// Runs xdpfwd for 0.2 s, or until a configuration is rejected.
+fn run_briefly(lab: &Lab, config: &str) -> Output {
     let config = Config::new(config);
     lab.chain
         .fwd()
@@ -732,29 +739,34 @@ fn attempt(lab: &Lab, config: &str) -> Output {
 }
 
 #[track_caller]
-fn refused(lab: &Lab, config: &str, code: i32, says: &[&str]) {
-    let output = attempt(lab, config);
+fn assert_rejected(lab: &Lab, config: &str, code: i32, parts: &[&str]) {
+    let output = run_briefly(lab, config);
     let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{says:?}: {text}");
-    for part in says {
-        assert!(text.contains(part), "not said: {part:?}: {text}");
+    assert_eq!(output.status.code(), Some(code), "{parts:?}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
     }
 }
 
 #[test]
 fn invalid_esp_configuration_is_rejected() {
     let lab = Lab::quiet(1);
-    let good = Setup::default().config(&lab, 0);
-    assert_eq!(attempt(&lab, &good).status.code(), Some(0), "{}", stderr(&attempt(&lab, &good)));
+    let valid = Setup::default().config(&lab, 0);
+    assert_eq!(
+        run_briefly(&lab, &valid).status.code(),
+        Some(0),
+        "{}",
+        stderr(&run_briefly(&lab, &valid))
+    );
     let changed = |from: &str, to: &str| {
-        assert!(good.contains(from), "{from}: {good}");
-        good.replacen(from, to, 1)
+        assert!(valid.contains(from), "{from}: {valid}");
+        valid.replacen(from, to, 1)
     };
     let spis = ["spi = 4097\n", "spi = 8193\n"];
     let (own, peer) =
         (lab.key_file(spi(0, 1), "aes-128-gcm"), lab.key_file(spi(1, 1), "aes-128-gcm"));
     let (own, peer) = (format!("{own:?}"), format!("{peer:?}"));
-    for (config, says) in [
+    for (config, parts) in [
         (changed("lab = true\n", ""), &["missing key `lab`"][..]),
         (changed("lab = true\n", "lab = false\n"), &["lab", "true"]),
         (changed("bypass", "bypas"), &["unknown key `bypas`", "bypass"]),
@@ -780,11 +792,11 @@ fn invalid_esp_configuration_is_rejected() {
             &["stage \"in\": the key", "is used by stage \"out\", too", "xdpfwd esp new-key"],
         ),
     ] {
-        refused(&lab, &config, 2, says);
+        assert_rejected(&lab, &config, 2, parts);
     }
     // Two SAs with one SPI, in the direction where the SPI selects the SA.
     let twice = Setup { opening: vec![1, 1], ..Setup::default() }.config(&lab, 0);
-    refused(&lab, &twice, 2, &["8193"]);
+    assert_rejected(&lab, &twice, 2, &["8193"]);
 }
 
 #[test]
@@ -794,76 +806,76 @@ fn invalid_key_or_state_file_is_rejected() {
     let config = setup.config(&lab, 0);
     let path = lab.key_file(spi(0, 1), "aes-128-gcm");
     let name = path.to_str().unwrap();
-    let right = fs::read_to_string(&path).unwrap();
+    let valid = fs::read_to_string(&path).unwrap();
     let restore = || {
         let _ = fs::remove_file(&path);
-        lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), &right);
+        lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), &valid);
     };
 
     fs::remove_file(&path).unwrap();
-    refused(&lab, &config, 2, &[name, "xdpfwd esp new-key"]);
+    assert_rejected(&lab, &config, 2, &[name, "xdpfwd esp new-key"]);
     restore();
     for mode in [0o644, 0o640, 0o602] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        refused(&lab, &config, 2, &[name, "chmod 600"]);
+        assert_rejected(&lab, &config, 2, &[name, "chmod 600"]);
     }
     restore();
-    let real = lab.folder.secret("real.key", &right);
+    let real = lab.folder.secret("real.key", &valid);
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(&real, &path).unwrap();
-    refused(&lab, &config, 2, &[name, "link"]);
+    assert_rejected(&lab, &config, 2, &[name, "link"]);
     restore();
     std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
-    refused(&lab, &config, 2, &[name, "65534"]);
+    assert_rejected(&lab, &config, 2, &[name, "65534"]);
     restore();
-    for (wrong, says) in [
-        (&right[..38], "38 hexadecimal digits"),
+    for (invalid, error) in [
+        (&valid[..38], "38 hexadecimal digits"),
         ("00", "takes 40"),
         ("", "takes 40"),
         ("nonsense", "hex"),
     ] {
-        lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), wrong);
-        let output = attempt(&lab, &config);
+        lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), invalid);
+        let output = run_briefly(&lab, &config);
         assert!(
             output.status.code() == Some(2) && stderr(&output).contains(name),
-            "{wrong:?}: {}",
+            "{invalid:?}: {}",
             stderr(&output)
         );
-        assert!(stderr(&output).contains(says), "{wrong:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(error), "{invalid:?}: {}", stderr(&output));
         // Errors must not quote the content of the file.
         assert!(
-            wrong.len() < 4 || !stderr(&output).contains(&wrong[..4]),
-            "{wrong:?}: {}",
+            invalid.len() < 4 || !stderr(&output).contains(&invalid[..4]),
+            "{invalid:?}: {}",
             stderr(&output)
         );
     }
     // In the format of `ip xfrm`, and with surrounding white space.
     lab.folder.secret(
         path.file_name().unwrap().to_str().unwrap(),
-        &format!("  0x{}\n\n", right.trim().to_uppercase()),
+        &format!("  0x{}\n\n", valid.trim().to_uppercase()),
     );
     assert_eq!(
-        attempt(&lab, &config).status.code(),
+        run_briefly(&lab, &config).status.code(),
         Some(0),
         "{}",
-        stderr(&attempt(&lab, &config))
+        stderr(&run_briefly(&lab, &config))
     );
     restore();
 
     let path = lab.state_file(0);
     let name = path.to_str().unwrap();
-    let right = fs::read_to_string(&path).unwrap();
+    let valid = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    refused(&lab, &config, 1, &[name, "xdpfwd esp new-state"]);
-    for garbage in
-        ["", "garbage", &right[..right.len() / 2], &right.replace("version = 1", "version = 2")]
+    assert_rejected(&lab, &config, 1, &[name, "xdpfwd esp new-state"]);
+    for invalid in
+        ["", "garbage", &valid[..valid.len() / 2], &valid.replace("version = 1", "version = 2")]
     {
-        lab.folder.secret("0.state", garbage);
-        refused(&lab, &config, 1, &[name]);
+        lab.folder.secret("0.state", invalid);
+        assert_rejected(&lab, &config, 1, &[name]);
         assert_eq!(
             fs::read_to_string(&path).unwrap(),
-            garbage,
-            "what cannot be read is left for who can"
+            invalid,
+            "xdpfwd changed an invalid state file"
         );
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -875,24 +887,29 @@ fn invalid_key_or_state_file_is_rejected() {
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
     };
     let with_epoch = |value: u64| {
-        right.replace(&format!("epoch = {}", epoch(&right)), &format!("epoch = {value}"))
+        valid.replace(&format!("epoch = {}", epoch(&valid)), &format!("epoch = {value}"))
     };
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
-    refused(&lab, &config, 1, &[name, "clock"]);
+    assert_rejected(&lab, &config, 1, &[name, "clock"]);
     // xdpfwd waits for an epoch that is two seconds ahead of the clock.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
-    assert_eq!(attempt(&lab, &config).status.code(), Some(0));
+    assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));
     let then = epoch(&fs::read_to_string(&path).unwrap());
-    assert!(then > ahead, "{then}, after {ahead}");
+    assert!(then > ahead, "epoch {then}, not above {ahead}");
 
-    // Another xdpfwd uses the file, and continues.
+    // A state file in use is rejected, and its user continues.
     let mut first = lab.start_one(&setup, 0);
     let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
-    refused(&lab, &other, 1, &[name, "it is in use", &format!("`fuser {name}`")]);
+    assert_rejected(&lab, &other, 1, &[name, "it is in use", &format!("`fuser {name}`")]);
     first.forwarder.check_running().unwrap();
     stop(first);
-    assert_eq!(attempt(&lab, &other).status.code(), Some(0), "{}", stderr(&attempt(&lab, &other)));
+    assert_eq!(
+        run_briefly(&lab, &other).status.code(),
+        Some(0),
+        "{}",
+        stderr(&run_briefly(&lab, &other))
+    );
 }
 
 #[test]
@@ -912,8 +929,8 @@ fn new_key_is_random_and_no_file_is_overwritten() {
             let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
             let key = fs::read_to_string(&path).unwrap();
             assert_eq!((mode, unhex(key.trim().trim_start_matches("0x")).len()), (0o600, bytes));
-            let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
-            assert!(!said.contains(&key.trim()[2..10]), "{said}");
+            let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+            assert!(!printed.contains(&key.trim()[2..10]), "{printed}");
             let again = new(&["new-key", "--transform", transform], &path);
             assert!(
                 !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
@@ -938,7 +955,7 @@ fn new_key_is_random_and_no_file_is_overwritten() {
 
 /// Returns whether a text contains four consecutive bytes of a key, in hexadecimal or as a list of
 /// numbers.
-fn shows(text: &str, key: &str) -> bool {
+fn contains_key(text: &str, key: &str) -> bool {
     let bytes = unhex(key);
     let text = text.to_lowercase();
     bytes.windows(4).any(|part| {
@@ -955,15 +972,15 @@ fn keys_are_in_no_output_and_no_core_dump() {
         Setup { engine: first(&format!("control = {:?}", socket.path())), ..Setup::default() };
     let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
     assert!(
-        shows(&format!("x{}x", keys[0].to_uppercase()), &keys[0])
-            && shows(&format!("{:?}", unhex(&keys[0])), &keys[0])
+        contains_key(&format!("x{}x", keys[0].to_uppercase()), &keys[0])
+            && contains_key(&format!("{:?}", unhex(&keys[0])), &keys[0])
     );
     let config = Config::new(&setup.config(&lab, 0));
     let start = |config: &Config| {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-        // A core dump would be in the working directory.
+        // A core dump may be written to the working directory.
         let folder = lab.folder.to_path_buf();
-        let around = [
+        let prefix = [
             "env",
             "-C",
             folder.to_str().unwrap(),
@@ -972,7 +989,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
             "--core=unlimited",
         ];
         let mut forwarder =
-            xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&around[..], &arguments].concat())
+            xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&prefix[..], &arguments].concat())
                 .unwrap();
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
         Running::of(forwarder, Config::new(""))
@@ -980,12 +997,12 @@ fn keys_are_in_no_output_and_no_core_dump() {
     let other = lab.start_one(&setup, 1);
     let running = start(&config);
     Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, Some(100)).finish();
-    until("all is received", || received(&running, "fwd0") >= 100);
-    let sa = socket.asked("sa");
+    until("xdpfwd has received all packets", || received(&running, "fwd0") >= 100);
+    let sa = socket.query("sa");
     let out = &sa["sas"][0];
-    let keys_of_it = ["stage", "direction", "spi", "transform", "sequence", "packets", "drops"];
+    let fields = ["stage", "direction", "spi", "transform", "sequence", "packets", "drops"];
     assert_eq!(
-        keys_of_it.map(|key| out[key].clone()),
+        fields.map(|key| out[key].clone()),
         [
             "out".into(),
             "out".into(),
@@ -1003,13 +1020,12 @@ fn keys_are_in_no_output_and_no_core_dump() {
         "{sa}"
     );
     let mut texts = vec![sa.to_string(), String::from_utf8(socket.ctl(&["sa"]).stdout).unwrap()];
-    for question in ["status", "stats"] {
-        texts.push(socket.asked(question).to_string());
+    for command in ["status", "stats"] {
+        texts.push(socket.query(command).to_string());
     }
     running.reload("INFO reloaded");
     let dump = |mut running: Running| {
-        // Not SIGSEGV: Rust's handler takes the first one for a stack overflow, and waits for the
-        // next.
+        // Not SIGSEGV: Rust's handler, which detects stack overflows, returns from the first one.
         running.signal(Signal::SIGABRT);
         running.wait();
         let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
@@ -1020,25 +1036,27 @@ fn keys_are_in_no_output_and_no_core_dump() {
     texts.push(output);
     texts.push(fs::read_to_string(lab.state_file(0)).unwrap());
     for text in &texts {
-        assert!(text.len() > 20 && keys.iter().all(|key| !shows(text, key)), "{text}");
+        assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
     }
-    // The output covers these SAs, with fingerprints of the keys.
+    // The output does contain the SAs: `ctl sa` prints the fingerprints of the keys.
     let state = texts.last().unwrap();
-    let prints: Vec<_> = state
+    let fingerprints: Vec<_> = state
         .lines()
         .filter_map(|line| line.strip_prefix("fingerprint = \"")?.split('"').next())
         .collect();
-    assert!(!prints.is_empty(), "{state}");
-    for print in prints {
+    assert!(!fingerprints.is_empty(), "{state}");
+    for fingerprint in fingerprints {
         assert!(
-            print.len() == 16 && texts[0].contains(print) && texts[1].contains(print),
-            "{print}: {}",
+            fingerprint.len() == 16
+                && texts[0].contains(fingerprint)
+                && texts[1].contains(fingerprint),
+            "{fingerprint}: {}",
             texts[0]
         );
     }
-    // Without keys there is a core dump, so the check above can fail.
+    // Without ESP there is a core dump, so the check above can fail.
     let plain = Config::new(&support::cross_connect_of(["fwd0", "wan0"], 1, ""));
-    assert!(dump(start(&plain)).0.core_dumped(), "a core is possible here");
+    assert!(dump(start(&plain)).0.core_dumped(), "no core dump without ESP");
     stop(other);
 }
 
@@ -1064,7 +1082,7 @@ fn rekeying_under_load_loses_no_packet() {
         let (old, new) = (generation - 1, generation);
         let steps = [
             (vec![old], vec![old, new]),
-            // Before the old SA, or replacing it.
+            // The new SA comes before the old one, or replaces it.
             (if new % 2 == 0 { vec![new, old] } else { vec![new] }, vec![old, new]),
             (vec![new], vec![new]),
         ];
@@ -1076,7 +1094,7 @@ fn rekeying_under_load_loses_no_packet() {
             }
         }
     }
-    // Changes another key; the SAs stay.
+    // Change something other than the SAs.
     setup.seal = both("icmp_rate = 7");
     for (side, end) in ends.iter().enumerate() {
         thread::sleep(Duration::from_millis(100));
@@ -1084,7 +1102,7 @@ fn rekeying_under_load_loses_no_packet() {
     }
     thread::sleep(Duration::from_millis(100));
     let sent = senders.map(Sender::stop);
-    until("all has arrived", || {
+    until("all packets have arrived at the sinks", || {
         [&forth, &back].map(|sink| sink.seen().unwrap().arrived.packets) == sent
     });
     for sink in [&forth, &back] {
@@ -1099,34 +1117,34 @@ fn rekeying_under_load_loses_no_packet() {
         if esp.spi == *current + 1 {
             (*current, *sequence) = (esp.spi, 0);
         }
-        // Each SA's sequence numbers have no gap from first to last packet, despite reloads.
+        // Each SA's sequence numbers start at 1 and have no gap, despite reloads.
         assert_eq!((esp.spi, esp.sequence), (*current, *sequence + 1), "{}", hex(frame));
         *sequence = esp.sequence;
     }
     assert_eq!(last.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
-    // The window survives the reload: all packets since the first of that key are replays.
+    // The window survives reloads: no packet of the last SA is accepted again.
     lab.cut();
-    let of_last: Vec<_> =
+    let last_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, GENERATIONS)).collect();
-    let count = of_last.len() as u64;
-    let dropped = given(&lab, &ends[1], of_last);
-    // For numbers below the window, the receiver infers the next upper half.
+    let count = last_sa.len() as u64;
+    let dropped = drops_of(&lab, &ends[1], last_sa);
+    // For numbers below the window, the receiver infers the next upper half, so the ICV is wrong.
     assert_eq!(
         dropped,
         reasons([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))])
     );
-    // The state of a removed key is forgotten.
-    let of_first: Vec<_> =
+    // Packets of a removed SA are dropped.
+    let first_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, 1)).take(10).collect();
-    assert_eq!(given(&lab, &ends[1], of_first), reasons([("no_sa", 10)]));
+    assert_eq!(drops_of(&lab, &ends[1], first_sa), reasons([("no_sa", 10)]));
     let [one, two] = stop_both(ends);
     assert_eq!(drops(&one.json), reasons([]));
     assert_eq!(drops(&two.json).values().sum::<u64>(), count + 10, "{}", two.json);
-    assert_eq!(forth.seen().unwrap().arrived.packets, sent[0], "nothing of it came out");
-    println!("{} and {} packets, {GENERATIONS} keys each way", sent[0], sent[1]);
+    assert_eq!(forth.seen().unwrap().arrived.packets, sent[0], "a replayed packet arrived");
+    println!("{} and {} packets, {GENERATIONS} SAs each way", sent[0], sent[1]);
 }
 
-/// Stages release their files and lock them again: sequence numbers and windows continue.
+/// Removed stages release their state file, so that later stages can lock it.
 #[test]
 fn reload_removes_and_restores_esp_stages() {
     let lab = Lab::quiet(1);
@@ -1154,7 +1172,7 @@ fn two_workers_share_sequence_numbers_across_rekeying() {
         queues: 2,
         engine: first("cores = [0, 1]"),
         seal_sa: both(ONLY_10_77),
-        // The scheduler may delay one xdpfwd for a while.
+        // The scheduler may delay one worker, whose packets then arrive late.
         open_sa: both("window = 4096\n"),
         ..Setup::default()
     };
@@ -1175,24 +1193,27 @@ fn two_workers_share_sequence_numbers_across_rekeying() {
         }
     }
     let sent = sender.stop();
-    until("all has arrived", || sink.seen().unwrap().arrived.packets == sent);
+    until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets == sent);
     assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-    let (mut numbers, mut lanes, mut ivs) =
+    let (mut numbers, mut ranges, mut ivs) =
         (BTreeMap::<u32, Vec<u32>>::new(), BTreeSet::new(), BTreeSet::new());
     for esp in tap.stop().iter().map(|frame| Kind::esp(frame)) {
-        assert!(ivs.insert(esp.iv), "an IV for the second time: {esp:?}");
-        lanes.insert(esp.lane());
+        assert!(ivs.insert(esp.iv), "repeated IV: {esp:?}");
+        ranges.insert(esp.iv_range());
         numbers.entry(esp.spi).or_default().push(esp.sequence);
     }
     assert_eq!(
         numbers.keys().copied().collect::<Vec<_>>(),
         (1..=GENERATIONS).map(|n| spi(0, n)).collect::<Vec<_>>()
     );
-    assert!(lanes.len() >= 2, "both have sealed");
+    assert!(ranges.len() >= 2, "only one worker encapsulated packets");
     for (spi, mut numbers) in numbers {
         numbers.sort_unstable();
         let count = numbers.len() as u32;
-        assert!(numbers.iter().copied().eq(1..=count), "{spi:#x}: each number once: {numbers:?}");
+        assert!(
+            numbers.iter().copied().eq(1..=count),
+            "{spi:#x}: gaps or repeated numbers: {numbers:?}"
+        );
     }
     for last in stop_both(ends) {
         assert_eq!(drops(&last.json), reasons([]));

@@ -1,4 +1,4 @@
-//! Tests `keep` and the warnings about traffic that it does not cover. Needs root.
+//! Tests `keep`, and the warnings about traffic that it does not cover. Needs root.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
-/// The address of fwd0, on the generator's side.
+/// The address of fwd0, in the generator's subnet.
 const OWN: &str = "10.77.0.254";
 const SINK: &str = "10.77.0.2";
 
@@ -95,12 +95,12 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
         let snmp = sh(chain.fwd(), "grep ^Ip: /proc/net/snmp");
         let rows: Vec<Vec<&str>> = snmp.lines().map(|line| line.split(' ').collect()).collect();
         let column = rows[0].iter().position(|name| *name == "ForwDatagrams").unwrap();
-        assert_eq!(rows[1][column], "0", "the kernel forwarded what it should not have got");
+        assert_eq!(rows[1][column], "0", "packets that the kernel forwarded");
     }
 }
 
-/// Sends each frame of the rules' own test (crates/engine/tests/keep/frames.py) over the wire, with
-/// all rules on. Frames that no rule keeps arrive unchanged on the other side.
+/// Sends each frame of crates/engine/tests/keep/frames.py with all rules on. Frames that no rule
+/// matches arrive unchanged on the other side.
 #[test]
 fn frames_that_no_keep_rule_matches_are_forwarded() {
     let chain = chain(Chain::builder());
@@ -128,11 +128,10 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // Excluded here: VLAN 300, and a tentative address.
-            let not_here = ["which we have", "that we may get"]
-                .iter()
-                .any(|not_here| cells[0].contains(not_here));
-            (!cells[1].is_empty() && !not_here, unhex(cells[2]))
+            // Not kept here: this lab has no VLAN 300 and no tentative address.
+            let is_missing =
+                ["which we have", "that we may get"].iter().any(|name| cells[0].contains(name));
+            (!cells[1].is_empty() && !is_missing, unhex(cells[2]))
         })
         .collect();
     let (kept, transit): (Vec<_>, Vec<_>) = frames.iter().cloned().partition(|(kept, _)| *kept);
@@ -165,7 +164,7 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
 fn keep_follows_address_changes() {
     let chain = chain(Chain::builder().addresses(true));
     let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
-    let answers = |expected: bool| {
+    let wait_for_ping = |expected: bool| {
         let deadline = Instant::now() + LONG;
         loop {
             ip(chain.gen_(), "neighbor flush dev gen0");
@@ -173,27 +172,30 @@ fn keep_follows_address_changes() {
             if output.status.success() == expected {
                 return;
             }
-            assert!(Instant::now() < deadline, "expected {expected}: {output:?}");
+            assert!(
+                Instant::now() < deadline,
+                "ping succeeds: not {expected} within {LONG:?}: {output:?}"
+            );
         }
     };
-    answers(false);
+    wait_for_ping(false);
     ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
-    answers(true);
+    wait_for_ping(true);
     ip(chain.fwd(), "link set dev fwd0 address 02:00:00:00:00:77");
-    answers(true);
+    wait_for_ping(true);
     ip(chain.fwd(), &format!("address del {OWN}/24 dev fwd0"));
-    answers(false);
+    wait_for_ping(false);
     // An address on another interface of this host counts too.
     ip(chain.fwd(), &format!("address add {OWN}/32 dev lo"));
     ip(chain.fwd(), "route add 10.77.0.0/24 dev fwd0");
-    answers(true);
+    wait_for_ping(true);
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     last.assert_conserved();
 }
 
-/// An address may be on a device above the interface: a macvlan with its own MAC address, or the
-/// bridge that it is a port of.
+/// Packets to a device above the interface are kept: a macvlan with its own MAC address, or the
+/// bridge of the interface.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -220,8 +222,8 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
     }
 }
 
-/// Configured addresses that the kernel does not treat as local: it would forward packets kept for
-/// them.
+/// The kernel does not accept packets for an address of an interface that is down, and would forward
+/// them if they were kept.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
     let chain = chain(Chain::builder());
@@ -234,8 +236,7 @@ fn packets_to_address_of_down_interface_are_forwarded() {
     ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
     ip(chain.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
     let running = Running::start(&chain, &with_keep(r#"["nd", "local"]"#));
-    // To fwd0's MAC address: UDP over IPv6 to an address of the host and to one of an interface
-    // that is down.
+    // UDP over IPv6 to fwd0's MAC address.
     let packet = |destination: &str| {
         let mut packet =
             unhex("02000000000202000000000186dd600000000008114020010db8000100000000000000000002");
@@ -302,7 +303,7 @@ fn traffic_that_would_be_cut_off_causes_a_warning() {
     for arguments in [&["--check"][..], &[]] {
         let text = warnings(&with_keep("[]"), "", arguments);
         assert!(text.contains(route) && text.contains(ssh), "{text}");
-        assert!(text.contains(r#":6:21: warning: fwd0"#), "with its place: {text}");
+        assert!(text.contains(r#":6:21: warning: fwd0"#), "no location: {text}");
         let text = warnings(&with_keep(r#"["arp"]"#), "", arguments);
         assert!(
             text.contains(route)

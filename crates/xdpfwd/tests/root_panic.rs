@@ -1,7 +1,7 @@
 //! A stage that panics ends the process with its report and exit code 1. Needs root.
 //!
-//! The process is this program itself: xdpfwd's own `main` with one more kind of stage. So it has
-//! no harness.
+//! The process under test is this binary itself: xdpfwd's `main` with an additional kind of stage.
+//! So it has no harness.
 
 #![forbid(unsafe_code)]
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     run_tests(&tests)
 }
 
-/// `kind = "panics"`, with the place where it does.
+/// `kind = "panics"`; `in` is the function that panics.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
@@ -46,25 +46,25 @@ struct PanicsConfig {
 
 #[derive(Clone, Debug)]
 struct Panics {
-    place: String,
+    function: String,
     seen: u64,
 }
 
 impl StageConfig for PanicsConfig {
     const KIND: &'static str = "panics";
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        Ok(Arc::new(Panics { place: self.r#in, seen: 0 }))
+        Ok(Arc::new(Panics { function: self.r#in, seen: 0 }))
     }
 }
 
 impl StagePlan for Panics {
     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
-        assert_ne!(self.place, "build", "no such luck");
+        assert_ne!(self.function, "build", "panic in build");
         Box::new(self.clone())
     }
 
     fn summary(&self) -> String {
-        format!("panics in {}", self.place)
+        format!("panics in {}", self.function)
     }
 }
 
@@ -73,27 +73,28 @@ impl Stage for Panics {
         for _ in view.packets() {
             self.seen += 1;
             assert!(
-                self.place != "process" || self.seen < 1000,
-                "packet {} is one too many",
+                self.function != "process" || self.seen < 1000,
+                "panic on packet {}",
                 self.seen
             );
         }
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        assert_ne!(self.place, "retire", "nothing is given back");
+        assert_ne!(self.function, "retire", "panic in retire");
     }
 }
 
-fn config(place: &str) -> String {
+fn config(function: &str) -> String {
     cross_connect(1, "").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"trap\"]", 1)
-        + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{place}\"\n")
+        + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{function}\"\n")
 }
 
-fn start(chain: &Chain, place: &str) -> Running {
+fn start(chain: &Chain, function: &str) -> Running {
     let me = env::current_exe().unwrap();
     let program = ["env", &format!("{FORWARDER}=1"), me.to_str().unwrap()];
-    Running::try_start_as(&program, chain, &config(place)).unwrap_or_else(|error| panic!("{error}"))
+    Running::try_start_as(&program, chain, &config(function))
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn panic_in_process_ends_run_with_report_and_status_1() {
@@ -105,13 +106,13 @@ fn panic_in_process_ends_run_with_report_and_status_1() {
     let (ended, last) = running.stop();
     generator.stop().unwrap();
     assert_eq!((ended.status.code(), ended.killed), (Some(1), false), "{stderr}");
-    let failure = "worker 0 panicked: packet 1000 is one too many";
+    let failure = "worker 0 panicked: panic on packet 1000";
     assert!(stderr.contains(&format!("xdpfwd: {failure}, so everything was stopped")), "{stderr}");
-    assert!(stderr.contains("tests/root_panic.rs:"), "where: {stderr}");
+    assert!(stderr.contains("tests/root_panic.rs:"), "no location of the panic: {stderr}");
     assert_eq!(last.json["failure"], failure);
 
     let leaked = last.report.frames.leaked;
-    assert!((1..=64).contains(&leaked), "the batch that was broken off: {}", last.json);
+    assert!((1..=64).contains(&leaked), "not the frames of the interrupted batch: {}", last.json);
     let dropped: u64 = last.report.drops.values().sum();
     let accounted = last.report.transmitted() + dropped + leaked as u64;
     assert_eq!(last.report.received(), accounted, "{}", last.json);
@@ -137,11 +138,7 @@ fn panic_in_retire_is_reported_and_loses_no_frame() {
         .unwrap();
     let (ended, last) = running.stop();
     assert_eq!((ended.status.code(), ended.killed), (Some(1), false));
-    assert!(
-        last.json["failure"].as_str().unwrap().contains("nothing is given back"),
-        "{}",
-        last.json
-    );
+    assert!(last.json["failure"].as_str().unwrap().contains("panic in retire"), "{}", last.json);
     last.assert_conserved();
     assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 500);
 }
@@ -158,8 +155,8 @@ fn panic_in_build_prevents_the_start() {
         stderr.contains("worker 0: panicked while it was getting ready: stage trap: "),
         "{stderr}"
     );
-    assert!(stderr.contains("no such luck"), "{stderr}");
-    // Nothing is in the way of the next one.
+    assert!(stderr.contains("panic in build"), "{stderr}");
+    // The failed start holds nothing: the next one succeeds.
     let (_, last) = start(&chain, "nowhere").stop();
     last.assert_conserved();
     assert!(last.json["failure"].is_null(), "{}", last.json);

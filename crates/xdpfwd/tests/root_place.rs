@@ -1,5 +1,5 @@
 //! Tests filters in the XDP program: dropped packets never reach user space, counters are reported,
-//! and the placement does not change on reload.
+//! and a reload does not move a filter from user space to the kernel. Needs root.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::socket::Socket;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Sends four flows with source ports from 1024 on, from a core.
+/// Sends four flows, with source ports 1024 to 1027, from a core.
 fn send(chain: &Chain, packets: u64, core: usize) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
     traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
@@ -23,19 +23,22 @@ fn send(chain: &Chain, packets: u64, core: usize) {
 fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     let deadline = Instant::now() + LONG;
     loop {
-        let stats = socket.asked("stats");
+        let stats = socket.query("stats");
         let port = &stats["ports"][0];
         if counters.iter().map(|name| port[name].as_u64().unwrap()).sum::<u64>() == sum {
             return stats;
         }
-        assert!(Instant::now() < deadline, "{counters:?} is not {sum}: {stats}");
+        assert!(
+            Instant::now() < deadline,
+            "the sum of {counters:?} is not {sum} after {LONG:?}: {stats}"
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Returns the matches of each rule, then those of the default.
+/// Returns the placement, and the matches of each rule and of the default.
 fn matched(socket: &Socket) -> (String, Vec<u64>) {
-    let edge = &socket.asked("rules")["filters"][0];
+    let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
     let counts = rules.chain([&edge["default"]]).map(|count| count.as_u64().unwrap()).collect();
     (edge["place"].as_str().unwrap().to_owned(), counts)
@@ -120,7 +123,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&chain, 400, 0);
     wait_for(&socket, &["rx_packets"], 600);
     assert_eq!(matched(&socket), ("user".into(), vec![300, 100, 500]));
-    // The filter stays there, because no filter has checked the packets queued for a worker.
+    // The filter then stays in user space: no filter has checked the packets queued for a worker.
     assert!(change("auto", &["drop sport 1025"]).status.success());
     assert_eq!(matched(&socket), ("user".into(), vec![300, 500]));
     let refused = change("kernel", &["drop sport 1025"]);
@@ -153,18 +156,18 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     // Nothing has changed: 300 of 400 packets pass.
     send(&chain, 400, 0);
     wait_for(&socket, &["rx_packets"], 400);
-    assert_eq!(socket.asked("stats")["drops"]["policy"], 100);
-    // One after the other: what is behind, with the kernel's rules as they are; then those.
+    assert_eq!(socket.query("stats")["drops"]["policy"], 100);
+    // In two reloads: first the later stage, then the filter in the kernel.
     for (edge, inner) in
         [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
     {
         let done = reload(&two(edge, inner));
         assert!(done.status.success(), "{done:?}");
     }
-    let filters = socket.asked("rules")["filters"].clone();
+    let filters = socket.query("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // The handling of exceptions counts as much as the rules.
+    // A change of exception handling counts like a change of rules.
     let both = two("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&both)).contains("change them in two reloads"));

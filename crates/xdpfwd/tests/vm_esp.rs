@@ -38,7 +38,7 @@ use xdpfwd_lab::{Chain, Forwarder, Namespace};
 use xdpfwd_testkit::process::run;
 
 /// Time without packets after which no more are expected.
-const QUIET: Duration = Duration::from_millis(200);
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// The SPIs of packets from xdpfwd and from Linux.
 const TO_LINUX: u32 = 0x1001;
@@ -47,19 +47,19 @@ const FROM_LINUX: u32 = 0x2001;
 /// A transform's names in xdpfwd and Linux, and the length of key and salt in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Transform {
-    ours: &'static str,
+    name: &'static str,
     linux: &'static str,
     bytes: usize,
 }
 
-const AES_128: Transform = Transform { ours: "aes-128-gcm", linux: "rfc4106(gcm(aes))", bytes: 20 };
-const AES_256: Transform = Transform { ours: "aes-256-gcm", linux: "rfc4106(gcm(aes))", bytes: 36 };
+const AES_128: Transform = Transform { name: "aes-128-gcm", linux: "rfc4106(gcm(aes))", bytes: 20 };
+const AES_256: Transform = Transform { name: "aes-256-gcm", linux: "rfc4106(gcm(aes))", bytes: 36 };
 const CHACHA20: Transform =
-    Transform { ours: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", bytes: 36 };
+    Transform { name: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", bytes: 36 };
 const GMAC_128: Transform =
-    Transform { ours: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", bytes: 20 };
+    Transform { name: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", bytes: 20 };
 const GMAC_256: Transform =
-    Transform { ours: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", bytes: 36 };
+    Transform { name: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", bytes: 36 };
 
 /// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,14 +96,15 @@ impl Version {
     }
 }
 
-/// The configuration of both ends, with additional lines for xdpfwd and additional words for Linux.
+/// The configuration of both ends, with additional lines for xdpfwd and additional `ip xfrm` words
+/// for Linux.
 #[derive(Clone, Debug)]
 struct Case {
     transform: Transform,
     inner: Version,
     /// IP version of the tunnel; `None` for transport mode.
     outer: Option<Version>,
-    extended: bool,
+    esn: bool,
     udp: bool,
     seal: String,
     open: String,
@@ -119,7 +120,7 @@ impl Case {
             transform,
             inner,
             outer,
-            extended: true,
+            esn: true,
             udp: false,
             seal: none(),
             open: none(),
@@ -128,13 +129,13 @@ impl Case {
         }
     }
 
-    /// Returns IPv4 in IPv4, AES-128, extended sequence numbers.
+    /// Creates a tunnel of IPv4 in IPv4 with AES-128 and extended sequence numbers.
     fn plain() -> Self {
         Self::new(AES_128, V4, Some(V4))
     }
 
-    fn not_extended(self) -> Self {
-        Self { extended: false, ..self }
+    fn without_esn(self) -> Self {
+        Self { esn: false, ..self }
     }
 
     fn in_udp(self) -> Self {
@@ -146,9 +147,9 @@ impl Case {
             Some(outer) => format!("{:?} in {outer:?}", self.inner),
             None => format!("transport {:?}", self.inner),
         };
-        let extended = if self.extended { "ESN" } else { "no ESN" };
+        let esn = if self.esn { "ESN" } else { "no ESN" };
         let udp = if self.udp { ", in UDP" } else { "" };
-        format!("{}, {mode}, {extended}{udp}", self.transform.ours)
+        format!("{}, {mode}, {esn}{udp}", self.transform.name)
     }
 
     fn versions(&self) -> [Version; 2] {
@@ -192,7 +193,7 @@ impl Drop for Lab {
 
 impl Lab {
     fn new(case: Case) -> Self {
-        need_modules();
+        load_modules();
         let chain = chain(Chain::builder().addresses(true).ipv6(case.has_ipv6()));
         let lladdr = |n: u8| format!("02:00:00:00:00:{n:02x}");
         let mut commands = [String::new(), String::new()];
@@ -215,7 +216,7 @@ impl Lab {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("esp-{}-{number}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
-        let keys = [(); 2].map(|()| random(case.transform.bytes));
+        let keys = [(); 2].map(|()| random_hex(case.transform.bytes));
         let _udp = case.udp.then(|| udp_encapsulation(chain.sink(), case.versions()[1]));
         let lab = Self { case, chain, folder, keys, _udp };
         lab.write("out.key", &lab.keys[0]);
@@ -258,10 +259,8 @@ impl Lab {
             seal += "\nudp_ports = [4500, 4500]";
             open += "\nudp_port = 4500";
         }
-        let both = format!(
-            "transform = {:?}\nmode = {mode:?}\nesn = {}",
-            case.transform.ours, case.extended
-        );
+        let both =
+            format!("transform = {:?}\nmode = {mode:?}\nesn = {}", case.transform.name, case.esn);
         let stage = |kind| {
             format!(
                 "kind = {kind:?}\nlab = true\nstate_file = {:?}\nbypass = [\"arp\", \"nd\"]",
@@ -318,21 +317,21 @@ selector = ["{right}/{prefix}"]
     }
 
     /// Replaces Linux's SAs, and the policies that require them.
-    fn tell_linux(&self) {
+    fn configure_linux(&self) {
         ip_batch(Some(self.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
         let case = &self.case;
         let [left, right] = case.inner.inner();
         let ends = case.outer.map_or([left, right], Version::outer);
         let mode = if case.outer.is_some() { "tunnel" } else { "transport" };
         let mut shared = String::new();
-        let window = if case.extended { 128 } else { 32 };
-        let other = case.outer.is_some_and(|outer| outer != case.inner);
-        if case.extended || other {
-            let words = [(case.extended, "esn"), (other, "af-unspec")];
+        let window = if case.esn { 128 } else { 32 };
+        let is_mixed = case.outer.is_some_and(|outer| outer != case.inner);
+        if case.esn || is_mixed {
+            let words = [(case.esn, "esn"), (is_mixed, "af-unspec")];
             shared += " flag";
             words
                 .iter()
-                .filter(|(said, _)| *said)
+                .filter(|(is_set, _)| *is_set)
                 .for_each(|(_, word)| shared += &format!(" {word}"));
         }
         if case.udp {
@@ -340,12 +339,12 @@ selector = ["{right}/{prefix}"]
             shared += if case.versions()[1] == V4 { "0.0.0.0" } else { "::" };
         }
         let mut batch = String::new();
-        for (key, spi, further, from, to) in [
+        for (key, spi, additional, from, to) in [
             (0, TO_LINUX, &case.linux_in, LEFT, RIGHT),
             (1, FROM_LINUX, &case.linux_out, RIGHT, LEFT),
         ] {
-            // Words for one SA come last; add the window only if they lack it.
-            let window = if further.contains("replay-window") {
+            // Add the default window only if the SA's additional words do not set one.
+            let window = if additional.contains("replay-window") {
                 String::new()
             } else {
                 format!("replay-window {window}")
@@ -353,7 +352,7 @@ selector = ["{right}/{prefix}"]
             let inner = case.inner.inner();
             batch += &format!(
                 "xfrm state add src {from} dst {to} proto esp spi {spi} mode {mode} aead {aead} 0x{key} 128 {window} \
-                 {further} {shared}\n\
+                 {additional} {shared}\n\
                  xfrm policy add src {} dst {} dir {dir} tmpl src {from} dst {to} proto esp mode {mode}\n",
                 inner[from],
                 inner[to],
@@ -390,32 +389,32 @@ selector = ["{right}/{prefix}"]
     }
 
     /// Returns bytes and packets of one of Linux's SAs.
-    fn xfrm_used(&self, spi: u32) -> (u64, u64) {
+    fn xfrm_usage(&self, spi: u32) -> (u64, u64) {
         let text =
             run(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
-        let after = |text: &str, what: &str| {
-            let at = text.find(what).unwrap_or_else(|| panic!("no {what:?} in {text}"));
-            text[at + what.len()..].to_owned()
+        let after = |text: &str, part: &str| {
+            let at = text.find(part).unwrap_or_else(|| panic!("no {part:?} in {text}"));
+            text[at + part.len()..].to_owned()
         };
-        let used = after(&after(&text, &format!("spi 0x{spi:08x}")), "lifetime current:");
+        let current = after(&after(&text, &format!("spi 0x{spi:08x}")), "lifetime current:");
         let mut numbers =
-            used.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+            current.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
         let mut next = || numbers.next().unwrap().parse().unwrap();
         (next(), next())
     }
 
     /// Returns bytes and packets of one of xdpfwd's SAs, from `ctl sa`.
-    fn used(&self, spi: u32) -> (u64, u64) {
+    fn usage(&self, spi: u32) -> (u64, u64) {
         let text = run(Command::new(XDPFWD)
             .args(["ctl", "sa", "--json", "--socket"])
             .arg(self.file("control")));
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        let sa = answer["sas"].as_array().unwrap().iter().find(|sa| sa["spi"] == spi);
-        let sa = sa.unwrap_or_else(|| panic!("no SPI {spi:#x} in {answer}"));
+        let sas: Value = serde_json::from_str(&text).unwrap();
+        let sa = sas["sas"].as_array().unwrap().iter().find(|sa| sa["spi"] == spi);
+        let sa = sa.unwrap_or_else(|| panic!("no SPI {spi:#x} in {sas}"));
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// Returns a value of the state file by its key: there is one SA in each direction.
+    /// Returns a value of the state file by its key. (There is one SA in each direction.)
     fn state(&self, key: &str) -> u64 {
         let text = fs::read_to_string(self.file("state")).unwrap();
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
@@ -425,8 +424,8 @@ selector = ["{right}/{prefix}"]
         value.next().unwrap_or_else(|| panic!("no {key:?} in {text}"))
     }
 
-    /// Creates the state file with a first run, and replaces numbers in it.
-    fn begin_at(&self, numbers: &[(&str, u64)]) {
+    /// Creates the state file by a first run, and replaces numbers in it.
+    fn start_with_state(&self, numbers: &[(&str, u64)]) {
         self.start().stop();
         let text = fs::read_to_string(self.file("state")).unwrap();
         let mut text: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -461,13 +460,14 @@ selector = ["{right}/{prefix}"]
 
 /// Loads all modules that Linux's ESP needs. (Most would load automatically, but not AES-NI, and a
 /// missing one is hard to diagnose.)
-fn need_modules() {
+fn load_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));
 }
 
+/// Returns random bytes in hexadecimal.
 #[track_caller]
-fn random(bytes: usize) -> String {
+fn random_hex(bytes: usize) -> String {
     let mut key = vec![0; bytes];
     fs::File::open("/dev/urandom").unwrap().read_exact(&mut key).unwrap();
     support::wire::hex(&key)
@@ -489,10 +489,10 @@ fn udp_encapsulation(namespace: &Namespace, version: Version) -> Forwarder {
     holder
 }
 
-/// A UDP exchange between the two hosts.
-struct Talk([UdpSocket; 2]);
+/// Connected UDP sockets of the two hosts.
+struct UdpPair([UdpSocket; 2]);
 
-impl Talk {
+impl UdpPair {
     fn new(lab: &Lab) -> Self {
         let addresses =
             lab.case.inner.inner().map(|ip| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 7001));
@@ -529,25 +529,25 @@ impl Talk {
         }
     }
 
-    /// Receives exactly so many messages, and returns their numbers.
+    /// Checks that exactly the messages with these numbers arrive, in any order.
     #[track_caller]
-    fn assert_arrive(&self, at: usize, expected: impl IntoIterator<Item = u32>, what: &str) {
+    fn assert_arrive(&self, at: usize, expected: impl IntoIterator<Item = u32>, context: &str) {
         let mut expected: Vec<u32> = expected.into_iter().collect();
         let mut arrived: Vec<u32> = Vec::new();
         while let Some(bytes) =
-            self.next(at, if arrived.len() < expected.len() { LONG } else { QUIET })
+            self.next(at, if arrived.len() < expected.len() { LONG } else { SETTLE_TIME })
         {
             let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
-            assert_eq!(bytes, message(number, bytes.len()), "{what}: message {number}");
+            assert_eq!(bytes, message(number, bytes.len()), "{context}: message {number}");
             arrived.push(number);
         }
         expected.sort_unstable();
         arrived.sort_unstable();
-        assert_eq!(arrived, expected, "{what}");
+        assert_eq!(arrived, expected, "{context}");
     }
 }
 
-/// Returns a unique message.
+/// Returns a message with a number, and bytes that depend on it.
 fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.extend((4..length).map(|at| (at as u32).wrapping_mul(31).wrapping_add(number) as u8));
@@ -556,13 +556,13 @@ fn message(number: u32, length: usize) -> Vec<u8> {
 }
 
 /// A packet socket on one interface.
-struct Wire {
+struct PacketSocket {
     socket: OwnedFd,
     address: LinkAddr,
 }
 
-impl Wire {
-    fn at(namespace: &Namespace, interface: &str) -> Self {
+impl PacketSocket {
+    fn on(namespace: &Namespace, interface: &str) -> Self {
         let (socket, address) = packet_socket(namespace, interface, Some(SockProtocol::EthAll));
         bind(socket.as_raw_fd(), &address).unwrap();
         setsockopt(&socket, RcvBufForce, &(8 << 20)).unwrap();
@@ -588,18 +588,20 @@ impl Wire {
         None
     }
 
-    /// Receives exactly so many frames of an SPI.
+    /// Receives exactly `count` frames of an SPI; discards all other frames.
     #[track_caller]
-    fn take(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
+    fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
-        while let Some(frame) = self.next(spi, if frames.len() < count { LONG } else { QUIET }) {
+        while let Some(frame) =
+            self.next(spi, if frames.len() < count { LONG } else { SETTLE_TIME })
+        {
             frames.push(frame);
         }
         assert_eq!(frames.len(), count, "frames with SPI {spi:#x}");
         frames
     }
 
-    fn put<'a>(&self, frames: impl IntoIterator<Item = &'a Vec<u8>>) {
+    fn send<'a>(&self, frames: impl IntoIterator<Item = &'a Vec<u8>>) {
         for frame in frames {
             sendto(self.socket.as_raw_fd(), frame, &self.address, MsgFlags::empty()).unwrap();
         }
@@ -614,6 +616,7 @@ struct Esp {
     number: u32,
 }
 
+/// Finds ESP in a frame, also in UDP to port 4500.
 fn esp(frame: &[u8]) -> Option<Esp> {
     let (protocol, at) = match frame.get(12..14)? {
         [0x08, 0x00] => (*frame.get(23)?, 14 + usize::from(frame[14] & 15) * 4),
@@ -634,7 +637,7 @@ fn number(frame: &[u8]) -> u32 {
 }
 
 /// Returns the frames with one bit after the ESP header flipped, a different one in each.
-fn flipped(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let flip = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
         let first = esp(&frame).unwrap().at + 8;
@@ -646,18 +649,18 @@ fn flipped(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 /// Returns the frames with another word at an offset from the start of ESP.
-fn with_word(frames: &[Vec<u8>], place: usize, word: u32) -> Vec<Vec<u8>> {
+fn with_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<Vec<u8>> {
     let change = |frame: &Vec<u8>| {
         let mut frame = frame.clone();
-        let at = esp(&frame).unwrap().at + place;
+        let at = esp(&frame).unwrap().at + offset;
         frame[at..at + 4].copy_from_slice(&word.to_be_bytes());
         frame
     };
     frames.iter().map(change).collect()
 }
 
-/// Returns a modified IPv4 frame with correct length fields.
-fn corrected(mut frame: Vec<u8>) -> Vec<u8> {
+/// Returns a modified IPv4 frame with correct length and header checksum.
+fn fix_lengths(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());
     frame[24..26].fill(0);
@@ -671,7 +674,7 @@ fn corrected(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// Sends megabytes by TCP, and compares each byte.
+/// Sends 1 MiB by TCP, and compares each byte.
 fn transfer(lab: &Lab, from: usize) {
     const BYTES: usize = 1 << 20;
     let address = SocketAddr::new(lab.case.inner.inner()[1 - from].parse().unwrap(), 7002);
@@ -703,37 +706,38 @@ fn transfer(lab: &Lab, from: usize) {
     assert_eq!(
         (received.len(), same),
         (BYTES, BYTES),
-        "{}: received, and alike from the beginning",
+        "{}: bytes received, and equal from the start",
         lab.case.name()
     );
 }
 
-/// Configures both ends for the case, and tests all traffic both ways.
-fn goes_through(case: Case) -> Lab {
+/// Configures both ends for a case, and checks all traffic both ways.
+fn assert_interoperates(case: Case) -> Lab {
     let lab = Lab::new(case);
-    carries(&lab);
+    assert_traffic_passes(&lab);
     lab
 }
 
-fn carries(lab: &Lab) {
+/// Checks ping, UDP with every padding, the path MTU, TCP and the counters of both ends.
+fn assert_traffic_passes(lab: &Lab) {
     let name = lab.case.name();
-    lab.tell_linux();
+    lab.configure_linux();
     let running = lab.start();
     let [left, right] = lab.case.inner.inner();
     for (side, to) in [(LEFT, right), (RIGHT, left)] {
         let arguments = ["-c3", "-i0.01", "-s100", "-W20", to];
         let output = lab.side(side).command("ping").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        let counted = || format!("{}, {:?}", interval(&running), lab.xfrm_stat());
+        let counted = || format!("{}, {:?}", latest(&running), lab.xfrm_stat());
         assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counted());
     }
-    // The maximum UDP payload, and lengths with every padding.
-    let most = lab.case.largest() - lab.case.inner.header() - 8;
-    let talk = Talk::new(lab);
-    for length in (0..12).chain(500..504).chain(most - 4..=most) {
+    // UDP payloads up to the maximum, with every length of padding.
+    let largest = lab.case.largest() - lab.case.inner.header() - 8;
+    let hosts = UdpPair::new(lab);
+    for length in (0..12).chain(500..504).chain(largest - 4..=largest) {
         for side in [LEFT, RIGHT] {
-            talk.send(side, [length as u32], length);
-            let arrived = talk.next(1 - side, LONG);
+            hosts.send(side, [length as u32], length);
+            let arrived = hosts.next(1 - side, LONG);
             assert_eq!(
                 arrived,
                 Some(message(length as u32, length)),
@@ -743,29 +747,28 @@ fn carries(lab: &Lab) {
     }
     // Linux itself rejects one byte more (outside a tunnel it does not report that to ping over
     // IPv6); xdpfwd reports it to the other host.
-    let tells = lab.case.outer.is_some() || lab.case.inner == V4;
-    for (side, to) in [(RIGHT, left)].into_iter().filter(|_| tells).chain([(LEFT, right)]) {
-        let arguments = ["-c1", "-W20", "-Mdo", "-s", &(most + 1).to_string(), to];
+    let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
+    for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
+        let arguments = ["-c1", "-W20", "-Mdo", "-s", &(largest + 1).to_string(), to];
         let output = lab.side(side).command("ping").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let told =
-            text.split("mtu").nth(1).unwrap_or_else(|| panic!("{name}: side {side}: {text}"));
-        let told: String = told
+        let mtu = text.split("mtu").nth(1).unwrap_or_else(|| panic!("{name}: side {side}: {text}"));
+        let mtu: String = mtu
             .chars()
             .skip_while(|c| !c.is_ascii_digit())
             .take_while(char::is_ascii_digit)
             .collect();
-        assert_eq!(told, lab.case.largest().to_string(), "{name}: side {side}: {text}");
+        assert_eq!(mtu, lab.case.largest().to_string(), "{name}: side {side}: {text}");
     }
     for side in [LEFT, RIGHT] {
         transfer(lab, side);
     }
-    settle(&running);
-    let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_used(spi));
+    wait_until_settled(&running);
+    let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_usage(spi));
     assert_eq!(
-        [TO_LINUX, FROM_LINUX].map(|spi| lab.used(spi)),
+        [TO_LINUX, FROM_LINUX].map(|spi| lab.usage(spi)),
         used,
-        "{name}: bytes and packets, of us and of Linux"
+        "{name}: bytes and packets, by xdpfwd and by Linux"
     );
     let last = lab.assert_dropped(running, &[]);
     lab.assert_xfrm_stat(&[]);
@@ -779,11 +782,11 @@ fn carries(lab: &Lab) {
 }
 
 /// Waits until no more packets arrive.
-fn settle(running: &Running) {
-    let received = || received(&interval(running));
+fn wait_until_settled(running: &Running) {
+    let received = || received(&latest(running));
     let mut last = received();
     let mut since = Instant::now();
-    while since.elapsed() < QUIET {
+    while since.elapsed() < SETTLE_TIME {
         thread::sleep(Duration::from_millis(20));
         let now = received();
         if now != last {
@@ -792,8 +795,8 @@ fn settle(running: &Running) {
     }
 }
 
-/// Returns the latest report.
-fn interval(running: &Running) -> Value {
+/// Returns the latest report of a running xdpfwd.
+fn latest(running: &Running) -> Value {
     let line = running.forwarder.last_line(|line| line.contains(r#""type":"interval""#)).unwrap();
     serde_json::from_str(&line).unwrap()
 }
@@ -807,48 +810,48 @@ fn received(report: &Value) -> u64 {
         .sum()
 }
 
-/// Waits until so many packets were received.
+/// Waits until xdpfwd has received `count` packets.
 fn until_received(running: &Running, count: u64) {
-    until(&format!("{count} packets are received"), || received(&interval(running)) >= count);
+    until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }
 
 #[test]
 fn aes_gcm_interoperates_with_and_without_esn() {
     for transform in [AES_128, AES_256] {
-        goes_through(Case::new(transform, V4, Some(V4)));
-        goes_through(Case::new(transform, V4, Some(V4)).not_extended());
+        assert_interoperates(Case::new(transform, V4, Some(V4)));
+        assert_interoperates(Case::new(transform, V4, Some(V4)).without_esn());
     }
 }
 
 #[test]
 fn chacha20_and_gmac_interoperate() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
-        goes_through(Case::new(transform, V4, Some(V4)));
+        assert_interoperates(Case::new(transform, V4, Some(V4)));
     }
-    // GMAC builds the authenticated data differently.
-    goes_through(Case::new(GMAC_128, V4, Some(V4)).not_extended());
+    // GMAC builds the additional authenticated data differently.
+    assert_interoperates(Case::new(GMAC_128, V4, Some(V4)).without_esn());
 }
 
 #[test]
 fn tunnels_interoperate_in_each_ip_version_pair() {
-    goes_through(Case::new(AES_128, V6, Some(V6)));
-    goes_through(Case::new(AES_128, V4, Some(V6)));
-    goes_through(Case::new(AES_128, V6, Some(V4)));
+    assert_interoperates(Case::new(AES_128, V6, Some(V6)));
+    assert_interoperates(Case::new(AES_128, V4, Some(V6)));
+    assert_interoperates(Case::new(AES_128, V6, Some(V4)));
 }
 
 #[test]
 fn transport_mode_interoperates() {
-    goes_through(Case::new(AES_128, V4, None));
-    goes_through(Case::new(AES_256, V6, None));
+    assert_interoperates(Case::new(AES_128, V4, None));
+    assert_interoperates(Case::new(AES_256, V6, None));
 }
 
 #[test]
 fn udp_encapsulation_interoperates() {
-    goes_through(Case::plain().in_udp());
-    goes_through(Case::new(AES_128, V6, Some(V6)).in_udp());
+    assert_interoperates(Case::plain().in_udp());
+    assert_interoperates(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
-/// Follows the documentation: xdpfwd creates keys and state.
+/// Creates keys and state with `xdpfwd esp`, as documented.
 #[test]
 fn files_of_new_key_and_new_state_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));
@@ -856,7 +859,7 @@ fn files_of_new_key_and_new_state_interoperate() {
         let path = lab.file(name);
         fs::remove_file(&path).unwrap();
         run(Command::new(XDPFWD)
-            .args(["esp", "new-key", "--transform", lab.case.transform.ours])
+            .args(["esp", "new-key", "--transform", lab.case.transform.name])
             .arg(&path));
         let key = fs::read_to_string(&path).unwrap().trim().trim_start_matches("0x").to_owned();
         assert_eq!(key.len(), 2 * lab.case.transform.bytes, "{name}");
@@ -865,10 +868,10 @@ fn files_of_new_key_and_new_state_interoperate() {
     assert_ne!(lab.keys[0], lab.keys[1]);
     fs::remove_file(lab.file("state")).unwrap();
     run(Command::new(XDPFWD).args(["esp", "new-state"]).arg(lab.file("state")));
-    carries(&lab);
+    assert_traffic_passes(&lab);
 }
 
-/// Returns a start just below 2^32, so that the upper half changes.
+/// Returns the sequence number 16 below the next 32-bit wrap.
 fn below_wrap(high: u64) -> u64 {
     (high << 32) + 0xffff_fff0
 }
@@ -876,19 +879,19 @@ fn below_wrap(high: u64) -> u64 {
 #[test]
 fn sequence_numbers_beyond_32_bits_interoperate() {
     for (transform, high) in [(AES_128, 0), (GMAC_128, 5)] {
-        // Of a run of TCP, and more.
+        // The traffic of a case uses more than 316 numbers.
         let start = below_wrap(high) - 300;
         let mut case = Case::new(transform, V4, Some(V4));
         let [low, hi] = [(start - 1) & 0xffff_ffff, high];
         case.linux_in = format!("replay-seq {low} replay-seq-hi {hi}");
         case.linux_out = format!("replay-oseq {low} replay-oseq-hi {hi}");
         let lab = Lab::new(case);
-        lab.begin_at(&[("next", start), ("highest", start - 1)]);
-        carries(&lab);
-        let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_used(spi).1);
+        lab.start_with_state(&[("next", start), ("highest", start - 1)]);
+        assert_traffic_passes(&lab);
+        let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_usage(spi).1);
         assert!(
             used.iter().all(|packets| start + packets > (high + 1) << 32),
-            "{used:?} packets cross nothing"
+            "{used:?} packets do not cross the 32-bit wrap"
         );
         assert_eq!(lab.state("next"), start + used[0], "{}", lab.case.name());
         assert_eq!(lab.state("highest"), start - 1 + used[1], "{}", lab.case.name());
@@ -896,8 +899,8 @@ fn sequence_numbers_beyond_32_bits_interoperate() {
     }
 }
 
-/// Returns the frames in a reordering within the window.
-fn shuffled(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+/// Returns the frames in another order, each within the window.
+fn shuffle(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let count = frames.len();
     assert!(!count.is_multiple_of(7));
     (0..count).map(|index| frames[(index * 7 + 3) % count].clone()).collect()
@@ -913,32 +916,35 @@ fn reordered_packets_around_32_bit_wrap_are_accepted_once() {
         case.linux_in = format!("replay-seq {low} replay-seq-hi {high}");
         case.linux_out = format!("replay-oseq {low} replay-oseq-hi {high}");
         let lab = Lab::new(case);
-        let talk = Talk::new(&lab);
-        lab.begin_at(&[("next", start), ("highest", start - 1)]);
-        // Linux sends ESP without a receiver.
-        lab.tell_linux();
-        let (right, wan) = (Wire::at(lab.chain.sink(), "sink0"), Wire::at(lab.chain.fwd(), "fwd1"));
-        talk.send(RIGHT, 0..COUNT, 100);
-        let theirs = right.take(FROM_LINUX, COUNT as usize);
-        // xdpfwd sends ESP to a Linux without the SA.
+        let hosts = UdpPair::new(&lab);
+        lab.start_with_state(&[("next", start), ("highest", start - 1)]);
+        // Capture ESP packets from Linux while no xdpfwd runs.
+        lab.configure_linux();
+        let (right, wan) = (
+            PacketSocket::on(lab.chain.sink(), "sink0"),
+            PacketSocket::on(lab.chain.fwd(), "fwd1"),
+        );
+        hosts.send(RIGHT, 0..COUNT, 100);
+        let from_linux = right.receive(FROM_LINUX, COUNT as usize);
+        // Capture ESP packets from xdpfwd while Linux has no SA.
         ip_batch(Some(lab.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
         let running = lab.start();
-        talk.send(LEFT, 0..COUNT, 100);
-        let ours = right.take(TO_LINUX, COUNT as usize);
-        for (frames, whose) in [(&theirs, "Linux"), (&ours, "ours")] {
+        hosts.send(LEFT, 0..COUNT, 100);
+        let from_xdpfwd = right.receive(TO_LINUX, COUNT as usize);
+        for (frames, sender) in [(&from_linux, "Linux"), (&from_xdpfwd, "xdpfwd")] {
             let numbers: Vec<u32> = frames.iter().map(|frame| number(frame)).collect();
             let expected: Vec<u32> =
                 (0..COUNT).map(|index| (start as u32).wrapping_add(index)).collect();
-            assert_eq!(numbers, expected, "{whose}: the lower halves");
+            assert_eq!(numbers, expected, "lower halves of the sequence numbers from {sender}");
         }
         let unknown = ("XfrmInNoStates", u64::from(COUNT));
         lab.assert_xfrm_stat(&[unknown]);
-        lab.tell_linux();
-        for (what, seen) in [("once", 0..COUNT), ("again", 0..0)] {
-            right.put(&shuffled(&theirs));
-            talk.assert_arrive(LEFT, seen.clone(), &format!("opened by us, {what}"));
-            wan.put(&shuffled(&ours));
-            talk.assert_arrive(RIGHT, seen, &format!("opened by Linux, {what}"));
+        lab.configure_linux();
+        for (context, accepted) in [("first time", 0..COUNT), ("replayed", 0..0)] {
+            right.send(&shuffle(&from_linux));
+            hosts.assert_arrive(LEFT, accepted.clone(), &format!("to xdpfwd, {context}"));
+            wan.send(&shuffle(&from_xdpfwd));
+            hosts.assert_arrive(RIGHT, accepted, &format!("to Linux, {context}"));
         }
         lab.assert_xfrm_stat(&[unknown, ("XfrmInStateSeqError", u64::from(COUNT))]);
         until_received(&running, 3 * u64::from(COUNT));
@@ -951,23 +957,26 @@ fn reordered_packets_around_32_bit_wrap_are_accepted_once() {
     }
 }
 
-/// Linux's error counters for xdpfwd's packets that arrive changed, replayed or late.
+/// Checks Linux's error counters for packets from xdpfwd that are altered, replayed or late.
 #[test]
 fn linux_rejects_altered_replayed_and_late_packets() {
     const COUNT: u32 = 40;
     const MANY: u32 = 200;
     const WINDOW: u32 = 64;
-    for extended in [true, false] {
-        let mut case = Case { extended, ..Case::plain() };
-        let window = if extended { WINDOW } else { 32 };
+    for esn in [true, false] {
+        let mut case = Case { esn, ..Case::plain() };
+        let window = if esn { WINDOW } else { 32 };
         case.linux_in = format!("replay-window {window}");
         let lab = Lab::new(case);
         let name = lab.case.name();
-        let talk = Talk::new(&lab);
-        let (right, wan) = (Wire::at(lab.chain.sink(), "sink0"), Wire::at(lab.chain.fwd(), "fwd1"));
+        let hosts = UdpPair::new(&lab);
+        let (right, wan) = (
+            PacketSocket::on(lab.chain.sink(), "sink0"),
+            PacketSocket::on(lab.chain.fwd(), "fwd1"),
+        );
         let running = lab.start();
-        talk.send(LEFT, 1..=MANY, 64);
-        let all = right.take(TO_LINUX, MANY as usize);
+        hosts.send(LEFT, 1..=MANY, 64);
+        let all = right.receive(TO_LINUX, MANY as usize);
         let numbers: Vec<u32> = all.iter().map(|frame| number(frame)).collect();
         assert_eq!(
             numbers,
@@ -976,94 +985,103 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         );
         let frames = &all[..COUNT as usize];
         let (count, mut unknown) = (u64::from(COUNT), u64::from(MANY));
-        // Without an SA.
+        // Linux has no SA yet.
         lab.assert_xfrm_stat(&[("XfrmInNoStates", unknown)]);
-        lab.tell_linux();
-        wan.put(&flipped(frames));
-        wan.put(&with_word(frames, 0, TO_LINUX + 1));
+        lab.configure_linux();
+        wan.send(&flip_bits(frames));
+        wan.send(&with_word(frames, 0, TO_LINUX + 1));
         unknown += count;
         lab.assert_xfrm_stat(&[("XfrmInNoStates", unknown), ("XfrmInStateProtoError", count)]);
-        talk.assert_arrive(RIGHT, [], &format!("{name}: changed"));
-        wan.put(frames);
-        talk.assert_arrive(RIGHT, 1..=COUNT, &name);
-        wan.put(frames);
-        let counted = |altered, refused| {
+        hosts.assert_arrive(RIGHT, [], &format!("{name}: altered"));
+        wan.send(frames);
+        hosts.assert_arrive(RIGHT, 1..=COUNT, &name);
+        wan.send(frames);
+        let counted = |altered, replayed| {
             [
                 ("XfrmInNoStates", unknown),
                 ("XfrmInStateProtoError", altered),
-                ("XfrmInStateSeqError", refused),
+                ("XfrmInStateSeqError", replayed),
             ]
         };
         lab.assert_xfrm_stat(&counted(count, count));
-        talk.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
-        // The last one, then the last one below the window, and the first one in it.
+        hosts.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
+        // The highest number, the highest below the window, and the lowest in the window.
         let by_number = |number: u32| &all[number as usize - 1];
-        wan.put([by_number(MANY), by_number(MANY - window), by_number(MANY - window + 1)]);
-        talk.assert_arrive(RIGHT, [MANY, MANY - window + 1], &format!("{name}: around the window"));
-        // With extended numbers, the receiver infers that a number below the window is 2^32 higher,
-        // which is wrong.
-        let behind = u64::from(extended);
-        lab.assert_xfrm_stat(&counted(count + behind, count + 1 - behind));
+        wan.send([by_number(MANY), by_number(MANY - window), by_number(MANY - window + 1)]);
+        hosts.assert_arrive(
+            RIGHT,
+            [MANY, MANY - window + 1],
+            &format!("{name}: around the window"),
+        );
+        // With ESN, the receiver takes a number below the window for one that is 2^32 higher, so the
+        // ICV is wrong.
+        let below_window_altered = u64::from(esn);
+        lab.assert_xfrm_stat(&counted(
+            count + below_window_altered,
+            count + 1 - below_window_altered,
+        ));
         until_received(&running, u64::from(MANY));
         lab.assert_dropped(running, &[]);
         println!("case: {name}: Linux counts {:?}", lab.xfrm_stat());
     }
 }
 
-/// The same for xdpfwd, and packets that Linux never sends.
+/// Checks xdpfwd's drops of packets from Linux that are altered, replayed or late, and of packets
+/// that Linux never sends.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     const COUNT: u32 = 40;
     const MANY: u32 = 200;
     const WINDOW: u32 = 64;
-    for (transform, extended) in [(AES_128, true), (GMAC_256, true), (AES_128, false)] {
-        let mut case = Case { extended, ..Case::new(transform, V4, Some(V4)) };
+    for (transform, esn) in [(AES_128, true), (GMAC_256, true), (AES_128, false)] {
+        let mut case = Case { esn, ..Case::new(transform, V4, Some(V4)) };
         case.open = format!("window = {WINDOW}");
         let lab = Lab::new(case);
         let name = lab.case.name();
-        let talk = Talk::new(&lab);
-        let right = Wire::at(lab.chain.sink(), "sink0");
-        lab.tell_linux();
-        talk.send(RIGHT, 1..=MANY, 64);
-        let all = right.take(FROM_LINUX, MANY as usize);
+        let hosts = UdpPair::new(&lab);
+        let right = PacketSocket::on(lab.chain.sink(), "sink0");
+        lab.configure_linux();
+        hosts.send(RIGHT, 1..=MANY, 64);
+        let all = right.receive(FROM_LINUX, MANY as usize);
         let numbers: Vec<u32> = all.iter().map(|frame| number(frame)).collect();
-        assert_eq!(numbers, (1..=MANY).collect::<Vec<_>>(), "{name}: Linux begins at 1");
+        assert_eq!(numbers, (1..=MANY).collect::<Vec<_>>(), "{name}: sequence numbers from Linux");
         let frames = &all[..COUNT as usize];
         let by_number = |number: u32| all[number as usize - 1].clone();
         let running = lab.start();
-        // Invalid numbers: 0, and, where it precedes the first number, the last 32-bit number.
+        // Numbers that Linux did not send: 0 and 2^32 - 1.
         let fresh = by_number(MANY - 1);
         let with_number = |number| with_word(std::slice::from_ref(&fresh), 4, number);
-        right.put(&with_number(0));
-        right.put(&with_number(u32::MAX));
-        right.put(&flipped(frames));
-        right.put(&with_word(frames, 0, FROM_LINUX + 1));
-        talk.assert_arrive(LEFT, [], &format!("{name}: changed"));
-        right.put(frames);
-        talk.assert_arrive(LEFT, 1..=COUNT, &name);
-        right.put(frames);
-        talk.assert_arrive(LEFT, [], &format!("{name}: replayed"));
+        right.send(&with_number(0));
+        right.send(&with_number(u32::MAX));
+        right.send(&flip_bits(frames));
+        right.send(&with_word(frames, 0, FROM_LINUX + 1));
+        hosts.assert_arrive(LEFT, [], &format!("{name}: altered"));
+        right.send(frames);
+        hosts.assert_arrive(LEFT, 1..=COUNT, &name);
+        right.send(frames);
+        hosts.assert_arrive(LEFT, [], &format!("{name}: replayed"));
         // Send separately: all packets of a batch are checked before the window advances.
-        right.put([&by_number(MANY)]);
-        talk.assert_arrive(LEFT, [MANY], &format!("{name}: the highest"));
-        right.put(&[MANY - WINDOW, MANY - WINDOW + 1].map(by_number));
-        talk.assert_arrive(LEFT, [MANY - WINDOW + 1], &format!("{name}: around the window"));
-        // A truncated packet, a fragment, a packet for another host, and an unencrypted packet.
-        let cut = corrected(fresh[..fresh.len() - 2].to_vec());
+        right.send([&by_number(MANY)]);
+        hosts.assert_arrive(LEFT, [MANY], &format!("{name}: highest number"));
+        right.send(&[MANY - WINDOW, MANY - WINDOW + 1].map(by_number));
+        hosts.assert_arrive(LEFT, [MANY - WINDOW + 1], &format!("{name}: around the window"));
+        // A truncated packet, a fragment, a packet for another host, and a packet that is not ESP.
+        let cut = fix_lengths(fresh[..fresh.len() - 2].to_vec());
         let mut fragment = fresh.clone();
         fragment[20] |= 0x20;
         let mut for_another = fresh.clone();
         for_another[33] = 99;
-        let mut bare = fresh.clone();
-        bare[23] = 47;
-        right.put([&cut, &corrected(fragment), &corrected(for_another), &corrected(bare)]);
-        right.put([&fresh]);
-        talk.assert_arrive(LEFT, [MANY - 1], &format!("{name}: as it was"));
+        let mut gre = fresh.clone();
+        gre[23] = 47;
+        right.send([&cut, &fix_lengths(fragment), &fix_lengths(for_another), &fix_lengths(gre)]);
+        right.send([&fresh]);
+        hosts.assert_arrive(LEFT, [MANY - 1], &format!("{name}: unaltered"));
         let count = u64::from(COUNT);
         // Two numbers, 40 flipped, 40 with another SPI, 40 twice, 3 around the window, 5 others.
         until_received(&running, 4 * count + 10);
-        // What is behind the window of extended numbers is taken for what is 2^32 further, and the
-        // other way round: one of each is late, and the other one's tag is wrong.
+        // Number 0 is late. With ESN, 2^32 - 1 precedes number 0, so it is late, too, and the number
+        // below the window is taken for one that is 2^32 higher, so its tag is wrong. Without ESN,
+        // the number below the window is late, and 2^32 - 1 is new, so its tag is wrong.
         let last = lab.assert_dropped(
             running,
             &[
@@ -1076,7 +1094,7 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
                 ("unprotected", 1),
             ],
         );
-        println!("case: {name}: we count {}", last.json["drops"]);
+        println!("case: {name}: xdpfwd counts {}", last.json["drops"]);
     }
 }
 
@@ -1084,11 +1102,11 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
 #[test]
 fn udp_packets_other_than_esp_are_dropped() {
     let lab = Lab::new(Case::plain().in_udp());
-    let talk = Talk::new(&lab);
-    let right = Wire::at(lab.chain.sink(), "sink0");
-    lab.tell_linux();
-    talk.send(RIGHT, 1..=3, 64);
-    let frames = right.take(FROM_LINUX, 3);
+    let hosts = UdpPair::new(&lab);
+    let right = PacketSocket::on(lab.chain.sink(), "sink0");
+    lab.configure_linux();
+    hosts.send(RIGHT, 1..=3, 64);
+    let frames = right.receive(FROM_LINUX, 3);
     let running = lab.start();
     // A NAT keepalive, IKE after the non-ESP marker, another port, and ESP without UDP.
     let at = esp(&frames[0]).unwrap().at;
@@ -1096,7 +1114,7 @@ fn udp_packets_other_than_esp_are_dropped() {
         let mut frame = [&frames[0][..at], payload].concat();
         let length = (8 + payload.len()) as u16;
         frame[at - 4..at - 2].copy_from_slice(&length.to_be_bytes());
-        corrected(frame)
+        fix_lengths(frame)
     };
     let keepalive = of_udp(&[0xff]);
     let ike = of_udp(&[0; 32]);
@@ -1104,12 +1122,12 @@ fn udp_packets_other_than_esp_are_dropped() {
     elsewhere[at - 6..at - 4].copy_from_slice(&4501_u16.to_be_bytes());
     let mut not_in_udp = [&frames[0][..at - 8], &frames[0][at..]].concat();
     not_in_udp[23] = 50;
-    right.put([&keepalive, &ike, &elsewhere, &corrected(not_in_udp)]);
-    right.put(&frames);
-    talk.assert_arrive(LEFT, 1..=3, "in UDP");
+    right.send([&keepalive, &ike, &elsewhere, &fix_lengths(not_in_udp)]);
+    right.send(&frames);
+    hosts.assert_arrive(LEFT, 1..=3, "in UDP");
     until_received(&running, 7);
     let last = lab.assert_dropped(running, &[("dummy", 1), ("unprotected", 2), ("no_sa", 1)]);
-    println!("case: {}: we count {}", lab.case.name(), last.json["drops"]);
+    println!("case: {}: xdpfwd counts {}", lab.case.name(), last.json["drops"]);
 }
 
 /// Packets larger than the path MTU, from either host, in tunnel and transport mode.
@@ -1117,22 +1135,24 @@ fn udp_packets_other_than_esp_are_dropped() {
 fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     const LARGE: usize = 3000;
     let lab = Lab::new(Case::plain());
-    let talk = Talk::new(&lab);
-    lab.tell_linux();
+    let hosts = UdpPair::new(&lab);
+    lab.configure_linux();
     let running = lab.start();
     // The host learns the path MTU, and then sends fragments that fit.
-    talk.send(LEFT, [1], lab.case.largest() - 27);
+    hosts.send(LEFT, [1], lab.case.largest() - 27);
     let route =
         || run(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
-    until("the host knows what fits", || route().contains(&format!(" mtu {}", lab.case.largest())));
-    let told = talk.0[LEFT].take_error().unwrap().and_then(|error| error.raw_os_error());
-    assert_eq!(told, Some(Errno::EMSGSIZE as i32));
-    talk.send(LEFT, [2], LARGE);
-    talk.assert_arrive(RIGHT, [2], "fragments that are sealed each for itself");
+    until("the host has learned the path MTU", || {
+        route().contains(&format!(" mtu {}", lab.case.largest()))
+    });
+    let error = hosts.0[LEFT].take_error().unwrap().and_then(|error| error.raw_os_error());
+    assert_eq!(error, Some(Errno::EMSGSIZE as i32));
+    hosts.send(LEFT, [2], LARGE);
+    hosts.assert_arrive(RIGHT, [2], "inner fragments, each encapsulated");
     // Linux encapsulates first, and then fragments the result.
-    talk.send(RIGHT, [3], LARGE);
+    hosts.send(RIGHT, [3], LARGE);
     until_received(&running, 1 + 3 + 3);
-    talk.assert_arrive(LEFT, [], "fragments of ESP");
+    hosts.assert_arrive(LEFT, [], "fragments of ESP");
     let last = lab.assert_dropped(running, &[("esp_fragment", 3)]);
     println!(
         "case: {}: a packet of {LARGE} bytes each way: {}",
@@ -1141,15 +1161,15 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     );
 
     let lab = Lab::new(Case::new(AES_128, V4, None));
-    let talk = Talk::new(&lab);
-    lab.tell_linux();
+    let hosts = UdpPair::new(&lab);
+    lab.configure_linux();
     let running = lab.start();
     for side in [LEFT, RIGHT] {
-        talk.send(side, [4], LARGE);
+        hosts.send(side, [4], LARGE);
     }
     until_received(&running, 3 + 3);
     for side in [LEFT, RIGHT] {
-        talk.assert_arrive(side, [], "fragments in transport mode");
+        hosts.assert_arrive(side, [], "fragments in transport mode");
     }
     lab.assert_dropped(running, &[("esp_fragment", 3 + 3)]);
     println!("case: {}: a packet of {LARGE} bytes each way: nothing arrives", lab.case.name());
@@ -1160,45 +1180,44 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
 fn crash_repeats_no_number_or_iv_and_accepts_no_replay() {
     const COUNT: u32 = 20;
     let lab = Lab::new(Case::plain());
-    let talk = Talk::new(&lab);
-    let right = Wire::at(lab.chain.sink(), "sink0");
-    lab.tell_linux();
+    let hosts = UdpPair::new(&lab);
+    let right = PacketSocket::on(lab.chain.sink(), "sink0");
+    lab.configure_linux();
     let (mut numbers, mut ivs) = (BTreeSet::new(), BTreeSet::new());
-    let mut theirs = Vec::new();
+    let mut from_linux = Vec::new();
     for run in 0..3 {
         let mut running = lab.start();
         // Packets of earlier runs.
-        right.put(&theirs);
-        talk.assert_arrive(LEFT, [], "replayed after a crash");
+        right.send(&from_linux);
+        hosts.assert_arrive(LEFT, [], "replayed after a crash");
         let first = run * COUNT;
         let now = first..first + COUNT;
         for side in [LEFT, RIGHT] {
-            talk.send(side, now.clone(), 64);
-            talk.assert_arrive(1 - side, now.clone(), &format!("run {run}"));
+            hosts.send(side, now.clone(), 64);
+            hosts.assert_arrive(1 - side, now.clone(), &format!("run {run}"));
         }
-        // In the order of the wire: xdpfwd's packets first.
-        for frame in right.take(TO_LINUX, COUNT as usize) {
+        for frame in right.receive(TO_LINUX, COUNT as usize) {
             let at = esp(&frame).unwrap().at;
             assert!(
                 numbers.insert(number(&frame)),
-                "run {run}: number {:#x} again",
+                "run {run}: repeated number {:#x}",
                 number(&frame)
             );
-            assert!(ivs.insert(frame[at + 8..at + 16].to_vec()), "run {run}: an IV again");
+            assert!(ivs.insert(frame[at + 8..at + 16].to_vec()), "run {run}: repeated IV");
         }
-        talk.send(RIGHT, [u32::MAX - run], 64);
-        theirs.extend(right.take(FROM_LINUX, 1));
-        talk.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: one more"));
+        hosts.send(RIGHT, [u32::MAX - run], 64);
+        from_linux.extend(right.receive(FROM_LINUX, 1));
+        hosts.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: packet to replay"));
         // xdpfwd writes the window to the state file once per second.
         let highest = u64::from((run + 1) * (COUNT + 1));
         until(&format!("{highest} is the highest in the file"), || lab.state("highest") == highest);
-        let dropped = &interval(&running)["drops"];
-        let refused = ["replay", "late"].map(|reason| dropped[reason].as_u64().unwrap());
-        assert_eq!(refused.iter().sum::<u64>(), u64::from(run), "run {run}: {dropped}");
+        let dropped = &latest(&running)["drops"];
+        let rejected = ["replay", "late"].map(|reason| dropped[reason].as_u64().unwrap());
+        assert_eq!(rejected.iter().sum::<u64>(), u64::from(run), "run {run}: {dropped}");
         running.signal(Signal::SIGKILL);
         running.wait();
         println!(
-            "case: run {run}, killed: {} numbers, {} IVs, {refused:?} refused",
+            "case: run {run}, killed: {} numbers, {} IVs, {rejected:?} rejected",
             numbers.len(),
             ivs.len()
         );
@@ -1217,11 +1236,11 @@ fn linux_sas_stop_at_their_packet_limit() {
     // Linux's inbound SA.
     let limit = format!("limit packet-hard {ALLOWED}");
     let lab = Lab::new(Case { linux_in: limit.clone(), ..Case::plain() });
-    let talk = Talk::new(&lab);
-    lab.tell_linux();
+    let hosts = UdpPair::new(&lab);
+    lab.configure_linux();
     let running = lab.start();
-    talk.send(LEFT, 1..=SENT, LENGTH);
-    talk.assert_arrive(RIGHT, 1..=ALLOWED, "Linux opens as many as it may");
+    hosts.send(LEFT, 1..=SENT, LENGTH);
+    hosts.assert_arrive(RIGHT, 1..=ALLOWED, "packets up to the limit of Linux's inbound SA");
     until_received(&running, u64::from(SENT));
     lab.assert_dropped(running, &[]);
     let counted = lab.xfrm_stat();
@@ -1229,20 +1248,20 @@ fn linux_sas_stop_at_their_packet_limit() {
     let ended = ["XfrmInStateExpired", "XfrmInNoStates", "XfrmInStateInvalid"];
     assert!(counted.keys().all(|name| ended.contains(&name.as_str())), "{counted:?}");
     assert_eq!(counted.values().sum::<u64>(), u64::from(SENT - ALLOWED), "{counted:?}");
-    println!("case: {limit} of Linux's SA that opens: {counted:?}");
+    println!("case: {limit} of Linux's inbound SA: {counted:?}");
     // Linux's outbound SA.
     let lab = Lab::new(Case { linux_out: limit.clone(), ..Case::plain() });
-    let talk = Talk::new(&lab);
-    lab.tell_linux();
+    let hosts = UdpPair::new(&lab);
+    lab.configure_linux();
     let running = lab.start();
-    let mut refused = 0;
+    let mut rejected = 0;
     for number in 1..=SENT {
-        refused += u32::from(talk.0[RIGHT].send(&message(number, LENGTH)).is_err());
+        rejected += u32::from(hosts.0[RIGHT].send(&message(number, LENGTH)).is_err());
     }
-    talk.assert_arrive(LEFT, 1..=ALLOWED, "Linux seals as many as it may");
+    hosts.assert_arrive(LEFT, 1..=ALLOWED, "packets up to the limit of Linux's outbound SA");
     let last = lab.assert_dropped(running, &[]);
     assert_eq!(last.report.received(), u64::from(ALLOWED), "{}", last.json);
-    println!("case: {limit} of Linux's SA that seals: {refused} refused, {:?}", lab.xfrm_stat());
+    println!("case: {limit} of Linux's outbound SA: {rejected} not sent, {:?}", lab.xfrm_stat());
 }
 
 #[test]
@@ -1255,60 +1274,63 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
         [LEFT, RIGHT].into_iter().flat_map(|side| limits.iter().map(move |limit| (side, limit)))
     {
         let mut case = Case::plain();
-        let told = if side == LEFT { &mut case.seal } else { &mut case.open };
-        told.clone_from(limit);
+        let lines = if side == LEFT { &mut case.seal } else { &mut case.open };
+        lines.clone_from(limit);
         let lab = Lab::new(case);
-        let talk = Talk::new(&lab);
-        lab.tell_linux();
+        let hosts = UdpPair::new(&lab);
+        lab.configure_linux();
         let over = [("sa_limit", u64::from(SENT - ALLOWED))];
         let running = lab.start();
-        talk.send(side, 1..=SENT, LENGTH);
-        talk.assert_arrive(1 - side, 1..=ALLOWED, limit);
+        hosts.send(side, 1..=SENT, LENGTH);
+        hosts.assert_arrive(1 - side, 1..=ALLOWED, limit);
         until_received(&running, u64::from(SENT));
         lab.assert_dropped(running, &over);
         // xdpfwd counts outbound packets across restarts, but not inbound ones.
         let running = lab.start();
-        talk.send(side, 1..=SENT, LENGTH);
+        hosts.send(side, 1..=SENT, LENGTH);
         if side == LEFT {
-            talk.assert_arrive(RIGHT, [], limit);
+            hosts.assert_arrive(RIGHT, [], limit);
             until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &[("sa_limit", u64::from(SENT))]);
             // A packet rejected by the byte limit may already have used a sequence number.
-            let most = if limit.starts_with("hard_bytes") { 2 * SENT } else { ALLOWED };
-            let (next, fewest) = (lab.state("next"), u64::from(ALLOWED) + 1);
-            assert!((fewest..=u64::from(most) + 1).contains(&next), "{limit}: {next} is next");
+            let max_used = if limit.starts_with("hard_bytes") { 2 * SENT } else { ALLOWED };
+            let (next, min_next) = (lab.state("next"), u64::from(ALLOWED) + 1);
+            assert!(
+                (min_next..=u64::from(max_used) + 1).contains(&next),
+                "{limit}: next sequence number {next}"
+            );
             assert_eq!(lab.state("bytes"), u64::from(ALLOWED) * PACKET, "{limit}");
         } else {
-            talk.assert_arrive(LEFT, 1..=ALLOWED, limit);
+            hosts.assert_arrive(LEFT, 1..=ALLOWED, limit);
             until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &over);
         }
         lab.assert_xfrm_stat(&[]);
         println!(
-            "case: {limit}, of what we {}: {over:?}",
-            if side == LEFT { "seal" } else { "open" }
+            "case: {limit} of xdpfwd's {} SA: {over:?}",
+            if side == LEFT { "outbound" } else { "inbound" }
         );
     }
 }
 
-/// Without extended numbers, 2^32 - 1 is the last one.
+/// Without ESN, 2^32 - 1 is the last sequence number.
 #[test]
 fn sa_without_esn_stops_after_its_last_number() {
-    const LEFT_OVER: u32 = 6;
-    let start = (1_u64 << 32) - u64::from(LEFT_OVER);
-    let mut case = Case::plain().not_extended();
+    const REMAINING: u32 = 6;
+    let start = (1_u64 << 32) - u64::from(REMAINING);
+    let mut case = Case::plain().without_esn();
     case.linux_in = format!("replay-seq {}", start - 1);
     let lab = Lab::new(case);
-    let talk = Talk::new(&lab);
-    lab.tell_linux();
-    lab.begin_at(&[("next", start)]);
-    for allowed in [LEFT_OVER, 0] {
+    let hosts = UdpPair::new(&lab);
+    lab.configure_linux();
+    lab.start_with_state(&[("next", start)]);
+    for allowed in [REMAINING, 0] {
         let running = lab.start();
-        talk.send(LEFT, 1..=SENT, LENGTH);
-        talk.assert_arrive(RIGHT, 1..=allowed, "as many as there are numbers");
+        hosts.send(LEFT, 1..=SENT, LENGTH);
+        hosts.assert_arrive(RIGHT, 1..=allowed, "packets up to the last sequence number");
         until_received(&running, u64::from(SENT));
         lab.assert_dropped(running, &[("sa_limit", u64::from(SENT - allowed))]);
-        println!("case: from number {start} on, without ESN: {allowed} of {SENT} sealed");
+        println!("case: from number {start} on, without ESN: {allowed} of {SENT} sent");
     }
     lab.assert_xfrm_stat(&[]);
 }

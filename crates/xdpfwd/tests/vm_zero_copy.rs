@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy};
+use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
 use support::{Config, Final, LONG, Running, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
@@ -20,9 +20,9 @@ fn assert_modes(json: &Value, mode: &str) {
     }
 }
 
-/// What a run that carried all it was given has to say.
+/// Checks that all packets of an exchange passed and were counted.
 #[track_caller]
-fn assert_all_carried(cables: &Cables, last: &Final, arrived: [u64; 2]) {
+fn assert_all_passed(cables: &Cables, last: &Final, arrived: [u64; 2]) {
     last.assert_conserved();
     assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
     assert_eq!(arrived, [PACKETS, PACKETS], "{}", last.json);
@@ -34,30 +34,38 @@ fn assert_all_carried(cables: &Cables, last: &Final, arrived: [u64; 2]) {
     }
 }
 
-/// One pair of interfaces, one configuration: the mode that is got, by xdpfwd and by `ss`, and
-/// traffic both ways.
-fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -> Final {
+/// Forwards traffic both ways, and checks the mode that xdpfwd and `ss` report.
+fn assert_forwards_in_mode(
+    near: [&'static str; 2],
+    queues: u16,
+    engine: &str,
+    mode: &str,
+) -> Final {
     let cables = Cables::new(near);
     let running = cables.start(queues, engine);
-    let sockets = cables.by_ss();
+    let sockets = cables.zero_copy_sockets();
     assert_eq!(sockets.len(), 2 * usize::from(queues), "{sockets:?}");
     for (socket, zero_copy) in &sockets {
         assert_eq!(*zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
-    // Each of several queues is to have something to do. (Drivers count what native XDP sees.)
+    // Each of several queues must receive packets. (Drivers count only packets of native XDP.)
     let by_queue = || {
-        if queues > 1 { near.map(|near| cables.by_queue(near, queues)) } else { Default::default() }
+        if queues > 1 {
+            near.map(|near| cables.packets_by_queue(near, queues))
+        } else {
+            Default::default()
+        }
     };
     let before = by_queue();
     let arrived = cables.exchange(300);
     let after = by_queue();
     let idle =
         before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
-    assert!(!idle, "a queue had nothing to do: {before:?}, then {after:?}");
+    assert!(!idle, "a queue received nothing: {before:?}, then {after:?}");
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_modes(&last.json, mode);
-    assert_all_carried(&cables, &last, arrived);
+    assert_all_passed(&cables, &last, arrived);
     println!(
         "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets arrived"
     );
@@ -69,7 +77,7 @@ const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 #[test]
 fn auto_selects_best_mode_on_each_pair_of_drivers() {
     for near in PAIRS {
-        let last = forwards_as(near, 1, "", best());
+        let last = assert_forwards_in_mode(near, 1, "", best_mode());
         if kernel_has_zero_copy() {
             assert_eq!(last.json["fallback"], Value::Null);
         } else {
@@ -82,15 +90,15 @@ fn auto_selects_best_mode_on_each_pair_of_drivers() {
 #[test]
 fn copy_and_skb_modes_are_used_as_configured() {
     for near in PAIRS {
-        forwards_as(near, 1, r#"mode = "copy""#, "copy");
-        forwards_as(near, 1, r#"mode = "skb""#, "skb");
+        assert_forwards_in_mode(near, 1, r#"mode = "copy""#, "copy");
+        assert_forwards_in_mode(near, 1, r#"mode = "skb""#, "skb");
     }
 }
 
 #[test]
 fn two_queues_share_the_umem() {
     for near in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
-        forwards_as(near, 2, "", best());
+        assert_forwards_in_mode(near, 2, "", best_mode());
     }
 }
 
@@ -116,8 +124,8 @@ fn programs_with_keep_rules_pass_the_verifier() {
     }
 }
 
-/// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while
-/// the sockets stay bound.
+/// A filter in the XDP program, on drivers whose receive path differs from that of veth. A reload
+/// replaces the program while the sockets stay bound.
 #[test]
 fn kernel_filter_drops_and_is_replaced_on_reload() {
     for near in PAIRS {
@@ -134,7 +142,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         let running = Running::of(forwarder, Config::new(""));
         std::fs::write(config.path(), text("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
-        until("it is reloaded", || {
+        until("xdpfwd has reloaded", || {
             running.forwarder.stderr().iter().any(|line| line.contains("reloaded"))
         });
         cables.wait_for_carriers();
@@ -143,7 +151,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         let (ended, last) = running.stop();
         assert!(ended.status.success(), "{ended:?}");
         last.assert_conserved();
-        assert_modes(&last.json, best());
+        assert_modes(&last.json, best_mode());
         let lan = &last.json["ports"][0];
         assert_eq!(
             (&lan["xdp_dropped"], &lan["rx_packets"]),
@@ -152,16 +160,16 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         );
         println!(
             "case: {near:?}: {}, dropped in the kernel, then accepted by the next program",
-            best()
+            best_mode()
         );
     }
 }
 
-/// A packet to see that it forwards, in both directions.
+/// Checks that packets arrive in both directions.
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
-        // A link that has just come back may swallow what comes first.
+        // A link that has just come up may lose the first packets.
         until(&format!("packets from {} arrive", cables.near[side]), || {
             cables.send(side, 60, Some(100)).finish();
             thread::sleep(Duration::from_millis(200));
@@ -184,9 +192,9 @@ fn restart_after_sigkill_binds_and_forwards() {
         assert_forwards(&cables);
         let (ended, last) = running.stop();
         assert!(ended.status.success(), "{ended:?}");
-        assert_modes(&last.json, best());
+        assert_modes(&last.json, best_mode());
         last.assert_conserved();
-        println!("case: {near:?}, killed three times under {}: the fourth forwards", best());
+        println!("case: {near:?}, killed three times under {}: the fourth forwards", best_mode());
     }
 }
 
@@ -208,12 +216,12 @@ fn link_down_and_up_forwards_again_and_leaks_no_frame() {
         assert_forwards(&cables);
         let (ended, last) = running.stop();
         assert!(ended.status.success(), "{ended:?}");
-        assert_modes(&last.json, best());
+        assert_modes(&last.json, best_mode());
         let frames = &last.json["frames"];
         assert_eq!(frames["leaked"], 0, "{frames}");
         println!(
             "case: {near:?}, both links down and up under load in {}: forwards, {frames}",
-            best()
+            best_mode()
         );
     }
 }
@@ -226,13 +234,13 @@ fn twenty_restarts_under_load_leak_no_frame() {
         let senders = [0, 1].map(|side| cables.send(side, 60, None));
         let mut received = 0;
         for _ in 0..20 {
-            // Not `start`, which waits for the links: igb's take seconds, and a start does not.
+            // Not `start`, which waits for the carrier: that takes igb seconds, longer than a start.
             let running =
                 Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
             let running = running.unwrap_or_else(|error| panic!("{error}"));
             let (ended, last) = running.stop();
             assert!(ended.status.success(), "{ended:?}");
-            assert_modes(&last.json, best());
+            assert_modes(&last.json, best_mode());
             assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
             received += last.report.received();
         }
@@ -245,8 +253,8 @@ fn twenty_restarts_under_load_leak_no_frame() {
         let (_, last) = running.stop();
         last.assert_conserved();
         println!(
-            "case: {near:?}, 20 restarts under load in {}: {received} packets met one",
-            best()
+            "case: {near:?}, 20 restarts under load in {}: {received} packets received",
+            best_mode()
         );
     }
 }
@@ -254,12 +262,12 @@ fn twenty_restarts_under_load_leak_no_frame() {
 /// p0 is virtio-net with QEMU's defaults: no DMA device, so no zero-copy on any kernel.
 #[test]
 fn port_without_zero_copy_is_named_and_limits_all_ports() {
-    let last = forwards_as(["v0", "p0"], 1, "", "copy");
+    let last = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
     let fallback = &last.json["fallback"];
     assert_eq!(fallback["lacks"], "zero-copy", "{}", last.json);
-    // On a kernel without zero-copy the first port decides.
-    let decided = if kernel_has_zero_copy() { "p0" } else { "v0" };
-    assert_eq!(fallback["interface"], decided, "{}", last.json);
+    // Without zero-copy in the kernel, the first port is named.
+    let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    assert_eq!(fallback["interface"], named, "{}", last.json);
     println!("case: p0 without a DMA device: {fallback}");
     // The start prints the same text as `doctor`.
     let cables = Cables::new(["v0", "p0"]);
@@ -269,18 +277,16 @@ fn port_without_zero_copy_is_named_and_limits_all_ports() {
     assert!(output.status.success(), "{output:?}");
     let stderr = support::stderr(&output);
     let reason = fallback["reason"].as_str().unwrap();
-    for said in [
+    for text in [
         "mode=\"copy\"".to_owned(),
         format!("copy: it has no zero-copy ({reason}), which decides for all ports"),
-        format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features"),
+        format!("`xdpfwd doctor {named}` shows its mtu, virtio and xdp-features"),
     ] {
-        assert!(stderr.contains(&said), "{said:?} is not in:\n{stderr}");
+        assert!(stderr.contains(&text), "{text:?} is not in:\n{stderr}");
     }
     let summary = String::from_utf8(output.stdout).unwrap();
-    assert!(summary.contains(decided) && summary.contains("no zero-copy"), "{summary}");
-    println!(
-        "case: p0 without a DMA device: said at the start and in the report:\n{stderr}\n{summary}"
-    );
+    assert!(summary.contains(named) && summary.contains("no zero-copy"), "{summary}");
+    println!("case: p0 without a DMA device: log and report:\n{stderr}\n{summary}");
 }
 
 #[test]
@@ -294,5 +300,5 @@ fn unavailable_zero_copy_is_rejected_with_reason() {
     let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert!(stderr.contains(&format!("{named} queue 0 cannot do zero-copy")), "{stderr}");
     assert!(stderr.contains(r#"set mode = "auto" or "copy""#), "{stderr}");
-    println!("case: zero-copy demanded of {named}: {}", stderr.trim());
+    println!("case: zero-copy required of {named}: {}", stderr.trim());
 }

@@ -1,4 +1,4 @@
-//! Two xdpfwds back to back, with a wire between them that tests can capture and cut.
+//! Two instances of xdpfwd back to back, with a wire between them that tests can capture and cut.
 //!
 //! ```text
 //!  gen      fwd                       wire                      fwd                    sink
@@ -49,7 +49,7 @@ pub fn key(spi: u32, transform: &str) -> String {
     hex(&key)
 }
 
-/// Two hosts, the namespaces of two xdpfwds, and the wire between them.
+/// Two hosts, the namespace of two instances of xdpfwd, and the wire between them.
 pub struct Lab {
     pub chain: Chain,
     pub wire: Namespace,
@@ -93,7 +93,7 @@ impl Lab {
     pub fn join(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap master bridge; done");
         for tap in ["tap0", "tap1"] {
-            until("the bridge forwards", || {
+            until(&format!("the bridge forwards from {tap}"), || {
                 sh(&self.wire, &format!("bridge link show dev {tap}")).contains("state forwarding")
             });
         }
@@ -123,8 +123,8 @@ impl Lab {
         path
     }
 
-    /// Resets both sides: all sequence numbers restart.
-    pub fn forget(&self) {
+    /// Removes the state files and the hosts' route caches: all sequence numbers restart.
+    pub fn reset(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
         }
@@ -156,8 +156,8 @@ pub fn new_state(path: &Path) {
     run(&mut command);
 }
 
-/// The configuration of both sides. Each side seals with the first SA of `sealing`, and opens with
-/// all SAs of `opening`.
+/// The configuration of both sides. Each side encapsulates with the first SA of `sealing`, and
+/// decapsulates with all SAs of `opening`.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub transform: &'static str,
@@ -167,7 +167,7 @@ pub struct Setup {
     pub udp: bool,
     pub esn: bool,
     pub bypass: &'static str,
-    /// Generations of SAs.
+    /// Generations of the SAs in each direction, see [`spi`].
     pub sealing: Vec<u32>,
     pub opening: Vec<u32>,
     pub queues: u16,
@@ -218,7 +218,7 @@ impl Setup {
                 "[stage.{name}]\nkind = \"{kind}\"\nlab = true\nstate_file = {state:?}\nbypass = {bypass}\n{lines}\n"
             )
         };
-        let out = self.sealing.iter().map(|&generation| {
+        let outbound = self.sealing.iter().map(|&generation| {
             let (own, peer) = (self.outer[side], self.outer[1 - side]);
             let outer = if self.transport {
                 String::new()
@@ -228,7 +228,7 @@ impl Setup {
             let udp = if self.udp { "udp_ports = [4500, 4500]\n" } else { "" };
             self.sa(lab, "out", spi(side, generation)) + &outer + udp + &self.seal_sa[side] + "\n"
         });
-        let back = self.opening.iter().map(|&generation| {
+        let inbound = self.opening.iter().map(|&generation| {
             let outer = if self.transport {
                 String::new()
             } else {
@@ -252,9 +252,9 @@ impl Setup {
             self.frames,
             self.engine[side],
             stages("out", "esp-seal", &self.seal[side]),
-            out.collect::<String>(),
+            outbound.collect::<String>(),
             stages("in", "esp-open", &self.open[side]),
-            back.collect::<String>(),
+            inbound.collect::<String>(),
         )
     }
 
@@ -318,16 +318,16 @@ impl Tap {
     pub fn with(
         namespace: &Namespace,
         interface: &str,
-        show: impl FnMut(&[u8], bool) + Send + 'static,
+        visit: impl FnMut(&[u8], bool) + Send + 'static,
     ) -> Self {
-        Self::start(namespace, interface, Arc::default(), show)
+        Self::start(namespace, interface, Arc::default(), visit)
     }
 
     fn start(
         namespace: &Namespace,
         interface: &str,
         frames: Arc<Mutex<Vec<Vec<u8>>>>,
-        mut show: impl FnMut(&[u8], bool) + Send + 'static,
+        mut visit: impl FnMut(&[u8], bool) + Send + 'static,
     ) -> Self {
         let (socket, address) = packet_socket(namespace, interface, Some(SockProtocol::EthAll));
         setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
@@ -343,7 +343,7 @@ impl Tap {
                     Ok((length, from)) => {
                         let from = from.unwrap();
                         if from.ifindex() == address.ifindex() {
-                            show(&buffer[..length], from.pkttype() == OUTGOING);
+                            visit(&buffer[..length], from.pkttype() == OUTGOING);
                             counted.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -363,10 +363,10 @@ impl Tap {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until the capture has so many frames.
+    /// Waits until the capture has `count` frames.
     #[track_caller]
     pub fn wait_for(&self, count: u64) {
-        until(&format!("{count} frames are seen"), || self.count() >= count);
+        until(&format!("{count} frames are captured"), || self.count() >= count);
     }
 
     /// Returns the captured frames in order.
@@ -472,7 +472,7 @@ impl Sender {
     }
 }
 
-/// The type of a frame on the wire, parsed independently of xdpfwd.
+/// The type of a frame on the wire, from a parser independent of xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,
@@ -497,8 +497,8 @@ pub struct Esp {
 }
 
 impl Esp {
-    /// Returns the IV range; the IV is `epoch (32 bits) | lane (6) | counter (26)`.
-    pub fn lane(&self) -> u64 {
+    /// Returns the IV range; the IV is `epoch (32 bits) | range (6) | counter (26)`.
+    pub fn iv_range(&self) -> u64 {
         self.iv >> 26 & 63
     }
 }
@@ -518,7 +518,7 @@ impl Kind {
             0x86dd => (6, frame[20], 14 + 40, 14 + 40 + usize::from(word(18))),
             _ => return Self::Other,
         };
-        // Skip the headers that RFC 4303, 3.1.1, puts before ESP.
+        // Skip the extension headers before ESP (RFC 4303, 3.1.1).
         while version == 6 && [0, 43, 60].contains(&protocol) {
             protocol = frame[at];
             at += 8 * (1 + usize::from(frame[at + 1]));
@@ -529,10 +529,10 @@ impl Kind {
             assert_eq!(
                 checksum == 0,
                 version == 4,
-                "RFC 3948, 2.1, and RFC 8200, 8.1: {}",
+                "UDP checksum (RFC 3948, 2.1; RFC 8200, 8.1): {}",
                 hex(frame)
             );
-            assert_eq!(usize::from(word(at + 4)), end - at, "the length of UDP: {}", hex(frame));
+            assert_eq!(usize::from(word(at + 4)), end - at, "UDP length: {}", hex(frame));
             at += 8;
         } else if version == 6 && protocol == 58 && [133, 134, 135, 136, 137].contains(&frame[at]) {
             return Self::Nd;
@@ -549,7 +549,7 @@ impl Kind {
     pub fn esp(frame: &[u8]) -> Esp {
         match Self::of(frame) {
             Self::Esp(esp) => esp,
-            other => panic!("{other:?}: {}", hex(frame)),
+            other => panic!("not ESP but {other:?}: {}", hex(frame)),
         }
     }
 }
@@ -586,7 +586,7 @@ pub fn pcap(path: &Path, frames: &[Vec<u8>]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// `iperf3 --server`, which ends on drop.
+/// A running `iperf3 --server`, killed on drop.
 pub struct Server(Child);
 
 impl Server {
@@ -602,9 +602,9 @@ impl Server {
         server
     }
 
-    /// Returns the final output of `iperf3 --client`.
+    /// Runs `iperf3 --client` and returns the end of its JSON output.
     #[track_caller]
-    pub fn ask(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
+    pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
         let mut client = lab.chain.gen_().command("iperf3");
         client.args(["--client", address, "--port", "5301", "--json"]).args(arguments);
         let deadline = Instant::now() + LONG;
@@ -615,7 +615,7 @@ impl Server {
             if error.is_empty() {
                 return json["end"].take();
             }
-            // The server may not have finished the previous test.
+            // The server may not have finished the previous run.
             let busy = error.contains("server is busy") || error.contains("reset by peer");
             assert!(busy && Instant::now() < deadline, "{address} {arguments:?}: {error}");
             thread::sleep(Duration::from_millis(50));
