@@ -1,6 +1,6 @@
 //! Runs xdpfwd in the middle of a lab.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses a part of it")]
 
 pub mod cables;
 pub mod esp;
