@@ -102,7 +102,9 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), expected().len(), "{}", capture.display());
         for ((index, line), (verdict, rule, reason)) in lines.iter().enumerate().zip(expected()) {
-            let wanted = serde_json::json!({ "index": index, "verdict": verdict, "rule": rule, "reason": reason });
+            let wanted = serde_json::json!({
+                "index": index, "verdict": verdict, "rule": rule, "reason": reason
+            });
             assert_eq!(*line, wanted, "{}", capture.display());
         }
     }

@@ -10,8 +10,9 @@ use xdpfwd_lab::Chain;
 fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
     let [lan, wan] = interfaces;
     let config = Config::new(&format!(
-        "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n[[port]]\nname = \"wan\"\ninterface = {wan:?}\n[[path]]\nfrom = \"lan\"\n\
-         to = \"wan\"\n"
+        "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n\
+         [[port]]\nname = \"wan\"\ninterface = {wan:?}\n\
+         [[path]]\nfrom = \"lan\"\nto = \"wan\"\n"
     ));
     chain
         .fwd()

@@ -47,7 +47,9 @@ fn ctl_answers_match_traffic_and_final_report() {
             .enumerate()
             .map(|(n, (text, packets))| json!({ "rule": n, "packets": packets, "text": text }))
             .collect();
-        let edge = json!({ "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default });
+        let edge = json!({
+            "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default
+        });
         json!({ "schema": 1, "type": "rules", "workers": 1, "answered": 1, "filters": [edge] })
     };
     assert_eq!(counted, counts([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));

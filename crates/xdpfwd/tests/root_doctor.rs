@@ -121,7 +121,8 @@ fn doctor_counts_queues_of_driver_without_channels() {
     );
     let config = |queues: u16| {
         format!(
-            "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
+            "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n\
+             [[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
         )
     };
     let examination = |queues| {
@@ -209,7 +210,7 @@ fn doctor_without_privileges_prints_working_setcap() {
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();
     let path = path.to_str().unwrap();
-    let nobody = || {
+    let run_as_nobody = || {
         let mut command = chain.fwd().command("setpriv");
         command.args([
             "--reuid",
@@ -224,9 +225,9 @@ fn doctor_without_privileges_prints_working_setcap() {
         ]);
         Examination::by(command)
     };
-    let fix = nobody().fix("host", "capabilities", "error", "cap_net_admin");
+    let fix = run_as_nobody().fix("host", "capabilities", "error", "cap_net_admin");
     apply(chain.fwd(), &line(&fix, "setcap").replace("$(command -v xdpfwd)", path));
-    let examination = nobody();
+    let examination = run_as_nobody();
     examination.assert_ok("host", "capabilities");
     examination.assert_ok("host", "memory-lock");
     examination.fix("fwd0", "mode", "warning", "copy: ");

@@ -17,8 +17,8 @@ use support::{Config, LONG, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Parallel labs. Each start takes a second of the clock as its epoch, so starts with one state file
-/// are at least a second apart.
+/// The number of parallel labs. Each start takes a second of the clock as its epoch, so starts with
+/// one state file are at least a second apart.
 const LABS: usize = 4;
 
 /// Sequence numbers that are reserved at once in the state file: the most that a crash skips.
@@ -40,7 +40,7 @@ fn kill_in_every_lab(kills: u64) {
     let seed =
         std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
     println!("seed {seed}");
-    // Two setups with one worker, whose numbers leave in order, and two whose two workers share them.
+    // Two setups with one worker, whose numbers leave in order, and two with two workers.
     let base = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
         open_sa: [String::new(), "window = 4096\n".into()],

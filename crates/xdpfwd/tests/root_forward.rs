@@ -290,7 +290,7 @@ fn final_counters_match_kernel_and_lab_both_ways() {
             "tx_dropped is {tx_dropped}, but the interfaces dropped only {all_dropped}"
         );
         println!(
-            "{queues} queues: {} sent; tx_dropped counts {tx_dropped} of {all_dropped} dropped packets",
+            "{queues} queues: {} sent; tx_dropped counts {tx_dropped} of {all_dropped} drops",
             last.report.transmitted()
         );
     }

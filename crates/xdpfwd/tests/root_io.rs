@@ -76,12 +76,12 @@ fn frames() -> Vec<Vec<u8>> {
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
         let start = |frame: &[u8]| hex(&frame[..frame.len().min(40)]);
-        let (came, wanted) = (&arrived[at], &expected[at]);
-        let (came_len, wanted_len) = (came.len(), wanted.len());
+        let (actual, expected) = (&arrived[at], &expected[at]);
+        let (actual_len, expected_len) = (actual.len(), expected.len());
         panic!(
-            "{context}: frame {at} differs: {came_len} bytes {}… instead of {wanted_len} bytes {}…",
-            start(came),
-            start(wanted)
+            "{context}: frame {at} differs: {actual_len} bytes {}… instead of {expected_len} bytes {}…",
+            start(actual),
+            start(expected)
         );
     }
     assert_eq!(arrived.len(), expected.len(), "{context}: number of arrived frames");
@@ -163,7 +163,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// Stops under overload: no frame leaks, and all sent packets arrived.
+/// Stops under overload: no frame leaks, and all sent packets arrived or were counted as dropped.
 #[test]
 fn stop_under_overload_leaks_no_frame() {
     for io in other_ios() {
@@ -328,7 +328,7 @@ fn forwarding_resumes_after_interface_was_down() {
     }
 }
 
-/// With packet sockets the kernel still receives packets, so a reflector's host answers ping.
+/// With packet sockets, the kernel also receives the packets: the forwarder's host answers ping.
 #[test]
 fn kernel_also_answers_ping_with_packet_sockets() {
     let chain = chain(Chain::builder());

@@ -79,7 +79,7 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
             sessions.iter_mut().for_each(|session| converse(session, 5));
         }
         load.stop().unwrap();
-        // Packets that `keep` does not match get no reply: the stages send them to the other side,
+        // Packets that `keep` does not match get no reply: xdpfwd forwards them to the other side,
         // where no host has the address.
         let mut ping = chain.gen_().command("ping");
         let output = ping.args(["-c2", "-i0.2", "-W1", OWN]).output().unwrap();
@@ -222,7 +222,7 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
     }
 }
 
-/// The kernel does not accept packets for an address of an interface that is down, and would forward
+/// The kernel does not accept packets for an address of an interface that is down. It would forward
 /// them if they were kept.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
@@ -259,10 +259,16 @@ fn constant_address_changes_do_not_delay_reports_and_stop() {
     ip(chain.fwd(), "link add many0 type bridge");
     let batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
     batch(
-        "for i in $(seq 1 12); do for j in $(seq 1 250); do echo address add 10.9.$i.$j/32 dev many0; done; done",
+        "for i in $(seq 1 12); do for j in $(seq 1 250); do \
+         echo address add 10.9.$i.$j/32 dev many0; done; done",
     );
     let mut churn = chain.fwd().command("sh");
-    churn.args(["-c", "while :; do echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; done | ip -batch -"]);
+    churn.args([
+        "-c",
+        "while :; do \
+         echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; \
+         done | ip -batch -",
+    ]);
     // A separate process group, so that the test can end all of it.
     std::os::unix::process::CommandExt::process_group(&mut churn, 0);
     let mut churn = churn.stderr(Stdio::null()).spawn().unwrap();

@@ -55,7 +55,8 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     let filter = |name: &str, rules: &Rules| {
         let rules = rules.0.to_str().unwrap();
         format!(
-            "[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\ndefault = \"drop\"\nrules = {rules:?}\n"
+            "[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\n\
+             default = \"drop\"\nrules = {rules:?}\n"
         )
     };
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))

@@ -45,13 +45,13 @@ fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
-        let (came, wanted) = (&arrived[at], &expected[at]);
+        let (actual, expected) = (&arrived[at], &expected[at]);
         panic!(
             "{context}: frame {at} differs: {} bytes {}… instead of {} bytes {}…",
-            came.len(),
-            hex(&came[..came.len().min(40)]),
-            wanted.len(),
-            hex(&wanted[..wanted.len().min(40)])
+            actual.len(),
+            hex(&actual[..actual.len().min(40)]),
+            expected.len(),
+            hex(&expected[..expected.len().min(40)])
         );
     }
     let lengths = |frames: &[Vec<u8>]| frames.iter().map(Vec::len).collect::<Vec<_>>();
@@ -418,8 +418,12 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
             }
             let (_, last) = running.stop();
             last.assert_conserved();
-            let got = if mtu > MAX_NATIVE_MTU || mode == "skb" { "skb" } else { "copy" };
-            assert!(last.report.ports.iter().all(|port| port.mode == got), "{case}: {}", last.json);
+            let used = if mtu > MAX_NATIVE_MTU || mode == "skb" { "skb" } else { "copy" };
+            assert!(
+                last.report.ports.iter().all(|port| port.mode == used),
+                "{case}: {}",
+                last.json
+            );
             let fallback = &last.json["fallback"];
             if mode == "auto" && mtu > MAX_NATIVE_MTU {
                 assert_eq!(

@@ -162,7 +162,7 @@ fn start_and_stop_under_load(runs: u64) {
         used.count()
     );
     used.wait_until_gone(LONG).unwrap();
-    // No socket and no packet memory is left; a UMEM here is 8192 pages. Other processes pin memory,
+    // No socket and no packet memory is left; a UMEM here is 8192 pages. Other processes pin memory
     // too, so the limit only detects a leak in every tenth run or more.
     drop(chain);
     guard.wait_until_gone(LONG).unwrap();
@@ -437,7 +437,7 @@ fn deleted_interface_ends_run_with_report_and_status_1() {
     assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
 }
 
-/// Forwarding continues after the reader of the reports closed the pipe.
+/// Forwarding continues after the reader of the reports closes the pipe.
 #[test]
 fn closed_stdout_does_not_stop_forwarding() {
     let chain = chain(Chain::builder());

@@ -67,7 +67,8 @@ fn assert_forwards_in_mode(
     assert_modes(&last.json, mode);
     assert_all_passed(&cables, &last, arrived);
     println!(
-        "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets arrived"
+        "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets \
+         arrived"
     );
     last
 }
@@ -106,7 +107,8 @@ fn two_queues_share_the_umem() {
 fn with_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
     format!(
-        "{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n"
+        "{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
+         rules = [{rule:?}]\n"
     )
 }
 
@@ -234,7 +236,7 @@ fn twenty_restarts_under_load_leak_no_frame() {
         let senders = [0, 1].map(|side| cables.send(side, 60, None));
         let mut received = 0;
         for _ in 0..20 {
-            // Not `start`, which waits for the carrier: that takes igb seconds, longer than a start.
+            // Not `start`, which waits for the carrier: igb takes seconds for that.
             let running =
                 Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
             let running = running.unwrap_or_else(|error| panic!("{error}"));

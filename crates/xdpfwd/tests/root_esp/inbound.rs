@@ -71,8 +71,8 @@ fn replayed_and_late_packets_are_dropped() {
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
         // Replayed in the same order: numbers in the window are replays, numbers below it are late.
-        // With ESN, the receiver infers the next upper half for a number below the window (RFC 4303,
-        // appendix A), so the ICV is wrong.
+        // With ESN, the receiver infers the next upper half for a number below the window (RFC
+        // 4303, appendix A), so the ICV is wrong.
         let late = if setup.esn { "bad_tag" } else { "late" };
         let behind = COUNT.saturating_sub(window);
         assert_eq!(

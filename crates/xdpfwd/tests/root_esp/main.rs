@@ -1,5 +1,5 @@
-//! Tests `esp-seal` and `esp-open` of two instances of xdpfwd back to back against docs/esp.md, with
-//! ping, iperf3, TCP, tshark and captures on the wire. Needs root.
+//! Tests `esp-seal` and `esp-open` of two instances of xdpfwd back to back against docs/esp.md,
+//! with ping, iperf3, TCP, tshark and captures on the wire. Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -118,7 +118,7 @@ impl Cables {
     /// Sets how many queues receive, and how flows are spread over them.
     ///
     /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not
-    /// served. igb hashes a UDP packet's addresses alone unless it is told to hash the ports, and
+    /// served. igb hashes only the addresses of a UDP packet unless configured to hash the ports, and
     /// takes the queue of a hash from the indirection table. m0 and m1 have no RSS: the host's tap
     /// spreads flows by a hash of its own.
     pub fn set_queues(&self, queues: u16) {

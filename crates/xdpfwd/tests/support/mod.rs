@@ -55,8 +55,8 @@ pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> Str
 }
 
 /// Runs a closure while generators that are [on grant](xdpfwd_lab::Traffic::on_grant) send, each
-/// to its sink. The packets in flight fit into every ring and every queue of a veth, so none is lost
-/// while a worker waits for its core.
+/// to its sink. The packets in flight fit into every ring and every queue of a veth, so none is
+/// lost while a worker waits for its core.
 pub fn in_step<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const MAX_IN_FLIGHT: u64 = 200;
     /// Ends the thread on drop, also after a panic.

@@ -35,7 +35,8 @@ impl Socket {
         let text =
             cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
         format!(
-            "{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nplace = \"{place}\"\nrules = {rules:?}\n"
+            "{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\n\
+             place = \"{place}\"\nrules = {rules:?}\n"
         )
     }
 

@@ -76,7 +76,7 @@ def main():
             except TimeoutError:
                 sent = min(start + WINDOW, len(frames))
                 sys.exit(
-                    f"the mark after frame {sent} of {len(frames)} did not arrive within {TIMEOUT} s"
+                    f"no mark after frame {sent} of {len(frames)} arrived within {TIMEOUT} s"
                 )
             # A stage may have changed the MAC addresses, and the sender may have added a VLAN tag.
             if frame.startswith(mark, 12) or frame.startswith(mark, 16):

@@ -68,8 +68,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
             [MANY, MANY - window + 1],
             &format!("{name}: around the window"),
         );
-        // With ESN, the receiver takes a number below the window for one that is 2^32 higher, so the
-        // ICV is wrong.
+        // With ESN, the receiver takes a number below the window for one 2^32 higher, so the ICV is
+        // wrong.
         let below_window_altered = u64::from(esn);
         lab.assert_xfrm_stat(&counted(
             count + below_window_altered,
@@ -134,9 +134,9 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         let count = u64::from(COUNT);
         // Two numbers, 40 flipped, 40 with another SPI, 40 twice, 3 around the window, 5 others.
         until_received(&running, 4 * count + 10);
-        // Number 0 is late. With ESN, 2^32 - 1 precedes number 0, so it is late, too, and the number
-        // below the window is taken for one that is 2^32 higher, so its tag is wrong. Without ESN,
-        // the number below the window is late, and 2^32 - 1 is new, so its tag is wrong.
+        // Number 0 is late. With ESN, 2^32 - 1 precedes number 0 and is late, and the number below
+        // the window is taken for one 2^32 higher, so its tag is wrong. Without ESN, the number
+        // below the window is late, and 2^32 - 1 is new, so its tag is wrong.
         let last = lab.assert_dropped(
             running,
             &[

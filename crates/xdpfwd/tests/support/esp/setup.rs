@@ -65,7 +65,8 @@ impl Setup {
         let Self { bypass, .. } = self;
         let stages = |name: &str, kind: &str, lines: &str| {
             format!(
-                "[stage.{name}]\nkind = \"{kind}\"\nlab = true\nstate_file = {state:?}\nbypass = {bypass}\n{lines}\n"
+                "[stage.{name}]\nkind = \"{kind}\"\nlab = true\n\
+                 state_file = {state:?}\nbypass = {bypass}\n{lines}\n"
             )
         };
         let outbound = self.sealing.iter().map(|&generation| {
@@ -113,7 +114,8 @@ impl Setup {
         let Self { transform, esn, .. } = self;
         let key = lab.key_file(spi, transform);
         format!(
-            "[[stage.{stage}.sa]]\nspi = {spi}\ntransform = {transform:?}\nkey_file = {key:?}\nmode = {mode:?}\nesn = {esn}\n"
+            "[[stage.{stage}.sa]]\nspi = {spi}\ntransform = {transform:?}\n\
+             key_file = {key:?}\nmode = {mode:?}\nesn = {esn}\n"
         )
     }
 }
