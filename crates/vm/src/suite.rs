@@ -57,11 +57,11 @@ pub(crate) const ALL: &[Suite] = &[
             On {
                 series: "6.12",
                 ci: InCi::Tests(&[
-                    "auto_gets_the_best_mode_on_every_pair_of_drivers",
-                    "a_filter_in_the_kernel_drops_and_is_exchanged",
-                    "programs_with_rules_of_keep_pass_the_verifier",
-                    "a_port_without_zero_copy_takes_the_others_along_and_is_named",
-                    "zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason",
+                    "auto_selects_best_mode_on_each_pair_of_drivers",
+                    "kernel_filter_drops_and_is_replaced_on_reload",
+                    "programs_with_keep_rules_pass_the_verifier",
+                    "port_without_zero_copy_is_named_and_limits_all_ports",
+                    "unavailable_zero_copy_is_rejected_with_reason",
                 ]),
             },
         ],

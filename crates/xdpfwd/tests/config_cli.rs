@@ -1,13 +1,13 @@
-//! The binary and its configuration file: what is said, where, and with which exit code. Needs no
-//! privilege.
+//! Tests the binary with configuration files: output on stdout and stderr, and exit codes. Needs no
+//! privileges.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A file that is fine on any machine: its interfaces are on none.
-const FINE: &str = "\
+/// A configuration that is valid on any machine, with warnings: its interfaces exist on none.
+const VALID: &str = "\
 [[port]]
 name = \"lan\"
 interface = \"xdpfwd-none0\"
@@ -22,39 +22,41 @@ stages = [\"hop\"]
 kind = \"ttl\"
 ";
 
-struct Answer {
+/// The result of a run.
+struct Outcome {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-fn xdpfwd(arguments: &[&str]) -> Answer {
+fn xdpfwd(arguments: &[&str]) -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_xdpfwd")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Answer { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-fn written(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+/// Writes a file for a test and returns its path.
+fn write_file(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, contents).unwrap();
     path
 }
 
-/// `--config FILE --check`, with the file's path taken out of what is said.
-fn check(file: &Path, more: &[&str]) -> Answer {
+/// Runs `--config FILE --check`, and replaces the file's path by `FILE` in the output.
+fn check(file: &Path, more: &[&str]) -> Outcome {
     let path = file.to_str().unwrap();
-    let answer = xdpfwd(&[&["--config", path, "--check"], more].concat());
+    let outcome = xdpfwd(&[&["--config", path, "--check"], more].concat());
     let plain = |text: String| text.replace(path, "FILE");
-    Answer { code: answer.code, stdout: plain(answer.stdout), stderr: plain(answer.stderr) }
+    Outcome { code: outcome.code, stdout: plain(outcome.stdout), stderr: plain(outcome.stderr) }
 }
 
 #[test]
-fn a_file_that_is_fine_is_shown_with_its_warnings() {
-    let answer = check(&written("fine.toml", FINE), &[]);
-    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
-    assert!(answer.stdout.ends_with("FILE is valid, with 2 warnings\n"), "{}", answer.stdout);
-    assert!(answer.stdout.contains("lan -> wan: hop (takes one off TTL"), "{}", answer.stdout);
-    let warnings: Vec<&str> = answer.stderr.lines().collect();
+fn check_of_valid_file_prints_plan_and_warnings() {
+    let outcome = check(&write_file("fine.toml", VALID), &[]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stdout.ends_with("FILE is valid, with 2 warnings\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("lan -> wan: hop (takes one off TTL"), "{}", outcome.stdout);
+    let warnings: Vec<&str> = outcome.stderr.lines().collect();
     assert_eq!(warnings.len(), 2);
     assert!(
         warnings[0]
@@ -65,10 +67,10 @@ fn a_file_that_is_fine_is_shown_with_its_warnings() {
 }
 
 #[test]
-fn json_is_one_object() {
-    let answer = check(&written("json.toml", FINE), &["--json"]);
-    assert_eq!((answer.code, answer.stdout.lines().count()), (Some(0), 1));
-    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+fn check_json_prints_one_object() {
+    let outcome = check(&write_file("json.toml", VALID), &["--json"]);
+    assert_eq!((outcome.code, outcome.stdout.lines().count()), (Some(0), 1));
+    let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"check".into()));
     assert_eq!(json["ports"][1]["present"], false);
     assert_eq!(json["paths"][0]["stages"][0]["name"], "hop");
@@ -76,13 +78,13 @@ fn json_is_one_object() {
 }
 
 #[test]
-fn errors_go_to_stderr_and_nothing_to_stdout() {
-    let file = written("wrong.toml", FINE.replace("xdpfwd-none0", "a/b").replace("ttl", "tll"));
+fn check_of_invalid_file_prints_only_to_stderr() {
+    let file = write_file("wrong.toml", VALID.replace("xdpfwd-none0", "a/b").replace("ttl", "tll"));
     for more in [&[][..], &["--json"]] {
-        let answer = check(&file, more);
-        assert_eq!((answer.code, answer.stdout.as_str()), (Some(2), ""));
+        let outcome = check(&file, more);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""));
         assert_eq!(
-            answer.stderr,
+            outcome.stderr,
             "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes without /, : \
              and white space\n\
              FILE:12:8: kind = \"tll\": must be \"esp-open\", \"esp-seal\", \"filter\", \"mac-swap\", \"payload\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
@@ -91,7 +93,7 @@ fn errors_go_to_stderr_and_nothing_to_stdout() {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
+fn unreadable_or_empty_file_is_rejected_with_reason() {
     const NOTHING: &str = "FILE:1:1: the file is empty; at least a [[port]] and a [[path]] are needed, as in \
                            configs/cross-connect.toml\n";
     let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pipe");
@@ -108,35 +110,35 @@ fn files_that_cannot_be_read() {
             "FILE:1:1: byte 0x00 is not UTF-8 text; save the file as UTF-8\n",
         ),
         (
-            written("long.toml", vec![b'\n'; (1 << 20) + 1]),
+            write_file("long.toml", vec![b'\n'; (1 << 20) + 1]),
             "FILE:1048577:1: the file is longer than 1048576 bytes, the limit for a configuration\n",
         ),
         (
-            written("latin.toml", b"# gr\xfc\xdfe"),
+            write_file("latin.toml", b"# gr\xfc\xdfe"),
             "FILE:1:5: byte 0xfc is not UTF-8 text; save the file as UTF-8\n",
         ),
         (
-            written("utf16.toml", b"\xff\xfe[\0"),
+            write_file("utf16.toml", b"\xff\xfe[\0"),
             "FILE:1:1: byte 0xff is not UTF-8 text; save the file as UTF-8\n",
         ),
-        (written("empty.toml", ""), NOTHING),
+        (write_file("empty.toml", ""), NOTHING),
         (PathBuf::from("/dev/null"), NOTHING),
-        // Nobody writes to it, and nobody waits for that.
+        // A pipe without a writer is empty; xdpfwd does not wait for one.
         (pipe, NOTHING),
     ];
     for (file, expected) in cases {
         let path = file.to_str().unwrap();
-        let answer = xdpfwd(&["--config", path, "--check"]);
+        let outcome = xdpfwd(&["--config", path, "--check"]);
         let expected = expected.replacen("FILE", path, 1);
         assert_eq!(
-            (answer.code, answer.stderr.as_str(), answer.stdout.as_str()),
+            (outcome.code, outcome.stderr.as_str(), outcome.stdout.as_str()),
             (Some(2), &*expected, "")
         );
     }
 }
 
 #[test]
-fn a_configuration_may_come_through_a_pipe() {
+fn configuration_is_read_from_a_pipe() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
         .args(["--config", "/dev/stdin", "--check"])
         .stdin(Stdio::piped())
@@ -145,7 +147,7 @@ fn a_configuration_may_come_through_a_pipe() {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    for half in [&FINE[..40], &FINE[40..]] {
+    for half in [&VALID[..40], &VALID[40..]] {
         std::thread::sleep(std::time::Duration::from_millis(50));
         stdin.write_all(half.as_bytes()).unwrap();
     }
@@ -156,24 +158,24 @@ fn a_configuration_may_come_through_a_pipe() {
 }
 
 #[test]
-fn the_name_of_a_file_says_nothing_to_the_terminal() {
+fn control_characters_in_file_name_are_escaped() {
     for (more, code) in [(&["--check"][..], 2), (&["--check", "--json"], 2), (&[], 2)] {
-        let file = written("red\u{1b}[31m\n.toml", "[engine]\nmode = 1\n");
-        let answer = xdpfwd(&[&["--config", file.to_str().unwrap()], more].concat());
-        assert_eq!(answer.code, Some(code));
+        let file = write_file("red\u{1b}[31m\n.toml", "[engine]\nmode = 1\n");
+        let outcome = xdpfwd(&[&["--config", file.to_str().unwrap()], more].concat());
+        assert_eq!(outcome.code, Some(code));
         assert!(
-            answer.stderr.lines().all(|line| line.contains("red\\u{1b}[31m\\n.toml:")),
+            outcome.stderr.lines().all(|line| line.contains("red\\u{1b}[31m\\n.toml:")),
             "{}",
-            answer.stderr
+            outcome.stderr
         );
     }
-    let answer = check(&written("fine\u{1b}[31m.toml", FINE), &[]);
-    assert_eq!(answer.code, Some(0));
-    assert!(!(answer.stdout + &answer.stderr).contains('\u{1b}'));
+    let outcome = check(&write_file("fine\u{1b}[31m.toml", VALID), &[]);
+    assert_eq!(outcome.code, Some(0));
+    assert!(!(outcome.stdout + &outcome.stderr).contains('\u{1b}'));
 }
 
 #[test]
-fn usage_errors_are_code_2_and_help_is_0() {
+fn usage_error_exits_with_2_and_help_with_0() {
     for arguments in [
         &[][..],
         &["--config"],
@@ -183,9 +185,9 @@ fn usage_errors_are_code_2_and_help_is_0() {
         &["--config", "a", "--log-format", "xml"],
         &["doctor"],
     ] {
-        let answer = xdpfwd(arguments);
-        assert_eq!((answer.code, answer.stdout.as_str()), (Some(2), ""), "{arguments:?}");
-        assert!(!answer.stderr.is_empty());
+        let outcome = xdpfwd(arguments);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(!outcome.stderr.is_empty());
     }
     let help = xdpfwd(&["--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
@@ -199,8 +201,10 @@ fn usage_errors_are_code_2_and_help_is_0() {
 }
 
 #[test]
-fn a_full_disk_under_the_log_changes_no_exit_code() {
-    for (file, code) in [(written("full.toml", FINE), 0), (written("full-wrong.toml", ""), 2)] {
+fn full_disk_for_stderr_keeps_exit_code() {
+    for (file, code) in
+        [(write_file("full.toml", VALID), 0), (write_file("full-wrong.toml", ""), 2)]
+    {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd"));
         command
@@ -212,8 +216,8 @@ fn a_full_disk_under_the_log_changes_no_exit_code() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
-    let file = written("pipe.toml", FINE);
+fn closed_stdout_pipe_keeps_exit_code() {
+    let file = write_file("pipe.toml", VALID);
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
         .args(["--config", file.to_str().unwrap(), "--check"])
         .stdout(Stdio::piped())

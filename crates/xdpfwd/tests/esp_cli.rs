@@ -1,4 +1,4 @@
-//! `xdpfwd esp`: key files and state files, as any user, on any machine.
+//! Tests `xdpfwd esp`: key files and state files. Needs no privileges.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,18 +10,19 @@ use xdpfwd_testkit::Folder;
 const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
 fn esp(arguments: &[&str], file: &Path) -> Output {
-    // What a file may be for others is not left to who starts it.
+    // The mode of new files must not depend on the caller's umask.
     let command = format!("umask 0; exec {XDPFWD} esp \"$@\"");
     Command::new("sh").args(["-c", &command, "sh"]).args(arguments).arg(file).output().unwrap()
 }
 
-fn said(output: &Output) -> (Option<i32>, String, String) {
+/// Returns exit code, stdout and stderr.
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
-fn a_key_is_random_its_users_alone_and_never_shown() {
+fn new_key_is_random_private_and_not_printed() {
     let folder = Folder::new();
     for (transform, digits) in [
         ("aes-128-gcm", 40),
@@ -31,7 +32,7 @@ fn a_key_is_random_its_users_alone_and_never_shown() {
         ("null-aes-256-gmac", 72),
     ] {
         let path = folder.join(transform);
-        let (code, stdout, stderr) = said(&esp(&["new-key", "--transform", transform], &path));
+        let (code, stdout, stderr) = outcome(&esp(&["new-key", "--transform", transform], &path));
         assert_eq!((code, &*stderr), (Some(0), ""), "{transform}");
         let key = fs::read_to_string(&path).unwrap();
         let line = key.strip_suffix('\n').unwrap();
@@ -48,7 +49,7 @@ fn a_key_is_random_its_users_alone_and_never_shown() {
         );
         assert!(!key.contains(fingerprint));
 
-        let (code, stdout, stderr) = said(&esp(&["new-key", "--transform", transform], &path));
+        let (code, stdout, stderr) = outcome(&esp(&["new-key", "--transform", transform], &path));
         assert_eq!((code, &*stdout), (Some(1), ""));
         let rm = format!("`rm {}`", path.display());
         assert!(
@@ -64,16 +65,16 @@ fn a_key_is_random_its_users_alone_and_never_shown() {
 }
 
 #[test]
-fn a_state_is_new() {
+fn new_state_creates_private_file_and_keeps_existing() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
-    let (code, stdout, stderr) = said(&esp(&["new-state"], &path));
+    let (code, stdout, stderr) = outcome(&esp(&["new-state"], &path));
     assert_eq!((code, &*stdout, &*stderr), (Some(0), "", ""));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("\nversion = 1\nepoch = ") && text.ends_with("\n# end\n"), "{text}");
 
-    let (code, _, stderr) = said(&esp(&["new-state"], &path));
+    let (code, _, stderr) = outcome(&esp(&["new-state"], &path));
     assert_eq!(code, Some(1));
     assert!(
         stderr.contains(&format!("state file {}: it exists, and is left as it is", path.display())),
@@ -81,21 +82,21 @@ fn a_state_is_new() {
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 
-    let (code, _, stderr) = said(&esp(&["new-state"], &folder.join("no/wan.state")));
+    let (code, _, stderr) = outcome(&esp(&["new-state"], &folder.join("no/wan.state")));
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot write it: No such file or directory"), "{stderr}");
 }
 
 #[test]
-fn what_is_no_transform_is_refused_with_those_that_there_are() {
+fn unknown_transform_error_lists_known_transforms() {
     let folder = Folder::new();
     let path = folder.join("key");
     for arguments in [&["new-key"][..], &["new-key", "--transform", "aes-128-cbc"], &["new-keys"]] {
-        let (code, stdout, stderr) = said(&esp(arguments, &path));
+        let (code, stdout, stderr) = outcome(&esp(arguments, &path));
         assert_eq!((code, &*stdout), (Some(2), ""), "{arguments:?}: {stderr}");
         assert!(!path.exists());
     }
-    let (_, _, stderr) = said(&esp(&["new-key", "--transform", "aes-128-cbc"], &path));
+    let (_, _, stderr) = outcome(&esp(&["new-key", "--transform", "aes-128-cbc"], &path));
     for transform in [
         "aes-128-gcm",
         "aes-256-gcm",
@@ -108,9 +109,9 @@ fn what_is_no_transform_is_refused_with_those_that_there_are() {
 }
 
 #[test]
-fn help_says_how() {
+fn esp_help_has_example_and_exit_codes() {
     for command in ["new-key", "new-state"] {
-        let (code, help, _) = said(&esp(&[command, "--help"], Path::new("x")));
+        let (code, help, _) = outcome(&esp(&[command, "--help"], Path::new("x")));
         assert_eq!(code, Some(0));
         assert!(
             help.contains("Exit codes:") && help.contains(&format!("xdpfwd esp {command} ")),

@@ -1,5 +1,4 @@
-//! `xdpfwd filter test` on captures that scapy and tcpdump's formats make: as any user, on any
-//! machine.
+//! Tests `xdpfwd filter test` on pcap and pcapng captures written by scapy. Needs no privileges.
 
 use std::process::{Command, Output};
 
@@ -29,7 +28,7 @@ accept src 10.0.0.0/8 proto udp
 accept src 2001:db8::/32 proto icmpv6 icmp-type 128
 ";
 
-/// What scapy is to write, with the outcome of each packet.
+/// Writes three captures of the same packets: pcap, pcapng, and pcap with packets cut to 60 bytes.
 const SCAPY: &str = r#"
 from scapy.all import *
 import sys
@@ -58,6 +57,7 @@ wrpcapng(sys.argv[2], packets)
 wrpcap(sys.argv[3], packets, snaplen=60)
 "#;
 
+/// Returns verdict, rule and drop reason of each packet.
 fn expected() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
     vec![
         ("accept", Some(0), None),
@@ -73,7 +73,7 @@ fn expected() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
         ("drop", None, Some("vlan_stack")),
         ("accept", Some(0), None),
         ("drop", None, Some("malformed")),
-        // Ten seconds later.
+        // Ten seconds later, so the rate limit allows it again.
         ("accept", Some(2), None),
     ]
 }
@@ -85,7 +85,7 @@ fn run(config: &std::path::Path, pcap: &std::path::Path, more: &[&str]) -> Outpu
 }
 
 #[test]
-fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
+fn filter_test_prints_verdict_rule_and_reason_per_packet() {
     let folder = Folder::new();
     let config = folder.join("fw.toml");
     std::fs::write(&config, CONFIG).unwrap();
@@ -102,7 +102,9 @@ fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), expected().len(), "{}", capture.display());
         for ((index, line), (verdict, rule, reason)) in lines.iter().enumerate().zip(expected()) {
-            let wanted = serde_json::json!({ "index": index, "verdict": verdict, "rule": rule, "reason": reason });
+            let wanted = serde_json::json!({
+                "index": index, "verdict": verdict, "rule": rule, "reason": reason
+            });
             assert_eq!(*line, wanted, "{}", capture.display());
         }
     }
@@ -113,36 +115,36 @@ fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn filter_test_error_names_invalid_capture_or_config() {
     let folder = Folder::new();
     let (config, pcap) = (folder.join("fw.toml"), folder.join("a.pcap"));
     std::fs::write(&config, CONFIG).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
-    let refused = |code: i32, part: &str| {
+    let assert_rejected = |code: i32, part: &str| {
         let output = run(&config, &pcap, &[]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(text.contains(part), "{text}");
     };
-    refused(1, "a.pcap: No such file");
+    assert_rejected(1, "a.pcap: No such file");
     std::fs::write(&pcap, "").unwrap();
-    refused(1, "is empty: expected a capture in pcap or pcapng format");
+    assert_rejected(1, "is empty: expected a capture in pcap or pcapng format");
     std::fs::write(&pcap, "hello, this is a text and not a capture").unwrap();
-    refused(1, "is not a capture: expected pcap or pcapng format");
+    assert_rejected(1, "is not a capture: expected pcap or pcapng format");
     let header = |link: u8| {
         [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link, 0, 0, 0]].concat()
     };
     std::fs::write(&pcap, header(113)).unwrap();
-    refused(1, "link type 113: expected Ethernet (1)");
+    assert_rejected(1, "link type 113: expected Ethernet (1)");
     std::fs::write(
         &pcap,
         [header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),
     )
     .unwrap();
-    refused(1, "is truncated: it ends in the middle of a packet");
+    assert_rejected(1, "is truncated: it ends in the middle of a packet");
     std::fs::write(folder.join("edge.rules"), "accept porto tcp").unwrap();
-    refused(2, "edge.rules:1:8: unknown word `porto`");
+    assert_rejected(2, "edge.rules:1:8: unknown word `porto`");
     std::fs::write(&config, CONFIG.replace(r#"stages = ["edge"]"#, "")).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
-    refused(2, "no path has a stage with kind");
+    assert_rejected(2, "no path has a stage with kind");
 }

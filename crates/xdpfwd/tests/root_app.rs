@@ -1,6 +1,6 @@
-//! A program on `xdpfwd::App`: its hooks, commands, stage factory and handle. Needs root.
+//! Tests a program on `xdpfwd::App`: its hooks, commands, stage factory and handle. Needs root.
 //!
-//! The program is this one itself, so it has no harness.
+//! The program is this binary itself, so it has no harness.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// Set in the process under test. With the value `fails` the hook of the start fails.
+/// Set in the process under test. With the value `fails`, the start hook fails.
 const PROGRAM: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
@@ -128,7 +128,7 @@ enum LimitCommand {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// Where longer packets go; without it they are dropped.
+    /// The port for longer packets; without it they are dropped.
     to: Option<PortName>,
     /// A length at which the stage panics.
     panics_at: Option<usize>,
@@ -253,7 +253,7 @@ fn help_and_version_name_the_program() {
     {
         assert!(help.contains(part), "{part}: {help}");
     }
-    // It has neither a filter nor ESP.
+    // The program has no filter and no ESP.
     assert!(!help.contains("rules:") && !help.contains("sa:"), "{help}");
     let unknown = run(&["ctl", "nonsense"]);
     assert_eq!(unknown.status.code(), Some(2));
@@ -352,7 +352,7 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
     ] {
         assert_eq!(socket.raw(&[question, b"\n"].concat())["error"], error);
     }
-    // It still forwards, and ends when a command asks for it.
+    // The program still forwards, and the command `end` stops it.
     Traffic::new()
         .rate(10_000)
         .count(100)
@@ -380,7 +380,7 @@ fn reload_runs_commit_or_rollback() {
     assert_eq!(running.count_log(r#"hook: build [Some(("lan", true)), Some(("wan", true))]"#), 1);
     running.reload("reloaded");
     wait_for_log(&running, "hook: commit", 1);
-    // The name of a port is checked like any other value, with its place in the file.
+    // An unknown port is reported with its location in the file.
     running.config.write(&config(&socket, 1, "to = \"dmz\""));
     running.reload("not reloaded");
     let complaint = r#":23:6: no port is called "dmz"; the ports are: "lan", "wan""#;
@@ -390,7 +390,7 @@ fn reload_runs_commit_or_rollback() {
     running.config.write(&config(&socket, 1, "to = \"lan\""));
     assert!(ctl(&socket, &["again"]).status.success());
     wait_for_log(&running, "hook: commit", 2);
-    // A factory's value is back, and long packets go where the file says.
+    // Packets longer than the limit go to the port in the file.
     assert!(ctl(&socket, &["longest", "59"]).status.success());
     Traffic::new()
         .rate(10_000)

@@ -1,16 +1,18 @@
-//! `--check` against interfaces that are there. Needs root.
+//! Tests `--check` with existing interfaces. Needs root.
 
 mod support;
 
 use support::{Config, XDPFWD, chain};
 use xdpfwd_lab::Chain;
 
-/// `--check --json` in the lab's middle, where `fwd0` is called `uplink` too.
+/// Runs `--check --json` in the lab's middle namespace, where `fwd0` has the alternative name
+/// `uplink`. Returns exit code, stdout and stderr.
 fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
     let [lan, wan] = interfaces;
     let config = Config::new(&format!(
-        "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n[[port]]\nname = \"wan\"\ninterface = {wan:?}\n[[path]]\nfrom = \"lan\"\n\
-         to = \"wan\"\n"
+        "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n\
+         [[port]]\nname = \"wan\"\ninterface = {wan:?}\n\
+         [[path]]\nfrom = \"lan\"\nto = \"wan\"\n"
     ));
     chain
         .fwd()
@@ -25,10 +27,10 @@ fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) 
 }
 
 #[test]
-fn a_further_name_of_an_interface_is_as_good_as_the_first() {
+fn check_resolves_alternative_interface_name() {
     let chain = chain(Chain::builder());
-    let (code, plan, said) = check(&chain, ["uplink", "fwd1"]);
-    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let (code, plan, stderr) = check(&chain, ["uplink", "fwd1"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     for port in plan["ports"].as_array().unwrap() {
         assert_eq!(
@@ -37,10 +39,10 @@ fn a_further_name_of_an_interface_is_as_good_as_the_first() {
         );
     }
     assert_eq!(plan["ports"][0]["interface"], "uplink");
-    let (code, _, said) = check(&chain, ["fwd0", "uplink"]);
+    let (code, _, stderr) = check(&chain, ["fwd0", "uplink"]);
     assert_eq!(code, Some(2));
     assert!(
-        said.starts_with("FILE:6:13: interface \"uplink\" already belongs to the port on line 1"),
-        "{said}"
+        stderr.starts_with("FILE:6:13: interface \"uplink\" already belongs to the port on line 1"),
+        "{stderr}"
     );
 }

@@ -1,4 +1,4 @@
-//! `xdpfwd ctl`, and the socket that it speaks to.
+//! Tests `xdpfwd ctl` and the control socket. Needs root.
 
 mod support;
 
@@ -21,16 +21,16 @@ fn send(chain: &Chain, packets: u64) {
 }
 
 #[test]
-fn what_it_answers_is_what_the_report_says() {
+fn ctl_answers_match_traffic_and_final_report() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("answers"));
     let rules = ["continue proto udp", "accept proto udp sport 1024-1025", "drop proto tcp"];
     let running = Running::start(&chain, &socket.config(&rules));
     send(&chain, 1000);
     let deadline = Instant::now() + LONG;
-    while socket.asked("stats")["ports"][0]["rx_packets"] != 1000 {
-        assert!(Instant::now() < deadline, "{}", socket.asked("stats"));
+    while socket.query("stats")["ports"][0]["rx_packets"] != 1000 {
+        assert!(Instant::now() < deadline, "{}", socket.query("stats"));
     }
-    let status = socket.asked("status");
+    let status = socket.query("status");
     assert_eq!(
         (&status["type"], &status["pid"]),
         (&json!("status"), &json!(running.forwarder.pid()))
@@ -40,14 +40,16 @@ fn what_it_answers_is_what_the_report_says() {
         (&json!("fwd0"), &json!("copy"))
     );
     assert_eq!(status["paths"][0]["stages"][0]["name"], "edge", "{status}");
-    let counted = socket.asked("rules");
+    let counted = socket.query("rules");
     let counts = |texts: [(&str, u64); 3], default: u64| {
         let rules: Vec<Value> = texts
             .iter()
             .enumerate()
             .map(|(n, (text, packets))| json!({ "rule": n, "packets": packets, "text": text }))
             .collect();
-        let edge = json!({ "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default });
+        let edge = json!({
+            "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default
+        });
         json!({ "schema": 1, "type": "rules", "workers": 1, "answered": 1, "filters": [edge] })
     };
     assert_eq!(counted, counts([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));
@@ -63,7 +65,7 @@ fn what_it_answers_is_what_the_report_says() {
             .unwrap()
             .contains("dropped as policy: 500\n")
     );
-    let inspected = socket.asked("inspect");
+    let inspected = socket.query("inspect");
     assert_eq!((&inspected["type"], &inspected["answered"]), (&json!("inspect"), &json!(1)));
     let table = &inspected["tables"][0];
     assert_eq!(
@@ -74,15 +76,15 @@ fn what_it_answers_is_what_the_report_says() {
     assert_eq!(table["rows"][3], json!([null, 500, "(default)"]), "{table}");
     let text = String::from_utf8(socket.ctl(&["inspect"]).stdout).unwrap();
     assert!(text.contains("edge of lan->wan: rules\n"), "{text}");
-    // The rules are still the same: so are their counters.
-    let reloaded = socket.asked("reload");
+    // A reload with the same rules keeps their counters.
+    let reloaded = socket.query("reload");
     assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
-    assert_eq!(socket.asked("rules"), counted);
+    assert_eq!(socket.query("rules"), counted);
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     assert_eq!(last.json["drops"]["policy"], 500);
-    assert_eq!(last.json["tables"][0]["rows"], table["rows"], "the final report has the tables");
-    assert!(!socket.0.exists(), "its socket goes with it");
+    assert_eq!(last.json["tables"][0]["rows"], table["rows"], "tables of the final report");
+    assert!(!socket.0.exists(), "xdpfwd did not remove its socket");
 }
 
 /// `ttl` has counters and no state.
@@ -100,31 +102,31 @@ fn reload_keeps_counters_of_stages_without_state() {
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(LONG, |line| line.contains("Mpps")).unwrap();
-    let reloaded = |afresh: &[&str]| {
+    let reload = |afresh: &[&str]| {
         let expected = json!({ "schema": 1, "type": "reload", "afresh": afresh, "warnings": [] });
-        assert_eq!(socket.asked("reload"), expected);
-        socket.asked("stats")["stages"][0].clone()
+        assert_eq!(socket.query("reload"), expected);
+        socket.query("stats")["stages"][0].clone()
     };
     send(&chain, 1000);
     let deadline = Instant::now() + LONG;
-    while socket.asked("stats")["ports"][0]["rx_packets"] != 1000 {
-        assert!(Instant::now() < deadline, "{}", socket.asked("stats"));
+    while socket.query("stats")["ports"][0]["rx_packets"] != 1000 {
+        assert!(Instant::now() < deadline, "{}", socket.query("stats"));
     }
-    let before = socket.asked("stats")["stages"][0].clone();
-    let after = reloaded(&[]);
+    let before = socket.query("stats")["stages"][0].clone();
+    let after = reload(&[]);
     assert_eq!((&after["counters"], &after["packets"]), (&before["counters"], &before["packets"]));
-    let text = |what: &str| String::from_utf8(socket.ctl(&[what]).stdout).unwrap();
+    let text = |command: &str| String::from_utf8(socket.ctl(&[command]).stdout).unwrap();
     assert_eq!(text("rules"), "no stage has rules\n");
     assert_eq!(text("sa"), "no stage has security associations\n");
     assert_eq!(text("inspect"), "no stage has tables\n");
     // A stage of another kind starts at zero, and the answer names it.
     fs::write(&path, config("mac-swap")).unwrap();
-    assert_eq!(reloaded(&["edge"])["counters"], Value::Null);
+    assert_eq!(reload(&["edge"])["counters"], Value::Null);
     forwarder.stop(LONG).unwrap();
 }
 
 #[test]
-fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
+fn failed_ctl_reload_prints_the_reason() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("reload"));
     let folder = Folder::new();
     let path = folder.join("ctl.toml");
@@ -140,33 +142,33 @@ fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
     assert!(text.contains(&format!("{}:", path.display())), "{text}");
     fs::write(&path, socket.config(&["drop"])).unwrap();
     assert!(socket.ctl(&["reload"]).status.success());
-    assert_eq!(socket.asked("rules")["filters"][0]["rules"][0]["text"], "drop");
+    assert_eq!(socket.query("rules")["filters"][0]["rules"][0]["text"], "drop");
     forwarder.stop(LONG).unwrap();
 }
 
 #[test]
-fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
+fn control_socket_rejects_other_users_and_invalid_requests() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("guarded"));
     let running = Running::start(&chain, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
-    // A binary of its own, where anybody may run it.
+    // Copy the binary: all users must be able to run it.
     let folder = Folder::shared();
     let binary = folder.join("xdpfwd");
     fs::copy(XDPFWD, &binary).unwrap();
-    let as_nobody = || {
+    let assert_nobody_is_rejected = || {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
             .arg(&binary)
             .args(["ctl", "status"]);
-        let refused = command.args(["--socket", socket.path()]).output().unwrap();
-        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
-        assert!(stderr(&refused).contains("only root"), "{refused:?}");
+        let output = command.args(["--socket", socket.path()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(stderr(&output).contains("only root"), "{output:?}");
     };
-    as_nobody();
-    // Even if somebody opens the file to all.
+    assert_nobody_is_rejected();
+    // Other users are rejected even if the mode of the file allows them.
     fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
-    as_nobody();
+    assert_nobody_is_rejected();
     for (line, part) in [
         (&b"nonsense\n"[..], "invalid request"),
         (b"{\"command\":\"format\"}\n", "unknown command"),
@@ -178,10 +180,10 @@ fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
         let answer = socket.raw(line);
         assert!(answer["error"].as_str().unwrap().contains(part), "{answer}");
     }
-    // One that says nothing is cut off, and the next is answered.
+    // A silent client does not block the next one.
     let silent = UnixStream::connect(&socket.0).unwrap();
     let start = Instant::now();
-    assert_eq!(socket.asked("status")["type"], "status");
+    assert_eq!(socket.query("status")["type"], "status");
     assert!(start.elapsed() < Duration::from_secs(30));
     drop(silent);
     let (ended, last) = running.stop();
@@ -190,27 +192,27 @@ fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
 }
 
 #[test]
-fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
+fn stale_control_socket_is_replaced_and_live_one_is_kept() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("left"));
     let mut first = Running::start(&chain, &socket.config(&["accept"]));
     first.signal(Signal::SIGKILL);
     first.wait();
     assert!(socket.0.exists());
-    let nobody = socket.ctl(&["status"]);
-    assert_eq!(nobody.status.code(), Some(1));
+    let output = socket.ctl(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&nobody).contains(&format!("no xdpfwd listens on {}", socket.path())),
-        "{nobody:?}"
+        stderr(&output).contains(&format!("no xdpfwd listens on {}", socket.path())),
+        "{output:?}"
     );
     let second = Running::start(&chain, &socket.config(&["accept"]));
-    assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());
-    // A third, elsewhere, with the same path: it forwards without, and leaves the socket alone.
+    assert_eq!(socket.query("status")["pid"], second.forwarder.pid());
+    // A third xdpfwd with the same path, in another namespace, forwards without a control socket.
     let other = support::chain(Chain::builder());
     let third = Running::start(&other, &socket.config(&["accept"]));
     let warned = third.forwarder.stderr().iter().any(|line| line.contains("no control socket"));
     assert!(warned, "{:#?}", third.forwarder.stderr());
     third.stop();
-    assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());
+    assert_eq!(socket.query("status")["pid"], second.forwarder.pid());
     second.stop();
     assert!(!socket.0.exists());
 }

@@ -1,20 +1,20 @@
 //! Tests `xdpfwd doctor` on interfaces of the lab: creates each condition, checks its finding,
-//! applies the fix verbatim, and checks that the finding is gone. (src/doctor/tests.rs tests
-//! conditions on file trees, and vm_doctor.rs in the test VM.)
+//! applies the fix verbatim, and checks that the finding is gone. Needs root. (src/doctor/tests.rs
+//! tests conditions on file trees, and vm_doctor.rs in the test VM.)
 
 mod support;
 
 use std::process::Output;
 
-use support::examined::{Examined, apply, line};
+use support::examination::{Examination, apply, line};
 use support::{Config, Running, XDPFWD, chain, cross_connect, stderr, until};
 use xdpfwd_lab::{Chain, Namespace};
 use xdpfwd_testkit::Folder;
 
 #[test]
-fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_meant() {
+fn doctor_warns_of_copy_mode_unless_configured() {
     let chain = chain(Chain::builder());
-    let auto = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
+    let auto = Examination::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
     for interface in ["fwd0", "fwd1"] {
         let fix = auto.fix(interface, "mode", "warning", "copy: ");
         assert!(fix.contains(r#"[engine] mode = "copy""#), "{fix}");
@@ -27,8 +27,9 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
     }
     auto.assert_ok("host", "capabilities");
     auto.assert_ok("host", "cores");
-    let meant = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
-    meant.assert_ok("fwd0", "mode");
+    let configured =
+        Examination::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
+    configured.assert_ok("fwd0", "mode");
     // doctor leaves nothing attached: a start succeeds as before.
     let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
     last.assert_conserved();
@@ -43,9 +44,9 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
 }
 
 #[test]
-fn an_interface_that_is_missing_down_or_has_too_long_packets() {
+fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     let chain = chain(Chain::builder());
-    let fix = Examined::of(chain.fwd(), &["eth9"]).fix(
+    let fix = Examination::of(chain.fwd(), &["eth9"]).fix(
         "eth9",
         "interface",
         "error",
@@ -54,65 +55,68 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     assert!(fix.contains("ip link"), "{fix}");
 
     apply(chain.fwd(), "ip link set dev fwd0 down");
-    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
+    let fix = Examination::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
     apply(chain.fwd(), &fix);
     // The kernel reports the state some time after the command returns.
     until("fwd0 is up", || {
-        Examined::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"] == "ok"
+        Examination::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
+            == "ok"
     });
 
     apply(chain.gen_(), "ip link set dev gen0 mtu 3000");
     apply(chain.fwd(), "ip link set dev fwd0 mtu 3000");
-    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix(
+    let fix = Examination::of(chain.fwd(), &["fwd0"]).fix(
         "fwd0",
         "mtu",
         "error",
         "3000: frames of 2048 bytes",
     );
-    // A configuration with this problem is still examined.
+    // With this problem in a configuration, doctor still runs the other checks.
     let config = cross_connect(1, "cores = [999]");
-    let examined = Examined::of_config(chain.fwd(), &config);
-    examined.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
-    examined.fix("host", "cores", "error", "core 999: not online");
-    let mode = examined.finding("fwd0", "mode");
+    let examination = Examination::of_config(chain.fwd(), &config);
+    examination.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
+    examination.fix("host", "cores", "error", "core 999: not online");
+    let mode = examination.finding("fwd0", "mode");
     assert!(
         mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with(" first"),
         "{mode}"
     );
     apply(chain.fwd(), line(&fix, "ip link"));
-    Examined::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
+    Examination::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
     // By an alternative name, which has no folder in /sys.
     apply(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
-    let examined = Examined::of(chain.fwd(), &["uplink0"]);
-    examined.assert_ok("uplink0", "mtu");
-    examined.assert_ok("uplink0", "link");
+    let examination = Examination::of(chain.fwd(), &["uplink0"]);
+    examination.assert_ok("uplink0", "mtu");
+    examination.assert_ok("uplink0", "link");
 }
 
 #[test]
-fn queues_that_nobody_serves_and_queues_that_are_not_there() {
+fn doctor_fixes_unserved_queues() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(1, "");
-    let examined = Examined::of_config(chain.fwd(), &config);
-    for (interface, peer, at) in [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())] {
-        let fix = examined.fix(interface, "queues", "warning", "1 of 2 are served");
+    let examination = Examination::of_config(chain.fwd(), &config);
+    for (interface, peer, peer_namespace) in
+        [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())]
+    {
+        let fix = examination.fix(interface, "queues", "warning", "1 of 2 are served");
         apply(chain.fwd(), line(&fix, &format!("ethtool -L {interface}")));
-        apply(at, &line(&fix, "ethtool -L PEER").replace("PEER", peer));
+        apply(peer_namespace, &line(&fix, "ethtool -L PEER").replace("PEER", peer));
     }
-    let examined = Examined::of_config(chain.fwd(), &config);
+    let examination = Examination::of_config(chain.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
-        examined.assert_ok(interface, "queues");
-        // It still accepts native XDP.
-        examined.fix(interface, "mode", "warning", "copy: ");
+        examination.assert_ok(interface, "queues");
+        // The interface still supports native XDP.
+        examination.fix(interface, "mode", "warning", "copy: ");
     }
     // Serving both queues is the other fix.
     apply(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
-    Examined::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
+    Examination::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
 
 /// A driver without ethtool channels: /sys shows their number.
 #[test]
-fn queues_of_a_driver_that_does_not_tell() {
+fn doctor_counts_queues_of_driver_without_channels() {
     let namespace = Namespace::create("bridge").unwrap();
     apply(
         &namespace,
@@ -120,49 +124,53 @@ fn queues_of_a_driver_that_does_not_tell() {
     );
     let config = |queues: u16| {
         format!(
-            "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
+            "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n\
+             [[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
         )
     };
-    let examined = |queues| {
+    let examination = |queues| {
         let config = Config::new(&config(queues));
-        Examined::of(&namespace, &["--no-probe", "--config", config.path()])
+        Examination::of(&namespace, &["--no-probe", "--config", config.path()])
     };
     assert_eq!(
-        examined(1).fix("lan", "queues", "warning", "1 of 2 are served"),
+        examination(1).fix("lan", "queues", "warning", "1 of 2 are served"),
         "queues = 2, to serve all"
     );
-    examined(2).assert_ok("lan", "queues");
-    assert_eq!(examined(3).fix("lan", "queues", "error", "3 are configured"), "queues = 2 at most");
+    examination(2).assert_ok("lan", "queues");
+    assert_eq!(
+        examination(3).fix("lan", "queues", "error", "3 are configured"),
+        "queues = 2 at most"
+    );
 }
 
 #[test]
-fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
+fn doctor_names_holder_of_attached_xdp_program() {
     let chain = chain(Chain::builder());
     let mut other = Running::start(&chain, &cross_connect(1, ""));
-    let examined = Examined::of(chain.fwd(), &["fwd0"]);
-    let fix = examined.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
+    let examination = Examination::of(chain.fwd(), &["fwd0"]);
+    let fix = examination.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
     // doctor does not probe an interface in use.
     assert_eq!(
-        examined.finding("fwd0", "mode")["finding"],
+        examination.finding("fwd0", "mode")["finding"],
         "not probed: fix xdp-program of fwd0 first"
     );
     apply(chain.fwd(), &fix);
     other.wait();
-    let examined = Examined::of(chain.fwd(), &["fwd0"]);
-    examined.assert_ok("fwd0", "xdp-program");
-    examined.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
+    let examination = Examination::of(chain.fwd(), &["fwd0"]);
+    examination.assert_ok("fwd0", "xdp-program");
+    examination.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
 }
 
 #[test]
-fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
+fn doctor_fixes_veth_peer_offloads_and_napi() {
     let namespace = Namespace::create("pair").unwrap();
     apply(
         &namespace,
         "ip link add near type veth peer name far && ip link set near up && ip link set far up",
     );
-    let examined = Examined::of(&namespace, &["near"]);
-    let fix = examined.fix(
+    let examination = Examination::of(&namespace, &["near"]);
+    let fix = examination.fix(
         "near",
         "veth-peer",
         "warning",
@@ -171,41 +179,41 @@ fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
     assert_eq!(fix, "ethtool -K far tx off txvlan off tx-vlan-stag-hw-insert off");
     apply(&namespace, &fix);
     let fix =
-        Examined::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
+        Examination::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
     assert_eq!(fix, "ethtool -K far gro on");
     apply(&namespace, &fix);
-    Examined::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
+    Examination::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
 }
 
 #[test]
-fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
+fn doctor_warns_of_default_route_and_does_not_probe() {
     let chain = chain(Chain::builder());
     apply(
         chain.fwd(),
         "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2",
     );
     let config = cross_connect(1, "");
-    let examined = Examined::of_config(chain.fwd(), &config);
-    let fix = examined.fix("fwd0", "lockout", "warning", "has the default route");
-    let mode = examined.finding("fwd0", "mode");
+    let examination = Examination::of_config(chain.fwd(), &config);
+    let fix = examination.fix("fwd0", "lockout", "warning", "has the default route");
+    let mode = examination.finding("fwd0", "mode");
     assert_eq!(mode["level"], "unknown", "{mode}");
     let keep = fix.strip_suffix(" for its port").unwrap();
     let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
-    let examined = Examined::of_config(chain.fwd(), &kept);
-    examined.assert_ok("host", "lockout");
+    let examination = Examination::of_config(chain.fwd(), &kept);
+    examination.assert_ok("host", "lockout");
     // Even kept packets would be lost while the interface resets.
-    assert_eq!(examined.finding("fwd0", "mode")["level"], "unknown");
+    assert_eq!(examination.finding("fwd0", "mode")["level"], "unknown");
 }
 
 #[test]
-fn without_privileges_it_says_which_and_the_command_grants_them() {
+fn doctor_without_privileges_prints_working_setcap() {
     let chain = chain(Chain::builder());
-    // A binary of its own, where nobody may run it.
+    // Copy the binary: the user `nobody` must be able to run it.
     let folder = Folder::shared();
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();
     let path = path.to_str().unwrap();
-    let nobody = || {
+    let run_as_nobody = || {
         let mut command = chain.fwd().command("setpriv");
         command.args([
             "--reuid",
@@ -218,18 +226,18 @@ fn without_privileges_it_says_which_and_the_command_grants_them() {
             "--json",
             "fwd0",
         ]);
-        Examined::by(command)
+        Examination::by(command)
     };
-    let fix = nobody().fix("host", "capabilities", "error", "cap_net_admin");
+    let fix = run_as_nobody().fix("host", "capabilities", "error", "cap_net_admin");
     apply(chain.fwd(), &line(&fix, "setcap").replace("$(command -v xdpfwd)", path));
-    let examined = nobody();
-    examined.assert_ok("host", "capabilities");
-    examined.assert_ok("host", "memory-lock");
-    examined.fix("fwd0", "mode", "warning", "copy: ");
+    let examination = run_as_nobody();
+    examination.assert_ok("host", "capabilities");
+    examination.assert_ok("host", "memory-lock");
+    examination.fix("fwd0", "mode", "warning", "copy: ");
 }
 
 #[test]
-fn memory_that_may_not_be_locked() {
+fn doctor_finds_low_memory_lock_limit() {
     let chain = chain(Chain::builder());
     // A limit of 64 KiB, with and without the capability. (Raising the limit needs a capability
     // that root may lack.)
@@ -237,7 +245,7 @@ fn memory_that_may_not_be_locked() {
         let mut command = chain.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);
         command.args([XDPFWD, "doctor", "--json", "--no-probe", "fwd0"]);
-        Examined::by(command)
+        Examination::by(command)
     };
     let fix = limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix(
         "host",
@@ -249,15 +257,14 @@ fn memory_that_may_not_be_locked() {
     limited(&[]).assert_ok("host", "memory-lock");
 }
 
-/// So does one that fails.
 #[test]
-fn a_start_that_fails_says_what_is_in_the_way() {
+fn failed_start_prints_findings_of_doctor() {
     let chain = chain(Chain::builder());
     let first = Running::start(&chain, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
-    let examined = Examined::of(chain.fwd(), &["--config", config.path()]);
-    let finding = examined.finding("fwd0", "xdp-program");
-    let said = |key: &str| finding[key].as_str().unwrap().to_owned();
+    let examination = Examination::of(chain.fwd(), &["--config", config.path()]);
+    let finding = examination.finding("fwd0", "xdp-program");
+    let text_of = |key: &str| finding[key].as_str().unwrap().to_owned();
     let start = |arguments: &[&str]| {
         let output = chain
             .fwd()
@@ -270,11 +277,11 @@ fn a_start_that_fails_says_what_is_in_the_way() {
         stderr(&output)
     };
     let text = start(&[]);
-    let line = format!("  FAIL  xdp-program    fwd0: {}\n", said("finding"));
+    let line = format!("  FAIL  xdp-program    fwd0: {}\n", text_of("finding"));
     for part in [
         format!("`xdpfwd doctor --config {}` reports:\n", config.path()),
         line,
-        format!("→ {}\n", said("fix")),
+        format!("→ {}\n", text_of("fix")),
     ] {
         assert!(text.contains(&part), "{part:?} is not in:\n{text}");
     }
@@ -283,7 +290,7 @@ fn a_start_that_fails_says_what_is_in_the_way() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let same = |line: &serde_json::Value| {
-        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == said("fix")
+        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == text_of("fix")
     };
     assert!(lines.iter().any(same), "{lines:#?}");
     first.stop();
@@ -291,10 +298,10 @@ fn a_start_that_fails_says_what_is_in_the_way() {
 
 /// A start that falls back reports the same as `doctor`.
 #[test]
-fn a_start_says_the_same_of_the_mode() {
+fn start_with_fallback_prints_mode_finding_of_doctor() {
     let chain = chain(Chain::builder());
-    let examined = Examined::of_config(chain.fwd(), &cross_connect(1, ""));
-    let finding = examined.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
+    let examination = Examination::of_config(chain.fwd(), &cross_connect(1, ""));
+    let finding = examination.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
     let config = Config::new(&cross_connect(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];
     let output: Output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();

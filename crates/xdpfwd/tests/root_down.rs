@@ -21,7 +21,7 @@ fn start(chain: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
     Forwarder::spawn(chain.fwd(), &arguments).unwrap()
 }
 
-/// Waits until the log contains a matching text.
+/// Waits until a line of the log matches.
 fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + LONG;
     while !forwarder.stderr().iter().any(|line| wanted(line)) {
@@ -32,7 +32,7 @@ fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn an_interface_that_is_down_is_waited_for() {
+fn start_waits_for_interface_to_come_up() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     set(&chain, "fwd1", "down");
@@ -44,7 +44,10 @@ fn an_interface_that_is_down_is_waited_for() {
         line.contains("waited_seconds=5") && line.contains("interface=\"fwd1\"")
     });
     let stderr = forwarder.stderr();
-    assert!(!stderr.iter().any(|line| line.contains("interface=\"fwd0\"")), "it is up: {stderr:?}");
+    assert!(
+        !stderr.iter().any(|line| line.contains("interface=\"fwd0\"")),
+        "fwd0 is up, but in the log: {stderr:?}"
+    );
     set(&chain, "fwd1", "up");
     forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
     Traffic::new()
@@ -64,9 +67,10 @@ fn an_interface_that_is_down_is_waited_for() {
     );
 }
 
-/// While waiting it holds no resources; a signal ends it with a final report and status 0.
+/// While it waits, xdpfwd has no frames and no mode. A signal or `--duration` ends it with a final
+/// report and status 0.
 #[test]
-fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
+fn waiting_start_ends_on_signal_or_duration() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     set(&chain, "fwd0", "down");
@@ -82,7 +86,7 @@ fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
         }
         let deadline = Instant::now() + LONG;
         while forwarder.check_running().is_ok() {
-            assert!(Instant::now() < deadline, "{arguments:?} {signal:?}: it goes on");
+            assert!(Instant::now() < deadline, "{arguments:?} {signal:?}: xdpfwd did not end");
             std::thread::sleep(Duration::from_millis(5));
         }
         let last = forwarder.last_line(|_| true).unwrap();
@@ -101,9 +105,9 @@ fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
     }
 }
 
-/// An interface goes down and up: no packet passes meanwhile, and none is unaccounted for.
+/// Packets for an interface that is down wait in its TX ring, and leave when it is up again.
 #[test]
-fn an_interface_may_go_down_and_come_up_again() {
+fn interface_down_and_up_loses_no_packet() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
     let send = || {
@@ -118,7 +122,6 @@ fn an_interface_may_go_down_and_come_up_again() {
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     last.assert_conserved();
-    // Packets for the interface waited in its TX ring while it was down.
     let (lan, wan) = (&last.json["ports"][0], &last.json["ports"][1]);
     assert_eq!(
         (&lan["rx_packets"], &wan["tx_packets"]),

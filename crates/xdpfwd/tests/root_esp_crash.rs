@@ -1,6 +1,6 @@
-//! xdpfwd is killed at random moments, again and again, and no number and no IV is used twice: what
-//! docs/esp.md promises of its state file. `ESP_SEED=n` repeats a run, as far as chance can be
-//! repeated. Needs root.
+//! Kills xdpfwd at random times and checks what docs/esp.md guarantees for the state file: no
+//! sequence number and no IV is used twice. `ESP_SEED=n` repeats the random numbers of a run, but
+//! not its timing. Needs root.
 
 mod support;
 
@@ -17,21 +17,21 @@ use support::{Config, LONG, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for
-/// each other's.
+/// The number of parallel labs. Each start takes a second of the clock as its epoch, so starts with
+/// one state file are at least a second apart.
 const LABS: usize = 4;
 
-/// Numbers that are written down at once, so what a crash may cost.
-const BLOCK: u64 = 1 << 20;
+/// Sequence numbers that are reserved at once in the state file: the most that a crash skips.
+const RESERVED: u64 = 1 << 20;
 
 #[test]
-fn killed_two_hundred_times_it_uses_no_number_and_no_iv_twice() {
+fn two_hundred_kills_repeat_no_sequence_number_or_iv() {
     kill_in_every_lab(50);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn killed_a_thousand_times_it_uses_no_number_and_no_iv_twice() {
+fn thousand_kills_repeat_no_sequence_number_or_iv() {
     kill_in_every_lab(250);
 }
 
@@ -40,7 +40,7 @@ fn kill_in_every_lab(kills: u64) {
     let seed =
         std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
     println!("seed {seed}");
-    // Numbers that two workers share; and those of one, which leave in order.
+    // Two setups with one worker, whose numbers leave in order, and two with two workers.
     let base = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
         open_sa: [String::new(), "window = 4096\n".into()],
@@ -57,7 +57,7 @@ fn kill_in_every_lab(kills: u64) {
     thread::scope(|scope| {
         let labs = setups.iter().zip(0..).map(|(setup, number)| {
             thread::Builder::new()
-                .spawn_scoped(scope, move || kill_again_and_again(setup, seed + number, kills))
+                .spawn_scoped(scope, move || kill_repeatedly(setup, seed + number, kills))
                 .unwrap()
         });
         let labs: Vec<_> = labs.collect();
@@ -67,7 +67,7 @@ fn kill_in_every_lab(kills: u64) {
     });
 }
 
-fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
+fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let mut random_numbers = SplitMix64::new(seed);
     let lab = Lab::quiet(setup.queues);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
@@ -86,8 +86,8 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Wherever it is in its start; or behind its first packet. At that it need not come in
-        // time, but it has to come.
+        // Kill at a random time during the start, or after the first packet. That packet may take
+        // long, but must come.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
@@ -96,7 +96,7 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
                 xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
                 assert!(
                     Instant::now() < deadline,
-                    "start {number}: nothing is sent: {:#?}",
+                    "start {number}: no packet within {LONG:?}: {:#?}",
                     xdpfwd.stderr()
                 );
                 thread::sleep(Duration::from_millis(1));
@@ -104,40 +104,43 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
             thread::sleep(Duration::from_micros(random / 4 % 150_000));
         }
         xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
-        // It is not reaped yet: the number is its own.
+        // The process is not reaped yet, so no other process has its pid.
         kill(Pid::from_raw(xdpfwd.pid() as i32), Signal::SIGKILL).unwrap();
         xdpfwd.stop(LONG).unwrap();
     }
-    // The last one ends in good order.
+    // The last run ends in an orderly way.
     let mut xdpfwd = start();
     let before = tap.count();
     tap.wait_for(before + 1000);
     let ended = xdpfwd.stop(LONG).unwrap();
     assert!(ended.status.success() && !ended.killed, "{:#?}", xdpfwd.stderr());
     sender.stop();
-    // What is on its way.
+    // Wait for packets in flight.
     thread::sleep(Duration::from_millis(200));
     let sent = tap.count();
     tap.stop();
     let on_wire = std::mem::take(&mut *on_wire.lock().unwrap());
     assert_eq!(on_wire.len() as u64, sent);
 
-    let runs = judge(&on_wire, setup.queues == 1);
-    let lanes: HashSet<u64> = on_wire.iter().map(Esp::lane).collect();
-    assert_eq!(lanes.len(), usize::from(setup.queues), "each worker has sealed");
-    // One in four may have come to nothing.
-    assert!(runs > kills * 2 / 3, "{runs} of {kills} runs sent something");
+    let runs = check_capture(&on_wire, setup.queues == 1);
+    let ranges: HashSet<u64> = on_wire.iter().map(Esp::iv_range).collect();
+    assert_eq!(ranges.len(), usize::from(setup.queues), "IV ranges, one for each worker");
+    // One run in four may end before its first packet.
+    assert!(runs > kills * 2 / 3, "only {runs} of {kills} runs sent packets");
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
-    assert!(highest <= (kills + 1) * BLOCK, "{highest}: a crash costs more than it may");
+    assert!(
+        highest <= (kills + 1) * RESERVED,
+        "a crash skips more than {RESERVED} numbers: {highest} is the highest"
+    );
     let state = fs::read_to_string(lab.state_file(0)).unwrap();
     assert!(
         state.contains(&format!("next = {}", highest + 1)),
-        "the exact number, after {highest}: {state}"
+        "the state file lacks the number after {highest}: {state}"
     );
 
-    // What was sent is what was opened: nothing is behind the window, nothing was there before.
-    until("all is received", || received(&peer, "wan1") >= sent);
-    until("all has arrived", || sink.seen().unwrap().arrived.packets >= sent);
+    // The peer accepts every sent packet: none is late, none is a replay.
+    until("the peer has received all packets", || received(&peer, "wan1") >= sent);
+    until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets >= sent);
     let (ended, last) = peer.stop();
     assert!(ended.status.success(), "{ended:?}");
     last.assert_conserved();
@@ -151,23 +154,23 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
     );
 }
 
-/// What was on the wire, of one key: how many runs have sent something of it.
-fn judge(on_wire: &[Esp], in_order: bool) -> u64 {
+/// Checks captured packets of one SA and returns the number of runs that sent any.
+fn check_capture(on_wire: &[Esp], in_order: bool) -> u64 {
     let (mut ivs, mut numbers) = (HashSet::new(), HashSet::new());
-    let (mut epoch, mut behind, mut highest, mut runs) = (0, 0, 0, 0);
+    let (mut epoch, mut before_run, mut highest, mut runs) = (0, 0, 0, 0);
     for esp in on_wire {
         assert_eq!(esp.spi, spi(0, 1));
-        assert!(ivs.insert(esp.iv), "an IV for the second time: {esp:?}");
-        assert!(numbers.insert(esp.sequence), "a number for the second time: {esp:?}");
+        assert!(ivs.insert(esp.iv), "repeated IV: {esp:?}");
+        assert!(numbers.insert(esp.sequence), "repeated sequence number: {esp:?}");
         if esp.iv >> 32 != epoch {
-            assert!(esp.iv >> 32 > epoch, "an epoch that was before {epoch}: {esp:?}");
-            (epoch, behind, runs) = (esp.iv >> 32, highest, runs + 1);
+            assert!(esp.iv >> 32 > epoch, "epoch below {epoch}: {esp:?}");
+            (epoch, before_run, runs) = (esp.iv >> 32, highest, runs + 1);
         }
         assert!(
-            esp.sequence > behind,
-            "a number from before its run, which begins behind {behind}: {esp:?}"
+            esp.sequence > before_run,
+            "number not above {before_run}, the highest of earlier runs: {esp:?}"
         );
-        assert!(!in_order || esp.sequence > highest, "out of order, behind {highest}: {esp:?}");
+        assert!(!in_order || esp.sequence > highest, "out of order, after {highest}: {esp:?}");
         highest = highest.max(esp.sequence);
     }
     runs

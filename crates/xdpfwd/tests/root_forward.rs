@@ -17,7 +17,7 @@ use xdpfwd_testkit::process::run;
 const GEN: &str = "10.77.0.1";
 const SINK: &str = "10.77.0.2";
 
-/// Both numbers of queues, each with a lab that has addresses and a cross-connect in its middle.
+/// Runs a test with one and with two queues, in a lab with addresses and a cross-connect.
 fn on_one_and_two_queues(test: impl Fn(&Chain)) {
     for queues in [1, 2] {
         let chain = chain(Chain::builder().queues(queues).addresses(true));
@@ -37,7 +37,7 @@ fn on_one_and_two_queues(test: impl Fn(&Chain)) {
 fn ping_passes_both_ways() {
     on_one_and_two_queues(|chain| {
         for (from, to) in [(chain.gen_(), SINK), (chain.sink(), GEN)] {
-            // Every answer comes: small ones, large ones, many at once.
+            // Small packets, large packets, and many at once.
             for arguments in
                 [["-c5", "-i0.2", "-s56"], ["-c5", "-i0.2", "-s1472"], ["-c200", "-f", "-s100"]]
             {
@@ -47,10 +47,10 @@ fn ping_passes_both_ways() {
     });
 }
 
-/// A connection, and then one byte at a time to and fro, each waiting for the other: nothing may be
-/// left lying until more comes.
+/// Client and server exchange one byte at a time. A packet must not wait in a queue until the next
+/// one comes.
 #[test]
-fn a_slow_tcp_conversation_does_not_get_stuck() {
+fn slow_tcp_conversation_is_not_delayed() {
     on_one_and_two_queues(|chain| {
         for (client, server, address) in
             [(chain.gen_(), chain.sink(), SINK), (chain.sink(), chain.gen_(), GEN)]
@@ -76,11 +76,11 @@ fn a_slow_tcp_conversation_does_not_get_stuck() {
                 assert_eq!(byte, [round]);
                 thread::sleep(Duration::from_millis(10));
             }
-            // A packet that is only sent when another comes would wait for TCP's retransmission,
-            // 200 ms at the least.
+            // A packet that leaves only with the next one would wait for TCP's retransmission, at
+            // least 200 ms.
             assert!(
                 start.elapsed() < Duration::from_millis(20 * 200),
-                "took {:?}",
+                "20 rounds took {:?}",
                 start.elapsed()
             );
             drop(stream);
@@ -131,7 +131,7 @@ fn iperf3_moves_data_both_ways() {
 fn wait_for_port(from: &Namespace) {
     let address: SocketAddr = format!("{SINK}:5301").parse().unwrap();
     let deadline = Instant::now() + LONG;
-    // iperf3 takes a connection that says nothing as a client that went away.
+    // iperf3 ignores a connection that closes without data.
     while from
         .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err())
         .unwrap()
@@ -143,7 +143,7 @@ fn wait_for_port(from: &Namespace) {
 }
 
 #[test]
-fn a_moderate_load_arrives_whole_in_order_and_once() {
+fn moderate_load_arrives_complete_and_in_order() {
     for (size, flows) in [(60, 1), (60, 100), (590, 16), (1514, 16)] {
         all_arrive(size, flows, 20_000);
     }
@@ -151,7 +151,7 @@ fn a_moderate_load_arrives_whole_in_order_and_once() {
 
 #[test]
 #[ignore = "long: make test-long"]
-fn ten_million_packets_arrive_whole_in_order_and_once() {
+fn ten_million_packets_arrive_complete_and_in_order() {
     all_arrive(60, 100, 10_000_000);
 }
 
@@ -174,7 +174,7 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
         arrived
     });
     let sent = generator.stop().unwrap();
-    assert_eq!(sent.packets, packets, "{arrived} have arrived");
+    assert_eq!(sent.packets, packets, "packets sent; {arrived} have arrived");
     let (_, last) = running.stop();
     let seen = sink.seen().unwrap();
     assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
@@ -191,13 +191,13 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
 /// Under overload every frame is accounted for, and the counts match those of the kernel and the
 /// lab.
 #[test]
-fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
+fn ten_seconds_of_overload_account_for_every_packet() {
     overload(Duration::from_secs(10));
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn five_minutes_of_overload_leak_nothing_and_every_packet_is_counted() {
+fn five_minutes_of_overload_account_for_every_packet() {
     overload(Duration::from_secs(300));
 }
 
@@ -207,27 +207,31 @@ fn overload(time: Duration) {
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
     let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
     thread::sleep(time);
-    // Stopped in the middle of it.
+    // Stop under load.
     let (ended, last) = running.stop();
     let sent = generator.stop().unwrap();
     assert!(ended.status.success() && !ended.killed, "{ended:?}");
     last.assert_conserved();
     let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
-    assert!(sent.packets > lan.rx_packets, "this was to be overload");
+    assert!(sent.packets > lan.rx_packets, "no overload: xdpfwd received all packets");
     assert_eq!(
         sink.seen().unwrap().arrived.packets,
         wan.tx_packets,
-        "the sink counts what xdpfwd sent"
+        "packets at the sink, and sent by xdpfwd"
     );
     let kernel = &last.json["ports"][0]["kernel"];
     let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
     assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", last.json);
-    assert_eq!(transmitted(&chain, "fwd1"), (wan.tx_packets, 0), "ip -s link counts the same");
+    assert_eq!(
+        transmitted(&chain, "fwd1"),
+        (wan.tx_packets, 0),
+        "packets sent and dropped, by ip -s link and by xdpfwd"
+    );
 }
 
-/// The same with load from both sides, on one queue and on two, stopped by SIGTERM under load.
+/// Overload from both sides, on one queue and on two, ended by SIGTERM.
 #[test]
-fn the_final_counters_are_those_of_others_in_both_directions() {
+fn final_counters_match_kernel_and_lab_both_ways() {
     for queues in [1, 2] {
         let chain = chain(Chain::builder().queues(queues));
         let cores: &str = if queues == 1 { "cores = [1]" } else { "cores = [0, 1]" };
@@ -250,7 +254,7 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
         }
         assert_eq!((ended.status.code(), ended.killed), (Some(0), false));
         last.assert_conserved();
-        let mut thrown_away = 0;
+        let mut all_dropped = 0;
         for (index, interface, peer) in [(0, "fwd0", &back), (1, "fwd1", &forth)] {
             let port = last.report.port(interface).unwrap();
             assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
@@ -264,10 +268,9 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
                 "{queues} queues: {}",
                 last.json
             );
-            // All that was sent left by the interface's own count, or was thrown away by it; and
-            // what left arrived.
+            // The interface counts each packet as sent or dropped, and all sent ones arrived.
             let (sent, dropped) = transmitted(&chain, interface);
-            thrown_away += dropped;
+            all_dropped += dropped;
             assert_eq!(
                 port.tx_packets,
                 sent + dropped,
@@ -281,10 +284,13 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
                 last.json
             );
         }
-        let known = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
-        assert!(known <= thrown_away, "{known} known to be thrown away, {thrown_away} were");
+        let tx_dropped = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+        assert!(
+            tx_dropped <= all_dropped,
+            "tx_dropped is {tx_dropped}, but the interfaces dropped only {all_dropped}"
+        );
         println!(
-            "{queues} queues: {} sent, {known} of {thrown_away} known as thrown away",
+            "{queues} queues: {} sent; tx_dropped counts {tx_dropped} of {all_dropped} drops",
             last.report.transmitted()
         );
     }
@@ -300,7 +306,7 @@ fn transmitted(chain: &Chain, interface: &str) -> (u64, u64) {
 }
 
 #[test]
-fn two_workers_forward_a_queue_each() {
+fn two_workers_forward_one_queue_each() {
     let chain = chain(Chain::builder().queues(2));
     let running = Running::start(&chain, &cross_connect(2, "cores = [0, 1]"));
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
@@ -319,7 +325,7 @@ fn two_workers_forward_a_queue_each() {
 }
 
 #[test]
-fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
+fn mac_swap_on_one_port_sends_packets_back() {
     let chain = chain(Chain::builder());
     let config = r#"
         [[port]]
@@ -346,9 +352,9 @@ fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
     assert!(last.json["stages"][0]["cycles_per_packet"].as_f64().unwrap() > 0.0, "{}", last.json);
 }
 
-/// An idle xdpfwd does not busy-loop unless configured: compares both in the same seconds.
+/// An idle xdpfwd does not busy-loop unless configured. Compares the CPU time of two seconds each.
 #[test]
-fn waiting_costs_less_than_spinning() {
+fn idle_poll_uses_less_cpu_than_idle_spin() {
     let ticks = |idle: &str| {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(1, &format!("idle = \"{idle}\"")));
@@ -363,7 +369,7 @@ fn waiting_costs_less_than_spinning() {
     assert!(waiting * 5 < spinning, "{waiting} ticks waiting, {spinning} spinning");
 }
 
-/// Processor time of a process, in clock ticks: fields 14 and 15 of proc_pid_stat(5).
+/// Returns the CPU time of a process in clock ticks: fields 14 and 15 of proc_pid_stat(5).
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

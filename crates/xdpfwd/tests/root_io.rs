@@ -23,7 +23,7 @@ const IOS: &[&str] = if cfg!(feature = "xsk-rs") {
 };
 
 /// Returns the I/O methods other than `af_xdp`.
-fn others() -> impl Iterator<Item = &'static str> {
+fn other_ios() -> impl Iterator<Item = &'static str> {
     IOS.iter().copied().filter(|&io| io != "af_xdp")
 }
 
@@ -73,18 +73,18 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 #[track_caller]
-fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
+fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
         let start = |frame: &[u8]| hex(&frame[..frame.len().min(40)]);
-        let (came, wanted) = (&arrived[at], &expected[at]);
-        let (came_len, wanted_len) = (came.len(), wanted.len());
+        let (actual, expected) = (&arrived[at], &expected[at]);
+        let (actual_len, expected_len) = (actual.len(), expected.len());
         panic!(
-            "{what}: frame {at} differs: {came_len} bytes {}… instead of {wanted_len} bytes {}…",
-            start(came),
-            start(wanted)
+            "{context}: frame {at} differs: {actual_len} bytes {}… instead of {expected_len} bytes {}…",
+            start(actual),
+            start(expected)
         );
     }
-    assert_eq!(arrived.len(), expected.len(), "{what}: not all arrived");
+    assert_eq!(arrived.len(), expected.len(), "{context}: number of arrived frames");
 }
 
 /// Returns packets and bytes of each port in a final report, in both directions.
@@ -101,7 +101,7 @@ fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
 }
 
 /// Returns the kernel's counters of an interface's direction: packets, and dropped packets.
-fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
+fn kernel_counts(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
     let mut ip = chain.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
     let links: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -109,23 +109,22 @@ fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) 
     (counts["packets"].as_u64().unwrap(), counts["dropped"].as_u64().unwrap())
 }
 
-/// The differential test: what comes out, and what is counted, does not depend on how packets are
-/// exchanged with the kernel.
+/// The differential test: forwarded frames and counters do not depend on the I/O method.
 #[test]
-fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
+fn every_io_forwards_same_frames_with_same_counts() {
     let frames = frames();
     let tagged =
         frames.iter().filter(|frame| matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])).count();
-    let ways = IOS
+    let combinations = IOS
         .iter()
         .map(|&io| (io, io))
         .chain([("af_xdp", "packet-mmsg"), ("packet-mmsg", "af_xdp")]);
     let mixed =
         cfg!(feature = "xsk-rs").then_some([("xsk-rs", "packet-mmsg"), ("packet-mmsg", "xsk-rs")]);
     let mut counts: Vec<(String, Vec<[u64; 4]>)> = Vec::new();
-    for (lan, wan) in ways.chain(mixed.into_iter().flatten()) {
+    for (lan, wan) in combinations.chain(mixed.into_iter().flatten()) {
         for frame_size in [2048, 4096] {
-            let what = format!("{lan} and {wan}, frame_size {frame_size}");
+            let case = format!("{lan} and {wan}, frame_size {frame_size}");
             let chain = chain(Chain::builder());
             let umem = format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n");
             let running = Running::start(&chain, &(cross_connect(lan, wan, 1, "") + &umem));
@@ -133,41 +132,41 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
                 assert_same(
                     &pass(from, to, &frames),
                     &frames,
-                    &format!("{what}, {} to {}", from.1, to.1),
+                    &format!("{case}, {} to {}", from.1, to.1),
                 );
             }
             let (ended, last) = running.stop();
-            assert!(ended.status.success() && !ended.killed, "{what}: {ended:?}");
+            assert!(ended.status.success() && !ended.killed, "{case}: {ended:?}");
             last.assert_conserved();
-            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
+            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{case}: {}", last.json);
             for counter in ["tx_dropped", "rx_dropped", "rx_ring_full"] {
-                assert_eq!(last.json["kernel"][counter], 0, "{what}: {}", last.json);
+                assert_eq!(last.json["kernel"][counter], 0, "{case}: {}", last.json);
             }
-            // A VLAN tag that is put back in moves the packet's start, and xsk-rs cannot send from
-            // there.
-            let moved = if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged } else { 0 };
-            assert_eq!(last.json["kernel"]["tx_copied"], moved, "{what}: {}", last.json);
+            // packet-mmsg inserts a VLAN tag that the kernel removed. This moves the start of the
+            // packet, and xsk-rs then has to copy it.
+            let copied = if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged } else { 0 };
+            assert_eq!(last.json["kernel"]["tx_copied"], copied, "{case}: {}", last.json);
             for (port, io) in [lan, wan].into_iter().enumerate() {
                 let port = &last.json["ports"][port];
                 let mode = if io == "packet-mmsg" { io } else { "copy" };
-                assert_eq!((&port["io"], &port["mode"]), (&io.into(), &mode.into()), "{what}");
+                assert_eq!((&port["io"], &port["mode"]), (&io.into(), &mode.into()), "{case}");
             }
-            counts.push((what, counted(&last)));
+            counts.push((case, counted(&last)));
         }
     }
     let (packets, bytes) =
         (frames.len() + marks(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
     let (packets, bytes) = (packets as u64, (bytes + 60 * marks(frames.len())) as u64);
-    for (what, counts) in &counts {
-        assert_eq!(counts, &[[packets, bytes, packets, bytes]; 2], "{what}");
+    for (case, counts) in &counts {
+        assert_eq!(counts, &[[packets, bytes, packets, bytes]; 2], "{case}");
     }
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// Stops under overload: no frame leaks, and all sent packets arrived.
+/// Stops under overload: no frame leaks, and all sent packets arrived or were counted as dropped.
 #[test]
-fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
-    for io in others() {
+fn stop_under_overload_leaks_no_frame() {
+    for io in other_ios() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, "cores = [1]"));
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
@@ -179,26 +178,26 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
         assert!(ended.status.success() && !ended.killed, "{io}: {ended:?}");
         last.assert_conserved();
         let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
-        assert!(sent.packets > lan.rx_packets, "{io}: this was to be overload");
+        assert!(sent.packets > lan.rx_packets, "{io}: no overload: xdpfwd received all packets");
         assert!(lan.rx_packets > 10_000, "{io}: {}", last.json);
         assert!(
             kernel(&last, 0, "rx_ring_full") > 0,
-            "{io}: what could not be taken has a counter: {}",
+            "{io}: lost packets are not counted: {}",
             last.json
         );
         let seen = sink.seen().unwrap();
-        let (transmitted, dropped) = by_the_kernel(&chain, "fwd1", "tx");
+        let (transmitted, dropped) = kernel_counts(&chain, "fwd1", "tx");
         assert_eq!(seen.arrived.packets, transmitted, "{io}: {}", last.json);
-        let thrown_away = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+        let tx_dropped = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
         assert_eq!(
             wan.tx_packets,
-            transmitted + thrown_away,
-            "{io}: {dropped} by the kernel, {}",
+            transmitted + tx_dropped,
+            "{io}: the kernel dropped {dropped}: {}",
             last.json
         );
         assert!(seen.is_clean(), "{io}: {seen:?}");
         println!(
-            "{io}: {} offered, {} received, {} sent, {thrown_away} thrown away by the interface",
+            "{io}: {} offered, {} received, {} sent, {tx_dropped} dropped by the interface",
             sent.packets, lan.rx_packets, wan.tx_packets
         );
     }
@@ -207,7 +206,7 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
 /// Starts and stops repeatedly on the same interfaces under load, with alternating I/O methods:
 /// each releases the resources that the next one needs.
 #[test]
-fn one_way_after_the_other_on_the_same_interfaces() {
+fn each_io_starts_after_another_on_same_interfaces() {
     let chain = chain(Chain::builder());
     let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
     for round in 0..3 {
@@ -226,13 +225,13 @@ fn one_way_after_the_other_on_the_same_interfaces() {
     generator.stop().unwrap();
 }
 
-/// Every packet that reached a packet socket's interface was received or has a counter.
+/// Every packet that reached a packet socket's interface was received or counted as lost.
 #[test]
-fn what_a_packet_socket_cannot_keep_is_counted() {
+fn packet_socket_overflow_is_counted() {
     let chain = chain(Chain::builder());
     let running =
         Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
-    let (before, _) = by_the_kernel(&chain, "fwd0", "rx");
+    let (before, _) = kernel_counts(&chain, "fwd0", "rx");
     let generator = Traffic::new()
         .size(60)
         .flows(16)
@@ -241,19 +240,19 @@ fn what_a_packet_socket_cannot_keep_is_counted() {
         .start(chain.gen_(), "gen0")
         .unwrap();
     generator.finish(LONG).unwrap();
-    let (after, _) = by_the_kernel(&chain, "fwd0", "rx");
+    let (after, _) = kernel_counts(&chain, "fwd0", "rx");
     let (_, last) = running.stop();
     last.assert_conserved();
     let received = last.report.port("fwd0").unwrap().rx_packets;
     let lost = kernel(&last, 0, "rx_ring_full");
-    assert!(lost > 0, "this was to be too much: {}", last.json);
+    assert!(lost > 0, "no overflow: {}", last.json);
     assert_eq!(received + lost, after - before, "{}", last.json);
 }
 
 /// Two queues with one worker each: every packet arrives on one of them.
 #[test]
-fn two_workers_share_what_arrives() {
-    for io in others() {
+fn two_workers_forward_all_packets_of_two_queues() {
+    for io in other_ios() {
         let chain = chain(Chain::builder().queues(2));
         let running = Running::start(&chain, &cross_connect(io, io, 2, "cores = [0, 1]"));
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
@@ -279,16 +278,16 @@ fn plain_frame(len: usize) -> Vec<u8> {
     frame
 }
 
-/// Longer than a frame has room for: dropped, counted, and the others pass. The same for what the
-/// way out does not take.
+/// A packet longer than its frame, or longer than the output interface accepts, is dropped and
+/// counted; the others pass.
 #[test]
-fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
-    for io in others() {
+fn too_long_packets_are_counted_on_receive_and_transmit() {
+    for io in other_ios() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 2000));
-        // The frame has room for 1792 bytes; fwd1 takes 1514, and 1518 with a VLAN tag (veth
-        // without one, too).
+        // A frame has room for 1792 bytes. fwd1 accepts 1514, and 1518 with a VLAN tag (as a veth,
+        // also without one).
         let frames = [60, 1793, 1519, 1514, 1900, 61].map(plain_frame);
         let arrived = pass(gen0(&chain), sink0(&chain), &frames);
         assert_same(&arrived, &[60, 1514, 61].map(plain_frame), io);
@@ -299,17 +298,17 @@ fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
         assert_eq!(
             counted(&last)[1][2],
             5,
-            "{io}: three, a mark, and the one that was thrown away: {}",
+            "{io}: sent: three packets, a mark, and the dropped packet: {}",
             last.json
         );
     }
 }
 
-/// An interface that goes down while packets are to go out there: they wait, what comes after is
-/// dropped and counted, and when it is up again everything goes on.
+/// While the output interface is down, packets wait, and further ones are dropped and counted. When
+/// it is up again, both directions forward.
 #[test]
-fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
-    for io in others() {
+fn forwarding_resumes_after_interface_was_down() {
+    for io in other_ios() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
         let wan = (chain.fwd(), "fwd1");
@@ -318,7 +317,7 @@ fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
         traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
         ip(wan.0, "link set dev fwd1 up");
         let frames = [60, 61, 1514].map(plain_frame);
-        // What had waited comes first: frames of the generator.
+        // The generator's frames that waited come first.
         let arrived = pass(gen0(&chain), sink0(&chain), &frames);
         assert_same(&arrived[arrived.len() - 3..], &frames, io);
         assert_same(&pass(sink0(&chain), gen0(&chain), &frames), &frames, io);
@@ -329,9 +328,9 @@ fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
     }
 }
 
-/// With packet sockets the kernel still receives packets, so a reflector's host answers ping.
+/// With packet sockets, the kernel also receives the packets: the forwarder's host answers ping.
 #[test]
-fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
+fn kernel_also_answers_ping_with_packet_sockets() {
     let chain = chain(Chain::builder());
     ip(chain.gen_(), "address add 10.99.0.1/24 dev gen0");
     ip(chain.fwd(), "address add 10.99.0.2/24 dev fwd0");
@@ -340,13 +339,17 @@ fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
     assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
     let (_, last) = running.stop();
     last.assert_conserved();
-    assert!(last.report.port("fwd1").unwrap().tx_packets >= 3, "forwarded, too: {}", last.json);
+    assert!(
+        last.report.port("fwd1").unwrap().tx_packets >= 3,
+        "the pings were not forwarded: {}",
+        last.json
+    );
 }
 
 /// `--check` shows the method, warns if the kernel also forwards, and reports methods missing from
 /// the build.
 #[test]
-fn check_says_how_packets_are_exchanged() {
+fn check_prints_io_method_of_each_port() {
     let chain = chain(Chain::builder());
     let check = |config: &str| -> (Option<i32>, String, String) {
         let config = Config::new(config);

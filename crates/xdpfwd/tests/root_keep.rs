@@ -1,4 +1,4 @@
-//! Tests `keep` and the warnings about traffic that it does not cover. Needs root.
+//! Tests `keep`, and the warnings about traffic that it does not cover. Needs root.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
-/// The address of fwd0, on the generator's side.
+/// The address of fwd0, in the generator's subnet.
 const OWN: &str = "10.77.0.254";
 const SINK: &str = "10.77.0.2";
 
@@ -56,7 +56,7 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
 /// A session to fwd0's own address continues while all other traffic, including the same port of
 /// other hosts, is forwarded.
 #[test]
-fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
+fn kept_session_continues_while_other_traffic_is_forwarded() {
     for mode in ["auto", "skb"] {
         let chain = chain(Chain::builder().addresses(true).ipv6(true));
         ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
@@ -79,7 +79,7 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
             sessions.iter_mut().for_each(|session| converse(session, 5));
         }
         load.stop().unwrap();
-        // Packets that `keep` does not match get no reply: the stages send them to the other side,
+        // Packets that `keep` does not match get no reply: xdpfwd forwards them to the other side,
         // where no host has the address.
         let mut ping = chain.gen_().command("ping");
         let output = ping.args(["-c2", "-i0.2", "-W1", OWN]).output().unwrap();
@@ -95,14 +95,14 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
         let snmp = sh(chain.fwd(), "grep ^Ip: /proc/net/snmp");
         let rows: Vec<Vec<&str>> = snmp.lines().map(|line| line.split(' ').collect()).collect();
         let column = rows[0].iter().position(|name| *name == "ForwDatagrams").unwrap();
-        assert_eq!(rows[1][column], "0", "the kernel forwarded what it should not have got");
+        assert_eq!(rows[1][column], "0", "packets that the kernel forwarded");
     }
 }
 
-/// Sends each frame of the rules' own test (crates/engine/tests/keep/frames.py) over the wire, with
-/// all rules on. Frames that no rule keeps arrive unchanged on the other side.
+/// Sends each frame of crates/engine/tests/keep/frames.py with all rules on. Frames that no rule
+/// matches arrive unchanged on the other side.
 #[test]
-fn what_is_in_transit_goes_through_the_stages() {
+fn frames_that_no_keep_rule_matches_are_forwarded() {
     let chain = chain(Chain::builder());
     sh(
         chain.fwd(),
@@ -128,10 +128,10 @@ fn what_is_in_transit_goes_through_the_stages() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // Excluded here: VLAN 300, and a tentative address.
-            let not_here =
-                ["which we have", "tentative"].iter().any(|not_here| cells[0].contains(not_here));
-            (!cells[1].is_empty() && !not_here, unhex(cells[2]))
+            // Not kept here: this lab has no VLAN 300 and no tentative address.
+            let is_missing =
+                ["which we have", "tentative"].iter().any(|name| cells[0].contains(name));
+            (!cells[1].is_empty() && !is_missing, unhex(cells[2]))
         })
         .collect();
     let (kept, transit): (Vec<_>, Vec<_>) = frames.iter().cloned().partition(|(kept, _)| *kept);
@@ -161,10 +161,10 @@ fn what_is_in_transit_goes_through_the_stages() {
 
 /// The rules follow added and removed addresses and a changed MAC address.
 #[test]
-fn addresses_are_followed_while_it_runs() {
+fn keep_follows_address_changes() {
     let chain = chain(Chain::builder().addresses(true));
     let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
-    let answers = |expected: bool| {
+    let wait_for_ping = |expected: bool| {
         let deadline = Instant::now() + LONG;
         loop {
             ip(chain.gen_(), "neighbor flush dev gen0");
@@ -172,29 +172,32 @@ fn addresses_are_followed_while_it_runs() {
             if output.status.success() == expected {
                 return;
             }
-            assert!(Instant::now() < deadline, "expected {expected}: {output:?}");
+            assert!(
+                Instant::now() < deadline,
+                "ping succeeds: not {expected} within {LONG:?}: {output:?}"
+            );
         }
     };
-    answers(false);
+    wait_for_ping(false);
     ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
-    answers(true);
+    wait_for_ping(true);
     ip(chain.fwd(), "link set dev fwd0 address 02:00:00:00:00:77");
-    answers(true);
+    wait_for_ping(true);
     ip(chain.fwd(), &format!("address del {OWN}/24 dev fwd0"));
-    answers(false);
+    wait_for_ping(false);
     // An address on another interface of this host counts too.
     ip(chain.fwd(), &format!("address add {OWN}/32 dev lo"));
     ip(chain.fwd(), "route add 10.77.0.0/24 dev fwd0");
-    answers(true);
+    wait_for_ping(true);
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     last.assert_conserved();
 }
 
-/// An address may be on a device above the interface: a macvlan with its own MAC address, or the
-/// bridge that it is a port of.
+/// Packets to a device above the interface are kept: a macvlan with its own MAC address, or the
+/// bridge of the interface.
 #[test]
-fn what_rests_on_the_interface_is_this_host_too() {
+fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
         "link add mac0 link fwd0 type macvlan mode bridge",
         "link set mac0 up",
@@ -219,10 +222,10 @@ fn what_rests_on_the_interface_is_this_host_too() {
     }
 }
 
-/// Configured addresses that the kernel does not treat as local: it would forward packets kept for
-/// them.
+/// The kernel does not accept packets for an address of an interface that is down. It would forward
+/// them if they were kept.
 #[test]
-fn addresses_that_the_kernel_does_not_take_are_transit() {
+fn packets_to_address_of_down_interface_are_forwarded() {
     let chain = chain(Chain::builder());
     sh(
         chain.fwd(),
@@ -233,8 +236,7 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
     ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
     ip(chain.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
     let running = Running::start(&chain, &with_keep(r#"["nd", "local"]"#));
-    // To fwd0's MAC address: UDP over IPv6 to an address of the host and to one of an interface
-    // that is down.
+    // UDP over IPv6 to fwd0's MAC address.
     let packet = |destination: &str| {
         let mut packet =
             unhex("02000000000202000000000186dd600000000008114020010db8000100000000000000000002");
@@ -252,15 +254,21 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
 
 /// Continuous address changes do not delay start, reports and stop.
 #[test]
-fn addresses_that_change_all_the_time_hold_up_nothing() {
+fn constant_address_changes_do_not_delay_reports_and_stop() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add many0 type bridge");
     let batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
     batch(
-        "for i in $(seq 1 12); do for j in $(seq 1 250); do echo address add 10.9.$i.$j/32 dev many0; done; done",
+        "for i in $(seq 1 12); do for j in $(seq 1 250); do \
+         echo address add 10.9.$i.$j/32 dev many0; done; done",
     );
     let mut churn = chain.fwd().command("sh");
-    churn.args(["-c", "while :; do echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; done | ip -batch -"]);
+    churn.args([
+        "-c",
+        "while :; do \
+         echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; \
+         done | ip -batch -",
+    ]);
     // A separate process group, so that the test can end all of it.
     std::os::unix::process::CommandExt::process_group(&mut churn, 0);
     let mut churn = churn.stderr(Stdio::null()).spawn().unwrap();
@@ -279,7 +287,7 @@ fn addresses_that_change_all_the_time_hold_up_nothing() {
 
 /// Traffic that would be cut off causes a warning, also in --check, unless `keep` covers it.
 #[test]
-fn who_would_be_locked_out_is_warned() {
+fn traffic_that_would_be_cut_off_causes_a_warning() {
     let chain = chain(Chain::builder().addresses(true));
     ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
     ip(chain.fwd(), "route add default via 10.77.0.1");
@@ -301,7 +309,7 @@ fn who_would_be_locked_out_is_warned() {
     for arguments in [&["--check"][..], &[]] {
         let text = warnings(&with_keep("[]"), "", arguments);
         assert!(text.contains(route) && text.contains(ssh), "{text}");
-        assert!(text.contains(r#":6:21: warning: fwd0"#), "with its place: {text}");
+        assert!(text.contains(r#":6:21: warning: fwd0"#), "no location: {text}");
         let text = warnings(&with_keep(r#"["arp"]"#), "", arguments);
         assert!(
             text.contains(route)

@@ -6,9 +6,9 @@ use serde_json::Value;
 use support::{Config, LONG, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Returns the stderr output of a complete run under load, with more packets than its few frames
-/// hold, and packets that are too long.
-fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
+/// Returns the log of a complete run with few frames. Sends `packets` packets of 60 bytes, as many
+/// that are too long for a frame, and as many on a queue that xdpfwd does not serve.
+fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let chain = chain(Chain::builder().queues(2));
     for (namespace, interface) in [
         (chain.gen_(), "gen0"),
@@ -78,10 +78,10 @@ fn event(line: &str) -> (String, String) {
 }
 
 #[test]
-fn packets_cause_no_line_and_json_is_an_object_a_line() {
-    let quiet: Vec<_> = log_of_a_run("json", 0).iter().map(|line| event(line)).collect();
-    let busy: Vec<_> = log_of_a_run("json", 20_000).iter().map(|line| event(line)).collect();
-    assert_eq!(quiet, busy, "60000 packets make no difference");
+fn packets_cause_no_log_line_and_json_lines_are_objects() {
+    let quiet: Vec<_> = log_of_run("json", 0).iter().map(|line| event(line)).collect();
+    let busy: Vec<_> = log_of_run("json", 20_000).iter().map(|line| event(line)).collect();
+    assert_eq!(quiet, busy, "60000 packets changed the log");
     let has =
         |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
     // The log includes the configuration's warning.
@@ -90,8 +90,8 @@ fn packets_cause_no_line_and_json_is_an_object_a_line() {
 }
 
 #[test]
-fn fields_are_named() {
-    let lines = log_of_a_run("json", 0);
+fn json_log_has_named_fields() {
+    let lines = log_of_run("json", 0);
     let all =
         lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
     let fields = |message: &str| {
@@ -113,8 +113,8 @@ fn fields_are_named() {
 }
 
 #[test]
-fn text_is_for_people() {
-    let lines = log_of_a_run("text", 2_000);
+fn text_log_has_time_level_message_and_fields() {
+    let lines = log_of_run("text", 2_000);
     let text = lines.join("\n");
     // Time, level, message, then fields; no colours without a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
@@ -131,7 +131,7 @@ fn text_is_for_people() {
 }
 
 #[test]
-fn errors_are_events_too() {
+fn startup_error_is_a_json_log_event() {
     let chain = chain(Chain::builder());
     let fine = cross_connect(1, "");
     for (config, code, message) in [
@@ -146,7 +146,7 @@ fn errors_are_events_too() {
         // Findings of `doctor` follow the error, and a warning may precede it.
         let events: Vec<_> = text.lines().map(event).collect();
         assert!(
-            events.iter().any(|(level, said)| level == "ERROR" && said.starts_with(message)),
+            events.iter().any(|(level, text)| level == "ERROR" && text.starts_with(message)),
             "{text}"
         );
     }

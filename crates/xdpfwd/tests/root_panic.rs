@@ -1,7 +1,7 @@
 //! A stage that panics ends the process with its report and exit code 1. Needs root.
 //!
-//! The process is this program itself: xdpfwd's own `main` with one more kind of stage. So it has
-//! no harness.
+//! The process under test is this binary itself: xdpfwd's `main` with an additional kind of stage.
+//! So it has no harness.
 
 #![forbid(unsafe_code)]
 
@@ -25,19 +25,19 @@ fn main() -> ExitCode {
     }
     let tests: [(&str, fn()); 3] = [
         (
-            "a_panic_on_a_packet_ends_it_with_its_report",
-            a_panic_on_a_packet_ends_it_with_its_report,
+            "panic_in_process_ends_run_with_report_and_status_1",
+            panic_in_process_ends_run_with_report_and_status_1,
         ),
         (
-            "a_panic_when_it_is_to_give_back_what_it_holds",
-            a_panic_when_it_is_to_give_back_what_it_holds,
+            "panic_in_retire_is_reported_and_loses_no_frame",
+            panic_in_retire_is_reported_and_loses_no_frame,
         ),
-        ("a_panic_while_it_is_built_starts_nothing", a_panic_while_it_is_built_starts_nothing),
+        ("panic_in_build_prevents_the_start", panic_in_build_prevents_the_start),
     ];
     run_tests(&tests)
 }
 
-/// `kind = "panics"`, with the place where it does.
+/// `kind = "panics"`; `in` is the function that panics.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
@@ -46,25 +46,25 @@ struct PanicsConfig {
 
 #[derive(Clone, Debug)]
 struct Panics {
-    place: String,
+    function: String,
     seen: u64,
 }
 
 impl StageConfig for PanicsConfig {
     const KIND: &'static str = "panics";
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        Ok(Arc::new(Panics { place: self.r#in, seen: 0 }))
+        Ok(Arc::new(Panics { function: self.r#in, seen: 0 }))
     }
 }
 
 impl StagePlan for Panics {
     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
-        assert_ne!(self.place, "build", "no such luck");
+        assert_ne!(self.function, "build", "panic in build");
         Box::new(self.clone())
     }
 
     fn summary(&self) -> String {
-        format!("panics in {}", self.place)
+        format!("panics in {}", self.function)
     }
 }
 
@@ -73,30 +73,31 @@ impl Stage for Panics {
         for _ in view.packets() {
             self.seen += 1;
             assert!(
-                self.place != "process" || self.seen < 1000,
-                "packet {} is one too many",
+                self.function != "process" || self.seen < 1000,
+                "panic on packet {}",
                 self.seen
             );
         }
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        assert_ne!(self.place, "retire", "nothing is given back");
+        assert_ne!(self.function, "retire", "panic in retire");
     }
 }
 
-fn config(place: &str) -> String {
+fn config(function: &str) -> String {
     cross_connect(1, "").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"trap\"]", 1)
-        + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{place}\"\n")
+        + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{function}\"\n")
 }
 
-fn start(chain: &Chain, place: &str) -> Running {
+fn start(chain: &Chain, function: &str) -> Running {
     let me = env::current_exe().unwrap();
     let program = ["env", &format!("{FORWARDER}=1"), me.to_str().unwrap()];
-    Running::try_start_as(&program, chain, &config(place)).unwrap_or_else(|error| panic!("{error}"))
+    Running::try_start_as(&program, chain, &config(function))
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn a_panic_on_a_packet_ends_it_with_its_report() {
+fn panic_in_process_ends_run_with_report_and_status_1() {
     let chain = chain(Chain::builder());
     let mut running = start(&chain, "process");
     let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
@@ -111,7 +112,7 @@ fn a_panic_on_a_packet_ends_it_with_its_report() {
     assert_eq!(last.json["failure"], failure);
 
     let leaked = last.report.frames.leaked;
-    assert!((1..=64).contains(&leaked), "the batch that was broken off: {}", last.json);
+    assert!((1..=64).contains(&leaked), "not the frames of the interrupted batch: {}", last.json);
     let dropped: u64 = last.report.drops.values().sum();
     let accounted = last.report.transmitted() + dropped + leaked as u64;
     assert_eq!(last.report.received(), accounted, "{}", last.json);
@@ -124,7 +125,7 @@ fn a_panic_on_a_packet_ends_it_with_its_report() {
     assert!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "{links:?}");
 }
 
-fn a_panic_when_it_is_to_give_back_what_it_holds() {
+fn panic_in_retire_is_reported_and_loses_no_frame() {
     let chain = chain(Chain::builder());
     let running = start(&chain, "retire");
     Traffic::new()
@@ -137,16 +138,12 @@ fn a_panic_when_it_is_to_give_back_what_it_holds() {
         .unwrap();
     let (ended, last) = running.stop();
     assert_eq!((ended.status.code(), ended.killed), (Some(1), false));
-    assert!(
-        last.json["failure"].as_str().unwrap().contains("nothing is given back"),
-        "{}",
-        last.json
-    );
+    assert!(last.json["failure"].as_str().unwrap().contains("panic in retire"), "{}", last.json);
     last.assert_conserved();
     assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 500);
 }
 
-fn a_panic_while_it_is_built_starts_nothing() {
+fn panic_in_build_prevents_the_start() {
     let chain = chain(Chain::builder());
     let config = Config::new(&config("build"));
     let mut command = chain.fwd().command(env::current_exe().unwrap().to_str().unwrap());
@@ -156,7 +153,7 @@ fn a_panic_while_it_is_built_starts_nothing() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("worker 0: panicked during startup: stage trap: "), "{stderr}");
     assert!(stderr.contains("no such luck"), "{stderr}");
-    // Nothing is in the way of the next one.
+    // The failed start holds nothing: the next one succeeds.
     let (_, last) = start(&chain, "nowhere").stop();
     last.assert_conserved();
     assert!(last.json["failure"].is_null(), "{}", last.json);

@@ -1,5 +1,5 @@
 //! Tests filters in the XDP program: dropped packets never reach user space, counters are reported,
-//! and the placement does not change on reload.
+//! and a reload does not move a filter from user space to the kernel. Needs root.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::socket::Socket;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Sends four flows with source ports from 1024 on, from a core.
+/// Sends four flows, with source ports 1024 to 1027, from a core.
 fn send(chain: &Chain, packets: u64, core: usize) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
     traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
@@ -23,26 +23,29 @@ fn send(chain: &Chain, packets: u64, core: usize) {
 fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     let deadline = Instant::now() + LONG;
     loop {
-        let stats = socket.asked("stats");
+        let stats = socket.query("stats");
         let port = &stats["ports"][0];
         if counters.iter().map(|name| port[name].as_u64().unwrap()).sum::<u64>() == sum {
             return stats;
         }
-        assert!(Instant::now() < deadline, "{counters:?} is not {sum}: {stats}");
+        assert!(
+            Instant::now() < deadline,
+            "the sum of {counters:?} is not {sum} after {LONG:?}: {stats}"
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Returns the matches of each rule, then those of the default.
+/// Returns the placement, and the matches of each rule and of the default.
 fn matched(socket: &Socket) -> (String, Vec<u64>) {
-    let edge = &socket.asked("rules")["filters"][0];
+    let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
     let counts = rules.chain([&edge["default"]]).map(|count| count.as_u64().unwrap()).collect();
     (edge["place"].as_str().unwrap().to_owned(), counts)
 }
 
 #[test]
-fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
+fn kernel_filter_drops_before_user_space_and_counts() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("kernel"));
     let rules = [
         "drop proto udp sport 1024",
@@ -79,7 +82,7 @@ fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
 }
 
 #[test]
-fn what_comes_on_a_queue_that_nobody_serves_is_left_to_the_kernel_as_ever() {
+fn unserved_queue_bypasses_kernel_filter() {
     let (chain, socket) = (chain(Chain::builder().queues(2)), Socket::new("unserved"));
     let running = Running::start(&chain, &socket.config_in("kernel", &["drop"]));
     send(&chain, 100, 0);
@@ -91,7 +94,7 @@ fn what_comes_on_a_queue_that_nobody_serves_is_left_to_the_kernel_as_ever() {
 }
 
 #[test]
-fn counters_go_on_from_program_to_program_and_to_user_space() {
+fn rule_counters_survive_reload_and_change_of_placement() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("carried"));
     let config = Config::new(&socket.config_in("auto", &["accept sport 1024", "drop sport 1025"]));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
@@ -120,7 +123,7 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     send(&chain, 400, 0);
     wait_for(&socket, &["rx_packets"], 600);
     assert_eq!(matched(&socket), ("user".into(), vec![300, 100, 500]));
-    // The filter stays there, because no filter has checked the packets queued for a worker.
+    // The filter then stays in user space: no filter has checked the packets queued for a worker.
     assert!(change("auto", &["drop sport 1025"]).status.success());
     assert_eq!(matched(&socket), ("user".into(), vec![300, 500]));
     let refused = change("kernel", &["drop sport 1025"]);
@@ -130,7 +133,7 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
 }
 
 #[test]
-fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
+fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("together"));
     let two = |edge: &str, inner: &str| {
         let text = socket
@@ -153,18 +156,18 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     // Nothing has changed: 300 of 400 packets pass.
     send(&chain, 400, 0);
     wait_for(&socket, &["rx_packets"], 400);
-    assert_eq!(socket.asked("stats")["drops"]["policy"], 100);
-    // One after the other: what is behind, with the kernel's rules as they are; then those.
+    assert_eq!(socket.query("stats")["drops"]["policy"], 100);
+    // In two reloads: first the later stage, then the filter in the kernel.
     for (edge, inner) in
         [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
     {
         let done = reload(&two(edge, inner));
         assert!(done.status.success(), "{done:?}");
     }
-    let filters = socket.asked("rules")["filters"].clone();
+    let filters = socket.query("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // The handling of exceptions counts as much as the rules.
+    // A change of exception handling counts like a change of rules.
     let both = two("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&both)).contains("change them in two reloads"));
@@ -172,7 +175,7 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
 }
 
 #[test]
-fn a_filter_comes_to_the_kernel_where_there_was_none_and_goes_again() {
+fn reload_adds_and_removes_kernel_filter() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("comes"));
     let with = socket
         .config_in("kernel", &["drop sport 1024"])

@@ -1,4 +1,4 @@
-//! The README's way to a first cross-connect, each command run as it is written. Needs root.
+//! Runs the commands of the README's section on the first cross-connect. Needs root.
 
 mod support;
 
@@ -8,7 +8,7 @@ use support::{XDPFWD, stderr};
 
 const README: &str = include_str!("../../../README.md");
 
-/// The commands of a section, block by block.
+/// Returns the code blocks of a section.
 fn commands(section: &str) -> Vec<&str> {
     let (_, rest) = README.split_once(&format!("## {section}\n")).unwrap();
     let (section, _) = rest.split_once("\n## ").unwrap();
@@ -16,7 +16,7 @@ fn commands(section: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_first_cross_connect_works_as_written() {
+fn readme_cross_connect_works_as_written() {
     let mut script = String::from(
         "set -eu\n\
          sudo() { \"$@\"; }\n\
@@ -29,10 +29,10 @@ fn the_first_cross_connect_works_as_written() {
         for line in block.lines() {
             let line = line.replace("target/release/xdpfwd", XDPFWD);
             if line.starts_with("make ") {
-                // This very test was built instead.
+                // Skipped: this test was built with xdpfwd.
             } else if line.contains("--duration") {
-                // The reader has a second terminal. (What a function starts in the background is
-                // not what it calls.)
+                // A reader uses a second terminal. Without `sudo`, a function here, so that `$!` is
+                // the pid of xdpfwd and not of a shell.
                 script += &format!("{} >report 2>log &\n", line.trim_start_matches("sudo "));
                 script += "until grep -q Mpps report; do kill -0 $! && sleep 0.05; done\n";
             } else if line.contains("netns del left") {

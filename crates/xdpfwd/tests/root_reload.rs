@@ -1,5 +1,5 @@
 //! Tests SIGHUP: a reload replaces the stages under load without packet loss or wrong decisions,
-//! and an invalid configuration changes nothing.
+//! and an invalid configuration changes nothing. Needs root.
 
 mod support;
 
@@ -42,7 +42,7 @@ fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
 
-/// The same, with more lines of `[engine]`.
+/// Returns the same configuration with additional lines of `[engine]`.
 fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String {
     let stages = |text: String, to: &str, name: &str| {
         text.replace(&format!("to = \"{to}\""), &format!("to = \"{to}\"\nstages = [\"{name}\"]"))
@@ -55,7 +55,8 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     let filter = |name: &str, rules: &Rules| {
         let rules = rules.0.to_str().unwrap();
         format!(
-            "[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\ndefault = \"drop\"\nrules = {rules:?}\n"
+            "[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\n\
+             default = \"drop\"\nrules = {rules:?}\n"
         )
     };
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
@@ -69,33 +70,32 @@ fn many(count: usize, shift: usize, last: &str) -> String {
 }
 
 #[test]
-fn a_hundred_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
+fn hundred_reloads_under_load_lose_no_packet() {
     reload_in_user_space(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
+fn thousand_reloads_under_load_lose_no_packet() {
     reload_in_user_space(1000);
 }
 
 fn reload_in_user_space(reloads: usize) {
     let last = reload_under_load("user", reloads);
-    // Of rules that stay as they are, the counters go on: all that came was accepted by the last
-    // one.
+    // Unchanged rules keep their counters: the last rule accepted all packets.
     let stages = last.json["stages"].as_array().unwrap();
     let own = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
     assert_eq!(own["counters"]["accepted"], own["packets"], "{own}");
 }
 
 #[test]
-fn nor_do_a_hundred_in_the_kernel() {
+fn hundred_reloads_of_kernel_filter_lose_no_packet() {
     reload_in_the_kernel(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_reloads_in_the_kernel_lose_nothing_and_judge_nothing_wrongly() {
+fn thousand_reloads_of_kernel_filter_lose_no_packet() {
     reload_in_the_kernel(1000);
 }
 
@@ -106,22 +106,23 @@ fn reload_in_the_kernel(reloads: usize) {
 
 fn reload_under_load(place: &str, reloads: usize) -> Final {
     let chain = chain(Chain::builder());
-    let named = |name: &str| format!("{place}-{reloads}-{name}");
+    let unique = |name: &str| format!("{place}-{reloads}-{name}");
     let (accepting, dropping) = (
-        Rules::new(&named("accepting"), &many(1000, 1, "accept")),
-        Rules::new(&named("dropping"), &many(1000, 1, "drop")),
+        Rules::new(&unique("accepting"), &many(1000, 1, "accept")),
+        Rules::new(&unique("dropping"), &many(1000, 1, "drop")),
     );
-    let socket = Socket::new(&named("reload"));
+    let socket = Socket::new(&unique("reload"));
     let control = format!("control = {:?}", socket.path());
     let running = Running::start(&chain, &config_with(place, &accepting, &dropping, &control));
     let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let back = Sink::attach(chain.gen_(), "gen0").unwrap();
-    // Until the last reload is complete.
+    // Send until the last reload is complete.
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
-    let there = traffic.start(chain.gen_(), "gen0").unwrap();
-    let here = traffic.start(chain.sink(), "sink0").unwrap();
-    // Nothing arrives on the way back: it keeps step with the way there, which has the same worker.
-    in_step(&[(&there, &forth), (&here, &forth)], || {
+    let generator_forth = traffic.start(chain.gen_(), "gen0").unwrap();
+    let generator_back = traffic.start(chain.sink(), "sink0").unwrap();
+    // All packets back are dropped, so both generators follow the packets that arrive forth; one
+    // worker forwards both directions.
+    in_step(&[(&generator_forth, &forth), (&generator_back, &forth)], || {
         for round in 0..reloads {
             let shift = 1 + round % 7;
             accepting.write(&many(1000 + 10 * shift, shift, "accept"));
@@ -129,47 +130,50 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
             running.reload("INFO reloaded");
         }
     });
-    let (sent, against) = (there.stop().unwrap(), here.stop().unwrap());
+    let (sent_forth, sent_back) = (generator_forth.stop().unwrap(), generator_back.stop().unwrap());
     // Wait for packets in flight.
     let deadline = Instant::now() + LONG;
-    while forth.seen().unwrap().arrived.packets < sent.packets && Instant::now() < deadline {
+    while forth.seen().unwrap().arrived.packets < sent_forth.packets && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }
-    // The last rule of each decided about all that came, by whichever program or stage it was.
-    let filters = socket.asked("rules")["filters"].clone();
+    // The last rule of each filter matched all packets, across all programs and stages.
+    let filters = socket.query("rules")["filters"].clone();
     let counted = |filter: usize| {
         filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone()
     };
     assert_eq!(
         filters[0]["rules"].as_array().unwrap().len(),
         1000 + 10 * (1 + (reloads - 1) % 7) + 1,
-        "the last file's rules"
+        "rules of the last file"
     );
-    assert_eq!((counted(0), counted(1)), (sent.packets.into(), against.packets.into()));
+    assert_eq!((counted(0), counted(1)), (sent_forth.packets.into(), sent_back.packets.into()));
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     last.assert_conserved();
     let seen = forth.seen().unwrap();
     assert!(seen.is_clean(), "{seen:?}: {}", last.json);
-    assert_eq!(seen.arrived.packets, sent.packets, "{}", last.json);
+    assert_eq!(seen.arrived.packets, sent_forth.packets, "{}", last.json);
     assert_eq!(
         back.seen().unwrap().arrived.packets,
         0,
-        "what is to be dropped slipped through: {}",
+        "packets passed the rule that drops them: {}",
         last.json
     );
     let in_kernel = last.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
-    assert_eq!(last.report.drops["policy"] + in_kernel, against.packets, "{}", last.json);
-    println!("{} packets forth and {} back, {reloads} reloads", sent.packets, against.packets);
+    assert_eq!(last.report.drops["policy"] + in_kernel, sent_back.packets, "{}", last.json);
+    println!(
+        "{} packets forth and {} back, {reloads} reloads",
+        sent_forth.packets, sent_back.packets
+    );
     last
 }
 
 #[test]
-fn what_is_no_good_changes_nothing_and_is_said() {
+fn reload_with_invalid_configuration_changes_nothing() {
     let chain = chain(Chain::builder());
     let (forth, back) = (Rules::new("good", "accept"), Rules::new("other", "drop"));
-    let written = config("user", &forth, &back);
-    let config = Config::new(&written);
+    let valid = config("user", &forth, &back);
+    let config = Config::new(&valid);
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(
         chain.fwd(),
         &[support::XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"],
@@ -178,7 +182,7 @@ fn what_is_no_good_changes_nothing_and_is_said() {
     forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
     let running = Running::of(forwarder, Config::new(""));
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-    let passes = |expected: u64| {
+    let assert_passes = |expected: u64| {
         let before = sink.seen().unwrap().arrived.packets;
         Traffic::new()
             .size(60)
@@ -197,7 +201,7 @@ fn what_is_no_good_changes_nothing_and_is_said() {
             running.forwarder.stderr()
         );
     };
-    passes(100);
+    assert_passes(100);
     forth.write("drop\naccept proto nonsense\n");
     running.reload("not reloaded: the configuration is invalid");
     assert_eq!(
@@ -206,15 +210,15 @@ fn what_is_no_good_changes_nothing_and_is_said() {
         "{:#?}",
         running.forwarder.stderr()
     );
-    passes(100);
+    assert_passes(100);
     forth.write("accept");
-    fs::write(config.path(), written.replace("cores = [1]", "cores = [0]")).unwrap();
+    fs::write(config.path(), valid.replace("cores = [1]", "cores = [0]")).unwrap();
     running.reload("not reloaded: `cores` cannot change on reload; restart to apply it");
-    passes(100);
-    fs::write(config.path(), &written).unwrap();
+    assert_passes(100);
+    fs::write(config.path(), &valid).unwrap();
     forth.write("drop proto udp\naccept");
     running.reload("INFO reloaded");
-    passes(0);
+    assert_passes(0);
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(last.report.drops["policy"], 100, "{}", last.json);

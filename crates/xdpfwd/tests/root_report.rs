@@ -30,7 +30,7 @@ fn documented(page: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_page_names_every_field_and_no_other() {
+fn report_page_documents_exactly_the_printed_fields() {
     let chain = chain(Chain::builder());
     // More rules than a table in the report has rows.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
@@ -55,23 +55,24 @@ fn the_page_names_every_field_and_no_other() {
 
     let page = documented(include_str!("../../../docs/report.md"));
     // Keys documented in prose: table headings, those in `fallback`, drop reasons, stage counters.
-    let elsewhere = [
+    let in_prose = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",
     ];
     let of_filter = ["accepted", "default", "log_lost"];
-    let elsewhere: Vec<String> = elsewhere.into_iter().chain(of_filter).map(String::from).collect();
+    let in_prose: Vec<String> = in_prose.into_iter().chain(of_filter).map(String::from).collect();
     let expected: BTreeSet<String> = printed
         .into_iter()
-        .filter(|key| !reasons.contains(key) && !elsewhere.contains(key))
+        .filter(|key| !reasons.contains(key) && !in_prose.contains(key))
         .collect();
-    let page: BTreeSet<String> = page.into_iter().filter(|key| !elsewhere.contains(key)).collect();
+    let page: BTreeSet<String> = page.into_iter().filter(|key| !in_prose.contains(key)).collect();
     assert_eq!(page, expected);
 }
 
-/// Each worker's reported time equals the time measured by another thread.
+/// The sum of each worker's busy and idle cycles equals the cycles measured by the control thread,
+/// within 5 %.
 #[test]
-fn the_ledger_accounts_for_the_workers_time() {
+fn ledger_accounts_for_time_of_each_worker() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(2, "cores = [0, 1]");
     let running = Running::start(&chain, &config);
@@ -108,7 +109,7 @@ fn the_ledger_accounts_for_the_workers_time() {
 }
 
 #[test]
-fn a_ledger_that_is_off_counts_no_cycles() {
+fn disabled_ledger_counts_no_cycles() {
     let chain = chain(Chain::builder());
     let config = cross_connect(1, "ledger = false").replacen(
         "to = \"wan\"",

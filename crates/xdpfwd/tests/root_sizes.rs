@@ -19,10 +19,10 @@ impl Bytes {
         Self(SplitMix64::new(seed))
     }
 
-    /// Returns a frame of `len` bytes: addresses, `behind` from the EtherType on, then random
+    /// Returns a frame of `len` bytes: addresses, `header` from the EtherType on, then random
     /// bytes.
-    fn frame(&mut self, len: usize, behind: &[u8]) -> Vec<u8> {
-        let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], behind].concat();
+    fn frame(&mut self, len: usize, header: &[u8]) -> Vec<u8> {
+        let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], header].concat();
         while frame.len() < len {
             frame.extend(self.0.draw().to_le_bytes());
         }
@@ -41,21 +41,21 @@ fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
 
-/// Checks that all frames arrived in order and unchanged, with a readable message otherwise.
+/// Checks that all frames arrived in order and unchanged; panics with a readable message.
 #[track_caller]
-fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
+fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
-        let (came, wanted) = (&arrived[at], &expected[at]);
+        let (actual, expected) = (&arrived[at], &expected[at]);
         panic!(
-            "{what}: frame {at} differs: {} bytes {}… instead of {} bytes {}…",
-            came.len(),
-            hex(&came[..came.len().min(40)]),
-            wanted.len(),
-            hex(&wanted[..wanted.len().min(40)])
+            "{context}: frame {at} differs: {} bytes {}… instead of {} bytes {}…",
+            actual.len(),
+            hex(&actual[..actual.len().min(40)]),
+            expected.len(),
+            hex(&expected[..expected.len().min(40)])
         );
     }
     let lengths = |frames: &[Vec<u8>]| frames.iter().map(Vec::len).collect::<Vec<_>>();
-    assert_eq!(lengths(arrived), lengths(expected), "{what}: not all arrived");
+    assert_eq!(lengths(arrived), lengths(expected), "{context}: lengths of the arrived frames");
 }
 
 /// Returns a port's counters in a final report: packets and bytes received, packets and bytes sent.
@@ -75,26 +75,26 @@ fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
 }
 
-/// Every length on an Ethernet without jumbo frames, and lengths below 60 bytes, which only a veth
+/// Every length of Ethernet without jumbo frames, and lengths below 60 bytes, which only a veth
 /// forwards.
 #[test]
-fn every_length_passes_untouched_both_ways() {
+fn every_frame_length_passes_unchanged_both_ways() {
     for mode in ["copy", "skb"] {
         for frame_size in [2048, 4096] {
-            let what = format!("mode {mode}, frame_size {frame_size}");
+            let case = format!("mode {mode}, frame_size {frame_size}");
             let chain = chain(Chain::builder());
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size);
             let running = Running::start(&chain, &config);
             let mut bytes = Bytes::new(frame_size as u64);
             let lengths = 14..=1514;
             let frames: Vec<_> = lengths
-                .flat_map(|len| [EXPERIMENTAL, IPV4].map(|behind| bytes.frame(len, behind)))
+                .flat_map(|len| [EXPERIMENTAL, IPV4].map(|header| bytes.frame(len, header)))
                 .collect();
             for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
                 assert_same(
                     &pass(from, to, &frames),
                     &frames,
-                    &format!("{what}, {} to {}", from.1, to.1),
+                    &format!("{case}, {} to {}", from.1, to.1),
                 );
             }
             let (_, last) = running.stop();
@@ -106,11 +106,11 @@ fn every_length_passes_untouched_both_ways() {
                 assert_eq!(
                     counted(&last, ["fwd0", "fwd1"][port]),
                     [packets, length, packets, length],
-                    "{what}"
+                    "{case}"
                 );
-                assert_eq!(kernel(&last, port, "rx_dropped"), 0, "{what}");
+                assert_eq!(kernel(&last, port, "rx_dropped"), 0, "{case}");
             }
-            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
+            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{case}: {}", last.json);
         }
     }
 }
@@ -123,7 +123,7 @@ fn umem(frame_size: usize) -> String {
 /// socket, and a veth from any sender. (On a wire, frames have at least 60 bytes; a veth does not
 /// pad, so the tests start at 14.)
 #[test]
-fn less_than_an_ethernet_header_cannot_even_be_sent() {
+fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
     let output = wire(gen0(&chain), sink0(&chain), &[vec![2; 13]]);
@@ -135,7 +135,7 @@ fn less_than_an_ethernet_header_cannot_even_be_sent() {
 /// Stages with short frames: `set-mac` finds addresses in every frame; `ttl` drops possible IP
 /// packets that end within their header as malformed, and passes everything else.
 #[test]
-fn stages_cope_with_every_length() {
+fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"
         [[port]]
         name = "lan"
@@ -259,11 +259,11 @@ fn fill_checksum(frame: &mut [u8]) {
 /// not. So the test raises the MTUs while xdpfwd runs. Then a packet may not fit into a frame: the
 /// kernel drops and counts it, without other effects.
 #[test]
-fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
+fn longest_packets_fit_and_longer_ones_are_counted() {
     for (mode, frame_size, mtu) in
         [("copy", 2048, 1770), ("skb", 2048, 1770), ("skb", 4096, 3818), ("auto", 4096, 3818)]
     {
-        let what = format!("mode {mode}, frame_size {frame_size}");
+        let case = format!("mode {mode}, frame_size {frame_size}");
         let chain = chain(Chain::builder());
         let (lan, wan) = ((chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"));
         let all = [gen0(&chain), sink0(&chain), lan, wan];
@@ -278,7 +278,7 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
         let one_tag = [TAG, EXPERIMENTAL].concat();
         let fits = [bytes.frame(mtu + 14, EXPERIMENTAL), bytes.frame(mtu + 18, &one_tag)];
         for (from, to) in directions {
-            assert_same(&pass(from, to, &fits), &fits, &format!("{what}, {} to {}", from.1, to.1));
+            assert_same(&pass(from, to, &fits), &fits, &format!("{case}, {} to {}", from.1, to.1));
         }
         all.into_iter().for_each(|side| set_mtu(side, mtu + 100));
         let longest = [bytes.frame(mtu + 22, &two_tags), bytes.frame(mtu + 22, EXPERIMENTAL)];
@@ -293,7 +293,7 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
             assert_same(
                 &arrived,
                 &[&longest[..], &longest].concat(),
-                &format!("{what}, {} to {}", from.1, to.1),
+                &format!("{case}, {} to {}", from.1, to.1),
             );
         }
         let (_, last) = running.stop();
@@ -303,25 +303,26 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
             assert_eq!(
                 received as usize,
                 fits.len() + 2 * longest.len() + 2,
-                "{what}: {}",
+                "{case}: {}",
                 last.json
             );
             assert_eq!(
                 kernel(&last, port, "rx_dropped"),
                 too_long.len() as u64,
-                "{what}: {}",
+                "{case}: {}",
                 last.json
             );
             let redirected = last.json["ports"][port]["xdp_redirected"].as_u64().unwrap();
-            assert_eq!(redirected, received + too_long.len() as u64, "{what}: {}", last.json);
+            assert_eq!(redirected, received + too_long.len() as u64, "{case}: {}", last.json);
         }
-        assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
+        assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{case}: {}", last.json);
     }
 }
 
-/// A packet longer than the far side's MTU is sent; the receiving interface drops and counts it.
+/// xdpfwd sends a packet that is longer than the other end of the veth accepts. It is dropped, and
+/// counted as `tx_dropped`.
 #[test]
-fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
+fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
     for mode in ["copy", "skb"] {
         let chain = chain(Chain::builder());
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
@@ -336,14 +337,14 @@ fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
         assert_eq!(
             counted(&last, "fwd1")[2],
             4,
-            "among what was handed to the kernel: {}",
+            "packets handed to the kernel, with the dropped one: {}",
             last.json
         );
     }
 }
 
 #[test]
-fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
+fn mtu_beyond_frame_size_is_a_configuration_error() {
     let chain = chain(Chain::builder());
     for (frame_size, fits, fix) in [
         (2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"),
@@ -368,23 +369,23 @@ fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
 }
 
 /// veth accepts a native XDP program only while its peer's packets fit into a page together with
-/// the kernel's reserve: MTU 3506 on this machine. Above that, generic XDP is used.
+/// the kernel's reserve: up to MTU 3506 with pages of 4 KiB. Above that, generic XDP is used.
 #[test]
-fn native_xdp_on_a_veth_ends_at_mtu_3506() {
-    const MOST: usize = 3506;
-    for mtu in [MOST, MOST + 1, 3818] {
+fn veth_above_mtu_3506_uses_generic_xdp() {
+    const MAX_NATIVE_MTU: usize = 3506;
+    for mtu in [MAX_NATIVE_MTU, MAX_NATIVE_MTU + 1, 3818] {
         let chain = chain(Chain::builder());
         let all = [gen0(&chain), sink0(&chain), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1")];
         all.into_iter().for_each(|side| set_mtu(side, mtu));
         for mode in ["auto", "copy", "skb"] {
-            let what = format!("MTU {mtu}, mode {mode}");
+            let case = format!("MTU {mtu}, mode {mode}");
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(4096);
-            if mode == "copy" && mtu > MOST {
+            if mode == "copy" && mtu > MAX_NATIVE_MTU {
                 let config = Config::new(&config);
                 let output =
                     chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
                 let text = stderr(&output);
-                assert_eq!(output.status.code(), Some(1), "{what}: {text}");
+                assert_eq!(output.status.code(), Some(1), "{case}: {text}");
                 assert_eq!(
                     text,
                     format!(
@@ -400,7 +401,7 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
             let running = Running::start(&chain, &config);
             let mut bytes = Bytes::new(mtu as u64);
             let tagged = [TAG, EXPERIMENTAL].concat();
-            let frames = [14, 60, MOST, mtu + 13, mtu + 14]
+            let frames = [14, 60, MAX_NATIVE_MTU, mtu + 13, mtu + 14]
                 .map(|len| bytes.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
@@ -413,15 +414,19 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                 assert_same(
                     &pass(from, to, &frames),
                     &frames,
-                    &format!("{what}, {} to {}", from.1, to.1),
+                    &format!("{case}, {} to {}", from.1, to.1),
                 );
             }
             let (_, last) = running.stop();
             last.assert_conserved();
-            let got = if mtu > MOST || mode == "skb" { "skb" } else { "copy" };
-            assert!(last.report.ports.iter().all(|port| port.mode == got), "{what}: {}", last.json);
+            let used = if mtu > MAX_NATIVE_MTU || mode == "skb" { "skb" } else { "copy" };
+            assert!(
+                last.report.ports.iter().all(|port| port.mode == used),
+                "{case}: {}",
+                last.json
+            );
             let fallback = &last.json["fallback"];
-            if mode == "auto" && mtu > MOST {
+            if mode == "auto" && mtu > MAX_NATIVE_MTU {
                 assert_eq!(
                     (&fallback["port"], &fallback["lacks"]),
                     (&"lan".into(), &"native XDP".into()),
@@ -439,7 +444,7 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
 
 /// A veth whose peer has more TX queues than it has RX queues also rejects native XDP.
 #[test]
-fn a_veth_with_too_few_queues_falls_back_or_says_so() {
+fn veth_with_too_few_queues_falls_back_to_skb_or_fails() {
     let chain = chain(Chain::builder().queues(2));
     let ethtool = chain.fwd().command("ethtool").args(["-L", "fwd0", "rx", "1"]).output().unwrap();
     assert!(ethtool.status.success(), "{}", stderr(&ethtool));
@@ -461,10 +466,10 @@ fn a_veth_with_too_few_queues_falls_back_or_says_so() {
 /// A BPF program that tags sent packets the same way replaces the VLAN device, which kernels
 /// without CONFIG_VLAN_8021Q lack.
 #[test]
-fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
+fn vlan_tag_survives_without_offload_at_the_sender() {
     for mode in ["copy", "skb"] {
         let chain = chain(Chain::builder());
-        tag_what_is_sent(gen0(&chain));
+        tag_sent_packets(gen0(&chain));
         let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
         let mut bytes = Bytes::new(3);
         let frames = [60, 61, 600, 1500].map(|len| bytes.frame(len, EXPERIMENTAL));
@@ -493,7 +498,7 @@ fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
 }
 
 /// Tags all packets that an interface sends with VLAN 100, like a VLAN device.
-fn tag_what_is_sent((namespace, interface): Side<'_>) {
+fn tag_sent_packets((namespace, interface): Side<'_>) {
     let object = concat!(env!("CARGO_TARGET_TMPDIR"), "/push-vlan.bpf.o");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");
     let mut clang = Command::new("clang");

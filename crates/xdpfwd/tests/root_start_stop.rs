@@ -18,7 +18,7 @@ fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// Returns the kernel's list of XDP programs on an interface of the middle namespace.
+/// Returns the mode of the XDP program on an interface of the middle namespace, if there is one.
 fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
     let output =
         chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
@@ -31,19 +31,20 @@ fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
 }
 
 #[test]
-fn every_mode_gets_what_it_says_and_reads_it_back() {
+fn each_mode_attaches_and_reports_as_configured() {
     let chain = chain(Chain::builder());
-    for (asked, got, attached) in
+    for (configured, used, attached) in
         [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")]
     {
-        let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{asked}\"")));
-        assert_eq!(xdp_on(&chain, "fwd0").as_deref(), Some(attached), "{asked}");
+        let running =
+            Running::start(&chain, &cross_connect(1, &format!("mode = \"{configured}\"")));
+        assert_eq!(xdp_on(&chain, "fwd0").as_deref(), Some(attached), "{configured}");
         let (_, last) = running.stop();
         for port in &last.report.ports {
-            assert_eq!(port.mode, got, "asked for {asked}");
+            assert_eq!(port.mode, used, "configured: {configured}");
         }
         let fallback = &last.json["fallback"];
-        if asked == "auto" {
+        if configured == "auto" {
             assert_eq!(
                 (fallback["port"].as_str(), fallback["lacks"].as_str()),
                 (Some("lan"), Some("zero-copy"))
@@ -54,7 +55,7 @@ fn every_mode_gets_what_it_says_and_reads_it_back() {
         assert_eq!(
             (xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")),
             (None, None),
-            "gone with the process"
+            "XDP programs after the end of the process"
         );
     }
     // veth does not support zero-copy, so requiring it fails.
@@ -80,10 +81,10 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops packets to other MAC addresses unless it is promiscuous. It is promiscuous exactly
-/// while xdpfwd runs, however that ends.
+/// A NIC drops packets to other MAC addresses unless it is promiscuous. Interfaces are
+/// promiscuous until xdpfwd ends, even by SIGKILL; with `promiscuous = false`, never.
 #[test]
-fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
+fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
     let chain = chain(Chain::builder());
     let both = |chain: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(chain, interface));
     let config = cross_connect(1, "");
@@ -101,7 +102,7 @@ fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
 }
 
 #[test]
-fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
+fn sigkill_detaches_program_and_restart_binds() {
     for mode in ["auto", "skb"] {
         let chain = chain(Chain::builder());
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
@@ -111,7 +112,7 @@ fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
         running.signal(Signal::SIGKILL);
         let killed = Instant::now();
         let mut forwarder = running.forwarder;
-        assert!(forwarder.stop(LONG).unwrap().status.code().is_none(), "ended by a signal");
+        assert!(forwarder.stop(LONG).unwrap().status.code().is_none(), "not ended by a signal");
         assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "mode {mode}");
         let again = Running::start(&chain, &config);
         println!(
@@ -127,13 +128,13 @@ fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
 }
 
 #[test]
-fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
+fn hundred_restarts_under_load_leave_no_kernel_object() {
     start_and_stop_under_load(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_starts_and_stops_under_load_leave_nothing_behind() {
+fn thousand_restarts_under_load_leave_no_kernel_object() {
     start_and_stop_under_load(1000);
 }
 
@@ -158,15 +159,15 @@ fn start_and_stop_under_load(runs: u64) {
         sent += last.report.port("fwd1").unwrap().tx_packets;
     }
     generator.stop().unwrap();
-    assert!(sent > 0, "there was load");
+    assert!(sent > 0, "no load: xdpfwd sent no packet");
     assert!(
         used.count() as u64 >= 2 * 4 * runs,
-        "a program, a link, two maps for each port: {}",
+        "BPF objects used, at least a program, a link and two maps for each port: {}",
         used.count()
     );
     used.wait_until_gone(LONG).unwrap();
-    // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on
-    // this machine have UMEMs, too, and come and go: this finds what every tenth run leaves.
+    // No socket and no packet memory is left; a UMEM here is 8192 pages. Other processes pin memory
+    // too, so the limit only detects a leak in every tenth run or more.
     drop(chain);
     guard.wait_until_gone(LONG).unwrap();
     let deadline = Instant::now() + LONG;
@@ -181,7 +182,7 @@ fn start_and_stop_under_load(runs: u64) {
 }
 
 #[test]
-fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
+fn second_instance_is_rejected_and_names_the_first() {
     let chain = chain(Chain::builder());
     for mode in ["auto", "skb"] {
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
@@ -189,12 +190,12 @@ fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
         let output = run(&chain, &config, &[]);
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         let pid = first.forwarder.pid();
-        for said in [
+        for text in [
             "fwd0 is busy: XDP program ".to_owned(),
             format!("\"xdpfwd\" is attached to fwd0, held by xdpfwd (pid {pid})"),
             format!("`kill {pid}`"),
         ] {
-            assert!(stderr(&output).contains(&said), "{}", stderr(&output));
+            assert!(stderr(&output).contains(&text), "{}", stderr(&output));
         }
         first.forwarder.check_running().unwrap();
         first.signal(Signal::SIGTERM); // what `kill` does
@@ -202,17 +203,17 @@ fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
         assert_eq!(
             run(&chain, &config, &[]).status.code(),
             Some(0),
-            "nothing is in the way any more"
+            "exit code of a run after the first ended"
         );
         let (_, last) = first.stop();
         last.assert_conserved();
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see all programs and sockets: it reports
-/// those that it can see.
+/// With only the required capabilities, xdpfwd cannot see which process holds a program. The error
+/// says so, and has a command that detaches the program.
 #[test]
-fn without_the_right_to_look_it_says_so() {
+fn busy_error_without_privilege_says_holder_is_not_visible() {
     let chain = chain(Chain::builder());
     let first = Running::start(&chain, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
@@ -236,9 +237,9 @@ fn without_the_right_to_look_it_says_so() {
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
-/// An AF_XDP socket of this process, without a program, conflicts.
+/// The queue is used by an AF_XDP socket of this process, without an XDP program.
 #[test]
-fn whoever_may_hold_a_busy_queue_is_named() {
+fn busy_queue_error_names_possible_holder() {
     let chain = chain(Chain::builder());
     let hold_and_run = || {
         let index = nix::net::if_::if_nametoindex("fwd1").unwrap();
@@ -252,42 +253,42 @@ fn whoever_may_hold_a_busy_queue_is_named() {
             .queue("fwd1", index, 0)
             .open()
             .unwrap();
-        let refused = run(&chain, &cross_connect(1, ""), &[]);
+        let output = run(&chain, &cross_connect(1, ""), &[]);
         drop(holder);
-        (refused, run(&chain, &cross_connect(1, ""), &[]))
+        (output, run(&chain, &cross_connect(1, ""), &[]))
     };
-    let (refused, then) = chain.fwd().run(hold_and_run).unwrap();
-    let text = stderr(&refused);
-    assert_eq!(refused.status.code(), Some(1), "{text}");
+    let (output, after) = chain.fwd().run(hold_and_run).unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("worker 0: cannot bind fwd1 queue 0: another AF_XDP socket uses this queue"),
         "{text}"
     );
-    // Its threads are in many namespaces, one of them in that of fwd1. Others on this machine may
-    // have sockets, too.
+    // xdpfwd finds this process although only one of its threads is in the namespace of fwd1. Other
+    // processes may have sockets, too.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
-    assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
-    assert_eq!(then.status.code(), Some(0), "{}", stderr(&then));
+    assert_eq!(xdp_on(&chain, "fwd0"), None, "an XDP program is still attached after the error");
+    assert_eq!(after.status.code(), Some(0), "{}", stderr(&after));
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_interface_error_lists_existing_ones() {
     let chain = chain(Chain::builder());
     let no_such = cross_connect(1, "").replace("fwd1", "fwd9");
     let output = run(&chain, &no_such, &[]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("port wan: no interface fwd9") && text.contains("fwd0, fwd1"), "{text}");
-    assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
+    assert_eq!(xdp_on(&chain, "fwd0"), None, "an XDP program is still attached after the error");
 }
 
-/// The capabilities in errors and documents suffice for a non-root user with a small memory lock
-/// limit.
+/// A non-root user with a small memory lock limit needs exactly the capabilities that errors and
+/// documents name; an error names the missing one.
 #[test]
-fn the_capabilities_that_are_named_suffice() {
+fn named_capabilities_are_sufficient_and_necessary() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    // Build output need not be readable for all users.
+    // Copy the binary: other users may not be able to read the build output.
     let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();
@@ -319,7 +320,7 @@ fn the_capabilities_that_are_named_suffice() {
 }
 
 #[test]
-fn without_privilege_it_says_what_to_grant() {
+fn start_without_privilege_prints_setcap_command() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command("setpriv");
@@ -338,7 +339,7 @@ fn without_privilege_it_says_what_to_grant() {
 }
 
 #[test]
-fn it_stops_by_itself_and_by_either_signal() {
+fn duration_sigint_and_sigterm_stop_with_status_0() {
     let chain = chain(Chain::builder());
     for arguments in [&["--json"][..], &[]] {
         let output = run(&chain, &cross_connect(1, ""), arguments);
@@ -353,8 +354,7 @@ fn it_stops_by_itself_and_by_either_signal() {
         }
     }
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let running = Running::start(&chain, &cross_connect(1, ""));
-        let mut running = running;
+        let mut running = Running::start(&chain, &cross_connect(1, ""));
         running.signal(signal);
         running.wait();
         let (ended, last) = running.stop();
@@ -365,7 +365,7 @@ fn it_stops_by_itself_and_by_either_signal() {
 
 /// A reader that keeps the pipe open without reading must not delay signals.
 #[test]
-fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
+fn unread_pipe_does_not_delay_sigterm() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
@@ -383,7 +383,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("SIGTERM does not end it");
+            panic!("xdpfwd did not end within {LONG:?} after SIGTERM");
         }
         thread::sleep(Duration::from_millis(10));
     };
@@ -392,7 +392,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
 
 /// A slow reader that resumes reading receives the final report.
 #[test]
-fn the_final_report_waits_for_a_slow_reader() {
+fn final_report_reaches_slow_reader() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
@@ -412,7 +412,7 @@ fn the_final_report_waits_for_a_slow_reader() {
 }
 
 #[test]
-fn an_interface_with_a_new_name_is_still_there() {
+fn renamed_interface_does_not_stop_xdpfwd() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
     let rename = chain
@@ -422,14 +422,14 @@ fn an_interface_with_a_new_name_is_still_there() {
         .output()
         .unwrap();
     assert!(rename.status.success(), "{rename:?}");
-    thread::sleep(Duration::from_millis(1500)); // longer than it takes to look again
+    thread::sleep(Duration::from_millis(1500)); // longer than the 1 s between checks of interfaces
     let (ended, last) = running.stop();
     assert_eq!(ended.status.code(), Some(0));
     last.assert_conserved();
 }
 
 #[test]
-fn an_interface_that_disappears_ends_it_with_a_report() {
+fn deleted_interface_ends_run_with_report_and_status_1() {
     let chain = chain(Chain::builder());
     let mut running = Running::start(&chain, &cross_connect(1, ""));
     chain.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
@@ -441,9 +441,9 @@ fn an_interface_that_disappears_ends_it_with_a_report() {
     assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
 }
 
-/// Forwarding continues after the reader of the reports closed the pipe.
+/// Forwarding continues after the reader of the reports closes the pipe.
 #[test]
-fn a_closed_stdout_does_not_stop_it() {
+fn closed_stdout_does_not_stop_forwarding() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut shell = chain.fwd().command("sh");
@@ -456,7 +456,7 @@ fn a_closed_stdout_does_not_stop_it() {
 }
 
 #[test]
-fn two_frame_sizes_two_kinds_of_idling_and_busy_polling_all_forward() {
+fn each_frame_size_and_idle_mode_forwards() {
     for (engine, umem) in [
         ("idle = \"spin\"\ncores = [1]", "frame_size = 2048"),
         ("busy_poll = true", "frame_size = 2048\nhuge_pages = \"off\""),
@@ -485,7 +485,7 @@ fn two_frame_sizes_two_kinds_of_idling_and_busy_polling_all_forward() {
 }
 
 #[test]
-fn busy_polling_puts_the_interface_back_as_it_was() {
+fn busy_poll_restores_interface_settings_on_stop() {
     let chain = chain(Chain::builder());
     let read = || {
         let mut command = chain.fwd().command("cat");

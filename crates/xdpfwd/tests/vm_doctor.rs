@@ -1,81 +1,87 @@
-//! `xdpfwd doctor` on real drivers, in the test machine (`make vmtest`; crates/vm): what the lab's
-//! veths cannot show.
+//! Tests `xdpfwd doctor` on real drivers in the test VM (`make vmtest`; crates/vm): conditions that
+//! veths cannot have.
 
 mod support;
 
-use support::cables::{Cables, best, kernel_has_zero_copy};
-use support::examined::{Examined, ISOLATES_CORE_1, apply, line};
+use support::cables::{Cables, best_mode, kernel_has_zero_copy};
+use support::examination::{CORE_1_ISOLATION, Examination, apply, line};
 use xdpfwd_lab::Namespace;
 
-fn examine(cables: &Cables, queues: u16, engine: &str) -> Examined {
-    Examined::of_config(&cables.forwarder, &cables.config(queues, engine))
+fn examine(cables: &Cables, queues: u16, engine: &str) -> Examination {
+    Examination::of_config(&cables.forwarder, &cables.config(queues, engine))
 }
 
 #[test]
-fn the_mode_that_is_got_is_told_before_a_start() {
+fn doctor_predicts_mode_of_a_start() {
     for near in [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]] {
         let cables = Cables::new(near);
         cables.set_queues(1);
-        let examined = examine(&cables, 1, "");
-        // A network namespace in which nothing was ever configured can be read, too.
-        examined.assert_ok("host", "lockout");
+        let examination = examine(&cables, 1, "");
+        // Also works in a network namespace in which nothing was ever configured.
+        examination.assert_ok("host", "lockout");
         for interface in near {
-            let features =
-                examined.finding(interface, "xdp-features")["finding"].as_str().unwrap().to_owned();
+            let features = examination.finding(interface, "xdp-features")["finding"]
+                .as_str()
+                .unwrap()
+                .to_owned();
             assert_eq!(
                 features.contains("xsk-zerocopy"),
                 kernel_has_zero_copy(),
                 "{interface}: {features}"
             );
             if kernel_has_zero_copy() {
-                examined.assert_ok(interface, "mode");
-                assert_eq!(examined.finding(interface, "mode")["finding"], "zero-copy");
+                examination.assert_ok(interface, "mode");
+                assert_eq!(examination.finding(interface, "mode")["finding"], "zero-copy");
             } else {
-                examined.fix(interface, "mode", "warning", "copy: ");
+                examination.fix(interface, "mode", "warning", "copy: ");
             }
-            println!("case: {interface}: {}, claims: {features}", best());
+            println!("case: {interface}: {}, claims: {features}", best_mode());
         }
-        // It lets go of everything: a start gets the same.
+        // doctor leaves nothing attached, and a start gets the predicted mode.
         let (ended, last) = cables.start(1, "").stop();
         assert!(ended.status.success());
-        assert_eq!(last.json["ports"][0]["mode"], best());
+        assert_eq!(last.json["ports"][0]["mode"], best_mode());
     }
 }
 
 #[test]
-fn a_virtio_device_without_dma_is_named_and_one_with_it_is_the_fix() {
+fn doctor_names_virtio_device_without_dma() {
     let cables = Cables::new(["v0", "p0"]);
-    let examined = examine(&cables, 1, "");
-    let fix = examined.fix("p0", "virtio", "warning", "no zero-copy");
-    // What v0 was made with.
+    let examination = examine(&cables, 1, "");
+    let fix = examination.fix("p0", "virtio", "warning", "no zero-copy");
+    // The options of v0.
     assert!(fix.contains("disable-legacy=on,iommu_platform=on"), "{fix}");
-    examined.assert_ok("v0", "virtio");
-    let decides = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    examination.assert_ok("v0", "virtio");
+    let deciding = if kernel_has_zero_copy() { "p0" } else { "v0" };
     for interface in ["v0", "p0"] {
-        let who = if interface == decides { "it".to_owned() } else { decides.to_owned() };
-        let fix =
-            examined.fix(interface, "mode", "warning", &format!("copy: {who} has no zero-copy"));
-        assert!(fix.starts_with(&format!("`xdpfwd doctor {decides}` shows")), "{fix}");
+        let subject = if interface == deciding { "it" } else { deciding };
+        let fix = examination.fix(
+            interface,
+            "mode",
+            "warning",
+            &format!("copy: {subject} has no zero-copy"),
+        );
+        assert!(fix.starts_with(&format!("`xdpfwd doctor {deciding}` shows")), "{fix}");
     }
 }
 
 #[test]
-fn igb_takes_tags_out_and_receives_on_queues_that_nobody_serves() {
+fn doctor_fixes_igb_vlan_offload_and_unserved_queues() {
     let cables = Cables::new(["i0", "i1"]);
     cables.set_queues(2);
     let namespace = &cables.forwarder;
-    let examined = examine(&cables, 1, "");
+    let examination = examine(&cables, 1, "");
     for interface in ["i0", "i1"] {
-        let fix = examined.fix(interface, "offloads", "warning", "rx-vlan-hw-parse");
+        let fix = examination.fix(interface, "offloads", "warning", "rx-vlan-hw-parse");
         apply(namespace, &fix);
-        let fix = examined.fix(interface, "queues", "warning", "1 of 2 are served");
+        let fix = examination.fix(interface, "queues", "warning", "1 of 2 are served");
         apply(namespace, line(&fix, "ethtool"));
     }
     cables.wait_for_carriers();
-    let examined = examine(&cables, 1, "");
+    let examination = examine(&cables, 1, "");
     for interface in ["i0", "i1"] {
-        examined.assert_ok(interface, "offloads");
-        examined.assert_ok(interface, "queues");
+        examination.assert_ok(interface, "offloads");
+        examination.assert_ok(interface, "queues");
     }
     apply(namespace, "ethtool -K i0 rxvlan on; ethtool -K i1 rxvlan on");
     cables.set_queues(2);
@@ -84,7 +90,7 @@ fn igb_takes_tags_out_and_receives_on_queues_that_nobody_serves() {
 
 /// i1 is on the machine's second NUMA node, which has core 1.
 #[test]
-fn a_worker_on_another_node_than_its_nic() {
+fn doctor_warns_of_worker_on_other_numa_node() {
     let cables = Cables::new(["v0", "i1"]);
     cables.set_queues(1);
     let far = examine(&cables, 1, "cores = [0]");
@@ -95,13 +101,12 @@ fn a_worker_on_another_node_than_its_nic() {
 }
 
 #[test]
-fn interrupts_on_a_workers_core_are_sent_elsewhere() {
+fn doctor_fix_moves_interrupts_off_worker_core() {
     let cables = Cables::new(["v0", "i0"]);
     cables.set_queues(1);
     let namespace = &cables.forwarder;
     for interface in ["v0", "i0"] {
-        // The network interface is shown in its own network namespace alone; where its interrupts
-        // are, everywhere.
+        // /sys/class/net shows an interface only in its network namespace; /proc/irq is global.
         let folder = format!("/sys/class/net/{interface}/device");
         let to_core_1 = format!(
             "for irq in $(cd {folder}; ls msi_irqs ../msi_irqs 2>/dev/null | grep '^[0-9]'); do \
@@ -119,12 +124,12 @@ fn interrupts_on_a_workers_core_are_sent_elsewhere() {
         examine(&cables, 1, "cores = [1]").assert_ok(interface, "irq");
         println!("case: interrupts of {interface} on core 1 and, after the fix, on core 0");
     }
-    // The other way out.
+    // With busy polling, the worker may share a core with the interrupts.
     examine(&cables, 1, "cores = [0]\nbusy_poll = true").assert_ok("v0", "irq");
 }
 
 #[test]
-fn a_core_that_is_not_online_is_switched_on() {
+fn doctor_fix_switches_offline_core_on() {
     let cables = Cables::new(["v0", "v1"]);
     let namespace = &cables.forwarder;
     examine(&cables, 1, "cores = [1]").assert_ok("host", "cores");
@@ -132,16 +137,16 @@ fn a_core_that_is_not_online_is_switched_on() {
     let fix =
         examine(&cables, 1, "cores = [1]").fix("host", "cores", "error", "core 1: not online");
     apply(namespace, &fix);
-    let examined = examine(&cables, 1, "cores = [1]");
-    examined.assert_ok("host", "cores");
-    // The suite `isolated` has it done.
-    let fix = examined.fix("host", "isolation", "warning", "core 1: not isolated");
+    let examination = examine(&cables, 1, "cores = [1]");
+    examination.assert_ok("host", "cores");
+    // The suite `isolated` boots with this fix.
+    let fix = examination.fix("host", "isolation", "warning", "core 1: not isolated");
     assert_eq!(fix, format!("{ISOLATES_CORE_1} on the kernel's command line, and reboot"));
 }
 
-/// With an offload that it has on a tap, the host hands it packets that it has joined.
+/// On a tap, virtio-net has the offload `rx-gro-hw`: the host may pass it merged packets.
 #[test]
-fn virtio_that_joins_packets_is_told_not_to() {
+fn doctor_fix_disables_virtio_rx_gro() {
     let cables = Cables::new(["m0", "m1"]);
     cables.set_queues(1);
     let fix = examine(&cables, 1, "").fix(
@@ -164,33 +169,33 @@ fn virtio_that_joins_packets_is_told_not_to() {
 }
 
 #[test]
-fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
+fn doctor_finds_release_and_options_of_booted_kernel() {
     let namespace = Namespace::create("host").unwrap();
     apply(&namespace, "ip link set lo up");
-    let examined = Examined::of(&namespace, &["--no-probe", "lo"]);
-    let kernel = examined.finding("host", "kernel")["finding"].as_str().unwrap();
+    let examination = Examination::of(&namespace, &["--no-probe", "lo"]);
+    let kernel = examination.finding("host", "kernel")["finding"].as_str().unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
-    // 6.12 sends 32 packets per system call in copy mode.
+    // In copy mode, 6.12 sends at most 32 packets per system call.
     assert_eq!(
         kernel.contains("more than 32 packets per system call"),
         !kernel_has_zero_copy(),
         "{kernel}"
     );
-    examined.assert_ok("host", "kernel-options");
+    examination.assert_ok("host", "kernel-options");
 }
 
 #[test]
-fn huge_pages_that_are_short_are_there_after_the_fix() {
+fn doctor_fix_allocates_huge_pages() {
     let namespace = Namespace::create("host").unwrap();
     apply(&namespace, "sysctl -qw vm.nr_hugepages=0 && ip link set lo up");
-    let fix = Examined::of(&namespace, &["--no-probe", "lo"]).fix(
+    let fix = Examination::of(&namespace, &["--no-probe", "lo"]).fix(
         "host",
         "huge-pages",
         "warning",
         "0 of 2 MiB are free",
     );
     apply(&namespace, &fix);
-    Examined::of(&namespace, &["--no-probe", "lo"]).assert_ok("host", "huge-pages");
+    Examination::of(&namespace, &["--no-probe", "lo"]).assert_ok("host", "huge-pages");
     apply(&namespace, "sysctl -qw vm.nr_hugepages=0");
 }

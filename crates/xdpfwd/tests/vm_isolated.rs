@@ -1,13 +1,13 @@
-//! `xdpfwd doctor` in a test machine that was booted as it asks for where a core is not isolated
-//! (`make vmtest`; crates/vm).
+//! Tests `xdpfwd doctor` in a test VM that was booted with the kernel parameters that doctor prints
+//! for a core that is not isolated (`make vmtest`; crates/vm).
 
 mod support;
 
 use support::Config;
-use support::examined::{Examined, ISOLATES_CORE_1, apply};
+use support::examination::{CORE_1_ISOLATION, Examination, apply};
 use xdpfwd_lab::Namespace;
 
-const CORE_1: &str = r#"
+const CONFIG: &str = r#"
     [engine]
     cores = [1]
     [[port]]
@@ -19,16 +19,16 @@ const CORE_1: &str = r#"
 "#;
 
 #[test]
-fn the_core_is_isolated() {
-    let told = std::fs::read_to_string("/proc/cmdline").unwrap();
-    assert!(told.contains(ISOLATES_CORE_1), "{told:?}");
+fn doctor_accepts_isolated_core() {
+    let parameters = std::fs::read_to_string("/proc/cmdline").unwrap();
+    assert!(parameters.contains(CORE_1_ISOLATION), "{parameters:?}");
     let namespace = Namespace::create("isolated").unwrap();
     apply(
         &namespace,
         "ip link add near type veth peer name far && ip link set near up && ip link set far up",
     );
-    let config = Config::new(CORE_1);
-    Examined::of(&namespace, &["--no-probe", "--config", config.path()])
+    let config = Config::new(CONFIG);
+    Examination::of(&namespace, &["--no-probe", "--config", config.path()])
         .assert_ok("host", "isolation");
-    println!("case: {ISOLATES_CORE_1}: core 1 is isolated and has no tick");
+    println!("case: {CORE_1_ISOLATION}: core 1 is isolated and has no tick");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy};
+use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
 use support::{Config, Final, LONG, Running, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
@@ -20,9 +20,9 @@ fn assert_modes(json: &Value, mode: &str) {
     }
 }
 
-/// What a run that carried all it was given has to say.
+/// Checks that all packets of an exchange passed and were counted.
 #[track_caller]
-fn assert_all_carried(cables: &Cables, last: &Final, arrived: [u64; 2]) {
+fn assert_all_passed(cables: &Cables, last: &Final, arrived: [u64; 2]) {
     last.assert_conserved();
     assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
     assert_eq!(arrived, [PACKETS, PACKETS], "{}", last.json);
@@ -34,32 +34,41 @@ fn assert_all_carried(cables: &Cables, last: &Final, arrived: [u64; 2]) {
     }
 }
 
-/// One pair of interfaces, one configuration: the mode that is got, by xdpfwd and by `ss`, and
-/// traffic both ways.
-fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -> Final {
+/// Forwards traffic both ways, and checks the mode that xdpfwd and `ss` report.
+fn assert_forwards_in_mode(
+    near: [&'static str; 2],
+    queues: u16,
+    engine: &str,
+    mode: &str,
+) -> Final {
     let cables = Cables::new(near);
     let running = cables.start(queues, engine);
-    let sockets = cables.by_ss();
+    let sockets = cables.zero_copy_sockets();
     assert_eq!(sockets.len(), 2 * usize::from(queues), "{sockets:?}");
     for (socket, zero_copy) in &sockets {
         assert_eq!(*zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
-    // Each of several queues is to have something to do. (Drivers count what native XDP sees.)
+    // Each of several queues must receive packets. (Drivers count only packets of native XDP.)
     let by_queue = || {
-        if queues > 1 { near.map(|near| cables.by_queue(near, queues)) } else { Default::default() }
+        if queues > 1 {
+            near.map(|near| cables.packets_by_queue(near, queues))
+        } else {
+            Default::default()
+        }
     };
     let before = by_queue();
     let arrived = cables.exchange(300);
     let after = by_queue();
     let idle =
         before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
-    assert!(!idle, "a queue had nothing to do: {before:?}, then {after:?}");
+    assert!(!idle, "a queue received nothing: {before:?}, then {after:?}");
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_modes(&last.json, mode);
-    assert_all_carried(&cables, &last, arrived);
+    assert_all_passed(&cables, &last, arrived);
     println!(
-        "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets arrived"
+        "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets \
+         arrived"
     );
     last
 }
@@ -67,9 +76,9 @@ fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
-fn auto_gets_the_best_mode_on_every_pair_of_drivers() {
+fn auto_selects_best_mode_on_each_pair_of_drivers() {
     for near in PAIRS {
-        let last = forwards_as(near, 1, "", best());
+        let last = assert_forwards_in_mode(near, 1, "", best_mode());
         if kernel_has_zero_copy() {
             assert_eq!(last.json["fallback"], Value::Null);
         } else {
@@ -80,17 +89,17 @@ fn auto_gets_the_best_mode_on_every_pair_of_drivers() {
 }
 
 #[test]
-fn copy_and_skb_get_what_they_say() {
+fn copy_and_skb_modes_are_used_as_configured() {
     for near in PAIRS {
-        forwards_as(near, 1, r#"mode = "copy""#, "copy");
-        forwards_as(near, 1, r#"mode = "skb""#, "skb");
+        assert_forwards_in_mode(near, 1, r#"mode = "copy""#, "copy");
+        assert_forwards_in_mode(near, 1, r#"mode = "skb""#, "skb");
     }
 }
 
 #[test]
 fn two_queues_share_the_umem() {
     for near in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
-        forwards_as(near, 2, "", best());
+        assert_forwards_in_mode(near, 2, "", best_mode());
     }
 }
 
@@ -98,13 +107,14 @@ fn two_queues_share_the_umem() {
 fn with_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
     format!(
-        "{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n"
+        "{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
+         rules = [{rule:?}]\n"
     )
 }
 
 /// The code for `keep` is verified only for ports that have rules.
 #[test]
-fn programs_with_rules_of_keep_pass_the_verifier() {
+fn programs_with_keep_rules_pass_the_verifier() {
     let cables = Cables::new(["v0", "v1"]);
     let keep = r#"keep = ["arp", "nd", "icmp", "lldp", "stp", "tcp/22", "udp/53", "vlan/7"]"#;
     let plain = cables.config(1, "").replace("name = \"lan\"", &format!("name = \"lan\"\n{keep}"));
@@ -116,10 +126,10 @@ fn programs_with_rules_of_keep_pass_the_verifier() {
     }
 }
 
-/// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while
-/// the sockets stay bound.
+/// A filter in the XDP program, on drivers whose receive path differs from that of veth. A reload
+/// replaces the program while the sockets stay bound.
 #[test]
-fn a_filter_in_the_kernel_drops_and_is_exchanged() {
+fn kernel_filter_drops_and_is_replaced_on_reload() {
     for near in PAIRS {
         let cables = Cables::new(near);
         cables.set_queues(1);
@@ -134,7 +144,7 @@ fn a_filter_in_the_kernel_drops_and_is_exchanged() {
         let running = Running::of(forwarder, Config::new(""));
         std::fs::write(config.path(), text("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
-        until("it is reloaded", || {
+        until("xdpfwd has reloaded", || {
             running.forwarder.stderr().iter().any(|line| line.contains("reloaded"))
         });
         cables.wait_for_carriers();
@@ -143,7 +153,7 @@ fn a_filter_in_the_kernel_drops_and_is_exchanged() {
         let (ended, last) = running.stop();
         assert!(ended.status.success(), "{ended:?}");
         last.assert_conserved();
-        assert_modes(&last.json, best());
+        assert_modes(&last.json, best_mode());
         let lan = &last.json["ports"][0];
         assert_eq!(
             (&lan["xdp_dropped"], &lan["rx_packets"]),
@@ -152,16 +162,16 @@ fn a_filter_in_the_kernel_drops_and_is_exchanged() {
         );
         println!(
             "case: {near:?}: {}, dropped in the kernel, then accepted by the next program",
-            best()
+            best_mode()
         );
     }
 }
 
-/// A packet to see that it forwards, in both directions.
+/// Checks that packets arrive in both directions.
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
-        // A link that has just come back may swallow what comes first.
+        // A link that has just come up may lose the first packets.
         until(&format!("packets from {} arrive", cables.near[side]), || {
             cables.send(side, 60, Some(100)).finish();
             thread::sleep(Duration::from_millis(200));
@@ -171,7 +181,7 @@ fn assert_forwards(cables: &Cables) {
 }
 
 #[test]
-fn after_kill_9_the_next_one_binds_and_forwards() {
+fn restart_after_sigkill_binds_and_forwards() {
     for near in PAIRS {
         let cables = Cables::new(near);
         for _ in 0..3 {
@@ -184,14 +194,14 @@ fn after_kill_9_the_next_one_binds_and_forwards() {
         assert_forwards(&cables);
         let (ended, last) = running.stop();
         assert!(ended.status.success(), "{ended:?}");
-        assert_modes(&last.json, best());
+        assert_modes(&last.json, best_mode());
         last.assert_conserved();
-        println!("case: {near:?}, killed three times under {}: the fourth forwards", best());
+        println!("case: {near:?}, killed three times under {}: the fourth forwards", best_mode());
     }
 }
 
 #[test]
-fn a_link_that_goes_down_and_up_forwards_again_and_no_frame_is_lost() {
+fn link_down_and_up_forwards_again_and_leaks_no_frame() {
     for near in PAIRS {
         let cables = Cables::new(near);
         let running = cables.start(1, "");
@@ -208,31 +218,31 @@ fn a_link_that_goes_down_and_up_forwards_again_and_no_frame_is_lost() {
         assert_forwards(&cables);
         let (ended, last) = running.stop();
         assert!(ended.status.success(), "{ended:?}");
-        assert_modes(&last.json, best());
+        assert_modes(&last.json, best_mode());
         let frames = &last.json["frames"];
         assert_eq!(frames["leaked"], 0, "{frames}");
         println!(
             "case: {near:?}, both links down and up under load in {}: forwards, {frames}",
-            best()
+            best_mode()
         );
     }
 }
 
 #[test]
-fn twenty_restarts_under_load() {
+fn twenty_restarts_under_load_leak_no_frame() {
     for near in [["v0", "v1"], ["i0", "i1"]] {
         let cables = Cables::new(near);
         cables.set_queues(1);
         let senders = [0, 1].map(|side| cables.send(side, 60, None));
         let mut received = 0;
         for _ in 0..20 {
-            // Not `start`, which waits for the links: igb's take seconds, and a start does not.
+            // Not `start`, which waits for the carrier: igb takes seconds for that.
             let running =
                 Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
             let running = running.unwrap_or_else(|error| panic!("{error}"));
             let (ended, last) = running.stop();
             assert!(ended.status.success(), "{ended:?}");
-            assert_modes(&last.json, best());
+            assert_modes(&last.json, best_mode());
             assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
             received += last.report.received();
         }
@@ -245,21 +255,21 @@ fn twenty_restarts_under_load() {
         let (_, last) = running.stop();
         last.assert_conserved();
         println!(
-            "case: {near:?}, 20 restarts under load in {}: {received} packets met one",
-            best()
+            "case: {near:?}, 20 restarts under load in {}: {received} packets received",
+            best_mode()
         );
     }
 }
 
 /// p0 is virtio-net with QEMU's defaults: no DMA device, so no zero-copy on any kernel.
 #[test]
-fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
-    let last = forwards_as(["v0", "p0"], 1, "", "copy");
+fn port_without_zero_copy_is_named_and_limits_all_ports() {
+    let last = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
     let fallback = &last.json["fallback"];
     assert_eq!(fallback["lacks"], "zero-copy", "{}", last.json);
-    // On a kernel without zero-copy the first port decides.
-    let decided = if kernel_has_zero_copy() { "p0" } else { "v0" };
-    assert_eq!(fallback["interface"], decided, "{}", last.json);
+    // Without zero-copy in the kernel, the first port is named.
+    let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    assert_eq!(fallback["interface"], named, "{}", last.json);
     println!("case: p0 without a DMA device: {fallback}");
     // The start prints the same text as `doctor`.
     let cables = Cables::new(["v0", "p0"]);
@@ -269,22 +279,20 @@ fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     assert!(output.status.success(), "{output:?}");
     let stderr = support::stderr(&output);
     let reason = fallback["reason"].as_str().unwrap();
-    for said in [
+    for text in [
         "mode=\"copy\"".to_owned(),
         format!("copy: it has no zero-copy ({reason}), which limits all ports"),
         format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features"),
     ] {
-        assert!(stderr.contains(&said), "{said:?} is not in:\n{stderr}");
+        assert!(stderr.contains(&text), "{text:?} is not in:\n{stderr}");
     }
     let summary = String::from_utf8(output.stdout).unwrap();
-    assert!(summary.contains(decided) && summary.contains("no zero-copy"), "{summary}");
-    println!(
-        "case: p0 without a DMA device: said at the start and in the report:\n{stderr}\n{summary}"
-    );
+    assert!(summary.contains(named) && summary.contains("no zero-copy"), "{summary}");
+    println!("case: p0 without a DMA device: log and report:\n{stderr}\n{summary}");
 }
 
 #[test]
-fn zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason() {
+fn unavailable_zero_copy_is_rejected_with_reason() {
     let cables = Cables::new(["v0", "p0"]);
     let config = support::Config::new(&cables.config(1, r#"mode = "zero-copy""#));
     let output =
@@ -294,5 +302,5 @@ fn zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason() {
     let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert!(stderr.contains(&format!("cannot bind {named} queue 0 in zero-copy mode")), "{stderr}");
     assert!(stderr.contains(r#"set mode = "auto" or "copy""#), "{stderr}");
-    println!("case: zero-copy demanded of {named}: {}", stderr.trim());
+    println!("case: zero-copy required of {named}: {}", stderr.trim());
 }

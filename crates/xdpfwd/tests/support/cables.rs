@@ -1,5 +1,5 @@
-//! The test VM's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; p0 virtio-net without a DMA
-//! device. The far end of each is virtio-net.
+//! The test VM's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; m0, m1 virtio-net with two
+//! queues; p0 virtio-net without a DMA device. The far end of each is virtio-net.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -23,7 +23,7 @@ pub const RATE: u64 = 4_000;
 pub const PACKETS: u64 = 2_500;
 /// Packets in flight that fit into every ring and every queue in QEMU, whatever the delay. (Of 200,
 /// Linux 6.12 loses some before XDP.)
-const ON_THE_WAY: u64 = 64;
+const MAX_IN_FLIGHT: u64 = 64;
 /// Frames per worker: rings have half as many entries. Fewer are pinned faster.
 const FRAMES: u32 = 4096;
 
@@ -33,13 +33,13 @@ pub fn kernel_has_zero_copy() -> bool {
         Ok("1") => true,
         Ok("0") => false,
         other => panic!(
-            "XDPFWD_VM_ZERO_COPY is {other:?}: run this by `make vmtest`, in the test machine"
+            "XDPFWD_VM_ZERO_COPY is {other:?}: run this test with `make vmtest`, in the test VM"
         ),
     }
 }
 
 /// Returns the mode that `mode = "auto"` should select on these drivers.
-pub fn best() -> &'static str {
+pub fn best_mode() -> &'static str {
     if kernel_has_zero_copy() { "zero-copy" } else { "copy" }
 }
 
@@ -76,27 +76,27 @@ impl Cables {
             namespace.run(quiet).unwrap();
         }
         // Starting a program takes 0.1 s here, so few are started.
-        let (ours, theirs) = (near.map(ToOwned::to_owned), near.map(far_end));
+        let (near_ends, far_ends) = (near.map(ToOwned::to_owned), near.map(far_end));
         let mut moves = String::new();
         for (name, namespace) in
-            ours.iter().map(|name| (name, &forwarder)).chain(theirs.iter().zip(&far))
+            near_ends.iter().map(|name| (name, &forwarder)).chain(far_ends.iter().zip(&far))
         {
             // After a test's namespaces are removed, its interfaces return with a delay.
-            until(&format!("{name} is back"), || {
+            until(&format!("{name} is back in the initial namespace"), || {
                 std::path::Path::new("/sys/class/net").join(name).exists()
             });
             moves += &format!("link set {name} netns {}\n", namespace.name());
         }
         ip_batch(None, &moves);
-        ip_batch(Some(&forwarder), &ours.map(|name| format!("link set {name} up\n")).concat());
-        for (name, namespace) in theirs.iter().zip(&far) {
+        ip_batch(Some(&forwarder), &near_ends.map(|name| format!("link set {name} up\n")).concat());
+        for (name, namespace) in far_ends.iter().zip(&far) {
             // The frames are addressed to another MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
-        let cables = [0, 1].map(|side| {
+        let sinks = [0, 1].map(|side| {
             Sink::builder().check(true).attach(&far[side], &far_end(near[side])).unwrap()
         });
-        let cables = Self { near, forwarder, sinks: cables, far };
+        let cables = Self { near, forwarder, sinks, far };
         // igb takes seconds to detect the carrier.
         cables.wait_for_carriers();
         cables
@@ -118,12 +118,12 @@ impl Cables {
     /// Sets how many queues receive, and how flows are spread over them.
     ///
     /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not
-    /// served. igb hashes a UDP packet's addresses alone unless it is told to hash the ports, and
+    /// served. igb hashes only the addresses of a UDP packet unless configured to hash the ports, and
     /// takes the queue of a hash from the indirection table. m0 and m1 have no RSS: the host's tap
     /// spreads flows by a hash of its own.
     pub fn set_queues(&self, queues: u16) {
-        // To set fewer queues, none may be in a table that a user has set. The default spreads
-        // flows over all queues.
+        // ethtool rejects a number of queues if an indirection table set by a user contains a queue
+        // beyond it. The default table spreads flows over all queues.
         let reset_table = || {
             for near in self.near.iter().filter(|near| near.starts_with('i')) {
                 self.ethtool(&["-X", near, "default"]);
@@ -131,25 +131,25 @@ impl Cables {
         };
         reset_table();
         for near in self.near.iter().filter(|near| near.starts_with(['i', 'm'])) {
-            // ethtool reports an error if the number is already set: only the number that is set in
-            // the end counts.
+            // ethtool reports an error if the number is already set, so check only the resulting
+            // number.
             let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
-            let shown = self.ethtool(&["-l", near]);
+            let output = self.ethtool(&["-l", near]);
             let current =
-                shown.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
-            assert_eq!(current, Some(&*queues.to_string()), "{near}: {shown}");
+                output.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
+            assert_eq!(current, Some(&*queues.to_string()), "{near}: {output}");
         }
         reset_table();
         for near in self.near.iter().filter(|near| near.starts_with('i')) {
             self.ethtool(&["-N", near, "rx-flow-hash", "udp4", "sdfn"]);
-            let shown = self.ethtool(&["-x", near]);
-            let used = (0..queues).all(|queue| indirection_table(&shown).contains(&queue));
-            assert!(used, "a queue of {near} is not in its indirection table:\n{shown}");
+            let output = self.ethtool(&["-x", near]);
+            let used = (0..queues).all(|queue| indirection_table(&output).contains(&queue));
+            assert!(used, "a queue of {near} is not in its indirection table:\n{output}");
         }
         self.wait_for_carriers();
     }
 
-    /// Runs ethtool in the forwarder's namespace and returns its output, that on stderr included.
+    /// Runs ethtool in the forwarder's namespace and returns its stdout and stderr.
     fn ethtool(&self, arguments: &[&str]) -> String {
         let output = self.forwarder.command("ethtool").args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
@@ -180,7 +180,7 @@ impl Cables {
         self.exchange_by([true, true], size)
     }
 
-    /// As `exchange`, with packets of some sides dropped on the way.
+    /// Like `exchange`; the packets of a side whose `arrive` is false are dropped on the way.
     pub fn exchange_by(&self, arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
@@ -198,12 +198,12 @@ impl Cables {
                 scope.spawn(move || frames.send_in_step(arrived));
             }
         });
-        let after = self.settled();
+        let after = self.wait_until_settled();
         [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
     }
 
     /// Returns the received packets once no more arrive.
-    pub fn settled(&self) -> [Seen; 2] {
+    pub fn wait_until_settled(&self) -> [Seen; 2] {
         let mut last = self.seen();
         loop {
             thread::sleep(Duration::from_millis(300));
@@ -216,7 +216,7 @@ impl Cables {
     }
 
     /// Returns the packets received by each queue of a near end, from the driver's counters.
-    pub fn by_queue(&self, near: &str, queues: u16) -> Vec<u64> {
+    pub fn packets_by_queue(&self, near: &str, queues: u16) -> Vec<u64> {
         let output = self.forwarder.command("ethtool").args(["-S", near]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
@@ -231,9 +231,9 @@ impl Cables {
         (0..queues).map(count).collect()
     }
 
-    /// Returns whether the kernel reports zero-copy for each socket of the forwarder, by interface
-    /// and queue.
-    pub fn by_ss(&self) -> BTreeMap<(String, u16), bool> {
+    /// Returns whether `ss` reports zero-copy for each socket of the forwarder, by interface and
+    /// queue.
+    pub fn zero_copy_sockets(&self) -> BTreeMap<(String, u16), bool> {
         let output =
             self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -261,7 +261,8 @@ impl Frames {
     const STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
-        /// Each sender's frames follow all earlier ones: the sink expects ascending numbers.
+        /// Gives each sender higher numbers than all earlier ones: the sink expects ascending
+        /// numbers.
         static SENDERS: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let first = SENDERS.fetch_add(1, Ordering::Relaxed) << 40;
@@ -290,10 +291,10 @@ impl Frames {
     /// Sends [`PACKETS`], with no more in flight than fit into every ring, so that none is lost if
     /// the VM stalls. Returns when all have arrived, or when none has arrived for a long time.
     fn send_in_step(mut self, arrived: impl Fn() -> u64) {
-        const GIVEN_UP: Duration = Duration::from_secs(5);
+        const TIMEOUT: Duration = Duration::from_secs(5);
         let (mut seen, mut last_arrival) = (0, Instant::now());
-        while seen < PACKETS && last_arrival.elapsed() < GIVEN_UP {
-            while self.sent < PACKETS.min(seen + ON_THE_WAY) {
+        while seen < PACKETS && last_arrival.elapsed() < TIMEOUT {
+            while self.sent < PACKETS.min(seen + MAX_IN_FLIGHT) {
                 self.send_one();
             }
             thread::sleep(Duration::from_millis(1));
@@ -341,16 +342,15 @@ impl Sender {
     }
 }
 
-/// Parses the queues in the output of `ethtool -x`: lines such as `    0:      0     1     0
-/// 1`.
-fn indirection_table(shown: &str) -> Vec<u16> {
-    let rows = shown.lines().filter_map(|line| line.split_once(':'));
+/// Parses the queues in the output of `ethtool -x`: lines such as `0: 0 1 0 1`.
+fn indirection_table(output: &str) -> Vec<u16> {
+    let rows = output.lines().filter_map(|line| line.split_once(':'));
     let rows = rows.filter(|(first, _)| first.trim().parse::<u16>().is_ok());
     rows.flat_map(|(_, row)| row.split_whitespace().filter_map(|queue| queue.parse().ok()))
         .collect()
 }
 
-/// `ss --xdp -e` shows `… IFACE:qN … zc:0|1 …` for each socket that is bound.
+/// Parses the output of `ss --xdp -e`: `… IFACE:qN … zc:0|1 …` for each bound socket.
 fn parse_ss(text: &str) -> BTreeMap<(String, u16), bool> {
     let mut sockets = BTreeMap::new();
     let mut last = None;

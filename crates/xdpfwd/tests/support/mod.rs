@@ -1,10 +1,10 @@
 //! Runs xdpfwd in the middle of a lab.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses a part of it")]
 
 pub mod cables;
 pub mod esp;
-pub mod examined;
+pub mod examination;
 pub mod socket;
 pub mod wire;
 
@@ -25,12 +25,12 @@ pub use xdpfwd_testkit::process::{LONG, stderr, until};
 
 pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
-/// A cross-connect of fwd0 and fwd1, with `engine` as the lines of its `[engine]` table.
+/// Returns a cross-connect of fwd0 and fwd1, with `engine` as the lines of its `[engine]` table.
 pub fn cross_connect(queues: u16, engine: &str) -> String {
     cross_connect_of(["fwd0", "fwd1"], queues, engine)
 }
 
-/// The same of any two interfaces.
+/// Returns a cross-connect of any two interfaces.
 pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> String {
     format!(
         r#"
@@ -54,14 +54,14 @@ pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> Str
     )
 }
 
-/// Runs a closure while generators send that are [on grant](xdpfwd_lab::Traffic::on_grant), each to
-/// its sink: no more packets are on their way than every ring and every queue of a veth has room
-/// for. So none is lost when a worker has to wait for its core.
+/// Runs a closure while generators that are [on grant](xdpfwd_lab::Traffic::on_grant) send, each
+/// to its sink. The packets in flight fit into every ring and every queue of a veth, so none is
+/// lost while a worker waits for its core.
 pub fn in_step<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
-    const ON_THE_WAY: u64 = 200;
-    /// Ends the thread, also after a panic.
-    struct End<'a>(&'a AtomicBool);
-    impl Drop for End<'_> {
+    const MAX_IN_FLIGHT: u64 = 200;
+    /// Ends the thread on drop, also after a panic.
+    struct StopOnDrop<'a>(&'a AtomicBool);
+    impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
@@ -71,17 +71,17 @@ pub fn in_step<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 for (generator, sink) in pairs {
-                    generator.grant(sink.seen().unwrap().arrived.packets + ON_THE_WAY).unwrap();
+                    generator.grant(sink.seen().unwrap().arrived.packets + MAX_IN_FLIGHT).unwrap();
                 }
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        let _end = End(&is_over);
+        let _stop = StopOnDrop(&is_over);
         run()
     })
 }
 
-/// Runs the commands of `ip -batch`, in a namespace or in this one.
+/// Runs `ip -batch` commands in a namespace, or in the current one if `None`.
 pub fn ip_batch(namespace: Option<&Namespace>, commands: &str) {
     let mut ip = Command::new("ip");
     if let Some(namespace) = namespace {
@@ -94,7 +94,7 @@ pub fn ip_batch(namespace: Option<&Namespace>, commands: &str) {
     assert!(output.status.success(), "{}\n{commands}", stderr(&output));
 }
 
-/// A configuration in a file of its own, removed on drop.
+/// A temporary configuration file, removed on drop.
 pub struct Config(PathBuf);
 
 impl Config {
@@ -132,7 +132,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it and waits for its first report: from then on it forwards.
+    /// Starts xdpfwd and waits for its first report; from then on it forwards.
     pub fn start(chain: &Chain, config: &str) -> Self {
         Self::try_start(chain, config).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -141,7 +141,7 @@ impl Running {
         Self::try_start_as(&[XDPFWD], chain, config)
     }
 
-    /// The same with another program that takes xdpfwd's arguments.
+    /// Starts another program that accepts xdpfwd's arguments.
     pub fn try_start_as(
         program: &[&str],
         chain: &Chain,
@@ -150,7 +150,7 @@ impl Running {
         Self::try_start_in(program, chain.fwd(), config)
     }
 
-    /// The same in any namespace.
+    /// Starts a program in any namespace.
     pub fn try_start_in(
         program: &[&str],
         namespace: &Namespace,
@@ -164,13 +164,13 @@ impl Running {
         Ok(Self { forwarder, config })
     }
 
-    /// Of one that runs already, by a configuration that is somebody else's.
+    /// Wraps a forwarder that already runs.
     pub fn of(forwarder: Forwarder, config: Config) -> Self {
         Self { forwarder, config }
     }
 
     pub fn signal(&self, signal: Signal) {
-        // It is not reaped yet: the number is its own.
+        // The process is not reaped yet, so no other process has its pid.
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 
@@ -189,7 +189,7 @@ impl Running {
         while self.count_log(outcome) == before {
             assert!(
                 Instant::now() < deadline,
-                "not in the log: {outcome:?}: {:#?}",
+                "the log has no new line with {outcome:?} after {LONG:?}: {:#?}",
                 self.forwarder.stderr()
             );
             thread::sleep(Duration::from_millis(1));
@@ -202,14 +202,14 @@ impl Running {
         while self.forwarder.check_running().is_ok() {
             assert!(
                 Instant::now() < deadline,
-                "it does not end; stderr: {:#?}",
+                "xdpfwd did not end within {LONG:?}; stderr: {:#?}",
                 self.forwarder.stderr()
             );
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Stops it with SIGINT, unless it has ended: how it ended, and its final report.
+    /// Stops xdpfwd with SIGINT, unless it has ended. Returns how it ended, and its final report.
     pub fn stop(mut self) -> (Ended, Final) {
         let ended = self.forwarder.stop(LONG).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
@@ -247,7 +247,7 @@ impl Final {
         assert_eq!(
             (get("rx"), get("in_flight"), get("tx"), get("completion")),
             (0, 0, 0, 0),
-            "drained: {frames}"
+            "frames are not drained: {frames}"
         );
         let dropped: u64 = self.report.drops.values().sum();
         assert_eq!(self.report.received(), self.report.transmitted() + dropped, "{}", self.json);
@@ -256,8 +256,8 @@ impl Final {
     }
 }
 
-/// Runs the tests of a binary without a harness, by the arguments that cargo passes on: a part of a
-/// name, or `--list`.
+/// Runs the tests of a binary without a harness. Of the arguments from cargo, supports `--list`
+/// and a part of a test's name.
 pub fn run_tests(tests: &[(&str, fn())]) -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));

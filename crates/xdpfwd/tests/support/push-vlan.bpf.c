@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// Tags what is sent with VLAN 100, as a VLAN device does it: the tag goes beside the packet
+// Tags sent packets with VLAN 100 like a VLAN device: the tag is stored beside the packet
 // (`__vlan_hwaccel_put_tag`), and the kernel writes it into the packet only for an interface that
-// cannot.
+// cannot insert tags.
 
 #include <linux/bpf.h>
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{LONG, XDPFWD, cross_connect};
 
-/// A path of a test's own, short enough for a socket.
+/// A control socket with a path unique to the test, short enough for a Unix socket.
 pub struct Socket(pub PathBuf);
 
 impl Socket {
@@ -24,18 +24,19 @@ impl Socket {
         self.0.to_str().unwrap()
     }
 
-    /// A cross-connect that listens here, with a filter on the way from lan to wan.
+    /// Returns a cross-connect with this control socket, and a filter from lan to wan.
     pub fn config(&self, rules: &[&str]) -> String {
         self.config_in("user", rules)
     }
 
-    /// The same with the filter in user space or in the kernel.
+    /// Returns the same configuration with the filter's placement (`place`).
     pub fn config_in(&self, place: &str, rules: &[&str]) -> String {
         let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
         let text =
             cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
         format!(
-            "{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nplace = \"{place}\"\nrules = {rules:?}\n"
+            "{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\n\
+             place = \"{place}\"\nrules = {rules:?}\n"
         )
     }
 
@@ -48,13 +49,14 @@ impl Socket {
             .unwrap()
     }
 
-    pub fn asked(&self, command: &str) -> Value {
+    /// Returns the JSON output of a `ctl` command that must succeed.
+    pub fn query(&self, command: &str) -> Value {
         let output = self.ctl(&[command, "--json"]);
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Returns the response to a raw line.
+    /// Returns the response to a line of raw bytes.
     pub fn raw(&self, line: &[u8]) -> Value {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();

@@ -1,10 +1,11 @@
-"""Puts frames on an interface of one network namespace and prints what arrives at one of another, as the wire has it.
+"""Sends frames on an interface of one network namespace and prints those that arrive in another.
 
-Called with FROM_NAMESPACE FROM_INTERFACE TO_NAMESPACE TO_INTERFACE. Reads frames in hexadecimal from stdin, one a line;
-writes those that arrived to stdout in the same form, in the order in which they came.
+Arguments: FROM_NAMESPACE FROM_INTERFACE TO_NAMESPACE TO_INTERFACE. Reads frames in hexadecimal
+from stdin, one per line. Writes the received frames to stdout in the same form, in order.
 
-After every WINDOW frames a mark of 60 bytes follows, and its arrival is waited for: what has not come by then was dropped,
-as nothing overtakes. So nothing depends on time, and no queue on the way is ever asked to hold more than a window.
+After every WINDOW frames, sends a mark of 60 bytes and waits until it arrives. Packets are not
+reordered, so frames that have not arrived by then were dropped. So the result does not depend on
+time, and no queue holds more than one window and its mark.
 """
 
 import ctypes
@@ -15,14 +16,14 @@ import sys
 
 WINDOW = 32
 MARK = bytes.fromhex("88b6") + b"mark"
-PATIENCE = 30  # seconds: far more than a frame takes
+TIMEOUT = 30  # seconds; a frame takes far less
 
 SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING, SO_RCVBUFFORCE, ETH_P_ALL = 263, 8, 23, 33, 3
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 
 
 def packet_socket(namespace, interface):
-    """A packet socket in a network namespace, not bound to any protocol yet. Leaves the process in there."""
+    """Returns an unbound packet socket in a network namespace; the process stays there."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/run/netns/{namespace}") as file:
         if libc.setns(file.fileno(), 0) != 0:
@@ -38,12 +39,15 @@ def open_both(from_namespace, from_interface, to_namespace, to_interface):
     receiver.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     receiver.bind((to_interface, ETH_P_ALL))
-    receiver.settimeout(PATIENCE)
+    receiver.settimeout(TIMEOUT)
     return sender, receiver
 
 
 def receive(receiver):
-    """The next frame, with the VLAN tag back in its place that the kernel took out of it (packet(7), PACKET_AUXDATA)."""
+    """Returns the next frame, with a VLAN tag that the kernel removed inserted again.
+
+    See packet(7), PACKET_AUXDATA.
+    """
     frame, ancillary, _, _ = receiver.recvmsg(65536, socket.CMSG_SPACE(20))
     for level, kind, data in ancillary:
         if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
@@ -70,8 +74,11 @@ def main():
             try:
                 frame = receive(receiver)
             except TimeoutError:
-                sys.exit(f"the mark behind frame {start + WINDOW} of {len(frames)} did not arrive")
-            # A stage may have written MAC addresses, and somebody may have put a tag in.
+                sent = min(start + WINDOW, len(frames))
+                sys.exit(
+                    f"no mark after frame {sent} of {len(frames)} arrived within {TIMEOUT} s"
+                )
+            # A stage may have changed the MAC addresses, and the sender may have added a VLAN tag.
             if frame.startswith(mark, 12) or frame.startswith(mark, 16):
                 break
             arrived.append(frame)

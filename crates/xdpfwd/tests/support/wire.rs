@@ -12,11 +12,11 @@ use xdpfwd_lab::{Chain, Namespace};
 /// One side of the lab: a namespace and the interface in it.
 pub type Side<'a> = (&'a Namespace, &'a str);
 
-/// Debian's: it has what it takes, wherever another python stands in the PATH.
+/// Debian's Python, which has scapy; another one may come first in `PATH`.
 pub const PYTHON: &str = "/usr/bin/python3";
 const WIRE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
 
-/// How many marks of 60 bytes wire.py sends with so many frames: one after each window.
+/// Returns how many marks of 60 bytes wire.py sends with this many frames: one after each window.
 pub fn marks(frames: usize) -> usize {
     const WINDOW: usize = 32;
     frames.div_ceil(WINDOW)
@@ -38,14 +38,14 @@ pub fn pass(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
 }
 
-/// The same, whatever comes of it.
+/// Sends frames like [`pass`], and returns the output of wire.py whether it succeeds or not.
 pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
     python.args([WIRE, from.0.name(), from.1, to.0.name(), to.1]);
     let mut python =
         python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = frames.iter().map(|frame| hex(frame) + "\n").collect::<String>();
-    // It reads all before it writes anything.
+    // wire.py reads all input before it writes, so this cannot deadlock.
     python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     python.wait_with_output().unwrap()
 }

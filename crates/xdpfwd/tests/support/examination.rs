@@ -1,4 +1,4 @@
-//! Findings of `xdpfwd doctor`, and application of their fixes.
+//! Runs `xdpfwd doctor`, and applies the fixes of its findings.
 
 use std::process::Command;
 
@@ -8,25 +8,25 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// What the machine of the suite `isolated` is booted with, and what is asked for in that of the
-/// suite `doctor`.
-pub const ISOLATES_CORE_1: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
+/// Kernel parameters that isolate core 1: the suite `isolated` boots with them, and in the suite
+/// `doctor` they are the fix.
+pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
 /// The output and exit status of `doctor` in a namespace.
-pub struct Examined {
+pub struct Examination {
     pub json: Value,
     pub code: i32,
 }
 
-impl Examined {
+impl Examination {
     pub fn by(mut command: Command) -> Self {
         let output = command.output().unwrap();
         assert!(output.stderr.is_empty(), "{}", stderr(&output));
         let json = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        let examined = Self { json, code: output.status.code().unwrap() };
-        examined.assert_promises();
-        examined
+        let examination = Self { json, code: output.status.code().unwrap() };
+        examination.assert_guarantees();
+        examination
     }
 
     pub fn of(namespace: &Namespace, arguments: &[&str]) -> Self {
@@ -41,7 +41,7 @@ impl Examined {
     }
 
     /// Checks the guarantees of docs/doctor.md for every output.
-    pub fn assert_promises(&self) {
+    pub fn assert_guarantees(&self) {
         let json = &self.json;
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
         let mut worst = 0;
@@ -62,18 +62,19 @@ impl Examined {
         let all = self.json["findings"].as_array().unwrap();
         let mut found =
             all.iter().filter(|finding| finding["subject"] == subject && finding["check"] == check);
-        let finding =
-            found.next().unwrap_or_else(|| panic!("no {check} of {subject}: {}", self.json));
-        assert!(found.next().is_none(), "{check} of {subject} twice: {}", self.json);
+        let finding = found
+            .next()
+            .unwrap_or_else(|| panic!("no finding {check} of {subject}: {}", self.json));
+        assert!(found.next().is_none(), "two findings {check} of {subject}: {}", self.json);
         finding
     }
 
-    /// The finding's fix, if it is of this level and says this.
+    /// Returns the fix of a finding, which must have this level and contain this text.
     #[track_caller]
-    pub fn fix(&self, subject: &str, check: &str, level: &str, says: &str) -> String {
+    pub fn fix(&self, subject: &str, check: &str, level: &str, text: &str) -> String {
         let finding = self.finding(subject, check);
         assert_eq!(finding["level"], level, "{finding}");
-        assert!(finding["finding"].as_str().unwrap().contains(says), "{finding}");
+        assert!(finding["finding"].as_str().unwrap().contains(text), "{finding}");
         finding["fix"].as_str().unwrap().to_owned()
     }
 
@@ -90,8 +91,8 @@ pub fn apply(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));
 }
 
-/// The line of a fix that begins like this, without what leads to it.
+/// Returns the command in a fix that begins with `command`, up to the end of its line.
 pub fn line<'a>(fix: &'a str, command: &str) -> &'a str {
     let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
-    found.unwrap_or_else(|| panic!("no {command} in {fix:?}"))
+    found.unwrap_or_else(|| panic!("no {command:?} in {fix:?}"))
 }

@@ -1,0 +1,352 @@
+//! Configuration, key files and state files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use xdpfwd_testkit::Folder;
+
+use crate::support::esp::{Lab, Sender, Setup, key, received, spi};
+use crate::support::socket::Socket;
+use crate::support::wire::{hex, unhex};
+use crate::support::{Config, LONG, Running, XDPFWD, stderr, until};
+use crate::{first, stop};
+
+/// Runs xdpfwd for 0.2 s, or until a configuration is rejected.
+fn run_briefly(lab: &Lab, config: &str) -> Output {
+    let config = Config::new(config);
+    lab.chain
+        .fwd()
+        .command(XDPFWD)
+        .args(["--config", config.path(), "--duration", "0.2"])
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn assert_rejected(lab: &Lab, config: &str, code: i32, parts: &[&str]) {
+    let output = run_briefly(lab, config);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{parts:?}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn invalid_esp_configuration_is_rejected() {
+    let lab = Lab::quiet(1);
+    let valid = Setup::default().config(&lab, 0);
+    assert_eq!(
+        run_briefly(&lab, &valid).status.code(),
+        Some(0),
+        "{}",
+        stderr(&run_briefly(&lab, &valid))
+    );
+    let changed = |from: &str, to: &str| {
+        assert!(valid.contains(from), "{from}: {valid}");
+        valid.replacen(from, to, 1)
+    };
+    let spis = ["spi = 4097\n", "spi = 8193\n"];
+    let (own, peer) =
+        (lab.key_file(spi(0, 1), "aes-128-gcm"), lab.key_file(spi(1, 1), "aes-128-gcm"));
+    let (own, peer) = (format!("{own:?}"), format!("{peer:?}"));
+    for (config, parts) in [
+        (changed("lab = true\n", ""), &["missing key `lab`"][..]),
+        (changed("lab = true\n", "lab = false\n"), &["lab", "true"]),
+        (changed("bypass", "bypas"), &["unknown key `bypas`", "bypass"]),
+        (changed(spis[0], "spi = 4097\nnonce = 1\n"), &["unknown key `nonce`"]),
+        (changed(spis[1], "spi = 8193\nttl = 3\n"), &["ttl"]),
+        (changed(spis[0], "spi = 255\n"), &["255", "256"]),
+        (changed("\"aes-128-gcm\"", "\"aes-128-cbc\""), &["aes-128-cbc", "aes-128-gcm"]),
+        (changed("mode = \"tunnel\"", "mode = \"transport\""), &["source", "transport"]),
+        (changed("source = \"192.0.2.1\"\n", ""), &["source", "tunnel"]),
+        (
+            changed("source = \"192.0.2.1\"", "source = \"2001:db8::1\""),
+            &["192.0.2.2", "2001:db8::1"],
+        ),
+        (changed(spis[1], "spi = 8193\nwindow = 100\n"), &["100", "64"]),
+        (changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 575"), &["575", "576"]),
+        (changed("bypass = [\"arp\"]", "bypass = [\"tcp\"]"), &["tcp", "unmatched"]),
+        (
+            changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\""),
+            &["openssl", "aws-lc"],
+        ),
+        (
+            changed(&peer, &own),
+            &["stage \"in\": the key", "is used by stage \"out\", too", "xdpfwd esp new-key"],
+        ),
+    ] {
+        assert_rejected(&lab, &config, 2, parts);
+    }
+    // Two SAs with one SPI, in the direction where the SPI selects the SA.
+    let twice = Setup { opening: vec![1, 1], ..Setup::default() }.config(&lab, 0);
+    assert_rejected(&lab, &twice, 2, &["8193"]);
+}
+
+#[test]
+fn invalid_key_or_state_file_is_rejected() {
+    let lab = Lab::quiet(1);
+    let setup = Setup::default();
+    let config = setup.config(&lab, 0);
+    let path = lab.key_file(spi(0, 1), "aes-128-gcm");
+    let name = path.to_str().unwrap();
+    let valid = fs::read_to_string(&path).unwrap();
+    let restore = || {
+        let _ = fs::remove_file(&path);
+        lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), &valid);
+    };
+
+    fs::remove_file(&path).unwrap();
+    assert_rejected(&lab, &config, 2, &[name, "xdpfwd esp new-key"]);
+    restore();
+    for mode in [0o644, 0o640, 0o602] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_rejected(&lab, &config, 2, &[name, "chmod 600"]);
+    }
+    restore();
+    let real = lab.folder.secret("real.key", &valid);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&real, &path).unwrap();
+    assert_rejected(&lab, &config, 2, &[name, "link"]);
+    restore();
+    std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+    assert_rejected(&lab, &config, 2, &[name, "65534"]);
+    restore();
+    for (invalid, error) in [
+        (&valid[..38], "38 hexadecimal digits"),
+        ("00", "takes 40"),
+        ("", "takes 40"),
+        ("nonsense", "hex"),
+    ] {
+        lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), invalid);
+        let output = run_briefly(&lab, &config);
+        assert!(
+            output.status.code() == Some(2) && stderr(&output).contains(name),
+            "{invalid:?}: {}",
+            stderr(&output)
+        );
+        assert!(stderr(&output).contains(error), "{invalid:?}: {}", stderr(&output));
+        // Errors must not quote the content of the file.
+        assert!(
+            invalid.len() < 4 || !stderr(&output).contains(&invalid[..4]),
+            "{invalid:?}: {}",
+            stderr(&output)
+        );
+    }
+    // In the format of `ip xfrm`, and with surrounding white space.
+    lab.folder.secret(
+        path.file_name().unwrap().to_str().unwrap(),
+        &format!("  0x{}\n\n", valid.trim().to_uppercase()),
+    );
+    assert_eq!(
+        run_briefly(&lab, &config).status.code(),
+        Some(0),
+        "{}",
+        stderr(&run_briefly(&lab, &config))
+    );
+    restore();
+
+    let path = lab.state_file(0);
+    let name = path.to_str().unwrap();
+    let valid = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_rejected(&lab, &config, 1, &[name, "xdpfwd esp new-state"]);
+    for invalid in
+        ["", "garbage", &valid[..valid.len() / 2], &valid.replace("version = 1", "version = 2")]
+    {
+        lab.folder.secret("0.state", invalid);
+        assert_rejected(&lab, &config, 1, &[name]);
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            invalid,
+            "xdpfwd changed an invalid state file"
+        );
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let epoch = |text: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("epoch = "))
+            .unwrap_or_else(|| panic!("{text}"));
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let with_epoch = |value: u64| {
+        valid.replace(&format!("epoch = {}", epoch(&valid)), &format!("epoch = {value}"))
+    };
+    lab.folder.secret("0.state", &with_epoch(now + 100_000));
+    assert_rejected(&lab, &config, 1, &[name, "clock"]);
+    // xdpfwd waits for an epoch that is two seconds ahead of the clock.
+    let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
+    lab.folder.secret("0.state", &with_epoch(ahead));
+    assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));
+    let then = epoch(&fs::read_to_string(&path).unwrap());
+    assert!(then > ahead, "epoch {then}, not above {ahead}");
+
+    // A state file in use is rejected, and its user continues.
+    let mut first = lab.start_one(&setup, 0);
+    let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
+    assert_rejected(&lab, &other, 1, &[name, "it is in use", &format!("`fuser {name}`")]);
+    first.forwarder.check_running().unwrap();
+    stop(first);
+    assert_eq!(
+        run_briefly(&lab, &other).status.code(),
+        Some(0),
+        "{}",
+        stderr(&run_briefly(&lab, &other))
+    );
+}
+
+#[test]
+fn new_key_is_random_and_no_file_is_overwritten() {
+    let folder = Folder::new();
+    let new = |arguments: &[&str], path: &Path| {
+        Command::new(XDPFWD).arg("esp").args(arguments).arg(path).output().unwrap()
+    };
+    let mut keys = vec![];
+    for (transform, bytes) in
+        [("aes-128-gcm", 20), ("null-aes-256-gmac", 36), ("chacha20-poly1305", 36)]
+    {
+        for number in 0..2 {
+            let path = folder.join(format!("{transform}-{number}"));
+            let output = new(&["new-key", "--transform", transform], &path);
+            assert!(output.status.success(), "{output:?}");
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            let key = fs::read_to_string(&path).unwrap();
+            assert_eq!((mode, unhex(key.trim().trim_start_matches("0x")).len()), (0o600, bytes));
+            let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+            assert!(!printed.contains(&key.trim()[2..10]), "{printed}");
+            let again = new(&["new-key", "--transform", transform], &path);
+            assert!(
+                !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
+                "{again:?}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), key);
+            keys.push(key);
+        }
+    }
+    let distinct: BTreeSet<_> = keys.iter().map(|key| &key[..20]).collect();
+    assert_eq!(distinct.len(), keys.len());
+    let path = folder.join("state");
+    assert!(new(&["new-state"], &path).status.success());
+    let state = fs::read_to_string(&path).unwrap();
+    let again = new(&["new-state"], &path);
+    assert!(
+        !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
+        "{again:?}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), state);
+}
+
+/// Returns whether a text contains four consecutive bytes of a key, in hexadecimal or as a list of
+/// numbers.
+fn contains_key(text: &str, key: &str) -> bool {
+    let bytes = unhex(key);
+    let text = text.to_lowercase();
+    bytes.windows(4).any(|part| {
+        let list = format!("{part:?}");
+        text.contains(&hex(part)) || text.contains(list.trim_matches(['[', ']']))
+    })
+}
+
+#[test]
+fn keys_are_in_no_output_and_no_core_dump() {
+    let lab = Lab::quiet(1);
+    let socket = Socket::new("esp");
+    let setup =
+        Setup { engine: first(&format!("control = {:?}", socket.path())), ..Setup::default() };
+    let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
+    assert!(
+        contains_key(&format!("x{}x", keys[0].to_uppercase()), &keys[0])
+            && contains_key(&format!("{:?}", unhex(&keys[0])), &keys[0])
+    );
+    let config = Config::new(&setup.config(&lab, 0));
+    let start = |config: &Config| {
+        let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
+        // A core dump may be written to the working directory.
+        let folder = lab.folder.to_path_buf();
+        let prefix = [
+            "env",
+            "-C",
+            folder.to_str().unwrap(),
+            "RUST_LOG=trace",
+            "prlimit",
+            "--core=unlimited",
+        ];
+        let mut forwarder =
+            xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&prefix[..], &arguments].concat())
+                .unwrap();
+        forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+        Running::of(forwarder, Config::new(""))
+    };
+    let other = lab.start_one(&setup, 1);
+    let running = start(&config);
+    Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, Some(100)).finish();
+    until("xdpfwd has received all packets", || received(&running, "fwd0") >= 100);
+    let sa = socket.query("sa");
+    let out = &sa["sas"][0];
+    let fields = ["stage", "direction", "spi", "transform", "sequence", "packets", "drops"];
+    assert_eq!(
+        fields.map(|key| out[key].clone()),
+        [
+            "out".into(),
+            "out".into(),
+            spi(0, 1).into(),
+            "aes-128-gcm".into(),
+            100.into(),
+            100.into(),
+            json!({})
+        ],
+        "{sa}"
+    );
+    assert_eq!(
+        (&sa["sas"][1]["spi"], sa["sas"].as_array().unwrap().len()),
+        (&spi(1, 1).into(), 2),
+        "{sa}"
+    );
+    let mut texts = vec![sa.to_string(), String::from_utf8(socket.ctl(&["sa"]).stdout).unwrap()];
+    for command in ["status", "stats"] {
+        texts.push(socket.query(command).to_string());
+    }
+    running.reload("INFO reloaded");
+    let dump = |mut running: Running| {
+        // Not SIGSEGV: Rust's handler, which detects stack overflows, returns from the first one.
+        running.signal(Signal::SIGABRT);
+        running.wait();
+        let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
+        (running.forwarder.stop(LONG).unwrap().status, output)
+    };
+    let (status, output) = dump(running);
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), false));
+    texts.push(output);
+    texts.push(fs::read_to_string(lab.state_file(0)).unwrap());
+    for text in &texts {
+        assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
+    }
+    // The output does contain the SAs: `ctl sa` prints the fingerprints of the keys.
+    let state = texts.last().unwrap();
+    let fingerprints: Vec<_> = state
+        .lines()
+        .filter_map(|line| line.strip_prefix("fingerprint = \"")?.split('"').next())
+        .collect();
+    assert!(!fingerprints.is_empty(), "{state}");
+    for fingerprint in fingerprints {
+        assert!(
+            fingerprint.len() == 16
+                && texts[0].contains(fingerprint)
+                && texts[1].contains(fingerprint),
+            "{fingerprint}: {}",
+            texts[0]
+        );
+    }
+    // Without ESP there is a core dump, so the check above can fail.
+    let plain = Config::new(&crate::support::cross_connect_of(["fwd0", "wan0"], 1, ""));
+    assert!(dump(start(&plain)).0.core_dumped(), "no core dump without ESP");
+    stop(other);
+}

@@ -1,0 +1,212 @@
+//! Packet captures, and parsing of captured frames.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use nix::errno::Errno;
+use nix::sys::socket::{LinkAddr, SockProtocol, bind, recvfrom, setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+use xdpfwd_lab::Namespace;
+
+use crate::support::until;
+use crate::support::wire::{hex, packet_socket};
+
+/// A packet capture on an interface.
+pub struct Tap {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    frames: Arc<Mutex<Vec<Vec<u8>>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Tap {
+    /// Captures every received and sent frame.
+    pub fn on(namespace: &Namespace, interface: &str) -> Self {
+        let frames: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let all = Arc::clone(&frames);
+        Self::start(namespace, interface, frames, move |frame, _| {
+            all.lock().unwrap().push(frame.to_vec())
+        })
+    }
+
+    /// Calls a function for every frame, with whether it was sent.
+    pub fn with(
+        namespace: &Namespace,
+        interface: &str,
+        visit: impl FnMut(&[u8], bool) + Send + 'static,
+    ) -> Self {
+        Self::start(namespace, interface, Arc::default(), visit)
+    }
+
+    fn start(
+        namespace: &Namespace,
+        interface: &str,
+        frames: Arc<Mutex<Vec<Vec<u8>>>>,
+        mut visit: impl FnMut(&[u8], bool) + Send + 'static,
+    ) -> Self {
+        let (socket, address) = packet_socket(namespace, interface, Some(SockProtocol::EthAll));
+        setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).unwrap();
+        bind(socket.as_raw_fd(), &address).unwrap();
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
+        let listen = move || {
+            const OUTGOING: u8 = 4;
+            let mut buffer = vec![0; 65536];
+            loop {
+                match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
+                    Ok((length, from)) => {
+                        let from = from.unwrap();
+                        if from.ifindex() == address.ifindex() {
+                            visit(&buffer[..length], from.pkttype() == OUTGOING);
+                            counted.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    // Everything received before the stop has been read.
+                    Err(Errno::EAGAIN) if stopped.load(Ordering::Relaxed) => return,
+                    Err(Errno::EAGAIN | Errno::EINTR) => {}
+                    // The test has ended and removed the interface.
+                    Err(Errno::ENETDOWN) => return,
+                    Err(error) => panic!("recvfrom: {error}"),
+                }
+            }
+        };
+        Self { stop, count, frames, thread: thread::spawn(listen) }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the capture has `count` frames.
+    #[track_caller]
+    pub fn wait_for(&self, count: u64) {
+        until(&format!("{count} frames are captured"), || self.count() >= count);
+    }
+
+    /// Returns the captured frames in order.
+    pub fn stop(self) -> Vec<Vec<u8>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        std::mem::take(&mut *self.frames.lock().unwrap())
+    }
+}
+
+/// The type of a frame on the wire, from a parser independent of xdpfwd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Arp,
+    /// Unencrypted Neighbor Discovery.
+    Nd,
+    Esp(Esp),
+    Other,
+}
+
+/// The unencrypted fields of ESP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Esp {
+    /// Start and end of ESP in the frame.
+    pub at: usize,
+    pub end: usize,
+    pub spi: u32,
+    pub sequence: u32,
+    pub iv: u64,
+    pub udp: bool,
+    /// The outer IP version.
+    pub version: u8,
+}
+
+impl Esp {
+    /// Returns the IV range; the IV is `epoch (32 bits) | range (6) | counter (26)`.
+    pub fn iv_range(&self) -> u64 {
+        self.iv >> 26 & 63
+    }
+}
+
+impl Kind {
+    pub fn of(frame: &[u8]) -> Self {
+        let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        let (version, mut protocol, mut at, end) = match word(12) {
+            0x0806 => return Self::Arp,
+            0x0800 => {
+                // A fragment contains no complete ESP packet.
+                if word(20) & 0x3fff != 0 {
+                    return Self::Other;
+                }
+                (4, frame[23], 14 + 4 * usize::from(frame[14] & 15), 14 + usize::from(word(16)))
+            }
+            0x86dd => (6, frame[20], 14 + 40, 14 + 40 + usize::from(word(18))),
+            _ => return Self::Other,
+        };
+        // Skip the extension headers before ESP (RFC 4303, 3.1.1).
+        while version == 6 && [0, 43, 60].contains(&protocol) {
+            protocol = frame[at];
+            at += 8 * (1 + usize::from(frame[at + 1]));
+        }
+        let udp = protocol == 17 && word(at) == 4500 && word(at + 2) == 4500;
+        if udp {
+            let checksum = word(at + 6);
+            assert_eq!(
+                checksum == 0,
+                version == 4,
+                "UDP checksum (RFC 3948, 2.1; RFC 8200, 8.1): {}",
+                hex(frame)
+            );
+            assert_eq!(usize::from(word(at + 4)), end - at, "UDP length: {}", hex(frame));
+            at += 8;
+        } else if version == 6 && protocol == 58 && [133, 134, 135, 136, 137].contains(&frame[at]) {
+            return Self::Nd;
+        } else if protocol != 50 {
+            return Self::Other;
+        }
+        assert!(end <= frame.len() && end >= at + 16 + 16, "too short for ESP: {}", hex(frame));
+        let long = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+        let iv = u64::from(long(at + 8)) << 32 | u64::from(long(at + 12));
+        Self::Esp(Esp { at, end, spi: long(at), sequence: long(at + 4), iv, udp, version })
+    }
+
+    #[track_caller]
+    pub fn esp(frame: &[u8]) -> Esp {
+        match Self::of(frame) {
+            Self::Esp(esp) => esp,
+            other => panic!("not ESP but {other:?}: {}", hex(frame)),
+        }
+    }
+}
+
+/// Counts frames by type.
+pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
+    let mut kinds = BTreeMap::new();
+    for frame in frames {
+        let name = match Kind::of(frame) {
+            Kind::Arp => "arp",
+            Kind::Nd => "nd",
+            Kind::Esp(esp) if esp.udp => "esp in udp",
+            Kind::Esp(_) => "esp",
+            Kind::Other => "other",
+        };
+        *kinds.entry(name).or_default() += 1;
+    }
+    kinds
+}
+
+/// Writes frames to a pcap file for tshark.
+pub fn pcap(path: &Path, frames: &[Vec<u8>]) {
+    let mut bytes = vec![];
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65536, 1] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for (number, frame) in frames.iter().enumerate() {
+        let length = frame.len() as u32;
+        for word in [1, number as u32, length, length] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(frame);
+    }
+    fs::write(path, bytes).unwrap();
+}

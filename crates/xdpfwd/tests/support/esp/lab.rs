@@ -1,0 +1,134 @@
+//! The lab: hosts, namespaces, wire, and the files of both sides.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use xdpfwd_lab::{Chain, Namespace};
+use xdpfwd_testkit::Folder;
+use xdpfwd_testkit::lab::sh;
+use xdpfwd_testkit::process::run;
+use xdpfwd_testkit::random_filter::SplitMix64;
+
+use super::setup::Setup;
+use crate::support::wire::hex;
+use crate::support::{Running, XDPFWD, chain, until};
+
+/// The hosts' addresses, used in inner packets.
+pub const A: [&str; 2] = ["10.77.0.1", "fd77::1"];
+pub const B: [&str; 2] = ["10.77.0.2", "fd77::2"];
+
+/// Returns key and salt of an SPI, in hexadecimal.
+pub fn key(spi: u32, transform: &str) -> String {
+    let bytes = if transform.contains("128") { 20 } else { 36 };
+    let mut random = SplitMix64::new(spi.into());
+    let key: Vec<u8> = std::iter::repeat_with(|| (random.draw() >> 32) as u8).take(bytes).collect();
+    hex(&key)
+}
+
+/// Two hosts, the namespace of two instances of xdpfwd, and the wire between them.
+pub struct Lab {
+    pub chain: Chain,
+    pub wire: Namespace,
+    pub folder: Folder,
+}
+
+impl Lab {
+    /// Creates hosts with addresses of both IP versions, and one queue.
+    pub fn new() -> Self {
+        Self::build(1, true)
+    }
+
+    /// Creates hosts that send nothing by themselves. The first xdpfwd has `queues` queues, the
+    /// second has one.
+    pub fn quiet(queues: u16) -> Self {
+        Self::build(queues, false)
+    }
+
+    fn build(queues: u16, addresses: bool) -> Self {
+        let chain = chain(Chain::builder().queues(queues).addresses(addresses).ipv6(addresses));
+        let wire = Namespace::create("wire").unwrap();
+        for namespace in [chain.fwd(), &wire] {
+            // Only packets from the hosts may be on the wire.
+            sh(
+                namespace,
+                "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",
+            );
+        }
+        sh(
+            &wire,
+            "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up",
+        );
+        xdpfwd_lab::connect((chain.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500).unwrap();
+        xdpfwd_lab::connect((chain.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
+        let lab = Self { chain, wire, folder: Folder::new() };
+        lab.join();
+        lab
+    }
+
+    /// Connects the two ends of the wire.
+    pub fn join(&self) {
+        sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap master bridge; done");
+        for tap in ["tap0", "tap1"] {
+            until(&format!("the bridge forwards from {tap}"), || {
+                sh(&self.wire, &format!("bridge link show dev {tap}")).contains("state forwarding")
+            });
+        }
+    }
+
+    /// Disconnects the two ends of the wire.
+    pub fn cut(&self) {
+        sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
+    }
+
+    /// Returns the key file of an SPI.
+    pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
+        let path = self.folder.join(format!("{spi:x}-{transform}.key"));
+        if !path.exists() {
+            self.folder
+                .secret(path.file_name().unwrap().to_str().unwrap(), &(key(spi, transform) + "\n"));
+        }
+        path
+    }
+
+    /// Returns the state file of one side; creates it if missing.
+    pub fn state_file(&self, side: usize) -> PathBuf {
+        let path = self.folder.join(format!("{side}.state"));
+        if !path.exists() {
+            new_state(&path);
+        }
+        path
+    }
+
+    /// Removes the state files and the hosts' route caches: all sequence numbers restart.
+    pub fn reset(&self) {
+        for side in 0..2 {
+            let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
+        }
+        for host in [self.chain.gen_(), self.chain.sink()] {
+            sh(host, "ip route flush cache; ip -6 route flush cache");
+        }
+    }
+
+    pub fn start(&self, setup: &Setup) -> [Running; 2] {
+        [0, 1].map(|side| self.start_one(setup, side))
+    }
+
+    #[track_caller]
+    pub fn start_one(&self, setup: &Setup, side: usize) -> Running {
+        Running::try_start_in(&[XDPFWD], self.chain.fwd(), &setup.config(self, side))
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns a host: 0 sends forth, 1 sends back.
+    pub fn host(&self, side: usize) -> &Namespace {
+        [self.chain.gen_(), self.chain.sink()][side]
+    }
+}
+
+#[track_caller]
+pub fn new_state(path: &Path) {
+    let mut command = Command::new(XDPFWD);
+    command.args(["esp", "new-state"]).arg(path);
+    run(&mut command);
+}

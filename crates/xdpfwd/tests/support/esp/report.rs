@@ -1,0 +1,35 @@
+//! Values of reports.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::Running;
+
+/// Returns the latest report of a running xdpfwd.
+pub fn latest(running: &Running) -> Value {
+    let line = running.forwarder.last_line(|line| line.starts_with('{')).expect("a report");
+    serde_json::from_str(&line).unwrap()
+}
+
+/// Returns the packets that a running xdpfwd received on an interface.
+pub fn received(running: &Running, interface: &str) -> u64 {
+    let report = latest(running);
+    let port = report["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|port| port["interface"] == interface)
+        .unwrap();
+    port["rx_packets"].as_u64().unwrap()
+}
+
+/// Returns the dropped packets by reason.
+pub fn drops(report: &Value) -> BTreeMap<String, u64> {
+    let all = report["drops"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(reason, count)| (reason.clone(), count.as_u64().unwrap()));
+    all.filter(|(_, count)| *count > 0).collect()
+}

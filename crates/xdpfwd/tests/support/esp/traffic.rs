@@ -1,0 +1,158 @@
+//! Senders of frames, and iperf3.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
+use serde_json::Value;
+use xdpfwd_lab::{Namespace, Traffic};
+use xdpfwd_testkit::lab::sh;
+
+use super::lab::Lab;
+use crate::support::wire::packet_socket;
+use crate::support::{LONG, until};
+
+/// Sends frames from an interface, a few at a time, so that no queue overflows.
+pub fn inject<'a>(
+    namespace: &Namespace,
+    interface: &str,
+    frames: impl IntoIterator<Item = &'a Vec<u8>>,
+) {
+    let (socket, address) = packet_socket(namespace, interface, None);
+    for (number, frame) in frames.into_iter().enumerate() {
+        send(&socket, &address, frame);
+        if number % 32 == 31 {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
+    while let Err(error) = sendto(socket.as_raw_fd(), frame, address, MsgFlags::empty()) {
+        match error {
+            Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR => {
+                thread::sleep(Duration::from_millis(1))
+            }
+            error => panic!("sendto: {error}"),
+        }
+    }
+}
+
+/// Sends the generator's frames from a packet socket, which leaves CPU time to other tasks.
+pub struct Sender {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Sender {
+    /// Sends `rate` packets per second of some flows, until it is stopped or `count` are sent.
+    /// `first` is the number of the first packet; the sink expects ascending numbers.
+    pub fn start(
+        namespace: &Namespace,
+        interface: &str,
+        rate: u64,
+        first: u64,
+        count: Option<u64>,
+    ) -> Self {
+        Self::of(&Traffic::new().size(100), namespace, interface, rate, first, count)
+    }
+
+    pub fn of(
+        traffic: &Traffic,
+        namespace: &Namespace,
+        interface: &str,
+        rate: u64,
+        first: u64,
+        count: Option<u64>,
+    ) -> Self {
+        const FLOWS: u64 = 16;
+        let (socket, address) = packet_socket(namespace, interface, None);
+        let (stop, traffic) =
+            (Arc::new(AtomicBool::new(false)), traffic.clone().flows(FLOWS as u32));
+        let stopped = Arc::clone(&stop);
+        let work = move || {
+            let start = Instant::now();
+            let mut sent = 0;
+            // After a long delay, do not send the whole backlog at once.
+            let mut due = 0;
+            while count.is_none_or(|count| sent < count) && !stopped.load(Ordering::Relaxed) {
+                let now = (start.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000;
+                due = now.min(due + 64).max(due);
+                let behind =
+                    due.saturating_sub(sent).min(count.map_or(u64::MAX, |count| count - sent));
+                for _ in 0..behind {
+                    send(
+                        &socket,
+                        &address,
+                        &traffic.frame((sent % FLOWS) as u32, first + sent).bytes(),
+                    );
+                    sent += 1;
+                }
+                thread::sleep(Duration::from_millis(3));
+            }
+            sent
+        };
+        Self { stop, thread: thread::spawn(work) }
+    }
+
+    /// Waits until all packets are sent, and returns their number.
+    pub fn finish(self) -> u64 {
+        self.thread.join().unwrap()
+    }
+
+    /// Stops sending, and returns the number of sent packets.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+}
+
+/// A running `iperf3 --server`, killed on drop.
+pub struct Server(Child);
+
+impl Server {
+    pub fn start(lab: &Lab) -> Self {
+        let mut server = lab.chain.sink().command("iperf3");
+        server.args(["--server", "--port", "5301"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Self(
+            server
+                .spawn()
+                .unwrap_or_else(|error| panic!("iperf3: {error} (`make test` installs it)")),
+        );
+        until("iperf3 --server listens", || sh(lab.chain.sink(), "ss -Htln").contains(":5301"));
+        server
+    }
+
+    /// Runs `iperf3 --client` and returns the end of its JSON output.
+    #[track_caller]
+    pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
+        let mut client = lab.chain.gen_().command("iperf3");
+        client.args(["--client", address, "--port", "5301", "--json"]).args(arguments);
+        let deadline = Instant::now() + LONG;
+        loop {
+            let output = client.output().unwrap();
+            let mut json: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let error = json["error"].as_str().unwrap_or_default();
+            if error.is_empty() {
+                return json["end"].take();
+            }
+            // The server may not have finished the previous run.
+            let busy = error.contains("server is busy") || error.contains("reset by peer");
+            assert!(busy && Instant::now() < deadline, "{address} {arguments:?}: {error}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // `ip netns exec` executes iperf3 in its own process, so the pid is that of iperf3.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,129 @@
+//! The cases: transforms, IP versions, modes and further options of both ends.
+
+/// A transform's names in xdpfwd and Linux, and the length of key and salt in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transform {
+    pub(crate) name: &'static str,
+    pub(crate) linux: &'static str,
+    pub(crate) bytes: usize,
+}
+
+pub(crate) const AES_128: Transform =
+    Transform { name: "aes-128-gcm", linux: "rfc4106(gcm(aes))", bytes: 20 };
+pub(crate) const AES_256: Transform =
+    Transform { name: "aes-256-gcm", linux: "rfc4106(gcm(aes))", bytes: 36 };
+pub(crate) const CHACHA20: Transform =
+    Transform { name: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", bytes: 36 };
+pub(crate) const GMAC_128: Transform =
+    Transform { name: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", bytes: 20 };
+pub(crate) const GMAC_256: Transform =
+    Transform { name: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", bytes: 36 };
+
+/// A version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    V4,
+    V6,
+}
+
+use Version::{V4, V6};
+
+impl Version {
+    /// Returns the addresses of the two hosts.
+    pub(crate) fn inner(self) -> [&'static str; 2] {
+        match self {
+            V4 => ["10.77.0.1", "10.77.0.2"],
+            V6 => ["fd77::1", "fd77::2"],
+        }
+    }
+
+    /// Returns the addresses of the tunnel endpoints.
+    pub(crate) fn outer(self) -> [&'static str; 2] {
+        match self {
+            V4 => ["192.0.2.1", "192.0.2.2"],
+            V6 => ["fd02::1", "fd02::2"],
+        }
+    }
+
+    /// Returns the length of the IP header.
+    pub(crate) fn header(self) -> usize {
+        match self {
+            V4 => 20,
+            V6 => 40,
+        }
+    }
+}
+
+/// The configuration of both ends, with additional lines for xdpfwd and additional `ip xfrm` words
+/// for Linux.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) transform: Transform,
+    pub(crate) inner: Version,
+    /// IP version of the tunnel; `None` for transport mode.
+    pub(crate) outer: Option<Version>,
+    pub(crate) esn: bool,
+    pub(crate) udp: bool,
+    pub(crate) seal: String,
+    pub(crate) open: String,
+    /// Additional words of Linux's inbound SA, and of its outbound SA.
+    pub(crate) linux_in: String,
+    pub(crate) linux_out: String,
+}
+
+impl Case {
+    pub(crate) fn new(transform: Transform, inner: Version, outer: Option<Version>) -> Self {
+        let none = String::new;
+        Self {
+            transform,
+            inner,
+            outer,
+            esn: true,
+            udp: false,
+            seal: none(),
+            open: none(),
+            linux_in: none(),
+            linux_out: none(),
+        }
+    }
+
+    /// Creates a tunnel of IPv4 in IPv4 with AES-128 and extended sequence numbers.
+    pub(crate) fn plain() -> Self {
+        Self::new(AES_128, V4, Some(V4))
+    }
+
+    pub(crate) fn without_esn(self) -> Self {
+        Self { esn: false, ..self }
+    }
+
+    pub(crate) fn in_udp(self) -> Self {
+        Self { udp: true, ..self }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let mode = match self.outer {
+            Some(outer) => format!("{:?} in {outer:?}", self.inner),
+            None => format!("transport {:?}", self.inner),
+        };
+        let esn = if self.esn { "ESN" } else { "no ESN" };
+        let udp = if self.udp { ", in UDP" } else { "" };
+        format!("{}, {mode}, {esn}{udp}", self.transform.name)
+    }
+
+    pub(crate) fn versions(&self) -> [Version; 2] {
+        [self.inner, self.outer.unwrap_or(self.inner)]
+    }
+
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.versions().contains(&V6)
+    }
+
+    /// Returns the largest packet of a host that fits into 1500 bytes after encapsulation: the
+    /// protected part, including two trailer bytes, is a multiple of four.
+    pub(crate) fn largest(&self) -> usize {
+        let [inner, outer] = self.versions().map(Version::header);
+        let udp = if self.udp { 8 } else { 0 };
+        let protected = (1500 - outer - udp - 16 - 16) / 4 * 4 - 2;
+        if self.outer.is_some() { protected } else { inner + protected }
+    }
+}
