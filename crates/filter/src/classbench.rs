@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_read_as_the_generators_write_them() {
+    fn parse_classbench_reads_generated_rules() {
         let text = "@10.1.0.0/16\t192.0.2.7/32\t0 : 65535\t80 : 80\t0x06/0xFF\t0x0000/0x0200\t\n\
                     @0.0.0.0/0 0.0.0.0/0 0 : 65535 0 : 65535 0x00/0x00\n";
         let ClassBench { rules, with_more } = parse_classbench(text, Verdict::Drop).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_place() {
+    fn parse_classbench_error_has_column() {
         for (line, column) in [
             ("10.0.0.0/8 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 1),
             ("@10.0.0.0/40 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 2),

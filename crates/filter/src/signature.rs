@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_what_looking_at_every_place_finds(
+        fn scanner_equals_naive_search(
             written in prop::collection::vec((bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)), 0..12),
             payloads in prop::collection::vec(bytes(40), 1..4),
         ) {

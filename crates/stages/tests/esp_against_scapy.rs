@@ -59,14 +59,14 @@ static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 });
 
 #[test]
-fn the_judge_judges() {
+fn scapy_script_detects_changed_bytes() {
     // Self-test of the script: it must detect each changed byte.
     let judged: u64 = scapy("self", "").trim().parse().unwrap();
     assert!(judged > 4000, "{judged}");
 }
 
 #[test]
-fn what_scapy_seals_is_opened_to_the_packet_that_it_was() {
+fn open_restores_packets_sealed_by_scapy() {
     let folder = Folder::new();
     let mut opened = 0;
     for (index, case) in CASES.iter().enumerate() {
@@ -99,7 +99,7 @@ fn what_scapy_seals_is_opened_to_the_packet_that_it_was() {
 }
 
 #[test]
-fn what_is_sealed_scapy_opens_and_finds_as_the_sa_says() {
+fn scapy_accepts_packets_sealed_by_stage() {
     let folder = Folder::new();
     let mut answers = String::new();
     for (index, case) in CASES.iter().enumerate() {
@@ -120,7 +120,7 @@ fn what_is_sealed_scapy_opens_and_finds_as_the_sa_says() {
 }
 
 #[test]
-fn what_is_sealed_is_opened_to_what_it_was() {
+fn open_restores_packets_sealed_by_stage() {
     let folder = Folder::new();
     for (index, case) in CASES.iter().enumerate() {
         let [seal, open] = ["esp-seal", "esp-open"].map(|kind| end(&folder, index, case, kind));
@@ -145,7 +145,7 @@ fn what_is_sealed_is_opened_to_what_it_was() {
 
 /// Sends each frame alone, because results may depend on earlier frames.
 #[test]
-fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
+fn open_handles_unusual_packets_as_documented() {
     let folder = Folder::new();
     let mut seen = BTreeMap::new();
     let mut wrong = vec![];
@@ -222,7 +222,7 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
 }
 
 #[test]
-fn syns_announce_no_more_than_they_may() {
+fn tcp_mss_lowers_mss_of_syns() {
     let folder = Folder::new();
     let lines: Vec<Value> =
         scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -268,7 +268,7 @@ fn syns_announce_no_more_than_they_may() {
 
 /// Debian 12's tshark supports AES-GCM, without extended numbers.
 #[test]
-fn tshark_shows_what_is_in_it() {
+fn tshark_decrypts_sealed_packets() {
     let folder = Folder::new();
     let mut pcap = [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 65535, 1].map(u32::to_le_bytes).concat();
     let mut command = Command::new("tshark");

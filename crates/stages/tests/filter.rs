@@ -106,7 +106,7 @@ const TEN: [u8; 4] = [10, 1, 2, 3];
 const ELEVEN: [u8; 4] = [11, 1, 2, 3];
 
 #[test]
-fn the_first_rule_that_decides_does() {
+fn first_matching_rule_with_verdict_decides() {
     let rules = r#"{ default = "drop", rules = [
         "continue proto udp",
         "drop src 10.1.0.0/16 proto tcp dport 22",
@@ -143,7 +143,7 @@ fn the_first_rule_that_decides_does() {
 
 /// Each kind of packet exception has its own drop reason, and its verdict can be configured.
 #[test]
-fn what_is_unusual_has_a_verdict_of_its_own() {
+fn packet_exceptions_have_own_reason_and_verdict() {
     let whole = from(TEN, UDP, &udp(1, 53));
     let mut lying = whole.clone();
     lying[17] = 200; // total length
@@ -222,7 +222,7 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
 }
 
 #[test]
-fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
+fn rate_limit_drops_excess_and_continues_with_next_rule() {
     let packets: Vec<_> =
         (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
     // Slow enough that no tokens are added during the test.
@@ -240,7 +240,7 @@ fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
 }
 
 #[test]
-fn what_is_wrong_with_rules_has_its_file_and_line() {
+fn invalid_rule_error_has_file_and_line() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.rules");
     std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n")
         .unwrap();
@@ -266,7 +266,7 @@ fn what_is_wrong_with_rules_has_its_file_and_line() {
 }
 
 #[test]
-fn classbench_files_are_read_with_one_verdict_for_all() {
+fn classbench_rules_have_configured_action() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
     std::fs::write(
         &file,
@@ -285,7 +285,7 @@ fn classbench_files_are_read_with_one_verdict_for_all() {
 }
 
 #[test]
-fn rules_that_never_decide_are_named_with_the_one_that_does() {
+fn warning_names_shadowed_and_shadowing_rule() {
     let table = r#"{ default = "drop", rules = ["accept src 10.0.0.0/8", "drop src 10.1.0.0/16 proto udp", "drop fragment later"] }"#;
     let remarks: Vec<_> = plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
     assert_eq!(remarks.len(), 2, "{remarks:?}");
@@ -308,7 +308,7 @@ fn by_signatures(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport)
 }
 
 #[test]
-fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule_says() {
+fn signature_matches_payload_only_and_within_its_rule() {
     let with =
         |port: u16, payload: &[u8]| from(TEN, TCP, &[&tcp(1, port, 0x18)[..], payload].concat());
     let by_udp = |payload: &[u8]| {
@@ -360,7 +360,7 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
 }
 
 #[test]
-fn what_is_wrong_with_signatures_has_its_file_and_line() {
+fn invalid_signature_error_has_file_and_line() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
     std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();
     let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
@@ -373,7 +373,7 @@ fn what_is_wrong_with_signatures_has_its_file_and_line() {
 }
 
 #[test]
-fn what_gtpu_carries_is_judged_when_asked_for() {
+fn gtpu_inner_filters_user_packets() {
     // A user packet without Ethernet header, in a G-PDU, with and without a PDU session container.
     let user = |port: u16| from(TEN, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, more: &[u8], inner: &[u8]| {
@@ -420,7 +420,7 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
+fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
     let many = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
     // A bucket of rules that differ only in their port ranges.
     let overlapping: Vec<String> =
@@ -475,7 +475,7 @@ fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
 
 /// The flow cache changes no verdict, limit or counter.
 #[test]
-fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
+fn flow_cache_changes_no_verdict() {
     let mut rules: Vec<String> =
         (0..40).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 100 + n)).collect();
     rules.insert(0, "continue proto udp dport 101".into());

@@ -11,13 +11,13 @@ use xdpfwd_wire::Headers;
 const PACKETS: usize = 1024;
 
 #[test]
-fn a_million_packets_are_judged_as_the_rules_say() {
+fn filter_equals_linear_search_on_million_packets() {
     judge(1024);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn ten_million_packets_are_judged_as_the_rules_say() {
+fn filter_equals_linear_search_on_ten_million_packets() {
     judge(10_240);
 }
 

@@ -44,7 +44,7 @@ fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
 
 /// All accounts add up to the elapsed time, as another thread measures it.
 #[test]
-fn the_accounts_add_up_to_the_wall() {
+fn ledger_total_equals_elapsed_cycles() {
     for count in [0, 1, 3] {
         // One of several tries must be undisturbed: the scheduler may preempt this thread between
         // request and reply.
@@ -84,7 +84,7 @@ fn accounted(stage_count: usize) -> f64 {
 }
 
 #[test]
-fn packets_bytes_and_calls_are_what_was_moved() {
+fn ledger_counts_packets_bytes_and_calls() {
     let (mut worker, wires) = cross_connect(stages(3), stages(0));
     for packets in [64, 1, 10] {
         turn(&mut worker, &wires, packets);
@@ -117,7 +117,7 @@ fn packets_bytes_and_calls_are_what_was_moved() {
 }
 
 #[test]
-fn a_worker_without_packets_is_idle() {
+fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let (mut worker, wires) = cross_connect(stages(1), stages(0));
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(50) {
@@ -136,7 +136,7 @@ fn a_worker_without_packets_is_idle() {
 }
 
 #[test]
-fn switched_off_it_stands_still_and_on_again_it_goes_on() {
+fn ledger_pauses_while_off_and_resumes() {
     let (mut worker, wires) = cross_connect(stages(2), stages(0));
     turn(&mut worker, &wires, 20);
     worker.switch_ledger(false);

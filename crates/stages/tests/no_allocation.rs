@@ -21,7 +21,7 @@ fn udp() -> Vec<u8> {
 }
 
 #[test]
-fn a_worker_at_work_allocates_nothing() {
+fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     // Enough rules for the classifier's tables, one with a limit, one without a verdict.
     let filter = || {
@@ -67,7 +67,7 @@ fn a_worker_at_work_allocates_nothing() {
 
 /// Encapsulation and decapsulation: tunnels of both versions, bare and in UDP, and transport mode.
 #[test]
-fn esp_allocates_nothing() {
+fn esp_does_not_allocate_per_packet() {
     let folder = esp::Folder::new();
     let tunnel = "source = '2001:db8::1', destination = '2001:db8::2'";
     for (at, (transform, seal, open)) in [

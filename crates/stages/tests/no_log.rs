@@ -76,7 +76,7 @@ impl Stage for Worst {
 }
 
 #[test]
-fn no_packet_causes_a_line_of_the_log() {
+fn packets_cause_no_log_line() {
     let counting = Counting::default();
     let events = || counting.0.load(Ordering::Relaxed);
     let (_other, mut other_pool) = Umem::new(&umem_config()).unwrap();
@@ -157,7 +157,7 @@ fn no_packet_causes_a_line_of_the_log() {
 
 /// Packets that are not ESP, are invalid, or exceed a limit cause no line either.
 #[test]
-fn no_packet_of_esp_causes_a_line_of_the_log() {
+fn esp_packets_cause_no_log_line() {
     let folder = esp::Folder::new();
     let key = folder.key("key", esp::KEY_128);
     let plans = [

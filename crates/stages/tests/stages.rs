@@ -18,7 +18,7 @@ fn bench(kind: &str, table: &'static str) -> TestBench {
 }
 
 #[test]
-fn mac_swap_swaps_and_touches_nothing_else() {
+fn mac_swap_changes_only_mac_addresses() {
     let mut expected = packet(7);
     expected[..12].copy_from_slice(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02");
     let mut bench = bench("mac-swap", "{}");
@@ -26,7 +26,7 @@ fn mac_swap_swaps_and_touches_nothing_else() {
 }
 
 #[test]
-fn set_mac_sets_what_it_is_told() {
+fn set_mac_sets_configured_addresses() {
     let source = r#"{ source = "0a:00:00:00:00:01" }"#;
     let destination = r#"{ destination = "0a:00:00:00:00:02" }"#;
     let both = r#"{ source = "0a:00:00:00:00:01", destination = "0a:00:00:00:00:02" }"#;
@@ -47,7 +47,7 @@ fn set_mac_sets_what_it_is_told() {
 }
 
 #[test]
-fn a_table_that_is_no_good_says_what_would_be() {
+fn invalid_table_error_states_accepted_values() {
     let error = |kind, table| plan(kind, table).err().unwrap().to_string();
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
@@ -116,7 +116,7 @@ fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
 }
 
 #[test]
-fn ttl_agrees_with_scapy_checksums_included() {
+fn ttl_equals_scapy_including_checksums() {
     let cases = scapy_cases();
     assert_eq!(cases.len(), 7 * 9);
     let mut bench = bench("ttl", "{}");
@@ -133,7 +133,7 @@ fn ttl_agrees_with_scapy_checksums_included() {
 }
 
 #[test]
-fn ttl_lets_pass_what_is_not_ip_and_drops_what_may_be_but_cannot_be_read() {
+fn ttl_passes_non_ip_and_drops_malformed_ip() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
     let ethernet = |ethertype: [u8; 2], rest: &[u8]| {
         [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat()

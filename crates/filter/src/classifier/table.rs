@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_entered_is_found_and_little_else() {
+    fn table_finds_inserted_hashes_and_few_others() {
         // Few groups, so that they overflow, and hashes that share groups and tags.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = Table::new(entries);

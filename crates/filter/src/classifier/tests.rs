@@ -161,7 +161,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_finds_what_looking_at_each_rule_finds(
+    fn classifier_and_flow_cache_equal_linear_search(
         rules in prop::collection::vec(rule(), 0..120),
         keys in prop::collection::vec(key(), 1..=64),
         seed: u64,
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_said_to_be_shadowed_never_comes_first(
+    fn shadowing_rule_is_earlier_and_matches_same_packets(
         rules in prop::collection::vec(rule(), 0..60),
         keys in prop::collection::vec(key(), 64),
     ) {
@@ -214,7 +214,7 @@ proptest! {
 }
 
 #[test]
-fn a_flow_is_looked_up_once() {
+fn flow_cache_hits_repeated_flows() {
     let rules: Vec<Rule> = (10..30)
         .map(|net| crate::parse_rule(&format!("drop dst {net}.0.0.0/8")).unwrap().unwrap())
         .collect();
@@ -243,7 +243,7 @@ fn a_flow_is_looked_up_once() {
 }
 
 #[test]
-fn a_rule_behind_a_wider_one_is_shadowed() {
+fn rule_after_wider_rule_is_shadowed() {
     let rules: Vec<Rule> = "continue\n\
          accept src 10.0.0.0/8 proto tcp dport 80-90\n\
          drop src 10.1.0.0/16 proto tcp dport 85\n\
@@ -263,7 +263,7 @@ fn a_rule_behind_a_wider_one_is_shadowed() {
 }
 
 #[test]
-fn many_rules_of_few_tuples_are_found_in_few_lookups() {
+fn similar_rules_share_few_tuples_with_short_buckets() {
     // One rule per host of a network, to one of a few ports, followed by some wider rules.
     let mut rules: Vec<Rule> = (0..2000_u32)
         .map(|host| {
@@ -286,7 +286,7 @@ fn many_rules_of_few_tuples_are_found_in_few_lookups() {
 /// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds they do not fit the XDP
 /// program, and the filter stage draws another seed.
 #[test]
-fn few_seeds_crowd_the_hash_table() {
+fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
         .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}", n % 256, 1 + n / 256));
     let rules: Vec<Rule> = rules.map(|line| crate::parse_rule(&line).unwrap().unwrap()).collect();
@@ -303,7 +303,7 @@ fn few_seeds_crowd_the_hash_table() {
 /// Exceeds the limits of tuples, sets and parts. The classifier then prunes less but finds the same
 /// rules.
 #[test]
-fn what_is_beyond_the_tables_is_found_all_the_same() {
+fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;
     let mut draw = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);

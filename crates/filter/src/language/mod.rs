@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_says_all_that_can_be_said_and_reads_as_it_is_written() {
+    fn parsed_rule_displays_as_written() {
         for line in [
             "accept",
             "drop src 10.0.0.0/8 dst 192.0.2.1/32 proto tcp sport 1024-65535 dport 443 flags syn,!ack vlan 7 dscp 46",
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
+    fn parse_rule_error_has_column_and_expected_values() {
         for (line, column, part) in [
             (
                 "allow src 10.0.0.0/8",
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn all_lines_that_are_wrong_are_named() {
+    fn parse_reports_every_invalid_line() {
         let problems = parse("# rules\naccept\n\ndrop it\nallow\n").unwrap_err();
         assert_eq!(
             problems.iter().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(),

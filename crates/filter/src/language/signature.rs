@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_says_all_that_can_be_said_and_reads_as_it_is_written() {
+    fn displayed_signature_parses_to_same_signature() {
         for line in [
             r#"drop text "GET /admin # not a comment""#,
             r#"accept proto tcp dport 80 limit 10pps burst 1 log 1/10 text "a \"b\" \\ \r\n\t\x00" nocase offset 4 depth 100"#,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
+    fn parse_signature_error_has_column_and_expected_values() {
         for (line, column, part) in [
             ("drop proto tcp", 15, "no pattern: expected text"),
             ("drop text GET", 11, "`GET` is no pattern: expected a text in double quotes"),

@@ -272,7 +272,7 @@ highest = 4711
     }
 
     #[test]
-    fn text_equals_that_of_the_documentation() {
+    fn state_text_equals_documented_example() {
         assert_eq!(example().to_text(), TEXT);
         assert_eq!(State::parse(TEXT.as_bytes()), Ok(example()));
         let empty = State { epoch: 7, sas: Vec::new() };
@@ -374,7 +374,7 @@ highest = 4711
 
     proptest! {
         #[test]
-        fn parse_reads_what_to_text_writes(state in states()) {
+        fn parse_of_to_text_returns_same_state(state in states()) {
             prop_assert_eq!(State::parse(state.to_text().as_bytes()), Ok(state));
         }
 

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_burst_passes_at_once_and_then_the_rate() {
+    fn meter_passes_burst_then_rate() {
         let limit = limit(1000, Unit::Packets, 50);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_counted_as_bits() {
+    fn meter_limits_bits_per_second() {
         // Ten frames of 1250 bytes per second.
         let limit = limit(100_000, Unit::Bits, 20_000);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
@@ -229,7 +229,7 @@ mod tests {
 
     /// A frame longer than the burst still passes at the rate.
     #[test]
-    fn what_is_larger_than_the_bucket_takes_a_full_one_and_more() {
+    fn frame_larger_than_burst_passes_at_rate() {
         let limit = limit(121_120, Unit::Bits, 100);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
         // Ten frames of 1514 bytes per second, also within the first second after boot.
@@ -242,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_full_however_young_the_machine_is() {
+    fn new_bucket_is_full_right_after_boot() {
         let limit = limit(1, Unit::Packets, 1000);
         assert_eq!(passed(&mut Meter::new(&limit, Arc::default(), 1), 2000, 60, 5), 1000);
     }
 
     #[test]
-    fn workers_draw_on_one_bucket() {
+    fn workers_share_one_bucket() {
         let limit = limit(100_000, Unit::Packets, 1000);
         let bucket = Arc::new(Bucket::default());
         let mut workers: Vec<_> =
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_gets_nothing_holds_little_back() {
+    fn idle_worker_holds_back_few_tokens() {
         let limit = limit(1000, Unit::Packets, 8);
         let bucket = Arc::new(Bucket::default());
         let mut idle = Meter::new(&limit, Arc::clone(&bucket), 2);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn each_source_prefix_has_its_own() {
+    fn each_source_prefix_has_own_bucket() {
         let limit = limit(10, Unit::Packets, 5);
         let sources = Sources::new(&limit, 24);
         let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
