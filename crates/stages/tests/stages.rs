@@ -51,7 +51,9 @@ fn invalid_table_error_states_accepted_values() {
     let error = |kind, table| plan(kind, table).err().unwrap().to_string();
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
-    assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
+    assert!(
+        error("set-mac", "{}").contains("missing address: set `source`, `destination`, or both")
+    );
     assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
     assert!(
         error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups")
@@ -87,7 +89,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/UDP()/pad, ttl)
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
 "#;
-    let mut complaints = String::new();
+    let mut failures = String::new();
     // The first `python3` in the PATH may lack Debian's packages.
     for python in ["python3", "/usr/bin/python3"] {
         match Command::new(python).args(["-c", SCRIPT]).output() {
@@ -96,12 +98,12 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
                 return text.lines().map(parse_case).collect();
             }
             Ok(output) => {
-                complaints += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr))
+                failures += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr))
             }
-            Err(error) => complaints += &format!("{python}: {error}\n"),
+            Err(error) => failures += &format!("{python}: {error}\n"),
         }
     }
-    panic!("scapy is needed (Debian: python3-scapy; `make test` installs it)\n{complaints}");
+    panic!("cannot run scapy (Debian: python3-scapy; `make test` installs it)\n{failures}");
 }
 
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {

@@ -53,7 +53,7 @@ fn a_file_that_is_fine_is_shown_with_its_warnings() {
     let answer = check(&written("fine.toml", FINE), &[]);
     assert_eq!(answer.code, Some(0), "{}", answer.stderr);
     assert!(answer.stdout.ends_with("FILE is fine, with 2 warnings\n"), "{}", answer.stdout);
-    assert!(answer.stdout.contains("lan -> wan: hop (takes one off TTL"), "{}", answer.stdout);
+    assert!(answer.stdout.contains("lan -> wan: hop (decrements TTL"), "{}", answer.stdout);
     let warnings: Vec<&str> = answer.stderr.lines().collect();
     assert_eq!(warnings.len(), 2);
     assert!(

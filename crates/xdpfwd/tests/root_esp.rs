@@ -889,7 +889,7 @@ fn what_is_refused_of_keys_and_states() {
     // Another xdpfwd uses the file, and continues.
     let mut first = lab.start_one(&setup, 0);
     let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
-    refused(&lab, &other, 1, &[name, "it is in use", &format!("`fuser {name}`")]);
+    refused(&lab, &other, 1, &[name, "is in use", &format!("fuser {name}")]);
     first.forwarder.check_running().unwrap();
     stop(first);
     assert_eq!(attempt(&lab, &other).status.code(), Some(0), "{}", stderr(&attempt(&lab, &other)));

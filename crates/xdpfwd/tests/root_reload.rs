@@ -201,7 +201,7 @@ fn what_is_no_good_changes_nothing_and_is_said() {
     forth.write("drop\naccept proto nonsense\n");
     running.reload("not reloaded: the configuration is no good");
     assert_eq!(
-        running.count_log("good.rules:2:14: `nonsense` is no protocol"),
+        running.count_log("good.rules:2:14: unknown protocol `nonsense`"),
         1,
         "{:#?}",
         running.forwarder.stderr()

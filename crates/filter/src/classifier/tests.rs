@@ -72,7 +72,7 @@ fn protocol() -> impl Strategy<Value = u8> {
     prop_oneof![Just(6), Just(17), Just(1), Just(58), Just(132), Just(50)]
 }
 
-pub(crate) fn a_match() -> impl Strategy<Value = Match> {
+pub(crate) fn matches() -> impl Strategy<Value = Match> {
     let addresses = any::<bool>().prop_flat_map(|v4| {
         (
             rarely(Just(if v4 { Version::V4 } else { Version::V6 })),
@@ -115,7 +115,7 @@ pub(crate) fn a_match() -> impl Strategy<Value = Match> {
 
 fn rule() -> impl Strategy<Value = Rule> {
     let verdict = prop_oneof![Just(Some(Verdict::Accept)), Just(Some(Verdict::Drop)), Just(None)];
-    (a_match(), verdict).prop_map(|(matches, verdict)| Rule { matches, verdict, ..Rule::default() })
+    (matches(), verdict).prop_map(|(matches, verdict)| Rule { matches, verdict, ..Rule::default() })
 }
 
 fn key() -> impl Strategy<Value = Key> {
@@ -150,7 +150,7 @@ fn key() -> impl Strategy<Value = Key> {
 }
 
 /// Returns the first match of a linear search.
-fn by_looking(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
+fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
         .find(|(number, rule)| *number >= from && rule.matches(key))
@@ -171,10 +171,10 @@ proptest! {
         let mut found = [0; Classifier::BATCH];
         classifier.classify(&keys, &mut found);
         for (key, found) in keys.iter().zip(found) {
-            let expected = by_looking(&rules, key, 0);
+            let expected = linear_search(&rules, key, 0);
             prop_assert_eq!(found, expected.unwrap_or(Classifier::NONE), "{:?}", key);
             prop_assert_eq!(classifier.first_match(key, 0), expected);
-            prop_assert_eq!(classifier.first_match(key, from), by_looking(&rules, key, from));
+            prop_assert_eq!(classifier.first_match(key, from), linear_search(&rules, key, from));
         }
         // The small cache makes flows replace each other; the second pass finds cached flows.
         let mut cache = FlowCache::new(0, seed);
@@ -182,7 +182,7 @@ proptest! {
             for keys in keys.chunks(40) {
                 classifier.classify_cached(keys, &mut found, &mut cache);
                 for (key, found) in keys.iter().zip(found) {
-                    prop_assert_eq!(found, by_looking(&rules, key, 0).unwrap_or(Classifier::NONE), "{:?}", key);
+                    prop_assert_eq!(found, linear_search(&rules, key, 0).unwrap_or(Classifier::NONE), "{:?}", key);
                 }
             }
         }
@@ -290,14 +290,14 @@ fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
         .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}", n % 256, 1 + n / 256));
     let rules: Vec<Rule> = rules.map(|line| crate::parse_rule(&line).unwrap().unwrap()).collect();
-    let mut lot = 0x9e37_79b9_7f4a_7c15_u64;
-    let crowded = (0..400).filter(|_| {
-        lot = lot.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        Classifier::new(&rules, lot ^ lot >> 29).image(&rules).is_err()
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let rejected = (0..400).filter(|_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        Classifier::new(&rules, state ^ state >> 29).image(&rules).is_err()
     });
-    let crowded = crowded.count();
-    println!("{crowded} of 400 seeds");
-    assert!(crowded < 40, "{crowded} of 400 seeds");
+    let rejected = rejected.count();
+    println!("{rejected} of 400 seeds do not fit the XDP program");
+    assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
 /// Exceeds the limits of tuples, sets and parts. The classifier then prunes less but finds the same
@@ -354,12 +354,12 @@ fn rules_beyond_table_limits_are_still_found() {
                 Key { addresses, protocol: 17, l4, fragment: Fragment::No, dscp: 0, vlan: None };
             assert_eq!(
                 classifier.first_match(&key, 0),
-                by_looking(&rules, &key, 0),
+                linear_search(&rules, &key, 0),
                 "{number}: {key:?}"
             );
             let mut found = [0; Classifier::BATCH];
             classifier.classify(&[key], &mut found);
-            assert_eq!(Some(found[0]), by_looking(&rules, &key, 0), "{number}: {key:?}");
+            assert_eq!(Some(found[0]), linear_search(&rules, &key, 0), "{number}: {key:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ macro_rules! reasons {
     ($($constant:ident $name:literal $description:literal)+) => {
         $(pub(super) static $constant: DropReason = DropReason::new($name, $description);)+
 
-        /// All of them.
+        /// All drop reasons.
         static ALL: &[&DropReason] = &[$(&$constant),+];
     };
 }

@@ -122,31 +122,31 @@ pub(super) struct Sources {
     length: u8,
     /// Random, so that senders cannot choose prefixes that share a slot.
     seed: u64,
-    places: Box<[Place]>,
+    slots: Box<[Slot]>,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Slot {
     /// Hash of the prefix; 0 if free.
     of: AtomicU64,
     bucket: Bucket,
 }
 
 /// Number of slots.
-const SOURCES: usize = 1 << 16;
+const SLOTS: usize = 1 << 16;
 /// Slots per set.
 const WAYS: usize = 8;
 
 impl Sources {
     pub(super) fn new(limit: &Limit, length: u8) -> Self {
-        let places = (0..SOURCES).map(|_| Place::default()).collect();
+        let slots = (0..SLOTS).map(|_| Slot::default()).collect();
         let seed = RandomState::new().hash_one(0_u64);
         Self {
             rate: Rate { draw: 0, ..Rate::new(limit, 1) },
             unit: limit.unit,
             length,
             seed,
-            places,
+            slots,
         }
     }
 
@@ -162,27 +162,27 @@ impl Sources {
                 source.checked_shr(128 - u32::from(self.length)).unwrap_or(0) ^ 6 << 120
             }
         };
-        let hash = mixed(
-            prefix as u64 ^ mixed((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32),
-        ) | 1;
-        let set = (hash >> 32) as usize % (SOURCES / WAYS) * WAYS;
-        let set = &self.places[set..set + WAYS];
-        let own = set.iter().find(|place| place.of.load(Ordering::Relaxed) == hash);
-        let place = own.unwrap_or_else(|| {
+        let hash =
+            mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32))
+                | 1;
+        let set = (hash >> 32) as usize % (SLOTS / WAYS) * WAYS;
+        let set = &self.slots[set..set + WAYS];
+        let found = set.iter().find(|slot| slot.of.load(Ordering::Relaxed) == hash);
+        let slot = found.unwrap_or_else(|| {
             // Two workers may claim a slot at once; then two prefixes share its bucket for a while.
-            let place = set
+            let slot = set
                 .iter()
-                .min_by_key(|place| place.bucket.0.load(Ordering::Relaxed))
+                .min_by_key(|slot| slot.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
             // Inherits the bucket: evicting and re-adding a prefix must not refill it.
-            place.of.store(hash, Ordering::Relaxed);
-            place
+            slot.of.store(hash, Ordering::Relaxed);
+            slot
         });
-        place.bucket.draw(cost(self.unit, bytes), &self.rate, now)
+        slot.bucket.draw(cost(self.unit, bytes), &self.rate, now)
     }
 }
 
-fn mixed(value: u64) -> u64 {
+fn mix(value: u64) -> u64 {
     let product = u128::from(value) * 0xa409_3822_299f_31d1;
     product as u64 ^ (product >> 64) as u64
 }

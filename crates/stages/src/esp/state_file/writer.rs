@@ -88,7 +88,8 @@ impl Writer {
                 let path = self.disk.path().display();
                 tracing::error!(
                     state_file = %path,
-                    "{problem}. Until it can be, packets are sealed as long as there are numbers that are written down"
+                    "the state file {problem}. Encapsulation continues until the numbers already in \
+                     the file are used up"
                 );
             }
             Some(_) => {}

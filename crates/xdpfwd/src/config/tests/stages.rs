@@ -103,7 +103,7 @@ fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
     let error = places(&packet(with(first, "kernel", ""))).unwrap_err();
     assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
     let error = places(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
-    assert!(error.contains("`drop log 1/10` logs, which the XDP program does not"), "{error}");
+    assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
 /// A kind whose table has tables in it.
