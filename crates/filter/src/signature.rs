@@ -153,17 +153,27 @@ mod tests {
     proptest! {
         #[test]
         fn scanner_equals_naive_search(
-            parameters in prop::collection::vec((bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)), 0..12),
+            parameters in prop::collection::vec(
+                (bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)),
+                0..12,
+            ),
             payloads in prop::collection::vec(bytes(40), 1..4),
         ) {
             let signatures: Vec<Signature> = parameters
                 .into_iter()
-                .map(|(bytes, no_case, offset, depth)| Signature { rule: Rule::default(), bytes, no_case, offset, depth })
+                .map(|(bytes, no_case, offset, depth)| Signature {
+                    rule: Rule::default(),
+                    bytes,
+                    no_case,
+                    offset,
+                    depth,
+                })
                 .collect();
             let scanner = Scanner::new(&signatures).unwrap();
             let mut hits = scanner.hits();
             for payload in payloads {
-                prop_assert_eq!(scanner.scan(&payload, &mut hits), naive_search(&signatures, &payload));
+                let expected = naive_search(&signatures, &payload);
+                prop_assert_eq!(scanner.scan(&payload, &mut hits), expected);
             }
             prop_assert!(scanner.scan(&[], &mut hits).is_empty());
         }

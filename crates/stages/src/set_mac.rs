@@ -59,8 +59,8 @@ impl Visitor<'_> for Address {
             text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
         if address.is_multicast() && !self.allows_groups {
             return Err(E::custom(
-                "a multicast address cannot be a source; use a unicast address, whose first octet is \
-                 even, like 02:00:00:00:00:01",
+                "a multicast address cannot be a source; use a unicast address, whose first octet \
+                 is even, like 02:00:00:00:00:01",
             ));
         }
         Ok(address)

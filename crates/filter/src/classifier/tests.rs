@@ -135,7 +135,11 @@ fn key() -> impl Strategy<Value = Key> {
         }),
         (0..3_u8, 0..3_u8).prop_map(|(kind, code)| L4::Icmp { kind, code })
     ];
-    let fragment = prop_oneof![3 => Just(Fragment::No), 1 => Just(Fragment::First), 1 => Just(Fragment::Later)];
+    let fragment = prop_oneof![
+        3 => Just(Fragment::No),
+        1 => Just(Fragment::First),
+        1 => Just(Fragment::Later),
+    ];
     let vlan = prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
     (addresses, protocol(), l4, fragment, 0..3_u8, vlan).prop_map(
         |(addresses, protocol, l4, fragment, dscp, vlan)| Key {
@@ -182,7 +186,8 @@ proptest! {
             for keys in keys.chunks(40) {
                 classifier.classify_cached(keys, &mut found, &mut cache);
                 for (key, found) in keys.iter().zip(found) {
-                    prop_assert_eq!(found, linear_search(&rules, key, 0).unwrap_or(Classifier::NONE), "{:?}", key);
+                    let expected = linear_search(&rules, key, 0).unwrap_or(Classifier::NONE);
+                    prop_assert_eq!(found, expected, "{:?}", key);
                 }
             }
         }
@@ -206,7 +211,8 @@ proptest! {
             prop_assert!(rules[shadowed.by as usize].verdict.is_some());
             for key in &keys {
                 if rules[shadowed.rule as usize].matches(key) {
-                    prop_assert!(rules[shadowed.by as usize].matches(key), "{:?} {:?}", shadowed, key);
+                    let matches = rules[shadowed.by as usize].matches(key);
+                    prop_assert!(matches, "{:?} {:?}", shadowed, key);
                 }
             }
         }

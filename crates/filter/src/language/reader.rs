@@ -11,14 +11,14 @@ use super::words::{Word, Words};
 use super::write::{FLAG_NAMES, PROTOCOLS};
 use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
-pub(super) const RULE_KEYWORDS: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, icmp-type, \
-    icmp-code, vlan, fragment, dscp, limit, log";
+pub(super) const RULE_KEYWORDS: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, \
+    icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
 const PREFIX: &str = "an address or a prefix, like 192.0.2.0/24 or 2001:db8::/32";
-const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, \
-    ah, icmpv6, sctp";
+const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, \
+    esp, ah, icmpv6, sctp";
 const PORTS: &str = "a port or a range of ports, like 53 or 1024-65535";
-const FLAGS: &str = "fin, syn, rst, psh, ack, urg, ece or cwr, separated by commas, with ! before a \
-    flag that must not be set, like syn,!ack";
+const FLAGS: &str = "fin, syn, rst, psh, ack, urg, ece or cwr, separated by commas, with ! before \
+    a flag that must not be set, like syn,!ack";
 const DSCP: &str = "a number from 0 to 63, or one of ef, cs0 to cs7, af11 to af43";
 const RATE: &str = "a rate of at most 1000G, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
 

@@ -159,8 +159,8 @@ impl StageConfig for EspSealConfig {
                     };
                     if sas.iter().any(overlaps) {
                         let message = format!(
-                            "spi = {}: another SA of this stage has the same SPI and destination, so \
-                             the receiver cannot tell them apart; use another SPI",
+                            "spi = {}: another SA of this stage has the same SPI and destination, \
+                             so the receiver cannot tell them apart; use another SPI",
                             sa.spi
                         );
                         errors.push(PlanDiagnostic {
@@ -219,8 +219,8 @@ impl StageConfig for EspOpenConfig {
                     };
                     if sas.iter().find(overlaps).is_some() {
                         let message = format!(
-                            "spi = {}: another SA of this stage has the same SPI and destination; use \
-                             another SPI, or set different values of `destination`",
+                            "spi = {}: another SA of this stage has the same SPI and destination; \
+                             use another SPI, or set different values of `destination`",
                             sa.sa.spi
                         );
                         errors.push(PlanDiagnostic {
@@ -445,7 +445,8 @@ impl OutboundTable {
                 Some((key, span)) => error(
                     Location::Configuration(span),
                     &format!(
-                        "{key}: only for mode = \"tunnel\"; in transport mode packets keep their header"
+                        "{key}: only for mode = \"tunnel\"; in transport mode packets keep their \
+                         header"
                     ),
                 ),
                 None => Ok(None),
@@ -456,7 +457,8 @@ impl OutboundTable {
             return error(
                 Location::Stage,
                 &format!(
-                    "missing key `{missing}`: mode = \"tunnel\" requires both addresses of the outer header"
+                    "missing key `{missing}`: mode = \"tunnel\" requires both addresses of the \
+                     outer header"
                 ),
             );
         };

@@ -27,7 +27,10 @@ pub struct KeyFileReadError {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileProblem {
     /// The file does not exist.
-    #[error("does not exist; create it with: xdpfwd esp new-key --transform {} {}", .transform.name(), .path.display())]
+    #[error(
+        "does not exist; create it with: xdpfwd esp new-key --transform {} {}",
+        .transform.name(), .path.display()
+    )]
     Missing {
         /// The transform of the key.
         transform: Transform,
@@ -35,7 +38,10 @@ pub enum KeyFileProblem {
         path: PathBuf,
     },
     /// The path is a symbolic link.
-    #[error("is a symbolic link, which is not allowed; use its target (readlink -f {})", .0.display())]
+    #[error(
+        "is a symbolic link, which is not allowed; use its target (readlink -f {})",
+        .0.display()
+    )]
     Link(PathBuf),
     /// The path is not a regular file.
     #[error(

@@ -120,7 +120,10 @@ mod tests {
         /// and the result reports changes correctly.
         #[test]
         fn clamp_of_random_bytes_does_not_panic(
-            l4 in prop::collection::vec(any::<u8>(), 0..90), shape: [bool; 2], cut in 0usize..200, max_mss: u16
+            l4 in prop::collection::vec(any::<u8>(), 0..90),
+            shape: [bool; 2],
+            cut in 0usize..200,
+            max_mss: u16,
         ) {
             let (mut bytes, at) = frame(shape[0], shape[1], 2);
             let headers = Headers::parse(&bytes);
@@ -129,21 +132,27 @@ mod tests {
             for headers in [headers, Headers::parse(&bytes)] {
                 let mut after = bytes.clone();
                 let clamped = clamp(&mut after, &headers, max_mss);
-                let changed = bytes.iter().zip(&after).filter(|(before, after)| before != after).count();
+                let changed =
+                    bytes.iter().zip(&after).filter(|(before, after)| before != after).count();
                 prop_assert_eq!(clamped, changed > 0);
                 prop_assert_eq!(after.len(), bytes.len());
             }
         }
 
         #[test]
-        fn clamp_keeps_checksum_as_valid_as_it_was(mss: u16, max_mss: u16, shape: [bool; 2], wrong: u16) {
+        fn clamp_keeps_checksum_as_valid_as_it_was(
+            mss: u16,
+            max_mss: u16,
+            shape: [bool; 2],
+            error: u16,
+        ) {
             let (mut before, at) = frame(shape[0], shape[1], 2);
             before[at..at + 2].copy_from_slice(&mss.to_be_bytes());
             let addresses = addresses(&before);
             let end = usize::from(Headers::parse(&before).l3_end);
             tcp::Packet::new_checked(&mut before[at - 22..end]).unwrap().fill_checksum(addresses);
             let right = u16::from_be_bytes([before[at - 6], before[at - 5]]);
-            before[at - 6..at - 4].copy_from_slice(&(right ^ wrong).to_be_bytes());
+            before[at - 6..at - 4].copy_from_slice(&(right ^ error).to_be_bytes());
             let was_right = checksum_is_right(&before);
             let mut after = before.clone();
             prop_assert_eq!(clamp(&mut after, &Headers::parse(&before), max_mss), mss > max_mss);

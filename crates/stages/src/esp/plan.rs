@@ -77,9 +77,9 @@ impl Direction for Seal {
         if self.lacks_iv_range.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 state_file = %state_path.display(),
-                "a worker has no IV range and drops packets as state_file: a state file has {} ranges, \
-                 one for each worker and path that seals; configure another state file, and other \
-                 keys, for some paths",
+                "a worker has no IV range and drops packets as state_file: a state file has {} \
+                 ranges, one for each worker and path that seals; configure another state file, \
+                 and other keys, for some paths",
                 Ivs::WORKERS
             );
         }
@@ -132,7 +132,8 @@ impl<D: Direction> ResourceOwner for Plan<D> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
         // The SAs refer to the state file of the first acquisition, which may be closed.
         if was_acquired.swap(true, Ordering::Relaxed) {
-            let message = "the plan of an ESP stage can acquire its state file only once; plan the stage again";
+            let message = "the plan of an ESP stage can acquire its state file only once; plan the \
+                           stage again";
             return Err(ResourceError(message.to_owned()));
         }
         let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
@@ -227,15 +228,15 @@ fn check_key(
         same.iter().find(|(state, sa)| sa.identity == own.identity && !state.is_at(path));
     if let Some((state, _)) = elsewhere {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers; keep that \
-             state file, or create a new key (xdpfwd esp new-key)",
+            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers; keep \
+             that state file, or create a new key (xdpfwd esp new-key)",
             state.path().display()
         )));
     }
     if opposite.iter().any(|(_, sa)| sa.identity == own.identity) {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use in the other direction, where the peer uses its numbers; \
-             create a new key (xdpfwd esp new-key)"
+            "the key of SA {spi:#x} is in use in the other direction, where the peer uses its \
+             numbers; create a new key (xdpfwd esp new-key)"
         )));
     }
     Ok(())

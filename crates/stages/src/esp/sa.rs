@@ -251,24 +251,21 @@ impl Counts {
 
     /// Warns once per soft limit reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
-        let warn = |unit: &str,
-                    count: u64,
-                    soft: Option<u64>,
-                    hard: Option<u64>,
-                    warned: &AtomicU64| {
-            let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
-            if warned.swap(soft, Ordering::Relaxed) != soft {
-                let spi = sa.spi;
-                let hard = hard.map_or("none".to_owned(), |hard| hard.to_string());
-                tracing::warn!(
-                    direction,
-                    spi,
-                    count,
-                    "SA {spi:#x} ({direction}) has reached its soft limit of {soft} {unit} (hard limit: \
-                     {hard}); replace its key"
-                );
-            }
-        };
+        let warn =
+            |unit: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
+                let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
+                if warned.swap(soft, Ordering::Relaxed) != soft {
+                    let spi = sa.spi;
+                    let hard = hard.map_or("none".to_owned(), |hard| hard.to_string());
+                    tracing::warn!(
+                        direction,
+                        spi,
+                        count,
+                        "SA {spi:#x} ({direction}) has reached its soft limit of {soft} {unit} \
+                     (hard limit: {hard}); replace its key"
+                    );
+                }
+            };
         let limits = &sa.limits;
         warn("packets", packets, limits.soft_packets, limits.hard_packets, &self.warned_packets);
         warn("bytes", bytes, limits.soft_bytes, limits.hard_bytes, &self.warned_bytes);

@@ -90,8 +90,8 @@ pub enum StateError {
 /// The last line; detects truncated files.
 const END: &str = "# end";
 
-const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from one state \
-    repeat nonces.";
+const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
+    one state repeat nonces.";
 
 /// The field to read before all others.
 #[derive(Deserialize)]
@@ -183,7 +183,8 @@ impl State {
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\nfingerprint = \"{fingerprint}\"\n{sequence}"
+                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\n\
+                 fingerprint = \"{fingerprint}\"\n{sequence}"
             );
         }
         text.push_str(END);
@@ -235,7 +236,9 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from one state repeat nonces.
+    const TEXT: &str =
+        "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
+one state repeat nonces.
 version = 1
 epoch = 1795305087
 

@@ -262,8 +262,8 @@ impl FilterConfig {
     ) -> Result<Lines<Rule>, PlanError> {
         match (self.format, self.action) {
             (Format::Xdpfwd, Some(_)) => Err(PlanError::new(
-                "action applies only to format = \"classbench\": remove it, because each rule begins \
-                 with its own verdict",
+                "action applies only to format = \"classbench\": remove it, because each rule \
+                 begins with its own verdict",
             )),
             (Format::Xdpfwd, None) => {
                 self.rules.read("rules", cx, xdpfwd_filter::parse_rule, xdpfwd_filter::parse)
@@ -272,8 +272,8 @@ impl FilterConfig {
                 Err(PlanError::new("format = \"classbench\" requires a file: set rules = \"FILE\""))
             }
             (Format::Classbench, None) => Err(PlanError::new(
-                "ClassBench rules have no verdicts: add action = \"accept\" or \"drop\", which applies \
-                 to all rules",
+                "ClassBench rules have no verdicts: add action = \"accept\" or \"drop\", which \
+                 applies to all rules",
             )),
             (Format::Classbench, Some(action)) => {
                 self.rules.read("rules", cx, xdpfwd_filter::parse_rule, |text| {

@@ -35,8 +35,8 @@ impl Limits {
         let count = rules.clone().into_iter().filter(by_source).count();
         if count > MAX_SOURCE_LIMITS {
             let message = format!(
-                "{count} limits per source prefix: a stage supports at most {MAX_SOURCE_LIMITS} (1 MiB \
-                 each); share one among several rules by a `continue` rule in front of them"
+                "{count} limits per source prefix: a stage supports at most {MAX_SOURCE_LIMITS} \
+                 (1 MiB each); share one among several rules by a `continue` rule in front of them"
             );
             return Err(PlanError::new(message));
         }

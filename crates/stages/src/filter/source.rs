@@ -150,10 +150,8 @@ fn read_inline<T>(
                 lines.push(line);
                 locations.push(location);
             }
-            Ok(None) => problems.push(PlanDiagnostic {
-                location: location,
-                message: "empty line: remove it".to_owned(),
-            }),
+            Ok(None) => problems
+                .push(PlanDiagnostic { location, message: "empty line: remove it".to_owned() }),
             Err(Problem { column, message, .. }) => {
                 // After the quote. Not exact if escape sequences precede it.
                 let at = text.span().start

@@ -47,7 +47,10 @@ pub enum StateFileProblem {
     )]
     InUse(PathBuf),
     /// The path is a symbolic link.
-    #[error("is a symbolic link, which is not allowed; use its target (readlink -f {})", .0.display())]
+    #[error(
+        "is a symbolic link, which is not allowed; use its target (readlink -f {})",
+        .0.display()
+    )]
     Link(PathBuf),
     /// The path is not a regular file.
     #[error("is not a regular file; use another path")]

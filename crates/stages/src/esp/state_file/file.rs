@@ -185,7 +185,10 @@ impl Drop for StateFile {
         if let Some(handle) = self.handle.take()
             && handle.join().is_err()
         {
-            tracing::error!(state_file = %self.path.display(), "the thread that writes the state file panicked");
+            tracing::error!(
+                state_file = %self.path.display(),
+                "the thread that writes the state file panicked"
+            );
         }
     }
 }
