@@ -136,12 +136,12 @@ impl Addresses {
                 first[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
                 continue;
             }
-            let whole = first[start];
+            let base = first[start];
             if parts.len() >= MAX_PARTS && !parts.contains_key(&(start as u16)) {
                 first[start] |= tuple;
                 continue;
             }
-            let part = parts.entry(start as u16).or_insert([whole; 256]);
+            let part = parts.entry(start as u16).or_insert([base; 256]);
             let (start, count) = ((value >> 40 & 0xff) as usize, 1_usize << (24 - length.min(24)));
             part[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
         }

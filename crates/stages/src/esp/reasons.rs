@@ -18,7 +18,7 @@ reasons! {
         "ESP: a packet with this sequence number was received before (RFC 4303, section \
          3.4.3)."
     LATE "late" "ESP: the sequence number is below the anti-replay window."
-    BAD_TAG "bad_tag" "ESP: the integrity check value is wrong."
+    BAD_TAG "bad_tag" "ESP: the integrity check value is invalid."
     BAD_LENGTH "bad_length" "ESP: the packet is too short, or its length is not a multiple of four."
     BAD_PADDING "bad_padding"
         "ESP: the padding is longer than the packet, or not 1, 2, 3, … (RFC 4303, section \

@@ -341,9 +341,9 @@ highest = 4711
             fingerprint: "ffffffffffffffff".parse().unwrap(),
             sequence: SequenceState::Out { next: u64::MAX, bytes: u64::MAX },
         };
-        let most = State::MAX_SAS as u32;
+        let max = State::MAX_SAS as u32;
         let mut state =
-            State { epoch: u32::MAX, sas: (0..most).map(|index| sa(u32::MAX - index)).collect() };
+            State { epoch: u32::MAX, sas: (0..max).map(|index| sa(u32::MAX - index)).collect() };
         let read = State::parse(state.to_text().as_bytes()).unwrap();
         assert_eq!(read.sas.len(), State::MAX_SAS);
         let largest = State::MAX_NUMBER;

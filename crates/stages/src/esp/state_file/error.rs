@@ -34,8 +34,8 @@ pub enum StateFileProblem {
     Missing(PathBuf),
     /// The file exists already.
     #[error(
-        "exists and was not changed, because its keys must not be used without it; with new keys, \
-         remove it first: rm {}",
+        "exists and was not changed, because its keys must not be used without it; to start \
+         with new keys, remove it first: rm {}",
         .0.display()
     )]
     Exists(PathBuf),
@@ -93,8 +93,8 @@ pub enum StateFileProblem {
     },
     /// No epoch is left for a new run.
     #[error(
-        "{error}. Check the clock (date), or create new keys (xdpfwd esp new-key), then run: \
-         rm {} && xdpfwd esp new-state {}",
+        "{error}. Check the clock (date). If it is right, create new keys (xdpfwd esp new-key), \
+         then run: rm {} && xdpfwd esp new-state {}",
         .path.display(), .path.display()
     )]
     Epoch {
