@@ -59,8 +59,8 @@ impl Visitor<'_> for Address {
             text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
         if address.is_multicast() && !self.allows_groups {
             return Err(E::custom(
-                "a multicast address cannot be a source; use a unicast address, whose first octet \
-                 is even, like 02:00:00:00:00:01",
+                "a multicast address cannot be a source: expected a unicast address, whose first \
+                 octet is even, like 02:00:00:00:00:01",
             ));
         }
         Ok(address)
@@ -73,7 +73,9 @@ impl StageConfig for SetMacConfig {
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         let Self { source, destination } = self;
         if source.is_none() && destination.is_none() {
-            return Err(PlanError::new("missing address: set `source`, `destination`, or both"));
+            return Err(PlanError::new(
+                "missing address: expected `source`, `destination`, or both",
+            ));
         }
         Ok(Arc::new(SetMac { source, destination }))
     }

@@ -52,7 +52,8 @@ fn invalid_table_error_states_accepted_values() {
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
     assert!(
-        error("set-mac", "{}").contains("missing address: set `source`, `destination`, or both")
+        error("set-mac", "{}")
+            .contains("missing address: expected `source`, `destination`, or both")
     );
     assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
     assert!(
