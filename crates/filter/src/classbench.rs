@@ -16,7 +16,7 @@ pub struct ClassBench {
     /// Rules with their line numbers.
     pub rules: Vec<(usize, Rule)>,
     /// Number of rules with further columns, which were ignored.
-    pub with_more: usize,
+    pub rules_with_extra_columns: usize,
 }
 
 /// Parses the rules of a file and gives each this verdict. Ignores empty lines and text after `#`.
@@ -24,7 +24,7 @@ pub struct ClassBench {
 /// A full address or port range adds no condition: a rule with ports `0 : 65535` also matches
 /// packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
-    let (mut rules, mut problems, mut with_more) = (Vec::new(), Vec::new(), 0);
+    let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {
         let mut columns = Columns { line, text: text.split('#').next().unwrap_or_default(), at: 0 };
         if columns.text.trim().is_empty() {
@@ -32,18 +32,23 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
         }
         match columns.rule() {
             Ok((matches, more)) => {
-                with_more += usize::from(more);
+                rules_with_extra_columns += usize::from(more);
                 rules.push((line, Rule { matches, verdict: Some(verdict), ..Rule::default() }));
             }
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok(ClassBench { rules, with_more }) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(ClassBench { rules, rules_with_extra_columns })
+    } else {
+        Err(problems)
+    }
 }
 
 struct Columns<'a> {
     line: usize,
     text: &'a str,
+    /// Offset of the next column in bytes.
     at: usize,
 }
 
@@ -54,7 +59,7 @@ impl<'a> Columns<'a> {
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
             return Err(self.problem(
                 self.text.trim_end().len(),
-                format!("the line ends: expected {expected}"),
+                format!("the line is too short: expected {expected}"),
             ));
         };
         let start = self.at + start;
@@ -72,7 +77,7 @@ impl<'a> Columns<'a> {
         const SOURCE: &str = "@ and the source prefix, like @10.0.0.0/8";
         let (word, at) = self.next(SOURCE)?;
         let Some(source) = word.strip_prefix('@') else {
-            return Err(self.problem(at, format!("`{word}`: expected {SOURCE}")));
+            return Err(self.problem(at, format!("invalid source `{word}`: expected {SOURCE}")));
         };
         let source = self.prefix(source, at + 1)?;
         let (word, at) = self.next("the destination prefix")?;
@@ -88,31 +93,35 @@ impl<'a> Columns<'a> {
         let protocol = match protocol {
             Some((_, 0)) => None,
             Some((protocol, 0xff)) => Some(protocol),
-            _ => return Err(self.problem(at, format!("`{word}`: expected {PROTOCOL}"))),
+            _ => {
+                return Err(
+                    self.problem(at, format!("invalid protocol `{word}`: expected {PROTOCOL}"))
+                );
+            }
         };
-        let whole =
+        let nonzero =
             |prefix: Ipv4Net| Some(IpNet::V4(prefix)).filter(|prefix| prefix.prefix_len() > 0);
-        let part =
+        let partial =
             |range: RangeInclusive<u16>| Some(range).filter(|range| *range != (0..=u16::MAX));
         let matches = Match {
             version: Some(Version::V4),
-            source: whole(source),
-            destination: whole(destination),
+            source: nonzero(source),
+            destination: nonzero(destination),
             protocol,
-            source_port: part(source_port),
-            destination_port: part(destination_port),
+            source_port: partial(source_port),
+            destination_port: partial(destination_port),
             ..Match::default()
         };
         Ok((matches, !self.text[self.at..].trim().is_empty()))
     }
 
     fn prefix(&self, word: &str, at: usize) -> Result<Ipv4Net, Problem> {
-        let wrong =
-            || self.problem(at, format!("`{word}` is no prefix: expected one like 192.0.2.0/24"));
-        let (address, length) = word.split_once('/').ok_or_else(wrong)?;
-        let address = Ipv4Addr::from_str(address).map_err(|_| wrong())?;
+        let invalid =
+            || self.problem(at, format!("invalid prefix `{word}`: expected one like 192.0.2.0/24"));
+        let (address, length) = word.split_once('/').ok_or_else(invalid)?;
+        let address = Ipv4Addr::from_str(address).map_err(|_| invalid())?;
         let prefix =
-            Ipv4Net::new(address, length.parse().map_err(|_| wrong())?).map_err(|_| wrong())?;
+            Ipv4Net::new(address, length.parse().map_err(|_| invalid())?).map_err(|_| invalid())?;
         // The ClassBench generator leaves bits set beyond the prefix length.
         Ok(prefix.trunc())
     }
@@ -124,7 +133,8 @@ impl<'a> Columns<'a> {
         let (last, _) = self.next(RANGE)?;
         match (first.parse::<u16>(), colon, last.parse::<u16>()) {
             (Ok(first), ":", Ok(last)) if first <= last => Ok(first..=last),
-            _ => Err(self.problem(at, format!("`{first} {colon} {last}`: expected {RANGE}"))),
+            _ => Err(self
+                .problem(at, format!("invalid ports `{first} {colon} {last}`: expected {RANGE}"))),
         }
     }
 }
@@ -134,20 +144,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_read_as_the_generators_write_them() {
+    fn parse_classbench_reads_generated_rules() {
         let text = "@10.1.0.0/16\t192.0.2.7/32\t0 : 65535\t80 : 80\t0x06/0xFF\t0x0000/0x0200\t\n\
                     @0.0.0.0/0 0.0.0.0/0 0 : 65535 0 : 65535 0x00/0x00\n";
-        let ClassBench { rules, with_more } = parse_classbench(text, Verdict::Drop).unwrap();
+        let ClassBench { rules, rules_with_extra_columns } =
+            parse_classbench(text, Verdict::Drop).unwrap();
         let shown: Vec<_> = rules.iter().map(|(line, rule)| format!("{line} {rule}")).collect();
         assert_eq!(
             shown,
             ["1 drop ipv4 src 10.1.0.0/16 dst 192.0.2.7/32 proto tcp dport 80", "2 drop ipv4"]
         );
-        assert_eq!(with_more, 1);
+        assert_eq!(rules_with_extra_columns, 1);
     }
 
     #[test]
-    fn what_is_wrong_has_its_place() {
+    fn parse_classbench_error_has_column() {
         for (line, column) in [
             ("10.0.0.0/8 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 1),
             ("@10.0.0.0/40 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 2),

@@ -18,7 +18,7 @@ pub struct Shadowed {
 }
 
 /// Maximum number of earlier rules compared with each rule.
-const LOOKED_AT: usize = 256;
+const MAX_COMPARED: usize = 256;
 
 /// Returns the rules that a single earlier rule with a verdict covers. Does not detect a rule that
 /// several rules cover together. `classifier` must have been compiled from `rules`.
@@ -27,7 +27,7 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
         let example = rule.matches.example();
         let mut from = 0;
         // A covering rule also matches the example.
-        for _ in 0..LOOKED_AT {
+        for _ in 0..MAX_COMPARED {
             let earlier =
                 classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
             let by = &rules[earlier as usize];

@@ -101,11 +101,11 @@ impl Display for Signature {
         write!(f, "{}", self.rule)?;
         let printable = self.bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
         f.write_str(if printable { " text \"" } else { " hex \"" })?;
-        for (place, byte) in self.bytes.iter().enumerate() {
+        for (index, byte) in self.bytes.iter().enumerate() {
             match byte {
                 b'"' | b'\\' if printable => write!(f, "\\{}", char::from(*byte))?,
                 byte if printable => f.write_char(char::from(*byte))?,
-                byte => write!(f, "{}{byte:02x}", if place > 0 { " " } else { "" })?,
+                byte => write!(f, "{}{byte:02x}", if index > 0 { " " } else { "" })?,
             }
         }
         f.write_char('"')?;
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     /// Searches every position.
-    fn by_looking(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
+    fn naive_search(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_in = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());
             let end = signature
@@ -146,24 +146,34 @@ mod tests {
             .collect()
     }
 
-    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
-        prop::collection::vec(prop::sample::select(vec![b'a', b'A', b'b', 0, 0xff]), 1..=most)
+    fn bytes(max_len: usize) -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(vec![b'a', b'A', b'b', 0, 0xff]), 1..=max_len)
     }
 
     proptest! {
         #[test]
-        fn it_finds_what_looking_at_every_place_finds(
-            written in prop::collection::vec((bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)), 0..12),
+        fn scanner_equals_naive_search(
+            parameters in prop::collection::vec(
+                (bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)),
+                0..12,
+            ),
             payloads in prop::collection::vec(bytes(40), 1..4),
         ) {
-            let signatures: Vec<Signature> = written
+            let signatures: Vec<Signature> = parameters
                 .into_iter()
-                .map(|(bytes, no_case, offset, depth)| Signature { rule: Rule::default(), bytes, no_case, offset, depth })
+                .map(|(bytes, no_case, offset, depth)| Signature {
+                    rule: Rule::default(),
+                    bytes,
+                    no_case,
+                    offset,
+                    depth,
+                })
                 .collect();
             let scanner = Scanner::new(&signatures).unwrap();
             let mut hits = scanner.hits();
             for payload in payloads {
-                prop_assert_eq!(scanner.scan(&payload, &mut hits), by_looking(&signatures, &payload));
+                let expected = naive_search(&signatures, &payload);
+                prop_assert_eq!(scanner.scan(&payload, &mut hits), expected);
             }
             prop_assert!(scanner.scan(&[], &mut hits).is_empty());
         }

@@ -43,7 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
 
     // Ethernet, IPv4 10.0.0.1 > 10.0.0.2, UDP to 2152; then the same to port 53.
-    let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\x10\0\x08\x68\0\x08\0\0";
+    let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\
+        \x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\
+        \x10\0\x08\x68\0\x08\0\0";
     lan_wire.deliver(&packet).expect("room in the ring");
     packet[36..38].copy_from_slice(&53u16.to_be_bytes());
     lan_wire.deliver(&packet).expect("room in the ring");

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use xdpfwd_filter::{Hits, Key, Rule, Scanner, Signature, Verdict};
 
 use super::filter::modifiers::{Limits, Modifiers};
-use super::filter::source::{Lines, Source, Word};
+use super::filter::source::{Lines, Source, VerdictWord};
 use super::filter::{Seen, look_at, rules as rules_table};
 use xdpfwd_pipeline::{
     BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table,
@@ -20,7 +20,7 @@ use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {
     signatures: Source,
-    default: Option<Word>,
+    default: Option<VerdictWord>,
 }
 
 /// Compiled signatures.
@@ -63,10 +63,7 @@ impl StageConfig for PayloadConfig {
         )?;
         let Lines { lines: signatures, .. } = read;
         let scanner = Scanner::new(&signatures).map_err(|error| {
-            PlanError::new(format!(
-                "{} signatures cannot be put together: {error}",
-                signatures.len()
-            ))
+            PlanError::new(format!("cannot compile {} signatures: {error}", signatures.len()))
         })?;
         let limits = Limits::new(rules(&signatures), cx.workers)?;
         let default = self.default.map_or(Verdict::Accept, Verdict::from);
@@ -145,7 +142,7 @@ impl Payload {
                 continue;
             }
             self.matched[number as usize] += 1;
-            self.modifiers.note(number, rule, self.matched[number as usize], &key, frame.len());
+            self.modifiers.sample(number, rule, self.matched[number as usize], &key, frame.len());
             if !self.modifiers.passes(number, &key, frame.len(), now) {
                 return Some(Reason::RATE_LIMIT);
             }

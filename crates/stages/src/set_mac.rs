@@ -24,41 +24,43 @@ pub struct SetMac {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetMacConfig {
-    #[serde(default, deserialize_with = "of_a_station")]
+    #[serde(default, deserialize_with = "unicast_address")]
     source: Option<MacAddr>,
-    #[serde(default, deserialize_with = "any")]
+    #[serde(default, deserialize_with = "any_address")]
     destination: Option<MacAddr>,
 }
 
-fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
-    deserializer.deserialize_str(Address { groups: true }).map(Some)
+fn any_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
+    deserializer.deserialize_str(Address { allows_groups: true }).map(Some)
 }
 
-fn of_a_station<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
-    deserializer.deserialize_str(Address { groups: false }).map(Some)
+fn unicast_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<MacAddr>, D::Error> {
+    deserializer.deserialize_str(Address { allows_groups: false }).map(Some)
 }
 
 /// Deserializes an address, so that errors have a location in the file.
 struct Address {
     /// Whether a group address is allowed.
-    groups: bool,
+    allows_groups: bool,
 }
 
 impl Visitor<'_> for Address {
     type Value = MacAddr;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let not = if self.groups { "" } else { ", not of a group" };
+        let not = if self.allows_groups { "" } else { ", not of a group" };
         write!(f, "a MAC address in quotes, like \"02:00:00:00:00:01\"{not}")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<MacAddr, E> {
         let address: MacAddr =
             text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
-        if address.is_multicast() && !self.groups {
+        if address.is_multicast() && !self.allows_groups {
             return Err(E::custom(
-                "a multicast address, which no station may send from; expected one whose first octet is even, like \
-                 02:00:00:00:00:01",
+                "a multicast address cannot be a source: expected a unicast address, whose first \
+                 octet is even, like 02:00:00:00:00:01",
             ));
         }
         Ok(address)
@@ -72,7 +74,7 @@ impl StageConfig for SetMacConfig {
         let Self { source, destination } = self;
         if source.is_none() && destination.is_none() {
             return Err(PlanError::new(
-                "set-mac sets nothing: give it `source`, `destination`, or both",
+                "missing address: expected `source`, `destination`, or both",
             ));
         }
         Ok(Arc::new(SetMac { source, destination }))

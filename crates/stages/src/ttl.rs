@@ -46,7 +46,7 @@ impl StagePlan for TtlPlan {
     }
 
     fn summary(&self) -> String {
-        "takes one off TTL or hop limit, drops what has none left".into()
+        "decrements TTL or hop limit, drops expired packets".into()
     }
 }
 
@@ -55,7 +55,7 @@ enum Outcome {
     Decremented,
     NotIp,
     Expired,
-    Unreadable,
+    Malformed,
 }
 
 impl Stage for Ttl {
@@ -68,16 +68,16 @@ impl Stage for Ttl {
                     Ok(mut ip) => {
                         ip.decrement_ttl().map_or(Outcome::Expired, |_| Outcome::Decremented)
                     }
-                    Err(_) => Outcome::Unreadable,
+                    Err(_) => Outcome::Malformed,
                 },
                 Some(IpVersion::V6) => match ipv6::Packet::new_checked(l3) {
                     Ok(mut ip) => {
                         ip.decrement_hop_limit().map_or(Outcome::Expired, |_| Outcome::Decremented)
                     }
-                    Err(_) => Outcome::Unreadable,
+                    Err(_) => Outcome::Malformed,
                 },
                 None if headers.status == Status::NotIp => Outcome::NotIp,
-                None => Outcome::Unreadable,
+                None => Outcome::Malformed,
             };
             match outcome {
                 Outcome::Decremented => {}
@@ -86,7 +86,7 @@ impl Stage for Ttl {
                     self.expired += 1;
                     packet.drop(Reason::TTL_EXPIRED);
                 }
-                Outcome::Unreadable => packet.drop(Reason::MALFORMED),
+                Outcome::Malformed => packet.drop(Reason::MALFORMED),
             }
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use esp::{Disposition, EspFiles as _, Folder, Line, build, hex, plan, scapy, unhex};
+use esp::{Disposition, EspBench, EspFiles as _, Folder, build, hex, plan, scapy, unhex};
 use serde_json::{Value, json};
 use xdpfwd_pipeline::BuildCx;
 
@@ -20,7 +20,7 @@ struct End {
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_else(|| panic!("no text {key} in {value}"))
+    value[key].as_str().unwrap_or_else(|| panic!("expected a string {key} in {value}"))
 }
 
 fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
@@ -59,28 +59,28 @@ static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 });
 
 #[test]
-fn the_judge_judges() {
+fn scapy_script_detects_changed_bytes() {
     // Self-test of the script: it must detect each changed byte.
-    let judged: u64 = scapy("self", "").trim().parse().unwrap();
-    assert!(judged > 4000, "{judged}");
+    let checked: u64 = scapy("self", "").trim().parse().unwrap();
+    assert!(checked > 4000, "expected more than 4000 checked frames, got {checked}");
 }
 
 #[test]
-fn what_scapy_seals_is_opened_to_the_packet_that_it_was() {
+fn open_restores_packets_sealed_by_scapy() {
     let folder = Folder::new();
     let mut opened = 0;
     for (index, case) in CASES.iter().enumerate() {
         let end = end(&folder, index, case, "esp-open");
-        let mut line = Line::new(vec![build(&plan(end.kind, &end.table))]);
+        let mut bench = EspBench::new(vec![build(&plan(end.kind, &end.table))]);
         let (sealed, expected) = (frames(case, "sealed"), frames(case, "opened"));
-        let (got, _) = line.send(&sealed);
+        let (got, _) = bench.send(&sealed);
         if got.len() != expected.len() {
             panic!(
                 "{}: {} of {}: {:?}",
                 text(case, "name"),
                 got.len(),
                 expected.len(),
-                line.drops()
+                bench.drops()
             );
         }
         for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
@@ -93,41 +93,41 @@ fn what_scapy_seals_is_opened_to_the_packet_that_it_was() {
             );
         }
         opened += got.len();
-        line.balance();
+        bench.assert_balanced();
     }
-    assert!(opened > 4000, "{opened}");
+    assert!(opened > 4000, "expected more than 4000 frames, got {opened}");
 }
 
 #[test]
-fn what_is_sealed_scapy_opens_and_finds_as_the_sa_says() {
+fn scapy_accepts_packets_sealed_by_stage() {
     let folder = Folder::new();
-    let mut answers = String::new();
+    let mut results = String::new();
     for (index, case) in CASES.iter().enumerate() {
         let end = end(&folder, index, case, "esp-seal");
-        let mut line = Line::new(vec![build(&plan(end.kind, &end.table))]);
+        let mut bench = EspBench::new(vec![build(&plan(end.kind, &end.table))]);
         let plain = frames(case, "plain");
-        let (sealed, _) = line.send(&plain);
-        assert_eq!(sealed.len(), plain.len(), "{}: {:?}", text(case, "name"), line.drops());
+        let (sealed, _) = bench.send(&plain);
+        assert_eq!(sealed.len(), plain.len(), "{}: {:?}", text(case, "name"), bench.drops());
         for (at, sealed) in sealed.iter().enumerate() {
-            let answer = json!({ "case": text(case, "name"), "index": at, "sealed": hex(sealed) });
-            answers += &format!("{answer}\n");
+            let result = json!({ "case": text(case, "name"), "index": at, "sealed": hex(sealed) });
+            results += &format!("{result}\n");
         }
-        line.balance();
+        bench.assert_balanced();
     }
-    let count = answers.lines().count();
-    assert!(count > 4000, "{count}");
-    assert_eq!(scapy("judge", &answers).trim(), count.to_string());
+    let count = results.lines().count();
+    assert!(count > 4000, "expected more than 4000 frames, got {count}");
+    assert_eq!(scapy("check", &results).trim(), count.to_string());
 }
 
 #[test]
-fn what_is_sealed_is_opened_to_what_it_was() {
+fn open_restores_packets_sealed_by_stage() {
     let folder = Folder::new();
     for (index, case) in CASES.iter().enumerate() {
         let [seal, open] = ["esp-seal", "esp-open"].map(|kind| end(&folder, index, case, kind));
         let stages = [&seal, &open].map(|end| build(&plan(end.kind, &end.table)));
-        let mut line = Line::new(stages.into());
+        let mut bench = EspBench::new(stages.into());
         let plain = frames(case, "plain");
-        let got = line.pass(&plain);
+        let got = bench.forward(&plain);
         for (got, plain) in got.iter().zip(&plain) {
             // Ethernet padding may differ.
             assert!(
@@ -137,18 +137,21 @@ fn what_is_sealed_is_opened_to_what_it_was() {
             );
             assert_eq!(hex(got), hex(&plain[..got.len()]), "{}", text(case, "name"));
         }
-        line.balance();
+        bench.assert_balanced();
         let written = folder.read(&seal.state) + &folder.read(&open.state);
-        assert!(!written.contains(&text(case, "key")[..16]), "a key in a state file: {written}");
+        assert!(
+            !written.contains(&text(case, "key")[..16]),
+            "a state file reveals a key: {written}"
+        );
     }
 }
 
 /// Sends each frame alone, because results may depend on earlier frames.
 #[test]
-fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
+fn open_handles_unusual_packets_as_documented() {
     let folder = Folder::new();
     let mut seen = BTreeMap::new();
-    let mut wrong = vec![];
+    let mut failures = vec![];
     for extras in scapy("extras", "").lines() {
         let extras: Value = serde_json::from_str(extras).unwrap();
         let name = text(&extras, "name");
@@ -171,12 +174,14 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
         );
         let plan = esp::plan_for("esp-open", &table, 2).unwrap();
         esp::acquire(&plan, &[]).unwrap();
-        let mut line =
-            Line::new(vec![esp::build_for(&plan, BuildCx { workers: 2, ..BuildCx::default() })]);
+        let mut bench = EspBench::new(vec![esp::build_for(
+            &plan,
+            BuildCx { workers: 2, ..BuildCx::default() },
+        )]);
         for frame in extras["frames"].as_array().unwrap() {
             let what = format!("{name}: {}", text(frame, "what"));
-            let disposition = line.one(&unhex(text(frame, "frame")));
-            let fine = match (&disposition, frame["opened"].as_str()) {
+            let disposition = bench.send_one(&unhex(text(frame, "frame")));
+            let is_expected = match (&disposition, frame["opened"].as_str()) {
                 (Disposition::Passed(got), Some(expected)) => hex(got) == expected,
                 (Disposition::Dropped(reason), None) => {
                     *seen.entry(*reason).or_insert(0) += 1;
@@ -184,7 +189,7 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
                 }
                 _ => false,
             };
-            if !fine {
+            if !is_expected {
                 let disposition = match disposition {
                     Disposition::Passed(got) => format!("passed as {}", hex(&got)),
                     other => format!("{other:?}"),
@@ -192,15 +197,15 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
                 let expected = frame["opened"]
                     .as_str()
                     .map_or_else(|| frame["dropped"].to_string(), |hex| format!("opened as {hex}"));
-                wrong.push(format!(
+                failures.push(format!(
                     "{what}: {disposition}, not {expected}: {}",
                     text(frame, "frame")
                 ));
             }
         }
-        line.balance();
+        bench.assert_balanced();
     }
-    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(failures.is_empty(), "{} unexpected results:\n{}", failures.len(), failures.join("\n"));
     let reasons = [
         "no_sa",
         "unprotected",
@@ -217,12 +222,12 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
         "malformed",
     ];
     for reason in reasons {
-        assert!(seen.contains_key(reason), "nothing was dropped as {reason}: {seen:?}");
+        assert!(seen.contains_key(reason), "expected a drop as {reason}: {seen:?}");
     }
 }
 
 #[test]
-fn syns_announce_no_more_than_they_may() {
+fn tcp_mss_lowers_mss_of_syns() {
     let folder = Folder::new();
     let lines: Vec<Value> =
         scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -238,37 +243,37 @@ fn syns_announce_no_more_than_they_may() {
         plain.iter().zip(&expected).filter(|(plain, expected)| plain != expected).count() > 100
     );
     // Before encapsulation, and after decapsulation.
-    for (at, lowered) in ["seal", "open"].into_iter().enumerate() {
+    for (at, lowering_end) in ["seal", "open"].into_iter().enumerate() {
         for (mode, addresses) in
             [("tunnel", "source = '192.0.2.1', destination = '192.0.2.2',"), ("transport", "")]
         {
             let key = folder.key("key", esp::KEY_128);
             let stages = ["seal", "open"].map(|end| {
                 let state = folder.state(&format!("{at}-{mode}-{end}.state"));
-                let tcp_mss = if end == lowered { "tcp_mss = 1200," } else { "" };
+                let tcp_mss = if end == lowering_end { "tcp_mss = 1200," } else { "" };
                 let addresses = if end == "seal" { addresses } else { "" };
                 let table = format!(
                     "{{ lab = true, state_file = '{state}', {tcp_mss} sa = [{{ spi = 4096, transform = 'aes-128-gcm', mode = '{mode}', {addresses} key_file = '{key}' }}] }}"
                 );
                 build(&plan(&format!("esp-{end}"), &table))
             });
-            let mut line = Line::new(stages.into());
-            for (at, (got, expected)) in line.pass(&plain).iter().zip(&expected).enumerate() {
+            let mut bench = EspBench::new(stages.into());
+            for (at, (got, expected)) in bench.forward(&plain).iter().zip(&expected).enumerate() {
                 assert_eq!(
                     hex(got),
                     hex(expected),
-                    "{lowered} in {mode} mode: {}",
+                    "esp-{lowering_end} in {mode} mode: {}",
                     hex(&plain[at])
                 );
             }
-            line.balance();
+            bench.assert_balanced();
         }
     }
 }
 
 /// Debian 12's tshark supports AES-GCM, without extended numbers.
 #[test]
-fn tshark_shows_what_is_in_it() {
+fn tshark_decrypts_sealed_packets() {
     let folder = Folder::new();
     let mut pcap = [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 65535, 1].map(u32::to_le_bytes).concat();
     let mut command = Command::new("tshark");
@@ -282,9 +287,9 @@ fn tshark_shows_what_is_in_it() {
             continue;
         }
         let end = end(&folder, index, case, "esp-seal");
-        let mut line = Line::new(vec![build(&plan(end.kind, &end.table))]);
+        let mut bench = EspBench::new(vec![build(&plan(end.kind, &end.table))]);
         let plain = frames(case, "plain");
-        for (sealed, plain) in line.pass(&plain).iter().zip(&plain) {
+        for (sealed, plain) in bench.forward(&plain).iter().zip(&plain) {
             let length = (sealed.len() as u32).to_le_bytes();
             pcap.extend([&[0; 8][..], &length, &length, sealed].concat());
             // Both inner addresses are in the last column; UDP and ESP ports may be equal.
@@ -297,7 +302,7 @@ fn tshark_shows_what_is_in_it() {
             );
             command.args(["-o", &association]);
         }
-        line.balance();
+        bench.assert_balanced();
     }
     assert!(expected.len() > 300);
     let file = folder.join("sealed.pcap");
@@ -326,11 +331,11 @@ fn tshark_shows_what_is_in_it() {
     for (line, (spi, addresses)) in output.lines().zip(expected) {
         let columns: Vec<&str> = line.split('\t').collect();
         assert_eq!(columns[..3], [&format!("{spi:#010x}"), "1", ""], "{line}");
-        assert!(!columns[3].contains('0'), "a checksum that is not good: {line}");
+        assert!(!columns[3].contains('0'), "tshark reports a bad checksum: {line}");
         let all: Vec<&str> = columns[4..].iter().flat_map(|column| column.split(',')).collect();
         assert!(
             addresses.iter().all(|address| all.contains(&address.as_str())),
-            "{addresses:?} in {line}"
+            "expected {addresses:?} in {line}"
         );
     }
 }

@@ -181,22 +181,22 @@ def mss():
     frame = tags(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02"))
     segment = TCP(sport=rng.randrange(65536), dport=rng.randrange(65536), seq=rng.randrange(1 << 32),
                   flags=often("S", "SA", "SEC", "A", "PA", "F"), options=tcp_options()) / data(40)
-    most = rng.choice([88, 1220, 1300, 1460])
+    max_mss = rng.choice([88, 1220, 1300, 1460])
     version = rng.choice([4, 6])
     base = (IP(src="192.0.2.1", dst="198.51.100.2", options=options4()) if version == 4
             else IPv6(src="2001:db8::1", dst="2001:db8::2"))
     if version == 6 and rng.random() < 0.4:
         base /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(20))])
     raw = bytes(frame / base / segment)
-    want = None
+    expected = None
     if segment.flags.S:
         lower = segment.copy()
-        lower.options = [(kind, min(value, most) if kind == "MSS" else value) for kind, value in segment.options]
+        lower.options = [(kind, min(value, max_mss) if kind == "MSS" else value) for kind, value in segment.options]
         if lower.options != segment.options:
-            want = bytes(frame / base / lower)
+            expected = bytes(frame / base / lower)
     padding = rng.randbytes(rng.randrange(20)) if rng.random() < 0.3 else b""
-    return {"frame": (raw + padding).hex(), "most": most, "kind": "v%d" % version,
-            "answer": (want + padding).hex() if want else None}
+    return {"frame": (raw + padding).hex(), "max_mss": max_mss, "kind": "v%d" % version,
+            "answer": (expected + padding).hex() if expected else None}
 
 
 def main():

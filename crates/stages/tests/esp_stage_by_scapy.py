@@ -1,11 +1,11 @@
 """Reference for esp-seal and esp-open, by scapy and `cryptography`. JSON, one object per line.
 
 `cases`    SAs and packets: plain frames, sealed by scapy, and as expected after decapsulation.
-`judge`    reads {"case", "index", "sealed"}: encapsulated frames; fails at the first mismatch.
+`check`    reads {"case", "index", "sealed"}: encapsulated frames; fails at the first mismatch.
 `extras`   unusual frames for esp-open, each with the expected result.
 `mss`      SYNs, and the expected result of `tcp_mss`.
 `icmp`     reads {"plain", "answer", "source"}: "too big" messages; prints the MTU of each.
-`self`     self-test: scapy seals and opens, and `judge` must detect errors.
+`self`     self-test: scapy seals and opens, and `check` must detect errors.
 
 Scapy rebuilds outer headers, which are compared byte for byte. The seed is fixed.
 """
@@ -108,13 +108,13 @@ class Case:
     def open_esp(self, number, esp):
         """Decrypts an ESP packet; fails if this key did not seal it."""
         spi, low = struct.unpack("!LL", esp[:8])
-        assert (spi, low) == (self.spi, number & 0xffffffff), f"{self.name}: SPI {spi}, number {low}, not {number}"
+        assert (spi, low) == (self.spi, number & 0xffffffff), f"{self.name}: SPI {spi}, number {low}, expected SPI {self.spi}, number {number}"
         assert len(esp) % 4 == 0, f"{self.name}: {len(esp)} bytes of ESP"
         self.iv = esp[8:16]
         plain = self.sa.crypt_algo.decrypt(self.sa, ESP(esp), self.sa.crypt_key, esn_en=self.esn, esn=number >> 32)
         # Compare padding, too: sealing with this IV has only one result.
-        anew = self.esp(number, bytes(plain.data), plain.nh, iv=self.iv)
-        assert esp == anew, f"{self.name}: {esp.hex()} is not {anew.hex()}"
+        expected = self.esp(number, bytes(plain.data), plain.nh, iv=self.iv)
+        assert esp == expected, f"{self.name}: {esp.hex()}, expected {expected.hex()}"
         return bytes(plain.data), plain.nh
 
     def header(self, inner, protocol, length, ident=0, ecn=None):
@@ -161,14 +161,14 @@ class Case:
             if self.outer == 6:
                 # RFC 6437: the sender chooses the flow label.
                 packet = packet[:1] + bytes([packet[1] & 0xf0]) + b"\0\0" + packet[4:]
-            assert packet[:at] == expected, f"{self.name}: {packet[:at].hex()} is not {expected.hex()} around {inner.hex()}"
+            assert packet[:at] == expected, f"{self.name}: outer header {packet[:at].hex()}, expected {expected.hex()} for {inner.hex()}"
         else:
             at, field = end_of_headers(packet, {ESP_, UDP_} if self.udp else {ESP_})
             assert packet[field] == (UDP_ if self.udp else ESP_)
         header, rest = packet[:at], packet[at:]
         if self.udp:
             udp, rest = rest[:8], rest[8:]
-            assert udp == self.udp_header(header, rest), f"{self.name}: UDP's header {udp.hex()} in front of {rest.hex()}"
+            assert udp == self.udp_header(header, rest), f"{self.name}: unexpected UDP header {udp.hex()} before {rest.hex()}"
         data, next_header = self.open_esp(number, rest)
         if self.mode == "tunnel":
             assert next_header == (4 if version(inner) == 4 else 41), f"{self.name}: next header {next_header}"
@@ -180,7 +180,7 @@ class Case:
             assert first <= at <= last, f"{self.name}: ESP at {at}, not from {first} to {last}: {packet.hex()}"
             assert version(header) == 6 or checksum(header) == 0, f"{self.name}: checksum of {header.hex()}"
             opened = with_next_header(header, field, next_header, len(data)) + data
-        assert opened == inner, f"{self.name}: {opened.hex()} is not {inner.hex()}"
+        assert opened == inner, f"{self.name}: decapsulated {opened.hex()}, expected {inner.hex()}"
 
     def add(self, packet, tags=0, ecn=None, trailer=b"", pad=True, **more):
         """Adds a packet to seal and open, in a frame with tags, as received by a NIC."""
@@ -199,7 +199,7 @@ class Case:
         self.frames.append({"plain": plain.hex(), "sealed": sealed.hex(), "opened": ethernet(opened, tags).hex()})
         self.frames[-1]["packet"] = packet
 
-    def judge(self, index, sealed):
+    def check(self, index, sealed):
         """Fails if a frame is not the expected encapsulation of the packet."""
         packet = self.frames[index]["packet"]
         tags = self.frames[index]["plain"][24:].find(packet.hex()) // 2
@@ -209,7 +209,7 @@ class Case:
         outer = self.outer if self.mode == "tunnel" else version(packet)
         assert sealed[l2 - 2:l2] == (b"\x08\0" if outer == 4 else b"\x86\xdd"), f"{self.name}: {sealed[:l2].hex()}"
         ip = sealed[l2:]
-        assert ip_length(ip) == len(ip), f"{self.name}: {len(ip)} bytes, {ip_length(ip)} by its header"
+        assert ip_length(ip) == len(ip), f"{self.name}: {len(ip)} bytes, but the IP header states {ip_length(ip)}"
         self.unseal(ip, packet, self.first + index)
 
     def json(self):
@@ -415,15 +415,15 @@ def cases():
         print(json.dumps(case.json()))
 
 
-def judge():
+def check():
     by_name = {case.name: case for case in all_cases()}
     count, ivs = 0, {}
     for line in sys.stdin:
         line = json.loads(line)
         case, sealed = by_name[line["case"]], bytes.fromhex(line["sealed"])
-        case.judge(line["index"], sealed)
+        case.check(line["index"], sealed)
         seen = ivs.setdefault(case.name, set())
-        assert case.iv not in seen, f"{case.name}: an IV twice"
+        assert case.iv not in seen, f"{case.name}: an IV was used twice"
         seen.add(case.iv)
         count += 1
     print(count)
@@ -741,7 +741,7 @@ def self_check():
             l2 = len(frame["opened"]) // 2 - len(packet)
             inside = {} if case.mode == "tunnel" else {"destination_options_inside": bool(index % 2)}
             sealed = bytes.fromhex(frame["plain"])[:l2 - 2] + ethernet(case.seal(packet, case.first + index, ident=index, **inside), 0)[12:]
-            case.judge(index, sealed)
+            case.check(index, sealed)
             count += 1
             # Self-test: a changed byte must be detected, except in the identification.
             places = [place for place in range(len(sealed)) if index < 3 or place == (count * 31) % len(sealed)]
@@ -752,13 +752,13 @@ def self_check():
                 wrong = bytearray(sealed)
                 wrong[place] ^= 1 << count % 8
                 try:
-                    case.judge(index, bytes(wrong))
+                    case.check(index, bytes(wrong))
                 except (AssertionError, ipsec.IPSecIntegrityError, InvalidTag):
                     continue
                 except (IndexError, struct.error):
                     continue
-                raise AssertionError(f"{case.name}: byte {place - l2} of {index} may be anything: {sealed.hex()}")
+                raise AssertionError(f"{case.name}: changed byte {place - l2} of packet {index} was not detected: {sealed.hex()}")
     print(count)
 
 
-{"cases": cases, "judge": judge, "extras": extras, "mss": mss, "icmp": icmp, "self": self_check}[sys.argv[1]]()
+{"cases": cases, "check": check, "extras": extras, "mss": mss, "icmp": icmp, "self": self_check}[sys.argv[1]]()

@@ -12,11 +12,11 @@ fn plan(table: &str) -> Planned<toml::de::Error> {
     xdpfwd_testkit::plan("filter", table, &cx)
 }
 
-fn refused(table: &str) -> PlanError {
+fn plan_error(table: &str) -> PlanError {
     match plan(table) {
         Err(xdpfwd_pipeline::KindError::Plan(error)) => error,
         Err(other) => panic!("{other}"),
-        Ok(_) => panic!("accepted: {table}"),
+        Ok(_) => panic!("expected an error: {table}"),
     }
 }
 
@@ -26,7 +26,7 @@ fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     through_stage(plan(table).unwrap(), packets)
 }
 
-/// Does the same with any stage.
+/// Sends packets through any stage.
 fn through_stage(plan: Arc<dyn StagePlan>, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     let mut bench = TestBench::builder().plans("lan", "wan", [("stage", plan)]).build().unwrap();
     let mut passed = Vec::new();
@@ -106,7 +106,7 @@ const TEN: [u8; 4] = [10, 1, 2, 3];
 const ELEVEN: [u8; 4] = [11, 1, 2, 3];
 
 #[test]
-fn the_first_rule_that_decides_does() {
+fn first_matching_rule_with_verdict_decides() {
     let rules = r#"{ default = "drop", rules = [
         "continue proto udp",
         "drop src 10.1.0.0/16 proto tcp dport 22",
@@ -143,10 +143,10 @@ fn the_first_rule_that_decides_does() {
 
 /// Each kind of packet exception has its own drop reason, and its verdict can be configured.
 #[test]
-fn what_is_unusual_has_a_verdict_of_its_own() {
+fn packet_exceptions_have_own_reason_and_verdict() {
     let whole = from(TEN, UDP, &udp(1, 53));
-    let mut lying = whole.clone();
-    lying[17] = 200; // total length
+    let mut wrong_length = whole.clone();
+    wrong_length[17] = 200; // total length
     let fragment = [8; 8]; // a fragment header's length in front of UDP's
     let extension = |next: u8, count: usize, last: u8| -> Vec<u8> {
         let header =
@@ -161,7 +161,7 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
     };
     let cases = [
         (
-            vec![whole[..20].to_vec(), lying, whole[..40].to_vec()],
+            vec![whole[..20].to_vec(), wrong_length, whole[..40].to_vec()],
             Reason::MALFORMED,
             "malformed",
             false,
@@ -222,7 +222,7 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
 }
 
 #[test]
-fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
+fn rate_limit_drops_excess_and_continues_with_next_rule() {
     let packets: Vec<_> =
         (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
     // Slow enough that no tokens are added during the test.
@@ -240,33 +240,35 @@ fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
 }
 
 #[test]
-fn what_is_wrong_with_rules_has_its_file_and_line() {
+fn invalid_rule_error_has_file_and_line() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.rules");
     std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n")
         .unwrap();
-    let error = refused(r#"{ default = "drop", rules = "wrong.rules" }"#).to_string();
+    let error = plan_error(r#"{ default = "drop", rules = "wrong.rules" }"#).to_string();
     let name = file.display();
-    assert!(error.contains(&format!("{name}:4:12: `80-` are no ports")), "{error}");
-    assert!(error.contains(&format!("{name}:5:13: `9999` is no vlan")), "{error}");
-    let error = refused(r#"{ default = "drop", rules = "/dev/zero" }"#).to_string();
-    assert!(error.contains("cannot read /dev/zero: it is no regular file"), "{error}");
+    assert!(error.contains(&format!("{name}:4:12: invalid ports `80-`")), "{error}");
+    assert!(error.contains(&format!("{name}:5:13: invalid vlan `9999`")), "{error}");
+    let error = plan_error(r#"{ default = "drop", rules = "/dev/zero" }"#).to_string();
+    assert!(error.contains("cannot read /dev/zero: not a regular file"), "{error}");
     let by_source = vec!["accept limit 1pps per src/24"; 65];
-    let error = refused(&format!(r#"{{ default = "drop", rules = {by_source:?} }}"#)).to_string();
+    let error =
+        plan_error(&format!(r#"{{ default = "drop", rules = {by_source:?} }}"#)).to_string();
     assert!(
         error.contains("65 limits per source prefix") && error.contains("at most 64"),
         "{error}"
     );
-    let error = refused(r#"{ default = "drop", rules = "missing.rules" }"#).to_string();
+    let error = plan_error(r#"{ default = "drop", rules = "missing.rules" }"#).to_string();
     assert!(error.contains("cannot read") && error.contains("missing.rules"), "{error}");
-    let error = refused(r#"{ default = "drop", rules = "wrong.rules", format = "classbench" }"#)
+    let error = plan_error(r#"{ default = "drop", rules = "wrong.rules", format = "classbench" }"#)
         .to_string();
     assert!(error.contains(r#"add action = "accept" or "drop""#), "{error}");
-    let error = refused(r#"{ default = "drop", rules = ["accept"], action = "drop" }"#).to_string();
-    assert!(error.contains("each rule begins with its own"), "{error}");
+    let error =
+        plan_error(r#"{ default = "drop", rules = ["accept"], action = "drop" }"#).to_string();
+    assert!(error.contains("each rule begins with its own verdict"), "{error}");
 }
 
 #[test]
-fn classbench_files_are_read_with_one_verdict_for_all() {
+fn classbench_rules_have_configured_action() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
     std::fs::write(
         &file,
@@ -277,24 +279,26 @@ fn classbench_files_are_read_with_one_verdict_for_all() {
     let packets =
         [from(TEN, UDP, &udp(1, 53)), from(TEN, UDP, &udp(1, 54)), from(ELEVEN, UDP, &udp(1, 53))];
     assert_eq!(through(table, &packets).0, [0]);
-    let remarks: Vec<_> = plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
+    let warnings: Vec<_> =
+        plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
     assert!(
-        remarks.len() == 1 && remarks[0].starts_with("the flags column of 1 rules"),
-        "{remarks:?}"
+        warnings.len() == 1 && warnings[0].starts_with("the flags column of 1 rules"),
+        "{warnings:?}"
     );
 }
 
 #[test]
-fn rules_that_never_decide_are_named_with_the_one_that_does() {
+fn warning_names_shadowed_and_shadowing_rule() {
     let table = r#"{ default = "drop", rules = ["accept src 10.0.0.0/8", "drop src 10.1.0.0/16 proto udp", "drop fragment later"] }"#;
-    let remarks: Vec<_> = plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
-    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    let warnings: Vec<_> =
+        plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(
-        remarks[0].contains("rule 1 never decides: 0 at ")
-            && remarks[0].contains("`accept src 10.0.0.0/8`"),
-        "{remarks:?}"
+        warnings[0].contains("rule 1 never decides: rule 0 (")
+            && warnings[0].contains("`accept src 10.0.0.0/8`"),
+        "{warnings:?}"
     );
-    assert!(remarks[1].contains(r#"set later_fragments = "judge""#), "{remarks:?}");
+    assert!(warnings[1].contains(r#"set later_fragments = "judge""#), "{warnings:?}");
 }
 
 fn payload_plan(table: &str) -> Planned<toml::de::Error> {
@@ -302,13 +306,13 @@ fn payload_plan(table: &str) -> Planned<toml::de::Error> {
     xdpfwd_testkit::plan("payload", table, &cx)
 }
 
-/// Does the same with signatures.
-fn by_signatures(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+/// Sends packets through a payload stage.
+fn through_payload(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     through_stage(payload_plan(table).unwrap(), packets)
 }
 
 #[test]
-fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule_says() {
+fn signature_matches_payload_only_and_within_its_rule() {
     let with =
         |port: u16, payload: &[u8]| from(TEN, TCP, &[&tcp(1, port, 0x18)[..], payload].concat());
     let by_udp = |payload: &[u8]| {
@@ -335,7 +339,7 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
         'drop proto tcp dport 80 text "GET /admin" depth 10',
         'drop proto udp hex "de ad be ef" offset 2',
     ] }"#;
-    let (passed, report) = by_signatures(table, &packets);
+    let (passed, report) = through_payload(table, &packets);
     assert_eq!(passed, [1, 2, 3, 4, 6, 7, 8, 9, 10]);
     assert_eq!(report.drops[Reason::SIGNATURE], 2);
     let counters: Vec<_> = report
@@ -349,10 +353,10 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
         "{counters:?}"
     );
     let no_case = r#"{ default = "drop", signatures = ['accept text "get /admin" nocase', 'accept hex "dead"'] }"#;
-    assert_eq!(by_signatures(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(through_payload(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
     let limited =
         r#"{ signatures = ['continue text "GET" limit 1pps burst 2', 'drop text "xx"'] }"#;
-    let (passed, report) = by_signatures(limited, &packets);
+    let (passed, report) = through_payload(limited, &packets);
     assert_eq!(
         (passed, report.drops[Reason::RATE_LIMIT]),
         (vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10], 1)
@@ -360,20 +364,20 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
 }
 
 #[test]
-fn what_is_wrong_with_signatures_has_its_file_and_line() {
+fn invalid_signature_error_has_file_and_line() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
     std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();
     let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
     assert!(
         error.contains(
-            "wrong.signatures:2:11: `bare` is no pattern: expected a text in double quotes"
+            "wrong.signatures:2:11: invalid pattern `bare`: expected a text in double quotes"
         ),
         "{error}"
     );
 }
 
 #[test]
-fn what_gtpu_carries_is_judged_when_asked_for() {
+fn gtpu_inner_filters_user_packets() {
     // A user packet without Ethernet header, in a G-PDU, with and without a PDU session container.
     let user = |port: u16| from(TEN, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, more: &[u8], inner: &[u8]| {
@@ -420,7 +424,7 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
+fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
     let many = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
     // A bucket of rules that differ only in their port ranges.
     let overlapping: Vec<String> =
@@ -429,32 +433,32 @@ fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
         (
             r#"rules = ["drop limit 1kpps"]"#.to_owned(),
             "`drop limit 1kpps",
-            "limits, which the XDP program does not",
+            "the XDP program does not support rate limits",
         ),
         (
             r#"rules = ["accept", "drop log 1/10"]"#.to_owned(),
             "`drop log 1/10`",
-            "logs, which the XDP program does not",
+            "the XDP program does not support logging",
         ),
-        (r#"rules = [], gtpu = "inner""#.to_owned(), "gtpu", "does not look into GTP-U"),
+        (r#"rules = [], gtpu = "inner""#.to_owned(), "gtpu", "does not parse GTP-U"),
         (
             format!(r#"rules = ["{}"]"#, many("continue", 17)),
-            "17 rules say `continue`",
-            "at most 16 may",
+            "17 rules begin with `continue`",
+            "supports at most 16",
         ),
-        (format!("rules = {overlapping:?}"), "300 rules differ in so little", "at most 256 may"),
+        (format!("rules = {overlapping:?}"), "300 rules are so similar", "compares at most 256"),
     ];
-    for (rules, thing, wanted) in cases {
+    for (rules, subject, reason) in cases {
         let table =
             |place: &str| format!(r#"{{ default = "accept", place = "{place}", {rules} }}"#);
-        let error = refused(&table("kernel")).to_string();
+        let error = plan_error(&table("kernel")).to_string();
         assert!(error.contains("place = \"kernel\" is not possible"), "{error}");
-        assert!(error.contains(thing) && error.contains(wanted), "{error}");
+        assert!(error.contains(subject) && error.contains(reason), "{error}");
         let fallen_back = plan(&table("auto")).unwrap();
         assert!(fallen_back.as_xdp_offload().is_none());
         assert!(
             fallen_back.summary().contains("not in the kernel: ")
-                && fallen_back.summary().contains(wanted)
+                && fallen_back.summary().contains(reason)
         );
         assert!(!plan(&table("user")).unwrap().summary().contains("not in the kernel"));
     }
@@ -463,9 +467,10 @@ fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
     assert!(
         plan(&possible.replace("auto", "kernel")).unwrap().as_xdp_offload().unwrap().is_required()
     );
-    let error = refused(r#"{ default = "accept", rules = [], flow_cache = 1, place = "kernel" }"#)
-        .to_string();
-    assert!(error.contains("flow_cache is for user space"), "{error}");
+    let error =
+        plan_error(r#"{ default = "accept", rules = [], flow_cache = 1, place = "kernel" }"#)
+            .to_string();
+    assert!(error.contains("flow_cache works only in user space"), "{error}");
     for flows in ["-1", "1048577", "\"many\""] {
         let table = format!(r#"{{ default = "accept", rules = [], flow_cache = {flows} }}"#);
         let error = plan(&table).unwrap_err().to_string();
@@ -475,7 +480,7 @@ fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
 
 /// The flow cache changes no verdict, limit or counter.
 #[test]
-fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
+fn flow_cache_changes_no_verdict() {
     let mut rules: Vec<String> =
         (0..40).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 100 + n)).collect();
     rules.insert(0, "continue proto udp dport 101".into());
@@ -483,9 +488,9 @@ fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
         .map(|n: u16| from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50)))
         .collect();
     let table = |cache: &str| format!(r#"{{ default = "accept", rules = {rules:?}{cache} }}"#);
-    let (without, report) = through(&table(""), &packets);
-    let (with, cached) = through(&table(", flow_cache = 65536"), &packets);
-    assert_eq!(without, with);
+    let (uncached_passed, report) = through(&table(""), &packets);
+    let (cached_passed, cached) = through(&table(", flow_cache = 65536"), &packets);
+    assert_eq!(uncached_passed, cached_passed);
     let counter = |report: &WorkerReport, name: &str| {
         let counters = &report.paths[0].stages[0].counters;
         counters.iter().find(|(own, _)| *own == name).map(|(_, count)| *count)

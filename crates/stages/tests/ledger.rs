@@ -33,7 +33,7 @@ fn packet() -> Vec<u8> {
 }
 
 /// Runs an iteration that forwards `packets` packets.
-fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
+fn forward(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
     let packet = packet();
     for _ in 0..packets {
         wires.lan.deliver(&packet).unwrap();
@@ -44,11 +44,11 @@ fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
 
 /// All accounts add up to the elapsed time, as another thread measures it.
 #[test]
-fn the_accounts_add_up_to_the_wall() {
+fn ledger_total_equals_elapsed_cycles() {
     for count in [0, 1, 3] {
         // One of several tries must be undisturbed: the scheduler may preempt this thread between
         // request and reply.
-        let ratios: Vec<f64> = (0..5).map(|_| accounted(count)).collect();
+        let ratios: Vec<f64> = (0..5).map(|_| accounted_fraction(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
             "{count} stages: {ratios:?}"
@@ -57,37 +57,37 @@ fn the_accounts_add_up_to_the_wall() {
 }
 
 /// Returns the fraction of elapsed cycles that the ledger of a busy worker accounts for.
-fn accounted(stage_count: usize) -> f64 {
-    let (said, hears) = mpsc::sync_channel::<LedgerReport>(0);
-    let (asks, asked) = mpsc::channel::<()>();
+fn accounted_fraction(stage_count: usize) -> f64 {
+    let (report_sender, reports) = mpsc::sync_channel::<LedgerReport>(0);
+    let (request_sender, requests) = mpsc::channel::<()>();
     let worker = thread::spawn(move || {
         let (mut worker, wires) = cross_connect(stages(stage_count), stages(0));
-        for answer in 0..2 {
-            while asked.try_recv().is_err() {
-                turn(&mut worker, &wires, 60);
+        for number in 0..2 {
+            while requests.try_recv().is_err() {
+                forward(&mut worker, &wires, 60);
             }
             let ledger = worker.report().ledger;
-            assert!(answer == 0 || ledger.task(Task::Receive).packets > 0);
-            said.send(ledger).unwrap();
+            assert!(number == 0 || ledger.task(Task::Receive).packets > 0);
+            report_sender.send(ledger).unwrap();
         }
     });
-    let ask = || {
-        asks.send(()).unwrap();
-        let ledger = hears.recv().unwrap();
+    let read_ledger = || {
+        request_sender.send(()).unwrap();
+        let ledger = reports.recv().unwrap();
         (clock::cycles(), ledger.total_cycles())
     };
-    let (wall_before, total_before) = ask();
+    let (cycles_before, total_before) = read_ledger();
     thread::sleep(Duration::from_millis(300));
-    let (wall_after, total_after) = ask();
+    let (cycles_after, total_after) = read_ledger();
     worker.join().unwrap();
-    (total_after - total_before) as f64 / (wall_after - wall_before) as f64
+    (total_after - total_before) as f64 / (cycles_after - cycles_before) as f64
 }
 
 #[test]
-fn packets_bytes_and_calls_are_what_was_moved() {
+fn ledger_counts_packets_bytes_and_calls() {
     let (mut worker, wires) = cross_connect(stages(3), stages(0));
     for packets in [64, 1, 10] {
-        turn(&mut worker, &wires, packets);
+        forward(&mut worker, &wires, packets);
     }
     worker.poll_once();
     let report = worker.report();
@@ -117,7 +117,7 @@ fn packets_bytes_and_calls_are_what_was_moved() {
 }
 
 #[test]
-fn a_worker_without_packets_is_idle() {
+fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let (mut worker, wires) = cross_connect(stages(1), stages(0));
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(50) {
@@ -127,7 +127,7 @@ fn a_worker_without_packets_is_idle() {
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
     // An iteration with packets is busy; polling the other port counts as `Look`.
-    turn(&mut worker, &wires, 1);
+    forward(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(
         after.task(Task::Look).calls > 0 && after.idle_cycles() == ledger.idle_cycles(),
@@ -136,13 +136,13 @@ fn a_worker_without_packets_is_idle() {
 }
 
 #[test]
-fn switched_off_it_stands_still_and_on_again_it_goes_on() {
+fn ledger_pauses_while_off_and_resumes() {
     let (mut worker, wires) = cross_connect(stages(2), stages(0));
-    turn(&mut worker, &wires, 20);
+    forward(&mut worker, &wires, 20);
     worker.switch_ledger(false);
     let before = worker.report();
     assert!(!before.ledger.on);
-    turn(&mut worker, &wires, 30);
+    forward(&mut worker, &wires, 30);
     let off = worker.report();
     assert_eq!(off.ledger, before.ledger);
     let stage = |report: &xdpfwd_pipeline::WorkerReport| report.paths[0].stages[0].account;
@@ -150,7 +150,7 @@ fn switched_off_it_stands_still_and_on_again_it_goes_on() {
     assert_eq!(stage(&off).cycles_per_packet(), stage(&before).cycles_per_packet());
     worker.switch_ledger(true);
     worker.switch_ledger(true);
-    turn(&mut worker, &wires, 40);
+    forward(&mut worker, &wires, 40);
     let on = worker.report();
     assert_eq!(
         (on.ledger.task(Task::Receive).packets, on.ledger.task(Task::Receive).bytes),

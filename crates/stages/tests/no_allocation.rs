@@ -21,7 +21,7 @@ fn udp() -> Vec<u8> {
 }
 
 #[test]
-fn a_worker_at_work_allocates_nothing() {
+fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     // Enough rules for the classifier's tables, one with a limit, one without a verdict.
     let filter = || {
@@ -61,13 +61,13 @@ fn a_worker_at_work_allocates_nothing() {
     assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
     assert!(
         allocation_counter::measure(|| drop(fixed.report())).count_total > 0,
-        "the counter counts"
+        "the allocation counter does not work"
     );
 }
 
 /// Encapsulation and decapsulation: tunnels of both versions, bare and in UDP, and transport mode.
 #[test]
-fn esp_allocates_nothing() {
+fn esp_does_not_allocate_per_packet() {
     let folder = esp::Folder::new();
     let tunnel = "source = '2001:db8::1', destination = '2001:db8::2'";
     for (at, (transform, seal, open)) in [
@@ -95,27 +95,28 @@ fn esp_allocates_nothing() {
                 ),
             ))
         });
-        let mut line = esp::Line::new(stages.into());
+        let mut bench = esp::EspBench::new(stages.into());
         let packets = [esp::some_v4(100), esp::some_v6(1000)];
         for round in 0..20 {
             for packet in packets.iter().cycle().take(60) {
-                line.wires.lan.deliver(packet).unwrap();
+                bench.wires.lan.deliver(packet).unwrap();
             }
             // Packets that are too big are answered; invalid ones are dropped.
-            line.wires
+            bench
+                .wires
                 .lan
                 .deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480]))
                 .unwrap();
-            line.wires.lan.deliver(&[0; 60]).unwrap();
-            line.wires.lan.set_recording(false);
-            line.wires.wan.set_recording(false);
+            bench.wires.lan.deliver(&[0; 60]).unwrap();
+            bench.wires.lan.set_recording(false);
+            bench.wires.wan.set_recording(false);
             let info = allocation_counter::measure(|| {
-                assert_eq!(line.worker.poll_once(), 62);
-                assert_eq!(line.worker.poll_once(), 0);
+                assert_eq!(bench.worker.poll_once(), 62);
+                assert_eq!(bench.worker.poll_once(), 0);
             });
             assert_eq!(info.count_total, 0, "round {round} of {transform}: {info:?}");
         }
-        let report = line.worker.report();
+        let report = bench.worker.report();
         let sent = report.queues.iter().map(|queue| queue.counters.tx_packets).collect::<Vec<_>>();
         assert_eq!(sent, [20, 1200], "{:?}", report.drops);
     }

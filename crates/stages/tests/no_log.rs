@@ -42,18 +42,18 @@ impl Subscriber for Counting {
 
 /// A stage that applies every possible failure to some of the packets.
 #[derive(Default)]
-struct Worst {
+struct FaultyStage {
     /// Frames of another UMEM, which replace received ones.
     foreign: Vec<Frame>,
     held: Vec<Frame>,
     seen: usize,
 }
 
-impl Stage for Worst {
+impl Stage for FaultyStage {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
-        for place in 0..view.len() {
+        for index in 0..view.len() {
             self.seen += 1;
-            let Some(mut packet) = view.packet(place) else { continue };
+            let Some(mut packet) = view.packet(index) else { continue };
             match self.seen % 16 {
                 0 => packet.frame.truncate(13),
                 1 => packet.frame.trim_front(usize::MAX),
@@ -62,12 +62,12 @@ impl Stage for Worst {
                 4 => packet.drop(Reason::NO_ROOM),
                 5 => {
                     if let Some(foreign) = self.foreign.pop() {
-                        drop(std::mem::replace(packet.frame, foreign)); // lost, on top of it
+                        drop(std::mem::replace(packet.frame, foreign)); // this frame is lost as well
                     }
                 }
-                6 => match view.hold(place, cx) {
+                6 => match view.hold(index, cx) {
                     Some(frame) => self.held.push(frame),
-                    None => view.set(place, Verdict::Drop(Reason::HOLD_QUOTA)),
+                    None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
                 },
                 _ => {}
             }
@@ -76,7 +76,7 @@ impl Stage for Worst {
 }
 
 #[test]
-fn no_packet_causes_a_line_of_the_log() {
+fn packets_cause_no_log_line() {
     let counting = Counting::default();
     let events = || counting.0.load(Ordering::Relaxed);
     let (_other, mut other_pool) = Umem::new(&umem_config()).unwrap();
@@ -84,18 +84,19 @@ fn no_packet_causes_a_line_of_the_log() {
         frame.append(60).unwrap().fill(1);
         frame
     });
-    let worst = |foreign| Worst { foreign, ..Worst::default() };
+    let faulty = |foreign| FaultyStage { foreign, ..FaultyStage::default() };
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    let there = (worst(foreign.collect()), Ttl::default(), MacSwap, set_mac());
-    let back = (worst(vec![]), Ttl::default(), MacSwap, set_mac());
+    let lan_to_wan = (faulty(foreign.collect()), Ttl::default(), MacSwap, set_mac());
+    let wan_to_lan = (faulty(vec![]), Ttl::default(), MacSwap, set_mac());
 
     // Enough frames to fill an egress queue in addition to held and lost ones.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counting.clone(), || {
-        let (mut worker, wires) = cross_connect_on(&umem, there, back, Behaviour::default());
-        let (mut delivered, mut lies) = (0u64, 0);
+        let (mut worker, wires) =
+            cross_connect_on(&umem, lan_to_wan, wan_to_lan, Behaviour::default());
+        let (mut delivered, mut invalid_sent) = (0u64, 0);
         let mut lost = 0;
-        let at_the_start = events();
+        let before = events();
         for round in 0..2000u64 {
             // Rounds of a kernel that sends, sends nothing, returns each error, and never
             // completes.
@@ -114,13 +115,13 @@ fn no_packet_causes_a_line_of_the_log() {
             }
             lost += u64::from(wires.lan.deliver(&[0; 3000]).is_err());
             for (address, len) in [(u64::MAX, 60), (2048 + 2000, 60), (0, u32::MAX)] {
-                lies += u64::from(wires.lan.deliver_descriptor(address, len));
+                invalid_sent += u64::from(wires.lan.deliver_descriptor(address, len));
             }
-            lies += u64::from(wires.lan.complete_address(2048 * 9));
+            invalid_sent += u64::from(wires.lan.complete_address(2048 * 9));
             worker.poll_once();
         }
         let report = worker.report();
-        assert_eq!(events(), at_the_start, "{report:?}");
+        assert_eq!(events(), before, "{report:?}");
 
         // All failures occurred.
         for reason in [
@@ -144,20 +145,23 @@ fn no_packet_causes_a_line_of_the_log() {
                     dropped + port.tx_dropped,
                 ]
             });
-        assert!(refused > 0 && lies > 0 && retries > 0 && dropped > 0 && lost > 0, "{report:?}");
+        assert!(
+            refused > 0 && invalid_sent > 0 && retries > 0 && dropped > 0 && lost > 0,
+            "{report:?}"
+        );
         assert!(report.frames.leaked > 0, "{report:?}");
 
         // Control: the frames still held cause one line when their UMEM is dropped.
         drop(worker);
         drop(wires);
         tracing::trace!("one");
-        assert!(events() > at_the_start);
+        assert!(events() > before);
     });
 }
 
 /// Packets that are not ESP, are invalid, or exceed a limit cause no line either.
 #[test]
-fn no_packet_of_esp_causes_a_line_of_the_log() {
+fn esp_packets_cause_no_log_line() {
     let folder = esp::Folder::new();
     let key = folder.key("key", esp::KEY_128);
     let plans = [
@@ -179,8 +183,8 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
     let counting = Counting::default();
     tracing::subscriber::with_default(counting.clone(), || {
         let [mut seal, mut open] =
-            plans.each_ref().map(|plan| esp::Line::new(vec![esp::build(plan)]));
-        let (mut first, at_the_start) = (None, counting.0.load(Ordering::Relaxed));
+            plans.each_ref().map(|plan| esp::EspBench::new(vec![esp::build(plan)]));
+        let (mut first, before) = (None, counting.0.load(Ordering::Relaxed));
         for n in 0..600_u64 {
             let frames = [
                 malformed(n),
@@ -196,7 +200,7 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
                 open.send(&[frame]);
             }
         }
-        assert_eq!(counting.0.load(Ordering::Relaxed), at_the_start);
+        assert_eq!(counting.0.load(Ordering::Relaxed), before);
         // All failures occurred.
         let drops = [seal.drops(), open.drops()].concat();
         for reason in
@@ -207,9 +211,9 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
         // A limit causes at most one line, off the data path.
         plans.iter().for_each(esp::maintain);
         let after = counting.0.load(Ordering::Relaxed);
-        assert!(after > at_the_start, "the subscriber counts no lines");
+        assert!(after > before, "the subscriber counted no lines");
         plans.iter().for_each(esp::maintain);
-        assert_eq!(counting.0.load(Ordering::Relaxed), after, "once");
+        assert_eq!(counting.0.load(Ordering::Relaxed), after, "the warning was logged twice");
     });
 }
 
@@ -218,7 +222,7 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");
-    let behind: &[u8] = match n % 6 {
+    let headers: &[u8] = match n % 6 {
         0 => b"\x08\0\x45\0\0\x14\0\0\0\0\x01\x11\0\0\0\0\0\0\0\0\0\0",
         1 => b"\x08\0\x45\0\0\x14\0\0\0\0\x40\x11\0\0\0\0\0\0\0\0\0\0",
         2 => b"\x86\xdd\x60\0\0\0\0\0\x3b\x01",
@@ -226,7 +230,7 @@ fn malformed(n: u64) -> Vec<u8> {
         4 => b"\x88\xa8\0\x64\x81\0\0\x64\x81\0\0\x64\x08\0",
         _ => b"\x08\0\xff\xff",
     };
-    for (to, from) in packet[12..].iter_mut().zip(behind) {
+    for (to, from) in packet[12..].iter_mut().zip(headers) {
         *to = *from;
     }
     packet

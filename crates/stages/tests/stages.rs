@@ -18,7 +18,7 @@ fn bench(kind: &str, table: &'static str) -> TestBench {
 }
 
 #[test]
-fn mac_swap_swaps_and_touches_nothing_else() {
+fn mac_swap_changes_only_mac_addresses() {
     let mut expected = packet(7);
     expected[..12].copy_from_slice(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02");
     let mut bench = bench("mac-swap", "{}");
@@ -26,7 +26,7 @@ fn mac_swap_swaps_and_touches_nothing_else() {
 }
 
 #[test]
-fn set_mac_sets_what_it_is_told() {
+fn set_mac_sets_configured_addresses() {
     let source = r#"{ source = "0a:00:00:00:00:01" }"#;
     let destination = r#"{ destination = "0a:00:00:00:00:02" }"#;
     let both = r#"{ source = "0a:00:00:00:00:01", destination = "0a:00:00:00:00:02" }"#;
@@ -47,11 +47,14 @@ fn set_mac_sets_what_it_is_told() {
 }
 
 #[test]
-fn a_table_that_is_no_good_says_what_would_be() {
+fn invalid_table_error_states_accepted_values() {
     let error = |kind, table| plan(kind, table).err().unwrap().to_string();
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
-    assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
+    assert!(
+        error("set-mac", "{}")
+            .contains("missing address: expected `source`, `destination`, or both")
+    );
     assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
     assert!(
         error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups")
@@ -87,7 +90,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/UDP()/pad, ttl)
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
 "#;
-    let mut complaints = String::new();
+    let mut failures = String::new();
     // The first `python3` in the PATH may lack Debian's packages.
     for python in ["python3", "/usr/bin/python3"] {
         match Command::new(python).args(["-c", SCRIPT]).output() {
@@ -96,12 +99,12 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
                 return text.lines().map(parse_case).collect();
             }
             Ok(output) => {
-                complaints += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr))
+                failures += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr))
             }
-            Err(error) => complaints += &format!("{python}: {error}\n"),
+            Err(error) => failures += &format!("{python}: {error}\n"),
         }
     }
-    panic!("scapy is needed (Debian: python3-scapy; `make test` installs it)\n{complaints}");
+    panic!("cannot run scapy (Debian: python3-scapy; `make test` installs it)\n{failures}");
 }
 
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -116,7 +119,7 @@ fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
 }
 
 #[test]
-fn ttl_agrees_with_scapy_checksums_included() {
+fn ttl_equals_scapy_including_checksums() {
     let cases = scapy_cases();
     assert_eq!(cases.len(), 7 * 9);
     let mut bench = bench("ttl", "{}");
@@ -133,7 +136,7 @@ fn ttl_agrees_with_scapy_checksums_included() {
 }
 
 #[test]
-fn ttl_lets_pass_what_is_not_ip_and_drops_what_may_be_but_cannot_be_read() {
+fn ttl_passes_non_ip_and_drops_malformed_ip() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
     let ethernet = |ethertype: [u8; 2], rest: &[u8]| {
         [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat()

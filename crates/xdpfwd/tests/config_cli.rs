@@ -55,7 +55,7 @@ fn check_of_valid_file_prints_plan_and_warnings() {
     let outcome = check(&write_file("fine.toml", VALID), &[]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(outcome.stdout.ends_with("FILE is valid, with 2 warnings\n"), "{}", outcome.stdout);
-    assert!(outcome.stdout.contains("lan -> wan: hop (takes one off TTL"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("lan -> wan: hop (decrements TTL"), "{}", outcome.stdout);
     let warnings: Vec<&str> = outcome.stderr.lines().collect();
     assert_eq!(warnings.len(), 2);
     assert!(

@@ -51,11 +51,8 @@ fn new_key_is_random_private_and_not_printed() {
 
         let (code, stdout, stderr) = outcome(&esp(&["new-key", "--transform", transform], &path));
         assert_eq!((code, &*stdout), (Some(1), ""));
-        let rm = format!("`rm {}`", path.display());
-        assert!(
-            stderr.contains("exists, and is left as it is") && stderr.contains(&rm),
-            "{stderr}"
-        );
+        let rm = format!("remove it first: rm {}", path.display());
+        assert!(stderr.contains("exists and was not changed") && stderr.contains(&rm), "{stderr}");
         assert_eq!(fs::read_to_string(&path).unwrap(), key);
 
         let other = folder.join(format!("{transform}-other"));
@@ -77,14 +74,14 @@ fn new_state_creates_private_file_and_keeps_existing() {
     let (code, _, stderr) = outcome(&esp(&["new-state"], &path));
     assert_eq!(code, Some(1));
     assert!(
-        stderr.contains(&format!("state file {}: it exists, and is left as it is", path.display())),
+        stderr.contains(&format!("state file {}: exists and was not changed", path.display())),
         "{stderr}"
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 
     let (code, _, stderr) = outcome(&esp(&["new-state"], &folder.join("no/wan.state")));
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("cannot write it: No such file or directory"), "{stderr}");
+    assert!(stderr.contains("cannot be written: No such file or directory"), "{stderr}");
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn reload_with_invalid_configuration_changes_nothing() {
     forth.write("drop\naccept proto nonsense\n");
     running.reload("not reloaded: the configuration is invalid");
     assert_eq!(
-        running.count_log("good.rules:2:14: `nonsense` is no protocol"),
+        running.count_log("good.rules:2:14: unknown protocol `nonsense`"),
         1,
         "{:#?}",
         running.forwarder.stderr()

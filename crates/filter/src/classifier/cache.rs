@@ -20,13 +20,13 @@ pub struct FlowCache {
 
 impl FlowCache {
     /// Maximum number of slots per IP version.
-    pub const MOST: usize = 1 << 20;
+    pub const MAX_SLOTS: usize = 1 << 20;
 
     /// Creates a cache with `slots` slots per IP version, rounded up to a power of two. Keep `seed`
     /// secret: with it, an attacker can choose flows that replace each other. Memory is allocated
     /// as flows arrive.
     pub fn new(slots: usize, seed: u64) -> Self {
-        let slots = slots.clamp(BATCH, Self::MOST).next_power_of_two();
+        let slots = slots.clamp(BATCH, Self::MAX_SLOTS).next_power_of_two();
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
     }
 
@@ -62,8 +62,9 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
     }
 
+    /// Returns the index of the first word of the slot of a key.
     #[inline]
-    fn place(&self, key: &Packed<N>) -> usize {
+    fn slot_index(&self, key: &Packed<N>) -> usize {
         let hash = key.iter().fold(self.seed, |hash, word| fold(hash ^ word, SPREAD));
         self.start + (hash >> self.shift) as usize * W
     }
@@ -77,13 +78,13 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         found: &mut [u32; BATCH],
     ) {
         let keys = &keys[..keys.len().min(BATCH)];
-        let mut places = [0; BATCH];
-        for (place, key) in places.iter_mut().zip(keys) {
-            *place = self.place(key);
+        let mut slots = [0; BATCH];
+        for (slot, key) in slots.iter_mut().zip(keys) {
+            *slot = self.slot_index(key);
         }
         let (mut missing, mut missed, mut count) = ([[0; N]; BATCH], [0_u8; BATCH], 0);
-        for (index, (key, &place)) in keys.iter().zip(&places).enumerate() {
-            let slot = &self.words[place..place + W];
+        for (index, (key, &start)) in keys.iter().zip(&slots).enumerate() {
+            let slot = &self.words[start..start + W];
             let differing =
                 key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
             let stored = slot[N];
@@ -102,7 +103,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         for ((key, &index), &rule) in missing.iter().zip(&missed).zip(&looked_up).take(count) {
             let index = usize::from(index) % BATCH;
             found[index] = rule;
-            let slot = &mut self.words[places[index]..places[index] + W];
+            let slot = &mut self.words[slots[index]..slots[index] + W];
             slot[..N].copy_from_slice(key);
             slot[N] = USED | u64::from(rule);
         }

@@ -1,9 +1,9 @@
 //! The classifier's tables as bytes for the XDP program, in the layout of `bpf/classify.h` and
 //! `bpf/space.h`.
 
-use super::layout::TUPLES;
-use super::prune::PLACES;
-use super::space::{FEW, Space};
+use super::layout::MAX_TUPLES;
+use super::prune::PORT_SETS;
+use super::space::{MAX_UNHASHED, Space};
 use crate::rule::{Rule, Verdict};
 
 /// The tables of both IP versions for the kernel.
@@ -54,57 +54,59 @@ impl Table {
     }
 }
 
-/// The reason why the kernel cannot apply rules.
+/// A limit of the XDP program that rules exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotForKernel {
+pub enum KernelLimitError {
     /// A bucket is too long.
     #[error(
-        "{longest} rules differ in so little that each lookup may compare all of them: at most {most} may"
+        "{longest} rules are so similar that a lookup may compare all of them; \
+         the XDP program compares at most {max}"
     )]
     LongBucket {
         /// Number of rules in the longest bucket.
         longest: usize,
         /// Maximum per bucket.
-        most: usize,
+        max: usize,
     },
     /// Too many hashes collide.
     #[error(
-        "{longest} groups of the hash table follow each other without a gap: at most {most} may"
+        "the hash table has {longest} full groups in a row; \
+         the XDP program supports fewer than {limit}"
     )]
-    Crowded {
-        /// Maximum number of groups that a lookup visits with these rules.
+    LongRun {
+        /// Number of full groups in the longest run.
         longest: usize,
-        /// Accepted maximum.
-        most: usize,
+        /// Smallest run that is not accepted.
+        limit: usize,
     },
     /// Too many rules have no verdict.
-    #[error("{count} rules say `continue`: at most {most} may")]
-    GoOn {
+    #[error("{count} rules begin with `continue`; the XDP program supports at most {max}")]
+    ContinueRules {
         /// Number of rules without a verdict.
         count: usize,
         /// Accepted maximum.
-        most: usize,
+        max: usize,
     },
     /// The number of rules exceeds the rule number field.
-    #[error("{0} rules: at most {most} can be numbered", most = MOST_RULES)]
-    Many(usize),
+    #[error("{0} rules; the XDP program supports at most {max}", max = MAX_RULES)]
+    TooManyRules(usize),
 }
 
 /// Limits of `bpf/classify.h` and `bpf/filter.h`.
 const LONGEST_BUCKET: usize = 256;
-const MOST_GROUPS: usize = 32;
-const MOST_GO_ON: usize = 16;
-const MOST_RULES: usize = (1 << 30) - 1;
+const MAX_GROUPS: usize = 32;
+const MAX_CONTINUE_RULES: usize = 16;
+const MAX_RULES: usize = (1 << 30) - 1;
 
 /// Values of the two lowest bits of a decision.
-const GO_ON: u32 = 0;
+const CONTINUE: u32 = 0;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 2;
 
-fn word(verdict: Option<Verdict>) -> u32 {
+fn verdict_bits(verdict: Option<Verdict>) -> u32 {
     match verdict {
-        None => GO_ON,
+        None => CONTINUE,
         Some(Verdict::Accept) => ACCEPT,
         Some(Verdict::Drop) => DROP,
     }
@@ -112,14 +114,14 @@ fn word(verdict: Option<Verdict>) -> u32 {
 
 impl Image {
     /// Constants that must equal those of the XDP program: `in_step` in `bpf/filter.h`.
-    pub const IN_STEP: [u32; 9] = [
-        TUPLES as u32,
-        FEW as u32,
+    pub const SHARED_CONSTANTS: [u32; 9] = [
+        MAX_TUPLES as u32,
+        MAX_UNHASHED as u32,
         LONGEST_BUCKET as u32,
-        MOST_GROUPS as u32,
-        MOST_GO_ON as u32,
-        PLACES as u32,
-        GO_ON,
+        MAX_GROUPS as u32,
+        MAX_CONTINUE_RULES as u32,
+        PORT_SETS as u32,
+        CONTINUE,
         ACCEPT,
         DROP,
     ];
@@ -128,30 +130,31 @@ impl Image {
         v4: &Space<A>,
         v6: &Space<B>,
         rules: &[Rule],
-    ) -> Result<Self, NotForKernel> {
-        if rules.len() > MOST_RULES {
-            return Err(NotForKernel::Many(rules.len()));
+    ) -> Result<Self, KernelLimitError> {
+        if rules.len() > MAX_RULES {
+            return Err(KernelLimitError::TooManyRules(rules.len()));
         }
         let count = rules.iter().filter(|rule| rule.verdict.is_none()).count();
-        if count > MOST_GO_ON {
-            return Err(NotForKernel::GoOn { count, most: MOST_GO_ON });
+        if count > MAX_CONTINUE_RULES {
+            return Err(KernelLimitError::ContinueRules { count, max: MAX_CONTINUE_RULES });
         }
         Ok(Self { v4: SpaceImage::new(v4, rules)?, v6: SpaceImage::new(v6, rules)? })
     }
 }
 
 impl SpaceImage {
-    fn new<const N: usize>(space: &Space<N>, rules: &[Rule]) -> Result<Self, NotForKernel> {
+    fn new<const N: usize>(space: &Space<N>, rules: &[Rule]) -> Result<Self, KernelLimitError> {
         let longest = space.tuples.iter().map(|tuple| tuple.shape.longest).max().unwrap_or(0);
         if longest > LONGEST_BUCKET {
-            return Err(NotForKernel::LongBucket { longest, most: LONGEST_BUCKET });
+            return Err(KernelLimitError::LongBucket { longest, max: LONGEST_BUCKET });
         }
         let longest = space.table.longest_run();
-        if longest >= MOST_GROUPS {
-            return Err(NotForKernel::Crowded { longest, most: MOST_GROUPS });
+        if longest >= MAX_GROUPS {
+            return Err(KernelLimitError::LongRun { longest, limit: MAX_GROUPS });
         }
-        let decision =
-            |rule: u32| rule << 2 | word(rules.get(rule as usize).and_then(|rule| rule.verdict));
+        let decision = |rule: u32| {
+            rule << 2 | verdict_bits(rules.get(rule as usize).and_then(|rule| rule.verdict))
+        };
         let mut entries = Bytes::default();
         for entry in &space.entries {
             entries.words(&entry.value);
@@ -178,18 +181,18 @@ impl SpaceImage {
             parts.shorts(addresses.parts.iter().flatten().copied());
             sets.words(&addresses.sets);
         }
-        let few = if space.prune.is_none() { space.entries.len() } else { 0 };
+        let unhashed = if space.prune.is_none() { space.entries.len() } else { 0 };
         let mut fixed = Bytes::default();
         fixed.words(&[space.seed]);
         fixed.ints([
-            few as u32,
+            unhashed as u32,
             u32::from(space.prune.is_some()),
             space.table.shift(),
             space.table.size() as u32,
         ]);
         fixed.ints(skips.into_iter().chain(parts_from).chain(sets_from));
-        for place in 0..TUPLES {
-            let tuple = space.tuples.get(place);
+        for index in 0..MAX_TUPLES {
+            let tuple = space.tuples.get(index);
             // Only the hashed words: all but the last.
             let mask = tuple.map_or([0; N], |tuple| tuple.mask);
             fixed.words(&std::array::from_fn::<u64, 5, _>(|word| {
@@ -204,7 +207,7 @@ impl SpaceImage {
                 fixed.words(&*prune.source_port.0);
                 fixed.words(&*prune.destination_port.0);
             }
-            None => fixed.words(&[0; 256 + 2 * PLACES]),
+            None => fixed.words(&[0; 256 + 2 * PORT_SETS]),
         }
         Ok(Self {
             space: fixed.0,

@@ -11,22 +11,22 @@ use super::pattern::{Bits, Pattern};
 use crate::key::Packed;
 
 /// Rules by tuple and bucket, as indexes of patterns.
-pub(super) struct Laid {
+pub(super) struct Layout {
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
     /// Total number of buckets.
     pub(super) buckets: usize,
 }
 
 /// Maximum number of rules in a bucket while another tuple is available.
-const BUCKET: u8 = 1;
+const MAX_BUCKET: u8 = 1;
 
 /// Number of prefix lengths tried on each side.
 const LENGTHS: usize = 6;
 
 /// Maximum number of tuples: the bits of a tuple set.
-pub(super) const TUPLES: usize = 64;
+pub(super) const MAX_TUPLES: usize = 64;
 
-pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
+pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let candidates = candidates(patterns);
     // Rules with the fewest possible tuples first, so that they get into a bucket before it is
     // full.
@@ -35,28 +35,28 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
     let mut counts = Counts::new(patterns.len());
     let mut heap: BinaryHeap<(usize, u32, Bits, usize)> = BinaryHeap::new();
     for bits in candidates {
-        heap.push((counts.taken(patterns, &left, bits), bits.sum(), bits, left.len()));
+        heap.push((counts.accepted_by(patterns, &left, bits), bits.sum(), bits, left.len()));
     }
     let mut chosen: Vec<(Bits, Vec<u32>)> = Vec::new();
-    while !left.is_empty() && chosen.len() + 1 < TUPLES {
-        let Some((worth, sum, bits, of)) = heap.pop() else { break };
+    while !left.is_empty() && chosen.len() + 1 < MAX_TUPLES {
+        let Some((accepts, sum, bits, of)) = heap.pop() else { break };
         if of != left.len() {
-            heap.push((counts.taken(patterns, &left, bits), sum, bits, left.len()));
+            heap.push((counts.accepted_by(patterns, &left, bits), sum, bits, left.len()));
             continue;
         }
-        if worth * 64 < left.len() && worth <= usize::from(BUCKET) {
+        if accepts * 64 < left.len() && accepts <= usize::from(MAX_BUCKET) {
             break;
         }
         let mask = bits.mask();
         counts.clear();
-        let mut members = Vec::with_capacity(worth);
+        let mut members = Vec::with_capacity(accepts);
         left.retain(|&index| {
             let pattern = &patterns[index as usize];
-            let takes = pattern.bits.covers(bits) && counts.add(&pattern.value, &mask);
-            if takes {
+            let accepted = pattern.bits.covers(bits) && counts.add(&pattern.value, &mask);
+            if accepted {
                 members.push(index);
             }
-            !takes
+            !accepted
         });
         chosen.push((bits, members));
     }
@@ -70,14 +70,14 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
             Some((_, members)) => members.push(index),
             // Add a tuple that accepts any rule. The loop above left room for one.
             None => {
-                let nothing = Bits {
+                let no_bits = Bits {
                     source: 0,
                     destination: 0,
                     source_port: 0,
                     destination_port: 0,
                     protocol: 0,
                 };
-                chosen.push((nothing, vec![index]));
+                chosen.push((no_bits, vec![index]));
             }
         }
     }
@@ -86,7 +86,7 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
         .map(|(bits, members)| (bits, buckets(patterns, bits, members)))
         .collect();
     let buckets = tuples.iter().map(|(_, buckets)| buckets.len()).sum();
-    Laid { tuples, buckets }
+    Layout { tuples, buckets }
 }
 
 /// Groups the members of a tuple into buckets by the bits that the tuple compares. Each bucket is
@@ -98,15 +98,15 @@ fn buckets<const N: usize>(
 ) -> Vec<Vec<u32>> {
     let mask = bits.mask();
     members.sort_by_key(|&index| patterns[index as usize].rule);
-    let mut places: HashMap<Packed<N>, usize> = HashMap::with_capacity(members.len());
+    let mut bucket_of: HashMap<Packed<N>, usize> = HashMap::with_capacity(members.len());
     let mut buckets: Vec<Vec<u32>> = Vec::new();
     for index in members {
         let key = masked(&patterns[index as usize].value, &mask);
-        let place = *places.entry(key).or_insert_with(|| {
+        let bucket = *bucket_of.entry(key).or_insert_with(|| {
             buckets.push(Vec::new());
             buckets.len() - 1
         });
-        buckets[place].push(index);
+        buckets[bucket].push(index);
     }
     buckets
 }
@@ -120,13 +120,13 @@ fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     let field = |of: fn(&Bits) -> u8| lengths(patterns.iter().map(|pattern| of(&pattern.bits)));
     let (sources, destinations) = (field(|bits| bits.source), field(|bits| bits.destination));
     // Of ports, use all bits or none.
-    let whole = |of: fn(&Bits) -> u8, all: u8| {
+    let all_or_none = |of: fn(&Bits) -> u8, all: u8| {
         let any = patterns.iter().any(|pattern| of(&pattern.bits) == all);
         if any { vec![0, all] } else { vec![0] }
     };
     let (source_ports, destination_ports) =
-        (whole(|bits| bits.source_port, 16), whole(|bits| bits.destination_port, 16));
-    let protocols = whole(|bits| bits.protocol, 8);
+        (all_or_none(|bits| bits.source_port, 16), all_or_none(|bits| bits.destination_port, 16));
+    let protocols = all_or_none(|bits| bits.protocol, 8);
     let mut all = Vec::new();
     for &source in &sources {
         for &destination in &destinations {
@@ -180,13 +180,13 @@ impl Counts {
             hash = (hash.rotate_left(29) ^ (value & mask)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
         let count = &mut self.counts[(hash >> self.shift) as usize];
-        let fits = *count < BUCKET;
+        let fits = *count < MAX_BUCKET;
         *count += u8::from(fits);
         fits
     }
 
     /// Returns how many of the remaining rules a tuple would accept.
-    fn taken<const N: usize>(
+    fn accepted_by<const N: usize>(
         &mut self,
         patterns: &[Pattern<N>],
         left: &[u32],

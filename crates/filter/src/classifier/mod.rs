@@ -24,7 +24,7 @@ mod table;
 use crate::key::{Addresses, Key, Packed, V4, V6, words_v4, words_v6};
 use crate::rule::Rule;
 pub use cache::FlowCache;
-pub use image::{Image, NotForKernel, SpaceImage, Table};
+pub use image::{Image, KernelLimitError, SpaceImage, Table};
 use pattern::{pattern_v4, pattern_v6};
 pub use shape::{Shape, TupleShape};
 use space::Space;
@@ -105,7 +105,7 @@ impl Classifier {
 
     /// Returns the tables for the XDP program, with the verdicts of `rules`, from which the
     /// classifier was compiled, or the reason why the kernel cannot apply them.
-    pub fn image(&self, rules: &[Rule]) -> Result<Image, NotForKernel> {
+    pub fn image(&self, rules: &[Rule]) -> Result<Image, KernelLimitError> {
         Image::new(&self.v4, &self.v6, rules)
     }
 

@@ -102,36 +102,36 @@ struct Upper {
 
 impl Upper {
     fn new(matches: &Match) -> Self {
-        let nothing =
+        let no_bits =
             Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
         let all = [0, u16::MAX];
         let mut upper =
-            Self { value: [0; 2], mask: [0; 2], source: all, destination: all, bits: nothing };
+            Self { value: [0; 2], mask: [0; 2], source: all, destination: all, bits: no_bits };
         if let Some(protocol) = matches.protocol {
-            upper.want(0, ports::PROTOCOL, 0xff, protocol.into());
+            upper.require(0, ports::PROTOCOL, 0xff, protocol.into());
             upper.bits.protocol = 8;
         }
         if let Some(range) = &matches.source_port {
-            (upper.source, upper.bits.source_port) = upper.want_port(ports::SOURCE, range);
+            (upper.source, upper.bits.source_port) = upper.require_port(ports::SOURCE, range);
         }
         if let Some(range) = &matches.destination_port {
             (upper.destination, upper.bits.destination_port) =
-                upper.want_port(ports::DESTINATION, range);
+                upper.require_port(ports::DESTINATION, range);
         }
         for (shift, wanted) in
             [(ports::SOURCE, matches.icmp_type), (ports::DESTINATION, matches.icmp_code)]
         {
             if let Some(wanted) = wanted {
-                upper.want(0, shift, 0xffff, wanted.into());
-                upper.want(0, ports::KIND, ports::KIND_MASK, ports::KIND_ICMP);
+                upper.require(0, shift, 0xffff, wanted.into());
+                upper.require(0, ports::KIND, ports::KIND_MASK, ports::KIND_ICMP);
             }
         }
         match matches.fragment {
             Some(Fragments::Any) => {
-                upper.want(0, ports::FRAGMENT, ports::IS_FRAGMENT, ports::IS_FRAGMENT)
+                upper.require(0, ports::FRAGMENT, ports::IS_FRAGMENT, ports::IS_FRAGMENT)
             }
             Some(Fragments::First) => {
-                upper.want(
+                upper.require(
                     0,
                     ports::FRAGMENT,
                     ports::IS_FRAGMENT | ports::IS_LATER,
@@ -139,19 +139,24 @@ impl Upper {
                 );
             }
             Some(Fragments::Later) => {
-                upper.want(0, ports::FRAGMENT, ports::IS_LATER, ports::IS_LATER)
+                upper.require(0, ports::FRAGMENT, ports::IS_LATER, ports::IS_LATER)
             }
             None => {}
         }
         if let Some(flags) = matches.flags {
             let wanted = rest::HAS_FLAGS | u64::from(flags.value);
-            upper.want(1, rest::FLAGS, rest::HAS_FLAGS | u64::from(flags.mask), wanted);
+            upper.require(1, rest::FLAGS, rest::HAS_FLAGS | u64::from(flags.mask), wanted);
         }
         if let Some(vlan) = matches.vlan {
-            upper.want(1, rest::VLAN, rest::IS_TAGGED | 0xfff, rest::IS_TAGGED | u64::from(vlan));
+            upper.require(
+                1,
+                rest::VLAN,
+                rest::IS_TAGGED | 0xfff,
+                rest::IS_TAGGED | u64::from(vlan),
+            );
         }
         if let Some(dscp) = matches.dscp {
-            upper.want(1, rest::DSCP, 0x3f, dscp.into());
+            upper.require(1, rest::DSCP, 0x3f, dscp.into());
         }
         if matches.icmp_type.is_some() {
             upper.bits.source_port = 16;
@@ -159,19 +164,19 @@ impl Upper {
         upper
     }
 
-    fn want(&mut self, word: usize, shift: u32, mask: u64, value: u64) {
+    fn require(&mut self, word: usize, shift: u32, mask: u64, value: u64) {
         self.mask[word] |= mask << shift;
         self.value[word] |= (value & mask) << shift;
     }
 
     /// Adds the bits that all ports of the range have in common, and returns the range, to be
     /// compared in the bucket, and the number of common bits.
-    fn want_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
-        self.want(0, ports::KIND, ports::KIND_MASK, ports::KIND_PORTS);
+    fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
+        self.require(0, ports::KIND, ports::KIND_MASK, ports::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());
         let common = (first ^ last).leading_zeros() as u8;
         let mask = high_bits(common, 16);
-        self.want(0, shift, mask, u64::from(first) & mask);
+        self.require(0, shift, mask, u64::from(first) & mask);
         ([first, last], common)
     }
 }

@@ -14,8 +14,8 @@ use crate::key::{Packed, V4, ports};
 pub(super) type Tuples = u64;
 
 /// Returns the set with one tuple.
-pub(super) fn one(place: usize) -> Tuples {
-    1 << place
+pub(super) fn tuple_set(position: usize) -> Tuples {
+    1 << position
 }
 
 /// The tables of tuple sets.
@@ -31,7 +31,7 @@ pub(super) struct Prune {
 impl Prune {
     /// Creates the tables from patterns, each with the position of its tuple.
     pub(super) fn new<const N: usize>(patterns: &[(usize, &Pattern<N>)]) -> Self {
-        let rules = || patterns.iter().map(|(place, pattern)| (one(*place), *pattern));
+        let rules = || patterns.iter().map(|(position, pattern)| (tuple_set(*position), *pattern));
         let mut protocol = Box::new([0; 256]);
         for (tuple, pattern) in rules() {
             let upper = |word: &Packed<N>| (word[N - 2] >> ports::PROTOCOL & 0xff) as usize;
@@ -102,7 +102,7 @@ pub(super) struct Addresses {
 const PARTS: u16 = 1 << 15;
 
 /// Maximum number of parts: half a megabyte. Further addresses count by 16 bits.
-const MOST_PARTS: usize = 1024;
+const MAX_PARTS: usize = 1024;
 
 impl Addresses {
     /// Creates the sets from left-aligned prefixes.
@@ -136,12 +136,12 @@ impl Addresses {
                 first[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
                 continue;
             }
-            let whole = first[start];
-            if parts.len() >= MOST_PARTS && !parts.contains_key(&(start as u16)) {
+            let base = first[start];
+            if parts.len() >= MAX_PARTS && !parts.contains_key(&(start as u16)) {
                 first[start] |= tuple;
                 continue;
             }
-            let part = parts.entry(start as u16).or_insert([whole; 256]);
+            let part = parts.entry(start as u16).or_insert([base; 256]);
             let (start, count) = ((value >> 40 & 0xff) as usize, 1_usize << (24 - length.min(24)));
             part[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
         }
@@ -160,17 +160,17 @@ impl Addresses {
         };
         number(Tuples::MAX);
         let mut table: Vec<u16> = Vec::with_capacity(1 << 16);
-        let mut laid: Vec<[u16; 256]> = Vec::new();
+        let mut part_table: Vec<[u16; 256]> = Vec::new();
         for (start, tuples) in (0..=u16::MAX).zip(first) {
             match parts.get(&start) {
                 None => table.push(number(tuples)),
                 Some(part) => {
-                    table.push(PARTS + laid.len() as u16);
-                    laid.push(part.map(&mut number));
+                    table.push(PARTS + part_table.len() as u16);
+                    part_table.push(part.map(&mut number));
                 }
             }
         }
-        Self { skip, first: table, parts: laid, sets }
+        Self { skip, first: table, parts: part_table, sets }
     }
 
     #[inline]
@@ -198,27 +198,27 @@ fn common(prefixes: &[(u64, u8, Tuples)]) -> u32 {
 
 /// Tuple sets by port: one per port below 1024, one per 64 ports above.
 #[derive(Clone, Debug)]
-pub(super) struct Ports(pub(super) Box<[Tuples; PLACES]>);
+pub(super) struct Ports(pub(super) Box<[Tuples; PORT_SETS]>);
 
-const SINGLE: usize = 1024;
-const TOGETHER: u32 = 6;
-pub(super) const PLACES: usize = SINGLE + (1 << (16 - TOGETHER));
+const SINGLE_PORTS: usize = 1024;
+const SHARED_PORT_BITS: u32 = 6;
+pub(super) const PORT_SETS: usize = SINGLE_PORTS + (1 << (16 - SHARED_PORT_BITS));
 
 impl Ports {
-    fn place(port: u16) -> usize {
+    fn position(port: u16) -> usize {
         let port = usize::from(port);
-        if port < SINGLE { port } else { SINGLE + (port >> TOGETHER) }
+        if port < SINGLE_PORTS { port } else { SINGLE_PORTS + (port >> SHARED_PORT_BITS) }
     }
 
     /// Creates the sets from ranges. A key without ports has zeros or ICMP fields there, so a rule
     /// without ports counts for all.
     fn new(ranges: impl Iterator<Item = (Tuples, [u16; 2])>) -> Self {
-        let mut sets = Box::new([0; PLACES]);
+        let mut sets = Box::new([0; PORT_SETS]);
         let mut distinct: Vec<_> = ranges.collect();
         distinct.sort_unstable();
         distinct.dedup();
         for (tuple, [first, last]) in distinct {
-            sets[Self::place(first)..=Self::place(last)]
+            sets[Self::position(first)..=Self::position(last)]
                 .iter_mut()
                 .for_each(|tuples| *tuples |= tuple);
         }
@@ -227,6 +227,6 @@ impl Ports {
 
     #[inline]
     fn get(&self, port: u16) -> Tuples {
-        self.0[Self::place(port) % PLACES]
+        self.0[Self::position(port) % PORT_SETS]
     }
 }

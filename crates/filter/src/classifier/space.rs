@@ -2,7 +2,7 @@
 
 use std::hint::select_unpredictable;
 
-use super::layout::{self, Laid, TUPLES};
+use super::layout::{self, Layout, MAX_TUPLES};
 use super::pattern::{Bits, Pattern};
 use super::prune::Prune;
 use super::shape::TupleShape;
@@ -22,7 +22,7 @@ pub(super) struct Space<const N: usize> {
     /// Buckets of all tuples, by hash.
     pub(super) table: Table,
     /// Best rule of each tuple, followed by a number worse than any rule.
-    bests: [u32; TUPLES + 1],
+    bests: [u32; MAX_TUPLES + 1],
     /// Selects the tuples to search.
     pub(super) prune: Option<Prune>,
     /// Consecutive buckets, each in rule order.
@@ -58,7 +58,7 @@ pub(super) struct Entry<const N: usize> {
 const _: () = assert!(size_of::<Entry<V4>>() == 64);
 
 /// Up to this number of rules, comparing all costs less than a lookup.
-pub(super) const FEW: usize = 8;
+pub(super) const MAX_UNHASHED: usize = 8;
 
 impl<const N: usize> Entry<N> {
     #[inline]
@@ -88,22 +88,22 @@ impl<const N: usize> Space<N> {
                 [source, destination].map(|[first, last]| [first, last - first]);
             Entry { value, mask, source, destination, rule, last }
         };
-        if patterns.len() <= FEW {
+        if patterns.len() <= MAX_UNHASHED {
             let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
             return Self {
                 tuples: Vec::new(),
                 table: Table::new(0),
-                bests: [u32::MAX; TUPLES + 1],
+                bests: [u32::MAX; MAX_TUPLES + 1],
                 prune: None,
                 entries,
                 seed,
             };
         }
-        let Laid { tuples: laid, buckets } = layout::lay_out(&patterns);
+        let Layout { tuples: laid, buckets } = layout::choose_tuples(&patterns);
         let mut space = Self {
             tuples: Vec::with_capacity(laid.len()),
             table: Table::new(buckets),
-            bests: [u32::MAX; TUPLES + 1],
+            bests: [u32::MAX; MAX_TUPLES + 1],
             prune: None,
             entries: Vec::with_capacity(patterns.len()),
             seed,
@@ -114,17 +114,18 @@ impl<const N: usize> Space<N> {
             .map(|(bits, members)| (best(&patterns, &members), bits, members))
             .collect();
         laid.sort_by_key(|(best, _, _)| *best);
-        let mut placed = Vec::with_capacity(patterns.len());
-        for (place, (best, bits, members)) in laid.iter().enumerate() {
-            let tuple_seed = fold(seed ^ (place as u64 + 1).wrapping_mul(SEEDS[0]), SEEDS[1]);
-            space.bests[place] = *best;
+        let mut patterns_by_tuple = Vec::with_capacity(patterns.len());
+        for (position, (best, bits, members)) in laid.iter().enumerate() {
+            let tuple_seed = fold(seed ^ (position as u64 + 1).wrapping_mul(SEEDS[0]), SEEDS[1]);
+            space.bests[position] = *best;
             space.add_tuple(*bits, *best, tuple_seed, members, |index, last| {
                 entry(&patterns[index as usize], last)
             });
-            placed
-                .extend(members.iter().flatten().map(|&index| (place, &patterns[index as usize])));
+            patterns_by_tuple.extend(
+                members.iter().flatten().map(|&index| (position, &patterns[index as usize])),
+            );
         }
-        space.prune = Some(Prune::new(&placed));
+        space.prune = Some(Prune::new(&patterns_by_tuple));
         space
     }
 
@@ -141,9 +142,8 @@ impl<const N: usize> Space<N> {
         for bucket in members {
             let first = self.entries.len();
             let last = bucket.len().saturating_sub(1);
-            self.entries.extend(
-                bucket.iter().enumerate().map(|(place, &index)| entry(index, place == last)),
-            );
+            self.entries
+                .extend(bucket.iter().enumerate().map(|(at, &index)| entry(index, at == last)));
             let Some(head) = self.entries.get(first) else { continue };
             let hash = hash(&head.value, &mask, self.seed, seed);
             self.table.insert(hash, first as u32);
@@ -209,25 +209,25 @@ impl<const N: usize> Space<N> {
         while left > 0 {
             let mut count = 0;
             for &index in &open[..left.min(BATCH)] {
-                let place = usize::from(index) % BATCH;
-                let tuple = &self.tuples[tuples[place].trailing_zeros() as usize];
-                let hash = hash(&keys[place], &tuple.mask, self.seed, tuple.seed);
+                let at = usize::from(index) % BATCH;
+                let tuple = &self.tuples[tuples[at].trailing_zeros() as usize];
+                let hash = hash(&keys[at], &tuple.mask, self.seed, tuple.seed);
                 maybe[count % BATCH] = index;
                 hashes[count % BATCH] = hash;
                 count += usize::from(self.table.may_have(hash));
             }
             for (&index, &hash) in maybe.iter().zip(&hashes).take(count) {
-                let place = usize::from(index) % BATCH;
-                found[place] = self.verify(hash, &keys[place], found[place]);
+                let at = usize::from(index) % BATCH;
+                found[at] = self.verify(hash, &keys[at], found[at]);
             }
             let mut still = 0;
             for at in 0..left.min(BATCH) {
-                let place = usize::from(open[at]) % BATCH;
-                tuples[place] &= tuples[place] - 1;
+                let index = usize::from(open[at]) % BATCH;
+                tuples[index] &= tuples[index] - 1;
                 // Without a tuple left, the best rule is worse than any.
-                let best = self.bests[tuples[place].trailing_zeros() as usize];
-                open[still % BATCH] = place as u8;
-                still += usize::from(best < found[place]);
+                let best = self.bests[tuples[index].trailing_zeros() as usize];
+                open[still % BATCH] = index as u8;
+                still += usize::from(best < found[index]);
             }
             left = still;
         }
@@ -236,7 +236,9 @@ impl<const N: usize> Space<N> {
     /// Verifies a hash that the table may have. Usually it leads to one bucket with one rule.
     #[inline]
     fn verify(&self, hash: u64, key: &Packed<N>, found: u32) -> u32 {
-        let Some(first) = self.table.only(hash) else { return self.look_up(hash, key, 0, found) };
+        let Some(first) = self.table.single_candidate(hash) else {
+            return self.look_up(hash, key, 0, found);
+        };
         let entry = &self.entries[first as usize];
         if !entry.last {
             return self.look_through(first, key, 0, found);

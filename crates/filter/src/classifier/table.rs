@@ -79,7 +79,7 @@ impl Table {
 
     /// Returns the number of this hash if there is exactly one candidate.
     #[inline]
-    pub(super) fn only(&self, hash: u64) -> Option<u32> {
+    pub(super) fn single_candidate(&self, hash: u64) -> Option<u32> {
         let at = self.group(hash);
         let group = self.groups[at];
         let lanes = Self::lanes(group, hash);
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_entered_is_found_and_little_else() {
+    fn table_finds_inserted_hashes_and_few_others() {
         // Few groups, so that they overflow, and hashes that share groups and tags.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = Table::new(entries);
@@ -185,7 +185,10 @@ mod tests {
                 let others = (1 << 32..(1_u64 << 32) + 10_000)
                     .filter(|&number| table.may_have(hash(number)))
                     .count();
-                assert!(others < 20, "{others} of 10000 that are not there, beside {entries}");
+                assert!(
+                    others < 20,
+                    "{others} of 10000 absent hashes found, with {entries} entries"
+                );
             }
         }
     }

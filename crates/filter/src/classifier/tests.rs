@@ -72,7 +72,7 @@ fn protocol() -> impl Strategy<Value = u8> {
     prop_oneof![Just(6), Just(17), Just(1), Just(58), Just(132), Just(50)]
 }
 
-pub(crate) fn a_match() -> impl Strategy<Value = Match> {
+pub(crate) fn matches() -> impl Strategy<Value = Match> {
     let addresses = any::<bool>().prop_flat_map(|v4| {
         (
             rarely(Just(if v4 { Version::V4 } else { Version::V6 })),
@@ -115,7 +115,7 @@ pub(crate) fn a_match() -> impl Strategy<Value = Match> {
 
 fn rule() -> impl Strategy<Value = Rule> {
     let verdict = prop_oneof![Just(Some(Verdict::Accept)), Just(Some(Verdict::Drop)), Just(None)];
-    (a_match(), verdict).prop_map(|(matches, verdict)| Rule { matches, verdict, ..Rule::default() })
+    (matches(), verdict).prop_map(|(matches, verdict)| Rule { matches, verdict, ..Rule::default() })
 }
 
 fn key() -> impl Strategy<Value = Key> {
@@ -135,7 +135,11 @@ fn key() -> impl Strategy<Value = Key> {
         }),
         (0..3_u8, 0..3_u8).prop_map(|(kind, code)| L4::Icmp { kind, code })
     ];
-    let fragment = prop_oneof![3 => Just(Fragment::No), 1 => Just(Fragment::First), 1 => Just(Fragment::Later)];
+    let fragment = prop_oneof![
+        3 => Just(Fragment::No),
+        1 => Just(Fragment::First),
+        1 => Just(Fragment::Later),
+    ];
     let vlan = prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
     (addresses, protocol(), l4, fragment, 0..3_u8, vlan).prop_map(
         |(addresses, protocol, l4, fragment, dscp, vlan)| Key {
@@ -150,7 +154,7 @@ fn key() -> impl Strategy<Value = Key> {
 }
 
 /// Returns the first match of a linear search.
-fn by_looking(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
+fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
         .find(|(number, rule)| *number >= from && rule.matches(key))
@@ -161,7 +165,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_finds_what_looking_at_each_rule_finds(
+    fn classifier_and_flow_cache_equal_linear_search(
         rules in prop::collection::vec(rule(), 0..120),
         keys in prop::collection::vec(key(), 1..=64),
         seed: u64,
@@ -171,10 +175,10 @@ proptest! {
         let mut found = [0; Classifier::BATCH];
         classifier.classify(&keys, &mut found);
         for (key, found) in keys.iter().zip(found) {
-            let expected = by_looking(&rules, key, 0);
+            let expected = linear_search(&rules, key, 0);
             prop_assert_eq!(found, expected.unwrap_or(Classifier::NONE), "{:?}", key);
             prop_assert_eq!(classifier.first_match(key, 0), expected);
-            prop_assert_eq!(classifier.first_match(key, from), by_looking(&rules, key, from));
+            prop_assert_eq!(classifier.first_match(key, from), linear_search(&rules, key, from));
         }
         // The small cache makes flows replace each other; the second pass finds cached flows.
         let mut cache = FlowCache::new(0, seed);
@@ -182,7 +186,8 @@ proptest! {
             for keys in keys.chunks(40) {
                 classifier.classify_cached(keys, &mut found, &mut cache);
                 for (key, found) in keys.iter().zip(found) {
-                    prop_assert_eq!(found, by_looking(&rules, key, 0).unwrap_or(Classifier::NONE), "{:?}", key);
+                    let expected = linear_search(&rules, key, 0).unwrap_or(Classifier::NONE);
+                    prop_assert_eq!(found, expected, "{:?}", key);
                 }
             }
         }
@@ -196,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_said_to_be_shadowed_never_comes_first(
+    fn shadowing_rule_is_earlier_and_matches_same_packets(
         rules in prop::collection::vec(rule(), 0..60),
         keys in prop::collection::vec(key(), 64),
     ) {
@@ -206,7 +211,8 @@ proptest! {
             prop_assert!(rules[shadowed.by as usize].verdict.is_some());
             for key in &keys {
                 if rules[shadowed.rule as usize].matches(key) {
-                    prop_assert!(rules[shadowed.by as usize].matches(key), "{:?} {:?}", shadowed, key);
+                    let matches = rules[shadowed.by as usize].matches(key);
+                    prop_assert!(matches, "{:?} {:?}", shadowed, key);
                 }
             }
         }
@@ -214,7 +220,7 @@ proptest! {
 }
 
 #[test]
-fn a_flow_is_looked_up_once() {
+fn flow_cache_hits_repeated_flows() {
     let rules: Vec<Rule> = (10..30)
         .map(|net| crate::parse_rule(&format!("drop dst {net}.0.0.0/8")).unwrap().unwrap())
         .collect();
@@ -243,7 +249,7 @@ fn a_flow_is_looked_up_once() {
 }
 
 #[test]
-fn a_rule_behind_a_wider_one_is_shadowed() {
+fn rule_after_wider_rule_is_shadowed() {
     let rules: Vec<Rule> = "continue\n\
          accept src 10.0.0.0/8 proto tcp dport 80-90\n\
          drop src 10.1.0.0/16 proto tcp dport 85\n\
@@ -263,7 +269,7 @@ fn a_rule_behind_a_wider_one_is_shadowed() {
 }
 
 #[test]
-fn many_rules_of_few_tuples_are_found_in_few_lookups() {
+fn similar_rules_share_few_tuples_with_short_buckets() {
     // One rule per host of a network, to one of a few ports, followed by some wider rules.
     let mut rules: Vec<Rule> = (0..2000_u32)
         .map(|host| {
@@ -286,24 +292,24 @@ fn many_rules_of_few_tuples_are_found_in_few_lookups() {
 /// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds they do not fit the XDP
 /// program, and the filter stage draws another seed.
 #[test]
-fn few_seeds_crowd_the_hash_table() {
+fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
         .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}", n % 256, 1 + n / 256));
     let rules: Vec<Rule> = rules.map(|line| crate::parse_rule(&line).unwrap().unwrap()).collect();
-    let mut lot = 0x9e37_79b9_7f4a_7c15_u64;
-    let crowded = (0..400).filter(|_| {
-        lot = lot.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        Classifier::new(&rules, lot ^ lot >> 29).image(&rules).is_err()
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let rejected = (0..400).filter(|_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        Classifier::new(&rules, state ^ state >> 29).image(&rules).is_err()
     });
-    let crowded = crowded.count();
-    println!("{crowded} of 400 seeds");
-    assert!(crowded < 40, "{crowded} of 400 seeds");
+    let rejected = rejected.count();
+    println!("{rejected} of 400 seeds do not fit the XDP program");
+    assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
 /// Exceeds the limits of tuples, sets and parts. The classifier then prunes less but finds the same
 /// rules.
 #[test]
-fn what_is_beyond_the_tables_is_found_all_the_same() {
+fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;
     let mut draw = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
@@ -354,12 +360,12 @@ fn what_is_beyond_the_tables_is_found_all_the_same() {
                 Key { addresses, protocol: 17, l4, fragment: Fragment::No, dscp: 0, vlan: None };
             assert_eq!(
                 classifier.first_match(&key, 0),
-                by_looking(&rules, &key, 0),
+                linear_search(&rules, &key, 0),
                 "{number}: {key:?}"
             );
             let mut found = [0; Classifier::BATCH];
             classifier.classify(&[key], &mut found);
-            assert_eq!(Some(found[0]), by_looking(&rules, &key, 0), "{number}: {key:?}");
+            assert_eq!(Some(found[0]), linear_search(&rules, &key, 0), "{number}: {key:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ mod words;
 mod write;
 
 use crate::rule::Rule;
-use reader::{MATCHES, Reader};
+use reader::{RULE_KEYWORDS, Reader};
 
 pub use problem::Problem;
 pub use signature::{parse_signature, parse_signatures};
@@ -31,9 +31,10 @@ pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {
         if !reader.read(word)? {
-            return Err(
-                word.problem(format!("unknown word `{}`: expected one of {MATCHES}", word.text))
-            );
+            return Err(word.problem(format!(
+                "unknown word `{}`: expected one of {RULE_KEYWORDS}",
+                word.text
+            )));
         }
     }
     reader.finish().map(Some)
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_says_all_that_can_be_said_and_reads_as_it_is_written() {
+    fn parsed_rule_displays_as_written() {
         for line in [
             "accept",
             "drop src 10.0.0.0/8 dst 192.0.2.1/32 proto tcp sport 1024-65535 dport 443 flags syn,!ack vlan 7 dscp 46",
@@ -69,45 +70,49 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
+    fn parse_rule_error_has_column_and_expected_values() {
         for (line, column, part) in [
             (
                 "allow src 10.0.0.0/8",
                 1,
-                "`allow` begins no rule: expected accept, drop or continue",
+                "unknown verdict `allow`: expected accept, drop or continue",
             ),
             ("accept from 10.0.0.0/8", 8, "unknown word `from`: expected one of ipv4"),
-            ("accept src 10.0.0.1/8", 12, "10.0.0.0/8 is the prefix that it is in"),
-            ("accept src 10.0.0.0/33", 12, "is no prefix: expected an address or a prefix"),
-            ("accept src", 11, "`src` is followed by nothing"),
-            ("accept src 10.0.0.0/8 dst ::1", 23, "of different IP versions"),
-            ("accept ipv6 src 10.0.0.0/8", 8, "of the other IP version"),
-            ("accept ipv6 ipv4", 13, "`ipv4` for a second time: it stands in column 8"),
-            ("accept proto tpc", 14, "`tpc` is no protocol: expected a number"),
-            ("accept dport 80-70", 14, "the smaller port comes first, 70-80"),
-            ("accept dport 80000", 14, "are no ports"),
-            ("accept dport +80", 14, "are no ports"),
+            ("accept src 10.0.0.1/8", 12, "has bits set beyond its length: use 10.0.0.0/8"),
+            (
+                "accept src 10.0.0.0/33",
+                12,
+                "invalid prefix `10.0.0.0/33`: expected an address or a prefix",
+            ),
+            ("accept src", 11, "missing value after `src`"),
+            ("accept src 10.0.0.0/8 dst ::1", 23, "different IP versions"),
+            ("accept ipv6 src 10.0.0.0/8", 8, "another IP version"),
+            ("accept ipv6 ipv4", 13, "duplicate `ipv4`: already set in column 8"),
+            ("accept proto tpc", 14, "unknown protocol `tpc`: expected a number"),
+            ("accept dport 80-70", 14, "write the smaller port first, 70-80"),
+            ("accept dport 80000", 14, "invalid ports `80000`"),
+            ("accept dport +80", 14, "invalid ports `+80`"),
             (
                 "accept proto icmp dport 80",
                 19,
                 "protocol 1 has no dport: expected proto tcp, udp or sctp",
             ),
-            ("accept icmp-type 8", 8, "of which protocol? Add proto icmp"),
+            ("accept icmp-type 8", 8, "`icmp-type` without a protocol: add `proto icmp`"),
             ("accept proto udp flags syn", 18, "protocol 17 has no flags"),
-            ("accept flags syn,foo", 14, "`foo` is no control bit"),
-            ("accept flags syn,!syn", 14, "`syn` for a second time"),
+            ("accept flags syn,foo", 14, "unknown flag `foo`"),
+            ("accept flags syn,!syn", 14, "duplicate flag `syn`"),
             ("accept vlan 4095", 13, "expected a number from 1 to 4094"),
-            ("accept dscp 64", 13, "is no code point"),
-            ("accept fragment later dport 53", 23, "a later fragment has no upper header"),
+            ("accept dscp 64", 13, "invalid DSCP `64`"),
+            ("accept fragment later dport 53", 23, "`dport` never matches a later fragment"),
             ("accept fragment second", 17, "expected first, later or any"),
-            ("accept limit 10", 14, "is no rate"),
-            ("accept limit 0pps", 14, "is no rate"),
+            ("accept limit 10", 14, "invalid rate `10`"),
+            ("accept limit 0pps", 14, "invalid rate `0pps`"),
             ("accept burst 10", 8, "without a limit"),
-            ("accept limit 1Mbps burst 10", 26, "is no burst: expected a number of bits"),
+            ("accept limit 1Mbps burst 10", 26, "invalid burst `10`: expected a number of bits"),
             ("accept src 10.0.0.0/8 limit 1pps per src/64", 34, "expected a length from 0 to 32"),
-            ("accept log 1000", 12, "expected how many, like 1/1000"),
+            ("accept log 1000", 12, "expected 1/N, like 1/1000"),
             ("accept ünï vlan", 8, "unknown word `ünï`"),
-            ("accept vlan ünï proto", 13, "`ünï` is no vlan"),
+            ("accept vlan ünï proto", 13, "invalid vlan `ünï`"),
         ] {
             let problem = parse_rule(line).expect_err(line);
             assert_eq!(problem.column, column, "{line}: {problem}");
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn all_lines_that_are_wrong_are_named() {
+    fn parse_reports_every_invalid_line() {
         let problems = parse("# rules\naccept\n\ndrop it\nallow\n").unwrap_err();
         assert_eq!(
             problems.iter().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(),

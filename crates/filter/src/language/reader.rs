@@ -11,17 +11,20 @@ use super::words::{Word, Words};
 use super::write::{FLAG_NAMES, PROTOCOLS};
 use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
-pub(super) const MATCHES: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
+pub(super) const RULE_KEYWORDS: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, \
+    icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
 const PREFIX: &str = "an address or a prefix, like 192.0.2.0/24 or 2001:db8::/32";
-const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6, sctp";
+const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, \
+    esp, ah, icmpv6, sctp";
 const PORTS: &str = "a port or a range of ports, like 53 or 1024-65535";
-const FLAGS: &str = "control bits, like syn,!ack: fin, syn, rst, psh, ack, urg, ece, cwr, each with a ! if it must not be set";
+const FLAGS: &str = "fin, syn, rst, psh, ack, urg, ece or cwr, separated by commas, with ! before \
+    a flag that must not be set, like syn,!ack";
 const DSCP: &str = "a number from 0 to 63, or one of ef, cs0 to cs7, af11 to af43";
-const RATE: &str = "a rate, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
+const RATE: &str = "a rate of at most 1000G, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
 
 const TCP: u8 = 6;
-const WITH_PORTS: [u8; 3] = [TCP, 17, 132];
-const ICMP: [u8; 2] = [1, 58];
+const PROTOCOLS_WITH_PORTS: [u8; 3] = [TCP, 17, 132];
+const ICMP_PROTOCOLS: [u8; 2] = [1, 58];
 
 /// A partially read rule.
 pub(super) struct Reader<'a> {
@@ -42,7 +45,7 @@ impl<'a> Reader<'a> {
             "continue" => None,
             other => {
                 return Err(first.problem(format!(
-                    "`{other}` begins no rule: expected accept, drop or continue"
+                    "unknown verdict `{other}`: expected accept, drop or continue"
                 )));
             }
         };
@@ -50,10 +53,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Records a word. Returns an error if it is a duplicate.
-    pub(super) fn once(&mut self, word: Word<'a>) -> Result<(), Problem> {
+    pub(super) fn record(&mut self, word: Word<'a>) -> Result<(), Problem> {
         if let Some(before) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(word.problem(format!(
-                "`{}` for a second time: it stands in column {}",
+                "duplicate `{}`: already set in column {}",
                 word.text, before.column
             )));
         }
@@ -65,7 +68,7 @@ impl<'a> Reader<'a> {
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
         // `ipv4` and `ipv6` exclude each other.
         let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
-        if let Err(problem) = self.once(Word { text: subject, ..word }) {
+        if let Err(problem) = self.record(Word { text: subject, ..word }) {
             return Err(Problem {
                 message: problem.message.replacen(
                     &format!("`{subject}`"),
@@ -98,7 +101,7 @@ impl<'a> Reader<'a> {
                     "any" => Fragments::Any,
                     other => {
                         return Err(
-                            which.problem(format!("`{other}` is no fragment: expected {WHICH}"))
+                            which.problem(format!("unknown fragment `{other}`: expected {WHICH}"))
                         );
                     }
                 });
@@ -108,17 +111,17 @@ impl<'a> Reader<'a> {
                 self.rule.limit = Some(Limit {
                     rate,
                     unit,
-                    burst: Limit::usual_burst(rate, unit),
+                    burst: Limit::default_burst(rate, unit),
                     per: Per::Rule,
                 });
             }
-            "burst" | "per" => self.read_of_limit(word)?,
+            "burst" | "per" => self.read_limit_option(word)?,
             "log" => {
-                const ONE_OF: &str = "how many, like 1/1000";
-                let what = self.words.after(word, ONE_OF)?;
-                let of = what.text.strip_prefix("1/").and_then(digits).filter(|&of: &u32| of > 0);
+                const SAMPLE: &str = "1/N, like 1/1000 for one of 1000 packets";
+                let value = self.words.after(word, SAMPLE)?;
+                let of = value.text.strip_prefix("1/").and_then(digits).filter(|&of: &u32| of > 0);
                 let of = of.ok_or_else(|| {
-                    what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text))
+                    value.problem(format!("invalid sample `{}`: expected {SAMPLE}", value.text))
                 })?;
                 self.rule.log = Some(of);
             }
@@ -131,42 +134,44 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an option of a limit.
-    pub(super) fn read_of_limit(&mut self, word: Word<'a>) -> Result<(), Problem> {
+    pub(super) fn read_limit_option(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
             return Err(word.problem(format!(
-                "`{}` without a limit before it: expected limit RATE first",
+                "`{}` without a limit: write `limit RATE` before it",
                 word.text
             )));
         };
         if word.text == "burst" {
             let expected = match limit.unit {
-                Unit::Packets => "a number of packets from 1 on, like 64 or 2k",
-                Unit::Bits => "a number of bits from 1 on, like 12000bit, 100kbit or 1Mbit",
+                Unit::Packets => "a number of packets, at least 1, like 64 or 2k",
+                Unit::Bits => "a number of bits, at least 1, like 12000bit, 100kbit or 1Mbit",
             };
-            let what = self.words.after(word, expected)?;
+            let value = self.words.after(word, expected)?;
             let number = if limit.unit == Unit::Bits {
-                what.text.strip_suffix("bit")
+                value.text.strip_suffix("bit")
             } else {
-                Some(what.text)
+                Some(value.text)
             };
             let burst = number.and_then(scaled).filter(|&burst| burst > 0);
             limit.burst = burst.ok_or_else(|| {
-                what.problem(format!("`{}` is no burst: expected {expected}", what.text))
+                value.problem(format!("invalid burst `{}`: expected {expected}", value.text))
             })?;
         } else {
-            const WHO: &str =
-                "src/LENGTH, like src/24: one bucket for each source prefix of that length";
-            let what = self.words.after(word, WHO)?;
-            let length = what.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
+            const SOURCE: &str =
+                "src/LENGTH, like src/24 for one bucket per source prefix of 24 bits";
+            let value = self.words.after(word, SOURCE)?;
+            let length =
+                value.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
             let length = length.ok_or_else(|| {
-                what.problem(format!("`{}` has no bucket: expected {WHO}", what.text))
+                value.problem(format!("invalid `per {}`: expected {SOURCE}", value.text))
             })?;
             limit.per = Per::Source(length);
         }
         Ok(())
     }
 
-    pub(super) fn at(&self, text: &str) -> Word<'a> {
+    /// Returns the recorded word with this text.
+    pub(super) fn recorded(&self, text: &str) -> Word<'a> {
         self.seen
             .iter()
             .copied()
@@ -184,16 +189,16 @@ impl<'a> Reader<'a> {
         if let (Some(source), Some(destination)) = (source, destination)
             && source != destination
         {
-            return Err(self.at("dst").problem(
-                "source and destination are of different IP versions: no packet is of both",
+            return Err(self.recorded("dst").problem(
+                "source and destination have different IP versions: the rule would never match",
             ));
         }
-        if let (Some(said), Some(of_prefix)) = (self.rule.matches.version, source.or(destination))
-            && said != of_prefix
+        if let (Some(given), Some(of_prefix)) = (self.rule.matches.version, source.or(destination))
+            && given != of_prefix
         {
             return Err(self
-                .at("ipv4")
-                .problem("the prefix is of the other IP version: no packet is of both"));
+                .recorded("ipv4")
+                .problem("the prefix has another IP version: the rule would never match"));
         }
         let upper = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
         let upper = self.seen.iter().copied().find(|word| upper.contains(&word.text));
@@ -201,31 +206,29 @@ impl<'a> Reader<'a> {
             && *fragment == Some(Fragments::Later)
         {
             let message = format!(
-                "a later fragment has no upper header, so no {}: it would never match",
+                "`{}` never matches a later fragment, which has no upper-layer header",
                 word.text
             );
             return Err(word.problem(message));
         }
-        for (words, fits, fitting) in [
-            (&["sport", "dport"][..], &WITH_PORTS[..], "tcp, udp or sctp"),
+        for (words, protocols, names) in [
+            (&["sport", "dport"][..], &PROTOCOLS_WITH_PORTS[..], "tcp, udp or sctp"),
             (&["flags"], &[TCP], "tcp"),
-            (&["icmp-type", "icmp-code"], &ICMP, "icmp or icmpv6"),
+            (&["icmp-type", "icmp-code"], &ICMP_PROTOCOLS, "icmp or icmpv6"),
         ] {
             let Some(word) = self.seen.iter().copied().find(|word| words.contains(&word.text))
             else {
                 continue;
             };
             match protocol {
-                Some(protocol) if !fits.contains(protocol) => {
-                    let message = format!(
-                        "protocol {protocol} has no {}: expected proto {fitting}",
-                        word.text
-                    );
+                Some(protocol) if !protocols.contains(protocol) => {
+                    let message =
+                        format!("protocol {protocol} has no {}: expected proto {names}", word.text);
                     return Err(word.problem(message));
                 }
-                None if fits == ICMP => {
+                None if protocols == ICMP_PROTOCOLS => {
                     return Err(word.problem(format!(
-                        "{} of which protocol? Add proto icmp or proto icmpv6",
+                        "`{}` without a protocol: add `proto icmp` or `proto icmpv6`",
                         word.text
                     )));
                 }
@@ -237,8 +240,8 @@ impl<'a> Reader<'a> {
             && self.rule.matches.version() == Some(Version::V4)
         {
             return Err(self
-                .at("per")
-                .problem(format!("src/{length} of IPv4: expected a length from 0 to 32")));
+                .recorded("per")
+                .problem(format!("src/{length} with IPv4: expected a length from 0 to 32")));
         }
         // Only TCP has flags.
         if self.rule.matches.flags.is_some() {
@@ -251,16 +254,16 @@ impl<'a> Reader<'a> {
 pub(super) fn number<N: TryFrom<u32>>(
     words: &mut Words<'_>,
     word: Word<'_>,
-    least: u32,
-    most: u32,
+    min: u32,
+    max: u32,
 ) -> Result<N, Problem> {
-    let expected = format!("a number from {least} to {most}");
-    let what = words.after(word, &expected)?;
-    let number = digits(what.text)
-        .filter(|number| (least..=most).contains(number))
+    let expected = format!("a number from {min} to {max}");
+    let value = words.after(word, &expected)?;
+    let number = digits(value.text)
+        .filter(|number| (min..=max).contains(number))
         .and_then(|n| N::try_from(n).ok());
     number.ok_or_else(|| {
-        what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text))
+        value.problem(format!("invalid {} `{}`: expected {expected}", word.text, value.text))
     })
 }
 
@@ -270,15 +273,15 @@ fn digits<N: FromStr>(text: &str) -> Option<N> {
 }
 
 fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
-    let wrong = || word.problem(format!("`{}` is no prefix: expected {PREFIX}", word.text));
+    let invalid = || word.problem(format!("invalid prefix `{}`: expected {PREFIX}", word.text));
     let prefix: IpNet = match word.text.contains('/') {
-        true => word.text.parse().map_err(|_| wrong())?,
-        false => IpAddr::from_str(word.text).map_err(|_| wrong())?.into(),
+        true => word.text.parse().map_err(|_| invalid())?,
+        false => IpAddr::from_str(word.text).map_err(|_| invalid())?.into(),
     };
     if prefix.trunc() != prefix {
-        let meant = prefix.trunc();
         return Err(word.problem(format!(
-            "`{prefix}` has bits set beyond its length: {meant} is the prefix that it is in"
+            "prefix `{prefix}` has bits set beyond its length: use {}",
+            prefix.trunc()
         )));
     }
     Ok(prefix)
@@ -286,19 +289,19 @@ fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
 
 fn protocol(word: Word<'_>) -> Result<u8, Problem> {
     let named = PROTOCOLS.iter().find(|(name, _)| *name == word.text).map(|(_, number)| *number);
-    named
-        .or_else(|| digits(word.text))
-        .ok_or_else(|| word.problem(format!("`{}` is no protocol: expected {PROTOCOL}", word.text)))
+    named.or_else(|| digits(word.text)).ok_or_else(|| {
+        word.problem(format!("unknown protocol `{}`: expected {PROTOCOL}", word.text))
+    })
 }
 
 fn ports(word: Word<'_>) -> Result<RangeInclusive<u16>, Problem> {
     let (first, last) = word.text.split_once('-').unwrap_or((word.text, word.text));
     let (Some(first), Some(last)) = (digits::<u16>(first), digits::<u16>(last)) else {
-        return Err(word.problem(format!("`{}` are no ports: expected {PORTS}", word.text)));
+        return Err(word.problem(format!("invalid ports `{}`: expected {PORTS}", word.text)));
     };
     if first > last {
         return Err(word.problem(format!(
-            "`{}` is empty: the smaller port comes first, {last}-{first}",
+            "empty range `{}`: write the smaller port first, {last}-{first}",
             word.text
         )));
     }
@@ -310,10 +313,10 @@ fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
     for name in word.text.split(',') {
         let (bare, set) = name.strip_prefix('!').map_or((name, true), |bare| (bare, false));
         let Some((_, bit)) = FLAG_NAMES.iter().find(|(known, _)| *known == bare) else {
-            return Err(word.problem(format!("`{name}` is no control bit: expected {FLAGS}")));
+            return Err(word.problem(format!("unknown flag `{name}`: expected {FLAGS}")));
         };
         if flags.mask & bit != 0 {
-            return Err(word.problem(format!("`{bare}` for a second time")));
+            return Err(word.problem(format!("duplicate flag `{bare}`")));
         }
         flags.mask |= bit;
         flags.value |= if set { *bit } else { 0 };
@@ -337,7 +340,7 @@ fn dscp(word: Word<'_>) -> Result<u8, Problem> {
         _ => None,
     };
     let number = named.or_else(|| digits(word.text).filter(|&number| number < 64));
-    number.ok_or_else(|| word.problem(format!("`{}` is no code point: expected {DSCP}", word.text)))
+    number.ok_or_else(|| word.problem(format!("invalid DSCP `{}`: expected {DSCP}", word.text)))
 }
 
 /// Parses a number with an optional suffix k, M or G.
@@ -361,18 +364,18 @@ fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
     let found =
         units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
     // The token bucket cannot represent higher rates.
-    found.filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate)).ok_or_else(|| {
-        word.problem(format!("`{}` is no rate: expected {RATE}, up to 1000Gbps", word.text))
-    })
+    found
+        .filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate))
+        .ok_or_else(|| word.problem(format!("invalid rate `{}`: expected {RATE}", word.text)))
 }
 
 impl Limit {
     /// Returns the default burst: a tenth of a second, at least one packet of the usual length.
-    fn usual_burst(rate: u64, unit: Unit) -> u64 {
-        let least = match unit {
+    fn default_burst(rate: u64, unit: Unit) -> u64 {
+        let min = match unit {
             Unit::Packets => 1,
             Unit::Bits => 1514 * 8,
         };
-        (rate / 10).max(least)
+        (rate / 10).max(min)
     }
 }

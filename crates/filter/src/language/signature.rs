@@ -1,12 +1,13 @@
 //! Parses signature files: each line is a rule with a byte pattern.
 
 use super::problem::Problem;
-use super::reader::{MATCHES, Reader, number};
+use super::reader::{RULE_KEYWORDS, Reader, number};
 use super::words::Word;
 use crate::signature::Signature;
 
-const OF_SIGNATURES: &str = "text, hex, nocase, offset, depth";
-const TEXT: &str = r#"a text in double quotes, like "GET /"; in it \" \\ \n \r \t and \xHH stand for what else they would be"#;
+const SIGNATURE_KEYWORDS: &str = "text, hex, nocase, offset, depth";
+const TEXT: &str =
+    r#"a text in double quotes, like "GET /", with the escapes \" \\ \n \r \t and \xHH"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
 /// Parses the signatures of a text, each with its line number. Returns all errors.
@@ -35,46 +36,49 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
             "text" | "hex" => {
                 if let Some((before, _)) = &bytes {
                     let message =
-                        format!("a second pattern: the first stands in column {}", before.column);
+                        format!("duplicate pattern: already set in column {}", before.column);
                     return Err(word.problem(message));
                 }
                 let expected = if word.text == "text" { TEXT } else { HEX };
                 let pattern = reader.words.after(word, expected)?;
                 let read = if word.text == "text" { text(pattern.text) } else { hex(pattern.text) };
                 let read = read.filter(|bytes| !bytes.is_empty());
-                let wrong = || {
+                let invalid = || {
                     pattern
-                        .problem(format!("`{}` is no pattern: expected {expected}", pattern.text))
+                        .problem(format!("invalid pattern `{}`: expected {expected}", pattern.text))
                 };
-                bytes = Some((word, read.ok_or_else(wrong)?));
+                bytes = Some((word, read.ok_or_else(invalid)?));
             }
             "nocase" => {
-                reader.once(word)?;
+                reader.record(word)?;
                 no_case = true;
             }
             "offset" => {
-                reader.once(word)?;
+                reader.record(word)?;
                 offset = number(&mut reader.words, word, 0, 65535)?;
             }
             "depth" => {
-                reader.once(word)?;
+                reader.record(word)?;
                 depth = Some((word, number::<u16>(&mut reader.words, word, 1, 65535)?));
             }
             other => {
-                let message =
-                    format!("unknown word `{other}`: expected one of {OF_SIGNATURES}, {MATCHES}");
-                return Err(word.problem(message));
+                return Err(word.problem(format!(
+                    "unknown word `{other}`: expected one of {SIGNATURE_KEYWORDS}, {RULE_KEYWORDS}"
+                )));
             }
         }
     }
     let Some((_, bytes)) = bytes else {
-        return Err(reader.words.end().problem("no pattern: expected text \"…\" or hex \"…\""));
+        return Err(reader
+            .words
+            .end()
+            .problem("missing pattern: expected text \"…\" or hex \"…\""));
     };
     if let Some((word, depth)) = depth
         && usize::from(depth) < bytes.len()
     {
         let message = format!(
-            "depth {depth} has no room for a pattern of {} bytes: it would never match",
+            "depth {depth} is too small for the pattern of {} bytes: it would never match",
             bytes.len()
         );
         return Err(word.problem(message));
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_says_all_that_can_be_said_and_reads_as_it_is_written() {
+    fn displayed_signature_parses_to_same_signature() {
         for line in [
             r#"drop text "GET /admin # not a comment""#,
             r#"accept proto tcp dport 80 limit 10pps burst 1 log 1/10 text "a \"b\" \\ \r\n\t\x00" nocase offset 4 depth 100"#,
@@ -147,22 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
+    fn parse_signature_error_has_column_and_expected_values() {
         for (line, column, part) in [
-            ("drop proto tcp", 15, "no pattern: expected text"),
-            ("drop text GET", 11, "`GET` is no pattern: expected a text in double quotes"),
-            ("drop text \"open", 11, "is no pattern"),
-            ("drop text \"\"", 11, "is no pattern"),
-            ("drop text \"\\q\"", 11, "is no pattern"),
-            ("drop hex \"abc\"", 10, "is no pattern: expected bytes"),
-            ("drop hex \"zz\"", 10, "is no pattern: expected bytes"),
-            ("drop text \"a\" hex \"00\"", 15, "a second pattern: the first stands in column 6"),
-            ("drop text \"abc\" depth 2", 17, "no room for a pattern of 3 bytes"),
+            ("drop proto tcp", 15, "missing pattern: expected text"),
+            ("drop text GET", 11, "invalid pattern `GET`: expected a text in double quotes"),
+            ("drop text \"open", 11, "invalid pattern"),
+            ("drop text \"\"", 11, "invalid pattern"),
+            ("drop text \"\\q\"", 11, "invalid pattern"),
+            ("drop hex \"abc\"", 10, "invalid pattern `\"abc\"`: expected bytes"),
+            ("drop hex \"zz\"", 10, "invalid pattern `\"zz\"`: expected bytes"),
+            ("drop text \"a\" hex \"00\"", 15, "duplicate pattern: already set in column 6"),
+            ("drop text \"abc\" depth 2", 17, "depth 2 is too small for the pattern of 3 bytes"),
             ("drop text \"abc\" depth 0", 23, "expected a number from 1 to 65535"),
-            ("drop text \"abc\" nocase nocase", 24, "`nocase` for a second time"),
+            ("drop text \"abc\" nocase nocase", 24, "duplicate `nocase`"),
             ("drop text \"abc\" regex", 17, "unknown word `regex`: expected one of text, hex"),
             ("drop text \"abc\" proto icmp dport 1", 28, "protocol 1 has no dport"),
-            ("text \"abc\"", 1, "begins no rule"),
+            ("text \"abc\"", 1, "unknown verdict `text`"),
         ] {
             let problem = parse_signature(line).expect_err(line);
             assert_eq!(problem.column, column, "{line}: {problem}");

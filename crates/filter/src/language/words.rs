@@ -55,7 +55,7 @@ impl<'a> Words<'a> {
     pub(super) fn after(&mut self, word: Word<'_>, expected: &str) -> Result<Word<'a>, Problem> {
         let end = self.end();
         self.next().ok_or_else(|| {
-            end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text))
+            end.problem(format!("missing value after `{}`: expected {expected}", word.text))
         })
     }
 }

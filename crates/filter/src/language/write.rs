@@ -45,34 +45,34 @@ impl Display for Rule {
             Some(Version::V6) => f.write_str(" ipv6")?,
             None => {}
         }
-        let mut say = |name: &str, value: Option<String>| {
+        let mut field = |name: &str, value: Option<String>| {
             value.map_or(Ok(()), |value| write!(f, " {name} {value}"))
         };
-        say("src", source.map(|prefix| prefix.to_string()))?;
-        say("dst", destination.map(|prefix| prefix.to_string()))?;
-        say("proto", protocol.map(protocol_name))?;
-        say("sport", source_port.as_ref().map(range))?;
-        say("dport", destination_port.as_ref().map(range))?;
-        say("flags", flags.map(flag_names))?;
-        say("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
-        say("icmp-code", icmp_code.map(|code| code.to_string()))?;
-        say("vlan", vlan.map(|vlan| vlan.to_string()))?;
+        field("src", source.map(|prefix| prefix.to_string()))?;
+        field("dst", destination.map(|prefix| prefix.to_string()))?;
+        field("proto", protocol.map(protocol_name))?;
+        field("sport", source_port.as_ref().map(range))?;
+        field("dport", destination_port.as_ref().map(range))?;
+        field("flags", flags.map(flag_names))?;
+        field("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
+        field("icmp-code", icmp_code.map(|code| code.to_string()))?;
+        field("vlan", vlan.map(|vlan| vlan.to_string()))?;
         let which = |fragment| match fragment {
             Fragments::First => "first",
             Fragments::Later => "later",
             Fragments::Any => "any",
         };
-        say("fragment", fragment.map(|fragment| which(fragment).to_owned()))?;
-        say("dscp", dscp.map(|dscp| dscp.to_string()))?;
+        field("fragment", fragment.map(|fragment| which(fragment).to_owned()))?;
+        field("dscp", dscp.map(|dscp| dscp.to_string()))?;
         if let Some(Limit { rate, unit, burst, per }) = self.limit {
             let (of, bits) = if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
-            say("limit", Some(unscaled(rate) + of))?;
-            say("burst", Some(unscaled(burst) + bits))?;
+            field("limit", Some(unscaled(rate) + of))?;
+            field("burst", Some(unscaled(burst) + bits))?;
             if let Per::Source(length) = per {
-                say("per", Some(format!("src/{length}")))?;
+                field("per", Some(format!("src/{length}")))?;
             }
         }
-        say("log", self.log.map(|of| format!("1/{of}")))
+        field("log", self.log.map(|of| format!("1/{of}")))
     }
 }
 
@@ -90,8 +90,8 @@ fn range(range: &RangeInclusive<u16>) -> String {
 }
 
 fn flag_names(flags: TcpFlags) -> String {
-    let looked_at = FLAG_NAMES.iter().filter(|(_, bit)| flags.mask & bit != 0);
-    let names = looked_at
+    let compared = FLAG_NAMES.iter().filter(|(_, bit)| flags.mask & bit != 0);
+    let names = compared
         .map(|(name, bit)| format!("{}{name}", if flags.value & bit == 0 { "!" } else { "" }));
     names.collect::<Vec<_>>().join(",")
 }

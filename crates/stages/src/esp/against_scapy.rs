@@ -40,16 +40,16 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
 }
 
 /// Fails if the generator covers a kind too rarely.
-fn assert_all_kinds_occur(cases: &[Value], least: usize) {
+fn assert_all_kinds_occur(cases: &[Value], min: usize) {
     for version in ["v4", "v6"] {
         let count = cases
             .iter()
             .filter(|case| case["kind"] == version && !case["answer"].is_null())
             .count();
-        assert!(count >= least, "only {count} of {version} have an answer");
+        assert!(count >= min, "expected {min} cases of {version} with an answer, got {count}");
     }
     let count = cases.iter().filter(|case| case["answer"].is_null()).count();
-    assert!(count >= least, "only {count} have none");
+    assert!(count >= min, "expected {min} cases without an answer, got {count}");
 }
 
 #[test]
@@ -72,8 +72,8 @@ fn too_big_message_equals_that_of_scapy() {
             frame.truncate(message.frame_len());
         }
         assert_eq!(message.is_some(), !case["answer"].is_null(), "{case}");
-        let want = if message.is_some() { &case["answer"] } else { &case["frame"] };
-        assert_eq!(hex(&frame), *want, "{case}");
+        let expected = if message.is_some() { &case["answer"] } else { &case["frame"] };
+        assert_eq!(hex(&frame), *expected, "{case}");
         pool.free(frame).unwrap();
     }
 }
@@ -87,15 +87,15 @@ fn clamped_syn_equals_that_of_scapy() {
         let mut frame = unhex(&case["frame"]);
         let headers = Headers::parse(&frame);
         let before = frame.clone();
-        let clamped = mss::clamp(&mut frame, &headers, number(case, "most"));
+        let clamped = mss::clamp(&mut frame, &headers, number(case, "max_mss"));
         assert_eq!(clamped, !case["answer"].is_null(), "{case}");
-        let want = if clamped { &case["answer"] } else { &case["frame"] };
-        assert_eq!(hex(&frame), *want, "{case}");
+        let expected = if clamped { &case["answer"] } else { &case["frame"] };
+        assert_eq!(hex(&frame), *expected, "{case}");
         let options = usize::from(headers.l4_offset) + 20;
         let changed = (options..frame.len()).find(|&at| frame[at] != before[at]);
         odd += usize::from(
             changed.is_some_and(|at| frame[at - 2..at] == [2, 4] && at % 2 != options % 2),
         );
     }
-    assert!(odd >= 50, "only {odd} stand at an odd offset");
+    assert!(odd >= 50, "expected 50 options at an odd offset, got {odd}");
 }

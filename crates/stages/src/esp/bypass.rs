@@ -37,11 +37,11 @@ impl Bypass {
 
     /// Returns whether a packet passes regardless of SAs.
     #[inline]
-    pub(super) fn takes(&self, frame: &[u8], headers: &Headers) -> bool {
-        self.any && self.takes_this(frame, headers)
+    pub(super) fn matches(&self, frame: &[u8], headers: &Headers) -> bool {
+        self.any && self.matches_kind(frame, headers)
     }
 
-    fn takes_this(&self, frame: &[u8], headers: &Headers) -> bool {
+    fn matches_kind(&self, frame: &[u8], headers: &Headers) -> bool {
         if headers.ip_version.is_none() {
             let is_arp = headers.ethertype == EtherType::ARP;
             return headers.status == Status::NotIp && (self.not_ip || self.arp && is_arp);
@@ -51,7 +51,7 @@ impl Bypass {
 
     /// Returns whether packets without an SA pass.
     #[inline]
-    pub(super) fn takes_unmatched(&self) -> bool {
+    pub(super) fn passes_unmatched(&self) -> bool {
         self.unmatched
     }
 }
@@ -61,8 +61,8 @@ fn is_nd(frame: &[u8], headers: &Headers) -> bool {
     let is_icmp = headers.ip_version == Some(IpVersion::V6)
         && headers.protocol == Some(IpProtocol::ICMPV6)
         && headers.fragment == xdpfwd_wire::Fragment::Whole;
-    let from_the_link = headers.l3(frame).get(HOP_LIMIT) == Some(&255);
-    is_icmp && from_the_link && headers.l4(frame).first().is_some_and(|kind| ND.contains(kind))
+    let is_unforwarded = headers.l3(frame).get(HOP_LIMIT) == Some(&255);
+    is_icmp && is_unforwarded && headers.l4(frame).first().is_some_and(|kind| ND.contains(kind))
 }
 
 fn is_ike(frame: &[u8], headers: &Headers) -> bool {

@@ -18,7 +18,7 @@ use super::sa::{Association, Inbound, Limits, Outbound};
 use super::selector::Selector;
 use super::spi::SpiTable;
 use super::values::{
-    Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix, Within,
+    Address, Amount, Backend, Bounded, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix,
 };
 use crate::words::one_of;
 use xdpfwd_pipeline::{
@@ -35,11 +35,11 @@ pub struct EspSealConfig {
     sa: List<Spanned<OutboundTable>>,
     #[serde(default)]
     bypass: List<Bypassed>,
-    mtu: Option<Within<576, 9216>>,
+    mtu: Option<Bounded<576, 9216>>,
     #[serde(default)]
     icmp_source: List<Spanned<Address>>,
-    icmp_rate: Option<Within<0, 1_000_000>>,
-    tcp_mss: Option<Within<88, 9176>>,
+    icmp_rate: Option<Bounded<0, 1_000_000>>,
+    tcp_mss: Option<Bounded<88, 9176>>,
     #[serde(default)]
     backend: Backend,
 }
@@ -53,7 +53,7 @@ pub struct EspOpenConfig {
     sa: List<Spanned<InboundTable>>,
     #[serde(default)]
     bypass: List<Bypassed>,
-    tcp_mss: Option<Within<88, 9176>>,
+    tcp_mss: Option<Bounded<88, 9176>>,
     #[serde(default)]
     backend: Backend,
 }
@@ -62,7 +62,7 @@ pub struct EspOpenConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
-    spi: Spanned<Within<256, { u32::MAX as u64 }>>,
+    spi: Spanned<Bounded<256, { u32::MAX as u64 }>>,
     #[serde(deserialize_with = "one_of")]
     transform: Transform,
     key_file: Spanned<FileName>,
@@ -70,12 +70,12 @@ struct OutboundTable {
     mode: Mode,
     source: Option<Spanned<Address>>,
     destination: Option<Spanned<Address>>,
-    udp_ports: Option<Spanned<List<Within<1, { u16::MAX as u64 }>>>>,
+    udp_ports: Option<Spanned<List<Bounded<1, { u16::MAX as u64 }>>>>,
     esn: Option<bool>,
     #[serde(default)]
     selector: List<Prefix>,
     dscp: Option<Spanned<Dscp>>,
-    ttl: Option<Spanned<Within<1, 255>>>,
+    ttl: Option<Spanned<Bounded<1, 255>>>,
     df: Option<Spanned<Df>>,
     soft_packets: Option<Amount>,
     hard_packets: Option<Amount>,
@@ -87,17 +87,17 @@ struct OutboundTable {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InboundTable {
-    spi: Spanned<Within<256, { u32::MAX as u64 }>>,
+    spi: Spanned<Bounded<256, { u32::MAX as u64 }>>,
     #[serde(deserialize_with = "one_of")]
     transform: Transform,
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
     destination: Option<Address>,
-    udp_port: Option<Within<1, { u16::MAX as u64 }>>,
+    udp_port: Option<Bounded<1, { u16::MAX as u64 }>>,
     esn: Option<bool>,
-    window: Option<Spanned<Within<0, { u32::MAX as u64 }>>>,
-    queue: Option<Within<0, { u16::MAX as u64 }>>,
+    window: Option<Spanned<Bounded<0, { u32::MAX as u64 }>>>,
+    queue: Option<Bounded<0, { u16::MAX as u64 }>>,
     #[serde(default)]
     selector: List<Prefix>,
     soft_packets: Option<Amount>,
@@ -115,7 +115,7 @@ impl Element for Spanned<InboundTable> {
 }
 
 /// Maximum number of SAs per stage.
-const MOST: usize = 1024;
+const MAX_SAS: usize = 1024;
 const MTU: u64 = 1500;
 const ICMP_RATE: u64 = 100;
 const WINDOW: u32 = 1024;
@@ -126,8 +126,8 @@ impl StageConfig for EspSealConfig {
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         reasons::register()?;
-        let mut wrong = Vec::new();
-        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
+        let mut errors = Vec::new();
+        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
         let mut icmp_sources = icmp::Sources::default();
         for address in &self.icmp_source.0 {
             let again = match address.get_ref().0 {
@@ -135,8 +135,9 @@ impl StageConfig for EspSealConfig {
                 IpAddr::V6(v6) => icmp_sources.v6.replace(v6).is_some(),
             };
             if again {
-                let message = "icmp_source: must be up to one IPv4 and one IPv6 address".to_owned();
-                wrong.push(PlanDiagnostic {
+                let message =
+                    "icmp_source: must be at most one IPv4 and one IPv6 address".to_owned();
+                errors.push(PlanDiagnostic {
                     location: Location::Configuration(address.span()),
                     message,
                 });
@@ -144,24 +145,25 @@ impl StageConfig for EspSealConfig {
         }
         let mut sas: Vec<Outbound> = Vec::new();
         let mut keys = Vec::new();
-        for table in self.sa.0.iter().take(MOST) {
-            let place = Location::Configuration(table.span());
+        for table in self.sa.0.iter().take(MAX_SAS) {
+            let location = Location::Configuration(table.span());
             match table.get_ref().association(self.backend, cx) {
                 Ok((sa, outer, udp)) => {
                     let destination = outer.as_ref().map(Outer::destination);
                     let overlaps = |other: &Outbound| {
-                        let to = other.outer.as_ref().map(Outer::destination);
+                        let other_destination = other.outer.as_ref().map(Outer::destination);
                         other.sa.spi == sa.spi
-                            && to == destination
+                            && other_destination == destination
                             && other.udp == udp
                             && sa.mode == Mode::Tunnel
                     };
                     if sas.iter().any(overlaps) {
                         let message = format!(
-                            "spi = {}: another SA of this stage has it for the same destination, which cannot tell them apart",
+                            "spi = {}: another SA of this stage has the same SPI and destination, \
+                             so the receiver cannot tell them apart; use another SPI",
                             sa.spi
                         );
-                        wrong.push(PlanDiagnostic {
+                        errors.push(PlanDiagnostic {
                             location: Location::Configuration(table.get_ref().spi.span()),
                             message,
                         });
@@ -169,13 +171,13 @@ impl StageConfig for EspSealConfig {
                     keys.push(exclusive_key(&sa));
                     sas.push(Outbound::new(sa, outer, udp));
                 }
-                Err(remarks) => {
-                    wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place)))
-                }
+                Err(diagnostics) => errors.extend(
+                    diagnostics.into_iter().map(|diagnostic| located(diagnostic, &location)),
+                ),
             }
         }
-        if !wrong.is_empty() {
-            return Err(PlanError(wrong));
+        if !errors.is_empty() {
+            return Err(PlanError(errors));
         }
         Ok(Arc::new(Plan(Arc::new(Settings {
             sas,
@@ -200,12 +202,12 @@ impl StageConfig for EspOpenConfig {
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         reasons::register()?;
-        let mut wrong = Vec::new();
-        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
+        let mut errors = Vec::new();
+        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
         let mut sas: Vec<Inbound> = Vec::new();
         let mut keys = Vec::new();
-        for table in self.sa.0.iter().take(MOST) {
-            let place = Location::Configuration(table.span());
+        for table in self.sa.0.iter().take(MAX_SAS) {
+            let location = Location::Configuration(table.span());
             match table.get_ref().association(self.backend, cx) {
                 Ok(sa) => {
                     let overlaps = |other: &&Inbound| {
@@ -217,11 +219,11 @@ impl StageConfig for EspOpenConfig {
                     };
                     if sas.iter().find(overlaps).is_some() {
                         let message = format!(
-                            "spi = {}: another SA of this stage has it for the same destination; give one of them another SPI, or both a \
-                             `destination` of their own",
+                            "spi = {}: another SA of this stage has the same SPI and destination; \
+                             use another SPI, or set different values of `destination`",
                             sa.sa.spi
                         );
-                        wrong.push(PlanDiagnostic {
+                        errors.push(PlanDiagnostic {
                             location: Location::Configuration(table.get_ref().spi.span()),
                             message,
                         });
@@ -229,13 +231,13 @@ impl StageConfig for EspOpenConfig {
                     keys.push(exclusive_key(&sa.sa));
                     sas.push(sa);
                 }
-                Err(remarks) => {
-                    wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place)))
-                }
+                Err(diagnostics) => errors.extend(
+                    diagnostics.into_iter().map(|diagnostic| located(diagnostic, &location)),
+                ),
             }
         }
-        if !wrong.is_empty() {
-            return Err(PlanError(wrong));
+        if !errors.is_empty() {
+            return Err(PlanError(errors));
         }
         let mut udp_ports: Vec<u16> = sas.iter().filter_map(|sa| sa.udp_port).collect();
         udp_ports.sort_unstable();
@@ -254,10 +256,10 @@ impl StageConfig for EspOpenConfig {
 }
 
 /// Locates a diagnostic about an SA as a whole at the SA's table.
-fn placed(remark: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
-    match remark.location {
-        Location::Stage => PlanDiagnostic { location: table.clone(), ..remark },
-        _ => remark,
+fn located(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
+    match diagnostic.location {
+        Location::Stage => PlanDiagnostic { location: table.clone(), ..diagnostic },
+        _ => diagnostic,
     }
 }
 
@@ -266,26 +268,28 @@ fn check(
     lab: Option<&Spanned<bool>>,
     sas: usize,
     backend: Backend,
-    wrong: &mut Vec<PlanDiagnostic>,
+    errors: &mut Vec<PlanDiagnostic>,
 ) {
     if lab.is_none_or(|lab| !lab.get_ref()) {
-        let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; write `lab = true` if you know that";
+        let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) allow only in \
+                   laboratories; set `lab = true` to confirm";
         let message = match lab {
             Some(_) => format!("lab = false: must be true: {why}"),
             None => format!("missing key `lab`: {why}"),
         };
-        let place = lab.map_or(Location::Stage, |lab| Location::Configuration(lab.span()));
-        wrong.push(PlanDiagnostic { location: place, message });
+        let location = lab.map_or(Location::Stage, |lab| Location::Configuration(lab.span()));
+        errors.push(PlanDiagnostic { location, message });
     }
-    if !(1..=MOST).contains(&sas) {
-        let message = format!("{sas} SAs: must be 1 to {MOST}, each a table [[stage.NAME.sa]]");
-        wrong.push(PlanDiagnostic { location: Location::Stage, message });
+    if !(1..=MAX_SAS).contains(&sas) {
+        let message = format!("{sas} SAs: must be 1 to {MAX_SAS} tables [[stage.NAME.sa]]");
+        errors.push(PlanDiagnostic { location: Location::Stage, message });
     }
     if backend == Backend::IpsecMb && !cfg!(feature = "ipsec-mb") {
-        let message = "backend = \"ipsec-mb\": this build does not have it; build with `--features ipsec-mb` (Debian: libipsec-mb-dev), or \
-                       take \"aws-lc\" or \"rustcrypto\""
-            .to_owned();
-        wrong.push(PlanDiagnostic { location: Location::Stage, message });
+        let message =
+            "backend = \"ipsec-mb\": not in this build; build with `--features ipsec-mb` \
+                       (Debian: libipsec-mb-dev), or use \"aws-lc\" or \"rustcrypto\""
+                .to_owned();
+        errors.push(PlanDiagnostic { location: Location::Stage, message });
     }
 }
 
@@ -294,8 +298,8 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
         description: format!("the key with the fingerprint {}", sa.fingerprint),
-        advice: "each SA, and each direction, needs a key of its own: two that seal with one key can use a nonce twice \
-                  (`xdpfwd esp new-key`)",
+        advice: "SAs that share a key can repeat a nonce; create a key for each SA and direction \
+                 (xdpfwd esp new-key)",
     }
 }
 
@@ -330,7 +334,8 @@ impl Common<'_> {
             self.limits.map(|limit| limit.map(|limit| limit.0));
         for (soft, hard) in [(0, 1), (2, 3)] {
             let (soft_name, hard_name) = (LIMITS[soft], LIMITS[hard]);
-            if let (Some(Within(soft)), Some(Within(hard))) = (self.limits[soft], self.limits[hard])
+            if let (Some(Bounded(soft)), Some(Bounded(hard))) =
+                (self.limits[soft], self.limits[hard])
                 && soft > hard
             {
                 let message = format!("{soft_name} = {soft}: must be at most {hard_name}, {hard}");
@@ -365,13 +370,13 @@ fn aead(
     transform: Transform,
     material: &KeyMaterial,
 ) -> Result<Box<dyn Aead>, String> {
-    let said = |error: KeyLength| error.to_string();
+    let to_text = |error: KeyLength| error.to_string();
     Ok(match backend {
         Backend::AwsLc => {
-            Box::new(xdpfwd_ipsec::AwsLc::new(transform, material.key()).map_err(said)?)
+            Box::new(xdpfwd_ipsec::AwsLc::new(transform, material.key()).map_err(to_text)?)
         }
         Backend::RustCrypto => {
-            Box::new(xdpfwd_ipsec::RustCrypto::new(transform, material.key()).map_err(said)?)
+            Box::new(xdpfwd_ipsec::RustCrypto::new(transform, material.key()).map_err(to_text)?)
         }
         #[cfg(feature = "ipsec-mb")]
         Backend::IpsecMb => Box::new(
@@ -380,20 +385,20 @@ fn aead(
         ),
         #[cfg(not(feature = "ipsec-mb"))]
         Backend::IpsecMb => {
-            return Err("this build does not have the backend \"ipsec-mb\"".to_owned());
+            return Err("backend \"ipsec-mb\" is not in this build".to_owned());
         }
     })
 }
 
 /// An outbound SA, its outer header, its UDP ports.
-type Sealed = (Association, Option<Outer>, Option<[u16; 2]>);
+type OutboundParts = (Association, Option<Outer>, Option<[u16; 2]>);
 
 impl OutboundTable {
     fn association(
         &self,
         backend: Backend,
         cx: &PlanCx<'_>,
-    ) -> Result<Sealed, Vec<PlanDiagnostic>> {
+    ) -> Result<OutboundParts, Vec<PlanDiagnostic>> {
         let outer = self.outer()?;
         let udp = self.udp()?;
         let common = Common {
@@ -413,19 +418,19 @@ impl OutboundTable {
         match ports.get_ref().0[..] {
             [source, destination] => Ok(Some([source, destination].map(|port| port.0 as u16))),
             _ => {
-                let place = Location::Configuration(ports.span());
+                let location = Location::Configuration(ports.span());
                 let message = format!(
                     "udp_ports: must be {}",
-                    <Within<1, { u16::MAX as u64 }> as Element>::LIST
+                    <Bounded<1, { u16::MAX as u64 }> as Element>::LIST
                 );
-                Err(vec![PlanDiagnostic { location: place, message }])
+                Err(vec![PlanDiagnostic { location, message }])
             }
         }
     }
 
     fn outer(&self) -> Result<Option<Outer>, Vec<PlanDiagnostic>> {
-        let wrong = |place, message: &str| {
-            Err(vec![PlanDiagnostic { location: place, message: message.to_owned() }])
+        let error = |location, message: &str| {
+            Err(vec![PlanDiagnostic { location, message: message.to_owned() }])
         };
         if self.mode == Mode::Transport {
             let keys = [
@@ -435,12 +440,13 @@ impl OutboundTable {
                 ("ttl", self.ttl.as_ref().map(Spanned::span)),
                 ("df", self.df.as_ref().map(Spanned::span)),
             ];
-            let written = keys.into_iter().find_map(|(key, span)| Some((key, span?)));
-            return match written {
-                Some((key, span)) => wrong(
+            let configured = keys.into_iter().find_map(|(key, span)| Some((key, span?)));
+            return match configured {
+                Some((key, span)) => error(
                     Location::Configuration(span),
                     &format!(
-                        "{key}: is for mode = \"tunnel\"; in transport mode packets keep their header"
+                        "{key}: only for mode = \"tunnel\"; in transport mode packets keep their \
+                         header"
                     ),
                 ),
                 None => Ok(None),
@@ -448,10 +454,11 @@ impl OutboundTable {
         }
         let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
             let missing = if self.source.is_none() { "source" } else { "destination" };
-            return wrong(
+            return error(
                 Location::Stage,
                 &format!(
-                    "missing key `{missing}`, which mode = \"tunnel\" needs: an address of the outer header"
+                    "missing key `{missing}`: mode = \"tunnel\" requires both addresses of the \
+                     outer header"
                 ),
             );
         };
@@ -460,10 +467,10 @@ impl OutboundTable {
         let df = self.df.as_ref().map_or(Df::Copy, |df| *df.get_ref());
         match Outer::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
             Some(outer) => Ok(Some(outer)),
-            None => wrong(
+            None => error(
                 Location::Configuration(destination.span()),
                 &format!(
-                    "destination = \"{}\": must be of the same IP version as the source, {}",
+                    "destination = \"{}\": must have the same IP version as the source, {}",
                     destination.get_ref().0,
                     source.get_ref().0
                 ),
@@ -483,12 +490,12 @@ impl InboundTable {
             .as_ref()
             .map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
         if let Err(error) = Window::new(window, true) {
-            let place = self
+            let location = self
                 .window
                 .as_ref()
                 .map_or(Location::Stage, |window| Location::Configuration(window.span()));
             return Err(vec![PlanDiagnostic {
-                location: place,
+                location,
                 message: format!("window = {window}: {error}"),
             }]);
         }

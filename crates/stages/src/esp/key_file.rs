@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
 
 /// Maximum size of a key file in bytes.
-const LARGEST: usize = 4096;
+const MAX_SIZE: usize = 4096;
 
 /// An error of reading a key file. Reveals none of its content.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,10 @@ pub struct KeyFileReadError {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileProblem {
     /// The file does not exist.
-    #[error("there is none; `xdpfwd esp new-key --transform {} {}` makes one", .transform.name(), .path.display())]
+    #[error(
+        "does not exist; create it with: xdpfwd esp new-key --transform {} {}",
+        .transform.name(), .path.display()
+    )]
     Missing {
         /// The transform of the key.
         transform: Transform,
@@ -35,15 +38,22 @@ pub enum KeyFileProblem {
         path: PathBuf,
     },
     /// The path is a symbolic link.
-    #[error("it is a link, and links are not followed: name the file itself, `readlink -f {}` says it", .0.display())]
+    #[error(
+        "is a symbolic link, which is not allowed; use its target (readlink -f {})",
+        .0.display()
+    )]
     Link(PathBuf),
     /// The path is not a regular file.
     #[error(
-        "it is {0}, and must be a regular file: name another, or move it away and make a key by `xdpfwd esp new-key`"
+        "is {0}, not a regular file; use another path, or move it away and create a key with: \
+         xdpfwd esp new-key"
     )]
     NotRegular(&'static str),
     /// Another user owns the file.
-    #[error("it belongs to user {owner}, and must belong to user {user}, as whom xdpfwd runs: `chown {user} {}`", .path.display())]
+    #[error(
+        "belongs to user {owner}, but xdpfwd runs as user {user}; run: chown {user} {}",
+        .path.display()
+    )]
     Owner {
         /// The owner of the file.
         owner: u32,
@@ -53,7 +63,11 @@ pub enum KeyFileProblem {
         path: PathBuf,
     },
     /// Group or others have access to the file.
-    #[error("its mode {mode:04o} gives rights to group or others: `chmod 600 {}`, and a new key if others may have read it", .path.display())]
+    #[error(
+        "is accessible to group or others (mode {mode:04o}); run: chmod 600 {} \
+         (and create a new key if others may have read it)",
+        .path.display()
+    )]
     Mode {
         /// The permission bits.
         mode: u32,
@@ -62,11 +76,15 @@ pub enum KeyFileProblem {
     },
     /// The file is too large.
     #[error(
-        "more than {LARGEST} bytes: it takes one line of hexadecimal digits, as `xdpfwd esp new-key` writes it"
+        "is larger than {MAX_SIZE} bytes; expected one line of hexadecimal digits, as written by: \
+         xdpfwd esp new-key"
     )]
     TooLarge,
     /// The content is not a key for the transform.
-    #[error("{error}; `xdpfwd esp new-key --transform {} FILE` makes one", .transform.name())]
+    #[error(
+        "{error}; create a key with: xdpfwd esp new-key --transform {} FILE",
+        .transform.name()
+    )]
     Content {
         /// The cause.
         error: KeyFileError,
@@ -74,10 +92,10 @@ pub enum KeyFileProblem {
         transform: Transform,
     },
     /// A core dump of this process could contain the key.
-    #[error("core dumps cannot be turned off, so it is not read: {0}")]
+    #[error("was not read, because core dumps cannot be disabled: {0}")]
     CoreDumps(#[source] io::Error),
     /// Opening or reading failed.
-    #[error("cannot read it: {0}")]
+    #[error("cannot be read: {0}")]
     Io(#[source] io::Error),
 }
 
@@ -85,10 +103,13 @@ pub enum KeyFileProblem {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileCreateError {
     /// The file exists already.
-    #[error("{} exists, and is left as it is: name another file, or remove it first by `rm {}`", .0.display(), .0.display())]
+    #[error(
+        "{} exists and was not changed; use another path, or remove it first: rm {}",
+        .0.display(), .0.display()
+    )]
     Exists(PathBuf),
     /// AWS-LC returned no random bytes.
-    #[error("no key: {0}")]
+    #[error("cannot create a key: {0}")]
     NoRandom(#[from] NoRandom),
     /// Writing failed.
     #[error("cannot write {}: {error}", .path.display())]
@@ -103,10 +124,10 @@ pub enum KeyFileCreateError {
 /// Reads a key file that only this user can access, without following symbolic links. Disables core
 /// dumps of the process. Wipes the text read.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
-    read_it(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
+    try_read(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
 
-fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
+fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
     // Check the opened file: the path may name another one by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
@@ -124,7 +145,7 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
     // Fixed size, because growing would leave copies of the key. One extra byte detects files that
     // are too large.
-    let mut text = Zeroizing::new([0; LARGEST + 1]);
+    let mut text = Zeroizing::new([0; MAX_SIZE + 1]);
     let mut len = 0;
     while len < text.len() {
         match file.read(&mut text[len..]) {
@@ -134,7 +155,7 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
             Err(error) => return Err(KeyFileProblem::Io(error)),
         }
     }
-    if len > LARGEST {
+    if len > MAX_SIZE {
         return Err(KeyFileProblem::TooLarge);
     }
     KeyMaterial::parse(&text[..len], transform)
@@ -185,12 +206,12 @@ mod tests {
     const DIGITS: &str = "1f1e1d1c1b1a191817161514131211100f0e0d0c\n";
     const AES: Transform = Transform::Aes128Gcm;
 
-    fn put(path: &Path, text: &[u8], mode: u32) {
+    fn write(path: &Path, text: &[u8], mode: u32) {
         fs::write(path, text).unwrap();
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    fn refused(path: &Path) -> String {
+    fn read_error(path: &Path) -> String {
         let text = read(path, AES).unwrap_err().to_string();
         assert!(text.starts_with(&format!("key file {}: ", path.display())), "{text}");
         assert!(!text.contains("1f1e") && !text.contains("0d0c"), "{text}");
@@ -203,14 +224,14 @@ mod tests {
         let path = folder.join("key");
         for mode in [0o600, 0o400, 0o700] {
             let _ = fs::remove_file(&path);
-            put(&path, DIGITS.as_bytes(), mode);
+            write(&path, DIGITS.as_bytes(), mode);
             assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS, "{mode:o}");
         }
         for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601] {
-            put(&path, DIGITS.as_bytes(), mode);
-            let text = refused(&path);
-            assert!(text.contains(&format!("its mode {mode:04o}")), "{text}");
-            assert!(text.contains(&format!("`chmod 600 {}`", path.display())), "{text}");
+            write(&path, DIGITS.as_bytes(), mode);
+            let text = read_error(&path);
+            assert!(text.contains(&format!("(mode {mode:04o})")), "{text}");
+            assert!(text.contains(&format!("run: chmod 600 {} ", path.display())), "{text}");
         }
     }
 
@@ -220,58 +241,59 @@ mod tests {
         let user = effective_user();
         let (path, owner) = if user == 0 {
             let path = folder.join("key");
-            put(&path, DIGITS.as_bytes(), 0o600);
+            write(&path, DIGITS.as_bytes(), 0o600);
             chown(&path, Some(4321), None).unwrap();
             (path, 4321)
         } else {
             (PathBuf::from("/etc/passwd"), 0)
         };
-        let text = refused(&path);
+        let text = read_error(&path);
         assert!(
-            text.contains(&format!("belongs to user {owner}, and must belong to user {user}")),
+            text.contains(&format!("belongs to user {owner}, but xdpfwd runs as user {user}")),
             "{text}"
         );
-        assert!(text.contains(&format!("`chown {user} {}`", path.display())), "{text}");
+        assert!(text.ends_with(&format!("run: chown {user} {}", path.display())), "{text}");
     }
 
     #[test]
     fn read_rejects_irregular_file_without_blocking() {
         let folder = Folder::new();
         let path = folder.join("missing");
-        assert!(
-            refused(&path).contains(&format!(
-                "`xdpfwd esp new-key --transform aes-128-gcm {}`",
-                path.display()
-            ))
-        );
-        put(&folder.join("key"), DIGITS.as_bytes(), 0o600);
+        assert!(read_error(&path).contains(&format!(
+            "create it with: xdpfwd esp new-key --transform aes-128-gcm {}",
+            path.display()
+        )));
+        write(&folder.join("key"), DIGITS.as_bytes(), 0o600);
         symlink(folder.join("key"), folder.join("link")).unwrap();
-        assert!(refused(&folder.join("link")).contains("links are not followed"));
-        assert!(refused(&folder).contains("it is a directory"));
-        assert!(refused(Path::new("/dev/null")).contains("it is a device"));
+        assert!(read_error(&folder.join("link")).contains("is a symbolic link"));
+        assert!(read_error(&folder).contains("is a directory, not a regular file"));
+        assert!(read_error(Path::new("/dev/null")).contains("is a device, not a regular file"));
         let fifo = folder.join("fifo");
         assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
-        assert!(refused(&fifo).contains("it is a FIFO"));
+        assert!(read_error(&fifo).contains("is a FIFO, not a regular file"));
     }
 
     #[test]
     fn read_rejects_invalid_key() {
         let folder = Folder::new();
         let path = folder.join("key");
-        put(&path, &DIGITS.as_bytes()[..38], 0o600);
-        let text = refused(&path);
+        write(&path, &DIGITS.as_bytes()[..38], 0o600);
+        let text = read_error(&path);
         assert!(
             text.contains("found 38 hexadecimal digits, expected 40 for aes-128-gcm"),
             "{text}"
         );
-        assert!(text.contains("`xdpfwd esp new-key --transform aes-128-gcm "), "{text}");
-        put(&path, format!("{DIGITS}{DIGITS}").as_bytes(), 0o600);
-        assert!(refused(&path).contains("byte 41 is not a hexadecimal digit"));
-        let large = |room: usize| format!("{}{DIGITS}", " ".repeat(room - DIGITS.len()));
-        put(&path, large(LARGEST).as_bytes(), 0o600);
+        assert!(
+            text.contains("create a key with: xdpfwd esp new-key --transform aes-128-gcm "),
+            "{text}"
+        );
+        write(&path, format!("{DIGITS}{DIGITS}").as_bytes(), 0o600);
+        assert!(read_error(&path).contains("byte 41 is not a hexadecimal digit"));
+        let padded = |size: usize| format!("{}{DIGITS}", " ".repeat(size - DIGITS.len()));
+        write(&path, padded(MAX_SIZE).as_bytes(), 0o600);
         assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS);
-        put(&path, large(LARGEST + 1).as_bytes(), 0o600);
-        assert!(refused(&path).contains("more than 4096 bytes"));
+        write(&path, padded(MAX_SIZE + 1).as_bytes(), 0o600);
+        assert!(read_error(&path).contains("larger than 4096 bytes"));
     }
 
     #[test]
@@ -284,7 +306,7 @@ mod tests {
             let (text, mode) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mode());
             assert_eq!(mode & 0o7777, 0o600);
             let again = create(&path, transform).unwrap_err().to_string();
-            assert!(again.contains("exists, and is left as it is"), "{again}");
+            assert!(again.contains("exists and was not changed"), "{again}");
             assert_eq!(fs::read(&path).unwrap(), text);
         }
         symlink(folder.join("elsewhere"), folder.join("link")).unwrap();

@@ -2,12 +2,12 @@
 
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 
-/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `most` (RFC 9293, 3.7.1), and returns
-/// whether it changed. Does not change a SYN without an MSS (the default is 536 or 1220 bytes),
-/// other segments, later fragments, and segments with malformed options.
+/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `max_mss` (RFC 9293, 3.7.1), and
+/// returns whether it changed. Does not change a SYN without an MSS (the default is 536 or 1220
+/// bytes), other segments, later fragments, and segments with malformed options.
 ///
 /// `headers` are those of the frame, or of a packet inside it.
-pub(super) fn clamp(frame: &mut [u8], headers: &Headers, most: u16) -> bool {
+pub(super) fn clamp(frame: &mut [u8], headers: &Headers, max_mss: u16) -> bool {
     if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
         return false;
     }
@@ -15,7 +15,7 @@ pub(super) fn clamp(frame: &mut [u8], headers: &Headers, most: u16) -> bool {
     let Ok(mut segment) = tcp::Packet::new_checked(frame.get_mut(l4).unwrap_or_default()) else {
         return false;
     };
-    segment.flags().contains(tcp::Flags::SYN) && segment.lower_mss(most).unwrap_or(false)
+    segment.flags().contains(tcp::Flags::SYN) && segment.lower_mss(max_mss).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -120,7 +120,10 @@ mod tests {
         /// and the result reports changes correctly.
         #[test]
         fn clamp_of_random_bytes_does_not_panic(
-            l4 in prop::collection::vec(any::<u8>(), 0..90), shape: [bool; 2], cut in 0usize..200, most: u16
+            l4 in prop::collection::vec(any::<u8>(), 0..90),
+            shape: [bool; 2],
+            cut in 0usize..200,
+            max_mss: u16,
         ) {
             let (mut bytes, at) = frame(shape[0], shape[1], 2);
             let headers = Headers::parse(&bytes);
@@ -128,25 +131,31 @@ mod tests {
             bytes.truncate(cut);
             for headers in [headers, Headers::parse(&bytes)] {
                 let mut after = bytes.clone();
-                let clamped = clamp(&mut after, &headers, most);
-                let changed = bytes.iter().zip(&after).filter(|(before, after)| before != after).count();
+                let clamped = clamp(&mut after, &headers, max_mss);
+                let changed =
+                    bytes.iter().zip(&after).filter(|(before, after)| before != after).count();
                 prop_assert_eq!(clamped, changed > 0);
                 prop_assert_eq!(after.len(), bytes.len());
             }
         }
 
         #[test]
-        fn clamp_keeps_checksum_as_valid_as_it_was(mss: u16, most: u16, shape: [bool; 2], wrong: u16) {
+        fn clamp_keeps_checksum_as_valid_as_it_was(
+            mss: u16,
+            max_mss: u16,
+            shape: [bool; 2],
+            error: u16,
+        ) {
             let (mut before, at) = frame(shape[0], shape[1], 2);
             before[at..at + 2].copy_from_slice(&mss.to_be_bytes());
             let addresses = addresses(&before);
             let end = usize::from(Headers::parse(&before).l3_end);
             tcp::Packet::new_checked(&mut before[at - 22..end]).unwrap().fill_checksum(addresses);
             let right = u16::from_be_bytes([before[at - 6], before[at - 5]]);
-            before[at - 6..at - 4].copy_from_slice(&(right ^ wrong).to_be_bytes());
+            before[at - 6..at - 4].copy_from_slice(&(right ^ error).to_be_bytes());
             let was_right = checksum_is_right(&before);
             let mut after = before.clone();
-            prop_assert_eq!(clamp(&mut after, &Headers::parse(&before), most), mss > most);
+            prop_assert_eq!(clamp(&mut after, &Headers::parse(&before), max_mss), mss > max_mss);
             prop_assert_eq!(checksum_is_right(&after), was_right);
         }
     }

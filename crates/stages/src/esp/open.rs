@@ -122,8 +122,8 @@ impl Stage for EspOpen {
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa: NONE, ..Job::default() };
-            match begin(settings, packet.frame, &packet.meta.headers) {
-                Disposition::Open(begun) => job = begun,
+            match classify(settings, packet.frame, &packet.meta.headers) {
+                Disposition::Open(open) => job = open,
                 Disposition::Pass => work.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
             }
@@ -149,18 +149,18 @@ impl Stage for EspOpen {
 
 /// Classifies a packet: whether it is ESP, and of which SA.
 #[inline]
-fn begin(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
+fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
     let (esp, end, port) = match find(frame, headers, &settings.own.udp_ports) {
         Found::Esp { esp, end, port } => (esp, end, port),
         Found::Fragment => return Disposition::Drop(reasons::ESP_FRAGMENT.reason()),
         Found::Keepalive => return Disposition::Drop(reasons::DUMMY.reason()),
         Found::Nothing => {
-            if settings.bypass.takes(frame, headers) {
+            if settings.bypass.matches(frame, headers) {
                 return Disposition::Pass;
             }
             return match (headers.ip_version, headers.status) {
                 (None, status) if status != Status::NotIp => Disposition::Drop(Reason::MALFORMED),
-                _ if settings.bypass.takes_unmatched() => Disposition::Pass,
+                _ if settings.bypass.passes_unmatched() => Disposition::Pass,
                 _ => Disposition::Drop(reasons::UNPROTECTED.reason()),
             };
         }
@@ -168,18 +168,18 @@ fn begin(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposit
     let Some(spi) = frame.get(esp..end).and_then(|packet| packet.first_chunk::<4>()) else {
         return Disposition::Drop(reasons::BAD_LENGTH.reason());
     };
-    let is_it = |index: u16| {
+    let is_match = |index: u16| {
         settings.sas.get(usize::from(index)).is_some_and(|sa| {
-            let is_sent_there = |wanted: IpAddr| {
+            let is_destination = |wanted: IpAddr| {
                 headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted)
             };
-            sa.udp_port == port && sa.destination.is_none_or(is_sent_there)
+            sa.udp_port == port && sa.destination.is_none_or(is_destination)
         })
     };
-    match settings.own.by_spi.find(u32::from_be_bytes(*spi), is_it) {
+    match settings.own.by_spi.find(u32::from_be_bytes(*spi), is_match) {
         // A frame has at most 4096 bytes.
         Some(sa) => Disposition::Open(Job { sa, esp: esp as u16, end: end as u16 }),
-        None if settings.bypass.takes_unmatched() => Disposition::Pass,
+        None if settings.bypass.passes_unmatched() => Disposition::Pass,
         None => Disposition::Drop(reasons::NO_SA.reason()),
     }
 }
@@ -201,12 +201,12 @@ impl Opener {
             return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
         };
         let limits = &sa.sa.limits;
-        let (most, most_bytes) =
+        let (max_packets, max_bytes) =
             (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
         // Load and store suffice: only this worker counts for the SA.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
-        if packets >= most || bytes >= most_bytes {
+        if packets >= max_packets || bytes >= max_bytes {
             let (reason, counts) = (reasons::SA_LIMIT.reason(), Some(&shared.counts));
             return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
         }
@@ -235,13 +235,13 @@ impl Opener {
             let esp = usize::from(job.esp);
             job.sa = NONE;
             let Some(outcome) = outcomes.next() else { break };
-            let done = outcome.map_err(why).and_then(|opened| {
+            let done = outcome.map_err(drop_reason).and_then(|opened| {
                 let payload =
                     opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
                 let len = payload.len() as u64;
                 let next_header = IpProtocol(opened.next_header);
-                take_out(packet.frame, &mut packet.meta.headers, sa, esp, payload, next_header)?;
-                if packets >= most || len > most_bytes - bytes {
+                decapsulate(packet.frame, &mut packet.meta.headers, sa, esp, payload, next_header)?;
+                if packets >= max_packets || len > max_bytes - bytes {
                     return Err(reasons::SA_LIMIT.reason());
                 }
                 packets += 1;
@@ -251,10 +251,11 @@ impl Opener {
             });
             match done {
                 Ok(()) => {
-                    if let Some(most) = settings.tcp_mss
+                    if let Some(max_mss) = settings.tcp_mss
                         && packet.meta.headers.protocol == Some(IpProtocol::TCP)
                     {
-                        lowered += u64::from(mss::clamp(packet.frame, &packet.meta.headers, most));
+                        lowered +=
+                            u64::from(mss::clamp(packet.frame, &packet.meta.headers, max_mss));
                     }
                 }
                 Err(reason) => {
@@ -322,7 +323,7 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
 }
 
 #[inline]
-fn why(unopened: Unopened) -> Reason {
+fn drop_reason(unopened: Unopened) -> Reason {
     match unopened {
         Unopened::BadLength => reasons::BAD_LENGTH.reason(),
         Unopened::Replay => reasons::REPLAY.reason(),
@@ -335,7 +336,7 @@ fn why(unopened: Unopened) -> Reason {
 /// Replaces the frame by its decapsulated packet, and updates `headers`, initially the outer
 /// packet's.
 #[inline]
-fn take_out(
+fn decapsulate(
     frame: &mut Frame,
     headers: &mut Headers,
     sa: &Inbound,
@@ -352,15 +353,17 @@ fn take_out(
         _ => None,
     };
     match (sa.sa.mode, inner) {
-        (Mode::Tunnel, Some(inner)) => out_of_tunnel(frame, headers, sa, payload, inner),
+        (Mode::Tunnel, Some(inner)) => decapsulate_tunnel(frame, headers, sa, payload, inner),
         // The payload may be another kind of tunnel.
-        (Mode::Transport, _) => out_of_transport(frame, headers, sa, esp, payload, next_header),
+        (Mode::Transport, _) => {
+            decapsulate_transport(frame, headers, sa, esp, payload, next_header)
+        }
         _ => Err(Reason::POLICY),
     }
 }
 
 #[inline]
-fn out_of_tunnel(
+fn decapsulate_tunnel(
     frame: &mut Frame,
     headers: &mut Headers,
     sa: &Inbound,
@@ -380,7 +383,7 @@ fn out_of_tunnel(
     let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
     // Remove traffic-flow-confidentiality padding after the inner packet.
     frame.truncate(headers.l3_end.into());
-    admit(sa, headers, frame)?;
+    check_selector(sa, headers, frame)?;
     let own = traffic_class(frame, l2) & 0b11;
     let marked = ecn::decapsulated(own, mark).ok_or(reasons::ECN.reason())?;
     if marked != own {
@@ -390,7 +393,7 @@ fn out_of_tunnel(
 }
 
 #[inline]
-fn out_of_transport(
+fn decapsulate_transport(
     frame: &mut Frame,
     headers: &mut Headers,
     sa: &Inbound,
@@ -399,24 +402,30 @@ fn out_of_transport(
     next_header: IpProtocol,
 ) -> Result<(), Reason> {
     let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
-    admit(sa, headers, frame)?;
-    let place = transport::upper(frame, headers).ok_or(Reason::MALFORMED)?;
-    if place.at > esp {
+    check_selector(sa, headers, frame)?;
+    let position = transport::upper(frame, headers).ok_or(Reason::MALFORMED)?;
+    if position.at > esp {
         return Err(Reason::MALFORMED);
     }
     frame.truncate(payload.end);
-    let shift = payload.start.checked_sub(place.at).ok_or(Reason::MALFORMED)?;
-    frame.copy_within(..place.at, shift);
+    let shift = payload.start.checked_sub(position.at).ok_or(Reason::MALFORMED)?;
+    frame.copy_within(..position.at, shift);
     frame.trim_front(shift);
-    transport::set_behind(frame, headers.l3_offset.into(), version, place.field, next_header)
-        .ok_or(Reason::MALFORMED)?;
+    transport::set_next_protocol(
+        frame,
+        headers.l3_offset.into(),
+        version,
+        position.field,
+        next_header,
+    )
+    .ok_or(Reason::MALFORMED)?;
     Headers::parse_into(frame, headers);
     Ok(())
 }
 
 /// Checks the packet's source address against the SA (RFC 4301, 5.2).
 #[inline]
-fn admit(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
+fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     let selector = &sa.sa.selector;
     if selector.is_all() {
         return Ok(());

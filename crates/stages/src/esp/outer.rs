@@ -8,7 +8,7 @@ use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
 /// The fields of the outer header that are the same for every packet.
 #[derive(Clone, Debug)]
 pub(super) struct Outer {
-    ends: Ends,
+    addresses: TunnelAddresses,
     pub(super) dscp: Dscp,
     pub(super) ttl: u8,
     pub(super) df: Df,
@@ -16,7 +16,7 @@ pub(super) struct Outer {
 
 /// Two addresses of one IP version.
 #[derive(Clone, Copy, Debug)]
-enum Ends {
+enum TunnelAddresses {
     V4(Ipv4Addr, Ipv4Addr),
     V6(Ipv6Addr, Ipv6Addr),
 }
@@ -39,42 +39,46 @@ impl Outer {
         ttl: u8,
         df: Df,
     ) -> Option<Self> {
-        let ends = match (source, destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => Ends::V4(source, destination),
-            (IpAddr::V6(source), IpAddr::V6(destination)) => Ends::V6(source, destination),
+        let addresses = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                TunnelAddresses::V4(source, destination)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                TunnelAddresses::V6(source, destination)
+            }
             _ => return None,
         };
-        Some(Self { ends, dscp, ttl, df })
+        Some(Self { addresses, dscp, ttl, df })
     }
 
     pub(super) fn source(&self) -> IpAddr {
-        match self.ends {
-            Ends::V4(source, _) => source.into(),
-            Ends::V6(source, _) => source.into(),
+        match self.addresses {
+            TunnelAddresses::V4(source, _) => source.into(),
+            TunnelAddresses::V6(source, _) => source.into(),
         }
     }
 
     pub(super) fn destination(&self) -> IpAddr {
-        match self.ends {
-            Ends::V4(_, destination) => destination.into(),
-            Ends::V6(_, destination) => destination.into(),
+        match self.addresses {
+            TunnelAddresses::V4(_, destination) => destination.into(),
+            TunnelAddresses::V6(_, destination) => destination.into(),
         }
     }
 
     /// Returns the length of the header in bytes.
     #[inline]
     pub(super) fn len(&self) -> usize {
-        match self.ends {
-            Ends::V4(..) => ipv4::HEADER_LEN,
-            Ends::V6(..) => ipv6::HEADER_LEN,
+        match self.addresses {
+            TunnelAddresses::V4(..) => ipv4::HEADER_LEN,
+            TunnelAddresses::V6(..) => ipv6::HEADER_LEN,
         }
     }
 
     #[inline]
     pub(super) fn ethertype(&self) -> EtherType {
-        match self.ends {
-            Ends::V4(..) => EtherType::IPV4,
-            Ends::V6(..) => EtherType::IPV6,
+        match self.addresses {
+            TunnelAddresses::V4(..) => EtherType::IPV4,
+            TunnelAddresses::V6(..) => EtherType::IPV6,
         }
     }
 
@@ -91,11 +95,11 @@ impl Outer {
         let mut may_be_fragmented = false;
         let dscp = match self.dscp {
             Dscp::Copy => inner.traffic_class >> 2,
-            Dscp::Is(dscp) => dscp,
+            Dscp::Fixed(dscp) => dscp,
         };
         let ecn = xdpfwd_ipsec::ecn::outer(inner.traffic_class & 0b11);
-        let written = match self.ends {
-            Ends::V4(source, destination) => {
+        let written = match self.addresses {
+            TunnelAddresses::V4(source, destination) => {
                 let dont_fragment = match self.df {
                     Df::Copy => inner.df,
                     Df::Set => true,
@@ -116,7 +120,7 @@ impl Outer {
                 };
                 repr.emit(buffer)
             }
-            Ends::V6(source, destination) => ipv6::Repr {
+            TunnelAddresses::V6(source, destination) => ipv6::Repr {
                 traffic_class: dscp << 2 | ecn,
                 flow_label: 0,
                 next_header: protocol,

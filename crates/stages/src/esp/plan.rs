@@ -40,7 +40,7 @@ pub(super) trait Direction: Sized + Send + Sync + 'static {
     /// SAs of this direction.
     type Sa: SecurityAssociation;
     type Opposite: Direction;
-    /// The stage's work, for its summary.
+    /// The verb of the stage's summary.
     const VERB: &'static str;
     /// Whether only one stage of this direction may be configured.
     const IS_EXCLUSIVE: bool;
@@ -77,9 +77,9 @@ impl Direction for Seal {
         if self.lacks_iv_range.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 state_file = %state_path.display(),
-                "a worker has no IV range and drops packets as state_file: a state file has {} ranges, \
-                 one for each worker and path that seals; configure another state file, and other \
-                 keys, for some paths",
+                "a worker has no IV range and drops packets as state_file: a state file has {} \
+                 ranges, one for each worker and path that seals; configure another state file, \
+                 and other keys, for some paths",
                 Ivs::WORKERS
             );
         }
@@ -105,15 +105,15 @@ impl<D: Direction> Plan<D> {
     /// Describes the stage, with the first SAs.
     pub(super) fn describe(&self) -> String {
         /// Maximum number of SAs named.
-        const NAMED: usize = 3;
+        const MAX_NAMED: usize = 3;
         let name = |sa: &D::Sa| {
             let Association { spi, transform, mode, .. } = sa.association();
             let mode: &str = mode.into();
             format!("{spi:#x} ({} {mode})", transform.name())
         };
         let sas = &self.0.sas;
-        let named = sas.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
-        let rest = match sas.len().saturating_sub(NAMED) {
+        let named = sas.iter().take(MAX_NAMED).map(name).collect::<Vec<_>>().join(", ");
+        let rest = match sas.len().saturating_sub(MAX_NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
@@ -132,9 +132,9 @@ impl<D: Direction> ResourceOwner for Plan<D> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
         // The SAs refer to the state file of the first acquisition, which may be closed.
         if was_acquired.swap(true, Ordering::Relaxed) {
-            let what =
-                "the plan of an ESP stage can acquire its state file once; plan the stage again";
-            return Err(ResourceError(what.to_owned()));
+            let message = "the plan of an ESP stage can acquire its state file only once; plan the \
+                           stage again";
+            return Err(ResourceError(message.to_owned()));
         }
         let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
         for sa in sas {
@@ -198,7 +198,7 @@ fn state_file<D: Direction>(
     others: &[&dyn Any],
 ) -> Result<Arc<StateFile>, ResourceError> {
     let mut open = state_files::<D>(others).chain(state_files::<D::Opposite>(others));
-    match open.find(|state| state.is(path)) {
+    match open.find(|state| state.is_at(path)) {
         Some(state) => Ok(state),
         None => StateFile::open(path).map_err(|error| ResourceError(error.to_string())),
     }
@@ -224,18 +224,19 @@ fn check_key(
     opposite: &SasInUse<'_>,
 ) -> Result<(), ResourceError> {
     let spi = own.spi;
-    let elsewhere = same.iter().find(|(state, sa)| sa.identity == own.identity && !state.is(path));
+    let elsewhere =
+        same.iter().find(|(state, sa)| sa.identity == own.identity && !state.is_at(path));
     if let Some((state, _)) = elsewhere {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers: leave it there, or take a new key \
-             (`xdpfwd esp new-key`)",
+            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers; keep \
+             that state file, or create a new key (xdpfwd esp new-key)",
             state.path().display()
         )));
     }
     if opposite.iter().any(|(_, sa)| sa.identity == own.identity) {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use in the other direction, where the peer has its numbers: take a new key \
-             (`xdpfwd esp new-key`)"
+            "the key of SA {spi:#x} is in use in the other direction, where the peer uses its \
+             numbers; create a new key (xdpfwd esp new-key)"
         )));
     }
     Ok(())
@@ -248,7 +249,7 @@ fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
             spi = format_args!("{:#x}", sa.spi),
             transform = sa.transform.name(),
             fingerprint = %sa.fingerprint,
-            "lab = true: the key of this SA is static, which is for laboratories only (RFC 8221, 4)"
+            "the key of this SA is static, which is for laboratories only (RFC 8221, 4)"
         );
     }
 }

@@ -6,7 +6,7 @@ macro_rules! reasons {
     ($($constant:ident $name:literal $description:literal)+) => {
         $(pub(super) static $constant: DropReason = DropReason::new($name, $description);)+
 
-        /// All of them.
+        /// All drop reasons.
         static ALL: &[&DropReason] = &[$(&$constant),+];
     };
 }
@@ -14,18 +14,32 @@ macro_rules! reasons {
 reasons! {
     NO_SA "no_sa" "ESP: no security association matches the packet."
     UNPROTECTED "unprotected" "The packet is not ESP, and the stage accepts only ESP."
-    REPLAY "replay" "ESP: a packet with this sequence number was received before (RFC 4303, section 3.4.3)."
+    REPLAY "replay"
+        "ESP: a packet with this sequence number was received before (RFC 4303, section \
+         3.4.3)."
     LATE "late" "ESP: the sequence number is below the anti-replay window."
-    BAD_TAG "bad_tag" "ESP: the integrity check value is wrong."
+    BAD_TAG "bad_tag" "ESP: the integrity check value is invalid."
     BAD_LENGTH "bad_length" "ESP: the packet is too short, or its length is not a multiple of four."
-    BAD_PADDING "bad_padding" "ESP: the padding is longer than the packet, or not 1, 2, 3, … (RFC 4303, section 2.4)."
-    WRONG_QUEUE "wrong_queue" "ESP: the packet arrived at another worker than the one that has the security association."
-    SA_LIMIT "sa_limit" "ESP: the security association has reached its hard limit, or used up its sequence numbers."
-    STATE_FILE "state_file" "ESP: the sequence numbers or IVs that the packet needs are not in the state file yet."
-    TOO_BIG "too_big" "The encapsulated packet exceeds the MTU, and the sender could not be told."
+    BAD_PADDING "bad_padding"
+        "ESP: the padding is longer than the packet, or not 1, 2, 3, … (RFC 4303, section \
+         2.4)."
+    WRONG_QUEUE "wrong_queue"
+        "ESP: the packet arrived at another worker than the one that has the security \
+         association."
+    SA_LIMIT "sa_limit"
+        "ESP: the security association has reached its hard limit, or used up its sequence \
+         numbers."
+    STATE_FILE "state_file"
+        "ESP: the sequence numbers or IVs that the packet needs are not in the state file yet."
+    TOO_BIG "too_big"
+        "The encapsulated packet exceeds the MTU, and no ICMP message could be sent to the sender."
     ESP_FRAGMENT "esp_fragment" "ESP: the packet is a fragment, and ESP needs whole packets."
-    DUMMY "dummy" "ESP: a dummy packet (RFC 4303, section 2.6) or a NAT keepalive (RFC 3948, section 2.3)."
-    ECN "ecn" "The tunnel marked congestion, and the inner packet's sender does not support ECN (RFC 6040, section 4.2)."
+    DUMMY "dummy"
+        "ESP: a dummy packet (RFC 4303, section 2.6) or a NAT keepalive (RFC 3948, section \
+         2.3)."
+    ECN "ecn"
+        "The tunnel marked congestion, and the inner packet's sender does not support ECN (RFC \
+         6040, section 4.2)."
 }
 
 /// Registers the reasons.

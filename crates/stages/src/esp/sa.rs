@@ -198,17 +198,17 @@ pub(super) struct Counts {
     pub(super) packets: AtomicU64,
     drops: DropCounts,
     /// The soft limits already warned of.
-    warned_of_packets: AtomicU64,
-    warned_of_bytes: AtomicU64,
+    warned_packets: AtomicU64,
+    warned_bytes: AtomicU64,
 }
 
 /// Drops of one SA, by reason. A reason takes the next free counter when it first occurs.
 #[derive(Default)]
-struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MOST]);
+struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MAX]);
 
 impl DropCounts {
     /// Maximum number of drop reasons per SA.
-    const MOST: usize = 24;
+    const MAX: usize = 24;
     const FREE: u16 = 0;
 
     fn count(&self, reason: Reason) {
@@ -225,7 +225,7 @@ impl DropCounts {
                 return;
             }
         }
-        debug_assert!(false, "more than {} reasons", Self::MOST);
+        debug_assert!(false, "more than {} reasons", Self::MAX);
     }
 
     fn by_name(&self) -> BTreeMap<&'static str, u64> {
@@ -251,33 +251,30 @@ impl Counts {
 
     /// Warns once per soft limit reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
-        let warn = |what: &str,
-                    count: u64,
-                    soft: Option<u64>,
-                    hard: Option<u64>,
-                    warned: &AtomicU64| {
-            let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
-            if warned.swap(soft, Ordering::Relaxed) != soft {
-                let spi = sa.spi;
-                let hard =
-                    hard.map_or("no hard limit".to_owned(), |hard| format!("at {hard} it ends"));
-                tracing::warn!(
-                    direction,
-                    spi,
-                    count,
-                    "SA {spi:#x} ({direction}) has reached its soft limit of {soft} {what}, {hard}: it takes another key"
-                );
-            }
-        };
+        let warn =
+            |unit: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
+                let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
+                if warned.swap(soft, Ordering::Relaxed) != soft {
+                    let spi = sa.spi;
+                    let hard = hard.map_or("none".to_owned(), |hard| hard.to_string());
+                    tracing::warn!(
+                        direction,
+                        spi,
+                        count,
+                        "SA {spi:#x} ({direction}) has reached its soft limit of {soft} {unit} \
+                     (hard limit: {hard}); replace its key"
+                    );
+                }
+            };
         let limits = &sa.limits;
-        warn("packets", packets, limits.soft_packets, limits.hard_packets, &self.warned_of_packets);
-        warn("bytes", bytes, limits.soft_bytes, limits.hard_bytes, &self.warned_of_bytes);
+        warn("packets", packets, limits.soft_packets, limits.hard_packets, &self.warned_packets);
+        warn("bytes", bytes, limits.soft_bytes, limits.hard_bytes, &self.warned_bytes);
     }
 }
 
 impl Association {
     /// Returns whether both are the same SA, apart from settings that a reload may change.
-    fn is(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         let own = (self.spi, self.fingerprint, self.esn, self.mode);
         own == (other.spi, other.fingerprint, other.esn, other.mode)
     }
@@ -342,8 +339,8 @@ impl SecurityAssociation for Outbound {
         let Association { spi, fingerprint, esn, limits, .. } = &self.sa;
         let numbers = state.outbound(*spi, *fingerprint, *esn, limits.hard_packets)?;
         let is_same = |other: &&Self| {
-            other.sa.is(&self.sa)
-                && ends(&other.outer) == ends(&self.outer)
+            other.sa.is_same(&self.sa)
+                && tunnel_addresses(&other.outer) == tunnel_addresses(&self.outer)
                 && other.udp == self.udp
         };
         let known = others.find(is_same).and_then(|other| other.shared.get().cloned());
@@ -377,7 +374,7 @@ impl SecurityAssociation for Outbound {
 }
 
 /// Returns the addresses of a tunnel.
-fn ends(outer: &Option<Outer>) -> Option<(IpAddr, IpAddr)> {
+fn tunnel_addresses(outer: &Option<Outer>) -> Option<(IpAddr, IpAddr)> {
     outer.as_ref().map(|outer| (outer.source(), outer.destination()))
 }
 
@@ -438,7 +435,7 @@ impl SecurityAssociation for Inbound {
         mut others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError> {
         let progress = state.inbound(self.sa.spi, self.sa.fingerprint)?;
-        let known = others.find(|other| other.sa.is(&self.sa));
+        let known = others.find(|other| other.sa.is_same(&self.sa));
         let known = known.and_then(|other| other.shared.get().cloned());
         let known = known.filter(|known| Arc::ptr_eq(&known.progress, &progress));
         let new = || InboundShared {

@@ -23,7 +23,7 @@ use super::reasons;
 use super::sa::{Outbound, OutboundShared};
 use super::selector::End;
 use super::state_file::IvRange;
-use super::transport::{self, Place};
+use super::transport::{self, Position};
 use super::values::Mode;
 
 /// The stage `esp-seal` of one worker.
@@ -37,7 +37,7 @@ struct Sealer {
     /// The worker's IVs; `None` if no range was free yet.
     ivs: Option<IvRange>,
     /// Whether the SAs have the limits of this plan.
-    has_begun: bool,
+    has_set_limits: bool,
     icmp: IcmpErrors,
     jobs: Box<[Job; BATCH]>,
     /// Values of [`COUNTERS`].
@@ -89,7 +89,7 @@ impl StagePlan for Plan<Seal> {
         let Seal { icmp_rate, icmp_sources, .. } = settings.own;
         let work = Sealer {
             ivs: settings.iv_range(),
-            has_begun: false,
+            has_set_limits: false,
             icmp: IcmpErrors::new(icmp_rate, icmp_sources, cx),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
@@ -122,16 +122,16 @@ impl StagePlan for Plan<Seal> {
 impl Stage for EspSeal {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let Self { settings, work } = self;
-        if !work.has_begun {
-            work.has_begun = true;
+        if !work.has_set_limits {
+            work.has_set_limits = true;
             settings.sas.iter().for_each(Outbound::limit);
         }
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa: NONE, ..Job::default() };
-            match work.begin(settings, &mut packet, cx.now()) {
-                Disposition::Seal(begun) => job = begun,
+            match work.prepare(settings, &mut packet, cx.now()) {
+                Disposition::Seal(seal) => job = seal,
                 Disposition::Pass => work.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
                 Disposition::Answered => work.counters[ICMP_SENT] += 1,
@@ -165,19 +165,19 @@ impl Stage for EspSeal {
 impl Sealer {
     /// Classifies a packet, and makes room around the payload to encapsulate.
     #[inline]
-    fn begin(
+    fn prepare(
         &mut self,
         settings: &Settings<Seal>,
         packet: &mut PacketMut<'_>,
         now: u64,
     ) -> Disposition {
         let (frame, headers) = (&mut *packet.frame, packet.meta.headers);
-        if settings.bypass.takes(frame, &headers) {
+        if settings.bypass.matches(frame, &headers) {
             return Disposition::Pass;
         }
         let Some(version) = headers.ip_version else {
             let is_other = headers.status == Status::NotIp;
-            return match is_other && settings.bypass.takes_unmatched() {
+            return match is_other && settings.bypass.passes_unmatched() {
                 true => Disposition::Pass,
                 false => Disposition::Drop(if is_other {
                     reasons::NO_SA.reason()
@@ -187,7 +187,7 @@ impl Sealer {
             };
         };
         let Some(index) = select(&settings.sas, frame, &headers) else {
-            return if settings.bypass.takes_unmatched() {
+            return if settings.bypass.passes_unmatched() {
                 Disposition::Pass
             } else {
                 Disposition::Drop(reasons::NO_SA.reason())
@@ -200,15 +200,15 @@ impl Sealer {
             }
             Disposition::Drop(reason)
         };
-        if let Some(most) = settings.tcp_mss
+        if let Some(max_mss) = settings.tcp_mss
             && headers.protocol == Some(IpProtocol::TCP)
         {
-            self.counters[MSS_LOWERED] += u64::from(mss::clamp(frame, &headers, most));
+            self.counters[MSS_LOWERED] += u64::from(mss::clamp(frame, &headers, max_mss));
         }
         let udp_len = if sa.udp.is_some() { udp::HEADER_LEN } else { 0 };
         let (start, end) = (usize::from(headers.l3_offset), usize::from(headers.l3_end));
         // Start of the payload, its protocol, and where ESP goes in transport mode.
-        let (from, next_header, place) = match (&sa.outer, sa.sa.mode) {
+        let (from, next_header, position) = match (&sa.outer, sa.sa.mode) {
             (Some(_), Mode::Tunnel) => {
                 let inner =
                     if version == IpVersion::V4 { IpProtocol::IPV4 } else { IpProtocol::IPV6 };
@@ -218,28 +218,29 @@ impl Sealer {
                 if headers.fragment != Fragment::Whole {
                     return dropped(reasons::ESP_FRAGMENT.reason());
                 }
-                let Some(place) = transport::before_payload(frame, &headers) else {
+                let Some(position) = transport::before_payload(frame, &headers) else {
                     return dropped(Reason::MALFORMED);
                 };
-                (place.at, place.protocol, Some(place))
+                (position.at, position.protocol, Some(position))
             }
         };
         let payload = end - from;
-        let in_front = place.map_or_else(
+        let in_front = position.map_or_else(
             || sa.outer.as_ref().map_or(0, |outer| outer.len()),
-            |place| place.at - start,
+            |position| position.at - start,
         );
         if in_front + udp_len + HEADER + payload + behind(payload) > settings.own.mtu {
             // The largest payload: a multiple of four with pad length and next header.
-            let most = (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER + ICV) & !3)
+            let max_payload = (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER + ICV)
+                & !3)
                 .saturating_sub(2);
-            let largest = if place.is_some() { most + in_front } else { most };
+            let largest = if position.is_some() { max_payload + in_front } else { max_payload };
             return match self.icmp.answer(packet, Problem::TooBig { mtu: largest as u16 }, now) {
                 true => Disposition::Answered,
                 false => dropped(reasons::TOO_BIG.reason()),
             };
         }
-        let front = udp_len + HEADER + if place.is_none() { in_front } else { 0 };
+        let front = udp_len + HEADER + if position.is_none() { in_front } else { 0 };
         let inner = inner(frame, start, version);
         frame.truncate(end);
         if frame.headroom() < front
@@ -251,7 +252,7 @@ impl Sealer {
         let carried = if sa.udp.is_some() { IpProtocol::UDP } else { IpProtocol::ESP };
         let esp = from + front - HEADER;
         let mut ident = None;
-        match (place, &sa.outer) {
+        match (position, &sa.outer) {
             (None, Some(outer)) => {
                 frame.copy_within(front..front + start, 0);
                 if let Some(ethertype) = frame.get_mut(start.wrapping_sub(2)..start) {
@@ -262,9 +263,9 @@ impl Sealer {
                 let may_be_fragmented = outer.write(&mut frame[start..], inner, carried, len);
                 ident = may_be_fragmented.then_some(start as u16);
             }
-            (Some(Place { at, field, .. }), _) => {
+            (Some(Position { at, field, .. }), _) => {
                 frame.copy_within(front..front + at, 0);
-                if transport::set_behind(frame, start, version, field, carried).is_none() {
+                if transport::set_next_protocol(frame, start, version, field, carried).is_none() {
                     return dropped(Reason::MALFORMED);
                 }
             }
@@ -343,11 +344,11 @@ impl Sealer {
         {
             job.sa = NONE;
             if let Some(at) = job.ident {
-                identify(packet.frame, at.into(), job.number as u16);
+                set_identification(packet.frame, at.into(), job.number as u16);
             }
             packet.reparse();
             if let Some(at) = job.udp {
-                checksum(packet.frame, &packet.meta.headers, at.into());
+                set_udp_checksum(packet.frame, &packet.meta.headers, at.into());
             }
         }
         self.counters[SEALED] += count as u64;
@@ -411,7 +412,7 @@ impl Sealer {
                     job.sa = NONE;
                     view.set(from + index, Verdict::Drop(reason));
                     shared.counts.drop(reason);
-                    total = shared.numbers.take_back_bytes(size);
+                    total = shared.numbers.subtract_bytes(size);
                 }
             }
         }
@@ -441,7 +442,7 @@ fn inner(frame: &[u8], start: usize, version: IpVersion) -> Inner {
 
 /// Sets the identification of an IPv4 header that has none (RFC 6864, section 4.3).
 #[inline]
-fn identify(frame: &mut Frame, at: usize, ident: u16) {
+fn set_identification(frame: &mut Frame, at: usize, ident: u16) {
     let Some(header) = frame.get_mut(at..).and_then(|header| header.first_chunk_mut::<20>()) else {
         return;
     };
@@ -452,7 +453,7 @@ fn identify(frame: &mut Frame, at: usize, ident: u16) {
 
 /// Writes the UDP checksum, which IPv6 requires (RFC 8200, section 8.1).
 #[cold]
-fn checksum(frame: &mut Frame, headers: &Headers, at: usize) {
+fn set_udp_checksum(frame: &mut Frame, headers: &Headers, at: usize) {
     let Some(addresses) = headers.addresses(frame) else { return };
     let Some(datagram) = frame.get(at..) else { return };
     let sum = Sum::pseudo_header(addresses, IpProtocol::UDP, datagram.len() as u32)

@@ -25,12 +25,12 @@ impl SpiTable {
         table
     }
 
-    /// Returns the first SA with this SPI for which `is_it` holds.
+    /// Returns the first SA with this SPI for which `is_match` holds.
     #[inline]
-    pub(super) fn find(&self, spi: u32, mut is_it: impl FnMut(u16) -> bool) -> Option<u16> {
+    pub(super) fn find(&self, spi: u32, mut is_match: impl FnMut(u16) -> bool) -> Option<u16> {
         let mut slot = self.first(spi);
         while let Some((other, index)) = self.slots[slot] {
-            if other == spi && is_it(index) {
+            if other == spi && is_match(index) {
                 return Some(index);
             }
             slot = self.next(slot);

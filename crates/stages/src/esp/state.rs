@@ -60,10 +60,10 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// The text is too long.
-    #[error("{0} bytes: a state has {most} at most", most = State::LARGEST)]
+    #[error("{0} bytes exceed the maximum of {max}", max = State::MAX_LEN)]
     TooLarge(usize),
     /// The last line is missing.
-    #[error("its end is missing, the line {END:?}")]
+    #[error("the last line, {END:?}, is missing")]
     CutOff,
     /// The text is not UTF-8.
     #[error("byte {0} is not UTF-8")]
@@ -75,22 +75,23 @@ pub enum StateError {
     #[error("version = {0}: this xdpfwd reads version 1")]
     Version(i64),
     /// There are too many SAs.
-    #[error("{0} SAs: a state has {most} at most", most = State::MOST_SAS)]
+    #[error("{0} SAs exceed the maximum of {max}", max = State::MAX_SAS)]
     TooManySas(usize),
     /// An SA is invalid.
-    #[error("[[sa]] number {number}: {wrong}")]
+    #[error("[[sa]] number {number}: {cause}")]
     Sa {
         /// Number of the SA, from 1.
         number: usize,
         /// The cause.
-        wrong: &'static str,
+        cause: &'static str,
     },
 }
 
 /// The last line; detects truncated files.
 const END: &str = "# end";
 
-const TITLE: &str = "# Written by xdpfwd. Neither edit nor copy it: two that go on from one state use nonces twice.";
+const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
+    one state repeat nonces.";
 
 /// The field to read before all others.
 #[derive(Deserialize)]
@@ -120,18 +121,18 @@ struct Sa {
 }
 
 impl State {
-    /// Maximum length of the text in bytes; enough for [`Self::MOST_SAS`].
-    pub const LARGEST: usize = 16 << 20;
+    /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`].
+    pub const MAX_LEN: usize = 16 << 20;
     /// Maximum number of SAs.
-    pub const MOST_SAS: usize = 65_536;
+    pub const MAX_SAS: usize = 65_536;
     /// The largest number that fits TOML's signed integers. No SA gets there.
-    pub const LARGEST_NUMBER: u64 = i64::MAX as u64;
+    pub const MAX_NUMBER: u64 = i64::MAX as u64;
     /// The smallest SPI of an SA: those below are reserved (RFC 4303, 2.1).
-    const SMALLEST_SPI: u32 = 256;
+    const MIN_SPI: u32 = 256;
 
     /// Parses the output of [`State::to_text`].
     pub fn parse(text: &[u8]) -> Result<Self, StateError> {
-        if text.len() > Self::LARGEST {
+        if text.len() > Self::MAX_LEN {
             return Err(StateError::TooLarge(text.len()));
         }
         let text = std::str::from_utf8(text)
@@ -149,18 +150,18 @@ impl State {
             return Err(StateError::Version(version));
         }
         let File { epoch, sa, .. } = toml::from_str(text).map_err(toml)?;
-        if sa.len() > Self::MOST_SAS {
+        if sa.len() > Self::MAX_SAS {
             return Err(StateError::TooManySas(sa.len()));
         }
         let mut seen = BTreeSet::new();
         let sas = sa.into_iter().zip(1..).map(|(sa, number)| {
-            let sa = SaState::try_from(sa).map_err(|wrong| StateError::Sa { number, wrong })?;
+            let sa = SaState::try_from(sa).map_err(|cause| StateError::Sa { number, cause })?;
             if seen.insert((sa.direction(), sa.spi, sa.fingerprint)) {
                 Ok(sa)
             } else {
                 Err(StateError::Sa {
                     number,
-                    wrong: "direction, SPI and fingerprint are those of one before it",
+                    cause: "same direction, SPI and fingerprint as an earlier one",
                 })
             }
         });
@@ -170,19 +171,20 @@ impl State {
     /// Returns the text of the file.
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
-        let most = |number: u64| number.min(Self::LARGEST_NUMBER);
+        let storable = |number: u64| number.min(Self::MAX_NUMBER);
         for sa in &self.sas {
             let (direction, spi, fingerprint) = (sa.direction(), sa.spi, sa.fingerprint);
             let sequence = match sa.sequence {
                 SequenceState::Out { next, bytes } => {
-                    format!("next = {}\nbytes = {}", most(next), most(bytes))
+                    format!("next = {}\nbytes = {}", storable(next), storable(bytes))
                 }
-                SequenceState::In { highest } => format!("highest = {}", most(highest)),
+                SequenceState::In { highest } => format!("highest = {}", storable(highest)),
             };
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\nfingerprint = \"{fingerprint}\"\n{sequence}"
+                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\n\
+                 fingerprint = \"{fingerprint}\"\n{sequence}"
             );
         }
         text.push_str(END);
@@ -205,23 +207,23 @@ impl TryFrom<Sa> for SaState {
     type Error = &'static str;
 
     fn try_from(sa: Sa) -> Result<Self, &'static str> {
-        if sa.spi < State::SMALLEST_SPI {
-            return Err("spi: from 256");
+        if sa.spi < State::MIN_SPI {
+            return Err("spi: must be at least 256");
         }
         let too_large =
-            |number: Option<u64>| number.is_some_and(|number| number > State::LARGEST_NUMBER);
+            |number: Option<u64>| number.is_some_and(|number| number > State::MAX_NUMBER);
         if too_large(sa.next) || too_large(sa.bytes) || too_large(sa.highest) {
-            return Err("next, bytes, highest: up to 9223372036854775807");
+            return Err("next, bytes, highest: must be at most 9223372036854775807");
         }
         let sequence = match (sa.direction, sa.next, sa.bytes, sa.highest) {
-            (Direction::Out, Some(0), ..) => return Err("next: from 1"),
+            (Direction::Out, Some(0), ..) => return Err("next: must be at least 1"),
             (Direction::Out, Some(next), Some(bytes), None) => SequenceState::Out { next, bytes },
             (Direction::Out, ..) => {
-                return Err("of direction \"out\" it takes next and bytes, and no highest");
+                return Err("direction \"out\": must have next and bytes, not highest");
             }
             (Direction::In, None, None, Some(highest)) => SequenceState::In { highest },
             (Direction::In, ..) => {
-                return Err("of direction \"in\" it takes highest, and neither next nor bytes");
+                return Err("direction \"in\": must have highest, not next or bytes");
             }
         };
         Ok(Self { spi: sa.spi, fingerprint: sa.fingerprint, sequence })
@@ -234,7 +236,9 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = "# Written by xdpfwd. Neither edit nor copy it: two that go on from one state use nonces twice.
+    const TEXT: &str =
+        "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
+one state repeat nonces.
 version = 1
 epoch = 1795305087
 
@@ -267,12 +271,12 @@ highest = 4711
         State { epoch: 1_795_305_087, sas: vec![out, inbound] }
     }
 
-    fn refused(text: &str) -> String {
+    fn parse_error(text: &str) -> String {
         State::parse(text.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
-    fn text_equals_that_of_the_documentation() {
+    fn state_text_equals_documented_example() {
         assert_eq!(example().to_text(), TEXT);
         assert_eq!(State::parse(TEXT.as_bytes()), Ok(example()));
         let empty = State { epoch: 7, sas: Vec::new() };
@@ -284,10 +288,10 @@ highest = 4711
         for end in 0..TEXT.len() {
             assert!(State::parse(&TEXT.as_bytes()[..end]).is_err(), "{}", &TEXT[..end]);
         }
-        assert_eq!(refused(&TEXT[..TEXT.len() - 1]), "its end is missing, the line \"# end\"");
+        assert_eq!(parse_error(&TEXT[..TEXT.len() - 1]), "the last line, \"# end\", is missing");
         assert_eq!(
-            refused("version = 1\nepoch = 5 # end\n"),
-            "its end is missing, the line \"# end\""
+            parse_error("version = 1\nepoch = 5 # end\n"),
+            "the last line, \"# end\", is missing"
         );
     }
 
@@ -295,7 +299,7 @@ highest = 4711
     fn parse_error_names_invalid_value() {
         let with = |from: &str, to: &str| {
             assert!(TEXT.contains(from));
-            refused(&TEXT.replacen(from, to, 1))
+            parse_error(&TEXT.replacen(from, to, 1))
         };
         assert_eq!(
             with("version = 1", "version = 2\nmore = true"),
@@ -309,25 +313,25 @@ highest = 4711
         assert!(with("\"out\"", "\"up\"").contains("unknown variant `up`"));
         assert!(with("9f86d081884c7d65", "9F86d081884c7d65").contains("16 hexadecimal digits"));
         assert!(with("next = 1048577", "next = -1").contains("-1"));
-        assert_eq!(with("next = 1048577", "next = 0"), "[[sa]] number 1: next: from 1");
-        assert_eq!(with("spi = 8193", "spi = 255"), "[[sa]] number 2: spi: from 256");
+        assert_eq!(with("next = 1048577", "next = 0"), "[[sa]] number 1: next: must be at least 1");
+        assert_eq!(with("spi = 8193", "spi = 255"), "[[sa]] number 2: spi: must be at least 256");
         assert_eq!(
             with("highest = 4711", "next = 4711"),
-            "[[sa]] number 2: of direction \"in\" it takes highest, and neither next nor bytes"
+            "[[sa]] number 2: direction \"in\": must have highest, not next or bytes"
         );
         assert_eq!(
             with("bytes = 123456\n", ""),
-            "[[sa]] number 1: of direction \"out\" it takes next and bytes, and no highest"
+            "[[sa]] number 1: direction \"out\": must have next and bytes, not highest"
         );
         let (_, second) = TEXT.split_once("4711\n").unwrap();
         let twice = TEXT.replace(second, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
         assert_eq!(
-            refused(&twice),
-            "[[sa]] number 3: direction, SPI and fingerprint are those of one before it"
+            parse_error(&twice),
+            "[[sa]] number 3: same direction, SPI and fingerprint as an earlier one"
         );
         assert_eq!(State::parse(b"version = 1\nepoch = \xff\n"), Err(StateError::NotText(21)));
-        let large = vec![b'#'; State::LARGEST + 1];
-        assert_eq!(State::parse(&large), Err(StateError::TooLarge(State::LARGEST + 1)));
+        let large = vec![b'#'; State::MAX_LEN + 1];
+        assert_eq!(State::parse(&large), Err(StateError::TooLarge(State::MAX_LEN + 1)));
     }
 
     #[test]
@@ -337,24 +341,24 @@ highest = 4711
             fingerprint: "ffffffffffffffff".parse().unwrap(),
             sequence: SequenceState::Out { next: u64::MAX, bytes: u64::MAX },
         };
-        let most = State::MOST_SAS as u32;
+        let max = State::MAX_SAS as u32;
         let mut state =
-            State { epoch: u32::MAX, sas: (0..most).map(|index| sa(u32::MAX - index)).collect() };
+            State { epoch: u32::MAX, sas: (0..max).map(|index| sa(u32::MAX - index)).collect() };
         let read = State::parse(state.to_text().as_bytes()).unwrap();
-        assert_eq!(read.sas.len(), State::MOST_SAS);
-        let largest = State::LARGEST_NUMBER;
+        assert_eq!(read.sas.len(), State::MAX_SAS);
+        let largest = State::MAX_NUMBER;
         assert_eq!(read.sas[0].sequence, SequenceState::Out { next: largest, bytes: largest });
         state.sas.push(sa(300));
         assert_eq!(
             State::parse(state.to_text().as_bytes()),
-            Err(StateError::TooManySas(State::MOST_SAS + 1))
+            Err(StateError::TooManySas(State::MAX_SAS + 1))
         );
     }
 
     fn states() -> impl Strategy<Value = State> {
-        let number = prop_oneof![1_u64..5, Just(State::LARGEST_NUMBER), 1..State::LARGEST_NUMBER];
+        let number = prop_oneof![1_u64..5, Just(State::MAX_NUMBER), 1..State::MAX_NUMBER];
         let sequence =
-            (any::<bool>(), number, 0..State::LARGEST_NUMBER).prop_map(|(out, first, other)| {
+            (any::<bool>(), number, 0..State::MAX_NUMBER).prop_map(|(out, first, other)| {
                 if out {
                     SequenceState::Out { next: first, bytes: other }
                 } else {
@@ -374,7 +378,7 @@ highest = 4711
 
     proptest! {
         #[test]
-        fn parse_reads_what_to_text_writes(state in states()) {
+        fn parse_of_to_text_returns_same_state(state in states()) {
             prop_assert_eq!(State::parse(state.to_text().as_bytes()), Ok(state));
         }
 

@@ -5,7 +5,7 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 
 /// A position between IP header and upper protocol, in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     /// Offset; bytes below it stay in front of ESP.
     pub(super) at: usize,
     /// Offset of the field that states the next protocol.
@@ -21,62 +21,62 @@ const IPV6_NEXT_HEADER: usize = 6;
 /// routing, fragment), before those for the receiver. Returns `None` if the headers cannot be
 /// parsed.
 #[inline]
-pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
+pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
         IpVersion::V4 => ipv4(headers),
         IpVersion::V6 => {
             // A known protocol means that the whole header chain was parsed.
             headers.protocol?;
-            let mut place = None;
-            walk(frame, headers, |here| {
-                let on_the_way =
+            let mut position = None;
+            walk(frame, headers, |step| {
+                let for_routers =
                     [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
                 // Keep the position after the last header for routers.
-                if place.is_none() || on_the_way.contains(&here.before) {
-                    place = Some(here.place);
+                if position.is_none() || for_routers.contains(&step.before) {
+                    position = Some(step.position);
                 }
             })?;
-            place
+            position
         }
     }
 }
 
 /// Returns the position of the upper protocol.
 #[inline]
-pub(super) fn upper(frame: &[u8], headers: &Headers) -> Option<Place> {
+pub(super) fn upper(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
         IpVersion::V4 => ipv4(headers),
         IpVersion::V6 => {
-            let mut place = None;
-            walk(frame, headers, |here| place = Some(here.place))?;
-            place
+            let mut position = None;
+            walk(frame, headers, |step| position = Some(step.position))?;
+            position
         }
     }
 }
 
 #[inline]
-fn ipv4(headers: &Headers) -> Option<Place> {
+fn ipv4(headers: &Headers) -> Option<Position> {
     let field = usize::from(headers.l3_offset) + IPV4_PROTOCOL;
-    Some(Place { at: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
+    Some(Position { at: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
 }
 
 /// A position after a header.
-struct Here {
-    place: Place,
+struct Step {
+    position: Position,
     before: IpProtocol,
 }
 
 /// Visits the position after each header, from that after the IPv6 header to the upper protocol
 /// that `Headers` found.
 #[inline]
-fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<()> {
+fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
     let (mut at, mut field, mut before) =
         (start + ipv6::HEADER_LEN, start + IPV6_NEXT_HEADER, IpProtocol::IPV6);
     let end = usize::from(headers.l4_offset);
     loop {
         let protocol = IpProtocol(*frame.get(field)?);
-        visit(Here { place: Place { at, field, protocol }, before });
+        visit(Step { position: Position { at, field, protocol }, before });
         if at >= end {
             return (at == end).then_some(());
         }
@@ -94,7 +94,7 @@ fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<
 /// Writes the protocol (at `field`) and the length of a packet from `start` to the end of the
 /// frame. Updates the IPv4 checksum incrementally (RFC 1624): an invalid one stays invalid.
 #[inline]
-pub(super) fn set_behind(
+pub(super) fn set_next_protocol(
     frame: &mut [u8],
     start: usize,
     version: IpVersion,
@@ -180,10 +180,10 @@ mod tests {
             let frame = frame(extensions);
             let headers = Headers::parse(&frame);
             assert_eq!(headers.protocol, Some(P::UDP), "{extensions:?}");
-            let place = before_payload(&frame, &headers).unwrap();
-            assert_eq!(place.at, 54 + 8 * in_front, "{extensions:?}");
-            assert_eq!(place.protocol, extensions.get(in_front).copied().unwrap_or(P::UDP));
-            assert_eq!(frame[place.field], place.protocol.0);
+            let position = before_payload(&frame, &headers).unwrap();
+            assert_eq!(position.at, 54 + 8 * in_front, "{extensions:?}");
+            assert_eq!(position.protocol, extensions.get(in_front).copied().unwrap_or(P::UDP));
+            assert_eq!(frame[position.field], position.protocol.0);
             let upper = upper(&frame, &headers).unwrap();
             assert_eq!((upper.at, upper.protocol), (usize::from(headers.l4_offset), P::UDP));
             assert_eq!(frame[upper.field], P::UDP.0);

@@ -14,14 +14,14 @@ use crate::words::deserialize_one_of;
 
 /// An integer within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Within<const FIRST: u64, const LAST: u64>(pub(super) u64);
+pub(super) struct Bounded<const FIRST: u64, const LAST: u64>(pub(super) u64);
 
-impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, LAST> {
+impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Bounded<FIRST, LAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Number<const FIRST: u64, const LAST: u64>;
 
         impl<const FIRST: u64, const LAST: u64> Visitor<'_> for Number<FIRST, LAST> {
-            type Value = Within<FIRST, LAST>;
+            type Value = Bounded<FIRST, LAST>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match LAST {
@@ -32,10 +32,10 @@ impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, 
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-                let within =
+                let bounded =
                     u64::try_from(number).ok().filter(|number| (FIRST..=LAST).contains(number));
-                within
-                    .map(Within)
+                bounded
+                    .map(Bounded)
                     .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
@@ -45,7 +45,7 @@ impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, 
 }
 
 /// A number of packets or bytes.
-pub(super) type Amount = Within<1, { u64::MAX }>;
+pub(super) type Amount = Bounded<1, { u64::MAX }>;
 
 /// The mode of an SA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -95,7 +95,7 @@ deserialize_one_of!(Mode, Df, Backend, Bypassed);
 pub(super) enum Dscp {
     #[default]
     Copy,
-    Is(u8),
+    Fixed(u8),
 }
 
 impl<'de> Deserialize<'de> for Dscp {
@@ -119,7 +119,7 @@ impl<'de> Deserialize<'de> for Dscp {
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Dscp, E> {
                 let dscp = u8::try_from(number).ok().filter(|number| *number <= 63);
-                dscp.map(Dscp::Is)
+                dscp.map(Dscp::Fixed)
                     .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
@@ -173,7 +173,7 @@ impl Element for Prefix {
     const LIST: &'static str = "a list in brackets of prefixes in quotes";
 }
 
-impl Element for Within<1, { u16::MAX as u64 }> {
+impl Element for Bounded<1, { u16::MAX as u64 }> {
     const LIST: &'static str = "a list in brackets of two ports, source and destination";
 }
 
@@ -218,11 +218,11 @@ impl<T> Visitor<'_> for Quoted<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        (self.1)(text).map_err(|what| {
-            if what.is_empty() {
+        (self.1)(text).map_err(|message| {
+            if message.is_empty() {
                 E::invalid_value(Unexpected::Str(text), &self)
             } else {
-                E::custom(what)
+                E::custom(message)
             }
         })
     }
@@ -248,10 +248,7 @@ impl<'de> Deserialize<'de> for Prefix {
             if net.trunc() == net {
                 return Ok(Prefix(net));
             }
-            Err(format!(
-                "`{net}` has bits set beyond its length: {} is the prefix that it is in",
-                net.trunc()
-            ))
+            Err(format!("prefix `{net}` has bits set beyond its length: use {}", net.trunc()))
         }
         deserializer.deserialize_str(Quoted(
             "a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"",

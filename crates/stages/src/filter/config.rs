@@ -7,14 +7,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use strum::{EnumString, VariantNames};
-use xdpfwd_filter::{Classifier, FlowCache, NotForKernel, Rule, Verdict};
+use xdpfwd_filter::{Classifier, FlowCache, KernelLimitError, Rule, Verdict};
 
 use super::kernel::{self, Offload};
-use super::key::Unusual;
+use super::key::PacketException;
 use super::modifiers::Limits;
 use super::plan::FilterPlan;
 use super::program::{ExceptionPolicy, Program};
-use super::source::{Lines, Source, Word};
+use super::source::{Lines, Source, VerdictWord};
 use crate::words::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
@@ -23,28 +23,28 @@ use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, 
 #[serde(deny_unknown_fields)]
 pub struct FilterConfig {
     rules: Source,
-    default: Word,
+    default: VerdictWord,
     #[serde(default)]
     format: Format,
-    action: Option<Word>,
+    action: Option<VerdictWord>,
     #[serde(default)]
-    place: Place,
+    place: Placement,
     #[serde(default)]
     flow_cache: Flows,
     #[serde(default)]
-    gtpu: Layer,
-    not_ip: Option<Word>,
-    malformed: Option<Word>,
-    vlan_stack: Option<Word>,
-    extension_chain: Option<Word>,
-    ip_options: Option<Manner>,
-    later_fragments: Option<Manner>,
+    gtpu: GtpuLayer,
+    not_ip: Option<VerdictWord>,
+    malformed: Option<VerdictWord>,
+    vlan_stack: Option<VerdictWord>,
+    extension_chain: Option<VerdictWord>,
+    ip_options: Option<ExceptionAction>,
+    later_fragments: Option<ExceptionAction>,
 }
 
 /// The treatment of a kind of packet exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-enum Manner {
+enum ExceptionAction {
     Drop,
     Judge,
     Accept,
@@ -53,7 +53,7 @@ enum Manner {
 /// Where rules are evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-enum Place {
+enum Placement {
     #[default]
     User,
     Kernel,
@@ -72,11 +72,12 @@ impl<'de> Deserialize<'de> for Flows {
             type Value = Flows;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a number of flows, 0 to {}", FlowCache::MOST)
+                write!(f, "a number of flows, 0 to {}", FlowCache::MAX_SLOTS)
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Flows, E> {
-                let flows = usize::try_from(number).ok().filter(|flows| *flows <= FlowCache::MOST);
+                let flows =
+                    usize::try_from(number).ok().filter(|flows| *flows <= FlowCache::MAX_SLOTS);
                 flows.map(Flows).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
@@ -85,10 +86,10 @@ impl<'de> Deserialize<'de> for Flows {
     }
 }
 
-/// Which headers of GTP-U traffic the rules see.
+/// The headers of GTP-U traffic that rules see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-enum Layer {
+enum GtpuLayer {
     #[default]
     Outer,
     Inner,
@@ -102,7 +103,7 @@ enum Format {
     Classbench,
 }
 
-deserialize_one_of!(Manner, Place, Layer, Format);
+deserialize_one_of!(ExceptionAction, Placement, GtpuLayer, Format);
 
 /// Compiles rules with a random seed.
 ///
@@ -114,7 +115,7 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     let mut classifier = compile();
     if for_kernel {
         for _ in 1..SEEDS {
-            if !matches!(classifier.image(rules), Err(NotForKernel::Crowded { .. })) {
+            if !matches!(classifier.image(rules), Err(KernelLimitError::LongRun { .. })) {
                 break;
             }
             classifier = compile();
@@ -124,77 +125,82 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
 }
 
 /// Bucket length at which lookups and the search for shadowed rules become slow.
-const LONG: usize = 512;
+const LONG_BUCKET: usize = 512;
 
 /// Maximum number of shadowed or unsupported rules named in diagnostics.
-const NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 
 impl StageConfig for FilterConfig {
     const KIND: &'static str = "filter";
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        let mut remarks = Vec::new();
-        let Lines { lines: rules, places } = self.read(cx, &mut remarks)?;
+        let mut warnings = Vec::new();
+        let Lines { lines: rules, locations } = self.read(cx, &mut warnings)?;
         if u32::try_from(rules.len()).is_err() {
             return Err(PlanError::new(format!(
-                "{} rules: a filter has at most {}",
+                "{} rules: a filter supports at most {}",
                 rules.len(),
                 u32::MAX
             )));
         }
-        let classifier = compile(&rules, self.place != Place::User);
+        let classifier = compile(&rules, self.place != Placement::User);
         let shape = classifier.shape();
         let longest =
             shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
-        let shadowed =
-            if longest > LONG { Vec::new() } else { xdpfwd_filter::shadowed(&rules, &classifier) };
-        if longest > LONG {
+        let shadowed = if longest > LONG_BUCKET {
+            Vec::new()
+        } else {
+            xdpfwd_filter::shadowed(&rules, &classifier)
+        };
+        if longest > LONG_BUCKET {
             let message = format!(
-                "{longest} rules overlap so much that each lookup may compare all of them; rules that never decide are not \
-                 looked for"
+                "{longest} rules overlap so much that a lookup may compare all of them; shadowed \
+                 rules are not detected"
             );
-            remarks.push(PlanDiagnostic { location: Location::Stage, message });
+            warnings.push(PlanDiagnostic { location: Location::Stage, message });
         }
-        let more = shadowed.len().saturating_sub(NAMED);
-        for shadowed in shadowed.iter().take(NAMED) {
+        let more = shadowed.len().saturating_sub(MAX_NAMED);
+        for shadowed in shadowed.iter().take(MAX_NAMED) {
             let (own, by) = (shadowed.rule as usize, shadowed.by as usize);
             let message = format!(
-                "rule {} never decides: {} at {} does, with `{}`",
-                own, by, places[by], rules[by]
+                "rule {own} never decides: rule {by} (`{}`, {}) matches all of its packets first",
+                rules[by], locations[by]
             );
-            remarks.push(PlanDiagnostic { location: places[own].clone(), message });
+            warnings.push(PlanDiagnostic { location: locations[own].clone(), message });
         }
         if more > 0 {
-            remarks.push(PlanDiagnostic {
+            warnings.push(PlanDiagnostic {
                 location: Location::Stage,
-                message: format!("and {more} more rules that never decide"),
+                message: format!("{more} more rules never decide"),
             });
         }
-        let judge_later = self.later_fragments == Some(Manner::Judge);
-        let about_later =
+        let rules_see_later_fragments = self.later_fragments == Some(ExceptionAction::Judge);
+        let is_for_later_fragments =
             |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::Fragments::Later);
-        if let Some(rule) = rules.iter().position(about_later).filter(|_| !judge_later) {
-            let message =
-                "later fragments do not come to the rules: set later_fragments = \"judge\""
-                    .to_owned();
-            remarks.push(PlanDiagnostic { location: places[rule].clone(), message });
+        if let Some(rule) =
+            rules.iter().position(is_for_later_fragments).filter(|_| !rules_see_later_fragments)
+        {
+            let message = "this rule never matches, because rules do not see later fragments: set \
+                           later_fragments = \"judge\""
+                .to_owned();
+            warnings.push(PlanDiagnostic { location: locations[rule].clone(), message });
         }
         let exceptions = self.exceptions();
-        let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
-        if self.flow_cache.0 > 0 && self.place == Place::Kernel {
+        let (default, inner) = (self.default.into(), self.gtpu == GtpuLayer::Inner);
+        if self.flow_cache.0 > 0 && self.place == Placement::Kernel {
             return Err(PlanError::new(
-                "flow_cache is for user space: leave it out, or set place = \"user\"",
+                "flow_cache works only in user space: remove it, or set place = \"user\"",
             ));
         }
         let limits = Limits::new(&rules, cx.workers)?;
         let program =
             Program::new(rules, classifier, default, exceptions, limits, inner, self.flow_cache.0);
         let (mut offload, mut not_in_kernel) = (None, None);
-        if self.place != Place::User {
+        if self.place != Placement::User {
             let Program { rules, classifier, .. } = &program;
             match kernel::image(
                 rules,
-                &places,
+                &locations,
                 classifier,
                 default,
                 exceptions,
@@ -202,80 +208,82 @@ impl StageConfig for FilterConfig {
                 program.verdict_key(),
             ) {
                 Ok(image) => {
-                    offload = Some(Offload { image, required: self.place == Place::Kernel })
+                    offload = Some(Offload { image, required: self.place == Placement::Kernel })
                 }
-                Err(why) if self.place == Place::Kernel => return Err(refuse_kernel(why)),
+                Err(reasons) if self.place == Placement::Kernel => {
+                    return Err(kernel_error(reasons));
+                }
                 // Report the first; `place = "kernel"` reports all.
-                Err(why) => not_in_kernel = why.first().map(ToString::to_string),
+                Err(reasons) => not_in_kernel = reasons.first().map(ToString::to_string),
             }
         }
-        Ok(Arc::new(FilterPlan {
-            program: Arc::new(program),
-            warnings: remarks,
-            offload,
-            not_in_kernel,
-        }))
+        Ok(Arc::new(FilterPlan { program: Arc::new(program), warnings, offload, not_in_kernel }))
     }
 }
 
-/// Returns an error with the reasons against the XDP program, up to [`NAMED`].
-fn refuse_kernel(mut why: Vec<PlanDiagnostic>) -> PlanError {
-    let more = why.len().saturating_sub(NAMED);
-    why.truncate(NAMED);
-    for remark in &mut why {
-        remark.message = format!("place = \"kernel\" is not possible: {}", remark.message);
+/// Returns an error with the reasons against the XDP program, up to [`MAX_NAMED`].
+fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
+    let more = reasons.len().saturating_sub(MAX_NAMED);
+    reasons.truncate(MAX_NAMED);
+    for reason in &mut reasons {
+        reason.message = format!("place = \"kernel\" is not possible: {}", reason.message);
     }
     if more > 0 {
-        let message = format!("and {more} more rules that the XDP program cannot judge");
-        why.push(PlanDiagnostic { location: Location::Stage, message });
+        let message = format!("the XDP program does not support {more} more rules");
+        reasons.push(PlanDiagnostic { location: Location::Stage, message });
     }
-    PlanError(why)
+    PlanError(reasons)
 }
 
 impl FilterConfig {
-    /// Returns the verdict on each kind of unusual packet; `None` if the rules judge it.
+    /// Returns the verdict on each kind of packet exception; `None` if the rules judge it.
     fn exceptions(&self) -> ExceptionPolicy {
-        let word = |word: Option<Word>, default| Some(word.map_or(default, Verdict::from));
-        let manner = |manner: Option<Manner>| match manner {
-            Some(Manner::Accept) => Some(Verdict::Accept),
-            Some(Manner::Drop) | None => Some(Verdict::Drop),
-            Some(Manner::Judge) => None,
+        let verdict =
+            |word: Option<VerdictWord>, default| Some(word.map_or(default, Verdict::from));
+        let action = |action: Option<ExceptionAction>| match action {
+            Some(ExceptionAction::Accept) => Some(Verdict::Accept),
+            Some(ExceptionAction::Drop) | None => Some(Verdict::Drop),
+            Some(ExceptionAction::Judge) => None,
         };
-        ExceptionPolicy::new(|unusual| match unusual {
-            Unusual::NotIp => word(self.not_ip, Verdict::Accept),
-            Unusual::Malformed => word(self.malformed, Verdict::Drop),
-            Unusual::VlanStack => word(self.vlan_stack, Verdict::Drop),
-            Unusual::ExtensionChain => word(self.extension_chain, Verdict::Drop),
-            Unusual::IpOptions => manner(self.ip_options),
-            Unusual::LaterFragment => manner(self.later_fragments),
+        ExceptionPolicy::new(|exception| match exception {
+            PacketException::NotIp => verdict(self.not_ip, Verdict::Accept),
+            PacketException::Malformed => verdict(self.malformed, Verdict::Drop),
+            PacketException::VlanStack => verdict(self.vlan_stack, Verdict::Drop),
+            PacketException::ExtensionChain => verdict(self.extension_chain, Verdict::Drop),
+            PacketException::IpOptions => action(self.ip_options),
+            PacketException::LaterFragment => action(self.later_fragments),
         })
     }
 
     fn read(
         &self,
         cx: &PlanCx<'_>,
-        remarks: &mut Vec<PlanDiagnostic>,
+        warnings: &mut Vec<PlanDiagnostic>,
     ) -> Result<Lines<Rule>, PlanError> {
         match (self.format, self.action) {
             (Format::Xdpfwd, Some(_)) => Err(PlanError::new(
-                "action is for format = \"classbench\", whose rules say none: here each rule begins with its own",
+                "action applies only to format = \"classbench\": remove it, because each rule \
+                 begins with its own verdict",
             )),
             (Format::Xdpfwd, None) => {
                 self.rules.read("rules", cx, xdpfwd_filter::parse_rule, xdpfwd_filter::parse)
             }
-            (Format::Classbench, _) if matches!(self.rules, Source::Here(_)) => {
-                Err(PlanError::new("format = \"classbench\" is for files: rules = \"FILE\""))
+            (Format::Classbench, _) if matches!(self.rules, Source::Inline(_)) => {
+                Err(PlanError::new("format = \"classbench\" requires a file: set rules = \"FILE\""))
             }
             (Format::Classbench, None) => Err(PlanError::new(
-                "format = \"classbench\" says no verdicts: add action = \"accept\" or \"drop\", for all its rules",
+                "ClassBench rules have no verdicts: add action = \"accept\" or \"drop\", which \
+                 applies to all rules",
             )),
             (Format::Classbench, Some(action)) => {
                 self.rules.read("rules", cx, xdpfwd_filter::parse_rule, |text| {
-                    let xdpfwd_filter::ClassBench { rules, with_more } =
+                    let xdpfwd_filter::ClassBench { rules, rules_with_extra_columns } =
                         xdpfwd_filter::parse_classbench(text, action.into())?;
-                    if with_more > 0 {
-                        let message = format!("the flags column of {with_more} rules is ignored");
-                        remarks.push(PlanDiagnostic { location: Location::Stage, message });
+                    if rules_with_extra_columns > 0 {
+                        let message = format!(
+                            "the flags column of {rules_with_extra_columns} rules is ignored"
+                        );
+                        warnings.push(PlanDiagnostic { location: Location::Stage, message });
                     }
                     Ok(rules)
                 })

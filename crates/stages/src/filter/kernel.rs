@@ -8,7 +8,7 @@ use xdpfwd_pipeline::{
     Cx, Location, PlanDiagnostic, Stage, View, XdpArray, XdpImage, XdpOffload, XdpTables,
 };
 
-use super::key::Unusual;
+use super::key::PacketException;
 use super::program::ExceptionPolicy;
 
 /// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
@@ -33,31 +33,31 @@ impl XdpOffload for Offload {
 
 /// Packet exceptions in the order of `enum reason` in `bpf/filter.h`, after `REASON_POLICY`, which
 /// is not an exception.
-const EXCEPTIONS: [Unusual; 6] = [
-    Unusual::NotIp,
-    Unusual::Malformed,
-    Unusual::VlanStack,
-    Unusual::ExtensionChain,
-    Unusual::IpOptions,
-    Unusual::LaterFragment,
+const EXCEPTIONS: [PacketException; 6] = [
+    PacketException::NotIp,
+    PacketException::Malformed,
+    PacketException::VlanStack,
+    PacketException::ExtensionChain,
+    PacketException::IpOptions,
+    PacketException::LaterFragment,
 ];
 
 /// Builds the image of a filter, or returns everything that the XDP program does not support.
 #[allow(clippy::too_many_arguments, reason = "a filter's parts, once")]
 pub(super) fn image(
     rules: &[Rule],
-    places: &[Location],
+    locations: &[Location],
     classifier: &Classifier,
     default: Verdict,
     exceptions: ExceptionPolicy,
     inner: bool,
     verdict_key: String,
 ) -> Result<Arc<XdpImage>, Vec<PlanDiagnostic>> {
-    let mut why = Vec::new();
+    let mut reasons = Vec::new();
     let mut stage =
-        |message: String| why.push(PlanDiagnostic { location: Location::Stage, message });
+        |message: String| reasons.push(PlanDiagnostic { location: Location::Stage, message });
     if inner {
-        stage("gtpu = \"inner\": the XDP program does not look into GTP-U".to_owned());
+        stage("gtpu = \"inner\": the XDP program does not parse GTP-U".to_owned());
     }
     let image = match classifier.image(rules) {
         Ok(image) => Some(image),
@@ -66,17 +66,17 @@ pub(super) fn image(
             None
         }
     };
-    for (rule, place) in rules.iter().zip(places) {
-        let modifiers = [("limits", rule.limit.is_some()), ("logs", rule.log.is_some())];
-        if let Some((does, _)) = modifiers.into_iter().find(|(_, has)| *has) {
-            let message = format!("`{rule}` {does}, which the XDP program does not");
-            why.push(PlanDiagnostic { location: place.clone(), message });
+    for (rule, location) in rules.iter().zip(locations) {
+        let modifiers = [("rate limits", rule.limit.is_some()), ("logging", rule.log.is_some())];
+        if let Some((modifier, _)) = modifiers.into_iter().find(|(_, has)| *has) {
+            let message = format!("`{rule}`: the XDP program does not support {modifier}");
+            reasons.push(PlanDiagnostic { location: location.clone(), message });
         }
     }
-    let Some(image) = image.filter(|_| why.is_empty()) else { return Err(why) };
+    let Some(image) = image.filter(|_| reasons.is_empty()) else { return Err(reasons) };
     let mut tables = tables(image);
     tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, exceptions)));
-    let in_step = Image::IN_STEP.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let in_step = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", in_step)],
@@ -112,23 +112,23 @@ pub fn tables(image: Image) -> XdpTables {
 
 /// `struct filter` of `bpf/filter.h`.
 fn read_only(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
-    let goes_on = rules.iter().any(|rule| rule.verdict.is_none());
-    let manner = |unusual: Unusual| match exceptions.of(unusual) {
+    let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
+    let action = |exception: PacketException| match exceptions.of(exception) {
         None => 0,
         Some(Verdict::Accept) => 1,
         Some(Verdict::Drop) => 2,
     };
-    let head = [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(goes_on)];
+    let head = [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(has_continue)];
     // `REASON_POLICY` comes first; the rules judge it.
-    let all = head.into_iter().chain([0]).chain(EXCEPTIONS.map(manner));
+    let all = head.into_iter().chain([0]).chain(EXCEPTIONS.map(action));
     all.flat_map(u32::to_ne_bytes).collect()
 }
 
 /// The user-space stage of a filter in the XDP program: arriving packets have been judged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judged;
+pub(super) struct PassThrough;
 
-impl Stage for Judged {
+impl Stage for PassThrough {
     fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {}
 
     fn needs_headers(&self) -> bool {

@@ -10,12 +10,12 @@ pub enum Seen {
     /// An ordinary packet: rules judge its key.
     Key(Key),
     /// A packet exception, with a key if rules could judge it nevertheless.
-    Unusual(Unusual, Option<Key>),
+    Unusual(PacketException, Option<Key>),
 }
 
 /// A kind of packet that can mislead a filter. The configuration has a verdict for each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Unusual {
+pub enum PacketException {
     /// The packet is not IP: ARP, LLC, MPLS, …
     NotIp,
     /// A header is truncated or inconsistent.
@@ -30,7 +30,7 @@ pub enum Unusual {
     LaterFragment,
 }
 
-impl Unusual {
+impl PacketException {
     /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::NotIp,
@@ -47,21 +47,25 @@ impl Unusual {
 pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
     match headers.status {
         Status::Parsed => {}
-        Status::NotIp => return Seen::Unusual(Unusual::NotIp, None),
+        Status::NotIp => return Seen::Unusual(PacketException::NotIp, None),
         Status::Truncated(_) | Status::Malformed(_) => {
-            return Seen::Unusual(Unusual::Malformed, None);
+            return Seen::Unusual(PacketException::Malformed, None);
         }
-        Status::TooManyVlanTags => return Seen::Unusual(Unusual::VlanStack, None),
-        Status::ExtensionChainTooLong => return Seen::Unusual(Unusual::ExtensionChain, None),
+        Status::TooManyVlanTags => return Seen::Unusual(PacketException::VlanStack, None),
+        Status::ExtensionChainTooLong => {
+            return Seen::Unusual(PacketException::ExtensionChain, None);
+        }
     }
-    let Some(key) = key(frame, headers) else { return Seen::Unusual(Unusual::Malformed, None) };
+    let Some(key) = key(frame, headers) else {
+        return Seen::Unusual(PacketException::Malformed, None);
+    };
     let has_options = headers.ip_version == Some(IpVersion::V4)
         && headers.l4_offset - headers.l3_offset > xdpfwd_wire::ipv4::HEADER_LEN as u16;
     if has_options {
-        return Seen::Unusual(Unusual::IpOptions, Some(key));
+        return Seen::Unusual(PacketException::IpOptions, Some(key));
     }
     if key.fragment == Fragment::Later {
-        return Seen::Unusual(Unusual::LaterFragment, Some(key));
+        return Seen::Unusual(PacketException::LaterFragment, Some(key));
     }
     Seen::Key(key)
 }
@@ -69,7 +73,7 @@ pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
 /// Inspects a frame, or the user packet that it carries in GTP-U: the user packet's addresses,
 /// protocol and ports, and the frame's VLAN.
 #[inline]
-pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
+pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Seen {
     let to_gtpu = headers.destination_port == gtpu::PORT
         && headers.protocol == Some(IpProtocol::UDP)
         && headers.fragment == xdpfwd_wire::Fragment::Whole
@@ -81,7 +85,7 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
                 && key.protocol == IpProtocol::UDP.0
                 && headers.destination_port == gtpu::PORT =>
         {
-            return Seen::Unusual(Unusual::LaterFragment, None);
+            return Seen::Unusual(PacketException::LaterFragment, None);
         }
         Seen::Key(_) if to_gtpu => {}
         seen => return seen,
@@ -96,7 +100,7 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
         }
         // Signalling between the nodes: judge the outer packet.
         Ok(_) => look_at(frame, headers),
-        Err(_) => Seen::Unusual(Unusual::Malformed, None),
+        Err(_) => Seen::Unusual(PacketException::Malformed, None),
     }
 }
 

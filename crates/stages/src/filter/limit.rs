@@ -122,31 +122,31 @@ pub(super) struct Sources {
     length: u8,
     /// Random, so that senders cannot choose prefixes that share a slot.
     seed: u64,
-    places: Box<[Place]>,
+    slots: Box<[Slot]>,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct Slot {
     /// Hash of the prefix; 0 if free.
     of: AtomicU64,
     bucket: Bucket,
 }
 
 /// Number of slots.
-const SOURCES: usize = 1 << 16;
+const SLOTS: usize = 1 << 16;
 /// Slots per set.
 const WAYS: usize = 8;
 
 impl Sources {
     pub(super) fn new(limit: &Limit, length: u8) -> Self {
-        let places = (0..SOURCES).map(|_| Place::default()).collect();
+        let slots = (0..SLOTS).map(|_| Slot::default()).collect();
         let seed = RandomState::new().hash_one(0_u64);
         Self {
             rate: Rate { draw: 0, ..Rate::new(limit, 1) },
             unit: limit.unit,
             length,
             seed,
-            places,
+            slots,
         }
     }
 
@@ -162,27 +162,27 @@ impl Sources {
                 source.checked_shr(128 - u32::from(self.length)).unwrap_or(0) ^ 6 << 120
             }
         };
-        let hash = mixed(
-            prefix as u64 ^ mixed((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32),
-        ) | 1;
-        let set = (hash >> 32) as usize % (SOURCES / WAYS) * WAYS;
-        let set = &self.places[set..set + WAYS];
-        let own = set.iter().find(|place| place.of.load(Ordering::Relaxed) == hash);
-        let place = own.unwrap_or_else(|| {
+        let hash =
+            mix(prefix as u64 ^ mix((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32))
+                | 1;
+        let set = (hash >> 32) as usize % (SLOTS / WAYS) * WAYS;
+        let set = &self.slots[set..set + WAYS];
+        let found = set.iter().find(|slot| slot.of.load(Ordering::Relaxed) == hash);
+        let slot = found.unwrap_or_else(|| {
             // Two workers may claim a slot at once; then two prefixes share its bucket for a while.
-            let place = set
+            let slot = set
                 .iter()
-                .min_by_key(|place| place.bucket.0.load(Ordering::Relaxed))
+                .min_by_key(|slot| slot.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
             // Inherits the bucket: evicting and re-adding a prefix must not refill it.
-            place.of.store(hash, Ordering::Relaxed);
-            place
+            slot.of.store(hash, Ordering::Relaxed);
+            slot
         });
-        place.bucket.draw(cost(self.unit, bytes), &self.rate, now)
+        slot.bucket.draw(cost(self.unit, bytes), &self.rate, now)
     }
 }
 
-fn mixed(value: u64) -> u64 {
+fn mix(value: u64) -> u64 {
     let product = u128::from(value) * 0xa409_3822_299f_31d1;
     product as u64 ^ (product >> 64) as u64
 }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_burst_passes_at_once_and_then_the_rate() {
+    fn meter_passes_burst_then_rate() {
         let limit = limit(1000, Unit::Packets, 50);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_counted_as_bits() {
+    fn meter_limits_bits_per_second() {
         // Ten frames of 1250 bytes per second.
         let limit = limit(100_000, Unit::Bits, 20_000);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
@@ -229,7 +229,7 @@ mod tests {
 
     /// A frame longer than the burst still passes at the rate.
     #[test]
-    fn what_is_larger_than_the_bucket_takes_a_full_one_and_more() {
+    fn frame_larger_than_burst_passes_at_rate() {
         let limit = limit(121_120, Unit::Bits, 100);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
         // Ten frames of 1514 bytes per second, also within the first second after boot.
@@ -242,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_full_however_young_the_machine_is() {
+    fn new_bucket_is_full_right_after_boot() {
         let limit = limit(1, Unit::Packets, 1000);
         assert_eq!(passed(&mut Meter::new(&limit, Arc::default(), 1), 2000, 60, 5), 1000);
     }
 
     #[test]
-    fn workers_draw_on_one_bucket() {
+    fn workers_share_one_bucket() {
         let limit = limit(100_000, Unit::Packets, 1000);
         let bucket = Arc::new(Bucket::default());
         let mut workers: Vec<_> =
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_gets_nothing_holds_little_back() {
+    fn idle_worker_holds_back_few_tokens() {
         let limit = limit(1000, Unit::Packets, 8);
         let bucket = Arc::new(Bucket::default());
         let mut idle = Meter::new(&limit, Arc::clone(&bucket), 2);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn each_source_prefix_has_its_own() {
+    fn each_source_prefix_has_own_bucket() {
         let limit = limit(10, Unit::Packets, 5);
         let sources = Sources::new(&limit, 24);
         let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };

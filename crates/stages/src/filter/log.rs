@@ -7,25 +7,25 @@ use std::thread::{self, Thread};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Capacity of the queue of notes. Further notes are lost, and counted.
-const WAITING: usize = 256;
+/// Capacity of the queue of samples. Further samples are lost, and counted.
+const QUEUE_CAPACITY: usize = 256;
 
 /// The log that all workers share. Created with the plan, so that its thread does not run on a
 /// worker's core.
 #[derive(Clone, Debug)]
-pub(crate) struct LogWriter(Option<Arc<Handle>>);
+pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
 /// The writer thread and its queue. The thread ends with the last handle.
 #[derive(Debug)]
-struct Handle {
-    notes: Arc<Notes>,
+struct WriterHandle {
+    samples: Arc<SampleQueue>,
     thread: Thread,
 }
 
-/// Notes to be written: a lock-free queue, because workers add to it.
+/// Samples to be written: a lock-free queue, because workers add to it.
 #[derive(Debug)]
-struct Notes {
-    queue: ArrayQueue<Note>,
+struct SampleQueue {
+    queue: ArrayQueue<Sample>,
     is_closed: AtomicBool,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Log {
 
 /// A sampled packet.
 #[derive(Debug)]
-struct Note {
+struct Sample {
     rule: u32,
     key: Key,
     bytes: usize,
@@ -50,39 +50,45 @@ impl LogWriter {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);
         }
-        let shown: Vec<String> = rules
+        let texts: Vec<String> = rules
             .into_iter()
             .map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string()))
             .collect();
-        let notes =
-            Arc::new(Notes { queue: ArrayQueue::new(WAITING), is_closed: AtomicBool::new(false) });
-        let to_write = Arc::clone(&notes);
+        let samples = Arc::new(SampleQueue {
+            queue: ArrayQueue::new(QUEUE_CAPACITY),
+            is_closed: AtomicBool::new(false),
+        });
+        let to_write = Arc::clone(&samples);
         let thread =
-            thread::Builder::new().name("filter-log".into()).spawn(move || to_write.write(&shown));
-        Self(thread.ok().map(|thread| Arc::new(Handle { notes, thread: thread.thread().clone() })))
+            thread::Builder::new().name("filter-log".into()).spawn(move || to_write.write(&texts));
+        Self(
+            thread
+                .ok()
+                .map(|thread| Arc::new(WriterHandle { samples, thread: thread.thread().clone() })),
+        )
     }
 }
 
-impl Drop for Handle {
+impl Drop for WriterHandle {
     fn drop(&mut self) {
-        self.notes.is_closed.store(true, Ordering::Release);
+        self.samples.is_closed.store(true, Ordering::Release);
         self.thread.unpark();
     }
 }
 
-impl Notes {
-    /// Writes notes until the last stage of the plan is dropped.
+impl SampleQueue {
+    /// Writes samples until the last stage of the plan is dropped.
     fn write(&self, rules: &[String]) {
         loop {
-            // Load before draining: notes added before closing are still written.
+            // Load before draining: samples added before closing are still written.
             let is_last = self.is_closed.load(Ordering::Acquire);
-            while let Some(note) = self.queue.pop() {
-                note.write(rules);
+            while let Some(sample) = self.queue.pop() {
+                sample.write(rules);
             }
             if is_last {
                 return;
             }
-            // Returns at once if a note was added meanwhile.
+            // Returns at once if a sample was added meanwhile.
             thread::park();
         }
     }
@@ -95,11 +101,11 @@ impl Log {
 
     /// Records a packet. Only sampled packets get here, so waking the thread is not a per-packet
     /// cost.
-    pub(super) fn note(&mut self, rule: u32, key: &Key, bytes: usize) {
+    pub(super) fn record(&mut self, rule: u32, key: &Key, bytes: usize) {
         let sent = self.writer.0.as_ref().is_some_and(|handle| {
             // Check first: pushing to a full queue could spin until the writer finishes a pop.
-            let queue = &handle.notes.queue;
-            let pushed = !queue.is_full() && queue.push(Note { rule, key: *key, bytes }).is_ok();
+            let queue = &handle.samples.queue;
+            let pushed = !queue.is_full() && queue.push(Sample { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();
             pushed
         });
@@ -111,7 +117,7 @@ impl Log {
     }
 }
 
-impl Note {
+impl Sample {
     fn write(self, rules: &[String]) {
         let Self { rule, key, bytes } = self;
         let (source, destination) = match key.addresses {

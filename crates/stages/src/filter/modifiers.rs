@@ -12,16 +12,16 @@ use xdpfwd_pipeline::PlanError;
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Each limit with its rule's number.
-    all: Vec<(u32, Limit, Shared)>,
+    all: Vec<(u32, Limit, SharedLimit)>,
     workers: usize,
     log: LogWriter,
 }
 
 /// Maximum number of rules with a bucket per source prefix; each uses 1 MiB.
-const MOST_BY_SOURCE: usize = 64;
+const MAX_SOURCE_LIMITS: usize = 64;
 
 #[derive(Clone, Debug)]
-enum Shared {
+enum SharedLimit {
     Rule(Arc<Bucket>),
     Source(Arc<Sources>),
 }
@@ -33,17 +33,17 @@ impl Limits {
     ) -> Result<Self, PlanError> {
         let by_source = |rule: &&Rule| rule.limit.is_some_and(|limit| limit.per != Per::Rule);
         let count = rules.clone().into_iter().filter(by_source).count();
-        if count > MOST_BY_SOURCE {
+        if count > MAX_SOURCE_LIMITS {
             let message = format!(
-                "{count} limits per source prefix, each of which takes a MiB: a stage has at most {MOST_BY_SOURCE}; let \
-                 several rules share one by a `continue` in front of them"
+                "{count} limits per source prefix: a stage supports at most {MAX_SOURCE_LIMITS} \
+                 (1 MiB each); share one among several rules by a `continue` rule in front of them"
             );
             return Err(PlanError::new(message));
         }
         let log = LogWriter::new(rules.clone());
         let shared = |limit: &Limit| match limit.per {
-            Per::Rule => Shared::Rule(Arc::default()),
-            Per::Source(length) => Shared::Source(Arc::new(Sources::new(limit, length))),
+            Per::Rule => SharedLimit::Rule(Arc::default()),
+            Per::Source(length) => SharedLimit::Source(Arc::new(Sources::new(limit, length))),
         };
         let all = (0..)
             .zip(rules)
@@ -58,12 +58,12 @@ pub(crate) struct Modifiers {
     /// For each rule, the index of its limit, or an index out of range. Empty if there are no
     /// limits.
     limit_of: Vec<u32>,
-    limits: Vec<Own>,
+    limits: Vec<WorkerLimit>,
     log: Log,
 }
 
 #[derive(Debug)]
-enum Own {
+enum WorkerLimit {
     Rule(Meter),
     Source(Arc<Sources>),
 }
@@ -77,17 +77,17 @@ impl Modifiers {
         if !limits.all.is_empty() {
             limit_of = vec![u32::MAX; rules.clone().into_iter().count()];
         }
-        let mut own = Vec::new();
+        let mut worker_limits = Vec::new();
         for (rule, limit, shared) in &limits.all {
-            limit_of[*rule as usize] = own.len() as u32;
-            own.push(match shared {
-                Shared::Rule(bucket) => {
-                    Own::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers))
+            limit_of[*rule as usize] = worker_limits.len() as u32;
+            worker_limits.push(match shared {
+                SharedLimit::Rule(bucket) => {
+                    WorkerLimit::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers))
                 }
-                Shared::Source(sources) => Own::Source(Arc::clone(sources)),
+                SharedLimit::Source(sources) => WorkerLimit::Source(Arc::clone(sources)),
             });
         }
-        Self { limit_of, limits: own, log: Log::new(&limits.log) }
+        Self { limit_of, limits: worker_limits, log: Log::new(&limits.log) }
     }
 
     /// Returns whether a rule's limit lets a packet pass.
@@ -99,22 +99,29 @@ impl Modifiers {
             return true;
         };
         match limit {
-            Own::Rule(meter) => meter.passes(bytes, now),
-            Own::Source(sources) => sources.passes(&key.addresses, bytes, now),
+            WorkerLimit::Rule(meter) => meter.passes(bytes, now),
+            WorkerLimit::Source(sources) => sources.passes(&key.addresses, bytes, now),
         }
     }
 
     /// Logs the packet if its rule samples it.
     #[inline]
-    pub(crate) fn note(&mut self, number: u32, rule: &Rule, matched: u64, key: &Key, bytes: usize) {
+    pub(crate) fn sample(
+        &mut self,
+        number: u32,
+        rule: &Rule,
+        matched: u64,
+        key: &Key,
+        bytes: usize,
+    ) {
         if let Some(of) = rule.log
             && matched.is_multiple_of(u64::from(of))
         {
-            self.log.note(number, key, bytes);
+            self.log.record(number, key, bytes);
         }
     }
 
-    /// Returns the number of notes lost.
+    /// Returns the number of samples lost.
     pub(crate) fn log_lost(&self) -> u64 {
         self.log.lost()
     }

@@ -7,7 +7,7 @@ use xdpfwd_pipeline::{
     BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload,
 };
 
-use super::kernel::{Judged, Offload};
+use super::kernel::{Offload, PassThrough};
 use super::program::Program;
 use super::rules;
 use super::stage::Filter;
@@ -25,7 +25,7 @@ pub struct FilterPlan {
 impl StagePlan for FilterPlan {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         if cx.in_kernel {
-            return Box::new(Judged);
+            return Box::new(PassThrough);
         }
         Box::new(Filter::new(Arc::clone(&self.program)))
     }
@@ -35,17 +35,17 @@ impl StagePlan for FilterPlan {
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
         let shape = classifier.shape();
         let tuples = shape.v4.len() + shape.v6.len();
-        let how = if tuples == 0 {
+        let lookup = if tuples == 0 {
             "compared one by one".to_owned()
         } else {
             format!("in {tuples} tuples")
         };
-        let why = self
+        let reason = self
             .not_in_kernel
             .as_ref()
-            .map_or(String::new(), |why| format!("; not in the kernel: {why}"));
+            .map_or(String::new(), |reason| format!("; not in the kernel: {reason}"));
         format!(
-            "{} rules {how}, {} KiB; default {default}{why}",
+            "{} rules {lookup}, {} KiB; default {default}{reason}",
             rules.len(),
             shape.memory.div_ceil(1024)
         )

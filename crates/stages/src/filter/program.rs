@@ -2,7 +2,7 @@
 
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 
-use super::key::{Seen, Unusual, look_at, look_inside};
+use super::key::{PacketException, Seen, inspect_gtpu, look_at};
 use super::modifiers::Limits;
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
@@ -21,21 +21,21 @@ pub struct Program {
     pub(super) flow_cache: usize,
 }
 
-/// The verdict on each kind of unusual packet; `None` if the rules judge it.
+/// The verdict on each kind of packet exception; `None` if the rules judge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ExceptionPolicy([Option<Verdict>; Unusual::ALL.len()]);
+pub(super) struct ExceptionPolicy([Option<Verdict>; PacketException::ALL.len()]);
 
 impl ExceptionPolicy {
-    pub(super) fn new(of: impl Fn(Unusual) -> Option<Verdict>) -> Self {
-        Self(Unusual::ALL.map(of))
+    pub(super) fn new(of: impl Fn(PacketException) -> Option<Verdict>) -> Self {
+        Self(PacketException::ALL.map(of))
     }
 
-    pub(super) fn of(&self, unusual: Unusual) -> Option<Verdict> {
-        self.0[unusual as usize]
+    pub(super) fn of(&self, exception: PacketException) -> Option<Verdict> {
+        self.0[exception as usize]
     }
 }
 
-impl Unusual {
+impl PacketException {
     /// Returns the reason under which its drop is counted.
     pub fn reason(self) -> Reason {
         match self {
@@ -53,7 +53,7 @@ impl Program {
     /// Inspects a frame as the rules require.
     #[inline]
     pub fn look(&self, frame: &[u8], headers: &Headers) -> Seen {
-        if self.inner { look_inside(frame, headers) } else { look_at(frame, headers) }
+        if self.inner { inspect_gtpu(frame, headers) } else { look_at(frame, headers) }
     }
 
     /// Returns a rule by number.

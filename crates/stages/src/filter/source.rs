@@ -18,13 +18,13 @@ use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(String),
-    Here(Vec<Spanned<String>>),
+    Inline(Vec<Spanned<String>>),
 }
 
 /// A verdict in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-pub(crate) enum Word {
+pub(crate) enum VerdictWord {
     Accept,
     Drop,
 }
@@ -51,7 +51,7 @@ impl<'de> Deserialize<'de> for Source {
                 while let Some(rule) = rules.next_element()? {
                     all.push(rule);
                 }
-                Ok(Source::Here(all))
+                Ok(Source::Inline(all))
             }
         }
 
@@ -59,13 +59,13 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-deserialize_one_of!(Word);
+deserialize_one_of!(VerdictWord);
 
-impl From<Word> for Verdict {
-    fn from(word: Word) -> Self {
+impl From<VerdictWord> for Verdict {
+    fn from(word: VerdictWord) -> Self {
         match word {
-            Word::Accept => Self::Accept,
-            Word::Drop => Self::Drop,
+            VerdictWord::Accept => Self::Accept,
+            VerdictWord::Drop => Self::Drop,
         }
     }
 }
@@ -73,7 +73,7 @@ impl From<Word> for Verdict {
 /// Parsed lines, each with its location.
 pub(crate) struct Lines<T> {
     pub(crate) lines: Vec<T>,
-    pub(crate) places: Vec<Location>,
+    pub(crate) locations: Vec<Location>,
 }
 
 impl Source {
@@ -86,17 +86,17 @@ impl Source {
         text: impl FnOnce(&str) -> Result<Vec<(usize, T)>, Vec<Problem>>,
     ) -> Result<Lines<T>, PlanError> {
         match self {
-            Self::Here(written) => read_here(written, line),
+            Self::Inline(texts) => read_inline(texts, line),
             Self::File(name) => {
                 let path = cx.directory.join(name);
-                let wrong = |error| {
+                let failed = |error| {
                     PlanError::new(format!(
                         "{key} = {name:?}: cannot read {}: {error}",
                         path.display()
                     ))
                 };
                 let file = path.display().to_string();
-                let read = text(&read_file(&path).map_err(wrong)?);
+                let read = text(&read_file(&path).map_err(failed)?);
                 let at = |line, column| Location::File { file: file.clone(), line, column };
                 let problem = |Problem { line, column, message }| PlanDiagnostic {
                     location: at(line, column),
@@ -107,7 +107,7 @@ impl Source {
                 let (numbers, lines): (Vec<_>, Vec<_>) = read.into_iter().unzip();
                 Ok(Lines {
                     lines,
-                    places: numbers.into_iter().map(|number| at(number, 1)).collect(),
+                    locations: numbers.into_iter().map(|number| at(number, 1)).collect(),
                 })
             }
         }
@@ -115,21 +115,21 @@ impl Source {
 }
 
 /// Maximum file size in bytes; enough for over a million rules.
-const LONGEST: u64 = 64 << 20;
+const MAX_FILE_SIZE: u64 = 64 << 20;
 
 /// Reads a regular file. Other kinds of file may block or never end.
 fn read_file(path: &Path) -> io::Result<String> {
     let regular = |file: fs::Metadata| match file.is_file() {
         true => Ok(()),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("not a regular file")),
     };
     // Check before opening, because opening a FIFO can block.
     regular(fs::metadata(path)?)?;
     let file = File::open(path)?;
     regular(file.metadata()?)?;
     let mut text = String::new();
-    if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
-        return Err(io::Error::other("it has more than 64 MiB"));
+    if file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text)? as u64 > MAX_FILE_SIZE {
+        return Err(io::Error::other("larger than 64 MiB"));
     }
     // The configuration file may start with a byte order mark, too.
     if let Some(rest) = text.strip_prefix('\u{feff}') {
@@ -138,20 +138,20 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn read_here<T>(
-    written: &[Spanned<String>],
+fn read_inline<T>(
+    texts: &[Spanned<String>],
     parse: impl Fn(&str) -> Result<Option<T>, Problem>,
 ) -> Result<Lines<T>, PlanError> {
-    let (mut lines, mut places, mut problems) = (Vec::new(), Vec::new(), Vec::new());
-    for text in written {
-        let place = Location::Configuration(text.span());
+    let (mut lines, mut locations, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for text in texts {
+        let location = Location::Configuration(text.span());
         match parse(text.get_ref()) {
             Ok(Some(line)) => {
                 lines.push(line);
-                places.push(place);
+                locations.push(location);
             }
             Ok(None) => problems
-                .push(PlanDiagnostic { location: place, message: "an empty line".to_owned() }),
+                .push(PlanDiagnostic { location, message: "empty line: remove it".to_owned() }),
             Err(Problem { column, message, .. }) => {
                 // After the quote. Not exact if escape sequences precede it.
                 let at = text.span().start
@@ -163,5 +163,5 @@ fn read_here<T>(
             }
         }
     }
-    if problems.is_empty() { Ok(Lines { lines, places }) } else { Err(PlanError(problems)) }
+    if problems.is_empty() { Ok(Lines { lines, locations }) } else { Err(PlanError(problems)) }
 }

@@ -26,7 +26,7 @@ pub struct Filter {
     cache: Option<FlowCache>,
     // Buffers that each batch overwrites.
     keys: Box<[Key; Batch::CAPACITY]>,
-    places: Box<[u8; Batch::CAPACITY]>,
+    batch_indices: Box<[u8; Batch::CAPACITY]>,
     found: Box<[u32; Batch::CAPACITY]>,
 }
 
@@ -46,7 +46,7 @@ const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 impl Filter {
     /// Creates the stage of one worker.
     pub fn new(program: Arc<Program>) -> Self {
-        let nothing = Key {
+        let empty_key = Key {
             addresses: Addresses::V4 { source: 0, destination: 0 },
             protocol: 0,
             l4: L4::None,
@@ -61,8 +61,8 @@ impl Filter {
             modifiers: Modifiers::new(&program.rules, &program.limits),
             cache: (program.flow_cache > 0 && program.classifier.has_tuples())
                 .then(|| FlowCache::new(program.flow_cache, RandomState::new().hash_one(0_u64))),
-            keys: Box::new([nothing; Batch::CAPACITY]),
-            places: Box::new([0; Batch::CAPACITY]),
+            keys: Box::new([empty_key; Batch::CAPACITY]),
+            batch_indices: Box::new([0; Batch::CAPACITY]),
             found: Box::new([NONE; Batch::CAPACITY]),
             program,
         }
@@ -77,26 +77,26 @@ impl Filter {
     pub fn judge(&mut self, seen: Seen, bytes: usize, now: u64) -> Outcome {
         match seen {
             Seen::Key(key) => {
-                self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
+                self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
             }
-            Seen::Unusual(unusual, key) => match (self.program.exceptions.of(unusual), key) {
+            Seen::Unusual(exception, key) => match (self.program.exceptions.of(exception), key) {
                 (None, Some(key)) => {
-                    self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
+                    self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
                 }
                 (Some(Verdict::Accept), _) => Outcome { drop: None, rule: None },
-                _ => Outcome { drop: Some(unusual.reason()), rule: None },
+                _ => Outcome { drop: Some(exception.reason()), rule: None },
             },
         }
     }
 
     /// Continues from the first matching rule to the rule that decides.
     #[inline]
-    fn by_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
+    fn apply_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
         let mut next = first;
         while let Some(number) = next {
             let rule = &self.program.rules[number as usize];
             self.hits[number as usize] += 1;
-            self.modifiers.note(number, rule, self.hits[number as usize], key, bytes);
+            self.modifiers.sample(number, rule, self.hits[number as usize], key, bytes);
             if !self.modifiers.passes(number, key, bytes, now) {
                 return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(number) };
             }
@@ -121,24 +121,25 @@ impl Filter {
 impl Stage for Filter {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let mut count = 0;
-        for place in 0..view.len() {
-            let Some(mut packet) = view.packet(place) else { continue };
+        for batch_index in 0..view.len() {
+            let Some(mut packet) = view.packet(batch_index) else { continue };
             let key = match self.program.look(packet.frame, &packet.meta.headers) {
                 Seen::Key(key) => key,
-                Seen::Unusual(unusual, key) => match (self.program.exceptions.of(unusual), key) {
+                Seen::Unusual(exception, key) => match (self.program.exceptions.of(exception), key)
+                {
                     (None, Some(key)) => key,
                     (Some(Verdict::Accept), _) => {
                         self.accepted += 1;
                         continue;
                     }
                     _ => {
-                        packet.drop(unusual.reason());
+                        packet.drop(exception.reason());
                         continue;
                     }
                 },
             };
             self.keys[count] = key;
-            self.places[count] = place as u8;
+            self.batch_indices[count] = batch_index as u8;
             count += 1;
         }
         let keys = &self.keys[..count];
@@ -147,10 +148,10 @@ impl Stage for Filter {
             Some(cache) => self.program.classifier.classify_cached(keys, &mut self.found, cache),
         }
         for index in 0..count {
-            let Some(mut packet) = view.packet(self.places[index].into()) else { continue };
+            let Some(mut packet) = view.packet(self.batch_indices[index].into()) else { continue };
             let (key, found) = (self.keys[index], self.found[index]);
             let first = Some(found).filter(|found| *found != Classifier::NONE);
-            if let Some(reason) = self.by_rules(&key, first, packet.frame.len(), cx.now()).drop {
+            if let Some(reason) = self.apply_rules(&key, first, packet.frame.len(), cx.now()).drop {
                 packet.drop(reason);
             }
         }

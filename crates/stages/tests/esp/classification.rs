@@ -50,13 +50,13 @@ fn bypass_passes_only_configured_traffic() {
             bypass.map(|bypass| format!("'{bypass}'")).unwrap_or_default()
         );
         let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
-        let mut seal = line(&sealing(&folder, &selected, &more));
-        let mut open = line(&opening(&folder, OPEN, &more));
+        let mut seal = bench(&plan_seal(&folder, &selected, &more));
+        let mut open = bench(&plan_open(&folder, OPEN, &more));
         for (what, frame, passes, has_sa) in &cases {
             for tags in 0..3 {
                 let frame = tagged(frame, tags);
                 let as_it_is = bypass.is_some_and(|bypass| passes.contains(&bypass));
-                match seal.one(&frame) {
+                match seal.send_one(&frame) {
                     Disposition::Passed(got) if as_it_is => {
                         assert_eq!(got, frame, "{what} with {bypass:?}")
                     }
@@ -76,7 +76,7 @@ fn bypass_passes_only_configured_traffic() {
                 } else {
                     Disposition::Dropped("unprotected")
                 };
-                assert_eq!(open.one(&frame), expected, "{what} with {bypass:?}");
+                assert_eq!(open.send_one(&frame), expected, "{what} with {bypass:?}");
             }
         }
         let unknown = ipv4(50, TEN, ELEVEN, 0, &[9; 60]);
@@ -85,9 +85,9 @@ fn bypass_passes_only_configured_traffic() {
         } else {
             Disposition::Dropped("no_sa")
         };
-        assert_eq!(open.one(&unknown), expected, "{bypass:?}");
-        seal.balance();
-        open.balance();
+        assert_eq!(open.send_one(&unknown), expected, "{bypass:?}");
+        seal.assert_balanced();
+        open.assert_balanced();
     }
 }
 
@@ -134,7 +134,7 @@ fn first_sa_whose_selector_matches_encapsulates() {
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
         // A new state file: an open right after another one would wait for the clock.
         folder.state("selectors.state");
-        let mut line = line(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
+        let mut bench = bench(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
             let (frame, destination) = if is_v6 {
                 let destination = Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(low));
@@ -146,7 +146,7 @@ fn first_sa_whose_selector_matches_encapsulates() {
             let has = |prefixes: &Option<Vec<String>>| {
                 prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| contains(prefix, destination)))
             };
-            match (line.one(&frame), selectors.iter().position(has)) {
+            match (bench.send_one(&frame), selectors.iter().position(has)) {
                 (Disposition::Passed(sealed), Some(index)) => prop_assert_eq!(spi(&sealed), 1000 + index as u32),
                 (Disposition::Dropped("no_sa"), None) => {}
                 (disposition, expected) => {
@@ -154,7 +154,7 @@ fn first_sa_whose_selector_matches_encapsulates() {
                 }
             }
         }
-        line.balance();
+        bench.assert_balanced();
         Ok(())
     });
     outcome.unwrap();
@@ -198,7 +198,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
         "spi = 4097, transform = 'aes-128-gcm', udp_port = 4500",
         "spi = 4098, transform = 'aes-128-gcm'",
     ];
-    let mut open = line(&plan("esp-open", &table(&folder, "open.state", &opens, "")));
+    let mut open = bench(&plan("esp-open", &table(&folder, "open.state", &opens, "")));
     let packet = some_v4(20);
     let sealed: Vec<Vec<u8>> = (0..seals.len())
         .map(|index| {
@@ -217,12 +217,12 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
                 .collect();
             let all: Vec<&str> = all.iter().map(String::as_str).collect();
             let mut seal =
-                line(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &all, "")));
-            seal.pass(std::slice::from_ref(&packet)).remove(0)
+                bench(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &all, "")));
+            seal.forward(std::slice::from_ref(&packet)).remove(0)
         })
         .collect();
     for sealed in &sealed {
-        assert_eq!(open.one(sealed), Disposition::Passed(packet.clone()));
+        assert_eq!(open.send_one(sealed), Disposition::Passed(packet.clone()));
     }
     // No SA at this destination; the key of another SA; in UDP instead of bare, and the reverse.
     let altered = |index: usize, change: &dyn Fn(&mut Vec<u8>)| {
@@ -234,21 +234,21 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
         frame
     };
     let elsewhere = altered(0, &|frame| frame[33] = 3);
-    assert_eq!(open.one(&elsewhere), Disposition::Dropped("no_sa"));
+    assert_eq!(open.send_one(&elsewhere), Disposition::Dropped("no_sa"));
     // Number 1 was received before, so use number 2, which is decrypted with the wrong key.
     let by_another = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
-    assert_eq!(open.one(&by_another), Disposition::Dropped("bad_tag"));
+    assert_eq!(open.send_one(&by_another), Disposition::Dropped("bad_tag"));
     let anywhere = altered(3, &|frame| frame[33] = 77);
     assert_eq!(
-        open.one(&anywhere),
+        open.send_one(&anywhere),
         Disposition::Dropped("replay"),
         "its SA is for any destination"
     );
     let bare = ipv4(50, [192, 0, 2, 9], [192, 0, 2, 3], 0, &sealed[2][42..]);
-    assert_eq!(open.one(&bare), Disposition::Dropped("no_sa"));
+    assert_eq!(open.send_one(&bare), Disposition::Dropped("no_sa"));
     let in_udp = ipv4(UDP, [192, 0, 2, 9], [192, 0, 2, 3], 0, &udp(7, 4500, &sealed[3][34..]));
-    assert_eq!(open.one(&in_udp), Disposition::Dropped("no_sa"));
-    open.balance();
+    assert_eq!(open.send_one(&in_udp), Disposition::Dropped("no_sa"));
+    open.assert_balanced();
 }
 
 /// Returns a SYN with an MSS of 1460 and an invalid checksum.
@@ -262,12 +262,15 @@ fn syn() -> Vec<u8> {
 fn bypassed_syn_keeps_its_mss() {
     let folder = Folder::new();
     let more = ", bypass = ['unmatched'], tcp_mss = 500";
-    let mut open = line(&opening(&folder, OPEN, more));
-    assert_eq!(open.one(&syn()), Disposition::Passed(syn()));
-    let mut seal = line(&sealing(&folder, &format!("{SEAL}, selector = ['10.3.0.0/16']"), more));
-    assert_eq!(seal.one(&syn()), Disposition::Passed(syn()));
+    let mut open = bench(&plan_open(&folder, OPEN, more));
+    assert_eq!(open.send_one(&syn()), Disposition::Passed(syn()));
+    let mut seal = bench(&plan_seal(&folder, &format!("{SEAL}, selector = ['10.3.0.0/16']"), more));
+    assert_eq!(seal.send_one(&syn()), Disposition::Passed(syn()));
     // The MSS of a decapsulated SYN is lowered.
-    let sealed = line(&plan("esp-seal", &table(&folder, "all.state", &[SEAL], ""))).pass(&[syn()]);
-    let Disposition::Passed(opened) = open.one(&sealed[0]) else { panic!("{:?}", open.drops()) };
+    let sealed =
+        bench(&plan("esp-seal", &table(&folder, "all.state", &[SEAL], ""))).forward(&[syn()]);
+    let Disposition::Passed(opened) = open.send_one(&sealed[0]) else {
+        panic!("{:?}", open.drops())
+    };
     assert_eq!((&opened[..50], &opened[56..]), (&syn()[..50], &500_u16.to_be_bytes()[..]));
 }

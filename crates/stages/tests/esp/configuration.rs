@@ -55,22 +55,24 @@ fn invalid_table_error_lists_accepted_values() {
         assert!(good.contains(from), "{from}");
         let error = plan_for(kind, &good.replacen(from, to, 1), 1)
             .err()
-            .unwrap_or_else(|| panic!("{from} → {to}"))
+            .unwrap_or_else(|| panic!("accepted with {from} → {to}"))
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{from} → {to}: {error}");
     }
     // Invalid key files.
-    let refused = |words: &[&str]| {
-        let error =
-            plan_for("esp-seal", &good, 1).err().unwrap_or_else(|| panic!("{words:?}")).to_string();
+    let assert_error_contains = |words: &[&str]| {
+        let error = plan_for("esp-seal", &good, 1)
+            .err()
+            .unwrap_or_else(|| panic!("accepted; expected an error with {words:?}"))
+            .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
-        assert!(!error.contains(&KEY_128[8..20]), "a key in {error}");
+        assert!(!error.contains(&KEY_128[8..20]), "the error reveals a key: {error}");
     };
     use std::os::unix::fs::PermissionsExt as _;
     let mode = |mode| std::fs::set_permissions(key, std::fs::Permissions::from_mode(mode)).unwrap();
     for (given, sign) in [(0o640, "chmod 600"), (0o604, "chmod 600"), (0o660, "chmod 600")] {
         mode(given);
-        refused(&[key, sign]);
+        assert_error_contains(&[key, sign]);
     }
     for (digits, words) in [
         ("00112233", &[key, "40"][..]),
@@ -79,16 +81,16 @@ fn invalid_table_error_lists_accepted_values() {
     ] {
         std::fs::write(key, digits).unwrap();
         mode(0o600);
-        refused(words);
+        assert_error_contains(words);
     }
     for digits in [format!("0x{KEY_128}\n"), format!("  {KEY_128} \n"), KEY_128.to_uppercase()] {
         std::fs::write(key, digits).unwrap();
         assert!(plan_for("esp-seal", &good, 1).is_ok());
     }
     std::fs::rename(key, format!("{key}.elsewhere")).unwrap();
-    refused(&[key]);
+    assert_error_contains(&[key]);
     std::os::unix::fs::symlink(format!("{key}.elsewhere"), key).unwrap();
-    refused(&[key]);
+    assert_error_contains(&[key]);
 }
 
 #[test]
@@ -97,15 +99,15 @@ fn invalid_state_file_prevents_start() {
     let table = table(&folder, "seal.state", &[SEAL], "");
     let state = folder.join("seal.state");
     let name = state.to_str().unwrap();
-    let refused = |words: &[&str]| {
+    let assert_error_contains = |words: &[&str]| {
         let error = acquire(&plan_for("esp-seal", &table, 1).unwrap(), &[])
             .err()
-            .unwrap_or_else(|| panic!("{words:?}"))
+            .unwrap_or_else(|| panic!("accepted; expected an error with {words:?}"))
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
     };
     std::fs::remove_file(&state).unwrap();
-    refused(&[name, "xdpfwd esp new-state"]);
+    assert_error_contains(&[name, "xdpfwd esp new-state"]);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     for text in [
         "",
@@ -117,11 +119,11 @@ fn invalid_state_file_prevents_start() {
         "\0\0\0",
     ] {
         std::fs::write(&state, text).unwrap();
-        refused(&[name]);
+        assert_error_contains(&[name]);
     }
     let later = now + 3600;
     std::fs::write(&state, format!("version = 1\nepoch = {later}\n# end\n")).unwrap();
-    refused(&["clock"]);
+    assert_error_contains(&["clock"]);
     // The epoch is later than any before it, and in the file before the first packet.
     std::fs::write(&state, format!("version = 1\nepoch = {}\n# end\n", now - 5)).unwrap();
     let plan = plan("esp-seal", &table);
@@ -130,5 +132,5 @@ fn invalid_state_file_prevents_start() {
     };
     let written = epoch(folder.read("seal.state"));
     assert!(written >= now, "{written}");
-    assert_eq!(iv(&line(&plan).pass(&[some_v4(0)])[0]) >> 32, written);
+    assert_eq!(iv(&bench(&plan).forward(&[some_v4(0)])[0]) >> 32, written);
 }

@@ -22,8 +22,8 @@ fn packet_is_accepted_once_and_within_window() {
     ] {
         let seal = SEAL.replace("aes-128-gcm", transform) + &format!(", esn = {esn}");
         let sealed =
-            line(&plan("esp-seal", &table(&folder, &format!("{transform}.state"), &[&seal], "")))
-                .pass(&packets);
+            bench(&plan("esp-seal", &table(&folder, &format!("{transform}.state"), &[&seal], "")))
+                .forward(&packets);
         let open =
             format!("spi = 0x12345678, transform = '{transform}', window = {window}, esn = {esn}");
         let step = prop_oneof![4 => -8_i32..12, 1 => -300_i32..300, 1 => Just(-(window - 1)), 1 => Just(-window)];
@@ -31,7 +31,7 @@ fn packet_is_accepted_once_and_within_window() {
             TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&prop::collection::vec(step, 1..300), |steps| {
             folder.state("open.state");
-            let mut line = line(&opening(&folder, &open, ""));
+            let mut bench = bench(&plan_open(&folder, &open, ""));
             let mut taken = BTreeSet::new();
             for step in steps {
                 let highest = taken.last().map_or(0, |highest| *highest);
@@ -47,14 +47,14 @@ fn packet_is_accepted_once_and_within_window() {
                     Disposition::Dropped("replay")
                 };
                 prop_assert_eq!(
-                    line.one(&sealed[index]),
+                    bench.send_one(&sealed[index]),
                     expected,
                     "{} behind {}",
                     number,
                     highest
                 );
             }
-            line.balance();
+            bench.assert_balanced();
             Ok(())
         });
         outcome.unwrap();
@@ -65,20 +65,20 @@ fn packet_is_accepted_once_and_within_window() {
 fn duplicate_in_batch_is_dropped_as_replay() {
     let folder = Folder::new();
     let packets: Vec<Vec<u8>> = (0..20).map(some_v4).collect();
-    let sealed = line(&sealing(&folder, SEAL, "")).pass(&packets);
-    let mut line = line(&opening(&folder, OPEN, ""));
+    let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
+    let mut bench = bench(&plan_open(&folder, OPEN, ""));
     let twice: Vec<Vec<u8>> =
         sealed.iter().flat_map(|frame| [frame.clone(), frame.clone()]).collect();
-    assert_eq!(line.send(&twice).0, packets);
-    assert_eq!(line.drops(), [("replay", 20)]);
-    line.balance();
+    assert_eq!(bench.send(&twice).0, packets);
+    assert_eq!(bench.drops(), [("replay", 20)]);
+    bench.assert_balanced();
 }
 
 #[test]
 fn packet_at_other_worker_is_dropped_as_wrong_queue() {
     let folder = Folder::new();
     let packets = [some_v4(20), some_v6(20)];
-    let sealed = line(&sealing(&folder, SEAL, "")).pass(&packets);
+    let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
     for workers in [2, 3] {
         for queue in 0..workers {
             folder.state("open.state");
@@ -89,17 +89,17 @@ fn packet_at_other_worker_is_dropped_as_wrong_queue() {
             let mut opened = 0;
             for worker in 0..workers {
                 let stage = build_for(&plan, BuildCx { worker, workers, ..BuildCx::default() });
-                let mut line = Line::new(vec![stage]);
+                let mut bench = EspBench::new(vec![stage]);
                 if worker == queue {
-                    assert_eq!(line.pass(&sealed), packets);
+                    assert_eq!(bench.forward(&sealed), packets);
                     opened += 1;
                 } else {
                     assert_eq!(
-                        line.each(&sealed),
+                        bench.send_each(&sealed),
                         [Disposition::Dropped("wrong_queue"), Disposition::Dropped("wrong_queue")]
                     );
                 }
-                line.balance();
+                bench.assert_balanced();
             }
             assert_eq!(opened, 1);
         }
@@ -128,11 +128,11 @@ fn decapsulated_source_outside_selector_is_dropped_as_policy() {
             "{OPEN}, mode = '{mode}', selector = ['10.1.0.0/28', '10.1.0.255/32', 'fd00::/127']"
         );
         let sealed =
-            line(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")))
-                .pass(&packets);
-        let mut line =
-            line(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
-        let dispositions = line.each(&sealed);
+            bench(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")))
+                .forward(&packets);
+        let mut bench =
+            bench(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
+        let dispositions = bench.send_each(&sealed);
         for (index, passes) in
             [true, true, false, true, true, true, false, false].into_iter().enumerate()
         {
@@ -143,7 +143,7 @@ fn decapsulated_source_outside_selector_is_dropped_as_policy() {
             };
             assert_eq!(dispositions[index], expected, "{mode}: {index}");
         }
-        line.balance();
+        bench.assert_balanced();
     }
 }
 
@@ -152,18 +152,18 @@ fn tunnel_mode_requires_inner_ip_packet() {
     let folder = Folder::new();
     let packets = [some_v4(9), some_v6(9)];
     let transport = format!("{OPEN}, mode = 'transport'");
-    let in_tunnel = line(&sealing(&folder, SEAL, "")).pass(&packets);
-    let as_it_is = line(&plan("esp-seal", &table(&folder, "transport.state", &[&transport], "")))
-        .pass(&packets);
-    let mut tunnel = line(&opening(&folder, OPEN, ""));
+    let in_tunnel = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
+    let as_it_is = bench(&plan("esp-seal", &table(&folder, "transport.state", &[&transport], "")))
+        .forward(&packets);
+    let mut tunnel = bench(&plan_open(&folder, OPEN, ""));
     assert_eq!(
-        tunnel.each(&as_it_is),
+        tunnel.send_each(&as_it_is),
         [Disposition::Dropped("policy"), Disposition::Dropped("policy")]
     );
     // A whole packet may be the payload of transport mode: IP in IP (RFC 2003).
     let mut transport =
-        line(&plan("esp-open", &table(&folder, "transport-open.state", &[&transport], "")));
-    for (disposition, packet) in transport.each(&in_tunnel).into_iter().zip(&packets) {
+        bench(&plan("esp-open", &table(&folder, "transport-open.state", &[&transport], "")));
+    for (disposition, packet) in transport.send_each(&in_tunnel).into_iter().zip(&packets) {
         let Disposition::Passed(opened) = disposition else { panic!("{disposition:?}") };
         let inner = &packet[14..];
         assert_eq!(&opened[opened.len() - inner.len()..], inner);
@@ -191,12 +191,12 @@ fn flipped_bit_drops_only_its_packet() {
             }
             let seal =
                 plan("esp-seal", &table(&folder, "seal.state", &[&format!("{sa}{more}")], ""));
-            let open = opening(&folder, &format!("{sa}{open_more}"), "");
-            let (mut seal, mut open) = (line(&seal), line(&open));
+            let open = plan_open(&folder, &format!("{sa}{open_more}"), "");
+            let (mut seal, mut open) = (bench(&seal), bench(&open));
             let packet = some_v4(9);
-            let good = seal.pass(&vec![packet.clone(); 200]);
+            let good = seal.forward(&vec![packet.clone(); 200]);
             let (mut good, target) = (good[1..].iter(), &good[0]);
-            let begins = esp_begins(target);
+            let begins = esp_offset(target);
             for byte in begins..target.len() {
                 let mut batch: Vec<Vec<u8>> = (0..8)
                     .map(|bit| {
@@ -223,9 +223,9 @@ fn flipped_bit_drops_only_its_packet() {
             );
             assert!(open.drops().contains(&("no_sa", 32)), "{:?}", open.drops());
             // The changed packets have not moved the window.
-            assert_eq!(open.one(target), Disposition::Passed(packet), "{at}");
-            seal.balance();
-            open.balance();
+            assert_eq!(open.send_one(target), Disposition::Passed(packet), "{at}");
+            seal.assert_balanced();
+            open.assert_balanced();
         }
     }
 }
@@ -250,21 +250,21 @@ fn random_packets_are_never_decapsulated() {
     });
     let mut drops = BTreeSet::new();
     for (at, sa) in opens.iter().flatten() {
-        let line = line(&plan("esp-open", &table(&folder, &format!("{at}.state"), &[sa], "")));
-        let line = RefCell::new(line);
+        let bench = bench(&plan("esp-open", &table(&folder, &format!("{at}.state"), &[sa], "")));
+        let bench = RefCell::new(bench);
         let mut runner =
             TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
-        let outcome = runner.run(&prop::collection::vec(anything(), 1..48), |frames| {
-            let (passed, answered) = line.borrow_mut().send(&frames);
+        let outcome = runner.run(&prop::collection::vec(random_frame(), 1..48), |frames| {
+            let (passed, answered) = bench.borrow_mut().send(&frames);
             prop_assert!(passed.is_empty() && answered.is_empty(), "{passed:02x?} {answered:02x?}");
             Ok(())
         });
         outcome.unwrap();
-        let mut line = line.into_inner();
-        let counted: u64 = line.drops().iter().map(|(_, count)| count).sum();
-        assert_eq!(counted, line.books.delivered);
-        drops.extend(line.drops().into_iter().map(|(reason, _)| reason));
-        line.balance();
+        let mut bench = bench.into_inner();
+        let counted: u64 = bench.drops().iter().map(|(_, count)| count).sum();
+        assert_eq!(counted, bench.accounting.delivered);
+        drops.extend(bench.drops().into_iter().map(|(reason, _)| reason));
+        bench.assert_balanced();
     }
     for reason in ["malformed", "unprotected", "no_sa", "bad_length", "bad_tag", "esp_fragment"] {
         assert!(drops.contains(reason), "{reason} is not in {drops:?}");

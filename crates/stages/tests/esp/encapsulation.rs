@@ -36,16 +36,16 @@ fn fragments_are_encapsulated_in_tunnel_mode_only() {
     ];
     let stages = vec![
         build(&plan("esp-seal", &table(&folder, "tunnel.state", &[SEAL], ""))),
-        build(&opening(&folder, OPEN, "")),
+        build(&plan_open(&folder, OPEN, "")),
     ];
-    let mut tunnel = Line::new(stages);
-    let mut transport = line(&sealing(&folder, &format!("{OPEN}, mode = 'transport'"), ""));
+    let mut tunnel = EspBench::new(stages);
+    let mut transport = bench(&plan_seal(&folder, &format!("{OPEN}, mode = 'transport'"), ""));
     for (name, frame) in cases {
-        assert_eq!(transport.one(&frame), Disposition::Dropped("esp_fragment"), "{name}");
-        assert_eq!(tunnel.one(&frame), Disposition::Passed(frame.clone()), "{name}");
+        assert_eq!(transport.send_one(&frame), Disposition::Dropped("esp_fragment"), "{name}");
+        assert_eq!(tunnel.send_one(&frame), Disposition::Passed(frame.clone()), "{name}");
     }
-    transport.balance();
-    tunnel.balance();
+    transport.assert_balanced();
+    tunnel.assert_balanced();
 }
 
 #[test]
@@ -75,16 +75,16 @@ fn malformed_packet_is_not_encapsulated() {
     );
     for (at, sa) in [SEAL.to_owned(), format!("{OPEN}, mode = 'transport'")].iter().enumerate() {
         for bypass in ["", ", bypass = ['not-ip', 'unmatched', 'nd', 'ike', 'arp']"] {
-            let mut line =
-                line(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[sa], bypass)));
+            let mut bench =
+                bench(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[sa], bypass)));
             for (name, frame) in &cases {
                 assert_eq!(
-                    line.one(frame),
+                    bench.send_one(frame),
                     Disposition::Dropped("malformed"),
                     "{name}: {sa} {bypass}"
                 );
             }
-            line.balance();
+            bench.assert_balanced();
         }
     }
 }
@@ -110,57 +110,55 @@ fn frame_without_room_is_dropped_as_no_room() {
     let moved = |room: usize| NamedStage::new("moved", Forward(room));
     // Headroom for the outer header, UDP, SPI, number and IV. GMAC with ESN borrows four more
     // bytes.
-    for (at, way) in ways().iter().enumerate() {
-        let outer = if way.contains("transport") {
+    for (at, sa) in encapsulations().iter().enumerate() {
+        let outer = if sa.contains("transport") {
             0
-        } else if way.contains("2001") {
+        } else if sa.contains("2001") {
             40
         } else {
             20
         };
-        let needed = outer + if way.contains("udp") { 8 } else { 0 } + 16;
+        let needed = outer + if sa.contains("udp") { 8 } else { 0 } + 16;
         for (room, fits) in [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)] {
-            let stage = build(&plan(
-                "esp-seal",
-                &table(&folder, &format!("{at}-{room}.state"), &[way], ""),
-            ));
-            let mut line = Line::new(vec![moved(room), stage]);
+            let stage =
+                build(&plan("esp-seal", &table(&folder, &format!("{at}-{room}.state"), &[sa], "")));
+            let mut bench = EspBench::new(vec![moved(room), stage]);
             for frame in [some_v4(40), some_v6(40), tagged(&some_v4(40), 2)] {
-                match line.one(&frame) {
-                    Disposition::Passed(_) => assert!(fits, "{room}: {way}"),
+                match bench.send_one(&frame) {
+                    Disposition::Passed(_) => assert!(fits, "{room}: {sa}"),
                     other => assert_eq!(
                         (other, fits),
                         (Disposition::Dropped("no_room"), false),
-                        "{room}: {way}"
+                        "{room}: {sa}"
                     ),
                 }
             }
-            line.balance();
+            bench.assert_balanced();
         }
     }
     // Tailroom for padding, trailer and ICV. A frame has 2048 bytes, 256 of them headroom.
     let stage = build(&plan("esp-seal", &table(&folder, "behind.state", &[SEAL], ", mtu = 9216")));
-    let mut line = Line::new(vec![stage]);
+    let mut bench = EspBench::new(vec![stage]);
     for size in 1740..=1778 {
-        let frame = of_size(size, false);
+        let frame = packet_of_size(size, false);
         let behind = (4 - (size + 2) % 4) % 4 + 2 + 16;
         let fits = 256 + frame.len() + behind <= 2048;
-        match line.one(&frame) {
+        match bench.send_one(&frame) {
             Disposition::Passed(sealed) => {
                 assert_eq!((sealed.len(), fits), (frame.len() + 36 + behind, true), "{size}")
             }
             other => assert_eq!((other, fits), (Disposition::Dropped("no_room"), false), "{size}"),
         }
     }
-    line.balance();
+    bench.assert_balanced();
 }
 
 /// See RFC 6864, section 4.1.
 #[test]
 fn fragmentable_packets_have_distinct_identifications() {
     let folder = Folder::new();
-    let sealed = line(&sealing(&folder, &format!("{SEAL}, df = 'clear'"), "")).pass(&vec![
-        of_size(
+    let sealed = bench(&plan_seal(&folder, &format!("{SEAL}, df = 'clear'"), "")).forward(&vec![
+        packet_of_size(
             100, false
         );
         1000

@@ -29,11 +29,11 @@ fn hard_limit_ends_encapsulation_even_after_restart() {
         folder.state("seal.state");
         let mut passed = 0;
         for &packets in runs {
-            let mut line = line(&sealing(&folder, &format!("{SEAL}, {limit}"), ""));
-            let got = line.send(&vec![some_v4(100); packets]).0.len();
-            assert_eq!(line.drops(), limit_drops(packets - got), "{limit}");
+            let mut bench = bench(&plan_seal(&folder, &format!("{SEAL}, {limit}"), ""));
+            let got = bench.send(&vec![some_v4(100); packets]).0.len();
+            assert_eq!(bench.drops(), limit_drops(packets - got), "{limit}");
             passed += got;
-            line.balance();
+            bench.assert_balanced();
         }
         assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
     }
@@ -47,18 +47,18 @@ fn hard_limit_ends_decapsulation_until_restart() {
         Limited { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
     ];
     let folder = Folder::new();
-    let sealed = line(&sealing(&folder, SEAL, "")).pass(&vec![some_v4(100); 40]);
+    let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&vec![some_v4(100); 40]);
     for Limited { limit, runs, passes } in cases {
         folder.state("open.state");
         let (mut passed, mut sealed) = (0, &sealed[..]);
         for &packets in runs {
             let (now, later) = sealed.split_at(packets);
-            let mut line = line(&opening(&folder, &format!("{OPEN}, {limit}"), ""));
-            let got = line.send(now).0.len();
-            assert_eq!(line.drops(), limit_drops(packets - got), "{limit}");
+            let mut bench = bench(&plan_open(&folder, &format!("{OPEN}, {limit}"), ""));
+            let got = bench.send(now).0.len();
+            assert_eq!(bench.drops(), limit_drops(packets - got), "{limit}");
             assert!(got == 7 || got == 8, "{got} packets pass with {limit}");
             (passed, sealed) = (passed + got, later);
-            line.balance();
+            bench.assert_balanced();
         }
         assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
     }
@@ -76,8 +76,8 @@ fn hard_byte_limit_stays_reached() {
     let limited = format!("{SEAL}, soft_bytes = 1, hard_bytes = 1000");
     let mut sealed = 0;
     for _ in 0..3 {
-        let mut line = line(&sealing(&folder, &limited, ""));
-        let dispositions = line.each(&packets);
+        let mut bench = bench(&plan_seal(&folder, &limited, ""));
+        let dispositions = bench.send_each(&packets);
         let passed = dispositions
             .iter()
             .take_while(|disposition| matches!(disposition, Disposition::Passed(_)))
@@ -89,7 +89,7 @@ fn hard_byte_limit_stays_reached() {
             "{dispositions:?}"
         );
         sealed += passed;
-        line.balance();
+        bench.assert_balanced();
     }
     assert!(sealed == 7 || sealed == 8, "{} bytes of 1000", sealed * 128);
 }
@@ -99,65 +99,65 @@ fn sa_without_esn_ends_after_32_bit_numbers() {
     let folder = Folder::new();
     let packets = vec![some_v4(9); 8];
     let plain = format!("{SEAL}, esn = false");
-    drop(sealing(&folder, &plain, ""));
+    drop(plan_seal(&folder, &plain, ""));
     folder.renumber("seal.state", "next", (1 << 32) - 5);
-    let mut line = line(&sealing(&folder, &plain, ""));
-    let (sealed, _) = line.send(&packets);
+    let mut bench = bench(&plan_seal(&folder, &plain, ""));
+    let (sealed, _) = bench.send(&packets);
     assert_eq!(
         sealed.iter().map(|frame| number(frame)).collect::<Vec<_>>(),
         (u32::MAX - 4..=u32::MAX).collect::<Vec<_>>()
     );
-    assert_eq!(line.drops(), [("sa_limit", 3)]);
-    line.balance();
+    assert_eq!(bench.drops(), [("sa_limit", 3)]);
+    bench.assert_balanced();
     // The count continues after a restart.
-    let mut line = self::line(&sealing(&folder, &plain, ""));
-    assert_eq!(line.one(&packets[0]), Disposition::Dropped("sa_limit"));
+    let mut bench = self::bench(&plan_seal(&folder, &plain, ""));
+    assert_eq!(bench.send_one(&packets[0]), Disposition::Dropped("sa_limit"));
 }
 
 /// Removes the folder of the state file and uses up the reserved numbers.
 #[test]
 fn numbers_run_out_when_state_file_cannot_be_written() {
     let folder = Folder::new();
-    let plan = sealing(&folder, SEAL, "");
-    let mut line = line(&plan);
+    let plan = plan_seal(&folder, SEAL, "");
+    let mut bench = bench(&plan);
     std::fs::remove_dir_all(&*folder).unwrap();
-    line.wires.wan.set_recording(false);
+    bench.wires.wan.set_recording(false);
     let frame = some_v4(0);
     let (mut delivered, mut dropped) = (0_u64, 0);
     while dropped == 0 && delivered < 5 << 20 {
         for _ in 0..4096 / 64 {
-            (0..64).for_each(|_| line.wires.lan.deliver(&frame).unwrap());
+            (0..64).for_each(|_| bench.wires.lan.deliver(&frame).unwrap());
             delivered += 64;
-            line.worker.poll_once();
+            bench.worker.poll_once();
         }
         maintain(&plan);
-        dropped = line.worker.report().drops.total();
+        dropped = bench.worker.report().drops.total();
     }
     let passed = delivered - dropped;
-    assert_eq!(line.drops(), [("state_file", dropped)], "of {delivered}");
+    assert_eq!(bench.drops(), [("state_file", dropped)], "of {delivered}");
     assert!(
         dropped > 0 && (1 << 16..=2 << 20).contains(&passed),
         "{passed} passed, {dropped} dropped"
     );
     // It stays exhausted.
-    assert_eq!(line.one(&frame), Disposition::Dropped("state_file"));
-    xdpfwd_testkit::wires::assert_conserved(&mut line.worker);
+    assert_eq!(bench.send_one(&frame), Disposition::Dropped("state_file"));
+    xdpfwd_testkit::wires::assert_conserved(&mut bench.worker);
 }
 
 #[test]
 fn sa_counts_packets_bytes_and_drops() {
     let folder = Folder::new();
     let limited = format!("{SEAL}, hard_packets = 30, soft_packets = 20");
-    let (seal, open) = (sealing(&folder, &limited, ""), opening(&folder, OPEN, ""));
-    let (mut sealing, mut opening) = (line(&seal), line(&open));
+    let (seal, open) = (plan_seal(&folder, &limited, ""), plan_open(&folder, OPEN, ""));
+    let (mut sealing, mut opening) = (bench(&seal), bench(&open));
     let packets: Vec<Vec<u8>> = (0..32).map(some_v4).collect();
     let sealed = sealing.send(&packets).0;
-    opening.pass(&sealed[..20]);
+    opening.forward(&sealed[..20]);
     opening.send(&sealed[..5]);
     let mut damaged = sealed[25].clone();
     damaged[60] ^= 1;
-    assert_eq!(opening.one(&damaged), Disposition::Dropped("bad_tag"));
-    let said = |plan: &Arc<dyn StagePlan>| {
+    assert_eq!(opening.send_one(&damaged), Disposition::Dropped("bad_tag"));
+    let status = |plan: &Arc<dyn StagePlan>| {
         let sas = sas(plan);
         assert_eq!(sas.len(), 1);
         let sa = &sas[0];
@@ -165,8 +165,8 @@ fn sa_counts_packets_bytes_and_drops() {
     };
     // Bytes of inner packets, 28 and more each.
     let bytes = |count: u64| (0..count).map(|size| size + 28).sum::<u64>();
-    assert_eq!(said(&seal), json!(["out", SPI, 30, 30, bytes(30), { "sa_limit": 2 }]));
-    assert_eq!(said(&open), json!(["in", SPI, 20, 20, bytes(20), { "bad_tag": 1, "replay": 5 }]));
+    assert_eq!(status(&seal), json!(["out", SPI, 30, 30, bytes(30), { "sa_limit": 2 }]));
+    assert_eq!(status(&open), json!(["in", SPI, 20, 20, bytes(20), { "bad_tag": 1, "replay": 5 }]));
     assert_eq!((sealing.counter("sealed"), opening.counter("opened")), (30, 20));
     assert_eq!(
         json!([

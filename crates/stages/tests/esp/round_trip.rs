@@ -17,13 +17,13 @@ fn invalid_ip_checksum_stays_invalid() {
             if mode == "tunnel" { SEAL.to_owned() } else { format!("{OPEN}, mode = 'transport'") };
         let open = format!("{OPEN}, mode = '{mode}'");
         let mut seal =
-            line(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
+            bench(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
         let mut open =
-            line(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
+            bench(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
         // Flip a bit of the TTL before encapsulation, and another on the way.
         let mut before = some_v4(20);
         before[22] ^= 4;
-        let sealed = seal.pass(&[before.clone(), some_v4(20)]);
+        let sealed = seal.forward(&[before.clone(), some_v4(20)]);
         let right = |frame: &[u8]| sum(&frame[14..34]) == 0;
         assert_eq!(
             sealed.iter().map(|frame| right(frame)).collect::<Vec<_>>(),
@@ -31,7 +31,7 @@ fn invalid_ip_checksum_stays_invalid() {
         );
         let mut on_the_way = sealed[1].clone();
         on_the_way[22] ^= 4;
-        let opened = open.pass(&[sealed[0].clone(), on_the_way]);
+        let opened = open.forward(&[sealed[0].clone(), on_the_way]);
         assert_eq!(opened[0], before);
         assert_eq!(right(&opened[1]), mode == "tunnel", "{mode}");
     }
@@ -40,25 +40,25 @@ fn invalid_ip_checksum_stays_invalid() {
 #[test]
 fn decapsulation_restores_encapsulated_packet() {
     let folder = Folder::new();
-    let ways = ways();
-    for (at, way) in ways.iter().enumerate() {
-        let open = way
+    let encapsulations = encapsulations();
+    for (at, sa) in encapsulations.iter().enumerate() {
+        let open = sa
             .split(", source")
             .next()
             .unwrap()
             .replace("udp_ports = [4500, 4500]", "udp_port = 4500");
-        let stages = [("esp-seal", way), ("esp-open", &open)].map(|(kind, sa)| {
+        let stages = [("esp-seal", sa), ("esp-open", &open)].map(|(kind, sa)| {
             build(&plan(
                 kind,
                 &table(&folder, &format!("{at}-{kind}.state"), &[sa], ", bypass = ['not-ip']"),
             ))
         });
-        let line = RefCell::new(Line::new(stages.into()));
+        let bench = RefCell::new(EspBench::new(stages.into()));
         let passed = Cell::new(0);
         let mut runner =
             TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
-        let outcome = runner.run(&anything(), |frame| {
-            if let Disposition::Passed(got) = line.borrow_mut().one(&frame) {
+        let outcome = runner.run(&random_frame(), |frame| {
+            if let Disposition::Passed(got) = bench.borrow_mut().send_one(&frame) {
                 prop_assert!(frame.starts_with(&got), "{got:02x?} is not {frame:02x?}");
                 passed.set(passed.get() + 1);
             }
@@ -66,7 +66,7 @@ fn decapsulation_restores_encapsulated_packet() {
         });
         outcome.unwrap();
         assert!(passed.get() > 200, "{passed:?} of 1500");
-        line.into_inner().balance();
+        bench.into_inner().assert_balanced();
     }
 }
 
@@ -75,24 +75,24 @@ fn backends_interoperate() {
     let folder = Folder::new();
     let packets: Vec<Vec<u8>> =
         (0..100).flat_map(|size| [some_v4(size), some_v6(1400 - size)]).collect();
-    for (at, way) in ways().iter().enumerate() {
+    for (at, sa) in encapsulations().iter().enumerate() {
         for transform in TRANSFORMS {
-            let way = way.replace("aes-128-gcm", transform).replace("null-aes-256-gmac", transform);
-            let open = way
+            let sa = sa.replace("aes-128-gcm", transform).replace("null-aes-256-gmac", transform);
+            let open = sa
                 .split(", source")
                 .next()
                 .unwrap()
                 .replace("udp_ports = [4500, 4500]", "udp_port = 4500");
             for backends in [["aws-lc", "rustcrypto"], ["rustcrypto", "aws-lc"]] {
                 let mut backends = backends.iter();
-                let stages = [("esp-seal", &way), ("esp-open", &open)].map(|(kind, sa)| {
+                let stages = [("esp-seal", &sa), ("esp-open", &open)].map(|(kind, sa)| {
                     let backend = backends.next().unwrap();
                     let state = format!("{at}-{transform}-{kind}-{backend}.state");
                     let mtu = if kind == "esp-seal" { ", mtu = 9216" } else { "" };
                     let more = format!(", backend = '{backend}'{mtu}");
                     build(&plan(kind, &table(&folder, &state, &[sa], &more)))
                 });
-                assert_eq!(Line::new(stages.into()).pass(&packets), packets, "{way}");
+                assert_eq!(EspBench::new(stages.into()).forward(&packets), packets, "{sa}");
             }
         }
     }
@@ -111,27 +111,29 @@ fn frames_are_conserved_with_faulty_kernel() {
             build(&plan("esp-open", &table(&folder, &format!("{end}-open.state"), &[&sas[1]], ""))),
         ]
     };
-    let mut line = Line::between(stages("lan"), stages("wan"));
-    let mut kinds = [some_v4(5), of_size(1500, false), some_v6(5), ethernet(0x0806, &[0; 46])]
-        .into_iter()
-        .cycle();
+    let mut bench = EspBench::with_both_paths(stages("lan"), stages("wan"));
+    let mut kinds =
+        [some_v4(5), packet_of_size(1500, false), some_v6(5), ethernet(0x0806, &[0; 46])]
+            .into_iter()
+            .cycle();
     for round in 0..600_u32 {
-        line.wires.wan.set(match round / 20 % 5 {
+        bench.wires.wan.set(match round / 20 % 5 {
             0 => Behaviour::default(),
             1 => Behaviour { budget: 0, ..Behaviour::default() },
             2 => Behaviour { errors: [16, 11, 105, 100].into(), ..Behaviour::default() },
             3 => Behaviour { completion_delay: None, ..Behaviour::default() },
             _ => Behaviour { ignored_wakeups: 3, ..Behaviour::default() },
         });
-        for wire in [&line.wires.lan, &line.wires.wan] {
+        for wire in [&bench.wires.lan, &bench.wires.wan] {
             for _ in 0..round % 50 {
-                line.books.delivered += u64::from(wire.deliver(&kinds.next().unwrap()).is_ok());
+                bench.accounting.delivered +=
+                    u64::from(wire.deliver(&kinds.next().unwrap()).is_ok());
             }
         }
-        line.worker.poll_once();
-        line.books.balance(&mut line.worker, &line.wires);
+        bench.worker.poll_once();
+        bench.accounting.balance(&mut bench.worker, &bench.wires);
     }
-    assert!(line.counter("icmp_sent") > 100);
-    assert!(line.drops().iter().any(|(reason, _)| *reason == "no_sa"), "{:?}", line.drops());
-    assert!(line.books.sent > 1000, "{:?}", line.books);
+    assert!(bench.counter("icmp_sent") > 100);
+    assert!(bench.drops().iter().any(|(reason, _)| *reason == "no_sa"), "{:?}", bench.drops());
+    assert!(bench.accounting.sent > 1000, "{:?}", bench.accounting);
 }

@@ -19,8 +19,8 @@ impl Seen {
     #[track_caller]
     fn take(&mut self, sealed: &[Vec<u8>]) {
         for frame in sealed {
-            assert!(self.ivs.insert(iv(frame)), "IV {:x} twice", iv(frame));
-            assert!(self.numbers.insert(number(frame)), "number {} twice", number(frame));
+            assert!(self.ivs.insert(iv(frame)), "IV {:x} used twice", iv(frame));
+            assert!(self.numbers.insert(number(frame)), "number {} used twice", number(frame));
         }
     }
 }
@@ -41,18 +41,18 @@ fn paths_and_workers_never_share_iv_or_number() {
                         let stage = || {
                             build_for(plan, BuildCx { worker, workers: 2, ..BuildCx::default() })
                         };
-                        let mut line = Line::between(vec![stage()], vec![stage()]);
+                        let mut bench = EspBench::with_both_paths(vec![stage()], vec![stage()]);
                         let mut sealed = vec![];
                         for round in 0..50 {
                             for _ in 0..20 + round % 3 {
-                                line.wires.lan.deliver(&some_v4(3)).unwrap();
-                                line.wires.wan.deliver(&some_v6(3)).unwrap();
+                                bench.wires.lan.deliver(&some_v4(3)).unwrap();
+                                bench.wires.wan.deliver(&some_v6(3)).unwrap();
                             }
-                            while line.worker.poll_once() > 0 {}
-                            sealed.extend(line.wires.wan.take_sent());
-                            sealed.extend(line.wires.lan.take_sent());
+                            while bench.worker.poll_once() > 0 {}
+                            sealed.extend(bench.wires.wan.take_sent());
+                            sealed.extend(bench.wires.lan.take_sent());
                         }
-                        assert_eq!(line.worker.report().drops.total(), 0);
+                        assert_eq!(bench.worker.report().drops.total(), 0);
                         sealed
                     })
                 })
@@ -74,17 +74,17 @@ fn crash_never_repeats_numbers_or_ivs() {
     let folder = Folder::new();
     let mut seen = Seen::default();
     let packets = vec![some_v4(3); 40];
-    let mut open = line(&opening(&folder, OPEN, ""));
+    let mut open = bench(&plan_open(&folder, OPEN, ""));
     for crash in 0..4 {
-        let plan = sealing(&folder, SEAL, "");
-        let mut line = line(&plan);
+        let plan = plan_seal(&folder, SEAL, "");
+        let mut bench = bench(&plan);
         let left = folder.read("seal.state");
-        let sealed = line.pass(&packets);
+        let sealed = bench.forward(&packets);
         seen.take(&sealed);
         // The peer accepts them: they are ahead of its window.
-        assert_eq!(open.pass(&sealed), packets, "{crash}");
+        assert_eq!(open.forward(&sealed), packets, "{crash}");
         assert!(number(&sealed[0]) <= crash << 20 | 1 || crash > 0);
-        drop(line);
+        drop(bench);
         drop(plan);
         // Restore the file as it was during the run: a crash would have left it like that.
         std::fs::write(folder.join("seal.state"), left).unwrap();
@@ -96,18 +96,18 @@ fn crash_never_repeats_numbers_or_ivs() {
 fn window_restored_at_n_rejects_all_up_to_n() {
     let folder = Folder::new();
     let packets = vec![some_v4(3); 60];
-    let sealed = line(&sealing(&folder, SEAL, "")).pass(&packets);
-    let open = opening(&folder, OPEN, "");
-    let mut line = line(&open);
+    let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
+    let open = plan_open(&folder, OPEN, "");
+    let mut bench = bench(&open);
     // All but the first ten and number 45.
     let some: Vec<_> = (10..50).filter(|n| *n != 45).map(|n| sealed[n].clone()).collect();
-    line.pass(&some);
-    line.balance();
+    bench.forward(&some);
+    bench.assert_balanced();
     drop(open);
     assert!(folder.read("open.state").contains("highest = 50"), "{}", folder.read("open.state"));
-    let mut line = self::line(&opening(&folder, OPEN, ""));
+    let mut bench = self::bench(&plan_open(&folder, OPEN, ""));
     for (index, frame) in sealed.iter().enumerate() {
-        match line.one(frame) {
+        match bench.send_one(frame) {
             Disposition::Passed(got) => assert!(index >= 50 && got == packets[0], "{index}"),
             Disposition::Dropped(reason) => {
                 assert!(index < 50 && ["late", "replay"].contains(&reason), "{index}: {reason}")
@@ -128,15 +128,15 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     };
     let [seal, open] = tables("", "");
     let old = [plan("esp-seal", &seal), plan("esp-open", &open)];
-    let mut sealing = Line::new(vec![build(&old[0])]);
-    let mut opening = Line::new(vec![build(&old[1])]);
+    let mut sealing = EspBench::new(vec![build(&old[0])]);
+    let mut opening = EspBench::new(vec![build(&old[1])]);
     let mut seen = Seen::default();
-    let mut all = sealing.pass(&packets);
+    let mut all = sealing.forward(&packets);
     seen.take(&all);
     // One packet arrives after the reload.
     let late = all[15].clone();
     let in_time: Vec<_> = all.iter().filter(|frame| **frame != late).cloned().collect();
-    assert_eq!(opening.pass(&in_time), &packets[1..]);
+    assert_eq!(opening.forward(&in_time), &packets[1..]);
     // The same SAs with another selector.
     let [seal, open] = tables(", selector = ['10.0.0.0/8']", "");
     let new =
@@ -150,15 +150,15 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     drop(old);
     assert!(
         opening
-            .each(&in_time)
+            .send_each(&in_time)
             .iter()
             .all(|disposition| *disposition == Disposition::Dropped("replay"))
     );
-    assert_eq!(opening.one(&late), Disposition::Passed(packets[0].clone()));
-    let more = sealing.pass(&packets);
+    assert_eq!(opening.send_one(&late), Disposition::Passed(packets[0].clone()));
+    let more = sealing.forward(&packets);
     seen.take(&more);
     assert_eq!(number(&more[0]), 21);
-    assert_eq!(opening.pass(&more), packets);
+    assert_eq!(opening.forward(&more), packets);
     all.extend(more);
     let (sealed, opened) = (&sas(&new[0])[0], &sas(&new[1])[0]);
     assert_eq!(
@@ -223,41 +223,41 @@ fn rekeying_by_reloads_loses_no_packet() {
     ];
     let packets: Vec<Vec<u8>> = (0..10).map(some_v4).collect();
     let mut plans = [plan("esp-seal", &seals[0]), plan("esp-open", &opens[0])];
-    let mut sealing = Line::new(vec![build(&plans[0])]);
-    let mut opening = Line::new(vec![build(&plans[1])]);
-    let reload = |line: &mut Line, plan: &mut Arc<dyn StagePlan>, kind: &str, table: &str| {
+    let mut sealing = EspBench::new(vec![build(&plans[0])]);
+    let mut opening = EspBench::new(vec![build(&plans[1])]);
+    let reload = |bench: &mut EspBench, plan: &mut Arc<dyn StagePlan>, kind: &str, table: &str| {
         let next = plan_for(kind, table, 1).unwrap();
         acquire(&next, &[Arc::clone(plan)]).unwrap();
-        line.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&next)]).unwrap();
+        bench.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&next)]).unwrap();
         *plan = next;
     };
-    let by_old = sealing.pass(&packets);
-    assert_eq!((spi(&by_old[0]), opening.pass(&by_old[..5])), (SPI, packets[..5].to_vec()));
+    let by_old = sealing.forward(&packets);
+    assert_eq!((spi(&by_old[0]), opening.forward(&by_old[..5])), (SPI, packets[..5].to_vec()));
     reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[1]);
-    let by_new = sealing.pass(&packets);
+    let by_new = sealing.forward(&packets);
     assert_eq!((spi(&by_new[0]), number(&by_new[0])), (0x9abc, 1));
     // Packets on the way are decapsulated by the old SA.
-    assert_eq!(opening.pass(&by_new[..5]), packets[..5]);
-    assert_eq!(opening.pass(&by_old[5..9]), packets[5..9]);
+    assert_eq!(opening.forward(&by_new[..5]), packets[..5]);
+    assert_eq!(opening.forward(&by_old[5..9]), packets[5..9]);
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[2]);
     reload(&mut opening, &mut plans[1], "esp-open", &opens[2]);
-    assert_eq!(opening.one(&by_old[9]), Disposition::Dropped("no_sa"));
-    assert_eq!(opening.pass(&by_new[5..]), packets[5..]);
+    assert_eq!(opening.send_one(&by_old[9]), Disposition::Dropped("no_sa"));
+    assert_eq!(opening.forward(&by_new[5..]), packets[5..]);
     // With the old key back, the packets received before are replays.
     reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
     for frame in &by_old[..9] {
-        let disposition = opening.one(frame);
+        let disposition = opening.send_one(frame);
         assert!(
             [Disposition::Dropped("late"), Disposition::Dropped("replay")].contains(&disposition),
             "{disposition:?}"
         );
     }
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[0]);
-    let again = sealing.pass(&packets);
+    let again = sealing.forward(&packets);
     assert_eq!(spi(&again[0]), SPI);
     assert!(number(&again[0]) > 10);
-    assert_eq!(opening.pass(&again), packets);
-    sealing.balance();
-    opening.balance();
+    assert_eq!(opening.forward(&again), packets);
+    sealing.assert_balanced();
+    opening.assert_balanced();
 }

@@ -6,13 +6,13 @@ use xdpfwd_pipeline::{BuildCx, NamedStage, PortAddress, PortId, PortInfo, Ports}
 use super::support::*;
 
 /// An IPv4 and an IPv6 address.
-type OneOfEach = [Option<&'static str>; 2];
+type AddressPair = [Option<&'static str>; 2];
 
 #[test]
 fn too_big_packet_is_answered_with_mtu_that_fits() {
     let folder = Folder::new();
     // Source addresses: configured, of the port, and expected in messages.
-    let sources: [(&str, OneOfEach, OneOfEach); 4] = [
+    let sources: [(&str, AddressPair, AddressPair); 4] = [
         (
             ", icmp_source = ['192.0.2.77', '2001:db8::77']",
             [Some("192.0.2.5"), Some("2001:db8::5")],
@@ -26,64 +26,68 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
         ),
         ("", [None, None], [None, None]),
     ];
-    let mut questions = String::new();
+    let mut replies = String::new();
     let mut answered = vec![];
-    for (at, way) in ways().iter().enumerate() {
+    for (at, sa) in encapsulations().iter().enumerate() {
         for mtu in [1400, 1500] {
-            let (source, port, said) = &sources[at % sources.len()];
+            let (source, port_addresses, expected_sources) = &sources[at % sources.len()];
             let more = format!(", mtu = {mtu}, icmp_rate = 1000000{source}");
             let state = format!("{at}-{mtu}.state");
-            let plan = plan("esp-seal", &table(&folder, &state, &[way], &more));
+            let plan = plan("esp-seal", &table(&folder, &state, &[sa], &more));
             let address = |ip: &&str| PortAddress { ip: ip.parse().unwrap(), prefix_len: 64 };
-            let addresses = port.iter().flatten().map(address).collect();
+            let addresses = port_addresses.iter().flatten().map(address).collect();
             let ports = Ports::from_iter([PortInfo {
                 addresses,
                 ..PortInfo::new(PortId(0), "lan", "eth0")
             }]);
             let stage = build_for(&plan, BuildCx { ports: &ports, ..BuildCx::default() });
-            let mut line = Line::new(vec![stage]);
-            for (is_v6, said) in [false, true].into_iter().zip(said) {
+            let mut bench = EspBench::new(vec![stage]);
+            for (is_v6, expected_source) in [false, true].into_iter().zip(expected_sources) {
                 for (tags, size) in [(0, mtu + 1), (1, mtu), (2, mtu + 100)] {
-                    let frame = tagged(&of_size(size, is_v6), tags);
-                    let Disposition::Answered(answer) = line.one(&frame) else {
-                        panic!("{size} over {mtu}: {way}: {:?}", line.drops())
+                    let frame = tagged(&packet_of_size(size, is_v6), tags);
+                    let Disposition::Answered(answer) = bench.send_one(&frame) else {
+                        panic!("{size} over {mtu}: {sa}: {:?}", bench.drops())
                     };
-                    let question = json!({ "plain": hex(&frame), "answer": hex(&answer), "tags": tags, "source": said });
-                    questions += &format!("{question}\n");
+                    let reply = json!({ "plain": hex(&frame), "answer": hex(&answer), "tags": tags, "source": expected_source });
+                    replies += &format!("{reply}\n");
                 }
-                answered.push((line.counter("icmp_sent"), is_v6, mtu));
+                answered.push((bench.counter("icmp_sent"), is_v6, mtu));
             }
-            assert_eq!((line.counter("icmp_sent"), line.drops()), (6, vec![]));
-            line.balance();
+            assert_eq!((bench.counter("icmp_sent"), bench.drops()), (6, vec![]));
+            bench.assert_balanced();
         }
     }
     // The stated MTU is exact: a packet of this size passes, one byte more does not.
-    let answers = scapy("icmp", &questions);
+    let answers = scapy("icmp", &replies);
     let mtus: Vec<usize> = answers.lines().map(|line| line.parse().unwrap()).collect();
     let mut mtus = mtus.chunks(3).map(|three| {
         assert!(three.iter().all(|mtu| *mtu == three[0]), "{three:?}");
         three[0]
     });
-    for (at, way) in ways().iter().enumerate() {
+    for (at, sa) in encapsulations().iter().enumerate() {
         for mtu in [1400, 1500] {
             let state = format!("{at}-{mtu}.state");
-            let mut line = line(&plan(
+            let mut bench = bench(&plan(
                 "esp-seal",
-                &table(&folder, &state, &[way], &format!(", mtu = {mtu}, icmp_rate = 1000000")),
+                &table(&folder, &state, &[sa], &format!(", mtu = {mtu}, icmp_rate = 1000000")),
             ));
             for is_v6 in [false, true] {
                 let fits = mtus.next().unwrap();
-                let Disposition::Passed(sealed) = line.one(&of_size(fits, is_v6)) else {
-                    panic!("{fits} of {mtu}: {way}")
+                let Disposition::Passed(sealed) = bench.send_one(&packet_of_size(fits, is_v6))
+                else {
+                    panic!("{fits} of {mtu}: {sa}")
                 };
-                assert!(sealed.len() - 14 <= mtu, "{} bytes over {mtu}: {way}", sealed.len() - 14);
+                assert!(sealed.len() - 14 <= mtu, "{} bytes over {mtu}: {sa}", sealed.len() - 14);
                 assert!(
-                    matches!(line.one(&of_size(fits + 1, is_v6)), Disposition::Answered(_)),
-                    "{} of {mtu}: {way}",
+                    matches!(
+                        bench.send_one(&packet_of_size(fits + 1, is_v6)),
+                        Disposition::Answered(_)
+                    ),
+                    "{} of {mtu}: {sa}",
                     fits + 1
                 );
             }
-            line.balance();
+            bench.assert_balanced();
         }
     }
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
@@ -131,9 +135,9 @@ fn forbidden_icmp_message_is_not_sent() {
         ("UDP over IPv6", v6(SIX), true),
     ];
     let folder = Folder::new();
-    let mut line = line(&sealing(&folder, SEAL, ", icmp_rate = 1000000"));
+    let mut bench = bench(&plan_seal(&folder, SEAL, ", icmp_rate = 1000000"));
     for (name, frame, is_answered) in &cases {
-        match line.one(frame) {
+        match bench.send_one(frame) {
             Disposition::Answered(_) => assert!(is_answered, "{name}"),
             other => assert_eq!(
                 (other, *is_answered),
@@ -142,29 +146,29 @@ fn forbidden_icmp_message_is_not_sent() {
             ),
         }
     }
-    assert_eq!(line.counter("icmp_sent"), 6);
+    assert_eq!(bench.counter("icmp_sent"), 6);
     // A fragmentable packet is not encapsulated either: its fragments would be dropped.
     let fragmentable = ipv4(UDP, TEN, ELEVEN, 0, &udp(1, 2, &payload));
-    assert!(!matches!(line.one(&fragmentable), Disposition::Passed(_)));
-    line.balance();
+    assert!(!matches!(bench.send_one(&fragmentable), Disposition::Passed(_)));
+    bench.assert_balanced();
 }
 
 #[test]
 fn icmp_rate_limits_messages() {
     let folder = Folder::new();
-    let frames = vec![of_size(1500, false); 200];
+    let frames = vec![packet_of_size(1500, false); 200];
     for (rate, at_most) in [(0, 0), (1, 4), (1_000_000, 200)] {
-        let mut line = line(&sealing(&folder, SEAL, &format!(", icmp_rate = {rate}")));
-        let (wan, lan) = line.send(&frames);
-        assert_eq!((wan.len(), line.counter("icmp_sent")), (0, lan.len() as u64));
+        let mut bench = bench(&plan_seal(&folder, SEAL, &format!(", icmp_rate = {rate}")));
+        let (wan, lan) = bench.send(&frames);
+        assert_eq!((wan.len(), bench.counter("icmp_sent")), (0, lan.len() as u64));
         assert!(
             lan.len() <= at_most && (rate == 0 || !lan.is_empty()),
             "{} of 200 at {rate}",
             lan.len()
         );
         let dropped = 200 - lan.len() as u64;
-        assert_eq!(line.drops(), if dropped > 0 { vec![("too_big", dropped)] } else { vec![] });
-        line.balance();
+        assert_eq!(bench.drops(), if dropped > 0 { vec![("too_big", dropped)] } else { vec![] });
+        bench.assert_balanced();
     }
 }
 
@@ -172,21 +176,23 @@ fn icmp_rate_limits_messages() {
 #[test]
 fn decapsulated_packet_is_not_quoted_in_icmp() {
     let folder = Folder::new();
-    let packets = [of_size(1440, false), of_size(1440, true)];
+    let packets = [packet_of_size(1440, false), packet_of_size(1440, true)];
     let far = plan("esp-seal", &table(&folder, "far.state", &[SEAL], ""));
-    let sealed = line(&far).pass(&packets);
+    let sealed = bench(&far).forward(&packets);
     let open = plan("esp-open", &table(&folder, "open.state", &[OPEN], ""));
     let narrow = plan(
         "esp-seal",
         &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"),
     );
-    let mut between =
-        Line::new(vec![build(&open), NamedStage::build("narrow", &*narrow, &BuildCx::default())]);
+    let mut between = EspBench::new(vec![
+        build(&open),
+        NamedStage::build("narrow", &*narrow, &BuildCx::default()),
+    ]);
     assert_eq!(
-        between.each(&sealed),
+        between.send_each(&sealed),
         [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]
     );
     // A packet that arrived in clear text is answered.
-    assert!(matches!(line(&narrow).one(&packets[0]), Disposition::Answered(_)));
-    between.balance();
+    assert!(matches!(bench(&narrow).send_one(&packets[0]), Disposition::Answered(_)));
+    between.assert_balanced();
 }

@@ -57,7 +57,7 @@ impl EspFiles for Folder {
             }
         });
         let text: String = lines.collect();
-        assert_eq!(found, 1, "{key} in {text}");
+        assert_eq!(found, 1, "expected one line `{key} = …` in {text}");
         fs::write(&path, text).unwrap();
     }
 
@@ -125,43 +125,44 @@ pub enum Disposition {
     Dropped(&'static str),
 }
 
-/// A worker with stages on the path from lan to wan.
-pub struct Line {
+/// A worker with stages on the path from lan to wan, and its wires.
+pub struct EspBench {
     pub worker: Worker<Vec<NamedStage>>,
     pub wires: Wires,
-    pub books: WireAccounting,
+    pub accounting: WireAccounting,
 }
 
-impl Line {
-    pub fn new(there: Vec<NamedStage>) -> Self {
-        Self::between(there, vec![])
+impl EspBench {
+    pub fn new(lan_to_wan: Vec<NamedStage>) -> Self {
+        Self::with_both_paths(lan_to_wan, vec![])
     }
 
-    pub fn between(there: Vec<NamedStage>, back: Vec<NamedStage>) -> Self {
-        let (worker, wires) = cross_connect_on(&umem_config(), there, back, Default::default());
-        Self { worker, wires, books: WireAccounting::default() }
+    pub fn with_both_paths(lan_to_wan: Vec<NamedStage>, wan_to_lan: Vec<NamedStage>) -> Self {
+        let (worker, wires) =
+            cross_connect_on(&umem_config(), lan_to_wan, wan_to_lan, Default::default());
+        Self { worker, wires, accounting: WireAccounting::default() }
     }
 
     /// Sends frames in batches. Returns the frames that left on wan, and those on lan.
     #[track_caller]
     pub fn send(&mut self, frames: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut wan, mut lan) = (vec![], vec![]);
-        for some in frames.chunks(48) {
-            for frame in some {
+        for batch in frames.chunks(48) {
+            for frame in batch {
                 self.wires.lan.deliver(frame).unwrap();
-                self.books.delivered += 1;
+                self.accounting.delivered += 1;
             }
             while self.worker.poll_once() > 0 {}
             wan.extend(self.wires.wan.take_sent());
             lan.extend(self.wires.lan.take_sent());
         }
-        self.books.sent += (wan.len() + lan.len()) as u64;
+        self.accounting.sent += (wan.len() + lan.len()) as u64;
         (wan, lan)
     }
 
     /// Sends frames, all of which must pass, and returns them.
     #[track_caller]
-    pub fn pass(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    pub fn forward(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let (wan, lan) = self.send(frames);
         assert_eq!((wan.len(), lan.len()), (frames.len(), 0), "{:?}", self.drops());
         wan
@@ -169,7 +170,7 @@ impl Line {
 
     /// Sends one frame.
     #[track_caller]
-    pub fn one(&mut self, frame: &[u8]) -> Disposition {
+    pub fn send_one(&mut self, frame: &[u8]) -> Disposition {
         let before = self.worker.report().drops;
         let (mut wan, mut lan) = self.send(&[frame.to_vec()]);
         let after = self.worker.report().drops;
@@ -181,14 +182,16 @@ impl Line {
             (Some(frame), None, []) if wan.is_empty() => Disposition::Passed(frame),
             (None, Some(frame), []) if lan.is_empty() => Disposition::Answered(frame),
             (None, None, [(reason, 1)]) => Disposition::Dropped(reason),
-            (wan, lan, dropped) => panic!("{wan:?} {lan:?} {dropped:?}"),
+            (wan, lan, dropped) => {
+                panic!("expected one result: wan {wan:?}, lan {lan:?}, {dropped:?}")
+            }
         }
     }
 
     /// Sends frames one by one.
     #[track_caller]
-    pub fn each(&mut self, frames: &[Vec<u8>]) -> Vec<Disposition> {
-        frames.iter().map(|frame| self.one(frame)).collect()
+    pub fn send_each(&mut self, frames: &[Vec<u8>]) -> Vec<Disposition> {
+        frames.iter().map(|frame| self.send_one(frame)).collect()
     }
 
     /// Returns the drops so far.
@@ -207,38 +210,38 @@ impl Line {
         counters
             .iter()
             .find(|(own, _)| *own == name)
-            .unwrap_or_else(|| panic!("no {name} in {counters:?}"))
+            .unwrap_or_else(|| panic!("counter {name} not found in {counters:?}"))
             .1
     }
 
     /// Checks that no frame is lost, and that every packet was sent or dropped.
     #[track_caller]
-    pub fn balance(mut self) {
-        self.books.balance(&mut self.worker, &self.wires);
+    pub fn assert_balanced(mut self) {
+        self.accounting.balance(&mut self.worker, &self.wires);
         xdpfwd_testkit::wires::assert_conserved(&mut self.worker);
     }
 }
 
 /// Returns the offset of ESP in a frame without tags and options, in UDP or not.
-pub fn esp_begins(frame: &[u8]) -> usize {
+pub fn esp_offset(frame: &[u8]) -> usize {
     let (ip, protocol) = if frame[12..14] == [8, 0] { (34, frame[23]) } else { (54, frame[20]) };
     match protocol {
         50 => ip,
         17 => ip + 8,
-        other => panic!("{other} in {frame:02x?}"),
+        other => panic!("protocol {other} in {frame:02x?}"),
     }
 }
 
 pub fn spi(frame: &[u8]) -> u32 {
-    u32::from_be_bytes(frame[esp_begins(frame)..][..4].try_into().unwrap())
+    u32::from_be_bytes(frame[esp_offset(frame)..][..4].try_into().unwrap())
 }
 
 pub fn number(frame: &[u8]) -> u32 {
-    u32::from_be_bytes(frame[esp_begins(frame) + 4..][..4].try_into().unwrap())
+    u32::from_be_bytes(frame[esp_offset(frame) + 4..][..4].try_into().unwrap())
 }
 
 pub fn iv(frame: &[u8]) -> u64 {
-    u64::from_be_bytes(frame[esp_begins(frame) + 8..][..8].try_into().unwrap())
+    u64::from_be_bytes(frame[esp_offset(frame) + 8..][..8].try_into().unwrap())
 }
 
 pub fn unhex(text: &str) -> Vec<u8> {
@@ -396,18 +399,18 @@ pub fn table(folder: &Folder, state: &str, sas: &[&str], more: &str) -> String {
 }
 
 /// Plans `esp-seal` with one SA.
-pub fn sealing(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
+pub fn plan_seal(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
     plan("esp-seal", &table(folder, "seal.state", &[sa], more))
 }
 
 /// Plans `esp-open` with one SA.
-pub fn opening(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
+pub fn plan_open(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
     plan("esp-open", &table(folder, "open.state", &[sa], more))
 }
 
-/// Returns a line with one stage.
-pub fn line(plan: &Arc<dyn StagePlan>) -> Line {
-    Line::new(vec![build(plan)])
+/// Returns a bench with one stage.
+pub fn bench(plan: &Arc<dyn StagePlan>) -> EspBench {
+    EspBench::new(vec![build(plan)])
 }
 
 /// Inserts up to two VLAN tags.
@@ -418,23 +421,24 @@ pub fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
 
 /// Returns the SA tables of all encapsulations: two transforms, bare and in UDP, each in two
 /// tunnels and in transport mode.
-pub fn ways() -> Vec<String> {
-    let mut ways = vec![];
+pub fn encapsulations() -> Vec<String> {
+    let mut encapsulations = vec![];
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
         for udp in ["", ", udp_ports = [4500, 4500]"] {
             let sa = format!("spi = 0x12345678, transform = '{transform}'{udp}");
-            ways.push(format!(
+            encapsulations.push(format!(
                 "{sa}, source = '192.0.2.1', destination = '192.0.2.2', df = 'clear'"
             ));
-            ways.push(format!("{sa}, source = '2001:db8::1', destination = '2001:db8::2'"));
-            ways.push(format!("{sa}, mode = 'transport'"));
+            encapsulations
+                .push(format!("{sa}, source = '2001:db8::1', destination = '2001:db8::2'"));
+            encapsulations.push(format!("{sa}, mode = 'transport'"));
         }
     }
-    ways
+    encapsulations
 }
 
 /// Returns a frame with an IP packet of this size, which must not be fragmented.
-pub fn of_size(size: usize, is_v6: bool) -> Vec<u8> {
+pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     let payload = vec![0x55; size - if is_v6 { 48 } else { 28 }];
     if is_v6 {
         ipv6(UDP, SIX, SEVEN, 64, &udp(1, 2, &payload))
@@ -444,33 +448,36 @@ pub fn of_size(size: usize, is_v6: bool) -> Vec<u8> {
 }
 
 /// Generates random bytes, some behind headers that match an SA.
-pub fn anything() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
     let spi = prop_oneof![3 => Just(SPI), 1 => any::<u32>(), 1 => Just(0)];
-    let lie = prop_oneof![4 => Just(0_i16), 1 => -60_i16..60, 1 => any::<i16>()];
-    (0..9, spi, lie, bytes, any::<(u32, u8)>()).prop_map(|(kind, spi, lie, bytes, (number, at))| {
-        let esp = [&spi.to_be_bytes()[..], &(number % 3000).to_be_bytes(), &bytes].concat();
-        let mut frame = match kind {
-            0 => [&[2; 14][..], &bytes].concat(),
-            1 => ethernet(0x0800, &bytes),
-            2 => ethernet(0x86dd, &bytes),
-            3 => ipv4(50, TEN, ELEVEN, 0, &esp),
-            4 => ipv4(UDP, TEN, ELEVEN, 0, &udp(4500, 4500, &esp)),
-            5 => ipv6(50, SIX, SEVEN, 64, &esp),
-            6 => ipv6(UDP, SIX, SEVEN, 64, &udp(4500, 4500, &esp)),
-            7 => ipv6(0, SIX, SEVEN, 64, &[&[50, 0, 1, 4, 0, 0, 0, 0][..], &esp].concat()),
-            _ => ipv6(44, SIX, SEVEN, 64, &[&[50, 0, 0, 0, 0, 0, 0, 9][..], &esp].concat()),
-        };
-        if kind > 2 {
-            let length = if kind == 3 || kind == 4 { 16 } else { 18 };
-            let was = i16::from_be_bytes([frame[length], frame[length + 1]]);
-            frame[length..length + 2].copy_from_slice(&was.wrapping_add(lie).to_be_bytes());
-            // Change a byte of the headers now and then.
-            if at < 80 {
-                let at = usize::from(at).min(frame.len() - 1);
-                frame[at] ^= number as u8;
+    let length_error = prop_oneof![4 => Just(0_i16), 1 => -60_i16..60, 1 => any::<i16>()];
+    (0..9, spi, length_error, bytes, any::<(u32, u8)>()).prop_map(
+        |(kind, spi, length_error, bytes, (number, at))| {
+            let esp = [&spi.to_be_bytes()[..], &(number % 3000).to_be_bytes(), &bytes].concat();
+            let mut frame = match kind {
+                0 => [&[2; 14][..], &bytes].concat(),
+                1 => ethernet(0x0800, &bytes),
+                2 => ethernet(0x86dd, &bytes),
+                3 => ipv4(50, TEN, ELEVEN, 0, &esp),
+                4 => ipv4(UDP, TEN, ELEVEN, 0, &udp(4500, 4500, &esp)),
+                5 => ipv6(50, SIX, SEVEN, 64, &esp),
+                6 => ipv6(UDP, SIX, SEVEN, 64, &udp(4500, 4500, &esp)),
+                7 => ipv6(0, SIX, SEVEN, 64, &[&[50, 0, 1, 4, 0, 0, 0, 0][..], &esp].concat()),
+                _ => ipv6(44, SIX, SEVEN, 64, &[&[50, 0, 0, 0, 0, 0, 0, 9][..], &esp].concat()),
+            };
+            if kind > 2 {
+                let length = if kind == 3 || kind == 4 { 16 } else { 18 };
+                let true_length = i16::from_be_bytes([frame[length], frame[length + 1]]);
+                frame[length..length + 2]
+                    .copy_from_slice(&true_length.wrapping_add(length_error).to_be_bytes());
+                // Change a byte of the headers now and then.
+                if at < 80 {
+                    let at = usize::from(at).min(frame.len() - 1);
+                    frame[at] ^= number as u8;
+                }
             }
-        }
-        tagged(&frame, if at > 200 { usize::from(at) % 3 } else { 0 })
-    })
+            tagged(&frame, if at > 200 { usize::from(at) % 3 } else { 0 })
+        },
+    )
 }

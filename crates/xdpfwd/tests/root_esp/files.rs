@@ -192,7 +192,7 @@ fn invalid_key_or_state_file_is_rejected() {
     // A state file in use is rejected, and its user continues.
     let mut first = lab.start_one(&setup, 0);
     let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
-    assert_rejected(&lab, &other, 1, &[name, "it is in use", &format!("`fuser {name}`")]);
+    assert_rejected(&lab, &other, 1, &[name, "is in use", &format!("fuser {name}")]);
     first.forwarder.check_running().unwrap();
     stop(first);
     assert_eq!(

@@ -24,7 +24,7 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens and locks the file at a path, and reads its state.
     pub(super) fn open(given: &Path) -> Result<(Self, State), StateFileProblem> {
-        let path = canonical(given).map_err(|error| read_problem(error, given))?;
+        let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
         let current = open_and_lock(&path, given)?;
         let state = read(&current, given)?;
         Ok((Self { path, current }, state))
@@ -78,12 +78,12 @@ impl Disk {
 
 /// Returns whether a path still names the file that was opened.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let (opened, there) = (file.metadata()?, fs::symlink_metadata(path)?);
-    Ok((opened.dev(), opened.ino()) == (there.dev(), there.ino()))
+    let (opened, at_path) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok((opened.dev(), opened.ino()) == (at_path.dev(), at_path.ino()))
 }
 
 /// Resolves symbolic links in the folder part of a path. The last part must not be a link.
-pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn canonicalize(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     Ok(folder_of(path).canonicalize()?.join(name))
 }
@@ -138,7 +138,7 @@ pub(super) fn lock(
 fn read(file: &File, given: &Path) -> Result<State, StateFileProblem> {
     let mut text = Vec::new();
     // One byte more than the maximum, to detect a file that is too large.
-    let limit = State::LARGEST as u64 + 1;
+    let limit = State::MAX_LEN as u64 + 1;
     file.take(limit).read_to_end(&mut text).map_err(StateFileProblem::Read)?;
     State::parse(&text).map_err(|error| StateFileProblem::Content { error, path: given.to_owned() })
 }

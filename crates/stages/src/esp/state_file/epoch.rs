@@ -21,7 +21,11 @@ pub(super) fn next_epoch(stored: u32, given: &Path) -> Result<Epoch, StateFilePr
             Err(EpochError::ClockBehind { now, stored }) if stored - now <= WAIT_FOR_CLOCK => {
                 if !is_logged {
                     let (state_file, seconds) = (given.display(), stored - now);
-                    tracing::info!(%state_file, seconds, "waiting for the clock, which is behind the last epoch");
+                    tracing::info!(
+                        %state_file,
+                        seconds,
+                        "waiting for the clock, which is behind the last epoch"
+                    );
                 }
                 is_logged = true;
                 thread::sleep(Duration::from_millis(50));

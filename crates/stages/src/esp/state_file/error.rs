@@ -27,22 +27,39 @@ pub struct StateFileError {
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileProblem {
     /// The file does not exist.
-    #[error("there is none; for keys that were never used, `xdpfwd esp new-state {}` makes one", .0.display())]
+    #[error(
+        "does not exist; if its keys have never been used, create it with: xdpfwd esp new-state {}",
+        .0.display()
+    )]
     Missing(PathBuf),
     /// The file exists already.
-    #[error("it exists, and is left as it is: its keys must not be used without it. With new keys: `rm {}` first", .0.display())]
+    #[error(
+        "exists and was not changed, because its keys must not be used without it; to start \
+         with new keys, remove it first: rm {}",
+        .0.display()
+    )]
     Exists(PathBuf),
     /// Another process, or another state file of this process, has the lock.
-    #[error("it is in use: each xdpfwd takes a state file of its own, and keys of its own; `fuser {}` says who has it", .0.display())]
+    #[error(
+        "is in use; each xdpfwd process needs its own state file and its own keys (find the \
+         process: fuser {})",
+        .0.display()
+    )]
     InUse(PathBuf),
     /// The path is a symbolic link.
-    #[error("it is a link, and links are not followed: name the file itself, `readlink -f {}` says it", .0.display())]
+    #[error(
+        "is a symbolic link, which is not allowed; use its target (readlink -f {})",
+        .0.display()
+    )]
     Link(PathBuf),
     /// The path is not a regular file.
-    #[error("it is no regular file: name another")]
+    #[error("is not a regular file; use another path")]
     NotRegular,
     /// Another user owns the file.
-    #[error("it belongs to user {owner}, and must belong to user {user}, as whom xdpfwd runs: `chown {user} {}`", .path.display())]
+    #[error(
+        "belongs to user {owner}, but xdpfwd runs as user {user}; run: chown {user} {}",
+        .path.display()
+    )]
     Owner {
         /// The owner of the file.
         owner: u32,
@@ -52,7 +69,10 @@ pub enum StateFileProblem {
         path: PathBuf,
     },
     /// Group or others may write to the file.
-    #[error("its mode {mode:04o} lets group or others write: `chmod 600 {}`", .path.display())]
+    #[error(
+        "is writable by group or others (mode {mode:04o}); run: chmod 600 {}",
+        .path.display()
+    )]
     Mode {
         /// The permission bits.
         mode: u32,
@@ -60,7 +80,11 @@ pub enum StateFileProblem {
         path: PathBuf,
     },
     /// The content is not a valid state.
-    #[error("it is not whole, or was edited: {error}. What its keys were used for is not known: take new keys (`xdpfwd esp new-key`), then `rm {}` and `xdpfwd esp new-state {}`", .path.display(), .path.display())]
+    #[error(
+        "is incomplete or was edited: {error}. The numbers that its keys have used are unknown: \
+         create new keys (xdpfwd esp new-key), then run: rm {} && xdpfwd esp new-state {}",
+        .path.display(), .path.display()
+    )]
     Content {
         /// The cause.
         error: StateError,
@@ -68,7 +92,11 @@ pub enum StateFileProblem {
         path: PathBuf,
     },
     /// No epoch is left for a new run.
-    #[error("{error}. `date` says what the clock says; new keys take a new state, by `rm {}` and `xdpfwd esp new-state {}`", .path.display(), .path.display())]
+    #[error(
+        "{error}. Check the clock (date). If it is right, create new keys (xdpfwd esp new-key), \
+         then run: rm {} && xdpfwd esp new-state {}",
+        .path.display(), .path.display()
+    )]
     Epoch {
         /// The cause.
         error: EpochError,
@@ -76,18 +104,26 @@ pub enum StateFileProblem {
         path: PathBuf,
     },
     /// The file holds the maximum number of SAs.
-    #[error("it has {most} SAs, and takes no more: take new keys for all, and a new state by `xdpfwd esp new-state`", most = State::MOST_SAS)]
+    #[error(
+        "holds {max} SAs, the maximum; create new keys for all SAs, and a new state file \
+         (xdpfwd esp new-state)",
+        max = State::MAX_SAS
+    )]
     Full,
     /// Another program replaced the file while it was open.
     #[error(
-        "another file was put in its place: nothing is written any more, stop xdpfwd and find out who did it"
+        "was replaced by another file and is no longer written; stop xdpfwd and find out which \
+         program replaced it"
     )]
     Replaced,
     /// Reading failed.
-    #[error("cannot read it: {0}")]
+    #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
     /// Writing failed.
-    #[error("cannot write it: {error}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
+    #[error(
+        "cannot be written: {error}; check free space and permissions: df {}; ls -ld {}",
+        .folder.display(), .folder.display()
+    )]
     Write {
         /// The cause.
         #[source]
@@ -96,10 +132,13 @@ pub enum StateFileProblem {
         folder: PathBuf,
     },
     /// A write took too long.
-    #[error("it is not written within {WRITE_TIMEOUT:?}: does its disk answer? Take one that does")]
-    Slow,
+    #[error(
+        "was not written within {} s; check its disk, or use another",
+        WRITE_TIMEOUT.as_secs()
+    )]
+    Timeout,
     /// The thread that writes the file has ended.
-    #[error("the thread that writes it is not there")]
+    #[error("the thread that writes it is not running")]
     NoWriter,
 }
 

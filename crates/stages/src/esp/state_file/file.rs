@@ -72,8 +72,8 @@ impl StateFile {
     }
 
     /// Returns whether it is the file at this path.
-    pub fn is(&self, path: &Path) -> bool {
-        disk::canonical(path).is_ok_and(|path| path == self.path)
+    pub fn is_at(&self, path: &Path) -> bool {
+        disk::canonicalize(path).is_ok_and(|path| path == self.path)
     }
 
     /// Returns the numbers of an outbound SA: those in use already, or else those that follow the
@@ -106,7 +106,7 @@ impl StateFile {
             // Their limits change when the stage that asks starts its work.
             Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
             Some(Entry::Unused(SequenceState::Out { next, bytes })) => (*next, *bytes),
-            _ if entries.sas.len() >= State::MOST_SAS => return Err(StateFileProblem::Full),
+            _ if entries.sas.len() >= State::MAX_SAS => return Err(StateFileProblem::Full),
             _ => (1, 0),
         };
         let writer = self.writer.clone();
@@ -139,7 +139,7 @@ impl StateFile {
                 return Err(StateFileProblem::NoWriter);
             }
             if Instant::now() >= deadline {
-                return Err(StateFileProblem::Slow);
+                return Err(StateFileProblem::Timeout);
             }
             let waited = self.shared.write_done.wait_timeout(entries, CHECK_WRITER);
             entries = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -159,7 +159,7 @@ impl StateFile {
             let stored = match entries.sas.get(&key) {
                 Some(Entry::In(progress)) => return Ok(Arc::clone(progress)),
                 Some(Entry::Unused(SequenceState::In { highest })) => Some(*highest),
-                _ if entries.sas.len() >= State::MOST_SAS => {
+                _ if entries.sas.len() >= State::MAX_SAS => {
                     return Err(self.failed(StateFileProblem::Full));
                 }
                 _ => None,
@@ -185,7 +185,10 @@ impl Drop for StateFile {
         if let Some(handle) = self.handle.take()
             && handle.join().is_err()
         {
-            tracing::error!(state_file = %self.path.display(), "the thread that writes the state file has panicked");
+            tracing::error!(
+                state_file = %self.path.display(),
+                "the thread that writes the state file panicked"
+            );
         }
     }
 }

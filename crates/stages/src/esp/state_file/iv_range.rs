@@ -15,7 +15,7 @@ use super::file::StateFile;
 pub struct IvRange {
     ivs: Ivs,
     /// Whether the writer was asked for the next epoch.
-    has_asked: bool,
+    has_requested: bool,
     /// Keeps the file locked while its IVs are in use.
     file: Arc<StateFile>,
 }
@@ -27,7 +27,7 @@ impl StateFile {
         let mut ivs = self.shared.free_ivs.pop()?;
         // A former owner may have used it under an earlier epoch.
         ivs.go_on(self.shared.epoch());
-        Some(IvRange { ivs, has_asked: false, file: Arc::clone(self) })
+        Some(IvRange { ivs, has_requested: false, file: Arc::clone(self) })
     }
 }
 
@@ -46,9 +46,9 @@ impl IvRange {
     fn advance_epoch(&mut self) {
         let shared = &self.file.shared;
         if self.ivs.go_on(shared.epoch()) {
-            self.has_asked = false;
-        } else if !self.has_asked {
-            self.has_asked = true;
+            self.has_requested = false;
+        } else if !self.has_requested {
+            self.has_requested = true;
             let next = self.ivs.epoch().number().saturating_add(1);
             shared.epoch_wanted.fetch_max(next, Ordering::Relaxed);
             // Does not wait: sets the thread's token and wakes it, once per epoch.

@@ -22,7 +22,7 @@ pub struct OutboundNumbers {
     numbers: Numbers,
     bytes: AtomicU64,
     /// Whether the writer was asked to reserve more numbers.
-    has_asked: AtomicBool,
+    has_requested: AtomicBool,
     writer: Thread,
 }
 
@@ -39,7 +39,7 @@ impl OutboundNumbers {
         Self {
             numbers: Numbers::new(next, extended, Some(storable(limit))),
             bytes: AtomicU64::new(bytes),
-            has_asked: AtomicBool::new(false),
+            has_requested: AtomicBool::new(false),
             writer,
         }
     }
@@ -55,8 +55,8 @@ impl OutboundNumbers {
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         let reserved = self.numbers.reserve(count);
         if self.numbers.is_short(LOW_WATER)
-            && !self.has_asked.load(Ordering::Relaxed)
-            && !self.has_asked.swap(true, Ordering::AcqRel)
+            && !self.has_requested.load(Ordering::Relaxed)
+            && !self.has_requested.swap(true, Ordering::AcqRel)
         {
             // Does not wait: sets the thread's token and wakes it, once per `STEP` numbers.
             self.writer.unpark();
@@ -72,7 +72,7 @@ impl OutboundNumbers {
 
     /// Subtracts the bytes of a packet that was not encapsulated. Returns the total.
     #[inline]
-    pub fn take_back_bytes(&self, bytes: u64) -> u64 {
+    pub fn subtract_bytes(&self, bytes: u64) -> u64 {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes)
     }
 
@@ -102,7 +102,7 @@ impl OutboundNumbers {
         let number = self.numbers.to_write(if more { STEP } else { 0 });
         if !more {
             // The worker asked while a write was under way that satisfied it.
-            self.has_asked.store(false, Ordering::Release);
+            self.has_requested.store(false, Ordering::Release);
         }
         number
     }
@@ -110,7 +110,7 @@ impl OutboundNumbers {
     /// Ends the numbers, and returns the first unused one.
     pub(super) fn close(&self) -> u64 {
         let next = self.numbers.close();
-        self.has_asked.store(false, Ordering::Release);
+        self.has_requested.store(false, Ordering::Release);
         next
     }
 
@@ -118,13 +118,13 @@ impl OutboundNumbers {
     pub(super) fn allow_below(&self, number: u64) {
         self.numbers.allow_below(number);
         // A worker that is short again asks again.
-        self.has_asked.store(false, Ordering::Release);
+        self.has_requested.store(false, Ordering::Release);
     }
 }
 
 /// Returns the limit, capped at the largest number of the state file.
 fn storable(limit: Option<u64>) -> u64 {
-    limit.unwrap_or(u64::MAX).min(State::LARGEST_NUMBER - 1)
+    limit.unwrap_or(u64::MAX).min(State::MAX_NUMBER - 1)
 }
 
 /// The highest sequence number that an inbound SA has received.

@@ -24,52 +24,52 @@ fn key(digits: &str) -> Fingerprint {
     digits.repeat(16).parse().unwrap()
 }
 
-fn made(folder: &Folder) -> PathBuf {
+fn create_state(folder: &Folder) -> PathBuf {
     let path = folder.join("wan.state");
     StateFile::create(&path).unwrap();
     path
 }
 
-fn written(path: &Path) -> State {
+fn read_state(path: &Path) -> State {
     State::parse(&fs::read(path).unwrap()).unwrap()
 }
 
 fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
     let of = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
-    written(path).sas.iter().find(of).map(|sa| sa.sequence)
+    read_state(path).sas.iter().find(of).map(|sa| sa.sequence)
 }
 
-fn refused(path: &Path) -> String {
+fn open_error(path: &Path) -> String {
     let text = StateFile::open(path).unwrap_err().to_string();
     assert!(text.starts_with(&format!("state file {}: ", path.display())), "{text}");
     text
 }
 
-fn put(path: &Path, epoch: u64) {
+fn write_state(path: &Path, epoch: u64) {
     fs::write(path, State { epoch: epoch as u32, sas: Vec::new() }.to_text()).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
 /// Waits until a condition holds.
 #[track_caller]
-fn until(what: &str, mut so: impl FnMut() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < deadline, "{what}");
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Reserves and counts all available numbers; returns `None` if there are more than `most`.
-fn drain(outbound: &OutboundNumbers, most: u64) -> Option<u64> {
+/// Reserves and counts all available numbers; returns `None` if there are more than `max`.
+fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
     let mut count = 0;
     loop {
         match outbound.reserve(64) {
             Ok(range) => count += range.end - range.start,
             Err(Exhausted::NotWritten) => return Some(count),
-            Err(Exhausted::Limit) => panic!("no limit is that low"),
+            Err(Exhausted::Limit) => panic!("reached the limit of the SA"),
         }
-        if count > most {
+        if count > max {
             return None;
         }
     }
@@ -79,56 +79,59 @@ fn drain(outbound: &OutboundNumbers, most: u64) -> Option<u64> {
 fn create_makes_private_file_and_keeps_existing_one() {
     let folder = Folder::new();
     let before = now();
-    let path = made(&folder);
+    let path = create_state(&folder);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-    let state = written(&path);
+    let state = read_state(&path);
     assert!((before - 1..=now()).contains(&u64::from(state.epoch)), "{state:?}");
     let again = StateFile::create(&path).unwrap_err().to_string();
-    assert!(again.contains("it exists, and is left as it is") && again.contains("`rm "), "{again}");
-    assert_eq!(written(&path), state);
+    assert!(
+        again.contains("exists and was not changed") && again.contains("remove it first: rm "),
+        "{again}"
+    );
+    assert_eq!(read_state(&path), state);
 
     let file = StateFile::open(&path).unwrap();
-    assert!(written(&path).epoch > state.epoch, "the epoch is written down before it returns");
+    assert!(read_state(&path).epoch > state.epoch, "open returned before it wrote the epoch");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-    assert!(file.is(&folder.join("../").join(folder.file_name().unwrap()).join("wan.state")));
-    assert!(!file.is(&folder.join("lan.state")));
+    assert!(file.is_at(&folder.join("../").join(folder.file_name().unwrap()).join("wan.state")));
+    assert!(!file.is_at(&folder.join("lan.state")));
     assert_eq!(file.path(), path.canonicalize().unwrap());
-    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "nothing else is left there");
+    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "the folder has other files");
 }
 
 #[test]
 fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
-    let new_state = format!("`xdpfwd esp new-state {}`", path.display());
-    assert!(refused(&path).contains(&new_state));
+    let new_state = format!("xdpfwd esp new-state {}", path.display());
+    assert!(open_error(&path).contains(&new_state));
     StateFile::create(&path).unwrap();
 
     symlink(&path, folder.join("link")).unwrap();
-    assert!(refused(&folder.join("link")).contains("links are not followed"));
-    assert!(refused(&folder).contains("it is no regular file"));
+    assert!(open_error(&folder.join("link")).contains("is a symbolic link"));
+    assert!(open_error(&folder).contains("is not a regular file"));
 
     fs::set_permissions(&path, Permissions::from_mode(0o620)).unwrap();
-    let text = refused(&path);
-    assert!(text.contains("its mode 0620 lets") && text.contains("`chmod 600 "), "{text}");
-    put(&path, 7);
+    let text = open_error(&path);
+    assert!(text.contains("(mode 0620)") && text.contains("run: chmod 600 "), "{text}");
+    write_state(&path, 7);
     if effective_user() == 0 {
         chown(&path, Some(4321), None).unwrap();
-        assert!(refused(&path).contains("belongs to user 4321, and must belong to user 0"));
+        assert!(open_error(&path).contains("belongs to user 4321, but xdpfwd runs as user 0"));
         chown(&path, Some(0), None).unwrap();
     }
 
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 4]).unwrap();
-    let text = refused(&path);
-    assert!(text.contains("not whole") && text.contains("its end is missing"), "{text}");
-    assert!(text.contains("`xdpfwd esp new-key`") && text.contains(&new_state), "{text}");
-    fs::write(&path, vec![b'#'; State::LARGEST + 10]).unwrap();
-    assert!(refused(&path).contains("a state has 16777216 at most"));
+    let text = open_error(&path);
+    assert!(text.contains("is incomplete") && text.contains("\"# end\", is missing"), "{text}");
+    assert!(text.contains("(xdpfwd esp new-key)") && text.contains(&new_state), "{text}");
+    fs::write(&path, vec![b'#'; State::MAX_LEN + 10]).unwrap();
+    assert!(open_error(&path).contains("exceed the maximum of 16777216"));
     assert_eq!(
         fs::metadata(&path).unwrap().len(),
-        State::LARGEST as u64 + 10,
-        "it is left as it is"
+        State::MAX_LEN as u64 + 10,
+        "open changed the invalid file"
     );
 }
 
@@ -136,28 +139,28 @@ fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
 fn open_waits_for_clock_slightly_behind_and_rejects_others() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
-    put(&path, now() + 100);
-    let text = refused(&path);
-    assert!(text.contains("behind the last used epoch") && text.contains("`date`"), "{text}");
-    put(&path, u64::from(u32::MAX));
-    refused(&path);
+    write_state(&path, now() + 100);
+    let text = open_error(&path);
+    assert!(text.contains("behind the last used epoch") && text.contains("(date)"), "{text}");
+    write_state(&path, u64::from(u32::MAX));
+    open_error(&path);
 
     let ahead = now() + 3;
-    put(&path, ahead);
+    write_state(&path, ahead);
     drop(StateFile::open(&path).unwrap());
-    assert!(now() >= ahead, "it did not wait");
-    assert_eq!(u64::from(written(&path).epoch), ahead + 1);
+    assert!(now() >= ahead, "open did not wait for the clock");
+    assert_eq!(u64::from(read_state(&path).epoch), ahead + 1);
 }
 
 #[test]
 fn open_of_locked_file_is_rejected() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    assert!(refused(&path).contains("it is in use"));
+    assert!(open_error(&path).contains("is in use"));
     // The replacement file is locked, too, before it gets the name.
     file.outbound(300, key("1"), true, None).unwrap();
-    assert!(refused(&path).contains("it is in use"));
+    assert!(open_error(&path).contains("is in use"));
     let other_process =
         || Command::new("flock").arg("-n").arg(&path).arg("true").status().unwrap().success();
     assert!(!other_process());
@@ -171,8 +174,8 @@ fn open_of_locked_file_is_rejected() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    until("the other process has it", || !other_process());
-    assert!(refused(&path).contains("it is in use"));
+    wait_until("the other process locks the file", || !other_process());
+    assert!(open_error(&path).contains("is in use"));
     drop(other.stdin.take());
     other.wait().unwrap();
     StateFile::open(&path).unwrap();
@@ -181,7 +184,7 @@ fn open_of_locked_file_is_rejected() {
 #[test]
 fn lock_is_lost_when_the_file_is_replaced() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let open = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (open(), StateFile::open(&path).unwrap());
     // `old` was opened before the replacement, and is no longer locked.
@@ -202,7 +205,7 @@ fn lock_is_lost_when_the_file_is_replaced() {
         });
         let mut attempts = 0;
         while !is_over.load(Ordering::Relaxed) {
-            assert!(refused(&path).contains("in use"));
+            assert!(open_error(&path).contains("in use"));
             attempts += 1;
         }
         assert!(attempts > 100, "{attempts}");
@@ -212,7 +215,7 @@ fn lock_is_lost_when_the_file_is_replaced() {
 #[test]
 fn iv_ranges_are_disjoint() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     let mut ranges: Vec<IvRange> = std::iter::from_fn(|| file.iv_range()).collect();
     assert_eq!(ranges.len(), usize::from(Ivs::WORKERS));
@@ -238,7 +241,7 @@ fn iv_ranges_are_disjoint() {
 #[test]
 fn close_writes_exact_numbers() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
     let inbound = file.inbound(400, key("2")).unwrap();
@@ -267,7 +270,7 @@ fn close_writes_exact_numbers() {
     let file = StateFile::open(&path).unwrap();
     assert_eq!(file.outbound(300, key("3"), true, None).unwrap().reserve(1), Ok(1..2));
     drop(file);
-    assert_eq!(written(&path).sas.len(), 4);
+    assert_eq!(read_state(&path).sas.len(), 4);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
     assert_eq!((outbound.next(), outbound.bytes()), (65, 150));
@@ -276,7 +279,10 @@ fn close_writes_exact_numbers() {
 }
 
 /// Reserves numbers, and waits until some are written.
-fn soon(outbound: &OutboundNumbers, count: u64) -> Result<std::ops::Range<u64>, Exhausted> {
+fn reserve_when_written(
+    outbound: &OutboundNumbers,
+    count: u64,
+) -> Result<std::ops::Range<u64>, Exhausted> {
     for _ in 0..1000 {
         match outbound.reserve(count) {
             Err(Exhausted::NotWritten) => std::thread::sleep(std::time::Duration::from_millis(10)),
@@ -289,27 +295,31 @@ fn soon(outbound: &OutboundNumbers, count: u64) -> Result<std::ops::Range<u64>, 
 #[test]
 fn repeated_request_returns_same_numbers_with_new_limit() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, Some(10)).unwrap();
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
         Some(SequenceState::Out { next: 11, bytes: 0 }),
-        "no more than it takes"
+        "the file reserves numbers beyond the limit"
     );
     assert_eq!(outbound.reserve(64), Ok(1..11));
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
     let again = file.outbound(300, key("1"), true, Some(12)).unwrap();
     assert!(Arc::ptr_eq(&outbound, &again));
-    assert_eq!(outbound.reserve(1), Err(Exhausted::Limit), "who asks again is not at work yet");
+    assert_eq!(
+        outbound.reserve(1),
+        Err(Exhausted::Limit),
+        "the new limit applied before `limit` was called"
+    );
     again.limit(true, Some(12));
     // The first request fails until the numbers are stored.
-    assert_eq!(soon(&outbound, 64), Ok(11..13));
+    assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
     assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, key("1"), true, None).unwrap()));
     again.limit(true, Some(5));
     assert_eq!(outbound.reserve(64), Err(Exhausted::Limit));
     again.limit(false, None);
-    assert_eq!(soon(&outbound, 1), Ok(13..14));
+    assert_eq!(reserve_when_written(&outbound, 1), Ok(13..14));
     let (one, other) = (file.inbound(300, key("1")).unwrap(), file.inbound(300, key("1")).unwrap());
     assert!(Arc::ptr_eq(&one, &other));
 }
@@ -317,32 +327,32 @@ fn repeated_request_returns_same_numbers_with_new_limit() {
 #[test]
 fn inbound_progress_is_written_every_second() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     let inbound = file.inbound(400, key("2")).unwrap();
     for highest in [5, 9] {
         inbound.set_highest(highest);
         let is_written =
             || sequence_of(&path, Direction::In, 400) == Some(SequenceState::In { highest });
-        until("highest is written down", is_written);
+        wait_until("`highest` is written", is_written);
     }
     let at = |path: &Path| fs::metadata(path).unwrap().ino();
     let before = at(&path);
     thread::sleep(INBOUND_INTERVAL * 3 / 2);
-    assert_eq!(at(&path), before, "with nothing new it is left as it is");
+    assert_eq!(at(&path), before, "the file was written without a change");
 }
 
 /// Stops the other threads on drop, also after a failed assertion.
-struct Over<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Copies the file as a crash at this moment would leave it.
-fn crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
+fn copy_as_after_crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
     let copy = folder.join(format!("copy-{number}"));
     fs::copy(path, &copy).unwrap();
     copy
@@ -351,7 +361,7 @@ fn crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
 #[test]
 fn no_number_is_reused_after_crash() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
     let (drawn, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -366,34 +376,34 @@ fn no_number_is_reused_after_crash() {
                 }
             });
         }
-        let _over = Over(&is_over);
+        let _stop = StopOnDrop(&is_over);
         let mut last = 0;
         for number in 0..40 {
-            until("numbers go on", || drawn.load(Ordering::SeqCst) > last);
+            wait_until("numbers are available", || drawn.load(Ordering::SeqCst) > last);
             last = drawn.load(Ordering::SeqCst);
-            let copy = crash(&path, &folder, number);
+            let copy = copy_as_after_crash(&path, &folder, number);
             let reopened = StateFile::open(&copy).unwrap();
             let first =
                 reopened.outbound(300, key("1"), true, None).unwrap().reserve(1).unwrap().start;
-            assert!(first > last, "{first} was given out before: {last} was");
+            assert!(first > last, "{first} was reused: {last} was reserved before");
         }
-        assert!(last > 3 * STEP, "{last}: it was never asked for more");
+        assert!(last > 3 * STEP, "the writer reserved no further numbers: last {last}");
     });
 }
 
 #[test]
 fn no_iv_is_reused_after_crash() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let begun = written(&path).epoch;
+    let begun = read_state(&path).epoch;
     let (mut ivs, mut other) = (file.iv_range().unwrap(), file.iv_range().unwrap());
     let other_before = other.reserve(1).unwrap().start;
     let (mut last, mut epochs) = (0, BTreeSet::new());
     for number in 0..12 {
         // A quarter of an epoch per request.
         let mut range = None;
-        until("the next epoch is written down", || {
+        wait_until("the next epoch is written", || {
             range = ivs.reserve(Ivs::PER_EPOCH / 4);
             range.is_some()
         });
@@ -402,7 +412,7 @@ fn no_iv_is_reused_after_crash() {
         last = range.end - 1;
         epochs.insert(last >> 32);
         if number % 4 == 3 {
-            let reopened = StateFile::open(&crash(&path, &folder, number)).unwrap();
+            let reopened = StateFile::open(&copy_as_after_crash(&path, &folder, number)).unwrap();
             let first = reopened.iv_range().unwrap().reserve(1).unwrap().start;
             assert!(first >> 32 > last >> 32, "{first:x} {last:x}");
         }
@@ -433,17 +443,17 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
     assert_eq!(reserved, u64::from(Ivs::PER_EPOCH));
     let text = file.outbound(301, key("1"), true, None).unwrap_err().to_string();
     assert!(
-        text.contains("cannot write it: No such file")
-            && text.contains(&format!("`df {}`", inner.display())),
+        text.contains("cannot be written: No such file")
+            && text.contains(&format!(": df {};", inner.display())),
         "{text}"
     );
     assert_eq!((drain(&outbound, STEP), ivs.reserve(1)), (Some(0), None));
 
     // Once the file can be written again, they continue without another request.
     fs::create_dir(&inner).unwrap();
-    until("it is written again", || path.exists());
-    until("numbers go on", || outbound.reserve(1).is_ok());
-    until("IVs go on", || ivs.reserve(1).is_some());
+    wait_until("the file is written again", || path.exists());
+    wait_until("numbers are available", || outbound.reserve(1).is_ok());
+    wait_until("IVs are available", || ivs.reserve(1).is_some());
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
         Some(SequenceState::Out { next: 2 * STEP + 1, bytes: 0 })
@@ -453,21 +463,21 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
 #[test]
 fn replaced_file_is_not_overwritten() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     fs::remove_file(&path).unwrap();
     StateFile::create(&path).unwrap();
-    let theirs = written(&path);
+    let theirs = read_state(&path);
     let text = file.outbound(300, key("1"), true, None).unwrap_err().to_string();
-    assert!(text.contains("another file was put in its place"), "{text}");
+    assert!(text.contains("was replaced by another file"), "{text}");
     drop(file);
-    assert_eq!(written(&path), theirs);
+    assert_eq!(read_state(&path), theirs);
 }
 
 #[test]
 fn leftover_of_crash_is_removed_and_not_followed() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
     fs::write(&new, "half").unwrap();
     let file = StateFile::open(&path).unwrap();
@@ -483,7 +493,7 @@ fn leftover_of_crash_is_removed_and_not_followed() {
 #[test]
 fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
     let folder = Folder::new();
-    let path = made(&folder);
+    let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
     let inbound = file.inbound(400, key("2")).unwrap();
@@ -496,7 +506,7 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
             while ivs.reserve(1 << 20).is_some() {}
             assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
             outbound.add_bytes(100);
-            outbound.take_back_bytes(100);
+            outbound.subtract_bytes(100);
             outbound.limit(true, Some(STEP));
             inbound.set_highest(7);
             drop(ivs);
@@ -504,6 +514,6 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
         });
         let returned = is_done.recv_timeout(Duration::from_secs(30));
         drop(entries);
-        assert_eq!(returned, Ok(()), "the data path waits for the mutex");
+        assert_eq!(returned, Ok(()), "the data path waited for the mutex");
     });
 }

@@ -88,13 +88,17 @@ impl Writer {
                 let path = self.disk.path().display();
                 tracing::error!(
                     state_file = %path,
-                    "{problem}. Until it can be, packets are sealed as long as there are numbers that are written down"
+                    "the state file {problem}. Encapsulation continues until the numbers already \
+                     in the file are used up"
                 );
             }
             Some(_) => {}
         }
         if failure.is_none() && self.has_failed {
-            tracing::info!(state_file = %self.disk.path().display(), "the state file is written again");
+            tracing::info!(
+                state_file = %self.disk.path().display(),
+                "the state file is written again"
+            );
         }
         self.has_failed = failure.is_some();
         let succeeded = failure.is_none();

@@ -106,7 +106,7 @@ fn filter_placement_depends_on_path_and_rules() {
     let error = placements(&packet(with(first, "kernel", ""))).unwrap_err();
     assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
     let error = placements(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
-    assert!(error.contains("`drop log 1/10` logs, which the XDP program does not"), "{error}");
+    assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
 /// A kind whose table has tables in it.
