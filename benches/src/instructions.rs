@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn five_per_cent_worse_fails_and_five_per_cent_better_asks() {
+    fn increase_of_5_percent_fails_and_decrease_requests_update() {
         let known = numbers("1", &[("a", 100.0), ("b", 100.0), ("c", 100.0)]);
         let judged = judge(&known, &numbers("1", &[("a", 105.1), ("b", 104.9), ("c", 94.9)]));
         assert_eq!(judged.worse, ["a"]);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn another_compiler_is_not_judged_and_says_so() {
+    fn other_compiler_reports_not_compared() {
         let judged = judge(&numbers("1", &[("a", 100.0)]), &numbers("2", &[("a", 200.0)]));
         assert!(judged.worse.is_empty());
         assert!(
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_or_gone_asks_for_an_update() {
+    fn new_or_removed_scenario_requests_update() {
         for counted in [numbers("1", &[]), numbers("1", &[("a", 1.0), ("b", 1.0)])] {
             let judged = judge(&numbers("1", &[("a", 1.0)]), &counted);
             assert!(judged.worse.is_empty() && judged.text.contains("UPDATE=1"), "{}", judged.text);

@@ -407,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different() {
+    fn forwarder_names_are_unique() {
         let mut names: Vec<_> = ALL.iter().map(|peer| peer.name()).collect();
         names.sort_unstable();
         names.dedup();
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_installed_is_named_with_its_package() {
+    fn missing_program_error_names_its_package() {
         let missing = find("dpdk-testpmd-of-another-world", "dpdk-dev").unwrap_err();
         assert!(
             missing.contains("dpdk-testpmd-of-another-world")
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_io_that_xdpfwd_does_not_know_is_missing_and_says_so() {
+    fn unsupported_io_is_missing_with_error_of_xdpfwd() {
         let scratch =
             std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
         fs::create_dir_all(&scratch).unwrap();

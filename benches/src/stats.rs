@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interval_of_nine_is_the_second_to_the_eighth() {
+    fn interval_of_nine_values_is_second_to_eighth() {
         let median = Median::of((1..=9).map(f64::from)).unwrap();
         assert_eq!((median.median, median.low, median.high), (5.0, 2.0, 8.0));
         // Tables of the sign test: 1 - 2 (1 + 9) / 512.
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn few_values_have_their_range_and_say_how_little_that_is() {
+    fn few_values_give_range_with_its_coverage() {
         let median = Median::of([3.0, 1.0, 2.0]).unwrap();
         assert_eq!(
             (median.median, median.low, median.high, median.coverage),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn six_is_the_first_with_95_per_cent() {
+    fn six_values_are_needed_for_95_percent_coverage() {
         assert!(Median::of((0..5).map(f64::from)).unwrap().coverage < WANTED);
         assert!(Median::of((0..6).map(f64::from)).unwrap().coverage >= WANTED);
     }

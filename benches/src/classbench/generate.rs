@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_the_shares_of_the_seed() {
+    fn draws_follow_shares_of_seed() {
         for seed in seeds() {
             follows(&seed, &draw(&seed, 10_000, 10_000, 1), 0.0);
         }
     }
 
     #[test]
-    fn a_set_of_different_rules_is_near_the_seed() {
+    fn generated_set_stays_near_shares_of_seed() {
         // Short prefixes and wildcards repeat most, so the set has a few per cent fewer of them.
         for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
             let seed = Seed::built_in(name).unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_different_and_as_many_as_asked_for() {
+    fn generate_returns_requested_number_of_distinct_rules() {
         for seed in seeds() {
             for size in [1, 1000, 10_000] {
                 let rules = generate(&seed, size, 1);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seeds_give_the_same_rules() {
+    fn generate_is_reproducible_by_seed() {
         for seed in seeds() {
             assert_eq!(generate(&seed, 1000, 1), generate(&seed, 1000, 1));
             assert_ne!(generate(&seed, 1000, 1), generate(&seed, 1000, 2));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rule_is_hidden_by_one_before_it() {
+    fn generated_rule_is_never_covered_by_earlier_rule() {
         for seed in seeds() {
             let rules = generate(&seed, 2000, 1);
             for (index, rule) in rules.iter().enumerate() {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_read_as_it_was_written() {
+    fn generated_set_round_trips() {
         for seed in seeds() {
             let rules = generate(&seed, 500, 1);
             let mut text = Vec::new();

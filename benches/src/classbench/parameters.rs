@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_classbench_is_read() {
+    fn classbench_parameter_file_parses() {
         let seed = Seed::parse("made up", &made_up()).unwrap();
         assert_eq!((seed.filters, seed.source.nesting), (100, 4));
         assert_eq!(
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_whole_says_what_is_missing() {
+    fn incomplete_file_error_names_missing_part() {
         let error = |from, to| {
             format!("{:#}", Seed::parse("x", &made_up().replacen(from, to, 1)).unwrap_err())
         };

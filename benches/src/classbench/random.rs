@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_those_of_the_published_generators() {
+    fn random_numbers_match_published_generators() {
         // splitmix64 from 0 starts with these two.
         assert_eq!(Random::new(0).0[..2], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
         // xoshiro256** from 1, 2, 3, 4.
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_follow_the_shares() {
+    fn choice_draws_follow_shares() {
         let choice = Choice::new([(0.25, 'a'), (0.0, 'b'), (0.75, 'c')]).unwrap();
         assert_eq!(choice.shares().collect::<Vec<_>>(), [(0.25, &'a'), (0.75, &'c')]);
         let mut random = Random::new(7);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_are_none_are_refused() {
+    fn choice_rejects_invalid_shares() {
         assert!(Choice::new([(0.5, ())]).is_err());
         assert!(Choice::new([(-0.5, ()), (1.5, ())]).is_err());
         assert!(Choice::<()>::new([]).is_err());

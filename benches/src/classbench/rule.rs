@@ -222,7 +222,7 @@ mod tests {
         "@192.0.2.0/24\t0.0.0.0/0\t0 : 65535\t1024 : 65535\t0x06/0xff\t0x0000/0x0000";
 
     #[test]
-    fn a_line_is_read_as_it_was_written() {
+    fn rule_line_round_trips() {
         let rule: Rule5 = LINE.parse().unwrap();
         assert_eq!(rule.source, Prefix { address: 0xc000_0200, length: 24 });
         assert_eq!(rule.source.bounds(), (0xc000_0200, 0xc000_02ff));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_says_what_is_wrong() {
+    fn invalid_rule_error_names_the_problem() {
         for (from, to, word) in [
             ("@", "", "starts with @"),
             ("/24", "/33", "length"),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn covering_and_overlapping() {
+    fn covers_and_overlaps_compare_all_fields() {
         let wide: Rule5 = LINE.parse().unwrap();
         let narrow = Rule5 { source: Prefix::new(0xc000_0207, 32), ..wide };
         assert!(wide.covers(&narrow) && !narrow.covers(&wide) && narrow.overlaps(&wide));

@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_built_in_seeds_are_read() {
+    fn built_in_seeds_parse() {
         for name in Seed::names() {
             let text = BUILT_IN.iter().find(|(other, _)| *other == name).unwrap().1;
             assert_eq!(Seed::parse(name, text).unwrap().name(), name);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_seed_lacks_is_named() {
+    fn invalid_seed_error_names_the_problem() {
         let text = BUILT_IN[0].1;
         for (from, to, word) in [
             ("filters =", "filter =", "unknown field"),
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_set_is_balanced_from_the_root() {
+    fn scaled_branching_balances_levels_from_the_root() {
         let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
         assert_eq!(branching.scaled(1.0).levels, branching.levels);
         // Levels 0 and 1 have a skew of 1 each, level 2 of 1.75, of which 0.5 are left to take:

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_set_is_counted_by_hand() {
+    fn statistics_of_small_set_match_manual_count() {
         let statistics = Statistics::of(&rules(&[
             "@10.0.0.1/32 0.0.0.0/0 0 : 65535 80 : 80 0x06/0xff",
             "@10.0.0.0/24 0.0.0.0/0 0 : 65535 80 : 80 0x06/0xff",
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_prefixes_or_ranges() {
+    fn port_kind_is_prefix_or_range() {
         let kind = |low, high| Kind::of(Ports { low, high });
         assert!(kind(0, u16::MAX) == Kind::Prefix(0) && kind(7, 7) == Kind::Prefix(16));
         assert!(
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rules_have_no_statistics() {
+    fn statistics_of_empty_set_are_zero() {
         let statistics = Statistics::of(&[]);
         assert_eq!((statistics.tuples, statistics.overlaps), (0, Overlaps::Exact(0)));
     }

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn each_header_is_matched_by_the_rule_it_was_drawn_from() {
+    fn trace_headers_match_their_rule_and_are_reproducible() {
         let rules = rules();
         let headers = trace(&rules, 5000, Locality::Uniform, 0.1, 1);
         let random = headers.iter().filter(|header| header.drawn_from.is_none()).count();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn locality_is_in_bursts() {
+    fn pareto_locality_repeats_headers_in_bursts() {
         let rules = rules();
         let changes = |locality| {
             let headers = trace(&rules, 10_000, locality, 0.0, 1);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_headers_are_random() {
+    fn trace_without_rules_has_random_headers() {
         assert!(
             trace(&[], 10, Locality::Uniform, 0.0, 1)
                 .iter()
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_what_dpdk_reads() {
+    fn write_trace_uses_line_format_of_dpdk() {
         let header = Header {
             source: 0xc000_0201,
             destination: 1,

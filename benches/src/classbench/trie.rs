@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trie_without_branches_has_one_address_and_a_balanced_one_as_many_as_it_can() {
+    fn source_trie_branching_sets_number_of_addresses() {
         let distinct = |two, skew, length| {
             let addresses =
                 sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heavier_child_has_what_the_skew_says() {
+    fn heavier_child_gets_share_given_by_skew() {
         let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
         let set = addresses.iter().filter(|&&address| address == 1 << 31).count();
         // 100 is half of 200.
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_destination_leaves_the_source_where_the_correlation_ends() {
+    fn destination_diverges_from_source_where_correlation_ends() {
         let lengths = equal(200, 32, 32);
         let sources = sources(&branching(1.0, 0.0), &lengths, &mut Random::new(1));
         let mut correlation = [0.0; 33];
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_gets_an_address_of_its_length_and_nesting_is_bounded() {
+    fn prefixes_have_their_length_and_bounded_nesting() {
         let mut random = Random::new(3);
         let mut length = || [0, 8, 16, 20, 22, 24, 26, 28, 30, 32][random.below(10)];
         let lengths: Vec<_> =

@@ -124,7 +124,7 @@ mod tests {
 ";
 
     #[test]
-    fn each_length_has_its_line() {
+    fn read_returns_line_of_each_length() {
         assert_eq!(read(SAID, 68), Some((12.304, 211.313)));
         assert_eq!(read(SAID, 1404), Some((3.219, 807.642)));
         assert_eq!(read(SAID, 32), None);

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn account_lists_each_loss_under_its_place() {
+    fn accounting_lists_each_loss_by_location() {
         let account = account(1000, 689, &report());
         assert_eq!(packets(&account, "before fwd0"), 8);
         assert_eq!(packets(&account, "left to the kernel"), 2);

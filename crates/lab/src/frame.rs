@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn checksum_of_a_known_header() {
+    fn internet_checksum_matches_known_header() {
         // The example of RFC 1071's commentaries: 45 00 00 73 … → b861.
         let header = [
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0x00,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn header_is_right_at_every_size() {
+    fn frame_header_is_valid_at_every_size() {
         for size in 60..=1514 {
             let b = frame(size).bytes();
             assert_eq!(b.len(), usize::from(size));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn smallest_frame_is_filled_exactly() {
+    fn smallest_frame_holds_magic_sequence_and_time() {
         let b = frame(60).bytes();
         assert_eq!(&b[42..44], b"LB");
         assert_eq!(&b[44..52], &7u64.to_be_bytes());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_goes_by_offset() {
+    fn frame_pattern_depends_only_on_offset() {
         assert_eq!(&frame(1514).bytes()[60..100], &frame(100).bytes()[60..]);
         assert_eq!(&frame(76).bytes()[68..76], &PATTERN_STEP.wrapping_mul(2).to_ne_bytes());
     }

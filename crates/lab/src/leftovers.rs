@@ -169,7 +169,7 @@ mod tests {
     use super::BpfObjects;
 
     #[test]
-    fn fdinfo_names_objects() {
+    fn named_in_returns_object_ids_of_fdinfo() {
         let link =
             "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t12\nifindex:\t2\n";
         assert_eq!(BpfObjects::named_in(link), [("program", 12), ("link", 3)]);

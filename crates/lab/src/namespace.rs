@@ -224,7 +224,7 @@ mod tests {
     use super::{kept_name, owner};
 
     #[test]
-    fn only_the_exact_pattern_has_an_owner() {
+    fn owner_accepts_only_the_exact_name_pattern() {
         assert_eq!(owner("xdpfwd-1234-0-gen"), Some(1234));
         for other in [
             "xdpfwd-play-gen",
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_lab_is_never_swept() {
+    fn kept_name_is_never_swept_and_invalid_name_fails() {
         for lab in ["play", "a", "a-1", "x1234-0"] {
             assert_eq!(owner(&kept_name(lab, "gen").unwrap()), None, "{lab}");
         }

@@ -368,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ignored_signals_are_read_from_the_status() {
+    fn ignored_signals_parses_proc_status() {
         let status =
             "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001006\nSigCgt:\t0000000000000001\n";
         assert_eq!(ignored_signals(status), 1 << 12 | 1 << 2 | 1 << 1);

@@ -561,18 +561,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn config_has_the_size_of_the_c_struct() {
+    fn config_size_equals_c_struct() {
         assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 4 * 4);
     }
 
     #[test]
-    fn streams_are_in_ascending_order() {
+    fn next_stream_returns_ascending_numbers() {
         let first = next_stream();
         assert!(next_stream() > first);
     }
 
     #[test]
-    fn values_out_of_range_are_refused() {
+    fn traffic_check_rejects_values_out_of_range() {
         for traffic in [
             Traffic::new().size(59),
             Traffic::new().size(MAX_MTU + 15),

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drops_are_summed_over_queues() {
+    fn veth_drops_are_summed_over_queues() {
         let text = "NIC statistics:\n     peer_ifindex: 2\n     rx_queue_0_xdp_packets: 10\n     rx_queue_0_drops: 3\n     \
                     rx_queue_0_xdp_drops: 100\n     rx_queue_1_drops: 4\n     tx_queue_0_xdp_xmit: 9\n     \
                     tx_queue_0_xdp_xmit_errors: 5\n";
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_readable() {
+    fn mac_text_is_colon_separated_hex() {
         assert_eq!(mac_text(mac(4)), "02:00:00:00:00:04");
     }
 }

@@ -108,7 +108,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 }
 
 #[test]
-fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
+fn slow_traffic_arrives_intact_and_in_order() {
     let chain = bridged(xdpfwd_lab::MAX_MTU);
     // 61 and 67 end in a partial word; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
@@ -131,7 +131,7 @@ fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
 }
 
 #[test]
-fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
+fn check_accepts_valid_frames_of_another_sender() {
     let chain = bridged(1500);
     let frames: Vec<_> =
         (0..100).map(|n| Traffic::new().size(200).frame(n % 4, n.into()).bytes()).collect();
@@ -141,7 +141,7 @@ fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
 }
 
 #[test]
-fn latency_is_that_of_every_frame() {
+fn latency_histogram_counts_every_frame() {
     let chain = bridged(1500);
     let sink =
         Sink::builder().latency(true).attach(chain.sink(), "sink0").expect("attach the sink");
@@ -185,7 +185,7 @@ fn latency_is_that_of_every_frame() {
 }
 
 #[test]
-fn check_finds_damage() {
+fn check_counts_damaged_frames_as_corrupt() {
     let chain = bridged(1500);
     let good = Traffic::new().size(203).frame(0, 0).bytes();
     let mut damaged = Vec::new();
@@ -215,7 +215,7 @@ fn check_finds_damage() {
 }
 
 #[test]
-fn check_finds_duplicates_and_loss_of_order() {
+fn check_counts_duplicate_and_reordered_frames() {
     let chain = bridged(1500);
     let frames = |numbers: &[u64], flows: u64| -> Vec<_> {
         numbers.iter().map(|n| Traffic::new().frame((n % flows) as u32, *n).bytes()).collect()
@@ -241,7 +241,7 @@ fn check_finds_duplicates_and_loss_of_order() {
 }
 
 #[test]
-fn frames_of_others_are_foreign_and_reach_the_kernel() {
+fn sink_counts_other_frames_as_foreign() {
     let chain = bridged(1500);
     let mut other_port = Traffic::new().frame(0, 0).bytes();
     other_port[37] = 53;
@@ -253,7 +253,7 @@ fn frames_of_others_are_foreign_and_reach_the_kernel() {
 }
 
 #[test]
-fn counted_traffic_ends_by_itself() {
+fn traffic_with_count_stops_after_last_frame() {
     let chain = bridged(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     let generator = Traffic::new()
@@ -270,7 +270,7 @@ fn counted_traffic_ends_by_itself() {
 }
 
 #[test]
-fn a_second_run_is_not_taken_for_the_first_repeated() {
+fn second_run_is_not_counted_as_duplicates() {
     let chain = bridged(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     for run in 1..=2 {
@@ -284,7 +284,7 @@ fn a_second_run_is_not_taken_for_the_first_repeated() {
 }
 
 #[test]
-fn pace_is_kept() {
+fn generator_keeps_requested_rate() {
     let chain = bridged(1500);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     for rate in [1_000, 20_000] {
@@ -300,7 +300,7 @@ fn pace_is_kept() {
 }
 
 #[test]
-fn queues_and_addresses_are_as_asked() {
+fn chain_has_requested_queues_and_addresses() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().queues(3).addresses(true).build().expect("build a lab");
@@ -317,7 +317,7 @@ fn queues_and_addresses_are_as_asked() {
 }
 
 #[test]
-fn ping_goes_through_a_forwarder() {
+fn ping_passes_through_a_bridge() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
@@ -339,7 +339,7 @@ fn ping_goes_through_a_forwarder() {
 }
 
 #[test]
-fn a_namespace_is_a_place_to_work_in() {
+fn namespace_run_executes_closure_inside() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("work").expect("create");
@@ -353,7 +353,7 @@ fn a_namespace_is_a_place_to_work_in() {
 }
 
 #[test]
-fn nothing_is_left_after_drop_or_panic() {
+fn namespaces_are_removed_on_drop_and_panic() {
     let chain = bridged(1500);
     let names: Vec<_> =
         [chain.gen_(), chain.fwd(), chain.sink()].map(|n| n.name().to_owned()).into();
@@ -425,7 +425,7 @@ fn wait_until_gone(pid: u32, seconds: &str) {
 }
 
 #[test]
-fn a_killed_lab_is_swept() {
+fn sweep_removes_namespaces_of_killed_lab() {
     let mut lab = Lab::start("3141");
     lab.process.kill().expect("SIGKILL");
     lab.process.wait().expect("wait");
@@ -435,7 +435,7 @@ fn a_killed_lab_is_swept() {
 }
 
 #[test]
-fn a_terminated_lab_cleans_up_itself() {
+fn terminated_lab_removes_its_namespaces() {
     let mut lab = Lab::start("3142");
     let pid = nix::unistd::Pid::from_raw(lab.process.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
@@ -445,7 +445,7 @@ fn a_terminated_lab_cleans_up_itself() {
 }
 
 #[test]
-fn a_forwarder_is_a_process_under_control() {
+fn forwarder_wait_and_stop_report_each_outcome() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("process").expect("create");
@@ -502,7 +502,7 @@ fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
         assert!(output.status.success() && stdout.contains("1 passed"), "{test}: {output:?}");
     };
     run_ignoring("forwarder_ignores_neither_sigint_nor_sigquit");
-    run_ignoring("a_forwarder_is_a_process_under_control");
+    run_ignoring("forwarder_wait_and_stop_report_each_outcome");
 }
 
 #[test]
@@ -520,7 +520,7 @@ fn forwarder_ignores_neither_sigint_nor_sigquit() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn error_names_invalid_argument() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("mistakes").expect("create");

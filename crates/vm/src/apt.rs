@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_release_is_told_from_its_updates() {
+    fn release_source_skips_updates_and_other_origins() {
         let targets = "Debian http://m/debian-security/ bookworm-security main /k.gpg\n\
                        Vendor http://vendor/ bookworm main /k.gpg\n\
                        Debian http://m/debian/ bookworm-updates main /k.gpg\n\

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_that_is_not_listed_is_missing() {
+    fn missing_returns_first_unlisted_test() {
         let listed = "a: test\nmodule::b: test\nc: benchmark\n";
         assert_eq!(missing(listed, &["a", "module::b"]), None);
         assert_eq!(missing(listed, &["a", "b"]), Some("b"));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_executable_is_that_of_the_target() {
+    fn executable_returns_path_of_named_target() {
         let messages = concat!(
             r#"{"reason":"compiler-artifact","target":{"name":"xdpfwd"},"executable":"/t/xdpfwd"}"#,
             "\n",

@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pins_can_be_read() {
+    fn pinned_kernels_have_valid_entries() {
         let kernels = pinned().unwrap();
         assert!(kernels.len() >= 2);
         for kernel in kernels {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_is_told_by_numbers() {
+    fn releases_compare_by_number_and_variants_are_excluded() {
         let newest = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.2.2+deb13-amd64"];
         assert_eq!(
             newest.into_iter().max_by_key(|release| numbers(release)),

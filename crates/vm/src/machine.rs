@@ -273,7 +273,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn words_come_back_as_they_were() {
+    fn quoted_words_survive_bash() {
         for word in ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "a\nb"] {
             let output = Command::new("bash")
                 .arg("-c")

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn full_run_has_every_suite_whole_on_each_of_its_kernels() {
+    fn full_run_has_all_tests_on_every_kernel() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
         let legs = shown(&legs(&all, &kernels, false));
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn ci_run_leaves_out_other_kernels() {
+    fn ci_run_contains_only_the_ci_selection() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
         let legs = shown(&legs(&all, &kernels, true));

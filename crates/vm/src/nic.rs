@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cable_has_two_ends_and_nothing_is_there_twice() {
+    fn every_cable_has_two_ends_and_names_are_unique() {
         let nics = all();
         for nic in &nics {
             assert_eq!(nics.iter().filter(|other| other.cable == nic.cable).count(), 2, "{nic:?}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_has_a_tap_for_each_end() {
+    fn bridges_create_tap_for_each_end() {
         let nics = all();
         let on_bridges = nics.iter().filter(|nic| matches!(nic.cable, Cable::Bridge(_))).count();
         let batch = bridges(&nics);

@@ -128,7 +128,7 @@ mod tests {
     use crate::kernel;
 
     #[test]
-    fn every_suite_has_a_kernel_that_is_pinned() {
+    fn every_suite_runs_on_pinned_kernels() {
         let pinned = kernel::pinned().unwrap();
         for suite in ALL {
             assert!(!suite.kernels.is_empty(), "{}", suite.name);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_suite_runs_whole_on_a_kernel_in_ci() {
+    fn ci_runs_all_tests_of_every_suite() {
         for suite in ALL {
             assert!(suite.kernels.iter().any(|on| matches!(on.ci, InCi::Whole)), "{}", suite.name);
         }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_known_is_answered_with_those_that_are() {
+    fn unknown_suite_error_lists_known_suites() {
         let error = chosen(&["zero".into()]).unwrap_err().to_string();
         assert_eq!(error, r#"no suite "zero": there are zero-copy, esp, doctor, isolated"#);
         assert_eq!(chosen(&[]).unwrap().len(), ALL.len());

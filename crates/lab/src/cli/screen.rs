@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_take_a_fitting_unit() {
+    fn rate_and_bits_choose_readable_unit() {
         assert_eq!(rate(2_357_000.0), "2.357 Mpps");
         assert_eq!(rate(9_870.0), "9.87 kpps");
         assert_eq!(bits(1.131e9), "1.131 Gbit/s");
