@@ -20,7 +20,7 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
 }
 
 /// Creates another veth pair between two namespaces, like those of a [`crate::Chain`]. Each end is
-/// a namespace, the name of the interface, and the number of its MAC address ([`mac`]).
+/// given as its namespace, interface name, and MAC address number ([`mac`]).
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn connect(
     queues: u16,
     mtu: u16,
 ) -> Result<(), Error> {
-    require_root("laying a cable")?;
+    require_root("creating a veth pair")?;
     let [a, b] = [a, b].map(|(namespace, name, number)| End { namespace, name, mac: mac(number) });
     create(&a, &b, queues, mtu)
 }

@@ -24,7 +24,7 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// The counters can't be read.
+    /// The counters cannot be read.
     pub fn measure(generator: &Generator, sink: &Sink, time: Duration) -> Result<Self, Error> {
         let before = Reading::take(generator, sink)?;
         thread::sleep(time);
@@ -57,7 +57,7 @@ impl Reading {
     ///
     /// # Errors
     ///
-    /// The counters can't be read.
+    /// The counters cannot be read.
     pub fn take(generator: &Generator, sink: &Sink) -> Result<Self, Error> {
         let offered = generator.sent()?;
         let at = Instant::now();
