@@ -65,30 +65,30 @@ impl<T> Choice<T> {
     /// evenly.
     pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
         let mut sum = 0.0;
-        let mut cumulated = Vec::new();
+        let mut cumulative = Vec::new();
         for (share, value) in values {
-            ensure!((0.0..=1.0).contains(&share), "{share} is no share, which is from 0 to 1");
+            ensure!((0.0..=1.0).contains(&share), "invalid share {share}: use 0 to 1");
             if share > 0.0 {
                 sum += share;
-                cumulated.push((sum, value));
+                cumulative.push((sum, value));
             }
         }
-        ensure!((sum - 1.0).abs() <= SLACK, "the shares add up to {sum:.4}, not to 1");
-        cumulated.iter_mut().for_each(|(upto, _)| *upto /= sum);
-        Ok(Self { values: cumulated })
+        ensure!((sum - 1.0).abs() <= SLACK, "the sum of the shares is {sum:.4}, not 1");
+        cumulative.iter_mut().for_each(|(end, _)| *end /= sum);
+        Ok(Self { values: cumulative })
     }
 
     pub(crate) fn draw(&self, random: &mut Random) -> &T {
         let point = random.fraction();
-        let index = self.values.partition_point(|&(upto, _)| upto <= point);
+        let index = self.values.partition_point(|&(end, _)| end <= point);
         &self.values[index.min(self.values.len() - 1)].1
     }
 
     /// Returns each value with its share.
     pub(crate) fn shares(&self) -> impl Iterator<Item = (f64, &T)> {
-        self.values.iter().scan(0.0, |before, (upto, value)| {
-            let share = upto - *before;
-            *before = *upto;
+        self.values.iter().scan(0.0, |before, (end, value)| {
+            let share = end - *before;
+            *before = *end;
             Some((share, value))
         })
     }

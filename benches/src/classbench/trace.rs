@@ -36,14 +36,14 @@ pub enum Locality {
     /// Once, anywhere within its rule instead of at a corner: for wide rules, headers almost never
     /// repeat.
     Scattered,
-    /// As ClassBench has it: the number of copies is Pareto distributed, P(at most x) = 1 - (b /
-    /// x)^a, and rounded up.
+    /// As in ClassBench: the number of copies has a Pareto distribution, P(at most x) = 1 - (b / x)^a,
+    /// and is rounded up.
     ///
-    /// With a = 1, b = 0.0001 is called low locality by ClassBench, b = 1 high locality.
+    /// ClassBench calls a = 1, b = 0.0001 low locality and a = 1, b = 1 high locality.
     Pareto {
-        /// The shape; the smaller, the longer the longest bursts.
+        /// The shape; a smaller shape makes the longest bursts longer.
         a: f64,
-        /// The smallest value before it is rounded up.
+        /// The minimum before rounding up.
         b: f64,
     },
 }
@@ -75,9 +75,9 @@ pub fn trace(
     let mut headers = Vec::with_capacity(packets);
     while headers.len() < packets {
         let header = if rules.is_empty() || random.chance(random_share) {
-            anything(&mut random)
+            random_header(&mut random)
         } else {
-            within(rules, locality == Locality::Scattered, &mut random)
+            matching_header(rules, locality == Locality::Scattered, &mut random)
         };
         let copies = locality.copies(&mut random).min(packets - headers.len());
         headers.extend(std::iter::repeat_n(header, copies));
@@ -86,7 +86,7 @@ pub fn trace(
 }
 
 /// Returns a header at a corner of a random rule, or anywhere within it.
-fn within(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
+fn matching_header(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     let index = random.below(rules.len());
     let rule = &rules[index];
     let mut end = |low: u32, high: u32| match scattered {
@@ -110,7 +110,7 @@ fn within(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     }
 }
 
-fn anything(random: &mut Random) -> Header {
+fn random_header(random: &mut Random) -> Header {
     let (addresses, rest) = (random.bits(), random.bits());
     Header {
         source: (addresses >> 32) as u32,

@@ -47,7 +47,7 @@ fn heavier(count: usize, skew: f64) -> usize {
 }
 
 /// Returns whether the next level's prefixes must be separated to respect `nesting`.
-fn must_part(
+fn must_separate(
     branching: &Branching,
     nested: u8,
     level: u8,
@@ -79,7 +79,7 @@ impl Sources<'_> {
         let ends_next = |rule: usize| length(rule) == level + 1;
         let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
         let at = self.branching.levels[usize::from(level)];
-        let light = if must_part(self.branching, nested, level, rest.len(), any_ends_next) {
+        let light = if must_separate(self.branching, nested, level, rest.len(), any_ends_next) {
             let (next, further): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|&rule| ends_next(rule));
             let light;
@@ -124,7 +124,7 @@ impl Destinations<'_> {
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let rest = self.end(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
-        if self.must_part(nested, level, &rest) {
+        if self.must_separate(nested, level, &rest) {
             self.nodes[node].stubs.extend(rest);
             return;
         }
@@ -166,7 +166,7 @@ impl Destinations<'_> {
                 std::cmp::Ordering::Equal => self.random.below(2),
             };
             let at = self.branching.levels[usize::from(level)];
-            if self.must_part(nested, level, &rest) {
+            if self.must_separate(nested, level, &rest) {
                 let (next, further): (Vec<_>, Vec<_>) =
                     rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
                 let (more, less) =
@@ -204,9 +204,9 @@ impl Destinations<'_> {
         rest
     }
 
-    fn must_part(&self, nested: u8, level: u8, rules: &[usize]) -> bool {
+    fn must_separate(&self, nested: u8, level: u8, rules: &[usize]) -> bool {
         let any_ends_next = rules.iter().any(|&rule| self.lengths[rule].destination == level + 1);
-        must_part(self.branching, nested, level, rules.len(), any_ends_next)
+        must_separate(self.branching, nested, level, rules.len(), any_ends_next)
     }
 
     fn child(&mut self, node: usize, side: usize) -> usize {
