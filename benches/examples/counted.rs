@@ -1,6 +1,6 @@
-//! The program whose instructions `make bench-instructions` counts: `counted SCENARIO ROUNDS`.
+//! The program whose instructions `make bench-instructions` counts. Usage: `counted SCENARIO ROUNDS`.
 //!
-//! A round passes a batch of 64 packets of 60 bytes from the fake kernel through one part of the
+//! Each round passes a batch of 64 packets of 60 bytes from the fake kernel through one part of the
 //! data path. The difference of two counts with different numbers of rounds excludes startup and
 //! exit.
 
@@ -22,14 +22,16 @@ fn umem() -> (Umem, xdpfwd_xsk::Pool) {
     Umem::new(&config).expect("8 MiB of memory")
 }
 
-fn willing() -> Behaviour {
+/// Returns the configuration of a fake kernel that needs no wake-up.
+fn config_without_wakeup() -> Behaviour {
     Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
 }
 
 /// The fake kernel alone, which all other scenarios include.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
-    let (_port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+    let (_port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     for _ in 0..rounds {
         kernel.arrive(N, LENGTH);
         kernel.pretend_user(N);
@@ -41,7 +43,7 @@ fn kernel(rounds: u64) {
 fn rings(rounds: u64) {
     let (umem, _pool) = umem();
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
-    kernel.set(willing());
+    kernel.set(config_without_wakeup());
     for _ in 0..rounds {
         kernel.arrive(N, LENGTH);
         rings.receive(N);
@@ -54,12 +56,13 @@ fn rings(rounds: u64) {
 /// The port: frames, owner record, batch, egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     let (mut batch, mut queue) = (Batch::new(), EgressQueue::new(&umem, 512));
     for _ in 0..rounds {
         kernel.arrive(N, LENGTH);
         port.receive(&mut batch, &mut pool);
-        queue.push_batch(&mut batch, |refused| panic!("there is room for a batch: {refused}"));
+        queue.push_batch(&mut batch, |refused| panic!("the egress queue is full: {refused}"));
         port.transmit(&mut queue);
         kernel.complete();
         port.reclaim(&mut pool);
@@ -69,8 +72,8 @@ fn port(rounds: u64) {
 /// A worker that cross-connects two ports.
 fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     let (umem, mut pool) = umem();
-    let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
-    let (wan, to) = FakeKernel::port_with(&umem, &mut pool, 1, SIZES, willing());
+    let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
+    let (wan, to) = FakeKernel::port_with(&umem, &mut pool, 1, SIZES, config_without_wakeup());
     let mut worker = Worker::builder(umem, pool)
         .port(vec![Box::new(lan)])
         .port(vec![Box::new(wan)])
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let Ok(rounds) = rounds.parse() else {
-        eprintln!("counted: {rounds:?} is no number of rounds");
+        eprintln!("counted: invalid number of rounds {rounds:?}");
         return ExitCode::from(2);
     };
     match scenario.as_str() {
@@ -104,7 +107,8 @@ fn main() -> ExitCode {
         "worker-three-stages" => worker(rounds, || (MacSwap, MacSwap, MacSwap)),
         other => {
             eprintln!(
-                "counted: no scenario {other:?}: kernel, rings, port, worker, worker-mac-swap, worker-three-stages"
+                "counted: unknown scenario {other:?}; use kernel, rings, port, worker, worker-mac-swap or \
+                 worker-three-stages"
             );
             return ExitCode::from(2);
         }

@@ -1,10 +1,10 @@
-//! The rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same loop in C
-//! and with libxdp's functions.
+//! Measures the rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same loop
+//! in C and with libxdp's functions.
 //!
-//! A round is: packets arrive (the fake kernel), receive and refill, transmit, completion (the fake
-//! kernel), reclaim. Each sample is the time of rounds with the fake kernel minus the time of as
-//! many rounds of the fake kernel alone. It uses the thread's CPU time, which excludes preemption.
-//! One iteration, as criterion counts, is one packet.
+//! In a round, the fake kernel delivers packets, the user side receives, refills and transmits, the
+//! fake kernel completes the transmission, and the user side reclaims. A sample is the time of some
+//! rounds minus the time of as many rounds of the fake kernel alone. It is CPU time of the thread,
+//! which excludes preemption. An iteration, as criterion counts, is one packet.
 //!
 //! - `rings`: the four rings alone, [`BareRings`].
 //! - `port`: the same through [`Port`]: owned frames, the owner record, a batch, an egress queue,
@@ -48,27 +48,27 @@ fn umem() -> (Umem, Pool) {
     Umem::new(&config).expect("32 MiB of memory")
 }
 
-/// Returns a fake kernel that needs no wake-up.
-fn willing() -> Behaviour {
+/// Returns the configuration of a fake kernel that needs no wake-up.
+fn config_without_wakeup() -> Behaviour {
     Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
 }
 
-/// A measured variant: the user's side of rounds of `n` packets, with a fake kernel.
-trait Subject {
+/// A measured variant: the user side, with a fake kernel, in rounds of `n` packets.
+trait Variant {
     fn rounds(&mut self, n: u32, rounds: u64);
 }
 
-struct Bare(BareRings, FakeKernel);
+struct BareVariant(BareRings, FakeKernel);
 
-impl Bare {
+impl BareVariant {
     fn new() -> Self {
         let (rings, kernel) = BareRings::new(&umem().0, SIZES);
-        kernel.set(willing());
+        kernel.set(config_without_wakeup());
         Self(rings, kernel)
     }
 }
 
-impl Subject for Bare {
+impl Variant for BareVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self(rings, kernel) = self;
         for _ in 0..rounds {
@@ -81,7 +81,7 @@ impl Subject for Bare {
     }
 }
 
-struct OnePort {
+struct PortVariant {
     port: XskPort,
     kernel: FakeKernel,
     pool: Pool,
@@ -90,16 +90,17 @@ struct OnePort {
     swap: bool,
 }
 
-impl OnePort {
+impl PortVariant {
     fn new(swap: bool) -> Self {
         let (umem, mut pool) = umem();
-        let (port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+        let (port, kernel) =
+            FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
         let queue = EgressQueue::new(&umem, 512);
         Self { port, kernel, pool, batch: Batch::new(), queue, swap }
     }
 }
 
-impl Subject for OnePort {
+impl Variant for PortVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self { port, kernel, pool, batch, queue, swap } = self;
         for _ in 0..rounds {
@@ -112,7 +113,7 @@ impl Subject for OnePort {
                     destination.swap_with_slice(source);
                 }
             }
-            queue.push_batch(batch, |refused| panic!("there is room for a batch: {refused}"));
+            queue.push_batch(batch, |refused| panic!("the egress queue is full: {refused}"));
             port.transmit(queue);
             kernel.complete();
             port.reclaim(pool);
@@ -121,13 +122,14 @@ impl Subject for OnePort {
 }
 
 /// A worker that forwards between two ports, as in the lab.
-struct Whole(Worker<(MacSwap,)>, FakeKernel, FakeKernel);
+struct WorkerVariant(Worker<(MacSwap,)>, FakeKernel, FakeKernel);
 
-impl Whole {
+impl WorkerVariant {
     fn new() -> Self {
         let (umem, mut pool) = umem();
-        let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
-        let (wan, to) = FakeKernel::port_with(&umem, &mut pool, 1, SIZES, willing());
+        let (lan, from) =
+            FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
+        let (wan, to) = FakeKernel::port_with(&umem, &mut pool, 1, SIZES, config_without_wakeup());
         let worker = Worker::builder(umem, pool)
             .port(vec![Box::new(lan)])
             .port(vec![Box::new(wan)])
@@ -139,7 +141,7 @@ impl Whole {
     }
 }
 
-impl Subject for Whole {
+impl Variant for WorkerVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self(worker, from, to) = self;
         for _ in 0..rounds {
@@ -150,28 +152,29 @@ impl Subject for Whole {
     }
 }
 
-/// A subject, and a fake kernel alone.
-struct Net {
-    subject: Box<dyn Subject>,
+/// A variant, and a fake kernel alone whose time is subtracted.
+struct Bench {
+    variant: Box<dyn Variant>,
     alone: FakeKernel,
 }
 
-impl Net {
-    fn new(subject: impl Subject + 'static) -> Self {
+impl Bench {
+    fn new(variant: impl Variant + 'static) -> Self {
         let (umem, mut pool) = umem();
-        let (port, alone) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
-        // The port must not use these chunks and rings any more.
+        let (port, alone) =
+            FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
+        // The fake kernel uses the chunks and rings alone from now on.
         drop(port);
-        let mut net = Self { subject: Box::new(subject), alone };
-        net.sample(64, 1 << 16);
-        net
+        let mut bench = Self { variant: Box::new(variant), alone };
+        bench.sample(64, 1 << 16);
+        bench
     }
 
     /// Returns the nanoseconds for `packets` packets in batches of `n`, without the fake kernel.
     fn sample(&mut self, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
         let start = now();
-        self.subject.rounds(n, rounds);
+        self.variant.rounds(n, rounds);
         let between = now();
         for _ in 0..rounds {
             self.alone.arrive(n, LENGTH);
@@ -188,7 +191,7 @@ fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
 
-/// A running benches/peers/ring_twin.c.
+/// A running process of benches/peers/ring_twin.c.
 struct Twin {
     process: Child,
     stdin: ChildStdin,
@@ -196,7 +199,7 @@ struct Twin {
 }
 
 impl Twin {
-    /// Compiles and starts the program, or returns a description of missing tools.
+    /// Compiles and starts the program, or returns the reason of the failure.
     fn start() -> Result<Self, String> {
         let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ring_twin");
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
@@ -209,17 +212,18 @@ impl Twin {
         match cc {
             Err(error) => {
                 return Err(format!(
-                    "cc: {error}; apt-get install gcc libc6-dev libxdp-dev libbpf-dev"
+                    "cannot start cc: {error}; run: apt-get install gcc libc6-dev libxdp-dev libbpf-dev"
                 ));
             }
             Ok(output) if !output.status.success() => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let why = said
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                let reason = stderr
                     .lines()
                     .find(|line| line.contains("error"))
-                    .unwrap_or("it does not say why");
+                    .unwrap_or("no reason was printed");
                 return Err(format!(
-                    "ring_twin.c does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"
+                    "cannot compile ring_twin.c: {reason}; if a header is missing, run: apt-get install gcc \
+                     libxdp-dev libbpf-dev"
                 ));
             }
             Ok(_) => {}
@@ -231,19 +235,20 @@ impl Twin {
             let (stdin, stdout) = pipes.ok_or_else(|| std::io::Error::other("no pipes"))?;
             Ok(Self { process, stdin, stdout: BufReader::new(stdout) })
         };
-        start().map_err(|error: std::io::Error| format!("{}: {error}", program.display()))
+        start()
+            .map_err(|error: std::io::Error| format!("cannot start {}: {error}", program.display()))
     }
 
     fn sample(&mut self, variant: &str, swap: bool, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
         let all = rounds * u64::from(n);
         let mut line = String::new();
-        writeln!(self.stdin, "{variant} {n} {all} {}", u8::from(swap)).expect("ring_twin listens");
-        self.stdout.read_line(&mut line).expect("ring_twin answers");
+        writeln!(self.stdin, "{variant} {n} {all} {}", u8::from(swap)).expect("write to ring_twin");
+        self.stdout.read_line(&mut line).expect("read from ring_twin");
         let mut numbers =
             line.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
-        let (whole, kernel) = numbers.next().zip(numbers.next()).expect("two numbers and more");
-        (whole - kernel) * packets as f64 / all as f64
+        let (total, kernel) = numbers.next().zip(numbers.next()).expect("at least two numbers");
+        (total - kernel) * packets as f64 / all as f64
     }
 }
 
@@ -257,8 +262,8 @@ impl Drop for Twin {
 
 type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
-const OURS: [&str; 4] = ["rings", "port", "swap", "worker"];
-/// The C twins, each with its counterpart here.
+const VARIANTS: [&str; 4] = ["rings", "port", "swap", "worker"];
+/// The C twins: name, variant of ring_twin.c, whether it swaps MAC addresses, counterpart in Rust.
 const TWINS: [(&str, &str, bool, &str); 5] = [
     ("c-rings", "own", false, "rings"),
     ("libxdp-rings", "libxdp", false, "rings"),
@@ -267,12 +272,12 @@ const TWINS: [(&str, &str, bool, &str); 5] = [
     ("xsk-rs-calls-swap", "calls", true, "swap"),
 ];
 
-fn subject(name: &str) -> Net {
+fn bench(name: &str) -> Bench {
     match name {
-        "rings" => Net::new(Bare::new()),
-        "port" => Net::new(OnePort::new(false)),
-        "swap" => Net::new(OnePort::new(true)),
-        _ => Net::new(Whole::new()),
+        "rings" => Bench::new(BareVariant::new()),
+        "port" => Bench::new(PortVariant::new(false)),
+        "swap" => Bench::new(PortVariant::new(true)),
+        _ => Bench::new(WorkerVariant::new()),
     }
 }
 
@@ -306,29 +311,29 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
 fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
     const ROUNDS: usize = 41;
     const PACKETS: u64 = 1 << 18;
-    let mut taken: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
+    let mut samples: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
     for _ in 0..ROUNDS {
         for n in BATCHES {
             for (name, sampler) in samplers.iter_mut() {
-                taken.entry((name, n)).or_default().push(sampler(n, PACKETS) / PACKETS as f64);
+                samples.entry((name, n)).or_default().push(sampler(n, PACKETS) / PACKETS as f64);
             }
         }
     }
     let mut text = format!(
-        "ns a packet, median of {ROUNDS} rounds in turn; in brackets ours / that, median of the rounds' ratios\n"
+        "ns per packet, median of {ROUNDS} interleaved rounds; in parentheses the ratio Rust / C, median of the rounds\n"
     );
     let _ =
         writeln!(text, "  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
-    let cell = |name: &'static str, twin_of: Option<&'static str>, n: u32| {
-        let own = &taken[&(name, n)];
-        let ratio = twin_of.map_or(String::new(), |ours| {
+    let cell = |name: &'static str, counterpart: Option<&'static str>, n: u32| {
+        let own = &samples[&(name, n)];
+        let ratio = counterpart.map_or(String::new(), |ours| {
             let ratios =
-                taken[&(ours, n)].iter().zip(own).map(|(ours, twin)| ours / twin).collect();
+                samples[&(ours, n)].iter().zip(own).map(|(ours, twin)| ours / twin).collect();
             format!("({:.2})", median(ratios))
         });
         format!("{:>10.2} {ratio:>7}", median(own.clone()))
     };
-    for name in OURS {
+    for name in VARIANTS {
         let _ = writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, None, n)).concat());
     }
     for (name, .., ours) in TWINS.into_iter().filter(|_| missing.is_none()) {
@@ -342,13 +347,13 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     let rounded =
         |ns: &Vec<f64>| ns.iter().map(|ns| (1000.0 * ns).round() / 1000.0).collect::<Vec<f64>>();
     let raw: BTreeMap<_, _> =
-        taken.iter().map(|((name, n), ns)| (format!("{name}/{n}"), rounded(ns))).collect();
-    keep(&text, &json!({ "ns_per_packet": raw, "packets_a_sample": PACKETS, "missing": missing }));
+        samples.iter().map(|((name, n), ns)| (format!("{name}/{n}"), rounded(ns))).collect();
+    save(&text, &json!({ "ns_per_packet": raw, "packets_a_sample": PACKETS, "missing": missing }));
 }
 
 /// Saves the results in benches/results/<date>-<host>/, as the lab benchmarks do.
-fn keep(text: &str, numbers: &Value) {
-    let machine = Machine::here();
+fn save(text: &str, numbers: &Value) {
+    let machine = Machine::detect();
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let directory = results.join(format!("{}-{}", machine.date, machine.host));
     let all = json!({
@@ -363,7 +368,7 @@ fn keep(text: &str, numbers: &Value) {
         .and_then(|()| fs::write(directory.join("rings.json"), format!("{all}\n")));
     match written {
         Ok(()) => println!("raw numbers: {}", directory.join("rings.json").display()),
-        Err(error) => eprintln!("the results can't be kept in {}: {error}", directory.display()),
+        Err(error) => eprintln!("cannot save the results in {}: {error}", directory.display()),
     }
 }
 
@@ -380,9 +385,9 @@ fn main() {
     }
     let twin = twin.ok().map(std::cell::RefCell::new);
     let mut samplers: BTreeMap<&'static str, Sampler<'_>> = BTreeMap::new();
-    for name in OURS {
-        let mut net = subject(name);
-        samplers.insert(name, Box::new(move |n, packets| net.sample(n, packets)));
+    for name in VARIANTS {
+        let mut bench = bench(name);
+        samplers.insert(name, Box::new(move |n, packets| bench.sample(n, packets)));
     }
     if let Some(twin) = &twin {
         for (name, variant, swap, _) in TWINS {

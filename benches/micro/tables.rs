@@ -1,11 +1,11 @@
-//! The cost of sharing a session table with the control plane: a batch of 64 lookups on the data
-//! path, and one update.
+//! Measures the cost of sharing a session table with the control plane: a batch of 64 lookups on the
+//! data path, and one update.
 //!
 //! - `own`: a table per worker, changed by closures that run on the worker (`Handle::each_stage`).
 //! - `shared`: one `SharedTable` for all workers, loaded once per batch; an update copies the
 //!   table.
-//! - `rwlock`: one table for all workers, a read lock once per batch, for comparison: a writer
-//!   makes workers wait.
+//! - `rwlock`, for comparison: one table for all workers, with a read lock per batch. A writer blocks
+//!   the workers.
 //!
 //! Run with `make bench-tables`. `update/own` measures the closure on the worker; `update/shared`
 //! measures the control plane.
@@ -24,7 +24,7 @@ fn table(sessions: u32) -> Table {
     (0..sessions).map(|teid| (teid, Arc::new(SharedCounters::new(1)))).collect()
 }
 
-/// A batch's keys: a different part of the table in each batch.
+/// A generator of the keys of a batch; each batch reads a different part of the table.
 struct Keys {
     next: u32,
     sessions: u32,

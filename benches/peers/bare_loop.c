@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * bare_loop: minimal AF_XDP forwarding, the baseline of xdpfwd's benchmarks.
+ * bare_loop: a minimal AF_XDP forwarder, the baseline of xdpfwd's benchmarks.
  *
- * Two interfaces, queue 0 of each, one UMEM under both sockets, one thread on one core. A frame
- * that comes in on one side goes out on the other with its MAC addresses swapped. It keeps no books
- * per packet, has no stages, and trusts the kernel: what xdpfwd needs beyond this is the price of
- * being xdpfwd.
+ * It forwards between queue 0 of two interfaces, with one UMEM for both sockets and one thread on
+ * one core. A frame received on one interface is sent out of the other with its MAC addresses
+ * swapped. There is no accounting per packet, there are no stages, and the values that the kernel
+ * writes are not checked. The difference to xdpfwd is the cost of xdpfwd's features.
  *
- *   cc -O3 -march=native bare_loop.c -o bare_loop -lxdp -lbpf    (Debian: apt-get install gcc libxdp-dev libbpf-dev)
- *   bare_loop LEFT RIGHT CORE        until SIGINT or SIGTERM
+ *   apt-get install gcc libxdp-dev libbpf-dev
+ *   cc -O3 -march=native bare_loop.c -o bare_loop -lxdp -lbpf
+ *   ./bare_loop LEFT RIGHT CORE        # until SIGINT or SIGTERM
  *
- * As xdpfwd does, it lets the kernel send 512 packets in a system call where the kernel can (Linux
- * 6.17), and asks for need_wakeup, so that there is one transmit system call per batch at most.
+ * Like xdpfwd, it sets the kernel's transmit budget to 512 packets per system call where the kernel
+ * supports this (Linux 6.17), and uses need_wakeup. It makes at most one transmit system call
+ * per batch, and more only while the transmit ring is full.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,8 +36,8 @@
 
 #define CHUNK 2048u
 #define CHUNKS 16384u
-#define POSTED 4096u /* chunks in each fill ring, and entries of the completion rings */
-#define ENTRIES 2048u /* of the RX and TX rings */
+#define POSTED 4096u /* entries of the fill and completion rings; chunks posted to each fill ring */
+#define ENTRIES 2048u /* entries of the RX and TX rings */
 #define BATCH 64u
 #define BUDGET 512
 
@@ -45,17 +47,17 @@ struct side {
 	struct xsk_ring_prod fill, tx;
 	struct xsk_ring_cons rx, completed;
 	int fd;
-	uint64_t in, out, calls;
+	uint64_t received, sent, calls;
 };
 
 static volatile sig_atomic_t running = 1;
 static uint8_t *umem_area;
 
-/* Free chunks, a stack. The two sides share it, as they share the UMEM. */
-static uint64_t spare[CHUNKS];
-static uint32_t spares;
+/* Stack of free chunks, shared by both sides like the UMEM. */
+static uint64_t free_chunks[CHUNKS];
+static uint32_t free_count;
 
-static void finish(int signal)
+static void handle_signal(int signal)
 {
 	(void)signal;
 	running = 0;
@@ -67,41 +69,41 @@ static void fail(const char *what, int error)
 	exit(1);
 }
 
-/* Returns the chunks of transmitted packets to the stack. */
-static inline void collect(struct side *s)
+/* Moves the chunks of transmitted packets to the free stack. */
+static inline void reclaim(struct side *s)
 {
 	uint32_t first, have = xsk_ring_cons__peek(&s->completed, POSTED, &first);
 
 	if (!have)
 		return;
 	for (uint32_t end = first + have; first != end; first++)
-		spare[spares++] = *xsk_ring_cons__comp_addr(&s->completed, first) & ~(uint64_t)(CHUNK - 1);
+		free_chunks[free_count++] = *xsk_ring_cons__comp_addr(&s->completed, first) & ~(uint64_t)(CHUNK - 1);
 	xsk_ring_cons__release(&s->completed, have);
 }
 
-/* Passes free chunks to the kernel, for reception. */
+/* Posts free chunks to the fill ring. */
 static inline void post(struct side *s, uint32_t count)
 {
 	uint32_t slot;
 
-	if (count > spares || xsk_ring_prod__reserve(&s->fill, count, &slot) != count)
+	if (count > free_count || xsk_ring_prod__reserve(&s->fill, count, &slot) != count)
 		return;
 	for (uint32_t i = 0; i < count; i++)
-		*xsk_ring_prod__fill_addr(&s->fill, slot + i) = spare[--spares];
+		*xsk_ring_prod__fill_addr(&s->fill, slot + i) = free_chunks[--free_count];
 	xsk_ring_prod__submit(&s->fill, count);
 }
 
-static inline void ring_the_bell(struct side *s)
+static inline void wake_tx(struct side *s)
 {
 	s->calls++;
-	/* EAGAIN, EBUSY, ENOBUFS: the next call sends the rest of the ring. */
+	/* On EAGAIN, EBUSY or ENOBUFS, the next call sends the rest of the ring. */
 	(void)sendto(s->fd, NULL, 0, MSG_DONTWAIT, NULL, 0);
 }
 
-static inline void swap_addresses(uint8_t *frame)
+static inline void swap_macs(uint8_t *frame)
 {
-	uint64_t first; /* destination, and two bytes of the source */
-	uint32_t rest; /* the other four */
+	uint64_t first; /* the destination and two bytes of the source */
+	uint32_t rest; /* the other four bytes of the source */
 
 	memcpy(&first, frame, 8);
 	memcpy(&rest, frame + 8, 4);
@@ -112,7 +114,7 @@ static inline void swap_addresses(uint8_t *frame)
 	memcpy(frame + 8, &tail, 4);
 }
 
-static inline void relay(struct side *from, struct side *to)
+static inline void forward(struct side *from, struct side *to)
 {
 	struct xdp_desc batch[BATCH];
 	uint32_t slot, n = xsk_ring_cons__peek(&from->rx, BATCH, &slot);
@@ -127,24 +129,24 @@ static inline void relay(struct side *from, struct side *to)
 		__builtin_prefetch(umem_area + batch[i].addr, 1);
 	}
 	xsk_ring_cons__release(&from->rx, n);
-	from->in += n;
+	from->received += n;
 
-	post(from, n); /* as many as were received */
+	post(from, n); /* replace the received chunks */
 	for (uint32_t i = 0; i < n; i++)
-		swap_addresses(umem_area + batch[i].addr);
+		swap_macs(umem_area + batch[i].addr);
 
 	while (xsk_ring_prod__reserve(&to->tx, n, &slot) != n) {
 		if (!running)
 			return;
-		ring_the_bell(to);
-		collect(to);
+		wake_tx(to);
+		reclaim(to);
 	}
 	for (uint32_t i = 0; i < n; i++)
 		*xsk_ring_prod__tx_desc(&to->tx, slot + i) = batch[i];
 	xsk_ring_prod__submit(&to->tx, n);
-	to->out += n;
+	to->sent += n;
 	if (xsk_ring_prod__needs_wakeup(&to->tx))
-		ring_the_bell(to);
+		wake_tx(to);
 }
 
 static void open_side(struct side *s, struct xsk_umem *umem)
@@ -161,7 +163,7 @@ static void open_side(struct side *s, struct xsk_umem *umem)
 		fail(s->name, -error);
 	s->fd = xsk_socket__fd(s->xsk);
 	if (setsockopt(s->fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof budget))
-		fprintf(stderr, "bare_loop: %s: %s: the kernel's default transmit budget\n", s->name, strerror(errno));
+		fprintf(stderr, "bare_loop: %s: cannot set the transmit budget: %s; using the kernel's default\n", s->name, strerror(errno));
 	post(s, POSTED);
 }
 
@@ -181,31 +183,31 @@ int main(int argc, char **argv)
 	CPU_ZERO(&cores);
 	CPU_SET(atoi(argv[3]), &cores);
 	if (sched_setaffinity(0, sizeof cores, &cores))
-		fail("pinning to the core", errno);
-	signal(SIGINT, finish);
-	signal(SIGTERM, finish);
+		fail("cannot pin to the core", errno);
+	signal(SIGINT, handle_signal);
+	signal(SIGTERM, handle_signal);
 
 	umem_area = mmap(NULL, (size_t)CHUNK * CHUNKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (umem_area == MAP_FAILED)
-		fail("memory", errno);
-	/* libxdp hands these two rings on to the first socket that binds, which is `left`. */
+		fail("cannot allocate packet memory", errno);
+	/* libxdp passes these two rings to the first socket that is created, which is `left`. */
 	int error = xsk_umem__create(&umem, umem_area, (uint64_t)CHUNK * CHUNKS, &left.fill, &left.completed, &config);
 	if (error)
-		fail("UMEM", -error);
+		fail("cannot create the UMEM", -error);
 	for (uint32_t i = 0; i < CHUNKS; i++)
-		spare[spares++] = (uint64_t)i * CHUNK;
+		free_chunks[free_count++] = (uint64_t)i * CHUNK;
 	open_side(&left, umem);
 	open_side(&right, umem);
 
 	while (running) {
-		collect(&right);
-		relay(&left, &right);
-		collect(&left);
-		relay(&right, &left);
+		reclaim(&right);
+		forward(&left, &right);
+		reclaim(&left);
+		forward(&right, &left);
 	}
 	for (struct side *s = &left;; s = &right) {
-		printf("%s: %llu in, %llu out, %llu transmit system calls\n", s->name, (unsigned long long)s->in,
-		       (unsigned long long)s->out, (unsigned long long)s->calls);
+		printf("%s: %llu received, %llu sent, %llu transmit system calls\n", s->name, (unsigned long long)s->received,
+		       (unsigned long long)s->sent, (unsigned long long)s->calls);
 		xsk_socket__delete(s->xsk);
 		if (s == &right)
 			break;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * libxdp's ring functions, out of line: as a program in another language calls them (xsk-rs through
- * libxdp-sys), for each entry of a ring. In a file of its own, and linked without link-time
- * optimisation, so that no call is inlined.
+ * libxdp's inline ring functions as out-of-line functions, as programs in other languages call them
+ * for each ring entry (xsk-rs does, through libxdp-sys). They are in a separate file and linked
+ * without link-time optimisation, so that no call is inlined.
  */
 #include "libxdp_calls.h"
 

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The C twins of micro/rings.rs: the same loop over the same four rings, with a kernel's side in
- * the same thread.
+ * The C twins of micro/rings.rs: the same loop over the same four rings. A minimal kernel side runs
+ * in the same thread. Variants:
  *
- *   own     rings written in C as crates/xsk/src/ring.rs is in Rust, the full fence before the wake-up flag included
- *   libxdp  libxdp's functions, inlined, as a program in C has them
- *   calls   libxdp's functions, called, with the descriptors that xsk-rs keeps: what xsk-rs does
+ *   own     rings written in C like those of crates/xsk/src/ring.rs in Rust, including the full
+ *           fence before reading the wake-up flag
+ *   libxdp  libxdp's functions, inlined as in any C program
+ *   calls   libxdp's functions, called out of line, with the descriptors of xsk-rs: what xsk-rs does
  *
- * A line on stdin, VARIANT BATCH PACKETS SWAP, is answered by one on stdout: the nanoseconds of
- * that many packets with the kernel's side, and those of the kernel's side alone, with the user's
- * counters moved and nothing else. SWAP 1 swaps the MAC addresses of each packet. The difference of
- * the two is what the user's side takes.
+ * For each line "VARIANT BATCH PACKETS SWAP" on stdin, the program prints a line with three numbers:
+ * the nanoseconds for this many packets including the kernel side, the nanoseconds of the kernel
+ * side alone (with the user's counters advanced), and the number of wake-ups. The user side takes
+ * the difference of the first two. SWAP 1 swaps the MAC addresses of each packet.
  *
- *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin       (Debian: apt-get install gcc libxdp-dev libbpf-dev)
+ *   apt-get install gcc libxdp-dev libbpf-dev
+ *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -34,7 +36,7 @@
 #define MAX_BATCH 64u
 #define MASK(size) ((size) - 1)
 
-/* One ring's memory. The counters lie on lines of their own, as the kernel lays them out. */
+/* A ring's memory. Each counter has its own cache line, as in the kernel's layout. */
 struct ring {
 	uint32_t producer __attribute__((aligned(64)));
 	uint32_t consumer __attribute__((aligned(64)));
@@ -43,7 +45,7 @@ struct ring {
 	void *entries;
 };
 
-/* One end of a ring: `own` is the counter that this end moves, `peer` what it last saw of the other one. */
+/* One end of a ring: `own` is the counter that this end advances, `peer` the last value read of the other. */
 struct end {
 	struct ring *ring;
 	uint32_t own, peer;
@@ -67,13 +69,13 @@ static inline uint32_t reserve(struct end *e, uint32_t wanted)
 
 static inline uint32_t peek(struct end *e, uint32_t wanted)
 {
-	uint32_t there = e->peer - e->own;
+	uint32_t available = e->peer - e->own;
 
-	if (there < wanted) {
+	if (available < wanted) {
 		e->peer = load(&e->ring->producer);
-		there = e->peer - e->own;
+		available = e->peer - e->own;
 	}
-	return min(there, wanted);
+	return min(available, wanted);
 }
 
 static inline void submit(struct end *e, uint32_t n) { publish(&e->ring->producer, e->own += n); }
@@ -89,15 +91,15 @@ static inline struct xdp_desc *descriptor(struct end *e, uint32_t i)
 
 static uint8_t *umem;
 
-/* The state of one variant: rings, the kernel's ends, the user's ends, the free chunks. */
+/* The state of one variant: rings, kernel ends (k_), user ends (_end, x_ for libxdp), free chunks. */
 struct bench {
 	struct ring fill, completion, rx, tx;
 	struct end k_fill, k_completion, k_rx, k_tx;
 	struct end fill_end, completion_end, rx_end, tx_end;
 	struct xsk_ring_prod x_fill, x_tx;
 	struct xsk_ring_cons x_completion, x_rx;
-	uint64_t spare[CHUNKS];
-	uint32_t spares;
+	uint64_t free_chunks[CHUNKS];
+	uint32_t free_count;
 };
 
 static void fail(const char *what)
@@ -111,7 +113,7 @@ static void set_up_ring(struct ring *r, uint32_t size, size_t entry)
 	r->size = size;
 	r->entries = aligned_alloc(4096, size * entry);
 	if (!r->entries)
-		fail("memory");
+		fail("ring_twin: cannot allocate memory");
 	memset(r->entries, 0, size * entry);
 }
 
@@ -120,7 +122,7 @@ static struct bench *set_up(void)
 	struct bench *b = aligned_alloc(64, (sizeof *b + 63) & ~(size_t)63);
 
 	if (!b)
-		fail("memory");
+		fail("ring_twin: cannot allocate memory");
 	memset(b, 0, sizeof *b);
 	set_up_ring(&b->fill, POSTED, 8);
 	set_up_ring(&b->completion, POSTED, 8);
@@ -130,14 +132,14 @@ static struct bench *set_up(void)
 	b->k_completion.ring = b->completion_end.ring = &b->completion;
 	b->k_rx.ring = b->rx_end.ring = &b->rx;
 	b->k_tx.ring = b->tx_end.ring = &b->tx;
-	b->spares = CHUNKS - POSTED;
-	for (uint32_t i = 0; i < b->spares; i++)
-		b->spare[i] = (uint64_t)i * CHUNK;
+	b->free_count = CHUNKS - POSTED;
+	for (uint32_t i = 0; i < b->free_count; i++)
+		b->free_chunks[i] = (uint64_t)i * CHUNK;
 	for (uint32_t i = 0; i < POSTED; i++)
-		((uint64_t *)b->fill.entries)[i] = (uint64_t)(b->spares + i) * CHUNK;
+		((uint64_t *)b->fill.entries)[i] = (uint64_t)(b->free_count + i) * CHUNK;
 	b->fill.producer = b->fill_end.own = POSTED;
 
-	/* libxdp's view of the same memory, as xsk_socket__create would set it up. */
+	/* libxdp's ring structures for the same memory, as xsk_socket__create would initialise them. */
 	b->x_fill = (struct xsk_ring_prod){ .cached_prod = POSTED, .cached_cons = POSTED, .mask = MASK(POSTED), .size = POSTED,
 		.producer = &b->fill.producer, .consumer = &b->fill.consumer, .ring = b->fill.entries, .flags = &b->fill.flags };
 	b->x_tx = (struct xsk_ring_prod){ .cached_cons = SIZE, .mask = MASK(SIZE), .size = SIZE,
@@ -149,7 +151,7 @@ static struct bench *set_up(void)
 	return b;
 }
 
-/* The kernel's side: receives packets into posted chunks and completes transmissions. */
+/* The kernel side: receives packets into posted chunks and completes transmissions. */
 static inline void arrive(struct bench *b, uint32_t n)
 {
 	n = peek(&b->k_fill, reserve(&b->k_rx, n));
@@ -169,8 +171,8 @@ static inline void complete(struct bench *b)
 	submit(&b->k_completion, n);
 }
 
-/* A user's side without work, as the kernel sees it: four counters move. */
-static inline void pretend(struct bench *b, uint32_t n)
+/* Replaces the user side in the measurement of the kernel side alone: only advances the four counters. */
+static inline void pretend_user(struct bench *b, uint32_t n)
 {
 	publish(&b->rx.consumer, b->rx.consumer + n);
 	publish(&b->fill.producer, b->fill.producer + n);
@@ -200,7 +202,7 @@ static inline void user_own(struct bench *b, uint32_t batch, int swapping, uint6
 	release(&b->rx_end, n);
 	m = reserve(&b->fill_end, n);
 	for (uint32_t i = 0; i < m; i++)
-		*address(&b->fill_end, i) = b->spare[--b->spares];
+		*address(&b->fill_end, i) = b->free_chunks[--b->free_count];
 	submit(&b->fill_end, m);
 	if (swapping)
 		for (uint32_t i = 0; i < n; i++)
@@ -218,7 +220,7 @@ static inline void reclaim_own(struct bench *b)
 	uint32_t n = peek(&b->completion_end, POSTED);
 
 	for (uint32_t i = 0; i < n; i++)
-		b->spare[b->spares++] = *address(&b->completion_end, i) & ~(uint64_t)(CHUNK - 1);
+		b->free_chunks[b->free_count++] = *address(&b->completion_end, i) & ~(uint64_t)(CHUNK - 1);
 	release(&b->completion_end, n);
 }
 
@@ -235,7 +237,7 @@ static inline void user_libxdp(struct bench *b, uint32_t batch, int swapping, ui
 	xsk_ring_cons__release(&b->x_rx, n);
 	if (xsk_ring_prod__reserve(&b->x_fill, n, &at) == n) {
 		for (uint32_t i = 0; i < n; i++)
-			*xsk_ring_prod__fill_addr(&b->x_fill, at + i) = b->spare[--b->spares];
+			*xsk_ring_prod__fill_addr(&b->x_fill, at + i) = b->free_chunks[--b->free_count];
 		xsk_ring_prod__submit(&b->x_fill, n);
 	}
 	if (swapping)
@@ -254,12 +256,12 @@ static inline void reclaim_libxdp(struct bench *b)
 	uint32_t at, n = xsk_ring_cons__peek(&b->x_completion, POSTED, &at);
 
 	for (uint32_t i = 0; i < n; i++)
-		b->spare[b->spares++] = *xsk_ring_cons__comp_addr(&b->x_completion, at + i) & ~(uint64_t)(CHUNK - 1);
+		b->free_chunks[b->free_count++] = *xsk_ring_cons__comp_addr(&b->x_completion, at + i) & ~(uint64_t)(CHUNK - 1);
 	if (n)
 		xsk_ring_cons__release(&b->x_completion, n);
 }
 
-/* `FrameDesc` of xsk-rs. */
+/* As `FrameDesc` of xsk-rs. */
 struct frame_desc {
 	size_t addr, data, headroom;
 	uint32_t options;
@@ -268,7 +270,7 @@ struct frame_desc {
 static struct frame_desc own_frames[CHUNKS];
 static uint32_t frames;
 
-/* RxQueue::consume, FillQueue::produce, TxQueue::produce */
+/* As RxQueue::consume, FillQueue::produce and TxQueue::produce of xsk-rs. */
 static inline void user_calls(struct bench *b, uint32_t batch, int swapping, uint64_t *wakeups)
 {
 	struct frame_desc d[MAX_BATCH];
@@ -304,7 +306,10 @@ static inline void user_calls(struct bench *b, uint32_t batch, int swapping, uin
 	*wakeups += call_needs_wakeup(&b->x_tx);
 }
 
-/* CompQueue::consume; the address is made the chunk's, as a user of xsk-rs has to for a packet that starts elsewhere. */
+/*
+ * As CompQueue::consume of xsk-rs. Rounds the address down to the start of the chunk, as users of
+ * xsk-rs must do for packets that start elsewhere in the chunk.
+ */
 static inline void reclaim_calls(struct bench *b)
 {
 	uint32_t at, n = call_cons_peek(&b->x_completion, POSTED, &at);
@@ -348,7 +353,7 @@ int main(void)
 
 	umem = mmap(NULL, (size_t)CHUNK * CHUNKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (umem == MAP_FAILED)
-		fail("memory");
+		fail("ring_twin: cannot allocate memory");
 	for (int i = 0; i < VARIANTS; i++)
 		benches[i] = set_up();
 	for (frames = 0; frames < CHUNKS - POSTED; frames++)
@@ -361,7 +366,7 @@ int main(void)
 		while (variant < VARIANTS && strcmp(name, names[variant]))
 			variant++;
 		if (variant == VARIANTS || !batch || batch > MAX_BATCH) {
-			fprintf(stderr, "ring_twin: VARIANT (own, libxdp, calls) BATCH (1-64) PACKETS SWAP (0, 1)\n");
+			fprintf(stderr, "ring_twin: invalid line; use VARIANT (own, libxdp, calls) BATCH (1-64) PACKETS SWAP (0, 1)\n");
 			return 2;
 		}
 		b = benches[variant];
@@ -379,11 +384,11 @@ int main(void)
 		between = now();
 		for (uint64_t i = 0; i < rounds; i++) {
 			arrive(alone, batch);
-			pretend(alone, batch);
+			pretend_user(alone, batch);
 			complete(alone);
 		}
 		end = now();
-		/* Wake-ups are never needed here. Print the count so that reading the flags is not optimised away. */
+		/* The count of wake-ups is always 0; printing it prevents the compiler from removing the flag reads. */
 		printf("%llu %llu %llu\n", (unsigned long long)(between - start), (unsigned long long)(end - between),
 		       (unsigned long long)wakeups);
 		fflush(stdout);

@@ -23,30 +23,47 @@ use crate::stats::Median;
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// acl, fw or ipc, or files: seeds in TOML, or parameter files of ClassBench such as acl1_seed
-    #[arg(long, value_delimiter = ',', default_values_t = ["acl".to_owned(), "fw".to_owned(), "ipc".to_owned()])]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = ["acl".to_owned(), "fw".to_owned(), "ipc".to_owned()]
+    )]
     seeds: Vec<String>,
     /// Numbers of rules
-    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_values_t = [1_000, 10_000, 100_000]
+    )]
     rules: Vec<usize>,
-    /// Headers of a trace
-    #[arg(long, default_value_t = 1_000_000)]
+    /// Number of headers in each trace
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     packets: usize,
-    /// How often a header is repeated, back to back
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Skew::Uniform, Skew::Pareto, Skew::Scattered])]
+    /// Repetition of headers in the trace. `uniform`: each header once; `pareto`: bursts with a Pareto
+    /// distribution; `scattered`: each header once, anywhere in its rule instead of at a corner, so that
+    /// there are more flows than any cache holds
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_delimiter = ',',
+        default_values_t = [Skew::Uniform, Skew::Pareto, Skew::Scattered]
+    )]
     skew: Vec<Skew>,
-    /// Seed of the random numbers; the same seed gives the same rules and traces
-    #[arg(long, default_value_t = 1)]
-    random_seed: u64,
-    /// Number of slots of the flow cache
-    #[arg(long, default_value_t = 65_536)]
-    flow_cache: usize,
-    /// Rounds, each of one pass of every classifier over the trace
-    #[arg(long, default_value_t = 9)]
+    /// Rounds; each runs every classifier over the trace once
+    #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: usize,
+    /// Number of slots of the flow cache
+    #[arg(long, value_name = "SLOTS", default_value_t = 65_536)]
+    flow_cache: usize,
     /// Maximum number of rules for dpdk-test-acl, whose tables take much memory and time to build
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
     dpdk_up_to: usize,
-    /// Print JSON, a line for each row
+    /// Seed of the random numbers; the same seed gives the same rules and traces
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    random_seed: u64,
+    /// Print one line of JSON for each row of the table
     #[arg(long)]
     json: bool,
 }
@@ -54,12 +71,11 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Skew {
-    /// Once
+    /// Each header once.
     Uniform,
-    /// Pareto distributed
+    /// Headers in bursts with a Pareto distribution.
     Pareto,
-    /// Once, anywhere in the matching rule instead of at its corners: more flows than any cache
-    /// holds
+    /// Each header once, anywhere in the rule instead of at a corner: more flows than any cache holds.
     Scattered,
 }
 
@@ -94,14 +110,14 @@ struct Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("xdpfwd-classify-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let ended = measure_all(arguments, &folder);
+    let result = measure_all(arguments, &folder);
     let _ = std::fs::remove_dir_all(&folder);
-    ended
+    result
 }
 
 fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
     if !arguments.json {
-        println!("ns a lookup, medians of {} rounds with their intervals", arguments.rounds);
+        println!("ns per lookup, medians of {} rounds [95 % interval]", arguments.rounds);
         println!(
             "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  {:<22}ratio, uncached",
             "seed",
@@ -139,7 +155,7 @@ fn find_seed(name: &str) -> Result<Seed> {
         return Ok(seed);
     }
     let text = std::fs::read_to_string(name)
-        .with_context(|| format!("{name}: neither a seed nor a file"))?;
+        .with_context(|| format!("cannot read seed {name:?}; use acl, fw, ipc or a file"))?;
     let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
     Seed::parse(stem, &text)
 }
@@ -186,7 +202,10 @@ fn measure(
         let (before, _) = cache.hits_and_misses();
         let (ns_cached, hit_cached) =
             one_pass(&keys, |batch, found| classifier.classify_cached(batch, found, &mut cache));
-        ensure!(hit == hit_cached, "with the cache {hit_cached} headers hit a rule, without {hit}");
+        ensure!(
+            hit == hit_cached,
+            "{hit_cached} headers hit a rule with the flow cache, but {hit} without"
+        );
         cached.push(ns_cached);
         cached_share = (cache.hits_and_misses().0 - before) as f64 / keys.len() as f64;
         hits = hit;
@@ -235,12 +254,15 @@ fn key(header: &Header) -> Key {
     Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
 }
 
-/// Compares the classifier with a linear search, on a part of the trace because that is slow.
+/// Compares the classifier with a linear search on a part of the trace, because the search is slow.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     let step = (keys.len() * rules.len() / 20_000_000).max(1);
     for key in keys.iter().step_by(step) {
         let expected = rules.iter().position(|rule| rule.matches(key)).map(|rule| rule as u32);
-        ensure!(classifier.first_match(key, 0) == expected, "{key:?}: expected {expected:?}");
+        ensure!(
+            classifier.first_match(key, 0) == expected,
+            "the classifier and a linear search differ: {key:?}, expected {expected:?}"
+        );
     }
     Ok(())
 }
@@ -276,7 +298,7 @@ impl Dpdk {
         folder: &Path,
     ) -> Result<Self> {
         if rules.len() > arguments.dpdk_up_to {
-            bail!("not asked for more than {} rules", arguments.dpdk_up_to);
+            bail!("not measured with more than {} rules (--dpdk-up-to)", arguments.dpdk_up_to);
         }
         let (rule_file, trace_file) = (folder.join("rules"), folder.join("trace"));
         write_rules(File::create(&rule_file)?, rules)?;
@@ -305,7 +327,7 @@ impl Dpdk {
             .arg(format!("--tracenum={}", self.packets))
             .args(["--iter=1", "--verbose=0"])
             .output()
-            .context("dpdk-test-acl: apt-get install dpdk-dev")?;
+            .context("cannot start dpdk-test-acl; run: apt-get install dpdk-dev")?;
         let text = String::from_utf8_lossy(&output.stdout);
         // "…, 170847378 cycles (0.07 sec), 85.42 cycles/pkt, 30436522.12 pkt/sec"
         let rate = text
@@ -313,7 +335,7 @@ impl Dpdk {
             .rev()
             .find_map(|line| line.rsplit(", ").next()?.strip_suffix(" pkt/sec")?.parse().ok());
         let rate: f64 = rate.with_context(|| {
-            format!("dpdk-test-acl ended with {}, and without a rate", output.status)
+            format!("dpdk-test-acl ended with {} and printed no rate", output.status)
         })?;
         Ok(1e9 / rate)
     }
@@ -321,7 +343,7 @@ impl Dpdk {
 
 impl Row {
     fn print(&self) {
-        let shown = |median: &Option<Median>| {
+        let format_median = |median: &Option<Median>| {
             median.map_or("-".to_owned(), |m| {
                 format!("{:.1} [{:.1}, {:.1}]", m.median, m.low, m.high)
             })
@@ -345,10 +367,10 @@ impl Row {
             self.longest_bucket,
             self.memory_bytes / 1024,
             build,
-            shown(&self.ns),
-            shown(&self.cached_ns),
+            format_median(&self.ns),
+            format_median(&self.cached_ns),
             self.cached_share * 100.0,
-            shown(&self.dpdk_ns),
+            format_median(&self.dpdk_ns),
             ratio
         );
     }

@@ -1,4 +1,4 @@
-//! Shared parts of all measurements: options, result files, Ctrl-C.
+//! Parts that all measurements share: options, result files, Ctrl-C.
 
 use std::{
     collections::BTreeMap,
@@ -18,46 +18,47 @@ use serde_json::json;
 use xdpfwd_bench::machine::Machine;
 use xdpfwd_lab::Sink;
 
-use crate::peer::{Missing, Peer, Place, Ready};
+use crate::forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder};
 
-/// Time without arrivals at the sink after which no frame is in transit.
-const SETTLED: Duration = Duration::from_millis(200);
+/// Time without arrivals at the sink after which no frame is assumed to be in transit.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Options of every measurement in the lab.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of all lab measurements")]
 pub(crate) struct Common {
     /// Seconds measured in each run
     #[arg(long, default_value_t = 3.0)]
     pub(crate) seconds: f64,
     /// Seconds of traffic before the measurement
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     pub(crate) warmup: f64,
-    /// Only these forwarders, by name, separated by commas
-    #[arg(long, value_delimiter = ',')]
+    /// Measure only these forwarders, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
     /// Core of the forwarder
     #[arg(long, default_value_t = 1)]
     pub(crate) core: usize,
     /// Core of the generator
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
     pub(crate) generator_core: usize,
-    /// The xdpfwd binary [default: the one beside this program]
-    #[arg(long)]
+    /// The xdpfwd binary [default: in the folder of this program]
+    #[arg(long, value_name = "PATH")]
     xdpfwd: Option<PathBuf>,
     /// Folder with the sources of the compared forwarders
-    #[arg(long, default_value = "benches/peers")]
+    #[arg(long, value_name = "DIR", default_value = "benches/peers")]
     peers: PathBuf,
-    /// Results go to a folder of DIR, named after day and host
+    /// Write results to DIR/<date>-<host>
     #[arg(long, default_value = "benches/results", value_name = "DIR")]
     results: PathBuf,
 }
 
-/// Returns the folder that cargo built this program in, which has the other programs too:
-/// `target/release`, for example.
+/// Returns the folder of this program, to which cargo also builds the other programs: for example
+/// `target/release`.
 pub(crate) fn build_output() -> Result<PathBuf> {
-    let program = std::env::current_exe().context("the path of this program")?;
-    Ok(program.parent().context("the folder of this program")?.to_owned())
+    let program = std::env::current_exe().context("cannot determine the path of this program")?;
+    Ok(program.parent().context("this program has no parent folder")?.to_owned())
 }
 
 impl Common {
@@ -69,12 +70,13 @@ impl Common {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
     }
 
-    /// Returns all paths. They are absolute, because `ip netns exec` searches PATH for a bare name.
-    pub(crate) fn place(&self) -> Result<Place> {
+    /// Returns the paths and cores. Paths are absolute, because `ip netns exec` searches PATH for a
+    /// bare name.
+    pub(crate) fn environment(&self) -> Result<Environment> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
                 format!(
-                    "{} can't be read; run this from the repository, after `make build`",
+                    "cannot find `{}`; run this in the repository after `make build`",
                     path.display()
                 )
             })
@@ -83,7 +85,7 @@ impl Common {
         let scratch = output.join("bench-scratch");
         let xdpfwd = self.xdpfwd.clone().unwrap_or_else(|| output.join("xdpfwd"));
         fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
-        Ok(Place {
+        Ok(Environment {
             xdpfwd: absolute(&xdpfwd)?,
             sources: absolute(&self.peers)?,
             scratch: absolute(&scratch)?,
@@ -93,24 +95,26 @@ impl Common {
     }
 
     /// Returns the selected forwarders.
-    pub(crate) fn wanted(&self, all: &[Peer]) -> Vec<Peer> {
-        let wanted =
-            |peer: &Peer| self.only.is_empty() || self.only.iter().any(|name| name == peer.name());
-        all.iter().copied().filter(wanted).collect()
+    pub(crate) fn selected(&self, all: &[ForwarderKind]) -> Vec<ForwarderKind> {
+        let is_selected = |peer: &ForwarderKind| {
+            self.only.is_empty() || self.only.iter().any(|name| name == peer.name())
+        };
+        all.iter().copied().filter(is_selected).collect()
     }
 
-    /// Returns the selected forwarders that are available, and the missing parts of the others by
-    /// name.
-    pub(crate) fn choose(
+    /// Returns the selected forwarders that are available and, by name, the reason why each of the
+    /// others is missing.
+    pub(crate) fn prepare_selected(
         &self,
-        all: &[Peer],
-        place: &Place,
-    ) -> (Vec<Ready>, BTreeMap<&'static str, Missing>) {
+        all: &[ForwarderKind],
+        environment: &Environment,
+    ) -> (Vec<PreparedForwarder>, BTreeMap<&'static str, MissingReason>) {
         let mut ready = Vec::new();
         let mut missing = BTreeMap::new();
-        for peer in self.wanted(all) {
-            match peer.prepare(place, 1).and_then(|ready| ready.attempt().map(|()| ready)) {
-                Ok(it) => ready.push(it),
+        for peer in self.selected(all) {
+            match peer.prepare(environment, 1).and_then(|ready| ready.check_start().map(|()| ready))
+            {
+                Ok(forwarder) => ready.push(forwarder),
                 Err(why) => {
                     note(&format!("{}: missing: {why}", peer.name()));
                     missing.insert(peer.name(), why);
@@ -120,23 +124,23 @@ impl Common {
         (ready, missing)
     }
 
-    /// Checks the prerequisites before a long measurement, and opens its results.
+    /// Checks the prerequisites before a long measurement and returns its result files.
     pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let known: Vec<&str> =
-            crate::peer::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
+            crate::forwarders::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
         if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
-            bail!("there is no forwarder {name:?}; there are {}", known.join(", "));
+            bail!("unknown forwarder {name:?}; use {}", known.join(", "));
         }
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores || self.generator_core >= cores || self.core == self.generator_core {
             bail!(
-                "cores {} (forwarder) and {} (generator): use two different ones below {cores}",
+                "invalid cores {} (forwarder) and {} (generator): use two different cores below {cores}",
                 self.core,
                 self.generator_core
             );
         }
-        let machine = Machine::here();
+        let machine = Machine::detect();
         let busy = machine
             .load_average
             .split_whitespace()
@@ -144,7 +148,8 @@ impl Common {
             .and_then(|load| load.parse::<f64>().ok());
         if busy.is_some_and(|load| load > 0.5) {
             note(&format!(
-                "this machine is busy with other things (load average {}): take ratios, not rates",
+                "warning: other programs use this machine (load average {}): rates are worthless, and \
+                 ratios are unreliable",
                 machine.load_average
             ));
         }
@@ -190,7 +195,7 @@ impl Output {
     }
 }
 
-/// A flag set by Ctrl-C or SIGTERM, checked between runs so that every lab is removed in order.
+/// A flag set by Ctrl-C or SIGTERM, checked between runs so that the lab of the last run is removed.
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -205,7 +210,7 @@ impl Stop {
 
     pub(crate) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
-            bail!("interrupted; the lab is removed");
+            bail!("interrupted");
         }
         Ok(())
     }
@@ -220,9 +225,12 @@ pub(crate) fn note(line: &str) {
 pub(crate) fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let (mut last, mut since) = (sink.seen()?.arrived.packets, Instant::now());
-    while since.elapsed() < SETTLED {
+    while since.elapsed() < SETTLE_TIME {
         if start.elapsed() > SETTLE_DEADLINE {
-            bail!("frames still arrive {} s after the last was sent", SETTLE_DEADLINE.as_secs());
+            bail!(
+                "frames still arrive at the sink {} s after the last was sent",
+                SETTLE_DEADLINE.as_secs()
+            );
         }
         thread::sleep(Duration::from_millis(20));
         let now = sink.seen()?.arrived.packets;

@@ -12,26 +12,26 @@ use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
 use crate::{
     common::{Common, Stop, note},
-    peer::Place,
+    forwarders::Environment,
     stats::Median,
 };
 
 #[derive(Args)]
 pub(crate) struct Arguments {
+    /// Rounds; each runs every measurement once
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    rounds: u32,
+    /// Frame lengths in memory, in bytes without FCS
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [60, 512, 1400])]
+    sizes: Vec<u16>,
+    /// ESP transforms, as in the configuration file
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["aes-128-gcm"])]
+    transforms: Vec<String>,
+    /// ESP backends, as in the configuration file
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values = ["aws-lc"])]
+    backends: Vec<String>,
     #[command(flatten)]
     common: Common,
-    /// Rounds: each runs everything once
-    #[arg(long, default_value_t = 7)]
-    rounds: u32,
-    /// Frame lengths in memory, without FCS
-    #[arg(long, value_delimiter = ',', default_values_t = [60, 512, 1400])]
-    sizes: Vec<u16>,
-    /// Transforms of ESP, as configurations name them
-    #[arg(long, value_delimiter = ',', default_values = ["aes-128-gcm"])]
-    transforms: Vec<String>,
-    /// Backends of ESP
-    #[arg(long, value_delimiter = ',', default_values = ["aws-lc"])]
-    backends: Vec<String>,
 }
 
 /// The stages on the path.
@@ -64,21 +64,21 @@ struct Run {
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     let mut output = common.begin("cost")?;
-    let place = common.place()?;
+    let environment = common.environment()?;
     let mut paths = vec![Path { seal: None }];
     for transform in &arguments.transforms {
         for backend in &arguments.backends {
             paths.push(Path { seal: Some((transform.clone(), backend.clone())) });
         }
     }
-    let configs = paths.iter().enumerate().map(|(number, path)| config(path, number, &place));
+    let configs = paths.iter().enumerate().map(|(number, path)| config(path, number, &environment));
     let configs: Vec<PathBuf> = configs.collect::<Result<_>>()?;
     let mut runs = Vec::new();
     for round in 0..arguments.rounds {
         for &size in &arguments.sizes {
             for (path, config) in paths.iter().zip(&configs) {
                 stop.check()?;
-                let (pps, cycles) = measure(common, &place, config, size)?;
+                let (pps, cycles) = measure(common, &environment, config, size)?;
                 let run = Run { path: path.name(), size, round, pps, cycles };
                 note(&format!("round {round}: {}", serde_json::to_string(&run)?));
                 runs.push(run);
@@ -93,41 +93,42 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-fn config(path: &Path, number: usize, place: &Place) -> Result<PathBuf> {
-    let file = place.scratch.join(format!("cost-{number}.toml"));
+fn config(path: &Path, number: usize, environment: &Environment) -> Result<PathBuf> {
+    let file = environment.scratch.join(format!("cost-{number}.toml"));
     let mut text = format!(
         "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n[[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
          [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
-        place.core
+        environment.core
     );
     if let Some((name, backend)) = &path.seal {
         let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
-        let transform = transform.with_context(|| format!("{name}: no transform"))?;
+        let transform = transform.with_context(|| format!("unknown transform {name:?}"))?;
         let (key, state) = (format!("cost-{number}.key"), format!("cost-{number}.state"));
         for old in [&key, &state] {
-            let _ = fs::remove_file(place.scratch.join(old));
+            let _ = fs::remove_file(environment.scratch.join(old));
         }
-        key_file::create(&place.scratch.join(&key), transform)?;
-        StateFile::create(&place.scratch.join(&state))?;
+        key_file::create(&environment.scratch.join(&key), transform)?;
+        StateFile::create(&environment.scratch.join(&state))?;
         let _ = write!(
             text,
             "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
              [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\nsource = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
         );
     }
-    fs::write(&file, text).with_context(|| file.display().to_string())?;
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
     Ok(file)
 }
 
 /// Returns packets per second, and cycles per packet by task.
 fn measure(
     common: &Common,
-    place: &Place,
+    environment: &Environment,
     config: &std::path::Path,
     size: u16,
 ) -> Result<(f64, BTreeMap<String, f64>)> {
     let chain = Chain::builder().build()?;
-    let (program, config) = (place.xdpfwd.display().to_string(), config.display().to_string());
+    let (program, config) =
+        (environment.xdpfwd.display().to_string(), config.display().to_string());
     let command =
         [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);
     let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
@@ -137,7 +138,7 @@ fn measure(
     let report = |forwarder: &Forwarder| -> Result<Value> {
         let line = forwarder
             .last_line(|line| line.contains(r#""type":"interval""#))
-            .context("no report")?;
+            .context("xdpfwd printed no report")?;
         Ok(serde_json::from_str(&line)?)
     };
     let generator =
@@ -152,7 +153,7 @@ fn measure(
     let packets = between(&|report| report["ports"][1]["tx_packets"].as_f64().unwrap_or(0.0));
     let seconds = between(&|report| report["elapsed_seconds"].as_f64().unwrap_or(0.0));
     if packets <= 0.0 {
-        bail!("nothing was forwarded: {to}");
+        bail!("no packet was forwarded; the last report: {to}");
     }
     let mut cycles = BTreeMap::new();
     for (index, task) in to["ledger"]["tasks"].as_array().into_iter().flatten().enumerate() {
@@ -175,8 +176,11 @@ const TASKS: [&str; 10] = [
 
 fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
     let mut text = String::new();
-    let _ =
-        writeln!(text, "cycles a packet, by the ledger; medians of {} rounds\n", arguments.rounds);
+    let _ = writeln!(
+        text,
+        "cycles per packet, from the ledger; medians of {} rounds\n",
+        arguments.rounds
+    );
     let _ = write!(text, "{:>5} {:<32} {:>9}", "bytes", "path", "kpps");
     for task in TASKS {
         let _ = write!(text, " {task:>8}");

@@ -1,5 +1,5 @@
-//! `drop`: the cost of a filter in user space and in the XDP program, for packets that are all
-//! dropped and for packets that all pass.
+//! `drop`: the cost of a filter in user space and in the XDP program, with traffic that is dropped and
+//! with traffic that passes.
 
 use std::{
     collections::BTreeMap,
@@ -19,41 +19,50 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xdpfwd_bench::classbench::{Header, Locality, Seed, generate, trace, write_rules};
-use xdpfwd_bench::machine::said;
+use xdpfwd_bench::machine::tool_output;
 use xdpfwd_filter::{Classifier, Rule, Verdict, parse_classbench};
 use xdpfwd_lab::{Chain, Forwarder, PacketTemplate, Sink, Traffic, Window};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::{
     common::{Common, Stop, note, settle},
-    peer::Place,
+    forwarders::Environment,
     stats::Median,
 };
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    common: Common,
-    /// Rounds: each runs everything once
-    #[arg(long, default_value_t = 9)]
+    /// Rounds; each runs every measurement once
+    #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: u32,
     /// Numbers of rules
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 1_000, 10_000])]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [0, 1, 1_000, 10_000])]
     rules: Vec<usize>,
     /// Seed of the rules: acl, fw, ipc, or a file as for `classbench`
     #[arg(long, default_value = "acl")]
     seed: String,
-    /// Where the kernel receives the dropped packets
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Receiving::Driver, Receiving::Generator])]
+    /// Where the XDP program receives the flood. `driver`: directly, without a driver and its cost;
+    /// `generator`: over veth, on the generator's core, which limits the rate; `xdpfwd`: over veth,
+    /// on xdpfwd's core, in a kernel thread
+    #[arg(
+        long,
+        value_name = "WHERE",
+        value_enum,
+        hide_possible_values = true,
+        value_delimiter = ',',
+        default_values_t = [Receiving::Driver, Receiving::Generator]
+    )]
     receiving: Vec<Receiving>,
     /// Skip the measurement with packets that pass
     #[arg(long)]
     only_drops: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
-/// The program that drops.
+/// The program that drops the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
+enum Dropper {
     /// xdpfwd, with the filter in user space or in the kernel.
     Xdpfwd(&'static str),
     /// A program that only looks up the same tables.
@@ -62,10 +71,10 @@ enum Who {
     AtOnce,
 }
 
-impl Who {
+impl Dropper {
     fn name(self) -> &'static str {
         match self {
-            Self::Xdpfwd(place) => place,
+            Self::Xdpfwd(placement) => placement,
             Self::BareLookups => "bare lookups",
             Self::AtOnce => "at once",
         }
@@ -76,12 +85,12 @@ impl Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// Nowhere: the program receives frames as from a driver without any cost
+    /// Not over an interface: the program receives the frames directly, without the cost of a driver.
     Driver,
-    /// On the generator's core, which slows the generator down: the default of veth
+    /// On the generator's core, which slows the generator down: the default of veth.
     Generator,
-    /// On xdpfwd's core, in a separate thread; with the filter in the kernel this core is otherwise
-    /// idle
+    /// On xdpfwd's core, in a separate kernel thread. With the filter in the kernel, this core is
+    /// otherwise idle.
     Xdpfwd,
 }
 
@@ -105,33 +114,39 @@ struct Run {
 }
 
 /// A rule file, and packets for the rules.
-struct Set {
+struct RuleSet {
     count: usize,
     file: PathBuf,
     packets: Arc<[PacketTemplate]>,
 }
 
-/// Packets of a flood: more flows than a flow cache holds.
+/// Number of packets of a flood: more flows than a flow cache holds.
 const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     let mut output = common.begin("drop")?;
-    let place = common.place()?;
-    let bare = compile(&place)?;
-    let sets = arguments.rules.iter().map(|&count| Set::new(arguments, count, &place.scratch));
+    let environment = common.environment()?;
+    let bare = compile(&environment)?;
+    let sets =
+        arguments.rules.iter().map(|&count| RuleSet::new(arguments, count, &environment.scratch));
     let sets = sets.collect::<Result<Vec<_>>>()?;
     let mut runs: Vec<Run> = Vec::new();
     for round in 0..arguments.rounds {
         for set in &sets {
-            let all = [Who::AtOnce, Who::Xdpfwd("user"), Who::Xdpfwd("kernel"), Who::BareLookups];
+            let all = [
+                Dropper::AtOnce,
+                Dropper::Xdpfwd("user"),
+                Dropper::Xdpfwd("kernel"),
+                Dropper::BareLookups,
+            ];
             let all = arguments.receiving.iter().flat_map(|&on| all.map(|who| (who, on)));
             for (who, receiving) in all {
                 stop.check()?;
-                let lab = Lab { common, place: &place, set, receiving };
+                let lab = Lab { common, environment: &environment, set, receiving };
                 let (dropped_pps, cycles_per_drop) = match who {
-                    Who::Xdpfwd(at) => lab.drop_by_xdpfwd(at)?,
-                    Who::BareLookups | Who::AtOnce => lab.drop_by_bare(&bare, who)?,
+                    Dropper::Xdpfwd(placement) => lab.drop_by_xdpfwd(placement)?,
+                    Dropper::BareLookups | Dropper::AtOnce => lab.drop_by_bare(&bare, who)?,
                 };
                 let (dropped_pps, cycles_per_drop) = (Some(dropped_pps), Some(cycles_per_drop));
                 let mut run = Run {
@@ -144,11 +159,11 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     forwarded_pps: None,
                     stage_cycles: None,
                 };
-                if let Who::Xdpfwd(at) = who
+                if let Dropper::Xdpfwd(placement) = who
                     && Some(&receiving) == arguments.receiving.first()
                     && !arguments.only_drops
                 {
-                    let (forwarded, cycles) = lab.forward(at)?;
+                    let (forwarded, cycles) = lab.forward(placement)?;
                     run.forwarded_pps = Some(forwarded);
                     run.stage_cycles = cycles;
                 }
@@ -165,17 +180,18 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-impl Set {
+impl RuleSet {
     fn new(arguments: &Arguments, count: usize, scratch: &Path) -> Result<Self> {
         let seed = match Seed::built_in(&arguments.seed) {
             Some(seed) => seed,
             None => {
-                let text =
-                    fs::read_to_string(&arguments.seed).with_context(|| arguments.seed.clone())?;
+                let text = fs::read_to_string(&arguments.seed).with_context(|| {
+                    format!("cannot read seed {:?}; use acl, fw, ipc or a file", arguments.seed)
+                })?;
                 Seed::parse(&arguments.seed, &text)?
             }
         };
-        // A single rule matches everything: the minimum cost of a rule.
+        // A single rule matches every packet: the minimum cost of a rule.
         let rules = match count {
             0 | 1 => generate(&seed, 1_000, 1),
             _ => generate(&seed, count, 1),
@@ -188,21 +204,28 @@ impl Set {
             1 => written.extend(b"@0.0.0.0/0\t0.0.0.0/0\t0 : 65535\t0 : 65535\t0x00/0x00\n"),
             _ => write_rules(&mut written, &rules)?,
         }
-        fs::write(&file, written).with_context(|| file.display().to_string())?;
+        fs::write(&file, written).with_context(|| format!("writing {}", file.display()))?;
         Ok(Self { count, file, packets: headers.iter().map(packet).collect() })
     }
 
     /// Writes a configuration of xdpfwd; the rules have `verdict`, other packets `default`.
-    fn config(&self, place: &Place, at: &str, verdict: &str, default: &str) -> Result<PathBuf> {
-        let path = place.scratch.join(format!("drop-{}-{at}-{verdict}.toml", self.count));
+    fn config(
+        &self,
+        environment: &Environment,
+        placement: &str,
+        verdict: &str,
+        default: &str,
+    ) -> Result<PathBuf> {
+        let path =
+            environment.scratch.join(format!("drop-{}-{placement}-{verdict}.toml", self.count));
         let text = format!(
             "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n[[port]]\nname = \"wan\"\n\
              interface = \"fwd1\"\n\n[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n[stage.fw]\nkind = \"filter\"\n\
-             format = \"classbench\"\naction = \"{verdict}\"\ndefault = \"{default}\"\nrules = {file:?}\nplace = \"{at}\"\n",
-            core = place.core,
+             format = \"classbench\"\naction = \"{verdict}\"\ndefault = \"{default}\"\nrules = {file:?}\nplace = \"{placement}\"\n",
+            core = environment.core,
             file = self.file.display().to_string(),
         );
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
 }
@@ -220,21 +243,21 @@ fn packet(header: &Header) -> PacketTemplate {
 /// The parameters of one measurement.
 struct Lab<'a> {
     common: &'a Common,
-    place: &'a Place,
-    set: &'a Set,
+    environment: &'a Environment,
+    set: &'a RuleSet,
     receiving: Receiving,
 }
 
 impl Lab<'_> {
-    /// Returns the packets that xdpfwd drops per second, and the cycles of both cores per packet.
-    fn drop_by_xdpfwd(&self, at: &str) -> Result<(f64, f64)> {
+    /// Returns the packets per second that xdpfwd drops, and the cycles of both cores per packet.
+    fn drop_by_xdpfwd(&self, placement: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;
         let mut forwarder =
-            self.start(&chain, &self.set.config(self.place, at, "drop", "drop")?)?;
+            self.start(&chain, &self.set.config(self.environment, placement, "drop", "drop")?)?;
         let dropped = |forwarder: &Forwarder| -> Result<(f64, f64)> {
             let line = forwarder
                 .last_line(|line| line.contains(r#""type":"interval""#))
-                .context("no report")?;
+                .context("xdpfwd printed no report")?;
             let report: Value = serde_json::from_str(&line)?;
             let user: u64 = report["drops"]
                 .as_object()
@@ -243,9 +266,9 @@ impl Lab<'_> {
                 .filter_map(|(_, count)| count.as_u64())
                 .sum();
             let kernel = report["ports"][0]["xdp_dropped"].as_u64().unwrap_or(0);
-            if (at == "kernel") != (user == 0) && user + kernel > 0 {
+            if (placement == "kernel") != (user == 0) && user + kernel > 0 {
                 bail!(
-                    "{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{at}\""
+                    "{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{placement}\""
                 );
             }
             Ok((report["elapsed_seconds"].as_f64().unwrap_or(0.0), (user + kernel) as f64))
@@ -257,7 +280,7 @@ impl Lab<'_> {
 
     fn start(&self, chain: &Chain, config: &Path) -> Result<Forwarder> {
         let (program, config) =
-            (self.place.xdpfwd.display().to_string(), config.display().to_string());
+            (self.environment.xdpfwd.display().to_string(), config.display().to_string());
         let command =
             [&*program, "--config", &config, "--json", "--interval", "0.2"].map(str::to_owned);
         let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
@@ -285,7 +308,7 @@ impl Lab<'_> {
         generator.stop()?;
         let packets = to.1 - from.1;
         if packets <= 0.0 {
-            bail!("nothing was dropped");
+            bail!("no packet was dropped");
         }
         let cycles = (busy_to - busy_from) * xdpfwd_xsk::clock::cycles_per_second() as f64;
         // Reports are up to 0.2 s old: use their own timestamps and scale to the same time span.
@@ -293,16 +316,16 @@ impl Lab<'_> {
         Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
     }
 
-    /// Returns the packets that a bare program drops per second, and the cycles of both cores per
+    /// Returns the packets per second that a bare program drops, and the cycles of both cores per
     /// packet.
-    fn drop_by_bare(&self, bare: &Path, who: Who) -> Result<(f64, f64)> {
+    fn drop_by_bare(&self, bare: &Path, who: Dropper) -> Result<(f64, f64)> {
         let text = fs::read_to_string(&self.set.file)?;
         let read = parse_classbench(&text, Verdict::Drop)
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
         let tables = xdpfwd_stages::filter::tables(Classifier::new(&rules, 1).image(&rules)?);
         let mut open = ObjectBuilder::default().open_file(bare)?;
-        let name = if who == Who::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
+        let name = if who == Dropper::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
         open.progs_mut().for_each(|mut program| program.set_autoload(program.name() == name));
         xdpfwd_engine::prepare_tables(&mut open, &tables)?;
         let object = open.load()?;
@@ -332,13 +355,13 @@ impl Lab<'_> {
 
     /// Returns the packets per second that xdpfwd forwards if no rule matches, and the filter's
     /// reported cost.
-    fn forward(&self, at: &str) -> Result<(f64, Option<f64>)> {
+    fn forward(&self, placement: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;
         // A single rule matches everything, so it must accept.
         let verdict = if self.set.count == 1 { "accept" } else { "drop" };
         let mut forwarder =
-            self.start(&chain, &self.set.config(self.place, at, verdict, "accept")?)?;
+            self.start(&chain, &self.set.config(self.environment, placement, verdict, "accept")?)?;
         let generator = Traffic::new()
             .flows(1000)
             .core(self.common.generator_core)
@@ -350,9 +373,10 @@ impl Lab<'_> {
         forwarder.stop(Duration::from_secs(10))?;
         let last = forwarder
             .last_line(|line| line.contains(r#""type":"final""#))
-            .context("no final report")?;
+            .context("xdpfwd printed no final report")?;
         let report: Value = serde_json::from_str(&last)?;
-        let cycles = report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| at == "user");
+        let cycles =
+            report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| placement == "user");
         Ok((window.forwarded_pps(), cycles))
     }
 }
@@ -363,9 +387,13 @@ fn receive_on(chain: &Chain, core: usize) -> Result<()> {
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
          for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do taskset -pc {core} $pid >/dev/null; done"
     );
-    let output = chain.fwd().command("sh").args(["-ec", &script]).output().context("running sh")?;
+    let output =
+        chain.fwd().command("sh").args(["-ec", &script]).output().context("cannot start sh")?;
     if !output.status.success() {
-        bail!("receiving in a thread: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "cannot receive in a kernel thread: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -377,7 +405,7 @@ fn busy_seconds() -> Result<f64> {
     let ticks: Vec<f64> =
         line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
     let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
-        bail!("/proc/stat: {line}")
+        bail!("cannot parse /proc/stat: {line}")
     };
     // USER_HZ, which is 100 wherever Linux has a stable ABI.
     Ok((user + nice + system + irq + softirq) / 100.0)
@@ -390,21 +418,21 @@ fn attach(object: &Object, name: &str) -> Result<XdpLink> {
 }
 
 /// Compiles the bare programs.
-fn compile(place: &Place) -> Result<PathBuf> {
-    let object = place.scratch.join("bare_drop.bpf.o");
-    let bpf = place.sources.join("../../bpf");
+fn compile(environment: &Environment) -> Result<PathBuf> {
+    let object = environment.scratch.join("bare_drop.bpf.o");
+    let bpf = environment.sources.join("../../bpf");
     let output = Command::new("clang")
         .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
-        .arg(format!("-I/usr/include/{}-linux-gnu", said("uname", &["-m"])))
+        .arg(format!("-I/usr/include/{}-linux-gnu", tool_output("uname", &["-m"])))
         .arg(format!("-I{}", bpf.display()))
         .arg("-c")
-        .arg(place.sources.join("bare_drop.bpf.c"))
+        .arg(environment.sources.join("bare_drop.bpf.c"))
         .arg("-o")
         .arg(&object)
         .output()
-        .context("clang: `make deps` installs it")?;
+        .context("cannot start clang; run: make deps")?;
     if !output.status.success() {
-        bail!("bare_drop.bpf.c: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("cannot compile bare_drop.bpf.c: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(object)
 }
@@ -412,48 +440,55 @@ fn compile(place: &Place) -> Result<PathBuf> {
 fn table(runs: &[Run], arguments: &Arguments) -> String {
     let mut text = format!(
         "Rules like ClassBench's {}, 60 bytes, one core for xdpfwd; medians of {} rounds [95 %]\n\n\
-         All dropped: {PACKETS} packets, drawn from the rules. Cycles are of both cores, the generator's work included.\n\n\
-         {:>7} {:<14}{:<26}{:<26}{:<26}of bare lookups\n",
+         All packets dropped: {PACKETS} packets drawn from the rules. Cycles of both cores, including the generator's work.\n\n\
+         {:>7} {:<14}{:<26}{:<26}{:<26}ratio to bare lookups\n",
         arguments.seed,
         arguments.rounds,
         "rules",
         "dropped in",
         "Mpps",
-        "cycles a packet",
-        "beyond dropping at once"
+        "cycles per packet",
+        "more than at once"
     );
-    let mut by: BTreeMap<(usize, &str, Receiving), BTreeMap<u32, &Run>> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, &str, Receiving), BTreeMap<u32, &Run>> = BTreeMap::new();
     for run in runs {
-        by.entry((run.rules, run.who, run.receiving)).or_default().insert(run.round, run);
+        groups.entry((run.rules, run.who, run.receiving)).or_default().insert(run.round, run);
     }
-    let whos = ["at once", "user", "kernel", "bare lookups"];
+    let names = ["at once", "user", "kernel", "bare lookups"];
     for (receiving, title) in [
-        (Receiving::Driver, "given to the XDP program by a driver that costs nothing"),
+        (Receiving::Driver, "passed directly to the XDP program, without a driver"),
         (Receiving::Generator, "received on the generator's core"),
-        (Receiving::Xdpfwd, "received on xdpfwd's core, in a thread"),
+        (Receiving::Xdpfwd, "received on xdpfwd's core, in a kernel thread"),
     ] {
         if arguments.receiving.contains(&receiving) {
             let _ = writeln!(text, "{title}");
         }
-        for (&rules, who) in arguments.rules.iter().flat_map(|rules| whos.map(|who| (rules, who))) {
-            let Some(own) = by.get(&(rules, who, receiving)) else { continue };
-            let of = |value: fn(&Run) -> Option<f64>| {
+        for (&rules, who) in arguments.rules.iter().flat_map(|rules| names.map(|who| (rules, who)))
+        {
+            let Some(own) = groups.get(&(rules, who, receiving)) else { continue };
+            let median = |value: fn(&Run) -> Option<f64>| {
                 Median::of(own.values().filter_map(|run| value(run)))
             };
-            let against = |name, what: fn(f64, f64) -> f64, value: fn(&Run) -> Option<f64>| {
-                let other = by.get(&(rules, name, receiving));
+            let compare = |name, combine: fn(f64, f64) -> f64, value: fn(&Run) -> Option<f64>| {
+                let other = groups.get(&(rules, name, receiving));
                 let rounds = own
                     .iter()
                     .filter_map(|(round, run)| Some((value(run)?, value(other?.get(round)?)?)));
-                Median::of(rounds.map(|(own, other)| what(own, other)))
+                Median::of(rounds.map(|(own, other)| combine(own, other)))
             };
             let _ = writeln!(
                 text,
                 "{rules:>7} {who:<14}{:<26}{:<26}{:<26}{}",
-                shown(of(|run| run.dropped_pps.map(|pps| pps / 1e6)), 2),
-                shown(of(|run| run.cycles_per_drop), 0),
-                shown(against("at once", |own, other| own - other, |run| run.cycles_per_drop), 0),
-                shown(against("bare lookups", |own, other| own / other, |run| run.dropped_pps), 3),
+                format_median(median(|run| run.dropped_pps.map(|pps| pps / 1e6)), 2),
+                format_median(median(|run| run.cycles_per_drop), 0),
+                format_median(
+                    compare("at once", |own, other| own - other, |run| run.cycles_per_drop),
+                    0
+                ),
+                format_median(
+                    compare("bare lookups", |own, other| own / other, |run| run.dropped_pps),
+                    3
+                ),
             );
         }
     }
@@ -461,16 +496,17 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
     if pass && !arguments.receiving.is_empty() {
         let _ = writeln!(
             text,
-            "\nAll pass: UDP of 1000 flows, which no rule matches (of one rule: it does).\n\n{:>7} {:<14}{:<26}{:<26}cycles by the ledger",
-            "rules", "filter in", "Mpps", "of the user's"
+            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule does).\n\n{:>7} {:<14}{:<26}{:<26}cycles of the stage",
+            "rules", "filter in", "Mpps", "ratio to user"
         );
         for &rules in &arguments.rules {
             for who in ["user", "kernel"] {
-                let Some(own) = by.get(&(rules, who, arguments.receiving[0])) else { continue };
+                let Some(own) = groups.get(&(rules, who, arguments.receiving[0])) else { continue };
                 let rounds = own.iter().filter_map(|(round, run)| {
                     Some(
                         run.forwarded_pps?
-                            / by.get(&(rules, "user", arguments.receiving[0]))?
+                            / groups
+                                .get(&(rules, "user", arguments.receiving[0]))?
                                 .get(round)?
                                 .forwarded_pps?,
                     )
@@ -478,12 +514,12 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
                 let _ = writeln!(
                     text,
                     "{rules:>7} {who:<14}{:<26}{:<26}{}",
-                    shown(
+                    format_median(
                         Median::of(own.values().filter_map(|run| Some(run.forwarded_pps? / 1e6))),
                         2
                     ),
-                    shown(Median::of(rounds), 3),
-                    shown(Median::of(own.values().filter_map(|run| run.stage_cycles)), 0),
+                    format_median(Median::of(rounds), 3),
+                    format_median(Median::of(own.values().filter_map(|run| run.stage_cycles)), 0),
                 );
             }
         }
@@ -491,7 +527,7 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
     text
 }
 
-fn shown(median: Option<Median>, places: usize) -> String {
+fn format_median(median: Option<Median>, places: usize) -> String {
     median.map_or_else(
         || "-".to_owned(),
         |m| format!("{:.places$} [{:.places$}, {:.places$}]", m.median, m.low, m.high),

@@ -1,5 +1,4 @@
-//! `forward`: packets per second of each forwarder, interleaved, relative to the bare loop of the
-//! same round.
+//! `forward`: packets per second of each forwarder, relative to the bare loop of the same round.
 
 use std::{
     collections::BTreeMap,
@@ -16,32 +15,32 @@ use xdpfwd_lab::{Chain, Reading, Sink, Window, grouped};
 
 use crate::{
     common::{Common, Stop, note, settle},
-    peer::{ALL, Peer, Ready, brief},
+    forwarders::{ALL, ForwarderKind, PreparedForwarder, brief},
     stats::Median,
 };
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    common: Common,
-    /// Rounds with the smallest frames and 16 flows; each runs every forwarder once
-    #[arg(long, default_value_t = 9)]
+    /// Rounds with 60 bytes and 16 flows; each runs every forwarder once
+    #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: u32,
     /// Rounds with every other size and number of flows
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3)]
     other_rounds: u32,
-    /// Frame lengths in memory, bytes, without FCS
-    #[arg(long, value_delimiter = ',', default_values_t = [60, 512, 1514])]
+    /// Frame lengths in memory, in bytes without FCS
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [60, 512, 1514])]
     sizes: Vec<u16>,
     /// Numbers of flows
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 1000])]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 16, 1000])]
     flows: Vec<u32>,
     /// Skip the run with two queues
     #[arg(long)]
     one_queue: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
-/// One forwarder, measured once.
+/// A measurement of one forwarder.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     peer: &'static str,
@@ -61,8 +60,8 @@ const HEADLINE: (u16, u32) = (60, 16);
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     let mut output = common.begin("forward")?;
-    let place = common.place()?;
-    let (ready, missing) = common.choose(&ALL, &place);
+    let environment = common.environment()?;
+    let (ready, missing) = common.prepare_selected(&ALL, &environment);
     let mut cells: Vec<(u16, u32)> = Vec::new();
     for &size in &arguments.sizes {
         cells.extend(arguments.flows.iter().map(|&flows| (size, flows)));
@@ -75,14 +74,14 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         let rounds =
             if (size, flows) == HEADLINE { arguments.rounds } else { arguments.other_rounds };
         for round in 0..rounds {
-            let mut order: Vec<&Ready> = ready.iter().collect();
+            let mut order: Vec<&PreparedForwarder> = ready.iter().collect();
             if round % 2 == 1 {
-                // Alternate the order, so that its effect cancels.
+                // Reverse the order in every other round, so that its effect cancels out.
                 order.reverse();
             }
             for ready in order {
                 stop.check()?;
-                match once(ready, common, size, flows, round) {
+                match measure_once(ready, common, size, flows, round) {
                     Ok(run) => {
                         note(&format!(
                             "{size} bytes, {flows} flows, round {} of {rounds}: {:<22} {:>7.3} Mpps of {:.2} offered",
@@ -111,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     }
     let mut queues = Vec::new();
     if !arguments.one_queue {
-        for peer in common.wanted(&ALL) {
+        for peer in common.selected(&ALL) {
             stop.check()?;
             let outcome = match missing.get(peer.name()) {
                 Some(_) => "missing".to_owned(),
@@ -125,7 +124,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     print!("{text}");
     output.text(&text)?;
     let notes: BTreeMap<_, _> = ready.iter().map(|r| (r.peer.name(), r.peer.differs())).collect();
-    let commands: BTreeMap<_, _> = ready.iter().map(|r| (r.peer.name(), r.shown())).collect();
+    let commands: BTreeMap<_, _> =
+        ready.iter().map(|r| (r.peer.name(), r.command_lines())).collect();
     let path = output.json(&json!({
         "schema": 1,
         "what": "forward",
@@ -154,7 +154,13 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 }
 
 /// Runs one measurement in a new lab.
-fn once(ready: &Ready, common: &Common, size: u16, flows: u32, round: u32) -> Result<Run> {
+fn measure_once(
+    ready: &PreparedForwarder,
+    common: &Common,
+    size: u16,
+    flows: u32,
+    round: u32,
+) -> Result<Run> {
     let chain = Chain::builder().build()?;
     let sink = Sink::attach(chain.sink(), "sink0")?;
     let mut running = ready.start(&chain)?;
@@ -166,7 +172,7 @@ fn once(ready: &Ready, common: &Common, size: u16, flows: u32, round: u32) -> Re
     generator.stop()?;
     let last = running.stop()?;
     if window.forwarded.packets == 0 {
-        bail!("nothing arrived");
+        bail!("no frame arrived at the sink");
     }
     Ok(Run {
         peer: ready.peer.name(),
@@ -187,18 +193,18 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     (received > 0.0).then(|| calls / received)
 }
 
-/// Checks two queues with a generator on each of two cores: frames arrive intact, once and in
-/// order, and none is lost at a rate that all forwarders can carry. Not a speed measurement: the
-/// generators share the cores with the forwarder.
-fn two_queues(peer: Peer, common: &Common) -> String {
+/// Checks forwarding with two queues, with a generator on each of two cores: all frames arrive
+/// intact, once and in order, at a rate that all forwarders support. Does not measure speed, because
+/// a generator shares the forwarder's core.
+fn two_queues(peer: ForwarderKind, common: &Common) -> String {
     const RATE: u64 = 20_000;
-    if !peer.takes_two_queues() {
-        return "does not apply: it serves one queue".into();
+    if !peer.supports_two_queues() {
+        return "not applicable: it supports one queue only".into();
     }
     let ready = match common
-        .place()
+        .environment()
         .map_err(|error| error.to_string())
-        .and_then(|place| peer.prepare(&place, 2))
+        .and_then(|environment| peer.prepare(&environment, 2))
     {
         Ok(ready) => ready,
         Err(missing) => return format!("missing: {missing}"),
@@ -210,7 +216,7 @@ fn two_queues(peer: Peer, common: &Common) -> String {
         thread::sleep(common.warmup());
         let before = sink.seen()?.arrived.packets;
         let mut sent = 0;
-        // In sequence: the sink tracks one stream per flow at a time.
+        // One generator after the other: the sink tracks one stream per flow at a time.
         for core in [common.generator_core, common.core] {
             let generator =
                 peer.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
@@ -225,7 +231,7 @@ fn two_queues(peer: Peer, common: &Common) -> String {
         let lost = sent.saturating_sub(arrived);
         let word = if seen.is_clean() && lost == 0 { "good" } else { "BAD" };
         Ok(format!(
-            "{word}: {} sent into each of two queues in turn, {} lost, {} corrupt, {} reordered, {} duplicates",
+            "{word}: {} sent to each of two queues in turn, {} lost, {} corrupt, {} reordered, {} duplicates",
             grouped(sent / 2),
             grouped(lost),
             seen.corrupt,
@@ -238,29 +244,29 @@ fn two_queues(peer: Peer, common: &Common) -> String {
 
 fn table(
     cells: &[(u16, u32)],
-    ready: &[Ready],
+    ready: &[PreparedForwarder],
     missing: &BTreeMap<&'static str, String>,
     runs: &[Run],
     failed: &[String],
     queues: &[(&'static str, String)],
 ) -> String {
     let mut text = String::new();
-    let of = |name: &str, cell: (u16, u32)| -> BTreeMap<u32, &Run> {
+    let runs_of = |name: &str, cell: (u16, u32)| -> BTreeMap<u32, &Run> {
         runs.iter()
             .filter(|run| run.peer == name && (run.size, run.flows) == cell)
             .map(|run| (run.round, run))
             .collect()
     };
     for &cell in cells {
-        let bare = of(Peer::BareLoop.name(), cell);
+        let bare = runs_of(ForwarderKind::BareLoop.name(), cell);
         let _ = writeln!(text, "\n{} bytes, {} flows, one queue, one core", cell.0, cell.1);
         let _ = writeln!(
             text,
             "  {:<22}{:>10}   {:<28}{:>10}  {:>8}",
-            "", "Mpps", "against the bare loop", "of rounds", "syscalls"
+            "", "Mpps", "ratio to the bare loop", "rounds", "syscalls"
         );
         for peer in ready.iter().map(|ready| ready.peer) {
-            let own = of(peer.name(), cell);
+            let own = runs_of(peer.name(), cell);
             let Some(rate) = Median::of(own.values().map(|run| run.forwarded_pps / 1e6)) else {
                 continue;
             };
@@ -268,7 +274,7 @@ fn table(
                 Some(run.forwarded_pps / bare.get(round)?.forwarded_pps)
             });
             let ratio = match Median::of(pairs) {
-                Some(ratio) if peer != Peer::BareLoop => {
+                Some(ratio) if peer != ForwarderKind::BareLoop => {
                     let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
                     format!("{:.3}  [{low:.3}, {high:.3}] {per_cent:.0} %", ratio.median)
                 }
@@ -295,13 +301,14 @@ fn table(
         }
     }
     if !queues.is_empty() {
-        text += "\ntwo queues, for correctness\n";
+        text += "\ntwo queues (correctness only)\n";
         for (name, outcome) in queues {
             let _ = writeln!(text, "  {name:<22}{outcome}");
         }
     }
-    text += "\nMpps: median. Against the bare loop: median of the ratios of each round, between two order statistics.\n";
-    text += "The same veths, generator and core for all, except:\n";
+    text += "\nMpps: median of the rounds. Ratio: median of the ratios within each round, with the interval between \
+             two order statistics.\n";
+    text += "All forwarders use the same veths, generator and core. Differences:\n";
     for peer in ready.iter().map(|ready| ready.peer).filter(|peer| !peer.differs().is_empty()) {
         let _ = writeln!(text, "  {:<22}{}", peer.name(), peer.differs());
     }
@@ -314,30 +321,30 @@ fn table(
 /// `pairs`: two commands in alternation.
 #[derive(Args)]
 pub(crate) struct PairsArguments {
-    #[command(flatten)]
-    common: Common,
-    /// Pairs
-    #[arg(long, default_value_t = 9)]
+    /// The first command, as one argument; it must forward between fwd0 and fwd1
+    a: String,
+    /// The second command; the result is the ratio first / second
+    b: String,
+    /// Number of pairs of runs
+    #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: u32,
-    /// Frame length in memory, bytes
-    #[arg(long, default_value_t = 60)]
+    /// Frame length in memory, in bytes without FCS
+    #[arg(long, value_name = "BYTES", default_value_t = 60)]
     size: u16,
     /// Number of flows
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     flows: u32,
-    /// The first command, as one argument; it forwards between fwd0 and fwd1
-    a: String,
-    /// The second command; the ratio is first / second
-    b: String,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..arguments.rounds {
-        for turn in 0..2 {
+        for position in 0..2 {
             stop.check()?;
-            let which = (turn + round as usize) % 2;
+            let which = (position + round as usize) % 2;
             let words: Vec<&str> = [&arguments.a, &arguments.b][which].split_whitespace().collect();
             let chain = Chain::builder().build()?;
             let sink = Sink::attach(chain.sink(), "sink0")?;
@@ -365,7 +372,7 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
         }
     }
     let ratio = Median::of(rates[0].iter().zip(&rates[1]).map(|(a, b)| a / b));
-    let Some(ratio) = ratio else { bail!("no pairs: use --rounds 1 or more") };
+    let Some(ratio) = ratio else { bail!("invalid --rounds 0: use at least 1") };
     println!(
         "first / second: {:.4} [{:.4}, {:.4}] with {:.1} % of {} pairs; first {:.3} Mpps, second {:.3}",
         ratio.median,

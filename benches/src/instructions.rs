@@ -1,5 +1,5 @@
 //! `instructions`: instructions of the data path per packet, counted by callgrind and compared with
-//! the numbers in the repository.
+//! the numbers stored in the repository.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::common::build_output;
-use xdpfwd_bench::machine::said;
+use xdpfwd_bench::machine::tool_output;
 
 const SCENARIOS: [&str; 6] =
     ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
@@ -26,19 +26,18 @@ const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The program to count: examples/counted.rs, built with the release profile
-    /// [default: beside this program]
-    #[arg(long)]
-    program: Option<PathBuf>,
-    /// The numbers in the repository
-    #[arg(long, default_value = "benches/instructions.json")]
-    numbers: PathBuf,
-    /// Write the counts to this file instead of comparing
+    /// Store the counts in the file instead of comparing
     #[arg(long)]
     update: bool,
+    /// File with the stored numbers
+    #[arg(long, value_name = "FILE", default_value = "benches/instructions.json")]
+    numbers: PathBuf,
+    /// The measured program, a release build of examples/counted.rs [default: next to this program]
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
 }
 
-/// The numbers in the repository.
+/// The numbers stored in the repository.
 #[derive(Debug, Deserialize, Serialize)]
 struct Numbers {
     /// `rustc --version`, because the counts depend on the compiler.
@@ -48,7 +47,7 @@ struct Numbers {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let rustc = said("rustc", &["--version"]);
+    let rustc = tool_output("rustc", &["--version"]);
     let program = match &arguments.program {
         Some(program) => program.clone(),
         None => build_output()?.join("examples/counted"),
@@ -66,43 +65,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         fs::write(&arguments.numbers, text)
             .with_context(|| format!("writing {}", arguments.numbers.display()))?;
         println!(
-            "{} is up to date; commit it with what changed the numbers",
+            "updated {}; commit it together with the change that affects the numbers",
             arguments.numbers.display()
         );
         return Ok(());
     }
     let text = fs::read_to_string(&arguments.numbers).with_context(|| {
         format!(
-            "{} can't be read; `make bench-instructions UPDATE=1` writes it",
+            "cannot read {}; create it with: make bench-instructions UPDATE=1",
             arguments.numbers.display()
         )
     })?;
-    let known: Numbers =
+    let stored: Numbers =
         serde_json::from_str(&text).with_context(|| format!("{}", arguments.numbers.display()))?;
-    let judged = judge(&known, &counted);
-    print!("{}", judged.text);
-    if judged.worse.is_empty() {
+    let comparison = compare(&stored, &counted);
+    print!("{}", comparison.text);
+    if comparison.worse.is_empty() {
         return Ok(());
     }
     bail!(
-        "more than {} % worse: {}. If that is as it must be, `make bench-instructions UPDATE=1`, and say why in the commit",
+        "more than {} % more instructions: {}; if this is intended, run `make bench-instructions UPDATE=1` \
+         and give the reason in the commit",
         100.0 * TOLERANCE,
-        judged.worse.join(", ")
+        comparison.worse.join(", ")
     )
 }
 
-struct Judged {
+struct Comparison {
     text: String,
     worse: Vec<String>,
 }
 
-fn judge(known: &Numbers, counted: &Numbers) -> Judged {
-    let same_compiler = known.rustc == counted.rustc;
-    let mut text = format!("instructions for each packet, batches of {BATCH}, callgrind\n");
+fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
+    let same_compiler = stored.rustc == counted.rustc;
+    let mut text = format!("instructions per packet, batches of {BATCH}, callgrind\n");
     let mut worse = Vec::new();
     let mut update = false;
     for (name, now) in &counted.per_packet {
-        let (before, verdict) = match known.per_packet.get(name) {
+        let (before, verdict) = match stored.per_packet.get(name) {
             None => {
                 update = true;
                 ("none".to_owned(), "new".to_owned())
@@ -123,25 +123,25 @@ fn judge(known: &Numbers, counted: &Numbers) -> Judged {
                 (format!("{before:.2}"), format!("{:+.1} %{word}", 100.0 * change))
             }
         };
-        text += &format!("  {name:<22}{now:>8.2}   in the repository {before:>8}   {verdict}\n");
+        text += &format!("  {name:<22}{now:>8.2}   stored {before:>8}   {verdict}\n");
     }
-    for gone in known.per_packet.keys().filter(|name| !counted.per_packet.contains_key(*name)) {
-        text += &format!("  {gone:<22}in the repository, and not counted any more\n");
+    for removed in stored.per_packet.keys().filter(|name| !counted.per_packet.contains_key(*name)) {
+        text += &format!("  {removed:<22}stored, but no longer counted\n");
         update = true;
     }
     if update {
-        text += "Better than the repository says, or different: `make bench-instructions UPDATE=1`, and commit it.\n";
+        text += "The stored numbers are outdated: run `make bench-instructions UPDATE=1` and commit the result.\n";
     }
     if !same_compiler {
-        // Another compiler: report clearly that nothing was compared.
         text += &format!(
-            "NOT JUDGED: the numbers are of {}, this is {}. Another compiler makes other code. To judge a change here, \
-             `make bench-instructions UPDATE=1` before it, and without after it.\n",
-            known.rustc, counted.rustc
+            "NOT COMPARED: the stored numbers are of {}, this is {}. Another compiler generates other code. \
+             To compare a change, run `make bench-instructions UPDATE=1` before it and \
+             `make bench-instructions` after it.\n",
+            stored.rustc, counted.rustc
         );
         worse.clear();
     }
-    Judged { text, worse }
+    Comparison { text, worse }
 }
 
 /// Returns the instructions of one run of the program.
@@ -151,24 +151,24 @@ fn count(program: &Path, scenario: &str, rounds: u64) -> Result<u64> {
         .arg(program)
         .args([scenario, &rounds.to_string()])
         .output()
-        .context("valgrind can't be started: apt-get install valgrind")?;
-    let said = String::from_utf8_lossy(&output.stderr);
+        .context("cannot start valgrind; run: apt-get install valgrind")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         bail!(
             "`valgrind … {} {scenario} {rounds}` failed with {}: {}",
             program.display(),
             output.status,
-            said.trim()
+            stderr.trim()
         );
     }
     // ==1234== Collected : 5678
-    let collected = said
+    let collected = stderr
         .lines()
         .find_map(|line| line.split_once("Collected :"))
         .map(|(_, count)| count.trim().parse());
     match collected {
         Some(Ok(count)) => Ok(count),
-        _ => bail!("callgrind does not say how many instructions it counted: {}", said.trim()),
+        _ => bail!("callgrind printed no number of instructions: {}", stderr.trim()),
     }
 }
 
@@ -182,35 +182,45 @@ mod tests {
     }
 
     #[test]
-    fn five_per_cent_worse_fails_and_five_per_cent_better_asks() {
-        let known = numbers("1", &[("a", 100.0), ("b", 100.0), ("c", 100.0)]);
-        let judged = judge(&known, &numbers("1", &[("a", 105.1), ("b", 104.9), ("c", 94.9)]));
-        assert_eq!(judged.worse, ["a"]);
+    fn increase_of_5_percent_fails_and_decrease_requests_update() {
+        let stored = numbers("1", &[("a", 100.0), ("b", 100.0), ("c", 100.0)]);
+        let comparison =
+            compare(&stored, &numbers("1", &[("a", 105.1), ("b", 104.9), ("c", 94.9)]));
+        assert_eq!(comparison.worse, ["a"]);
         assert!(
-            judged.text.contains("UPDATE=1") && !judged.text.contains("NOT JUDGED"),
+            comparison.text.contains("UPDATE=1") && !comparison.text.contains("NOT COMPARED"),
             "{}",
-            judged.text
+            comparison.text
         );
-        let judged = judge(&known, &numbers("1", &[("a", 96.0), ("b", 104.0), ("c", 100.0)]));
-        assert!(judged.worse.is_empty() && !judged.text.contains("UPDATE=1"), "{}", judged.text);
-    }
-
-    #[test]
-    fn another_compiler_is_not_judged_and_says_so() {
-        let judged = judge(&numbers("1", &[("a", 100.0)]), &numbers("2", &[("a", 200.0)]));
-        assert!(judged.worse.is_empty());
+        let comparison =
+            compare(&stored, &numbers("1", &[("a", 96.0), ("b", 104.0), ("c", 100.0)]));
         assert!(
-            judged.text.contains("NOT JUDGED") && judged.text.contains("WORSE"),
+            comparison.worse.is_empty() && !comparison.text.contains("UPDATE=1"),
             "{}",
-            judged.text
+            comparison.text
         );
     }
 
     #[test]
-    fn what_is_new_or_gone_asks_for_an_update() {
+    fn other_compiler_reports_not_compared() {
+        let comparison = compare(&numbers("1", &[("a", 100.0)]), &numbers("2", &[("a", 200.0)]));
+        assert!(comparison.worse.is_empty());
+        assert!(
+            comparison.text.contains("NOT COMPARED") && comparison.text.contains("WORSE"),
+            "{}",
+            comparison.text
+        );
+    }
+
+    #[test]
+    fn new_or_removed_scenario_requests_update() {
         for counted in [numbers("1", &[]), numbers("1", &[("a", 1.0), ("b", 1.0)])] {
-            let judged = judge(&numbers("1", &[("a", 1.0)]), &counted);
-            assert!(judged.worse.is_empty() && judged.text.contains("UPDATE=1"), "{}", judged.text);
+            let comparison = compare(&numbers("1", &[("a", 1.0)]), &counted);
+            assert!(
+                comparison.worse.is_empty() && comparison.text.contains("UPDATE=1"),
+                "{}",
+                comparison.text
+            );
         }
     }
 }

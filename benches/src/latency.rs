@@ -12,55 +12,55 @@ use xdpfwd_lab::{Chain, Histogram, Sink, Traffic};
 use crate::{
     common::{Common, Stop, note, settle},
     forward::syscalls_per_packet,
-    peer::{Peer, Ready, Running, brief},
+    forwarders::{ForwarderKind, PreparedForwarder, RunningForwarder, brief},
     stats::Median,
 };
 
-const PEERS: [Peer; 4] = [
-    Peer::Xdpfwd { io: "af_xdp", idle: "poll" },
-    Peer::Testpmd { busy_poll: true },
-    Peer::Xdpfwd { io: "af_xdp", idle: "spin" },
-    Peer::BareLoop,
+const FORWARDERS: [ForwarderKind; 4] = [
+    ForwarderKind::Xdpfwd { io: "af_xdp", idle: "poll" },
+    ForwarderKind::Testpmd { busy_poll: true },
+    ForwarderKind::Xdpfwd { io: "af_xdp", idle: "spin" },
+    ForwarderKind::BareLoop,
 ];
 /// Relative distance between a passing and a failing rate at which the search ends.
 const PRECISION: f64 = 0.02;
 /// The low rate of the idle measurement, in packets per second.
-const TRICKLE: u64 = 1000;
+const LOW_RATE: u64 = 1000;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    common: Common,
-    /// Rounds: each measures every load of every forwarder once
-    #[arg(long, default_value_t = 5)]
+    /// Rounds; each measures every load of every forwarder once
+    #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: u32,
-    /// Loads in per cent of the no-drop rate
-    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 90])]
+    /// Loads in percent of the no-drop rate
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_values_t = [10, 50, 90])]
     loads: Vec<u32>,
-    /// A rate counts as carried without loss if at most this fraction of the frames is lost
-    #[arg(long, default_value_t = 0.001)]
-    tolerance: f64,
-    /// Attempts at a rate before it counts as too high (a shared machine may preempt a core)
-    #[arg(long, default_value_t = 2)]
-    attempts: u32,
-    /// Seconds of each step of the search
-    #[arg(long, default_value_t = 1.0)]
-    search_seconds: f64,
-    /// Frame length in memory, bytes, without FCS
-    #[arg(long, default_value_t = 60)]
+    /// Frame length in memory, in bytes without FCS
+    #[arg(long, value_name = "BYTES", default_value_t = 60)]
     size: u16,
     /// Number of flows
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     flows: u32,
+    /// Maximum fraction of frames lost at the no-drop rate
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.001)]
+    tolerance: f64,
+    /// Attempts at a rate before it counts as too high (a shared machine may preempt a core)
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    attempts: u32,
+    /// Seconds of each step of the search for the no-drop rate
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    search_seconds: f64,
     /// Skip the idle measurement
     #[arg(long)]
     no_idle: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// A forwarder in its lab, with a sink that measures latency.
-struct Bench {
+struct LatencyBench {
     // Field order matters: the forwarder ends before its namespace is removed.
-    running: Running,
+    running: RunningForwarder,
     sink: Sink,
     chain: Chain,
     traffic: Traffic,
@@ -91,22 +91,22 @@ struct Run {
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     let mut output = common.begin("latency")?;
-    let place = common.place()?;
-    let (ready, missing) = common.choose(&PEERS, &place);
+    let environment = common.environment()?;
+    let (ready, missing) = common.prepare_selected(&FORWARDERS, &environment);
 
     let mut no_drop = BTreeMap::new();
     let mut steps = Vec::new();
     for ready in &ready {
         let rate = search(ready, arguments, stop, &mut steps)
-            .with_context(|| format!("looking for the no-drop rate of {}", ready.peer.name()))?;
-        note(&format!("{}: no drop up to {:.3} Mpps", ready.peer.name(), rate / 1e6));
+            .with_context(|| format!("searching for the no-drop rate of {}", ready.peer.name()))?;
+        note(&format!("{}: no-drop rate {:.3} Mpps", ready.peer.name(), rate / 1e6));
         no_drop.insert(ready.peer.name(), rate);
     }
 
-    let (mut runs, mut idle, mut trickle, mut failed) =
+    let (mut runs, mut idle, mut low_rate_runs, mut failed) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..arguments.rounds {
-        let mut order: Vec<&Ready> = ready.iter().collect();
+        let mut order: Vec<&PreparedForwarder> = ready.iter().collect();
         if round % 2 == 1 {
             order.reverse();
         }
@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             for ready in &order {
                 stop.check()?;
                 let rate = no_drop[ready.peer.name()] * f64::from(load) / 100.0;
-                match at_rate(ready, arguments, rate as u64, Some(load), round) {
+                match measure_at_rate(ready, arguments, rate as u64, Some(load), round) {
                     Ok(run) => runs.push(run),
                     Err(error) => {
                         failed.push(format!("{}, {load} %: {}", ready.peer.name(), brief(&error)))
@@ -133,10 +133,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     100.0 * share
                 ));
                 idle.push((ready.peer.name(), share));
-                match at_rate(ready, arguments, TRICKLE, None, round) {
-                    Ok(run) => trickle.push(run),
+                match measure_at_rate(ready, arguments, LOW_RATE, None, round) {
+                    Ok(run) => low_rate_runs.push(run),
                     Err(error) => failed.push(format!(
-                        "{}, {TRICKLE} pps: {}",
+                        "{}, {LOW_RATE} pps: {}",
                         ready.peer.name(),
                         brief(&error)
                     )),
@@ -145,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         }
     }
 
-    let text = table(arguments, &ready, &missing, &no_drop, &runs, &idle, &trickle, &failed);
+    let text = table(arguments, &ready, &missing, &no_drop, &runs, &idle, &low_rate_runs, &failed);
     print!("{text}");
     output.text(&text)?;
     let path = output.json(&json!({
@@ -155,14 +155,14 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         "flows": arguments.flows,
         "seconds": common.seconds,
         "tolerance": arguments.tolerance,
-        "commands": ready.iter().map(|r| (r.peer.name(), r.shown())).collect::<BTreeMap<_, _>>(),
+        "commands": ready.iter().map(|r| (r.peer.name(), r.command_lines())).collect::<BTreeMap<_, _>>(),
         "missing": missing,
         "failed": failed,
         "no_drop_pps": no_drop,
         "search": steps,
         "runs": runs,
         "idle_cpu": idle.iter().map(|(peer, share)| json!({"peer": peer, "cpu": share})).collect::<Vec<_>>(),
-        "trickle": trickle,
+        "trickle": low_rate_runs,
     }))?;
     note(&format!("raw numbers: {}", path.display()));
     if let Some(why) = missing.get("xdpfwd") {
@@ -174,8 +174,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-impl Bench {
-    fn new(ready: &Ready, arguments: &Arguments) -> Result<Self> {
+impl LatencyBench {
+    fn new(ready: &PreparedForwarder, arguments: &Arguments) -> Result<Self> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0")?;
         let running = ready.start(&chain)?;
@@ -203,32 +203,32 @@ impl Bench {
 
 /// Finds the highest rate with a loss within the tolerance, by bisection.
 fn search(
-    ready: &Ready,
+    ready: &PreparedForwarder,
     arguments: &Arguments,
     stop: &Stop,
     steps: &mut Vec<serde_json::Value>,
 ) -> Result<f64> {
-    let mut bench = Bench::new(ready, arguments)?;
+    let mut bench = LatencyBench::new(ready, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
     // The upper bound is more than the lab's generator can send.
-    let (mut carried, mut lost) = (0.0, 16e6);
+    let (mut passing, mut failing) = (0.0, 16e6);
     let mut rate: f64 = {
         let (offered, loss) = bench.attempt(100_000_000, time)?;
         offered * (1.0 - loss)
     };
-    while lost - carried > PRECISION * lost {
+    while failing - passing > PRECISION * failing {
         if rate < 1000.0 {
             bail!(
-                "it loses more than {} of the frames at 1000 packets a second",
-                arguments.tolerance
+                "it loses more than {} % of the frames at 1000 packets per second",
+                100.0 * arguments.tolerance
             );
         }
-        let mut good = None;
+        let mut passed = None;
         for attempt in 0..arguments.attempts.max(1) {
             stop.check()?;
             let (offered, loss) = bench.attempt(rate as u64, time)?;
             note(&format!(
-                "{}: {:.3} Mpps asked, {:.3} offered, {:.4} % lost",
+                "{}: {:.3} Mpps requested, {:.3} offered, {:.4} % lost",
                 ready.peer.name(),
                 rate / 1e6,
                 offered / 1e6,
@@ -238,39 +238,39 @@ fn search(
                 "peer": ready.peer.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
             }));
             if loss <= arguments.tolerance {
-                good = Some(offered);
+                passed = Some(offered);
                 break;
             }
         }
-        match good {
+        match passed {
             // The generator has reached its maximum.
             Some(offered) if offered < 0.9 * rate => return Ok(offered),
-            Some(_) => carried = rate,
-            None => lost = rate,
+            Some(_) => passing = rate,
+            None => failing = rate,
         }
         // Step until one rate passed and one failed, then bisect.
-        rate = if carried == 0.0 {
-            lost * 0.7
-        } else if lost >= 16e6 {
-            carried * 1.2
+        rate = if passing == 0.0 {
+            failing * 0.7
+        } else if failing >= 16e6 {
+            passing * 1.2
         } else {
-            f64::midpoint(carried, lost)
+            f64::midpoint(passing, failing)
         };
     }
     drop(bench.running.stop()?);
-    Ok(carried)
+    Ok(passing)
 }
 
-/// Measures in an open loop: the generator sends by its own clock, regardless of earlier frames.
-fn at_rate(
-    ready: &Ready,
+/// Measures in an open loop: the generator sends by its own clock, independently of earlier frames.
+fn measure_at_rate(
+    ready: &PreparedForwarder,
     arguments: &Arguments,
     rate: u64,
     load: Option<u32>,
     round: u32,
 ) -> Result<Run> {
     let common = &arguments.common;
-    let mut bench = Bench::new(ready, arguments)?;
+    let mut bench = LatencyBench::new(ready, arguments)?;
     let generator = bench.traffic.clone().rate(rate).start(bench.chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let pid = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid);
@@ -303,7 +303,7 @@ fn at_rate(
         syscalls_per_packet: last.as_ref().and_then(syscalls_per_packet),
         histogram,
     };
-    let what = load.map_or(format!("{TRICKLE} pps"), |load| format!("{load} %"));
+    let what = load.map_or(format!("{LOW_RATE} pps"), |load| format!("{load} %"));
     note(&format!(
         "round {}: {:<14} {what:>9}: {:.3} Mpps, p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, {:.3} % lost",
         round + 1,
@@ -318,8 +318,8 @@ fn at_rate(
 }
 
 /// Returns the share of a core that an idle forwarder uses.
-fn idle_share(ready: &Ready, arguments: &Arguments) -> Result<f64> {
-    let bench = Bench::new(ready, arguments)?;
+fn idle_share(ready: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
+    let bench = LatencyBench::new(ready, arguments)?;
     thread::sleep(arguments.common.warmup());
     let Some(pid) = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid) else {
         return Ok(0.0);
@@ -331,15 +331,15 @@ fn idle_share(ready: &Ready, arguments: &Arguments) -> Result<f64> {
     Ok(share)
 }
 
-#[expect(clippy::too_many_arguments, reason = "what was measured, each once")]
+#[expect(clippy::too_many_arguments, reason = "each argument is a different result")]
 fn table(
     arguments: &Arguments,
-    ready: &[Ready],
+    ready: &[PreparedForwarder],
     missing: &BTreeMap<&'static str, String>,
     no_drop: &BTreeMap<&'static str, f64>,
     runs: &[Run],
     idle: &[(&'static str, f64)],
-    trickle: &[Run],
+    low_rate_runs: &[Run],
     failed: &[String],
 ) -> String {
     let mut text = format!(
@@ -376,15 +376,18 @@ fn table(
             let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
             let _ = writeln!(
                 text,
-                "  p99 of xdpfwd / p99 of testpmd, by rounds: {:.2}  [{low:.2}, {high:.2}] {per_cent:.0} %",
+                "  p99 of xdpfwd / p99 of testpmd within each round: {:.2}  [{low:.2}, {high:.2}] {per_cent:.0} %",
                 ratio.median
             );
         }
     }
-    if !trickle.is_empty() {
-        let _ = write!(text, "\nat {TRICKLE} packets a second\n{heading}");
+    if !low_rate_runs.is_empty() {
+        let _ = write!(text, "\nat {LOW_RATE} packets per second\n{heading}");
         for name in ready.iter().map(|ready| ready.peer.name()) {
-            text += &row(name, &trickle.iter().filter(|run| run.peer == name).collect::<Vec<_>>());
+            text += &row(
+                name,
+                &low_rate_runs.iter().filter(|run| run.peer == name).collect::<Vec<_>>(),
+            );
         }
         text += "\nwithout traffic, share of a core\n";
         for name in ready.iter().map(|ready| ready.peer.name()) {
@@ -401,7 +404,7 @@ fn table(
     }
     let _ = writeln!(
         text,
-        "\nno-drop rate: at most {} % lost, {} s a step",
+        "\nno-drop rate: at most {} % lost, {} s per step",
         100.0 * arguments.tolerance,
         arguments.search_seconds
     );

@@ -1,10 +1,10 @@
-//! The machine on which the figures were measured.
+//! Describes the machine of a measurement.
 
 use std::{fs, process::Command};
 
 use serde::Serialize;
 
-/// Machine, kernel and tools.
+/// A description of the machine, its kernel and its tools.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     /// Host name.
@@ -30,7 +30,7 @@ pub struct Machine {
 
 impl Machine {
     /// Returns the description of this machine.
-    pub fn here() -> Self {
+    pub fn detect() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name));
@@ -40,9 +40,9 @@ impl Machine {
         };
         let memory = read("/proc/meminfo");
         Self {
-            host: said("uname", &["-n"]),
-            date: said("date", &["-u", "+%Y-%m-%d"]),
-            kernel: said("uname", &["-srvm"]),
+            host: tool_output("uname", &["-n"]),
+            date: tool_output("date", &["-u", "+%Y-%m-%d"]),
+            kernel: tool_output("uname", &["-srvm"]),
             cpu: field("model name"),
             cpu_mhz: field("cpu MHz"),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
@@ -52,9 +52,9 @@ impl Machine {
                 .and_then(|kib| kib.parse().ok())
                 .unwrap_or(0),
             virtual_machine: field("flags").split(' ').any(|flag| flag == "hypervisor"),
-            rustc: said("rustc", &["--version"]),
-            cc: said("cc", &["--version"]).lines().next().unwrap_or_default().to_owned(),
-            commit: said("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+            rustc: tool_output("rustc", &["--version"]),
+            cc: tool_output("cc", &["--version"]).lines().next().unwrap_or_default().to_owned(),
+            commit: tool_output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
             load_average: read("/proc/loadavg").trim().to_owned(),
         }
     }
@@ -88,12 +88,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Returns the output of a tool, or a note that it failed.
-pub fn said(program: &str, arguments: &[&str]) -> String {
+/// Returns the output of a tool, or a note that the tool failed.
+pub fn tool_output(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         }
-        _ => format!("unknown: `{program}` did not answer"),
+        _ => format!("unknown: `{program}` failed"),
     }
 }

@@ -1,5 +1,5 @@
-//! `xdpfwd-bench`: compares xdpfwd with other forwarders in the lab. docs/benchmarking.md explains
-//! the results.
+//! `xdpfwd-bench`: compares xdpfwd with other forwarders in the lab, and measures parts of it.
+//! docs/benchmarking.md explains the results.
 #![forbid(unsafe_code)]
 
 mod classify;
@@ -8,9 +8,9 @@ mod cost;
 mod drop;
 mod esp;
 mod forward;
+mod forwarders;
 mod instructions;
 mod latency;
-mod peer;
 mod stats;
 
 use std::process::ExitCode;
@@ -23,10 +23,22 @@ use xdpfwd_bench::classbench;
 
 /// Measures xdpfwd and other forwarders in a lab of network namespaces.
 ///
-/// Everything runs on one machine, interleaved in one run, so compare ratios. Needs root. Raw
-/// numbers are saved in a folder of benches/results, named after day and host.
+/// Run it in the repository after `make build`, as root unless a command says otherwise. All
+/// measurements of a run share one machine: compare ratios within a run, not rates of different
+/// runs. docs/benchmarking.md explains the results.
 #[derive(Parser)]
-#[command(name = "xdpfwd-bench", version, max_term_width = 110)]
+#[command(
+    name = "xdpfwd-bench",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  sudo target/release/xdpfwd-bench forward --rounds 3 --only xdpfwd,bare-loop
+  sudo target/release/xdpfwd-bench pairs './a fwd0 fwd1' './b fwd0 fwd1'
+  target/release/xdpfwd-bench classify --rules 1000
+
+Exit codes: 0 success, 1 failure, 2 invalid usage, 3 missing privilege."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,30 +46,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Packets per second of every forwarder, as ratios to a bare loop in C
+    /// Measures packets per second of each forwarder, as ratios to a bare C loop
     Forward(forward::Arguments),
-    /// Latency at 10, 50 and 90 % of each forwarder's no-drop rate, and CPU use when idle
+    /// Measures latency at 10, 50 and 90 % of each forwarder's no-drop rate, and CPU use when idle
     Latency(latency::Arguments),
-    /// Cost of a filter in user space and in the kernel: packets dropped and forwarded, with 0 to
-    /// 10,000 rules
+    /// Measures the cost of a filter in user space and in the kernel, with 0 to 10,000 rules
     Drop(drop::Arguments),
-    /// CPU cycles per task, with and without ESP
+    /// Measures CPU cycles per packet and task, with and without ESP
     Cost(cost::Arguments),
-    /// Instructions per packet, by callgrind, compared with those in the repository (needs no root)
+    /// Compares instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
-    /// Ratio of the packets that two commands forward, run in alternation
+    /// Compares two forwarders of your choice in alternation
     Pairs(forward::PairsArguments),
-    /// A rule set and a trace for a packet classifier, in the style of ClassBench (needs no root)
+    /// Generates rules and a trace of packet headers in the style of ClassBench (no root)
     Classbench(classbench::Arguments),
-    /// ns per lookup of the filter's classifier and of dpdk-test-acl (needs no root)
+    /// Measures ns per lookup of the filter's classifier and of dpdk-test-acl (no root)
     Classify(classify::Arguments),
-    /// ns and cycles per packet of each ESP backend, its AEAD alone and dpdk-test-crypto-perf
-    /// (needs no root)
+    /// Measures ns and cycles per packet of each ESP backend and of dpdk-test-crypto-perf (no root)
     Esp(esp::Arguments),
 }
 
 fn main() -> ExitCode {
-    match act(Cli::parse().command) {
+    match execute(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xdpfwd-bench: {error:#}");
@@ -69,7 +79,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(command: Command) -> Result<()> {
+fn execute(command: Command) -> Result<()> {
     let stop = Stop::new()?;
     match command {
         Command::Forward(arguments) => forward::run(&arguments, &stop),

@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-/// The median of a sample with an interval that covers the true median.
+/// The median of a sample, with a confidence interval of the true median.
 ///
-/// The interval lies between two order statistics: how many of *n* values fall below the median is
-/// binomial(*n*, ½), whatever the distribution, so no shape is assumed and nothing is resampled. It
-/// is the narrowest symmetric one with a coverage of 95 % or more (2nd to 8th of 9 values: 96.1 %).
-/// Fewer than six values have none; then it is the range, with the coverage that this has.
+/// The interval lies between two order statistics. The number of *n* values below the true median is
+/// binomial(*n*, ½) for every continuous distribution, so this needs no assumption about the
+/// distribution and no resampling. The interval is the narrowest symmetric one with a coverage of at
+/// least 95 % (2nd to 8th of 9 values: 96.1 %). With fewer than six values there is none; then it is
+/// the range of the values, with its lower coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Median {
     pub(crate) median: f64,
@@ -18,7 +19,7 @@ pub(crate) struct Median {
     pub(crate) n: usize,
 }
 
-const WANTED: f64 = 0.95;
+const MIN_COVERAGE: f64 = 0.95;
 
 impl Median {
     /// Computes the median, ignoring infinite values and NaN. Returns `None` without values.
@@ -32,7 +33,7 @@ impl Median {
         // The narrowest pair of order statistics with sufficient coverage.
         let (depth, coverage) = (0..n.div_ceil(2))
             .map(|depth| (depth, coverage(n, depth)))
-            .take_while(|&(depth, coverage)| depth == 0 || coverage >= WANTED)
+            .take_while(|&(depth, coverage)| depth == 0 || coverage >= MIN_COVERAGE)
             .last()?;
         Some(Self { median, low: sorted[depth], high: sorted[n - 1 - depth], coverage, n })
     }
@@ -40,7 +41,7 @@ impl Median {
 
 /// Returns the coverage of the interval without `depth` values on either side.
 fn coverage(n: usize, depth: usize) -> f64 {
-    // P(at most `depth` of n values lie on one side).
+    // The probability that at most `depth` of n values lie on one side of the true median.
     let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
     let mut tail = 0.0;
     for k in 0..=depth {
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interval_of_nine_is_the_second_to_the_eighth() {
+    fn interval_of_nine_values_is_second_to_eighth() {
         let median = Median::of((1..=9).map(f64::from)).unwrap();
         assert_eq!((median.median, median.low, median.high), (5.0, 2.0, 8.0));
         // Tables of the sign test: 1 - 2 (1 + 9) / 512.
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn few_values_have_their_range_and_say_how_little_that_is() {
+    fn few_values_give_range_with_its_coverage() {
         let median = Median::of([3.0, 1.0, 2.0]).unwrap();
         assert_eq!(
             (median.median, median.low, median.high, median.coverage),
@@ -75,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn six_is_the_first_with_95_per_cent() {
-        assert!(Median::of((0..5).map(f64::from)).unwrap().coverage < WANTED);
-        assert!(Median::of((0..6).map(f64::from)).unwrap().coverage >= WANTED);
+    fn six_values_are_needed_for_95_percent_coverage() {
+        assert!(Median::of((0..5).map(f64::from)).unwrap().coverage < MIN_COVERAGE);
+        assert!(Median::of((0..6).map(f64::from)).unwrap().coverage >= MIN_COVERAGE);
     }
 }

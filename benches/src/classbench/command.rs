@@ -19,39 +19,46 @@ pub struct Arguments {
     #[arg(long)]
     seed: String,
     /// Number of rules
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
     rules: usize,
-    /// Seed of the random numbers; the same seed gives the same files
-    #[arg(long, default_value_t = 1)]
-    random_seed: u64,
-    /// Output file for rules, in ClassBench's format
+    /// Output file for the rules, in ClassBench's format
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Output file for headers that hit the rules
+    /// Output file for a trace: packet headers that match the rules
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Number of headers
-    #[arg(long, default_value_t = 100_000, requires = "trace")]
+    /// Number of headers in the trace
+    #[arg(long, value_name = "N", default_value_t = 100_000, requires = "trace")]
     packets: usize,
-    /// How often a header is repeated, back to back
-    #[arg(long, value_enum, default_value_t = Skew::Uniform, requires = "trace")]
+    /// Repetition of headers: `uniform` (each header once) or `pareto` (bursts with a Pareto
+    /// distribution)
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        default_value_t = Skew::Uniform,
+        requires = "trace"
+    )]
     skew: Skew,
-    /// Pareto: the shape, above 0
-    #[arg(long, default_value_t = 1.0, requires = "trace")]
+    /// Pareto shape, above 0
+    #[arg(long, value_name = "SHAPE", default_value_t = 1.0, requires = "trace")]
     pareto_a: f64,
-    /// Pareto: the scale; ClassBench calls 0.0001 low locality, 1 high
-    #[arg(long, default_value_t = 0.1, requires = "trace")]
+    /// Pareto scale; in ClassBench, 0.0001 is low locality and 1 is high locality
+    #[arg(long, value_name = "SCALE", default_value_t = 0.1, requires = "trace")]
     pareto_b: f64,
-    /// Share of random headers, which mostly match no rule
-    #[arg(long, default_value_t = 0.1, requires = "trace")]
+    /// Share of random headers, most of which match no rule
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.1, requires = "trace")]
     random_share: f64,
+    /// Seed of the random numbers; the same seed gives the same files
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    random_seed: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Skew {
-    /// Once
+    /// Each header once.
     Uniform,
-    /// Pareto distributed
+    /// Headers in bursts with a Pareto distribution.
     Pareto,
 }
 
@@ -63,13 +70,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     ensure!(
         arguments.pareto_a > 0.0 && arguments.pareto_b >= 0.0,
-        "--pareto-a is above 0, --pareto-b not below"
+        "invalid --pareto-a or --pareto-b: use --pareto-a above 0 and --pareto-b of at least 0"
     );
-    ensure!((0.0..=1.0).contains(&arguments.random_share), "--random-share is from 0 to 1");
+    ensure!((0.0..=1.0).contains(&arguments.random_share), "invalid --random-share: use 0 to 1");
     let seed = find(&arguments.seed)?;
     let rules = generate(&seed, arguments.rules, arguments.random_seed);
     write_rules(create(&arguments.output)?, &rules)
-        .with_context(|| arguments.output.display().to_string())?;
+        .with_context(|| format!("writing {}", arguments.output.display()))?;
     println!(
         "{}, seed {}, random seed {}",
         arguments.output.display(),
@@ -78,11 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     );
     println!("{}", Statistics::of(&rules));
     if rules.len() < arguments.rules {
-        println!(
-            "the seed has no more than {} of {} different rules",
-            rules.len(),
-            arguments.rules
-        );
+        println!("the seed yields only {} of {} distinct rules", rules.len(), arguments.rules);
     }
     if let Some(path) = &arguments.trace {
         let headers = trace(
@@ -92,7 +95,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             arguments.random_share,
             arguments.random_seed,
         );
-        write_trace(create(path)?, &headers).with_context(|| path.display().to_string())?;
+        write_trace(create(path)?, &headers)
+            .with_context(|| format!("writing {}", path.display()))?;
         let random = headers.iter().filter(|header| header.drawn_from.is_none()).count();
         println!("{}: {} headers, {random} of them random", path.display(), headers.len());
     }
@@ -106,10 +110,7 @@ fn find(name: &str) -> Result<Seed> {
     let path = Path::new(name);
     if !path.exists() {
         let names: Vec<_> = Seed::names().collect();
-        bail!(
-            "there is no seed {name}: {} are built in, anything else is the path of a file",
-            names.join(", ")
-        );
+        bail!("unknown seed {name:?}: use {} or the path of a file", names.join(", "));
     }
     Seed::parse(name, &fs::read_to_string(path).with_context(|| format!("reading {name}"))?)
 }

@@ -1,4 +1,4 @@
-//! Rules from a seed.
+//! Generates rules from a seed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,29 +12,29 @@ use super::{
 /// Returns `rules` distinct rules, each before the rules that cover it. Returns fewer if the seed
 /// does not have as many.
 ///
-/// Draws may repeat a rule, above all if the seed has many wildcards. Draws more until `rules` are
-/// distinct, and keeps the first ones. Gives up after eight enlargements.
+/// Draws may repeat a rule, especially if the seed has many wildcards. Increases the number of draws
+/// until `rules` are distinct, and returns the first of these. Gives up after eight rounds.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut found = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         found = draw(seed, drawn, rules, random_seed);
         let mut seen = HashSet::with_capacity(found.len());
         found.retain(|rule| seen.insert(*rule));
         if found.len() >= rules {
             break;
         }
-        drawn = more(drawn, found.len(), rules);
+        drawn = next_draws(drawn, found.len(), rules);
     }
     found.truncate(rules);
-    in_order(found)
+    sort_by_scope(found)
 }
 
-const ROUNDS: u32 = 8;
+const MAX_ROUNDS: u32 = 8;
 
 /// Returns the number of draws for `wanted` distinct rules, after `drawn` gave `different`. At most
 /// twice `drawn`.
-fn more(drawn: usize, different: usize, wanted: usize) -> usize {
+fn next_draws(drawn: usize, different: usize, wanted: usize) -> usize {
     let needed = drawn as f64 * wanted as f64 / different.max(1) as f64 * 1.05;
     (needed as usize + 16).min(drawn.saturating_mul(2))
 }
@@ -73,7 +73,7 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
 /// Sorts by scope, narrowest first; within a scope, groups rules by tuple in the order of drawing.
 ///
 /// A rule has a larger scope than the rules it covers, so no rule hides a later one.
-fn in_order(rules: Vec<Rule5>) -> Vec<Rule5> {
+fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     let mut tuples = HashMap::new();
     let mut keyed: Vec<_> = rules
         .into_iter()
@@ -118,7 +118,7 @@ mod tests {
         Seed::names().map(|name| Seed::built_in(name).unwrap())
     }
 
-    /// Ranges of the built-in seeds are none of the other classes.
+    /// Returns the class. Valid for the built-in seeds, whose ranges belong to no other class.
     fn class(ports: Ports) -> Class {
         match (ports.low, ports.high) {
             (0, u16::MAX) => Class::Any,
@@ -129,9 +129,9 @@ mod tests {
         }
     }
 
-    /// Asserts that each share of `total` is within about five standard deviations of the seed's
-    /// share.
-    fn near<K: Ord + std::fmt::Debug>(
+    /// Asserts that the share of each key in `total` is within about five standard deviations, plus
+    /// `slack`, of the wanted share.
+    fn assert_near<K: Ord + std::fmt::Debug>(
         seen: &BTreeMap<K, usize>,
         wanted: &BTreeMap<K, f64>,
         total: usize,
@@ -141,7 +141,10 @@ mod tests {
         for (key, share) in wanted {
             let seen = seen.get(key).copied().unwrap_or(0) as f64 / total as f64;
             let allowed = 5.0 * (share * (1.0 - share) / total as f64).sqrt() + slack;
-            assert!((seen - share).abs() <= allowed, "{key:?}: {seen:.4}, the seed has {share:.4}");
+            assert!(
+                (seen - share).abs() <= allowed,
+                "{key:?}: share {seen:.4}, expected {share:.4}"
+            );
         }
     }
 
@@ -151,7 +154,7 @@ mod tests {
         counts
     }
 
-    fn follows(seed: &Seed, rules: &[Rule5], slack: f64) {
+    fn assert_follows(seed: &Seed, rules: &[Rule5], slack: f64) {
         let mut protocols = BTreeMap::new();
         let mut pairs = BTreeMap::new();
         let mut lengths = BTreeMap::new();
@@ -169,30 +172,30 @@ mod tests {
             source: class(rule.source_ports),
             destination: class(rule.destination_ports),
         };
-        near(&count(rules.iter().map(|rule| rule.protocol)), &protocols, rules.len(), slack);
-        near(&count(rules.iter().map(pair)), &pairs, rules.len(), slack);
+        assert_near(&count(rules.iter().map(|rule| rule.protocol)), &protocols, rules.len(), slack);
+        assert_near(&count(rules.iter().map(pair)), &pairs, rules.len(), slack);
         let both = |rule: &Rule5| (rule.source.length, rule.destination.length);
-        near(&count(rules.iter().map(both)), &lengths, rules.len(), slack);
+        assert_near(&count(rules.iter().map(both)), &lengths, rules.len(), slack);
     }
 
     #[test]
-    fn draws_have_the_shares_of_the_seed() {
+    fn draws_follow_shares_of_seed() {
         for seed in seeds() {
-            follows(&seed, &draw(&seed, 10_000, 10_000, 1), 0.0);
+            assert_follows(&seed, &draw(&seed, 10_000, 10_000, 1), 0.0);
         }
     }
 
     #[test]
-    fn a_set_of_different_rules_is_near_the_seed() {
+    fn generated_set_stays_near_shares_of_seed() {
         // Short prefixes and wildcards repeat most, so the set has a few per cent fewer of them.
         for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
             let seed = Seed::built_in(name).unwrap();
-            follows(&seed, &generate(&seed, 10_000, 1), slack);
+            assert_follows(&seed, &generate(&seed, 10_000, 1), slack);
         }
     }
 
     #[test]
-    fn rules_are_different_and_as_many_as_asked_for() {
+    fn generate_returns_requested_number_of_distinct_rules() {
         for seed in seeds() {
             for size in [1, 1000, 10_000] {
                 let rules = generate(&seed, size, 1);
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seeds_give_the_same_rules() {
+    fn generate_is_reproducible_by_seed() {
         for seed in seeds() {
             assert_eq!(generate(&seed, 1000, 1), generate(&seed, 1000, 1));
             assert_ne!(generate(&seed, 1000, 1), generate(&seed, 1000, 2));
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rule_is_hidden_by_one_before_it() {
+    fn generated_rule_is_never_covered_by_earlier_rule() {
         for seed in seeds() {
             let rules = generate(&seed, 2000, 1);
             for (index, rule) in rules.iter().enumerate() {
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_read_as_it_was_written() {
+    fn generated_set_round_trips() {
         for seed in seeds() {
             let rules = generate(&seed, 500, 1);
             let mut text = Vec::new();

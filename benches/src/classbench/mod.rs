@@ -1,19 +1,26 @@
-//! Rule sets and traces of headers in the style of ClassBench, to measure a packet classifier with.
+//! Generates rule sets and traces of packet headers in the style of ClassBench, for measurements of
+//! packet classifiers.
 //!
 //! ClassBench (Taylor and Turner, IEEE/ACM Transactions on Networking 15(3), 2007) describes a real
-//! rule set by figures and draws rule sets of any size from them: shares of protocols, of the pair
-//! of port classes, of prefix lengths for each of these, and two tries that say how addresses
-//! branch, nest and correlate. [`Seed`] holds such figures, [`generate()`] draws rules, [`trace()`]
-//! headers that hit them, [`Statistics`] counts what a classifier's cost depends on.
+//! rule set by distributions and draws rule sets of any size from them: the shares of protocols, of
+//! pairs of port classes, of prefix lengths for each of these pairs, and two tries that describe how
+//! addresses branch, nest and correlate. [`Seed`] holds such distributions, [`generate()`] draws
+//! rules, [`trace()`] draws headers that match them, and [`Statistics`] counts the properties that
+//! determine a classifier's cost.
 //!
-//! Three seeds are built in, `acl`, `fw` and `ipc`, with **figures of our own** of the three kinds
-//! that ClassBench has. ClassBench's own parameter files (`acl1_seed` and others) are for academic,
+//! Three seeds are built in, `acl`, `fw` and `ipc`, one for each kind of rule set in ClassBench, with
+//! **our own figures**. ClassBench's own parameter files (`acl1_seed` and others) are for academic,
 //! non-commercial use and are not in this repository; [`Seed::parse`] reads them.
 //!
-//! Sets from the same parameter file were compared with those of ClassBench's `db_generator -bc`
-//! (as of jafingerhut/classbench, smoothness and scopes 0), one draw of each, in
-//! [`Statistics::tuples`] of its set and of ours: acl1 at 1000 rules 54 and 49, at 10000 74 and 73;
-//! fw1 41 and 42, 53 and 54; ipc1 151 and 158, 255 and 254.
+//! For comparison, the number of tuples ([`Statistics::tuples`]) of one rule set each of ClassBench's
+//! `db_generator -bc` (jafingerhut/classbench, smoothness and scopes 0) and of [`generate()`], from
+//! the same parameter file:
+//!
+//! | file | ClassBench, 1000 rules | here | ClassBench, 10000 rules | here |
+//! |---|---|---|---|---|
+//! | acl1 | 54 | 49 | 74 | 73 |
+//! | fw1 | 41 | 42 | 53 | 54 |
+//! | ipc1 | 151 | 158 | 255 | 254 |
 //!
 //! ```
 //! use xdpfwd_bench::classbench::{Locality, Seed, Statistics, generate, trace};
@@ -25,9 +32,9 @@
 //! println!("{}", Statistics::of(&rules));
 //! ```
 //!
-//! Unlike ClassBench: rules have no TCP flags and no extra fields, there is neither smoothing nor a
-//! bias of scope, repeated rules are replaced rather than dropped, and the order is by the exact
-//! scope rather than its whole part.
+//! Differences to ClassBench: rules have no TCP flags and no extra fields; there is neither smoothing
+//! nor a scope bias; repeated rules are replaced instead of dropped; rules are ordered by their exact
+//! scope instead of its integer part.
 
 mod command;
 mod generate;

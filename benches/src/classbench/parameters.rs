@@ -1,4 +1,4 @@
-//! Parameter files of ClassBench, as `acl1_seed`: sections that start with `-name` and end with
+//! Parses parameter files of ClassBench, such as `acl1_seed`. Sections start with `-name` and end with
 //! `#`.
 
 use std::{collections::BTreeMap, str::FromStr};
@@ -18,7 +18,7 @@ const PAIRS: [&str; 25] = [
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| {
-        sections.get(name).map(Vec::as_slice).with_context(|| format!("there is no -{name}"))
+        sections.get(name).map(Vec::as_slice).with_context(|| format!("section -{name} is missing"))
     };
     let mut file = SeedFile {
         filters: single(lines("scale")?).context("-scale")?,
@@ -67,11 +67,11 @@ fn sections(text: &str) -> BTreeMap<&str, Vec<&str>> {
 }
 
 fn number<T: FromStr>(word: &str) -> Result<T> {
-    word.parse().ok().with_context(|| format!("{word:?} is no number that is expected here"))
+    word.parse().ok().with_context(|| format!("invalid number {word:?}"))
 }
 
 fn single<T: FromStr>(lines: &[&str]) -> Result<T> {
-    ensure!(lines.len() == 1, "{} lines, not one", lines.len());
+    ensure!(lines.len() == 1, "expected one line, found {}", lines.len());
     number(lines[0])
 }
 
@@ -81,7 +81,7 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 fn fields<const N: usize>(line: &str) -> Result<[&str; N]> {
-    words(line).try_into().ok().with_context(|| format!("{line:?} has not {N} fields"))
+    words(line).try_into().ok().with_context(|| format!("expected {N} fields in {line:?}"))
 }
 
 fn ranges(lines: &[&str]) -> Result<Vec<(f64, u16, u16)>> {
@@ -97,12 +97,12 @@ fn exact(lines: &[&str]) -> Result<Vec<(f64, u16)>> {
     Ok(ranges(lines)?.into_iter().map(|(share, port, _)| (share, port)).collect())
 }
 
-/// The file has the share of one child, of two, and the skew.
+/// Parses lines with the level, the shares of one child and of two children, and the skew.
 fn branching(lines: &[&str]) -> Result<Vec<(u8, u8, f64, f64)>> {
     let level = |line: &&str| {
         let [level, _, two, skew] = fields(line)?;
         let level = number(level)?;
-        // Rounded to 1.00000001 somewhere.
+        // Some files have rounded values above 1, such as 1.00000001.
         Ok((level, level, number::<f64>(two)?.min(1.0), number::<f64>(skew)?.min(1.0)))
     };
     lines.iter().map(level).collect()
@@ -125,19 +125,22 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// A line has the sum of both lengths and its share, then lengths of the source, each with its
-/// share in that sum.
+/// Parses lines with the sum of both lengths and its share, then source lengths, each with its share
+/// of that sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {
         let words = words(line);
-        ensure!(words.len() >= 4 && words.len().is_multiple_of(2), "{line:?} is not in pairs");
+        ensure!(
+            words.len() >= 4 && words.len().is_multiple_of(2),
+            "expected pairs of numbers in {line:?}"
+        );
         let (total, share): (u8, f64) = (number(words[0])?, number(words[1])?);
         for pair in words[2..].chunks_exact(2) {
             let (source, part): (u8, f64) = (number(pair[0])?, number(pair[1])?);
-            let destination = total
-                .checked_sub(source)
-                .with_context(|| format!("{source} is more than {total}"))?;
+            let destination = total.checked_sub(source).with_context(|| {
+                format!("source length {source} exceeds the total length {total}")
+            })?;
             values.push((share * part, source, destination));
         }
     }
@@ -149,8 +152,8 @@ mod tests {
     use super::super::seed::{Class, Lengths, Pair, Seed};
     use super::*;
 
-    /// Figures made up for this test, in the format of ClassBench.
-    fn made_up() -> String {
+    /// Returns an artificial parameter file in the format of ClassBench.
+    fn parameter_file() -> String {
         let mut text = "-scale\n100\n#\n-prots\n0\t0.5\t1.0".to_owned() + &"\t0.0".repeat(24);
         text += "\n6\t0.5\t0.25";
         text += &"\t0.0".repeat(12);
@@ -175,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_classbench_is_read() {
-        let seed = Seed::parse("made up", &made_up()).unwrap();
+    fn classbench_parameter_file_parses() {
+        let seed = Seed::parse("artificial", &parameter_file()).unwrap();
         assert_eq!((seed.filters, seed.source.nesting), (100, 4));
         assert_eq!(
             (seed.correlation[1], seed.correlation[2], seed.correlation[3]),
@@ -198,9 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_whole_says_what_is_missing() {
+    fn incomplete_file_error_names_missing_part() {
         let error = |from, to| {
-            format!("{:#}", Seed::parse("x", &made_up().replacen(from, to, 1)).unwrap_err())
+            format!("{:#}", Seed::parse("x", &parameter_file().replacen(from, to, 1)).unwrap_err())
         };
         assert!(error("-dpem", "-other").contains("-dpem"));
         assert!(error("64,1.0\t32,1.0", "64,1.0").contains("-wc_em"));

@@ -65,30 +65,30 @@ impl<T> Choice<T> {
     /// evenly.
     pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
         let mut sum = 0.0;
-        let mut cumulated = Vec::new();
+        let mut cumulative = Vec::new();
         for (share, value) in values {
-            ensure!((0.0..=1.0).contains(&share), "{share} is no share, which is from 0 to 1");
+            ensure!((0.0..=1.0).contains(&share), "invalid share {share}: use 0 to 1");
             if share > 0.0 {
                 sum += share;
-                cumulated.push((sum, value));
+                cumulative.push((sum, value));
             }
         }
-        ensure!((sum - 1.0).abs() <= SLACK, "the shares add up to {sum:.4}, not to 1");
-        cumulated.iter_mut().for_each(|(upto, _)| *upto /= sum);
-        Ok(Self { values: cumulated })
+        ensure!((sum - 1.0).abs() <= SLACK, "the sum of the shares is {sum:.4}, not 1");
+        cumulative.iter_mut().for_each(|(end, _)| *end /= sum);
+        Ok(Self { values: cumulative })
     }
 
     pub(crate) fn draw(&self, random: &mut Random) -> &T {
         let point = random.fraction();
-        let index = self.values.partition_point(|&(upto, _)| upto <= point);
+        let index = self.values.partition_point(|&(end, _)| end <= point);
         &self.values[index.min(self.values.len() - 1)].1
     }
 
     /// Returns each value with its share.
     pub(crate) fn shares(&self) -> impl Iterator<Item = (f64, &T)> {
-        self.values.iter().scan(0.0, |before, (upto, value)| {
-            let share = upto - *before;
-            *before = *upto;
+        self.values.iter().scan(0.0, |before, (end, value)| {
+            let share = end - *before;
+            *before = *end;
             Some((share, value))
         })
     }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_those_of_the_published_generators() {
+    fn random_numbers_match_published_generators() {
         // splitmix64 from 0 starts with these two.
         assert_eq!(Random::new(0).0[..2], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
         // xoshiro256** from 1, 2, 3, 4.
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_follow_the_shares() {
+    fn choice_draws_follow_shares() {
         let choice = Choice::new([(0.25, 'a'), (0.0, 'b'), (0.75, 'c')]).unwrap();
         assert_eq!(choice.shares().collect::<Vec<_>>(), [(0.25, &'a'), (0.75, &'c')]);
         let mut random = Random::new(7);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_are_none_are_refused() {
+    fn choice_rejects_invalid_shares() {
         assert!(Choice::new([(0.5, ())]).is_err());
         assert!(Choice::new([(-0.5, ()), (1.5, ())]).is_err());
         assert!(Choice::<()>::new([]).is_err());

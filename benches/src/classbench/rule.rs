@@ -1,4 +1,4 @@
-//! A rule over five fields, and its text format in ClassBench, `dpdk-test-acl` and here.
+//! A rule over five header fields, and its text format, which ClassBench and `dpdk-test-acl` also use.
 
 use std::{
     fmt,
@@ -40,7 +40,7 @@ fn mask(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
-/// Ports `low` to `high`, both of them included.
+/// Ports `low` to `high`, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ports {
     /// The first port.
@@ -58,10 +58,10 @@ impl Ports {
     }
 }
 
-/// The protocol's number where `mask` is 0xff, any where it is 0.
+/// A protocol number if `mask` is 0xff, any protocol if it is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Protocol {
-    /// Of the IPv4 header; 0 with a mask of 0.
+    /// Protocol number of the IPv4 header; 0 with a mask of 0.
     pub value: u8,
     /// 0xff or 0.
     pub mask: u8,
@@ -142,13 +142,13 @@ impl FromStr for Rule5 {
 
     fn from_str(line: &str) -> Result<Self> {
         let Some(line) = line.trim().strip_prefix('@') else {
-            bail!("{line:?}: a rule starts with @")
+            bail!("invalid rule {line:?}: a rule starts with @")
         };
         let words: Vec<&str> = line.split_whitespace().collect();
         let [source, destination, low, ":", high, to_low, ":", to_high, protocol, ..] = words[..]
         else {
             bail!(
-                "{line:?} is not: source/length destination/length low : high low : high protocol/mask"
+                "invalid rule {line:?}: use @source/length destination/length low : high low : high protocol/mask"
             );
         };
         Ok(Self {
@@ -169,20 +169,25 @@ fn prefix(word: &str) -> Result<Prefix> {
             length: length.parse().ok()?,
         })
     };
-    let Some(prefix) = parse() else { bail!("{word:?} is no IPv4 prefix such as 192.0.2.0/24") };
+    let Some(prefix) = parse() else {
+        bail!("invalid IPv4 prefix {word:?}: use for example 192.0.2.0/24")
+    };
     ensure!(
         prefix.length <= 32 && Prefix::new(prefix.address, prefix.length) == prefix,
-        "{word}: bits past the length"
+        "invalid IPv4 prefix {word:?}: the length exceeds 32, or bits beyond the length are set"
     );
     Ok(prefix)
 }
 
 fn ports(low: &str, high: &str) -> Result<Ports> {
     let port = |word: &str| {
-        word.parse::<u16>().with_context(|| format!("{word:?} is no port, 0 to 65535"))
+        word.parse::<u16>().with_context(|| format!("invalid port {word:?}: use 0 to 65535"))
     };
     let ports = Ports { low: port(low)?, high: port(high)? };
-    ensure!(ports.low <= ports.high, "ports {low} : {high} are in the wrong order");
+    ensure!(
+        ports.low <= ports.high,
+        "invalid ports {low} : {high}: the range is in the wrong order"
+    );
     Ok(ports)
 }
 
@@ -191,7 +196,7 @@ fn protocol(word: &str) -> Result<Protocol> {
     match word.split_once('/').map(|(value, mask)| (byte(value), byte(mask))) {
         Some((Some(value), Some(0xff))) => Ok(Protocol::number(value)),
         Some((Some(_), Some(0))) => Ok(Protocol::ANY),
-        _ => bail!("{word:?} is no protocol such as 0x06/0xff or 0x00/0x00"),
+        _ => bail!("invalid protocol {word:?}: use for example 0x06/0xff or 0x00/0x00"),
     }
 }
 
@@ -222,7 +227,7 @@ mod tests {
         "@192.0.2.0/24\t0.0.0.0/0\t0 : 65535\t1024 : 65535\t0x06/0xff\t0x0000/0x0000";
 
     #[test]
-    fn a_line_is_read_as_it_was_written() {
+    fn rule_line_round_trips() {
         let rule: Rule5 = LINE.parse().unwrap();
         assert_eq!(rule.source, Prefix { address: 0xc000_0200, length: 24 });
         assert_eq!(rule.source.bounds(), (0xc000_0200, 0xc000_02ff));
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_says_what_is_wrong() {
+    fn invalid_rule_error_names_the_problem() {
         for (from, to, word) in [
             ("@", "", "starts with @"),
             ("/24", "/33", "length"),
@@ -242,7 +247,7 @@ mod tests {
             ("1024", "70000", "70000"),
             ("1024 : 65535", "1024 : 80", "wrong order"),
             ("0x06/0xff", "6", "protocol"),
-            (" : ", ":", "is not"),
+            (" : ", ":", "use @source"),
         ] {
             let error = LINE.replacen(from, to, 1).parse::<Rule5>().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn covering_and_overlapping() {
+    fn covers_and_overlaps_compare_all_fields() {
         let wide: Rule5 = LINE.parse().unwrap();
         let narrow = Rule5 { source: Prefix::new(0xc000_0207, 32), ..wide };
         assert!(wide.covers(&narrow) && !narrow.covers(&wide) && narrow.overlaps(&wide));

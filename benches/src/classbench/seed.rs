@@ -17,7 +17,7 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("ipc", include_str!("../../classbench/ipc.toml")),
 ];
 
-/// The figures of one kind of rule set.
+/// The distributions of one kind of rule set.
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,
@@ -42,7 +42,7 @@ impl Seed {
     /// Returns a seed of benches/classbench, or `None` if the name is unknown.
     pub fn built_in(name: &str) -> Option<Self> {
         let (_, text) = BUILT_IN.iter().find(|(other, _)| *other == name)?;
-        Some(Self::parse(name, text).expect("a test reads each of them"))
+        Some(Self::parse(name, text).expect("valid built-in seed"))
     }
 
     /// Parses a seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which
@@ -61,7 +61,7 @@ impl Seed {
     }
 
     fn resolve(name: &str, file: &SeedFile) -> Result<Self> {
-        ensure!(file.filters > 0, "filters is 0: it is the size of the set that has these figures");
+        ensure!(file.filters > 0, "filters is 0; use the number of rules of the original set");
         let mut lengths = BTreeMap::new();
         let mut default = None;
         for (pair, values) in &file.lengths {
@@ -87,7 +87,7 @@ impl Seed {
                 }
                 ensure!(
                     lengths.contains_key(pair),
-                    "there are no lengths for {pair:?}, and no default"
+                    "there are no lengths for {pair:?} and no default"
                 );
             }
             protocols.push((protocol.share, (value, pairs)));
@@ -139,7 +139,7 @@ impl FromStr for Class {
             "lo" => Self::Low,
             "ar" => Self::Range,
             "em" => Self::Exact,
-            _ => bail!("{word:?} is no class of ports: wc, hi, lo, ar or em"),
+            _ => bail!("invalid port class {word:?}: use wc, hi, lo, ar or em"),
         })
     }
 }
@@ -156,7 +156,7 @@ impl FromStr for Pair {
 
     fn from_str(word: &str) -> Result<Self> {
         let Some((source, destination)) = word.split_once('-') else {
-            bail!("{word:?} is no pair such as wc-em")
+            bail!("invalid pair of port classes {word:?}: use for example wc-em")
         };
         Ok(Self { source: source.parse()?, destination: destination.parse()? })
     }
@@ -173,7 +173,7 @@ impl Lengths {
         for &(_, source, destination) in values {
             ensure!(
                 source <= 32 && destination <= 32,
-                "{source} and {destination} are not both from 0 to 32"
+                "invalid prefix lengths {source} and {destination}: use 0 to 32"
             );
         }
         Choice::new(
@@ -184,7 +184,7 @@ impl Lengths {
     }
 }
 
-/// Ranges and ports that one side's rules name.
+/// The port ranges and exact ports in the rules of one side.
 #[derive(Clone, Debug)]
 pub(crate) struct PortValues {
     ranges: Option<Choice<Ports>>,
@@ -197,7 +197,7 @@ impl PortValues {
             (!values.is_empty()).then(|| Choice::new(values)).transpose()
         };
         for &(_, low, high) in ranges {
-            ensure!(low <= high, "the range {low} to {high} is in the wrong order");
+            ensure!(low <= high, "the port range {low} to {high} is in the wrong order");
         }
         Ok(Self {
             ranges: choice(
@@ -215,20 +215,20 @@ impl PortValues {
     fn check(&self, class: Class) -> Result<()> {
         match class {
             Class::Range => {
-                ensure!(self.ranges.is_some(), "class ar is used, and no ranges are given")
+                ensure!(self.ranges.is_some(), "class ar is used, but there are no ranges")
             }
             Class::Exact => {
-                ensure!(self.exact.is_some(), "class em is used, and no ports are given")
+                ensure!(self.exact.is_some(), "class em is used, but there are no ports")
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Classes that are used have values: [`PortValues::check`].
+    /// Draws a port range of this class, which must have values ([`PortValues::check`]).
     pub(crate) fn draw(&self, class: Class, random: &mut Random) -> Ports {
         let from = |values: &Option<Choice<Ports>>, random| {
-            *values.as_ref().expect("checked").draw(random)
+            *values.as_ref().expect("checked by PortValues::check").draw(random)
         };
         match class {
             Class::Any => Ports::ANY,
@@ -262,10 +262,13 @@ impl Branching {
         ensure!(nesting > 0, "nesting is 0; 1 means that no prefix lies in another");
         let mut levels = [Level { two: 0.0, skew: 1.0 }; 33];
         for &(first, last, two, skew) in ranges {
-            ensure!(first <= last && last <= 32, "levels {first} to {last} are not from 0 to 32");
+            ensure!(
+                first <= last && last <= 32,
+                "invalid levels {first} to {last}: use 0 to 32 in ascending order"
+            );
             ensure!(
                 (0.0..=1.0).contains(&two) && (0.0..=1.0).contains(&skew),
-                "{two}, {skew}: both are from 0 to 1"
+                "invalid share {two} or skew {skew}: use 0 to 1"
             );
             levels[usize::from(first)..=usize::from(last)].fill(Level { two, skew });
         }
@@ -275,9 +278,9 @@ impl Branching {
     /// Returns the branching for a set `factor` times as large: more addresses, not more rules per
     /// address.
     ///
-    /// ClassBench's rule (its switch `-b`): from the root down, levels are balanced until as much
-    /// skew is gone as the set has grown. A level's skew is 2 where all have one child, 0 where all
-    /// have two of one weight.
+    /// Follows ClassBench (its option `-b`): balances levels from the root down until the removed skew
+    /// equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two children
+    /// of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
         let mut left = if factor > 1.0 { factor } else { 0.0 };
@@ -305,22 +308,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_built_in_seeds_are_read() {
+    fn built_in_seeds_parse() {
         for name in Seed::names() {
             let text = BUILT_IN.iter().find(|(other, _)| *other == name).unwrap().1;
             assert_eq!(Seed::parse(name, text).unwrap().name(), name);
-            assert!(text.len() < 60_000, "{name} is no compact seed any more");
+            assert!(text.len() < 60_000, "{name} has 60,000 bytes or more");
         }
         assert!(Seed::built_in("acl1").is_none());
     }
 
     #[test]
-    fn what_a_seed_lacks_is_named() {
+    fn invalid_seed_error_names_the_problem() {
         let text = BUILT_IN[0].1;
         for (from, to, word) in [
             ("filters =", "filter =", "unknown field"),
             ("wc-em", "wc-xx", "\"xx\""),
-            ("share = ", "share = 1", "is no share"),
+            ("share = ", "share = 1", "invalid share"),
             ("destination-ranges", "source-ranges", "class ar is used"),
             ("source-nesting = ", "source-nesting = 0 # ", "nesting is 0"),
         ] {
@@ -332,16 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_set_is_balanced_from_the_root() {
+    fn scaled_branching_balances_levels_from_the_root() {
         let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
         assert_eq!(branching.scaled(1.0).levels, branching.levels);
-        // Levels 0 and 1 have a skew of 1 each, level 2 of 1.75, of which 0.5 are left to take:
-        // fewer have one child.
+        // Levels 0 and 1 have a skew of 1 each and level 2 has 1.75, from which the remaining 0.5 is
+        // removed: fewer nodes have one child.
         let scaled = branching.scaled(2.5).levels;
         assert_eq!(scaled[..2], [Level { two: 1.0, skew: 0.0 }; 2]);
         assert_eq!(scaled[2], Level { two: 0.75, skew: 0.5 });
         assert_eq!(scaled[3], branching.levels[3]);
-        // 1.25 are more than two children everywhere give, which is 0.75.
+        // The remaining 1.25 is more than giving all nodes two children removes, which is 0.75.
         assert_eq!(branching.scaled(3.25).levels[2], Level { two: 1.0, skew: 0.25 });
     }
 }

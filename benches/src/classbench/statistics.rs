@@ -13,18 +13,18 @@ use super::{
 /// Counts over a set of rules.
 #[derive(Clone, Debug)]
 pub struct Statistics {
-    /// Rules.
+    /// Number of rules.
     pub rules: usize,
-    /// Different pairs of a source and a destination length.
+    /// Number of distinct pairs of a source and a destination length.
     pub length_pairs: usize,
-    /// Different tuples: both lengths, the kind of each port (any, a prefix of some length, with 16
+    /// Number of distinct tuples: both lengths, the kind of each port (any, a prefix of some length, with 16
     /// for one port, or another range), and whether the protocol is given.
     pub tuples: usize,
-    /// Rules of the largest tuple.
+    /// Number of rules of the largest tuple.
     pub largest_tuple: usize,
-    /// Different source prefixes.
+    /// Number of distinct source prefixes.
     pub sources: usize,
-    /// Different destination prefixes.
+    /// Number of distinct destination prefixes.
     pub destinations: usize,
     /// Maximum nesting depth of source prefixes.
     pub source_nesting: usize,
@@ -44,7 +44,7 @@ pub enum Overlaps {
 }
 
 /// Maximum number of rules for an exact count.
-const SWEPT: usize = 10_000;
+const MAX_EXACT: usize = 10_000;
 const SAMPLES: usize = 20_000_000;
 
 /// The kind of a port field in a tuple.
@@ -102,7 +102,7 @@ fn nesting(prefixes: &HashSet<Prefix>) -> usize {
 }
 
 fn overlaps(rules: &[Rule5]) -> Overlaps {
-    if rules.len() <= SWEPT {
+    if rules.len() <= MAX_EXACT {
         let with_later = |(index, rule): (usize, &Rule5)| {
             rules[index + 1..].iter().filter(|later| rule.overlaps(later)).count() as u64
         };
@@ -111,7 +111,7 @@ fn overlaps(rules: &[Rule5]) -> Overlaps {
     let mut random = Random::new(1);
     let hit = |_: &usize| {
         let first = random.below(rules.len());
-        // Any other one.
+        // Any rule other than the first.
         let second = (first + 1 + random.below(rules.len() - 1)) % rules.len();
         rules[first].overlaps(&rules[second])
     };
@@ -140,12 +140,12 @@ impl fmt::Display for Statistics {
             "destination prefixes", self.destinations, self.destination_nesting
         )?;
         let (number, how) = match self.overlaps {
-            Overlaps::Exact(number) => (number as f64, "every pair looked at".to_owned()),
+            Overlaps::Exact(number) => (number as f64, "every pair checked".to_owned()),
             Overlaps::Estimate(number) => (number, format!("estimate from {SAMPLES} pairs")),
         };
         let share = 100.0 * number / pairs(self.rules).max(1.0);
         writeln!(f, "{:<28}{number:>12.0}   {share:.4} % of all, {how}", "overlapping pairs")?;
-        write!(f, "published figures to compare: none was found whose source could be read")
+        write!(f, "no published figures for comparison: none with an accessible source was found")
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_set_is_counted_by_hand() {
+    fn statistics_of_small_set_match_manual_count() {
         let statistics = Statistics::of(&rules(&[
             "@10.0.0.1/32 0.0.0.0/0 0 : 65535 80 : 80 0x06/0xff",
             "@10.0.0.0/24 0.0.0.0/0 0 : 65535 80 : 80 0x06/0xff",
@@ -172,13 +172,13 @@ mod tests {
         );
         assert_eq!((statistics.sources, statistics.destinations), (3, 2));
         assert_eq!((statistics.source_nesting, statistics.destination_nesting), (3, 2));
-        // The last one with each, and the first two.
+        // The last rule overlaps each other rule, and the first two rules overlap.
         assert_eq!(statistics.overlaps, Overlaps::Exact(5));
         assert!(statistics.to_string().contains("tuples"));
     }
 
     #[test]
-    fn ports_are_prefixes_or_ranges() {
+    fn port_kind_is_prefix_or_range() {
         let kind = |low, high| Kind::of(Ports { low, high });
         assert!(kind(0, u16::MAX) == Kind::Prefix(0) && kind(7, 7) == Kind::Prefix(16));
         assert!(
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rules_have_no_statistics() {
+    fn statistics_of_empty_set_are_zero() {
         let statistics = Statistics::of(&[]);
         assert_eq!((statistics.tuples, statistics.overlaps), (0, Overlaps::Exact(0)));
     }

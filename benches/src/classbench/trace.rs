@@ -36,14 +36,14 @@ pub enum Locality {
     /// Once, anywhere within its rule instead of at a corner: for wide rules, headers almost never
     /// repeat.
     Scattered,
-    /// As ClassBench has it: the number of copies is Pareto distributed, P(at most x) = 1 - (b /
-    /// x)^a, and rounded up.
+    /// As in ClassBench: the number of copies has a Pareto distribution, P(at most x) = 1 - (b / x)^a,
+    /// and is rounded up.
     ///
-    /// With a = 1, b = 0.0001 is called low locality by ClassBench, b = 1 high locality.
+    /// ClassBench calls a = 1, b = 0.0001 low locality and a = 1, b = 1 high locality.
     Pareto {
-        /// The shape; the smaller, the longer the longest bursts.
+        /// The shape; a smaller shape makes the longest bursts longer.
         a: f64,
-        /// The smallest value before it is rounded up.
+        /// The minimum before rounding up.
         b: f64,
     },
 }
@@ -75,9 +75,9 @@ pub fn trace(
     let mut headers = Vec::with_capacity(packets);
     while headers.len() < packets {
         let header = if rules.is_empty() || random.chance(random_share) {
-            anything(&mut random)
+            random_header(&mut random)
         } else {
-            within(rules, locality == Locality::Scattered, &mut random)
+            matching_header(rules, locality == Locality::Scattered, &mut random)
         };
         let copies = locality.copies(&mut random).min(packets - headers.len());
         headers.extend(std::iter::repeat_n(header, copies));
@@ -86,7 +86,7 @@ pub fn trace(
 }
 
 /// Returns a header at a corner of a random rule, or anywhere within it.
-fn within(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
+fn matching_header(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     let index = random.below(rules.len());
     let rule = &rules[index];
     let mut end = |low: u32, high: u32| match scattered {
@@ -110,7 +110,7 @@ fn within(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     }
 }
 
-fn anything(random: &mut Random) -> Header {
+fn random_header(random: &mut Random) -> Header {
     let (addresses, rest) = (random.bits(), random.bits());
     Header {
         source: (addresses >> 32) as u32,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn each_header_is_matched_by_the_rule_it_was_drawn_from() {
+    fn trace_headers_match_their_rule_and_are_reproducible() {
         let rules = rules();
         let headers = trace(&rules, 5000, Locality::Uniform, 0.1, 1);
         let random = headers.iter().filter(|header| header.drawn_from.is_none()).count();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn locality_is_in_bursts() {
+    fn pareto_locality_repeats_headers_in_bursts() {
         let rules = rules();
         let changes = |locality| {
             let headers = trace(&rules, 10_000, locality, 0.0, 1);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_headers_are_random() {
+    fn trace_without_rules_has_random_headers() {
         assert!(
             trace(&[], 10, Locality::Uniform, 0.0, 1)
                 .iter()
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_what_dpdk_reads() {
+    fn write_trace_uses_line_format_of_dpdk() {
         let header = Header {
             source: 0xc000_0201,
             destination: 1,

@@ -47,7 +47,7 @@ fn heavier(count: usize, skew: f64) -> usize {
 }
 
 /// Returns whether the next level's prefixes must be separated to respect `nesting`.
-fn must_part(
+fn must_separate(
     branching: &Branching,
     nested: u8,
     level: u8,
@@ -79,7 +79,7 @@ impl Sources<'_> {
         let ends_next = |rule: usize| length(rule) == level + 1;
         let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
         let at = self.branching.levels[usize::from(level)];
-        let light = if must_part(self.branching, nested, level, rest.len(), any_ends_next) {
+        let light = if must_separate(self.branching, nested, level, rest.len(), any_ends_next) {
             let (next, further): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|&rule| ends_next(rule));
             let light;
@@ -124,7 +124,7 @@ impl Destinations<'_> {
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let rest = self.end(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
-        if self.must_part(nested, level, &rest) {
+        if self.must_separate(nested, level, &rest) {
             self.nodes[node].stubs.extend(rest);
             return;
         }
@@ -166,7 +166,7 @@ impl Destinations<'_> {
                 std::cmp::Ordering::Equal => self.random.below(2),
             };
             let at = self.branching.levels[usize::from(level)];
-            if self.must_part(nested, level, &rest) {
+            if self.must_separate(nested, level, &rest) {
                 let (next, further): (Vec<_>, Vec<_>) =
                     rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
                 let (more, less) =
@@ -204,9 +204,9 @@ impl Destinations<'_> {
         rest
     }
 
-    fn must_part(&self, nested: u8, level: u8, rules: &[usize]) -> bool {
+    fn must_separate(&self, nested: u8, level: u8, rules: &[usize]) -> bool {
         let any_ends_next = rules.iter().any(|&rule| self.lengths[rule].destination == level + 1);
-        must_part(self.branching, nested, level, rules.len(), any_ends_next)
+        must_separate(self.branching, nested, level, rules.len(), any_ends_next)
     }
 
     fn child(&mut self, node: usize, side: usize) -> usize {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trie_without_branches_has_one_address_and_a_balanced_one_as_many_as_it_can() {
+    fn source_trie_branching_sets_number_of_addresses() {
         let distinct = |two, skew, length| {
             let addresses =
                 sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heavier_child_has_what_the_skew_says() {
+    fn heavier_child_gets_share_given_by_skew() {
         let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
         let set = addresses.iter().filter(|&&address| address == 1 << 31).count();
         // 100 is half of 200.
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_destination_leaves_the_source_where_the_correlation_ends() {
+    fn destination_diverges_from_source_where_correlation_ends() {
         let lengths = equal(200, 32, 32);
         let sources = sources(&branching(1.0, 0.0), &lengths, &mut Random::new(1));
         let mut correlation = [0.0; 33];
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rule_gets_an_address_of_its_length_and_nesting_is_bounded() {
+    fn prefixes_have_their_length_and_bounded_nesting() {
         let mut random = Random::new(3);
         let mut length = || [0, 8, 16, 20, 22, 24, 26, 28, 30, 32][random.below(10)];
         let lengths: Vec<_> =

@@ -1,4 +1,4 @@
-//! `dpdk-test-crypto-perf` on the drivers that use libipsec-mb.
+//! Runs `dpdk-test-crypto-perf` with the drivers that use libipsec-mb.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         Direction::Seal => "encrypt",
         Direction::Open => "decrypt",
     };
-    // The first core waits, the second one works.
+    // The main core waits; the second one works.
     let waiting = usize::from(arguments.core == 0);
     let lengths: Vec<String> = texts.iter().map(ToString::to_string).collect();
     let output = Command::new(NAME)
@@ -69,41 +69,42 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         ])
         .args(["--pool-sz", &arguments.frames.to_string()])
         .output()
-        .context("apt-get install dpdk-dev")?;
-    let said = String::from_utf8_lossy(&output.stdout);
+        .context("cannot start it; run: apt-get install dpdk-dev")?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
     let mut figures = Vec::new();
     let mut rates = Vec::new();
     for text in texts {
-        let (rate, cycles) = read(&said, *text).with_context(|| {
+        let (rate, cycles) = read(&stdout, *text).with_context(|| {
             let why = String::from_utf8_lossy(&output.stderr);
             let why = why
                 .lines()
-                .chain(said.lines())
+                .chain(stdout.lines())
                 .rfind(|line| ["rror", "ailed", "annot"].iter().any(|word| line.contains(word)));
             format!(
-                "it ended with {}, without a figure for {text} bytes: {}",
+                "it ended with {} without a result for {text} bytes: {}",
                 output.status,
-                why.unwrap_or("it does not say why")
+                why.unwrap_or("no reason was printed")
             )
         })?;
         ensure!(
             rate > 0.0 && cycles > 0.0,
-            "{text} bytes: {rate} Mops and {cycles} cycles are no figures"
+            "invalid result for {text} bytes: {rate} Mops, {cycles} cycles"
         );
         figures.push((*text, cycles));
         rates.push(rate * cycles / 1000.0);
     }
     rates.sort_by(f64::total_cmp);
-    let gigahertz = *rates.get(rates.len() / 2).context("no length was asked for")?;
+    let gigahertz = *rates.get(rates.len() / 2).context("--sizes is empty")?;
     Ok(Run { gigahertz, cycles: figures })
 }
 
-/// Returns millions of operations per second, and cycles per operation.
+/// Returns millions of operations per second, and cycles per operation, from the line for `text` bytes.
+/// The columns are:
 ///
 /// `#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed
 /// Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf`
-fn read(said: &str, text: usize) -> Option<(f64, f64)> {
-    said.lines().find_map(|line| {
+fn read(output: &str, text: usize) -> Option<(f64, f64)> {
+    output.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
         let [_, size, .., rate, _, cycles] = fields[..] else { return None };
         (size.parse() == Ok(text)).then_some(())?;
@@ -115,8 +116,8 @@ fn read(said: &str, text: usize) -> Option<(f64, f64)> {
 mod tests {
     use super::*;
 
-    /// As version 22.11 prints it.
-    const SAID: &str = "Allocated pool \"sess_mp_0\" on socket 0
+    /// Output of version 22.11.
+    const OUTPUT: &str = "Allocated pool \"sess_mp_0\" on socket 0
 #lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf
 
 1,68,32,1000000,1000000,0,0,12.304,6.693,211.313
@@ -124,10 +125,10 @@ mod tests {
 ";
 
     #[test]
-    fn each_length_has_its_line() {
-        assert_eq!(read(SAID, 68), Some((12.304, 211.313)));
-        assert_eq!(read(SAID, 1404), Some((3.219, 807.642)));
-        assert_eq!(read(SAID, 32), None);
+    fn read_returns_line_of_each_length() {
+        assert_eq!(read(OUTPUT, 68), Some((12.304, 211.313)));
+        assert_eq!(read(OUTPUT, 1404), Some((3.219, 807.642)));
+        assert_eq!(read(OUTPUT, 32), None);
         assert_eq!(read("", 68), None);
     }
 }

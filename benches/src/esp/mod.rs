@@ -5,7 +5,7 @@
 //! of its passes over the frames, which ignores interrupted passes. The table shows the median of
 //! the rounds.
 
-mod contender;
+mod backend;
 mod dpdk;
 mod options;
 mod stage;
@@ -22,7 +22,7 @@ use xdpfwd_bench::machine::Machine;
 
 use crate::common::{Stop, note};
 use crate::stats::Median;
-use contender::{Contender, Frames};
+use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
 use options::{Backend, Cipher, Direction, Timing};
 
@@ -57,28 +57,29 @@ struct Row {
     stage_ratio: Option<Median>,
 }
 
-type Place = (Direction, usize, Backend);
+/// The key of a row: direction, bytes of encrypted text, backend.
+type RowKey = (Direction, usize, Backend);
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     check(arguments)?;
-    let machine = Machine::here();
-    let mut contenders = Vec::new();
+    let machine = Machine::detect();
+    let mut benches = Vec::new();
     let mut missing: BTreeMap<&str, String> = BTreeMap::new();
     for &backend in &arguments.backends {
-        match Contender::new(backend, arguments.transform) {
-            Ok(contender) => contenders.push(contender),
+        match BackendBench::new(backend, arguments.transform) {
+            Ok(bench) => benches.push(bench),
             Err(why) => drop(missing.insert(backend.into(), format!("{why:#}"))),
         }
     }
-    ensure!(!contenders.is_empty(), "no backend is left: {missing:?}");
+    ensure!(!benches.is_empty(), "no backend is available: {missing:?}");
 
-    let mut all: BTreeMap<Place, Vec<Figures>> = BTreeMap::new();
+    let mut all: BTreeMap<RowKey, Vec<Figures>> = BTreeMap::new();
     let mut gigahertz = Vec::new();
-    let texts: Vec<usize> = arguments.sizes.iter().map(|size| contender::text(*size)).collect();
+    let texts: Vec<usize> = arguments.sizes.iter().map(|size| backend::text(*size)).collect();
     for round in 0..arguments.rounds {
         stop.check()?;
         note(&format!("round {} of {}", round + 1, arguments.rounds));
-        let mut peers: BTreeMap<(Direction, usize), f64> = BTreeMap::new();
+        let mut dpdk_cycles: BTreeMap<(Direction, usize), f64> = BTreeMap::new();
         for direction in Direction::iter() {
             if missing.contains_key(dpdk::NAME) {
                 continue;
@@ -86,30 +87,30 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             match dpdk::round(arguments, direction, &texts) {
                 Ok(run) => {
                     gigahertz.push(run.gigahertz);
-                    peers.extend(
+                    dpdk_cycles.extend(
                         run.cycles.into_iter().map(|(text, cycles)| ((direction, text), cycles)),
                     );
                 }
                 Err(why) => drop(missing.insert(dpdk::NAME, format!("{why:#}"))),
             }
         }
-        let mut order: Vec<&Contender> = contenders.iter().collect();
+        let mut order: Vec<&BackendBench> = benches.iter().collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
-            for contender in &order {
+            for bench in &order {
                 let (timings, stages) = on_core(arguments.core, || {
                     let mut frames = Frames::new(arguments.frames, size);
-                    let timings = contender.round(&mut frames, arguments.passes);
+                    let timings = bench.round(&mut frames, arguments.passes);
                     let transform = arguments.transform.transform();
                     let mut stages =
-                        stage::Round::new(contender.backend, transform, arguments.frames, size)?;
+                        stage::StageBench::new(bench.backend, transform, arguments.frames, size)?;
                     Ok((timings, stages.round(arguments.passes)?))
                 })?;
                 for ((direction, timing), stage) in Direction::iter().zip(timings).zip(stages) {
-                    let dpdk = peers.get(&(direction, text)).copied();
-                    all.entry((direction, text, contender.backend)).or_default().push(Figures {
+                    let dpdk = dpdk_cycles.get(&(direction, text)).copied();
+                    all.entry((direction, text, bench.backend)).or_default().push(Figures {
                         timing,
                         stage,
                         dpdk,
@@ -120,26 +121,27 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     }
 
     let (gigahertz, from) = match Median::of(gigahertz) {
-        Some(measured) => (measured.median, "as dpdk-test-crypto-perf counts them"),
+        Some(measured) => (measured.median, "measured by dpdk-test-crypto-perf"),
         None => (
-            machine.megahertz().context("there is no cpu MHz in /proc/cpuinfo")? / 1000.0,
-            "by /proc/cpuinfo",
+            machine.megahertz().context("/proc/cpuinfo has no cpu MHz")? / 1000.0,
+            "from /proc/cpuinfo",
         ),
     };
     if !arguments.json {
         println!(
-            "{}: a packet's share of batches of {}, medians of {} rounds with their intervals; {gigahertz:.3} GHz, {from}; load {}",
+            "{}: per packet in batches of {}, medians of {} rounds [95 % interval]; {gigahertz:.3} GHz, {from}; \
+             load average {}",
             arguments.transform.transform().name(),
             xdpfwd_ipsec::BATCH,
             arguments.rounds,
             machine.load_average
         );
-        Row::print_head();
+        Row::print_header();
     }
     for direction in Direction::iter() {
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
-            for contender in &contenders {
-                let backend = contender.backend;
+            for bench in &benches {
+                let backend = bench.backend;
                 let figures =
                     all.get(&(direction, text, backend)).map(Vec::as_slice).unwrap_or_default();
                 let row = Row::new(
@@ -165,28 +167,28 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 }
 
 fn check(arguments: &Arguments) -> Result<()> {
-    let (smallest, largest) = (stage::SMALLEST, contender::LARGEST);
+    let (smallest, largest) = (stage::MIN_SIZE, backend::MAX_PAYLOAD);
     if let Some(size) = arguments.sizes.iter().find(|size| !(smallest..=largest).contains(*size)) {
-        anyhow::bail!("--sizes {size}: a payload has from {smallest} to {largest} bytes");
+        anyhow::bail!("invalid --sizes {size}: use {smallest} to {largest} bytes");
     }
     let (frames, batch) = (arguments.frames, xdpfwd_ipsec::BATCH);
     ensure!(
         frames >= batch && frames.is_multiple_of(batch),
-        "--frames {frames}: must be a multiple of {batch}"
+        "invalid --frames {frames}: use a multiple of {batch}"
     );
     let cores = thread::available_parallelism().map_or(1, Into::into);
-    ensure!(arguments.core < cores, "--core {}: there are {cores}, from 0", arguments.core);
+    ensure!(arguments.core < cores, "invalid --core {}: use a core below {cores}", arguments.core);
     Ok(())
 }
 
 /// Runs `work` in a new thread pinned to `core`; the waiting thread is not pinned.
 fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut set = CpuSet::new();
-    set.set(core).with_context(|| format!("core {core}"))?;
+    set.set(core).with_context(|| format!("invalid core {core}"))?;
     thread::scope(|scope| {
         let thread = scope.spawn(move || {
             sched_setaffinity(Pid::from_raw(0), &set)
-                .with_context(|| format!("staying on core {core}"))?;
+                .with_context(|| format!("pinning to core {core}"))?;
             work()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -230,7 +232,7 @@ impl Row {
         }
     }
 
-    fn print_head() {
+    fn print_header() {
         println!(
             "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}stage/DPDK",
             "",
@@ -249,12 +251,12 @@ impl Row {
     }
 
     fn print(&self) {
-        let shown = |median: &Option<Median>, digits: usize| {
+        let format_median = |median: &Option<Median>, digits: usize| {
             median.map_or("-".to_owned(), |m| {
                 format!("{:.digits$} [{:.digits$}, {:.digits$}]", m.median, m.low, m.high)
             })
         };
-        let alone =
+        let format_value =
             |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
         println!(
             "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
@@ -262,15 +264,15 @@ impl Row {
             self.payload,
             self.text,
             self.backend,
-            shown(&self.alone_ns, 1),
-            shown(&self.esp_ns, 1),
-            shown(&self.stage_ns, 1),
-            alone(&self.esp_adds_ns),
-            alone(&self.stage_adds_ns),
-            shown(&self.stage_cycles, 0),
-            shown(&self.dpdk_cycles, 0),
-            shown(&self.esp_ratio, 2),
-            shown(&self.stage_ratio, 2)
+            format_median(&self.alone_ns, 1),
+            format_median(&self.esp_ns, 1),
+            format_median(&self.stage_ns, 1),
+            format_value(&self.esp_adds_ns),
+            format_value(&self.stage_adds_ns),
+            format_median(&self.stage_cycles, 0),
+            format_median(&self.dpdk_cycles, 0),
+            format_median(&self.esp_ratio, 2),
+            format_median(&self.stage_ratio, 2)
         );
     }
 }

@@ -8,37 +8,44 @@ use xdpfwd_ipsec::Transform;
 /// Options of the subcommand.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Bytes of payload
-    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 512, 1400])]
+    /// Payload lengths in bytes
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [64, 256, 512, 1400])]
     pub(super) sizes: Vec<usize>,
-    /// Transform of the packets
-    #[arg(long, value_enum, default_value_t = Cipher::Aes128Gcm)]
+    /// aes-128-gcm, aes-256-gcm or chacha20-poly1305
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t = Cipher::Aes128Gcm)]
     pub(super) transform: Cipher,
     /// Cryptographic backends
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Backend::AwsLc, Backend::Rustcrypto, Backend::IpsecMb])]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_enum,
+        hide_possible_values = true,
+        value_delimiter = ',',
+        default_values_t = [Backend::AwsLc, Backend::Rustcrypto, Backend::IpsecMb]
+    )]
     pub(super) backends: Vec<Backend>,
-    /// Number of packets in a pass and in dpdk-test-crypto-perf (at least 1024)
-    #[arg(long, default_value_t = 1024)]
-    pub(super) frames: usize,
-    /// Passes of each variant in a round
-    #[arg(long, default_value_t = 100)]
-    pub(super) passes: usize,
-    /// Rounds
-    #[arg(long, default_value_t = 9)]
+    /// Rounds; each runs every variant
+    #[arg(long, value_name = "N", default_value_t = 9)]
     pub(super) rounds: usize,
-    /// Packets per size and round for dpdk-test-crypto-perf: few, as it reports a mean, which
-    /// interrupts distort
-    #[arg(long, default_value_t = 10_000)]
+    /// Passes of each variant in a round
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) passes: usize,
+    /// Number of packets in a pass and in dpdk-test-crypto-perf, at least 1024
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(super) frames: usize,
+    /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, so that a long run
+    /// includes interrupts
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(super) dpdk_packets: usize,
     /// Core of the measurement; dpdk-test-crypto-perf waits on another core
     #[arg(long, default_value_t = 1)]
     pub(super) core: usize,
-    /// Print JSON, a line for each row
+    /// Print one line of JSON for each row of the table
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// A transform that all compared programs have.
+/// A transform that all compared programs support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cipher {

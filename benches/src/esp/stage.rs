@@ -26,21 +26,21 @@ use xdpfwd_xsk::{
 use super::options::Backend;
 
 /// A worker with both stages, in which packets of one length circulate.
-pub(super) struct Round {
+pub(super) struct StageBench {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
-    /// Clocks of sealing and opening.
-    clocks: [Clock; 2],
+    /// Samples of sealing and of opening.
+    samples: [Samples; 2],
     _folder: TempDir,
 }
 
 /// Nanoseconds per packet of each batch.
-type Clock = Rc<RefCell<Vec<f64>>>;
+type Samples = Rc<RefCell<Vec<f64>>>;
 
 type Frames = Rc<RefCell<Vec<Frame>>>;
 
-impl Round {
+impl StageBench {
     pub(super) fn new(
         backend: Backend,
         transform: Transform,
@@ -61,14 +61,14 @@ impl Round {
         );
         let seal = format!("mtu = 9216\n{}{sa}source = \"192.0.2.1\"\n", common("seal"));
         let open = format!("{}{sa}", common("open"));
-        let clocks = [Clock::default(), Clock::default()];
+        let samples = [Samples::default(), Samples::default()];
         let stages = [
             build::<xdpfwd_stages::EspSealConfig>(&seal, folder.path())?,
             build::<xdpfwd_stages::EspOpenConfig>(&open, folder.path())?,
         ];
         let chain =
-            stages.into_iter().zip(&clocks).zip(["out", "in"]).map(|((stage, clock), name)| {
-                NamedStage::new(name, Timed { stage, clock: Rc::clone(clock) })
+            stages.into_iter().zip(&samples).zip(["out", "in"]).map(|((stage, samples), name)| {
+                NamedStage::new(name, TimedStage { stage, samples: Rc::clone(samples) })
             });
 
         let config =
@@ -76,15 +76,15 @@ impl Round {
         let (umem, mut pool) = Umem::new(&config)?;
         let frames = Frames::default();
         for _ in 0..count {
-            let mut frame = pool
-                .alloc()
-                .with_context(|| format!("--frames {count}: there are {}", config.frames))?;
+            let mut frame = pool.alloc().with_context(|| {
+                format!("invalid --frames {count}: use at most {}", config.frames)
+            })?;
             let packet = packet(size);
             frame.append(packet.len())?.copy_from_slice(&packet);
             frames.borrow_mut().push(frame);
         }
         let port = || -> Box<dyn Port> {
-            Box::new(Loop { umem: umem.clone(), frames: Rc::clone(&frames) })
+            Box::new(LoopbackPort { umem: umem.clone(), frames: Rc::clone(&frames) })
         };
         let worker = Worker::builder(umem.clone(), pool)
             .port(vec![port()])
@@ -92,7 +92,7 @@ impl Round {
             .path(PortId(0), PortId(1), chain.collect())
             .ledger(false)
             .build()?;
-        Ok(Self { worker, frames, count, clocks, _folder: folder })
+        Ok(Self { worker, frames, count, samples, _folder: folder })
     }
 
     /// Returns the medians of batches over `passes` passes, for sealing and opening.
@@ -100,11 +100,11 @@ impl Round {
         // The first pass warms up.
         for pass in 0..=passes {
             if pass == 1 {
-                self.clocks.iter().for_each(|clock| clock.borrow_mut().clear());
+                self.samples.iter().for_each(|samples| samples.borrow_mut().clear());
             }
             let batches = self.count / xdpfwd_ipsec::BATCH;
-            let until = self.clocks[0].borrow().len() + batches;
-            while self.clocks[0].borrow().len() < until {
+            let until = self.samples[0].borrow().len() + batches;
+            while self.samples[0].borrow().len() < until {
                 self.worker.poll_once();
             }
             let left = self.frames.borrow().len();
@@ -114,13 +114,13 @@ impl Round {
                     .iter()
                     .map(|(reason, count)| format!(" {}: {count}", reason.name()))
                     .collect();
-                bail!("of {} packets {left} came through; dropped:{drops}", self.count);
+                bail!("only {left} of {} packets passed; dropped:{drops}", self.count);
             }
         }
-        Ok(self.clocks.each_ref().map(|clock| {
-            let mut samples = mem::take(&mut *clock.borrow_mut());
-            samples.sort_by(f64::total_cmp);
-            samples[samples.len() / 2]
+        Ok(self.samples.each_ref().map(|samples| {
+            let mut values = mem::take(&mut *samples.borrow_mut());
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
         }))
     }
 }
@@ -128,7 +128,7 @@ impl Round {
 fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result<Box<dyn Stage>> {
     let config: C = toml::from_str(text)?;
     let plan = config.plan(&PlanCx::new(folder, 1))?;
-    plan.as_resource_owner().context("ESP owns a state file")?.acquire(&[])?;
+    plan.as_resource_owner().context("the ESP stage owns no state file")?.acquire(&[])?;
     Ok(plan.build(&BuildCx::default()))
 }
 
@@ -148,21 +148,21 @@ fn packet(size: usize) -> Vec<u8> {
     packet
 }
 
-/// The minimum size for [`packet`].
-pub(super) const SMALLEST: usize = 28;
+/// The minimum size for [`packet`]: IPv4 and UDP headers, in bytes.
+pub(super) const MIN_SIZE: usize = 28;
 
-/// A stage that is timed.
-struct Timed {
+/// A stage whose processing time is measured.
+struct TimedStage {
     stage: Box<dyn Stage>,
-    clock: Clock,
+    samples: Samples,
 }
 
-impl Stage for Timed {
+impl Stage for TimedStage {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let packets = view.len() as f64;
         let start = Instant::now();
         self.stage.process(view, cx);
-        self.clock.borrow_mut().push(start.elapsed().as_secs_f64() * 1e9 / packets);
+        self.samples.borrow_mut().push(start.elapsed().as_secs_f64() * 1e9 / packets);
     }
 
     fn tick(&mut self, cx: &mut Cx<'_>) {
@@ -175,12 +175,12 @@ impl Stage for Timed {
 }
 
 /// A port that receives its own transmitted packets.
-struct Loop {
+struct LoopbackPort {
     umem: Umem,
     frames: Frames,
 }
 
-impl Port for Loop {
+impl Port for LoopbackPort {
     fn umem(&self) -> Option<&Umem> {
         Some(&self.umem)
     }
@@ -190,7 +190,7 @@ impl Port for Loop {
         let count = into.room().min(frames.len());
         for frame in frames.drain(..count) {
             if let Err(frame) = into.push(frame) {
-                unreachable!("there was room for {frame:?}");
+                unreachable!("the batch has no room for {frame:?}");
             }
         }
         count

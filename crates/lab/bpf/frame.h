@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The generator's frame, as both programs see it. src/frame.rs is the same in Rust.
+ * Layout of the generator's frames. src/frame.rs defines the same layout in Rust.
  *
- *   0  Ethernet, 14 bytes
- *  14  IPv4 without options, 20 bytes, header checksum right 34  UDP, 8 bytes: source port 1024 +
- *  flow, destination port 9 (discard), checksum 0 ("none", RFC 768) 42  magic, 2 bytes 44  sequence
- *  number, 8 bytes, big endian: stream << 40 | n 52  time of sending, 8 bytes, big endian:
- *  CLOCK_MONOTONIC in nanoseconds 60  a fixed pattern: 64-bit words in host order, word k is (k +
- *  1) * PATTERN_STEP
+ *   offset  length  contents
+ *        0      14  Ethernet header
+ *       14      20  IPv4 header without options, with a valid checksum
+ *       34       8  UDP header: source port 1024 + flow, destination port 9 (discard), length,
+ *                   checksum 0 ("none", RFC 768)
+ *       42       2  magic number, "LB"
+ *       44       8  sequence number, big endian: stream << 40 | n
+ *       52       8  send time, big endian: CLOCK_MONOTONIC in nanoseconds
+ *       60       -  fixed pattern up to the end of the frame: 64-bit words in host byte order,
+ *                   word k is (k + 1) * PATTERN_STEP; the last word may be truncated
  */
 #ifndef LAB_FRAME_H
 #define LAB_FRAME_H
@@ -27,7 +31,7 @@ enum {
 
 	DISCARD_PORT = 9,
 	FIRST_FLOW_PORT = 1024,
-	/* A veth takes native XDP up to an MTU of about 3500 (one page, without headroom and skb_shared_info). */
+	/* veth supports native XDP up to an MTU of about 3500 bytes (a page, less headroom and skb_shared_info). */
 	MAX_PATTERN_WORDS = 3600 / 8,
 };
 
@@ -35,7 +39,7 @@ enum {
 #define PATTERN_STEP 0x9e3779b97f4a7c15ULL
 #define STREAM_SHIFT 40
 
-/* Packet data is not aligned, and the compiler must not assume that one type's store can't change another's. */
+/* Types for packet data: it may be unaligned, and accesses through different types may alias. */
 typedef __u16 __attribute__((aligned(1), may_alias)) any_u16;
 typedef __u32 __attribute__((may_alias)) any_u32;
 typedef __u64 __attribute__((may_alias)) any_u64;

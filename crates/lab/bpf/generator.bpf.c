@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The traffic generator. It is not attached to anything: user space runs it with one
-// BPF_PROG_TEST_RUN call with BPF_F_TEST_XDP_LIVE_FRAMES, so it is called once per frame of a
-// recycled page, on one core. Its return code sends the frame to the interface, or returns it to
-// the pool when the next frame is not due yet.
+// The traffic generator. It is not attached to an interface: user space runs it through
+// BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES, which calls it once per frame, on one core, and
+// recycles the frames' pages. The return code of bpf_redirect sends the frame; XDP_DROP returns it
+// to the page pool if no frame may be sent yet.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -15,14 +15,14 @@ enum { HEADER_WORDS = 5, TICKS = 12 };
 // Written by src/traffic.rs before loading: same order, no padding.
 struct config {
 	__u64 header[HEADER_WORDS]; // bytes 0–39 of the frame
-	__u64 interval;             // nanoseconds between frames << TICKS; 0: flat out
-	__u64 backlog;              // how late the schedule may run before it is moved, nanoseconds << TICKS
-	__u64 limit;                // stop sending after that many frames; 0: never
+	__u64 interval;             // nanoseconds between frames << TICKS; 0: as fast as possible
+	__u64 backlog;              // maximum lag behind the schedule before it is moved, nanoseconds << TICKS
+	__u64 limit;                // number of frames to send; 0: no limit
 	__u64 first_sequence;
-	__u32 tail;                 // bytes 40–43: UDP checksum, magic
+	__u32 tail;                 // bytes 40–43 of the frame: UDP checksum, magic number
 	__u32 flows;
 	__u32 ifindex;
-	__u32 on_grant; // send no more frames than granted below
+	__u32 on_grant; // send only as many frames as `granted`
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -30,10 +30,10 @@ SEC(".rodata.config") const volatile struct config config;
 // One run at a time on one core: no atomics.
 struct state {
 	__u64 sent;
-	__u64 first; // time of the first and last frame sent
+	__u64 first; // send times of the first and the last frame
 	__u64 last;
-	__u64 start; // the schedule's zero
-	__u64 due;   // since start, nanoseconds << TICKS
+	__u64 start; // start of the schedule
+	__u64 due;   // time of the next frame since start, nanoseconds << TICKS
 	__u64 flow;
 };
 
@@ -66,7 +66,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		if (elapsed < state.due)
 			return XDP_DROP;
 		state.due += config.interval;
-		// A preempted generator must not catch up with a burst that overruns the rings.
+		// After a preemption, do not catch up with a burst that overruns the rings.
 		if (elapsed > state.due + config.backlog)
 			state.due = elapsed - config.backlog;
 	}
@@ -88,7 +88,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	return bpf_redirect(config.ifindex, 0);
 }
 
-// The fields that vary in a flood. Written by src/traffic.rs.
+// The fields of a packet that vary in a flood. Written by src/traffic.rs.
 struct packet {
 	__u32 source, destination; // big endian, like the ports
 	__u16 source_port, destination_port;
@@ -110,8 +110,9 @@ struct {
 	__type(value, __u32);
 } receiver SEC(".maps");
 
-// Writes the next packet of the map, without time, sequence number or rate. The page keeps the rest
-// of the header; receivers of a flood do not change it. Returns false if the map has no packet.
+// Writes the fields of the map's next packet, without send time, sequence number or rate limit. The
+// page keeps the rest of the header, because receivers of a flood do not change it. Returns false
+// if the map has no packet.
 static __always_inline bool write_next(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -124,7 +125,7 @@ static __always_inline bool write_next(struct xdp_md *ctx)
 	*(any_u32 *)(data + AT_IP + 12) = packet->source;
 	*(any_u32 *)(data + AT_IP + 16) = packet->destination;
 	*(any_u32 *)(data + AT_UDP_SOURCE) = packet->source_port | (__u32)packet->destination_port << 16;
-	*(__u8 *)(data + AT_UDP_SOURCE + 12) = 5 << 4; // TCP's header length, if it is TCP
+	*(__u8 *)(data + AT_UDP_SOURCE + 12) = 5 << 4; // TCP header length, used only by TCP
 	number++;
 	state.flow = number < config.flows ? number : 0;
 	state.sent++;
@@ -137,7 +138,7 @@ SEC("xdp") int flood(struct xdp_md *ctx)
 	return write_next(ctx) ? bpf_redirect(config.ifindex, 0) : XDP_ABORTED;
 }
 
-// Passes frames to an XDP program as fast as possible, like a driver without any cost.
+// Passes frames directly to an XDP program as fast as possible, without the cost of a driver.
 SEC("xdp") int inject(struct xdp_md *ctx)
 {
 	if (write_next(ctx))

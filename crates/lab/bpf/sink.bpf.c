@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The sink: counts the generator's frames and drops them. `check` also verifies their contents, and
-// `latency` records their latency. All other frames (ARP, ping, …) count as foreign and pass to the
-// kernel.
+// The sink: counts and drops the generator's frames. `check` also verifies their contents, and
+// `latency` records their latencies. All other frames (ARP, ping, …) are counted as foreign and
+// passed to the kernel.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -10,8 +10,8 @@
 
 // Written by src/sink.rs before loading: same order, no padding.
 struct config {
-	__u32 check;    // verify the frames' contents
-	__u32 anything; // count and drop all frames, foreign ones too
+	__u32 check;    // verify the contents of the generator's frames
+	__u32 anything; // count and drop all frames, including foreign ones
 	__u32 latency;  // record the latency of the generator's frames
 };
 
@@ -33,8 +33,8 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-// The highest sequence number seen of each flow, by source port. A flow is served by one core at a
-// time, as in any NIC.
+// Highest sequence number + 1 received in each flow, by source port. One core at a time receives a
+// flow, as with RSS.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
@@ -42,10 +42,10 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-// Sequence number + 1 of the last frame seen in slot (sequence number mod WINDOW). A slot
-// identifies its frame, unlike a bitmap that is cleared as a window moves, so a duplicate is
-// certain and is found up to WINDOW frames later. The atomic exchange keeps this true with two
-// receiving cores.
+// Sequence number + 1 of the last frame received in slot (sequence number mod WINDOW). A slot
+// identifies its frame, unlike a bitmap that is cleared as a window moves: each duplicate within
+// WINDOW frames is found, and no other frame is taken for one. The atomic exchange ensures this
+// also with two receiving cores.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -54,9 +54,9 @@ struct {
 	__type(value, __u64);
 } slots SEC(".maps");
 
-// Histogram of frame latencies in nanoseconds. 32 buckets for each power of two: the bucket of t,
-// which has its highest bit at 5 + shift, is 32 * shift + (t >> shift). src/histogram.rs is the
-// same in Rust.
+// Histogram of frame latencies in nanoseconds, with 32 buckets for each power of two. A time t whose
+// highest bit is bit 5 + shift is in bucket 32 * shift + (t >> shift). src/histogram.rs computes
+// the same in Rust.
 enum { SUB_BITS = 5, LATENCY_BITS = 36, LATENCY_BUCKETS = 1024 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -65,7 +65,7 @@ struct {
 	__type(value, __u64);
 } latency SEC(".maps");
 
-static __always_inline int is_generators(void *data, void *end)
+static __always_inline int is_generator_frame(void *data, void *end)
 {
 	return data + MIN_FRAME <= end && *(any_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&
 	       *(__u8 *)(data + AT_IP) == 0x45 && *(__u8 *)(data + AT_IP_PROTOCOL) == 17 &&
@@ -117,7 +117,7 @@ static __always_inline void check_sequence(void *data, struct counters *c)
 	highest = bpf_map_lookup_elem(&flows, &flow_key);
 	if (!slot || !highest)
 		return;
-	// Keep a slot that belongs to a later frame: this frame is WINDOW late and counts as
+	// Keep a slot that belongs to a later frame: this frame is at least WINDOW late and counts as
 	// reordered.
 	if (*(volatile __u64 *)slot <= sequence + 1 && __sync_lock_test_and_set(slot, sequence + 1) == sequence + 1) {
 		c->duplicates++;
@@ -154,7 +154,7 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 
 	if (!c)
 		return XDP_ABORTED;
-	if (!config.anything && !is_generators(data, end)) {
+	if (!config.anything && !is_generator_frame(data, end)) {
 		c->foreign++;
 		return XDP_PASS;
 	}
@@ -165,7 +165,7 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 	if (!config.check || data + MIN_FRAME > end)
 		return XDP_DROP;
 	if (is_corrupt(data, end))
-		c->corrupt++; // its sequence number is not reliable
+		c->corrupt++; // do not check the sequence number, which may be corrupt, too
 	else
 		check_sequence(data, c);
 	return XDP_DROP;

@@ -23,16 +23,16 @@ pub struct PacketAccounting {
     pub leaked: i64,
 }
 
-/// Frames lost in one place.
+/// Frames lost at one location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// Human-readable location.
-    pub place: String,
+    pub location: String,
     /// Number of frames. Negative only if a counter is wrong.
     pub packets: i128,
     /// How the number was determined.
     pub basis: LossBasis,
-    /// Frames that the veth driver counted in the same place, if its counters were read. A lower
+    /// Frames that the veth driver counted at the same location, if its counters were read. A lower
     /// bound: the driver does not count a frame whose peer has no NAPI.
     pub veth: Option<u64>,
     /// Whether the loss indicates overload: frames arrived faster than they were processed.
@@ -52,8 +52,8 @@ pub enum LossBasis {
 /// Two counters that must agree and do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Frames that are in one counter and not in the other.
-    pub what: String,
+    /// Description of the frames that are in one counter and not in the other.
+    pub description: String,
     /// Number of these frames.
     pub packets: i128,
 }
@@ -64,7 +64,7 @@ pub(crate) const EGRESS: &str = "fwd1";
 
 /// The veth driver's drop counters at the ends where frames can get lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VethEvidence {
+pub struct VethDropCounts {
     /// gen0.
     pub generator: VethDrops,
     /// fwd0.
@@ -81,11 +81,11 @@ impl PacketAccounting {
         offered: Counters,
         seen: &Seen,
         report: &Report,
-        veth: Option<&VethEvidence>,
+        veth: Option<&VethDropCounts>,
     ) -> Self {
-        let nothing = crate::PortReport::default();
-        let ingress = report.port(INGRESS).unwrap_or(&nothing);
-        let egress = report.port(EGRESS).unwrap_or(&nothing);
+        let absent = crate::PortReport::default();
+        let ingress = report.port(INGRESS).unwrap_or(&absent);
+        let egress = report.port(EGRESS).unwrap_or(&absent);
         let kernel = &report.kernel;
         // A frame that found the fill ring empty is in both counters. rx_dropped also counts frames
         // that are too long.
@@ -96,8 +96,8 @@ impl PacketAccounting {
         let dropped = total(report.drops.values().copied());
 
         let mut losses = Vec::new();
-        let mut add = |place: &str, packets: i128, basis, veth, overload| {
-            losses.push(Loss { place: place.to_owned(), packets, basis, veth, overload });
+        let mut add = |location: &str, packets: i128, basis, veth, overload| {
+            losses.push(Loss { location: location.to_owned(), packets, basis, veth, overload });
         };
         let difference = |from: u64, to: u64| i128::from(from) - i128::from(to);
         add(
@@ -111,7 +111,7 @@ impl PacketAccounting {
             true,
         );
         add(
-            "left to the kernel by fwd0's XDP program",
+            "passed to the kernel by fwd0's XDP program",
             ingress.xdp_passed.into(),
             LossBasis::Counted,
             None,
@@ -160,7 +160,7 @@ impl PacketAccounting {
         let elsewhere = report.transmitted() - egress.tx_packets;
         if elsewhere > 0 {
             add(
-                "sent out of another port than fwd1",
+                "sent out of a port other than fwd1",
                 elsewhere.into(),
                 LossBasis::Counted,
                 None,
@@ -169,7 +169,7 @@ impl PacketAccounting {
         }
         if seen.foreign > 0 {
             add(
-                "at the sink, but not recognisable",
+                "at the sink, but not recognised",
                 seen.foreign.into(),
                 LossBasis::Counted,
                 None,
@@ -185,37 +185,40 @@ impl PacketAccounting {
         );
 
         let mut mismatches = Vec::new();
-        let mut agree = |what: &str, packets: i128| {
+        let mut expect_zero = |description: &str, packets: i128| {
             if packets != 0 {
-                mismatches.push(Mismatch { what: what.to_owned(), packets });
+                mismatches.push(Mismatch { description: description.to_owned(), packets });
             }
         };
-        agree(
-            "handed to AF_XDP on fwd0, and neither received nor counted as lost there",
+        expect_zero(
+            "redirected to AF_XDP on fwd0, but neither received nor counted as lost there",
             difference(redirected, total([ingress.rx_packets, in_af_xdp])),
         );
         if let Some(veth) = veth {
-            agree(
-                "lost on fwd0 by the veth driver's count, beyond what xdpfwd reports of AF_XDP",
+            expect_zero(
+                "counted as lost on fwd0 by the veth driver, but not by xdpfwd",
                 difference(veth.ingress.receive, in_af_xdp),
             );
         }
-        agree(
-            "received by xdpfwd, and neither transmitted nor dropped with a reason",
+        expect_zero(
+            "received by xdpfwd, but neither transmitted nor dropped with a reason",
             difference(report.received(), total([report.transmitted(), dropped])),
         );
-        agree(
-            "received on a port nothing was offered to",
+        expect_zero(
+            "received on a port other than fwd0",
             difference(report.received(), ingress.rx_packets),
         );
         for loss in losses.iter().filter(|loss| loss.packets < 0) {
-            agree(&format!("more frames came out than went in: {}", loss.place), loss.packets);
+            expect_zero(
+                &format!("frames lost (more came out than went in): {}", loss.location),
+                loss.packets,
+            );
         }
-        agree("duplicates at the sink", i128::from(seen.duplicates));
+        expect_zero("duplicates at the sink", i128::from(seen.duplicates));
         for interface in [INGRESS, EGRESS] {
             if report.port(interface).is_none() {
-                agree(
-                    &format!("xdpfwd's report has no port on {interface}, of frames offered"),
+                expect_zero(
+                    &format!("offered, but xdpfwd's report has no port on {interface}"),
                     offered.packets.into(),
                 );
             }
@@ -225,7 +228,7 @@ impl PacketAccounting {
         // Report the remainder only if no comparison above explains it.
         if mismatches.is_empty() && unexplained != 0 {
             mismatches.push(Mismatch {
-                what: "offered, and neither forwarded nor lost".into(),
+                description: "offered, but neither forwarded nor lost".into(),
                 packets: unexplained,
             });
         }
@@ -262,11 +265,11 @@ impl PacketAccounting {
     #[must_use]
     pub fn verdict(&self, rate: Option<u64>) -> String {
         if self.forwarded == 0 {
-            return format!("NOTHING was forwarded of {} frames offered.", grouped(self.offered));
+            return format!("NO frame was forwarded of {} offered.", grouped(self.offered));
         }
         let mut text = if self.is_balanced() {
             format!(
-                "Every frame is accounted for: {} offered = {} forwarded + {} lost, each in a place named above",
+                "Every frame is accounted for: {} offered = {} forwarded + {} lost at the locations above",
                 grouped(self.offered),
                 grouped(self.forwarded),
                 grouped(self.lost())
@@ -275,7 +278,7 @@ impl PacketAccounting {
             let mismatches: Vec<String> = self
                 .mismatches
                 .iter()
-                .map(|mismatch| format!("{} {}", grouped(mismatch.packets), mismatch.what))
+                .map(|mismatch| format!("{} {}", grouped(mismatch.packets), mismatch.description))
                 .collect();
             format!("The packet accounting does NOT balance: {}", mismatches.join("; "))
         };
@@ -287,16 +290,18 @@ impl PacketAccounting {
             self.losses.iter().filter(|loss| loss.overload).map(|loss| loss.packets).sum();
         let other = i128::from(self.lost()) - overload;
         if self.lost() == 0 {
-            text += " Nothing was lost.";
+            text += " No frame was lost.";
         } else if !self.is_balanced() {
-            // While the sum is wrong, the losses cannot be interpreted.
+            // As long as the sum is wrong, the losses cannot be interpreted.
         } else if overload > 0 && other <= 0 && rate.is_none() {
-            text += " The loss is overload on purpose: the generator sends flat out, more than one core can forward.";
+            text += " The losses are intended overload: the generator sends as fast as it can, which is more \
+                     than one core can forward.";
         } else if overload > 0 && other <= 0 {
-            text += " The loss is overload: frames came faster, or in larger bursts, than they were taken. Try a lower --rate.";
+            text += " The losses are overload: frames arrived faster, or in larger bursts, than they were \
+                     processed. Use a lower --rate.";
         } else {
             text += &format!(
-                " {} of the lost frames were not lost to overload: see where in the table.",
+                " {} of the lost frames were not lost to overload: see their locations in the table.",
                 grouped(other)
             );
         }
@@ -317,7 +322,7 @@ fn leaked(report: &Report) -> i64 {
 mod tests {
     use super::*;
 
-    const FINAL: &str = r#"{"schema":1,"type":"final","new":{"unknown":1},
+    const FINAL_REPORT: &str = r#"{"schema":1,"type":"final","new":{"unknown":1},
         "ports":[{"name":"lan","interface":"fwd0","queues":1,"mode":"copy","rx_packets":700,"rx_bytes":42000,
                   "tx_packets":0,"tx_bytes":0,"xdp_redirected":990,"xdp_passed":2},
                  {"name":"wan","interface":"fwd1","queues":1,"mode":"copy","rx_packets":0,"tx_packets":690}],
@@ -336,32 +341,32 @@ mod tests {
     }
 
     fn report() -> Report {
-        Report::parse(FINAL).expect("canned report")
+        Report::parse(FINAL_REPORT).expect("valid report")
     }
 
     fn account(sent: u64, arrived: u64, report: &Report) -> PacketAccounting {
         PacketAccounting::new(offered(sent), &seen(arrived), report, None)
     }
 
-    fn packets(account: &PacketAccounting, place: &str) -> i128 {
+    fn packets(account: &PacketAccounting, location: &str) -> i128 {
         account
             .losses
             .iter()
-            .filter(|loss| loss.place.contains(place))
+            .filter(|loss| loss.location.contains(location))
             .map(|loss| loss.packets)
             .sum()
     }
 
     #[test]
-    fn account_lists_each_loss_under_its_place() {
+    fn accounting_lists_each_loss_by_location() {
         let account = account(1000, 689, &report());
         assert_eq!(packets(&account, "before fwd0"), 8);
-        assert_eq!(packets(&account, "left to the kernel"), 2);
+        assert_eq!(packets(&account, "passed to the kernel"), 2);
         assert_eq!(packets(&account, "fill ring empty"), 195);
         assert_eq!(
             packets(&account, "longer than"),
             5,
-            "rx_dropped counts the empty fill ring, too"
+            "rx_dropped without the packets that found the fill ring empty"
         );
         assert_eq!(packets(&account, "receive ring full"), 90);
         assert_eq!(packets(&account, "egress_full"), 6);
@@ -415,7 +420,7 @@ mod tests {
 
     #[test]
     fn empty_report_is_not_a_success() {
-        let empty = Report::parse(r#"{"type":"final"}"#).expect("lenient");
+        let empty = Report::parse(r#"{"type":"final"}"#).expect("missing fields are optional");
         assert!(!account(10, 0, &empty).is_good());
         assert!(!account(10, 10, &empty).is_good());
         assert_eq!(Report::parse("{}"), None);
@@ -431,7 +436,11 @@ mod tests {
         report.kernel.fill_ring_empty = 200;
         let overloaded = account(1000, 700, &report);
         assert!(overloaded.is_good(), "{:?}", overloaded.mismatches);
-        assert!(overloaded.verdict(None).contains("on purpose"), "{}", overloaded.verdict(None));
+        assert!(
+            overloaded.verdict(None).contains("intended overload"),
+            "{}",
+            overloaded.verdict(None)
+        );
         assert!(overloaded.verdict(Some(1000)).contains("lower --rate"));
         let account = account(1000, 699, &report);
         assert!(
@@ -443,14 +452,14 @@ mod tests {
 
     #[test]
     fn veth_counter_that_disagrees_is_a_mismatch() {
-        let mut veth = VethEvidence::default();
+        let mut veth = VethDropCounts::default();
         veth.ingress.receive = 290;
-        let draw = |veth: &VethEvidence| {
+        let compute = |veth: &VethDropCounts| {
             PacketAccounting::new(offered(1000), &seen(689), &report(), Some(veth))
         };
-        assert!(draw(&veth).is_balanced());
+        assert!(compute(&veth).is_balanced());
         veth.ingress.receive = 291;
-        assert_eq!(draw(&veth).mismatches[0].packets, 1);
+        assert_eq!(compute(&veth).mismatches[0].packets, 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The embedded BPF objects, and reading their maps.
+//! Loads the embedded BPF objects and reads their maps.
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
 
@@ -12,7 +12,7 @@ static GENERATOR: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/generator.bpf.o")));
 static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/sink.bpf.o")));
 
-const HINT: &str = "is this root with CAP_BPF, on Linux 6.0 or newer?";
+const HINT: &str = "needs root with CAP_BPF, and Linux 6.0 or later";
 
 /// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
@@ -53,7 +53,7 @@ fn load(
         .set_initial_value(config)
         .map_err(Error::bpf(
             format!("configuring {what}"),
-            "bpf/ and src/ of crates/lab are out of step",
+            "bpf/ and src/ of crates/lab do not match",
         ))?;
     if let Some((name, entries)) = size {
         let mut map = open.maps_mut().find(|map| map.name() == name).ok_or(Error::Object(name))?;

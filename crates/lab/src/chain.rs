@@ -1,4 +1,4 @@
-//! Three namespaces in a row.
+//! A chain of three namespaces.
 
 use std::{
     net::Ipv4Addr,
@@ -19,13 +19,13 @@ pub const GEN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const SINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 const LABELS: [&str; 3] = ["gen", "fwd", "sink"];
-const CARRIER: Duration = Duration::from_secs(10);
+const CARRIER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The namespaces gen, fwd and sink, with `gen0 ═ fwd0` and `fwd1 ═ sink0` between them.
 ///
 /// All four ends are up, have NAPI on (GRO), checksum and segmentation offload off, and MAC
-/// addresses `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off unless asked for, so that
-/// only the lab's own frames are on the wires. Drop removes everything.
+/// addresses `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so that only the
+/// lab's own frames are on the wires. Drop removes everything.
 #[derive(Debug)]
 pub struct Chain {
     generator: Namespace,
@@ -70,7 +70,7 @@ pub struct ChainBuilder {
 }
 
 impl ChainBuilder {
-    /// Receive and transmit queues of each end, 1–64.
+    /// Sets the number of receive and transmit queues of each end, 1–64.
     ///
     /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*: one
     /// generator feeds one queue.
@@ -79,7 +79,7 @@ impl ChainBuilder {
         self
     }
 
-    /// MTU in bytes, 576–[`MAX_MTU`]. The largest frame is 14 bytes longer.
+    /// Sets the MTU in bytes, 576–[`MAX_MTU`]. The largest frame is 14 bytes longer.
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = mtu;
         self
@@ -99,7 +99,7 @@ impl ChainBuilder {
         self
     }
 
-    /// Names the namespaces `xdpfwd-<name>-gen` … and keeps them after drop, until [`take_down`].
+    /// Names the namespaces `xdpfwd-<name>-gen` … and keeps them after drop until [`take_down`].
     pub fn keep_as(mut self, name: impl Into<String>) -> Self {
         self.keep = Some(name.into());
         self
@@ -123,7 +123,7 @@ impl ChainBuilder {
             return Err(Error::Value {
                 what: "MTU",
                 value: self.mtu.to_string(),
-                accepted: format!("use 576–{MAX_MTU}, what a veth takes with native XDP"),
+                accepted: format!("use 576–{MAX_MTU}, the range of a veth with native XDP"),
             });
         }
         sweep()?;
@@ -136,15 +136,15 @@ impl ChainBuilder {
             forwarder: create(LABELS[1])?,
             sink: create(LABELS[2])?,
         };
-        let built = self.fill(&chain);
+        let built = self.configure(&chain);
         if let (Err(_), Some(name)) = (&built, &self.keep) {
-            // Remove the incomplete lab, and report the first error rather than this one.
+            // Remove the incomplete lab; return the first error rather than one of this removal.
             let _ = take_down(name);
         }
         built.map(|()| chain)
     }
 
-    fn fill(&self, chain: &Chain) -> Result<(), Error> {
+    fn configure(&self, chain: &Chain) -> Result<(), Error> {
         for namespace in [&chain.generator, &chain.forwarder, &chain.sink] {
             if !self.ipv6 {
                 namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
@@ -176,11 +176,11 @@ impl ChainBuilder {
 fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     let start = Instant::now();
     while veth::link(end.namespace, end.name)?["operstate"] != "UP" {
-        if start.elapsed() > CARRIER {
+        if start.elapsed() > CARRIER_DEADLINE {
             return Err(Error::Timeout {
                 what: format!("carrier on {} in {}", end.name, end.namespace.name()),
-                seconds: CARRIER.as_secs_f64(),
-                hint: format!("look at `ip -n {} link`", end.namespace.name()),
+                seconds: CARRIER_DEADLINE.as_secs_f64(),
+                hint: format!("check `ip -n {} link`", end.namespace.name()),
             });
         }
         thread::sleep(Duration::from_millis(5));

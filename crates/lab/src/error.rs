@@ -26,36 +26,36 @@ pub enum Error {
     },
     /// A program could not be started.
     #[error(
-        "can't start `{command}`: {cause}; is it installed (Debian: apt-get install iproute2 ethtool util-linux)?"
+        "cannot start `{command}`: {cause}; if it is missing, run: apt-get install iproute2 ethtool util-linux"
     )]
     Start {
         /// The command line.
         command: String,
-        /// Why.
+        /// Cause.
         cause: io::Error,
     },
     /// An operation on a file or thread, or a system call, failed.
-    #[error("{what}: {cause}")]
+    #[error("{what} failed: {cause}")]
     Io {
-        /// Operation and its object.
+        /// Failed operation, in the -ing form.
         what: String,
         /// Cause.
         cause: io::Error,
     },
-    /// A value that is not accepted.
-    #[error("{what} {value} is not accepted: {accepted}")]
+    /// An invalid value.
+    #[error("invalid {what}: {value}; {accepted}")]
     Value {
         /// Name of the parameter.
         what: &'static str,
         /// The rejected value.
         value: String,
-        /// Accepted values.
+        /// Accepted values, as an imperative: "use 1–64".
         accepted: String,
     },
     /// An operation on a BPF program or map failed.
-    #[error("{what}: {cause}; {hint}")]
+    #[error("{what} failed: {cause}; {hint}")]
     Bpf {
-        /// Operation.
+        /// Failed operation, in the -ing form.
         what: String,
         /// Error of libbpf.
         cause: libbpf_rs::Error,
@@ -63,10 +63,10 @@ pub enum Error {
         hint: &'static str,
     },
     /// An embedded BPF object lacks an expected program or map: a bug in the lab.
-    #[error("the embedded BPF object has no {0}: bpf/ and src/ of crates/lab are out of step")]
+    #[error("the embedded BPF object has no {0}: bpf/ and src/ of crates/lab do not match")]
     Object(&'static str),
     /// A deadline passed.
-    #[error("{what} did not happen within {seconds} s; {hint}")]
+    #[error("timed out after {seconds} s while waiting for {what}; {hint}")]
     Timeout {
         /// Awaited event.
         what: String,
@@ -76,7 +76,7 @@ pub enum Error {
         hint: String,
     },
     /// The forwarder ended unexpectedly.
-    #[error("`{command}` ended too early with {status}; it said:\n{output}")]
+    #[error("`{command}` ended unexpectedly with {status}; the end of its output:\n{output}")]
     Ended {
         /// The command line.
         command: String,
@@ -86,7 +86,7 @@ pub enum Error {
         output: String,
     },
     /// A thread of the lab panicked: a bug in the lab.
-    #[error("the thread of {0} panicked; its message is on stderr")]
+    #[error("the thread of {0} panicked: a bug in the lab; its message is on stderr")]
     Panicked(&'static str),
 }
 

@@ -20,7 +20,7 @@ mod tests {
     use super::grouped;
 
     #[test]
-    fn numbers_are_grouped() {
+    fn grouped_separates_thousands() {
         assert_eq!(grouped(0u64), "0");
         assert_eq!(grouped(999u64), "999");
         assert_eq!(grouped(1_000u64), "1,000");

@@ -34,12 +34,12 @@ pub struct TestFrame {
     pub flow: u32,
     /// Sequence number (stream << 40 | n).
     pub sequence: u64,
-    /// `CLOCK_MONOTONIC` in nanoseconds.
+    /// Send time, `CLOCK_MONOTONIC` in nanoseconds.
     pub time: u64,
 }
 
 impl TestFrame {
-    /// Returns the frame's bytes. The IPv4 header checksum is right; the UDP checksum is 0, which
+    /// Returns the frame's bytes. The IPv4 header checksum is valid; the UDP checksum is 0, which
     /// means none.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
@@ -48,8 +48,8 @@ impl TestFrame {
         b.extend(self.destination_mac);
         b.extend(self.source_mac);
         b.extend([0x08, 0x00]);
-        // version and header length, DSCP, total length, id, don't fragment, TTL, UDP, checksum
-        // (below)
+        // version and header length, DSCP, total length, identification, flags (don't fragment),
+        // TTL, protocol (UDP), checksum (filled in below)
         b.extend([0x45, 0]);
         b.extend((size - 14).to_be_bytes());
         b.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn checksum_of_a_known_header() {
+    fn internet_checksum_matches_known_header() {
         // The example of RFC 1071's commentaries: 45 00 00 73 … → b861.
         let header = [
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0x00,
@@ -117,11 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn header_is_right_at_every_size() {
+    fn frame_header_is_valid_at_every_size() {
         for size in 60..=1514 {
             let b = frame(size).bytes();
             assert_eq!(b.len(), usize::from(size));
-            assert_eq!(internet_checksum(&b[14..34]), 0, "a header with its checksum sums to zero");
+            assert_eq!(internet_checksum(&b[14..34]), 0, "IPv4 header checksum");
             assert_eq!(u16::from_be_bytes([b[16], b[17]]), size - 14, "IPv4 total length");
             assert_eq!(u16::from_be_bytes([b[38], b[39]]), size - 34, "UDP length");
             assert_eq!(&b[34..38], &[4, 3, 0, 9], "source port 1024 + 3, destination port 9");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn smallest_frame_is_filled_exactly() {
+    fn smallest_frame_holds_magic_sequence_and_time() {
         let b = frame(60).bytes();
         assert_eq!(&b[42..44], b"LB");
         assert_eq!(&b[44..52], &7u64.to_be_bytes());
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_goes_by_offset() {
+    fn frame_pattern_depends_only_on_offset() {
         assert_eq!(&frame(1514).bytes()[60..100], &frame(100).bytes()[60..]);
         assert_eq!(&frame(76).bytes()[68..76], &PATTERN_STEP.wrapping_mul(2).to_ne_bytes());
     }

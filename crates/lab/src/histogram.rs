@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_follow_each_other_without_gap() {
+    fn histogram_buckets_are_contiguous() {
         let mut from = 0;
         for b in 0..BUCKETS {
             let to = upper(b);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_the_sorted_list() {
+    fn histogram_quantile_matches_sorted_list() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.5), None);
         let times: Vec<u64> = (1..=1000u64).map(|n| n * n * 37).collect();

@@ -13,7 +13,7 @@ use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 use crate::{Error, Namespace, require_root, tool};
 
 /// BPF programs, maps and links, by ID. The kernel assigns increasing IDs and reuses one only after
-/// about two thousand million objects, so an ID identifies one object for the duration of a test.
+/// about two billion objects, so an ID identifies one object for the duration of a test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 
@@ -24,7 +24,7 @@ impl BpfObjects {
     ///
     /// Not root.
     pub fn of_process(pid: u32) -> Result<Self, Error> {
-        require_root("looking into a process")?;
+        require_root("listing the BPF objects of a process")?;
         let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
         let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
         Ok(Self(texts.flat_map(|text| Self::named_in(&text)).collect()))
@@ -74,9 +74,9 @@ impl BpfObjects {
     ///
     /// Not root, or an object still exists after `deadline`.
     pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
-        wait(deadline, "looking at `bpftool prog` and `bpftool link`", || {
+        poll_until_gone(deadline, "check `bpftool prog` and `bpftool link`", || {
             let left: Vec<_> = self.0.intersection(&Self::all()?.0).copied().collect();
-            Ok((!left.is_empty()).then(|| format!("the end of {left:?}")))
+            Ok((!left.is_empty()).then(|| format!("the kernel to free {left:?}")))
         })
     }
 }
@@ -118,9 +118,9 @@ impl NamespaceGuard {
     ///
     /// The error of `ip`, or the namespace still exists after `deadline`.
     pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
-        wait(deadline, "something in it is still open", || {
+        poll_until_gone(deadline, "a process or a socket still uses it", || {
             let links = tool::ip(&["-n", self.0.name(), "link", "show"])?;
-            Ok(links.contains("guard").then(|| "the end of a network namespace".into()))
+            Ok(links.contains("guard").then(|| "the kernel to free a network namespace".into()))
         })
     }
 }
@@ -140,12 +140,14 @@ pub fn pinned_pages() -> Result<u64, Error> {
     let count =
         acquired.zip(released).map(|(acquired, released)| acquired.saturating_sub(released));
     count.ok_or_else(|| {
-        Error::io("reading /proc/vmstat")(std::io::Error::other("it has no nr_foll_pin_acquired"))
+        Error::io("reading /proc/vmstat")(std::io::Error::other(
+            "the file has no counter nr_foll_pin_acquired",
+        ))
     })
 }
 
-/// Polls until nothing is left.
-fn wait(
+/// Polls until `left` returns `None`; otherwise it describes what is left.
+fn poll_until_gone(
     deadline: Duration,
     hint: &str,
     mut left: impl FnMut() -> Result<Option<String>, Error>,
@@ -169,7 +171,7 @@ mod tests {
     use super::BpfObjects;
 
     #[test]
-    fn fdinfo_names_objects() {
+    fn named_in_returns_object_ids_of_fdinfo() {
         let link =
             "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t12\nifindex:\t2\n";
         assert_eq!(BpfObjects::named_in(link), [("program", 12), ("link", 3)]);

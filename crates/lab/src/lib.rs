@@ -14,11 +14,11 @@
 //! reordered and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is the
 //! process of any program in namespace fwd. A [`Window`] measures both ends for a given time.
 //!
-//! The lab needs root. Drop removes everything, also while panicking. [`sweep`] removes the
+//! The lab needs root. Drop removes all namespaces, also during a panic. [`sweep`] removes the
 //! namespaces of killed processes; every new [`Chain`] calls it first.
 //!
-//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, 24
-//! bytes more ([`WIRE_OVERHEAD`]).
+//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, a frame
+//! takes 24 bytes more ([`WIRE_OVERHEAD`]).
 //!
 //! # Example
 //!
@@ -61,7 +61,7 @@ mod traffic;
 mod veth;
 mod window;
 
-pub use accounting::{Loss, LossBasis, Mismatch, PacketAccounting, VethEvidence};
+pub use accounting::{Loss, LossBasis, Mismatch, PacketAccounting, VethDropCounts};
 pub use chain::{Chain, ChainBuilder, GEN_ADDRESS, SINK_ADDRESS, take_down};
 pub use counters::Counters;
 pub use error::Error;
@@ -74,7 +74,7 @@ pub use privilege::require_root;
 pub use process::{Ended, Forwarder};
 pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
 pub use sink::{Seen, Sink, SinkBuilder};
-pub use traffic::{Generator, PacketTemplate, Sent, Traffic};
+pub use traffic::{Generator, PacketTemplate, SentTotals, Traffic};
 pub use veth::{MAX_MTU, VethDrops, connect, mac};
 pub use window::{Reading, Window, bits_per_second};
 

@@ -1,4 +1,4 @@
-//! Network namespaces that remove themselves.
+//! Network namespaces that are removed on drop.
 
 use std::{
     fs::{self, File},
@@ -20,12 +20,12 @@ use crate::{Error, require_root, tool};
 const DIRECTORY: &str = "/run/netns";
 const PREFIX: &str = "xdpfwd-";
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace, removed on drop (also while panicking).
 ///
-/// Removing the name frees the namespace and its veths when the last process inside ends. End these
-/// processes first.
+/// The kernel frees a removed namespace and its veths only when the last process inside has ended, so
+/// end these processes first.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -46,7 +46,7 @@ impl Namespace {
                 accepted: "use lower-case letters only".into(),
             });
         }
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let n = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Self::add(format!("{PREFIX}{}-{n}-{label}", std::process::id()), false)
     }
 
@@ -80,7 +80,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// The namespace can't be entered, or `work` panicked.
+    /// The namespace cannot be entered, or `work` panicked.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         let handle = self.handle()?;
         thread::scope(|scope| {
@@ -121,7 +121,7 @@ impl Drop for Namespace {
         if !self.keep
             && let Err(error) = tool::ip(&["netns", "del", &self.name])
         {
-            eprintln!("lab: {error}");
+            eprintln!("xdpfwd-lab: {error}");
         }
     }
 }
@@ -193,21 +193,21 @@ fn owner(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix(PREFIX)?.split('-');
     let (pid, n, label) = (parts.next()?, parts.next()?, parts.next()?);
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    let ours = parts.next().is_none()
+    let matches = parts.next().is_none()
         && digits(pid)
         && digits(n)
         && !label.is_empty()
         && label.bytes().all(|b| b.is_ascii_lowercase());
-    if ours { pid.parse().ok() } else { None }
+    if matches { pid.parse().ok() } else { None }
 }
 
 /// Returns the name of a kept namespace. A lab's name starts with a letter, so [`sweep`] never
 /// matches it.
 pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
-    let fits = lab.len() <= 32
+    let is_valid = lab.len() <= 32
         && lab.starts_with(|c: char| c.is_ascii_lowercase())
         && lab.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if fits {
+    if is_valid {
         Ok(format!("{PREFIX}{lab}-{label}"))
     } else {
         Err(Error::Value {
@@ -224,7 +224,7 @@ mod tests {
     use super::{kept_name, owner};
 
     #[test]
-    fn only_the_exact_pattern_has_an_owner() {
+    fn owner_accepts_only_the_exact_name_pattern() {
         assert_eq!(owner("xdpfwd-1234-0-gen"), Some(1234));
         for other in [
             "xdpfwd-play-gen",
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_lab_is_never_swept() {
+    fn kept_name_is_never_swept_and_invalid_name_fails() {
         for lab in ["play", "a", "a-1", "x1234-0"] {
             assert_eq!(owner(&kept_name(lab, "gen").unwrap()), None, "{lab}");
         }

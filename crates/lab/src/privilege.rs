@@ -6,7 +6,7 @@ use crate::Error;
 ///
 /// # Errors
 ///
-/// [`Error::Privilege`], with the operation `what` and how to run it as root.
+/// [`Error::Privilege`], which names the operation `what` and how to run it as root.
 pub fn require_root(what: &str) -> Result<(), Error> {
     if nix::unistd::geteuid().is_root() {
         Ok(())

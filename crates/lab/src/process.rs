@@ -18,11 +18,11 @@ use nix::{
 
 use crate::{Error, Namespace, require_root, veth};
 
-/// Lines kept of each stream: more than two hours at one per second.
-const KEPT: usize = 10_000;
-/// Lines quoted when a forwarder ends too early.
-const QUOTED: usize = 20;
-const POLL: Duration = Duration::from_millis(10);
+/// Maximum number of stored lines of each stream: more than two hours at one per second.
+const MAX_LINES: usize = 10_000;
+/// Lines quoted when a forwarder ends unexpectedly.
+const QUOTED_LINES: usize = 20;
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time between SIGINT and SIGKILL on drop.
 const DROP_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -36,7 +36,7 @@ pub struct Forwarder {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     readers: Vec<JoinHandle<()>>,
-    keeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    spawner: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 /// How a forwarder ended.
@@ -63,8 +63,8 @@ impl Forwarder {
         if arguments.is_empty() {
             return Err(Error::Value {
                 what: "command",
-                value: "(none)".into(),
-                accepted: "name a program and its arguments".into(),
+                value: "none".into(),
+                accepted: "give a program and its arguments".into(),
             });
         }
         reset_ignored_signals()?;
@@ -76,32 +76,32 @@ impl Forwarder {
 
         // The kernel sends the parent-death signal when the forking *thread* ends, so that thread
         // must live as long as this value.
-        let (born, birth) = mpsc::channel();
+        let (child_sender, child_receiver) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let keeper = thread::Builder::new()
+        let spawner = thread::Builder::new()
             .name("lab-forwarder".into())
             .spawn(move || {
-                let _ = born.send(command.spawn());
+                let _ = child_sender.send(command.spawn());
                 let _ = released.recv();
             })
             .map_err(Error::io("starting a thread"))?;
-        let shown = words.join(" ");
-        let mut child = birth
+        let command_line = words.join(" ");
+        let mut child = child_receiver
             .recv()
             .map_err(|_| Error::Panicked("Forwarder::spawn"))?
-            .map_err(|cause| Error::Start { command: shown.clone(), cause })?;
+            .map_err(|cause| Error::Start { command: command_line.clone(), cause })?;
         let (stdout, stderr) = (Arc::default(), Arc::default());
         let mut readers = Vec::new();
         readers.extend(child.stdout.take().map(|pipe| Lines::collect(&stdout, pipe)));
         readers.extend(child.stderr.take().map(|pipe| Lines::collect(&stderr, pipe)));
         Ok(Self {
-            command: shown,
+            command: command_line,
             child,
             status: None,
             stdout,
             stderr,
             readers,
-            keeper: Some((release, keeper)),
+            spawner: Some((release, spawner)),
         })
     }
 
@@ -136,7 +136,7 @@ impl Forwarder {
     pub fn check_running(&mut self) -> Result<(), Error> {
         match self.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(self.ended(status)),
+            Some(status) => Err(self.exit_error(status)),
         }
     }
 
@@ -161,29 +161,29 @@ impl Forwarder {
             }
             {
                 let log = self.stdout.lock();
-                let skip = usize::try_from(next - log.gone.min(next)).unwrap_or(usize::MAX);
+                let skip = usize::try_from(next - log.dropped.min(next)).unwrap_or(usize::MAX);
                 if let Some(line) = log.lines.iter().skip(skip).find(|line| wanted(line)) {
                     return Ok(line.clone());
                 }
-                next = log.gone + log.lines.len() as u64;
+                next = log.dropped + log.lines.len() as u64;
                 // Wakes for the next line, or to check whether the process still runs.
                 let _woken = self
                     .stdout
-                    .more
-                    .wait_timeout(log, POLL)
+                    .line_added
+                    .wait_timeout(log, POLL_INTERVAL)
                     .unwrap_or_else(PoisonError::into_inner);
             }
             if let Some(status) = status {
-                return Err(self.ended(status));
+                return Err(self.exit_error(status));
             }
             if start.elapsed() > deadline {
-                return Err(self.late("the line waited for on its stdout", deadline));
+                return Err(self.timeout("the expected line on stdout", deadline));
             }
         }
     }
 
-    /// Waits until each of `interfaces` in `namespace` has an XDP program. An XDP or AF_XDP
-    /// forwarder is then nearly ready.
+    /// Waits until each of `interfaces` in `namespace` has an XDP program, which an XDP or AF_XDP
+    /// forwarder attaches shortly before it is ready.
     ///
     /// # Errors
     ///
@@ -199,9 +199,9 @@ impl Forwarder {
             while veth::link(namespace, interface)?.get("xdp").is_none() {
                 self.check_running()?;
                 if start.elapsed() > deadline {
-                    return Err(self.late(&format!("an XDP program on {interface}"), deadline));
+                    return Err(self.timeout(&format!("an XDP program on {interface}"), deadline));
                 }
-                thread::sleep(POLL);
+                thread::sleep(POLL_INTERVAL);
             }
         }
         Ok(())
@@ -227,7 +227,7 @@ impl Forwarder {
                 killed = true;
                 self.signal(Signal::SIGKILL);
             }
-            thread::sleep(POLL);
+            thread::sleep(POLL_INTERVAL);
         };
         self.drain();
         Ok(Ended { status, killed })
@@ -264,24 +264,23 @@ impl Forwarder {
         }
     }
 
-    fn ended(&mut self, status: ExitStatus) -> Error {
+    fn exit_error(&mut self, status: ExitStatus) -> Error {
         self.drain();
         let mut lines = self.stderr();
         if lines.is_empty() {
             lines = self.stdout();
         }
-        let output = lines[lines.len().saturating_sub(QUOTED)..].join("\n");
+        let output = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n");
         Error::Ended { command: self.command.clone(), status, output }
     }
 
-    fn late(&self, what: &str, deadline: Duration) -> Error {
-        let said = self.stderr();
-        let hint = match said.last() {
-            Some(line) => format!("the last it said was: {line}"),
-            None => "it said nothing on stderr".into(),
+    fn timeout(&self, what: &str, deadline: Duration) -> Error {
+        let hint = match self.stderr().last() {
+            Some(line) => format!("its last line on stderr: {line}"),
+            None => "it wrote nothing to stderr".into(),
         };
         Error::Timeout {
-            what: format!("`{}`: {what}", self.command),
+            what: format!("{what} of `{}`", self.command),
             seconds: deadline.as_secs_f64(),
             hint,
         }
@@ -291,22 +290,22 @@ impl Forwarder {
 impl Drop for Forwarder {
     fn drop(&mut self) {
         if let Err(error) = self.stop(DROP_DEADLINE) {
-            eprintln!("lab: {error}");
+            eprintln!("xdpfwd-lab: {error}");
         }
-        if let Some((release, keeper)) = self.keeper.take() {
+        if let Some((release, spawner)) = self.spawner.take() {
             drop(release);
             // The thread only waits to be released and cannot panic.
-            let _ = keeper.join();
+            let _ = spawner.join();
         }
     }
 }
 
-/// Makes SIGINT and SIGQUIT have their default action in programs that this process starts.
+/// Ensures that SIGINT and SIGQUIT have their default action in programs that this process starts.
 ///
 /// A shell starts background commands (`make test &` in a script) with both signals ignored, and an
 /// ignored signal stays ignored across exec: the forwarder would not end on SIGINT. A signal with a
 /// handler is reset to its default action by exec, so a signal that is ignored gets a handler that
-/// does nothing. This process goes on ignoring it.
+/// does nothing. The signal still has no effect on this process.
 fn reset_ignored_signals() -> Result<(), Error> {
     let status =
         fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;
@@ -331,14 +330,14 @@ fn ignored_signals(status: &str) -> u64 {
 #[derive(Debug, Default)]
 struct Lines {
     log: Mutex<Log>,
-    more: Condvar,
+    line_added: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Log {
     lines: VecDeque<String>,
     /// Number of lines dropped at the front.
-    gone: u64,
+    dropped: u64,
 }
 
 impl Lines {
@@ -353,11 +352,11 @@ impl Lines {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
                 let mut log = this.lock();
                 log.lines.push_back(String::from_utf8_lossy(&line).into_owned());
-                if log.lines.len() > KEPT {
+                if log.lines.len() > MAX_LINES {
                     log.lines.pop_front();
-                    log.gone += 1;
+                    log.dropped += 1;
                 }
-                this.more.notify_all();
+                this.line_added.notify_all();
             }
         })
     }
@@ -368,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ignored_signals_are_read_from_the_status() {
+    fn ignored_signals_parses_proc_status() {
         let status =
             "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001006\nSigCgt:\t0000000000000001\n";
         assert_eq!(ignored_signals(status), 1 << 12 | 1 << 2 | 1 << 1);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// One line: `"type": "interval"`, or the last one, `"type": "final"`. Counters are cumulative.
+/// One line of output: `"type": "interval"`, or `"type": "final"` for the last line. Counters are
+/// cumulative.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -39,8 +40,8 @@ pub struct PortReport {
     pub rx_packets: u64,
     /// Packets that xdpfwd passed to the kernel for transmission.
     pub tx_packets: u64,
-    /// Frames that the XDP program redirected to an AF_XDP socket, including those that found it
-    /// full.
+    /// Frames that the XDP program redirected to an AF_XDP socket, including those lost because the
+    /// socket was full.
     pub xdp_redirected: Option<u64>,
     /// Frames that the XDP program passed to the kernel.
     pub xdp_passed: u64,
@@ -70,7 +71,7 @@ pub struct StageReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct FramesReport {
-    /// All.
+    /// All frames.
     pub total: u64,
     /// Free.
     pub pool: u64,
@@ -101,7 +102,7 @@ pub struct KernelReport {
     /// Packets lost between the XDP program and the receive ring for another reason than a full
     /// ring: the fill ring was empty, or the packet was too long for a frame.
     pub rx_dropped: Option<u64>,
-    /// Descriptors on the transmit ring that the kernel refused.
+    /// Descriptors on the transmit ring that the kernel rejected as invalid.
     pub tx_invalid: u64,
 }
 

@@ -18,12 +18,12 @@ pub struct Sink {
 /// The counters of a [`Sink`] since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The generator's frames (damaged ones, duplicates and late ones included).
+    /// The generator's frames, including corrupt, duplicate and reordered ones.
     pub arrived: Counters,
-    /// Other frames, such as ARP. They pass to the kernel and are not in `arrived`.
+    /// Other frames, such as ARP, which are passed to the kernel. Not included in `arrived`.
     pub foreign: u64,
-    /// With check on: frames whose magic, IPv4 length, IPv4 header checksum or pattern is wrong. (A
-    /// forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the time of sending is not
+    /// With check on: frames with an invalid magic number, IPv4 length, IPv4 header checksum or
+    /// pattern. (A forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the send time is not
     /// checked.)
     pub corrupt: u64,
     /// With check on: frames that arrived after a later frame of their flow. (To check the order of
@@ -51,23 +51,22 @@ pub struct SinkBuilder {
 }
 
 impl SinkBuilder {
-    /// Checks every frame of the generator for corruption, order and duplicates. Costs the
-    /// receiving core some 20 ns per frame, more for long frames: leave it off in speed
-    /// measurements.
+    /// Checks every frame of the generator for corruption, order and duplicates. Takes about 20 ns
+    /// per frame on the receiving core, more for long frames: leave it off in speed measurements.
     pub fn check(mut self, on: bool) -> Self {
         self.check = on;
         self
     }
 
-    /// Counts and drops all frames, for a forwarder that changes them beyond recognition (a
-    /// tunnel).
+    /// Counts and drops all frames, for a forwarder after which the sink cannot recognise the
+    /// generator's frames (a tunnel).
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
         self
     }
 
-    /// Keeps a histogram of latencies, from the send time in each frame of the generator
-    /// ([`Sink::latency`]). Costs the receiving core a clock read and a counter update per frame.
+    /// Records a histogram of latencies, computed from the send time in each frame of the generator
+    /// ([`Sink::latency`]). Takes a clock read and a counter update per frame on the receiving core.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self
@@ -114,7 +113,7 @@ impl SinkBuilder {
             .attach_xdp(ifindex as i32)
             .map_err(Error::bpf(
                 format!("attaching the sink to {interface}"),
-                "is another XDP program there?",
+                "check with `ip link` whether another XDP program is attached",
             ))?;
         let (counters, latency) = (bpf::map(&object, "counters")?, bpf::map(&object, "latency")?);
         Ok(Sink { counters, latency, _link: link, _object: object })
@@ -140,7 +139,7 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// The program's map can't be read.
+    /// The program's map cannot be read.
     pub fn seen(&self) -> Result<Seen, Error> {
         let [packets, bytes, foreign, corrupt, reordered, duplicates] =
             bpf::read(&self.counters, "sink")?;
@@ -154,7 +153,7 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// The program's map can't be read.
+    /// The program's map cannot be read.
     pub fn latency(&self) -> Result<Histogram, Error> {
         let mut histogram = Histogram::default();
         for (bucket, count) in (0u32..).zip(histogram.counts_mut()) {

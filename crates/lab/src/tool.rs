@@ -8,7 +8,7 @@ use std::{
 use crate::Error;
 
 /// Formats a command line as typed in a shell.
-pub(crate) fn shown(command: &Command) -> String {
+pub(crate) fn command_line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
         line.push(' ');
@@ -24,15 +24,15 @@ pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
         .stdin(Stdio::null())
         .process_group(0)
         .output()
-        .map_err(|cause| Error::Start { command: shown(command), cause })?;
+        .map_err(|cause| Error::Start { command: command_line(command), cause })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::Command { command: shown(command), status: output.status, stderr })
+    Err(Error::Command { command: command_line(command), status: output.status, stderr })
 }
 
-/// Runs `ip` with these arguments.
+/// Runs `ip` with these arguments and returns its stdout.
 pub(crate) fn ip(arguments: &[&str]) -> Result<String, Error> {
     run(Command::new("ip").args(arguments))
 }

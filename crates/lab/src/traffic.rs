@@ -45,9 +45,9 @@ const BACKLOG_FRAMES: u64 = 256;
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
 /// The signal that ends the generator's system call. Its default action is to be ignored, so a late
 /// signal is harmless.
-const WAKE: Signal = Signal::SIGURG;
+const WAKE_SIGNAL: Signal = Signal::SIGURG;
 
-/// The traffic to send: frames of one size, in a number of flows, at a rate or as fast as possible.
+/// Traffic to send: frames of one size, in a number of flows, at a given rate or as fast as possible.
 ///
 /// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each
 /// other round robin. Each carries a sequence number, the time it was sent, and a fixed pattern,
@@ -101,7 +101,7 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Describes 60-byte frames of one flow, as fast as possible, from gen0 (02:…:01, 10.77.0.1) to
+    /// Creates traffic of 60-byte frames in one flow, sent as fast as possible, from gen0 (02:…:01, 10.77.0.1) to
     /// sink0 (02:…:04, 10.77.0.2).
     pub fn new() -> Self {
         Self {
@@ -119,26 +119,26 @@ impl Traffic {
         }
     }
 
-    /// Repeats these packets as fast as possible, for measuring drops. They have no sequence number
-    /// and no time, and a sink does not recognise them. Flows and rate are ignored.
+    /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no sequence
+    /// number and no send time, and a sink does not recognise them. Flows and rate are ignored.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
     }
 
-    /// Frame length in bytes, without FCS: [`MIN_SIZE`] to MTU + 14.
+    /// Sets the frame length in bytes, without FCS: [`MIN_SIZE`] to MTU + 14.
     pub fn size(mut self, bytes: u16) -> Self {
         self.size = bytes;
         self
     }
 
-    /// Number of flows, 1–[`MAX_FLOWS`].
+    /// Sets the number of flows, 1–[`MAX_FLOWS`].
     pub fn flows(mut self, flows: u32) -> Self {
         self.flows = flows;
         self
     }
 
-    /// Packets per second; by default as fast as possible. The actual rate is up to 2 % lower.
+    /// Sets the packets per second; the default is as fast as possible. The actual rate is up to 2 % lower.
     pub fn rate(mut self, pps: u64) -> Self {
         self.rate = Some(pps);
         self
@@ -157,26 +157,26 @@ impl Traffic {
         self
     }
 
-    /// The core to send from, which also runs the receiving veth's NAPI. By default the scheduler
-    /// chooses.
+    /// Pins the generator to a core, which also runs the receiving veth's NAPI. By default the
+    /// scheduler chooses the core.
     pub fn core(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// Destination MAC address, for a forwarder that checks it.
+    /// Sets the destination MAC address, for a forwarder that checks it.
     pub fn destination_mac(mut self, mac: [u8; 6]) -> Self {
         self.destination_mac = mac;
         self
     }
 
-    /// Source MAC address.
+    /// Sets the source MAC address.
     pub fn source_mac(mut self, mac: [u8; 6]) -> Self {
         self.source_mac = mac;
         self
     }
 
-    /// IPv4 source and destination, for a forwarder that routes.
+    /// Sets the IPv4 source and destination, for a forwarder that routes.
     pub fn addresses(mut self, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
         self.source = source;
         self.destination = destination;
@@ -210,26 +210,28 @@ impl Traffic {
         self.start_in(namespace.handle()?, interface, None)
     }
 
-    /// Starts passing a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`,
-    /// like a driver without any cost. This measures only the program and the handling of its
-    /// verdicts.
+    /// Starts passing a [`flood`](Self::flood) directly to the XDP program of `interface` in
+    /// `namespace`, without the cost of a driver. This measures only the program and the handling of
+    /// its verdicts.
     ///
     /// # Errors
     ///
     /// As [`Self::start`]; the traffic is not a flood, or the interface has no XDP program.
     pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         if self.packets.is_none() {
-            let accepted = "give it a `flood` of packets".into();
             return Err(Error::Value {
                 what: "traffic for an XDP program",
-                value: "no flood".into(),
-                accepted,
+                value: "not a flood".into(),
+                accepted: "set its packets with Traffic::flood".into(),
             });
         }
         let program = crate::veth::link(namespace, interface)?["xdp"]["prog"]["id"].as_u64();
-        let program = program
-            .and_then(|id| u32::try_from(id).ok())
-            .ok_or(Error::Object("program on the interface"))?;
+        let program =
+            program.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::Value {
+                what: "interface for a flood",
+                value: format!("{interface} has no XDP program"),
+                accepted: "attach one first".into(),
+            })?;
         self.start_in(namespace.handle()?, interface, Some(program))
     }
 
@@ -246,17 +248,17 @@ impl Traffic {
         &self,
         handle: NamespaceHandle,
         interface: &str,
-        into: Option<u32>,
+        receiver: Option<u32>,
     ) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
         // Registering again is harmless, because the handler does nothing.
-        signal_hook::flag::register(WAKE as i32, Arc::new(AtomicBool::new(false)))
-            .map_err(Error::io(format!("installing a handler for {WAKE}")))?;
+        signal_hook::flag::register(WAKE_SIGNAL as i32, Arc::new(AtomicBool::new(false)))
+            .map_err(Error::io(format!("installing a handler for {WAKE_SIGNAL}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, started) = mpsc::channel();
         let (traffic, interface) = (self.clone(), interface.to_owned());
-        let sender = Sender { traffic, handle, interface, into, stop: Arc::clone(&stop) };
+        let sender = Sender { traffic, handle, interface, receiver, stop: Arc::clone(&stop) };
         let thread = thread::Builder::new()
             .name("lab-generator".into())
             .spawn(move || sender.run(&ready))
@@ -275,26 +277,27 @@ impl Traffic {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let refused = |what, value: String, accepted| Err(Error::Value { what, value, accepted });
+        let invalid = |what, value: String, accepted| Err(Error::Value { what, value, accepted });
         if !(MIN_SIZE..=MAX_MTU + 14).contains(&self.size) {
-            return refused(
+            return invalid(
                 "frame size",
                 self.size.to_string(),
                 format!("use {MIN_SIZE}–{} bytes, without FCS", MAX_MTU + 14),
             );
         }
         if !(1..=MAX_FLOWS).contains(&self.flows) {
-            return refused(
+            return invalid(
                 "number of flows",
                 self.flows.to_string(),
                 format!("use 1–{MAX_FLOWS}"),
             );
         }
         if self.rate.is_some_and(|rate| !(1..=1_000_000_000).contains(&rate)) {
-            return refused(
+            return invalid(
                 "rate",
                 self.rate.unwrap_or(0).to_string(),
-                "use 1–1000000000 packets a second, or none for flat out".into(),
+                "use 1–1000000000 packets per second, or no rate to send as fast as possible"
+                    .into(),
             );
         }
         Ok(())
@@ -336,15 +339,16 @@ struct Sender {
     handle: NamespaceHandle,
     interface: String,
     /// ID of the receiving XDP program.
-    into: Option<u32>,
+    receiver: Option<u32>,
     stop: Arc<AtomicBool>,
 }
 
 impl Sender {
     fn run(self, ready: &mpsc::Sender<[MapHandle; 2]>) -> Result<(), Error> {
-        // Any other signal would end the call too, and each new call causes a gap of some 20 ms.
+        // Any other signal would also end the system call, and each new call causes a gap of about
+        // 20 ms.
         let mut others = SigSet::all();
-        others.remove(WAKE);
+        others.remove(WAKE_SIGNAL);
         others.thread_set_mask().map_err(Error::nix("blocking signals"))?;
         self.handle.enter()?;
         if let Some(core) = self.traffic.core {
@@ -362,16 +366,16 @@ impl Sender {
             .flat_map(PacketTemplate::bytes)
             .collect();
         let object = bpf::load_generator(&self.traffic.config(ifindex), &packets)?;
-        let name = match self.into {
+        let name = match self.receiver {
             Some(_) => "inject",
             None if packets.is_empty() => "generate",
             None => "flood",
         };
-        if let Some(id) = self.into {
+        if let Some(id) = self.receiver {
             let failed = || {
                 Error::bpf(
-                    format!("handing the XDP program of {} frames", self.interface),
-                    "is it still there?",
+                    format!("passing frames to the XDP program of {}", self.interface),
+                    "check with `ip link` that the program is still attached",
                 )
             };
             let receiver = Program::fd_from_id(id).map_err(failed())?;
@@ -396,7 +400,7 @@ impl Sender {
             // One call sends until it is interrupted, or 2^31 frames are sent.
             let mut context = context.clone();
             let input = ProgramInput {
-                context_in: self.into.map(|_| &mut context[..]),
+                context_in: self.receiver.map(|_| &mut context[..]),
                 data_in: Some(&frame),
                 flags: LIVE_FRAMES,
                 repeat: i32::MAX as u32,
@@ -413,7 +417,7 @@ impl Sender {
                             self.interface
                         ),
                         cause,
-                        hint: "BPF_PROG_TEST_RUN with live frames needs Linux 5.18 or newer",
+                        hint: "BPF_PROG_TEST_RUN with live frames needs Linux 5.18 or later",
                     });
                 }
             }
@@ -446,7 +450,7 @@ pub struct Generator {
 
 /// The totals of a generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sent {
+pub struct SentTotals {
     /// Frames passed to the interface.
     pub packets: u64,
     /// Sum of the frames' lengths in memory.
@@ -455,7 +459,7 @@ pub struct Sent {
     pub seconds: f64,
 }
 
-impl Sent {
+impl SentTotals {
     /// Returns the rate in packets per second.
     #[must_use]
     pub fn pps(&self) -> f64 {
@@ -468,7 +472,7 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// The program's map can't be read.
+    /// The program's map cannot be read.
     pub fn sent(&self) -> Result<Counters, Error> {
         let [packets] = bpf::read(&self.state, "generator")?;
         Ok(Counters { packets, bytes: packets * self.size })
@@ -478,9 +482,9 @@ impl Generator {
     ///
     /// # Errors
     ///
-    /// The program's map can't be written.
+    /// The program's map cannot be written.
     pub fn grant(&self, packets: u64) -> Result<(), Error> {
-        let hint = "is the generator still running?";
+        let hint = "the generator may have been stopped";
         let written =
             self.granted.update(&0_u32.to_ne_bytes(), &packets.to_ne_bytes(), MapFlags::ANY);
         written.map_err(Error::bpf("granting frames to the generator", hint))
@@ -498,10 +502,10 @@ impl Generator {
     /// # Errors
     ///
     /// The error that stopped the generator.
-    pub fn stop(mut self) -> Result<Sent, Error> {
+    pub fn stop(mut self) -> Result<SentTotals, Error> {
         self.end()?;
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
-        Ok(Sent {
+        Ok(SentTotals {
             packets,
             bytes: packets * self.size,
             seconds: last.saturating_sub(first) as f64 / 1e9,
@@ -513,21 +517,21 @@ impl Generator {
     /// # Errors
     ///
     /// No count was set, the deadline passed, or the generator failed.
-    pub fn finish(self, deadline: Duration) -> Result<Sent, Error> {
+    pub fn finish(self, deadline: Duration) -> Result<SentTotals, Error> {
         let Some(count) = self.count else {
             return Err(Error::Value {
                 what: "traffic to be finished",
-                value: "without end".into(),
-                accepted: "give it a `count`".into(),
+                value: "no count".into(),
+                accepted: "set one with Traffic::count".into(),
             });
         };
         let start = Instant::now();
         while self.sent()?.packets < count && self.is_running() {
             if start.elapsed() > deadline {
                 return Err(Error::Timeout {
-                    what: format!("sending {count} frames"),
+                    what: format!("{count} frames to be sent"),
                     seconds: deadline.as_secs_f64(),
-                    hint: "ask for fewer, or a higher rate".into(),
+                    hint: "use fewer frames or a higher rate".into(),
                 });
             }
             thread::sleep(Duration::from_millis(5));
@@ -541,7 +545,7 @@ impl Generator {
         // Repeat: a signal just before the system call begins does not end it.
         while !thread.is_finished() {
             // Fails only if the thread has ended.
-            let _ = pthread_kill(thread.as_pthread_t(), WAKE);
+            let _ = pthread_kill(thread.as_pthread_t(), WAKE_SIGNAL);
             thread::sleep(Duration::from_millis(1));
         }
         join(thread)
@@ -551,7 +555,7 @@ impl Generator {
 impl Drop for Generator {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            eprintln!("lab: {error}");
+            eprintln!("xdpfwd-lab: {error}");
         }
     }
 }
@@ -561,18 +565,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn config_has_the_size_of_the_c_struct() {
+    fn config_size_equals_c_struct() {
         assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 4 * 4);
     }
 
     #[test]
-    fn streams_are_in_ascending_order() {
+    fn next_stream_returns_ascending_numbers() {
         let first = next_stream();
         assert!(next_stream() > first);
     }
 
     #[test]
-    fn values_out_of_range_are_refused() {
+    fn traffic_check_rejects_values_out_of_range() {
         for traffic in [
             Traffic::new().size(59),
             Traffic::new().size(MAX_MTU + 15),

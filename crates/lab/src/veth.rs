@@ -20,7 +20,7 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
 }
 
 /// Creates another veth pair between two namespaces, like those of a [`crate::Chain`]. Each end is
-/// a namespace, the name of the interface, and the number of its MAC address ([`mac`]).
+/// given as its namespace, interface name, and MAC address number ([`mac`]).
 ///
 /// # Errors
 ///
@@ -31,7 +31,7 @@ pub fn connect(
     queues: u16,
     mtu: u16,
 ) -> Result<(), Error> {
-    require_root("laying a cable")?;
+    require_root("creating a veth pair")?;
     let [a, b] = [a, b].map(|(namespace, name, number)| End { namespace, name, mac: mac(number) });
     create(&a, &b, queues, mtu)
 }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drops_are_summed_over_queues() {
+    fn veth_drops_are_summed_over_queues() {
         let text = "NIC statistics:\n     peer_ifindex: 2\n     rx_queue_0_xdp_packets: 10\n     rx_queue_0_drops: 3\n     \
                     rx_queue_0_xdp_drops: 100\n     rx_queue_1_drops: 4\n     tx_queue_0_xdp_xmit: 9\n     \
                     tx_queue_0_xdp_xmit_errors: 5\n";
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_readable() {
+    fn mac_text_is_colon_separated_hex() {
         assert_eq!(mac_text(mac(4)), "02:00:00:00:00:04");
     }
 }

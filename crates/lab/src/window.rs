@@ -24,7 +24,7 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// The counters can't be read.
+    /// The counters cannot be read.
     pub fn measure(generator: &Generator, sink: &Sink, time: Duration) -> Result<Self, Error> {
         let before = Reading::take(generator, sink)?;
         thread::sleep(time);
@@ -57,7 +57,7 @@ impl Reading {
     ///
     /// # Errors
     ///
-    /// The counters can't be read.
+    /// The counters cannot be read.
     pub fn take(generator: &Generator, sink: &Sink) -> Result<Self, Error> {
         let offered = generator.sent()?;
         let at = Instant::now();
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wire_rate_of_smallest_frames_is_the_line_rate_table() {
+    fn wire_rate_of_smallest_frames_matches_line_rate() {
         // 14.88 Mpps of 60 bytes in memory fill 10 Gbit/s.
         let second = Counters { packets: 14_880_952, bytes: 14_880_952 * 60 };
         let (_, wire) = bits_per_second(second, 1.0);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_window_has_no_rate() {
+    fn empty_window_has_zero_rate() {
         assert_eq!(Window::default().forwarded_pps(), 0.0);
     }
 }

@@ -1,5 +1,5 @@
-//! `xdpfwd-lab demo` with a stand-in for xdpfwd: a bridge that reports what the kernel counted,
-//! truthfully or not.
+//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a bridge that reports correct or manipulated counters
+//! of the kernel.
 //!
 //! Needs root and python3; fails without them.
 
@@ -12,14 +12,14 @@ use std::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// Prints reports like `xdpfwd --json`. Its "configuration" sets how many frames to hide and to
-/// leak.
-const STAND_IN: &str = r#"#!/usr/bin/env python3
+/// A program that prints reports like `xdpfwd --json`. Its "configuration" has the numbers of frames
+/// to hide and to leak.
+const FAKE_XDPFWD: &str = r#"#!/usr/bin/env python3
 import json, signal, subprocess, sys, time
 
 hide, leak = map(int, open(sys.argv[sys.argv.index("--config") + 1]).read().split())
 if hide < 0:
-    sys.exit("the configuration is no good")
+    sys.exit("the configuration is invalid")
 stop = False
 def on_signal(*_):
     global stop
@@ -56,9 +56,9 @@ fn demo(name: &str, configuration: &str, arguments: &[&str]) -> Output {
     xdpfwd_lab::require_root("tests/root_demo.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    fs::create_dir_all(&directory).expect("make a directory");
-    let (program, file) = (directory.join("stand-in"), directory.join("configuration"));
-    fs::write(&program, STAND_IN).expect("write the stand-in");
+    fs::create_dir_all(&directory).expect("create a directory");
+    let (program, file) = (directory.join("fake-xdpfwd"), directory.join("configuration"));
+    fs::write(&program, FAKE_XDPFWD).expect("write the fake xdpfwd");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it executable");
     fs::write(&file, configuration).expect("write the configuration");
     let mut command = Command::new(BINARY);
@@ -76,7 +76,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn demo_with_true_report_balances() {
-    let output = demo("honest", "0 0", &["--json"]);
+    let output = demo("correct", "0 0", &["--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let result: serde_json::Value =
         serde_json::from_slice(&output.stdout).expect("one JSON object");
@@ -89,25 +89,25 @@ fn demo_with_true_report_balances() {
 #[test]
 fn demo_text_names_every_loss() {
     let output = demo("readable", "0 0", &["--size", "1514"]);
-    let said = text(&output.stdout);
-    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", text(&output.stderr));
     for part in [
         "offered",
-        "where the loss happened",
+        "location of the loss",
         "fill ring empty",
         "leaked 0",
         "Every frame is accounted for",
     ] {
-        assert!(said.contains(part), "{part} is missing:\n{said}");
+        assert!(stdout.contains(part), "{part} is missing:\n{stdout}");
     }
 }
 
 #[test]
 fn demo_with_hidden_frames_fails() {
     let output = demo("hidden", "3 0", &[]);
-    let said = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("does NOT balance: 3 handed to AF_XDP"), "{said}");
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("does NOT balance: 3 redirected to AF_XDP"), "{stdout}");
 }
 
 #[test]
@@ -119,10 +119,10 @@ fn demo_with_leak_fails() {
 
 #[test]
 fn demo_prints_stderr_of_a_forwarder_that_exits() {
-    let output = demo("dying", "-1 0", &[]);
+    let output = demo("invalid", "-1 0", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        text(&output.stderr).contains("the configuration is no good"),
+        text(&output.stderr).contains("the configuration is invalid"),
         "{}",
         text(&output.stderr)
     );

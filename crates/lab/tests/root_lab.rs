@@ -1,5 +1,4 @@
-//! The lab itself, on the kernel: generator to sink through a bridge, the sink's check, and
-//! cleanup.
+//! Tests the lab: generator to sink through a kernel bridge, the sink's check, and cleanup.
 //!
 //! Needs root, and python3 for sending invalid frames; fails without them.
 
@@ -20,7 +19,7 @@ use xdpfwd_lab::{
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
 /// A chain whose forwarder is a kernel bridge.
-fn bridged(mtu: u16) -> Chain {
+fn chain_with_bridge(mtu: u16) -> Chain {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().mtu(mtu).build().expect("build a lab");
@@ -34,7 +33,7 @@ fn bridged(mtu: u16) -> Chain {
     let off = chain
         .fwd()
         .run(|| if Path::new(netfilter).exists() { fs::write(netfilter, "0") } else { Ok(()) });
-    off.expect("enter the namespace").expect("switch bridge netfilter off");
+    off.expect("enter the namespace").expect("disable bridge netfilter");
     ip("link add br0 type bridge stp_state 0 mcast_snooping 0");
     ip(&format!("link set br0 mtu {mtu}"));
     for end in ["fwd0", "fwd1"] {
@@ -44,8 +43,8 @@ fn bridged(mtu: u16) -> Chain {
     chain
 }
 
-/// Waits until `done` holds for the sink's counters, or they stop changing; returns the counters.
-fn settled(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
+/// Waits until `done` holds for the sink's counters, at most 5 s; returns the counters.
+fn wait_for_counters(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
     let start = Instant::now();
     loop {
         let seen = sink.seen().expect("read the sink");
@@ -80,12 +79,12 @@ for line in sys.stdin:
     assert!(python.wait().expect("wait for python3").success());
 }
 
-/// Returns the counters of a checking sink for these frames.
-fn judged(chain: &Chain, frames: &[Vec<u8>]) -> Seen {
+/// Sends these frames to a checking sink and returns its counters.
+fn check_frames(chain: &Chain, frames: &[Vec<u8>]) -> Seen {
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     send(chain, frames);
     let all = frames.len() as u64;
-    settled(&sink, |seen| seen.arrived.packets + seen.foreign == all)
+    wait_for_counters(&sink, |seen| seen.arrived.packets + seen.foreign == all)
 }
 
 fn exists(namespace: &str) -> bool {
@@ -108,8 +107,8 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 }
 
 #[test]
-fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
-    let chain = bridged(xdpfwd_lab::MAX_MTU);
+fn slow_traffic_arrives_intact_and_in_order() {
+    let chain = chain_with_bridge(xdpfwd_lab::MAX_MTU);
     // 61 and 67 end in a partial word; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink =
@@ -122,7 +121,7 @@ fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
             .expect("start the generator");
         thread::sleep(Duration::from_millis(400));
         let sent = generator.stop().expect("stop the generator");
-        let seen = settled(&sink, |seen| seen.arrived.packets == sent.packets);
+        let seen = wait_for_counters(&sink, |seen| seen.arrived.packets == sent.packets);
         assert!(sent.packets > 100, "{size} bytes: {sent:?}");
         assert_eq!(seen.arrived.packets, sent.packets, "{size} bytes");
         assert_eq!(seen.arrived.bytes, sent.bytes, "{size} bytes");
@@ -131,18 +130,18 @@ fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
 }
 
 #[test]
-fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
-    let chain = bridged(1500);
+fn check_accepts_valid_frames_of_another_sender() {
+    let chain = chain_with_bridge(1500);
     let frames: Vec<_> =
         (0..100).map(|n| Traffic::new().size(200).frame(n % 4, n.into()).bytes()).collect();
-    let seen = judged(&chain, &frames);
+    let seen = check_frames(&chain, &frames);
     assert_eq!(seen.arrived.packets, 100);
     assert!(seen.is_clean() && seen.foreign == 0, "{seen:?}");
 }
 
 #[test]
-fn latency_is_that_of_every_frame() {
-    let chain = bridged(1500);
+fn latency_histogram_counts_every_frame() {
+    let chain = chain_with_bridge(1500);
     let sink =
         Sink::builder().latency(true).attach(chain.sink(), "sink0").expect("attach the sink");
     let generator = Traffic::new()
@@ -150,11 +149,11 @@ fn latency_is_that_of_every_frame() {
         .count(1_000)
         .start(chain.gen_(), "gen0")
         .expect("start the generator");
-    let sent = generator.finish(Duration::from_secs(60)).expect("send them");
-    let seen = settled(&sink, |seen| seen.arrived.packets == sent.packets);
+    let sent = generator.finish(Duration::from_secs(60)).expect("send all frames");
+    let seen = wait_for_counters(&sink, |seen| seen.arrived.packets == sent.packets);
     let live = sink.latency().expect("read the latencies");
     assert_eq!(live.count(), seen.arrived.packets);
-    assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "no frame arrives when it is sent");
+    assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "median latency is zero");
 
     // One frame with a send time about 20 s ago, and one with time zero.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
@@ -164,7 +163,7 @@ fn latency_is_that_of_every_frame() {
     let mut frame = Traffic::new().frame(0, 0);
     frame.time = ((uptime * 1e9) as u64).saturating_sub(old.as_nanos() as u64);
     send(&chain, &[frame.bytes(), Traffic::new().frame(0, 1).bytes()]);
-    settled(&sink, |seen| seen.arrived.packets == sent.packets + 2);
+    wait_for_counters(&sink, |seen| seen.arrived.packets == sent.packets + 2);
     let crafted = sink.latency().expect("read the latencies").since(&live);
     let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else {
         panic!("{crafted:?}")
@@ -180,13 +179,13 @@ fn latency_is_that_of_every_frame() {
     drop(sink);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     send(&chain, &[Traffic::new().frame(0, 0).bytes()]);
-    settled(&sink, |seen| seen.arrived.packets == 1);
+    wait_for_counters(&sink, |seen| seen.arrived.packets == 1);
     assert_eq!(sink.latency().expect("read the latencies").count(), 0);
 }
 
 #[test]
-fn check_finds_damage() {
-    let chain = bridged(1500);
+fn check_counts_damaged_frames_as_corrupt() {
+    let chain = chain_with_bridge(1500);
     let good = Traffic::new().size(203).frame(0, 0).bytes();
     let mut damaged = Vec::new();
     // magic, IPv4: length, TTL, checksum, address; pattern: first byte, end of the first word, the
@@ -199,7 +198,7 @@ fn check_finds_damage() {
     damaged.push(good[..202].to_vec());
     damaged.push([&good[..], &[0]].concat());
     for frame in &damaged {
-        let seen = judged(&chain, std::slice::from_ref(frame));
+        let seen = check_frames(&chain, std::slice::from_ref(frame));
         let found = (seen.arrived.packets, seen.corrupt, seen.foreign);
         let at = frame.iter().zip(&good).position(|(a, b)| a != b);
         assert_eq!(found, (1, 1, 0), "damaged at {at:?}, {} bytes", frame.len());
@@ -210,30 +209,34 @@ fn check_finds_damage() {
     for (n, frame) in damaged.iter().enumerate() {
         stream.insert(3 * n + 1, frame.clone());
     }
-    let seen = judged(&chain, &stream);
+    let seen = check_frames(&chain, &stream);
     assert_eq!((seen.corrupt, seen.reordered, seen.duplicates), (damaged.len() as u64, 0, 0));
 }
 
 #[test]
-fn check_finds_duplicates_and_loss_of_order() {
-    let chain = bridged(1500);
+fn check_counts_duplicate_and_reordered_frames() {
+    let chain = chain_with_bridge(1500);
     let frames = |numbers: &[u64], flows: u64| -> Vec<_> {
         numbers.iter().map(|n| Traffic::new().frame((n % flows) as u32, *n).bytes()).collect()
     };
     let found = |numbers: &[u64], flows| {
-        let seen = judged(&chain, &frames(numbers, flows));
+        let seen = check_frames(&chain, &frames(numbers, flows));
         assert_eq!(seen.arrived.packets, numbers.len() as u64);
         assert_eq!(seen.corrupt, 0);
         (seen.reordered, seen.duplicates)
     };
     assert_eq!(found(&[0, 1, 2, 3, 4], 1), (0, 0));
-    assert_eq!(found(&[0, 1, 5, 6], 1), (0, 0), "a loss is neither");
+    assert_eq!(
+        found(&[0, 1, 5, 6], 1),
+        (0, 0),
+        "a lost frame is neither reordered nor a duplicate"
+    );
     assert_eq!(found(&[0, 1, 1, 2], 1), (0, 1));
     assert_eq!(found(&[0, 1, 2, 3, 0], 1), (0, 1));
     assert_eq!(found(&[0, 2, 1, 3], 1), (1, 0));
     assert_eq!(found(&[3, 2, 1, 0], 1), (3, 0));
     assert_eq!(found(&[0, 2, 1, 1], 1), (1, 1));
-    assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "flows have no order between them");
+    assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "frames of different flows have no order");
     assert_eq!(found(&[2, 3, 0, 1], 2), (2, 0));
     // A duplicate is found within the window; beyond it, the frame counts as reordered.
     assert_eq!(found(&[0, 200_000, 0], 1), (0, 1));
@@ -241,20 +244,20 @@ fn check_finds_duplicates_and_loss_of_order() {
 }
 
 #[test]
-fn frames_of_others_are_foreign_and_reach_the_kernel() {
-    let chain = bridged(1500);
+fn sink_counts_other_frames_as_foreign() {
+    let chain = chain_with_bridge(1500);
     let mut other_port = Traffic::new().frame(0, 0).bytes();
     other_port[37] = 53;
     let mut arp = Traffic::new().frame(0, 0).bytes();
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     let short = Traffic::new().frame(0, 0).bytes()[..30].to_vec();
-    let seen = judged(&chain, &[other_port, arp, short]);
+    let seen = check_frames(&chain, &[other_port, arp, short]);
     assert_eq!((seen.arrived.packets, seen.foreign), (0, 3));
 }
 
 #[test]
-fn counted_traffic_ends_by_itself() {
-    let chain = bridged(1500);
+fn traffic_with_count_stops_after_last_frame() {
+    let chain = chain_with_bridge(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     let generator = Traffic::new()
         .count(1000)
@@ -262,7 +265,7 @@ fn counted_traffic_ends_by_itself() {
         .flows(3)
         .start(chain.gen_(), "gen0")
         .expect("start the generator");
-    let seen = settled(&sink, |seen| seen.arrived.packets >= 1000);
+    let seen = wait_for_counters(&sink, |seen| seen.arrived.packets >= 1000);
     assert_eq!(generator.sent().expect("read").packets, 1000);
     assert_eq!(generator.stop().expect("stop").packets, 1000);
     assert_eq!(seen.arrived.packets, 1000);
@@ -270,13 +273,13 @@ fn counted_traffic_ends_by_itself() {
 }
 
 #[test]
-fn a_second_run_is_not_taken_for_the_first_repeated() {
-    let chain = bridged(1500);
+fn second_run_is_not_counted_as_duplicates() {
+    let chain = chain_with_bridge(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     for run in 1..=2 {
         let generator =
             Traffic::new().count(100).rate(10_000).start(chain.gen_(), "gen0").expect("start");
-        let seen = settled(&sink, |seen| seen.arrived.packets >= 100 * run);
+        let seen = wait_for_counters(&sink, |seen| seen.arrived.packets >= 100 * run);
         generator.stop().expect("stop");
         assert_eq!(seen.arrived.packets, 100 * run);
         assert!(seen.is_clean(), "{seen:?}");
@@ -284,23 +287,23 @@ fn a_second_run_is_not_taken_for_the_first_repeated() {
 }
 
 #[test]
-fn pace_is_kept() {
-    let chain = bridged(1500);
+fn generator_keeps_requested_rate() {
+    let chain = chain_with_bridge(1500);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     for rate in [1_000, 20_000] {
         let generator =
             Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
         let window = Window::measure(&generator, &sink, Duration::from_secs(1)).expect("measure");
         generator.stop().expect("stop");
-        // Never faster (but for the frames of a reading's granularity). Slower if others take the
-        // core away for long.
-        let kept = window.offered_pps() / rate as f64;
-        assert!((0.5..1.05).contains(&kept), "{kept} of {rate} packets a second");
+        // Never faster, except for the granularity of readings. Slower if the generator is preempted
+        // for long.
+        let ratio = window.offered_pps() / rate as f64;
+        assert!((0.5..1.05).contains(&ratio), "{ratio} of {rate} packets per second");
     }
 }
 
 #[test]
-fn queues_and_addresses_are_as_asked() {
+fn chain_has_requested_queues_and_addresses() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().queues(3).addresses(true).build().expect("build a lab");
@@ -317,7 +320,7 @@ fn queues_and_addresses_are_as_asked() {
 }
 
 #[test]
-fn ping_goes_through_a_forwarder() {
+fn ping_passes_through_a_bridge() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
@@ -339,7 +342,7 @@ fn ping_goes_through_a_forwarder() {
 }
 
 #[test]
-fn a_namespace_is_a_place_to_work_in() {
+fn namespace_run_executes_closure_inside() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("work").expect("create");
@@ -353,51 +356,55 @@ fn a_namespace_is_a_place_to_work_in() {
 }
 
 #[test]
-fn nothing_is_left_after_drop_or_panic() {
-    let chain = bridged(1500);
+fn namespaces_are_removed_on_drop_and_panic() {
+    let chain = chain_with_bridge(1500);
     let names: Vec<_> =
         [chain.gen_(), chain.fwd(), chain.sink()].map(|n| n.name().to_owned()).into();
     assert!(names.iter().all(|name| exists(name)));
     sweep().expect("sweep");
-    assert!(names.iter().all(|name| exists(name)), "the living are not swept");
+    assert!(names.iter().all(|name| exists(name)), "sweep removed the namespaces of a running lab");
     drop(chain);
     assert!(!names.iter().any(|name| exists(name)));
 
     let namespace = Namespace::create("panic").expect("create");
     let name = namespace.name().to_owned();
     let result = panic::catch_unwind(panic::AssertUnwindSafe(move || {
-        let _held = namespace;
+        let _namespace = namespace;
         panic!("on purpose");
     }));
     assert!(result.is_err() && !exists(&name));
 }
 
-/// `xdpfwd-lab run` with a forwarder that is easily found.
+/// `xdpfwd-lab run` with `sleep` as the forwarder.
 struct Lab {
     process: std::process::Child,
-    sleeper: u32,
+    /// Process ID of the forwarder.
+    forwarder: u32,
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Both fail only if it has ended and been waited for.
+        // Both fail only if the process has been waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
 impl Lab {
-    /// Starts it, and waits until the forwarder runs.
+    /// Starts the lab and waits until the forwarder runs.
     fn start(seconds: &str) -> Self {
         xdpfwd_lab::require_root("tests/root_lab.rs")
             .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
         let arguments = ["run", "--rate", "1000", "--seconds", "60", "--", "sleep", seconds];
         let mut command = Command::new(BINARY);
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut lab = Self { process: command.spawn().expect("start xdpfwd-lab"), sleeper: 0 };
+        let mut lab = Self { process: command.spawn().expect("start xdpfwd-lab"), forwarder: 0 };
         let start = Instant::now();
-        while lab.sleeper == 0 {
-            assert!(start.elapsed() < Duration::from_secs(20), "the forwarder never ran");
+        while lab.forwarder == 0 {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "the forwarder did not start within 20 s"
+            );
             thread::sleep(Duration::from_millis(20));
             let pids = namespaces_of(lab.process.id()).into_iter().flat_map(|name| {
                 let output =
@@ -405,90 +412,96 @@ impl Lab {
                 let pids = String::from_utf8_lossy(&output.stdout).into_owned();
                 pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
             });
-            lab.sleeper = pids.into_iter().find(|pid| is_sleeper(*pid, seconds)).unwrap_or(0);
+            lab.forwarder = pids.into_iter().find(|pid| is_forwarder(*pid, seconds)).unwrap_or(0);
         }
         lab
     }
 }
 
-fn is_sleeper(pid: u32, seconds: &str) -> bool {
+fn is_forwarder(pid: u32, seconds: &str) -> bool {
     fs::read(format!("/proc/{pid}/cmdline"))
         .is_ok_and(|line| line == format!("sleep\0{seconds}\0").as_bytes())
 }
 
 fn wait_until_gone(pid: u32, seconds: &str) {
     let start = Instant::now();
-    while is_sleeper(pid, seconds) {
-        assert!(start.elapsed() < Duration::from_secs(10), "the forwarder outlived its lab");
+    while is_forwarder(pid, seconds) {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "the forwarder still ran 10 s after its lab had ended"
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
-fn a_killed_lab_is_swept() {
+fn sweep_removes_namespaces_of_killed_lab() {
     let mut lab = Lab::start("3141");
     lab.process.kill().expect("SIGKILL");
     lab.process.wait().expect("wait");
-    wait_until_gone(lab.sleeper, "3141");
+    wait_until_gone(lab.forwarder, "3141");
     sweep().expect("sweep");
     assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
 }
 
 #[test]
-fn a_terminated_lab_cleans_up_itself() {
+fn terminated_lab_removes_its_namespaces() {
     let mut lab = Lab::start("3142");
     let pid = nix::unistd::Pid::from_raw(lab.process.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
     assert_eq!(lab.process.wait().expect("wait").code(), Some(1));
-    assert!(!is_sleeper(lab.sleeper, "3142"));
+    assert!(!is_forwarder(lab.forwarder, "3142"));
     assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
 }
 
 #[test]
-fn a_forwarder_is_a_process_under_control() {
+fn forwarder_wait_and_stop_report_each_outcome() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("process").expect("create");
-    let long = Duration::from_secs(10);
+    let deadline = Duration::from_secs(10);
 
-    let mut early =
-        Forwarder::spawn(&namespace, &["sh", "-c", "echo said >&2; exit 3"]).expect("spawn");
-    match early.wait_for_line(long, |_| true) {
+    let mut failing =
+        Forwarder::spawn(&namespace, &["sh", "-c", "echo failed >&2; exit 3"]).expect("spawn");
+    match failing.wait_for_line(deadline, |_| true) {
         Err(Error::Ended { status, output, .. }) => {
-            assert_eq!((status.code(), output.as_str()), (Some(3), "said"))
+            assert_eq!((status.code(), output.as_str()), (Some(3), "failed"))
         }
         other => panic!("{other:?}"),
     }
     let mut missing = Forwarder::spawn(&namespace, &["/no/such/program"]).expect("spawn");
-    match missing.wait_for_line(long, |_| true) {
+    match missing.wait_for_line(deadline, |_| true) {
         Err(Error::Ended { output, .. }) => {
             assert!(output.contains("/no/such/program"), "{output}")
         }
         other => panic!("{other:?}"),
     }
 
-    let polite = "trap 'echo bye; exit 0' INT; echo one; echo two; while :; do sleep 0.05; done";
-    let mut polite = Forwarder::spawn(&namespace, &["sh", "-c", polite]).expect("spawn");
-    assert_eq!(polite.wait_for_line(long, |line| line == "two").expect("its line"), "two");
-    let ended = polite.stop(long).expect("stop");
+    let script = "trap 'echo bye; exit 0' INT; echo one; echo two; while :; do sleep 0.05; done";
+    let mut forwarder = Forwarder::spawn(&namespace, &["sh", "-c", script]).expect("spawn");
+    assert_eq!(
+        forwarder.wait_for_line(deadline, |line| line == "two").expect("the expected line"),
+        "two"
+    );
+    let ended = forwarder.stop(deadline).expect("stop");
     assert!(ended.status.success() && !ended.killed);
-    assert_eq!(polite.stdout(), ["one", "two", "bye"]);
+    assert_eq!(forwarder.stdout(), ["one", "two", "bye"]);
 
-    let deaf = "trap '' INT; echo deaf; while :; do sleep 0.05; done";
-    let mut deaf = Forwarder::spawn(&namespace, &["sh", "-c", deaf]).expect("spawn");
-    deaf.wait_for_line(long, |line| line == "deaf").expect("its line");
+    let script = "trap '' INT; echo started; while :; do sleep 0.05; done";
+    let mut ignoring = Forwarder::spawn(&namespace, &["sh", "-c", script]).expect("spawn");
+    ignoring.wait_for_line(deadline, |line| line == "started").expect("the expected line");
     assert!(matches!(
-        deaf.wait_for_line(Duration::from_millis(50), |_| false),
+        ignoring.wait_for_line(Duration::from_millis(50), |_| false),
         Err(Error::Timeout { .. })
     ));
-    assert!(deaf.stop(Duration::from_millis(200)).expect("stop").killed);
+    assert!(ignoring.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
-/// A shell starts `make test &` of a script with SIGINT and SIGQUIT ignored.
+/// A shell script that runs `make test &` starts it with SIGINT and SIGQUIT ignored.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
-        .expect("run these tests as root: sudo -E cargo test -p lab");
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let run_ignoring = |test: &str| {
         let script = r#"trap "" INT QUIT; exec "$0" "$@""#;
         let binary = std::env::current_exe().expect("this program's path");
@@ -502,17 +515,17 @@ fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
         assert!(output.status.success() && stdout.contains("1 passed"), "{test}: {output:?}");
     };
     run_ignoring("forwarder_ignores_neither_sigint_nor_sigquit");
-    run_ignoring("a_forwarder_is_a_process_under_control");
+    run_ignoring("forwarder_wait_and_stop_report_each_outcome");
 }
 
 #[test]
 fn forwarder_ignores_neither_sigint_nor_sigquit() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
-        .expect("run these tests as root: sudo -E cargo test -p lab");
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("signals").expect("create");
     let mut child =
         Forwarder::spawn(&namespace, &["grep", "SigIgn", "/proc/self/status"]).expect("spawn");
-    let line = child.wait_for_line(Duration::from_secs(10), |_| true).expect("its line");
+    let line = child.wait_for_line(Duration::from_secs(10), |_| true).expect("the expected line");
     let set = line.split_whitespace().last().expect("the set of ignored signals");
     let ignored = u64::from_str_radix(set, 16).expect("a hexadecimal number");
     // Bit n - 1 stands for signal n: SIGINT is 2, SIGQUIT is 3.
@@ -520,10 +533,10 @@ fn forwarder_ignores_neither_sigint_nor_sigquit() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn error_names_invalid_argument() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
-    let namespace = Namespace::create("mistakes").expect("create");
+    let namespace = Namespace::create("errors").expect("create");
     let error =
         Traffic::new().start(&namespace, "nosuch0").expect_err("no such interface").to_string();
     assert!(error.contains("nosuch0"), "{error}");
@@ -538,14 +551,17 @@ fn mistakes_are_told() {
 
 #[test]
 fn namespace_guard_waits_until_the_last_socket_is_closed() {
-    let namespace = Namespace::create("mine").expect("create a namespace");
+    let namespace = Namespace::create("guarded").expect("create a namespace");
     let guard = NamespaceGuard::new(&namespace).expect("create a guard");
     let socket = namespace
         .run(|| std::net::UdpSocket::bind("0.0.0.0:0"))
-        .expect("enter it")
+        .expect("enter the namespace")
         .expect("open a socket");
     drop(namespace);
-    assert!(guard.wait_until_gone(Duration::from_millis(300)).is_err(), "a socket keeps it");
+    assert!(
+        guard.wait_until_gone(Duration::from_millis(300)).is_err(),
+        "the namespace was freed although a socket is open in it"
+    );
     drop(socket);
-    guard.wait_until_gone(Duration::from_secs(60)).expect("nothing keeps it");
+    guard.wait_until_gone(Duration::from_secs(60)).expect("the namespace is freed");
 }

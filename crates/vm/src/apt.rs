@@ -1,5 +1,5 @@
-//! Debian packages from suites that the machine does not use. Separate package lists and settings
-//! leave the machine's apt unchanged.
+//! Downloads Debian packages from suites that the machine does not use. Separate package lists and
+//! settings leave the machine's apt configuration unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ pub(crate) fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(
-            std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?,
+            std::env::var_os("HOME").context("no cache folder: set XDG_CACHE_HOME or HOME")?,
         )
         .join(".cache"),
     };
     let cache = base.join("xdpfwd-vm");
-    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
     Ok(cache)
 }
 
-/// A suite on this machine's mirror.
+/// A Debian suite on this machine's mirror.
 pub(crate) struct Suite {
     options: Vec<String>,
 }
@@ -39,21 +39,22 @@ struct Source {
 impl Suite {
     /// Reads the package lists of the suite and of the machine's release.
     pub(crate) fn update(name: &str) -> Result<Self> {
-        let own = own_source()?;
+        let source = machine_source()?;
         let root = cache()?.join("apt").join(name);
         let (lists, archives) = (root.join("lists"), root.join("archives"));
         for folder in [lists.join("partial"), archives.join("partial")] {
-            fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("creating {}", folder.display()))?;
         }
         let list = root.join("sources.list");
-        let signed = if own.signed_by.is_empty() {
+        let signed = if source.signed_by.is_empty() {
             String::new()
         } else {
-            format!("[signed-by={}] ", own.signed_by)
+            format!("[signed-by={}] ", source.signed_by)
         };
-        let line = |release: &str| format!("deb {signed}{} {release} main\n", own.uri);
-        fs::write(&list, line(&own.release) + &line(name))
-            .with_context(|| list.display().to_string())?;
+        let line = |release: &str| format!("deb {signed}{} {release} main\n", source.uri);
+        fs::write(&list, line(&source.release) + &line(name))
+            .with_context(|| format!("writing {}", list.display()))?;
         let option = |key: &str, path: &Path| format!("-o{key}={}", path.display());
         let suite = Self {
             options: vec![
@@ -69,8 +70,9 @@ impl Suite {
                 "-oAcquire::Retries=2".into(),
             ],
         };
-        tool::output(suite.apt("apt-get").args(["-qq", "update"]))
-            .with_context(|| format!("the list of {name}'s packages (is there a network?)"))?;
+        tool::output(suite.apt("apt-get").args(["-qq", "update"])).with_context(|| {
+            format!("cannot read the package lists of {name} (check the network connection)")
+        })?;
         Ok(suite)
     }
 
@@ -99,7 +101,7 @@ impl Suite {
         if !is_root() {
             let options = &self.options;
             command = Command::new("sudo");
-            // Fail instead of waiting at a password prompt that the user cannot see.
+            // -n: fail instead of waiting at a password prompt that the user cannot see.
             command.args(["-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(options);
         }
         tool::output(command.args(install).args(packages)).map(drop)
@@ -111,7 +113,7 @@ fn is_root() -> bool {
 }
 
 /// Returns the package source of the machine's release.
-fn own_source() -> Result<Source> {
+fn machine_source() -> Result<Source> {
     let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
     let targets = tool::text(Command::new("apt-get").args([
         "indextargets",
@@ -119,23 +121,24 @@ fn own_source() -> Result<Source> {
         format,
         "Created-By: Packages",
     ]))
-    .context("this needs Debian's apt")?;
-    choose(&targets)
-        .with_context(|| format!("apt has no source of a Debian release; it says:\n{targets}"))
+    .context("cannot list the package sources: xdpfwd-vm needs Debian's apt")?;
+    release_source(&targets).with_context(|| {
+        format!("apt has no package source of a Debian release, only these:\n{targets}")
+    })
 }
 
 /// Returns the first source of a release, skipping updates.
-fn choose(targets: &str) -> Option<Source> {
+fn release_source(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         let (origin, uri, release, component) =
             (words.next()?, words.next()?, words.next()?, words.next()?);
-        let plain = origin == "Debian"
+        let is_release = origin == "Debian"
             && release.bytes().all(|byte| byte.is_ascii_lowercase())
             && component == "main";
         // A key file; inline keys contain spaces.
         let signed_by = words.next().filter(|path| path.starts_with('/')).unwrap_or_default();
-        plain.then(|| Source {
+        is_release.then(|| Source {
             uri: uri.into(),
             release: release.into(),
             signed_by: signed_by.into(),
@@ -153,16 +156,19 @@ pub(crate) fn require_qemu() -> Result<()> {
     if has_igb() {
         return Ok(());
     }
-    let backports = format!("{}-backports", own_source()?.release);
+    let backports = format!("{}-backports", machine_source()?.release);
     eprintln!(
-        "xdpfwd-vm: installing QEMU 8 or later, for igb, from {backports}{}",
-        if is_root() { "" } else { " (by sudo)" }
+        "xdpfwd-vm: installing QEMU 8.0 or later from {backports}, because the installed one lacks igb{}",
+        if is_root() { "" } else { " (with sudo)" }
     );
     Suite::update(&backports).and_then(|suite| suite.install(&backports, &["qemu-system-x86"])).context(
-        "there is no QEMU that knows igb: install qemu-system-x86, 8.0 or later, from Debian 13 or its backports",
+        "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian 13 or from \
+             backports",
     )?;
     if !has_igb() {
-        bail!("qemu-system-x86_64 -device help has no igb, even from {backports}");
+        bail!(
+            "`qemu-system-x86_64 -device help` lists no igb, even after an installation from {backports}"
+        );
     }
     Ok(())
 }
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_release_is_told_from_its_updates() {
+    fn release_source_skips_updates_and_other_origins() {
         let targets = "Debian http://m/debian-security/ bookworm-security main /k.gpg\n\
                        Vendor http://vendor/ bookworm main /k.gpg\n\
                        Debian http://m/debian/ bookworm-updates main /k.gpg\n\
@@ -183,11 +189,11 @@ mod tests {
             release: "bookworm".into(),
             signed_by: "/k.gpg".into(),
         };
-        assert_eq!(choose(targets), Some(expected));
+        assert_eq!(release_source(targets), Some(expected));
         assert_eq!(
-            choose("Debian http://m/debian/ trixie main $(SIGNED_BY)\n").unwrap().signed_by,
+            release_source("Debian http://m/debian/ trixie main $(SIGNED_BY)\n").unwrap().signed_by,
             ""
         );
-        assert_eq!(choose(""), None);
+        assert_eq!(release_source(""), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Building of test binaries with cargo.
+//! Builds test binaries with cargo.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::suite::Suite;
 use crate::tool;
 
-/// The used fields of a line of cargo's `--message-format json`.
+/// The fields used of a line of cargo's `--message-format json`.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -34,12 +34,16 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .context("cargo")?;
+        .context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("the suite {} does not build: cargo test --test {}", suite.name, suite.test);
+        bail!(
+            "suite {} does not build; run: cargo test --no-run --all-features --test {}",
+            suite.name,
+            suite.test
+        );
     }
     executable(&String::from_utf8_lossy(&output.stdout), suite.test)
-        .with_context(|| format!("cargo names no executable of the test {}", suite.test))
+        .with_context(|| format!("cargo reported no executable for test target {}", suite.test))
 }
 
 /// Fails if the test binary lacks one of these tests, so that a renamed test is not skipped
@@ -49,7 +53,7 @@ pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     match missing(&listed, tests) {
         None => Ok(()),
         Some(test) => {
-            bail!("{} has no test {test}; crates/vm/src/suite.rs names it", binary.display())
+            bail!("{} has no test `{test}`, which crates/vm/src/suite.rs lists", binary.display())
         }
     }
 }
@@ -65,7 +69,7 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
-        .filter(|message| message.target.as_ref().is_some_and(|named| named.name == target))
+        .filter(|message| message.target.as_ref().is_some_and(|found| found.name == target))
         .find_map(|message| message.executable)
 }
 
@@ -74,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_that_is_not_listed_is_missing() {
+    fn missing_returns_first_unlisted_test() {
         let listed = "a: test\nmodule::b: test\nc: benchmark\n";
         assert_eq!(missing(listed, &["a", "module::b"]), None);
         assert_eq!(missing(listed, &["a", "b"]), Some("b"));
@@ -82,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_executable_is_that_of_the_target() {
+    fn executable_returns_path_of_named_target() {
         let messages = concat!(
             r#"{"reason":"compiler-artifact","target":{"name":"xdpfwd"},"executable":"/t/xdpfwd"}"#,
             "\n",

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # shellcheck shell=dash disable=SC2093
-# The first process of the test machine. Mounts the host's file system with a writable layer in
+# The first process in the machine. Mounts the host's file system with a writable layer in
 # memory as the root, then runs the script in the host's output folder.
 bb=/bin/busybox
 fail() {
@@ -11,13 +11,13 @@ $bb mount -t proc proc /proc
 $bb mount -t sysfs sysfs /sys
 $bb mount -t devtmpfs devtmpfs /dev
 for module in /modules/*.ko; do
-	$bb insmod "$module" || fail "insmod $module"
+	$bb insmod "$module" || fail "cannot load $module"
 done
 share=trans=virtio,version=9p2000.L,msize=512000
-$bb mount -t 9p -o ro,cache=loose,$share root /lower || fail "the host's file system"
+$bb mount -t 9p -o ro,cache=loose,$share root /lower || fail "cannot mount the host's file system"
 $bb mount -t tmpfs tmpfs /layer
 $bb mkdir /layer/upper /layer/work
-$bb mount -t overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work overlay /new || fail "the layer over it"
+$bb mount -t overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work overlay /new || fail "cannot mount the writable layer"
 for folder in proc sys dev; do
 	$bb mount -o move /$folder /new/$folder
 done
@@ -30,7 +30,7 @@ $bb mount -t debugfs debugfs /new/sys/kernel/debug
 $bb mount -t tracefs tracefs /new/sys/kernel/tracing
 $bb mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 $bb mkdir -p /new/lib/modules /new/run/vm
-$bb mount -t 9p -o ro,cache=loose,$share modules /new/lib/modules || fail "the kernel's modules"
-$bb mount -t 9p -o rw,$share output /new/run/vm || fail "the output folder"
+$bb mount -t 9p -o ro,cache=loose,$share modules /new/lib/modules || fail "cannot mount the kernel's modules"
+$bb mount -t 9p -o rw,$share output /new/run/vm || fail "cannot mount the output folder"
 exec $bb switch_root /new /run/vm/run.sh
-fail "switch_root"
+fail "switch_root failed"

@@ -1,4 +1,4 @@
-//! The initramfs: busybox, the modules for mounting the host's file system, and a script.
+//! Builds the initramfs: busybox, the modules for mounting the host's file system, and a script.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,27 +8,28 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::Unpacked;
+use crate::kernel::UnpackedKernel;
 use crate::tool;
 
 /// Modules for the file systems; their dependencies are added.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
 /// Builds the initramfs in `work` and returns its path.
-pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf> {
+pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::PathBuf> {
     let root = work.join("initramfs");
     for folder in ["bin", "modules", "proc", "sys", "dev", "lower", "layer", "new"] {
         fs::create_dir_all(root.join(folder))?;
     }
     let busybox =
         ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    let busybox = busybox.context("there is no busybox: apt-get install busybox-static")?;
-    fs::copy(busybox, root.join("bin/busybox")).context(busybox)?;
-    for (number, module) in needed(kernel)?.iter().enumerate() {
+    let busybox =
+        busybox.context("busybox is not installed; run: apt-get install busybox-static")?;
+    fs::copy(busybox, root.join("bin/busybox")).with_context(|| format!("copying {busybox}"))?;
+    for (number, module) in required_modules(kernel)?.iter().enumerate() {
         let bytes = if module.ends_with(".xz") {
             tool::output(Command::new("xz").args(["-dc", module]))?
         } else {
-            fs::read(module).context(module.clone())?
+            fs::read(module).with_context(|| format!("reading {module}"))?
         };
         fs::write(root.join(format!("modules/{number:02}.ko")), bytes)?;
     }
@@ -43,20 +44,20 @@ pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf
         .stdin(Stdio::piped())
         .stdout(fs::File::create(&archive)?)
         .spawn()
-        .context("cpio: apt-get install cpio")?;
+        .context("cannot start cpio; run: apt-get install cpio")?;
     std::io::Write::write_all(
         &mut cpio.stdin.take().context("cpio has no stdin")?,
         list.as_bytes(),
     )?;
     let status = cpio.wait()?;
     if !status.success() {
-        bail!("cpio: {status}");
+        bail!("cpio failed with {status}");
     }
     Ok(archive)
 }
 
 /// Returns the files of modules that are not built in, dependencies first.
-fn needed(kernel: &Unpacked) -> Result<Vec<String>> {
+fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut modules = Vec::new();
     for module in MODULES {
@@ -79,7 +80,7 @@ fn files(root: &Path, below: &Path) -> Result<Vec<String>> {
     for entry in fs::read_dir(root.join(below))? {
         let entry = entry?;
         let name = below.join(entry.file_name());
-        names.push(name.to_str().context("a name that is not UTF-8")?.to_owned());
+        names.push(name.to_str().context("a file name in the initramfs is not UTF-8")?.to_owned());
         if entry.file_type()?.is_dir() {
             names.extend(files(root, &name)?);
         }

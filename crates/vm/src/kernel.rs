@@ -1,4 +1,4 @@
-//! Kernels: selection, download and unpacking.
+//! Selects, downloads and unpacks kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,14 +41,14 @@ impl Package {
 }
 
 /// An unpacked kernel.
-pub(crate) struct Unpacked {
+pub(crate) struct UnpackedKernel {
     /// Output of `uname -r`: not always the pinned release.
     pub(crate) release: String,
     /// Root folder of its files.
     root: PathBuf,
 }
 
-impl Unpacked {
+impl UnpackedKernel {
     /// Returns the folder of modules.
     pub(crate) fn modules(&self) -> PathBuf {
         self.root.join("usr/lib/modules")
@@ -61,14 +61,12 @@ impl Unpacked {
 
     /// Returns the kernel image.
     pub(crate) fn image(&self) -> Result<PathBuf> {
-        let places = [
+        let paths = [
             self.modules().join(&self.release).join("vmlinuz"),
             self.root.join("boot").join(format!("vmlinuz-{}", self.release)),
         ];
-        let there = places.iter().find(|place| place.exists());
-        there
-            .cloned()
-            .with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
+        let found = paths.into_iter().find(|path| path.exists());
+        found.with_context(|| format!("the packages of Linux {} contain no vmlinuz", self.release))
     }
 
     /// Returns the build configuration, if the packages have it in /boot.
@@ -91,58 +89,65 @@ pub(crate) fn pinned() -> Result<Vec<Kernel>> {
 
 impl Kernel {
     /// Returns the kernel unpacked in the cache; downloads it if necessary.
-    pub(crate) fn fetch(&self) -> Result<Unpacked> {
+    pub(crate) fn fetch(&self) -> Result<UnpackedKernel> {
         let cache = apt::cache()?.join("kernels");
-        fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-        let there = |release: &str| {
+        fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
+        let cached = |release: &str| {
             let root = cache.join(release);
-            root.exists().then(|| Unpacked { release: release.to_owned(), root })
+            root.exists().then(|| UnpackedKernel { release: release.to_owned(), root })
         };
-        if let Some(unpacked) = there(&self.release) {
+        if let Some(unpacked) = cached(&self.release) {
             return Ok(unpacked);
         }
         // Reuse an earlier replacement from the cache, which needs no network.
-        if let Some(instead) = newest_of(&self.series, &cache).and_then(|release| there(&release)) {
+        if let Some(replacement) =
+            newest_of(&self.series, &cache).and_then(|release| cached(&release))
+        {
             eprintln!(
-                "xdpfwd-vm: Linux {} instead of {}, which had left {}",
-                instead.release, self.release, self.suite
+                "xdpfwd-vm: using Linux {} from the cache, because {} is no longer in {}",
+                replacement.release, self.release, self.suite
             );
-            return Ok(instead);
+            return Ok(replacement);
         }
-        eprintln!("xdpfwd-vm: fetching Linux {} from {}", self.release, self.suite);
+        eprintln!("xdpfwd-vm: downloading Linux {} from {}", self.release, self.suite);
         let suite = apt::Suite::update(&self.suite)?;
         let release = self.available(&suite)?;
         if release != self.release {
             eprintln!(
-                "xdpfwd-vm: Linux {} has left {}: taking {release}, checked by the suite's signature alone; pin it in \
-                 crates/vm/kernels.toml",
+                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only the suite's signature \
+                 verifies; pin it in crates/vm/kernels.toml",
                 self.release, self.suite
             );
-            if let Some(unpacked) = there(&release) {
+            if let Some(unpacked) = cached(&release) {
                 return Ok(unpacked);
             }
         }
         self.unpack(&suite, &release, &cache)?;
-        there(&release).context("the kernel that was just unpacked is gone")
+        cached(&release).context("the unpacked kernel has been removed from the cache")
     }
 
     /// Returns the pinned release, or the newest of its series in the suite.
     fn available(&self, suite: &apt::Suite) -> Result<String> {
-        let first = &self.packages.first().context("kernels.toml: a kernel without packages")?.name;
-        let (before, after) =
-            first.split_once("{release}").context("kernels.toml: a package without {release}")?;
+        let first = &self.packages.first().context("kernels.toml: a kernel has no packages")?.name;
+        let (before, after) = first
+            .split_once("{release}")
+            .context("kernels.toml: a package name lacks {release}")?;
         let names = suite.names(&format!("{before}{}.", self.series))?;
         let releases: Vec<&str> = names
             .iter()
             .filter_map(|name| name.strip_prefix(before)?.strip_suffix(after))
-            .filter(|release| is_plain(release))
+            .filter(|release| is_standard_flavour(release))
             .collect();
         if releases.contains(&&*self.release) {
             return Ok(self.release.clone());
         }
-        let newest = releases.into_iter().max_by_key(|release| numbers(release));
-        let newest = newest
-            .with_context(|| format!("{} has no Linux {}: pin another", self.suite, self.series))?;
+        let newest = releases.into_iter().max_by_key(|release| version_numbers(release));
+        let newest = newest.with_context(|| {
+            format!(
+                "{} has no Linux {}; pin another in crates/vm/kernels.toml",
+                self.suite, self.series
+            )
+        })?;
         Ok(newest.to_owned())
     }
 
@@ -154,8 +159,8 @@ impl Kernel {
         let (debs, root) = (work.join("debs"), work.join("root"));
         fs::create_dir_all(&debs)
             .and_then(|()| fs::create_dir_all(&root))
-            .with_context(|| work.display().to_string())?;
-        let _removed = Removed(&work);
+            .with_context(|| format!("creating {}", work.display()))?;
+        let _guard = RemoveOnDrop(&work);
         let names: Vec<String> =
             self.packages.iter().map(|package| package.name(release)).collect();
         suite.download(&names, &debs)?;
@@ -163,7 +168,7 @@ impl Kernel {
             .map(|entry| Ok(entry?.path()))
             .collect::<std::io::Result<Vec<_>>>()?;
         if files.len() != names.len() {
-            bail!("apt-get download {}: {} files came", names.join(" "), files.len());
+            bail!("`apt-get download {}` downloaded {} files", names.join(" "), files.len());
         }
         for deb in files {
             if release == self.release {
@@ -183,7 +188,8 @@ impl Kernel {
             // Another process unpacked the same kernel.
             Err(_) if cache.join(release).exists() => {}
             Err(error) => {
-                return Err(error).with_context(|| cache.join(release).display().to_string());
+                let target = cache.join(release);
+                return Err(error).with_context(|| format!("creating {}", target.display()));
             }
         }
         Ok(())
@@ -193,14 +199,12 @@ impl Kernel {
         let file = deb.file_name().unwrap_or_default().to_string_lossy();
         let package = file.split('_').next().unwrap_or_default();
         let pinned = self.packages.iter().find(|pinned| pinned.name(&self.release) == package);
-        let pinned = pinned.with_context(|| format!("{file} is not what was asked for"))?;
-        let said = tool::text(Command::new("sha256sum").arg(deb))?;
-        let sum = said.split_whitespace().next().unwrap_or_default();
+        let pinned =
+            pinned.with_context(|| format!("`{file}` is not one of the requested packages"))?;
+        let output = tool::text(Command::new("sha256sum").arg(deb))?;
+        let sum = output.split_whitespace().next().unwrap_or_default();
         if sum != pinned.sha256 {
-            bail!(
-                "{file} has the checksum {sum}, and {} is pinned in crates/vm/kernels.toml",
-                pinned.sha256
-            );
+            bail!("`{file}` has checksum {sum}, but crates/vm/kernels.toml pins {}", pinned.sha256);
         }
         Ok(())
     }
@@ -212,26 +216,28 @@ fn newest_of(series: &str, cache: &Path) -> Option<String> {
         .ok()?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.starts_with(&format!("{series}."))).max_by_key(|name| numbers(name))
+    names
+        .filter(|name| name.starts_with(&format!("{series}.")))
+        .max_by_key(|name| version_numbers(name))
 }
 
 /// A folder that is removed on drop.
-struct Removed<'a>(&'a Path);
+struct RemoveOnDrop<'a>(&'a Path);
 
-impl Drop for Removed<'_> {
+impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.0);
     }
 }
 
-/// Returns whether the package is the general kernel: not for clouds or real time, no debug
+/// Returns whether the package is the standard kernel: not for clouds or real time, no debug
 /// symbols.
-fn is_plain(release: &str) -> bool {
+fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
 
 /// Returns the numbers of a release, for comparison.
-fn numbers(release: &str) -> Vec<u64> {
+fn version_numbers(release: &str) -> Vec<u64> {
     release
         .split(|byte: char| !byte.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
@@ -243,12 +249,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pins_can_be_read() {
+    fn pinned_kernels_have_valid_entries() {
         let kernels = pinned().unwrap();
         assert!(kernels.len() >= 2);
         for kernel in kernels {
             assert!(kernel.release.starts_with(&format!("{}.", kernel.series)), "{kernel:?}");
-            assert!(is_plain(&kernel.release), "{kernel:?}");
+            assert!(is_standard_flavour(&kernel.release), "{kernel:?}");
             for package in &kernel.packages {
                 assert!(package.name.contains("{release}"), "{package:?}");
                 assert_eq!(package.sha256.len(), 64, "{package:?}");
@@ -258,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn newer_is_told_by_numbers() {
+    fn releases_compare_by_number_and_variants_are_excluded() {
         let newest = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.2.2+deb13-amd64"];
         assert_eq!(
-            newest.into_iter().max_by_key(|release| numbers(release)),
+            newest.into_iter().max_by_key(|release| version_numbers(release)),
             Some("7.2.12+deb13-amd64")
         );
-        assert!(!is_plain("7.2.12+deb13-cloud-amd64"));
-        assert!(!is_plain("7.2.12+deb13-rt-amd64"));
-        assert!(!is_plain("7.2.12+deb13-amd64-dbg"));
+        assert!(!is_standard_flavour("7.2.12+deb13-cloud-amd64"));
+        assert!(!is_standard_flavour("7.2.12+deb13-rt-amd64"));
+        assert!(!is_standard_flavour("7.2.12+deb13-amd64-dbg"));
     }
 }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::initramfs;
-use crate::kernel::{Kernel, Unpacked};
+use crate::kernel::{Kernel, UnpackedKernel};
 use crate::nic::{self, Nic};
 
-/// A machine that runs one command.
+/// An emulated machine that runs one command.
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) nics: Vec<Nic>,
@@ -34,7 +34,7 @@ impl Machine<'_> {
     /// exit status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
-        let work = Work::new()?;
+        let work = WorkFolder::new()?;
         let initramfs = initramfs::build(&kernel, &work.0)?;
         let output = work.0.join("output");
         fs::create_dir(&output)?;
@@ -47,20 +47,20 @@ impl Machine<'_> {
         let prefix = self.prefix.to_owned();
         let reader = thread::spawn(move || copy(stdout, &prefix));
         let stderr = qemu.stderr.take().context("QEMU has no stderr")?;
-        let complaints = thread::spawn(move || pass_on_complaints(stderr));
-        let end = Instant::now() + self.timeout;
+        let stderr_reader = thread::spawn(move || forward_stderr(stderr));
+        let deadline = Instant::now() + self.timeout;
         let ended = loop {
             if let Some(status) = qemu.try_wait()? {
                 break Some(status);
             }
-            if Instant::now() >= end {
+            if Instant::now() >= deadline {
                 let _ = qemu.kill();
                 let _ = qemu.wait();
                 break None;
             }
             thread::sleep(Duration::from_millis(50));
         };
-        let _ = (reader.join(), complaints.join());
+        let _ = (reader.join(), stderr_reader.join());
         let status = fs::read_to_string(output.join("status"))
             .ok()
             .and_then(|status| status.trim().parse().ok());
@@ -69,11 +69,11 @@ impl Machine<'_> {
             (None, ended) => {
                 let why = match ended {
                     None => format!(
-                        "the machine was switched off after {} s (--timeout)",
+                        "the machine was switched off after {} s; use a larger --timeout",
                         self.timeout.as_secs()
                     ),
                     Some(status) => format!(
-                        "the machine ended without saying how the command did (QEMU: {status})"
+                        "the machine ended without an exit status of the command (QEMU: {status})"
                     ),
                 };
                 bail!("{why}; the end of its console:\n{}", tail(&console(&work.0)))
@@ -88,7 +88,7 @@ impl Machine<'_> {
         command: &[String],
         environment: &[(&str, &str)],
     ) -> Result<()> {
-        let folder = std::env::current_dir().context("the current folder")?;
+        let folder = std::env::current_dir().context("cannot determine the current folder")?;
         let mut settings = format!("folder={}\n", quoted(&folder.display().to_string()));
         let words = |words: Vec<String>| {
             words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
@@ -110,7 +110,7 @@ impl Machine<'_> {
 
     fn qemu(
         &self,
-        kernel: &Unpacked,
+        kernel: &UnpackedKernel,
         work: &Path,
         initramfs: &Path,
         output: &Path,
@@ -118,8 +118,8 @@ impl Machine<'_> {
         let console = console(work);
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridges(&self.nics))?;
-        // Run in a separate network namespace, which removes the taps at the end. Users other than
-        // root also need a user namespace. QEMU ends with this process, even if it is killed.
+        // Run in a separate network namespace, so that the taps disappear at the end. Without root,
+        // this also needs a user namespace. QEMU ends with this process, even if this is killed.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
@@ -149,9 +149,9 @@ impl Machine<'_> {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
-        let told = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
+        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
                     random.trust_cpu=on net.ifnames=0";
-        qemu.arg("-append").arg(format!("{told} {}", self.boot));
+        qemu.arg("-append").arg(format!("{parameters} {}", self.boot));
         let shares = [
             ("root", Path::new("/"), true),
             ("modules", &*kernel.modules(), true),
@@ -165,14 +165,15 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // Reopen our pipe as a file: `stdio` would close the port, because stdin is at end of file.
+        // Open the stdout pipe as a file: the backend `stdio` would close the port, because stdin is
+        // at end of file.
         qemu.args([
             "-device",
             "virtio-serial-pci",
             "-chardev",
-            "file,id=said,path=/dev/stdout,append=on",
+            "file,id=output,path=/dev/stdout,append=on",
         ]);
-        qemu.args(["-device", "virtserialport,chardev=said,name=stdout"]);
+        qemu.args(["-device", "virtserialport,chardev=output,name=stdout"]);
         if !self.nics.is_empty() {
             qemu.args(["-device", nic::FAR_BUS]);
         }
@@ -180,20 +181,20 @@ impl Machine<'_> {
             qemu.args(nic.arguments(index));
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        qemu.spawn().context("unshare, of util-linux, to start QEMU with")
+        qemu.spawn().context("cannot start unshare; run: apt-get install util-linux")
     }
 }
 
-/// Returns the file of the kernel's messages.
+/// Returns the path of the file with the kernel's messages.
 fn console(work: &Path) -> PathBuf {
     work.join("console")
 }
 
 fn is_root() -> Result<bool> {
-    Ok(fs::metadata("/proc/self").context("/proc/self")?.uid() == 0)
+    Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// Prints the output, line by line if there is a prefix.
+/// Prints the output, in whole lines if there is a prefix.
 fn copy(from: impl Read, prefix: &str) -> io::Result<()> {
     let mut from = BufReader::new(from);
     loop {
@@ -216,7 +217,7 @@ fn copy(from: impl Read, prefix: &str) -> io::Result<()> {
 }
 
 /// Prints QEMU's messages, except the warnings that hubs are not connected to a host network.
-fn pass_on_complaints(stderr: impl Read) {
+fn forward_stderr(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
         eprintln!("{line}");
@@ -236,12 +237,12 @@ fn tail(console: &Path) -> String {
 }
 
 /// A temporary folder, removed on drop.
-struct Work(PathBuf);
+struct WorkFolder(PathBuf);
 
-impl Work {
+impl WorkFolder {
     fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
-        // Folders of processes that were killed.
+        // Remove folders of killed processes.
         for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_str().and_then(|name| name.strip_prefix("xdpfwd-vm-"));
@@ -256,12 +257,12 @@ impl Work {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
             result => Some(result.map(|()| path)),
         });
-        let created = created.context("no number is free")?;
-        created.map(Self).with_context(|| parent.display().to_string())
+        let created = created.context("no free name for a temporary folder")?;
+        created.map(Self).with_context(|| format!("creating a folder in {}", parent.display()))
     }
 }
 
-impl Drop for Work {
+impl Drop for WorkFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -273,7 +274,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn words_come_back_as_they_were() {
+    fn quoted_words_survive_bash() {
         for word in ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "a\nb"] {
             let output = Command::new("bash")
                 .arg("-c")

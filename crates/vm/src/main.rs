@@ -23,16 +23,28 @@ use clap::{Args, Parser, Subcommand};
 
 use kernel::Kernel;
 use machine::Machine;
-use suite::{InCi, Suite};
+use suite::{CiTests, Suite};
 
-/// Runs test suites on other kernels.
+/// Runs test suites on other Linux kernels, in an emulated machine.
 ///
-/// The kernel comes from Debian's packages, pinned by checksum and cached outside the repository.
-/// It boots in QEMU's emulation (no KVM needed), sees the host's file system read-only with a
-/// writable layer in memory, runs one command as root, and returns the command's exit status. Once
-/// the packages are cached, neither root nor a network is needed.
+/// Run it in the repository. The machine boots a Debian kernel in QEMU (no KVM needed), sees the
+/// host's file system read-only under a writable layer in memory, and runs one command as root.
+/// Kernel packages are pinned by checksum and cached in ~/.cache/xdpfwd-vm; once they are cached,
+/// neither root nor a network is needed.
 #[derive(Parser)]
-#[command(name = "xdpfwd-vm", version, max_term_width = 110)]
+#[command(
+    name = "xdpfwd-vm",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  xdpfwd-vm list
+  xdpfwd-vm prepare
+  xdpfwd-vm run zero-copy --kernel 7.2
+  xdpfwd-vm exec -- uname -r
+
+Exit status: that of the command, or 125 if the machine reported none."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,37 +54,36 @@ struct Cli {
 enum Command {
     /// Lists the suites and kernels
     List,
-    /// Downloads missing kernel packages, and QEMU from Debian's backports if the installed one
-    /// lacks igb
+    /// Downloads missing kernels, and installs QEMU with igb if it is missing
     Prepare {
-        /// Only this kernel, by its series
-        #[arg(long)]
+        /// Only the kernel of this series, for example 7.2
+        #[arg(long, value_name = "SERIES")]
         kernel: Option<String>,
     },
-    /// Runs suites (default: all) on each of their kernels, with one boot each
+    /// Runs suites on their kernels, one boot for each suite and kernel
     Run {
-        /// Their names, as `list` shows them
+        /// Suites, as `list` shows them [default: all]
         suites: Vec<String>,
         #[command(flatten)]
         boot: Boot,
-        /// Only the CI selection, as `list` shows it: each suite on its main kernel
+        /// Only the tests that CI runs, as `list` shows them
         #[arg(long)]
         ci: bool,
-        /// Number of parallel boots; each emulation uses one core
+        /// Number of machines that run in parallel; each uses one core
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
         jobs: u8,
         /// Arguments for the test binary, such as the name of a test
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Runs a command in the machine, in the current folder
+    /// Runs a command in the machine as root, in the current folder
     Exec {
         #[command(flatten)]
         boot: Boot,
-        /// Leave out the network interfaces
+        /// Start the machine without network interfaces
         #[arg(long)]
         no_nics: bool,
-        /// The command
+        /// The command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
@@ -80,11 +91,11 @@ enum Command {
 
 #[derive(Args)]
 struct Boot {
-    /// Only on this kernel, by its series
-    #[arg(long)]
+    /// Only the kernel of this series, for example 7.2
+    #[arg(long, value_name = "SERIES")]
     kernel: Option<String>,
     /// Seconds after which the machine is switched off, including the boot
-    #[arg(long, default_value_t = 1800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
 }
 
@@ -98,7 +109,7 @@ impl Boot {
 const NO_STATUS: u8 = 125;
 
 fn main() -> ExitCode {
-    match act(Cli::parse().command) {
+    match execute(Cli::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("xdpfwd-vm: {error:#}");
@@ -107,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(command: Command) -> Result<u8> {
+fn execute(command: Command) -> Result<u8> {
     match command {
         Command::List => {
             list()?;
@@ -115,7 +126,7 @@ fn act(command: Command) -> Result<u8> {
         }
         Command::Prepare { kernel } => {
             apt::require_qemu()?;
-            for kernel in chosen_kernels(kernel.as_deref())? {
+            for kernel in select_kernels(kernel.as_deref())? {
                 kernel.fetch()?;
             }
             Ok(0)
@@ -125,8 +136,8 @@ fn act(command: Command) -> Result<u8> {
         }
         Command::Exec { boot, no_nics, command } => {
             apt::require_qemu()?;
-            let kernels = chosen_kernels(boot.kernel.as_deref())?;
-            let kernel = kernels.first().context("no kernel is known")?;
+            let kernels = select_kernels(boot.kernel.as_deref())?;
+            let kernel = kernels.first().context("crates/vm/kernels.toml has no kernel")?;
             let nics = if no_nics { Vec::new() } else { nic::all() };
             Machine { kernel, nics, boot: "", timeout: boot.timeout(), prefix: "" }
                 .run(&command, &[])
@@ -140,9 +151,9 @@ fn list() -> Result<()> {
         println!("  {:<12}{}", suite.name, suite.about);
         for on in suite.kernels {
             let ci = match on.ci {
-                InCi::Whole => "all tests".to_owned(),
-                InCi::Tests(tests) => tests.join(", "),
-                InCi::Nothing => "no test".to_owned(),
+                CiTests::All => "all tests".to_owned(),
+                CiTests::Only(tests) => tests.join(", "),
+                CiTests::None => "no tests".to_owned(),
             };
             println!("              on {:<5} in CI: {ci}", on.series);
         }
@@ -154,91 +165,91 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-fn chosen_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
+fn select_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
     let mut kernels = kernel::pinned()?;
     if let Some(series) = series {
         let known: Vec<String> = kernels.iter().map(|kernel| kernel.series.clone()).collect();
         kernels.retain(|kernel| kernel.series == series);
         if kernels.is_empty() {
-            bail!("no kernel {series:?}: there are {}", known.join(", "));
+            bail!("unknown kernel {series:?}; use {}", known.join(", "));
         }
     }
     Ok(kernels)
 }
 
-/// A suite on a kernel: one boot.
-struct Leg<'a> {
+/// A run of a suite on a kernel: one boot.
+struct SuiteRun<'a> {
     suite: &'static Suite,
     kernel: &'a Kernel,
     /// Names of the tests to run; empty means all.
     tests: &'static [&'static str],
 }
 
-/// Returns the boots of a run.
-fn legs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<Leg<'a>> {
-    let mut legs = Vec::new();
+/// Returns the boots for these suites on these kernels.
+fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<SuiteRun<'a>> {
+    let mut runs = Vec::new();
     for &suite in suites {
         for kernel in kernels {
             let tests: &[&str] = match suite.on(kernel).map(|on| &on.ci) {
                 None => continue,
-                Some(InCi::Nothing) if ci => continue,
-                Some(InCi::Tests(tests)) if ci => tests,
+                Some(CiTests::None) if ci => continue,
+                Some(CiTests::Only(tests)) if ci => tests,
                 Some(_) => &[],
             };
-            legs.push(Leg { suite, kernel, tests });
+            runs.push(SuiteRun { suite, kernel, tests });
         }
     }
-    legs
+    runs
 }
 
-/// Runs suites on kernels; the exit status is the first that is not 0.
+/// Runs suites on kernels. Returns the first exit status that is not 0, or 0.
 fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) -> Result<u8> {
-    let suites = suite::chosen(names)?;
-    let kernels = chosen_kernels(boot.kernel.as_deref())?;
-    let legs = legs(&suites, &kernels, ci);
-    if legs.is_empty() {
-        bail!("none of these suites runs on that kernel: see `xdpfwd-vm list`");
+    let suites = suite::select(names)?;
+    let kernels = select_kernels(boot.kernel.as_deref())?;
+    let runs = plan_runs(&suites, &kernels, ci);
+    if runs.is_empty() {
+        bail!("none of these suites runs on this kernel; see `xdpfwd-vm list`");
     }
     apt::require_qemu()?;
-    let commands = legs.iter().map(|leg| leg.command(arguments)).collect::<Result<Vec<_>>>()?;
+    let commands = runs.iter().map(|run| run.command(arguments)).collect::<Result<Vec<_>>>()?;
     // Fetch before booting, so that no two boots fetch the same kernel.
-    for leg in &legs {
-        leg.kernel.fetch()?;
+    for run in &runs {
+        run.kernel.fetch()?;
     }
     let next = AtomicUsize::new(0);
-    let run_legs = || {
-        let mut ended = Vec::new();
+    let run_next = || {
+        let mut results = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some((leg, command)) = legs.get(index).zip(commands.get(index)) else {
-                return ended;
+            let Some((run, command)) = runs.get(index).zip(commands.get(index)) else {
+                return results;
             };
-            ended.push((index, leg.run(command, boot, jobs > 1)));
+            results.push((index, run.run(command, boot, jobs > 1)));
         }
     };
-    let mut ended: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_legs)).collect();
+    let mut results: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_next)).collect();
         threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
             .collect()
     });
-    ended.sort_by_key(|(index, _)| *index);
-    println!("xdpfwd-vm: boot and tests took");
-    for (index, ended) in &ended {
-        match ended {
+    results.sort_by_key(|(index, _)| *index);
+    println!("xdpfwd-vm: duration of boot and tests");
+    for (index, result) in &results {
+        match result {
             Ok((status, time)) => {
-                println!("{:>8} s  exit status {status}  {}", time.as_secs(), legs[*index])
+                println!("{:>8} s  exit status {status}  {}", time.as_secs(), runs[*index])
             }
-            Err(error) => println!("       – s  {}: {error:#}", legs[*index]),
+            Err(error) => println!("       – s  {}: {error:#}", runs[*index]),
         }
     }
     let statuses: Result<Vec<u8>> =
-        ended.into_iter().map(|(_, ended)| ended.map(|(status, _)| status)).collect();
+        results.into_iter().map(|(_, result)| result.map(|(status, _)| status)).collect();
     Ok(statuses?.into_iter().find(|status| *status != 0).unwrap_or(0))
 }
 
-impl Leg<'_> {
+impl SuiteRun<'_> {
     /// Builds the suite's test binary and returns the command to run in the machine.
     fn command(&self, arguments: &[String]) -> Result<Vec<String>> {
         let binary = cargo::test_binary(self.suite)?;
@@ -254,20 +265,12 @@ impl Leg<'_> {
     }
 
     /// Boots and runs the command. Returns its exit status and the total time.
-    fn run(
-        &self,
-        command: &[String],
-        boot: &Boot,
-        is_one_of_several: bool,
-    ) -> Result<(u8, Duration)> {
+    fn run(&self, command: &[String], boot: &Boot, use_prefix: bool) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
         println!("xdpfwd-vm: {self}");
         let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
-        let prefix = if is_one_of_several {
-            format!("{} {}: ", suite.name, kernel.series)
-        } else {
-            String::new()
-        };
+        let prefix =
+            if use_prefix { format!("{} {}: ", suite.name, kernel.series) } else { String::new() };
         let (nics, timeout) = (suite.nics(), boot.timeout());
         let machine = Machine { kernel, nics, boot: suite.boot, timeout, prefix: &prefix };
         let start = Instant::now();
@@ -277,12 +280,12 @@ impl Leg<'_> {
     }
 }
 
-impl fmt::Display for Leg<'_> {
+impl fmt::Display for SuiteRun<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "suite {} on Linux {}", self.suite.name, self.kernel.release)?;
         match self.tests.len() {
             0 => Ok(()),
-            tests => write!(f, " ({tests} of its tests)"),
+            tests => write!(f, " ({tests} selected tests)"),
         }
     }
 }
@@ -298,29 +301,29 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    fn shown(legs: &[Leg<'_>]) -> Vec<String> {
-        legs.iter()
-            .map(|leg| format!("{} {} {}", leg.suite.name, leg.kernel.series, leg.tests.len()))
+    fn descriptions(runs: &[SuiteRun<'_>]) -> Vec<String> {
+        runs.iter()
+            .map(|run| format!("{} {} {}", run.suite.name, run.kernel.series, run.tests.len()))
             .collect()
     }
 
     #[test]
-    fn full_run_has_every_suite_whole_on_each_of_its_kernels() {
+    fn full_run_has_all_tests_on_every_kernel() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
-        let legs = shown(&legs(&all, &kernels, false));
-        assert_eq!(legs.len(), suite::ALL.iter().map(|suite| suite.kernels.len()).sum::<usize>());
-        assert!(legs.contains(&"zero-copy 6.12 0".to_owned()), "{legs:?}");
-        assert!(legs.iter().all(|leg| leg.ends_with(" 0")), "{legs:?}");
+        let runs = descriptions(&plan_runs(&all, &kernels, false));
+        assert_eq!(runs.len(), suite::ALL.iter().map(|suite| suite.kernels.len()).sum::<usize>());
+        assert!(runs.contains(&"zero-copy 6.12 0".to_owned()), "{runs:?}");
+        assert!(runs.iter().all(|run| run.ends_with(" 0")), "{runs:?}");
     }
 
     #[test]
-    fn ci_run_leaves_out_other_kernels() {
+    fn ci_run_contains_only_the_ci_selection() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
-        let legs = shown(&legs(&all, &kernels, true));
+        let runs = descriptions(&plan_runs(&all, &kernels, true));
         assert_eq!(
-            legs,
+            runs,
             ["zero-copy 7.2 0", "zero-copy 6.12 5", "esp 7.2 0", "doctor 7.2 0", "isolated 7.2 0"]
         );
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 /// A network interface of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nic {
-    /// Its name in the machine.
+    /// Name in the machine.
     pub(crate) name: &'static str,
     pub(crate) model: Model,
     /// Cable; interfaces with the same value are connected.
@@ -37,7 +37,7 @@ pub(crate) enum Cable {
     Bridge(u8),
 }
 
-/// Returns all interfaces: each cable has a forwarder's end, and a far end for the traffic.
+/// Returns all interfaces: each cable connects a forwarder's interface with one for the traffic.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
@@ -68,11 +68,11 @@ pub(crate) fn all() -> Vec<Nic> {
 
 /// Returns the `ip -batch` commands for QEMU's network namespace.
 pub(crate) fn bridges(nics: &[Nic]) -> String {
-    let mut made = HashSet::new();
+    let mut created = HashSet::new();
     let mut lines = String::new();
     for nic in nics {
         let Cable::Bridge(cable) = nic.cable else { continue };
-        if made.insert(cable) {
+        if created.insert(cable) {
             // Ageing time 0 makes the bridge flood like a hub.
             lines += &format!(
                 "link add br{cable} type bridge ageing_time 0 mcast_snooping 0\nlink set br{cable} up\n"
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cable_has_two_ends_and_nothing_is_there_twice() {
+    fn every_cable_has_two_ends_and_names_are_unique() {
         let nics = all();
         for nic in &nics {
             assert_eq!(nics.iter().filter(|other| other.cable == nic.cable).count(), 2, "{nic:?}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_has_a_tap_for_each_end() {
+    fn bridges_create_tap_for_each_end() {
         let nics = all();
         let on_bridges = nics.iter().filter(|nic| matches!(nic.cable, Cable::Bridge(_))).count();
         let batch = bridges(&nics);

@@ -1,10 +1,10 @@
 #!/bin/bash
 # shellcheck disable=SC2154 # `settings` assigns them
-# Runs in the test machine after the root is mounted. The host writes `settings` beside it: command,
-# folder, environment, and interface names by MAC address.
+# Runs in the machine after the root file system is mounted. The host writes `settings` to the same
+# folder: command, working folder, environment, and interface names by MAC address.
 cd /run/vm || exit
 modprobe virtio_console
-# The port appears some time after its driver.
+# The port appears only some time after its driver is loaded.
 for _ in $(seq 100); do
 	ls /dev/vport*p1 >/dev/null 2>&1 && break
 	sleep 0.1
@@ -24,7 +24,7 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 hostname xdpfwd-vm
 ulimit -l unlimited
 ip link set lo up
-# The path for an installed kernel.
+# Install the build configuration where programs expect it.
 [ ! -e config ] || cp config "/boot/config-$(uname -r)"
 for module in virtio_net igb veth xsk_diag; do
 	modprobe "$module"
@@ -40,7 +40,7 @@ rename() {
 			ip link set "${interface%/address}" name "$2" && return
 		fi
 	done
-	echo "xdpfwd-vm: there is no interface $1 ($2): its driver did not take it"
+	echo "xdpfwd-vm: no interface has MAC address $1 ($2): its driver did not create it"
 	finish 125
 }
 for nic in "${nics[@]}"; do

@@ -10,53 +10,53 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// The test target. It has `test = false`, so that plain `cargo test` leaves it out: it would
-    /// fail on the host.
+    /// The test target. It has `test = false`, so that plain `cargo test` does not run it on the
+    /// host, where it would fail.
     pub(crate) test: &'static str,
-    /// The kernels that it runs on.
-    pub(crate) kernels: &'static [On],
-    /// Whether it needs the cables of [`nic::all`].
+    /// The kernels on which the suite runs.
+    pub(crate) kernels: &'static [SuiteKernel],
+    /// Whether the suite needs the interfaces of [`nic::all`].
     pub(crate) cables: bool,
     /// Additional kernel parameters.
     pub(crate) boot: &'static str,
 }
 
-/// A kernel that a suite runs on.
+/// A kernel on which a suite runs.
 #[derive(Debug)]
-pub(crate) struct On {
-    /// The first two numbers of its release.
+pub(crate) struct SuiteKernel {
+    /// The first two numbers of the kernel's release.
     pub(crate) series: &'static str,
-    /// The part of the suite that CI runs on it. `make vmtest` runs the whole suite on each kernel.
-    pub(crate) ci: InCi,
+    /// The part of the suite that CI runs on this kernel. `make vmtest` runs the whole suite on each kernel.
+    pub(crate) ci: CiTests,
 }
 
 /// The part of a suite that CI runs on a kernel (`xdpfwd-vm run --ci`).
 #[derive(Debug)]
-pub(crate) enum InCi {
+pub(crate) enum CiTests {
     /// Every test.
-    Whole,
+    All,
     /// The tests with these names.
-    Tests(&'static [&'static str]),
+    Only(&'static [&'static str]),
     /// No test.
-    Nothing,
+    None,
 }
 
 /// All suites. CI runs each suite on its main kernel: emulation is slow, and the other combinations
-/// rarely find more. The longest suites are first, which shortens parallel runs. A new suite is an
-/// entry here and a test target.
+/// rarely find more. The longest suites are first, which shortens parallel runs. To add a suite, add
+/// an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
-        about: "AF_XDP modes on virtio-net and igb: got, read back, forwarding, falling back",
+        about: "AF_XDP modes on virtio-net and igb: selection, reported mode, forwarding, fallback",
         test: "vm_zero_copy",
         kernels: &[
-            On { series: "7.2", ci: InCi::Whole },
+            SuiteKernel { series: "7.2", ci: CiTests::All },
             // Tests the fallback from zero-copy and the older verifier, which rejects programs that
             // newer kernels accept: loads each XDP program with and without a filter, and with and
             // without `keep`.
-            On {
+            SuiteKernel {
                 series: "6.12",
-                ci: InCi::Tests(&[
+                ci: CiTests::Only(&[
                     "auto_selects_best_mode_on_each_pair_of_drivers",
                     "kernel_filter_drops_and_is_replaced_on_reload",
                     "programs_with_keep_rules_pass_the_verifier",
@@ -70,25 +70,31 @@ pub(crate) const ALL: &[Suite] = &[
     },
     Suite {
         name: "esp",
-        about: "ESP against Linux's own: modes, transforms, replay, limits, numbers beyond 32 bits",
+        about: "ESP against Linux: modes, transforms, replay, limits, sequence numbers beyond 32 bits",
         test: "vm_esp",
-        kernels: &[On { series: "7.2", ci: InCi::Whole }, On { series: "6.12", ci: InCi::Nothing }],
+        kernels: &[
+            SuiteKernel { series: "7.2", ci: CiTests::All },
+            SuiteKernel { series: "6.12", ci: CiTests::None },
+        ],
         cables: false,
         boot: "",
     },
     Suite {
         name: "doctor",
-        about: "what xdpfwd doctor says of drivers that the lab has not, and its fixes done",
+        about: "findings and fixes of xdpfwd doctor for drivers that the lab does not have",
         test: "vm_doctor",
-        kernels: &[On { series: "7.2", ci: InCi::Whole }, On { series: "6.12", ci: InCi::Nothing }],
+        kernels: &[
+            SuiteKernel { series: "7.2", ci: CiTests::All },
+            SuiteKernel { series: "6.12", ci: CiTests::None },
+        ],
         cables: true,
         boot: "",
     },
     Suite {
         name: "isolated",
-        about: "what xdpfwd doctor says of a core that was isolated as it had asked for",
+        about: "findings of xdpfwd doctor for a core that is isolated as it recommends",
         test: "vm_isolated",
-        kernels: &[On { series: "7.2", ci: InCi::Whole }],
+        kernels: &[SuiteKernel { series: "7.2", ci: CiTests::All }],
         cables: false,
         boot: "isolcpus=1 nohz_full=1 rcu_nocbs=1",
     },
@@ -96,7 +102,7 @@ pub(crate) const ALL: &[Suite] = &[
 
 impl Suite {
     /// Returns the suite's entry for a kernel, if the suite runs on it.
-    pub(crate) fn on(&self, kernel: &Kernel) -> Option<&'static On> {
+    pub(crate) fn on(&self, kernel: &Kernel) -> Option<&'static SuiteKernel> {
         self.kernels.iter().find(|on| on.series == kernel.series)
     }
 
@@ -106,7 +112,7 @@ impl Suite {
 }
 
 /// Returns the suites with these names, or all if `names` is empty.
-pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Suite>> {
+pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Suite>> {
     if names.is_empty() {
         return Ok(ALL.iter().collect());
     }
@@ -116,7 +122,7 @@ pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Suite>> {
             Some(suite) => Ok(suite),
             None => {
                 let known: Vec<_> = ALL.iter().map(|suite| suite.name).collect();
-                bail!("no suite {name:?}: there are {}", known.join(", "))
+                bail!("unknown suite {name:?}; use {}", known.join(", "))
             }
         })
         .collect()
@@ -128,7 +134,7 @@ mod tests {
     use crate::kernel;
 
     #[test]
-    fn every_suite_has_a_kernel_that_is_pinned() {
+    fn every_suite_runs_on_pinned_kernels() {
         let pinned = kernel::pinned().unwrap();
         for suite in ALL {
             assert!(!suite.kernels.is_empty(), "{}", suite.name);
@@ -144,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn every_suite_runs_whole_on_a_kernel_in_ci() {
+    fn ci_runs_all_tests_of_every_suite() {
         for suite in ALL {
-            assert!(suite.kernels.iter().any(|on| matches!(on.ci, InCi::Whole)), "{}", suite.name);
+            assert!(suite.kernels.iter().any(|on| matches!(on.ci, CiTests::All)), "{}", suite.name);
         }
     }
 
@@ -156,15 +162,15 @@ mod tests {
             let boots = ALL
                 .iter()
                 .filter_map(|suite| suite.on(&kernel))
-                .any(|on| !matches!(on.ci, InCi::Nothing));
+                .any(|on| !matches!(on.ci, CiTests::None));
             assert!(boots, "{}", kernel.series);
         }
     }
 
     #[test]
-    fn a_name_that_is_not_known_is_answered_with_those_that_are() {
-        let error = chosen(&["zero".into()]).unwrap_err().to_string();
-        assert_eq!(error, r#"no suite "zero": there are zero-copy, esp, doctor, isolated"#);
-        assert_eq!(chosen(&[]).unwrap().len(), ALL.len());
+    fn unknown_suite_error_lists_known_suites() {
+        let error = select(&["zero".into()]).unwrap_err().to_string();
+        assert_eq!(error, r#"unknown suite "zero"; use zero-copy, esp, doctor, isolated"#);
+        assert_eq!(select(&[]).unwrap().len(), ALL.len());
     }
 }

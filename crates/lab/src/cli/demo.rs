@@ -1,4 +1,4 @@
-//! `demo`: drive xdpfwd and account for every frame.
+//! `demo`: sends traffic through xdpfwd and accounts for every frame.
 
 use std::{
     path::PathBuf,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdpfwd_lab::{
-    Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDrops, VethEvidence,
+    Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDropCounts, VethDrops,
 };
 
 use super::{
@@ -23,8 +23,8 @@ use super::{
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// Time without arrivals at the sink after which no frame is in transit.
-const SETTLED: Duration = Duration::from_millis(300);
+/// Time without arrivals at the sink after which no frame is assumed to be in transit.
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
@@ -35,13 +35,13 @@ pub(crate) struct Arguments {
     /// Configuration that forwards from a port on fwd0 to a port on fwd1
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// How long to send, seconds
+    /// Seconds of traffic
     #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
     #[command(flatten)]
     traffic: TrafficArguments,
-    /// Queues of every veth; the generator feeds queue CORE mod QUEUES
-    #[arg(long, default_value_t = 1)]
+    /// Queues of every veth; the generator sends to queue CORE mod N
+    #[arg(long, default_value_t = 1, value_name = "N")]
     queues: u16,
     /// Print the result as one JSON object
     #[arg(long)]
@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let absolute = |path: &PathBuf| {
         path.canonicalize()
             .with_context(|| {
-                format!("{} can't be read; give the path of an existing file", path.display())
+                format!("cannot find `{}`; give the path of an existing file", path.display())
             })
             .map(|path| path.to_string_lossy().into_owned())
     };
@@ -68,18 +68,18 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     ]
     .map(str::to_owned);
     let progress = Progress::new(arguments.json);
-    let outcome = drive(arguments, &command, stop, &progress)?;
+    let outcome = measure(arguments, &command, stop, &progress)?;
     progress.done();
     print(&if arguments.json {
         format!("{}\n", demo_text::as_json(&arguments.traffic, &outcome))
     } else {
         demo_text::as_text(&arguments.traffic, &outcome)
     })?;
-    let good = outcome.accounting.is_good() && outcome.ended.status.success();
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_good = outcome.accounting.is_good() && outcome.ended.status.success();
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn drive(
+fn measure(
     arguments: &Arguments,
     command: &[String],
     stop: &Stop,
@@ -93,7 +93,7 @@ fn drive(
     let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
     wait_until_ready(&mut forwarder, stop)?;
 
-    let before = Veths::read(&chain)?;
+    let before = VethReading::read(&chain)?;
     let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
     watch(&generator, &sink, &mut forwarder, arguments.seconds, stop, progress)?;
     let sent = generator.stop()?;
@@ -101,16 +101,16 @@ fn drive(
     forwarder.check_running()?;
     let ended = forwarder.stop(STOP_DEADLINE)?;
     let seen = sink.seen()?;
-    let veth = Veths::read(&chain)?.since(&before);
+    let veth = VethReading::read(&chain)?.since(&before);
 
-    let line = forwarder.last_line(|line| kind(line).as_deref() == Some("final"));
+    let line = forwarder.last_line(|line| report_kind(line).as_deref() == Some("final"));
     let Some((report, line)) =
         line.and_then(|line| Report::parse(&line).map(|report| (report, line)))
     else {
         bail!(
-            "xdpfwd ended with {}{} and wrote no line of type \"final\"; the end of its stderr:\n{}",
+            "xdpfwd ended with {}{} without a final report; the end of its stderr:\n{}",
             ended.status,
-            if ended.killed { " (killed, as SIGINT did not end it)" } else { "" },
+            if ended.killed { " (killed: SIGINT did not end it)" } else { "" },
             tail(&forwarder.stderr())
         );
     };
@@ -133,7 +133,7 @@ fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
     loop {
         stop.check()?;
         match forwarder.wait_for_line(Duration::from_millis(100), |line| {
-            kind(line).as_deref() == Some("interval")
+            report_kind(line).as_deref() == Some("interval")
         }) {
             Ok(_) => return Ok(()),
             Err(Error::Timeout { what, hint, .. }) => {
@@ -146,7 +146,7 @@ fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
     }
 }
 
-fn kind(line: &str) -> Option<String> {
+fn report_kind(line: &str) -> Option<String> {
     Report::parse(line).map(|report| report.kind)
 }
 
@@ -154,11 +154,12 @@ fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Waits until no frame arrives at the sink. Limited in time: a forwarder may send its own frames.
+/// Waits until no frame arrives at the sink, or the deadline passes: a forwarder may send frames of
+/// its own.
 fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let mut last = (sink.seen()?, Instant::now());
-    while last.1.elapsed() < SETTLED && start.elapsed() < SETTLE_DEADLINE {
+    while last.1.elapsed() < SETTLE_TIME && start.elapsed() < SETTLE_DEADLINE {
         thread::sleep(Duration::from_millis(20));
         let now = sink.seen()?;
         if now != last.0 {
@@ -168,24 +169,24 @@ fn settle(sink: &Sink) -> Result<()> {
     Ok(())
 }
 
-/// The veth driver's counters at the ends where frames can get lost.
-struct Veths(VethEvidence);
+/// A reading of the veth driver's counters at the ends where frames can get lost.
+struct VethReading(VethDropCounts);
 
-impl Veths {
+impl VethReading {
     fn read(chain: &Chain) -> Result<Self> {
-        Ok(Self(VethEvidence {
+        Ok(Self(VethDropCounts {
             generator: VethDrops::read(chain.gen_(), "gen0")?,
             ingress: VethDrops::read(chain.fwd(), "fwd0")?,
             sink: VethDrops::read(chain.sink(), "sink0")?,
         }))
     }
 
-    fn since(&self, earlier: &Self) -> VethEvidence {
+    fn since(&self, earlier: &Self) -> VethDropCounts {
         let minus = |a: VethDrops, b: VethDrops| VethDrops {
             receive: a.receive.saturating_sub(b.receive),
             redirect_out: a.redirect_out.saturating_sub(b.redirect_out),
         };
-        VethEvidence {
+        VethDropCounts {
             generator: minus(self.0.generator, earlier.0.generator),
             ingress: minus(self.0.ingress, earlier.0.ingress),
             sink: minus(self.0.sink, earlier.0.sink),

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use xdpfwd_lab::{
-    Counters, Ended, LossBasis, PacketAccounting, PortReport, Report, Seen, Sent, bits_per_second,
-    grouped,
+    Counters, Ended, LossBasis, PacketAccounting, PortReport, Report, Seen, SentTotals,
+    bits_per_second, grouped,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 
 /// The outcome of a run.
 pub(super) struct Outcome {
-    pub(super) sent: Sent,
+    pub(super) sent: SentTotals,
     pub(super) seen: Seen,
     pub(super) report: Report,
     pub(super) raw: serde_json::Value,
@@ -29,7 +29,7 @@ pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_js
         .iter()
         .map(|loss| {
             json!({
-                "place": loss.place,
+                "place": loss.location,
                 "packets": loss.packets as i64,
                 "known": loss.basis,
                 "veth": loss.veth,
@@ -40,7 +40,7 @@ pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_js
     let mismatches: Vec<_> = accounting
         .mismatches
         .iter()
-        .map(|mismatch| json!({"what": mismatch.what, "packets": mismatch.packets as i64}))
+        .map(|mismatch| json!({"what": mismatch.description, "packets": mismatch.packets as i64}))
         .collect();
     json!({
         "schema": 1,
@@ -70,11 +70,15 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
         "xdpfwd in the lab: {} bytes, {} flows, {}, {:.2} s\n\n",
         traffic.size,
         traffic.flows,
-        traffic.rate.map_or("flat out".into(), |pps| format!("{} asked", rate(pps as f64))),
+        traffic
+            .rate
+            .map_or("unlimited rate".into(), |pps| format!("{} requested", rate(pps as f64))),
         sent.seconds
     );
     text += &format!("{:<42}{:>14}{:>13}{:>17}{:>17}\n", "", "frames", "rate", "L2", "on the wire");
-    for (name, counters) in [("offered", offered), ("forwarded (seen at the sink)", seen.arrived)] {
+    for (name, counters) in
+        [("offered", offered), ("forwarded (counted by the sink)", seen.arrived)]
+    {
         let (l2, wire) = bits_per_second(counters, sent.seconds);
         let pps = if sent.seconds > 0.0 { counters.packets as f64 / sent.seconds } else { 0.0 };
         text += &format!(
@@ -92,39 +96,39 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
         share(accounting.lost().into(), accounting.offered)
     );
     text += &format!(
-        "{:<42}{:>14}{:>13}   how it is known\n",
-        "where the loss happened", "frames", "of offered"
+        "{:<42}{:>14}{:>13}   determined by\n",
+        "location of the loss", "frames", "of offered"
     );
     for loss in &accounting.losses {
         let basis = match (loss.basis, loss.veth) {
-            (LossBasis::Counted, _) => "counted there".into(),
+            (LossBasis::Counted, _) => "its counter".into(),
             (LossBasis::Difference, Some(veth)) => {
-                format!("counters before − after (veth counted {})", grouped(veth))
+                format!("counters before − after (veth driver: {})", grouped(veth))
             }
             (LossBasis::Difference, None) => "counters before − after".to_owned(),
         };
         text += &format!(
             "  {:<40}{:>14}{:>13}   {basis}\n",
-            loss.place,
+            loss.location,
             grouped(loss.packets),
             share(loss.packets, accounting.offered)
         );
     }
     for mismatch in &accounting.mismatches {
-        text += &format!("  UNEXPLAINED: {} {}\n", grouped(mismatch.packets), mismatch.what);
+        text += &format!("  UNEXPLAINED: {} {}\n", grouped(mismatch.packets), mismatch.description);
     }
 
     let mode = |port: &PortReport| {
         format!("{} on {}: {}", port.name, port.interface, or_unknown(&port.mode))
     };
     text += &format!(
-        "\nmode got          {}\n",
+        "\nmode              {}\n",
         report.ports.iter().map(mode).collect::<Vec<_>>().join(", ")
     );
     let received = report.received();
     if received > 0 {
         text += &format!(
-            "system calls      {} = {:.4} a packet\n",
+            "system calls      {} = {:.4} per packet\n",
             grouped(report.kernel.syscalls),
             report.kernel.syscalls as f64 / received as f64
         );
@@ -132,7 +136,7 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     for stage in &report.stages {
         let cycles = stage.cycles_per_packet.filter(|_| stage.packets > 0);
         text += &format!(
-            "stage             {:<24}{:>10} cycles a packet, {:>5.1} packets a batch, {} dropped\n",
+            "stage             {:<24}{:>10} cycles per packet, {:>5.1} packets per batch, {} dropped\n",
             format!("{} {}", stage.path, stage.name),
             cycles.map_or("–".into(), |cycles| format!("{cycles:.1}")),
             if stage.calls > 0 { stage.packets as f64 / stage.calls as f64 } else { 0.0 },

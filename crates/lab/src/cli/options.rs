@@ -8,16 +8,16 @@ use xdpfwd_lab::Traffic;
 /// Options of the generator.
 #[derive(Args, Clone)]
 pub(super) struct TrafficArguments {
-    /// Frame length in memory in bytes, without FCS: 60 to MTU + 14
+    /// Frame length in memory without FCS, 60 to MTU + 14
     #[arg(long, default_value_t = 60, value_name = "BYTES")]
     pub(super) size: u16,
     /// Number of flows (UDP source ports from 1024), 1-64512
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_name = "N")]
     pub(super) flows: u32,
     /// Packets per second [default: as fast as possible]
     #[arg(long, value_name = "PPS")]
     pub(super) rate: Option<u64>,
-    /// Core the generator is pinned to
+    /// Core of the generator
     #[arg(long, default_value_t = 0, value_name = "CORE")]
     pub(super) core: usize,
 }
@@ -37,12 +37,12 @@ impl TrafficArguments {
     }
 }
 
-/// Parses a duration: seconds, fractions allowed.
+/// Parses a duration in seconds, with an optional fraction.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && (0.0..=86_400.0).contains(&seconds) => {
             Ok(Duration::from_secs_f64(seconds))
         }
-        _ => Err("use seconds, 0-86400, fractions allowed".into()),
+        _ => Err("use a number of seconds from 0 to 86400, such as 0.5".into()),
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 use xdpfwd_lab::{
-    Chain, Ended, Error, Forwarder, Seen, Sent, Sink, Window, bits_per_second, grouped,
+    Chain, Ended, Error, Forwarder, Seen, SentTotals, Sink, Window, bits_per_second, grouped,
 };
 
 use super::{
@@ -20,28 +20,28 @@ use super::{
     watch::watch,
 };
 
-/// How long to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a
-/// router) is measured anyway.
+/// Time to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a router) is
+/// measured anyway.
 const XDP_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Length of the measured window, seconds
+    /// Length of the measured window in seconds
     #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
-    /// Traffic before the window, seconds
-    #[arg(long, default_value = "1", value_parser = seconds)]
+    /// Seconds of traffic before the measured window
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     warmup: Duration,
     #[command(flatten)]
     traffic: TrafficArguments,
-    /// Queues of every veth; one generator feeds queue CORE mod QUEUES
-    #[arg(long, default_value_t = 1)]
+    /// Queues of every veth; the generator sends to queue CORE mod N
+    #[arg(long, default_value_t = 1, value_name = "N")]
     queues: u16,
     /// Check every frame at the sink for corruption, order within its flow, and duplicates (slower)
     #[arg(long)]
     check: bool,
-    /// Count all frames at the sink, for a forwarder that changes them beyond recognition
+    /// Count all frames at the sink, also those that it does not recognise (tunnels)
     #[arg(long, conflicts_with = "check")]
     anything: bool,
     /// Print the result as one JSON object
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments.command)?;
     match forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], XDP_DEADLINE) {
         Err(Error::Timeout { .. }) => {
-            progress.show("no XDP program on fwd0 and fwd1: measuring as it is")
+            progress.show("no XDP program on fwd0 and fwd1; measuring without")
         }
         other => other?,
     }
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
             "xdpfwd-lab: the forwarder did not end within {} s of SIGINT and was killed",
             STOP_DEADLINE.as_secs()
         );
-    } else if !as_asked(&ended) {
+    } else if !has_ended_as_requested(&ended) {
         eprintln!(
             "xdpfwd-lab: the forwarder ended with {}:\n{}",
             ended.status,
@@ -101,12 +101,12 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     } else {
         as_text(arguments, &window, &sent, &seen, &forwarder)
     })?;
-    let good = window.forwarded.packets > 0 && seen.is_clean() && as_asked(&ended);
+    let good = window.forwarded.packets > 0 && seen.is_clean() && has_ended_as_requested(&ended);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns whether the forwarder ended on request: with success, or by SIGINT if it has no handler.
-fn as_asked(ended: &Ended) -> bool {
+/// Returns whether the forwarder ended on request: successfully, or by SIGINT if it has no handler.
+fn has_ended_as_requested(ended: &Ended) -> bool {
     !ended.killed
         && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
 }
@@ -114,7 +114,7 @@ fn as_asked(ended: &Ended) -> bool {
 fn as_json(
     arguments: &Arguments,
     window: &Window,
-    sent: &Sent,
+    sent: &SentTotals,
     seen: &Seen,
     forwarder: &Forwarder,
 ) -> serde_json::Value {
@@ -151,12 +151,12 @@ fn as_json(
 fn as_text(
     arguments: &Arguments,
     window: &Window,
-    sent: &Sent,
+    sent: &SentTotals,
     seen: &Seen,
     forwarder: &Forwarder,
 ) -> String {
     let mut text = format!(
-        "{} bytes, {} flows, {:.2} s measured after {:.1} s of warming up\n",
+        "{} bytes, {} flows, {:.2} s measured after {:.1} s of warm-up\n",
         arguments.traffic.size,
         arguments.traffic.flows,
         window.seconds,
@@ -175,7 +175,7 @@ fn as_text(
         );
     }
     text += &format!(
-        "  from start to end: {} offered, {} forwarded, {} foreign frames at the sink\n",
+        "  whole run: {} offered, {} forwarded, {} foreign frames at the sink\n",
         grouped(sent.packets),
         grouped(seen.arrived.packets),
         grouped(seen.foreign)

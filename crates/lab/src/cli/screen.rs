@@ -1,12 +1,12 @@
-//! Output on the terminal: results, progress, and numbers in readable units.
+//! Output on the terminal: results, progress, and numbers with units.
 
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use xdpfwd_lab::{Seen, grouped};
 
-/// A progress line: rewritten in place on a terminal, plain lines otherwise. On stderr, so that
-/// stdout is the result.
+/// The progress display: one line, rewritten in place, on a terminal, otherwise a line per update. On
+/// stderr, so that stdout contains only the result.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,
@@ -19,7 +19,7 @@ impl Progress {
 
     pub(super) fn show(&self, line: &str) {
         if !self.quiet {
-            // A progress line that can't be written is not worth failing for.
+            // A failure to write progress must not stop the measurement.
             let _ = if self.terminal {
                 write!(io::stderr(), "\r\x1b[K{line}")
             } else {
@@ -28,7 +28,7 @@ impl Progress {
         }
     }
 
-    /// Clears the line that was rewritten.
+    /// Clears the progress line.
     pub(super) fn done(&self) {
         if self.terminal && !self.quiet {
             let _ = write!(io::stderr(), "\r\x1b[K");
@@ -59,7 +59,7 @@ pub(super) fn checked(seen: &Seen) -> String {
     format!("{corrupt} corrupt, {reordered} reordered, {duplicates} duplicates")
 }
 
-/// Packets per second, as "2.357 Mpps" or "9.87 kpps".
+/// Formats packets per second, as "2.357 Mpps" or "9.87 kpps".
 pub(super) fn rate(pps: f64) -> String {
     if pps >= 100_000.0 {
         format!("{:.3} Mpps", pps / 1e6)
@@ -68,7 +68,7 @@ pub(super) fn rate(pps: f64) -> String {
     }
 }
 
-/// Bits per second, as "1.131 Gbit/s" or "4.8 Mbit/s".
+/// Formats bits per second, as "1.131 Gbit/s" or "4.8 Mbit/s".
 pub(super) fn bits(bps: f64) -> String {
     if bps >= 1e8 { format!("{:.3} Gbit/s", bps / 1e9) } else { format!("{:.2} Mbit/s", bps / 1e6) }
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_take_a_fitting_unit() {
+    fn rate_and_bits_choose_readable_unit() {
         assert_eq!(rate(2_357_000.0), "2.357 Mpps");
         assert_eq!(rate(9_870.0), "9.87 kpps");
         assert_eq!(bits(1.131e9), "1.131 Gbit/s");

@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The interval at which a wait checks the flag.
-const TICK: Duration = Duration::from_millis(20);
+/// Interval at which a waiting command checks the flag.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Every wait checks it, so that the lab is
-/// removed in order.
+/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Every wait checks it, so that the command
+/// ends normally and removes the lab.
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -38,7 +38,7 @@ impl Stop {
     /// Fails if the flag is set.
     pub(super) fn check(&self) -> Result<()> {
         if self.is_set() {
-            bail!("interrupted; the forwarder is ended and the lab removed");
+            bail!("interrupted; stopping the forwarder and removing the lab");
         }
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Stop {
     pub(super) fn sleep_until(&self, from: Instant, time: Duration) {
         while !self.is_set() {
             match time.checked_sub(from.elapsed()) {
-                Some(left) if !left.is_zero() => thread::sleep(left.min(TICK)),
+                Some(left) if !left.is_zero() => thread::sleep(left.min(POLL_INTERVAL)),
                 _ => return,
             }
         }

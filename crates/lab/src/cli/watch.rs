@@ -1,4 +1,4 @@
-//! The progress of a run, second by second.
+//! Displays the rates during a run.
 
 use std::time::{Duration, Instant};
 

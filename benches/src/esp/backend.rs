@@ -1,4 +1,4 @@
-//! Measurement of a backend: its AEAD alone, and ESP with it, on the same frames.
+//! Measures a backend: its AEAD alone, and ESP with it, on the same frames.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -19,25 +19,25 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between frames. Not a power of two, which would map all packets to few cache sets. DPDK
-/// does the same.
+/// Distance between frames in bytes. A power of two would map all packets to few cache sets. DPDK
+/// avoids this, too.
 const STRIDE: usize = 2048 + 192;
 
 /// Offset of ESP's bytes in a frame: after headroom, Ethernet and IPv4 headers.
 const OFFSET: usize = 256 + 14 + 20 - IN_FRONT;
 
-/// The longest payload that fits a frame.
-pub(super) const LARGEST: usize = STRIDE - OFFSET - IN_FRONT - HEADER - 32;
+/// The maximum payload that fits in a frame, in bytes.
+pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - IN_FRONT - HEADER - 32;
 
 const SPI: u32 = 0x1234_5678;
-const SALT_: [u8; SALT] = [1, 2, 3, 4];
+const SALT_BYTES: [u8; SALT] = [1, 2, 3, 4];
 
 /// Returns the number of encrypted bytes.
 pub(super) fn text(payload: usize) -> usize {
     payload + behind(payload) - ICV
 }
 
-/// The frames of the passes.
+/// The frames that every pass processes.
 pub(super) struct Frames {
     memory: Vec<u8>,
     payload: usize,
@@ -74,23 +74,23 @@ impl Frames {
 }
 
 /// The AEAD alone, through the library's fastest call.
-#[expect(clippy::large_enum_variant, reason = "one for a backend, and looked at for every pass")]
+#[expect(clippy::large_enum_variant, reason = "few values, which every pass reads")]
 enum Alone {
     AwsLc(LessSafeKey),
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// A library without a crate: our loop around its function, on prepared jobs.
+    /// A library without a crate: the loop of `ipsec` around its function, on prepared jobs.
     Jobs(Box<dyn Aead>),
 }
 
-pub(super) struct Contender {
+pub(super) struct BackendBench {
     pub(super) backend: Backend,
     protection: Protection,
     alone: Alone,
 }
 
-impl Contender {
+impl BackendBench {
     pub(super) fn new(backend: Backend, cipher: Cipher) -> Result<Self> {
         let transform = cipher.transform();
         let key = vec![7; transform.key_len()];
@@ -105,7 +105,7 @@ impl Contender {
                 (Box::new(AwsLc::new(transform, &key)?), Alone::AwsLc(LessSafeKey::new(unbound)))
             }
             Backend::Rustcrypto => {
-                let length = anyhow!("a key of {} bytes is not what the crate wants", key.len());
+                let length = anyhow!("invalid key length of {} bytes for this crate", key.len());
                 let alone = match cipher {
                     Cipher::Aes128Gcm => {
                         Alone::Aes128(Aes128Gcm::new_from_slice(&key).map_err(|_| length)?)
@@ -123,25 +123,25 @@ impl Contender {
                 (ipsec_mb(transform, &key)?, Alone::Jobs(ipsec_mb(transform, &key)?))
             }
         };
-        let protection = Protection::new(aead, transform, SALT_, SPI, true);
-        let contender = Self { backend, protection, alone };
-        contender.check()?;
-        Ok(contender)
+        let protection = Protection::new(aead, transform, SALT_BYTES, SPI, true);
+        let bench = Self { backend, protection, alone };
+        bench.check()?;
+        Ok(bench)
     }
 
-    /// Checks that ESP opens packets sealed by the AEAD alone, and vice versa.
+    /// Checks that ESP opens packets sealed with the AEAD alone, and vice versa.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
         self.seal(&mut frames);
         ensure!(
             self.open_alone(&mut frames).1 == frames.count(),
-            "the cryptography alone does not open what ESP seals"
+            "the AEAD alone cannot decrypt packets that ESP encrypted"
         );
         self.seal_alone(&mut frames, false);
         ensure!(
             self.open(&mut frames, &mut window).1 == frames.count(),
-            "ESP does not open what the cryptography alone seals"
+            "ESP cannot decrypt packets that the AEAD alone encrypted"
         );
         Ok(())
     }
@@ -151,15 +151,15 @@ impl Contender {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
         frames.number = 0;
-        // The first warms up.
+        // The first pass warms up.
         for pass in 0..=passes {
             let sealed_alone = self.seal_alone(frames, true);
             let sealed = self.seal(frames);
             let (opened, all) = self.open(frames, &mut window);
-            assert_eq!(all, frames.count(), "what was sealed is opened");
+            assert_eq!(all, frames.count(), "not all sealed packets were opened");
             self.seal(frames);
             let (opened_alone, all) = self.open_alone(frames);
-            assert_eq!(all, frames.count(), "what was sealed is opened");
+            assert_eq!(all, frames.count(), "not all sealed packets were opened");
             if pass > 0 {
                 for (samples, sample) in
                     samples.iter_mut().zip([sealed_alone, sealed, opened_alone, opened])
@@ -205,11 +205,11 @@ impl Contender {
         (nanoseconds(start), opened)
     }
 
-    /// Seals with the AEAD alone; `anew` selects new sequence numbers instead of those in the
-    /// packets.
-    fn seal_alone(&self, frames: &mut Frames, anew: bool) -> f64 {
+    /// Seals with the AEAD alone, with new sequence numbers or with those in the packets. Returns
+    /// nanoseconds.
+    fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;
-        if anew {
+        if new_numbers {
             frames.number += count;
         }
         let mut number = frames.number - count;
@@ -279,7 +279,7 @@ fn ipsec_mb(transform: Transform, key: &[u8]) -> Result<Box<dyn Aead>> {
 #[cfg(not(feature = "ipsec-mb"))]
 fn ipsec_mb(_transform: Transform, _key: &[u8]) -> Result<Box<dyn Aead>> {
     anyhow::bail!(
-        "this was built without it: cargo build --release -p xdpfwd-bench --features ipsec-mb"
+        "built without ipsec-mb; run: cargo build --release -p xdpfwd-bench --features ipsec-mb"
     )
 }
 
@@ -294,7 +294,7 @@ fn nanoseconds(start: Instant) -> f64 {
 /// Returns the nonce of a packet: its IV is the sequence number.
 fn nonce(number: u64) -> [u8; NONCE] {
     let mut nonce = [0; NONCE];
-    nonce[..SALT].copy_from_slice(&SALT_);
+    nonce[..SALT].copy_from_slice(&SALT_BYTES);
     nonce[SALT..].copy_from_slice(&number.to_be_bytes());
     nonce
 }

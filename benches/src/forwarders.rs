@@ -1,4 +1,4 @@
-//! The compared forwarders, and how each is started in the lab.
+//! The compared forwarders, and the commands that start them in the lab.
 
 use std::{
     fs,
@@ -12,19 +12,19 @@ use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
 /// Deadline for a forwarder to become ready. testpmd takes some seconds to allocate its memory.
-const READY: Duration = Duration::from_secs(30);
-const STOP: Duration = Duration::from_secs(10);
-/// Time in which a failing forwarder ends.
-const SETTLING: Duration = Duration::from_millis(500);
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Time within which a forwarder that fails to start has ended.
+const FAILURE_TIME: Duration = Duration::from_millis(500);
 
-/// A compared forwarder.
+/// A forwarder of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
+pub(crate) enum ForwarderKind {
     /// xdpfwd with this `io` and this `idle`.
     Xdpfwd { io: &'static str, idle: &'static str },
     /// benches/peers/bare_loop.c.
     BareLoop,
-    /// `dpdk-testpmd` on net_af_xdp: with preferred busy polling, its default, or without.
+    /// `dpdk-testpmd` on net_af_xdp, with preferred busy polling (its default) or without.
     Testpmd { busy_poll: bool },
     /// A kernel bridge.
     Bridge,
@@ -32,28 +32,28 @@ pub(crate) enum Peer {
     IpForward,
     /// `xdp-bench redirect`.
     XdpRedirect,
-    /// `xdp-bench redirect-cpu`: the same, from the forwarder's core.
+    /// `xdp-bench redirect-cpu`: redirects on the forwarder's core.
     XdpRedirectCpu,
 }
 
-/// All of them, in the order of the table. The first two are neighbours in time, too: they make the
-/// pairs.
-pub(crate) const ALL: [Peer; 10] = [
-    Peer::Xdpfwd { io: "af_xdp", idle: "poll" },
-    Peer::BareLoop,
-    Peer::Xdpfwd { io: "xsk-rs", idle: "poll" },
-    Peer::Xdpfwd { io: "packet-mmsg", idle: "poll" },
-    Peer::Testpmd { busy_poll: true },
-    Peer::Testpmd { busy_poll: false },
-    Peer::Bridge,
-    Peer::IpForward,
-    Peer::XdpRedirectCpu,
-    Peer::XdpRedirect,
+/// All forwarders, in the order of the table and of the runs. The first two run next to each other,
+/// because the table compares them.
+pub(crate) const ALL: [ForwarderKind; 10] = [
+    ForwarderKind::Xdpfwd { io: "af_xdp", idle: "poll" },
+    ForwarderKind::BareLoop,
+    ForwarderKind::Xdpfwd { io: "xsk-rs", idle: "poll" },
+    ForwarderKind::Xdpfwd { io: "packet-mmsg", idle: "poll" },
+    ForwarderKind::Testpmd { busy_poll: true },
+    ForwarderKind::Testpmd { busy_poll: false },
+    ForwarderKind::Bridge,
+    ForwarderKind::IpForward,
+    ForwarderKind::XdpRedirectCpu,
+    ForwarderKind::XdpRedirect,
 ];
 
-/// Paths and cores.
+/// The paths and cores of a measurement.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Environment {
     /// The xdpfwd binary.
     pub(crate) xdpfwd: PathBuf,
     /// benches/peers.
@@ -68,23 +68,23 @@ pub(crate) struct Place {
 
 /// An available forwarder, with the commands that start it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ready {
-    pub(crate) peer: Peer,
-    /// Commands that set the namespace up, run there by `sh -c`, and the one that forwards, if it
-    /// is not the kernel.
-    set_up: Vec<String>,
+pub(crate) struct PreparedForwarder {
+    pub(crate) peer: ForwarderKind,
+    /// Shell commands that configure the namespace.
+    setup: Vec<String>,
+    /// Command line of the forwarder; `None` if the kernel forwards.
     command: Option<Vec<String>>,
 }
 
 /// A running forwarder.
-pub(crate) struct Running {
+pub(crate) struct RunningForwarder {
     pub(crate) forwarder: Option<Forwarder>,
 }
 
-/// A description of a missing tool and how to install it.
-pub(crate) type Missing = String;
+/// The reason why a forwarder is missing, and how to install it.
+pub(crate) type MissingReason = String;
 
-impl Peer {
+impl ForwarderKind {
     /// Returns the name in tables, raw results and `ONLY=`.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -102,18 +102,17 @@ impl Peer {
         }
     }
 
-    /// Describes how its conditions differ from xdpfwd's; empty if they do not.
+    /// Describes how its conditions differ from xdpfwd's. Empty if they are the same.
     pub(crate) fn differs(self) -> &'static str {
         match self {
-            Self::Xdpfwd { io: "packet-mmsg", .. } => {
-                "the kernel forwards nothing, but sees every frame first"
-            }
+            Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
             Self::Xdpfwd { .. } | Self::BareLoop => "",
             Self::Testpmd { .. } => {
-                "its main thread, idle but for a line a second, is on the generator's core"
+                "its main thread, which prints a line per second, runs on the generator's core"
             }
             Self::Bridge => {
-                "in softirq, brought to the forwarder's core by RPS; no MAC swap; skbs made on the generator's core"
+                "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are allocated on \
+                 the generator's core"
             }
             Self::IpForward => {
                 "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"
@@ -126,16 +125,20 @@ impl Peer {
     }
 
     /// Returns whether it supports two queues.
-    pub(crate) fn takes_two_queues(self) -> bool {
+    pub(crate) fn supports_two_queues(self) -> bool {
         self != Self::BareLoop
     }
 
-    /// Finds its programs, or returns a description of a missing one.
-    pub(crate) fn prepare(self, place: &Place, queues: u16) -> Result<Ready, Missing> {
-        let core = place.core.to_string();
-        let ready = |set_up: Vec<String>, command: Option<Vec<String>>| Ready {
+    /// Finds its programs, or returns the reason why one is missing.
+    pub(crate) fn prepare(
+        self,
+        environment: &Environment,
+        queues: u16,
+    ) -> Result<PreparedForwarder, MissingReason> {
+        let core = environment.core.to_string();
+        let ready = |setup: Vec<String>, command: Option<Vec<String>>| PreparedForwarder {
             peer: self,
-            set_up,
+            setup,
             command,
         };
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
@@ -143,27 +146,27 @@ impl Peer {
         // 32 bits.
         let rps = format!(
             "for q in /sys/class/net/fwd0/queues/rx-*; do echo {:x}{} > $q/rps_cpus; done",
-            1u32 << (place.core % 32),
-            ",00000000".repeat(place.core / 32)
+            1u32 << (environment.core % 32),
+            ",00000000".repeat(environment.core / 32)
         );
         match self {
             Self::Xdpfwd { io, idle } => {
-                let config = place.scratch.join(format!("{}-{queues}.toml", self.name()));
-                let text = xdpfwd_config(io, idle, place.core, queues);
-                fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
-                let (program, config) = (shown(&place.xdpfwd), shown(&config));
+                let config = environment.scratch.join(format!("{}-{queues}.toml", self.name()));
+                let text = xdpfwd_config(io, idle, environment.core, queues);
+                fs::write(&config, text).map_err(|error| format!("cannot write {}: {error}", config.display()))?;
+                let (program, config) = (path_text(&environment.xdpfwd), path_text(&config));
                 let check = Command::new(&program).args(["--config", &config, "--check"]).output();
-                let check = check.map_err(|error| format!("{program}: {error}; `make build`"))?;
+                let check = check.map_err(|error| format!("cannot start {program}: {error}; run: make build"))?;
                 if !check.status.success() {
                     let stderr = String::from_utf8_lossy(&check.stderr);
-                    let why = stderr.lines().find(|line| !line.contains("warning:")).unwrap_or("it does not say why");
-                    return Err(format!("xdpfwd refuses io = \"{io}\": {}", why.trim_start_matches(&config)));
+                    let why = stderr.lines().find(|line| !line.contains("warning:")).unwrap_or("no reason was printed");
+                    return Err(format!("xdpfwd rejects io = \"{io}\": {}", why.trim_start_matches(&config)));
                 }
                 Ok(ready(vec![], Some(words(&format!("{program} --config {config} --json --interval 1")))))
             }
             Self::BareLoop => {
-                let program = compile(place, "bare_loop", &["bare_loop.c"], &["-march=native"], &["-lxdp", "-lbpf"])?;
-                Ok(ready(vec![], Some(vec![shown(&program), "fwd0".into(), "fwd1".into(), core])))
+                let program = compile(environment, "bare_loop", &["bare_loop.c"], &["-march=native"], &["-lxdp", "-lbpf"])?;
+                Ok(ready(vec![], Some(vec![path_text(&program), "fwd0".into(), "fwd1".into(), core])))
             }
             Self::Testpmd { busy_poll } => {
                 let program = find("dpdk-testpmd", "dpdk-dev")?;
@@ -186,7 +189,7 @@ impl Peer {
                          --txd=2048 --total-num-mbufs=32768 --no-mlockall --auto-start --stats-period=1",
                         std::process::id(),
                         devices.join(" "),
-                        generator = place.generator,
+                        generator = environment.generator,
                     ))),
                 ))
             }
@@ -246,43 +249,47 @@ impl Peer {
     }
 }
 
-impl Ready {
-    /// Returns the command line of the forwarder, or those that configure the kernel.
-    pub(crate) fn shown(&self) -> String {
-        let mut lines = self.set_up.clone();
+impl PreparedForwarder {
+    /// Returns the commands that configure the namespace and start the forwarder, for the results.
+    pub(crate) fn command_lines(&self) -> String {
+        let mut lines = self.setup.clone();
         lines.extend(self.command.as_ref().map(|words| words.join(" ")));
         lines.join("; ")
     }
 
-    /// Checks that it starts. A forwarder that fails counts as missing, with its error.
-    pub(crate) fn attempt(&self) -> Result<(), Missing> {
+    /// Checks that it starts. A forwarder that does not start counts as missing, with its error.
+    pub(crate) fn check_start(&self) -> Result<(), MissingReason> {
         let start = || -> Result<()> {
             let chain = Chain::builder().build()?;
             let mut running = self.start(&chain)?;
-            thread::sleep(SETTLING);
+            thread::sleep(FAILURE_TIME);
             running.check()?;
             running.stop().map(drop)
         };
         start().map_err(|error| {
-            let said = brief(&error);
+            let reason = brief(&error);
             match self.peer {
                 // xdp-tools 1.3 needs the tracepoint xdp_redirect_map_err, which Linux 6.18 lacks.
-                Peer::XdpRedirect | Peer::XdpRedirectCpu => {
+                ForwarderKind::XdpRedirect | ForwarderKind::XdpRedirectCpu => {
                     format!(
-                        "xdp-bench does not load on this kernel ({said}): build a newer one from \
-                             https://github.com/xdp-project/xdp-tools and put it first on the PATH"
+                        "xdp-bench does not load on this kernel ({reason}); build a newer version \
+                         from https://github.com/xdp-project/xdp-tools and put it first in PATH"
                     )
                 }
-                _ => format!("does not start here: {said}"),
+                _ => format!("does not start on this machine: {reason}"),
             }
         })
     }
 
     /// Starts it in a lab and waits until it forwards.
-    pub(crate) fn start(&self, chain: &Chain) -> Result<Running> {
-        for line in &self.set_up {
-            let output =
-                chain.fwd().command("sh").args(["-ec", line]).output().context("running sh")?;
+    pub(crate) fn start(&self, chain: &Chain) -> Result<RunningForwarder> {
+        for line in &self.setup {
+            let output = chain
+                .fwd()
+                .command("sh")
+                .args(["-ec", line])
+                .output()
+                .context("cannot start sh")?;
             if !output.status.success() {
                 bail!(
                     "{}: `{line}`: {}",
@@ -291,25 +298,26 @@ impl Ready {
                 );
             }
         }
-        let Some(command) = &self.command else { return Ok(Running { forwarder: None }) };
+        let Some(command) = &self.command else { return Ok(RunningForwarder { forwarder: None }) };
         let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
-        forwarder.wait_for_xdp(chain.fwd(), self.peer.xdp_on(), READY)?;
+        forwarder.wait_for_xdp(chain.fwd(), self.peer.xdp_on(), READY_DEADLINE)?;
         match self.peer {
-            Peer::Xdpfwd { .. } => {
-                drop(forwarder.wait_for_line(READY, |line| line.contains(r#""type":"interval""#))?)
-            }
-            Peer::Testpmd { .. } => {
-                drop(forwarder.wait_for_line(READY, |line| line.contains("NIC statistics"))?)
-            }
+            ForwarderKind::Xdpfwd { .. } => drop(
+                forwarder
+                    .wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?,
+            ),
+            ForwarderKind::Testpmd { .. } => drop(
+                forwarder.wait_for_line(READY_DEADLINE, |line| line.contains("NIC statistics"))?,
+            ),
             // The sockets are bound when the second program is attached or shortly after, within
             // the warm-up.
             _ => {}
         }
-        Ok(Running { forwarder: Some(forwarder) })
+        Ok(RunningForwarder { forwarder: Some(forwarder) })
     }
 }
 
-impl Running {
+impl RunningForwarder {
     /// Fails if it has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.forwarder
@@ -320,7 +328,7 @@ impl Running {
     /// Stops it and returns xdpfwd's final report, if any.
     pub(crate) fn stop(mut self) -> Result<Option<serde_json::Value>> {
         let Some(forwarder) = &mut self.forwarder else { return Ok(None) };
-        forwarder.stop(STOP)?;
+        forwarder.stop(STOP_DEADLINE)?;
         let last = forwarder.last_line(|line| line.contains(r#""type":"final""#));
         Ok(last.and_then(|line| serde_json::from_str(&line).ok()))
     }
@@ -330,11 +338,11 @@ impl Running {
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let telling = lines.iter().find(|line| {
+    let informative = lines.iter().find(|line| {
         let line = line.to_lowercase();
         line.contains("failed") || line.contains("error") || line.contains("cause:")
     });
-    (*telling.or(lines.last()).unwrap_or(&"it does not say why")).to_owned()
+    (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
 }
 
 /// Returns a configuration equivalent to the bare loop: one core, MAC addresses swapped.
@@ -358,14 +366,14 @@ fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
 
 /// Compiles a program of benches/peers, or returns the reason for the failure.
 pub(crate) fn compile(
-    place: &Place,
+    environment: &Environment,
     name: &str,
     sources: &[&str],
     flags: &[&str],
     libraries: &[&str],
-) -> Result<PathBuf, Missing> {
-    let program = place.scratch.join(name);
-    let sources = sources.iter().map(|source| place.sources.join(source));
+) -> Result<PathBuf, MissingReason> {
+    let program = environment.scratch.join(name);
+    let sources = sources.iter().map(|source| environment.sources.join(source));
     let output = Command::new("cc")
         .args(["-O3", "-Wall", "-Wextra", "-Werror"])
         .args(flags)
@@ -374,7 +382,7 @@ pub(crate) fn compile(
         .arg(&program)
         .args(libraries)
         .output()
-        .map_err(|error| format!("cc: {error}; apt-get install gcc libc6-dev"))?;
+        .map_err(|error| format!("cannot start cc: {error}; run: apt-get install gcc libc6-dev"))?;
     if output.status.success() {
         return Ok(program);
     }
@@ -382,23 +390,26 @@ pub(crate) fn compile(
     let why = stderr
         .lines()
         .find(|line| line.contains("error"))
-        .unwrap_or("it does not say why")
+        .unwrap_or("no reason was printed")
         .to_owned();
-    Err(format!("{name} does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"))
+    Err(format!(
+        "cannot compile {name}: {why}; if a header is missing, run: \
+         apt-get install gcc libxdp-dev libbpf-dev"
+    ))
 }
 
-/// Returns the path of a program of a Debian package.
-fn find(program: &str, package: &str) -> Result<String, Missing> {
+/// Returns the path of a program, or an error that names its Debian package.
+fn find(program: &str, package: &str) -> Result<String, MissingReason> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let places = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    places
+    let directories = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    directories
         .map(|directory| Path::new(directory).join(program))
         .find(|path| path.is_file())
-        .map(|path| shown(&path))
-        .ok_or_else(|| format!("{program} is not installed: apt-get install {package}"))
+        .map(|path| path_text(&path))
+        .ok_or_else(|| format!("{program} is not installed; run: apt-get install {package}"))
 }
 
-fn shown(path: &Path) -> String {
+fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
@@ -407,7 +418,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_different() {
+    fn forwarder_names_are_unique() {
         let mut names: Vec<_> = ALL.iter().map(|peer| peer.name()).collect();
         names.sort_unstable();
         names.dedup();
@@ -415,35 +426,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_installed_is_named_with_its_package() {
-        let missing = find("dpdk-testpmd-of-another-world", "dpdk-dev").unwrap_err();
+    fn missing_program_error_names_its_package() {
+        let missing = find("no-such-program", "dpdk-dev").unwrap_err();
         assert!(
-            missing.contains("dpdk-testpmd-of-another-world")
-                && missing.contains("apt-get install dpdk-dev")
+            missing.contains("no-such-program") && missing.contains("apt-get install dpdk-dev")
         );
     }
 
     #[test]
-    fn an_io_that_xdpfwd_does_not_know_is_missing_and_says_so() {
+    fn unsupported_io_is_missing_with_error_of_xdpfwd() {
         let scratch =
             std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
         fs::create_dir_all(&scratch).unwrap();
-        let refusing = scratch.join("refusing");
+        let rejecting = scratch.join("rejecting");
         fs::write(
-            &refusing,
+            &rejecting,
             "#!/bin/sh\necho \"$2:9:6: io = \\\"x\\\": must be \\\"af_xdp\\\"\" >&2\nexit 2\n",
         )
         .unwrap();
-        Command::new("chmod").args(["+x", &shown(&refusing)]).status().unwrap();
-        let place = Place {
-            xdpfwd: refusing,
+        Command::new("chmod").args(["+x", &path_text(&rejecting)]).status().unwrap();
+        let environment = Environment {
+            xdpfwd: rejecting,
             sources: "peers".into(),
             scratch: scratch.clone(),
             generator: 0,
             core: 1,
         };
-        let missing = Peer::Xdpfwd { io: "xsk-rs", idle: "poll" }.prepare(&place, 1).unwrap_err();
+        let missing = ForwarderKind::Xdpfwd { io: "xsk-rs", idle: "poll" }
+            .prepare(&environment, 1)
+            .unwrap_err();
         fs::remove_dir_all(&scratch).unwrap();
-        assert_eq!(missing, "xdpfwd refuses io = \"xsk-rs\": :9:6: io = \"x\": must be \"af_xdp\"");
+        assert_eq!(missing, "xdpfwd rejects io = \"xsk-rs\": :9:6: io = \"x\": must be \"af_xdp\"");
     }
 }

@@ -1,4 +1,4 @@
-//! A persistent lab, and manual control of its generator and sink.
+//! Commands for a persistent lab, whose generator and sink the user starts.
 
 use std::{
     process::ExitCode,
@@ -20,10 +20,10 @@ pub(crate) struct Up {
     /// Name of the lab; its namespaces are xdpfwd-NAME-gen, -fwd and -sink
     name: String,
     /// Queues of every veth
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "N")]
     queues: u16,
     /// MTU of every veth
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 1500, value_name = "BYTES")]
     mtu: u16,
     /// Enable IPv6, with fd77::1 and fd77::2
     #[arg(long)]
@@ -38,7 +38,7 @@ pub(crate) struct Down {
 
 #[derive(Args)]
 pub(crate) struct Generate {
-    /// Interface to send out of; its peer needs NAPI (an XDP program, or GRO switched on)
+    /// Interface to send out of; its veth peer needs an XDP program or GRO, which enable NAPI
     interface: String,
     #[command(flatten)]
     traffic: TrafficArguments,
@@ -78,11 +78,11 @@ namespaces  {generator}: gen0 02:00:00:00:00:01 10.77.0.1/24
             {forwarder}: fwd0 02:00:00:00:00:02, fwd1 02:00:00:00:00:03
             {sink}: sink0 02:00:00:00:00:04 10.77.0.2/24
 
-a forwarder    ip netns exec {forwarder} xdpfwd --config FILE
-through it     ip netns exec {generator} ping 10.77.0.2
-the sink       ip netns exec {sink} xdpfwd-lab sink sink0 --check
-traffic        ip netns exec {generator} xdpfwd-lab generate gen0 --rate 100000
-away with it   xdpfwd-lab down {}
+start a forwarder  ip netns exec {forwarder} xdpfwd --config FILE
+ping through it    ip netns exec {generator} ping 10.77.0.2
+count frames       ip netns exec {sink} xdpfwd-lab sink sink0 --check
+send traffic       ip netns exec {generator} xdpfwd-lab generate gen0 --rate 100000
+remove the lab     xdpfwd-lab down {}
 ",
         arguments.name
     ))?;
