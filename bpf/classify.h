@@ -16,7 +16,7 @@
 
 #include <bpf/bpf_helpers.h>
 
-#define TUPLES 64
+#define MAX_TUPLES 64
 
 /* Up to this many rules are compared one by one, without tuples. */
 #define MAX_LINEAR_RULES 8
@@ -62,7 +62,7 @@ struct space {
 	__u32 skip[2];	/* bits that all prefixes have in common */
 	__u32 parts[2]; /* index of its first part */
 	__u32 sets[2];	/* index of its first set */
-	struct tuple tuple[TUPLES];
+	struct tuple tuple[MAX_TUPLES];
 	__u64 protocol[256];
 	__u64 ports[2][PORT_ENTRIES];
 };

@@ -48,7 +48,7 @@ const volatile struct filter filter SEC(".rodata.filter");
  * (crates/filter/src/classifier/image.rs).
  */
 const volatile __u32 in_step[] SEC(".rodata.in_step") = {
-	TUPLES,
+	MAX_TUPLES,
 	MAX_LINEAR_RULES,
 	MAX_BUCKET_LENGTH,
 	MAX_GROUPS,

@@ -148,8 +148,8 @@ __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 		 tuples_of_port(space, DESTINATION, upper >> 32);
 	tuples &= tuples_of_address(&V(first), &V(parts), &V(sets), space, SOURCE, SOURCE_WORD(key->word));
 	tuples &= tuples_of_address(&V(first), &V(parts), &V(sets), space, DESTINATION, DESTINATION_WORD(key->word));
-	for (int i = 0; i < TUPLES && tuples; i++) {
-		const volatile struct tuple *tuple = &space->tuple[lowest_bit(tuples) & (TUPLES - 1)];
+	for (int i = 0; i < MAX_TUPLES && tuples; i++) {
+		const volatile struct tuple *tuple = &space->tuple[lowest_bit(tuples) & (MAX_TUPLES - 1)];
 		const struct firsts *firsts;
 		__u64 hashed, matches;
 		const __u64 *tags;

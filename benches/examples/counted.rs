@@ -10,7 +10,7 @@ use xdpfwd_pipeline::{Chain, PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Port, Umem, UmemConfig,
-    fake_kernel::{Behaviour, FakeKernel, Sizes},
+    fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
 };
 
 const N: u32 = 64;
@@ -23,8 +23,8 @@ fn umem() -> (Umem, xdpfwd_xsk::Pool) {
 }
 
 /// Returns the configuration of a fake kernel that needs no wake-up.
-fn config_without_wakeup() -> Behaviour {
-    Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
+fn config_without_wakeup() -> FakeKernelConfig {
+    FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
 /// The fake kernel alone, which all other scenarios include.

@@ -35,7 +35,7 @@ use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig, XskPort,
-    fake_kernel::{Behaviour, FakeKernel, Sizes},
+    fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
 };
 
 const BATCHES: [u32; 3] = [1, 8, 64];
@@ -49,8 +49,8 @@ fn umem() -> (Umem, Pool) {
 }
 
 /// Returns the configuration of a fake kernel that needs no wake-up.
-fn config_without_wakeup() -> Behaviour {
-    Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
+fn config_without_wakeup() -> FakeKernelConfig {
+    FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
 /// A measured variant: the user side, with a fake kernel, in rounds of `n` packets.
@@ -106,7 +106,7 @@ impl Variant for PortVariant {
         for _ in 0..rounds {
             kernel.arrive(n, LENGTH);
             port.receive(batch, pool);
-            for frame in batch.places_mut().iter_mut().flatten().take_while(|_| *swap) {
+            for frame in batch.slots_mut().iter_mut().flatten().take_while(|_| *swap) {
                 if let Some((destination, source)) =
                     frame.get_mut(..12).map(|macs| macs.split_at_mut(6))
                 {

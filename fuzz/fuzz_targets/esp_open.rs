@@ -5,8 +5,8 @@
 use std::sync::LazyLock;
 
 use xdpfwd_ipsec::{
-    AwsLc, HEADER, ICV, IN_FRONT, Incoming, Outgoing, Protection, Transform, Unopened, Window,
-    behind,
+    AwsLc, HEADER_LEN, ICV, PREFIX_LEN, Incoming, Outgoing, Protection, Transform, OpenError, Window,
+    trailer_len,
 };
 
 const SPI: u32 = 0x1001;
@@ -51,7 +51,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         protection.open_batch(&mut window, &mut incoming);
         let mut opened = highest;
         for ((packet, before), text) in incoming.iter().zip(&before).zip(&texts) {
-            let front = before.len().min(IN_FRONT);
+            let front = before.len().min(PREFIX_LEN);
             assert_eq!(packet.bytes[..front], before[..front]);
             match &packet.outcome {
                 Ok(outcome) => {
@@ -61,13 +61,13 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                     assert!(outcome.payload.end + ICV < packet.bytes.len());
                     opened = opened.max(outcome.number);
                 }
-                Err(Unopened::BadLength) => {
-                    assert!(before.len() < IN_FRONT + HEADER + ICV + 4 || before.len() % 4 != 0)
+                Err(OpenError::BadLength) => {
+                    assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV + 4 || before.len() % 4 != 0)
                 }
-                Err(Unopened::BadTag | Unopened::Late | Unopened::Replay) => {
+                Err(OpenError::BadTag | OpenError::Late | OpenError::Replay) => {
                     assert!(text.is_none())
                 }
-                Err(Unopened::BadPadding) => panic!("a sealed packet has invalid padding"),
+                Err(OpenError::BadPadding) => panic!("a sealed packet has invalid padding"),
             }
         }
         assert_eq!(window.highest(), opened);
@@ -75,8 +75,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 });
 
 fn seal(protection: &Protection, text: &[u8], number: u64) -> (Vec<u8>, Option<Vec<u8>>) {
-    let mut packet = vec![0; IN_FRONT + HEADER + text.len() + behind(text.len())];
-    packet[IN_FRONT + HEADER..][..text.len()].copy_from_slice(text);
+    let mut packet = vec![0; PREFIX_LEN + HEADER_LEN + text.len() + trailer_len(text.len())];
+    packet[PREFIX_LEN + HEADER_LEN..][..text.len()].copy_from_slice(text);
     let outgoing =
         Outgoing { bytes: &mut packet, payload: text.len(), next_header: 4, number, iv: number };
     assert_eq!(protection.seal_batch(&mut [outgoing]), 1);

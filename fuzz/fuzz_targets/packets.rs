@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use xdpfwd_filter::{Classifier, Rule, parse};
-use xdpfwd_stages::filter::{Seen, look_at};
+use xdpfwd_stages::filter::{Inspection, inspect};
 use xdpfwd_wire::Headers;
 
 const RULES: &str = "drop src 10.0.0.0/8 proto tcp dport 22
@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|frame: &[u8]| {
     assert!(headers.l3_offset <= headers.l4_offset && headers.l4_offset <= headers.l3_end);
     assert!(usize::from(headers.l3_end) <= frame.len());
     let (rules, classifier) = &*RULE_SET;
-    if let Seen::Key(key) | Seen::Unusual(_, Some(key)) = look_at(frame, &headers) {
+    if let Inspection::Key(key) | Inspection::Exception(_, Some(key)) = inspect(frame, &headers) {
         let expected =
             (0..).zip(rules).find(|(_, rule)| rule.matches(&key)).map(|(number, _)| number);
         assert_eq!(classifier.first_match(&key, 0), expected);

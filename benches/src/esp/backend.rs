@@ -13,8 +13,8 @@ use aws_lc_rs::aead::{
 };
 use chacha20poly1305::ChaCha20Poly1305;
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, BATCH, HEADER, ICV, IN_FRONT, Incoming, Job, NONCE, Outgoing, Protection,
-    RustCrypto, SALT, Transform, Window, behind,
+    Aad, Aead, AwsLc, BATCH, HEADER_LEN, ICV, Incoming, Job, NONCE, Outgoing, PREFIX_LEN,
+    Protection, RustCrypto, SALT, Transform, Window, trailer_len,
 };
 
 use super::options::{Backend, Cipher, Timing};
@@ -24,17 +24,17 @@ use super::options::{Backend, Cipher, Timing};
 const STRIDE: usize = 2048 + 192;
 
 /// Offset of ESP's bytes in a frame: after headroom, Ethernet and IPv4 headers.
-const OFFSET: usize = 256 + 14 + 20 - IN_FRONT;
+const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
 /// The maximum payload that fits in a frame, in bytes.
-pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - IN_FRONT - HEADER - 32;
+pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - 32;
 
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT] = [1, 2, 3, 4];
 
 /// Returns the number of encrypted bytes.
 pub(super) fn text(payload: usize) -> usize {
-    payload + behind(payload) - ICV
+    payload + trailer_len(payload) - ICV
 }
 
 /// The frames that every pass processes.
@@ -55,7 +55,7 @@ impl Frames {
     }
 
     fn len(&self) -> usize {
-        IN_FRONT + HEADER + self.payload + behind(self.payload)
+        PREFIX_LEN + HEADER_LEN + self.payload + trailer_len(self.payload)
     }
 
     /// Returns the ESP bytes of each frame.
@@ -309,7 +309,7 @@ fn aad(number: u64) -> [u8; 12] {
 /// Returns the encrypted part and the tag.
 fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
     let end = bytes.len() - ICV;
-    bytes[IN_FRONT + HEADER..].split_at_mut(end - IN_FRONT - HEADER)
+    bytes[PREFIX_LEN + HEADER_LEN..].split_at_mut(end - PREFIX_LEN - HEADER_LEN)
 }
 
 fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
@@ -319,7 +319,7 @@ fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
         .map(|(number, bytes)| Job {
             nonce: nonce(number),
             aad: Aad::new(SPI, number, true),
-            text_and_tag: &mut bytes[IN_FRONT + HEADER..],
+            text_and_tag: &mut bytes[PREFIX_LEN + HEADER_LEN..],
             is_good: false,
         })
         .collect()

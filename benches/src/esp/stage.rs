@@ -19,8 +19,8 @@ use xdpfwd_pipeline::{BuildCx, Cx, NamedStage, PlanCx, PortId, Stage, StageConfi
 use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 use xdpfwd_xsk::{
-    Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem,
-    UmemConfig,
+    Batch, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, PortFrameCounts,
+    Umem, UmemConfig,
 };
 
 use super::options::Backend;
@@ -206,7 +206,7 @@ impl Port for LoopbackPort {
         0
     }
 
-    fn unsent(&self) -> bool {
+    fn has_unsent(&self) -> bool {
         false
     }
 
@@ -214,8 +214,8 @@ impl Port for LoopbackPort {
         None
     }
 
-    fn census(&self) -> Census {
-        Census::default()
+    fn frame_counts(&self) -> PortFrameCounts {
+        PortFrameCounts::default()
     }
 
     fn counters(&self) -> Counters {

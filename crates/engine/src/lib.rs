@@ -52,10 +52,10 @@ pub use attach::conflicts::{
 pub use attach::offload::{fill_tables, prepare_tables};
 pub use attach::program::{AddressUpdateError, XdpCounters, XdpDecision, XdpProgram};
 pub use error::{StartError, WorkerFailure};
-pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, undescribed_ports};
+pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, ports_from_plan};
 pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use host::interface::NoInterface;
-pub use host::lockout::{Carried, Lockout, lockouts};
+pub use host::lockout::{Lockout, TrafficUse, lockouts};
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};
@@ -70,7 +70,7 @@ pub use run::report::{
 };
 pub use run::socket::{ControlSocket, Request};
 pub use run::start::Probe;
-pub use run::up::{Waited, wait_until_up};
+pub use run::up::{WaitOutcome, wait_until_up};
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

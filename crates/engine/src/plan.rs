@@ -79,7 +79,7 @@ impl Io {
 
     /// Returns whether an XDP program takes packets from the kernel. Otherwise the kernel handles
     /// them too.
-    pub fn takes_by_xdp(self) -> bool {
+    pub fn uses_xdp(self) -> bool {
         matches!(self, Self::AfXdp | Self::XskRs)
     }
 
@@ -118,7 +118,7 @@ pub struct StageOnPath {
     pub name: String,
     /// Plan of the stage.
     pub plan: Arc<dyn StagePlan>,
-    /// Whether the port's XDP program runs the stage; [`Plan::in_the_way_of_kernel`] returns
+    /// Whether the port's XDP program runs the stage; [`Plan::kernel_obstacle`] returns
     /// whether that is possible.
     pub in_kernel: bool,
 }
@@ -218,10 +218,10 @@ impl Plan {
     }
 
     /// Returns why the XDP program cannot run the stage at an index of a path; `None` if it can.
-    pub fn in_the_way_of_kernel(&self, path: &PathPlan, index: usize) -> Option<String> {
+    pub fn kernel_obstacle(&self, path: &PathPlan, index: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(index)?;
-        if !port.io.takes_by_xdp() {
+        if !port.io.uses_xdp() {
             return Some(format!(
                 "port {} has no XDP program with io = \"{}\"",
                 port.name, port.io

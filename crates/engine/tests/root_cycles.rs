@@ -7,7 +7,7 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-use support::{LONG, chain, cross_connect, stop};
+use support::{TIMEOUT, chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
@@ -82,7 +82,7 @@ fn cycle_under_load(cycles: usize) {
                     "{} BPF objects, expected at least {expected}: per port a program, a link, two maps",
                     used.count()
                 );
-                used.wait_until_gone(LONG).unwrap();
+                used.wait_until_gone(TIMEOUT).unwrap();
             }
         };
         run_cycles(WARM_UP);
@@ -105,5 +105,5 @@ fn cycle_under_load(cycles: usize) {
     generator.stop().unwrap();
     // Check that the kernel has no socket left.
     drop(chain);
-    guard.wait_until_gone(LONG).unwrap();
+    guard.wait_until_gone(TIMEOUT).unwrap();
 }

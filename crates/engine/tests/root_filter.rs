@@ -11,17 +11,17 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use xdpfwd_engine::{Keep, XdpDecision, XdpProgram};
 use xdpfwd_pipeline::{Reason, Stage as _};
-use xdpfwd_stages::filter::{Filter, FilterPlan, look_at};
+use xdpfwd_stages::filter::{Filter, FilterPlan, inspect};
 use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
-use xdpfwd_xsk::{HugePages, Opened, Port as _, UmemConfig, XskPort};
+use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
 const PACKETS: usize = 1024;
 /// Maximum number of rules without a verdict in the XDP program.
 const MAX_CONTINUE_RULES: usize = 16;
 
 /// Opens a socket: the program filters only packets of queues with a socket.
-fn socket() -> Opened<XskPort> {
+fn socket() -> OpenPorts<XskPort> {
     // Use a separate loopback interface for this thread.
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
@@ -98,9 +98,9 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts
             if frame.len() < 14 {
                 continue;
             }
-            let expected = drawn.by_looking(&frame);
+            let expected = drawn.linear_outcome(&frame);
             let user_outcome =
-                stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
+                stage.judge(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
             let kernel_decision = program.test_run(&frame).unwrap();
             let expected_decision =
                 if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
@@ -152,7 +152,7 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
     let written: Vec<String> = (0..4000)
         .map(|_| {
             let (source, destination, is_v4) = (random.draw(), random.draw(), random.one_in(2));
-            let verdict = random.of(&["accept", "drop"]);
+            let verdict = random.choose(&["accept", "drop"]);
             let ports = if random.one_in(2) { " proto udp dport 0-1023" } else { " proto udp" };
             let (a, b) = (8 + random.below(25) as u32, 1 + random.below(32) as u32);
             ends.push((source, destination, is_v4));
@@ -163,7 +163,7 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
             }
         })
         .collect();
-    let drawn = RuleSet::of(written, &mut random, MAX_CONTINUE_RULES);
+    let drawn = RuleSet::from_rules(written, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
     // Each plan has its own hash seed; with some seeds no tag group is full.
     let is_full = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
@@ -185,13 +185,14 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
     let mut stage = Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
         // Use the addresses of one rule, or one of each of two rules, sometimes modified.
-        let ((source, _, is_v4), (_, destination, _)) = (random.of(&ends), random.of(&ends));
+        let ((source, _, is_v4), (_, destination, _)) =
+            (random.choose(&ends), random.choose(&ends));
         let (own, destination_of_own) =
             (random.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
         let destination = if own { destination } else { destination_of_own };
         let source = if random.one_in(3) { source ^ 1 << random.below(32) } else { source };
         let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
-        let udp = [4, 0, random.of(&[0, 3, 4]), 53, 0, 8, 0, 0];
+        let udp = [4, 0, random.choose(&[0, 3, 4]), 53, 0, 8, 0, 0];
         if is_v4 {
             frame.extend([8, 0, 0x45, 0, 0, 28, 0, 7, 0x40, 0, 64, 17, 0, 0]);
             frame.extend((source as u32).to_be_bytes());
@@ -202,7 +203,7 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
             frame.extend((u128::from(destination) << 64).to_be_bytes());
         }
         frame.extend(udp);
-        let outcome = stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
+        let outcome = stage.judge(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
         let expected =
             if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(
@@ -211,7 +212,11 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
             "FILTER_SEED={seed}, packet {number}: {outcome:?} {frame:02x?}"
         );
         if number % 50 == 0 {
-            assert_eq!(drawn.by_looking(&frame), outcome, "FILTER_SEED={seed}, packet {number}");
+            assert_eq!(
+                drawn.linear_outcome(&frame),
+                outcome,
+                "FILTER_SEED={seed}, packet {number}"
+            );
         }
     }
     assert_eq!(program.row_counters().unwrap(), stage.row_counters());
@@ -222,7 +227,7 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
 #[test]
 fn keep_rule_bypasses_kernel_filter() {
     let keep: Keep = ["arp".parse().unwrap()].into();
-    let drop_all = RuleSet::of(vec!["drop".into()], &mut SplitMix64::new(1), 0);
+    let drop_all = RuleSet::from_rules(vec!["drop".into()], &mut SplitMix64::new(1), 0);
     let plan = drop_all.plan("kernel");
     let opened = socket();
     let mut program =

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use support::{LONG, chain, cross_connect, stop, wait_until};
+use support::{TIMEOUT, chain, cross_connect, stop, wait_until};
 use xdpfwd_engine::{Control, DataPlane, WorkerFailure};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
@@ -182,7 +182,7 @@ fn worker_panic_wakes_control_thread() {
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
         // The deadline is far away: the wake-up must come from the worker.
-        let deadline = std::time::Instant::now() + LONG;
+        let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
             match control.wait(deadline).unwrap() {
                 // Promiscuous mode changed the interfaces.

@@ -10,5 +10,5 @@ mod rust_crypto;
 pub use aws_lc::AwsLc;
 #[cfg(feature = "ipsec-mb")]
 pub use ipsec_mb::{IpsecMb, IpsecMbError};
-pub use job::{Aad, Aead, Job, KeyLength};
+pub use job::{Aad, Aead, Job, KeyLengthError};
 pub use rust_crypto::RustCrypto;

@@ -18,10 +18,10 @@ use crate::replay::{ReplayError, Window};
 use crate::transform::{ICV, IV, NONCE, SALT, Transform};
 
 /// Bytes in front of the payload: SPI, sequence number, IV.
-pub const HEADER: usize = 8 + IV;
+pub const HEADER_LEN: usize = 8 + IV;
 
 /// Bytes required in front of the SPI.
-pub const IN_FRONT: usize = 4;
+pub const PREFIX_LEN: usize = 4;
 
 /// Packets per call of the AEAD.
 pub const BATCH: usize = 64;
@@ -31,7 +31,7 @@ const TRAILER_FIELDS_LEN: usize = 2;
 
 /// Returns the bytes that follow a payload: padding to a multiple of four, pad length, next header
 /// (RFC 4303, 2.4), and the ICV.
-pub const fn behind(payload: usize) -> usize {
+pub const fn trailer_len(payload: usize) -> usize {
     padding(payload) + TRAILER_FIELDS_LEN + ICV
 }
 
@@ -53,7 +53,8 @@ pub struct Protection {
 /// A packet to seal.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`IN_FRONT`] bytes, [`HEADER`] bytes to write, the payload, and [`behind`] bytes to write.
+    /// [`PREFIX_LEN`] bytes, [`HEADER_LEN`] bytes to write, the payload, and [`behind`] bytes to
+    /// write.
     pub bytes: &'a mut [u8],
     /// Length of the payload in bytes.
     pub payload: usize,
@@ -68,10 +69,10 @@ pub struct Outgoing<'a> {
 /// A packet to open.
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    /// [`IN_FRONT`] bytes, then the ESP packet up to the end of its ICV.
+    /// [`PREFIX_LEN`] bytes, then the ESP packet up to the end of its ICV.
     pub bytes: &'a mut [u8],
     /// The result.
-    pub outcome: Result<Opened, Unopened>,
+    pub outcome: Result<Opened, OpenError>,
 }
 
 /// The content of an opened packet.
@@ -88,7 +89,7 @@ pub struct Opened {
 
 /// The reason why a packet was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unopened {
+pub enum OpenError {
     /// The packet is too short, or not a multiple of four bytes.
     #[error("invalid length")]
     BadLength,
@@ -106,7 +107,7 @@ pub enum Unopened {
     BadPadding,
 }
 
-impl From<ReplayError> for Unopened {
+impl From<ReplayError> for OpenError {
     fn from(error: ReplayError) -> Self {
         match error {
             ReplayError::Replay => Self::Replay,
@@ -118,12 +119,12 @@ impl From<ReplayError> for Unopened {
 impl<'a> Incoming<'a> {
     /// Creates a packet without a result.
     pub fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, outcome: Err(Unopened::BadLength) }
+        Self { bytes, outcome: Err(OpenError::BadLength) }
     }
 }
 
 /// The borrowed bytes in front of the SPI.
-type InFront = [u8; IN_FRONT];
+type InFront = [u8; PREFIX_LEN];
 
 impl Protection {
     /// Creates the protection of an SA; with `extended`, sequence numbers have 64 bits.
@@ -173,7 +174,7 @@ impl Protection {
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
                 let Some((low, iv)) = read(packet.bytes) else {
-                    packet.outcome = Err(Unopened::BadLength);
+                    packet.outcome = Err(OpenError::BadLength);
                     continue;
                 };
                 let number = match window.check(low) {
@@ -200,10 +201,10 @@ impl Protection {
                     // invalid.
                     window
                         .mark_received(number)
-                        .map_err(Unopened::from)
+                        .map_err(OpenError::from)
                         .and_then(|()| unpad(packet.bytes, number))
                 } else {
-                    Err(Unopened::BadTag)
+                    Err(OpenError::BadTag)
                 };
             }
         }
@@ -215,11 +216,11 @@ impl Protection {
         nonce[..SALT].copy_from_slice(&self.salt);
         nonce[SALT..].copy_from_slice(&iv);
         let from = if self.transform.encrypts() {
-            IN_FRONT + HEADER
+            PREFIX_LEN + HEADER_LEN
         } else if self.extended {
             0
         } else {
-            IN_FRONT
+            PREFIX_LEN
         };
         let text_and_tag = bytes.get_mut(from..)?;
         Some(Job {
@@ -235,9 +236,9 @@ impl Protection {
     fn borrow_front(&self, bytes: &mut [u8], number: u64) -> InFront {
         let mut front = InFront::default();
         if self.borrows {
-            front.copy_from_slice(&bytes[..IN_FRONT]);
-            bytes[..IN_FRONT].copy_from_slice(&self.spi.to_be_bytes());
-            bytes[IN_FRONT..IN_FRONT + 8].copy_from_slice(&number.to_be_bytes());
+            front.copy_from_slice(&bytes[..PREFIX_LEN]);
+            bytes[..PREFIX_LEN].copy_from_slice(&self.spi.to_be_bytes());
+            bytes[PREFIX_LEN..PREFIX_LEN + 8].copy_from_slice(&number.to_be_bytes());
         }
         front
     }
@@ -245,23 +246,23 @@ impl Protection {
     /// Restores the bytes in front of the SPI.
     fn restore_front(&self, bytes: &mut [u8], front: InFront) {
         if self.borrows {
-            bytes[..IN_FRONT].copy_from_slice(&front);
-            bytes[IN_FRONT..2 * IN_FRONT].copy_from_slice(&self.spi.to_be_bytes());
+            bytes[..PREFIX_LEN].copy_from_slice(&front);
+            bytes[PREFIX_LEN..2 * PREFIX_LEN].copy_from_slice(&self.spi.to_be_bytes());
         }
     }
 }
 
 /// Writes header and trailer. Returns false if the room does not match exactly.
 fn write(packet: &mut Outgoing<'_>, spi: u32) -> bool {
-    let (start, payload) = (IN_FRONT + HEADER, packet.payload);
+    let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
-    if packet.bytes.len().checked_sub(end) != Some(behind(payload)) {
+    if packet.bytes.len().checked_sub(end) != Some(trailer_len(payload)) {
         return false;
     }
     let (head, trailer) = packet.bytes.split_at_mut(end);
-    head[IN_FRONT..IN_FRONT + 4].copy_from_slice(&spi.to_be_bytes());
-    head[IN_FRONT + 4..IN_FRONT + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
-    head[IN_FRONT + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
+    head[PREFIX_LEN..PREFIX_LEN + 4].copy_from_slice(&spi.to_be_bytes());
+    head[PREFIX_LEN + 4..PREFIX_LEN + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
+    head[PREFIX_LEN + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
     let padding = padding(payload);
     // The two fields and the ICV overwrite the bytes after the padding.
     trailer[..4].copy_from_slice(&[1, 2, 3, 0]);
@@ -272,21 +273,21 @@ fn write(packet: &mut Outgoing<'_>, spi: u32) -> bool {
 
 /// Returns sequence number and IV of a complete packet.
 fn read(bytes: &[u8]) -> Option<(u32, [u8; IV])> {
-    let text = bytes.len().checked_sub(IN_FRONT + HEADER + ICV)?;
+    let text = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV)?;
     if text < 4 || !text.is_multiple_of(4) {
         return None;
     }
-    let number = bytes.get(IN_FRONT + 4..)?.first_chunk::<4>()?;
-    let iv = bytes.get(IN_FRONT + 8..)?.first_chunk::<IV>()?;
+    let number = bytes.get(PREFIX_LEN + 4..)?.first_chunk::<4>()?;
+    let iv = bytes.get(PREFIX_LEN + 8..)?.first_chunk::<IV>()?;
     Some((u32::from_be_bytes(*number), *iv))
 }
 
 /// Removes the trailer of a decrypted packet.
-fn unpad(bytes: &[u8], number: u64) -> Result<Opened, Unopened> {
+fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
     let end = bytes.len() - ICV;
-    let text = &bytes[IN_FRONT + HEADER..end];
-    let [rest @ .., pad_len, next_header] = text else { return Err(Unopened::BadPadding) };
-    let payload = rest.len().checked_sub(usize::from(*pad_len)).ok_or(Unopened::BadPadding)?;
+    let text = &bytes[PREFIX_LEN + HEADER_LEN..end];
+    let [rest @ .., pad_len, next_header] = text else { return Err(OpenError::BadPadding) };
+    let payload = rest.len().checked_sub(usize::from(*pad_len)).ok_or(OpenError::BadPadding)?;
     // RFC 4303, 2.4: padding is 1, 2, 3, …, and receivers should check it.
     let is_padding_valid = match rest.last_chunk::<4>() {
         // Fast path for minimal padding, which this crate writes.
@@ -298,9 +299,9 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, Unopened> {
         _ => rest[payload..].iter().zip(1..=u8::MAX).all(|(byte, expected)| *byte == expected),
     };
     if !is_padding_valid {
-        return Err(Unopened::BadPadding);
+        return Err(OpenError::BadPadding);
     }
-    let start = IN_FRONT + HEADER;
+    let start = PREFIX_LEN + HEADER_LEN;
     Ok(Opened { payload: start..start + payload, next_header: *next_header, number })
 }
 

@@ -121,7 +121,7 @@ impl Ivs {
     }
 
     /// Moves to a later epoch, which must be stored. Returns false for any other.
-    pub fn go_on(&mut self, epoch: Epoch) -> bool {
+    pub fn advance_to(&mut self, epoch: Epoch) -> bool {
         let later = epoch > self.epoch;
         if later {
             (self.epoch, self.next) = (epoch, 0);
@@ -170,9 +170,9 @@ mod tests {
             "the last IV of the last worker is not the last of the epoch"
         );
         assert_eq!(ivs.reserve(1), None);
-        assert!(!ivs.go_on(Epoch(5)) && !ivs.go_on(Epoch(4)));
+        assert!(!ivs.advance_to(Epoch(5)) && !ivs.advance_to(Epoch(4)));
         assert_eq!(ivs.reserve(1), None);
-        assert!(ivs.go_on(Epoch(6)));
+        assert!(ivs.advance_to(Epoch(6)));
         assert_eq!(ivs.reserve(1), Some((6 << 32 | 63 << 26)..(6 << 32 | 63 << 26) + 1));
         assert_eq!(ivs.reserve(0), None);
     }
@@ -182,7 +182,7 @@ mod tests {
         let mut ivs = Ivs::new(3, Epoch(5)).unwrap();
         let before = ivs.reserve(7).unwrap();
         let mut other = ivs.hand_over();
-        assert_eq!((ivs.reserve(1), ivs.go_on(Epoch(u32::MAX))), (None, false));
+        assert_eq!((ivs.reserve(1), ivs.advance_to(Epoch(u32::MAX))), (None, false));
         assert_eq!(other.reserve(2), Some(before.end..before.end + 2));
         assert_eq!(other.epoch(), Epoch(5));
     }
@@ -204,7 +204,7 @@ mod tests {
                     if renew {
                         let later = Epoch(stored.unwrap().0 + 1);
                         stored = Some(later);
-                        prop_assert!(workers[worker].go_on(later));
+                        prop_assert!(workers[worker].advance_to(later));
                     }
                     for iv in workers[worker].reserve(count).unwrap() {
                         prop_assert!(seen.insert(iv), "{iv:x}");

@@ -55,7 +55,7 @@ pub enum KeyFileError {
 /// The error if AWS-LC returns no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read random bytes from the kernel")]
-pub struct NoRandom;
+pub struct RandomError;
 
 impl KeyMaterial {
     /// Parses one line of hexadecimal digits, key then salt, as `ip xfrm … aead` takes them.
@@ -80,9 +80,9 @@ impl KeyMaterial {
     }
 
     /// Creates a random key with AWS-LC.
-    pub fn random(transform: Transform) -> Result<Self, NoRandom> {
+    pub fn random(transform: Transform) -> Result<Self, RandomError> {
         let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT]);
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RandomError)?;
         Ok(Self { bytes })
     }
 

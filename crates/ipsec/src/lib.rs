@@ -2,10 +2,10 @@
 //! windows.
 //!
 //! [`Protection`] seals and opens batches with a [`Transform`] and an [`Aead`]. [`Window`] rejects
-//! replays. [`Numbers`] gives out sequence numbers to several workers, within limits and only below
-//! the stored bound. [`Ivs`] combines epoch, worker and counter, so that IVs differ between workers
-//! and runs. [`KeyMaterial`] is the content of a key file. This crate does no I/O: the caller reads
-//! and writes files.
+//! replays. [`SequenceNumbers`] gives out sequence numbers to several workers, within limits and
+//! only below the stored bound. [`Ivs`] combines epoch, worker and counter, so that IVs differ
+//! between workers and runs. [`KeyMaterial`] is the content of a key file. This crate does no I/O:
+//! the caller reads and writes files.
 
 #![deny(unsafe_code)]
 
@@ -18,14 +18,16 @@ mod replay;
 mod sequence;
 mod transform;
 
-pub use aead::{Aad, Aead, AwsLc, Job, KeyLength, RustCrypto};
+pub use aead::{Aad, Aead, AwsLc, Job, KeyLengthError, RustCrypto};
 #[cfg(feature = "ipsec-mb")]
 pub use aead::{IpsecMb, IpsecMbError};
-pub use esp::{BATCH, HEADER, IN_FRONT, Incoming, Opened, Outgoing, Protection, Unopened, behind};
+pub use esp::{
+    BATCH, HEADER_LEN, Incoming, OpenError, Opened, Outgoing, PREFIX_LEN, Protection, trailer_len,
+};
 pub use iv::{Epoch, EpochError, Ivs};
-pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoRandom, ParseFingerprintError};
+pub use key::{Fingerprint, KeyFileError, KeyMaterial, ParseFingerprintError, RandomError};
 pub use replay::{ReplayError, Window, WindowError};
-pub use sequence::{Exhausted, Numbers};
+pub use sequence::{Exhausted, SequenceNumbers};
 pub use transform::{ICV, IV, NONCE, SALT, Transform};
 
 /// The example in README.md, compiled as a doctest.

@@ -57,7 +57,7 @@ impl Window {
 
     /// Marks all sequence numbers up to `number` as received. Does nothing if the window is further
     /// already.
-    pub fn go_on_behind(&mut self, number: u64) {
+    pub fn mark_received_up_to(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
             self.blocks.fill(u64::MAX);
@@ -277,7 +277,7 @@ mod tests {
         for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
             for size in [64, 128, 1024] {
                 let mut window = Window::new(size, true).unwrap();
-                window.go_on_behind(number);
+                window.mark_received_up_to(number);
                 assert_eq!(window.highest(), number);
                 for before in number.saturating_sub(u64::from(size) - 1).max(1)..=number {
                     assert_eq!(
@@ -293,7 +293,7 @@ mod tests {
                         (Ok(()), Err(ReplayError::Replay))
                     );
                 }
-                window.go_on_behind(number);
+                window.mark_received_up_to(number);
                 assert_eq!(window.highest(), number + 2 * u64::from(size) - 1);
             }
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The sequence numbers of an outbound SA.
 #[derive(Debug)]
-pub struct Numbers {
+pub struct SequenceNumbers {
     /// The next free number.
     next: AtomicU64,
     /// The first number that is not stored yet.
@@ -26,10 +26,10 @@ pub enum Exhausted {
     Limit,
     /// More numbers must be stored first.
     #[error("more sequence numbers must be stored first")]
-    NotWritten,
+    NotStored,
 }
 
-impl Numbers {
+impl SequenceNumbers {
     /// Creates numbers from `first` (at least 1) on: with 64 bits if `extended`, and none above
     /// `limit`.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
@@ -58,7 +58,7 @@ impl Numbers {
         match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(first) => Ok(first..first.saturating_add(count).min(end)),
             Err(next) if next >= last => Err(Exhausted::Limit),
-            Err(_) => Err(Exhausted::NotWritten),
+            Err(_) => Err(Exhausted::NotStored),
         }
     }
 
@@ -71,7 +71,7 @@ impl Numbers {
 
     /// Returns the exclusive bound to store so that `count` more numbers are usable: at most the
     /// first number that is not usable, and at least the stored bound.
-    pub fn to_write(&self, count: u64) -> u64 {
+    pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
@@ -107,12 +107,12 @@ mod tests {
 
     #[test]
     fn reserve_stops_at_stored_bound() {
-        let numbers = Numbers::new(0, true, None);
-        assert_eq!(numbers.reserve(64), Err(Exhausted::NotWritten));
+        let numbers = SequenceNumbers::new(0, true, None);
+        assert_eq!(numbers.reserve(64), Err(Exhausted::NotStored));
         numbers.allow_below(100);
         assert_eq!(numbers.reserve(64), Ok(1..65));
         assert_eq!(numbers.reserve(64), Ok(65..100), "not all stored numbers were reserved");
-        assert_eq!(numbers.reserve(1), Err(Exhausted::NotWritten));
+        assert_eq!(numbers.reserve(1), Err(Exhausted::NotStored));
         // The bound never decreases.
         numbers.allow_below(50);
         numbers.allow_below(101);
@@ -128,7 +128,7 @@ mod tests {
             (true, Some(7), 8),
             (false, Some(7), 8),
         ] {
-            let numbers = Numbers::new(end - 2, extended, limit);
+            let numbers = SequenceNumbers::new(end - 2, extended, limit);
             numbers.allow_below(u64::MAX);
             assert_eq!(numbers.reserve(64), Ok(end - 2..end));
             assert_eq!(numbers.reserve(1), Err(Exhausted::Limit));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn changed_limit_applies_to_next_reserve() {
-        let numbers = Numbers::new(1, true, Some(10));
+        let numbers = SequenceNumbers::new(1, true, Some(10));
         numbers.allow_below(1000);
         assert_eq!(numbers.reserve(64), Ok(1..11));
         assert_eq!(numbers.reserve(1), Err(Exhausted::Limit));
@@ -156,25 +156,25 @@ mod tests {
 
     #[test]
     fn is_short_until_next_bound_is_stored() {
-        let numbers = Numbers::new(1, true, Some(2000));
+        let numbers = SequenceNumbers::new(1, true, Some(2000));
         assert!(numbers.is_short(500));
-        assert_eq!(numbers.to_write(1000), 1001);
+        assert_eq!(numbers.bound_to_store(1000), 1001);
         numbers.allow_below(1001);
         assert!(!numbers.is_short(500));
         numbers.reserve(501).unwrap();
         assert!(numbers.is_short(500));
-        assert_eq!(numbers.to_write(2000), 2001, "the bound exceeds the limit");
+        assert_eq!(numbers.bound_to_store(2000), 2001, "the bound exceeds the limit");
         numbers.allow_below(2001);
         numbers.reserve(1400).unwrap();
         assert!(!numbers.is_short(500), "no number is left to store");
         numbers.limit(true, Some(10));
-        assert_eq!(numbers.to_write(1), 2001, "the stored bound decreased");
+        assert_eq!(numbers.bound_to_store(1), 2001, "the stored bound decreased");
     }
 
     #[test]
     fn reserve_after_close_returns_limit() {
         for extended in [false, true] {
-            let numbers = Numbers::new(1, extended, None);
+            let numbers = SequenceNumbers::new(1, extended, None);
             numbers.allow_below(100);
             numbers.reserve(7).unwrap();
             assert_eq!(numbers.close(), 8);
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn concurrent_workers_reserve_distinct_numbers() {
-        let numbers = Numbers::new(1, true, Some(100_000));
+        let numbers = SequenceNumbers::new(1, true, Some(100_000));
         let all: Vec<u64> = thread::scope(|scope| {
             scope.spawn(|| {
                 for stored in (0..=100_001).step_by(977).chain([100_001]) {
@@ -202,7 +202,7 @@ mod tests {
                             match numbers.reserve(64) {
                                 Ok(range) => reserved.extend(range),
                                 Err(Exhausted::Limit) => return reserved,
-                                Err(Exhausted::NotWritten) => thread::yield_now(),
+                                Err(Exhausted::NotStored) => thread::yield_now(),
                             }
                         }
                     })

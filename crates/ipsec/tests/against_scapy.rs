@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use xdpfwd_ipsec::{
-    Aead, AwsLc, HEADER, IN_FRONT, Incoming, Outgoing, Protection, RustCrypto, SALT, Transform,
-    Window, behind,
+    Aead, AwsLc, HEADER_LEN, Incoming, Outgoing, PREFIX_LEN, Protection, RustCrypto, SALT,
+    Transform, Window, trailer_len,
 };
 
 /// Debian's scapy needs Debian's interpreter, which may not be the first `python3` in the path.
@@ -76,7 +76,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             if number > 64 {
                 window.mark_received(number - 1).unwrap();
             }
-            let mut bytes = packet[start - IN_FRONT..].to_vec();
+            let mut bytes = packet[start - PREFIX_LEN..].to_vec();
             let mut incoming = [Incoming::new(&mut bytes)];
             protection.open_batch(&mut window, &mut incoming);
             let outcome =
@@ -88,10 +88,10 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             // Seal the payload again, for scapy to open.
             let payload = &inner[start..];
             let mut bytes = [
-                &inner[start - IN_FRONT..start],
-                &[0; HEADER],
+                &inner[start - PREFIX_LEN..start],
+                &[0; HEADER_LEN],
                 payload,
-                &vec![0; behind(payload.len())],
+                &vec![0; trailer_len(payload.len())],
             ]
             .concat();
             let next_header = inner[protocol];
@@ -105,7 +105,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             assert_eq!(protection.seal_batch(&mut outgoing), 1);
             let mut ip = inner[..start].to_vec();
             ip[protocol] = 50;
-            let esp = &bytes[IN_FRONT..];
+            let esp = &bytes[PREFIX_LEN..];
             if start == 20 {
                 ip[2..4].copy_from_slice(&((start + esp.len()) as u16).to_be_bytes());
             } else {

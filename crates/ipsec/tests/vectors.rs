@@ -1,8 +1,8 @@
 //! Runs published vectors (NIST, Wycheproof, RFCs; `vectors.txt`) on each backend.
 
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT,
-    Transform, Unopened, Window, behind,
+    Aad, Aead, AwsLc, HEADER_LEN, ICV, Incoming, Job, OpenError, Outgoing, PREFIX_LEN, Protection,
+    RustCrypto, SALT, Transform, Window, trailer_len,
 };
 
 const VECTORS: &str = include_str!("vectors.txt");
@@ -90,11 +90,12 @@ fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
         for (backend, aead) in backends(transform, &key) {
             let protection = Protection::new(aead, transform, salt, spi, extended);
             let mut bytes =
-                [&[7; IN_FRONT + HEADER][..], &payload, &vec![7; behind(payload.len())]].concat();
+                [&[7; PREFIX_LEN + HEADER_LEN][..], &payload, &vec![7; trailer_len(payload.len())]]
+                    .concat();
             let mut outgoing =
                 [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header, number, iv }];
             assert_eq!(protection.seal_batch(&mut outgoing), 1, "{backend} seals {line}");
-            assert_eq!(bytes[IN_FRONT..], packet, "{backend} seals {line}");
+            assert_eq!(bytes[PREFIX_LEN..], packet, "{backend} seals {line}");
 
             let mut window = Window::new(64, extended).unwrap();
             if number > 1 {
@@ -105,7 +106,7 @@ fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
             let mut incoming = [Incoming::new(&mut altered), Incoming::new(&mut bytes)];
             protection.open_batch(&mut window, &mut incoming);
             let [altered, valid] = incoming.map(|packet| packet.outcome);
-            assert_eq!(altered, Err(Unopened::BadTag), "{backend} opens {line}");
+            assert_eq!(altered, Err(OpenError::BadTag), "{backend} opens {line}");
             let opened = valid.unwrap_or_else(|error| panic!("{error}: {backend} opens {line}"));
             assert_eq!(
                 (opened.number, opened.next_header),

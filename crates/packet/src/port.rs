@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::RawFd;
 
 use xdpfwd_xsk::{
-    Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem,
-    clock,
+    Batch, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, PortFrameCounts,
+    Umem, clock,
 };
 
 use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
@@ -171,10 +171,10 @@ impl Port for MmsgPort {
     }
 
     fn reclaim(&mut self, pool: &mut Pool) -> usize {
-        self.completions.give_back(pool)
+        self.completions.return_to_pool(pool)
     }
 
-    fn unsent(&self) -> bool {
+    fn has_unsent(&self) -> bool {
         // The kernel has copied sent packets; unsent ones are in the queue.
         false
     }
@@ -183,8 +183,8 @@ impl Port for MmsgPort {
         Some(self.socket.fd())
     }
 
-    fn census(&self) -> Census {
-        Census { completion: self.completions.len() as u64, ..Census::default() }
+    fn frame_counts(&self) -> PortFrameCounts {
+        PortFrameCounts { completion: self.completions.len() as u64, ..PortFrameCounts::default() }
     }
 
     fn counters(&self) -> Counters {

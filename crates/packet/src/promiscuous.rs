@@ -12,7 +12,7 @@ pub struct Promiscuous(#[expect(dead_code, reason = "kept open")] PacketSocket);
 
 impl Promiscuous {
     /// Enables promiscuous mode on the interface with this index.
-    pub fn on(ifindex: u32) -> io::Result<Self> {
+    pub fn enable(ifindex: u32) -> io::Result<Self> {
         let socket = PacketSocket::unbound()?;
         socket.enable_promiscuous(ifindex)?;
         Ok(Self(socket))

@@ -34,7 +34,7 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
         }
         all += count;
         batch
-            .places_mut()
+            .slots_mut()
             .iter_mut()
             .filter_map(Option::take)
             .for_each(|frame| pool.free(frame).unwrap());

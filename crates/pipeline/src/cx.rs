@@ -1,6 +1,6 @@
 //! The context of a running stage: the time, free frames, egress queues.
 
-use xdpfwd_xsk::{Foreign, Frame, Pool};
+use xdpfwd_xsk::{ForeignFrame, Frame, Pool};
 
 use crate::egress::Egress;
 #[cfg(feature = "testing")]
@@ -108,7 +108,7 @@ impl Cx<'_> {
                 #[cfg(feature = "testing")]
                 frame_log::add(chunk, FrameEvent::Freed);
             }
-            Err(Foreign(frame)) => self.discard(frame, Reason::FOREIGN_FRAME),
+            Err(ForeignFrame(frame)) => self.discard(frame, Reason::FOREIGN_FRAME),
         }
     }
 
@@ -131,6 +131,6 @@ pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: 
             frame_log::add(chunk, FrameEvent::Dropped(reason));
             drops.count(reason);
         }
-        Err(Foreign(_)) => drops.count(Reason::FOREIGN_FRAME),
+        Err(ForeignFrame(_)) => drops.count(Reason::FOREIGN_FRAME),
     }
 }

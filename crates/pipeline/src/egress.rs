@@ -1,6 +1,6 @@
 //! Egress queues: one bounded queue per port and queue index.
 
-use xdpfwd_xsk::{Batch, EgressQueue, Frame, Refused, Umem};
+use xdpfwd_xsk::{Batch, EgressQueue, Frame, PushError, Umem};
 
 use crate::reason::Reason;
 use crate::verdict::PortId;
@@ -23,11 +23,11 @@ pub(crate) struct Egress {
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
-fn reject_reason(refused: Refused) -> (Reason, Frame) {
+fn reject_reason(refused: PushError) -> (Reason, Frame) {
     match refused {
-        Refused::Full(frame) => (Reason::EGRESS_FULL, frame),
-        Refused::Runt(frame) => (Reason::RUNT, frame),
-        Refused::Foreign(frame) => (Reason::FOREIGN_FRAME, frame),
+        PushError::Full(frame) => (Reason::EGRESS_FULL, frame),
+        PushError::Runt(frame) => (Reason::RUNT, frame),
+        PushError::Foreign(frame) => (Reason::FOREIGN_FRAME, frame),
     }
 }
 

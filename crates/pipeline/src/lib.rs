@@ -53,15 +53,15 @@ pub use port_name::PortName;
 pub use ports::{PortAddress, PortInfo, Ports};
 pub use reason::{DropReason, Drops, MAX_REASONS, Reason, ReasonError};
 pub use registry::{KindError, Planned, Registry, TableFormat};
-pub use report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
+pub use report::{FrameCounts, PathReport, QueueReport, StageReport, WorkerReport};
 pub use shared_counters::SharedCounters;
 pub use shared_table::{Loaded, SharedTable};
 pub use stage::{SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{PacketMut, View};
 pub use worker::{
-    BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, Swapped, Worker, WorkerBuilder,
-    mailbox,
+    BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, SwapResult, Worker,
+    WorkerBuilder, mailbox,
 };
 
 /// A value of the configuration with its location in the file, for [`PlanError::at`].

@@ -1,7 +1,7 @@
 //! A worker's counters, at one moment between two batches.
 
 use serde::Serialize;
-use xdpfwd_xsk::{Census, Counters, KernelCounters};
+use xdpfwd_xsk::{Counters, KernelCounters, PortFrameCounts};
 
 use crate::ledger::{LedgerReport, StageAccount};
 use crate::reason::Drops;
@@ -17,7 +17,7 @@ pub struct WorkerReport {
     /// Packets dropped, by reason.
     pub drops: Drops,
     /// Frame counts by location.
-    pub frames: FrameCensus,
+    pub frames: FrameCounts,
     /// System calls made to wait for packets.
     pub waits: u64,
     /// Cycles by task.
@@ -36,7 +36,7 @@ pub struct QueueReport {
     /// Losses that the kernel reports.
     pub kernel: KernelCounters,
     /// Locations of its frames.
-    pub census: Census,
+    pub frame_counts: PortFrameCounts,
 }
 
 /// One path.
@@ -64,7 +64,7 @@ pub struct StageReport {
 /// Frame counts by location, of one UMEM or the sum of several. If `leaked` is 0, the other counts
 /// add up to `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FrameCensus {
+pub struct FrameCounts {
     /// Frames of the UMEM.
     pub total: u64,
     /// Free, in the pool.
@@ -84,9 +84,9 @@ pub struct FrameCensus {
     pub leaked: i64,
 }
 
-impl FrameCensus {
-    pub(crate) fn new(total: u64, pool: u64, in_flight: u64, at_ports: Census) -> Self {
-        let Census { fill, rx, tx, completion } = at_ports;
+impl FrameCounts {
+    pub(crate) fn new(total: u64, pool: u64, in_flight: u64, at_ports: PortFrameCounts) -> Self {
+        let PortFrameCounts { fill, rx, tx, completion } = at_ports;
         let leaked = total as i64 - (pool + in_flight + at_ports.total()) as i64;
         Self { total, pool, fill, rx, in_flight, tx, completion, leaked }
     }

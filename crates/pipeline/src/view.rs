@@ -138,7 +138,7 @@ impl View<'_> {
     /// Returns the packets in the order in which they arrived.
     #[inline]
     pub fn packets(&mut self) -> impl Iterator<Item = PacketMut<'_>> {
-        let slots = self.batch.places_mut().iter_mut();
+        let slots = self.batch.slots_mut().iter_mut();
         slots.zip(self.metas.iter_mut()).zip(self.verdicts.iter_mut()).filter_map(
             |((slot, meta), verdict)| {
                 let frame = slot.as_mut()?;
@@ -161,7 +161,7 @@ impl View<'_> {
     /// packet.
     #[inline]
     pub fn packet(&mut self, index: usize) -> Option<PacketMut<'_>> {
-        let frame = self.batch.places_mut().get_mut(index)?.as_mut()?;
+        let frame = self.batch.slots_mut().get_mut(index)?.as_mut()?;
         Some(PacketMut { frame, meta: &mut self.metas[index], verdict: &mut self.verdicts[index] })
     }
 
@@ -180,7 +180,7 @@ impl View<'_> {
     /// frames, for all its stages together. The packet then stays in the batch; a stage that cannot
     /// let it pass drops it with [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, index: usize, cx: &mut Cx<'_>) -> Option<Frame> {
-        let occupied = self.batch.places_mut().get_mut(index).filter(|slot| slot.is_some())?;
+        let occupied = self.batch.slots_mut().get_mut(index).filter(|slot| slot.is_some())?;
         if !cx.take_quota() {
             return None;
         }

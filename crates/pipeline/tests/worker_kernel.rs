@@ -10,12 +10,12 @@ use xdpfwd_testkit::wires::{
     WireAccounting, Wires, assert_conserved, cross_connect, cross_connect_on, cross_connect_with,
     numbers, packet,
 };
-use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
 #[test]
 fn stalled_port_counts_egress_full_other_direction_flows() {
-    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
+    let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     let mut delivered = 0u64;
     for round in 0..100u64 {
@@ -36,7 +36,7 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
     );
     assert!(report.drops[Reason::EGRESS_FULL] > 2000);
 
-    wires.wan.set(Behaviour::default());
+    wires.wan.set(FakeKernelConfig::default());
     worker.drain(Duration::from_secs(5));
     assert_eq!(wires.wan.take_sent().len() as u64, waiting);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
@@ -44,7 +44,8 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
 
 #[test]
 fn drain_ends_when_kernel_never_completes() {
-    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let never_completes =
+        FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), never_completes);
     for n in 0..4000 {
         let _ = wires.lan.deliver(&packet(n));
@@ -62,7 +63,7 @@ fn drain_ends_when_kernel_never_completes() {
 
 #[test]
 fn frames_queued_after_drain_are_dropped_as_shutdown() {
-    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
+    let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     for n in 0..200 {
         wires.lan.deliver(&packet(n)).unwrap();
@@ -96,7 +97,7 @@ fn run_rounds(
 /// Makes the kernel work normally again, and checks that no packet stays in flight.
 fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
-        wire.set(Behaviour::default());
+        wire.set(FakeKernelConfig::default());
         // Report pending completions now: no later wake-up may come.
         wire.run();
     }
@@ -104,20 +105,20 @@ fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut Wire
     worker.drain(Duration::from_secs(20));
     let frames = accounting.balance(worker, wires);
     assert_eq!((frames.in_flight, frames.tx, frames.completion, frames.rx), (0, 0, 0, 0));
-    for left in &accounting.left {
+    for left in &accounting.sent_numbers {
         assert!(left.is_sorted(), "packets are out of order");
     }
 }
 
 /// Runs a worker whose wan kernel first has a fault and then works normally.
-fn run_with_fault(wan: Behaviour) -> WireAccounting {
+fn run_with_fault(wan: FakeKernelConfig) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
     let mut accounting = WireAccounting::default();
     run_rounds(&mut worker, &wires, &mut accounting, 60);
     assert_recovers(&mut worker, &wires, &mut accounting);
     assert_eq!(
         accounting.delivered,
-        accounting.sent + accounting.thrown_away + worker.report().drops.total()
+        accounting.sent + accounting.discarded + worker.report().drops.total()
     );
     accounting
 }
@@ -125,51 +126,65 @@ fn run_with_fault(wan: Behaviour) -> WireAccounting {
 #[test]
 fn worker_recovers_from_late_completions() {
     for delay in [1, 2, 7] {
-        run_with_fault(Behaviour { completion_delay: Some(delay), ..Behaviour::default() });
+        run_with_fault(FakeKernelConfig {
+            completion_delay: Some(delay),
+            ..FakeKernelConfig::default()
+        });
     }
 }
 
 #[test]
 fn worker_recovers_from_partial_completions() {
     for completions_per_wakeup in [0, 1, 19] {
-        run_with_fault(Behaviour { completions_per_wakeup, ..Behaviour::default() });
+        run_with_fault(FakeKernelConfig { completions_per_wakeup, ..FakeKernelConfig::default() });
     }
 }
 
 #[test]
 fn worker_recovers_from_missing_completions() {
-    run_with_fault(Behaviour { completion_delay: None, ..Behaviour::default() });
+    run_with_fault(FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() });
 }
 
 #[test]
 fn worker_recovers_from_full_tx_ring() {
-    let accounting = run_with_fault(Behaviour { budget: 0, ..Behaviour::default() });
+    let accounting = run_with_fault(FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() });
     assert!(accounting.delivered > accounting.sent, "no packet was dropped");
-    run_with_fault(Behaviour { budget: 1, ..Behaviour::default() });
+    run_with_fault(FakeKernelConfig { budget: 1, ..FakeKernelConfig::default() });
 }
 
 #[test]
 fn worker_recovers_from_lost_wake_ups() {
     for ignored_wakeups in [1, 3, u32::MAX] {
-        run_with_fault(Behaviour { ignored_wakeups, ..Behaviour::default() });
+        run_with_fault(FakeKernelConfig { ignored_wakeups, ..FakeKernelConfig::default() });
     }
 }
 
 #[test]
 fn worker_recovers_from_refused_wake_ups() {
     for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN] {
-        let once = run_with_fault(Behaviour { errors: [errno].into(), ..Behaviour::default() });
+        let once = run_with_fault(FakeKernelConfig {
+            errors: [errno].into(),
+            ..FakeKernelConfig::default()
+        });
         assert_eq!(once.delivered, once.sent, "one refused wake-up lost a packet");
-        run_with_fault(Behaviour { answer: Some(errno), ..Behaviour::default() });
+        run_with_fault(FakeKernelConfig {
+            persistent_error: Some(errno),
+            ..FakeKernelConfig::default()
+        });
     }
 }
 
 #[test]
 fn worker_accounts_for_packets_dropped_by_interface() {
-    let accounting =
-        run_with_fault(Behaviour { errors: [libc::EBUSY; 50].into(), ..Behaviour::default() });
-    assert_eq!((accounting.delivered, accounting.thrown_away), (accounting.sent + 50, 50));
-    run_with_fault(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
+    let accounting = run_with_fault(FakeKernelConfig {
+        errors: [libc::EBUSY; 50].into(),
+        ..FakeKernelConfig::default()
+    });
+    assert_eq!((accounting.delivered, accounting.discarded), (accounting.sent + 50, 50));
+    run_with_fault(FakeKernelConfig {
+        persistent_error: Some(libc::EBUSY),
+        ..FakeKernelConfig::default()
+    });
 }
 
 /// In a small UMEM all frames wait for transmission, so none is left to receive. The kernel loses
@@ -177,7 +192,7 @@ fn worker_accounts_for_packets_dropped_by_interface() {
 #[test]
 fn worker_recovers_from_empty_fill_ring() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
-    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
+    let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_on(&small, (), (), stalled);
     let mut accounting = WireAccounting::default();
     for _ in 0..20 {
@@ -206,12 +221,12 @@ fn worker_accounts_for_packets_when_interface_disappears() {
         let (mut worker, wires) = cross_connect_with(
             (),
             (),
-            Behaviour { vanishes_after: Some(after), ..Behaviour::default() },
+            FakeKernelConfig { vanishes_after: Some(after), ..FakeKernelConfig::default() },
         );
         let mut accounting = WireAccounting::default();
         run_rounds(&mut worker, &wires, &mut accounting, 120);
         assert_eq!(
-            accounting.left[1],
+            accounting.sent_numbers[1],
             first_of_lan(&accounting, after),
             "expected the first packets of lan"
         );
@@ -243,12 +258,15 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
             let (remote, mailbox) = mailbox::<()>().unwrap();
             let start = Instant::now();
             let thread = std::thread::spawn(move || {
-                let refuses = Behaviour { answer: Some(errno), ..Behaviour::default() };
+                let refuses = FakeKernelConfig {
+                    persistent_error: Some(errno),
+                    ..FakeKernelConfig::default()
+                };
                 let (mut worker, wires) = cross_connect_with((), (), refuses);
                 (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
                 worker.run(&mailbox, idle);
                 // The packets must still be sent once the port works.
-                wires.wan.set(Behaviour::default());
+                wires.wan.set(FakeKernelConfig::default());
                 worker.drain(Duration::from_secs(20));
                 (wires.wan.wakeups(), numbers(&wires.wan.take_sent()))
             });
@@ -277,7 +295,7 @@ proptest! {
         let mut accounting = WireAccounting::default();
         for (index, (faults, a, b, lan)) in steps.into_iter().enumerate() {
             let wire = if lan { &wires.lan } else { &wires.wan };
-            wire.set(oracle::port::decode_behaviour(faults, a, b));
+            wire.set(oracle::port::decode_config(faults, a, b));
             accounting.deliver(&wires.lan, u64::from(a % 80));
             accounting.deliver(&wires.wan, u64::from(b % 80));
             worker.poll_once();

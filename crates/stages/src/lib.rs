@@ -54,7 +54,7 @@ const OPTIONAL: [(&str, &str, bool); 4] = [
 
 /// Returns the kinds of stages that this build leaves out, each with the cargo feature that adds
 /// it.
-pub fn not_built() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub fn omitted_kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
     OPTIONAL.into_iter().filter(|(_, _, built)| !built).map(|(kind, feature, _)| (kind, feature))
 }
 
@@ -84,6 +84,6 @@ mod tests {
             .iter()
             .filter(|kind| !OPTIONAL.iter().any(|(optional, ..)| optional == *kind));
         assert_eq!(always.collect::<Vec<_>>(), [&"mac-swap", &"set-mac", &"ttl"]);
-        assert!(not_built().all(|(kind, _)| !registered.contains(&kind)));
+        assert!(omitted_kinds().all(|(kind, _)| !registered.contains(&kind)));
     }
 }

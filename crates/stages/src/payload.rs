@@ -8,7 +8,7 @@ use xdpfwd_filter::{Hits, Key, Rule, Scanner, Signature, Verdict};
 
 use super::filter::modifiers::{Limits, Modifiers};
 use super::filter::source::{Lines, Source, VerdictWord};
-use super::filter::{Seen, look_at, rules as rules_table};
+use super::filter::{Inspection, inspect, rules as rules_table};
 use xdpfwd_pipeline::{
     BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table,
     Verdicts, View,
@@ -125,7 +125,8 @@ impl Payload {
     fn judge(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let program = &*self.program;
         let by_default = (program.default == Verdict::Drop).then_some(Reason::SIGNATURE);
-        let (Seen::Key(key) | Seen::Unusual(_, Some(key))) = look_at(frame, headers) else {
+        let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
+        else {
             self.unread += 1;
             self.defaulted += 1;
             return by_default;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use xdpfwd_filter::Classifier;
-use xdpfwd_stages::filter::{Filter, FilterPlan, Seen, look_at};
+use xdpfwd_stages::filter::{Filter, FilterPlan, Inspection, inspect};
 use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 
@@ -36,8 +36,8 @@ fn compare(sets: usize) {
         let mut keys = Vec::new();
         for number in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut rng);
-            let seen = look_at(&frame, &Headers::parse(&frame));
-            let expected = drawn.by_looking(&frame);
+            let seen = inspect(&frame, &Headers::parse(&frame));
+            let expected = drawn.linear_outcome(&frame);
             let got = filter.judge(seen, frame.len(), 0);
             assert_eq!(
                 got, expected,
@@ -46,7 +46,7 @@ fn compare(sets: usize) {
             cases += 1;
             by_rule += usize::from(expected.rule.is_some());
             mangled += usize::from(was_mangled);
-            if let Seen::Key(key) | Seen::Unusual(_, Some(key)) = seen {
+            if let Inspection::Key(key) | Inspection::Exception(_, Some(key)) = seen {
                 keys.push(key);
             }
         }

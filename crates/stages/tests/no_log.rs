@@ -14,7 +14,7 @@ use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, Verdict, View};
 use xdpfwd_stages::{MacSwap, SetMac, Ttl};
 use xdpfwd_testkit::wires::{cross_connect_on, packet, umem_config};
 use xdpfwd_wire::MacAddr;
-use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{Frame, Umem, UmemConfig};
 
 /// Counts events and spans of all levels and targets.
@@ -93,7 +93,7 @@ fn packets_cause_no_log_line() {
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counting.clone(), || {
         let (mut worker, wires) =
-            cross_connect_on(&umem, lan_to_wan, wan_to_lan, Behaviour::default());
+            cross_connect_on(&umem, lan_to_wan, wan_to_lan, FakeKernelConfig::default());
         let (mut delivered, mut invalid_sent) = (0u64, 0);
         let mut lost = 0;
         let before = events();
@@ -102,10 +102,10 @@ fn packets_cause_no_log_line() {
             // completes.
             let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
             wires.wan.set(match round / 50 % 4 {
-                0 => Behaviour::default(),
-                1 => Behaviour { budget: 0, ..Behaviour::default() },
-                2 => Behaviour { errors: errors.into(), ..Behaviour::default() },
-                _ => Behaviour { completion_delay: None, ..Behaviour::default() },
+                0 => FakeKernelConfig::default(),
+                1 => FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() },
+                2 => FakeKernelConfig { errors: errors.into(), ..FakeKernelConfig::default() },
+                _ => FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() },
             });
             for n in 0..40 {
                 delivered += 1;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A deadline that only a hung test exceeds.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a command that must succeed, and returns its stdout.
 #[track_caller]
@@ -22,12 +22,12 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits until a condition holds; fails after [`LONG`].
+/// Waits until a condition holds; fails after [`TIMEOUT`].
 #[track_caller]
 pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
-        assert!(Instant::now() < deadline, "condition not met within {LONG:?}: {condition}");
+        assert!(Instant::now() < deadline, "condition not met within {TIMEOUT:?}: {condition}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xdpfwd_filter::{Rule, Verdict};
 use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
-use xdpfwd_stages::filter::{Outcome, Seen, look_at};
+use xdpfwd_stages::filter::{Inspection, Outcome, inspect};
 use xdpfwd_wire::Headers;
 
 /// Returns the seed of a test, from `FILTER_SEED` or the default, and prints it.
@@ -41,7 +41,7 @@ impl SplitMix64 {
         self.below(number) == 0
     }
 
-    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub fn choose<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 }
@@ -56,32 +56,36 @@ pub struct RuleSet {
     exception_actions: [&'static str; 6],
 }
 
-/// The keys of the exceptions, in the order of `Unusual::ALL` in `xdpfwd_stages::filter`.
+/// The keys of the exceptions, in the order of `PacketException::ALL` in `xdpfwd_stages::filter`.
 const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
     /// Creates random rules, at most `max_continue` of them without a verdict (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
-        let count = random.of(&[1, 8, 9, 20, 60, 150, 300]);
+        let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
         let written = (0..count).map(|_| rule(random)).collect();
-        Self::of(written, random, max_continue)
+        Self::from_rules(written, random, max_continue)
     }
 
     /// Creates a filter from these rules. At most `max_continue` of them stay without a verdict
     /// (`continue`).
-    pub fn of(mut written: Vec<String>, random: &mut SplitMix64, max_continue: usize) -> Self {
+    pub fn from_rules(
+        mut written: Vec<String>,
+        random: &mut SplitMix64,
+        max_continue: usize,
+    ) -> Self {
         for rule in
             written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(max_continue)
         {
             *rule = rule.replace("continue", "accept");
         }
-        let default = random.of(&["accept", "drop"]);
+        let default = random.choose(&["accept", "drop"]);
         let rules =
             written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
         let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
-            0..4 => random.of(&["accept", "drop", "drop"]),
-            _ => random.of(&["judge", "judge", "judge", "drop", "accept"]),
+            0..4 => random.choose(&["accept", "drop", "drop"]),
+            _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
         });
         Self { rules, written, default, exception_actions }
     }
@@ -103,15 +107,17 @@ impl RuleSet {
     }
 
     /// Returns the outcome that docs/filter.md specifies, by testing one rule after the other.
-    pub fn by_looking(&self, frame: &[u8]) -> Outcome {
+    pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
-        let key = match look_at(frame, &Headers::parse(frame)) {
-            Seen::Key(key) => key,
-            Seen::Unusual(unusual, key) => match (self.exception_actions[unusual as usize], key) {
-                ("judge", Some(key)) => key,
-                ("accept", _) => return Outcome { drop: None, rule: None },
-                _ => return Outcome { drop: Some(unusual.reason()), rule: None },
-            },
+        let key = match inspect(frame, &Headers::parse(frame)) {
+            Inspection::Key(key) => key,
+            Inspection::Exception(unusual, key) => {
+                match (self.exception_actions[unusual as usize], key) {
+                    ("judge", Some(key)) => key,
+                    ("accept", _) => return Outcome { drop: None, rule: None },
+                    _ => return Outcome { drop: Some(unusual.reason()), rule: None },
+                }
+            }
         };
         for (number, rule) in (0..).zip(&self.rules) {
             match rule.verdict {
@@ -149,11 +155,11 @@ fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
             [192, 0, 2, 1],
             [192, 0, 2, 130],
         ];
-        address[..4].copy_from_slice(&random.of(&all));
+        address[..4].copy_from_slice(&random.choose(&all));
     } else {
-        address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, random.of(&[0xb8, 0xb8, 0xb9])]);
-        address[7] = random.of(&[0, 7, 9]);
-        address[15] = random.of(&[1, 2]);
+        address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, random.choose(&[0xb8, 0xb8, 0xb9])]);
+        address[7] = random.choose(&[0, 7, 9]);
+        address[15] = random.choose(&[1, 2]);
     }
     address
 }
@@ -177,7 +183,7 @@ fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
 
 /// Returns a random rule as text.
 fn rule(random: &mut SplitMix64) -> String {
-    let mut rule = random.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
+    let mut rule = random.choose(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
     let is_v4 = random.one_in(2);
     let mut add = |word: String| {
         rule.push(' ');
@@ -185,7 +191,8 @@ fn rule(random: &mut SplitMix64) -> String {
     };
     for side in ["src", "dst"] {
         if !random.one_in(3) {
-            let length = if is_v4 { random.of(&LENGTHS_V4) } else { random.of(&LENGTHS_V6) };
+            let length =
+                if is_v4 { random.choose(&LENGTHS_V4) } else { random.choose(&LENGTHS_V6) };
             add(format!(
                 "{side} {}/{length}",
                 display_address(mask(address(random, is_v4), length), is_v4)
@@ -195,7 +202,7 @@ fn rule(random: &mut SplitMix64) -> String {
     if random.one_in(8) {
         add(if is_v4 { "ipv4" } else { "ipv6" }.to_owned());
     }
-    let protocol = random.of(&PROTOCOLS);
+    let protocol = random.choose(&PROTOCOLS);
     let has_protocol = !random.one_in(4);
     if has_protocol {
         add(format!("proto {protocol}"));
@@ -204,12 +211,12 @@ fn rule(random: &mut SplitMix64) -> String {
     if is_later {
         add("fragment later".to_owned());
     } else if random.one_in(20) {
-        add(format!("fragment {}", random.of(&["first", "any"])));
+        add(format!("fragment {}", random.choose(&["first", "any"])));
     }
     if !is_later && (!has_protocol || matches!(protocol, 6 | 17 | 132)) {
         for side in ["sport", "dport"] {
             if random.one_in(3) {
-                let (a, b) = (random.of(&PORTS), random.of(&PORTS));
+                let (a, b) = (random.choose(&PORTS), random.choose(&PORTS));
                 add(if random.one_in(2) {
                     format!("{side} {a}")
                 } else {
@@ -220,23 +227,23 @@ fn rule(random: &mut SplitMix64) -> String {
         if (!has_protocol || protocol == 6) && random.one_in(5) {
             add(format!(
                 "flags {}",
-                random.of(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])
+                random.choose(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])
             ));
         }
     }
     if !is_later && has_protocol && matches!(protocol, 1 | 58) {
         if random.one_in(2) {
-            add(format!("icmp-type {}", random.of(&[0, 8, 128])));
+            add(format!("icmp-type {}", random.choose(&[0, 8, 128])));
         }
         if random.one_in(3) {
-            add(format!("icmp-code {}", random.of(&[0, 1])));
+            add(format!("icmp-code {}", random.choose(&[0, 1])));
         }
     }
     if random.one_in(12) {
-        add(format!("vlan {}", random.of(&[5, 7])));
+        add(format!("vlan {}", random.choose(&[5, 7])));
     }
     if random.one_in(12) {
-        add(format!("dscp {}", random.of(&[0, 46])));
+        add(format!("dscp {}", random.choose(&[0, 46])));
     }
     rule
 }
@@ -244,13 +251,13 @@ fn rule(random: &mut SplitMix64) -> String {
 /// Returns a packet of few addresses, protocols and ports, and whether it was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
-    let protocol = random.of(&PROTOCOLS);
+    let protocol = random.choose(&PROTOCOLS);
     let l4 = upper(random, protocol);
     let l3 = if is_v4 { ipv4(random, protocol, &l4) } else { ipv6(random, protocol, &l4) };
     let mut packet = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
-    let tags = random.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
+    let tags = random.choose(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
     for _ in 0..tags {
-        packet.extend([random.of(&[0x81, 0x88]), 0, 0, random.of(&[5, 6, 7])]);
+        packet.extend([random.choose(&[0x81, 0x88]), 0, 0, random.choose(&[5, 6, 7])]);
         let at = packet.len() - 3;
         packet[at] = if packet[at - 1] == 0x88 { 0xa8 } else { 0 };
     }
@@ -267,12 +274,12 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
 }
 
 fn upper(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
-    let ports = [random.of(&PORTS).to_be_bytes(), random.of(&PORTS).to_be_bytes()].concat();
+    let ports = [random.choose(&PORTS).to_be_bytes(), random.choose(&PORTS).to_be_bytes()].concat();
     match protocol {
         6 => [
             &ports[..],
             &[0; 8],
-            &[0x50, random.of(&[0x02, 0x12, 0x10, 0x04, 0x29])],
+            &[0x50, random.choose(&[0x02, 0x12, 0x10, 0x04, 0x29])],
             &[0; 6],
             b"data",
         ]
@@ -280,25 +287,26 @@ fn upper(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
         17 => [&ports[..], &[0, 12, 0, 0], b"data"].concat(),
         132 => [&ports[..], &[0; 8], b"data"].concat(),
         _ => {
-            [&[random.of(&[0, 8, 128]), random.of(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"].concat()
+            [&[random.choose(&[0, 8, 128]), random.choose(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"]
+                .concat()
         }
     }
 }
 
 fn ipv4(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     let options: &[u8] = if random.one_in(16) {
-        random.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]])
+        random.choose(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]])
     } else {
         &[]
     };
     let header = 20 + options.len();
     let total = ((header + l4.len()) as u16).to_be_bytes();
     let fragment =
-        if random.one_in(8) { random.of(&[[0x20, 0], [0x20, 5], [0, 5]]) } else { [0x40, 0] };
+        if random.one_in(8) { random.choose(&[[0x20, 0], [0x20, 5], [0, 5]]) } else { [0x40, 0] };
     let version = 0x40 | (header / 4) as u8;
     let fixed = [
         version,
-        random.of(&[0, 46 << 2, 1]),
+        random.choose(&[0, 46 << 2, 1]),
         total[0],
         total[1],
         0,
@@ -315,18 +323,23 @@ fn ipv4(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
 }
 
 fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
-    let count = random.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
+    let count = random.choose(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     for index in 0..count {
-        let kind =
-            if index == 0 { random.of(&[0, 44, 60, 43, 51]) } else { random.of(&[60, 60, 43, 44]) };
+        let kind = if index == 0 {
+            random.choose(&[0, 44, 60, 43, 51])
+        } else {
+            random.choose(&[60, 60, 43, 44])
+        };
         chain.push((
             kind,
             match kind {
-                44 => [&[0, 0][..], &random.of(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
-                    .concat(),
+                44 => {
+                    [&[0, 0][..], &random.choose(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
+                        .concat()
+                }
                 51 => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
-                43 => [0, 0, 0, random.of(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
+                43 => [0, 0, 0, random.choose(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
                 _ => [0, 0, 1, 4, 0, 0, 0, 0].to_vec(),
             },
         ));
@@ -339,7 +352,7 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
         extensions.extend_from_slice(header);
     }
     let length = ((extensions.len() + l4.len()) as u16).to_be_bytes();
-    let class = random.of(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
+    let class = random.choose(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
     let fixed = [class[0], class[1], 0, 0, length[0], length[1], kinds[0], 64];
     [&fixed[..], &address(random, false), &address(random, false), &extensions, l4].concat()
 }
@@ -352,8 +365,8 @@ fn mangle(random: &mut SplitMix64, packet: &mut Vec<u8>) {
             1 if !packet.is_empty() => packet[at] = random.draw() as u8,
             // Offsets of protocol and length fields in headers.
             2 if packet.len() > 40 => {
-                let at = random.of(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
-                packet[at] = random.of(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);
+                let at = random.choose(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
+                packet[at] = random.choose(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);
             }
             3 if !packet.is_empty() => packet[at] ^= 1 << random.below(8),
             _ => packet.extend((0..random.below(20)).map(|n| n as u8)),

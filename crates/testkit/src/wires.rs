@@ -1,8 +1,8 @@
 //! Two ports on the fake kernel, and a worker between them.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
-use xdpfwd_pipeline::{Chain, FrameCensus, PortId, Worker};
-use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
+use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
+use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, Sizes};
 use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 
 pub const LAN: PortId = PortId(0);
@@ -19,9 +19,9 @@ pub struct Wires {
 pub struct WireAccounting {
     pub delivered: u64,
     pub sent: u64,
-    pub thrown_away: u64,
+    pub discarded: u64,
     /// Numbers of the packets sent on lan, and on wan.
-    pub left: [Vec<u64>; 2],
+    pub sent_numbers: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
@@ -35,11 +35,11 @@ impl WireAccounting {
     /// Asserts that every delivered packet was sent, discarded by the interface, dropped for a
     /// reason, or is in flight. For workers whose stages create no packets.
     #[track_caller]
-    pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCensus {
-        for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.left) {
+    pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCounts {
+        for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.sent_numbers) {
             let sent = wire.take_sent();
             self.sent += sent.len() as u64;
-            self.thrown_away += wire.take_thrown_away().len() as u64;
+            self.discarded += wire.take_discarded().len() as u64;
             left.extend(numbers(&sent));
         }
         let frames = assert_conserved(worker);
@@ -54,10 +54,10 @@ impl WireAccounting {
             counters.tx_packets + drops + frames.in_flight,
             "{report:?}"
         );
-        assert_eq!(counters.tx_packets, self.sent + self.thrown_away + unsent, "{report:?}");
+        assert_eq!(counters.tx_packets, self.sent + self.discarded + unsent, "{report:?}");
         assert_eq!(
             (counters.tx_dropped, counters.invalid_descriptors),
-            (self.thrown_away, 0),
+            (self.discarded, 0),
             "{report:?}"
         );
         frames
@@ -70,14 +70,14 @@ pub fn umem_config() -> UmemConfig {
 
 /// Creates a worker with `lan_chain` from lan to wan and `wan_chain` from wan to lan.
 pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
-    cross_connect_with(lan_chain, wan_chain, Behaviour::default())
+    cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }
 
 /// Like [`cross_connect`], with this configuration of the fake kernel on the wan side.
 pub fn cross_connect_with<C: Chain>(
     lan_chain: C,
     wan_chain: C,
-    wan: Behaviour,
+    wan: FakeKernelConfig,
 ) -> (Worker<C>, Wires) {
     cross_connect_on(&umem_config(), lan_chain, wan_chain, wan)
 }
@@ -87,7 +87,7 @@ pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
     lan_chain: C,
     wan_chain: C,
-    wan: Behaviour,
+    wan: FakeKernelConfig,
 ) -> (Worker<C>, Wires) {
     let (umem, mut pool) = Umem::new(umem).unwrap();
     let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);

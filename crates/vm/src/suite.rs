@@ -26,7 +26,8 @@ pub(crate) struct Suite {
 pub(crate) struct SuiteKernel {
     /// The first two numbers of the kernel's release.
     pub(crate) series: &'static str,
-    /// The part of the suite that CI runs on this kernel. `make vmtest` runs the whole suite on each kernel.
+    /// The part of the suite that CI runs on this kernel. `make vmtest` runs the whole suite on
+    /// each kernel.
     pub(crate) ci: CiTests,
 }
 
@@ -42,8 +43,8 @@ pub(crate) enum CiTests {
 }
 
 /// All suites. CI runs each suite on its main kernel: emulation is slow, and the other combinations
-/// rarely find more. The longest suites are first, which shortens parallel runs. To add a suite, add
-/// an entry here and a test target.
+/// rarely find more. The longest suites are first, which shortens parallel runs. To add a suite,
+/// add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",

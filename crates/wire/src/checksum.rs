@@ -118,8 +118,8 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
-/// Returns `checksum` after `N` bytes of the data it covers, from an even offset on, changed from `old`
-/// to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero byte followed.
+/// Returns `checksum` after `N` bytes of the data it covers, from an even offset on, changed from
+/// `old` to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero byte followed.
 ///
 /// Use it for an address that is rewritten: pass the octets of the old and the new one. The notes
 /// at [`update`] apply.

@@ -144,8 +144,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses, for a [`HeaderStack`](crate::HeaderStack), which fills
-    /// the EtherType.
+    /// Creates a header with these addresses, for a [`HeaderStack`](crate::HeaderStack), which
+    /// fills the EtherType.
     #[inline]
     pub fn new(source: MacAddr, destination: MacAddr) -> Repr {
         Repr { source, destination, ..Repr::default() }

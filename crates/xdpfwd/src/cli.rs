@@ -173,8 +173,8 @@ pub(crate) struct FilterTest {
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
 
-    /// Print one JSON object per packet: index, verdict, rule (from 0; null if none decided), reason
-    /// (null if accepted)
+    /// Print one JSON object per packet: index, verdict, rule (from 0; null if none decided),
+    /// reason (null if accepted)
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -217,9 +217,9 @@ pub(crate) struct NewKey {
 
 /// The file of a new state.
 ///
-/// A state file records the sequence numbers and IVs that are used, so that none is used twice, even
-/// after a crash. Each xdpfwd needs its own file. Create it together with new keys: with a new state
-/// for old keys, numbers would start again and IVs would repeat.
+/// A state file records the sequence numbers and IVs that are used, so that none is used twice,
+/// even after a crash. Each xdpfwd needs its own file. Create it together with new keys: with a new
+/// state for old keys, numbers would start again and IVs would repeat.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\

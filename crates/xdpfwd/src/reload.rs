@@ -49,7 +49,7 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Fai
             app.committed(handle);
             Ok(Reloaded { afresh, warnings: lines(&warnings) })
         }
-        Ok(Err(error @ (ReloadError::Silent(_) | ReloadError::StillOffloaded { .. }))) => {
+        Ok(Err(error @ (ReloadError::Unconfirmed(_) | ReloadError::StillOffloaded { .. }))) => {
             // The new stages run.
             app.committed(handle);
             fail(format!("partly reloaded: {error}"), Vec::new())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use xdpfwd_engine::{
-    Control, DataPlane, Event, Handle, Plan, Report, ReportKind, StartError, Waited,
+    Control, DataPlane, Event, Handle, Plan, Report, ReportKind, StartError, WaitOutcome,
 };
 
 use crate::app::App;
@@ -85,7 +85,7 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
-    if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != Waited::Up {
+    if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != WaitOutcome::Up {
         tracing::info!("stopped while waiting for an interface: nothing was forwarded");
         printer.print(Report::not_started(&plan).into_final());
         printer.finish();
@@ -144,7 +144,7 @@ fn serve(
                 return Ok(());
             }
             Event::Woken => server.answer_all(handle, cli, app),
-            Event::HostChanged => handle.with(DataPlane::follow_host)?,
+            Event::HostChanged => handle.with(DataPlane::update_host_addresses)?,
             Event::Reload => drop(reload::run(handle, cli, app)),
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => return Ok(()),
             Event::Due if Instant::now() >= next => {

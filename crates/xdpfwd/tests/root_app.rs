@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{LONG, Running, chain, cross_connect, run_tests};
+use support::{Running, TIMEOUT, chain, cross_connect, run_tests};
 use xdpfwd::{App, Handle};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{
@@ -231,7 +231,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn wait_for_log(running: &Running, text: &str, lines: usize) {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while running.count_log(text) < lines {
         assert!(Instant::now() < deadline, "{text:?}: {}", running.forwarder.stderr().join("\n"));
         thread::sleep(Duration::from_millis(5));
@@ -276,7 +276,7 @@ fn ctl_command_updates_stages_of_all_workers() {
     let running = start(&chain, &config(&socket, 2, ""));
     let send = |count| {
         let traffic = Traffic::new().rate(20_000).count(count).flows(64).core(0);
-        traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+        traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
     };
     send(1000);
     let answer: Value =
@@ -359,7 +359,7 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
         .core(0)
         .start(chain.gen_(), "gen0")
         .unwrap()
-        .finish(LONG)
+        .finish(TIMEOUT)
         .unwrap();
     assert!(ctl(&socket, &["end"]).status.success());
     running.wait();
@@ -398,7 +398,7 @@ fn reload_runs_commit_or_rollback() {
         .core(0)
         .start(chain.gen_(), "gen0")
         .unwrap()
-        .finish(LONG)
+        .finish(TIMEOUT)
         .unwrap();
     let (ended, last) = running.stop();
     assert_eq!(ended.status.code(), Some(0));

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{LONG, Running, XDPFWD, chain, stderr};
+use support::{Running, TIMEOUT, XDPFWD, chain, stderr};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_testkit::Folder;
 
 fn send(chain: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
-    traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn ctl_answers_match_traffic_and_final_report() {
     let rules = ["continue proto udp", "accept proto udp sport 1024-1025", "drop proto tcp"];
     let running = Running::start(&chain, &socket.config(&rules));
     send(&chain, 1000);
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while socket.query("stats")["ports"][0]["rx_packets"] != 1000 {
         assert!(Instant::now() < deadline, "{}", socket.query("stats"));
     }
@@ -101,14 +101,14 @@ fn reload_keeps_counters_of_stages_without_state() {
     fs::write(&path, config("ttl")).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains("Mpps")).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains("Mpps")).unwrap();
     let reload = |afresh: &[&str]| {
         let expected = json!({ "schema": 1, "type": "reload", "afresh": afresh, "warnings": [] });
         assert_eq!(socket.query("reload"), expected);
         socket.query("stats")["stages"][0].clone()
     };
     send(&chain, 1000);
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while socket.query("stats")["ports"][0]["rx_packets"] != 1000 {
         assert!(Instant::now() < deadline, "{}", socket.query("stats"));
     }
@@ -122,7 +122,7 @@ fn reload_keeps_counters_of_stages_without_state() {
     // A stage of another kind starts at zero, and the answer names it.
     fs::write(&path, config("mac-swap")).unwrap();
     assert_eq!(reload(&["edge"])["counters"], Value::Null);
-    forwarder.stop(LONG).unwrap();
+    forwarder.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn failed_ctl_reload_prints_the_reason() {
     fs::write(&path, socket.config(&["accept"])).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--json", "--interval", "0.05"];
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     fs::write(&path, socket.config(&["accept porto tcp"])).unwrap();
     let output = socket.ctl(&["reload"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -143,7 +143,7 @@ fn failed_ctl_reload_prints_the_reason() {
     fs::write(&path, socket.config(&["drop"])).unwrap();
     assert!(socket.ctl(&["reload"]).status.success());
     assert_eq!(socket.query("rules")["filters"][0]["rules"][0]["text"], "drop");
-    forwarder.stop(LONG).unwrap();
+    forwarder.stop(TIMEOUT).unwrap();
 }
 
 #[test]

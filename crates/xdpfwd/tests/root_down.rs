@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Traffic};
 
 fn set(chain: &Chain, interface: &str, state: &str) {
@@ -23,7 +23,7 @@ fn start(chain: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
 
 /// Waits until a line of the log matches.
 fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while !forwarder.stderr().iter().any(|line| wanted(line)) {
         forwarder.check_running().unwrap();
         assert!(Instant::now() < deadline, "{:?}", forwarder.stderr());
@@ -49,16 +49,16 @@ fn start_waits_for_interface_to_come_up() {
         "fwd0 is up, but in the log: {stderr:?}"
     );
     set(&chain, "fwd1", "up");
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     Traffic::new()
         .count(1000)
         .rate(10_000)
         .core(0)
         .start(chain.gen_(), "gen0")
         .unwrap()
-        .finish(LONG)
+        .finish(TIMEOUT)
         .unwrap();
-    assert!(forwarder.stop(LONG).unwrap().status.success());
+    assert!(forwarder.stop(TIMEOUT).unwrap().status.success());
     let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
     let last: serde_json::Value = serde_json::from_str(&last).unwrap();
     assert_eq!(
@@ -84,7 +84,7 @@ fn waiting_start_ends_on_signal_or_duration() {
             wait_for_log(&mut forwarder, |line| line.contains("waiting until it is up"));
             kill(Pid::from_raw(forwarder.pid() as i32), signal).unwrap();
         }
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         while forwarder.check_running().is_ok() {
             assert!(Instant::now() < deadline, "{arguments:?} {signal:?}: xdpfwd did not end");
             std::thread::sleep(Duration::from_millis(5));
@@ -97,7 +97,7 @@ fn waiting_start_ends_on_signal_or_duration() {
             (&0.into(), &0.into())
         );
         assert_eq!(
-            forwarder.stop(LONG).unwrap().status.code(),
+            forwarder.stop(TIMEOUT).unwrap().status.code(),
             Some(0),
             "{:?}",
             forwarder.stderr()
@@ -112,7 +112,7 @@ fn interface_down_and_up_loses_no_packet() {
     let running = Running::start(&chain, &cross_connect(1, ""));
     let send = || {
         let traffic = Traffic::new().count(500).rate(10_000).core(0);
-        traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+        traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
     };
     send();
     set(&chain, "fwd1", "down");

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::esp::{Esp, Kind, Lab, Sender, Setup, Tap, drops, received, spi};
-use support::{Config, LONG, XDPFWD, until};
+use support::{Config, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
@@ -91,12 +91,12 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
-            let deadline = Instant::now() + LONG;
+            let deadline = Instant::now() + TIMEOUT;
             while tap.count() == before {
                 xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
                 assert!(
                     Instant::now() < deadline,
-                    "start {number}: no packet within {LONG:?}: {:#?}",
+                    "start {number}: no packet within {TIMEOUT:?}: {:#?}",
                     xdpfwd.stderr()
                 );
                 thread::sleep(Duration::from_millis(1));
@@ -106,13 +106,13 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
         // The process is not reaped yet, so no other process has its pid.
         kill(Pid::from_raw(xdpfwd.pid() as i32), Signal::SIGKILL).unwrap();
-        xdpfwd.stop(LONG).unwrap();
+        xdpfwd.stop(TIMEOUT).unwrap();
     }
     // The last run ends in an orderly way.
     let mut xdpfwd = start();
     let before = tap.count();
     tap.wait_for(before + 1000);
-    let ended = xdpfwd.stop(LONG).unwrap();
+    let ended = xdpfwd.stop(TIMEOUT).unwrap();
     assert!(ended.status.success() && !ended.killed, "{:#?}", xdpfwd.stderr());
     sender.stop();
     // Wait for packets in flight.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{LONG, Running, chain, cross_connect, in_step};
+use support::{Running, TIMEOUT, chain, cross_connect, in_step};
 use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
 use xdpfwd_testkit::lab::ping;
 use xdpfwd_testkit::process::run;
@@ -65,9 +65,9 @@ fn slow_tcp_conversation_is_not_delayed() {
                 }
             });
             let mut stream =
-                client.run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
+                client.run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap()).unwrap();
             stream.set_nodelay(true).unwrap();
-            stream.set_read_timeout(Some(LONG)).unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
             let start = Instant::now();
             for round in 0..20 {
                 let mut byte = [0];
@@ -130,7 +130,7 @@ fn iperf3_moves_data_both_ways() {
 
 fn wait_for_port(from: &Namespace) {
     let address: SocketAddr = format!("{SINK}:5301").parse().unwrap();
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     // iperf3 ignores a connection that closes without data.
     while from
         .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err())
@@ -164,7 +164,7 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
     let generator = traffic.start(chain.gen_(), "gen0").unwrap();
     let arrived = in_step(&[(&generator, &sink)], || {
         let (mut arrived, mut last_arrival) = (0, Instant::now());
-        while arrived < packets && last_arrival.elapsed() < LONG {
+        while arrived < packets && last_arrival.elapsed() < TIMEOUT {
             thread::sleep(Duration::from_millis(1));
             let now = sink.seen().unwrap().arrived.packets;
             if now > arrived {
@@ -314,7 +314,7 @@ fn two_workers_forward_one_queue_each() {
     for core in [0, 1] {
         let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
         let generator = traffic.start(chain.gen_(), "gen0").unwrap();
-        generator.finish(LONG).unwrap();
+        generator.finish(TIMEOUT).unwrap();
     }
     let (_, last) = running.stop();
     last.assert_conserved();
@@ -342,7 +342,7 @@ fn mac_swap_on_one_port_sends_packets_back() {
     let back = Sink::builder().check(true).attach(chain.gen_(), "gen0").unwrap();
     let generator =
         Traffic::new().rate(10_000).count(5_000).core(0).start(chain.gen_(), "gen0").unwrap();
-    generator.finish(LONG).unwrap();
+    generator.finish(TIMEOUT).unwrap();
     let (_, last) = running.stop();
     last.assert_conserved();
     let seen = back.seen().unwrap();

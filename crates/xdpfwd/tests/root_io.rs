@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::wire::{Side, gen0, hex, marks, pass, sink0};
-use support::{Config, Final, LONG, Running, XDPFWD, chain, stderr};
+use support::{Config, Final, Running, TIMEOUT, XDPFWD, chain, stderr};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ip;
 
@@ -239,7 +239,7 @@ fn packet_socket_overflow_is_counted() {
         .count(2_000_000)
         .start(chain.gen_(), "gen0")
         .unwrap();
-    generator.finish(LONG).unwrap();
+    generator.finish(TIMEOUT).unwrap();
     let (after, _) = kernel_counts(&chain, "fwd0", "rx");
     let (_, last) = running.stop();
     last.assert_conserved();
@@ -258,7 +258,7 @@ fn two_workers_forward_all_packets_of_two_queues() {
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
         for core in [0, 1] {
             let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
-            traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+            traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         }
         let (_, last) = running.stop();
         last.assert_conserved();
@@ -314,7 +314,7 @@ fn forwarding_resumes_after_interface_was_down() {
         let wan = (chain.fwd(), "fwd1");
         ip(wan.0, "link set dev fwd1 down");
         let traffic = Traffic::new().rate(20_000).count(5_000).core(0);
-        traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+        traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         ip(wan.0, "link set dev fwd1 up");
         let frames = [60, 61, 1514].map(plain_frame);
         // The generator's frames that waited come first.

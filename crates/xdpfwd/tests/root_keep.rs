@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::wire::{PYTHON, gen0, marks, pass, sink0, unhex};
-use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
@@ -37,9 +37,9 @@ fn echo(namespace: &Namespace, address: &str) {
 
 fn connect(namespace: &Namespace, address: &str) -> TcpStream {
     let address: SocketAddr = address.parse().unwrap();
-    let stream = namespace.run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
+    let stream = namespace.run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap()).unwrap();
     stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -165,7 +165,7 @@ fn keep_follows_address_changes() {
     let chain = chain(Chain::builder().addresses(true));
     let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
     let wait_for_ping = |expected: bool| {
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             ip(chain.gen_(), "neighbor flush dev gen0");
             let output = chain.gen_().command("ping").args(["-c1", "-W1", OWN]).output().unwrap();
@@ -174,7 +174,7 @@ fn keep_follows_address_changes() {
             }
             assert!(
                 Instant::now() < deadline,
-                "ping succeeds: not {expected} within {LONG:?}: {output:?}"
+                "ping succeeds: not {expected} within {TIMEOUT:?}: {output:?}"
             );
         }
     };

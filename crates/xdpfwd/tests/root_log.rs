@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Config, LONG, XDPFWD, chain, cross_connect};
+use support::{Config, TIMEOUT, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
 /// Returns the log of a complete run with few frames. Sends `packets` packets of 60 bytes, as many
@@ -31,7 +31,7 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
         [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1", "--log-format", format];
     let logging = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
     let mut forwarder = Forwarder::spawn(chain.fwd(), &logging).unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     assert!(
         chain
             .fwd()
@@ -51,9 +51,9 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
             .core(core)
             .start(chain.gen_(), "gen0")
             .unwrap();
-        generator.finish(LONG).unwrap();
+        generator.finish(TIMEOUT).unwrap();
     }
-    assert!(forwarder.stop(LONG).unwrap().status.success());
+    assert!(forwarder.stop(TIMEOUT).unwrap().status.success());
     let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
     let last: Value = serde_json::from_str(&last).unwrap();
     let [redirected, dropped] = ["xdp_redirected", "kernel"].map(|key| &last["ports"][0][key]);

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use support::{Config, LONG, Running, chain, cross_connect, run_tests};
+use support::{Config, Running, TIMEOUT, chain, cross_connect, run_tests};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
@@ -134,7 +134,7 @@ fn panic_in_retire_is_reported_and_loses_no_frame() {
         .core(0)
         .start(chain.gen_(), "gen0")
         .unwrap()
-        .finish(LONG)
+        .finish(TIMEOUT)
         .unwrap();
     let (ended, last) = running.stop();
     assert_eq!((ended.status.code(), ended.killed), (Some(1), false));

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
+use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
 /// Sends four flows, with source ports 1024 to 1027, from a core.
 fn send(chain: &Chain, packets: u64, core: usize) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
-    traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
 }
 
 /// Waits until a sum over the first port's counters has the expected value.
 #[track_caller]
 fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let stats = socket.query("stats");
         let port = &stats["ports"][0];
@@ -30,7 +30,7 @@ fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
         }
         assert!(
             Instant::now() < deadline,
-            "the sum of {counters:?} is not {sum} after {LONG:?}: {stats}"
+            "the sum of {counters:?} is not {sum} after {TIMEOUT:?}: {stats}"
         );
         thread::sleep(Duration::from_millis(10));
     }
@@ -99,7 +99,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     let config = Config::new(&socket.config_in("auto", &["accept sport 1024", "drop sport 1025"]));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
     let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     let change = |place: &str, rules: &[&str]| {
         fs::write(config.path(), socket.config_in(place, rules)).unwrap();
         socket.ctl(&["reload"])
@@ -129,7 +129,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     let refused = change("kernel", &["drop sport 1025"]);
     assert!(stderr(&refused).contains("the `place` of a stage"), "{refused:?}");
     assert!(stderr(&refused).contains("restart to apply it"), "{refused:?}");
-    forwarder.stop(LONG).unwrap();
+    forwarder.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let config = Config::new(&two("accept proto udp", "drop sport 1024"));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
     let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     let reload = |text: &str| {
         fs::write(config.path(), text).unwrap();
         socket.ctl(&["reload"])
@@ -171,7 +171,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let both = two("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&both)).contains("change them in two reloads"));
-    forwarder.stop(LONG).unwrap();
+    forwarder.stop(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn reload_adds_and_removes_kernel_filter() {
     let config = Config::new(&without);
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
     let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     for (text, dropped, received) in
         [(&without, 0, 400), (&with, 100, 700), (&without, 100, 1100), (&with, 200, 1400)]
     {
@@ -196,5 +196,5 @@ fn reload_adds_and_removes_kernel_filter() {
         assert_eq!(stats["ports"][0]["xdp_dropped"], dropped, "{stats}");
         wait_for(&socket, &["rx_packets"], received);
     }
-    forwarder.stop(LONG).unwrap();
+    forwarder.stop(TIMEOUT).unwrap();
 }

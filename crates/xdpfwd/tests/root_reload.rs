@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::socket::Socket;
-use support::{Config, Final, LONG, Running, chain, cross_connect, in_step};
+use support::{Config, Final, Running, TIMEOUT, chain, cross_connect, in_step};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
 /// A temporary rule file.
@@ -132,7 +132,7 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     });
     let (sent_forth, sent_back) = (generator_forth.stop().unwrap(), generator_back.stop().unwrap());
     // Wait for packets in flight.
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while forth.seen().unwrap().arrived.packets < sent_forth.packets && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }
@@ -179,7 +179,7 @@ fn reload_with_invalid_configuration_changes_nothing() {
         &[support::XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"],
     )
     .unwrap();
-    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     let running = Running::of(forwarder, Config::new(""));
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let assert_passes = |expected: u64| {
@@ -191,7 +191,7 @@ fn reload_with_invalid_configuration_changes_nothing() {
             .core(0)
             .start(chain.gen_(), "gen0")
             .unwrap()
-            .finish(LONG)
+            .finish(TIMEOUT)
             .unwrap();
         thread::sleep(Duration::from_millis(100));
         assert_eq!(

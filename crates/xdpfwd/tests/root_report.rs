@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use support::{LONG, Running, chain, cross_connect};
+use support::{Running, TIMEOUT, chain, cross_connect};
 use xdpfwd_lab::{Chain, Traffic};
 
 /// Collects all keys of an object, recursively.
@@ -82,7 +82,7 @@ fn ledger_accounts_for_time_of_each_worker() {
         .core(0)
         .start(chain.gen_(), "gen0")
         .unwrap()
-        .finish(LONG)
+        .finish(TIMEOUT)
         .unwrap();
     let (_, last) = running.stop();
     last.assert_conserved();
@@ -123,7 +123,7 @@ fn disabled_ledger_counts_no_cycles() {
         .core(0)
         .start(chain.gen_(), "gen0")
         .unwrap()
-        .finish(LONG)
+        .finish(TIMEOUT)
         .unwrap();
     let (_, last) = running.stop();
     let ledger = &last.json["ledger"];

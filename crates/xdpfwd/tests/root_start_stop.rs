@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
+use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
@@ -112,7 +112,7 @@ fn sigkill_detaches_program_and_restart_binds() {
         running.signal(Signal::SIGKILL);
         let killed = Instant::now();
         let mut forwarder = running.forwarder;
-        assert!(forwarder.stop(LONG).unwrap().status.code().is_none(), "not ended by a signal");
+        assert!(forwarder.stop(TIMEOUT).unwrap().status.code().is_none(), "not ended by a signal");
         assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "mode {mode}");
         let again = Running::start(&chain, &config);
         println!(
@@ -165,12 +165,12 @@ fn start_and_stop_under_load(runs: u64) {
         "BPF objects used, at least a program, a link and two maps for each port: {}",
         used.count()
     );
-    used.wait_until_gone(LONG).unwrap();
+    used.wait_until_gone(TIMEOUT).unwrap();
     // No socket and no packet memory is left; a UMEM here is 8192 pages. Other processes pin memory
     // too, so the limit only detects a leak in every tenth run or more.
     drop(chain);
-    guard.wait_until_gone(LONG).unwrap();
-    let deadline = Instant::now() + LONG;
+    guard.wait_until_gone(TIMEOUT).unwrap();
+    let deadline = Instant::now() + TIMEOUT;
     while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
         assert!(
             Instant::now() < deadline,
@@ -376,14 +376,14 @@ fn unread_pipe_does_not_delay_sigterm() {
     thread::sleep(Duration::from_secs(1)); // far more than a pipe holds
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("xdpfwd did not end within {LONG:?} after SIGTERM");
+            panic!("xdpfwd did not end within {TIMEOUT:?} after SIGTERM");
         }
         thread::sleep(Duration::from_millis(10));
     };
@@ -472,7 +472,7 @@ fn each_frame_size_and_idle_mode_forwards() {
             .core(0)
             .start(chain.gen_(), "gen0")
             .unwrap();
-        generator.finish(LONG).unwrap();
+        generator.finish(TIMEOUT).unwrap();
         let (_, last) = running.stop();
         last.assert_conserved();
         assert_eq!(

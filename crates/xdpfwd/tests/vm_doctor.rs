@@ -141,7 +141,7 @@ fn doctor_fix_switches_offline_core_on() {
     examination.assert_ok("host", "cores");
     // The suite `isolated` boots with this fix.
     let fix = examination.fix("host", "isolation", "warning", "core 1: not isolated");
-    assert_eq!(fix, format!("{ISOLATES_CORE_1} on the kernel's command line, and reboot"));
+    assert_eq!(fix, format!("{CORE_1_ISOLATION} on the kernel's command line, and reboot"));
 }
 
 /// On a tap, virtio-net has the offload `rx-gro-hw`: the host may pass it merged packets.

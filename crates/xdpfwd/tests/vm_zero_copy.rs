@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
-use support::{Config, Final, LONG, Running, XDPFWD, until};
+use support::{Config, Final, Running, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
 #[track_caller]
@@ -137,7 +137,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         let config = Config::new(&text("drop proto udp"));
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
-        forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+        forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         cables.wait_for_carriers();
         let arrived = cables.exchange_by([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{near:?}");
@@ -282,7 +282,7 @@ fn port_without_zero_copy_is_named_and_limits_all_ports() {
     for text in [
         "mode=\"copy\"".to_owned(),
         format!("copy: it has no zero-copy ({reason}), which limits all ports"),
-        format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features"),
+        format!("`xdpfwd doctor {named}` shows its mtu, virtio and xdp-features"),
     ] {
         assert!(stderr.contains(&text), "{text:?} is not in:\n{stderr}");
     }

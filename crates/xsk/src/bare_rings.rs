@@ -85,7 +85,7 @@ impl BareRings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake_kernel::Behaviour;
+    use crate::fake_kernel::FakeKernelConfig;
     use crate::{HugePages, UmemConfig};
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
         let (umem, _pool) = Umem::new(&config).unwrap();
         let sizes = Sizes { start: u32::MAX - 100, ..Sizes::default() };
         let (mut rings, kernel) = BareRings::new(&umem, sizes);
-        kernel.set(Behaviour::default());
+        kernel.set(FakeKernelConfig::default());
         for n in [1, 8, 64, 100].repeat(20) {
             let delivered = kernel.arrive(n, 60) as usize;
             assert_eq!(delivered, n as usize);

@@ -69,13 +69,13 @@ impl Batch {
 
     /// Returns the used slots.
     #[inline]
-    pub fn places(&self) -> &[Option<Frame>] {
+    pub fn slots(&self) -> &[Option<Frame>] {
         &self.frames[..self.len]
     }
 
     /// Returns the used slots; a frame may be taken out of its slot.
     #[inline]
-    pub fn places_mut(&mut self) -> &mut [Option<Frame>] {
+    pub fn slots_mut(&mut self) -> &mut [Option<Frame>] {
         &mut self.frames[..self.len]
     }
 
@@ -93,7 +93,7 @@ impl Batch {
     /// a remaining frame is lost, and may be counted as held forever.
     #[inline]
     pub fn clear_taken(&mut self) {
-        debug_assert!(self.places().iter().all(Option::is_none), "a frame is still in the batch");
+        debug_assert!(self.slots().iter().all(Option::is_none), "a frame is still in the batch");
         self.len = 0;
     }
 }

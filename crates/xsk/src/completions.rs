@@ -12,8 +12,8 @@ use crate::umem::Umem;
 /// pool, not [`Port::transmit`](crate::Port::transmit).
 ///
 /// The frames are recorded as the port's, like those sent by an AF_XDP port, and the port reports
-/// them as [`Census::completion`](crate::Census::completion). The list never grows: a port sends no
-/// more frames than there is [`room`](Self::room) for.
+/// them as [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The list never
+/// grows: a port sends no more frames than there is [`room`](Self::room) for.
 pub struct Completions {
     umem: Umem,
     slot: Slot,
@@ -45,7 +45,7 @@ impl Completions {
     /// # Panics
     /// If the pool belongs to another UMEM.
     #[inline]
-    pub fn give_back(&mut self, pool: &mut Pool) -> usize {
+    pub fn return_to_pool(&mut self, pool: &mut Pool) -> usize {
         assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
         let back = self.chunks.len();
         for chunk in self.chunks.drain(..) {
@@ -129,7 +129,7 @@ mod tests {
         );
         let ownership = umem.ownership();
         assert_eq!((ownership.pool, ownership.held, ownership.tx), (246, 4, 6));
-        assert_eq!(completions.give_back(&mut pool), 6);
+        assert_eq!(completions.return_to_pool(&mut pool), 6);
         assert_eq!((pool.len(), umem.ownership().tx), (252, 0));
         while let Some(frame) = queue.pop() {
             pool.free(frame).unwrap();

@@ -16,7 +16,7 @@
 //! assert_eq!(port.receive(&mut batch, &mut pool), 1);
 //!
 //! let mut queue = EgressQueue::new(&umem, 64);
-//! for slot in batch.places_mut() {
+//! for slot in batch.slots_mut() {
 //!     queue.push(slot.take().unwrap()).unwrap();
 //! }
 //! port.transmit(&mut queue);
@@ -26,8 +26,8 @@
 //!
 //! # Simulating kernel faults
 //!
-//! A [`Behaviour`] makes the fake kernel refuse, delay or lose work; [`FakeKernel::set`] changes it
-//! at any time.
+//! A [`FakeKernelConfig`] makes the fake kernel refuse, delay or lose work; [`FakeKernel::set`]
+//! changes it at any time.
 //!
 //! | fault | setting |
 //! |---|---|
@@ -36,7 +36,7 @@
 //! | loses the next wake-up, or every one | `ignored_wakeups: 1`, or `u32::MAX` |
 //! | fails the next wake-ups | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
 //! | drops the next packet, as without a carrier | `errors: [libc::EBUSY].into()` |
-//! | fails every wake-up with one error | `answer: Some(libc::ENETDOWN)` |
+//! | fails every wake-up with one error | `persistent_error: Some(libc::ENETDOWN)` |
 //! | reports completions late, or never | `completion_delay: Some(3)`, or `None` |
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
@@ -44,10 +44,10 @@
 //! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write a ring entry that
 //! no correct kernel writes: an address outside the UMEM, or a chunk that the kernel does not own.
 //! Packets are lost on the receive side when the fill ring is empty or the RX ring is full:
-//! [`FakeKernel::deliver`] returns [`Lost`] then.
+//! [`FakeKernel::deliver`] returns [`DeliveryError`] then.
 //!
 //! ```
-//! use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel};
+//! use xdpfwd_xsk::fake_kernel::{FakeKernelConfig, FakeKernel};
 //! use xdpfwd_xsk::{EgressQueue, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
@@ -57,11 +57,11 @@
 //! frame.append(60).unwrap().fill(1);
 //! queue.push(frame).unwrap();
 //!
-//! kernel.set(Behaviour { budget: 0, ..Behaviour::default() });
+//! kernel.set(FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() });
 //! port.transmit(&mut queue);
 //! assert_eq!((kernel.unsent(), kernel.take_sent().len()), (1, 0)); // stalled
 //!
-//! kernel.set(Behaviour::default());
+//! kernel.set(FakeKernelConfig::default());
 //! kernel.run();
 //! assert_eq!((kernel.unsent(), kernel.take_sent().len()), (0, 1)); // recovered
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
@@ -84,7 +84,7 @@ use crate::xsk_port::{Kernel, Rings, XskPort};
 
 /// How the fake kernel behaves. By default it sends and completes everything at each wake-up.
 #[derive(Clone, Debug)]
-pub struct Behaviour {
+pub struct FakeKernelConfig {
     /// Maximum number of descriptors sent per wake-up, as in copy mode; the rest waits for the next
     /// wake-up.
     pub budget: u32,
@@ -96,7 +96,7 @@ pub struct Behaviour {
     /// `EBUSY` drops a packet: it is completed without being sent.
     pub errors: VecDeque<i32>,
     /// Error returned by every wake-up after `errors` is used up, without sending anything.
-    pub answer: Option<i32>,
+    pub persistent_error: Option<i32>,
     /// Number of next wake-ups that are lost: they return success and do nothing. `u32::MAX`: all
     /// of them.
     pub ignored_wakeups: u32,
@@ -110,14 +110,14 @@ pub struct Behaviour {
     pub wants_rx_wakeup: bool,
 }
 
-impl Default for Behaviour {
+impl Default for FakeKernelConfig {
     fn default() -> Self {
         Self {
             budget: u32::MAX,
             completion_delay: Some(0),
             completions_per_wakeup: u32::MAX,
             errors: VecDeque::new(),
-            answer: None,
+            persistent_error: None,
             ignored_wakeups: 0,
             vanishes_after: None,
             wants_tx_wakeup: true,
@@ -149,7 +149,7 @@ impl Default for Sizes {
 
 /// The reason why a packet was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub enum DeliveryError {
     /// The fill ring was empty.
     FillRingEmpty,
     /// The RX ring was full.
@@ -173,11 +173,11 @@ struct KernelState {
     rx: Producer<Descriptor>,
     tx: Consumer<Descriptor>,
     memory: Rc<Memory>,
-    behaviour: Behaviour,
+    config: FakeKernelConfig,
     /// Sent packets with their chunks; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
     /// Dropped packets.
-    thrown_away: Vec<Vec<u8>>,
+    discarded: Vec<Vec<u8>>,
     /// The interface has disappeared.
     gone: bool,
     /// Addresses sent and not reported, with the wake-up from which they may be.
@@ -200,10 +200,10 @@ impl FakeKernel {
     /// If `index` is not below 126 or another port of the UMEM has it, or the pool belongs to
     /// another UMEM.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
-        Self::port_with(umem, pool, index, Sizes::default(), Behaviour::default())
+        Self::port_with(umem, pool, index, Sizes::default(), FakeKernelConfig::default())
     }
 
-    /// Like [`port`](Self::port), with ring sizes and behaviour.
+    /// Like [`port`](Self::port), with ring sizes and configuration.
     ///
     /// # Panics
     /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of
@@ -213,13 +213,13 @@ impl FakeKernel {
         pool: &mut Pool,
         index: u32,
         sizes: Sizes,
-        behaviour: Behaviour,
+        config: FakeKernelConfig,
     ) -> (XskPort, Self) {
         assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
         let slot = Slot::new(index).expect("the index of a port is below 126");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, side) = Self::rings(umem, slot, sizes);
-        side.set(behaviour);
+        side.set(config);
         let mut port = XskPort::new(umem, slot, Box::new(side.clone()), rings, sizes.fill, false);
         port.refill(pool);
         (port, side)
@@ -255,9 +255,9 @@ impl FakeKernel {
             rx,
             tx,
             memory,
-            behaviour: Behaviour::default(),
+            config: FakeKernelConfig::default(),
             sent: Some(Vec::new()),
-            thrown_away: Vec::new(),
+            discarded: Vec::new(),
             gone: false,
             // Room for the maximum number of frames in flight, so that a wake-up allocates nothing.
             completing: VecDeque::with_capacity(umem.frames() as usize),
@@ -267,42 +267,44 @@ impl FakeKernel {
         (rings, side)
     }
 
-    /// Sets the behaviour.
-    pub fn set(&self, behaviour: Behaviour) {
+    /// Sets the configuration.
+    pub fn set(&self, config: FakeKernelConfig) {
         let mut side = self.0.borrow_mut();
-        side.tx.set_needs_wakeup(behaviour.wants_tx_wakeup);
-        side.fill.set_needs_wakeup(behaviour.wants_rx_wakeup);
-        side.behaviour = behaviour;
+        side.tx.set_needs_wakeup(config.wants_tx_wakeup);
+        side.fill.set_needs_wakeup(config.wants_rx_wakeup);
+        side.config = config;
     }
 
     /// Delivers a packet. An undelivered packet is counted as in the kernel.
-    pub fn deliver(&self, packet: &[u8]) -> Result<(), Lost> {
+    pub fn deliver(&self, packet: &[u8]) -> Result<(), DeliveryError> {
         self.deliver_in_chunk(packet).map(drop)
     }
 
     /// Delivers a packet like [`deliver`](Self::deliver) and returns the number of the chunk that
     /// holds it, which is [`Frame::chunk`](crate::Frame::chunk) of the received frame.
-    pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, Lost> {
+    pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, DeliveryError> {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
         if side.gone {
-            return Err(Lost::NoInterface);
+            return Err(DeliveryError::NoInterface);
         }
         let offset = XDP_PACKET_HEADROOM;
-        let Ok(len) = u16::try_from(packet.len()) else { return Err(side.count(Lost::TooLong)) };
+        let Ok(len) = u16::try_from(packet.len()) else {
+            return Err(side.count(DeliveryError::TooLong));
+        };
         if u32::from(len) + offset > side.umem.frame_size() {
-            return Err(side.count(Lost::TooLong));
+            return Err(side.count(DeliveryError::TooLong));
         }
         let mut reservation = side.rx.reserve(1);
         if reservation.granted() == 0 {
             drop(reservation);
-            return Err(side.count(Lost::RxRingFull));
+            return Err(side.count(DeliveryError::RxRingFull));
         }
         let mut posted = side.fill.peek(1);
         let Some(address) = posted.next() else {
             drop(posted);
             drop(reservation);
-            return Err(side.count(Lost::FillRingEmpty));
+            return Err(side.count(DeliveryError::FillRingEmpty));
         };
         posted.release();
         // User space must not own the chunk any more: a chunk that was taken back since it was
@@ -311,7 +313,7 @@ impl FakeKernel {
         if !side.umem.region().owners.has_owner(chunk, Owner::fill(side.slot)) {
             drop(reservation);
             side.counters.rx_invalid += 1;
-            return Err(side.count(Lost::FillRingEmpty));
+            return Err(side.count(DeliveryError::FillRingEmpty));
         }
         let address = address + u64::from(offset);
         write(&side.umem, address, packet);
@@ -404,8 +406,8 @@ impl FakeKernel {
     }
 
     /// Returns the packets dropped (`EBUSY`) since the last call, in order.
-    pub fn take_thrown_away(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.0.borrow_mut().thrown_away)
+    pub fn take_discarded(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.borrow_mut().discarded)
     }
 
     /// Removes the interface: no packet is received, sent or completed any more, and every wake-up
@@ -444,13 +446,13 @@ impl Kernel for FakeKernel {
         let mut side = self.0.borrow_mut();
         side.wakeups = side.wakeups.wrapping_add(1);
         side.check_bound()?;
-        if side.behaviour.ignored_wakeups > 0 {
-            if side.behaviour.ignored_wakeups != u32::MAX {
-                side.behaviour.ignored_wakeups -= 1;
+        if side.config.ignored_wakeups > 0 {
+            if side.config.ignored_wakeups != u32::MAX {
+                side.config.ignored_wakeups -= 1;
             }
             return Ok(());
         }
-        let errno = side.behaviour.errors.pop_front().or(side.behaviour.answer);
+        let errno = side.config.errors.pop_front().or(side.config.persistent_error);
         if let Some(errno) = errno {
             if errno == libc::EBUSY && !side.drop_next() {
                 return Ok(());
@@ -498,8 +500,8 @@ impl KernelState {
             .reserve(u32::MAX)
             .granted()
             .saturating_sub(self.completing.len() as u32);
-        let left = self.behaviour.vanishes_after.unwrap_or(u32::MAX);
-        let mut sending = self.tx.peek(self.behaviour.budget.min(free).min(left));
+        let left = self.config.vanishes_after.unwrap_or(u32::MAX);
+        let mut sending = self.tx.peek(self.config.budget.min(free).min(left));
         for descriptor in sending.by_ref() {
             if is_sending(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
@@ -513,7 +515,7 @@ impl KernelState {
             }
         }
         let sent = sending.release();
-        if let Some(left) = &mut self.behaviour.vanishes_after {
+        if let Some(left) = &mut self.config.vanishes_after {
             *left -= sent;
             self.gone = *left == 0;
             if self.gone {
@@ -521,10 +523,10 @@ impl KernelState {
             }
         }
 
-        let Some(delay) = self.behaviour.completion_delay else { return };
+        let Some(delay) = self.config.completion_delay else { return };
         let due =
             self.completing.iter().take_while(|(_, sent)| now.wrapping_sub(*sent) >= delay).count();
-        let due = due.min(self.behaviour.completions_per_wakeup as usize);
+        let due = due.min(self.config.completions_per_wakeup as usize);
         let mut completions = self.completion.reserve(due as u32);
         for (address, _) in self.completing.drain(..completions.granted() as usize) {
             completions.push(address);
@@ -543,18 +545,18 @@ impl KernelState {
             return true;
         }
         if self.sent.is_some() {
-            self.thrown_away.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+            self.discarded.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
         }
         self.completing.push_back((descriptor.addr, self.wakeups));
         true
     }
 
-    fn count(&mut self, lost: Lost) -> Lost {
+    fn count(&mut self, lost: DeliveryError) -> DeliveryError {
         match lost {
-            Lost::FillRingEmpty => self.counters.fill_ring_empty += 1,
-            Lost::RxRingFull => self.counters.rx_ring_full += 1,
-            Lost::TooLong => self.counters.rx_dropped += 1,
-            Lost::NoInterface => {}
+            DeliveryError::FillRingEmpty => self.counters.fill_ring_empty += 1,
+            DeliveryError::RxRingFull => self.counters.rx_ring_full += 1,
+            DeliveryError::TooLong => self.counters.rx_dropped += 1,
+            DeliveryError::NoInterface => {}
         }
         lost
     }

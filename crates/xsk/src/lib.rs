@@ -4,8 +4,8 @@
 //! A [`Umem`] is divided into chunks. A [`Frame`] owns one chunk in user space: only its owner can
 //! access the chunk. Frames are moved, never copied, from the [`Pool`] to the kernel's fill ring,
 //! back as received packets, through a [`Batch`] into an [`EgressQueue`], to the kernel for
-//! transmission, and back into the pool. [`Port::census`], [`Pool::len`] and [`Umem::lost`] report
-//! where all frames are.
+//! transmission, and back into the pool. [`Port::frame_counts`], [`Pool::len`] and [`Umem::lost`]
+//! report where all frames are.
 //!
 //! A [`Builder`] opens the AF_XDP ports of one worker, any number of (interface, queue) pairs on
 //! one UMEM, in the best mode that all of them support. The feature `fake-kernel` adds
@@ -26,7 +26,7 @@
 //! let mut batch = Batch::new();
 //! let mut to_wan = EgressQueue::new(&umem, 512);
 //! lan.receive(&mut batch, &mut pool);
-//! for slot in batch.places_mut() {
+//! for slot in batch.slots_mut() {
 //!     let mut frame = slot.take().unwrap();
 //!     frame[0] |= 1;
 //!     to_wan.push(frame).unwrap(); // moves the frame: it cannot be used after this line
@@ -36,7 +36,7 @@
 //! assert!(wan_kernel.take_sent()[0].starts_with(b"\x03\0\0\0\0\x01"));
 //!
 //! wan.reclaim(&mut pool);
-//! let in_rings = lan.census().total() + wan.census().total();
+//! let in_rings = lan.frame_counts().total() + wan.frame_counts().total();
 //! assert_eq!(pool.len() as u64 + in_rings, u64::from(umem.frames()));
 //! # }
 //! ```
@@ -83,12 +83,12 @@ pub use batch::Batch;
 pub use completions::Completions;
 pub use config::{HugePages, UmemConfig, UmemError};
 pub use frame::{Frame, NoRoom};
-pub use open::{BindMode, Builder, Fallback, OpenError, Opened};
+pub use open::{BindMode, Builder, Fallback, OpenError, OpenPorts};
 pub use owner::Ownership;
-pub use pool::{Foreign, Pool};
-pub use port::{Census, Counters, KernelCounters, Port};
+pub use pool::{ForeignFrame, Pool};
+pub use port::{Counters, KernelCounters, Port, PortFrameCounts};
 pub use prefetch::prefetch_for_write;
-pub use queue::{EgressQueue, Refused};
+pub use queue::{EgressQueue, PushError};
 pub use umem::Umem;
 pub use wait::{WaitSet, Waker};
 pub use xsk_port::XskPort;

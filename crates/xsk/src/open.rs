@@ -49,7 +49,7 @@ struct Queue {
 
 /// The open ports, in the order in which their queues were added.
 #[derive(Debug)]
-pub struct Opened<P = XskPort> {
+pub struct OpenPorts<P = XskPort> {
     /// The memory that all ports share.
     pub umem: Umem,
     /// Its free frames.
@@ -209,15 +209,15 @@ impl Builder {
     /// Opens all ports on the calling thread, where they stay. Posts frames to each fill ring
     /// before its bind, as some drivers require. Tries to raise the process's limit on locked
     /// memory (`RLIMIT_MEMLOCK`).
-    pub fn open(&self) -> Result<Opened, OpenError> {
+    pub fn open(&self) -> Result<OpenPorts, OpenError> {
         self.open_with(|mode| self.open_all(mode))
     }
 
     /// Opens all ports in the best mode that all support.
     fn open_with<P>(
         &self,
-        open_all: impl Fn(u16) -> Result<Opened<P>, OpenError>,
-    ) -> Result<Opened<P>, OpenError> {
+        open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
+    ) -> Result<OpenPorts<P>, OpenError> {
         let queues = self.queues.len();
         if queues == 0 || queues > Slot::MAX as usize {
             return Err(OpenError::Queues(queues));
@@ -235,7 +235,7 @@ impl Builder {
                 if self.mode == BindMode::Auto =>
             {
                 let opened = open_all(libc::XDP_COPY)?;
-                Ok(Opened {
+                Ok(OpenPorts {
                     fallback: Some(Fallback { interface, queue, error: source }),
                     ..opened
                 })
@@ -244,7 +244,7 @@ impl Builder {
         }
     }
 
-    fn open_all(&self, mode: u16) -> Result<Opened, OpenError> {
+    fn open_all(&self, mode: u16) -> Result<OpenPorts, OpenError> {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
         let deadline = Instant::now() + self.bind_timeout;
@@ -281,7 +281,7 @@ impl Builder {
             ports.push(port);
             first.get_or_insert(socket);
         }
-        Ok(Opened { umem, pool, ports, zero_copy, fallback: None })
+        Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
     }
 
     /// Sets optional socket options; failures are not fatal.

@@ -27,7 +27,7 @@ pub struct Pool {
 /// A frame of another UMEM was rejected; contains the frame.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} belongs to another UMEM")]
-pub struct Foreign(pub Frame);
+pub struct ForeignFrame(pub Frame);
 
 /// Constructors: initially, all frames are in the pool.
 impl Umem {
@@ -123,9 +123,9 @@ impl Pool {
     /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
     #[inline]
-    pub fn free(&mut self, frame: Frame) -> Result<(), Foreign> {
+    pub fn free(&mut self, frame: Frame) -> Result<(), ForeignFrame> {
         if !self.umem.is_region(frame.region()) {
-            return Err(Foreign(frame));
+            return Err(ForeignFrame(frame));
         }
         self.push(frame.give_up(Owner::POOL));
         Ok(())

@@ -22,7 +22,7 @@ pub trait Port {
 
     /// Hands frames from the front of the queue to the interface and wakes the kernel if necessary.
     /// Frames that do not fit stay in the queue. Call it in every iteration while
-    /// [`unsent`](Self::unsent) returns true, even with an empty queue: the kernel may have
+    /// [`has_unsent`](Self::has_unsent) returns true, even with an empty queue: the kernel may have
     /// deferred frames. The kernel is woken again only after new frames, after a completion, or
     /// after a pause.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
@@ -31,14 +31,14 @@ pub trait Port {
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
     /// Returns whether the interface has not yet taken all frames handed over.
-    fn unsent(&self) -> bool;
+    fn has_unsent(&self) -> bool;
 
     /// Returns a file descriptor that becomes readable when frames arrive; `None` if the port must
     /// be polled. It stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
     /// Counts the frames given to this port by where they are now.
-    fn census(&self) -> Census;
+    fn frame_counts(&self) -> PortFrameCounts;
 
     /// Returns the traffic counters.
     fn counters(&self) -> Counters;
@@ -54,7 +54,7 @@ pub trait Port {
 
 /// Frame counts of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct PortFrameCounts {
     /// Frames posted for reception and not received, including those held by the driver.
     pub fill: u64,
     /// Frames received by the kernel and waiting in the RX ring.
@@ -65,14 +65,14 @@ pub struct Census {
     pub completion: u64,
 }
 
-impl Census {
+impl PortFrameCounts {
     /// Returns the sum of all counts.
     pub fn total(&self) -> u64 {
         self.fill + self.rx + self.tx + self.completion
     }
 }
 
-impl AddAssign for Census {
+impl AddAssign for PortFrameCounts {
     fn add_assign(&mut self, other: Self) {
         self.fill += other.fill;
         self.rx += other.rx;

@@ -50,7 +50,7 @@ pub struct EgressQueue {
 
 /// The reason why a queue rejected a frame, with the frame.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum PushError {
     /// The queue is full.
     #[error("the egress queue is full")]
     Full(Frame),
@@ -80,20 +80,20 @@ impl EgressQueue {
     /// Adds a frame at the end.
     ///
     /// ```
-    /// # use xdpfwd_xsk::{EgressQueue, Refused, Umem, UmemConfig};
+    /// # use xdpfwd_xsk::{EgressQueue, PushError, Umem, UmemConfig};
     /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
     /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
     /// let mut queue = EgressQueue::new(&umem, 64);
     /// let mut frame = other_pool.alloc().unwrap();
     /// frame.append(60).unwrap().fill(0);
-    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { panic!() };
+    /// let Err(PushError::Foreign(frame)) = queue.push(frame) else { panic!() };
     /// other_pool.free(frame).unwrap();
-    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { panic!() };
+    /// let Err(PushError::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { panic!() };
     /// pool.free(frame).unwrap();
     /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
     #[inline]
-    pub fn push(&mut self, frame: Frame) -> Result<(), Refused> {
+    pub fn push(&mut self, frame: Frame) -> Result<(), PushError> {
         let mut refused = Ok(());
         self.extend([frame], |why| refused = Err(why));
         refused
@@ -102,8 +102,8 @@ impl EgressQueue {
     /// Moves all frames of a batch to the queue, in order, and leaves the batch empty. Calls the
     /// closure for each rejected frame.
     #[inline]
-    pub fn push_batch(&mut self, batch: &mut Batch, refused: impl FnMut(Refused)) {
-        self.extend(batch.places_mut().iter_mut().filter_map(Option::take), refused);
+    pub fn push_batch(&mut self, batch: &mut Batch, refused: impl FnMut(PushError)) {
+        self.extend(batch.slots_mut().iter_mut().filter_map(Option::take), refused);
         batch.clear_taken();
     }
 
@@ -111,7 +111,7 @@ impl EgressQueue {
     fn extend(
         &mut self,
         frames: impl IntoIterator<Item = Frame>,
-        mut refused: impl FnMut(Refused),
+        mut refused: impl FnMut(PushError),
     ) {
         // Local copies while the frames move: the compiler must assume that each written frame
         // changes the queue.
@@ -120,11 +120,11 @@ impl EgressQueue {
             (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
         for frame in frames {
             let why = if tail == end {
-                Refused::Full(frame)
+                PushError::Full(frame)
             } else if frame.len() < ETH_HLEN {
-                Refused::Runt(frame)
+                PushError::Runt(frame)
             } else if frame.region() != region {
-                Refused::Foreign(frame)
+                PushError::Foreign(frame)
             } else {
                 // Unused slots are empty. An assignment would check the old value in order to drop
                 // it.
@@ -278,7 +278,7 @@ mod tests {
                         let chunk = frame.chunk();
                         match queue.push(frame) {
                             Ok(()) => expected.push_back(chunk),
-                            Err(Refused::Full(frame)) => {
+                            Err(PushError::Full(frame)) => {
                                 prop_assert_eq!(expected.len(), capacity);
                                 pool.free(frame).unwrap();
                             }
@@ -300,11 +300,11 @@ mod tests {
                             batch.push(frame).unwrap();
                         }
                         queue.push_batch(&mut batch, |why| match why {
-                            Refused::Full(frame) | Refused::Runt(frame) => {
+                            PushError::Full(frame) | PushError::Runt(frame) => {
                                 assert_eq!(frame.chunk(), refused.remove(0));
                                 pool.free(frame).unwrap();
                             }
-                            Refused::Foreign(_) => panic!("{why}"),
+                            PushError::Foreign(_) => panic!("{why}"),
                         });
                         prop_assert!(refused.is_empty() && batch.is_empty());
                     }
@@ -351,6 +351,6 @@ mod tests {
         assert!(result.is_err());
         // The runt was lost in the panic; the frames after it are still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
-        assert!(batch.places()[3].is_some());
+        assert!(batch.slots()[3].is_some());
     }
 }

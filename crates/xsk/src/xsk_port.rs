@@ -13,7 +13,7 @@ use crate::clock;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
 use crate::pool::Pool;
-use crate::port::{Census, Counters, KernelCounters, Port};
+use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
 use crate::prefetch::prefetch_for_write;
 use crate::queue::EgressQueue;
 use crate::region::Chunks;
@@ -234,7 +234,7 @@ impl Port for XskPort {
             // ring.
             self.filled -= received;
             self.counters.rx_packets += u64::from(received);
-            self.counters.rx_bytes += into.places()[before..]
+            self.counters.rx_bytes += into.slots()[before..]
                 .iter()
                 .flatten()
                 .map(|frame| frame.len() as u64)
@@ -285,7 +285,7 @@ impl Port for XskPort {
             self.counters.tx_packets += u64::from(sent);
             self.counters.tx_bytes += bytes;
         }
-        if self.unsent() {
+        if self.has_unsent() {
             if !self.rings.tx.needs_wakeup() {
                 // The kernel is transmitting, or will request a wake-up.
                 self.tx_backoff.reset();
@@ -317,7 +317,7 @@ impl Port for XskPort {
         returned as usize
     }
 
-    fn unsent(&self) -> bool {
+    fn has_unsent(&self) -> bool {
         // Check the ring, not the result of the last wake-up: a zero-copy driver sends
         // asynchronously, and stops when the completion ring is full.
         self.sending > 0 && self.rings.tx.pending() > 0
@@ -327,10 +327,10 @@ impl Port for XskPort {
         self.kernel.fd()
     }
 
-    fn census(&self) -> Census {
+    fn frame_counts(&self) -> PortFrameCounts {
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
-        Census {
+        PortFrameCounts {
             fill: u64::from(self.filled - rx),
             rx: u64::from(rx),
             tx: u64::from(self.sending - completion),
@@ -374,7 +374,7 @@ impl fmt::Debug for XskPort {
         let Self { slot, counters, .. } = self;
         f.debug_struct("XskPort")
             .field("slot", slot)
-            .field("census", &self.census())
+            .field("frame_counts", &self.frame_counts())
             .field("counters", counters)
             .finish()
     }

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
 use crate::pool::Pool;
-use crate::port::{Census, Counters, KernelCounters, Port};
+use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
 use crate::prefetch::prefetch_for_write;
 use crate::queue::EgressQueue;
 use crate::socket::{RingSizes, Socket};
@@ -265,7 +265,7 @@ impl Port for XskRsPort {
         assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
-        if self.unsent() {
+        if self.has_unsent() {
             // As above.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
@@ -306,7 +306,7 @@ impl Port for XskRsPort {
         back
     }
 
-    fn unsent(&self) -> bool {
+    fn has_unsent(&self) -> bool {
         self.sending > 0 && self.pending() > 0
     }
 
@@ -314,10 +314,10 @@ impl Port for XskRsPort {
         self.socket.fd()
     }
 
-    fn census(&self) -> Census {
+    fn frame_counts(&self) -> PortFrameCounts {
         let rx = self.rx.borrow_mut().nb_avail_exact().min(self.filled);
         let completion = self.completion.borrow_mut().nb_avail_exact().min(self.sending);
-        Census {
+        PortFrameCounts {
             fill: u64::from(self.filled - rx),
             rx: u64::from(rx),
             tx: u64::from(self.sending - completion),
@@ -349,7 +349,7 @@ impl fmt::Debug for XskRsPort {
         let Self { slot, counters, .. } = self;
         f.debug_struct("XskRsPort")
             .field("slot", slot)
-            .field("census", &self.census())
+            .field("frame_counts", &self.frame_counts())
             .field("counters", counters)
             .finish()
     }

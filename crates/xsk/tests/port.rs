@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
+use xdpfwd_xsk::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, Sizes};
 use xdpfwd_xsk::oracle::frame::Edit;
 use xdpfwd_xsk::oracle::port::{PortModel, Step, assert_conserved};
 use xdpfwd_xsk::{
@@ -22,7 +22,7 @@ fn packet(number: u64) -> Vec<u8> {
 }
 
 fn move_all(batch: &mut Batch, queue: &mut EgressQueue) {
-    for slot in batch.places_mut() {
+    for slot in batch.slots_mut() {
         queue.push(slot.take().unwrap()).unwrap();
     }
     batch.clear_taken();
@@ -33,7 +33,7 @@ fn new_port_has_full_fill_ring() {
     let (umem, mut pool) = umem(256);
     let (port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     assert_eq!(kernel.posted(), 128);
-    assert_eq!(port.census().fill, 128);
+    assert_eq!(port.frame_counts().fill, 128);
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
@@ -46,7 +46,7 @@ fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
     for (front, back) in [(-256i32, 0usize), (0, 1700), (20, 3), (-18, 16)] {
         kernel.deliver(&packet(1)).unwrap();
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
-        let mut frame = batch.places_mut()[0].take().unwrap();
+        let mut frame = batch.slots_mut()[0].take().unwrap();
         batch.clear_taken();
         assert_eq!(frame.headroom(), 256, "headroom of a received frame");
         let mut expected = packet(1);
@@ -78,7 +78,7 @@ fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
 #[test]
 fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     let (umem, mut pool) = umem(1024);
-    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
+    let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), stalled);
     let mut queue = EgressQueue::new(&umem, 512);
     for number in 0..200 {
@@ -87,13 +87,13 @@ fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
         queue.push(frame).unwrap();
     }
     assert_eq!(port.transmit(&mut queue), 128, "the TX ring has 128 entries");
-    assert!(port.unsent());
+    assert!(port.has_unsent());
     assert_eq!(port.transmit(&mut queue), 0);
     assert_eq!(queue.len(), 72);
     assert_conserved(&umem, &pool, &[&port], 72);
 
-    kernel.set(Behaviour::default());
-    while port.unsent() || !queue.is_empty() {
+    kernel.set(FakeKernelConfig::default());
+    while port.has_unsent() || !queue.is_empty() {
         port.transmit(&mut queue);
         port.reclaim(&mut pool);
     }
@@ -114,17 +114,17 @@ fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
 fn failed_wake_up_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
-    let behaviour = Behaviour { errors: errors.into(), ..Behaviour::default() };
+    let behaviour = FakeKernelConfig { errors: errors.into(), ..FakeKernelConfig::default() };
     let (mut port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while port.counters().tx_retries < errors.len() as u64 {
         port.transmit(&mut queue);
-        assert!(port.unsent());
+        assert!(port.has_unsent());
         assert!(kernel.take_sent().is_empty());
     }
-    while port.unsent() {
+    while port.has_unsent() {
         port.transmit(&mut queue);
     }
     assert_eq!(kernel.take_sent().len(), 1);
@@ -139,10 +139,11 @@ fn failed_wake_up_is_repeated_without_new_frames() {
 /// limit follows from the elapsed time.
 #[test]
 fn wake_ups_without_effect_back_off() {
-    let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
-        .map(|errno| Behaviour { answer: Some(errno), ..Behaviour::default() });
-    let ignores_all = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
-    let ignores_rx_too = Behaviour { wants_rx_wakeup: true, ..ignores_all.clone() };
+    let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO].map(|errno| {
+        FakeKernelConfig { persistent_error: Some(errno), ..FakeKernelConfig::default() }
+    });
+    let ignores_all = FakeKernelConfig { ignored_wakeups: u32::MAX, ..FakeKernelConfig::default() };
+    let ignores_rx_too = FakeKernelConfig { wants_rx_wakeup: true, ..ignores_all.clone() };
     for behaviour in answers.into_iter().chain([ignores_all, ignores_rx_too]) {
         let (umem, mut pool) = umem(256);
         let (mut port, kernel) =
@@ -168,7 +169,11 @@ fn wake_ups_without_effect_back_off() {
 #[test]
 fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
-    let refuses = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
+    let refuses = FakeKernelConfig {
+        persistent_error: Some(libc::ENOBUFS),
+        budget: 1,
+        ..FakeKernelConfig::default()
+    };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
@@ -192,7 +197,10 @@ fn new_frame_and_completion_end_wake_up_backoff() {
 #[test]
 fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
-    let behaviour = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
+    let behaviour = FakeKernelConfig {
+        errors: [libc::EBUSY, libc::EBUSY].into(),
+        ..FakeKernelConfig::default()
+    };
     let (mut port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
     let mut queue = EgressQueue::new(&umem, 64);
@@ -246,7 +254,7 @@ fn second_port_with_same_index_panics() {
 fn transmit_with_small_budget_sends_all_in_one_call() {
     let (umem, mut pool) = umem(1024);
     let sizes = Sizes { tx: 256, completion: 256, ..Sizes::default() };
-    let behaviour = Behaviour { budget: 32, ..Behaviour::default() };
+    let behaviour = FakeKernelConfig { budget: 32, ..FakeKernelConfig::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, behaviour);
     let mut queue = EgressQueue::new(&umem, 256);
     for _ in 0..256 {
@@ -257,7 +265,7 @@ fn transmit_with_small_budget_sends_all_in_one_call() {
     assert_eq!(port.transmit(&mut queue), 256);
     assert_eq!(kernel.take_sent().len(), 256);
     assert_eq!(
-        (port.unsent(), port.counters().syscalls, port.counters().tx_retries),
+        (port.has_unsent(), port.counters().syscalls, port.counters().tx_retries),
         (false, 8, 0)
     );
 }
@@ -265,7 +273,7 @@ fn transmit_with_small_budget_sends_all_in_one_call() {
 #[test]
 fn port_wakes_kernel_only_on_request() {
     let (umem, mut pool) = umem(256);
-    let requests_none = Behaviour { wants_tx_wakeup: false, ..Behaviour::default() };
+    let requests_none = FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() };
     let (mut port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), requests_none);
     let mut queue = EgressQueue::new(&umem, 64);
@@ -277,7 +285,7 @@ fn port_wakes_kernel_only_on_request() {
     kernel.run();
     assert_eq!(kernel.take_sent().len(), 1);
 
-    kernel.set(Behaviour { wants_rx_wakeup: true, ..Behaviour::default() });
+    kernel.set(FakeKernelConfig { wants_rx_wakeup: true, ..FakeKernelConfig::default() });
     let mut batch = Batch::new();
     port.receive(&mut batch, &mut pool);
     assert_eq!(
@@ -306,12 +314,12 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     kernel.deliver(&packet(3)).unwrap();
     let mut batch = Batch::new();
     assert_eq!(port.receive(&mut batch, &mut pool), 1);
-    assert_eq!(batch.places()[0].as_deref().unwrap(), packet(3));
+    assert_eq!(batch.slots()[0].as_deref().unwrap(), packet(3));
     assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64);
 
     let mut queue = EgressQueue::new(&umem, 64);
     move_all(&mut batch, &mut queue);
-    kernel.set(Behaviour { completion_delay: None, ..Behaviour::default() });
+    kernel.set(FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() });
     port.transmit(&mut queue);
     assert!(kernel.complete_address(free));
     assert_eq!(port.reclaim(&mut pool), 0, "the completion of an unsent frame was accepted");
@@ -322,7 +330,8 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
 #[test]
 fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     let (umem, mut pool) = umem(1024);
-    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let never_completes =
+        FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
     let (mut closing, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never_completes);
     let (other, _) = FakeKernel::port(&umem, &mut pool, 1);
@@ -337,15 +346,15 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     for number in 0..10 {
         kernel.deliver(&packet(number)).unwrap();
     }
-    assert_eq!((closing.census().tx, closing.census().rx), (40, 10));
+    assert_eq!((closing.frame_counts().tx, closing.frame_counts().rx), (40, 10));
     // Frames posted for reception are back; a device may still refer to frames posted for
     // transmission.
     assert_eq!(Box::new(closing).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
-    assert_eq!(pool.len() as u64 + 40 + other.census().total(), 1024);
+    assert_eq!(pool.len() as u64 + 40 + other.frame_counts().total(), 1024);
     assert_eq!(
         kernel.deliver(&packet(0)),
-        Err(Lost::FillRingEmpty),
+        Err(DeliveryError::FillRingEmpty),
         "the kernel wrote to a reclaimed frame"
     );
 }
@@ -354,12 +363,13 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
 fn kernel_counters_show_ring_full_and_long_packets() {
     let (umem, mut pool) = umem(256);
     let sizes = Sizes { fill: 16, rx: 8, ..Sizes::default() };
-    let (port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, Behaviour::default());
+    let (port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, sizes, FakeKernelConfig::default());
     for number in 0..8 {
         kernel.deliver(&packet(number)).unwrap();
     }
-    assert_eq!(kernel.deliver(&packet(8)), Err(Lost::RxRingFull));
-    assert_eq!(kernel.deliver(&[0; 1793]), Err(Lost::TooLong));
+    assert_eq!(kernel.deliver(&packet(8)), Err(DeliveryError::RxRingFull));
+    assert_eq!(kernel.deliver(&[0; 1793]), Err(DeliveryError::TooLong));
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 
@@ -368,19 +378,23 @@ fn kernel_counters_show_ring_full_and_long_packets() {
 fn ports_match_model_for_every_frame_event() {
     let mut model =
         PortModel::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
-    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let partial = Behaviour {
+    let never_completes =
+        FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
+    let partial = FakeKernelConfig {
         budget: 7,
         completions_per_wakeup: 3,
         completion_delay: Some(2),
-        ..Behaviour::default()
+        ..FakeKernelConfig::default()
     };
-    let drops_packets =
-        Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
-    let ignores_all = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
-    let refuses = Behaviour { answer: Some(libc::ENETDOWN), ..Behaviour::default() };
+    let drops_packets = FakeKernelConfig {
+        errors: [libc::EBUSY, libc::EBUSY].into(),
+        ..FakeKernelConfig::default()
+    };
+    let ignores_all = FakeKernelConfig { ignored_wakeups: u32::MAX, ..FakeKernelConfig::default() };
+    let refuses =
+        FakeKernelConfig { persistent_error: Some(libc::ENETDOWN), ..FakeKernelConfig::default() };
     for behaviour in
-        [Behaviour::default(), partial, drops_packets, ignores_all, refuses, never_completes]
+        [FakeKernelConfig::default(), partial, drops_packets, ignores_all, refuses, never_completes]
     {
         for step in [
             Step::Configure(1, behaviour),

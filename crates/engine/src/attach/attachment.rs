@@ -42,7 +42,7 @@ impl Attachment {
         image: Option<&Arc<XdpImage>>,
         mode: Mode,
     ) -> Result<(Self, Option<io::Error>), StartError> {
-        if !port.io.takes_by_xdp() {
+        if !port.io.uses_xdp() {
             let sockets =
                 PacketSocket::open_queues(interface.index, port.queues).map_err(|source| {
                     StartError::Packet { interface: interface.name.clone(), source }

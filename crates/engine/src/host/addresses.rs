@@ -189,7 +189,7 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
 }
 
 /// Returns the port information that does not depend on the interface.
-pub fn undescribed_ports(ports: &[PortPlan]) -> Ports {
+pub fn ports_from_plan(ports: &[PortPlan]) -> Ports {
     ports.iter().map(undescribed).collect()
 }
 

@@ -83,7 +83,7 @@ pub struct Channels {
     /// Transmit queues.
     pub send: u32,
     /// The largest number of queues that can be set.
-    pub most: u32,
+    pub max: u32,
     /// Whether queues are receive and transmit pairs (`ethtool -L … combined N`).
     pub combined: bool,
 }
@@ -122,7 +122,7 @@ impl Ethtool {
         Ok(Channels {
             receive: receive + combined,
             send: send + combined,
-            most: combined_most.max(receive_most.min(send_most)),
+            max: combined_most.max(receive_most.min(send_most)),
             combined: combined_most > 0,
         })
     }

@@ -24,12 +24,12 @@ pub struct Lockout {
     /// Interface name.
     pub interface: String,
     /// The traffic.
-    pub what: Carried,
+    pub what: TrafficUse,
 }
 
 /// Traffic of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Carried {
+pub enum TrafficUse {
     /// The default route, and the port keeps no rule by which this host stays reachable.
     DefaultRoute,
     /// An SSH session, and the port lacks the `keep` rules for it.
@@ -45,16 +45,16 @@ impl Lockout {
     /// Describes the traffic.
     pub fn carries(&self) -> String {
         match &self.what {
-            Carried::DefaultRoute => "has the default route".to_owned(),
-            Carried::Ssh { peer, .. } => format!("carries an SSH session from {peer}"),
+            TrafficUse::DefaultRoute => "has the default route".to_owned(),
+            TrafficUse::Ssh { peer, .. } => format!("carries an SSH session from {peer}"),
         }
     }
 
     /// Returns the required `keep` rules.
     pub fn needed(&self) -> Keep {
         match &self.what {
-            Carried::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
-            Carried::Ssh { needed, .. } => needed.clone(),
+            TrafficUse::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
+            TrafficUse::Ssh { needed, .. } => needed.clone(),
         }
     }
 }
@@ -79,8 +79,8 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let sessions = ssh_sessions();
     let mut found = Vec::new();
     for (index, port) in plan.ports.iter().enumerate() {
-        let takes = port.io.takes_by_xdp()
-            && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
+        let takes =
+            port.io.uses_xdp() && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
         let Ok(interface) = Interface::find(&port.name, &port.interface) else { continue };
         if !takes {
             continue;
@@ -94,7 +94,7 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             stack.contains(link) && !is_reachable(&port.keep, *ipv6, *link != interface.index)
         };
         if defaults.iter().any(unreachable) {
-            add(Carried::DefaultRoute);
+            add(TrafficUse::DefaultRoute);
         }
         let mut peers = BTreeSet::new();
         for Session { local, peer } in &sessions {
@@ -103,7 +103,7 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             let out =
                 links.any(|link| !is_sufficient(&port.keep, &needed, link != interface.index));
             if out && peers.insert(*peer) {
-                add(Carried::Ssh { peer: *peer, needed });
+                add(TrafficUse::Ssh { peer: *peer, needed });
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use xdpfwd_pipeline::Swapped;
+use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
@@ -13,7 +13,7 @@ pub(crate) struct Retired {
     /// The plan of those stages.
     pub(crate) plan: Arc<Plan>,
     /// Each path, in the plan's order.
-    pub(crate) swapped: Vec<Swapped>,
+    pub(crate) swapped: Vec<SwapResult>,
 }
 
 /// Counters of each stage's predecessors.

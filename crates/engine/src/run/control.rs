@@ -93,7 +93,7 @@ pub enum Event {
     /// A worker's thread ended, or the waker was called.
     Woken,
     /// Links or addresses of this network namespace changed: call
-    /// [`DataPlane::follow_host`](crate::DataPlane::follow_host).
+    /// [`DataPlane::update_host_addresses`](crate::DataPlane::update_host_addresses).
     HostChanged,
     /// The deadline has passed.
     Due,
@@ -177,7 +177,7 @@ impl Control {
             // Return the event with the earlier deadline, so that neither starves the other.
             match self.next_host_changed {
                 Some(host) if host <= now && host <= due => {
-                    // Changes that arrive during `follow_host` start a new period.
+                    // Changes that arrive during `update_host_addresses` start a new period.
                     let settled =
                         self.last_host_changed.is_some_and(|last| host >= last + HOST_SETTLE_TIME);
                     self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);

@@ -34,7 +34,7 @@ pub struct DataPlane {
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
-    /// Errors of the last [`follow_host`](Self::follow_host).
+    /// Errors of the last [`update_host_addresses`](Self::update_host_addresses).
     pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
@@ -95,7 +95,7 @@ impl DataPlane {
     /// Updates this host's addresses in the XDP programs. Call it on [`Event::HostChanged`].
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
-    pub fn follow_host(&mut self) {
+    pub fn update_host_addresses(&mut self) {
         if !self.attachments.iter().any(|attachment| attachment.needs_addresses()) {
             return;
         }
@@ -267,8 +267,8 @@ impl DataPlane {
             }
         }
         self.absorb_retired();
-        // The maps of detached programs stay readable. Detach first, so that packets do not wait for
-        // the reads.
+        // The maps of detached programs stay readable. Detach first, so that packets do not wait
+        // for the reads.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.collect().with_tables(tables)

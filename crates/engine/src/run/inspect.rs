@@ -46,9 +46,9 @@ impl TableReport {
     }
 
     /// Truncates the table to its first rows.
-    pub fn limit_rows(&mut self, most: usize) {
-        self.rows_omitted += self.table.rows.len().saturating_sub(most);
-        self.table.rows.truncate(most);
+    pub fn limit_rows(&mut self, max: usize) {
+        self.rows_omitted += self.table.rows.len().saturating_sub(max);
+        self.table.rows.truncate(max);
     }
 }
 

@@ -77,7 +77,7 @@ pub enum ReloadError {
         "worker {0} did not confirm that it replaced its stages; the others have replaced theirs. \
          A filter that this reload removes from an XDP program is still in it"
     )]
-    Silent(usize),
+    Unconfirmed(usize),
 }
 
 impl ReloadError {
@@ -173,7 +173,7 @@ impl DataPlane {
             match remote.ask(exchange, REPLY_TIMEOUT) {
                 Ok(names) => afresh.extend(names),
                 // The worker exchanges its stages when it runs the command.
-                Err(_) => unconfirmed = Some(ReloadError::Silent(number)),
+                Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(number)),
             }
         }
         // While a worker may lack its new stages, keep the XDP programs that they rely on or

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
-use xdpfwd_pipeline::{FrameCensus, Reason, WorkerReport};
+use xdpfwd_pipeline::{FrameCounts, Reason, WorkerReport};
 use xdpfwd_xsk::{Counters, KernelCounters};
 
 use crate::attach::native::why_not_native;
@@ -41,7 +41,7 @@ pub struct Report {
     /// CPU cycles of the workers, by task.
     pub ledger: Ledger,
     /// Number of frames at each location.
-    pub frames: FrameCensus,
+    pub frames: FrameCounts,
     /// Counters of the kernel.
     pub kernel: KernelReport,
     /// Why the ports do not use a better mode; `null` if they use the best mode or the configured
@@ -342,7 +342,7 @@ struct Sums {
     /// Per path, per stage.
     stages: Vec<Vec<(xdpfwd_pipeline::StageAccount, BTreeMap<&'static str, u64>)>>,
     drops: xdpfwd_pipeline::Drops,
-    frames: FrameCensus,
+    frames: FrameCounts,
     waits: u64,
 }
 
@@ -356,7 +356,7 @@ impl Sums {
                 .map(|path| vec![Default::default(); path.stages.len()])
                 .collect(),
             drops: xdpfwd_pipeline::Drops::default(),
-            frames: FrameCensus::default(),
+            frames: FrameCounts::default(),
             waits: 0,
         }
     }

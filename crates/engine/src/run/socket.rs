@@ -40,7 +40,7 @@ pub struct ControlSocket {
 #[derive(Debug)]
 pub struct Request {
     /// The request without the line end.
-    pub question: String,
+    pub line: String,
     answer: SyncSender<String>,
 }
 
@@ -132,14 +132,14 @@ fn serve(
             ),
         );
     }
-    let Some(question) = read_line(stream)? else {
+    let Some(line) = read_line(stream)? else {
         return write_line(
             stream,
             r#"{"error":"invalid request: expected a line of up to 4096 bytes"}"#,
         );
     };
     let (answer, answered) = mpsc::sync_channel(1);
-    let request = Request { question, answer };
+    let request = Request { line, answer };
     if sender.try_send(request).is_err() {
         return write_line(
             stream,

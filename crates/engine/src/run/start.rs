@@ -141,7 +141,7 @@ impl DataPlane {
             _interrupts: interrupts,
             promiscuous: Vec::new(),
         };
-        data_plane.follow_host();
+        data_plane.update_host_addresses();
         if redirect {
             data_plane.enable_promiscuous_mode()?;
         }
@@ -234,7 +234,7 @@ impl DataPlane {
     fn enable_promiscuous_mode(&mut self) -> Result<(), StartError> {
         for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
-                let promiscuous = Promiscuous::on(interface.index)
+                let promiscuous = Promiscuous::enable(interface.index)
                     .map_err(|source| StartError::promiscuous(&interface.name, source))?;
                 self.promiscuous.push(promiscuous);
             }
@@ -319,7 +319,7 @@ fn check_memory(plan: &Plan) -> Result<(), StartError> {
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
-            if let Some(why) = plan.in_the_way_of_kernel(path, index) {
+            if let Some(why) = plan.kernel_obstacle(path, index) {
                 return Err((stage.name.clone(), why));
             }
         }
@@ -354,6 +354,6 @@ fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterr
             None
         }
     };
-    let polled = plan.ports.iter().zip(interfaces).filter(|(port, _)| port.io.takes_by_xdp());
+    let polled = plan.ports.iter().zip(interfaces).filter(|(port, _)| port.io.uses_xdp());
     polled.filter_map(|(_, interface)| set(interface)).collect()
 }

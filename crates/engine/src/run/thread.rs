@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use core_affinity::CoreId;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Ports, Remote, Worker, mailbox};
-use xdpfwd_xsk::{BindMode, Builder, Fallback, OpenError, Opened, Pool, Port, Umem};
+use xdpfwd_xsk::{BindMode, Builder, Fallback, OpenError, OpenPorts, Pool, Port, Umem};
 
 use crate::error::StartError;
 use crate::host::addresses::describe_ports;
@@ -143,7 +143,7 @@ fn run_worker(
         };
         let _ = status.panic.set(panic_message(&*panic));
         status.fail();
-        worker.abandon_stages();
+        worker.disable_stages();
     }
     // Second panic, without stages: the fault is not in a stage, so end the thread.
 }
@@ -223,7 +223,7 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
     let worker = *worker;
     let mut builder = Builder::new(plan.umem.clone()).mode(*bind).busy_poll(plan.busy_poll);
     let mut by_xsk_rs = false;
-    let by_xdp = || plan.ports.iter().zip(indexes).filter(|(port, _)| port.io.takes_by_xdp());
+    let by_xdp = || plan.ports.iter().zip(indexes).filter(|(port, _)| port.io.uses_xdp());
     for (port, index) in by_xdp() {
         by_xsk_rs |= port.io == Io::XskRs;
         for queue in queues_of(worker, plan, port) {
@@ -231,10 +231,10 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
         }
     }
     let failed = |source| StartError::open(worker, source);
-    let Opened { umem, pool, ports, zero_copy, fallback } = if by_xdp().next().is_none() {
+    let OpenPorts { umem, pool, ports, zero_copy, fallback } = if by_xdp().next().is_none() {
         // No socket uses this memory: packets are copied in and out.
         let (umem, pool) = Umem::new(&plan.umem).map_err(|error| failed(OpenError::Umem(error)))?;
-        Opened { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
+        OpenPorts { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
     } else if by_xsk_rs {
         open_by_xsk_rs(&builder).map_err(failed)?
     } else {
@@ -243,7 +243,7 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
     let mut opened = ports.into_iter();
     let mut ports = Vec::with_capacity(plan.ports.len());
     for (port, sockets) in plan.ports.iter().zip(sockets) {
-        let queues: Vec<Box<dyn Port>> = if port.io.takes_by_xdp() {
+        let queues: Vec<Box<dyn Port>> = if port.io.uses_xdp() {
             opened.by_ref().take(queues_of(worker, plan, port).count()).collect()
         } else {
             let open_queue = |socket: &PacketSocket| match MmsgPort::new(socket.clone(), &umem) {
@@ -257,19 +257,19 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
     Ok(OpenedPorts { umem, pool, ports, zero_copy, fallback })
 }
 
-fn boxed<P: Port + 'static>(opened: Opened<P>) -> Opened<Box<dyn Port>> {
-    let Opened { umem, pool, ports, zero_copy, fallback } = opened;
+fn boxed<P: Port + 'static>(opened: OpenPorts<P>) -> OpenPorts<Box<dyn Port>> {
+    let OpenPorts { umem, pool, ports, zero_copy, fallback } = opened;
     let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
-    Opened { umem, pool, ports, zero_copy, fallback }
+    OpenPorts { umem, pool, ports, zero_copy, fallback }
 }
 
 #[cfg(feature = "xsk-rs")]
-fn open_by_xsk_rs(builder: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
+fn open_by_xsk_rs(builder: &Builder) -> Result<OpenPorts<Box<dyn Port>>, OpenError> {
     builder.open_by_xsk_rs().map(boxed)
 }
 
 #[cfg(not(feature = "xsk-rs"))]
-fn open_by_xsk_rs(_: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
+fn open_by_xsk_rs(_: &Builder) -> Result<OpenPorts<Box<dyn Port>>, OpenError> {
     Err(OpenError::NotBuilt)
 }
 

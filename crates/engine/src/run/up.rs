@@ -14,7 +14,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The result of [`wait_until_up`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
+pub enum WaitOutcome {
     /// All interfaces are up.
     Up,
     /// SIGINT or SIGTERM, with its number.
@@ -32,7 +32,7 @@ pub fn wait_until_up(
     plan: &Plan,
     control: &mut Control,
     end: Option<Instant>,
-) -> Result<Waited, StartError> {
+) -> Result<WaitOutcome, StartError> {
     let io = |what| move |source: io::Error| StartError::Io { what, source };
     let start = Instant::now();
     let mut next_log = start;
@@ -56,10 +56,10 @@ pub fn wait_until_up(
             }
         }
         if all_up {
-            return Ok(Waited::Up);
+            return Ok(WaitOutcome::Up);
         }
         if end.is_some_and(|end| now >= end) {
-            return Ok(Waited::TimedOut);
+            return Ok(WaitOutcome::TimedOut);
         }
         if now >= next_log {
             next_log += LOG_INTERVAL;
@@ -68,7 +68,7 @@ pub fn wait_until_up(
             .wait(end.map_or(next_log, |end| end.min(next_log)))
             .map_err(io("cannot wait for an interface"))?
         {
-            return Ok(Waited::Stopped(signal));
+            return Ok(WaitOutcome::Stopped(signal));
         }
     }
 }

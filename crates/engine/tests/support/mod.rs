@@ -10,7 +10,7 @@ use xdpfwd_engine::{
 };
 use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
-pub use xdpfwd_testkit::process::LONG;
+pub use xdpfwd_testkit::process::TIMEOUT;
 
 /// Creates a plan for a cross-connect of fwd0 and fwd1 with one queue per worker, optionally with a
 /// stage from fwd0 to fwd1.
@@ -46,9 +46,9 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
 /// Waits for a condition while handling control events.
 #[track_caller]
 pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "the condition was not met within {LONG:?}");
+        assert!(Instant::now() < deadline, "the condition was not met within {TIMEOUT:?}");
         let event = control.wait(Instant::now() + Duration::from_millis(5)).unwrap();
         assert!(!matches!(event, Event::Stop(_)), "a signal interrupted the test");
     }

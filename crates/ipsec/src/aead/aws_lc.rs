@@ -4,7 +4,7 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 
-use super::job::{Aead, Job, KeyLength, parts};
+use super::job::{Aead, Job, KeyLengthError, parts};
 use crate::transform::Transform;
 
 /// A key of AWS-LC.
@@ -16,15 +16,15 @@ pub struct AwsLc {
 
 impl AwsLc {
     /// Creates a key, whose length must match the transform.
-    pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLength> {
-        KeyLength::check(transform, key)?;
+    pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
+        KeyLengthError::check(transform, key)?;
         let algorithm = match transform {
             Transform::Aes128Gcm | Transform::NullAes128Gmac => &AES_128_GCM,
             Transform::Aes256Gcm | Transform::NullAes256Gmac => &AES_256_GCM,
             Transform::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let unbound = UnboundKey::new(algorithm, key);
-        let length = KeyLength { transform, got: key.len(), wanted: transform.key_len() };
+        let length = KeyLengthError { transform, got: key.len(), wanted: transform.key_len() };
         Ok(Self {
             key: LessSafeKey::new(unbound.map_err(|_| length)?),
             encrypts: transform.encrypts(),

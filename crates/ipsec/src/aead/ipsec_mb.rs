@@ -21,7 +21,7 @@ use std::thread;
 use zeroize::{Zeroize, Zeroizing};
 
 use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
-use super::job::{Aead, Job, KeyLength, parts};
+use super::job::{Aead, Job, KeyLengthError, parts};
 use crate::transform::{ICV, Transform};
 
 /// A key of libipsec-mb.
@@ -40,7 +40,7 @@ enum Key {
 pub enum IpsecMbError {
     /// The key has the wrong length.
     #[error(transparent)]
-    KeyLength(#[from] KeyLength),
+    KeyLengthError(#[from] KeyLengthError),
     /// The library does not work on this machine.
     #[error("cannot use libipsec-mb: {0}; use backend = \"aws-lc\"")]
     Unusable(String),
@@ -49,7 +49,7 @@ pub enum IpsecMbError {
 impl IpsecMb {
     /// Creates a key, whose length must match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
-        KeyLength::check(transform, key)?;
+        KeyLengthError::check(transform, key)?;
         let key = match transform {
             Transform::Aes128Gcm | Transform::NullAes128Gmac => {
                 Key::aes_gcm(key, functions()?.aes_128)
@@ -71,7 +71,7 @@ impl Key {
     /// Expands a key, which must have the functions' length: 16 or 32 bytes.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
-        // SAFETY: reads the key, whose length `KeyLength::check` verified, and writes a
+        // SAFETY: reads the key, whose length `KeyLengthError::check` verified, and writes a
         // `gcm_key_data`, which is not larger.
         unsafe { (functions.expand)(key.as_ptr(), &raw mut *expanded) };
         Self::AesGcm { key: expanded, functions }

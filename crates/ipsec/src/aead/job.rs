@@ -75,7 +75,7 @@ impl Aad {
 /// The error for a key whose length does not match its transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key has {got} bytes; {} requires {wanted}", .transform.name())]
-pub struct KeyLength {
+pub struct KeyLengthError {
     /// The transform.
     pub transform: Transform,
     /// Length of the key in bytes.
@@ -84,7 +84,7 @@ pub struct KeyLength {
     pub wanted: usize,
 }
 
-impl KeyLength {
+impl KeyLengthError {
     pub(super) fn check(transform: Transform, key: &[u8]) -> Result<(), Self> {
         let (got, wanted) = (key.len(), transform.key_len());
         if got == wanted { Ok(()) } else { Err(Self { transform, got, wanted }) }

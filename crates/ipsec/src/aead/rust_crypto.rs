@@ -6,7 +6,7 @@ use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
-use super::job::{Aead, Job, KeyLength, parts};
+use super::job::{Aead, Job, KeyLengthError, parts};
 use crate::transform::Transform;
 
 /// A key of RustCrypto.
@@ -24,9 +24,10 @@ enum Cipher {
 
 impl RustCrypto {
     /// Creates a key, whose length must match the transform.
-    pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLength> {
-        KeyLength::check(transform, key)?;
-        let key_length = |_| KeyLength { transform, got: key.len(), wanted: transform.key_len() };
+    pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
+        KeyLengthError::check(transform, key)?;
+        let key_length =
+            |_| KeyLengthError { transform, got: key.len(), wanted: transform.key_len() };
         let cipher = match transform {
             Transform::Aes128Gcm | Transform::NullAes128Gmac => {
                 Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(key_length)?)

@@ -30,7 +30,8 @@ fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -
 
 /// Returns a buffer with the payload and the room around it.
 fn room(payload: &[u8]) -> Vec<u8> {
-    [&[0xaa; IN_FRONT][..], &[0; HEADER], payload, &vec![0; behind(payload.len())]].concat()
+    [&[0xaa; PREFIX_LEN][..], &[0; HEADER_LEN], payload, &vec![0; trailer_len(payload.len())]]
+        .concat()
 }
 
 fn seal(protection: &Protection, payload: &[u8], number: u64, iv: u64) -> Vec<u8> {
@@ -45,7 +46,7 @@ fn open(
     protection: &Protection,
     window: &mut Window,
     bytes: &mut [u8],
-) -> Result<Opened, Unopened> {
+) -> Result<Opened, OpenError> {
     let mut packet = [Incoming::new(bytes)];
     protection.open_batch(window, &mut packet);
     let [packet] = packet;
@@ -68,10 +69,10 @@ proptest! {
     ) {
         let number = if extended { number } else { number.min(u64::from(u32::MAX)) };
         let bytes = seal(&protection(transform, extended, seals, 9), &payload, number, iv);
-        prop_assert_eq!(&bytes[..IN_FRONT], &[0xaa; IN_FRONT], "bytes in front of the SPI changed");
-        prop_assert_eq!(&bytes[IN_FRONT..IN_FRONT + 8], &[&0x1234_5678_u32.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
-        prop_assert_eq!((bytes.len() - IN_FRONT) % 4, 0);
-        let inner = IN_FRONT + HEADER..IN_FRONT + HEADER + payload.len();
+        prop_assert_eq!(&bytes[..PREFIX_LEN], &[0xaa; PREFIX_LEN], "bytes in front of the SPI changed");
+        prop_assert_eq!(&bytes[PREFIX_LEN..PREFIX_LEN + 8], &[&0x1234_5678_u32.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
+        prop_assert_eq!((bytes.len() - PREFIX_LEN) % 4, 0);
+        let inner = PREFIX_LEN + HEADER_LEN..PREFIX_LEN + HEADER_LEN + payload.len();
         if payload.len() > 16 {
             prop_assert_eq!(bytes[inner.clone()] == payload[..], !transform.encrypts());
         }
@@ -84,8 +85,8 @@ proptest! {
         let opened = open(&protection, &mut window, &mut received);
         prop_assert_eq!(opened, Ok(Opened { payload: inner.clone(), next_header: 4, number }));
         prop_assert_eq!(&received[inner], &payload[..]);
-        prop_assert_eq!(&received[..IN_FRONT], &[0xaa; IN_FRONT]);
-        prop_assert_eq!(open(&protection, &mut window, &mut bytes.clone()), Err(Unopened::Replay));
+        prop_assert_eq!(&received[..PREFIX_LEN], &[0xaa; PREFIX_LEN]);
+        prop_assert_eq!(open(&protection, &mut window, &mut bytes.clone()), Err(OpenError::Replay));
     }
 
     /// A packet with one flipped bit is rejected, and the window does not move.
@@ -98,15 +99,15 @@ proptest! {
         bit in 0..8_u8,
     ) {
         let mut bytes = seal(&protection(transform, extended, AWS_LC, 9), &payload, 7, 1);
-        let packet_len = bytes.len() - IN_FRONT;
-        let at = IN_FRONT + at.index(packet_len);
+        let packet_len = bytes.len() - PREFIX_LEN;
+        let at = PREFIX_LEN + at.index(packet_len);
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
         let outcome = open(&protection(transform, extended, opens, 9), &mut window, &mut bytes);
         // The SPI is not compared here: the caller finds the SA by it, and the SA's own SPI is
         // authenticated.
-        if (IN_FRONT..IN_FRONT + 4).contains(&at) {
-            prop_assert!(outcome.is_ok() || outcome == Err(Unopened::BadTag));
+        if (PREFIX_LEN..PREFIX_LEN + 4).contains(&at) {
+            prop_assert!(outcome.is_ok() || outcome == Err(OpenError::BadTag));
         } else {
             prop_assert!(outcome.is_err(), "{:?}", outcome);
             prop_assert_eq!(window.highest(), 0);
@@ -134,7 +135,7 @@ fn open_with_other_key_returns_bad_tag() {
         let mut window = Window::new(64, true).unwrap();
         assert_eq!(
             open(&protection(transform, true, AWS_LC, 8), &mut window, &mut bytes),
-            Err(Unopened::BadTag)
+            Err(OpenError::BadTag)
         );
     }
 }
@@ -157,7 +158,7 @@ fn open_batch_rejects_only_invalid_packets() {
             })
             .collect();
         assert_eq!(protection.seal_batch(&mut packets), 150);
-        all[70][IN_FRONT + HEADER] ^= 1;
+        all[70][PREFIX_LEN + HEADER_LEN] ^= 1;
         // Add one packet twice.
         let again = all[5].clone();
         all.insert(6, again);
@@ -167,10 +168,10 @@ fn open_batch_rejects_only_invalid_packets() {
         protection.open_batch(&mut window, &mut packets);
         for (index, packet) in packets.iter().enumerate() {
             let n = if index > 5 { index - 1 } else { index };
-            let payload = IN_FRONT + HEADER..IN_FRONT + HEADER + n;
+            let payload = PREFIX_LEN + HEADER_LEN..PREFIX_LEN + HEADER_LEN + n;
             match index {
-                6 => assert_eq!(packet.outcome, Err(Unopened::Replay)),
-                71 => assert_eq!(packet.outcome, Err(Unopened::BadTag)),
+                6 => assert_eq!(packet.outcome, Err(OpenError::Replay)),
+                71 => assert_eq!(packet.outcome, Err(OpenError::BadTag)),
                 _ => {
                     assert_eq!(
                         packet.outcome,
@@ -206,14 +207,14 @@ fn open_rejects_invalid_padding_and_moves_window() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
-        ([1, 1, 2, 4], Err(Unopened::BadPadding)),
-        ([0, 0, 2, 4], Err(Unopened::BadPadding)),
-        ([1, 2, 200, 4], Err(Unopened::BadPadding)),
+        ([1, 1, 2, 4], Err(OpenError::BadPadding)),
+        ([0, 0, 2, 4], Err(OpenError::BadPadding)),
+        ([1, 2, 200, 4], Err(OpenError::BadPadding)),
     ] {
         let mut bytes = room(b"payload!");
         let end = bytes.len() - ICV;
         bytes[end - 4..end].copy_from_slice(&trailer);
-        bytes[IN_FRONT + 7] = 1;
+        bytes[PREFIX_LEN + 7] = 1;
         let job = protection.job(&mut bytes, 1, [0; IV]).unwrap();
         let mut jobs = [job];
         protection.aead.seal_batch(&mut jobs);
@@ -229,8 +230,8 @@ fn open_rejects_invalid_padding_and_moves_window() {
 fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     let outcome = |text: &[u8]| {
-        let mut bytes = [&[0; IN_FRONT + HEADER][..], text, &[0; ICV]].concat();
-        bytes[IN_FRONT + 7] = 1;
+        let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV]].concat();
+        bytes[PREFIX_LEN + 7] = 1;
         let mut jobs = [protection.job(&mut bytes, 1, [0; IV]).unwrap()];
         protection.aead.seal_batch(&mut jobs);
         open(&protection, &mut Window::new(64, false).unwrap(), &mut bytes)
@@ -249,7 +250,7 @@ fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
                 text[at] ^= 0x80;
                 assert_eq!(
                     outcome(&text),
-                    Err(Unopened::BadPadding),
+                    Err(OpenError::BadPadding),
                     "byte {at} of {padding} bytes of padding"
                 );
             }
@@ -259,8 +260,11 @@ fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
 
 #[test]
 fn trailer_pads_payload_to_multiple_of_4() {
-    assert_eq!((behind(0), behind(1), behind(2), behind(3)), (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV));
+    assert_eq!(
+        (trailer_len(0), trailer_len(1), trailer_len(2), trailer_len(3)),
+        (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV)
+    );
     for payload in 0..100 {
-        assert!((payload + behind(payload)).is_multiple_of(4));
+        assert!((payload + trailer_len(payload)).is_multiple_of(4));
     }
 }

@@ -36,11 +36,11 @@ impl Wire {
     /// Checks that frame counts and ownership record agree.
     #[track_caller]
     fn check(&self) {
-        let census = self.port.census();
+        let frame_counts = self.port.frame_counts();
         let ownership = self.umem.ownership();
         assert_eq!(ownership.pool as usize, self.pool.len());
-        assert_eq!((u64::from(ownership.tx), ownership.fill), (census.total(), 0));
-        let in_batch = self.batch.places().iter().flatten().count();
+        assert_eq!((u64::from(ownership.tx), ownership.fill), (frame_counts.total(), 0));
+        let in_batch = self.batch.slots().iter().flatten().count();
         assert_eq!(ownership.held as usize, in_batch + self.queue.len());
         assert_eq!((ownership.lost, ownership.closed), (0, 0));
     }
@@ -51,7 +51,7 @@ impl Wire {
         assert_eq!(count, self.batch.len());
         self.check();
         let mut packets = Vec::new();
-        for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
+        for frame in self.batch.slots_mut().iter_mut().filter_map(Option::take) {
             packets.push(frame.to_vec());
             self.pool.free(frame).unwrap();
         }
@@ -134,7 +134,7 @@ fn receive_without_free_frames_leaves_packets_in_kernel() {
     let syscalls = port.counters().syscalls;
     assert_eq!(port.receive(batch, pool), 0);
     assert_eq!(port.counters().syscalls, syscalls, "system call without a free frame");
-    for frame in batch.places_mut().iter_mut().filter_map(Option::take).chain(held) {
+    for frame in batch.slots_mut().iter_mut().filter_map(Option::take).chain(held) {
         pool.free(frame).unwrap();
     }
     batch.clear_taken();
@@ -206,7 +206,7 @@ fn transmit_stops_until_completions_are_reclaimed() {
     assert_eq!(port.transmit(&mut queue), 0);
     assert_eq!(port.counters().syscalls, counters.syscalls);
     assert_eq!(
-        (port.census().completion as usize, port.reclaim(&mut pool)),
+        (port.frame_counts().completion as usize, port.reclaim(&mut pool)),
         (MAX_COMPLETIONS, MAX_COMPLETIONS)
     );
     assert_eq!(port.transmit(&mut queue), 1);
@@ -224,7 +224,7 @@ fn port_does_not_allocate_per_packet() {
         let Wire { port, pool, batch, queue, .. } = &mut wire;
         let info = allocation_counter::measure(|| {
             assert_eq!(port.receive(batch, pool), 2);
-            for frame in batch.places_mut().iter_mut().filter_map(Option::take) {
+            for frame in batch.slots_mut().iter_mut().filter_map(Option::take) {
                 queue.push(frame).unwrap();
             }
             batch.clear_taken();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use xdpfwd_xsk::fake_kernel::{FakeKernel, Lost};
+use xdpfwd_xsk::fake_kernel::{DeliveryError, FakeKernel};
 use xdpfwd_xsk::{Batch, clock};
 
 use super::conserved::assert_conserved;
@@ -18,9 +18,9 @@ use crate::chain::NamedStage;
 use crate::frame_log;
 use crate::plan::{BuildCx, StagePlan};
 use crate::ports::Ports;
-use crate::report::{FrameCensus, WorkerReport};
+use crate::report::{FrameCounts, WorkerReport};
 use crate::verdict::PortId;
-use crate::worker::{Swapped, Worker};
+use crate::worker::{SwapResult, Worker};
 
 /// How often stages tick while one of them holds frames.
 const BUSY_TICK: Duration = Duration::from_millis(1);
@@ -162,14 +162,14 @@ impl TestBench {
     /// Replaces the stages of the first path, as a reload does. A new stage with the name and the
     /// type of an old one takes over its counters and its state
     /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore));
-    /// [`Swapped::afresh`] names those that could not. The old stages are retired:
+    /// [`SwapResult::afresh`] names those that could not. The old stages are retired:
     /// [`take_sent`](Self::take_sent) returns frames that they emit.
     ///
     /// # Panics
     ///
     /// If the bench has no path, or a stage loses a frame.
     #[track_caller]
-    pub fn reload(&mut self, stages: impl IntoStages) -> Swapped {
+    pub fn reload(&mut self, stages: impl IntoStages) -> SwapResult {
         let Some(&(from, _)) = self.paths.first() else { panic!("the bench has no path") };
         self.replace(from, stages.into_stages(), 0)
     }
@@ -180,7 +180,7 @@ impl TestBench {
     ///
     /// If no port has the name, no path starts from the port, or a stage loses a frame.
     #[track_caller]
-    pub fn reload_path(&mut self, from: &str, stages: impl IntoStages) -> Swapped {
+    pub fn reload_path(&mut self, from: &str, stages: impl IntoStages) -> SwapResult {
         let from = self.paths[self.path(from)].0;
         self.replace(from, stages.into_stages(), 0)
     }
@@ -201,7 +201,7 @@ impl TestBench {
         &mut self,
         from: &str,
         plans: impl IntoIterator<Item = (N, Arc<dyn StagePlan>)>,
-    ) -> Result<Swapped, TestBenchError> {
+    ) -> Result<SwapResult, TestBenchError> {
         let (from, to) = self.paths[self.path(from)];
         let plans: Vec<_> = plans.into_iter().map(|(name, plan)| (name.into(), plan)).collect();
         self.plans.acquire(from, &plans)?;
@@ -212,7 +212,7 @@ impl TestBench {
     }
 
     #[track_caller]
-    fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, plans: usize) -> Swapped {
+    fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, plans: usize) -> SwapResult {
         let swapped = match self.guarded(|worker| worker.swap_named(from, stages)) {
             Ok(swapped) => swapped,
             Err(error) => panic!("{error}"),
@@ -310,7 +310,8 @@ impl TestBench {
     }
 
     /// Returns the fake kernel behind a port. Its
-    /// [`Behaviour`](xdpfwd_xsk::fake_kernel::Behaviour) makes the port stall, refuse or disappear.
+    /// [`FakeKernelConfig`](xdpfwd_xsk::fake_kernel::FakeKernelConfig) makes the port stall, refuse
+    /// or disappear.
     ///
     /// # Panics
     ///
@@ -338,7 +339,7 @@ impl TestBench {
     ///
     /// If a frame is lost: a stage dropped the `Frame` value, or forgot it.
     #[track_caller]
-    pub fn assert_conserved(&mut self) -> FrameCensus {
+    pub fn assert_conserved(&mut self) -> FrameCounts {
         assert_conserved(&mut self.worker)
     }
 
@@ -405,13 +406,15 @@ impl TestBench {
     fn deliver(&self, port: usize, frame: &[u8]) -> u32 {
         let kernel = &self.kernels[port];
         kernel.deliver_in_chunk(frame).unwrap_or_else(|lost| match lost {
-            Lost::TooLong => panic!(
+            DeliveryError::TooLong => panic!(
                 "the packet has {} bytes, and a frame has room for {}; build the bench with a \
                  larger `frame_size` (`TestBenchBuilder::umem`)",
                 frame.len(),
                 kernel.longest_packet()
             ),
-            Lost::FillRingEmpty => panic!("no free frame to receive into: all are held or unsent"),
+            DeliveryError::FillRingEmpty => {
+                panic!("no free frame to receive into: all are held or unsent")
+            }
             lost => panic!("the fake kernel did not deliver the packet: {lost:?}"),
         })
     }

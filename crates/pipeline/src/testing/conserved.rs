@@ -1,7 +1,7 @@
 //! Frame conservation.
 
 use crate::chain::Chain;
-use crate::report::FrameCensus;
+use crate::report::FrameCounts;
 use crate::worker::Worker;
 
 /// Asserts that every frame of a worker is in exactly one place: pool, fill ring, RX ring, egress
@@ -12,7 +12,7 @@ use crate::worker::Worker;
 ///
 /// If a frame is lost, or the counts differ.
 #[track_caller]
-pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCensus {
+pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCounts {
     let report = worker.report();
     let (frames, record) = (report.frames, worker.umem().ownership());
     assert_eq!(

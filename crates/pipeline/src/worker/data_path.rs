@@ -106,14 +106,14 @@ impl<C: Chain> Worker<C> {
         // The time of the last stamp, which was taken when the batch had been received.
         let start = self.ledger.now();
         if path.retired {
-            for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
+            for frame in self.batch.slots_mut().iter_mut().filter_map(Option::take) {
                 discard(&mut self.pool, &mut self.drops, frame, Reason::SHUTDOWN);
             }
             self.batch.clear_taken();
             return;
         }
         // Parse.
-        for (packet, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
+        for (packet, meta) in self.batch.slots().iter().zip(self.metas.iter_mut()) {
             meta.ingress = ingress;
             meta.queue = queue;
             meta.decrypted = false;
@@ -153,9 +153,9 @@ impl<C: Chain> Worker<C> {
         // There is an egress queue for each port queue, with the same index.
         for (index, port) in self.ports.iter_mut().enumerate() {
             let queue = self.egress.queue(index);
-            // `unsent`: frames in the TX ring that the interface has not taken yet; the kernel may
-            // have to be woken again.
-            if !queue.is_empty() || port.socket.unsent() {
+            // `has_unsent`: frames in the TX ring that the interface has not taken yet; the kernel
+            // may have to be woken again.
+            if !queue.is_empty() || port.socket.has_unsent() {
                 let sent = port.socket.transmit(queue);
                 any |= sent > 0;
                 self.ledger.book(Task::Transmit, sent);
@@ -234,7 +234,7 @@ impl StageRun<'_> {
     /// Applies a stage's verdicts. Remaining packets move together, in order, so that the next
     /// stage sees no gaps.
     fn apply_verdicts(&mut self, stage_index: usize) {
-        let packets = self.batch.places_mut();
+        let packets = self.batch.slots_mut();
         let mut left = 0;
         for at in 0..packets.len() {
             let verdict = std::mem::take(&mut self.verdicts[at]);

@@ -19,7 +19,7 @@ use xdpfwd_xsk::{Batch, Pool, Port, Umem};
 pub use self::builder::{BuildError, WorkerBuilder};
 pub use self::idle::{Idle, LONGEST_SPIN, SPIN};
 pub use self::mailbox::{Mailbox, Remote, Stopped, mailbox};
-pub use self::swap::Swapped;
+pub use self::swap::SwapResult;
 
 use self::path::Path;
 use crate::chain::{Chain, EachStage};
@@ -153,7 +153,7 @@ impl<C: Chain> Worker<C> {
 
     /// Returns whether frames wait for another iteration to send them.
     fn has_unsent_frames(&self) -> bool {
-        self.egress.waiting() > 0 || self.ports.iter().any(|port| port.socket.unsent())
+        self.egress.waiting() > 0 || self.ports.iter().any(|port| port.socket.has_unsent())
     }
 
     /// Returns the descriptors that become readable when packets arrive.

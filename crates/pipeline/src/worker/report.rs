@@ -3,16 +3,16 @@
 use super::Worker;
 use crate::chain::Chain;
 use crate::ledger::{LedgerReport, Task};
-use crate::report::{FrameCensus, QueueReport, WorkerReport};
+use crate::report::{FrameCounts, QueueReport, WorkerReport};
 
 impl<C: Chain> Worker<C> {
     /// Returns the current frame counts.
-    pub fn frames(&self) -> FrameCensus {
-        let mut at_ports = xdpfwd_xsk::Census::default();
+    pub fn frames(&self) -> FrameCounts {
+        let mut at_ports = xdpfwd_xsk::PortFrameCounts::default();
         for port in &self.ports {
-            at_ports += port.socket.census();
+            at_ports += port.socket.frame_counts();
         }
-        FrameCensus::new(
+        FrameCounts::new(
             u64::from(self.umem.frames()),
             self.pool.len() as u64,
             u64::from(self.umem.held()),
@@ -32,7 +32,7 @@ impl<C: Chain> Worker<C> {
             queue: port.queue,
             counters: port.socket.counters(),
             kernel: port.socket.kernel_counters(),
-            census: port.socket.census(),
+            frame_counts: port.socket.frame_counts(),
         });
         let queues: Vec<_> = queues.collect();
         // Frames that a stage lost must not reduce the quota of the other stages.

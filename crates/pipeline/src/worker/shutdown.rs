@@ -43,7 +43,7 @@ impl<C: Chain> Worker<C> {
     /// stages are called only for their counters, received packets are dropped as
     /// [`Reason::SHUTDOWN`], and queued packets are sent. The frames of the interrupted batch are
     /// lost; the report shows them as `leaked`.
-    pub fn abandon_stages(&mut self) {
+    pub fn disable_stages(&mut self) {
         for path in &mut self.paths {
             path.retired = true;
             path.poisoned = true;
@@ -57,8 +57,8 @@ impl<C: Chain> Worker<C> {
     fn sending(&self) -> u64 {
         self.ports
             .iter()
-            .map(|port| port.socket.census())
-            .map(|census| census.tx + census.completion)
+            .map(|port| port.socket.frame_counts())
+            .map(|frame_counts| frame_counts.tx + frame_counts.completion)
             .sum()
     }
 }

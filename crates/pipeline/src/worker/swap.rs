@@ -12,7 +12,7 @@ use super::builder::BuildError;
 
 /// The result of a reload for one path.
 #[derive(Debug, Default)]
-pub struct Swapped {
+pub struct SwapResult {
     /// Stages with an old name that start without the old state: their kind differs, or they could
     /// not read the state of their predecessor.
     pub afresh: Vec<String>,
@@ -89,7 +89,7 @@ impl Worker<Vec<NamedStage>> {
     /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) stored
     /// some. A new stage with the name and kind of an old one takes over its counters, and its
     /// state if it can read it.
-    pub fn swap_staged(&mut self) -> Result<Vec<(PortId, Swapped)>, BuildError> {
+    pub fn swap_staged(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let staged = mem::take(&mut self.staged);
         staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
@@ -100,9 +100,10 @@ impl Worker<Vec<NamedStage>> {
         &mut self,
         from: PortId,
         mut chain: Vec<NamedStage>,
-    ) -> Result<Swapped, BuildError> {
+    ) -> Result<SwapResult, BuildError> {
         let index = self.path_from(from)?;
-        let mut swapped = Swapped { afresh: Vec::new(), row_counters: self.row_counters_of(index) };
+        let mut swapped =
+            SwapResult { afresh: Vec::new(), row_counters: self.row_counters_of(index) };
         let old = &self.paths[index];
         let names = chain.names();
         for (new, stage) in chain.iter_mut().enumerate() {

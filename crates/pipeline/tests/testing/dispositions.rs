@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, DropReason, Reason, Stage, View};
-use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{HugePages, UmemConfig};
 
 use crate::{Even, Hold, ODD, ToPort, frame, panic_message};
@@ -144,10 +144,10 @@ fn freed_packet_has_disposition_freed() {
 #[test]
 fn stalled_port_leaves_packets_unsent() {
     let mut bench = TestBench::new(());
-    bench.kernel("wan").set(Behaviour { budget: 0, ..Behaviour::default() });
+    bench.kernel("wan").set(FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() });
     let frames: Vec<_> = (0..200).map(frame).collect();
     assert_eq!(bench.send_all("lan", &frames), vec![Disposition::Unsent; 200]);
-    bench.kernel("wan").set(Behaviour::default());
+    bench.kernel("wan").set(FakeKernelConfig::default());
     assert_eq!(bench.send("lan", &frame(250)), Disposition::sent("wan", frame(250)));
     assert_eq!(bench.take_sent("wan"), frames);
 }

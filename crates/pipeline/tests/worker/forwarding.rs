@@ -4,7 +4,7 @@ use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_testkit::wires::{
     LAN, WAN, assert_conserved, cross_connect, numbers, packet, umem_config,
 };
-use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
+use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, Sizes};
 use xdpfwd_xsk::{Umem, UmemConfig};
 
 use crate::DelayByOne;
@@ -85,7 +85,7 @@ fn five_ports_into_one_sending_port_drop_nothing() {
     let mut wires = vec![];
     for index in 0..6 {
         let (port, wire) =
-            FakeKernel::port_with(&umem, &mut pool, index, sizes, Behaviour::default());
+            FakeKernel::port_with(&umem, &mut pool, index, sizes, FakeKernelConfig::default());
         ports.push(port);
         wires.push(wire);
     }

@@ -53,7 +53,7 @@ fn worker_after_stage_panic_runs_without_stages() {
             wires.lan.deliver(&packet(n)).unwrap();
         }
         catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
-        worker.abandon_stages();
+        worker.disable_stages();
         for n in 80..120 {
             wires.lan.deliver(&packet(n)).unwrap();
         }
@@ -90,7 +90,7 @@ fn stages_swapped_in_after_panic_are_not_called() {
         cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
     catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
-    worker.abandon_stages();
+    worker.disable_stages();
     worker.swap(PortId(0), (Panics { at: 1, ..Panics::default() },)).unwrap();
     wires.lan.deliver(&packet(2)).unwrap();
     worker.drain(Duration::from_secs(5));
@@ -111,7 +111,7 @@ fn panic_in_tick_loses_no_frame() {
         }
     }));
     result.unwrap_err();
-    worker.abandon_stages();
+    worker.disable_stages();
     worker.drain(Duration::from_secs(5));
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
     assert_eq!(numbers(&wires.wan.take_sent()), [1]);

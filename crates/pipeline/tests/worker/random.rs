@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{LAN, WAN, assert_conserved, cross_connect_with, number, packet};
 use xdpfwd_xsk::Frame;
-use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
 /// Returns a random stage's action for packet `n`.
 fn random_verdict(seed: u64, n: u64) -> u64 {
@@ -75,7 +75,7 @@ proptest! {
         delay in prop::option::of(0..4u32),
     ) {
         let stage = |seed| (Random { seed, held: vec![] },);
-        let behaviour = Behaviour { budget, completion_delay: delay, ..Behaviour::default() };
+        let behaviour = FakeKernelConfig { budget, completion_delay: delay, ..FakeKernelConfig::default() };
         let (mut worker, wires) = cross_connect_with(stage(seeds.0), stage(seeds.1), behaviour);
         let mut next = 0;
         for (to_lan, to_wan) in loads {
@@ -88,7 +88,7 @@ proptest! {
             worker.poll_once();
             assert_conserved(&mut worker);
         }
-        wires.wan.set(Behaviour::default());
+        wires.wan.set(FakeKernelConfig::default());
         // Report pending completions now: no later wake-up may come.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwapOption;
 use serde::Deserialize;
 use serde_spanned::Spanned;
-use xdpfwd_ipsec::{Aead, Fingerprint, KeyLength, KeyMaterial, Protection, Transform, Window};
+use xdpfwd_ipsec::{Aead, Fingerprint, KeyLengthError, KeyMaterial, Protection, Transform, Window};
 
 use super::bypass::Bypass;
 use super::key_file;
@@ -370,7 +370,7 @@ fn aead(
     transform: Transform,
     material: &KeyMaterial,
 ) -> Result<Box<dyn Aead>, String> {
-    let to_text = |error: KeyLength| error.to_string();
+    let to_text = |error: KeyLengthError| error.to_string();
     Ok(match backend {
         Backend::AwsLc => {
             Box::new(xdpfwd_ipsec::AwsLc::new(transform, material.key()).map_err(to_text)?)

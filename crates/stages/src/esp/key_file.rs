@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use xdpfwd_ipsec::{Fingerprint, KeyFileError, KeyMaterial, NoRandom, Transform};
+use xdpfwd_ipsec::{Fingerprint, KeyFileError, KeyMaterial, RandomError, Transform};
 use zeroize::Zeroizing;
 
 use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
@@ -110,7 +110,7 @@ pub enum KeyFileCreateError {
     Exists(PathBuf),
     /// AWS-LC returned no random bytes.
     #[error("cannot create a key: {0}")]
-    NoRandom(#[from] NoRandom),
+    RandomError(#[from] RandomError),
     /// Writing failed.
     #[error("cannot write {}: {error}", .path.display())]
     Io {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use xdpfwd_ipsec::{BATCH, IN_FRONT, Incoming, Unopened, ecn};
+use xdpfwd_ipsec::{BATCH, Incoming, OpenError, PREFIX_LEN, ecn};
 use xdpfwd_pipeline::{
     BuildCx, Cx, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason,
     ResourceOwner, Stage, StagePlan, Verdicts, View,
@@ -221,7 +221,7 @@ impl Opener {
         {
             let PacketMut { frame, .. } = packet;
             incoming.push(Incoming::new(
-                &mut frame[usize::from(job.esp) - IN_FRONT..usize::from(job.end)],
+                &mut frame[usize::from(job.esp) - PREFIX_LEN..usize::from(job.end)],
             ));
         }
         sa.sa.protection.open_batch(window, &mut incoming);
@@ -237,7 +237,7 @@ impl Opener {
             let Some(outcome) = outcomes.next() else { break };
             let done = outcome.map_err(drop_reason).and_then(|opened| {
                 let payload =
-                    opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
+                    opened.payload.start + esp - PREFIX_LEN..opened.payload.end + esp - PREFIX_LEN;
                 let len = payload.len() as u64;
                 let next_header = IpProtocol(opened.next_header);
                 decapsulate(packet.frame, &mut packet.meta.headers, sa, esp, payload, next_header)?;
@@ -323,13 +323,13 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
 }
 
 #[inline]
-fn drop_reason(unopened: Unopened) -> Reason {
+fn drop_reason(unopened: OpenError) -> Reason {
     match unopened {
-        Unopened::BadLength => reasons::BAD_LENGTH.reason(),
-        Unopened::Replay => reasons::REPLAY.reason(),
-        Unopened::Late => reasons::LATE.reason(),
-        Unopened::BadTag => reasons::BAD_TAG.reason(),
-        Unopened::BadPadding => reasons::BAD_PADDING.reason(),
+        OpenError::BadLength => reasons::BAD_LENGTH.reason(),
+        OpenError::Replay => reasons::REPLAY.reason(),
+        OpenError::Late => reasons::LATE.reason(),
+        OpenError::BadTag => reasons::BAD_TAG.reason(),
+        OpenError::BadPadding => reasons::BAD_PADDING.reason(),
     }
 }
 

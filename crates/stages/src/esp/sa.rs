@@ -403,9 +403,9 @@ impl Inbound {
         if window.size() != self.window {
             let highest = window.highest();
             window = Window::new(self.window, self.sa.esn).unwrap_or(window);
-            window.go_on_behind(highest);
+            window.mark_received_up_to(highest);
         }
-        window.go_on_behind(shared.progress.highest());
+        window.mark_received_up_to(shared.progress.highest());
         Some(HeldWindow { window: Some(window), shared })
     }
 

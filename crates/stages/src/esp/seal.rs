@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use xdpfwd_ipsec::{BATCH, Exhausted, HEADER, ICV, IN_FRONT, Outgoing, behind};
+use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV, Outgoing, PREFIX_LEN, trailer_len};
 use xdpfwd_pipeline::{
     BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner,
     SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
@@ -229,28 +229,28 @@ impl Sealer {
             || sa.outer.as_ref().map_or(0, |outer| outer.len()),
             |position| position.at - start,
         );
-        if in_front + udp_len + HEADER + payload + behind(payload) > settings.own.mtu {
+        if in_front + udp_len + HEADER_LEN + payload + trailer_len(payload) > settings.own.mtu {
             // The largest payload: a multiple of four with pad length and next header.
-            let max_payload = (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER + ICV)
-                & !3)
-                .saturating_sub(2);
+            let max_payload =
+                (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER_LEN + ICV) & !3)
+                    .saturating_sub(2);
             let largest = if position.is_some() { max_payload + in_front } else { max_payload };
             return match self.icmp.answer(packet, Problem::TooBig { mtu: largest as u16 }, now) {
                 true => Disposition::Answered,
                 false => dropped(reasons::TOO_BIG.reason()),
             };
         }
-        let front = udp_len + HEADER + if position.is_none() { in_front } else { 0 };
+        let front = udp_len + HEADER_LEN + if position.is_none() { in_front } else { 0 };
         let inner = inner(frame, start, version);
         frame.truncate(end);
         if frame.headroom() < front
-            || frame.append(behind(payload)).is_err()
+            || frame.append(trailer_len(payload)).is_err()
             || frame.prepend(front).is_err()
         {
             return dropped(Reason::NO_ROOM);
         }
         let carried = if sa.udp.is_some() { IpProtocol::UDP } else { IpProtocol::ESP };
-        let esp = from + front - HEADER;
+        let esp = from + front - HEADER_LEN;
         let mut ident = None;
         match (position, &sa.outer) {
             (None, Some(outer)) => {
@@ -324,7 +324,7 @@ impl Sealer {
         {
             let PacketMut { frame, .. } = packet;
             outgoing.push(Outgoing {
-                bytes: &mut frame[usize::from(job.esp) - IN_FRONT..],
+                bytes: &mut frame[usize::from(job.esp) - PREFIX_LEN..],
                 payload: job.payload.into(),
                 next_header: job.next_header,
                 number: job.number,
@@ -387,7 +387,7 @@ impl Sealer {
                 match shared.numbers.reserve(wanted) {
                     Ok(range) => numbers = range,
                     Err(Exhausted::Limit) => why = Some(reasons::SA_LIMIT.reason()),
-                    Err(Exhausted::NotWritten) => why = Some(reasons::STATE_FILE.reason()),
+                    Err(Exhausted::NotStored) => why = Some(reasons::STATE_FILE.reason()),
                 }
             }
             if why.is_none() && ivs.is_empty() {

@@ -6,11 +6,11 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 
 /// The result of inspecting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Inspection {
     /// An ordinary packet: rules judge its key.
     Key(Key),
     /// A packet exception, with a key if rules could judge it nevertheless.
-    Unusual(PacketException, Option<Key>),
+    Exception(PacketException, Option<Key>),
 }
 
 /// A kind of packet that can mislead a filter. The configuration has a verdict for each kind.
@@ -44,50 +44,50 @@ impl PacketException {
 
 /// Inspects a frame with its parsed headers.
 #[inline]
-pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
+pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     match headers.status {
         Status::Parsed => {}
-        Status::NotIp => return Seen::Unusual(PacketException::NotIp, None),
+        Status::NotIp => return Inspection::Exception(PacketException::NotIp, None),
         Status::Truncated(_) | Status::Malformed(_) => {
-            return Seen::Unusual(PacketException::Malformed, None);
+            return Inspection::Exception(PacketException::Malformed, None);
         }
-        Status::TooManyVlanTags => return Seen::Unusual(PacketException::VlanStack, None),
+        Status::TooManyVlanTags => return Inspection::Exception(PacketException::VlanStack, None),
         Status::ExtensionChainTooLong => {
-            return Seen::Unusual(PacketException::ExtensionChain, None);
+            return Inspection::Exception(PacketException::ExtensionChain, None);
         }
     }
     let Some(key) = key(frame, headers) else {
-        return Seen::Unusual(PacketException::Malformed, None);
+        return Inspection::Exception(PacketException::Malformed, None);
     };
     let has_options = headers.ip_version == Some(IpVersion::V4)
         && headers.l4_offset - headers.l3_offset > xdpfwd_wire::ipv4::HEADER_LEN as u16;
     if has_options {
-        return Seen::Unusual(PacketException::IpOptions, Some(key));
+        return Inspection::Exception(PacketException::IpOptions, Some(key));
     }
     if key.fragment == Fragment::Later {
-        return Seen::Unusual(PacketException::LaterFragment, Some(key));
+        return Inspection::Exception(PacketException::LaterFragment, Some(key));
     }
-    Seen::Key(key)
+    Inspection::Key(key)
 }
 
 /// Inspects a frame, or the user packet that it carries in GTP-U: the user packet's addresses,
 /// protocol and ports, and the frame's VLAN.
 #[inline]
-pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Seen {
+pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     let to_gtpu = headers.destination_port == gtpu::PORT
         && headers.protocol == Some(IpProtocol::UDP)
         && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
-    match look_at(frame, headers) {
+    match inspect(frame, headers) {
         // The outer packet must be ordinary and unfragmented: the content of a fragment is unknown.
-        Seen::Key(key)
+        Inspection::Key(key)
             if key.fragment == Fragment::First
                 && key.protocol == IpProtocol::UDP.0
                 && headers.destination_port == gtpu::PORT =>
         {
-            return Seen::Unusual(PacketException::LaterFragment, None);
+            return Inspection::Exception(PacketException::LaterFragment, None);
         }
-        Seen::Key(_) if to_gtpu => {}
+        Inspection::Key(_) if to_gtpu => {}
         seen => return seen,
     }
     let offset = usize::from(headers.l4_offset) + udp::HEADER_LEN;
@@ -96,11 +96,11 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Seen {
         Ok(packet) if packet.message_type() == gtpu::G_PDU => {
             let start = offset + packet.payload_offset();
             let inner = Headers::parse_inner(frame, start, start + packet.payload().len());
-            look_at(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
+            inspect(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
         }
         // Signalling between the nodes: judge the outer packet.
-        Ok(_) => look_at(frame, headers),
-        Err(_) => Seen::Unusual(PacketException::Malformed, None),
+        Ok(_) => inspect(frame, headers),
+        Err(_) => Inspection::Exception(PacketException::Malformed, None),
     }
 }
 

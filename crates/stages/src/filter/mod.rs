@@ -14,7 +14,7 @@ mod stage;
 
 pub use config::FilterConfig;
 pub use kernel::{IMAGE_PROGRAM, tables};
-pub use key::{PacketException, Seen, inspect_gtpu, look_at};
+pub use key::{Inspection, PacketException, inspect, inspect_gtpu};
 pub use plan::FilterPlan;
 pub use program::Program;
 pub use stage::{Filter, Outcome};

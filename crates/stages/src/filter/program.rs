@@ -2,7 +2,7 @@
 
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 
-use super::key::{PacketException, Seen, inspect_gtpu, look_at};
+use super::key::{Inspection, PacketException, inspect, inspect_gtpu};
 use super::modifiers::Limits;
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
@@ -52,8 +52,8 @@ impl PacketException {
 impl Program {
     /// Inspects a frame as the rules require.
     #[inline]
-    pub fn look(&self, frame: &[u8], headers: &Headers) -> Seen {
-        if self.inner { inspect_gtpu(frame, headers) } else { look_at(frame, headers) }
+    pub fn inspect(&self, frame: &[u8], headers: &Headers) -> Inspection {
+        if self.inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
     }
 
     /// Returns a rule by number.

@@ -7,7 +7,7 @@ use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Verdict
 use xdpfwd_pipeline::{Cx, Reason, Stage, View};
 use xdpfwd_xsk::Batch;
 
-use super::key::Seen;
+use super::key::Inspection;
 use super::modifiers::Modifiers;
 use super::program::Program;
 use super::rules;
@@ -74,18 +74,23 @@ impl Filter {
     }
 
     /// Judges a single packet, for dry runs.
-    pub fn judge(&mut self, seen: Seen, bytes: usize, now: u64) -> Outcome {
+    pub fn judge(&mut self, seen: Inspection, bytes: usize, now: u64) -> Outcome {
         match seen {
-            Seen::Key(key) => {
+            Inspection::Key(key) => {
                 self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
             }
-            Seen::Unusual(exception, key) => match (self.program.exceptions.of(exception), key) {
-                (None, Some(key)) => {
-                    self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
+            Inspection::Exception(exception, key) => {
+                match (self.program.exceptions.of(exception), key) {
+                    (None, Some(key)) => self.apply_rules(
+                        &key,
+                        self.program.classifier.first_match(&key, 0),
+                        bytes,
+                        now,
+                    ),
+                    (Some(Verdict::Accept), _) => Outcome { drop: None, rule: None },
+                    _ => Outcome { drop: Some(exception.reason()), rule: None },
                 }
-                (Some(Verdict::Accept), _) => Outcome { drop: None, rule: None },
-                _ => Outcome { drop: Some(exception.reason()), rule: None },
-            },
+            }
         }
     }
 
@@ -123,20 +128,21 @@ impl Stage for Filter {
         let mut count = 0;
         for batch_index in 0..view.len() {
             let Some(mut packet) = view.packet(batch_index) else { continue };
-            let key = match self.program.look(packet.frame, &packet.meta.headers) {
-                Seen::Key(key) => key,
-                Seen::Unusual(exception, key) => match (self.program.exceptions.of(exception), key)
-                {
-                    (None, Some(key)) => key,
-                    (Some(Verdict::Accept), _) => {
-                        self.accepted += 1;
-                        continue;
+            let key = match self.program.inspect(packet.frame, &packet.meta.headers) {
+                Inspection::Key(key) => key,
+                Inspection::Exception(exception, key) => {
+                    match (self.program.exceptions.of(exception), key) {
+                        (None, Some(key)) => key,
+                        (Some(Verdict::Accept), _) => {
+                            self.accepted += 1;
+                            continue;
+                        }
+                        _ => {
+                            packet.drop(exception.reason());
+                            continue;
+                        }
                     }
-                    _ => {
-                        packet.drop(exception.reason());
-                        continue;
-                    }
-                },
+                }
             };
             self.keys[count] = key;
             self.batch_indices[count] = batch_index as u8;

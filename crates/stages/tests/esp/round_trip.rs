@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use proptest::prop_assert;
 use proptest::test_runner::{Config, TestRunner};
-use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
 use super::support::*;
 
@@ -118,11 +118,14 @@ fn frames_are_conserved_with_faulty_kernel() {
             .cycle();
     for round in 0..600_u32 {
         bench.wires.wan.set(match round / 20 % 5 {
-            0 => Behaviour::default(),
-            1 => Behaviour { budget: 0, ..Behaviour::default() },
-            2 => Behaviour { errors: [16, 11, 105, 100].into(), ..Behaviour::default() },
-            3 => Behaviour { completion_delay: None, ..Behaviour::default() },
-            _ => Behaviour { ignored_wakeups: 3, ..Behaviour::default() },
+            0 => FakeKernelConfig::default(),
+            1 => FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() },
+            2 => FakeKernelConfig {
+                errors: [16, 11, 105, 100].into(),
+                ..FakeKernelConfig::default()
+            },
+            3 => FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() },
+            _ => FakeKernelConfig { ignored_wakeups: 3, ..FakeKernelConfig::default() },
         });
         for wire in [&bench.wires.lan, &bench.wires.wan] {
             for _ in 0..round % 50 {

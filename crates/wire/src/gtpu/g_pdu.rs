@@ -47,8 +47,8 @@ impl<'a> GPdu<'a> {
     /// understand (TS 29.281, clause 5.2.1) and that is not a PDU session container. Other
     /// extension headers are skipped.
     ///
-    /// Returns the error of a view that rejects its header. The UDP checksum is not checked, nor the
-    /// destination address, which [`parse_to`](Self::parse_to) checks.
+    /// Returns the error of a view that rejects its header. The UDP checksum is not checked, nor
+    /// the destination address, which [`parse_to`](Self::parse_to) checks.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
         let is_gtpu = headers.protocol == Some(IpProtocol::UDP) && headers.destination_port == PORT;

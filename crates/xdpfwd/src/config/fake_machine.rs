@@ -17,7 +17,7 @@ pub(crate) struct FakeMachine {
     /// Whether the program is built with xsk-rs.
     pub(crate) xsk_rs: bool,
     /// Kinds of stages missing from the build, each with its feature.
-    pub(crate) not_built: Vec<(&'static str, &'static str)>,
+    pub(crate) omitted_kinds: Vec<(&'static str, &'static str)>,
 }
 
 impl FakeMachine {
@@ -49,7 +49,7 @@ impl FakeMachine {
             lockouts: Vec::new(),
             forwarding: Vec::new(),
             xsk_rs: true,
-            not_built: Vec::new(),
+            omitted_kinds: Vec::new(),
         }
     }
 }
@@ -82,7 +82,7 @@ impl Machine for FakeMachine {
     }
 
     fn feature_for(&self, kind: &str) -> Option<&'static str> {
-        self.not_built.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
+        self.omitted_kinds.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
     }
 
     /// Returns 4 GiB, with six of ten huge pages in use.

@@ -25,7 +25,7 @@ pub(crate) trait Machine {
 
     /// Returns the port properties visible to stages: by default, only those in the configuration.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
-        xdpfwd_engine::undescribed_ports(ports)
+        xdpfwd_engine::ports_from_plan(ports)
     }
 
     /// Returns the kernel setting that enables forwarding on an interface, if one is on.
@@ -40,7 +40,9 @@ pub(crate) trait Machine {
 
     /// Returns the cargo feature that adds a kind of stages missing from this program.
     fn feature_for(&self, kind: &str) -> Option<&'static str> {
-        xdpfwd_stages::not_built().find(|(missing, _)| *missing == kind).map(|(_, feature)| feature)
+        xdpfwd_stages::omitted_kinds()
+            .find(|(missing, _)| *missing == kind)
+            .map(|(_, feature)| feature)
     }
 
     /// Returns the memory of the machine, as far as known.

@@ -59,8 +59,8 @@ impl Server {
     pub(crate) fn answer_all(&self, handle: &Handle, cli: &Run, app: &App) {
         let Some(socket) = &self.socket else { return };
         while let Some(request) = socket.next() {
-            let answer = match serde_json::from_str::<Request>(&request.question) {
-                Ok(question) => answer(&question, handle, cli, app),
+            let answer = match serde_json::from_str::<Request>(&request.line) {
+                Ok(parsed) => answer(&parsed, handle, cli, app),
                 Err(error) => json!({ "error": format!("invalid request: {error}") }),
             };
             request.answer(answer.to_string());
@@ -68,8 +68,8 @@ impl Server {
     }
 }
 
-fn answer(question: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
-    let Request { command: name, arguments } = question;
+fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
+    let Request { command: name, arguments } = request;
     let Some(command) = Command::named(name) else {
         let Some(own) = app.ctl.iter().find(|own| own.name == name) else {
             return json!({ "error": format!("unknown command {name:?}") });

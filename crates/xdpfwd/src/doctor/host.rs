@@ -10,7 +10,7 @@ const HOST: &str = "host";
 
 pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     // Packet sockets need fewer privileges, and their memory is not locked.
-    let uses_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
+    let uses_xdp = subject.plan.ports.iter().any(|port| port.io.uses_xdp());
     let mut findings = vec![kernel(tree)];
     if uses_xdp {
         findings.extend([kernel_options(tree), bpf_jit(tree)]);

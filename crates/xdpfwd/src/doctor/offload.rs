@@ -10,7 +10,7 @@ use super::{Finding, Subject, Tree};
 
 pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
     let name = &*port.interface;
-    let uses_xdp = port.io.takes_by_xdp();
+    let uses_xdp = port.io.uses_xdp();
     let veth = VethPeer::of(name, tree, index);
     let mut findings = Vec::new();
     if uses_xdp {
@@ -167,11 +167,11 @@ fn queues(
     if wanted_queues > active {
         let found = format!(
             "{wanted_queues} are configured, {active} are active, at most {} are possible",
-            channels.most
+            channels.max
         );
-        let fix = match wanted_queues <= channels.most {
+        let fix = match wanted_queues <= channels.max {
             true => set(wanted_queues),
-            false => format!("queues = {} at most", channels.most),
+            false => format!("queues = {} at most", channels.max),
         };
         return Finding::error(CHECK, name, found, fix);
     }
@@ -328,8 +328,8 @@ mod tests {
     use super::super::Level;
     use super::*;
 
-    fn channels(receive: u32, most: u32) -> Channels {
-        Channels { receive, send: receive, most, combined: true }
+    fn channels(receive: u32, max: u32) -> Channels {
+        Channels { receive, send: receive, max, combined: true }
     }
 
     fn unsupported<T>() -> io::Result<T> {

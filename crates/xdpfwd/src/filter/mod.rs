@@ -97,8 +97,11 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
                 first.get_or_insert(seconds);
             }
             let since = (last - first.unwrap_or(last)).max(0.0);
-            let Outcome { drop, rule } =
-                filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
+            let Outcome { drop, rule } = filter.judge(
+                program.inspect(&bytes, &headers),
+                bytes.len(),
+                (since * cycles) as u64,
+            );
             let line = PacketVerdict {
                 index,
                 verdict: if drop.is_none() { "accept" } else { "drop" },

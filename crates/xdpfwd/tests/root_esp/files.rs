@@ -15,7 +15,7 @@ use xdpfwd_testkit::Folder;
 use crate::support::esp::{Lab, Sender, Setup, key, received, spi};
 use crate::support::socket::Socket;
 use crate::support::wire::{hex, unhex};
-use crate::support::{Config, LONG, Running, XDPFWD, stderr, until};
+use crate::support::{Config, Running, TIMEOUT, XDPFWD, stderr, until};
 use crate::{first, stop};
 
 /// Runs xdpfwd for 0.2 s, or until a configuration is rejected.
@@ -282,7 +282,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
         let mut forwarder =
             xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&prefix[..], &arguments].concat())
                 .unwrap();
-        forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+        forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         Running::of(forwarder, Config::new(""))
     };
     let other = lab.start_one(&setup, 1);
@@ -320,7 +320,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
         running.signal(Signal::SIGABRT);
         running.wait();
         let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
-        (running.forwarder.stop(LONG).unwrap().status, output)
+        (running.forwarder.stop(TIMEOUT).unwrap().status, output)
     };
     let (status, output) = dump(running);
     assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), false));

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use xdpfwd_testkit::lab::{ping, sh, try_ping};
 
 use crate::support::esp::{B, Lab, OUTER_6, Server, Setup, Tap, drops};
-use crate::support::{LONG, stderr};
+use crate::support::{TIMEOUT, stderr};
 use crate::{both, counter, first, reasons, second, stop_both};
 
 /// Returns the largest IP packet that fits into a packet of 1500 bytes: the space after the ESP
@@ -139,7 +139,7 @@ fn both_stages_lower_mss_of_syn() {
             let mut stream = lab
                 .chain
                 .gen_()
-                .run(|| TcpStream::connect_timeout(&address, LONG).unwrap())
+                .run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap())
                 .unwrap();
             drop(listener.accept().unwrap());
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);

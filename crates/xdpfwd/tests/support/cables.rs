@@ -118,9 +118,9 @@ impl Cables {
     /// Sets how many queues receive, and how flows are spread over them.
     ///
     /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not
-    /// served. igb hashes only the addresses of a UDP packet unless configured to hash the ports, and
-    /// takes the queue of a hash from the indirection table. m0 and m1 have no RSS: the host's tap
-    /// spreads flows by a hash of its own.
+    /// served. igb hashes only the addresses of a UDP packet unless configured to hash the ports,
+    /// and takes the queue of a hash from the indirection table. m0 and m1 have no RSS: the host's
+    /// tap spreads flows by a hash of its own.
     pub fn set_queues(&self, queues: u16) {
         // ethtool rejects a number of queues if an indirection table set by a user contains a queue
         // beyond it. The default table spreads flows over all queues.

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use xdpfwd_lab::{Chain, Ended, Forwarder, Generator, Namespace, Report, Sink};
 pub use xdpfwd_testkit::lab::chain;
-pub use xdpfwd_testkit::process::{LONG, stderr, until};
+pub use xdpfwd_testkit::process::{TIMEOUT, stderr, until};
 
 pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
@@ -160,7 +160,7 @@ impl Running {
         let arguments =
             [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
         let mut forwarder = Forwarder::spawn(namespace, &arguments)?;
-        forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
+        forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, config })
     }
 
@@ -185,11 +185,11 @@ impl Running {
     pub fn reload(&self, outcome: &str) {
         let before = self.count_log(outcome);
         self.signal(Signal::SIGHUP);
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         while self.count_log(outcome) == before {
             assert!(
                 Instant::now() < deadline,
-                "the log has no new line with {outcome:?} after {LONG:?}: {:#?}",
+                "the log has no new line with {outcome:?} after {TIMEOUT:?}: {:#?}",
                 self.forwarder.stderr()
             );
             thread::sleep(Duration::from_millis(1));
@@ -198,11 +198,11 @@ impl Running {
 
     /// Waits until xdpfwd ends by itself.
     pub fn wait(&mut self) {
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         while self.forwarder.check_running().is_ok() {
             assert!(
                 Instant::now() < deadline,
-                "xdpfwd did not end within {LONG:?}; stderr: {:#?}",
+                "xdpfwd did not end within {TIMEOUT:?}; stderr: {:#?}",
                 self.forwarder.stderr()
             );
             thread::sleep(Duration::from_millis(5));
@@ -211,7 +211,7 @@ impl Running {
 
     /// Stops xdpfwd with SIGINT, unless it has ended. Returns how it ended, and its final report.
     pub fn stop(mut self) -> (Ended, Final) {
-        let ended = self.forwarder.stop(LONG).unwrap();
+        let ended = self.forwarder.stop(TIMEOUT).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
         let line = line
             .unwrap_or_else(|| panic!("no final report; stderr: {:#?}", self.forwarder.stderr()));

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::{LONG, XDPFWD, cross_connect};
+use super::{TIMEOUT, XDPFWD, cross_connect};
 
 /// A control socket with a path unique to the test, short enough for a Unix socket.
 pub struct Socket(pub PathBuf);
@@ -59,7 +59,7 @@ impl Socket {
     /// Returns the response to a line of raw bytes.
     pub fn raw(&self, line: &[u8]) -> Value {
         let mut stream = UnixStream::connect(&self.0).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(line).unwrap();
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = String::new();

@@ -13,7 +13,7 @@ use crate::case::Version::{V4, V6};
 use crate::case::{AES_128, AES_256, CHACHA20, Case, GMAC_128, GMAC_256};
 use crate::lab::Lab;
 use crate::packets::{UdpPair, message};
-use crate::support::{LONG, Running, XDPFWD};
+use crate::support::{Running, TIMEOUT, XDPFWD};
 use crate::{FROM_LINUX, LEFT, RIGHT, SETTLE_TIME, TO_LINUX, below_wrap, latest, received};
 
 /// Sends 1 MiB by TCP, and compares each byte.
@@ -23,7 +23,7 @@ fn transfer(lab: &Lab, from: usize) {
     let listener = lab.side(1 - from).run(|| TcpListener::bind(address).unwrap()).unwrap();
     let receiver = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         bytes
@@ -39,8 +39,8 @@ fn transfer(lab: &Lab, from: usize) {
     .flatten()
     .collect();
     let mut stream =
-        lab.side(from).run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
-    stream.set_write_timeout(Some(LONG)).unwrap();
+        lab.side(from).run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap()).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(&bytes).unwrap();
     drop(stream);
     let received = receiver.join().unwrap();
@@ -79,7 +79,7 @@ fn assert_traffic_passes(lab: &Lab) {
     for length in (0..12).chain(500..504).chain(largest - 4..=largest) {
         for side in [LEFT, RIGHT] {
             hosts.send(side, [length as u32], length);
-            let arrived = hosts.next(1 - side, LONG);
+            let arrived = hosts.next(1 - side, TIMEOUT);
             assert_eq!(
                 arrived,
                 Some(message(length as u32, length)),

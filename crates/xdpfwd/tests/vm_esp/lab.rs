@@ -17,7 +17,7 @@ use xdpfwd_testkit::process::run;
 use crate::case::Version::{V4, V6};
 use crate::case::{Case, Version};
 use crate::support::wire::{PYTHON, hex};
-use crate::support::{Final, LONG, Running, XDPFWD, chain, ip_batch};
+use crate::support::{Final, Running, TIMEOUT, XDPFWD, chain, ip_batch};
 use crate::{FROM_LINUX, LEFT, RIGHT, TO_LINUX};
 
 /// The namespaces, and files that xdpfwd reads and writes.
@@ -227,7 +227,7 @@ selector = ["{right}/{prefix}"]
         let expected: BTreeMap<String, u64> =
             expected.map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let sum = |counted: &BTreeMap<String, u64>| counted.values().sum::<u64>();
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         while sum(&self.xfrm_stat()) < sum(&expected) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
@@ -331,6 +331,6 @@ pub(crate) fn udp_encapsulation(namespace: &Namespace, version: Version) -> Forw
          signal.pause()\n"
     );
     let mut holder = Forwarder::spawn(namespace, &[PYTHON, "-c", &script]).unwrap();
-    holder.wait_for_line(LONG, |line| line == "ready").unwrap();
+    holder.wait_for_line(TIMEOUT, |line| line == "ready").unwrap();
     holder
 }

@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use xdpfwd_lab::Namespace;
 
 use crate::lab::Lab;
-use crate::support::LONG;
+use crate::support::TIMEOUT;
 use crate::support::wire::packet_socket;
 use crate::{LEFT, RIGHT, SETTLE_TIME};
 
@@ -67,7 +67,7 @@ impl UdpPair {
         let mut expected: Vec<u32> = expected.into_iter().collect();
         let mut arrived: Vec<u32> = Vec::new();
         while let Some(bytes) =
-            self.next(at, if arrived.len() < expected.len() { LONG } else { SETTLE_TIME })
+            self.next(at, if arrived.len() < expected.len() { TIMEOUT } else { SETTLE_TIME })
         {
             let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
             assert_eq!(bytes, message(number, bytes.len()), "{context}: message {number}");
@@ -125,7 +125,7 @@ impl PacketSocket {
     pub(crate) fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while let Some(frame) =
-            self.next(spi, if frames.len() < count { LONG } else { SETTLE_TIME })
+            self.next(spi, if frames.len() < count { TIMEOUT } else { SETTLE_TIME })
         {
             frames.push(frame);
         }

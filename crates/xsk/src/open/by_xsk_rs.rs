@@ -18,7 +18,7 @@ use xsk_rs::{
     CompQueue, FillQueue, FrameDesc, RxQueue, Socket as XskRsSocket, TxQueue, Umem as XskRsUmem,
 };
 
-use super::{Builder, OpenError, Opened, Queue, raise_memlock};
+use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock};
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::config::{HugePages, UmemError};
 use crate::owner::Slot;
@@ -34,11 +34,11 @@ impl Builder {
     ///
     /// Preferred busy polling is not supported, and frames can be posted for reception only after
     /// the bind.
-    pub fn open_by_xsk_rs(&self) -> Result<Opened<XskRsPort>, OpenError> {
+    pub fn open_by_xsk_rs(&self) -> Result<OpenPorts<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
 
-    fn open_all_by_xsk_rs(&self, mode: u16) -> Result<Opened<XskRsPort>, OpenError> {
+    fn open_all_by_xsk_rs(&self, mode: u16) -> Result<OpenPorts<XskRsPort>, OpenError> {
         raise_memlock();
         let sizes = self.ring_sizes();
         let Memory { xsk_rs_umem, descriptors, umem, mut pool } = self.map_by_xsk_rs(sizes)?;
@@ -76,7 +76,7 @@ impl Builder {
             port.refill(&mut pool);
             ports.push(port);
         }
-        Ok(Opened { umem, pool, ports, zero_copy, fallback: None })
+        Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
     }
 
     fn map_by_xsk_rs(&self, sizes: RingSizes) -> Result<Memory, OpenError> {

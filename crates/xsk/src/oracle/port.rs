@@ -8,10 +8,12 @@ use std::collections::VecDeque;
 
 use super::StepBytes;
 use super::frame::{Edit, Shadow};
-use crate::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
+use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, Sizes};
 use crate::owner::Ownership;
-use crate::port::Census;
-use crate::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Refused, Umem, UmemConfig, XskPort};
+use crate::port::PortFrameCounts;
+use crate::{
+    Batch, EgressQueue, Frame, HugePages, Pool, Port, PushError, Umem, UmemConfig, XskPort,
+};
 
 /// Number of ports.
 pub const PORTS: usize = 2;
@@ -52,7 +54,7 @@ pub enum Step {
     /// Reclaims the port's completed frames.
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
-    Configure(usize, Behaviour),
+    Configure(usize, FakeKernelConfig),
     /// Makes the port's kernel deliver a chunk that it does not own, or a range outside any chunk.
     InvalidReception {
         /// The port.
@@ -99,7 +101,7 @@ impl Step {
             38..46 => Self::Transmit(port),
             46..50 => Self::Run(port),
             50..56 => Self::Reclaim(port),
-            56..58 => Self::Configure(port, decode_behaviour(which, a, b)),
+            56..58 => Self::Configure(port, decode_config(which, a, b)),
             58 => Self::InvalidReception {
                 port,
                 held: (a > 99).then_some(place),
@@ -116,9 +118,9 @@ impl Step {
     }
 }
 
-/// Returns the behaviour of a faulty kernel: the bits of `faults` select the faults, `a` and `b` are
-/// their parameters.
-pub fn decode_behaviour(faults: u8, a: u8, b: u8) -> Behaviour {
+/// Returns the behaviour of a faulty kernel: the bits of `faults` select the faults, `a` and `b`
+/// are their parameters.
+pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
     let few = |byte: u8| match byte % 4 {
         0 => 0,
         1 => u32::MAX,
@@ -127,7 +129,7 @@ pub fn decode_behaviour(faults: u8, a: u8, b: u8) -> Behaviour {
     let errnos = [libc::EAGAIN, libc::EBUSY, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
     let errors =
         (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
-    Behaviour {
+    FakeKernelConfig {
         budget: if faults & 2 != 0 { few(a) } else { u32::MAX },
         completion_delay: if faults & 4 != 0 {
             (b % 5).checked_sub(1).map(u32::from)
@@ -136,12 +138,12 @@ pub fn decode_behaviour(faults: u8, a: u8, b: u8) -> Behaviour {
         },
         completions_per_wakeup: if faults & 8 != 0 { few(b) } else { u32::MAX },
         errors: if faults & 16 != 0 { errors.collect() } else { VecDeque::new() },
-        answer: (faults & 32 != 0)
+        persistent_error: (faults & 32 != 0)
             .then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
         ignored_wakeups: if faults & 64 != 0 { few(a) } else { 0 },
         wants_tx_wakeup: faults & 128 == 0,
         wants_rx_wakeup: b & 128 != 0,
-        ..Behaviour::default()
+        ..FakeKernelConfig::default()
     }
 }
 
@@ -171,7 +173,7 @@ struct ModelPort {
     to_send: VecDeque<Vec<u8>>,
     received: u64,
     transmitted: u64,
-    thrown_away: u64,
+    discarded: u64,
     invalid_rx: u64,
     invalid_completions: u64,
     gone: bool,
@@ -261,7 +263,7 @@ impl PortModel {
             Step::Close(port) => self.close(port),
             Step::DropPort(port) => {
                 if let Some(line) = self.ports[port].take() {
-                    self.closed += line.port.census().total() as u32;
+                    self.closed += line.port.frame_counts().total() as u32;
                     self.empty(line.queue);
                 }
             }
@@ -277,7 +279,7 @@ impl PortModel {
     /// If one is not.
     pub fn finish(mut self) {
         for port in 0..PORTS {
-            self.step(Step::Configure(port, Behaviour::default()));
+            self.step(Step::Configure(port, FakeKernelConfig::default()));
             let mut rounds = 0;
             while self.ports[port].as_ref().is_some_and(|line| !line.gone && line.has_work()) {
                 self.step(Step::Transmit(port));
@@ -310,7 +312,7 @@ impl PortModel {
             &mut self.pool,
             port as u32,
             self.sizes,
-            Behaviour::default(),
+            FakeKernelConfig::default(),
         );
         self.ports[port] = Some(ModelPort {
             port: opened,
@@ -320,7 +322,7 @@ impl PortModel {
             to_send: VecDeque::new(),
             received: 0,
             transmitted: 0,
-            thrown_away: 0,
+            discarded: 0,
             invalid_rx: 0,
             invalid_completions: 0,
             gone: false,
@@ -330,7 +332,7 @@ impl PortModel {
     fn close(&mut self, port: usize) {
         let Some(line) = self.ports[port].take() else { return };
         let ModelPort { port, kernel, queue, .. } = line;
-        let before = port.census();
+        let before = port.frame_counts();
         let free = self.pool.len();
         let retired = Box::new(port).close(&mut self.pool);
         assert_eq!(
@@ -360,13 +362,13 @@ impl PortModel {
             let packet: Vec<u8> =
                 self.packets_made.to_be_bytes().into_iter().cycle().take(len).collect();
             let expected = if line.gone {
-                Err(Lost::NoInterface)
+                Err(DeliveryError::NoInterface)
             } else if len + Pool::HEADROOM > self.umem.frame_size() as usize {
-                Err(Lost::TooLong)
+                Err(DeliveryError::TooLong)
             } else if line.arrived.len() == self.sizes.rx as usize {
-                Err(Lost::RxRingFull)
+                Err(DeliveryError::RxRingFull)
             } else if line.kernel.posted() == 0 {
-                Err(Lost::FillRingEmpty)
+                Err(DeliveryError::FillRingEmpty)
             } else {
                 Ok(())
             };
@@ -386,14 +388,14 @@ impl PortModel {
         line.invalid_rx += (entries - received) as u64;
         line.received += received as u64;
         let expected = line.arrived.drain(..entries).flatten();
-        let frames = batch.places_mut().iter_mut().filter_map(Option::take);
+        let frames = batch.slots_mut().iter_mut().filter_map(Option::take);
         for (frame, packet) in frames.zip(expected) {
             assert!(frame[..] == packet[..], "a received packet is wrong or out of order");
             assert_eq!(frame.headroom(), Pool::HEADROOM);
             let shadow = Shadow::of(&frame);
             self.held.push_back((frame, shadow));
         }
-        assert!(batch.places().iter().all(Option::is_none), "more packets received than delivered");
+        assert!(batch.slots().iter().all(Option::is_none), "more packets received than delivered");
     }
 
     fn alloc(&mut self, len: usize) {
@@ -416,11 +418,11 @@ impl PortModel {
             }
             match line.queue.push(frame) {
                 Ok(()) => line.to_send.push_back(shadow.into_bytes()),
-                Err(Refused::Full(frame)) => {
+                Err(PushError::Full(frame)) => {
                     assert_eq!(room, 0);
                     self.held.push_back((frame, shadow));
                 }
-                Err(Refused::Runt(frame)) => {
+                Err(PushError::Runt(frame)) => {
                     assert!(frame.len() < 14);
                     self.held.push_back((frame, shadow));
                 }
@@ -470,7 +472,7 @@ impl PortModel {
         frame = self.pool.free(frame).expect_err("the pool accepted a frame of another UMEM").0;
         if let Some(line) = &mut self.ports[port] {
             frame = match line.queue.push(frame) {
-                Err(Refused::Foreign(frame) | Refused::Full(frame)) => frame,
+                Err(PushError::Foreign(frame) | PushError::Full(frame)) => frame,
                 other => panic!("the queue took a frame of another UMEM: {other:?}"),
             };
         }
@@ -506,27 +508,32 @@ impl PortModel {
 
 impl ModelPort {
     fn has_work(&self) -> bool {
-        let census = self.port.census();
-        !self.queue.is_empty() || self.port.unsent() || census.tx + census.completion > 0
+        let frame_counts = self.port.frame_counts();
+        !self.queue.is_empty()
+            || self.port.has_unsent()
+            || frame_counts.tx + frame_counts.completion > 0
     }
 
     fn check(&mut self) {
         let mut sent = VecDeque::from(self.kernel.take_sent());
-        let mut thrown_away = VecDeque::from(self.kernel.take_thrown_away());
-        self.thrown_away += thrown_away.len() as u64;
-        while !sent.is_empty() || !thrown_away.is_empty() {
+        let mut discarded = VecDeque::from(self.kernel.take_discarded());
+        self.discarded += discarded.len() as u64;
+        while !sent.is_empty() || !discarded.is_empty() {
             let next = self.to_send.pop_front();
-            let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
+            let from = if sent.front() == next.as_ref() { &mut sent } else { &mut discarded };
             assert!(
                 next.is_some() && from.pop_front() == next,
                 "a sent packet was not queued or is out of order"
             );
         }
-        let census = self.port.census();
-        assert_eq!(census.rx, self.arrived.len().min((census.rx + census.fill) as usize) as u64);
+        let frame_counts = self.port.frame_counts();
+        assert_eq!(
+            frame_counts.rx,
+            self.arrived.len().min((frame_counts.rx + frame_counts.fill) as usize) as u64
+        );
         let counters = self.port.counters();
         assert_eq!((counters.rx_packets, counters.tx_packets), (self.received, self.transmitted));
-        assert_eq!(counters.tx_dropped, self.thrown_away);
+        assert_eq!(counters.tx_dropped, self.discarded);
         assert!(counters.tx_retries <= counters.syscalls);
         let rejected = counters.invalid_descriptors;
         assert!(
@@ -561,9 +568,9 @@ fn assert_conserved_except(
     lost: u32,
     closed: u32,
 ) {
-    let mut in_rings = Census::default();
+    let mut in_rings = PortFrameCounts::default();
     for port in ports {
-        in_rings += port.census();
+        in_rings += port.frame_counts();
     }
     let expected = Ownership {
         pool: pool.len() as u32,

@@ -92,7 +92,7 @@ fn new_rejects_key_of_wrong_length() {
                 let wanted = transform.key_len();
                 assert_eq!(
                     result,
-                    Err(IpsecMbError::KeyLength(KeyLength { transform, got, wanted }))
+                    Err(IpsecMbError::KeyLengthError(KeyLengthError { transform, got, wanted }))
                 );
             }
         }

@@ -26,7 +26,7 @@ impl StateFile {
     pub fn iv_range(self: &Arc<Self>) -> Option<IvRange> {
         let mut ivs = self.shared.free_ivs.pop()?;
         // A former owner may have used it under an earlier epoch.
-        ivs.go_on(self.shared.epoch());
+        ivs.advance_to(self.shared.epoch());
         Some(IvRange { ivs, has_requested: false, file: Arc::clone(self) })
     }
 }
@@ -45,7 +45,7 @@ impl IvRange {
     /// Moves to the epoch in the file if that is a later one; otherwise asks for one, once.
     fn advance_epoch(&mut self) {
         let shared = &self.file.shared;
-        if self.ivs.go_on(shared.epoch()) {
+        if self.ivs.advance_to(shared.epoch()) {
             self.has_requested = false;
         } else if !self.has_requested {
             self.has_requested = true;

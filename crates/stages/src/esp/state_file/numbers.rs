@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 
-use xdpfwd_ipsec::{Exhausted, Numbers};
+use xdpfwd_ipsec::{Exhausted, SequenceNumbers};
 
 use crate::esp::state::State;
 
@@ -19,7 +19,7 @@ const LOW_WATER: u64 = STEP / 2;
 /// use atomics alone and never wait.
 #[derive(Debug)]
 pub struct OutboundNumbers {
-    numbers: Numbers,
+    numbers: SequenceNumbers,
     bytes: AtomicU64,
     /// Whether the writer was asked to reserve more numbers.
     has_requested: AtomicBool,
@@ -27,8 +27,8 @@ pub struct OutboundNumbers {
 }
 
 impl OutboundNumbers {
-    /// Creates the numbers of an SA from its entry in the state file. Numbers can be used only once
-    /// they are written.
+    /// Creates the numbers of an SA from its entry in the state file. SequenceNumbers can be used
+    /// only once they are written.
     pub(super) fn new(
         next: u64,
         bytes: u64,
@@ -37,7 +37,7 @@ impl OutboundNumbers {
         writer: Thread,
     ) -> Self {
         Self {
-            numbers: Numbers::new(next, extended, Some(storable(limit))),
+            numbers: SequenceNumbers::new(next, extended, Some(storable(limit))),
             bytes: AtomicU64::new(bytes),
             has_requested: AtomicBool::new(false),
             writer,
@@ -98,8 +98,8 @@ impl OutboundNumbers {
 
     /// Returns the number to write: all below it are reserved once the file has it. `more` reserves
     /// [`STEP`] further ones.
-    pub(super) fn to_write(&self, more: bool) -> u64 {
-        let number = self.numbers.to_write(if more { STEP } else { 0 });
+    pub(super) fn bound_to_store(&self, more: bool) -> u64 {
+        let number = self.numbers.bound_to_store(if more { STEP } else { 0 });
         if !more {
             // The worker asked while a write was under way that satisfied it.
             self.has_requested.store(false, Ordering::Release);

@@ -66,7 +66,7 @@ fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
     loop {
         match outbound.reserve(64) {
             Ok(range) => count += range.end - range.start,
-            Err(Exhausted::NotWritten) => return Some(count),
+            Err(Exhausted::NotStored) => return Some(count),
             Err(Exhausted::Limit) => panic!("reached the limit of the SA"),
         }
         if count > max {
@@ -285,11 +285,11 @@ fn reserve_when_written(
 ) -> Result<std::ops::Range<u64>, Exhausted> {
     for _ in 0..1000 {
         match outbound.reserve(count) {
-            Err(Exhausted::NotWritten) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            Err(Exhausted::NotStored) => std::thread::sleep(std::time::Duration::from_millis(10)),
             other => return other,
         }
     }
-    Err(Exhausted::NotWritten)
+    Err(Exhausted::NotStored)
 }
 
 #[test]

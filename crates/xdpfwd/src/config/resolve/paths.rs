@@ -116,7 +116,7 @@ pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Fin
             else {
                 continue;
             };
-            let why = plan.in_the_way_of_kernel(on, index);
+            let why = plan.kernel_obstacle(on, index);
             if let Some(why) = &why {
                 let name = &on.stages[index].name;
                 let span = stages.get(name).map_or(0..0, |stage| stage.span.clone());

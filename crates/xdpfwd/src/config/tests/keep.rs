@@ -1,6 +1,6 @@
 //! `keep` rules, and warnings about lockouts.
 
-use xdpfwd_engine::{Carried, Keep, KeepRule, Lockout};
+use xdpfwd_engine::{Keep, KeepRule, Lockout, TrafficUse};
 
 use super::{REST, diagnose, diagnose_cases};
 use crate::config::{FakeMachine, Source, plan};
@@ -39,8 +39,8 @@ fn lockout_is_warning_at_the_interface() {
     let mut machine = FakeMachine::new();
     let lockout = |what| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), what };
     machine.lockouts = vec![
-        lockout(Carried::DefaultRoute),
-        lockout(Carried::Ssh {
+        lockout(TrafficUse::DefaultRoute),
+        lockout(TrafficUse::Ssh {
             peer: "192.0.2.7".parse().unwrap(),
             needed: Keep::from([KeepRule::Arp, KeepRule::Tcp(22)]),
         }),

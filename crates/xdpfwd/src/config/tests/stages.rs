@@ -41,7 +41,7 @@ struct OwnConfig {}
 #[test]
 fn kind_not_built_error_names_cargo_feature() {
     let mut machine = FakeMachine::new();
-    machine.not_built = vec![("esp-seal", "esp")];
+    machine.omitted_kinds = vec![("esp-seal", "esp")];
     let registry = Registry::default().with::<MacSwapConfig>();
     let diagnose = |kind: &str, registry: &Registry| {
         let source = Source::new("x.toml".into(), format!("{REST}[stage.edge]\nkind = {kind:?}"));

@@ -15,7 +15,7 @@ use xdpfwd_testkit::lab::sh;
 
 use super::lab::Lab;
 use crate::support::wire::packet_socket;
-use crate::support::{LONG, until};
+use crate::support::{TIMEOUT, until};
 
 /// Sends frames from an interface, a few at a time, so that no queue overflows.
 pub fn inject<'a>(
@@ -133,7 +133,7 @@ impl Server {
     pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
         let mut client = lab.chain.gen_().command("iperf3");
         client.args(["--client", address, "--port", "5301", "--json"]).args(arguments);
-        let deadline = Instant::now() + LONG;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let output = client.output().unwrap();
             let mut json: Value = serde_json::from_slice(&output.stdout).unwrap();
