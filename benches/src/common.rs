@@ -135,7 +135,8 @@ impl Common {
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores || self.generator_core >= cores || self.core == self.generator_core {
             bail!(
-                "invalid cores {} (forwarder) and {} (generator): use two different cores below {cores}",
+                "invalid cores {} (forwarder) and {} (generator): use two different cores \
+                 below {cores}",
                 self.core,
                 self.generator_core
             );
@@ -148,8 +149,8 @@ impl Common {
             .and_then(|load| load.parse::<f64>().ok());
         if busy.is_some_and(|load| load > 0.5) {
             note(&format!(
-                "warning: other programs use this machine (load average {}): rates are worthless, and \
-                 ratios are unreliable",
+                "warning: other programs use this machine (load average {}): rates are \
+                 worthless, and ratios are unreliable",
                 machine.load_average
             ));
         }
@@ -195,7 +196,8 @@ impl Output {
     }
 }
 
-/// A flag set by Ctrl-C or SIGTERM, checked between runs so that the lab of the last run is removed.
+/// A flag set by Ctrl-C or SIGTERM, checked between runs so that the lab of the last run is
+/// removed.
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {

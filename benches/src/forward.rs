@@ -194,8 +194,8 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
 }
 
 /// Checks forwarding with two queues, with a generator on each of two cores: all frames arrive
-/// intact, once and in order, at a rate that all forwarders support. Does not measure speed, because
-/// a generator shares the forwarder's core.
+/// intact, once and in order, at a rate that all forwarders support. Does not measure speed,
+/// because a generator shares the forwarder's core.
 fn two_queues(peer: ForwarderKind, common: &Common) -> String {
     const RATE: u64 = 20_000;
     if !peer.supports_two_queues() {
@@ -231,7 +231,8 @@ fn two_queues(peer: ForwarderKind, common: &Common) -> String {
         let lost = sent.saturating_sub(arrived);
         let word = if seen.is_clean() && lost == 0 { "good" } else { "BAD" };
         Ok(format!(
-            "{word}: {} sent to each of two queues in turn, {} lost, {} corrupt, {} reordered, {} duplicates",
+            "{word}: {} sent to each of two queues in turn, {} lost, {} corrupt, {} reordered, \
+             {} duplicates",
             grouped(sent / 2),
             grouped(lost),
             seen.corrupt,
@@ -306,7 +307,8 @@ fn table(
             let _ = writeln!(text, "  {name:<22}{outcome}");
         }
     }
-    text += "\nMpps: median of the rounds. Ratio: median of the ratios within each round, with the interval between \
+    text += "\nMpps: median of the rounds. Ratio: median of the ratios within each round, with \
+             the interval between \
              two order statistics.\n";
     text += "All forwarders use the same veths, generator and core. Differences:\n";
     for peer in ready.iter().map(|ready| ready.peer).filter(|peer| !peer.differs().is_empty()) {

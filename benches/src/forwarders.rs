@@ -111,8 +111,8 @@ impl ForwarderKind {
                 "its main thread, which prints a line per second, runs on the generator's core"
             }
             Self::Bridge => {
-                "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are allocated on \
-                 the generator's core"
+                "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are \
+                 allocated on the generator's core"
             }
             Self::IpForward => {
                 "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"

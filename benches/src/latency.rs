@@ -155,7 +155,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         "flows": arguments.flows,
         "seconds": common.seconds,
         "tolerance": arguments.tolerance,
-        "commands": ready.iter().map(|r| (r.peer.name(), r.command_lines())).collect::<BTreeMap<_, _>>(),
+        "commands": ready
+            .iter()
+            .map(|r| (r.peer.name(), r.command_lines()))
+            .collect::<BTreeMap<_, _>>(),
         "missing": missing,
         "failed": failed,
         "no_drop_pps": no_drop,
@@ -376,7 +379,8 @@ fn table(
             let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
             let _ = writeln!(
                 text,
-                "  p99 of xdpfwd / p99 of testpmd within each round: {:.2}  [{low:.2}, {high:.2}] {per_cent:.0} %",
+                "  p99 of xdpfwd / p99 of testpmd within each round: {:.2}  [{low:.2}, {high:.2}] \
+                 {per_cent:.0} %",
                 ratio.median
             );
         }

@@ -269,7 +269,8 @@ impl PacketAccounting {
         }
         let mut text = if self.is_balanced() {
             format!(
-                "Every frame is accounted for: {} offered = {} forwarded + {} lost at the locations above",
+                "Every frame is accounted for: {} offered = {} forwarded + {} lost at the \
+                 locations above",
                 grouped(self.offered),
                 grouped(self.forwarded),
                 grouped(self.lost())
@@ -294,14 +295,15 @@ impl PacketAccounting {
         } else if !self.is_balanced() {
             // As long as the sum is wrong, the losses cannot be interpreted.
         } else if overload > 0 && other <= 0 && rate.is_none() {
-            text += " The losses are intended overload: the generator sends as fast as it can, which is more \
-                     than one core can forward.";
+            text += " The losses are intended overload: the generator sends as fast as it can, \
+                     which is more than one core can forward.";
         } else if overload > 0 && other <= 0 {
-            text += " The losses are overload: frames arrived faster, or in larger bursts, than they were \
-                     processed. Use a lower --rate.";
+            text += " The losses are overload: frames arrived faster, or in larger bursts, than \
+                     they were processed. Use a lower --rate.";
         } else {
             text += &format!(
-                " {} of the lost frames were not lost to overload: see their locations in the table.",
+                " {} of the lost frames were not lost to overload: see their locations in \
+                 the table.",
                 grouped(other)
             );
         }

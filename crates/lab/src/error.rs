@@ -26,7 +26,8 @@ pub enum Error {
     },
     /// A program could not be started.
     #[error(
-        "cannot start `{command}`: {cause}; if it is missing, run: apt-get install iproute2 ethtool util-linux"
+        "cannot start `{command}`: {cause}; if it is missing, run: \
+         apt-get install iproute2 ethtool util-linux"
     )]
     Start {
         /// The command line.

@@ -17,8 +17,8 @@
 //! The lab needs root. Drop removes all namespaces, also during a panic. [`sweep`] removes the
 //! namespaces of killed processes; every new [`Chain`] calls it first.
 //!
-//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, a frame
-//! takes 24 bytes more ([`WIRE_OVERHEAD`]).
+//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, a
+//! frame takes 24 bytes more ([`WIRE_OVERHEAD`]).
 //!
 //! # Example
 //!

@@ -24,8 +24,8 @@ static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace, removed on drop (also while panicking).
 ///
-/// The kernel frees a removed namespace and its veths only when the last process inside has ended, so
-/// end these processes first.
+/// The kernel frees a removed namespace and its veths only when the last process inside has ended,
+/// so end these processes first.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,

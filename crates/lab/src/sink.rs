@@ -23,8 +23,8 @@ pub struct Seen {
     /// Other frames, such as ARP, which are passed to the kernel. Not included in `arrived`.
     pub foreign: u64,
     /// With check on: frames with an invalid magic number, IPv4 length, IPv4 header checksum or
-    /// pattern. (A forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the send time is not
-    /// checked.)
+    /// pattern. (A forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the send time is
+    /// not checked.)
     pub corrupt: u64,
     /// With check on: frames that arrived after a later frame of their flow. (To check the order of
     /// all traffic, use one flow.)
@@ -66,7 +66,8 @@ impl SinkBuilder {
     }
 
     /// Records a histogram of latencies, computed from the send time in each frame of the generator
-    /// ([`Sink::latency`]). Takes a clock read and a counter update per frame on the receiving core.
+    /// ([`Sink::latency`]). Takes a clock read and a counter update per frame on the receiving
+    /// core.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self

@@ -47,7 +47,8 @@ const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
 /// signal is harmless.
 const WAKE_SIGNAL: Signal = Signal::SIGURG;
 
-/// Traffic to send: frames of one size, in a number of flows, at a given rate or as fast as possible.
+/// Traffic to send: frames of one size, in a number of flows, at a given rate or as fast as
+/// possible.
 ///
 /// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each
 /// other round robin. Each carries a sequence number, the time it was sent, and a fixed pattern,
@@ -101,8 +102,8 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Creates traffic of 60-byte frames in one flow, sent as fast as possible, from gen0 (02:…:01, 10.77.0.1) to
-    /// sink0 (02:…:04, 10.77.0.2).
+    /// Creates traffic of 60-byte frames in one flow, sent as fast as possible, from gen0 (02:…:01,
+    /// 10.77.0.1) to sink0 (02:…:04, 10.77.0.2).
     pub fn new() -> Self {
         Self {
             size: MIN_SIZE,
@@ -119,8 +120,9 @@ impl Traffic {
         }
     }
 
-    /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no sequence
-    /// number and no send time, and a sink does not recognise them. Flows and rate are ignored.
+    /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no
+    /// sequence number and no send time, and a sink does not recognise them. Flows and rate are
+    /// ignored.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
@@ -138,7 +140,8 @@ impl Traffic {
         self
     }
 
-    /// Sets the packets per second; the default is as fast as possible. The actual rate is up to 2 % lower.
+    /// Sets the packets per second; the default is as fast as possible. The actual rate is up to 2
+    /// % lower.
     pub fn rate(mut self, pps: u64) -> Self {
         self.rate = Some(pps);
         self
@@ -211,8 +214,8 @@ impl Traffic {
     }
 
     /// Starts passing a [`flood`](Self::flood) directly to the XDP program of `interface` in
-    /// `namespace`, without the cost of a driver. This measures only the program and the handling of
-    /// its verdicts.
+    /// `namespace`, without the cost of a driver. This measures only the program and the handling
+    /// of its verdicts.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a bridge that reports correct or manipulated counters
-//! of the kernel.
+//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a bridge that reports correct or manipulated
+//! counters of the kernel.
 //!
 //! Needs root and python3; fails without them.
 
@@ -12,8 +12,8 @@ use std::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// A program that prints reports like `xdpfwd --json`. Its "configuration" has the numbers of frames
-/// to hide and to leak.
+/// A program that prints reports like `xdpfwd --json`. Its "configuration" has the numbers of
+/// frames to hide and to leak.
 const FAKE_XDPFWD: &str = r#"#!/usr/bin/env python3
 import json, signal, subprocess, sys, time
 

@@ -165,8 +165,8 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // Open the stdout pipe as a file: the backend `stdio` would close the port, because stdin is
-        // at end of file.
+        // Open the stdout pipe as a file: the backend `stdio` would close the port, because stdin
+        // is at end of file.
         qemu.args([
             "-device",
             "virtio-serial-pci",

@@ -26,7 +26,8 @@ pub(crate) struct Suite {
 pub(crate) struct SuiteKernel {
     /// The first two numbers of the kernel's release.
     pub(crate) series: &'static str,
-    /// The part of the suite that CI runs on this kernel. `make vmtest` runs the whole suite on each kernel.
+    /// The part of the suite that CI runs on this kernel. `make vmtest` runs the whole suite on
+    /// each kernel.
     pub(crate) ci: CiTests,
 }
 
@@ -42,8 +43,8 @@ pub(crate) enum CiTests {
 }
 
 /// All suites. CI runs each suite on its main kernel: emulation is slow, and the other combinations
-/// rarely find more. The longest suites are first, which shortens parallel runs. To add a suite, add
-/// an entry here and a test target.
+/// rarely find more. The longest suites are first, which shortens parallel runs. To add a suite,
+/// add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -57,11 +58,11 @@ pub(crate) const ALL: &[Suite] = &[
             SuiteKernel {
                 series: "6.12",
                 ci: CiTests::Only(&[
-                    "auto_gets_the_best_mode_on_every_pair_of_drivers",
-                    "a_filter_in_the_kernel_drops_and_is_exchanged",
-                    "programs_with_rules_of_keep_pass_the_verifier",
-                    "a_port_without_zero_copy_takes_the_others_along_and_is_named",
-                    "zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason",
+                    "auto_selects_best_mode_on_each_pair_of_drivers",
+                    "kernel_filter_drops_and_is_replaced_on_reload",
+                    "programs_with_keep_rules_pass_the_verifier",
+                    "port_without_zero_copy_is_named_and_limits_all_ports",
+                    "unavailable_zero_copy_is_rejected_with_reason",
                 ]),
             },
         ],
@@ -70,7 +71,7 @@ pub(crate) const ALL: &[Suite] = &[
     },
     Suite {
         name: "esp",
-        about: "ESP against Linux: modes, transforms, replay, limits, sequence numbers beyond 32 bits",
+        about: "ESP against Linux: modes, transforms, replay, limits, extended sequence numbers",
         test: "vm_esp",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },

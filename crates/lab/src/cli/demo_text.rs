@@ -136,7 +136,8 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     for stage in &report.stages {
         let cycles = stage.cycles_per_packet.filter(|_| stage.packets > 0);
         text += &format!(
-            "stage             {:<24}{:>10} cycles per packet, {:>5.1} packets per batch, {} dropped\n",
+            "stage             {:<24}{:>10} cycles per packet, {:>5.1} packets per batch, \
+             {} dropped\n",
             format!("{} {}", stage.path, stage.name),
             cycles.map_or("–".into(), |cycles| format!("{cycles:.1}")),
             if stage.calls > 0 { stage.packets as f64 / stage.calls as f64 } else { 0.0 },

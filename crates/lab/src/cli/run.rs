@@ -20,8 +20,8 @@ use super::{
     watch::watch,
 };
 
-/// Time to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a router) is
-/// measured anyway.
+/// Time to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a router)
+/// is measured anyway.
 const XDP_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 

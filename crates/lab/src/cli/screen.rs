@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use xdpfwd_lab::{Seen, grouped};
 
-/// The progress display: one line, rewritten in place, on a terminal, otherwise a line per update. On
-/// stderr, so that stdout contains only the result.
+/// The progress display: one line, rewritten in place, on a terminal, otherwise a line per update.
+/// On stderr, so that stdout contains only the result.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,
