@@ -120,7 +120,8 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
     if !arguments.json {
         println!("ns per lookup, medians of {} rounds [95 % interval]", arguments.rounds);
         println!(
-            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  {:<22}ratio, uncached",
+            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  \
+             {:<22}ratio, uncached",
             "seed",
             "rules",
             "skew",

@@ -96,8 +96,8 @@ impl Common {
 
     /// Returns the selected forwarders.
     pub(crate) fn selected(&self, all: &[ForwarderKind]) -> Vec<ForwarderKind> {
-        let is_selected = |peer: &ForwarderKind| {
-            self.only.is_empty() || self.only.iter().any(|name| name == peer.name())
+        let is_selected = |kind: &ForwarderKind| {
+            self.only.is_empty() || self.only.iter().any(|name| name == kind.name())
         };
         all.iter().copied().filter(is_selected).collect()
     }
@@ -111,13 +111,13 @@ impl Common {
     ) -> (Vec<PreparedForwarder>, BTreeMap<&'static str, MissingReason>) {
         let mut ready = Vec::new();
         let mut missing = BTreeMap::new();
-        for peer in self.selected(all) {
-            match peer.prepare(environment, 1).and_then(|ready| ready.check_start().map(|()| ready))
+        for kind in self.selected(all) {
+            match kind.prepare(environment, 1).and_then(|ready| ready.check_start().map(|()| ready))
             {
                 Ok(forwarder) => ready.push(forwarder),
                 Err(why) => {
-                    note(&format!("{}: missing: {why}", peer.name()));
-                    missing.insert(peer.name(), why);
+                    note(&format!("{}: missing: {why}", kind.name()));
+                    missing.insert(kind.name(), why);
                 }
             }
         }
@@ -128,7 +128,7 @@ impl Common {
     pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let known: Vec<&str> =
-            crate::forwarders::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
+            crate::forwarders::ALL.iter().map(|kind| kind.name()).chain(["xdpfwd-spin"]).collect();
         if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
             bail!("unknown forwarder {name:?}; use {}", known.join(", "));
         }

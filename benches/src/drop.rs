@@ -220,9 +220,12 @@ impl RuleSet {
         let path =
             environment.scratch.join(format!("drop-{}-{placement}-{verdict}.toml", self.count));
         let text = format!(
-            "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n[[port]]\nname = \"wan\"\n\
-             interface = \"fwd1\"\n\n[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n[stage.fw]\nkind = \"filter\"\n\
-             format = \"classbench\"\naction = \"{verdict}\"\ndefault = \"{default}\"\nrules = {file:?}\nplace = \"{placement}\"\n",
+            "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
+             [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
+             [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n\
+             [stage.fw]\nkind = \"filter\"\nformat = \"classbench\"\naction = \"{verdict}\"\n\
+             default = \"{default}\"\n\
+             rules = {file:?}\nplace = \"{placement}\"\n",
             core = environment.core,
             file = self.file.display().to_string(),
         );
@@ -387,7 +390,8 @@ impl Lab<'_> {
 fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     let script = format!(
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
-         for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do taskset -pc {core} $pid >/dev/null; done"
+         for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do \
+         taskset -pc {core} $pid >/dev/null; done"
     );
     let output =
         chain.fwd().command("sh").args(["-ec", &script]).output().context("cannot start sh")?;
@@ -442,8 +446,8 @@ fn compile(environment: &Environment) -> Result<PathBuf> {
 fn table(runs: &[Run], arguments: &Arguments) -> String {
     let mut text = format!(
         "Rules like ClassBench's {}, 60 bytes, one core for xdpfwd; medians of {} rounds [95 %]\n\n\
-         All packets dropped: {PACKETS} packets drawn from the rules. Cycles of both cores, including the \
-         generator's work.\n\n\
+         All packets dropped: {PACKETS} packets drawn from the rules. Cycles of both cores, \
+         including the generator's work.\n\n\
          {:>7} {:<14}{:<26}{:<26}{:<26}ratio to bare lookups\n",
         arguments.seed,
         arguments.rounds,
@@ -499,7 +503,8 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
     if pass && !arguments.receiving.is_empty() {
         let _ = writeln!(
             text,
-            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule does).\n\n\
+            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule \
+             does).\n\n\
              {:>7} {:<14}{:<26}{:<26}cycles of the stage",
             "rules", "filter in", "Mpps", "ratio to user"
         );

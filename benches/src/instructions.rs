@@ -136,8 +136,8 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
     if !same_compiler {
         text += &format!(
             "NOT COMPARED: the stored numbers are of {}, this is {}. Another compiler \
-             generates other code. To compare a change, run `make bench-instructions UPDATE=1` before it and \
-             `make bench-instructions` after it.\n",
+             generates other code. To compare a change, run `make bench-instructions UPDATE=1` \
+             before it and `make bench-instructions` after it.\n",
             stored.rustc, counted.rustc
         );
         worse.clear();

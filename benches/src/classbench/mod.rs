@@ -9,8 +9,8 @@
 //! that determine a classifier's cost.
 //!
 //! Three seeds are built in, `acl`, `fw` and `ipc`, one for each kind of rule set in ClassBench,
-//! with **our own figures**. ClassBench's own parameter files (`acl1_seed` and others) are for academic,
-//! non-commercial use and are not in this repository; [`Seed::parse`] reads them.
+//! with **our own figures**. ClassBench's own parameter files (`acl1_seed` and others) are for
+//! academic, non-commercial use and are not in this repository; [`Seed::parse`] reads them.
 //!
 //! For comparison, the number of tuples ([`Statistics::tuples`]) of one rule set each of
 //! ClassBench's `db_generator -bc` (jafingerhut/classbench, smoothness and scopes 0) and of

@@ -8,7 +8,8 @@ use std::{io, process::ExitStatus};
 pub enum Error {
     /// Not root.
     #[error(
-        "{what} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF"
+        "{what} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, \
+         CAP_NET_ADMIN and CAP_BPF"
     )]
     Privilege {
         /// Operation that needs root.

@@ -324,8 +324,8 @@ fn ping_passes_through_a_bridge() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
-    let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && ip link set fwd1 master br0 && \
-                  ip link set br0 up";
+    let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && \
+                  ip link set fwd1 master br0 && ip link set br0 up";
     assert!(chain.fwd().command("sh").args(["-c", bridge]).status().expect("run sh").success());
     for target in ["10.77.0.2", "fd77::2"] {
         let status = chain

@@ -163,8 +163,8 @@ pub(crate) fn require_qemu() -> Result<()> {
         if is_root() { "" } else { " (with sudo)" }
     );
     Suite::update(&backports).and_then(|suite| suite.install(&backports, &["qemu-system-x86"])).context(
-        "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian 13 or from \
-             backports",
+        "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian 13 or \
+             from backports",
     )?;
     if !has_igb() {
         bail!(

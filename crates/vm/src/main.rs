@@ -70,7 +70,12 @@ enum Command {
         #[arg(long)]
         ci: bool,
         /// Number of machines that run in parallel; each uses one core
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 1,
+            value_parser = clap::value_parser!(u8).range(1..)
+        )]
         jobs: u8,
         /// Arguments for the test binary, such as the name of a test
         #[arg(last = true)]

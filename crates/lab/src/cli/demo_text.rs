@@ -146,7 +146,8 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     }
     let frames = &report.frames;
     text += &format!(
-        "buffers           {} = pool {} + fill {} + rx {} + in flight {} + tx {} + completion {}, leaked {}\n\n",
+        "buffers           {} = pool {} + fill {} + rx {} + in flight {} + tx {} + completion {}, \
+         leaked {}\n\n",
         frames.total,
         frames.pool,
         frames.fill,
