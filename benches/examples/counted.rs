@@ -1,4 +1,6 @@
-//! The program whose instructions `make bench-instructions` counts. Usage: `counted SCENARIO ROUNDS`.
+//! The program whose instructions `make bench-instructions` counts.
+//!
+//! Usage: `counted SCENARIO ROUNDS`
 //!
 //! Each round passes a batch of 64 packets of 60 bytes from the fake kernel through one part of the
 //! data path. The difference of two counts with different numbers of rounds excludes startup and
@@ -107,8 +109,8 @@ fn main() -> ExitCode {
         "worker-three-stages" => worker(rounds, || (MacSwap, MacSwap, MacSwap)),
         other => {
             eprintln!(
-                "counted: unknown scenario {other:?}; use kernel, rings, port, worker, worker-mac-swap or \
-                 worker-three-stages"
+                "counted: unknown scenario {other:?}; use kernel, rings, port, worker, \
+                 worker-mac-swap or worker-three-stages"
             );
             return ExitCode::from(2);
         }

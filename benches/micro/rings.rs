@@ -1,5 +1,5 @@
-//! Measures the rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same loop
-//! in C and with libxdp's functions.
+//! Measures the rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same
+//! loop in C and with libxdp's functions.
 //!
 //! In a round, the fake kernel delivers packets, the user side receives, refills and transmits, the
 //! fake kernel completes the transmission, and the user side reclaims. A sample is the time of some
@@ -212,7 +212,8 @@ impl Twin {
         match cc {
             Err(error) => {
                 return Err(format!(
-                    "cannot start cc: {error}; run: apt-get install gcc libc6-dev libxdp-dev libbpf-dev"
+                    "cannot start cc: {error}; run: apt-get install gcc libc6-dev libxdp-dev \
+                     libbpf-dev"
                 ));
             }
             Ok(output) if !output.status.success() => {
@@ -222,8 +223,8 @@ impl Twin {
                     .find(|line| line.contains("error"))
                     .unwrap_or("no reason was printed");
                 return Err(format!(
-                    "cannot compile ring_twin.c: {reason}; if a header is missing, run: apt-get install gcc \
-                     libxdp-dev libbpf-dev"
+                    "cannot compile ring_twin.c: {reason}; if a header is missing, run: \
+                     apt-get install gcc libxdp-dev libbpf-dev"
                 ));
             }
             Ok(_) => {}
@@ -320,7 +321,8 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
         }
     }
     let mut text = format!(
-        "ns per packet, median of {ROUNDS} interleaved rounds; in parentheses the ratio Rust / C, median of the rounds\n"
+        "ns per packet, median of {ROUNDS} interleaved rounds; in parentheses the ratio \
+         Rust / C, median of the rounds\n"
     );
     let _ =
         writeln!(text, "  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());

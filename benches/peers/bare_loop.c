@@ -163,7 +163,8 @@ static void open_side(struct side *s, struct xsk_umem *umem)
 		fail(s->name, -error);
 	s->fd = xsk_socket__fd(s->xsk);
 	if (setsockopt(s->fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof budget))
-		fprintf(stderr, "bare_loop: %s: cannot set the transmit budget: %s; using the kernel's default\n", s->name, strerror(errno));
+		fprintf(stderr, "bare_loop: %s: cannot set the transmit budget: %s; using the default\n", s->name,
+			strerror(errno));
 	post(s, POSTED);
 }
 
@@ -206,8 +207,8 @@ int main(int argc, char **argv)
 		forward(&right, &left);
 	}
 	for (struct side *s = &left;; s = &right) {
-		printf("%s: %llu received, %llu sent, %llu transmit system calls\n", s->name, (unsigned long long)s->received,
-		       (unsigned long long)s->sent, (unsigned long long)s->calls);
+		printf("%s: %llu received, %llu sent, %llu transmit system calls\n", s->name,
+		       (unsigned long long)s->received, (unsigned long long)s->sent, (unsigned long long)s->calls);
 		xsk_socket__delete(s->xsk);
 		if (s == &right)
 			break;

@@ -6,12 +6,12 @@
  *   own     rings written in C like those of crates/xsk/src/ring.rs in Rust, including the full
  *           fence before reading the wake-up flag
  *   libxdp  libxdp's functions, inlined as in any C program
- *   calls   libxdp's functions, called out of line, with the descriptors of xsk-rs: what xsk-rs does
+ *   calls   libxdp's functions, called out of line, with the descriptors of xsk-rs, as in xsk-rs
  *
- * For each line "VARIANT BATCH PACKETS SWAP" on stdin, the program prints a line with three numbers:
- * the nanoseconds for this many packets including the kernel side, the nanoseconds of the kernel
- * side alone (with the user's counters advanced), and the number of wake-ups. The user side takes
- * the difference of the first two. SWAP 1 swaps the MAC addresses of each packet.
+ * For each line "VARIANT BATCH PACKETS SWAP" on stdin, the program prints three numbers: the
+ * nanoseconds for this many packets including the kernel side, the nanoseconds of the kernel side
+ * alone (with the user's counters advanced), and the number of wake-ups. The user side takes the
+ * difference of the first two. SWAP 1 swaps the MAC addresses of each packet.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin
@@ -45,7 +45,7 @@ struct ring {
 	void *entries;
 };
 
-/* One end of a ring: `own` is the counter that this end advances, `peer` the last value read of the other. */
+/* One end of a ring: `own` is its counter, `peer` the last value read of the other end's counter. */
 struct end {
 	struct ring *ring;
 	uint32_t own, peer;
@@ -91,7 +91,7 @@ static inline struct xdp_desc *descriptor(struct end *e, uint32_t i)
 
 static uint8_t *umem;
 
-/* The state of one variant: rings, kernel ends (k_), user ends (_end, x_ for libxdp), free chunks. */
+/* The state of a variant: rings, kernel ends (k_), user ends (_end; x_: libxdp), free chunks. */
 struct bench {
 	struct ring fill, completion, rx, tx;
 	struct end k_fill, k_completion, k_rx, k_tx;
@@ -139,7 +139,7 @@ static struct bench *set_up(void)
 		((uint64_t *)b->fill.entries)[i] = (uint64_t)(b->free_count + i) * CHUNK;
 	b->fill.producer = b->fill_end.own = POSTED;
 
-	/* libxdp's ring structures for the same memory, as xsk_socket__create would initialise them. */
+	/* libxdp's structures for the same memory, as xsk_socket__create would initialise them. */
 	b->x_fill = (struct xsk_ring_prod){ .cached_prod = POSTED, .cached_cons = POSTED, .mask = MASK(POSTED), .size = POSTED,
 		.producer = &b->fill.producer, .consumer = &b->fill.consumer, .ring = b->fill.entries, .flags = &b->fill.flags };
 	b->x_tx = (struct xsk_ring_prod){ .cached_cons = SIZE, .mask = MASK(SIZE), .size = SIZE,
@@ -171,7 +171,7 @@ static inline void complete(struct bench *b)
 	submit(&b->k_completion, n);
 }
 
-/* Replaces the user side in the measurement of the kernel side alone: only advances the four counters. */
+/* Replaces the user side when the kernel side is measured alone: only advances the counters. */
 static inline void pretend_user(struct bench *b, uint32_t n)
 {
 	publish(&b->rx.consumer, b->rx.consumer + n);
@@ -366,7 +366,8 @@ int main(void)
 		while (variant < VARIANTS && strcmp(name, names[variant]))
 			variant++;
 		if (variant == VARIANTS || !batch || batch > MAX_BATCH) {
-			fprintf(stderr, "ring_twin: invalid line; use VARIANT (own, libxdp, calls) BATCH (1-64) PACKETS SWAP (0, 1)\n");
+			fprintf(stderr, "ring_twin: invalid line; use VARIANT (own, libxdp, calls) BATCH (1-64) "
+					"PACKETS SWAP (0, 1)\n");
 			return 2;
 		}
 		b = benches[variant];
@@ -388,7 +389,7 @@ int main(void)
 			complete(alone);
 		}
 		end = now();
-		/* The count of wake-ups is always 0; printing it prevents the compiler from removing the flag reads. */
+		/* The count of wake-ups is always 0. Printing it keeps the compiler from removing the reads. */
 		printf("%llu %llu %llu\n", (unsigned long long)(between - start), (unsigned long long)(end - between),
 		       (unsigned long long)wakeups);
 		fflush(stdout);

@@ -40,9 +40,9 @@ pub(crate) struct Arguments {
     /// Number of headers in each trace
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     packets: usize,
-    /// Repetition of headers in the trace. `uniform`: each header once; `pareto`: bursts with a Pareto
-    /// distribution; `scattered`: each header once, anywhere in its rule instead of at a corner, so that
-    /// there are more flows than any cache holds
+    /// Repetition of headers in the trace. `uniform`: each header once; `pareto`: bursts with a
+    /// Pareto distribution; `scattered`: each header once, anywhere in its rule instead of at a
+    /// corner, so that there are more flows than any cache holds
     #[arg(
         long,
         value_enum,
@@ -75,7 +75,8 @@ pub(crate) enum Skew {
     Uniform,
     /// Headers in bursts with a Pareto distribution.
     Pareto,
-    /// Each header once, anywhere in the rule instead of at a corner: more flows than any cache holds.
+    /// Each header once, anywhere in the rule instead of at a corner: more flows than any cache
+    /// holds.
     Scattered,
 }
 
@@ -119,7 +120,8 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
     if !arguments.json {
         println!("ns per lookup, medians of {} rounds [95 % interval]", arguments.rounds);
         println!(
-            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  {:<22}ratio, uncached",
+            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  \
+             {:<22}ratio, uncached",
             "seed",
             "rules",
             "skew",

@@ -96,8 +96,8 @@ impl Common {
 
     /// Returns the selected forwarders.
     pub(crate) fn selected(&self, all: &[ForwarderKind]) -> Vec<ForwarderKind> {
-        let is_selected = |peer: &ForwarderKind| {
-            self.only.is_empty() || self.only.iter().any(|name| name == peer.name())
+        let is_selected = |kind: &ForwarderKind| {
+            self.only.is_empty() || self.only.iter().any(|name| name == kind.name())
         };
         all.iter().copied().filter(is_selected).collect()
     }
@@ -111,13 +111,13 @@ impl Common {
     ) -> (Vec<PreparedForwarder>, BTreeMap<&'static str, MissingReason>) {
         let mut ready = Vec::new();
         let mut missing = BTreeMap::new();
-        for peer in self.selected(all) {
-            match peer.prepare(environment, 1).and_then(|ready| ready.check_start().map(|()| ready))
+        for kind in self.selected(all) {
+            match kind.prepare(environment, 1).and_then(|ready| ready.check_start().map(|()| ready))
             {
                 Ok(forwarder) => ready.push(forwarder),
                 Err(why) => {
-                    note(&format!("{}: missing: {why}", peer.name()));
-                    missing.insert(peer.name(), why);
+                    note(&format!("{}: missing: {why}", kind.name()));
+                    missing.insert(kind.name(), why);
                 }
             }
         }
@@ -128,14 +128,15 @@ impl Common {
     pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let known: Vec<&str> =
-            crate::forwarders::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
+            crate::forwarders::ALL.iter().map(|kind| kind.name()).chain(["xdpfwd-spin"]).collect();
         if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
             bail!("unknown forwarder {name:?}; use {}", known.join(", "));
         }
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores || self.generator_core >= cores || self.core == self.generator_core {
             bail!(
-                "invalid cores {} (forwarder) and {} (generator): use two different cores below {cores}",
+                "invalid cores {} (forwarder) and {} (generator): use two different cores \
+                 below {cores}",
                 self.core,
                 self.generator_core
             );
@@ -148,8 +149,8 @@ impl Common {
             .and_then(|load| load.parse::<f64>().ok());
         if busy.is_some_and(|load| load > 0.5) {
             note(&format!(
-                "warning: other programs use this machine (load average {}): rates are worthless, and \
-                 ratios are unreliable",
+                "warning: other programs use this machine (load average {}): rates are \
+                 worthless, and ratios are unreliable",
                 machine.load_average
             ));
         }
@@ -195,7 +196,8 @@ impl Output {
     }
 }
 
-/// A flag set by Ctrl-C or SIGTERM, checked between runs so that the lab of the last run is removed.
+/// A flag set by Ctrl-C or SIGTERM, checked between runs so that the lab of the last run is
+/// removed.
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {

@@ -96,7 +96,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 fn config(path: &Path, number: usize, environment: &Environment) -> Result<PathBuf> {
     let file = environment.scratch.join(format!("cost-{number}.toml"));
     let mut text = format!(
-        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n[[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
+        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
+         [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
          [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
         environment.core
     );
@@ -111,8 +112,10 @@ fn config(path: &Path, number: usize, environment: &Environment) -> Result<PathB
         StateFile::create(&environment.scratch.join(&state))?;
         let _ = write!(
             text,
-            "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
-             [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\nsource = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
+            "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\n\
+             state_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
+             [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\n\
+             source = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
         );
     }
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;

@@ -1,5 +1,5 @@
-//! `drop`: the cost of a filter in user space and in the XDP program, with traffic that is dropped and
-//! with traffic that passes.
+//! `drop`: the cost of a filter in user space and in the XDP program, with traffic that is dropped
+//! and with traffic that passes.
 
 use std::{
     collections::BTreeMap,
@@ -85,7 +85,8 @@ impl Dropper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// Not over an interface: the program receives the frames directly, without the cost of a driver.
+    /// Not over an interface: the program receives the frames directly, without the cost of a
+    /// driver.
     Driver,
     /// On the generator's core, which slows the generator down: the default of veth.
     Generator,
@@ -219,9 +220,12 @@ impl RuleSet {
         let path =
             environment.scratch.join(format!("drop-{}-{placement}-{verdict}.toml", self.count));
         let text = format!(
-            "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n[[port]]\nname = \"wan\"\n\
-             interface = \"fwd1\"\n\n[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n[stage.fw]\nkind = \"filter\"\n\
-             format = \"classbench\"\naction = \"{verdict}\"\ndefault = \"{default}\"\nrules = {file:?}\nplace = \"{placement}\"\n",
+            "[engine]\ncores = [{core}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
+             [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
+             [[path]]\nfrom = \"lan\"\nto = \"wan\"\nstages = [\"fw\"]\n\n\
+             [stage.fw]\nkind = \"filter\"\nformat = \"classbench\"\naction = \"{verdict}\"\n\
+             default = \"{default}\"\n\
+             rules = {file:?}\nplace = \"{placement}\"\n",
             core = environment.core,
             file = self.file.display().to_string(),
         );
@@ -268,7 +272,8 @@ impl Lab<'_> {
             let kernel = report["ports"][0]["xdp_dropped"].as_u64().unwrap_or(0);
             if (placement == "kernel") != (user == 0) && user + kernel > 0 {
                 bail!(
-                    "{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{placement}\""
+                    "{user} packets were dropped in user space and {kernel} in the kernel, \
+                     with place = \"{placement}\""
                 );
             }
             Ok((report["elapsed_seconds"].as_f64().unwrap_or(0.0), (user + kernel) as f64))
@@ -385,7 +390,8 @@ impl Lab<'_> {
 fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     let script = format!(
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
-         for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do taskset -pc {core} $pid >/dev/null; done"
+         for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do \
+         taskset -pc {core} $pid >/dev/null; done"
     );
     let output =
         chain.fwd().command("sh").args(["-ec", &script]).output().context("cannot start sh")?;
@@ -440,7 +446,8 @@ fn compile(environment: &Environment) -> Result<PathBuf> {
 fn table(runs: &[Run], arguments: &Arguments) -> String {
     let mut text = format!(
         "Rules like ClassBench's {}, 60 bytes, one core for xdpfwd; medians of {} rounds [95 %]\n\n\
-         All packets dropped: {PACKETS} packets drawn from the rules. Cycles of both cores, including the generator's work.\n\n\
+         All packets dropped: {PACKETS} packets drawn from the rules. Cycles of both cores, \
+         including the generator's work.\n\n\
          {:>7} {:<14}{:<26}{:<26}{:<26}ratio to bare lookups\n",
         arguments.seed,
         arguments.rounds,
@@ -496,7 +503,9 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
     if pass && !arguments.receiving.is_empty() {
         let _ = writeln!(
             text,
-            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule does).\n\n{:>7} {:<14}{:<26}{:<26}cycles of the stage",
+            "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule \
+             does).\n\n\
+             {:>7} {:<14}{:<26}{:<26}cycles of the stage",
             "rules", "filter in", "Mpps", "ratio to user"
         );
         for &rules in &arguments.rules {

@@ -84,7 +84,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                 match measure_once(ready, common, size, flows, round) {
                     Ok(run) => {
                         note(&format!(
-                            "{size} bytes, {flows} flows, round {} of {rounds}: {:<22} {:>7.3} Mpps of {:.2} offered",
+                            "{size} bytes, {flows} flows, round {} of {rounds}: {:<22} \
+                             {:>7.3} Mpps of {:.2} offered",
                             round + 1,
                             run.peer,
                             run.forwarded_pps / 1e6,
@@ -93,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                         runs.push(run);
                     }
                     Err(error) => {
-                        let name = ready.peer.name();
+                        let name = ready.kind.name();
                         note(&format!(
                             "{size} bytes, {flows} flows, round {}: {name}: FAILED: {error:#}",
                             round + 1
@@ -110,22 +111,22 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     }
     let mut queues = Vec::new();
     if !arguments.one_queue {
-        for peer in common.selected(&ALL) {
+        for kind in common.selected(&ALL) {
             stop.check()?;
-            let outcome = match missing.get(peer.name()) {
+            let outcome = match missing.get(kind.name()) {
                 Some(_) => "missing".to_owned(),
-                None => two_queues(peer, common),
+                None => two_queues(kind, common),
             };
-            note(&format!("two queues: {}: {outcome}", peer.name()));
-            queues.push((peer.name(), outcome));
+            note(&format!("two queues: {}: {outcome}", kind.name()));
+            queues.push((kind.name(), outcome));
         }
     }
     let text = table(&cells, &ready, &missing, &runs, &failed, &queues);
     print!("{text}");
     output.text(&text)?;
-    let notes: BTreeMap<_, _> = ready.iter().map(|r| (r.peer.name(), r.peer.differs())).collect();
+    let notes: BTreeMap<_, _> = ready.iter().map(|r| (r.kind.name(), r.kind.differs())).collect();
     let commands: BTreeMap<_, _> =
-        ready.iter().map(|r| (r.peer.name(), r.command_lines())).collect();
+        ready.iter().map(|r| (r.kind.name(), r.command_lines())).collect();
     let path = output.json(&json!({
         "schema": 1,
         "what": "forward",
@@ -164,7 +165,7 @@ fn measure_once(
     let chain = Chain::builder().build()?;
     let sink = Sink::attach(chain.sink(), "sink0")?;
     let mut running = ready.start(&chain)?;
-    let traffic = ready.peer.traffic().size(size).flows(flows).core(common.generator_core);
+    let traffic = ready.kind.traffic().size(size).flows(flows).core(common.generator_core);
     let generator = traffic.start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let window = Window::measure(&generator, &sink, common.seconds())?;
@@ -175,7 +176,7 @@ fn measure_once(
         bail!("no frame arrived at the sink");
     }
     Ok(Run {
-        peer: ready.peer.name(),
+        peer: ready.kind.name(),
         size,
         flows,
         round,
@@ -194,17 +195,17 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
 }
 
 /// Checks forwarding with two queues, with a generator on each of two cores: all frames arrive
-/// intact, once and in order, at a rate that all forwarders support. Does not measure speed, because
-/// a generator shares the forwarder's core.
-fn two_queues(peer: ForwarderKind, common: &Common) -> String {
+/// intact, once and in order, at a rate that all forwarders support. Does not measure speed,
+/// because a generator shares the forwarder's core.
+fn two_queues(kind: ForwarderKind, common: &Common) -> String {
     const RATE: u64 = 20_000;
-    if !peer.supports_two_queues() {
+    if !kind.supports_two_queues() {
         return "not applicable: it supports one queue only".into();
     }
     let ready = match common
         .environment()
         .map_err(|error| error.to_string())
-        .and_then(|environment| peer.prepare(&environment, 2))
+        .and_then(|environment| kind.prepare(&environment, 2))
     {
         Ok(ready) => ready,
         Err(missing) => return format!("missing: {missing}"),
@@ -219,7 +220,7 @@ fn two_queues(peer: ForwarderKind, common: &Common) -> String {
         // One generator after the other: the sink tracks one stream per flow at a time.
         for core in [common.generator_core, common.core] {
             let generator =
-                peer.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
+                kind.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
             thread::sleep(common.seconds());
             sent += generator.stop()?.packets;
             settle(&sink)?;
@@ -231,7 +232,8 @@ fn two_queues(peer: ForwarderKind, common: &Common) -> String {
         let lost = sent.saturating_sub(arrived);
         let word = if seen.is_clean() && lost == 0 { "good" } else { "BAD" };
         Ok(format!(
-            "{word}: {} sent to each of two queues in turn, {} lost, {} corrupt, {} reordered, {} duplicates",
+            "{word}: {} sent to each of two queues in turn, {} lost, {} corrupt, {} reordered, \
+             {} duplicates",
             grouped(sent / 2),
             grouped(lost),
             seen.corrupt,
@@ -265,8 +267,8 @@ fn table(
             "  {:<22}{:>10}   {:<28}{:>10}  {:>8}",
             "", "Mpps", "ratio to the bare loop", "rounds", "syscalls"
         );
-        for peer in ready.iter().map(|ready| ready.peer) {
-            let own = runs_of(peer.name(), cell);
+        for kind in ready.iter().map(|ready| ready.kind) {
+            let own = runs_of(kind.name(), cell);
             let Some(rate) = Median::of(own.values().map(|run| run.forwarded_pps / 1e6)) else {
                 continue;
             };
@@ -274,7 +276,7 @@ fn table(
                 Some(run.forwarded_pps / bare.get(round)?.forwarded_pps)
             });
             let ratio = match Median::of(pairs) {
-                Some(ratio) if peer != ForwarderKind::BareLoop => {
+                Some(ratio) if kind != ForwarderKind::BareLoop => {
                     let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
                     format!("{:.3}  [{low:.3}, {high:.3}] {per_cent:.0} %", ratio.median)
                 }
@@ -285,7 +287,7 @@ fn table(
             let _ = writeln!(
                 text,
                 "  {:<22}{:>10.3}   {ratio:<28}{:>10}  {calls:>8}",
-                peer.name(),
+                kind.name(),
                 rate.median,
                 rate.n
             );
@@ -306,11 +308,11 @@ fn table(
             let _ = writeln!(text, "  {name:<22}{outcome}");
         }
     }
-    text += "\nMpps: median of the rounds. Ratio: median of the ratios within each round, with the interval between \
-             two order statistics.\n";
+    text += "\nMpps: median of the rounds. Ratio: median of the ratios within each round, with \
+             the interval between two order statistics.\n";
     text += "All forwarders use the same veths, generator and core. Differences:\n";
-    for peer in ready.iter().map(|ready| ready.peer).filter(|peer| !peer.differs().is_empty()) {
-        let _ = writeln!(text, "  {:<22}{}", peer.name(), peer.differs());
+    for kind in ready.iter().map(|ready| ready.kind).filter(|kind| !kind.differs().is_empty()) {
+        let _ = writeln!(text, "  {:<22}{}", kind.name(), kind.differs());
     }
     for failure in failed {
         let _ = writeln!(text, "FAILED: {failure}");
@@ -374,7 +376,8 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
     let ratio = Median::of(rates[0].iter().zip(&rates[1]).map(|(a, b)| a / b));
     let Some(ratio) = ratio else { bail!("invalid --rounds 0: use at least 1") };
     println!(
-        "first / second: {:.4} [{:.4}, {:.4}] with {:.1} % of {} pairs; first {:.3} Mpps, second {:.3}",
+        "first / second: {:.4} [{:.4}, {:.4}] with {:.1} % of {} pairs; \
+         first {:.3} Mpps, second {:.3} Mpps",
         ratio.median,
         ratio.low,
         ratio.high,

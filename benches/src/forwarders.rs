@@ -69,7 +69,7 @@ pub(crate) struct Environment {
 /// An available forwarder, with the commands that start it.
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedForwarder {
-    pub(crate) peer: ForwarderKind,
+    pub(crate) kind: ForwarderKind,
     /// Shell commands that configure the namespace.
     setup: Vec<String>,
     /// Command line of the forwarder; `None` if the kernel forwards.
@@ -111,8 +111,8 @@ impl ForwarderKind {
                 "its main thread, which prints a line per second, runs on the generator's core"
             }
             Self::Bridge => {
-                "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are allocated on \
-                 the generator's core"
+                "in softirq on the forwarder's core, by RPS; no MAC swap; socket buffers are \
+                 allocated on the generator's core"
             }
             Self::IpForward => {
                 "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"
@@ -137,7 +137,7 @@ impl ForwarderKind {
     ) -> Result<PreparedForwarder, MissingReason> {
         let core = environment.core.to_string();
         let ready = |setup: Vec<String>, command: Option<Vec<String>>| PreparedForwarder {
-            peer: self,
+            kind: self,
             setup,
             command,
         };
@@ -153,20 +153,40 @@ impl ForwarderKind {
             Self::Xdpfwd { io, idle } => {
                 let config = environment.scratch.join(format!("{}-{queues}.toml", self.name()));
                 let text = xdpfwd_config(io, idle, environment.core, queues);
-                fs::write(&config, text).map_err(|error| format!("cannot write {}: {error}", config.display()))?;
+                fs::write(&config, text)
+                    .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
                 let (program, config) = (path_text(&environment.xdpfwd), path_text(&config));
                 let check = Command::new(&program).args(["--config", &config, "--check"]).output();
-                let check = check.map_err(|error| format!("cannot start {program}: {error}; run: make build"))?;
+                let check = check
+                    .map_err(|error| format!("cannot start {program}: {error}; run: make build"))?;
                 if !check.status.success() {
                     let stderr = String::from_utf8_lossy(&check.stderr);
-                    let why = stderr.lines().find(|line| !line.contains("warning:")).unwrap_or("no reason was printed");
-                    return Err(format!("xdpfwd rejects io = \"{io}\": {}", why.trim_start_matches(&config)));
+                    let why = stderr
+                        .lines()
+                        .find(|line| !line.contains("warning:"))
+                        .unwrap_or("no reason was printed");
+                    return Err(format!(
+                        "xdpfwd rejects io = \"{io}\": {}",
+                        why.trim_start_matches(&config)
+                    ));
                 }
-                Ok(ready(vec![], Some(words(&format!("{program} --config {config} --json --interval 1")))))
+                Ok(ready(
+                    vec![],
+                    Some(words(&format!("{program} --config {config} --json --interval 1"))),
+                ))
             }
             Self::BareLoop => {
-                let program = compile(environment, "bare_loop", &["bare_loop.c"], &["-march=native"], &["-lxdp", "-lbpf"])?;
-                Ok(ready(vec![], Some(vec![path_text(&program), "fwd0".into(), "fwd1".into(), core])))
+                let program = compile(
+                    environment,
+                    "bare_loop",
+                    &["bare_loop.c"],
+                    &["-march=native"],
+                    &["-lxdp", "-lbpf"],
+                )?;
+                Ok(ready(
+                    vec![],
+                    Some(vec![path_text(&program), "fwd0".into(), "fwd1".into(), core]),
+                ))
             }
             Self::Testpmd { busy_poll } => {
                 let program = find("dpdk-testpmd", "dpdk-dev")?;
@@ -177,16 +197,18 @@ impl ForwarderKind {
                     .flat_map(|queue| [(2 * queue, "fwd0", queue), (2 * queue + 1, "fwd1", queue)])
                     .map(|(n, interface, queue)| {
                         format!(
-                            "--vdev net_af_xdp{n},iface={interface},start_queue={queue},queue_count=1,busy_budget={budget}"
+                            "--vdev net_af_xdp{n},iface={interface},start_queue={queue},\
+                             queue_count=1,busy_budget={budget}"
                         )
                     })
                     .collect();
                 Ok(ready(
                     vec![],
                     Some(words(&format!(
-                        "{program} -l {generator},{core} --main-lcore {generator} --no-huge -m 1024 --no-pci --no-telemetry \
-                         --file-prefix xdpfwd-bench-{} {} -- --forward-mode=macswap --nb-cores=1 --burst=64 --rxd=2048 \
-                         --txd=2048 --total-num-mbufs=32768 --no-mlockall --auto-start --stats-period=1",
+                        "{program} -l {generator},{core} --main-lcore {generator} --no-huge \
+                         -m 1024 --no-pci --no-telemetry --file-prefix xdpfwd-bench-{} {} -- \
+                         --forward-mode=macswap --nb-cores=1 --burst=64 --rxd=2048 --txd=2048 \
+                         --total-num-mbufs=32768 --no-mlockall --auto-start --stats-period=1",
                         std::process::id(),
                         devices.join(" "),
                         generator = environment.generator,
@@ -195,17 +217,27 @@ impl ForwarderKind {
             }
             Self::Bridge => Ok(ready(
                 vec![
-                    "if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; fi".into(),
-                    "ip link add br0 type bridge stp_state 0 mcast_snooping 0 && ip link set fwd0 master br0 && ip link set fwd1 master br0".into(),
-                    "bridge fdb replace 02:00:00:00:00:04 dev fwd1 master static && ip link set br0 up".into(),
+                    "if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then \
+                     echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; fi"
+                        .into(),
+                    "ip link add br0 type bridge stp_state 0 mcast_snooping 0 && \
+                     ip link set fwd0 master br0 && ip link set fwd1 master br0"
+                        .into(),
+                    "bridge fdb replace 02:00:00:00:00:04 dev fwd1 master static && \
+                     ip link set br0 up"
+                        .into(),
                     rps,
                 ],
                 None,
             )),
             Self::IpForward => Ok(ready(
                 vec![
-                    "ip address add 10.77.0.254/24 dev fwd0 && ip address add 10.78.0.254/24 dev fwd1".into(),
-                    "ip neighbour replace 10.78.0.2 lladdr 02:00:00:00:00:04 dev fwd1 nud permanent".into(),
+                    "ip address add 10.77.0.254/24 dev fwd0 && \
+                     ip address add 10.78.0.254/24 dev fwd1"
+                        .into(),
+                    "ip neighbour replace 10.78.0.2 lladdr 02:00:00:00:00:04 dev fwd1 \
+                     nud permanent"
+                        .into(),
                     "echo 1 > /proc/sys/net/ipv4/ip_forward".into(),
                     rps,
                 ],
@@ -220,8 +252,8 @@ impl ForwarderKind {
                 Ok(ready(
                     vec![],
                     Some(words(&format!(
-                        "{program} redirect-cpu --cpu {core} --program-mode no-touch --remote-action redirect \
-                         --redirect-device fwd1 fwd0"
+                        "{program} redirect-cpu --cpu {core} --program-mode no-touch \
+                         --remote-action redirect --redirect-device fwd1 fwd0"
                     ))),
                 ))
             }
@@ -268,7 +300,7 @@ impl PreparedForwarder {
         };
         start().map_err(|error| {
             let reason = brief(&error);
-            match self.peer {
+            match self.kind {
                 // xdp-tools 1.3 needs the tracepoint xdp_redirect_map_err, which Linux 6.18 lacks.
                 ForwarderKind::XdpRedirect | ForwarderKind::XdpRedirectCpu => {
                     format!(
@@ -293,15 +325,15 @@ impl PreparedForwarder {
             if !output.status.success() {
                 bail!(
                     "{}: `{line}`: {}",
-                    self.peer.name(),
+                    self.kind.name(),
                     String::from_utf8_lossy(&output.stderr).trim()
                 );
             }
         }
         let Some(command) = &self.command else { return Ok(RunningForwarder { forwarder: None }) };
         let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
-        forwarder.wait_for_xdp(chain.fwd(), self.peer.xdp_on(), READY_DEADLINE)?;
-        match self.peer {
+        forwarder.wait_for_xdp(chain.fwd(), self.kind.xdp_on(), READY_DEADLINE)?;
+        match self.kind {
             ForwarderKind::Xdpfwd { .. } => drop(
                 forwarder
                     .wait_for_line(READY_DEADLINE, |line| line.contains(r#""type":"interval""#))?,
@@ -349,14 +381,16 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
         format!(
-            "[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\nio = \"{io}\"\n\n"
+            "[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\n\
+             io = \"{io}\"\n\n"
         )
     };
     let path = |from: &str, to: &str| {
         format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstages = [\"swap\"]\n\n")
     };
     format!(
-        "[engine]\ncores = [{core}]\nidle = \"{idle}\"\n\n{}{}{}{}[stage.swap]\nkind = \"mac-swap\"\n",
+        "[engine]\ncores = [{core}]\nidle = \"{idle}\"\n\n{}{}{}{}\
+         [stage.swap]\nkind = \"mac-swap\"\n",
         port("lan", "fwd0"),
         port("wan", "fwd1"),
         path("lan", "wan"),
@@ -419,7 +453,7 @@ mod tests {
 
     #[test]
     fn forwarder_names_are_unique() {
-        let mut names: Vec<_> = ALL.iter().map(|peer| peer.name()).collect();
+        let mut names: Vec<_> = ALL.iter().map(|kind| kind.name()).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());

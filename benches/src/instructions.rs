@@ -84,8 +84,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "more than {} % more instructions: {}; if this is intended, run `make bench-instructions UPDATE=1` \
-         and give the reason in the commit",
+        "more than {} % more instructions: {}; if this is intended, run \
+         `make bench-instructions UPDATE=1` and give the reason in the commit",
         100.0 * TOLERANCE,
         comparison.worse.join(", ")
     )
@@ -130,13 +130,14 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
         update = true;
     }
     if update {
-        text += "The stored numbers are outdated: run `make bench-instructions UPDATE=1` and commit the result.\n";
+        text += "The stored numbers are outdated: run `make bench-instructions UPDATE=1` and \
+                 commit the result.\n";
     }
     if !same_compiler {
         text += &format!(
-            "NOT COMPARED: the stored numbers are of {}, this is {}. Another compiler generates other code. \
-             To compare a change, run `make bench-instructions UPDATE=1` before it and \
-             `make bench-instructions` after it.\n",
+            "NOT COMPARED: the stored numbers are of {}, this is {}. Another compiler \
+             generates other code. To compare a change, run `make bench-instructions UPDATE=1` \
+             before it and `make bench-instructions` after it.\n",
             stored.rustc, counted.rustc
         );
         worse.clear();

@@ -98,9 +98,9 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let mut steps = Vec::new();
     for ready in &ready {
         let rate = search(ready, arguments, stop, &mut steps)
-            .with_context(|| format!("searching for the no-drop rate of {}", ready.peer.name()))?;
-        note(&format!("{}: no-drop rate {:.3} Mpps", ready.peer.name(), rate / 1e6));
-        no_drop.insert(ready.peer.name(), rate);
+            .with_context(|| format!("searching for the no-drop rate of {}", ready.kind.name()))?;
+        note(&format!("{}: no-drop rate {:.3} Mpps", ready.kind.name(), rate / 1e6));
+        no_drop.insert(ready.kind.name(), rate);
     }
 
     let (mut runs, mut idle, mut low_rate_runs, mut failed) =
@@ -113,11 +113,11 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for &load in &arguments.loads {
             for ready in &order {
                 stop.check()?;
-                let rate = no_drop[ready.peer.name()] * f64::from(load) / 100.0;
+                let rate = no_drop[ready.kind.name()] * f64::from(load) / 100.0;
                 match measure_at_rate(ready, arguments, rate as u64, Some(load), round) {
                     Ok(run) => runs.push(run),
                     Err(error) => {
-                        failed.push(format!("{}, {load} %: {}", ready.peer.name(), brief(&error)))
+                        failed.push(format!("{}, {load} %: {}", ready.kind.name(), brief(&error)))
                     }
                 }
             }
@@ -129,15 +129,15 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                 note(&format!(
                     "round {}: {:<14} idle: {:.2} % of a core",
                     round + 1,
-                    ready.peer.name(),
+                    ready.kind.name(),
                     100.0 * share
                 ));
-                idle.push((ready.peer.name(), share));
+                idle.push((ready.kind.name(), share));
                 match measure_at_rate(ready, arguments, LOW_RATE, None, round) {
                     Ok(run) => low_rate_runs.push(run),
                     Err(error) => failed.push(format!(
                         "{}, {LOW_RATE} pps: {}",
-                        ready.peer.name(),
+                        ready.kind.name(),
                         brief(&error)
                     )),
                 }
@@ -155,7 +155,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         "flows": arguments.flows,
         "seconds": common.seconds,
         "tolerance": arguments.tolerance,
-        "commands": ready.iter().map(|r| (r.peer.name(), r.command_lines())).collect::<BTreeMap<_, _>>(),
+        "commands": ready
+            .iter()
+            .map(|r| (r.kind.name(), r.command_lines()))
+            .collect::<BTreeMap<_, _>>(),
         "missing": missing,
         "failed": failed,
         "no_drop_pps": no_drop,
@@ -180,7 +183,7 @@ impl LatencyBench {
         let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0")?;
         let running = ready.start(&chain)?;
         let traffic = ready
-            .peer
+            .kind
             .traffic()
             .size(arguments.size)
             .flows(arguments.flows)
@@ -229,13 +232,13 @@ fn search(
             let (offered, loss) = bench.attempt(rate as u64, time)?;
             note(&format!(
                 "{}: {:.3} Mpps requested, {:.3} offered, {:.4} % lost",
-                ready.peer.name(),
+                ready.kind.name(),
                 rate / 1e6,
                 offered / 1e6,
                 100.0 * loss
             ));
             steps.push(json!({
-                "peer": ready.peer.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
+                "peer": ready.kind.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
             }));
             if loss <= arguments.tolerance {
                 passed = Some(offered);
@@ -288,7 +291,7 @@ fn measure_at_rate(
     let last = bench.running.stop()?;
     let at = |q: f64| histogram.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
     let run = Run {
-        peer: ready.peer.name(),
+        peer: ready.kind.name(),
         load,
         round,
         offered_pps: offered as f64 / elapsed,
@@ -305,7 +308,8 @@ fn measure_at_rate(
     };
     let what = load.map_or(format!("{LOW_RATE} pps"), |load| format!("{load} %"));
     note(&format!(
-        "round {}: {:<14} {what:>9}: {:.3} Mpps, p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, {:.3} % lost",
+        "round {}: {:<14} {what:>9}: {:.3} Mpps, p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, \
+         {:.3} % lost",
         round + 1,
         run.peer,
         run.offered_pps / 1e6,
@@ -343,7 +347,8 @@ fn table(
     failed: &[String],
 ) -> String {
     let mut text = format!(
-        "\n{} bytes, {} flows, one queue, one core, open loop; microseconds from the generator's program to the sink's\n",
+        "\n{} bytes, {} flows, one queue, one core, open loop; microseconds from the generator's \
+         program to the sink's\n",
         arguments.size, arguments.flows
     );
     let heading = format!(
@@ -361,7 +366,7 @@ fn table(
     );
     for &load in &arguments.loads {
         let _ = write!(text, "\nat {load} % of the no-drop rate\n{heading}");
-        for name in ready.iter().map(|ready| ready.peer.name()) {
+        for name in ready.iter().map(|ready| ready.kind.name()) {
             let own: Vec<&Run> =
                 runs.iter().filter(|run| run.peer == name && run.load == Some(load)).collect();
             text += &row(name, &own);
@@ -376,21 +381,22 @@ fn table(
             let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
             let _ = writeln!(
                 text,
-                "  p99 of xdpfwd / p99 of testpmd within each round: {:.2}  [{low:.2}, {high:.2}] {per_cent:.0} %",
+                "  p99 of xdpfwd / p99 of testpmd within each round: {:.2}  [{low:.2}, {high:.2}] \
+                 {per_cent:.0} %",
                 ratio.median
             );
         }
     }
     if !low_rate_runs.is_empty() {
         let _ = write!(text, "\nat {LOW_RATE} packets per second\n{heading}");
-        for name in ready.iter().map(|ready| ready.peer.name()) {
+        for name in ready.iter().map(|ready| ready.kind.name()) {
             text += &row(
                 name,
                 &low_rate_runs.iter().filter(|run| run.peer == name).collect::<Vec<_>>(),
             );
         }
         text += "\nwithout traffic, share of a core\n";
-        for name in ready.iter().map(|ready| ready.peer.name()) {
+        for name in ready.iter().map(|ready| ready.kind.name()) {
             if let Some(share) = Median::of(
                 idle.iter().filter(|(peer, _)| *peer == name).map(|(_, share)| 100.0 * share),
             ) {

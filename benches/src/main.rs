@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 use common::Stop;
 use xdpfwd_bench::classbench;
 
-/// Measures xdpfwd and other forwarders in a lab of network namespaces.
+/// Measure xdpfwd and other forwarders in a lab of network namespaces.
 ///
 /// Run it in the repository after `make build`, as root unless a command says otherwise. All
 /// measurements of a run share one machine: compare ratios within a run, not rates of different
@@ -46,23 +46,23 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures packets per second of each forwarder, as ratios to a bare C loop
+    /// Measure packets per second of each forwarder, as ratios to a bare C loop
     Forward(forward::Arguments),
-    /// Measures latency at 10, 50 and 90 % of each forwarder's no-drop rate, and CPU use when idle
+    /// Measure latency at 10, 50 and 90 % of each forwarder's no-drop rate, and CPU use when idle
     Latency(latency::Arguments),
-    /// Measures the cost of a filter in user space and in the kernel, with 0 to 10,000 rules
+    /// Measure the cost of a filter in user space and in the kernel, with 0 to 10,000 rules
     Drop(drop::Arguments),
-    /// Measures CPU cycles per packet and task, with and without ESP
+    /// Measure CPU cycles per packet and task, with and without ESP
     Cost(cost::Arguments),
-    /// Compares instructions per packet with the stored numbers (no root)
+    /// Compare instructions per packet with the stored numbers (no root)
     Instructions(instructions::Arguments),
-    /// Compares two forwarders of your choice in alternation
+    /// Compare two forwarders of your choice in alternation
     Pairs(forward::PairsArguments),
-    /// Generates rules and a trace of packet headers in the style of ClassBench (no root)
+    /// Generate rules and a trace of packet headers in the style of ClassBench (no root)
     Classbench(classbench::Arguments),
-    /// Measures ns per lookup of the filter's classifier and of dpdk-test-acl (no root)
+    /// Measure ns per lookup of the filter's classifier and of dpdk-test-acl (no root)
     Classify(classify::Arguments),
-    /// Measures ns and cycles per packet of each ESP backend and of dpdk-test-crypto-perf (no root)
+    /// Measure ns and cycles per packet of each ESP backend and of dpdk-test-crypto-perf (no root)
     Esp(esp::Arguments),
 }
 

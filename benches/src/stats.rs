@@ -4,11 +4,11 @@ use serde::Serialize;
 
 /// The median of a sample, with a confidence interval of the true median.
 ///
-/// The interval lies between two order statistics. The number of *n* values below the true median is
-/// binomial(*n*, ½) for every continuous distribution, so this needs no assumption about the
-/// distribution and no resampling. The interval is the narrowest symmetric one with a coverage of at
-/// least 95 % (2nd to 8th of 9 values: 96.1 %). With fewer than six values there is none; then it is
-/// the range of the values, with its lower coverage.
+/// The interval lies between two order statistics. The number of *n* values below the true median
+/// is binomial(*n*, ½) for every continuous distribution, so this needs no assumption about the
+/// distribution and no resampling. The interval is the narrowest symmetric one with a coverage of
+/// at least 95 % (2nd to 8th of 9 values: 96.1 %). With fewer than six values there is none; then
+/// it is the range of the values, with its lower coverage.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Median {
     pub(crate) median: f64,

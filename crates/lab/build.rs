@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(
         env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs is run by cargo")?,
     );
-    // <asm/types.h> lives in the multiarch directory, which clang's BPF target does not search by itself.
+    // <asm/types.h> is in the multiarch directory, which clang's BPF target does not search.
     let multiarch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86" => "i386-linux-gnu".to_owned(),
         "riscv64" => "riscv64-linux-gnu".to_owned(),
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     for name in ["generator", "sink"] {
         let object = out.join(format!("{name}.bpf.o"));
-        // docs.rs has no libbpf headers, and runs no program: empty objects suffice there.
+        // docs.rs has no libbpf headers and runs no programs, so empty objects suffice there.
         if env::var_os("DOCS_RS").is_some() {
             fs::write(object, [])?;
             continue;

@@ -12,8 +12,8 @@ use super::{
 /// Returns `rules` distinct rules, each before the rules that cover it. Returns fewer if the seed
 /// does not have as many.
 ///
-/// Draws may repeat a rule, especially if the seed has many wildcards. Increases the number of draws
-/// until `rules` are distinct, and returns the first of these. Gives up after eight rounds.
+/// Draws may repeat a rule, especially if the seed has many wildcards. Increases the number of
+/// draws until `rules` are distinct, and returns the first of these. Gives up after eight rounds.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Parses parameter files of ClassBench, such as `acl1_seed`. Sections start with `-name` and end with
-//! `#`.
+//! Parses parameter files of ClassBench, such as `acl1_seed`. Sections start with `-name` and end
+//! with `#`.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -125,8 +125,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Parses lines with the sum of both lengths and its share, then source lengths, each with its share
-/// of that sum.
+/// Parses lines with the sum of both lengths and its share, then source lengths, each with its
+/// share of that sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {

@@ -1,4 +1,5 @@
-//! A rule over five header fields, and its text format, which ClassBench and `dpdk-test-acl` also use.
+//! A rule over five header fields, and its text format, which ClassBench and `dpdk-test-acl` also
+//! use.
 
 use std::{
     fmt,
@@ -148,7 +149,8 @@ impl FromStr for Rule5 {
         let [source, destination, low, ":", high, to_low, ":", to_high, protocol, ..] = words[..]
         else {
             bail!(
-                "invalid rule {line:?}: use @source/length destination/length low : high low : high protocol/mask"
+                "invalid rule {line:?}: use @source/length destination/length low : high \
+                 low : high protocol/mask"
             );
         };
         Ok(Self {

@@ -278,9 +278,9 @@ impl Branching {
     /// Returns the branching for a set `factor` times as large: more addresses, not more rules per
     /// address.
     ///
-    /// Follows ClassBench (its option `-b`): balances levels from the root down until the removed skew
-    /// equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two children
-    /// of equal weight.
+    /// Follows ClassBench (its option `-b`): balances levels from the root down until the removed
+    /// skew equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two
+    /// children of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
         let mut left = if factor > 1.0 { factor } else { 0.0 };
@@ -338,8 +338,8 @@ mod tests {
     fn scaled_branching_balances_levels_from_the_root() {
         let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
         assert_eq!(branching.scaled(1.0).levels, branching.levels);
-        // Levels 0 and 1 have a skew of 1 each and level 2 has 1.75, from which the remaining 0.5 is
-        // removed: fewer nodes have one child.
+        // Levels 0 and 1 have a skew of 1 each and level 2 has 1.75, from which the remaining 0.5
+        // is removed: fewer nodes have one child.
         let scaled = branching.scaled(2.5).levels;
         assert_eq!(scaled[..2], [Level { two: 1.0, skew: 0.0 }; 2]);
         assert_eq!(scaled[2], Level { two: 0.75, skew: 0.5 });

@@ -17,8 +17,8 @@ pub struct Statistics {
     pub rules: usize,
     /// Number of distinct pairs of a source and a destination length.
     pub length_pairs: usize,
-    /// Number of distinct tuples: both lengths, the kind of each port (any, a prefix of some length, with 16
-    /// for one port, or another range), and whether the protocol is given.
+    /// Number of distinct tuples: both lengths, the kind of each port (any, a prefix of some
+    /// length, with 16 for one port, or another range), and whether the protocol is given.
     pub tuples: usize,
     /// Number of rules of the largest tuple.
     pub largest_tuple: usize,

@@ -36,8 +36,8 @@ pub enum Locality {
     /// Once, anywhere within its rule instead of at a corner: for wide rules, headers almost never
     /// repeat.
     Scattered,
-    /// As in ClassBench: the number of copies has a Pareto distribution, P(at most x) = 1 - (b / x)^a,
-    /// and is rounded up.
+    /// As in ClassBench: the number of copies has a Pareto distribution, P(at most x) = 1 - (b /
+    /// x)^a, and is rounded up.
     ///
     /// ClassBench calls a = 1, b = 0.0001 low locality and a = 1, b = 1 high locality.
     Pareto {

@@ -98,8 +98,8 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
     Ok(Run { gigahertz, cycles: figures })
 }
 
-/// Returns millions of operations per second, and cycles per operation, from the line for `text` bytes.
-/// The columns are:
+/// Returns millions of operations per second, and cycles per operation, from the line for `text`
+/// bytes. The columns are:
 ///
 /// `#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed
 /// Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf`

@@ -129,8 +129,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     };
     if !arguments.json {
         println!(
-            "{}: per packet in batches of {}, medians of {} rounds [95 % interval]; {gigahertz:.3} GHz, {from}; \
-             load average {}",
+            "{}: per packet in batches of {}, medians of {} rounds [95 % interval]; \
+             {gigahertz:.3} GHz, {from}; load average {}",
             arguments.transform.transform().name(),
             xdpfwd_ipsec::BATCH,
             arguments.rounds,

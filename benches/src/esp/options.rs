@@ -9,9 +9,14 @@ use xdpfwd_ipsec::Transform;
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Payload lengths in bytes
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [64, 256, 512, 1400])]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_delimiter = ',',
+        default_values_t = [64, 256, 512, 1400]
+    )]
     pub(super) sizes: Vec<usize>,
-    /// aes-128-gcm, aes-256-gcm or chacha20-poly1305
+    /// ESP transform: aes-128-gcm, aes-256-gcm or chacha20-poly1305
     #[arg(long, value_enum, hide_possible_values = true, default_value_t = Cipher::Aes128Gcm)]
     pub(super) transform: Cipher,
     /// Cryptographic backends
@@ -33,8 +38,8 @@ pub(crate) struct Arguments {
     /// Number of packets in a pass and in dpdk-test-crypto-perf, at least 1024
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(super) frames: usize,
-    /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, so that a long run
-    /// includes interrupts
+    /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, which
+    /// interrupts distort in long runs
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub(super) dpdk_packets: usize,
     /// Core of the measurement; dpdk-test-crypto-perf waits on another core

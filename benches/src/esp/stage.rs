@@ -57,7 +57,8 @@ impl StageBench {
             format!("lab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n")
         };
         let sa = format!(
-            "[[sa]]\nspi = 0x1001\ntransform = \"{transform}\"\nkey_file = \"key\"\ndestination = \"192.0.2.2\"\n"
+            "[[sa]]\nspi = 0x1001\ntransform = \"{transform}\"\nkey_file = \"key\"\n\
+             destination = \"192.0.2.2\"\n"
         );
         let seal = format!("mtu = 9216\n{}{sa}source = \"192.0.2.1\"\n", common("seal"));
         let open = format!("{}{sa}", common("open"));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
 // The traffic generator. It is not attached to an interface: user space runs it through
-// BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES, which calls it once per frame, on one core, and
-// recycles the frames' pages. The return code of bpf_redirect sends the frame; XDP_DROP returns it
-// to the page pool if no frame may be sent yet.
+// BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES, which calls it once per frame, on one core,
+// and recycles the frames' pages. The return code of bpf_redirect sends the frame; XDP_DROP returns
+// it to the page pool if no frame may be sent yet.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -16,7 +16,7 @@ enum { HEADER_WORDS = 5, TICKS = 12 };
 struct config {
 	__u64 header[HEADER_WORDS]; // bytes 0–39 of the frame
 	__u64 interval;             // nanoseconds between frames << TICKS; 0: as fast as possible
-	__u64 backlog;              // maximum lag behind the schedule before it is moved, nanoseconds << TICKS
+	__u64 backlog;              // maximum lag behind the schedule, nanoseconds << TICKS
 	__u64 limit;                // number of frames to send; 0: no limit
 	__u64 first_sequence;
 	__u32 tail;                 // bytes 40–43 of the frame: UDP checksum, magic number

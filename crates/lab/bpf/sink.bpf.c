@@ -54,9 +54,9 @@ struct {
 	__type(value, __u64);
 } slots SEC(".maps");
 
-// Histogram of frame latencies in nanoseconds, with 32 buckets for each power of two. A time t whose
-// highest bit is bit 5 + shift is in bucket 32 * shift + (t >> shift). src/histogram.rs computes
-// the same in Rust.
+// Histogram of frame latencies in nanoseconds, with 32 buckets for each power of two. A time t
+// whose highest bit is bit 5 + shift is in bucket 32 * shift + (t >> shift). src/histogram.rs
+// computes the same in Rust.
 enum { SUB_BITS = 5, LATENCY_BITS = 36, LATENCY_BUCKETS = 1024 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Counters, Report, Seen, VethDrops, grouped, report::total};
+use crate::{Counters, Report, SinkCounters, VethDrops, grouped, report::total};
 
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
@@ -79,7 +79,7 @@ impl PacketAccounting {
     #[must_use]
     pub fn new(
         offered: Counters,
-        seen: &Seen,
+        seen: &SinkCounters,
         report: &Report,
         veth: Option<&VethDropCounts>,
     ) -> Self {
@@ -269,7 +269,8 @@ impl PacketAccounting {
         }
         let mut text = if self.is_balanced() {
             format!(
-                "Every frame is accounted for: {} offered = {} forwarded + {} lost at the locations above",
+                "Every frame is accounted for: {} offered = {} forwarded + {} lost at the \
+                 locations above",
                 grouped(self.offered),
                 grouped(self.forwarded),
                 grouped(self.lost())
@@ -294,14 +295,15 @@ impl PacketAccounting {
         } else if !self.is_balanced() {
             // As long as the sum is wrong, the losses cannot be interpreted.
         } else if overload > 0 && other <= 0 && rate.is_none() {
-            text += " The losses are intended overload: the generator sends as fast as it can, which is more \
-                     than one core can forward.";
+            text += " The losses are intended overload: the generator sends as fast as it can, \
+                     which is more than one core can forward.";
         } else if overload > 0 && other <= 0 {
-            text += " The losses are overload: frames arrived faster, or in larger bursts, than they were \
-                     processed. Use a lower --rate.";
+            text += " The losses are overload: frames arrived faster, or in larger bursts, than \
+                     they were processed. Use a lower --rate.";
         } else {
             text += &format!(
-                " {} of the lost frames were not lost to overload: see their locations in the table.",
+                " {} of the lost frames were not lost to overload: see their locations in \
+                 the table.",
                 grouped(other)
             );
         }
@@ -336,8 +338,8 @@ mod tests {
         Counters { packets, bytes: packets * 60 }
     }
 
-    fn seen(packets: u64) -> Seen {
-        Seen { arrived: offered(packets), ..Seen::default() }
+    fn seen(packets: u64) -> SinkCounters {
+        SinkCounters { arrived: offered(packets), ..SinkCounters::default() }
     }
 
     fn report() -> Report {

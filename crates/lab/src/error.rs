@@ -8,7 +8,8 @@ use std::{io, process::ExitStatus};
 pub enum Error {
     /// Not root.
     #[error(
-        "{what} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF"
+        "{what} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, \
+         CAP_NET_ADMIN and CAP_BPF"
     )]
     Privilege {
         /// Operation that needs root.
@@ -26,7 +27,8 @@ pub enum Error {
     },
     /// A program could not be started.
     #[error(
-        "cannot start `{command}`: {cause}; if it is missing, run: apt-get install iproute2 ethtool util-linux"
+        "cannot start `{command}`: {cause}; if it is missing, run: \
+         apt-get install iproute2 ethtool util-linux"
     )]
     Start {
         /// The command line.
@@ -77,7 +79,7 @@ pub enum Error {
     },
     /// The forwarder ended unexpectedly.
     #[error("`{command}` ended unexpectedly with {status}; the end of its output:\n{output}")]
-    Ended {
+    ForwarderExit {
         /// The command line.
         command: String,
         /// Exit status.

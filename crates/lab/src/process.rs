@@ -41,7 +41,7 @@ pub struct Forwarder {
 
 /// How a forwarder ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct ForwarderExit {
     /// Exit status.
     pub status: ExitStatus,
     /// Whether the process was killed after the deadline.
@@ -213,7 +213,7 @@ impl Forwarder {
     /// # Errors
     ///
     /// Waiting for the process fails.
-    pub fn stop(&mut self, deadline: Duration) -> Result<Ended, Error> {
+    pub fn stop(&mut self, deadline: Duration) -> Result<ForwarderExit, Error> {
         if self.try_wait()?.is_none() {
             self.signal(Signal::SIGINT);
         }
@@ -230,7 +230,7 @@ impl Forwarder {
             thread::sleep(POLL_INTERVAL);
         };
         self.drain();
-        Ok(Ended { status, killed })
+        Ok(ForwarderExit { status, killed })
     }
 
     /// Signals the whole process group, as Ctrl-C does, so that a shell's children end too.
@@ -271,7 +271,7 @@ impl Forwarder {
             lines = self.stdout();
         }
         let output = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n");
-        Error::Ended { command: self.command.clone(), status, output }
+        Error::ForwarderExit { command: self.command.clone(), status, output }
     }
 
     fn timeout(&self, what: &str, deadline: Duration) -> Error {

@@ -17,7 +17,7 @@ pub struct Sink {
 
 /// The counters of a [`Sink`] since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct SinkCounters {
     /// The generator's frames, including corrupt, duplicate and reordered ones.
     pub arrived: Counters,
     /// Other frames, such as ARP, which are passed to the kernel. Not included in `arrived`.
@@ -33,7 +33,7 @@ pub struct Seen {
     pub duplicates: u64,
 }
 
-impl Seen {
+impl SinkCounters {
     /// Returns whether no frame was corrupt, reordered or duplicate. Meaningful only with check on.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -141,10 +141,16 @@ impl Sink {
     /// # Errors
     ///
     /// The program's map cannot be read.
-    pub fn seen(&self) -> Result<Seen, Error> {
+    pub fn seen(&self) -> Result<SinkCounters, Error> {
         let [packets, bytes, foreign, corrupt, reordered, duplicates] =
             bpf::read(&self.counters, "sink")?;
-        Ok(Seen { arrived: Counters { packets, bytes }, foreign, corrupt, reordered, duplicates })
+        Ok(SinkCounters {
+            arrived: Counters { packets, bytes },
+            foreign,
+            corrupt,
+            reordered,
+            duplicates,
+        })
     }
 
     /// Returns the latencies from the generator's program to the sink's, over all cores. Empty

@@ -140,8 +140,8 @@ impl Traffic {
         self
     }
 
-    /// Sets the packets per second; the default is as fast as possible. The actual rate is up to 2
-    /// % lower.
+    /// Sets the packets per second; the default is as fast as possible. The actual rate is up to
+    /// 2 % lower.
     pub fn rate(mut self, pps: u64) -> Self {
         self.rate = Some(pps);
         self

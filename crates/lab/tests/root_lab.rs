@@ -13,7 +13,7 @@ use std::{
 };
 
 use xdpfwd_lab::{
-    Chain, Error, Forwarder, Namespace, NamespaceGuard, Seen, Sink, Traffic, Window, sweep,
+    Chain, Error, Forwarder, Namespace, NamespaceGuard, Sink, SinkCounters, Traffic, Window, sweep,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
@@ -44,7 +44,7 @@ fn chain_with_bridge(mtu: u16) -> Chain {
 }
 
 /// Waits until `done` holds for the sink's counters, at most 5 s; returns the counters.
-fn wait_for_counters(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
+fn wait_for_counters(sink: &Sink, done: impl Fn(&SinkCounters) -> bool) -> SinkCounters {
     let start = Instant::now();
     loop {
         let seen = sink.seen().expect("read the sink");
@@ -80,7 +80,7 @@ for line in sys.stdin:
 }
 
 /// Sends these frames to a checking sink and returns its counters.
-fn check_frames(chain: &Chain, frames: &[Vec<u8>]) -> Seen {
+fn check_frames(chain: &Chain, frames: &[Vec<u8>]) -> SinkCounters {
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     send(chain, frames);
     let all = frames.len() as u64;
@@ -324,8 +324,8 @@ fn ping_passes_through_a_bridge() {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
-    let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && ip link set fwd1 master br0 && \
-                  ip link set br0 up";
+    let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && \
+                  ip link set fwd1 master br0 && ip link set br0 up";
     assert!(chain.fwd().command("sh").args(["-c", bridge]).status().expect("run sh").success());
     for target in ["10.77.0.2", "fd77::2"] {
         let status = chain
@@ -464,14 +464,14 @@ fn forwarder_wait_and_stop_report_each_outcome() {
     let mut failing =
         Forwarder::spawn(&namespace, &["sh", "-c", "echo failed >&2; exit 3"]).expect("spawn");
     match failing.wait_for_line(deadline, |_| true) {
-        Err(Error::Ended { status, output, .. }) => {
+        Err(Error::ForwarderExit { status, output, .. }) => {
             assert_eq!((status.code(), output.as_str()), (Some(3), "failed"))
         }
         other => panic!("{other:?}"),
     }
     let mut missing = Forwarder::spawn(&namespace, &["/no/such/program"]).expect("spawn");
     match missing.wait_for_line(deadline, |_| true) {
-        Err(Error::Ended { output, .. }) => {
+        Err(Error::ForwarderExit { output, .. }) => {
             assert!(output.contains("/no/such/program"), "{output}")
         }
         other => panic!("{other:?}"),

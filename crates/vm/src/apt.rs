@@ -158,16 +158,18 @@ pub(crate) fn require_qemu() -> Result<()> {
     }
     let backports = format!("{}-backports", machine_source()?.release);
     eprintln!(
-        "xdpfwd-vm: installing QEMU 8.0 or later from {backports}, because the installed one lacks igb{}",
+        "xdpfwd-vm: installing QEMU 8.0 or later from {backports}, because the \
+         installed one lacks igb{}",
         if is_root() { "" } else { " (with sudo)" }
     );
     Suite::update(&backports).and_then(|suite| suite.install(&backports, &["qemu-system-x86"])).context(
-        "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian 13 or from \
-             backports",
+        "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian 13 or \
+             from backports",
     )?;
     if !has_igb() {
         bail!(
-            "`qemu-system-x86_64 -device help` lists no igb, even after an installation from {backports}"
+            "`qemu-system-x86_64 -device help` lists no igb, even after an installation \
+             from {backports}"
         );
     }
     Ok(())

@@ -114,8 +114,8 @@ impl Kernel {
         let release = self.available(&suite)?;
         if release != self.release {
             eprintln!(
-                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only the suite's signature \
-                 verifies; pin it in crates/vm/kernels.toml",
+                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only the \
+                 suite's signature verifies; pin it in crates/vm/kernels.toml",
                 self.release, self.suite
             );
             if let Some(unpacked) = cached(&release) {

@@ -119,7 +119,7 @@ impl Machine<'_> {
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridges(&self.nics))?;
         // Run in a separate network namespace, so that the taps disappear at the end. Without root,
-        // this also needs a user namespace. QEMU ends with this process, even if this is killed.
+        // this also needs a user namespace. QEMU ends with this process, even if the process is killed.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
@@ -149,8 +149,8 @@ impl Machine<'_> {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
-        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
-                    random.trust_cpu=on net.ifnames=0";
+        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable \
+                    no_timer_check random.trust_cpu=on net.ifnames=0";
         qemu.arg("-append").arg(format!("{parameters} {}", self.boot));
         let shares = [
             ("root", Path::new("/"), true),

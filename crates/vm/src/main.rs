@@ -25,7 +25,7 @@ use kernel::Kernel;
 use machine::Machine;
 use suite::{CiTests, Suite};
 
-/// Runs test suites on other Linux kernels, in an emulated machine.
+/// Run test suites on other Linux kernels, in an emulated machine.
 ///
 /// Run it in the repository. The machine boots a Debian kernel in QEMU (no KVM needed), sees the
 /// host's file system read-only under a writable layer in memory, and runs one command as root.
@@ -43,7 +43,7 @@ Examples:
   xdpfwd-vm run zero-copy --kernel 7.2
   xdpfwd-vm exec -- uname -r
 
-Exit status: that of the command, or 125 if the machine reported none."
+Exit status: that of the command; 125 if xdpfwd-vm itself fails."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,15 +52,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Lists the suites and kernels
+    /// List the suites and kernels
     List,
-    /// Downloads missing kernels, and installs QEMU with igb if it is missing
+    /// Download missing kernels, and install QEMU with igb if it is missing
     Prepare {
         /// Only the kernel of this series, for example 7.2
         #[arg(long, value_name = "SERIES")]
         kernel: Option<String>,
     },
-    /// Runs suites on their kernels, one boot for each suite and kernel
+    /// Run suites on their kernels, one boot for each suite and kernel
     Run {
         /// Suites, as `list` shows them [default: all]
         suites: Vec<String>,
@@ -70,13 +70,18 @@ enum Command {
         #[arg(long)]
         ci: bool,
         /// Number of machines that run in parallel; each uses one core
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 1,
+            value_parser = clap::value_parser!(u8).range(1..)
+        )]
         jobs: u8,
         /// Arguments for the test binary, such as the name of a test
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Runs a command in the machine as root, in the current folder
+    /// Run a command in the machine as root, in the current folder
     Exec {
         #[command(flatten)]
         boot: Boot,

@@ -75,13 +75,15 @@ pub(crate) fn bridges(nics: &[Nic]) -> String {
         if created.insert(cable) {
             // Ageing time 0 makes the bridge flood like a hub.
             lines += &format!(
-                "link add br{cable} type bridge ageing_time 0 mcast_snooping 0\nlink set br{cable} up\n"
+                "link add br{cable} type bridge ageing_time 0 mcast_snooping 0\n\
+                 link set br{cable} up\n"
             );
         }
         let (tap, queues) =
             (nic.tap(), if nic.model == Model::VirtioMulti { " multi_queue" } else { "" });
         lines += &format!(
-            "tuntap add {tap} mode tap{queues}\nlink set {tap} master br{cable}\nlink set {tap} up\n"
+            "tuntap add {tap} mode tap{queues}\nlink set {tap} master br{cable}\n\
+             link set {tap} up\n"
         );
     }
     lines

@@ -71,7 +71,7 @@ pub(crate) const ALL: &[Suite] = &[
     },
     Suite {
         name: "esp",
-        about: "ESP against Linux: modes, transforms, replay, limits, sequence numbers beyond 32 bits",
+        about: "ESP against Linux: modes, transforms, replay, limits, extended sequence numbers",
         test: "vm_esp",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use xdpfwd_lab::{
-    Counters, Ended, LossBasis, PacketAccounting, PortReport, Report, Seen, SentTotals,
-    bits_per_second, grouped,
+    Counters, ForwarderExit, LossBasis, PacketAccounting, PortReport, Report, SentTotals,
+    SinkCounters, bits_per_second, grouped,
 };
 
 use super::{
@@ -14,11 +14,11 @@ use super::{
 /// The outcome of a run.
 pub(super) struct Outcome {
     pub(super) sent: SentTotals,
-    pub(super) seen: Seen,
+    pub(super) seen: SinkCounters,
     pub(super) report: Report,
     pub(super) raw: serde_json::Value,
     pub(super) accounting: PacketAccounting,
-    pub(super) ended: Ended,
+    pub(super) ended: ForwarderExit,
 }
 
 pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_json::Value {
@@ -136,7 +136,8 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     for stage in &report.stages {
         let cycles = stage.cycles_per_packet.filter(|_| stage.packets > 0);
         text += &format!(
-            "stage             {:<24}{:>10} cycles per packet, {:>5.1} packets per batch, {} dropped\n",
+            "stage             {:<24}{:>10} cycles per packet, {:>5.1} packets per batch, \
+             {} dropped\n",
             format!("{} {}", stage.path, stage.name),
             cycles.map_or("–".into(), |cycles| format!("{cycles:.1}")),
             if stage.calls > 0 { stage.packets as f64 / stage.calls as f64 } else { 0.0 },
@@ -145,7 +146,8 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
     }
     let frames = &report.frames;
     text += &format!(
-        "buffers           {} = pool {} + fill {} + rx {} + in flight {} + tx {} + completion {}, leaked {}\n\n",
+        "buffers           {} = pool {} + fill {} + rx {} + in flight {} + tx {} + completion {}, \
+         leaked {}\n\n",
         frames.total,
         frames.pool,
         frames.fill,

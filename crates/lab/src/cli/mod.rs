@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use stop::Stop;
 
-/// Measures packet forwarders in a lab of three network namespaces.
+/// Measure packet forwarders in a lab of three network namespaces.
 ///
 /// Veth pairs connect gen0 in namespace gen to fwd0 in namespace fwd, and fwd1 to sink0 in
 /// namespace sink. The forwarder runs in namespace fwd, between a traffic generator and a sink that
@@ -52,7 +52,8 @@ balances: offered = forwarded + all losses.
 
 Examples:
   sudo xdpfwd-lab demo --xdpfwd target/release/xdpfwd --config configs/cross-connect.toml
-  sudo xdpfwd-lab demo --xdpfwd target/release/xdpfwd --config configs/cross-connect.toml --rate 500000 --size 1514")]
+  sudo xdpfwd-lab demo --xdpfwd target/release/xdpfwd --config configs/cross-connect.toml \\
+      --rate 500000 --size 1514")]
     Demo(demo::Arguments),
     /// Measure any forwarder
     #[command(after_help = "\

@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 use xdpfwd_lab::{
-    Chain, Ended, Error, Forwarder, Seen, SentTotals, Sink, Window, bits_per_second, grouped,
+    Chain, Error, Forwarder, ForwarderExit, SentTotals, Sink, SinkCounters, Window,
+    bits_per_second, grouped,
 };
 
 use super::{
@@ -106,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
 }
 
 /// Returns whether the forwarder ended on request: successfully, or by SIGINT if it has no handler.
-fn has_ended_as_requested(ended: &Ended) -> bool {
+fn has_ended_as_requested(ended: &ForwarderExit) -> bool {
     !ended.killed
         && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
 }
@@ -115,7 +116,7 @@ fn as_json(
     arguments: &Arguments,
     window: &Window,
     sent: &SentTotals,
-    seen: &Seen,
+    seen: &SinkCounters,
     forwarder: &Forwarder,
 ) -> serde_json::Value {
     let counters = |c: xdpfwd_lab::Counters| json!({"packets": c.packets, "bytes": c.bytes});
@@ -152,7 +153,7 @@ fn as_text(
     arguments: &Arguments,
     window: &Window,
     sent: &SentTotals,
-    seen: &Seen,
+    seen: &SinkCounters,
     forwarder: &Forwarder,
 ) -> String {
     let mut text = format!(

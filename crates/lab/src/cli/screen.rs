@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
-use xdpfwd_lab::{Seen, grouped};
+use xdpfwd_lab::{SinkCounters, grouped};
 
 /// The progress display: one line, rewritten in place, on a terminal, otherwise a line per update.
 /// On stderr, so that stdout contains only the result.
@@ -53,7 +53,7 @@ pub(super) fn print(text: &str) -> Result<()> {
 }
 
 /// Formats the results of a checking sink, as "0 corrupt, 2 reordered, 1,000 duplicates".
-pub(super) fn checked(seen: &Seen) -> String {
+pub(super) fn checked(seen: &SinkCounters) -> String {
     let (corrupt, reordered, duplicates) =
         (grouped(seen.corrupt), grouped(seen.reordered), grouped(seen.duplicates));
     format!("{corrupt} corrupt, {reordered} reordered, {duplicates} duplicates")

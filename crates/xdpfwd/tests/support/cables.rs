@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{LinkAddr, MsgFlags, sendto};
-use xdpfwd_lab::{Namespace, Seen, Sink, Traffic};
+use xdpfwd_lab::{Namespace, Sink, SinkCounters, Traffic};
 use xdpfwd_testkit::process::{run, stderr};
 
 use super::wire::packet_socket;
@@ -165,7 +165,7 @@ impl Cables {
         running
     }
 
-    pub fn seen(&self) -> [Seen; 2] {
+    pub fn seen(&self) -> [SinkCounters; 2] {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
@@ -203,7 +203,7 @@ impl Cables {
     }
 
     /// Returns the received packets once no more arrive.
-    pub fn wait_until_settled(&self) -> [Seen; 2] {
+    pub fn wait_until_settled(&self) -> [SinkCounters; 2] {
         let mut last = self.seen();
         loop {
             thread::sleep(Duration::from_millis(300));

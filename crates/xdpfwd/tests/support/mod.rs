@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use xdpfwd_lab::{Chain, Ended, Forwarder, Generator, Namespace, Report, Sink};
+use xdpfwd_lab::{Chain, Forwarder, ForwarderExit, Generator, Namespace, Report, Sink};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::{TIMEOUT, stderr, until};
 
@@ -210,7 +210,7 @@ impl Running {
     }
 
     /// Stops xdpfwd with SIGINT, unless it has ended. Returns how it ended, and its final report.
-    pub fn stop(mut self) -> (Ended, Final) {
+    pub fn stop(mut self) -> (ForwarderExit, Final) {
         let ended = self.forwarder.stop(TIMEOUT).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
         let line = line
