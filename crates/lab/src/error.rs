@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// The forwarder ended unexpectedly.
     #[error("`{command}` ended unexpectedly with {status}; the end of its output:\n{output}")]
-    ForwarderExit {
+    Ended {
         /// The command line.
         command: String,
         /// Exit status.

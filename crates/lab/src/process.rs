@@ -271,7 +271,7 @@ impl Forwarder {
             lines = self.stdout();
         }
         let output = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n");
-        Error::ForwarderExit { command: self.command.clone(), status, output }
+        Error::Ended { command: self.command.clone(), status, output }
     }
 
     fn timeout(&self, what: &str, deadline: Duration) -> Error {

@@ -464,14 +464,14 @@ fn forwarder_wait_and_stop_report_each_outcome() {
     let mut failing =
         Forwarder::spawn(&namespace, &["sh", "-c", "echo failed >&2; exit 3"]).expect("spawn");
     match failing.wait_for_line(deadline, |_| true) {
-        Err(Error::ForwarderExit { status, output, .. }) => {
+        Err(Error::Ended { status, output, .. }) => {
             assert_eq!((status.code(), output.as_str()), (Some(3), "failed"))
         }
         other => panic!("{other:?}"),
     }
     let mut missing = Forwarder::spawn(&namespace, &["/no/such/program"]).expect("spawn");
     match missing.wait_for_line(deadline, |_| true) {
-        Err(Error::ForwarderExit { output, .. }) => {
+        Err(Error::Ended { output, .. }) => {
             assert!(output.contains("/no/such/program"), "{output}")
         }
         other => panic!("{other:?}"),

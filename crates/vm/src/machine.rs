@@ -119,7 +119,8 @@ impl Machine<'_> {
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridges(&self.nics))?;
         // Run in a separate network namespace, so that the taps disappear at the end. Without root,
-        // this also needs a user namespace. QEMU ends with this process, even if the process is killed.
+        // this also needs a user namespace. QEMU ends with this process, even if the process is
+        // killed.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
