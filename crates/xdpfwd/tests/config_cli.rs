@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A configuration that is valid on any machine, with warnings: its interfaces exist on none.
+/// A configuration that is valid on any machine, with warnings that its interfaces do not exist.
 const VALID: &str = "\
 [[port]]
 name = \"lan\"
@@ -22,9 +22,9 @@ stages = [\"hop\"]
 kind = \"ttl\"
 ";
 
-/// The result of a run.
+/// The result of a run of xdpfwd.
 struct Outcome {
-    code: Option<i32>,
+    exit_code: Option<i32>,
     stdout: String,
     stderr: String,
 }
@@ -32,7 +32,11 @@ struct Outcome {
 fn xdpfwd(arguments: &[&str]) -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_xdpfwd")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Outcome {
+        exit_code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// Writes a file for a test and returns its path.
@@ -42,18 +46,22 @@ fn write_file(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// Runs `--config FILE --check`, and replaces the file's path by `FILE` in the output.
-fn check(file: &Path, more: &[&str]) -> Outcome {
+/// Runs `--config file --check`, and replaces the path of the file by `FILE` in the output.
+fn check(file: &Path, arguments: &[&str]) -> Outcome {
     let path = file.to_str().unwrap();
-    let outcome = xdpfwd(&[&["--config", path, "--check"], more].concat());
-    let plain = |text: String| text.replace(path, "FILE");
-    Outcome { code: outcome.code, stdout: plain(outcome.stdout), stderr: plain(outcome.stderr) }
+    let outcome = xdpfwd(&[&["--config", path, "--check"], arguments].concat());
+    let with_placeholder = |text: String| text.replace(path, "FILE");
+    Outcome {
+        exit_code: outcome.exit_code,
+        stdout: with_placeholder(outcome.stdout),
+        stderr: with_placeholder(outcome.stderr),
+    }
 }
 
 #[test]
 fn check_of_valid_file_prints_plan_and_warnings() {
     let outcome = check(&write_file("fine.toml", VALID), &[]);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.exit_code, Some(0), "{}", outcome.stderr);
     assert!(outcome.stdout.ends_with("FILE is valid, with 2 warnings\n"), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("lan -> wan: hop (decrements TTL"), "{}", outcome.stdout);
     let warnings: Vec<&str> = outcome.stderr.lines().collect();
@@ -69,7 +77,7 @@ fn check_of_valid_file_prints_plan_and_warnings() {
 #[test]
 fn check_json_prints_one_object() {
     let outcome = check(&write_file("json.toml", VALID), &["--json"]);
-    assert_eq!((outcome.code, outcome.stdout.lines().count()), (Some(0), 1));
+    assert_eq!((outcome.exit_code, outcome.stdout.lines().count()), (Some(0), 1));
     let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"check".into()));
     assert_eq!(json["ports"][1]["present"], false);
@@ -80,9 +88,9 @@ fn check_json_prints_one_object() {
 #[test]
 fn check_of_invalid_file_prints_only_to_stderr() {
     let file = write_file("wrong.toml", VALID.replace("xdpfwd-none0", "a/b").replace("ttl", "tll"));
-    for more in [&[][..], &["--json"]] {
-        let outcome = check(&file, more);
-        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""));
+    for arguments in [&[][..], &["--json"]] {
+        let outcome = check(&file, arguments);
+        assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(2), ""));
         assert_eq!(
             outcome.stderr,
             "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes without /, : \
@@ -94,7 +102,7 @@ fn check_of_invalid_file_prints_only_to_stderr() {
 
 #[test]
 fn unreadable_or_empty_file_is_rejected_with_reason() {
-    const NOTHING: &str = "FILE:1:1: the file is empty; at least a [[port]] and a [[path]] are needed, as in \
+    const EMPTY_FILE_ERROR: &str = "FILE:1:1: the file is empty; at least a [[port]] and a [[path]] are needed, as in \
                            configs/cross-connect.toml\n";
     let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pipe");
     let _ = fs::remove_file(&pipe);
@@ -121,24 +129,24 @@ fn unreadable_or_empty_file_is_rejected_with_reason() {
             write_file("utf16.toml", b"\xff\xfe[\0"),
             "FILE:1:1: byte 0xff is not UTF-8 text; save the file as UTF-8\n",
         ),
-        (write_file("empty.toml", ""), NOTHING),
-        (PathBuf::from("/dev/null"), NOTHING),
-        // A pipe without a writer is empty; xdpfwd does not wait for one.
-        (pipe, NOTHING),
+        (write_file("empty.toml", ""), EMPTY_FILE_ERROR),
+        (PathBuf::from("/dev/null"), EMPTY_FILE_ERROR),
+        // xdpfwd does not wait for a writer of the pipe.
+        (pipe, EMPTY_FILE_ERROR),
     ];
     for (file, expected) in cases {
         let path = file.to_str().unwrap();
         let outcome = xdpfwd(&["--config", path, "--check"]);
         let expected = expected.replacen("FILE", path, 1);
         assert_eq!(
-            (outcome.code, outcome.stderr.as_str(), outcome.stdout.as_str()),
+            (outcome.exit_code, outcome.stderr.as_str(), outcome.stdout.as_str()),
             (Some(2), &*expected, "")
         );
     }
 }
 
 #[test]
-fn configuration_is_read_from_a_pipe() {
+fn configuration_is_read_to_the_end_of_a_pipe() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
         .args(["--config", "/dev/stdin", "--check"])
         .stdin(Stdio::piped())
@@ -159,10 +167,10 @@ fn configuration_is_read_from_a_pipe() {
 
 #[test]
 fn control_characters_in_file_name_are_escaped() {
-    for (more, code) in [(&["--check"][..], 2), (&["--check", "--json"], 2), (&[], 2)] {
+    for arguments in [&["--check"][..], &["--check", "--json"], &[]] {
         let file = write_file("red\u{1b}[31m\n.toml", "[engine]\nmode = 1\n");
-        let outcome = xdpfwd(&[&["--config", file.to_str().unwrap()], more].concat());
-        assert_eq!(outcome.code, Some(code));
+        let outcome = xdpfwd(&[&["--config", file.to_str().unwrap()], arguments].concat());
+        assert_eq!(outcome.exit_code, Some(2));
         assert!(
             outcome.stderr.lines().all(|line| line.contains("red\\u{1b}[31m\\n.toml:")),
             "{}",
@@ -170,7 +178,7 @@ fn control_characters_in_file_name_are_escaped() {
         );
     }
     let outcome = check(&write_file("fine\u{1b}[31m.toml", VALID), &[]);
-    assert_eq!(outcome.code, Some(0));
+    assert_eq!(outcome.exit_code, Some(0));
     assert!(!(outcome.stdout + &outcome.stderr).contains('\u{1b}'));
 }
 
@@ -186,11 +194,11 @@ fn usage_error_exits_with_2_and_help_with_0() {
         &["doctor"],
     ] {
         let outcome = xdpfwd(arguments);
-        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(2), ""), "{arguments:?}");
         assert!(!outcome.stderr.is_empty());
     }
     let help = xdpfwd(&["--help"]);
-    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    assert_eq!((help.exit_code, help.stderr.as_str()), (Some(0), ""));
     assert!(
         help.stdout.contains("Exit codes:") && help.stdout.contains("Examples:"),
         "{}",
@@ -201,7 +209,7 @@ fn usage_error_exits_with_2_and_help_with_0() {
 }
 
 #[test]
-fn full_disk_for_stderr_keeps_exit_code() {
+fn write_error_on_stderr_keeps_exit_code() {
     for (file, code) in
         [(write_file("full.toml", VALID), 0), (write_file("full-wrong.toml", ""), 2)]
     {

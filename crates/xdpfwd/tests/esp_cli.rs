@@ -9,13 +9,14 @@ use xdpfwd_testkit::Folder;
 
 const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
+/// Runs `xdpfwd esp` with arguments and a file.
 fn esp(arguments: &[&str], file: &Path) -> Output {
     // The mode of new files must not depend on the caller's umask.
     let command = format!("umask 0; exec {XDPFWD} esp \"$@\"");
     Command::new("sh").args(["-c", &command, "sh"]).args(arguments).arg(file).output().unwrap()
 }
 
-/// Returns exit code, stdout and stderr.
+/// Returns exit code, stdout and stderr of a finished process.
 fn outcome(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -24,7 +25,7 @@ fn outcome(output: &Output) -> (Option<i32>, String, String) {
 #[test]
 fn new_key_is_random_private_and_not_printed() {
     let folder = Folder::new();
-    for (transform, digits) in [
+    for (transform, key_digits) in [
         ("aes-128-gcm", 40),
         ("aes-256-gcm", 72),
         ("chacha20-poly1305", 72),
@@ -37,7 +38,7 @@ fn new_key_is_random_private_and_not_printed() {
         let key = fs::read_to_string(&path).unwrap();
         let line = key.strip_suffix('\n').unwrap();
         assert!(
-            line.len() == digits && line.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            line.len() == key_digits && line.bytes().all(|byte| byte.is_ascii_hexdigit()),
             "{transform}: {}",
             line.len()
         );
@@ -62,7 +63,7 @@ fn new_key_is_random_private_and_not_printed() {
 }
 
 #[test]
-fn new_state_creates_private_file_and_keeps_existing() {
+fn new_state_creates_private_file_and_keeps_existing_file() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     let (code, stdout, stderr) = outcome(&esp(&["new-state"], &path));
@@ -85,7 +86,7 @@ fn new_state_creates_private_file_and_keeps_existing() {
 }
 
 #[test]
-fn unknown_transform_error_lists_known_transforms() {
+fn missing_or_unknown_transform_is_rejected_and_error_lists_transforms() {
     let folder = Folder::new();
     let path = folder.join("key");
     for arguments in [&["new-key"][..], &["new-key", "--transform", "aes-128-cbc"], &["new-keys"]] {

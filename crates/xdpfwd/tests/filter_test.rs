@@ -28,7 +28,8 @@ accept src 10.0.0.0/8 proto udp
 accept src 2001:db8::/32 proto icmpv6 icmp-type 128
 ";
 
-/// Writes three captures of the same packets: pcap, pcapng, and pcap with packets cut to 60 bytes.
+/// Script that writes three captures of the same packets: pcap, pcapng, and pcap with packets cut
+/// to 60 bytes.
 const SCAPY: &str = r#"
 from scapy.all import *
 import sys
@@ -49,16 +50,16 @@ packets = [
     udp,
 ]
 packets = [packet.copy() for packet in packets]
-for number, packet in enumerate(packets):
-    packet.time = 1700000000 + number * 0.001
+for index, packet in enumerate(packets):
+    packet.time = 1700000000 + index * 0.001
 packets[-1].time += 10
 wrpcap(sys.argv[1], packets)
 wrpcapng(sys.argv[2], packets)
 wrpcap(sys.argv[3], packets, snaplen=60)
 "#;
 
-/// Returns verdict, rule and drop reason of each packet.
-fn expected() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
+/// Returns the expected verdict, rule and drop reason of each packet of [`SCAPY`].
+fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
     vec![
         ("accept", Some(0), None),
         ("drop", None, Some("policy")),
@@ -73,14 +74,19 @@ fn expected() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
         ("drop", None, Some("vlan_stack")),
         ("accept", Some(0), None),
         ("drop", None, Some("malformed")),
-        // Ten seconds later, so the rate limit allows it again.
+        // Sent ten seconds later, so the rate limit allows the packet.
         ("accept", Some(2), None),
     ]
 }
 
-fn run(config: &std::path::Path, pcap: &std::path::Path, more: &[&str]) -> Output {
+fn run(config: &std::path::Path, pcap: &std::path::Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(XDPFWD);
-    command.args(["filter", "test", "--config"]).arg(config).arg("--pcap").arg(pcap).args(more);
+    command
+        .args(["filter", "test", "--config"])
+        .arg(config)
+        .arg("--pcap")
+        .arg(pcap)
+        .args(arguments);
     command.output().unwrap()
 }
 
@@ -100,12 +106,14 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
         let text = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.len(), expected().len(), "{}", capture.display());
-        for ((index, line), (verdict, rule, reason)) in lines.iter().enumerate().zip(expected()) {
-            let wanted = serde_json::json!({
+        assert_eq!(lines.len(), expected_decisions().len(), "{}", capture.display());
+        for ((index, line), (verdict, rule, reason)) in
+            lines.iter().enumerate().zip(expected_decisions())
+        {
+            let expected = serde_json::json!({
                 "index": index, "verdict": verdict, "rule": rule, "reason": reason
             });
-            assert_eq!(*line, wanted, "{}", capture.display());
+            assert_eq!(*line, expected, "{}", capture.display());
         }
     }
     let text = String::from_utf8(run(&config, &captures[0], &[]).stdout).unwrap();
@@ -115,7 +123,7 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
 }
 
 #[test]
-fn filter_test_error_names_invalid_capture_or_config() {
+fn filter_test_error_names_invalid_file_and_reason() {
     let folder = Folder::new();
     let (config, pcap) = (folder.join("fw.toml"), folder.join("a.pcap"));
     std::fs::write(&config, CONFIG).unwrap();
@@ -131,14 +139,15 @@ fn filter_test_error_names_invalid_capture_or_config() {
     assert_rejected(1, "is empty: expected a capture in pcap or pcapng format");
     std::fs::write(&pcap, "hello, this is a text and not a capture").unwrap();
     assert_rejected(1, "is not a capture: expected pcap or pcapng format");
-    let header = |link: u8| {
-        [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link, 0, 0, 0]].concat()
+    let pcap_header = |link_type: u8| {
+        [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link_type, 0, 0, 0]]
+            .concat()
     };
-    std::fs::write(&pcap, header(113)).unwrap();
+    std::fs::write(&pcap, pcap_header(113)).unwrap();
     assert_rejected(1, "link type 113: expected Ethernet (1)");
     std::fs::write(
         &pcap,
-        [header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),
+        [pcap_header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),
     )
     .unwrap();
     assert_rejected(1, "is truncated: it ends in the middle of a packet");

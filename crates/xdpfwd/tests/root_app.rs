@@ -1,6 +1,7 @@
-//! Tests a program on `xdpfwd::App`: its hooks, commands, stage factory and handle. Needs root.
+//! Tests a program built on `xdpfwd::App`: its hooks, commands, stage factory and handle. Needs
+//! root.
 //!
-//! The program is this binary itself, so it has no harness.
+//! The tested program is this binary itself, so the test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 
@@ -21,34 +22,34 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// Set in the process under test. With the value `fails`, the start hook fails.
-const PROGRAM: &str = "XDPFWD_TEST_APP";
+/// Environment variable of the tested program. With the value `fails`, the start hook fails.
+const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
-    if env::var_os(PROGRAM).is_some() {
+    if env::var_os(PROGRAM_VARIABLE).is_some() {
         return app().main();
     }
     let tests: [(&str, fn()); 7] = [
         ("help_and_version_name_the_program", help_and_version_name_the_program),
-        ("subcommand_gets_its_arguments", subcommand_gets_its_arguments),
+        ("own_subcommand_receives_its_arguments", own_subcommand_receives_its_arguments),
         ("ctl_command_updates_stages_of_all_workers", ctl_command_updates_stages_of_all_workers),
+        ("failed_ctl_command_returns_its_error", failed_ctl_command_returns_its_error),
         (
-            "ctl_command_that_fails_is_answered_as_an_error",
-            ctl_command_that_fails_is_answered_as_an_error,
+            "reload_runs_commit_hook_and_failed_reload_runs_rollback_hook",
+            reload_runs_commit_hook_and_failed_reload_runs_rollback_hook,
         ),
-        ("reload_runs_commit_or_rollback", reload_runs_commit_or_rollback),
-        ("start_hook_that_fails_stops_the_program", start_hook_that_fails_stops_the_program),
-        ("worker_that_panics_runs_the_stop_hook", worker_that_panics_runs_the_stop_hook),
+        ("failed_start_hook_stops_the_program", failed_start_hook_stops_the_program),
+        ("worker_panic_runs_the_stop_hooks", worker_panic_runs_the_stop_hooks),
     ];
     run_tests(&tests)
 }
 
 fn app() -> App {
-    let longest = 1514; // captured by the factory
+    let max_bytes = 1514; // the factory captures this
     App::new("probe", "9.8.7")
         .about("Drops long packets")
         .stage_with("longest", move |config: LongestConfig, cx| {
-            LongestPlan::new(&config, longest, cx)
+            LongestPlan::new(&config, max_bytes, cx)
         })
         .ctl("longest", "Set the longest packet", |handle, arguments| {
             let [bytes] = arguments else { return Err("expected bytes".into()) };
@@ -77,7 +78,7 @@ fn app() -> App {
             handle.request_stop();
             Ok(())
         })
-        .ctl("inside", "Show what a handle reads", |handle, _| {
+        .ctl("workers", "Show the workers that a handle reports", |handle, _| {
             let (report, inspection) = (handle.report()?, handle.inspect()?);
             Ok(json!({ "workers": [report.workers, inspection.workers, handle.workers()?] }))
         })
@@ -91,12 +92,13 @@ fn app() -> App {
         .on_start(|handle| {
             eprintln!("hook: start, {} worker(s)", handle.workers()?);
             // Any thread may hold a handle.
-            let own: Handle = handle.clone();
-            let workers =
-                thread::spawn(move || own.each_worker(|worker| worker.report().frames.total))
-                    .join();
+            let thread_handle: Handle = handle.clone();
+            let workers = thread::spawn(move || {
+                thread_handle.each_worker(|worker| worker.report().frames.total)
+            })
+            .join();
             eprintln!("hook: frames {:?}", workers.map_err(|_| "the thread panicked")??);
-            match env::var(PROGRAM).as_deref() {
+            match env::var(PROGRAM_VARIABLE).as_deref() {
                 Ok("fails") => Err("as asked".into()),
                 _ => Ok(()),
             }
@@ -115,22 +117,22 @@ fn app() -> App {
 /// Arguments of `ctl limit`.
 #[derive(clap::Parser)]
 enum LimitCommand {
-    /// Sets it
+    /// Sets the limit
     Set {
         bytes: u16,
         #[arg(long, default_value = "bytes")]
         unit: String,
     },
-    /// Shows it
+    /// Shows the limit
     Show,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// The port for longer packets; without it they are dropped.
+    /// The port to which packets above the limit go. Without a port, they are dropped.
     to: Option<PortName>,
-    /// A length at which the stage panics.
+    /// The packet length, in bytes, at which the stage panics.
     panics_at: Option<usize>,
 }
 
@@ -149,7 +151,7 @@ impl LongestPlan {
         let to = config.to.as_ref().map(|port| port.resolve(cx)).transpose()?.map(|port| port.id);
         let ports = cx.ports.iter().map(|port| {
             let addresses: Vec<_> =
-                port.addresses.iter().map(|own| (own.ip, own.prefix_len)).collect();
+                port.addresses.iter().map(|address| (address.ip, address.prefix_len)).collect();
             let mac = port.mac.map(|mac| mac.to_string());
             json!([port.id.0, port.name, port.interface, port.queues, mac, port.mtu, addresses])
         });
@@ -208,18 +210,18 @@ fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     ) + &format!("\n[stage.longest]\nkind = \"longest\"\n{keys}\n")
 }
 
-fn me() -> String {
+fn test_binary() -> String {
     env::current_exe().unwrap().to_str().unwrap().to_owned()
 }
 
 fn start(chain: &Chain, config: &str) -> Running {
-    let me = me();
-    Running::try_start_as(&["env", &format!("{PROGRAM}=1"), &me], chain, config)
+    let program = test_binary();
+    Running::try_start_as(&["env", &format!("{PROGRAM_VARIABLE}=1"), &program], chain, config)
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(me()).env(PROGRAM, "1").args(arguments).output().unwrap()
+    Command::new(test_binary()).env(PROGRAM_VARIABLE, "1").args(arguments).output().unwrap()
 }
 
 fn ctl(socket: &Socket, arguments: &[&str]) -> Output {
@@ -230,13 +232,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Waits until `lines` lines of the log contain `text`.
 fn wait_for_log(running: &Running, text: &str, lines: usize) {
     let deadline = Instant::now() + TIMEOUT;
-    while running.count_log(text) < lines {
+    while running.count_log_lines(text) < lines {
         assert!(Instant::now() < deadline, "{text:?}: {}", running.forwarder.stderr().join("\n"));
         thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(running.count_log(text), lines, "{text:?}");
+    assert_eq!(running.count_log_lines(text), lines, "{text:?}");
 }
 
 fn help_and_version_name_the_program() {
@@ -265,7 +268,7 @@ fn help_and_version_name_the_program() {
     );
 }
 
-fn subcommand_gets_its_arguments() {
+fn own_subcommand_receives_its_arguments() {
     let greeted = run(&["greet", "you"]);
     assert_eq!((greeted.status.code(), &*text(&greeted.stdout)), (Some(7), "hello you\n"));
 }
@@ -290,23 +293,23 @@ fn ctl_command_updates_stages_of_all_workers() {
     let ports: Value =
         serde_json::from_str(status["paths"][0]["stages"][0]["summary"].as_str().unwrap()).unwrap();
     for (index, (name, interface)) in [("lan", "fwd0"), ("wan", "fwd1")].into_iter().enumerate() {
-        let shown = chain
+        let link = chain
             .fwd()
             .command("ip")
             .args(["-json", "address", "show", interface])
             .output()
             .unwrap();
-        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
-        let addresses: Vec<Value> = (shown[0]["addr_info"].as_array().unwrap().iter())
-            .map(|own| json!([own["local"], own["prefixlen"]]))
+        let link: Value = serde_json::from_slice(&link.stdout).unwrap();
+        let addresses: Vec<Value> = (link[0]["addr_info"].as_array().unwrap().iter())
+            .map(|address| json!([address["local"], address["prefixlen"]]))
             .collect();
         let expected =
-            json!([index, name, interface, 2, shown[0]["address"], shown[0]["mtu"], addresses]);
+            json!([index, name, interface, 2, link[0]["address"], link[0]["mtu"], addresses]);
         assert_eq!(ports[index], expected);
     }
-    let inside: Value =
-        serde_json::from_slice(&ctl(&socket, &["inside", "--json"]).stdout).unwrap();
-    assert_eq!(inside["answer"], json!({ "workers": [2, 2, 2] }));
+    let workers: Value =
+        serde_json::from_slice(&ctl(&socket, &["workers", "--json"]).stdout).unwrap();
+    assert_eq!(workers["answer"], json!({ "workers": [2, 2, 2] }));
     assert_eq!(text(&ctl(&socket, &["names"]).stdout), "one\ntwo\n");
     assert_eq!(text(&ctl(&socket, &["table"]).stdout), "name  sent (packets)\nwan   7\n");
     let parsed = |arguments: &[&str]| text(&ctl(&socket, &[&["limit"], arguments].concat()).stdout);
@@ -314,22 +317,25 @@ fn ctl_command_updates_stages_of_all_workers() {
     assert_eq!(parsed(&["--", "set", "--unit", "B", "9"]), "[\n  9,\n  \"B\"\n]\n");
     let help = parsed(&["help"]);
     assert!(
-        help.contains("Usage: probe ctl limit <COMMAND>") && help.contains("Sets it"),
+        help.contains("Usage: probe ctl limit <COMMAND>") && help.contains("Sets the limit"),
         "{help}"
     );
-    let (ended, last) = running.stop();
-    assert_eq!(ended.status.code(), Some(0));
-    last.assert_conserved();
-    assert_eq!((&last.json["program"], &last.json["version"]), (&json!("probe"), &json!("9.8.7")));
+    let (exit, final_report) = running.stop();
+    assert_eq!(exit.status.code(), Some(0));
+    final_report.assert_conserved();
     assert_eq!(
-        (last.report.drops["too_long"], last.report.transmitted()),
+        (&final_report.json["program"], &final_report.json["version"]),
+        (&json!("probe"), &json!("9.8.7"))
+    );
+    assert_eq!(
+        (final_report.parsed.drops["too_long"], final_report.parsed.transmitted()),
         (500, 1000),
         "{}",
-        last.json
+        final_report.json
     );
 }
 
-fn ctl_command_that_fails_is_answered_as_an_error() {
+fn failed_ctl_command_returns_its_error() {
     let socket = Socket::new("app-fails");
     let chain = chain(Chain::builder());
     let mut running = start(&chain, &config(&socket, 1, ""));
@@ -346,11 +352,11 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
         let output = ctl(&socket, arguments);
         assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(1), expected));
     }
-    for (question, error) in [
+    for (request, error) in [
         (&br#"{"command":"nothing"}"#[..], "unknown command \"nothing\""),
         (br#"{"command":"status","arguments":["now"]}"#, "`status` takes no arguments"),
     ] {
-        assert_eq!(socket.raw(&[question, b"\n"].concat())["error"], error);
+        assert_eq!(socket.send_raw(&[request, b"\n"].concat())["error"], error);
     }
     // The program still forwards, and the command `end` stops it.
     Traffic::new()
@@ -363,34 +369,37 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
         .unwrap();
     assert!(ctl(&socket, &["end"]).status.success());
     running.wait();
-    assert_eq!(running.count_log("hook: stop, sent Ok(100)"), 1);
-    assert_eq!(running.count_log("hook: stopped, sent 100"), 1);
-    let (ended, last) = running.stop();
+    assert_eq!(running.count_log_lines("hook: stop, sent Ok(100)"), 1);
+    assert_eq!(running.count_log_lines("hook: stopped, sent 100"), 1);
+    let (exit, final_report) = running.stop();
     assert_eq!(
-        (ended.status.code(), ended.killed, last.report.transmitted()),
+        (exit.status.code(), exit.killed, final_report.parsed.transmitted()),
         (Some(0), false, 100)
     );
 }
 
-fn reload_runs_commit_or_rollback() {
+fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
     let socket = Socket::new("app-reload");
     let chain = chain(Chain::builder());
     let running = start(&chain, &config(&socket, 1, ""));
-    assert_eq!(running.count_log("hook: start, 1 worker(s)"), 1);
-    assert_eq!(running.count_log(r#"hook: build [Some(("lan", true)), Some(("wan", true))]"#), 1);
+    assert_eq!(running.count_log_lines("hook: start, 1 worker(s)"), 1);
+    assert_eq!(
+        running.count_log_lines(r#"hook: build [Some(("lan", true)), Some(("wan", true))]"#),
+        1
+    );
     running.reload("reloaded");
     wait_for_log(&running, "hook: commit", 1);
     // An unknown port is reported with its location in the file.
     running.config.write(&config(&socket, 1, "to = \"dmz\""));
     running.reload("not reloaded");
-    let complaint = r#":23:6: no port is called "dmz"; the ports are: "lan", "wan""#;
-    wait_for_log(&running, complaint, 1);
+    let error = r#":23:6: no port is called "dmz"; the ports are: "lan", "wan""#;
+    wait_for_log(&running, error, 1);
     wait_for_log(&running, "hook: rollback: not reloaded", 1);
-    assert_eq!(running.count_log("hook: commit"), 1);
+    assert_eq!(running.count_log_lines("hook: commit"), 1);
     running.config.write(&config(&socket, 1, "to = \"lan\""));
     assert!(ctl(&socket, &["again"]).status.success());
     wait_for_log(&running, "hook: commit", 2);
-    // Packets longer than the limit go to the port in the file.
+    // Packets above the limit go to the port in the reloaded file.
     assert!(ctl(&socket, &["longest", "59"]).status.success());
     Traffic::new()
         .rate(10_000)
@@ -400,18 +409,21 @@ fn reload_runs_commit_or_rollback() {
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
-    let (ended, last) = running.stop();
-    assert_eq!(ended.status.code(), Some(0));
-    assert_eq!(last.report.port("fwd0").unwrap().tx_packets, 200, "{}", last.json);
+    let (exit, final_report) = running.stop();
+    assert_eq!(exit.status.code(), Some(0));
+    assert_eq!(final_report.parsed.port("fwd0").unwrap().tx_packets, 200, "{}", final_report.json);
 }
 
-fn start_hook_that_fails_stops_the_program() {
+fn failed_start_hook_stops_the_program() {
     let socket = Socket::new("app-start");
     let chain = chain(Chain::builder());
     let config = support::Config::new(&config(&socket, 1, ""));
-    let mut command = chain.fwd().command(&me());
-    let output =
-        command.env(PROGRAM, "fails").args(["--config", config.path(), "--json"]).output().unwrap();
+    let mut command = chain.fwd().command(&test_binary());
+    let output = command
+        .env(PROGRAM_VARIABLE, "fails")
+        .args(["--config", config.path(), "--json"])
+        .output()
+        .unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let hooks: Vec<_> = stderr.lines().filter(|line| line.starts_with("hook: stop")).collect();
@@ -423,14 +435,17 @@ fn start_hook_that_fails_stops_the_program() {
     assert!(!text(&links.stdout).contains("prog/xdp"), "{links:?}");
 }
 
-fn worker_that_panics_runs_the_stop_hook() {
+fn worker_panic_runs_the_stop_hooks() {
     let socket = Socket::new("app-panic");
     let chain = chain(Chain::builder());
     let mut running = start(&chain, &config(&socket, 1, "panics_at = 60"));
     let generator = Traffic::new().rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
     running.wait();
-    assert_eq!((running.count_log("hook: stop,"), running.count_log("hook: stopped,")), (1, 1));
-    let (ended, _) = running.stop();
+    assert_eq!(
+        (running.count_log_lines("hook: stop,"), running.count_log_lines("hook: stopped,")),
+        (1, 1)
+    );
+    let (exit, _) = running.stop();
     generator.stop().unwrap();
-    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(exit.status.code(), Some(1));
 }

@@ -1,12 +1,12 @@
-//! Tests `--check` with existing interfaces. Needs root.
+//! Tests `--check` with an alternative interface name. Needs root.
 
 mod support;
 
 use support::{Config, XDPFWD, chain};
 use xdpfwd_lab::Chain;
 
-/// Runs `--check --json` in the lab's middle namespace, where `fwd0` has the alternative name
-/// `uplink`. Returns exit code, stdout and stderr.
+/// Gives `fwd0` the alternative name `uplink`, and runs `--check --json` on two interfaces. Returns
+/// exit code, stdout and stderr, with `FILE` for the path of the configuration.
 fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
     let [lan, wan] = interfaces;
     let config = Config::new(&format!(
@@ -27,7 +27,7 @@ fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) 
 }
 
 #[test]
-fn check_resolves_alternative_interface_name() {
+fn check_accepts_alternative_name_and_rejects_two_names_of_one_interface() {
     let chain = chain(Chain::builder());
     let (code, plan, stderr) = check(&chain, ["uplink", "fwd1"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));

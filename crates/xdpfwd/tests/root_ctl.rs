@@ -21,7 +21,7 @@ fn send(chain: &Chain, packets: u64) {
 }
 
 #[test]
-fn ctl_answers_match_traffic_and_final_report() {
+fn ctl_responses_match_traffic_and_final_report() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("answers"));
     let rules = ["continue proto udp", "accept proto udp sport 1024-1025", "drop proto tcp"];
     let running = Running::start(&chain, &socket.config(&rules));
@@ -40,19 +40,19 @@ fn ctl_answers_match_traffic_and_final_report() {
         (&json!("fwd0"), &json!("copy"))
     );
     assert_eq!(status["paths"][0]["stages"][0]["name"], "edge", "{status}");
-    let counted = socket.query("rules");
-    let counts = |texts: [(&str, u64); 3], default: u64| {
-        let rules: Vec<Value> = texts
+    let rules_response = socket.query("rules");
+    let expected = |rules: [(&str, u64); 3], default: u64| {
+        let rules: Vec<Value> = rules
             .iter()
             .enumerate()
-            .map(|(n, (text, packets))| json!({ "rule": n, "packets": packets, "text": text }))
+            .map(|(index, (text, packets))| json!({ "rule": index, "packets": packets, "text": text }))
             .collect();
         let edge = json!({
             "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default
         });
         json!({ "schema": 1, "type": "rules", "workers": 1, "answered": 1, "filters": [edge] })
     };
-    assert_eq!(counted, counts([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));
+    assert_eq!(rules_response, expected([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));
     let text = String::from_utf8(socket.ctl(&["rules"]).stdout).unwrap();
     assert!(text.contains("     1           500  accept proto udp sport 1024-1025\n"), "{text}");
     assert!(
@@ -79,15 +79,18 @@ fn ctl_answers_match_traffic_and_final_report() {
     // A reload with the same rules keeps their counters.
     let reloaded = socket.query("reload");
     assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
-    assert_eq!(socket.query("rules"), counted);
-    let (ended, last) = running.stop();
-    assert!(ended.status.success());
-    assert_eq!(last.json["drops"]["policy"], 500);
-    assert_eq!(last.json["tables"][0]["rows"], table["rows"], "tables of the final report");
+    assert_eq!(socket.query("rules"), rules_response);
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success());
+    assert_eq!(final_report.json["drops"]["policy"], 500);
+    assert_eq!(
+        final_report.json["tables"][0]["rows"], table["rows"],
+        "rows of the table in the final report"
+    );
     assert!(!socket.0.exists(), "xdpfwd did not remove its socket");
 }
 
-/// `ttl` has counters and no state.
+/// The stage `ttl` has counters, but no state that a reload must carry over.
 #[test]
 fn reload_keeps_counters_of_stages_without_state() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("counters"));
@@ -95,8 +98,8 @@ fn reload_keeps_counters_of_stages_without_state() {
     let path = folder.join("ttl.toml");
     let config = |kind: &str| {
         let filter = socket.config(&["accept"]);
-        let (head, _) = filter.split_once("[stage.edge]").unwrap();
-        format!("{head}[stage.edge]\nkind = \"{kind}\"\n")
+        let (ports_and_paths, _) = filter.split_once("[stage.edge]").unwrap();
+        format!("{ports_and_paths}[stage.edge]\nkind = \"{kind}\"\n")
     };
     fs::write(&path, config("ttl")).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
@@ -119,7 +122,7 @@ fn reload_keeps_counters_of_stages_without_state() {
     assert_eq!(text("rules"), "no stage has rules\n");
     assert_eq!(text("sa"), "no stage has security associations\n");
     assert_eq!(text("inspect"), "no stage has tables\n");
-    // A stage of another kind starts at zero, and the answer names it.
+    // A stage of another kind starts with new counters; the response names it under `afresh`.
     fs::write(&path, config("mac-swap")).unwrap();
     assert_eq!(reload(&["edge"])["counters"], Value::Null);
     forwarder.stop(TIMEOUT).unwrap();
@@ -169,7 +172,7 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
     // Other users are rejected even if the mode of the file allows them.
     fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
     assert_nobody_is_rejected();
-    for (line, part) in [
+    for (request, error) in [
         (&b"nonsense\n"[..], "invalid request"),
         (b"{\"command\":\"format\"}\n", "unknown command"),
         (b"{\"command\":\"status\",\"more\":1}\n", "invalid request"),
@@ -177,22 +180,22 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
         (&[b'x'; 5000], "a line of up to 4096 bytes"),
         (b"\n", "invalid request"),
     ] {
-        let answer = socket.raw(line);
-        assert!(answer["error"].as_str().unwrap().contains(part), "{answer}");
+        let response = socket.send_raw(request);
+        assert!(response["error"].as_str().unwrap().contains(error), "{response}");
     }
-    // A silent client does not block the next one.
+    // A client that sends nothing does not block other clients.
     let silent = UnixStream::connect(&socket.0).unwrap();
     let start = Instant::now();
     assert_eq!(socket.query("status")["type"], "status");
     assert!(start.elapsed() < Duration::from_secs(30));
     drop(silent);
-    let (ended, last) = running.stop();
-    assert!(ended.status.success());
-    last.assert_conserved();
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success());
+    final_report.assert_conserved();
 }
 
 #[test]
-fn stale_control_socket_is_replaced_and_live_one_is_kept() {
+fn control_socket_is_replaced_only_if_nobody_listens() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("left"));
     let mut first = Running::start(&chain, &socket.config(&["accept"]));
     first.signal(Signal::SIGKILL);

@@ -1,12 +1,12 @@
-//! Tests `xdpfwd doctor` on interfaces of the lab: creates each condition, checks its finding,
-//! applies the fix verbatim, and checks that the finding is gone. Needs root. (src/doctor/tests.rs
-//! tests conditions on file trees, and vm_doctor.rs in the test VM.)
+//! Tests `xdpfwd doctor` on interfaces of the lab: creates a condition, checks the finding, applies
+//! the fix verbatim, and checks that the finding is gone. Needs root. (src/doctor/tests.rs tests
+//! conditions that a fake /proc or /sys can show; vm_doctor.rs tests those that need the test VM.)
 
 mod support;
 
 use std::process::Output;
 
-use support::examination::{Examination, apply, line};
+use support::examination::{Examination, command_in_fix, run_shell};
 use support::{Config, Running, XDPFWD, chain, cross_connect, stderr, until};
 use xdpfwd_lab::{Chain, Namespace};
 use xdpfwd_testkit::Folder;
@@ -14,7 +14,7 @@ use xdpfwd_testkit::Folder;
 #[test]
 fn doctor_warns_of_copy_mode_unless_configured() {
     let chain = chain(Chain::builder());
-    let auto = Examination::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
+    let auto = Examination::run_with_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
     for interface in ["fwd0", "fwd1"] {
         let fix = auto.fix(interface, "mode", "warning", "copy: ");
         assert!(fix.contains(r#"[engine] mode = "copy""#), "{fix}");
@@ -27,26 +27,28 @@ fn doctor_warns_of_copy_mode_unless_configured() {
     }
     auto.assert_ok("host", "capabilities");
     auto.assert_ok("host", "cores");
-    let configured =
-        Examination::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
+    let configured = Examination::run_with_config(
+        chain.fwd(),
+        &cross_connect(1, "cores = [1]\nmode = \"copy\""),
+    );
     configured.assert_ok("fwd0", "mode");
-    // doctor leaves nothing attached: a start succeeds as before.
-    let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
-    last.assert_conserved();
-    // By name only, as text.
+    // doctor leaves no program and no socket attached: xdpfwd starts.
+    let (_, final_report) = Running::start(&chain, &cross_connect(1, "")).stop();
+    final_report.assert_conserved();
+    // The text output, for an interface name without a configuration.
     let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
         text.contains("\nfwd0\n") && text.contains("\nwill run, but not at full speed: "),
         "{text}"
     );
-    assert!(!text.contains('\u{1b}'), "no colour where there is no terminal: {text}");
+    assert!(!text.contains('\u{1b}'), "colours without a terminal: {text}");
 }
 
 #[test]
 fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     let chain = chain(Chain::builder());
-    let fix = Examination::of(chain.fwd(), &["eth9"]).fix(
+    let fix = Examination::run(chain.fwd(), &["eth9"]).fix(
         "eth9",
         "interface",
         "error",
@@ -54,26 +56,26 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     );
     assert!(fix.contains("ip link"), "{fix}");
 
-    apply(chain.fwd(), "ip link set dev fwd0 down");
-    let fix = Examination::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
-    apply(chain.fwd(), &fix);
-    // The kernel reports the state some time after the command returns.
+    run_shell(chain.fwd(), "ip link set dev fwd0 down");
+    let fix = Examination::run(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
+    run_shell(chain.fwd(), &fix);
+    // The kernel may report the new state after the command has returned.
     until("fwd0 is up", || {
-        Examination::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
+        Examination::run(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
             == "ok"
     });
 
-    apply(chain.gen_(), "ip link set dev gen0 mtu 3000");
-    apply(chain.fwd(), "ip link set dev fwd0 mtu 3000");
-    let fix = Examination::of(chain.fwd(), &["fwd0"]).fix(
+    run_shell(chain.gen_(), "ip link set dev gen0 mtu 3000");
+    run_shell(chain.fwd(), "ip link set dev fwd0 mtu 3000");
+    let fix = Examination::run(chain.fwd(), &["fwd0"]).fix(
         "fwd0",
         "mtu",
         "error",
         "3000: frames of 2048 bytes",
     );
-    // With this problem in a configuration, doctor still runs the other checks.
+    // If a configuration has this problem, doctor still runs the other checks.
     let config = cross_connect(1, "cores = [999]");
-    let examination = Examination::of_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(chain.fwd(), &config);
     examination.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
     examination.fix("host", "cores", "error", "core 999: not online");
     let mode = examination.finding("fwd0", "mode");
@@ -81,12 +83,12 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
         mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with(" first"),
         "{mode}"
     );
-    apply(chain.fwd(), line(&fix, "ip link"));
-    Examination::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
+    run_shell(chain.fwd(), command_in_fix(&fix, "ip link"));
+    Examination::run(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
-    // By an alternative name, which has no folder in /sys.
-    apply(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
-    let examination = Examination::of(chain.fwd(), &["uplink0"]);
+    // doctor accepts an alternative name, although it has no folder in /sys.
+    run_shell(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
+    let examination = Examination::run(chain.fwd(), &["uplink0"]);
     examination.assert_ok("uplink0", "mtu");
     examination.assert_ok("uplink0", "link");
 }
@@ -95,30 +97,30 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
 fn doctor_fixes_unserved_queues() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(1, "");
-    let examination = Examination::of_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(chain.fwd(), &config);
     for (interface, peer, peer_namespace) in
         [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())]
     {
         let fix = examination.fix(interface, "queues", "warning", "1 of 2 are served");
-        apply(chain.fwd(), line(&fix, &format!("ethtool -L {interface}")));
-        apply(peer_namespace, &line(&fix, "ethtool -L PEER").replace("PEER", peer));
+        run_shell(chain.fwd(), command_in_fix(&fix, &format!("ethtool -L {interface}")));
+        run_shell(peer_namespace, &command_in_fix(&fix, "ethtool -L PEER").replace("PEER", peer));
     }
-    let examination = Examination::of_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(chain.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
         examination.assert_ok(interface, "queues");
         // The interface still supports native XDP.
         examination.fix(interface, "mode", "warning", "copy: ");
     }
-    // Serving both queues is the other fix.
-    apply(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
-    Examination::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
+    // The other fix is to serve both queues.
+    run_shell(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
+    Examination::run_with_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
 
-/// A driver without ethtool channels: /sys shows their number.
+/// For a driver without ethtool channels, doctor counts the queues in /sys.
 #[test]
 fn doctor_counts_queues_of_driver_without_channels() {
     let namespace = Namespace::create("bridge").unwrap();
-    apply(
+    run_shell(
         &namespace,
         "ip link add lan numtxqueues 2 numrxqueues 2 type bridge && ip link set lan up",
     );
@@ -130,7 +132,7 @@ fn doctor_counts_queues_of_driver_without_channels() {
     };
     let examination = |queues| {
         let config = Config::new(&config(queues));
-        Examination::of(&namespace, &["--no-probe", "--config", config.path()])
+        Examination::run(&namespace, &["--no-probe", "--config", config.path()])
     };
     assert_eq!(
         examination(1).fix("lan", "queues", "warning", "1 of 2 are served"),
@@ -146,18 +148,18 @@ fn doctor_counts_queues_of_driver_without_channels() {
 #[test]
 fn doctor_names_holder_of_attached_xdp_program() {
     let chain = chain(Chain::builder());
-    let mut other = Running::start(&chain, &cross_connect(1, ""));
-    let examination = Examination::of(chain.fwd(), &["fwd0"]);
+    let mut holder = Running::start(&chain, &cross_connect(1, ""));
+    let examination = Examination::run(chain.fwd(), &["fwd0"]);
     let fix = examination.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
-    assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
+    assert_eq!(fix, format!("kill {}", holder.forwarder.pid()));
     // doctor does not probe an interface in use.
     assert_eq!(
         examination.finding("fwd0", "mode")["finding"],
         "not probed: fix xdp-program of fwd0 first"
     );
-    apply(chain.fwd(), &fix);
-    other.wait();
-    let examination = Examination::of(chain.fwd(), &["fwd0"]);
+    run_shell(chain.fwd(), &fix);
+    holder.wait();
+    let examination = Examination::run(chain.fwd(), &["fwd0"]);
     examination.assert_ok("fwd0", "xdp-program");
     examination.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
 }
@@ -165,11 +167,11 @@ fn doctor_names_holder_of_attached_xdp_program() {
 #[test]
 fn doctor_fixes_veth_peer_offloads_and_napi() {
     let namespace = Namespace::create("pair").unwrap();
-    apply(
+    run_shell(
         &namespace,
         "ip link add near type veth peer name far && ip link set near up && ip link set far up",
     );
-    let examination = Examination::of(&namespace, &["near"]);
+    let examination = Examination::run(&namespace, &["near"]);
     let fix = examination.fix(
         "near",
         "veth-peer",
@@ -177,31 +179,31 @@ fn doctor_fixes_veth_peer_offloads_and_napi() {
         "far, its other end, leaves checksums to the interface",
     );
     assert_eq!(fix, "ethtool -K far tx off txvlan off tx-vlan-stag-hw-insert off");
-    apply(&namespace, &fix);
+    run_shell(&namespace, &fix);
     let fix =
-        Examination::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
+        Examination::run(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
     assert_eq!(fix, "ethtool -K far gro on");
-    apply(&namespace, &fix);
-    Examination::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
+    run_shell(&namespace, &fix);
+    Examination::run(&namespace, &["near"]).assert_ok("near", "veth-peer");
 }
 
 #[test]
 fn doctor_warns_of_default_route_and_does_not_probe() {
     let chain = chain(Chain::builder());
-    apply(
+    run_shell(
         chain.fwd(),
         "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2",
     );
     let config = cross_connect(1, "");
-    let examination = Examination::of_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(chain.fwd(), &config);
     let fix = examination.fix("fwd0", "lockout", "warning", "has the default route");
     let mode = examination.finding("fwd0", "mode");
     assert_eq!(mode["level"], "unknown", "{mode}");
     let keep = fix.strip_suffix(" for its port").unwrap();
-    let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
-    let examination = Examination::of_config(chain.fwd(), &kept);
+    let config = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
+    let examination = Examination::run_with_config(chain.fwd(), &config);
     examination.assert_ok("host", "lockout");
-    // Even kept packets would be lost while the interface resets.
+    // doctor still does not probe: an interface that resets would lose even the kept packets.
     assert_eq!(examination.finding("fwd0", "mode")["level"], "unknown");
 }
 
@@ -226,10 +228,10 @@ fn doctor_without_privileges_prints_working_setcap() {
             "--json",
             "fwd0",
         ]);
-        Examination::by(command)
+        Examination::from_command(command)
     };
     let fix = run_as_nobody().fix("host", "capabilities", "error", "cap_net_admin");
-    apply(chain.fwd(), &line(&fix, "setcap").replace("$(command -v xdpfwd)", path));
+    run_shell(chain.fwd(), &command_in_fix(&fix, "setcap").replace("$(command -v xdpfwd)", path));
     let examination = run_as_nobody();
     examination.assert_ok("host", "capabilities");
     examination.assert_ok("host", "memory-lock");
@@ -239,30 +241,30 @@ fn doctor_without_privileges_prints_working_setcap() {
 #[test]
 fn doctor_finds_low_memory_lock_limit() {
     let chain = chain(Chain::builder());
-    // A limit of 64 KiB, with and without the capability. (Raising the limit needs a capability
-    // that root may lack.)
-    let limited = |privileges: &[&str]| {
+    // Runs doctor with a limit of 64 KiB. (The test lowers the limit, because raising it needs a
+    // capability that root may lack.)
+    let run_with_low_limit = |privileges: &[&str]| {
         let mut command = chain.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);
         command.args([XDPFWD, "doctor", "--json", "--no-probe", "fwd0"]);
-        Examination::by(command)
+        Examination::from_command(command)
     };
-    let fix = limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix(
+    let fix = run_with_low_limit(&["setpriv", "--bounding-set=-ipc_lock"]).fix(
         "host",
         "memory-lock",
         "error",
         "64 KiB may be locked",
     );
     assert!(fix.contains("ulimit -l unlimited") && fix.contains("cap_ipc_lock"), "{fix}");
-    limited(&[]).assert_ok("host", "memory-lock");
+    run_with_low_limit(&[]).assert_ok("host", "memory-lock");
 }
 
 #[test]
 fn failed_start_prints_findings_of_doctor() {
     let chain = chain(Chain::builder());
-    let first = Running::start(&chain, &cross_connect(1, ""));
+    let holder = Running::start(&chain, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
-    let examination = Examination::of(chain.fwd(), &["--config", config.path()]);
+    let examination = Examination::run(chain.fwd(), &["--config", config.path()]);
     let finding = examination.finding("fwd0", "xdp-program");
     let text_of = |key: &str| finding[key].as_str().unwrap().to_owned();
     let start = |arguments: &[&str]| {
@@ -289,18 +291,17 @@ fn failed_start_prints_findings_of_doctor() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let same = |line: &serde_json::Value| {
+    let is_same_finding = |line: &serde_json::Value| {
         line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == text_of("fix")
     };
-    assert!(lines.iter().any(same), "{lines:#?}");
-    first.stop();
+    assert!(lines.iter().any(is_same_finding), "{lines:#?}");
+    holder.stop();
 }
 
-/// A start that falls back reports the same as `doctor`.
 #[test]
 fn start_with_fallback_prints_mode_finding_of_doctor() {
     let chain = chain(Chain::builder());
-    let examination = Examination::of_config(chain.fwd(), &cross_connect(1, ""));
+    let examination = Examination::run_with_config(chain.fwd(), &cross_connect(1, ""));
     let finding = examination.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
     let config = Config::new(&cross_connect(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];

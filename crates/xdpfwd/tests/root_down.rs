@@ -1,4 +1,4 @@
-//! Interfaces that are down when xdpfwd starts, and that go down while it runs. Needs root.
+//! Tests interfaces that are down when xdpfwd starts or go down while it runs. Needs root.
 
 mod support;
 
@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Traffic};
 
-fn set(chain: &Chain, interface: &str, state: &str) {
+fn set_link_state(chain: &Chain, interface: &str, state: &str) {
     let status =
         chain.fwd().command("ip").args(["link", "set", "dev", interface, state]).status().unwrap();
     assert!(status.success());
@@ -21,12 +21,12 @@ fn start(chain: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
     Forwarder::spawn(chain.fwd(), &arguments).unwrap()
 }
 
-/// Waits until a line of the log matches.
-fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
+/// Waits until the log has a line for which `matches` returns true.
+fn wait_for_log(forwarder: &mut Forwarder, matches: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + TIMEOUT;
-    while !forwarder.stderr().iter().any(|line| wanted(line)) {
+    while !forwarder.stderr().iter().any(|line| matches(line)) {
         forwarder.check_running().unwrap();
-        assert!(Instant::now() < deadline, "{:?}", forwarder.stderr());
+        assert!(Instant::now() < deadline, "no log line matches: {:?}", forwarder.stderr());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -35,7 +35,7 @@ fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
 fn start_waits_for_interface_to_come_up() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    set(&chain, "fwd1", "down");
+    set_link_state(&chain, "fwd1", "down");
     let mut forwarder = start(&chain, &config, &[]);
     wait_for_log(&mut forwarder, |line| {
         line.contains("waited_seconds=0") && line.contains("ip link set dev fwd1 up")
@@ -46,9 +46,9 @@ fn start_waits_for_interface_to_come_up() {
     let stderr = forwarder.stderr();
     assert!(
         !stderr.iter().any(|line| line.contains("interface=\"fwd0\"")),
-        "fwd0 is up, but in the log: {stderr:?}"
+        "the log names fwd0, although it is up: {stderr:?}"
     );
-    set(&chain, "fwd1", "up");
+    set_link_state(&chain, "fwd1", "up");
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     Traffic::new()
         .count(1000)
@@ -59,21 +59,21 @@ fn start_waits_for_interface_to_come_up() {
         .finish(TIMEOUT)
         .unwrap();
     assert!(forwarder.stop(TIMEOUT).unwrap().status.success());
-    let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
-    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    let final_report = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
+    let final_report: serde_json::Value = serde_json::from_str(&final_report).unwrap();
     assert_eq!(
-        (&last["ports"][0]["rx_packets"], &last["ports"][1]["tx_packets"]),
+        (&final_report["ports"][0]["rx_packets"], &final_report["ports"][1]["tx_packets"]),
         (&1000.into(), &1000.into())
     );
 }
 
-/// While it waits, xdpfwd has no frames and no mode. A signal or `--duration` ends it with a final
-/// report and status 0.
+/// A signal or `--duration` ends xdpfwd, with exit code 0 and a final report of 0 frames and mode
+/// `none`.
 #[test]
-fn waiting_start_ends_on_signal_or_duration() {
+fn xdpfwd_waiting_for_interface_ends_on_signal_or_duration() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    set(&chain, "fwd0", "down");
+    set_link_state(&chain, "fwd0", "down");
     for (arguments, signal) in [
         (&[][..], Some(Signal::SIGINT)),
         (&[], Some(Signal::SIGTERM)),
@@ -89,11 +89,14 @@ fn waiting_start_ends_on_signal_or_duration() {
             assert!(Instant::now() < deadline, "{arguments:?} {signal:?}: xdpfwd did not end");
             std::thread::sleep(Duration::from_millis(5));
         }
-        let last = forwarder.last_line(|_| true).unwrap();
-        let last: serde_json::Value = serde_json::from_str(&last).unwrap();
-        assert_eq!((&last["type"], &last["ports"][0]["mode"]), (&"final".into(), &"none".into()));
+        let final_report = forwarder.last_line(|_| true).unwrap();
+        let final_report: serde_json::Value = serde_json::from_str(&final_report).unwrap();
         assert_eq!(
-            (&last["ports"][0]["rx_packets"], &last["frames"]["total"]),
+            (&final_report["type"], &final_report["ports"][0]["mode"]),
+            (&"final".into(), &"none".into())
+        );
+        assert_eq!(
+            (&final_report["ports"][0]["rx_packets"], &final_report["frames"]["total"]),
             (&0.into(), &0.into())
         );
         assert_eq!(
@@ -105,7 +108,8 @@ fn waiting_start_ends_on_signal_or_duration() {
     }
 }
 
-/// Packets for an interface that is down wait in its TX ring, and leave when it is up again.
+/// Packets for an interface that is down wait in its TX ring. They leave when the interface is up
+/// again.
 #[test]
 fn interface_down_and_up_loses_no_packet() {
     let chain = chain(Chain::builder());
@@ -115,19 +119,19 @@ fn interface_down_and_up_loses_no_packet() {
         traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
     };
     send();
-    set(&chain, "fwd1", "down");
+    set_link_state(&chain, "fwd1", "down");
     send();
-    set(&chain, "fwd1", "up");
+    set_link_state(&chain, "fwd1", "up");
     send();
-    let (ended, last) = running.stop();
-    assert!(ended.status.success());
-    last.assert_conserved();
-    let (lan, wan) = (&last.json["ports"][0], &last.json["ports"][1]);
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success());
+    final_report.assert_conserved();
+    let (lan, wan) = (&final_report.json["ports"][0], &final_report.json["ports"][1]);
     assert_eq!(
         (&lan["rx_packets"], &wan["tx_packets"]),
         (&1500.into(), &1500.into()),
         "{}",
-        last.json
+        final_report.json
     );
-    assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
+    assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
 }

@@ -1,6 +1,6 @@
-//! Kills xdpfwd at random times and checks what docs/esp.md guarantees for the state file: no
-//! sequence number and no IV is used twice. `ESP_SEED=n` repeats the random numbers of a run, but
-//! not its timing. Needs root.
+//! Kills xdpfwd at random times, and checks the guarantee in docs/esp.md that no sequence number
+//! and no IV is used twice. `ESP_SEED=n` repeats the random numbers of an earlier run, but not its
+//! timing. Needs root.
 
 mod support;
 
@@ -17,11 +17,12 @@ use support::{Config, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// The number of parallel labs. Each start takes a second of the clock as its epoch, so starts with
-/// one state file are at least a second apart.
+/// Number of labs that run in parallel, because each waits often: the epoch of a start is the time
+/// in seconds, so starts with the same state file are at least a second apart.
 const LABS: usize = 4;
 
-/// Sequence numbers that are reserved at once in the state file: the most that a crash skips.
+/// Number of sequence numbers that xdpfwd reserves at once in the state file: a crash skips at most
+/// this many.
 const RESERVED: u64 = 1 << 20;
 
 #[test]
@@ -40,24 +41,25 @@ fn kill_in_every_lab(kills: u64) {
     let seed =
         std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
     println!("seed {seed}");
-    // Two setups with one worker, whose numbers leave in order, and two with two workers.
-    let base = || Setup {
+    // Two setups have one worker, which sends sequence numbers in order; two have two workers.
+    let one_worker = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
         open_sa: [String::new(), "window = 4096\n".into()],
         frames: 1024,
         ..Setup::default()
     };
-    let two = || Setup { queues: 2, engine: ["cores = [0, 1]".into(), String::new()], ..base() };
+    let two_workers =
+        || Setup { queues: 2, engine: ["cores = [0, 1]".into(), String::new()], ..one_worker() };
     let setups: [Setup; LABS] = [
-        base(),
-        two(),
-        Setup { transform: "chacha20-poly1305", transport: true, ..base() },
-        Setup { transform: "null-aes-256-gmac", udp: true, ..two() },
+        one_worker(),
+        two_workers(),
+        Setup { transform: "chacha20-poly1305", transport: true, ..one_worker() },
+        Setup { transform: "null-aes-256-gmac", udp: true, ..two_workers() },
     ];
     thread::scope(|scope| {
-        let labs = setups.iter().zip(0..).map(|(setup, number)| {
+        let labs = setups.iter().zip(0..).map(|(setup, index)| {
             thread::Builder::new()
-                .spawn_scoped(scope, move || kill_repeatedly(setup, seed + number, kills))
+                .spawn_scoped(scope, move || kill_repeatedly(setup, seed + index, kills))
                 .unwrap()
         });
         let labs: Vec<_> = labs.collect();
@@ -69,51 +71,52 @@ fn kill_in_every_lab(kills: u64) {
 
 fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let mut random_numbers = SplitMix64::new(seed);
-    let lab = Lab::quiet(setup.queues);
+    let lab = Lab::with_silent_hosts(setup.queues);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
-    let peer = lab.start_one(setup, 1);
+    let receiver = lab.start_one(setup, 1);
     let on_wire = Arc::new(Mutex::new(vec![]));
-    let kept = Arc::clone(&on_wire);
-    let tap =
-        Tap::with(&lab.wire, "tap0", move |frame, _| kept.lock().unwrap().push(Kind::esp(frame)));
+    let captured = Arc::clone(&on_wire);
+    let tap = Tap::start_with(&lab.wire, "tap0", move |frame, _| {
+        captured.lock().unwrap().push(Kind::expect_esp(frame))
+    });
     let config = Config::new(&setup.config(&lab, 0));
     let start = || {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         Forwarder::spawn(lab.chain.fwd(), &arguments).unwrap()
     };
     let sender = Sender::start(lab.chain.gen_(), "gen0", 1000, 1, None);
-    for number in 0..kills {
+    for run in 0..kills {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Kill at a random time during the start, or after the first packet. That packet may take
-        // long, but must come.
+        // Kill xdpfwd either at a random time during its start, or at a random time after its first
+        // packet. The first packet may take long, but must come.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
             let deadline = Instant::now() + TIMEOUT;
             while tap.count() == before {
-                xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
+                xdpfwd.check_running().unwrap_or_else(|error| panic!("run {run}: {error}"));
                 assert!(
                     Instant::now() < deadline,
-                    "start {number}: no packet within {TIMEOUT:?}: {:#?}",
+                    "run {run}: no packet within {TIMEOUT:?}: {:#?}",
                     xdpfwd.stderr()
                 );
                 thread::sleep(Duration::from_millis(1));
             }
             thread::sleep(Duration::from_micros(random / 4 % 150_000));
         }
-        xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
+        xdpfwd.check_running().unwrap_or_else(|error| panic!("run {run}: {error}"));
         // The process is not reaped yet, so no other process has its pid.
         kill(Pid::from_raw(xdpfwd.pid() as i32), Signal::SIGKILL).unwrap();
         xdpfwd.stop(TIMEOUT).unwrap();
     }
-    // The last run ends in an orderly way.
+    // The last run is stopped, not killed.
     let mut xdpfwd = start();
     let before = tap.count();
     tap.wait_for(before + 1000);
-    let ended = xdpfwd.stop(TIMEOUT).unwrap();
-    assert!(ended.status.success() && !ended.killed, "{:#?}", xdpfwd.stderr());
+    let exit = xdpfwd.stop(TIMEOUT).unwrap();
+    assert!(exit.status.success() && !exit.killed, "{:#?}", xdpfwd.stderr());
     sender.stop();
     // Wait for packets in flight.
     thread::sleep(Duration::from_millis(200));
@@ -130,47 +133,50 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
     assert!(
         highest <= (kills + 1) * RESERVED,
-        "a crash skips more than {RESERVED} numbers: {highest} is the highest"
+        "a crash skipped more than {RESERVED} sequence numbers: {highest} is the highest"
     );
     let state = fs::read_to_string(lab.state_file(0)).unwrap();
     assert!(
         state.contains(&format!("next = {}", highest + 1)),
-        "the state file lacks the number after {highest}: {state}"
+        "`next` in the state file is not {highest} + 1: {state}"
     );
 
-    // The peer accepts every sent packet: none is late, none is a replay.
-    until("the peer has received all packets", || received(&peer, "wan1") >= sent);
+    // The other xdpfwd accepts every sent packet: none is late, none is a replay.
+    until("xdpfwd 1 has received all packets", || received(&receiver, "wan1") >= sent);
     until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets >= sent);
-    let (ended, last) = peer.stop();
-    assert!(ended.status.success(), "{ended:?}");
-    last.assert_conserved();
-    assert_eq!(drops(&last.json), [].into(), "{}", last.json);
-    assert_eq!(last.report.port("wan1").unwrap().rx_packets, sent);
+    let (exit, final_report) = receiver.stop();
+    assert!(exit.status.success(), "{exit:?}");
+    final_report.assert_conserved();
+    assert_eq!(drops(&final_report.json), [].into(), "{}", final_report.json);
+    assert_eq!(final_report.parsed.port("wan1").unwrap().rx_packets, sent);
     let seen = sink.seen().unwrap();
-    assert!(seen.arrived.packets == sent && seen.is_clean(), "{sent}: {seen:?}");
+    assert!(seen.arrived.packets == sent && seen.is_clean(), "{sent} packets sent: {seen:?}");
     println!(
-        "{} by {} workers: {sent} packets of {runs} runs, {kills} killed",
+        "{}, {} worker(s): {sent} packets of {runs} runs, {kills} killed",
         setup.transform, setup.queues
     );
 }
 
-/// Checks captured packets of one SA and returns the number of runs that sent any.
-fn check_capture(on_wire: &[Esp], in_order: bool) -> u64 {
+/// Checks captured packets of one SA, and returns the number of runs that sent at least one packet.
+fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
     let (mut ivs, mut numbers) = (HashSet::new(), HashSet::new());
-    let (mut epoch, mut before_run, mut highest, mut runs) = (0, 0, 0, 0);
+    let (mut epoch, mut highest_of_earlier_runs, mut highest, mut runs) = (0, 0, 0, 0);
     for esp in on_wire {
         assert_eq!(esp.spi, spi(0, 1));
         assert!(ivs.insert(esp.iv), "repeated IV: {esp:?}");
         assert!(numbers.insert(esp.sequence), "repeated sequence number: {esp:?}");
         if esp.iv >> 32 != epoch {
             assert!(esp.iv >> 32 > epoch, "epoch below {epoch}: {esp:?}");
-            (epoch, before_run, runs) = (esp.iv >> 32, highest, runs + 1);
+            (epoch, highest_of_earlier_runs, runs) = (esp.iv >> 32, highest, runs + 1);
         }
         assert!(
-            esp.sequence > before_run,
-            "number not above {before_run}, the highest of earlier runs: {esp:?}"
+            esp.sequence > highest_of_earlier_runs,
+            "sequence number not above {highest_of_earlier_runs}, the highest of earlier runs: {esp:?}"
         );
-        assert!(!in_order || esp.sequence > highest, "out of order, after {highest}: {esp:?}");
+        assert!(
+            !is_in_order || esp.sequence > highest,
+            "sequence number out of order, after {highest}: {esp:?}"
+        );
         highest = highest.max(esp.sequence);
     }
     runs

@@ -1,4 +1,4 @@
-//! Tests forwarding of ping, TCP, iperf3 and the lab's generator. Needs root.
+//! Tests forwarding of ping, TCP, iperf3 and generated traffic, and compares counters. Needs root.
 
 mod support;
 
@@ -9,26 +9,31 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Running, TIMEOUT, chain, cross_connect, in_step};
+use support::{Running, TIMEOUT, chain, cross_connect, run_with_grants};
 use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
 use xdpfwd_testkit::lab::ping;
 use xdpfwd_testkit::process::run;
 
-const GEN: &str = "10.77.0.1";
-const SINK: &str = "10.77.0.2";
+const GEN_ADDRESS: &str = "10.77.0.1";
+const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Runs a test with one and with two queues, in a lab with addresses and a cross-connect.
+/// Runs a test with one and with two queues. The hosts of the lab have addresses, and xdpfwd
+/// forwards between them.
 fn on_one_and_two_queues(test: impl Fn(&Chain)) {
     for queues in [1, 2] {
         let chain = chain(Chain::builder().queues(queues).addresses(true));
         let running = Running::start(&chain, &cross_connect(queues, ""));
         test(&chain);
-        let (ended, last) = running.stop();
-        assert!(ended.status.success(), "{ended:?}");
-        last.assert_conserved();
-        assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
-        for port in &last.report.ports {
-            assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success(), "{exit:?}");
+        final_report.assert_conserved();
+        assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
+        for port in &final_report.parsed.ports {
+            assert!(
+                port.rx_packets > 0 && port.tx_packets > 0,
+                "{queues} queues: {}",
+                final_report.json
+            );
         }
     }
 }
@@ -36,7 +41,7 @@ fn on_one_and_two_queues(test: impl Fn(&Chain)) {
 #[test]
 fn ping_passes_both_ways() {
     on_one_and_two_queues(|chain| {
-        for (from, to) in [(chain.gen_(), SINK), (chain.sink(), GEN)] {
+        for (from, to) in [(chain.gen_(), SINK_ADDRESS), (chain.sink(), GEN_ADDRESS)] {
             // Small packets, large packets, and many at once.
             for arguments in
                 [["-c5", "-i0.2", "-s56"], ["-c5", "-i0.2", "-s1472"], ["-c200", "-f", "-s100"]]
@@ -47,21 +52,21 @@ fn ping_passes_both_ways() {
     });
 }
 
-/// Client and server exchange one byte at a time. A packet must not wait in a queue until the next
-/// one comes.
+/// Client and server exchange one byte at a time. A packet must not wait in a queue for the next
+/// packet.
 #[test]
 fn slow_tcp_conversation_is_not_delayed() {
     on_one_and_two_queues(|chain| {
         for (client, server, address) in
-            [(chain.gen_(), chain.sink(), SINK), (chain.sink(), chain.gen_(), GEN)]
+            [(chain.gen_(), chain.sink(), SINK_ADDRESS), (chain.sink(), chain.gen_(), GEN_ADDRESS)]
         {
             let address: SocketAddr = format!("{address}:7777").parse().unwrap();
             let listener = server.run(|| TcpListener::bind(address).unwrap()).unwrap();
             let echo = thread::spawn(move || {
-                let (mut peer, _) = listener.accept().unwrap();
+                let (mut stream, _) = listener.accept().unwrap();
                 let mut byte = [0];
-                while peer.read_exact(&mut byte).is_ok() {
-                    peer.write_all(&byte).unwrap();
+                while stream.read_exact(&mut byte).is_ok() {
+                    stream.write_all(&byte).unwrap();
                 }
             });
             let mut stream =
@@ -76,8 +81,8 @@ fn slow_tcp_conversation_is_not_delayed() {
                 assert_eq!(byte, [round]);
                 thread::sleep(Duration::from_millis(10));
             }
-            // A packet that leaves only with the next one would wait for TCP's retransmission, at
-            // least 200 ms.
+            // A packet that leaves only with the next one would wait for TCP's retransmission,
+            // which comes after at least 200 ms.
             assert!(
                 start.elapsed() < Duration::from_millis(20 * 200),
                 "20 rounds took {:?}",
@@ -99,14 +104,14 @@ fn iperf3_moves_data_both_ways() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for_port(chain.gen_());
-        let mut moved = vec![];
+        wait_for_iperf3_server(chain.gen_());
+        let mut received_bytes = vec![];
         for direction in [&[][..], &["--reverse"]] {
             let mut client = chain.gen_().command("iperf3");
             client
                 .args([
                     "--client",
-                    SINK,
+                    SINK_ADDRESS,
                     "--port",
                     "5301",
                     "--time",
@@ -119,17 +124,17 @@ fn iperf3_moves_data_both_ways() {
             let output = client.output().unwrap();
             let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
             assert!(json.get("error").is_none(), "{json}");
-            moved.push(json["end"]["sum_received"]["bytes"].as_u64().unwrap());
+            received_bytes.push(json["end"]["sum_received"]["bytes"].as_u64().unwrap());
         }
-        // `ip netns exec` executes iperf3 in its own process, so the pid is that of iperf3.
+        // `ip netns exec` replaces itself by iperf3 without a fork, so this is the pid of iperf3.
         server.kill().unwrap();
         server.wait().unwrap();
-        assert!(moved.iter().all(|&bytes| bytes > 1_000_000), "{moved:?} bytes");
+        assert!(received_bytes.iter().all(|&bytes| bytes > 1_000_000), "{received_bytes:?} bytes");
     });
 }
 
-fn wait_for_port(from: &Namespace) {
-    let address: SocketAddr = format!("{SINK}:5301").parse().unwrap();
+fn wait_for_iperf3_server(from: &Namespace) {
+    let address: SocketAddr = format!("{SINK_ADDRESS}:5301").parse().unwrap();
     let deadline = Instant::now() + TIMEOUT;
     // iperf3 ignores a connection that closes without data.
     while from
@@ -143,26 +148,26 @@ fn wait_for_port(from: &Namespace) {
 }
 
 #[test]
-fn moderate_load_arrives_complete_and_in_order() {
+fn twenty_thousand_packets_arrive_complete_and_in_order() {
     for (size, flows) in [(60, 1), (60, 100), (590, 16), (1514, 16)] {
-        all_arrive(size, flows, 20_000);
+        assert_all_arrive(size, flows, 20_000);
     }
 }
 
 #[test]
 #[ignore = "long: make test-long"]
 fn ten_million_packets_arrive_complete_and_in_order() {
-    all_arrive(60, 100, 10_000_000);
+    assert_all_arrive(60, 100, 10_000_000);
 }
 
 /// Sends packets and checks that each arrives once, unchanged and in order.
-fn all_arrive(size: u16, flows: u32, packets: u64) {
+fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let traffic = Traffic::new().size(size).flows(flows).count(packets).on_grant().core(0);
     let generator = traffic.start(chain.gen_(), "gen0").unwrap();
-    let arrived = in_step(&[(&generator, &sink)], || {
+    let arrived = run_with_grants(&[(&generator, &sink)], || {
         let (mut arrived, mut last_arrival) = (0, Instant::now());
         while arrived < packets && last_arrival.elapsed() < TIMEOUT {
             thread::sleep(Duration::from_millis(1));
@@ -175,21 +180,19 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
     });
     let sent = generator.stop().unwrap();
     assert_eq!(sent.packets, packets, "packets sent; {arrived} have arrived");
-    let (_, last) = running.stop();
+    let (_, final_report) = running.stop();
     let seen = sink.seen().unwrap();
     assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
     assert_eq!(
         (seen.arrived.packets, seen.arrived.bytes),
         (packets, packets * u64::from(size)),
         "{}",
-        last.json
+        final_report.json
     );
-    last.assert_conserved();
-    assert_eq!(last.report.port("fwd0").unwrap().rx_packets, packets);
+    final_report.assert_conserved();
+    assert_eq!(final_report.parsed.port("fwd0").unwrap().rx_packets, packets);
 }
 
-/// Under overload every frame is accounted for, and the counts match those of the kernel and the
-/// lab.
 #[test]
 fn ten_seconds_of_overload_account_for_every_packet() {
     overload(Duration::from_secs(10));
@@ -201,35 +204,38 @@ fn five_minutes_of_overload_account_for_every_packet() {
     overload(Duration::from_secs(300));
 }
 
+/// Checks that under overload each packet is forwarded or counted as lost, and that the counters
+/// match those of the kernel and the lab.
 fn overload(time: Duration) {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
     let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
     thread::sleep(time);
-    // Stop under load.
-    let (ended, last) = running.stop();
+    // Stop while the generator still sends.
+    let (exit, final_report) = running.stop();
     let sent = generator.stop().unwrap();
-    assert!(ended.status.success() && !ended.killed, "{ended:?}");
-    last.assert_conserved();
-    let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
+    assert!(exit.status.success() && !exit.killed, "{exit:?}");
+    final_report.assert_conserved();
+    let (lan, wan) =
+        (final_report.parsed.port("fwd0").unwrap(), final_report.parsed.port("fwd1").unwrap());
     assert!(sent.packets > lan.rx_packets, "no overload: xdpfwd received all packets");
     assert_eq!(
         sink.seen().unwrap().arrived.packets,
         wan.tx_packets,
-        "packets at the sink, and sent by xdpfwd"
+        "packets at the sink and packets sent by xdpfwd"
     );
-    let kernel = &last.json["ports"][0]["kernel"];
+    let kernel = &final_report.json["ports"][0]["kernel"];
     let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
-    assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", last.json);
+    assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", final_report.json);
     assert_eq!(
-        transmitted(&chain, "fwd1"),
+        kernel_tx_counters(&chain, "fwd1"),
         (wan.tx_packets, 0),
-        "packets sent and dropped, by ip -s link and by xdpfwd"
+        "packets that fwd1 sent and dropped, by `ip -s link` and by xdpfwd"
     );
 }
 
-/// Overload from both sides, on one queue and on two, ended by SIGTERM.
+/// Overload from both sides, on one and on two queues, until SIGTERM.
 #[test]
 fn final_counters_match_kernel_and_lab_both_ways() {
     for queues in [1, 2] {
@@ -248,56 +254,60 @@ fn final_counters_match_kernel_and_lab_both_ways() {
         thread::sleep(Duration::from_secs(2));
         running.signal(Signal::SIGTERM);
         running.wait();
-        let (ended, last) = running.stop();
+        let (exit, final_report) = running.stop();
         for generator in generators {
             generator.stop().unwrap();
         }
-        assert_eq!((ended.status.code(), ended.killed), (Some(0), false));
-        last.assert_conserved();
+        assert_eq!((exit.status.code(), exit.killed), (Some(0), false));
+        final_report.assert_conserved();
         let mut all_dropped = 0;
-        for (index, interface, peer) in [(0, "fwd0", &back), (1, "fwd1", &forth)] {
-            let port = last.report.port(interface).unwrap();
-            assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
+        for (index, interface, sink) in [(0, "fwd0", &back), (1, "fwd1", &forth)] {
+            let port = final_report.parsed.port(interface).unwrap();
+            assert!(
+                port.rx_packets > 0 && port.tx_packets > 0,
+                "{queues} queues: {}",
+                final_report.json
+            );
             // Every packet that the XDP program redirected arrived, or the kernel counted its loss.
-            let kernel = &last.json["ports"][index]["kernel"];
+            let kernel = &final_report.json["ports"][index]["kernel"];
             let lost =
                 kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
             assert_eq!(
                 port.xdp_redirected.unwrap(),
                 port.rx_packets + lost,
                 "{queues} queues: {}",
-                last.json
+                final_report.json
             );
-            // The interface counts each packet as sent or dropped, and all sent ones arrived.
-            let (sent, dropped) = transmitted(&chain, interface);
+            // The interface counts each packet as sent or dropped, and all sent packets arrived.
+            let (sent, dropped) = kernel_tx_counters(&chain, interface);
             all_dropped += dropped;
             assert_eq!(
                 port.tx_packets,
                 sent + dropped,
                 "{queues} queues, {interface}: {}",
-                last.json
+                final_report.json
             );
             assert_eq!(
-                peer.seen().unwrap().arrived.packets,
+                sink.seen().unwrap().arrived.packets,
                 sent,
                 "{queues} queues, {interface}: {}",
-                last.json
+                final_report.json
             );
         }
-        let tx_dropped = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+        let tx_dropped = final_report.json["kernel"]["tx_dropped"].as_u64().unwrap();
         assert!(
             tx_dropped <= all_dropped,
             "tx_dropped is {tx_dropped}, but the interfaces dropped only {all_dropped}"
         );
         println!(
             "{queues} queues: {} sent; tx_dropped counts {tx_dropped} of {all_dropped} drops",
-            last.report.transmitted()
+            final_report.parsed.transmitted()
         );
     }
 }
 
-/// Returns packets that an interface sent and dropped, from `ip -s link`.
-fn transmitted(chain: &Chain, interface: &str) -> (u64, u64) {
+/// Returns the numbers of packets that an interface sent and dropped, from `ip -s link`.
+fn kernel_tx_counters(chain: &Chain, interface: &str) -> (u64, u64) {
     let mut command = chain.fwd().command("ip");
     command.args(["-json", "-statistics", "link", "show", interface]);
     let links: serde_json::Value = serde_json::from_str(&run(&mut command)).unwrap();
@@ -310,17 +320,22 @@ fn two_workers_forward_one_queue_each() {
     let chain = chain(Chain::builder().queues(2));
     let running = Running::start(&chain, &cross_connect(2, "cores = [0, 1]"));
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-    // veth takes the queue from the sender's core.
+    // veth selects the queue by the core of the sender.
     for core in [0, 1] {
         let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
         let generator = traffic.start(chain.gen_(), "gen0").unwrap();
         generator.finish(TIMEOUT).unwrap();
     }
-    let (_, last) = running.stop();
-    last.assert_conserved();
-    assert_eq!(last.json["workers"], 2);
-    assert_eq!(last.json["frames"]["total"], 2 * 16384);
-    assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 10_000, "{}", last.json);
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
+    assert_eq!(final_report.json["workers"], 2);
+    assert_eq!(final_report.json["frames"]["total"], 2 * 16384);
+    assert_eq!(
+        final_report.parsed.port("fwd1").unwrap().tx_packets,
+        10_000,
+        "{}",
+        final_report.json
+    );
     assert_eq!(sink.seen().unwrap().arrived.packets, 10_000);
 }
 
@@ -343,16 +358,21 @@ fn mac_swap_on_one_port_sends_packets_back() {
     let generator =
         Traffic::new().rate(10_000).count(5_000).core(0).start(chain.gen_(), "gen0").unwrap();
     generator.finish(TIMEOUT).unwrap();
-    let (_, last) = running.stop();
-    last.assert_conserved();
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
     let seen = back.seen().unwrap();
     assert!(seen.is_clean(), "{seen:?}");
     assert_eq!(seen.arrived.packets, 5_000);
-    assert_eq!(last.json["stages"][0]["packets"], 5_000);
-    assert!(last.json["stages"][0]["cycles_per_packet"].as_f64().unwrap() > 0.0, "{}", last.json);
+    assert_eq!(final_report.json["stages"][0]["packets"], 5_000);
+    assert!(
+        final_report.json["stages"][0]["cycles_per_packet"].as_f64().unwrap() > 0.0,
+        "{}",
+        final_report.json
+    );
 }
 
-/// An idle xdpfwd does not busy-loop unless configured. Compares the CPU time of two seconds each.
+/// Compares the CPU time of an idle xdpfwd during two seconds. With `idle = "poll"`, it must not
+/// spin.
 #[test]
 fn idle_poll_uses_less_cpu_than_idle_spin() {
     let ticks = |idle: &str| {
@@ -361,12 +381,12 @@ fn idle_poll_uses_less_cpu_than_idle_spin() {
         let before = cpu_ticks(running.forwarder.pid());
         thread::sleep(Duration::from_secs(2));
         let ticks = cpu_ticks(running.forwarder.pid()) - before;
-        let (_, last) = running.stop();
-        last.assert_conserved();
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
         ticks
     };
-    let (waiting, spinning) = (ticks("poll"), ticks("spin"));
-    assert!(waiting * 5 < spinning, "{waiting} ticks waiting, {spinning} spinning");
+    let (poll, spin) = (ticks("poll"), ticks("spin"));
+    assert!(poll * 5 < spin, "clock ticks: {poll} with poll, {spin} with spin");
 }
 
 /// Returns the CPU time of a process in clock ticks: fields 14 and 15 of proc_pid_stat(5).

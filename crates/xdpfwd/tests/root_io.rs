@@ -1,7 +1,8 @@
-//! Compares all I/O methods (`io`): bytes, order and counts of the same frames through each;
-//! overload, a stop under load, and frames that cannot be received or sent. Needs root.
+//! Compares all I/O methods (key `io`): bytes, order and counts of forwarded frames, overload, stop
+//! under load, and frames that are too long. Needs root.
 //!
-//! `io = "xsk-rs"` is tested if the tests are built with its feature, as `make test` does.
+//! `io = "xsk-rs"` is tested only if the tests are built with the feature `xsk-rs`, as by `make
+//! test`.
 
 mod support;
 
@@ -10,31 +11,33 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::wire::{Side, gen0, hex, marks, pass, sink0};
-use support::{Config, Final, Running, TIMEOUT, XDPFWD, chain, stderr};
+use support::wire::{Side, gen0, hex, mark_count, send_and_capture, sink0};
+use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, chain, stderr};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ip;
 
 /// The I/O methods of this build.
-const IOS: &[&str] = if cfg!(feature = "xsk-rs") {
+const IO_METHODS: &[&str] = if cfg!(feature = "xsk-rs") {
     &["af_xdp", "packet-mmsg", "xsk-rs"]
 } else {
     &["af_xdp", "packet-mmsg"]
 };
 
 /// Returns the I/O methods other than `af_xdp`.
-fn other_ios() -> impl Iterator<Item = &'static str> {
-    IOS.iter().copied().filter(|&io| io != "af_xdp")
+fn methods_except_af_xdp() -> impl Iterator<Item = &'static str> {
+    IO_METHODS.iter().copied().filter(|&io| io != "af_xdp")
 }
 
+/// Returns a cross-connect with I/O method `lan` for the port lan, and `wan` for the port wan.
 fn cross_connect(lan: &str, wan: &str, queues: u16, engine: &str) -> String {
     support::cross_connect(queues, engine)
         .replacen("interface = \"fwd0\"", &format!("interface = \"fwd0\"\nio = \"{lan}\""), 1)
         .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan}\""), 1)
 }
 
-/// Returns frames of many lengths and flows, with no, one and two VLAN tags.
-fn frames() -> Vec<Vec<u8>> {
+/// Returns frames of all lengths, with zero, one and two VLAN tags: 16 UDP flows, and frames that
+/// are not IP.
+fn test_frames() -> Vec<Vec<u8>> {
     const TAGS: [&[u8]; 5] = [
         &[],
         &[0x81, 0, 0, 100],
@@ -43,26 +46,26 @@ fn frames() -> Vec<Vec<u8>> {
         &[0x88, 0xa8, 0, 200, 0x81, 0, 0, 100],
     ];
     let mut frames = Vec::new();
-    for (number, len) in (60..=1514).enumerate() {
-        let tags = TAGS[number % TAGS.len()];
-        // veth counts a second tag against the MTU.
+    for (index, len) in (60..=1514).enumerate() {
+        let tags = TAGS[index % TAGS.len()];
+        // veth counts a second tag against the MTU, so the longest frames have no tag.
         let tags = if len > 1506 { &[] } else { tags };
         let mut frame = vec![2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1];
         frame.extend(tags);
-        if number % 3 == 0 {
+        if index % 3 == 0 {
             frame.extend([0x88, 0xb5]);
         } else {
-            // UDP over IPv4, 16 flows. No test checks the checksums.
-            let flow = (number % 16) as u8;
+            // UDP over IPv4. The checksums are wrong, but nothing here checks them.
+            let flow = (index % 16) as u8;
             let total = (len - 14) as u16;
             frame.extend([0x08, 0x00, 0x45, 0]);
             frame.extend(total.to_be_bytes());
-            frame.extend([0, number as u8, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+            frame.extend([0, index as u8, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
             frame.extend([0x10, flow, 0x20, flow]);
             frame.extend((total - 20).to_be_bytes());
         }
         let len = len + tags.len();
-        let mut filler = number as u32;
+        let mut filler = index as u32;
         while frame.len() < len {
             filler = filler.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             frame.push((filler >> 24) as u8);
@@ -72,14 +75,15 @@ fn frames() -> Vec<Vec<u8>> {
     frames
 }
 
+/// Checks that all frames arrived unchanged and in order. Prints only the first difference.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
-    if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
+    if let Some(index) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
         let start = |frame: &[u8]| hex(&frame[..frame.len().min(40)]);
-        let (actual, expected) = (&arrived[at], &expected[at]);
+        let (actual, expected) = (&arrived[index], &expected[index]);
         let (actual_len, expected_len) = (actual.len(), expected.len());
         panic!(
-            "{context}: frame {at} differs: {actual_len} bytes {}… instead of {expected_len} bytes {}…",
+            "{context}: frame {index} differs: {actual_len} bytes {}… instead of {expected_len} bytes {}…",
             start(actual),
             start(expected)
         );
@@ -87,21 +91,22 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     assert_eq!(arrived.len(), expected.len(), "{context}: number of arrived frames");
 }
 
-/// Returns packets and bytes of each port in a final report, in both directions.
-fn counted(last: &Final) -> Vec<[u64; 4]> {
-    let ports = last.json["ports"].as_array().unwrap().iter();
+/// Returns four counters of each port: received packets and bytes, sent packets and bytes.
+fn port_counters(final_report: &FinalReport) -> Vec<[u64; 4]> {
+    let ports = final_report.json["ports"].as_array().unwrap().iter();
     let keys = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"];
     ports.map(|port| keys.map(|key| port[key].as_u64().unwrap())).collect()
 }
 
-fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
-    last.json["ports"][port]["kernel"][counter]
+fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64 {
+    final_report.json["ports"][port]["kernel"][counter]
         .as_u64()
-        .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
+        .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Returns the kernel's counters of an interface's direction: packets, and dropped packets.
-fn kernel_counts(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
+/// Returns the kernel's counters of an interface for one `direction` (`rx` or `tx`): packets, and
+/// dropped packets.
+fn interface_counters(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
     let mut ip = chain.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
     let links: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -109,20 +114,19 @@ fn kernel_counts(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) 
     (counts["packets"].as_u64().unwrap(), counts["dropped"].as_u64().unwrap())
 }
 
-/// The differential test: forwarded frames and counters do not depend on the I/O method.
 #[test]
 fn every_io_forwards_same_frames_with_same_counts() {
-    let frames = frames();
-    let tagged =
+    let frames = test_frames();
+    let tagged_count =
         frames.iter().filter(|frame| matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])).count();
-    let combinations = IOS
+    let combinations = IO_METHODS
         .iter()
         .map(|&io| (io, io))
         .chain([("af_xdp", "packet-mmsg"), ("packet-mmsg", "af_xdp")]);
-    let mixed =
+    let xsk_rs_combinations =
         cfg!(feature = "xsk-rs").then_some([("xsk-rs", "packet-mmsg"), ("packet-mmsg", "xsk-rs")]);
     let mut counts: Vec<(String, Vec<[u64; 4]>)> = Vec::new();
-    for (lan, wan) in combinations.chain(mixed.into_iter().flatten()) {
+    for (lan, wan) in combinations.chain(xsk_rs_combinations.into_iter().flatten()) {
         for frame_size in [2048, 4096] {
             let case = format!("{lan} and {wan}, frame_size {frame_size}");
             let chain = chain(Chain::builder());
@@ -130,70 +134,85 @@ fn every_io_forwards_same_frames_with_same_counts() {
             let running = Running::start(&chain, &(cross_connect(lan, wan, 1, "") + &umem));
             for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
                 assert_same(
-                    &pass(from, to, &frames),
+                    &send_and_capture(from, to, &frames),
                     &frames,
                     &format!("{case}, {} to {}", from.1, to.1),
                 );
             }
-            let (ended, last) = running.stop();
-            assert!(ended.status.success() && !ended.killed, "{case}: {ended:?}");
-            last.assert_conserved();
-            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{case}: {}", last.json);
+            let (exit, final_report) = running.stop();
+            assert!(exit.status.success() && !exit.killed, "{case}: {exit:?}");
+            final_report.assert_conserved();
+            assert_eq!(
+                final_report.parsed.drops.values().sum::<u64>(),
+                0,
+                "{case}: {}",
+                final_report.json
+            );
             for counter in ["tx_dropped", "rx_dropped", "rx_ring_full"] {
-                assert_eq!(last.json["kernel"][counter], 0, "{case}: {}", last.json);
+                assert_eq!(
+                    final_report.json["kernel"][counter], 0,
+                    "{case}: {}",
+                    final_report.json
+                );
             }
-            // packet-mmsg inserts a VLAN tag that the kernel removed. This moves the start of the
-            // packet, and xsk-rs then has to copy it.
-            let copied = if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged } else { 0 };
-            assert_eq!(last.json["kernel"]["tx_copied"], copied, "{case}: {}", last.json);
+            // packet-mmsg reinserts a VLAN tag that the kernel removed. This moves the start of the
+            // packet, so xsk-rs has to copy the packet.
+            let copied =
+                if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged_count } else { 0 };
+            assert_eq!(
+                final_report.json["kernel"]["tx_copied"], copied,
+                "{case}: {}",
+                final_report.json
+            );
             for (port, io) in [lan, wan].into_iter().enumerate() {
-                let port = &last.json["ports"][port];
+                let port = &final_report.json["ports"][port];
                 let mode = if io == "packet-mmsg" { io } else { "copy" };
                 assert_eq!((&port["io"], &port["mode"]), (&io.into(), &mode.into()), "{case}");
             }
-            counts.push((case, counted(&last)));
+            counts.push((case, port_counters(&final_report)));
         }
     }
     let (packets, bytes) =
-        (frames.len() + marks(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
-    let (packets, bytes) = (packets as u64, (bytes + 60 * marks(frames.len())) as u64);
+        (frames.len() + mark_count(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
+    let (packets, bytes) = (packets as u64, (bytes + 60 * mark_count(frames.len())) as u64);
     for (case, counts) in &counts {
         assert_eq!(counts, &[[packets, bytes, packets, bytes]; 2], "{case}");
     }
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// Stops under overload: no frame leaks, and all sent packets arrived or were counted as dropped.
+/// After a stop under overload, all sent packets have arrived or are counted as dropped, too.
 #[test]
 fn stop_under_overload_leaks_no_frame() {
-    for io in other_ios() {
+    for io in methods_except_af_xdp() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, "cores = [1]"));
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
         let generator =
             Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
         thread::sleep(Duration::from_secs(3));
-        let (ended, last) = running.stop();
+        let (exit, final_report) = running.stop();
         let sent = generator.stop().unwrap();
-        assert!(ended.status.success() && !ended.killed, "{io}: {ended:?}");
-        last.assert_conserved();
-        let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
+        assert!(exit.status.success() && !exit.killed, "{io}: {exit:?}");
+        final_report.assert_conserved();
+        let (lan, wan) =
+            (final_report.parsed.port("fwd0").unwrap(), final_report.parsed.port("fwd1").unwrap());
         assert!(sent.packets > lan.rx_packets, "{io}: no overload: xdpfwd received all packets");
-        assert!(lan.rx_packets > 10_000, "{io}: {}", last.json);
+        assert!(lan.rx_packets > 10_000, "{io}: {}", final_report.json);
         assert!(
-            kernel(&last, 0, "rx_ring_full") > 0,
-            "{io}: lost packets are not counted: {}",
-            last.json
+            kernel_counter(&final_report, 0, "rx_ring_full") > 0,
+            "{io}: rx_ring_full does not count the lost packets: {}",
+            final_report.json
         );
         let seen = sink.seen().unwrap();
-        let (transmitted, dropped) = kernel_counts(&chain, "fwd1", "tx");
-        assert_eq!(seen.arrived.packets, transmitted, "{io}: {}", last.json);
-        let tx_dropped = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+        let (transmitted, dropped) = interface_counters(&chain, "fwd1", "tx");
+        assert_eq!(seen.arrived.packets, transmitted, "{io}: {}", final_report.json);
+        let tx_dropped = final_report.json["kernel"]["tx_dropped"].as_u64().unwrap();
         assert_eq!(
             wan.tx_packets,
             transmitted + tx_dropped,
             "{io}: the kernel dropped {dropped}: {}",
-            last.json
+            final_report.json
         );
         assert!(seen.is_clean(), "{io}: {seen:?}");
         println!(
@@ -203,35 +222,35 @@ fn stop_under_overload_leaks_no_frame() {
     }
 }
 
-/// Starts and stops repeatedly on the same interfaces under load, with alternating I/O methods:
-/// each releases the resources that the next one needs.
+/// Starts and stops xdpfwd repeatedly under load, with each I/O method in turn. Each run must
+/// release the resources that the next run needs.
 #[test]
-fn each_io_starts_after_another_on_same_interfaces() {
+fn io_methods_start_in_turn_on_same_interfaces() {
     let chain = chain(Chain::builder());
     let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
     for round in 0..3 {
-        for &io in IOS {
+        for &io in IO_METHODS {
             let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
-            let (ended, last) = running.stop();
-            assert!(ended.status.success() && !ended.killed, "{io}, round {round}: {ended:?}");
-            last.assert_conserved();
+            let (exit, final_report) = running.stop();
+            assert!(exit.status.success() && !exit.killed, "{io}, round {round}: {exit:?}");
+            final_report.assert_conserved();
             assert!(
-                last.report.port("fwd0").unwrap().rx_packets > 0,
+                final_report.parsed.port("fwd0").unwrap().rx_packets > 0,
                 "{io}, round {round}: {}",
-                last.json
+                final_report.json
             );
         }
     }
     generator.stop().unwrap();
 }
 
-/// Every packet that reached a packet socket's interface was received or counted as lost.
+/// Every packet that reached the interface is received or counted as lost.
 #[test]
 fn packet_socket_overflow_is_counted() {
     let chain = chain(Chain::builder());
     let running =
         Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
-    let (before, _) = kernel_counts(&chain, "fwd0", "rx");
+    let (before, _) = interface_counters(&chain, "fwd0", "rx");
     let generator = Traffic::new()
         .size(60)
         .flows(16)
@@ -240,19 +259,18 @@ fn packet_socket_overflow_is_counted() {
         .start(chain.gen_(), "gen0")
         .unwrap();
     generator.finish(TIMEOUT).unwrap();
-    let (after, _) = kernel_counts(&chain, "fwd0", "rx");
-    let (_, last) = running.stop();
-    last.assert_conserved();
-    let received = last.report.port("fwd0").unwrap().rx_packets;
-    let lost = kernel(&last, 0, "rx_ring_full");
-    assert!(lost > 0, "no overflow: {}", last.json);
-    assert_eq!(received + lost, after - before, "{}", last.json);
+    let (after, _) = interface_counters(&chain, "fwd0", "rx");
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
+    let received = final_report.parsed.port("fwd0").unwrap().rx_packets;
+    let lost = kernel_counter(&final_report, 0, "rx_ring_full");
+    assert!(lost > 0, "no overflow: {}", final_report.json);
+    assert_eq!(received + lost, after - before, "{}", final_report.json);
 }
 
-/// Two queues with one worker each: every packet arrives on one of them.
 #[test]
 fn two_workers_forward_all_packets_of_two_queues() {
-    for io in other_ios() {
+    for io in methods_except_af_xdp() {
         let chain = chain(Chain::builder().queues(2));
         let running = Running::start(&chain, &cross_connect(io, io, 2, "cores = [0, 1]"));
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
@@ -260,11 +278,16 @@ fn two_workers_forward_all_packets_of_two_queues() {
             let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
             traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         }
-        let (_, last) = running.stop();
-        last.assert_conserved();
-        assert_eq!(last.json["workers"], 2);
-        assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 10_000, "{io}: {}", last.json);
-        assert_eq!(sink.seen().unwrap().arrived.packets, 10_000, "{io}: {}", last.json);
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
+        assert_eq!(final_report.json["workers"], 2);
+        assert_eq!(
+            final_report.parsed.port("fwd1").unwrap().tx_packets,
+            10_000,
+            "{io}: {}",
+            final_report.json
+        );
+        assert_eq!(sink.seen().unwrap().arrived.packets, 10_000, "{io}: {}", final_report.json);
     }
 }
 
@@ -272,43 +295,49 @@ fn set_mtu(side: Side<'_>, mtu: usize) {
     ip(side.0, &format!("link set dev {} mtu {mtu}", side.1));
 }
 
+/// Returns a frame of `len` bytes that is not IP and has no VLAN tag.
 fn plain_frame(len: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
-    frame.extend((14..len).map(|at| at as u8));
+    frame.extend((14..len).map(|index| index as u8));
     frame
 }
 
-/// A packet longer than its frame, or longer than the output interface accepts, is dropped and
-/// counted; the others pass.
+/// A packet that is longer than a UMEM frame or than the output interface accepts is dropped and
+/// counted. The other packets pass.
 #[test]
 fn too_long_packets_are_counted_on_receive_and_transmit() {
-    for io in other_ios() {
+    for io in methods_except_af_xdp() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 2000));
-        // A frame has room for 1792 bytes. fwd1 accepts 1514, and 1518 with a VLAN tag (as a veth,
-        // also without one).
+        // A UMEM frame has room for 1792 bytes. fwd1 accepts 1514 bytes, or 1518 with a VLAN tag.
+        // (A veth accepts 1518 bytes even without a tag.)
         let frames = [60, 1793, 1519, 1514, 1900, 61].map(plain_frame);
-        let arrived = pass(gen0(&chain), sink0(&chain), &frames);
+        let arrived = send_and_capture(gen0(&chain), sink0(&chain), &frames);
         assert_same(&arrived, &[60, 1514, 61].map(plain_frame), io);
-        let (_, last) = running.stop();
-        last.assert_conserved();
-        assert_eq!(kernel(&last, 0, "rx_dropped"), 2, "{io}: {}", last.json);
-        assert_eq!(last.json["kernel"]["tx_dropped"], 1, "{io}: {}", last.json);
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
         assert_eq!(
-            counted(&last)[1][2],
+            kernel_counter(&final_report, 0, "rx_dropped"),
+            2,
+            "{io}: {}",
+            final_report.json
+        );
+        assert_eq!(final_report.json["kernel"]["tx_dropped"], 1, "{io}: {}", final_report.json);
+        assert_eq!(
+            port_counters(&final_report)[1][2],
             5,
-            "{io}: sent: three packets, a mark, and the dropped packet: {}",
-            last.json
+            "{io}: sent packets: three that arrived, a mark, and the dropped packet: {}",
+            final_report.json
         );
     }
 }
 
-/// While the output interface is down, packets wait, and further ones are dropped and counted. When
-/// it is up again, both directions forward.
+/// While the output interface is down, its rings fill up; then xdpfwd drops and counts packets.
+/// When the interface is up again, both directions forward.
 #[test]
 fn forwarding_resumes_after_interface_was_down() {
-    for io in other_ios() {
+    for io in methods_except_af_xdp() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
         let wan = (chain.fwd(), "fwd1");
@@ -317,18 +346,18 @@ fn forwarding_resumes_after_interface_was_down() {
         traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         ip(wan.0, "link set dev fwd1 up");
         let frames = [60, 61, 1514].map(plain_frame);
-        // The generator's frames that waited come first.
-        let arrived = pass(gen0(&chain), sink0(&chain), &frames);
+        // The packets of the generator that waited in the rings arrive first.
+        let arrived = send_and_capture(gen0(&chain), sink0(&chain), &frames);
         assert_same(&arrived[arrived.len() - 3..], &frames, io);
-        assert_same(&pass(sink0(&chain), gen0(&chain), &frames), &frames, io);
-        let (ended, last) = running.stop();
-        assert!(ended.status.success() && !ended.killed, "{io}: {ended:?}");
-        last.assert_conserved();
-        assert!(last.report.drops["egress_full"] > 0, "{io}: {}", last.json);
+        assert_same(&send_and_capture(sink0(&chain), gen0(&chain), &frames), &frames, io);
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success() && !exit.killed, "{io}: {exit:?}");
+        final_report.assert_conserved();
+        assert!(final_report.parsed.drops["egress_full"] > 0, "{io}: {}", final_report.json);
     }
 }
 
-/// With packet sockets, the kernel also receives the packets: the forwarder's host answers ping.
+/// With packet sockets, the kernel receives the packets too, and answers a ping to its own address.
 #[test]
 fn kernel_also_answers_ping_with_packet_sockets() {
     let chain = chain(Chain::builder());
@@ -337,17 +366,16 @@ fn kernel_also_answers_ping_with_packet_sockets() {
     let running = Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, ""));
     let ping = chain.gen_().command("ping").args(["-c3", "-i0.2", "10.99.0.2"]).output().unwrap();
     assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
-    let (_, last) = running.stop();
-    last.assert_conserved();
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
     assert!(
-        last.report.port("fwd1").unwrap().tx_packets >= 3,
+        final_report.parsed.port("fwd1").unwrap().tx_packets >= 3,
         "the pings were not forwarded: {}",
-        last.json
+        final_report.json
     );
 }
 
-/// `--check` shows the method, warns if the kernel also forwards, and reports methods missing from
-/// the build.
+/// `--check` also warns if the kernel forwards too, and rejects a method that the build lacks.
 #[test]
 fn check_prints_io_method_of_each_port() {
     let chain = chain(Chain::builder());
@@ -357,11 +385,12 @@ fn check_prints_io_method_of_each_port() {
         let output = command.args(["--config", config.path(), "--check"]).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
     };
-    let (code, out, err) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
-    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let (code, stdout, errors) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(
-        out.contains("lan: fwd0 by packet-mmsg, present") && out.contains("wan: fwd1 by af_xdp"),
-        "{out}"
+        stdout.contains("lan: fwd0 by packet-mmsg, present")
+            && stdout.contains("wan: fwd1 by af_xdp"),
+        "{stdout}"
     );
     let sysctl = chain
         .fwd()
@@ -370,17 +399,18 @@ fn check_prints_io_method_of_each_port() {
         .output()
         .unwrap();
     assert!(sysctl.status.success(), "{}", stderr(&sysctl));
-    let (code, _, err) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
+    let (code, _, errors) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
     assert_eq!(code, Some(0));
     assert!(
-        err.contains("warning: ") && err.contains("`sysctl -w net.ipv4.conf.fwd0.forwarding=0`"),
-        "{err}"
+        errors.contains("warning: ")
+            && errors.contains("`sysctl -w net.ipv4.conf.fwd0.forwarding=0`"),
+        "{errors}"
     );
-    let (code, out, err) = check(&cross_connect("xsk-rs", "xsk-rs", 1, ""));
+    let (code, stdout, errors) = check(&cross_connect("xsk-rs", "xsk-rs", 1, ""));
     if cfg!(feature = "xsk-rs") {
-        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{stdout}");
     } else {
         assert_eq!(code, Some(2));
-        assert!(err.contains("`cargo build --release --features xsk-rs`"), "{err}");
+        assert!(errors.contains("`cargo build --release --features xsk-rs`"), "{errors}");
     }
 }

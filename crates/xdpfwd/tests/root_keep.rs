@@ -1,4 +1,5 @@
-//! Tests `keep`, and the warnings about traffic that it does not cover. Needs root.
+//! Tests the key `keep` of a port, and the warnings about local traffic that `keep` does not cover.
+//! Needs root.
 
 mod support;
 
@@ -8,28 +9,28 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::wire::{PYTHON, gen0, marks, pass, sink0, unhex};
+use support::wire::{PYTHON, gen0, mark_count, send_and_capture, sink0, unhex};
 use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
-/// The address of fwd0, in the generator's subnet.
-const OWN: &str = "10.77.0.254";
-const SINK: &str = "10.77.0.2";
+/// An address that a test gives to fwd0, in the generator's subnet.
+const FWD0_ADDRESS: &str = "10.77.0.254";
+const SINK_ADDRESS: &str = "10.77.0.2";
 
 fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
 }
 
-/// Echoes all bytes on every connection until the test ends.
-fn echo(namespace: &Namespace, address: &str) {
+/// Starts a TCP server that echoes all bytes, until the test ends.
+fn start_echo_server(namespace: &Namespace, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let listener = namespace.run(|| TcpListener::bind(address).unwrap()).unwrap();
     thread::spawn(move || {
-        for mut peer in listener.incoming().flatten() {
+        for mut stream in listener.incoming().flatten() {
             thread::spawn(move || {
                 let mut byte = [0];
-                while peer.read_exact(&mut byte).is_ok() && peer.write_all(&byte).is_ok() {}
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
             });
         }
     });
@@ -43,6 +44,7 @@ fn connect(namespace: &Namespace, address: &str) -> TcpStream {
     stream
 }
 
+/// Sends `rounds` single bytes to an echo server, and checks each reply.
 #[track_caller]
 fn converse(stream: &mut TcpStream, rounds: u8) {
     for round in 0..rounds {
@@ -53,27 +55,33 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
     }
 }
 
-/// A session to fwd0's own address continues while all other traffic, including the same port of
-/// other hosts, is forwarded.
+/// A session to fwd0's address stays with the kernel. All other traffic is forwarded, including
+/// sessions to the same port of another host.
 #[test]
 fn kept_session_continues_while_other_traffic_is_forwarded() {
     for mode in ["auto", "skb"] {
         let chain = chain(Chain::builder().addresses(true).ipv6(true));
-        ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
+        ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
         ip(chain.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
-        // The kernel would forward transit packets that reach it by mistake.
+        // If transit packets reached the kernel by mistake, it would now forward and count them.
         sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
-        let listeners = [(chain.fwd(), OWN, "[fd77::fe]"), (chain.sink(), SINK, "[fd77::2]")];
+        let listeners =
+            [(chain.fwd(), FWD0_ADDRESS, "[fd77::fe]"), (chain.sink(), SINK_ADDRESS, "[fd77::2]")];
         for (namespace, ipv4, ipv6) in listeners {
-            echo(namespace, &format!("{ipv4}:22"));
-            echo(namespace, &format!("{ipv6}:22"));
+            start_echo_server(namespace, &format!("{ipv4}:22"));
+            start_echo_server(namespace, &format!("{ipv6}:22"));
         }
         let config = with_keep(r#"["arp", "nd", "tcp/22"]"#)
             .replace("[engine]", &format!("[engine]\nmode = \"{mode}\""));
         let running = Running::start(&chain, &config);
         let load = Traffic::new().rate(50_000).core(0).start(chain.gen_(), "gen0").unwrap();
-        let to = [&format!("{OWN}:22"), "[fd77::fe]:22", &format!("{SINK}:22"), "[fd77::2]:22"];
-        let mut sessions = to.map(|address| connect(chain.gen_(), address));
+        let addresses = [
+            &format!("{FWD0_ADDRESS}:22"),
+            "[fd77::fe]:22",
+            &format!("{SINK_ADDRESS}:22"),
+            "[fd77::2]:22",
+        ];
+        let mut sessions = addresses.map(|address| connect(chain.gen_(), address));
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
             sessions.iter_mut().for_each(|session| converse(session, 5));
@@ -82,16 +90,16 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
         // Packets that `keep` does not match get no reply: xdpfwd forwards them to the other side,
         // where no host has the address.
         let mut ping = chain.gen_().command("ping");
-        let output = ping.args(["-c2", "-i0.2", "-W1", OWN]).output().unwrap();
+        let output = ping.args(["-c2", "-i0.2", "-W1", FWD0_ADDRESS]).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
         drop(sessions);
-        let (ended, last) = running.stop();
-        assert!(ended.status.success());
-        last.assert_conserved();
-        let lan = &last.json["ports"][0];
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success());
+        final_report.assert_conserved();
+        let lan = &final_report.json["ports"][0];
         assert!(lan["xdp_kept"].as_u64().unwrap() > 20, "{lan}");
         assert!(lan["rx_packets"].as_u64().unwrap() > 10_000, "{lan}");
-        assert_eq!(last.json["ports"][1]["xdp_kept"], 0);
+        assert_eq!(final_report.json["ports"][1]["xdp_kept"], 0);
         let snmp = sh(chain.fwd(), "grep ^Ip: /proc/net/snmp");
         let rows: Vec<Vec<&str>> = snmp.lines().map(|line| line.split(' ').collect()).collect();
         let column = rows[0].iter().position(|name| *name == "ForwDatagrams").unwrap();
@@ -99,8 +107,8 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
     }
 }
 
-/// Sends each frame of crates/engine/tests/keep/frames.py with all rules on. Frames that no rule
-/// matches arrive unchanged on the other side.
+/// Sends all frames of crates/engine/tests/keep/frames.py to a port with every kind of `keep` rule.
+/// Frames that no rule matches arrive unchanged on the other side.
 #[test]
 fn frames_that_no_keep_rule_matches_are_forwarded() {
     let chain = chain(Chain::builder());
@@ -122,20 +130,25 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
         ip(chain.fwd(), setting);
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/keep/frames.py");
-    let made = Command::new(PYTHON).arg(script).output().unwrap();
-    let made = String::from_utf8(made.stdout).unwrap();
-    let frames: Vec<(bool, Vec<u8>)> = made
+    let output = Command::new(PYTHON).arg(script).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let frames: Vec<(bool, Vec<u8>)> = lines
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // Not kept here: this lab has no VLAN 300 and no tentative address.
-            let is_missing =
+            // These frames are transit here: the lab has no VLAN 300 and no tentative address.
+            let is_absent_here =
                 ["which we have", "tentative"].iter().any(|name| cells[0].contains(name));
-            (!cells[1].is_empty() && !is_missing, unhex(cells[2]))
+            (!cells[1].is_empty() && !is_absent_here, unhex(cells[2]))
         })
         .collect();
     let (kept, transit): (Vec<_>, Vec<_>) = frames.iter().cloned().partition(|(kept, _)| *kept);
-    assert!(transit.len() > 70 && kept.len() > 70, "{} and {}", transit.len(), kept.len());
+    assert!(
+        transit.len() > 70 && kept.len() > 70,
+        "{} transit frames, {} kept frames",
+        transit.len(),
+        kept.len()
+    );
 
     let one_way = with_keep(
         r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#,
@@ -143,23 +156,23 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
     let (one_way, _) = one_way.rsplit_once("[[path]]").unwrap();
     let running = Running::start(&chain, one_way);
     let all: Vec<Vec<u8>> = frames.into_iter().map(|(_, frame)| frame).collect();
-    let arrived = pass(gen0(&chain), sink0(&chain), &all);
-    let (_, last) = running.stop();
-    last.assert_conserved();
-    // sink0's kernel drops this frame before any capture, so the test only counts it.
+    let arrived = send_and_capture(gen0(&chain), sink0(&chain), &all);
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
+    // The kernel of sink0 drops this frame before any capture, so the test only counts the frame.
     let cut_tag = unhex("02000000000102000000000281000064");
-    let seen: Vec<Vec<u8>> =
+    let expected: Vec<Vec<u8>> =
         transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
-    assert_eq!(seen.len(), transit.len() - 1);
-    let differing = seen.iter().zip(&arrived).find(|(sent, arrived)| sent != arrived);
-    assert_eq!((arrived.len(), differing), (seen.len(), None));
-    let lan = &last.json["ports"][0];
-    // gen0's kernel may also have sent neighbor requests.
+    assert_eq!(expected.len(), transit.len() - 1);
+    let differing = expected.iter().zip(&arrived).find(|(sent, arrived)| sent != arrived);
+    assert_eq!((arrived.len(), differing), (expected.len(), None));
+    let lan = &final_report.json["ports"][0];
+    // The kernel may also have received neighbor requests of gen0.
     assert!(lan["xdp_kept"].as_u64().unwrap() >= kept.len() as u64, "{lan}");
-    assert_eq!(lan["rx_packets"], transit.len() + marks(all.len()), "{lan}");
+    assert_eq!(lan["rx_packets"], transit.len() + mark_count(all.len()), "{lan}");
 }
 
-/// The rules follow added and removed addresses and a changed MAC address.
+/// `keep` applies to added addresses and a changed MAC address, and no longer to removed addresses.
 #[test]
 fn keep_follows_address_changes() {
     let chain = chain(Chain::builder().addresses(true));
@@ -168,34 +181,36 @@ fn keep_follows_address_changes() {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             ip(chain.gen_(), "neighbor flush dev gen0");
-            let output = chain.gen_().command("ping").args(["-c1", "-W1", OWN]).output().unwrap();
+            let output =
+                chain.gen_().command("ping").args(["-c1", "-W1", FWD0_ADDRESS]).output().unwrap();
             if output.status.success() == expected {
                 return;
             }
             assert!(
                 Instant::now() < deadline,
-                "ping succeeds: not {expected} within {TIMEOUT:?}: {output:?}"
+                "ping did not {} within {TIMEOUT:?}: {output:?}",
+                if expected { "succeed" } else { "fail" }
             );
         }
     };
     wait_for_ping(false);
-    ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
+    ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
     wait_for_ping(true);
     ip(chain.fwd(), "link set dev fwd0 address 02:00:00:00:00:77");
     wait_for_ping(true);
-    ip(chain.fwd(), &format!("address del {OWN}/24 dev fwd0"));
+    ip(chain.fwd(), &format!("address del {FWD0_ADDRESS}/24 dev fwd0"));
     wait_for_ping(false);
-    // An address on another interface of this host counts too.
-    ip(chain.fwd(), &format!("address add {OWN}/32 dev lo"));
+    // `keep` also applies to an address of another interface of this host.
+    ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/32 dev lo"));
     ip(chain.fwd(), "route add 10.77.0.0/24 dev fwd0");
     wait_for_ping(true);
-    let (ended, last) = running.stop();
-    assert!(ended.status.success());
-    last.assert_conserved();
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success());
+    final_report.assert_conserved();
 }
 
-/// Packets to a device above the interface are kept: a macvlan with its own MAC address, or the
-/// bridge of the interface.
+/// Packets to a device on top of the interface are kept: to a macvlan, which has another MAC
+/// address, or to the bridge to which the interface belongs.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -215,15 +230,15 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
         settings.iter().for_each(|setting| ip(chain.fwd(), setting));
         let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
         let mut ping = chain.gen_().command("ping");
-        let output = ping.args(["-c3", "-i0.2", "-W5", OWN]).output().unwrap();
+        let output = ping.args(["-c3", "-i0.2", "-W5", FWD0_ADDRESS]).output().unwrap();
         assert!(output.status.success(), "{settings:?}: {output:?}");
-        let (_, last) = running.stop();
-        last.assert_conserved();
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
     }
 }
 
-/// The kernel does not accept packets for an address of an interface that is down. It would forward
-/// them if they were kept.
+/// The kernel does not accept packets for an address of an interface that is down. If `keep`
+/// applied to them, the kernel would forward them.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
     let chain = chain(Chain::builder());
@@ -247,31 +262,31 @@ fn packets_to_address_of_down_interface_are_forwarded() {
     let mac = sh(chain.fwd(), "cat /sys/class/net/fwd0/address");
     assert_eq!(mac.trim(), "02:00:00:00:00:02");
     let transit = packet("2001:db8::77");
-    let arrived = pass(gen0(&chain), sink0(&chain), &[packet("2001:db8:1::1"), transit.clone()]);
+    let arrived =
+        send_and_capture(gen0(&chain), sink0(&chain), &[packet("2001:db8:1::1"), transit.clone()]);
     assert_eq!(arrived, [transit]);
     running.stop();
 }
 
-/// Continuous address changes do not delay start, reports and stop.
 #[test]
-fn constant_address_changes_do_not_delay_reports_and_stop() {
+fn continuous_address_changes_do_not_delay_start_reports_and_stop() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add many0 type bridge");
-    let batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
-    batch(
+    let run_ip_batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
+    run_ip_batch(
         "for i in $(seq 1 12); do for j in $(seq 1 250); do \
          echo address add 10.9.$i.$j/32 dev many0; done; done",
     );
-    let mut churn = chain.fwd().command("sh");
-    churn.args([
+    let mut address_changes = chain.fwd().command("sh");
+    address_changes.args([
         "-c",
         "while :; do \
          echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; \
          done | ip -batch -",
     ]);
-    // A separate process group, so that the test can end all of it.
-    std::os::unix::process::CommandExt::process_group(&mut churn, 0);
-    let mut churn = churn.stderr(Stdio::null()).spawn().unwrap();
+    // A separate process group, so that the test can kill the shell and its child.
+    std::os::unix::process::CommandExt::process_group(&mut address_changes, 0);
+    let mut address_changes = address_changes.stderr(Stdio::null()).spawn().unwrap();
     for keep in ["[]", r#"["arp", "local"]"#] {
         let config = Config::new(&with_keep(keep));
         let mut command = chain.fwd().command(XDPFWD);
@@ -280,20 +295,21 @@ fn constant_address_changes_do_not_delay_reports_and_stop() {
         let reports = output.stdout.iter().filter(|byte| **byte == b'\n').count();
         assert!(output.status.success() && reports >= 10, "{keep}: {reports} reports, {output:?}");
     }
-    let group = nix::unistd::Pid::from_raw(churn.id() as i32);
+    let group = nix::unistd::Pid::from_raw(address_changes.id() as i32);
     nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).unwrap();
-    churn.wait().unwrap();
+    address_changes.wait().unwrap();
 }
 
-/// Traffic that would be cut off causes a warning, also in --check, unless `keep` covers it.
+/// xdpfwd warns of a default route and an SSH session at start and with `--check`, unless `keep`
+/// covers them.
 #[test]
-fn traffic_that_would_be_cut_off_causes_a_warning() {
+fn host_traffic_without_keep_rule_causes_warning() {
     let chain = chain(Chain::builder().addresses(true));
-    ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
+    ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
     ip(chain.fwd(), "route add default via 10.77.0.1");
-    echo(chain.fwd(), &format!("{OWN}:22"));
-    let session = connect(chain.gen_(), &format!("{OWN}:22"));
-    let warnings = |config: &str, connection: &str, arguments: &[&str]| {
+    start_echo_server(chain.fwd(), &format!("{FWD0_ADDRESS}:22"));
+    let session = connect(chain.gen_(), &format!("{FWD0_ADDRESS}:22"));
+    let run_and_return_warnings = |config: &str, connection: &str, arguments: &[&str]| {
         let config = Config::new(config);
         let mut command = chain.fwd().command(XDPFWD);
         command
@@ -307,21 +323,22 @@ fn traffic_that_would_be_cut_off_causes_a_warning() {
     let route = "fwd0 has the default route";
     let ssh = "fwd0 carries an SSH session from 10.77.0.1";
     for arguments in [&["--check"][..], &[]] {
-        let text = warnings(&with_keep("[]"), "", arguments);
+        let text = run_and_return_warnings(&with_keep("[]"), "", arguments);
         assert!(text.contains(route) && text.contains(ssh), "{text}");
-        assert!(text.contains(r#":6:21: warning: fwd0"#), "no location: {text}");
-        let text = warnings(&with_keep(r#"["arp"]"#), "", arguments);
+        assert!(text.contains(r#":6:21: warning: fwd0"#), "no location in the file: {text}");
+        let text = run_and_return_warnings(&with_keep(r#"["arp"]"#), "", arguments);
         assert!(
             text.contains(route)
                 && text.contains(ssh)
                 && text.contains(r#"keep = ["arp", "tcp/22"]"#),
             "{text}"
         );
-        let text = warnings(&with_keep(r#"["arp", "tcp/22"]"#), "", arguments);
+        let text = run_and_return_warnings(&with_keep(r#"["arp", "tcp/22"]"#), "", arguments);
         assert!(!text.contains("fwd0 "), "{text}");
-        // sshd on another port passes the port to its children.
-        let other = format!("10.77.0.1 50000 {OWN} 2222");
-        let text = warnings(&with_keep(r#"["arp", "tcp/22"]"#), &other, arguments);
+        // For an sshd on another port, the port comes from SSH_CONNECTION.
+        let connection = format!("10.77.0.1 50000 {FWD0_ADDRESS} 2222");
+        let text =
+            run_and_return_warnings(&with_keep(r#"["arp", "tcp/22"]"#), &connection, arguments);
         assert!(text.contains(ssh) && text.contains(r#""tcp/2222""#), "{text}");
     }
     drop(session);

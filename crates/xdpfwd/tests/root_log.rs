@@ -6,8 +6,9 @@ use serde_json::Value;
 use support::{Config, TIMEOUT, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Returns the log of a complete run with few frames. Sends `packets` packets of 60 bytes, as many
-/// that are too long for a frame, and as many on a queue that xdpfwd does not serve.
+/// Returns the log of a complete run of xdpfwd with 256 UMEM frames. During the run, sends
+/// `packets` packets of 60 bytes, `packets` packets that are too long for a UMEM frame, and
+/// `packets` packets to a queue that xdpfwd does not serve.
 fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let chain = chain(Chain::builder().queues(2));
     for (namespace, interface) in [
@@ -54,20 +55,24 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
         generator.finish(TIMEOUT).unwrap();
     }
     assert!(forwarder.stop(TIMEOUT).unwrap().status.success());
-    let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
-    let last: Value = serde_json::from_str(&last).unwrap();
-    let [redirected, dropped] = ["xdp_redirected", "kernel"].map(|key| &last["ports"][0][key]);
+    let final_report = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
+    let final_report: Value = serde_json::from_str(&final_report).unwrap();
+    let [redirected, kernel] =
+        ["xdp_redirected", "kernel"].map(|key| &final_report["ports"][0][key]);
     if packets > 0 {
         assert!(sink.seen().unwrap().arrived.packets > 0);
-        assert_eq!(redirected, 2 * packets, "{last}");
-        assert!(dropped["rx_dropped"].as_u64().unwrap() >= packets, "{last}");
-        assert!(last["ports"][0]["xdp_passed"].as_u64().unwrap() >= packets, "{last}");
+        assert_eq!(redirected, 2 * packets, "{final_report}");
+        assert!(kernel["rx_dropped"].as_u64().unwrap() >= packets, "{final_report}");
+        assert!(
+            final_report["ports"][0]["xdp_passed"].as_u64().unwrap() >= packets,
+            "{final_report}"
+        );
     }
     forwarder.stderr()
 }
 
-/// Returns an event of the log without its time.
-fn event(line: &str) -> (String, String) {
+/// Returns level and message of a line of the JSON log.
+fn level_and_message(line: &str) -> (String, String) {
     let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     assert!(json.is_object(), "{line}");
     let time = json["timestamp"].as_str().unwrap();
@@ -79,23 +84,24 @@ fn event(line: &str) -> (String, String) {
 
 #[test]
 fn packets_cause_no_log_line_and_json_lines_are_objects() {
-    let quiet: Vec<_> = log_of_run("json", 0).iter().map(|line| event(line)).collect();
-    let busy: Vec<_> = log_of_run("json", 20_000).iter().map(|line| event(line)).collect();
+    let quiet: Vec<_> = log_of_run("json", 0).iter().map(|line| level_and_message(line)).collect();
+    let busy: Vec<_> =
+        log_of_run("json", 20_000).iter().map(|line| level_and_message(line)).collect();
     assert_eq!(quiet, busy, "60000 packets changed the log");
-    let has =
+    let has_message =
         |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
-    // The log includes the configuration's warning.
-    assert!(has("WARN", "queues = 1: fwd0 has 2 active queues"), "{busy:?}");
-    assert!(has("INFO", "forwarding") && has("INFO", "stopping"), "{busy:?}");
+    // The log includes a warning about the configuration.
+    assert!(has_message("WARN", "queues = 1: fwd0 has 2 active queues"), "{busy:?}");
+    assert!(has_message("INFO", "forwarding") && has_message("INFO", "stopping"), "{busy:?}");
 }
 
 #[test]
 fn json_log_has_named_fields() {
     let lines = log_of_run("json", 0);
-    let all =
+    let events =
         lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
     let fields = |message: &str| {
-        let event = all
+        let event = events
             .iter()
             .find(|event| event["fields"]["message"].as_str().unwrap().starts_with(message));
         &event.unwrap_or_else(|| panic!("no {message:?} in {lines:#?}"))["fields"]
@@ -118,10 +124,10 @@ fn text_log_has_time_level_message_and_fields() {
     let text = lines.join("\n");
     // Time, level, message, then fields; no colours without a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
-    let (time, rest) = forwarding.split_once(' ').unwrap();
+    let (time, after_time) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
     assert_eq!(
-        rest.trim_start(),
+        after_time.trim_start(),
         r#"INFO forwarding port="lan" interface="fwd0" queues=1 mode="copy""#
     );
     assert!(text.contains("INFO stopping signal=2"), "{text}");
@@ -133,18 +139,18 @@ fn text_log_has_time_level_message_and_fields() {
 #[test]
 fn startup_error_is_a_json_log_event() {
     let chain = chain(Chain::builder());
-    let fine = cross_connect(1, "");
+    let valid = cross_connect(1, "");
     for (config, code, message) in [
-        (fine.replace("fwd1", "fwd9"), 1, "port wan: no interface fwd9"),
-        (fine.replace("fwd1", "a/b"), 2, "interface = \"a/b\": must be"),
+        (valid.replace("fwd1", "fwd9"), 1, "port wan: no interface fwd9"),
+        (valid.replace("fwd1", "a/b"), 2, "interface = \"a/b\": must be"),
     ] {
         let config = Config::new(&config);
         let arguments = ["--config", config.path(), "--log-format", "json"];
         let output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code));
         let text = String::from_utf8(output.stderr).unwrap();
-        // Findings of `doctor` follow the error, and a warning may precede it.
-        let events: Vec<_> = text.lines().map(event).collect();
+        // A warning may precede the error, and findings of `doctor` follow it.
+        let events: Vec<_> = text.lines().map(level_and_message).collect();
         assert!(
             events.iter().any(|(level, text)| level == "ERROR" && text.starts_with(message)),
             "{text}"

@@ -1,7 +1,7 @@
-//! A stage that panics ends the process with its report and exit code 1. Needs root.
+//! Tests that a stage that panics ends xdpfwd with its final report and exit code 1. Needs root.
 //!
-//! The process under test is this binary itself: xdpfwd's `main` with an additional kind of stage.
-//! So it has no harness.
+//! The tested program is this binary itself: xdpfwd's `main` with an additional stage kind. So the
+//! test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 
@@ -16,44 +16,45 @@ use support::{Config, Running, TIMEOUT, chain, cross_connect, run_tests};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
-/// Set in the process under test.
-const FORWARDER: &str = "XDPFWD_TEST_FORWARDER";
+/// Environment variable that makes this binary run as xdpfwd.
+const FORWARDER_VARIABLE: &str = "XDPFWD_TEST_FORWARDER";
 
 fn main() -> ExitCode {
-    if env::var_os(FORWARDER).is_some() {
+    if env::var_os(FORWARDER_VARIABLE).is_some() {
         return xdpfwd::main(&xdpfwd_stages::builtin().with::<PanicsConfig>());
     }
     let tests: [(&str, fn()); 3] = [
         (
-            "panic_in_process_ends_run_with_report_and_status_1",
-            panic_in_process_ends_run_with_report_and_status_1,
+            "panic_in_process_ends_xdpfwd_with_report_and_exit_code_1",
+            panic_in_process_ends_xdpfwd_with_report_and_exit_code_1,
         ),
         (
             "panic_in_retire_is_reported_and_loses_no_frame",
             panic_in_retire_is_reported_and_loses_no_frame,
         ),
-        ("panic_in_build_prevents_the_start", panic_in_build_prevents_the_start),
+        ("panic_in_build_fails_the_start", panic_in_build_fails_the_start),
     ];
     run_tests(&tests)
 }
 
-/// `kind = "panics"`; `in` is the function that panics.
+/// The keys of a stage with `kind = "panics"`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
+    /// The function that panics.
     r#in: String,
 }
 
 #[derive(Clone, Debug)]
 struct Panics {
     function: String,
-    seen: u64,
+    packets: u64,
 }
 
 impl StageConfig for PanicsConfig {
     const KIND: &'static str = "panics";
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        Ok(Arc::new(Panics { function: self.r#in, seen: 0 }))
+        Ok(Arc::new(Panics { function: self.r#in, packets: 0 }))
     }
 }
 
@@ -71,11 +72,11 @@ impl StagePlan for Panics {
 impl Stage for Panics {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for _ in view.packets() {
-            self.seen += 1;
+            self.packets += 1;
             assert!(
-                self.function != "process" || self.seen < 1000,
+                self.function != "process" || self.packets < 1000,
                 "panic on packet {}",
-                self.seen
+                self.packets
             );
         }
     }
@@ -91,35 +92,40 @@ fn config(function: &str) -> String {
 }
 
 fn start(chain: &Chain, function: &str) -> Running {
-    let me = env::current_exe().unwrap();
-    let program = ["env", &format!("{FORWARDER}=1"), me.to_str().unwrap()];
+    let this_binary = env::current_exe().unwrap();
+    let program = ["env", &format!("{FORWARDER_VARIABLE}=1"), this_binary.to_str().unwrap()];
     Running::try_start_as(&program, chain, &config(function))
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn panic_in_process_ends_run_with_report_and_status_1() {
+fn panic_in_process_ends_xdpfwd_with_report_and_exit_code_1() {
     let chain = chain(Chain::builder());
     let mut running = start(&chain, "process");
     let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
     running.wait();
     let stderr = running.forwarder.stderr().join("\n");
-    let (ended, last) = running.stop();
+    let (exit, final_report) = running.stop();
     generator.stop().unwrap();
-    assert_eq!((ended.status.code(), ended.killed), (Some(1), false), "{stderr}");
-    let failure = "worker 0 panicked: packet 1000 is one too many";
+    assert_eq!((exit.status.code(), exit.killed), (Some(1), false), "{stderr}");
+    let failure = "worker 0 panicked: panic on packet 1000";
     assert!(stderr.contains(&format!("xdpfwd: {failure}; forwarding was stopped")), "{stderr}");
-    assert!(stderr.contains("tests/root_panic.rs:"), "where: {stderr}");
-    assert_eq!(last.json["failure"], failure);
+    assert!(stderr.contains("tests/root_panic.rs:"), "no source location: {stderr}");
+    assert_eq!(final_report.json["failure"], failure);
 
-    let leaked = last.report.frames.leaked;
-    assert!((1..=64).contains(&leaked), "not the frames of the interrupted batch: {}", last.json);
-    let dropped: u64 = last.report.drops.values().sum();
-    let accounted = last.report.transmitted() + dropped + leaked as u64;
-    assert_eq!(last.report.received(), accounted, "{}", last.json);
+    let leaked = final_report.parsed.frames.leaked;
     assert!(
-        last.report.transmitted() < 1000 && last.report.transmitted() + leaked as u64 >= 1000,
+        (1..=64).contains(&leaked),
+        "leaked frames are not those of the interrupted batch: {}",
+        final_report.json
+    );
+    let dropped: u64 = final_report.parsed.drops.values().sum();
+    let accounted = final_report.parsed.transmitted() + dropped + leaked as u64;
+    assert_eq!(final_report.parsed.received(), accounted, "{}", final_report.json);
+    assert!(
+        final_report.parsed.transmitted() < 1000
+            && final_report.parsed.transmitted() + leaked as u64 >= 1000,
         "{}",
-        last.json
+        final_report.json
     );
     let links = chain.fwd().command("ip").args(["link", "show"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "{links:?}");
@@ -136,25 +142,29 @@ fn panic_in_retire_is_reported_and_loses_no_frame() {
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
-    let (ended, last) = running.stop();
-    assert_eq!((ended.status.code(), ended.killed), (Some(1), false));
-    assert!(last.json["failure"].as_str().unwrap().contains("panic in retire"), "{}", last.json);
-    last.assert_conserved();
-    assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 500);
+    let (exit, final_report) = running.stop();
+    assert_eq!((exit.status.code(), exit.killed), (Some(1), false));
+    assert!(
+        final_report.json["failure"].as_str().unwrap().contains("panic in retire"),
+        "{}",
+        final_report.json
+    );
+    final_report.assert_conserved();
+    assert_eq!(final_report.parsed.port("fwd1").unwrap().tx_packets, 500);
 }
 
-fn panic_in_build_prevents_the_start() {
+fn panic_in_build_fails_the_start() {
     let chain = chain(Chain::builder());
     let config = Config::new(&config("build"));
     let mut command = chain.fwd().command(env::current_exe().unwrap().to_str().unwrap());
-    command.env(FORWARDER, "1").args(["--config", config.path()]);
+    command.env(FORWARDER_VARIABLE, "1").args(["--config", config.path()]);
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("worker 0: panicked during startup: stage trap: "), "{stderr}");
-    assert!(stderr.contains("no such luck"), "{stderr}");
-    // The failed start holds nothing: the next one succeeds.
-    let (_, last) = start(&chain, "nowhere").stop();
-    last.assert_conserved();
-    assert!(last.json["failure"].is_null(), "{}", last.json);
+    assert!(stderr.contains("panic in build"), "{stderr}");
+    // The failed start has released the interfaces: the next start succeeds.
+    let (_, final_report) = start(&chain, "nowhere").stop();
+    final_report.assert_conserved();
+    assert!(final_report.json["failure"].is_null(), "{}", final_report.json);
 }

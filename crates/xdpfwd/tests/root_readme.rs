@@ -1,4 +1,4 @@
-//! Runs the commands of the README's section on the first cross-connect. Needs root.
+//! Runs the commands of the section "Use it" of the README. Needs root.
 
 mod support;
 
@@ -8,15 +8,15 @@ use support::{XDPFWD, stderr};
 
 const README: &str = include_str!("../../../README.md");
 
-/// Returns the code blocks of a section.
-fn commands(section: &str) -> Vec<&str> {
-    let (_, rest) = README.split_once(&format!("## {section}\n")).unwrap();
-    let (section, _) = rest.split_once("\n## ").unwrap();
+/// Returns the shell code blocks of a section of the README.
+fn shell_blocks(section: &str) -> Vec<&str> {
+    let (_, from_section) = README.split_once(&format!("## {section}\n")).unwrap();
+    let (section, _) = from_section.split_once("\n## ").unwrap();
     section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect()
 }
 
 #[test]
-fn readme_cross_connect_works_as_written() {
+fn readme_commands_work_as_written() {
     let mut script = String::from(
         "set -eu\n\
          sudo() { \"$@\"; }\n\
@@ -24,15 +24,15 @@ fn readme_cross_connect_works_as_written() {
          mount -t sysfs none /sys\n\
          cd \"$(mktemp -d)\"\n",
     );
-    let mut ran = 0;
-    for block in commands("Use it") {
+    let mut line_count = 0;
+    for block in shell_blocks("Use it") {
         for line in block.lines() {
             let line = line.replace("target/release/xdpfwd", XDPFWD);
             if line.starts_with("make ") {
-                // Skipped: this test was built with xdpfwd.
+                // Skip the build: xdpfwd was built for this test.
             } else if line.contains("--duration") {
-                // A reader uses a second terminal. Without `sudo`, a function here, so that `$!` is
-                // the pid of xdpfwd and not of a shell.
+                // Run xdpfwd in the background, in place of a second terminal. In this script
+                // `sudo` is a function; without it, `$!` is the pid of xdpfwd and not of a shell.
                 script += &format!("{} >report 2>log &\n", line.trim_start_matches("sudo "));
                 script += "until grep -q Mpps report; do kill -0 $! && sleep 0.05; done\n";
             } else if line.contains("netns del left") {
@@ -40,10 +40,10 @@ fn readme_cross_connect_works_as_written() {
             } else {
                 script += &(line + "\n");
             }
-            ran += 1;
+            line_count += 1;
         }
     }
-    assert!(ran > 30, "{script}");
+    assert!(line_count > 30, "{script}");
     let mut command = Command::new("timeout");
     let output = command
         .args(["60", "unshare", "--net", "--mount", "bash", "-c", &script])

@@ -1,4 +1,4 @@
-//! Tests SIGHUP: a reload replaces the stages under load without packet loss or wrong decisions,
+//! Tests reload on SIGHUP: stages are replaced under load without packet loss or wrong verdicts,
 //! and an invalid configuration changes nothing. Needs root.
 
 mod support;
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::socket::Socket;
-use support::{Config, Final, Running, TIMEOUT, chain, cross_connect, in_step};
+use support::{Config, FinalReport, Running, TIMEOUT, chain, cross_connect, run_with_grants};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
 /// A temporary rule file.
@@ -37,12 +37,13 @@ impl Drop for Rules {
     }
 }
 
-/// Returns a cross-connect with a filter in each direction.
+/// Returns a cross-connect with a filter in each direction: `forth` from lan to wan, `back` from
+/// wan to lan. The filters have this `place`.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
 
-/// Returns the same configuration with additional lines of `[engine]`.
+/// Like [`config`], with additional lines of `[engine]`.
 fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String {
     let stages = |text: String, to: &str, name: &str| {
         text.replace(&format!("to = \"{to}\""), &format!("to = \"{to}\"\nstages = [\"{name}\"]"))
@@ -62,11 +63,13 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
 }
 
-/// Returns rules that match no traffic, followed by one that does.
-fn many(count: usize, shift: usize, last: &str) -> String {
-    let others = (0..count)
-        .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, shift + n / 256));
-    others.collect::<String>() + last + "\n"
+/// Returns `count` rules that match none of the test's packets, followed by `last_rule`.
+/// `first_port` varies the rules.
+fn rules_ending_with(count: usize, first_port: usize, last_rule: &str) -> String {
+    let unmatched = (0..count).map(|n| {
+        format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, first_port + n / 256)
+    });
+    unmatched.collect::<String>() + last_rule + "\n"
 }
 
 #[test]
@@ -81,11 +84,11 @@ fn thousand_reloads_under_load_lose_no_packet() {
 }
 
 fn reload_in_user_space(reloads: usize) {
-    let last = reload_under_load("user", reloads);
-    // Unchanged rules keep their counters: the last rule accepted all packets.
-    let stages = last.json["stages"].as_array().unwrap();
-    let own = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
-    assert_eq!(own["counters"]["accepted"], own["packets"], "{own}");
+    let final_report = reload_under_load("user", reloads);
+    // The last rule accepted all packets; unchanged, it kept its counter in every reload.
+    let stages = final_report.json["stages"].as_array().unwrap();
+    let forth = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
+    assert_eq!(forth["counters"]["accepted"], forth["packets"], "{forth}");
 }
 
 #[test]
@@ -100,16 +103,16 @@ fn thousand_reloads_of_kernel_filter_lose_no_packet() {
 }
 
 fn reload_in_the_kernel(reloads: usize) {
-    let last = reload_under_load("kernel", reloads);
-    assert_eq!(last.report.drops["policy"], 0, "{}", last.json);
+    let final_report = reload_under_load("kernel", reloads);
+    assert_eq!(final_report.parsed.drops["policy"], 0, "{}", final_report.json);
 }
 
-fn reload_under_load(place: &str, reloads: usize) -> Final {
+fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let chain = chain(Chain::builder());
     let unique = |name: &str| format!("{place}-{reloads}-{name}");
     let (accepting, dropping) = (
-        Rules::new(&unique("accepting"), &many(1000, 1, "accept")),
-        Rules::new(&unique("dropping"), &many(1000, 1, "drop")),
+        Rules::new(&unique("accepting"), &rules_ending_with(1000, 1, "accept")),
+        Rules::new(&unique("dropping"), &rules_ending_with(1000, 1, "drop")),
     );
     let socket = Socket::new(&unique("reload"));
     let control = format!("control = {:?}", socket.path());
@@ -120,13 +123,13 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let generator_forth = traffic.start(chain.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(chain.sink(), "sink0").unwrap();
-    // All packets back are dropped, so both generators follow the packets that arrive forth; one
-    // worker forwards both directions.
-    in_step(&[(&generator_forth, &forth), (&generator_back, &forth)], || {
+    // The filter `back` drops all packets, so the sink `forth` paces both generators; this works
+    // because one worker forwards both directions.
+    run_with_grants(&[(&generator_forth, &forth), (&generator_back, &forth)], || {
         for round in 0..reloads {
             let shift = 1 + round % 7;
-            accepting.write(&many(1000 + 10 * shift, shift, "accept"));
-            dropping.write(&many(2000 - 10 * shift, shift, "drop"));
+            accepting.write(&rules_ending_with(1000 + 10 * shift, shift, "accept"));
+            dropping.write(&rules_ending_with(2000 - 10 * shift, shift, "drop"));
             running.reload("INFO reloaded");
         }
     });
@@ -136,42 +139,50 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     while forth.seen().unwrap().arrived.packets < sent_forth.packets && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }
-    // The last rule of each filter matched all packets, across all programs and stages.
+    // The last rule of each filter counted all packets: its counter survived every reload.
     let filters = socket.query("rules")["filters"].clone();
-    let counted = |filter: usize| {
+    let last_rule_packets = |filter: usize| {
         filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone()
     };
     assert_eq!(
         filters[0]["rules"].as_array().unwrap().len(),
         1000 + 10 * (1 + (reloads - 1) % 7) + 1,
-        "rules of the last file"
+        "number of rules after the last reload"
     );
-    assert_eq!((counted(0), counted(1)), (sent_forth.packets.into(), sent_back.packets.into()));
-    let (ended, last) = running.stop();
-    assert!(ended.status.success(), "{ended:?}");
-    last.assert_conserved();
+    assert_eq!(
+        (last_rule_packets(0), last_rule_packets(1)),
+        (sent_forth.packets.into(), sent_back.packets.into())
+    );
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success(), "{exit:?}");
+    final_report.assert_conserved();
     let seen = forth.seen().unwrap();
-    assert!(seen.is_clean(), "{seen:?}: {}", last.json);
-    assert_eq!(seen.arrived.packets, sent_forth.packets, "{}", last.json);
+    assert!(seen.is_clean(), "{seen:?}: {}", final_report.json);
+    assert_eq!(seen.arrived.packets, sent_forth.packets, "{}", final_report.json);
     assert_eq!(
         back.seen().unwrap().arrived.packets,
         0,
-        "packets passed the rule that drops them: {}",
-        last.json
+        "packets at gen0, although a rule drops them: {}",
+        final_report.json
     );
-    let in_kernel = last.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
-    assert_eq!(last.report.drops["policy"] + in_kernel, sent_back.packets, "{}", last.json);
+    let in_kernel = final_report.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
+    assert_eq!(
+        final_report.parsed.drops["policy"] + in_kernel,
+        sent_back.packets,
+        "{}",
+        final_report.json
+    );
     println!(
         "{} packets forth and {} back, {reloads} reloads",
         sent_forth.packets, sent_back.packets
     );
-    last
+    final_report
 }
 
 #[test]
 fn reload_with_invalid_configuration_changes_nothing() {
     let chain = chain(Chain::builder());
-    let (forth, back) = (Rules::new("good", "accept"), Rules::new("other", "drop"));
+    let (forth, back) = (Rules::new("forth", "accept"), Rules::new("back", "drop"));
     let valid = config("user", &forth, &back);
     let config = Config::new(&valid);
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(
@@ -180,9 +191,9 @@ fn reload_with_invalid_configuration_changes_nothing() {
     )
     .unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-    let running = Running::of(forwarder, Config::new(""));
+    let running = Running::from_forwarder(forwarder, Config::new(""));
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-    let assert_passes = |expected: u64| {
+    let assert_pass_of_100 = |expected: u64| {
         let before = sink.seen().unwrap().arrived.packets;
         Traffic::new()
             .size(60)
@@ -201,26 +212,26 @@ fn reload_with_invalid_configuration_changes_nothing() {
             running.forwarder.stderr()
         );
     };
-    assert_passes(100);
+    assert_pass_of_100(100);
     forth.write("drop\naccept proto nonsense\n");
     running.reload("not reloaded: the configuration is invalid");
     assert_eq!(
-        running.count_log("good.rules:2:14: unknown protocol `nonsense`"),
+        running.count_log_lines("forth.rules:2:14: unknown protocol `nonsense`"),
         1,
         "{:#?}",
         running.forwarder.stderr()
     );
-    assert_passes(100);
+    assert_pass_of_100(100);
     forth.write("accept");
     fs::write(config.path(), valid.replace("cores = [1]", "cores = [0]")).unwrap();
     running.reload("not reloaded: `cores` cannot change on reload; restart to apply it");
-    assert_passes(100);
+    assert_pass_of_100(100);
     fs::write(config.path(), &valid).unwrap();
     forth.write("drop proto udp\naccept");
     running.reload("INFO reloaded");
-    assert_passes(0);
-    let (ended, last) = running.stop();
-    assert!(ended.status.success(), "{ended:?}");
-    assert_eq!(last.report.drops["policy"], 100, "{}", last.json);
-    last.assert_conserved();
+    assert_pass_of_100(0);
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success(), "{exit:?}");
+    assert_eq!(final_report.parsed.drops["policy"], 100, "{}", final_report.json);
+    final_report.assert_conserved();
 }

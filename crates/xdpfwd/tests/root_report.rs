@@ -1,4 +1,4 @@
-//! Compares docs/report.md with actual output. Needs root.
+//! Tests the final report: documented fields and the ledger. Needs root.
 
 mod support;
 
@@ -8,22 +8,22 @@ use serde_json::Value;
 use support::{Running, TIMEOUT, chain, cross_connect};
 use xdpfwd_lab::{Chain, Traffic};
 
-/// Collects all keys of an object, recursively.
-fn keys(value: &Value, into: &mut BTreeSet<String>) {
+/// Adds all keys of the objects in a JSON value to `collected`, recursively.
+fn collect_keys(value: &Value, collected: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
             for (key, value) in object {
-                into.insert(key.clone());
-                keys(value, into);
+                collected.insert(key.clone());
+                collect_keys(value, collected);
             }
         }
-        Value::Array(array) => array.iter().for_each(|value| keys(value, into)),
+        Value::Array(array) => array.iter().for_each(|value| collect_keys(value, collected)),
         _ => {}
     }
 }
 
-/// Returns the backquoted texts in the first column of a page's tables.
-fn documented(page: &str) -> BTreeSet<String> {
+/// Returns the words in backquotes in the first column of a page's tables.
+fn documented_keys(page: &str) -> BTreeSet<String> {
     let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let words = cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|word| !word.is_empty());
     words.map(str::to_owned).collect()
@@ -32,7 +32,7 @@ fn documented(page: &str) -> BTreeSet<String> {
 #[test]
 fn report_page_documents_exactly_the_printed_fields() {
     let chain = chain(Chain::builder());
-    // More rules than a table in the report has rows.
+    // More rules than the report shows rows of a table.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
     let config = cross_connect(1, "").replacen(
         "to = \"wan\"",
@@ -40,27 +40,28 @@ fn report_page_documents_exactly_the_printed_fields() {
         1,
     ) + "\n[stage.hop]\nkind = \"ttl\"\n"
         + &format!("\n[stage.edge]\nkind = \"filter\"\ndefault = \"accept\"\nrules = {rules:?}\n");
-    let (_, last) = Running::start(&chain, &config).stop();
+    let (_, final_report) = Running::start(&chain, &config).stop();
     let mut printed = BTreeSet::new();
-    keys(&last.json, &mut printed);
+    collect_keys(&final_report.json, &mut printed);
 
     let reasons: BTreeSet<String> =
-        last.json["drops"].as_object().unwrap().keys().cloned().collect();
-    let architecture = documented(include_str!("../../../docs/architecture.md"));
+        final_report.json["drops"].as_object().unwrap().keys().cloned().collect();
+    let architecture = documented_keys(include_str!("../../../docs/architecture.md"));
     assert!(
         reasons.is_subset(&architecture),
-        "not in architecture.md: {:?}",
+        "drop reasons that are not in architecture.md: {:?}",
         reasons.difference(&architecture)
     );
 
-    let page = documented(include_str!("../../../docs/report.md"));
-    // Keys documented in prose: table headings, those in `fallback`, drop reasons, stage counters.
+    let page = documented_keys(include_str!("../../../docs/report.md"));
+    // Keys that the page documents in its text instead of its tables.
     let in_prose = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",
     ];
-    let of_filter = ["accepted", "default", "log_lost"];
-    let in_prose: Vec<String> = in_prose.into_iter().chain(of_filter).map(String::from).collect();
+    let filter_counters = ["accepted", "default", "log_lost"];
+    let in_prose: Vec<String> =
+        in_prose.into_iter().chain(filter_counters).map(String::from).collect();
     let expected: BTreeSet<String> = printed
         .into_iter()
         .filter(|key| !reasons.contains(key) && !in_prose.contains(key))
@@ -69,10 +70,10 @@ fn report_page_documents_exactly_the_printed_fields() {
     assert_eq!(page, expected);
 }
 
-/// The sum of each worker's busy and idle cycles equals the cycles measured by the control thread,
-/// within 5 %.
+/// The sum of a worker's busy and idle cycles differs by at most 5 % from the cycles that the
+/// control thread measured.
 #[test]
-fn ledger_accounts_for_time_of_each_worker() {
+fn ledger_accounts_for_all_cycles_of_each_worker() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(2, "cores = [0, 1]");
     let running = Running::start(&chain, &config);
@@ -84,9 +85,9 @@ fn ledger_accounts_for_time_of_each_worker() {
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
-    let (_, last) = running.stop();
-    last.assert_conserved();
-    let ledger = &last.json["ledger"];
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
+    let ledger = &final_report.json["ledger"];
     let number = |value: &Value| value.as_f64().unwrap();
     let workers = ledger["workers"].as_array().unwrap();
     assert_eq!(workers.len(), 2);
@@ -105,7 +106,7 @@ fn ledger_accounts_for_time_of_each_worker() {
         (&task("receive")["packets"], &task("transmit")["packets"]),
         (&20_000.into(), &20_000.into())
     );
-    assert_eq!(task("receive")["bytes"], last.json["ports"][0]["rx_bytes"]);
+    assert_eq!(task("receive")["bytes"], final_report.json["ports"][0]["rx_bytes"]);
 }
 
 #[test]
@@ -125,12 +126,12 @@ fn disabled_ledger_counts_no_cycles() {
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
-    let (_, last) = running.stop();
-    let ledger = &last.json["ledger"];
+    let (_, final_report) = running.stop();
+    let ledger = &final_report.json["ledger"];
     assert_eq!(
         (&ledger["on"], &ledger["busy_cycles"], &ledger["idle_cycles"]),
         (&false.into(), &0.into(), &0.into())
     );
-    let stage = &last.json["stages"][0];
+    let stage = &final_report.json["stages"][0];
     assert_eq!((&stage["packets"], &stage["cycles_per_packet"]), (&1_000.into(), &0.0.into()));
 }

@@ -1,28 +1,29 @@
-//! Tests every packet size, from the minimum of an interface to the maximum of a frame. Needs root.
+//! Tests every frame length, from an Ethernet header alone to the longest packet that a UMEM frame
+//! holds. Needs root.
 
 mod support;
 
 use std::process::Command;
 
-use support::wire::{Side, gen0, hex, marks, pass, sink0, wire};
-use support::{Config, Final, Running, XDPFWD, chain, cross_connect, stderr};
+use support::wire::{Side, gen0, hex, mark_count, run_wire_py, send_and_capture, sink0};
+use support::{Config, FinalReport, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::Chain;
 use xdpfwd_testkit::lab::ip;
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Pseudorandom frames, equal in every run.
-struct Bytes(SplitMix64);
+/// A generator of frames with pseudorandom payload, which is the same in every run.
+struct FrameGenerator(SplitMix64);
 
-impl Bytes {
+impl FrameGenerator {
     fn new(seed: u64) -> Self {
         Self(SplitMix64::new(seed))
     }
 
-    /// Returns a frame of `len` bytes: addresses, `header` from the EtherType on, then random
-    /// bytes.
-    fn frame(&mut self, len: usize, header: &[u8]) -> Vec<u8> {
-        let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], header].concat();
+    /// Returns a frame of `len` bytes: MAC addresses, then `start`, which begins with the
+    /// EtherType, then random bytes.
+    fn frame(&mut self, len: usize, start: &[u8]) -> Vec<u8> {
+        let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], start].concat();
         while frame.len() < len {
             frame.extend(self.0.draw().to_le_bytes());
         }
@@ -31,6 +32,8 @@ impl Bytes {
     }
 }
 
+// Starts of frames, from the EtherType on: an EtherType for experiments; IPv4 and IPv6 with the
+// first byte of the header; VLAN tags.
 const EXPERIMENTAL: &[u8] = &[0x88, 0xb5];
 const IPV4: &[u8] = &[0x08, 0x00, 0x45];
 const IPV6: &[u8] = &[0x86, 0xdd, 0x60];
@@ -41,13 +44,13 @@ fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
 
-/// Checks that all frames arrived in order and unchanged; panics with a readable message.
+/// Checks that all frames arrived unchanged and in order. Prints only the first difference.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
-    if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
-        let (actual, expected) = (&arrived[at], &expected[at]);
+    if let Some(index) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
+        let (actual, expected) = (&arrived[index], &expected[index]);
         panic!(
-            "{context}: frame {at} differs: {} bytes {}… instead of {} bytes {}…",
+            "{context}: frame {index} differs: {} bytes {}… instead of {} bytes {}…",
             actual.len(),
             hex(&actual[..actual.len().min(40)]),
             expected.len(),
@@ -58,9 +61,9 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     assert_eq!(lengths(arrived), lengths(expected), "{context}: lengths of the arrived frames");
 }
 
-/// Returns a port's counters in a final report: packets and bytes received, packets and bytes sent.
-fn counted(last: &Final, interface: &str) -> [u64; 4] {
-    let port = last.json["ports"]
+/// Returns four counters of a port: received packets and bytes, sent packets and bytes.
+fn port_counters(final_report: &FinalReport, interface: &str) -> [u64; 4] {
+    let port = final_report.json["ports"]
         .as_array()
         .unwrap()
         .iter()
@@ -69,14 +72,14 @@ fn counted(last: &Final, interface: &str) -> [u64; 4] {
     ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].map(|key| port[key].as_u64().unwrap())
 }
 
-fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
-    last.json["ports"][port]["kernel"][counter]
+fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64 {
+    final_report.json["ports"][port]["kernel"][counter]
         .as_u64()
-        .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
+        .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Every length of Ethernet without jumbo frames, and lengths below 60 bytes, which only a veth
-/// forwards.
+/// Tests all lengths of Ethernet frames except jumbo frames. Lengths below 60 bytes occur only on
+/// interfaces such as veth.
 #[test]
 fn every_frame_length_passes_unchanged_both_ways() {
     for mode in ["copy", "skb"] {
@@ -85,32 +88,37 @@ fn every_frame_length_passes_unchanged_both_ways() {
             let chain = chain(Chain::builder());
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size);
             let running = Running::start(&chain, &config);
-            let mut bytes = Bytes::new(frame_size as u64);
+            let mut generator = FrameGenerator::new(frame_size as u64);
             let lengths = 14..=1514;
             let frames: Vec<_> = lengths
-                .flat_map(|len| [EXPERIMENTAL, IPV4].map(|header| bytes.frame(len, header)))
+                .flat_map(|len| [EXPERIMENTAL, IPV4].map(|start| generator.frame(len, start)))
                 .collect();
             for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
                 assert_same(
-                    &pass(from, to, &frames),
+                    &send_and_capture(from, to, &frames),
                     &frames,
                     &format!("{case}, {} to {}", from.1, to.1),
                 );
             }
-            let (_, last) = running.stop();
-            last.assert_conserved();
-            let (packets, length) = (frames.len(), frames.iter().map(Vec::len).sum::<usize>());
-            let (packets, length) =
-                ((packets + marks(packets)) as u64, (length + 60 * marks(packets)) as u64);
+            let (_, final_report) = running.stop();
+            final_report.assert_conserved();
+            let marks = mark_count(frames.len());
+            let packets = (frames.len() + marks) as u64;
+            let bytes = (frames.iter().map(Vec::len).sum::<usize>() + 60 * marks) as u64;
             for port in [0, 1] {
                 assert_eq!(
-                    counted(&last, ["fwd0", "fwd1"][port]),
-                    [packets, length, packets, length],
+                    port_counters(&final_report, ["fwd0", "fwd1"][port]),
+                    [packets, bytes, packets, bytes],
                     "{case}"
                 );
-                assert_eq!(kernel(&last, port, "rx_dropped"), 0, "{case}");
+                assert_eq!(kernel_counter(&final_report, port, "rx_dropped"), 0, "{case}");
             }
-            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{case}: {}", last.json);
+            assert_eq!(
+                final_report.parsed.drops.values().sum::<u64>(),
+                0,
+                "{case}: {}",
+                final_report.json
+            );
         }
     }
 }
@@ -119,21 +127,21 @@ fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
 
-/// Frames shorter than an Ethernet header cannot be sent: the kernel rejects them from a packet
-/// socket, and a veth from any sender. (On a wire, frames have at least 60 bytes; a veth does not
-/// pad, so the tests start at 14.)
+/// The kernel rejects frames that are shorter than an Ethernet header, both on a packet socket and
+/// on a veth. So the other tests start at 14 bytes. (Frames on a cable have at least 60 bytes, but
+/// a veth does not pad.)
 #[test]
 fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
-    let output = wire(gen0(&chain), sink0(&chain), &[vec![2; 13]]);
+    let output = run_wire_py(gen0(&chain), sink0(&chain), &[vec![2; 13]]);
     assert!(stderr(&output).contains("cannot send 13 bytes"), "{}", stderr(&output));
-    let (_, last) = running.stop();
-    assert_eq!(counted(&last, "fwd0"), [0; 4]);
+    let (_, final_report) = running.stop();
+    assert_eq!(port_counters(&final_report, "fwd0"), [0; 4]);
 }
 
-/// Stages with short frames: `set-mac` finds addresses in every frame; `ttl` drops possible IP
-/// packets that end within their header as malformed, and passes everything else.
+/// `set-mac` changes the addresses of every frame. `ttl` drops a frame as malformed if its
+/// EtherType announces an IP header or a VLAN tag that is incomplete, and passes all other frames.
 #[test]
 fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"
@@ -160,24 +168,24 @@ fn ttl_and_set_mac_handle_every_frame_length() {
     "#;
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, config);
-    let mut bytes = Bytes::new(1);
+    let mut generator = FrameGenerator::new(1);
     let mut frames = vec![];
     let mut after_ttl = vec![];
     let (mut expired, mut malformed) = (0u64, 0u64);
     for len in 14..=1514 {
-        let other = bytes.frame(len, EXPERIMENTAL);
-        after_ttl.push(other.clone());
-        frames.push(other);
-        for (ethertype, header) in [(IPV4, 20), (IPV6, 40), (TAG, 4)] {
-            let mut frame = bytes.frame(len, ethertype);
-            if len < 14 + header {
+        let not_ip = generator.frame(len, EXPERIMENTAL);
+        after_ttl.push(not_ip.clone());
+        frames.push(not_ip);
+        for (start, header_len) in [(IPV4, 20), (IPV6, 40), (TAG, 4)] {
+            let mut frame = generator.frame(len, start);
+            if len < 14 + header_len {
                 malformed += 1;
                 frames.push(frame);
                 continue;
             }
             // A valid header, with a TTL of 1 to 4.
             let ttl = 1 + (len % 4) as u8;
-            let hops = match header {
+            let ttl_offset = match header_len {
                 20 => {
                     frame[14] = 0x45;
                     frame[16..18].copy_from_slice(&(len as u16 - 14).to_be_bytes());
@@ -191,18 +199,18 @@ fn ttl_and_set_mac_handle_every_frame_length() {
                     frame[21] = ttl;
                     Some(21)
                 }
-                // After the tag: not IP.
+                // The tagged packet is not IP.
                 _ => {
                     frame[16..18].copy_from_slice(EXPERIMENTAL);
                     None
                 }
             };
             frames.push(frame.clone());
-            match hops {
+            match ttl_offset {
                 Some(_) if ttl == 1 => expired += 1,
-                Some(at) => {
-                    frame[at] -= 1;
-                    if header == 20 {
+                Some(offset) => {
+                    frame[offset] -= 1;
+                    if header_len == 20 {
                         fill_checksum(&mut frame);
                     }
                     after_ttl.push(frame);
@@ -211,33 +219,37 @@ fn ttl_and_set_mac_handle_every_frame_length() {
             }
         }
     }
-    // The receiving kernel drops a tagged frame with fewer than two bytes after the tag's EtherType
-    // before any capture (`skb_vlan_untag`); only the counters show that it was forwarded.
-    let invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
-    after_ttl.retain(|frame| !invisible(frame));
-    assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &after_ttl, "ttl");
+    // No capture sees a tagged frame with fewer than two bytes after the EtherType that follows the
+    // tag: the receiving kernel drops it first (`skb_vlan_untag`). Only the counters below show
+    // that xdpfwd forwarded it.
+    let is_invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
+    after_ttl.retain(|frame| !is_invisible(frame));
+    assert_same(&send_and_capture(gen0(&chain), sink0(&chain), &frames), &after_ttl, "ttl");
     let after_set_mac = frames.iter().cloned().map(|mut frame| {
         frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 0xbb, 2, 0, 0, 0, 0, 0xaa]);
         frame
     });
-    let after_set_mac = after_set_mac.filter(|frame| !invisible(frame)).collect::<Vec<_>>();
-    assert_same(&pass(sink0(&chain), gen0(&chain), &frames), &after_set_mac, "set-mac");
-    let (_, last) = running.stop();
-    last.assert_conserved();
-    let drops = &last.json["drops"];
+    let after_set_mac = after_set_mac.filter(|frame| !is_invisible(frame)).collect::<Vec<_>>();
+    assert_same(&send_and_capture(sink0(&chain), gen0(&chain), &frames), &after_set_mac, "set-mac");
+    let (_, final_report) = running.stop();
+    final_report.assert_conserved();
+    let drops = &final_report.json["drops"];
     assert_eq!(
         (&drops["malformed"], &drops["ttl_expired"]),
         (&malformed.into(), &expired.into()),
         "{}",
-        last.json
+        final_report.json
     );
-    assert_eq!(last.json["stages"][0]["counters"]["expired"], expired);
-    let marks = marks(frames.len()) as u64;
-    assert_eq!(counted(&last, "fwd1")[2], frames.len() as u64 + marks - malformed - expired);
-    assert_eq!(counted(&last, "fwd0")[2], frames.len() as u64 + marks);
+    assert_eq!(final_report.json["stages"][0]["counters"]["expired"], expired);
+    let marks = mark_count(frames.len()) as u64;
+    assert_eq!(
+        port_counters(&final_report, "fwd1")[2],
+        frames.len() as u64 + marks - malformed - expired
+    );
+    assert_eq!(port_counters(&final_report, "fwd0")[2], frames.len() as u64 + marks);
 }
 
-/// Writes the recomputed checksum of an IPv4 header without options (RFC 1071).
+/// Recomputes the checksum of an IPv4 header without options (RFC 1071), and writes it.
 fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
     let mut sum: u32 = frame[14..34]
@@ -252,93 +264,116 @@ fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// Tests the largest MTU for a frame size, the longest packet with no, one and two VLAN tags, and
-/// one byte more.
+/// With the largest MTU for a frame size, tests the longest packet with zero, one and two VLAN
+/// tags, and packets that are longer than a frame.
 ///
-/// veth counts the second tag against the MTU of sender and receiver; other Ethernet devices may
-/// not. So the test raises the MTUs while xdpfwd runs. Then a packet may not fit into a frame: the
-/// kernel drops and counts it, without other effects.
+/// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
+/// so xdpfwd reserves space for it. To test this, the MTUs are raised while xdpfwd runs. A packet
+/// can then be too long for a frame: the kernel drops and counts it, and the others still pass.
 #[test]
-fn longest_packets_fit_and_longer_ones_are_counted() {
+fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
         [("copy", 2048, 1770), ("skb", 2048, 1770), ("skb", 4096, 3818), ("auto", 4096, 3818)]
     {
         let case = format!("mode {mode}, frame_size {frame_size}");
         let chain = chain(Chain::builder());
         let (lan, wan) = ((chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"));
-        let all = [gen0(&chain), sink0(&chain), lan, wan];
-        all.into_iter().for_each(|side| set_mtu(side, mtu));
+        let interfaces = [gen0(&chain), sink0(&chain), lan, wan];
+        interfaces.into_iter().for_each(|side| set_mtu(side, mtu));
         let running = Running::start(
             &chain,
             &(cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size)),
         );
         let directions = [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))];
-        let mut bytes = Bytes::new(mtu as u64);
+        let mut generator = FrameGenerator::new(mtu as u64);
         let two_tags = [SERVICE_TAG, TAG, EXPERIMENTAL].concat();
         let one_tag = [TAG, EXPERIMENTAL].concat();
-        let fits = [bytes.frame(mtu + 14, EXPERIMENTAL), bytes.frame(mtu + 18, &one_tag)];
+        let fitting =
+            [generator.frame(mtu + 14, EXPERIMENTAL), generator.frame(mtu + 18, &one_tag)];
         for (from, to) in directions {
-            assert_same(&pass(from, to, &fits), &fits, &format!("{case}, {} to {}", from.1, to.1));
+            assert_same(
+                &send_and_capture(from, to, &fitting),
+                &fitting,
+                &format!("{case}, {} to {}", from.1, to.1),
+            );
         }
-        all.into_iter().for_each(|side| set_mtu(side, mtu + 100));
-        let longest = [bytes.frame(mtu + 22, &two_tags), bytes.frame(mtu + 22, EXPERIMENTAL)];
+        interfaces.into_iter().for_each(|side| set_mtu(side, mtu + 100));
+        let longest =
+            [generator.frame(mtu + 22, &two_tags), generator.frame(mtu + 22, EXPERIMENTAL)];
         let too_long = [
-            bytes.frame(mtu + 23, &two_tags),
-            bytes.frame(mtu + 23, IPV4),
-            bytes.frame(mtu + 114, &one_tag),
+            generator.frame(mtu + 23, &two_tags),
+            generator.frame(mtu + 23, IPV4),
+            generator.frame(mtu + 114, &one_tag),
         ];
         let mixed = [&longest[..], &too_long, &longest].concat();
         for (from, to) in directions {
-            let arrived = pass(from, to, &mixed);
+            let arrived = send_and_capture(from, to, &mixed);
             assert_same(
                 &arrived,
                 &[&longest[..], &longest].concat(),
                 &format!("{case}, {} to {}", from.1, to.1),
             );
         }
-        let (_, last) = running.stop();
-        last.assert_conserved();
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
         for (port, interface) in ["fwd0", "fwd1"].into_iter().enumerate() {
-            let [received, ..] = counted(&last, interface);
+            let [received, ..] = port_counters(&final_report, interface);
             assert_eq!(
                 received as usize,
-                fits.len() + 2 * longest.len() + 2,
+                fitting.len() + 2 * longest.len() + 2,
                 "{case}: {}",
-                last.json
+                final_report.json
             );
             assert_eq!(
-                kernel(&last, port, "rx_dropped"),
+                kernel_counter(&final_report, port, "rx_dropped"),
                 too_long.len() as u64,
                 "{case}: {}",
-                last.json
+                final_report.json
             );
-            let redirected = last.json["ports"][port]["xdp_redirected"].as_u64().unwrap();
-            assert_eq!(redirected, received + too_long.len() as u64, "{case}: {}", last.json);
+            let redirected = final_report.json["ports"][port]["xdp_redirected"].as_u64().unwrap();
+            assert_eq!(
+                redirected,
+                received + too_long.len() as u64,
+                "{case}: {}",
+                final_report.json
+            );
         }
-        assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{case}: {}", last.json);
+        assert_eq!(
+            final_report.parsed.drops.values().sum::<u64>(),
+            0,
+            "{case}: {}",
+            final_report.json
+        );
     }
 }
 
-/// xdpfwd sends a packet that is longer than the other end of the veth accepts. It is dropped, and
-/// counted as `tx_dropped`.
+/// The interface drops a packet that is longer than the other end of its veth accepts.
 #[test]
 fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
     for mode in ["copy", "skb"] {
         let chain = chain(Chain::builder());
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
         let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
-        let mut bytes = Bytes::new(2);
-        let [short, long] = [1518, 1519].map(|len| bytes.frame(len, EXPERIMENTAL));
+        let mut generator = FrameGenerator::new(2);
+        let [short, long] = [1518, 1519].map(|len| generator.frame(len, EXPERIMENTAL));
         let frames = [short.clone(), long, short.clone()];
-        assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &[short.clone(), short], mode);
-        let (_, last) = running.stop();
-        last.assert_conserved();
-        assert_eq!(last.json["kernel"]["tx_dropped"], 1, "mode {mode}: {}", last.json);
+        assert_same(
+            &send_and_capture(gen0(&chain), sink0(&chain), &frames),
+            &[short.clone(), short],
+            mode,
+        );
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
         assert_eq!(
-            counted(&last, "fwd1")[2],
+            final_report.json["kernel"]["tx_dropped"], 1,
+            "mode {mode}: {}",
+            final_report.json
+        );
+        assert_eq!(
+            port_counters(&final_report, "fwd1")[2],
             4,
-            "packets handed to the kernel, with the dropped one: {}",
-            last.json
+            "packets passed to the kernel, including the dropped packet and a mark: {}",
+            final_report.json
         );
     }
 }
@@ -346,37 +381,43 @@ fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
 #[test]
 fn mtu_beyond_frame_size_is_a_configuration_error() {
     let chain = chain(Chain::builder());
-    for (frame_size, fits, fix) in [
+    for (frame_size, max_mtu, fix) in [
         (2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"),
         (4096, 3818, "lower the MTU"),
     ] {
-        for (mtu, code) in [(fits, 0), (fits + 1, 2)] {
+        for (mtu, exit_code) in [(max_mtu, 0), (max_mtu + 1, 2)] {
             set_mtu((chain.fwd(), "fwd1"), mtu);
             let config = Config::new(&(cross_connect(1, "") + &umem(frame_size)));
-            for more in [&["--check"][..], &["--duration", "0.1"]] {
+            for arguments in [&["--check"][..], &["--duration", "0.1"]] {
                 let mut command = chain.fwd().command(XDPFWD);
-                let output = command.args(["--config", config.path()]).args(more).output().unwrap();
-                assert_eq!(output.status.code(), Some(code), "MTU {mtu}: {}", stderr(&output));
+                let output =
+                    command.args(["--config", config.path()]).args(arguments).output().unwrap();
+                assert_eq!(output.status.code(), Some(exit_code), "MTU {mtu}: {}", stderr(&output));
                 let expected = format!(
-                    "{}:10:21: fwd1 has MTU {mtu}, but a frame of {frame_size} bytes has room for MTU {fits}; {fix} with \
-                     `ip link set fwd1 mtu {fits}`\n",
+                    "{}:10:21: fwd1 has MTU {mtu}, but a frame of {frame_size} bytes has room for MTU {max_mtu}; {fix} with \
+                     `ip link set fwd1 mtu {max_mtu}`\n",
                     config.path()
                 );
-                assert!(code == 0 || stderr(&output) == expected, "{}{expected}", stderr(&output));
+                assert!(
+                    exit_code == 0 || stderr(&output) == expected,
+                    "{}{expected}",
+                    stderr(&output)
+                );
             }
         }
     }
 }
 
-/// veth accepts a native XDP program only while its peer's packets fit into a page together with
-/// the kernel's reserve: up to MTU 3506 with pages of 4 KiB. Above that, generic XDP is used.
+/// veth accepts a native XDP program only if a page holds its peer's packets and the kernel's
+/// reserved space: up to MTU 3506 with pages of 4 KiB. Above, `auto` selects generic XDP.
 #[test]
 fn veth_above_mtu_3506_uses_generic_xdp() {
     const MAX_NATIVE_MTU: usize = 3506;
     for mtu in [MAX_NATIVE_MTU, MAX_NATIVE_MTU + 1, 3818] {
         let chain = chain(Chain::builder());
-        let all = [gen0(&chain), sink0(&chain), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1")];
-        all.into_iter().for_each(|side| set_mtu(side, mtu));
+        let interfaces =
+            [gen0(&chain), sink0(&chain), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1")];
+        interfaces.into_iter().for_each(|side| set_mtu(side, mtu));
         for mode in ["auto", "copy", "skb"] {
             let case = format!("MTU {mtu}, mode {mode}");
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(4096);
@@ -399,33 +440,33 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
                 continue;
             }
             let running = Running::start(&chain, &config);
-            let mut bytes = Bytes::new(mtu as u64);
+            let mut generator = FrameGenerator::new(mtu as u64);
             let tagged = [TAG, EXPERIMENTAL].concat();
             let frames = [14, 60, MAX_NATIVE_MTU, mtu + 13, mtu + 14]
-                .map(|len| bytes.frame(len, EXPERIMENTAL))
+                .map(|len| generator.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // Increase the length byte by byte past the point where the kernel splits a
-                    // packet over two pages.
-                    (mtu + 1..=mtu + 18).map(|len| bytes.frame(len, &tagged)),
+                    // Includes the lengths around that at which the kernel splits a packet over two
+                    // pages.
+                    (mtu + 1..=mtu + 18).map(|len| generator.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();
-            for (from, to) in [(all[0], all[1]), (all[1], all[0])] {
+            for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
                 assert_same(
-                    &pass(from, to, &frames),
+                    &send_and_capture(from, to, &frames),
                     &frames,
                     &format!("{case}, {} to {}", from.1, to.1),
                 );
             }
-            let (_, last) = running.stop();
-            last.assert_conserved();
+            let (_, final_report) = running.stop();
+            final_report.assert_conserved();
             let used = if mtu > MAX_NATIVE_MTU || mode == "skb" { "skb" } else { "copy" };
             assert!(
-                last.report.ports.iter().all(|port| port.mode == used),
+                final_report.parsed.ports.iter().all(|port| port.mode == used),
                 "{case}: {}",
-                last.json
+                final_report.json
             );
-            let fallback = &last.json["fallback"];
+            let fallback = &final_report.json["fallback"];
             if mode == "auto" && mtu > MAX_NATIVE_MTU {
                 assert_eq!(
                     (&fallback["port"], &fallback["lacks"]),
@@ -442,9 +483,9 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
     }
 }
 
-/// A veth whose peer has more TX queues than it has RX queues also rejects native XDP.
+/// A veth rejects native XDP also if it has fewer RX queues than its peer has TX queues.
 #[test]
-fn veth_with_too_few_queues_falls_back_to_skb_or_fails() {
+fn veth_with_too_few_rx_queues_uses_generic_xdp_or_fails_in_copy_mode() {
     let chain = chain(Chain::builder().queues(2));
     let ethtool = chain.fwd().command("ethtool").args(["-L", "fwd0", "rx", "1"]).output().unwrap();
     assert!(ethtool.status.success(), "{}", stderr(&ethtool));
@@ -453,43 +494,47 @@ fn veth_with_too_few_queues_falls_back_to_skb_or_fails() {
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("too few queues") && text.contains("`ethtool -L fwd0 rx N`"), "{text}");
-    let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
-    assert_eq!(last.report.port("fwd0").unwrap().mode, "skb");
-    assert_eq!(last.json["fallback"]["lacks"], "native XDP");
+    let (_, final_report) = Running::start(&chain, &cross_connect(1, "")).stop();
+    assert_eq!(final_report.parsed.port("fwd0").unwrap().mode, "skb");
+    assert_eq!(final_report.json["fallback"]["lacks"], "native XDP");
 }
 
-/// A VLAN device passes its tag beside the packet if the lower interface announces that it inserts
-/// tags. A veth announces this but never does. So XDP does not see the tag, and forwarding loses
-/// it. With `txvlan off` at the sender, the kernel writes the tag into the packet. `rxvlan` at the
-/// forwarder has no effect on a veth.
+/// A VLAN device leaves its tag in the metadata of the skb if the lower interface announces VLAN
+/// offload (`txvlan`). A veth announces it but never inserts the tag, so XDP does not see the tag,
+/// and forwarding loses it. With `txvlan off` at the sender, the kernel writes the tag into the
+/// packet. `rxvlan` at the forwarder has no effect on a veth.
 ///
-/// A BPF program that tags sent packets the same way replaces the VLAN device, which kernels
-/// without CONFIG_VLAN_8021Q lack.
+/// Instead of a VLAN device, the test uses a BPF program that tags packets in the same way, because
+/// some kernels lack CONFIG_VLAN_8021Q.
 #[test]
-fn vlan_tag_survives_without_offload_at_the_sender() {
+fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
     for mode in ["copy", "skb"] {
         let chain = chain(Chain::builder());
         tag_sent_packets(gen0(&chain));
         let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
-        let mut bytes = Bytes::new(3);
-        let frames = [60, 61, 600, 1500].map(|len| bytes.frame(len, EXPERIMENTAL));
+        let mut generator = FrameGenerator::new(3);
+        let frames = [60, 61, 600, 1500].map(|len| generator.frame(len, EXPERIMENTAL));
         let tagged = frames.clone().map(|frame| [&frame[..12], TAG, &frame[12..]].concat());
         let fwd0 = (chain.fwd(), "fwd0");
-        let vlan =
-            |side, direction, on: bool| ethtool(side, &[direction, if on { "on" } else { "off" }]);
-        for (tx, rx, expected) in [
+        let set_feature =
+            |side, feature, on: bool| ethtool(side, &[feature, if on { "on" } else { "off" }]);
+        for (txvlan, rxvlan, expected) in [
             (true, true, &frames),
             (true, false, &frames),
             (false, true, &tagged),
             (false, false, &tagged),
         ] {
-            vlan(gen0(&chain), "txvlan", tx);
-            vlan(fwd0, "rxvlan", rx);
-            let arrived = pass(gen0(&chain), sink0(&chain), &frames);
-            assert_same(&arrived, expected, &format!("mode {mode}, txvlan {tx}, rxvlan {rx}"));
+            set_feature(gen0(&chain), "txvlan", txvlan);
+            set_feature(fwd0, "rxvlan", rxvlan);
+            let arrived = send_and_capture(gen0(&chain), sink0(&chain), &frames);
+            assert_same(
+                &arrived,
+                expected,
+                &format!("mode {mode}, txvlan {txvlan}, rxvlan {rxvlan}"),
+            );
         }
-        let (_, last) = running.stop();
-        last.assert_conserved();
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
     }
 }
 

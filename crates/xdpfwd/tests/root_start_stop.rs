@@ -1,4 +1,4 @@
-//! Tests start, stop and their failures. Needs root.
+//! Tests start, stop, failures of both, and the resources that xdpfwd releases. Needs root.
 
 mod support;
 
@@ -11,15 +11,16 @@ use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
-/// Runs xdpfwd in the lab's middle namespace until it ends.
+/// Runs xdpfwd in the lab's middle namespace for 0.3 s, or until it fails.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
     let config = Config::new(config);
     let mut command = chain.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// Returns the mode of the XDP program on an interface of the middle namespace, if there is one.
-fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
+/// Returns the mode of the XDP program on an interface of the middle namespace, if a program is
+/// attached.
+fn xdp_mode(chain: &Chain, interface: &str) -> Option<String> {
     let output =
         chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
     let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -31,19 +32,19 @@ fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
 }
 
 #[test]
-fn each_mode_attaches_and_reports_as_configured() {
+fn each_configured_mode_attaches_program_and_is_reported() {
     let chain = chain(Chain::builder());
     for (configured, used, attached) in
         [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")]
     {
         let running =
             Running::start(&chain, &cross_connect(1, &format!("mode = \"{configured}\"")));
-        assert_eq!(xdp_on(&chain, "fwd0").as_deref(), Some(attached), "{configured}");
-        let (_, last) = running.stop();
-        for port in &last.report.ports {
+        assert_eq!(xdp_mode(&chain, "fwd0").as_deref(), Some(attached), "{configured}");
+        let (_, final_report) = running.stop();
+        for port in &final_report.parsed.ports {
             assert_eq!(port.mode, used, "configured: {configured}");
         }
-        let fallback = &last.json["fallback"];
+        let fallback = &final_report.json["fallback"];
         if configured == "auto" {
             assert_eq!(
                 (fallback["port"].as_str(), fallback["lacks"].as_str()),
@@ -53,12 +54,12 @@ fn each_mode_attaches_and_reports_as_configured() {
             assert!(fallback.is_null(), "{fallback}");
         }
         assert_eq!(
-            (xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")),
+            (xdp_mode(&chain, "fwd0"), xdp_mode(&chain, "fwd1")),
             (None, None),
             "XDP programs after the end of the process"
         );
     }
-    // veth does not support zero-copy, so requiring it fails.
+    // veth does not support zero-copy, so a start that requires zero-copy fails.
     let output = run(&chain, &cross_connect(1, "mode = \"zero-copy\""), &[]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
@@ -66,7 +67,7 @@ fn each_mode_attaches_and_reports_as_configured() {
         "{}",
         stderr(&output)
     );
-    assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None));
+    assert_eq!((xdp_mode(&chain, "fwd0"), xdp_mode(&chain, "fwd1")), (None, None));
 }
 
 /// Returns the kernel's promiscuity count of an interface.
@@ -81,23 +82,24 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops packets to other MAC addresses unless it is promiscuous. Interfaces are
-/// promiscuous until xdpfwd ends, even by SIGKILL; with `promiscuous = false`, never.
+/// A NIC drops packets to other MAC addresses unless it is promiscuous. xdpfwd makes its interfaces
+/// promiscuous until it ends, even by SIGKILL, except ports with `promiscuous = false`.
 #[test]
 fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
     let chain = chain(Chain::builder());
-    let both = |chain: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(chain, interface));
+    let promiscuity_counts =
+        |chain: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(chain, interface));
     let config = cross_connect(1, "");
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let mut running = Running::start(&chain, &config);
-        assert_eq!(both(&chain), [1, 1]);
+        assert_eq!(promiscuity_counts(&chain), [1, 1]);
         running.signal(signal);
         running.wait();
-        assert_eq!(both(&chain), [0, 0], "after {signal}");
+        assert_eq!(promiscuity_counts(&chain), [0, 0], "after {signal}");
     }
-    let one = config.replacen("queues = 1", "queues = 1\npromiscuous = false", 1);
-    let running = Running::start(&chain, &one);
-    assert_eq!(both(&chain), [0, 1]);
+    let lan_not_promiscuous = config.replacen("queues = 1", "queues = 1\npromiscuous = false", 1);
+    let running = Running::start(&chain, &lan_not_promiscuous);
+    assert_eq!(promiscuity_counts(&chain), [0, 1]);
     running.stop();
 }
 
@@ -112,17 +114,24 @@ fn sigkill_detaches_program_and_restart_binds() {
         running.signal(Signal::SIGKILL);
         let killed = Instant::now();
         let mut forwarder = running.forwarder;
-        assert!(forwarder.stop(TIMEOUT).unwrap().status.code().is_none(), "not ended by a signal");
-        assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "mode {mode}");
-        let again = Running::start(&chain, &config);
+        assert!(
+            forwarder.stop(TIMEOUT).unwrap().status.code().is_none(),
+            "xdpfwd was not ended by a signal"
+        );
+        assert_eq!(
+            (xdp_mode(&chain, "fwd0"), xdp_mode(&chain, "fwd1")),
+            (None, None),
+            "mode {mode}"
+        );
+        let restarted = Running::start(&chain, &config);
         println!(
             "mode {mode}: forwarding again {:?} after SIGKILL, first report included",
             killed.elapsed()
         );
-        let (ended, last) = again.stop();
-        assert!(ended.status.success());
-        assert!(last.report.port("fwd0").unwrap().rx_packets > 0, "{}", last.json);
-        last.assert_conserved();
+        let (exit, final_report) = restarted.stop();
+        assert!(exit.status.success());
+        assert!(final_report.parsed.port("fwd0").unwrap().rx_packets > 0, "{}", final_report.json);
+        final_report.assert_conserved();
         generator.stop().unwrap();
     }
 }
@@ -153,28 +162,28 @@ fn start_and_stop_under_load(runs: u64) {
             running.signal(Signal::SIGTERM);
             running.wait();
         }
-        let (ended, last) = running.stop();
-        assert_eq!((ended.status.code(), ended.killed), (Some(0), false), "run {run}");
-        last.assert_conserved();
-        sent += last.report.port("fwd1").unwrap().tx_packets;
+        let (exit, final_report) = running.stop();
+        assert_eq!((exit.status.code(), exit.killed), (Some(0), false), "run {run}");
+        final_report.assert_conserved();
+        sent += final_report.parsed.port("fwd1").unwrap().tx_packets;
     }
     generator.stop().unwrap();
     assert!(sent > 0, "no load: xdpfwd sent no packet");
     assert!(
         used.count() as u64 >= 2 * 4 * runs,
-        "BPF objects used, at least a program, a link and two maps for each port: {}",
+        "each run uses at least a program, a link and two maps per port; seen in all runs: {}",
         used.count()
     );
     used.wait_until_gone(TIMEOUT).unwrap();
-    // No socket and no packet memory is left; a UMEM here is 8192 pages. Other processes pin memory
-    // too, so the limit only detects a leak in every tenth run or more.
+    // All sockets and all packet memory must be released. The UMEM of a run has 8192 pages. Other
+    // processes pin pages too, so this check finds a leak only if at least every tenth run leaks.
     drop(chain);
     guard.wait_until_gone(TIMEOUT).unwrap();
     let deadline = Instant::now() + TIMEOUT;
     while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
         assert!(
             Instant::now() < deadline,
-            "{pinned} pages pinned before, {} after",
+            "{pinned} pages are pinned before the runs, {} after",
             pinned_pages().unwrap()
         );
         thread::sleep(Duration::from_millis(10));
@@ -182,7 +191,7 @@ fn start_and_stop_under_load(runs: u64) {
 }
 
 #[test]
-fn second_instance_is_rejected_and_names_the_first() {
+fn second_instance_is_rejected_with_pid_of_first() {
     let chain = chain(Chain::builder());
     for mode in ["auto", "skb"] {
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
@@ -203,15 +212,15 @@ fn second_instance_is_rejected_and_names_the_first() {
         assert_eq!(
             run(&chain, &config, &[]).status.code(),
             Some(0),
-            "exit code of a run after the first ended"
+            "exit code of a run after the end of the first"
         );
-        let (_, last) = first.stop();
-        last.assert_conserved();
+        let (_, final_report) = first.stop();
+        final_report.assert_conserved();
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see which process holds a program. The error
-/// says so, and has a command that detaches the program.
+/// With only the required capabilities, xdpfwd cannot see which process holds a program. Then the
+/// error contains a command that detaches the program.
 #[test]
 fn busy_error_without_privilege_says_holder_is_not_visible() {
     let chain = chain(Chain::builder());
@@ -237,7 +246,7 @@ fn busy_error_without_privilege_says_holder_is_not_visible() {
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
-/// The queue is used by an AF_XDP socket of this process, without an XDP program.
+/// In this test, an AF_XDP socket of the test process uses the queue, without an XDP program.
 #[test]
 fn busy_queue_error_names_possible_holder() {
     let chain = chain(Chain::builder());
@@ -257,35 +266,35 @@ fn busy_queue_error_names_possible_holder() {
         drop(holder);
         (output, run(&chain, &cross_connect(1, ""), &[]))
     };
-    let (output, after) = chain.fwd().run(hold_and_run).unwrap();
+    let (output, output_after_release) = chain.fwd().run(hold_and_run).unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("worker 0: cannot bind fwd1 queue 0: another AF_XDP socket uses this queue"),
         "{text}"
     );
-    // xdpfwd finds this process although only one of its threads is in the namespace of fwd1. Other
-    // processes may have sockets, too.
+    // xdpfwd finds the test process, although only one of its threads is in the namespace of fwd1.
+    // The error may also name other processes that have AF_XDP sockets.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
-    assert_eq!(xdp_on(&chain, "fwd0"), None, "an XDP program is still attached after the error");
-    assert_eq!(after.status.code(), Some(0), "{}", stderr(&after));
+    assert_eq!(xdp_mode(&chain, "fwd0"), None, "an XDP program is still attached after the error");
+    assert_eq!(output_after_release.status.code(), Some(0), "{}", stderr(&output_after_release));
 }
 
 #[test]
-fn missing_interface_error_lists_existing_ones() {
+fn missing_interface_error_lists_existing_interfaces() {
     let chain = chain(Chain::builder());
     let no_such = cross_connect(1, "").replace("fwd1", "fwd9");
     let output = run(&chain, &no_such, &[]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("port wan: no interface fwd9") && text.contains("fwd0, fwd1"), "{text}");
-    assert_eq!(xdp_on(&chain, "fwd0"), None, "an XDP program is still attached after the error");
+    assert_eq!(xdp_mode(&chain, "fwd0"), None, "an XDP program is still attached after the error");
 }
 
-/// A non-root user with a small memory lock limit needs exactly the capabilities that errors and
-/// documents name; an error names the missing one.
+/// Without root and with a small memory lock limit, xdpfwd starts with the capabilities of
+/// README.md. If one is missing, the error names it.
 #[test]
-fn named_capabilities_are_sufficient_and_necessary() {
+fn documented_capabilities_are_sufficient_and_necessary() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     // Copy the binary: other users may not be able to read the build output.
@@ -294,26 +303,37 @@ fn named_capabilities_are_sufficient_and_necessary() {
     std::fs::copy(XDPFWD, &binary).unwrap();
     std::fs::copy(config.path(), &file).unwrap();
     let run = |capabilities: &[&str]| {
-        let only = |sign: &str| {
+        let capability_list = |sign: &str| {
             capabilities.iter().fold("-all".to_owned(), |all, name| format!("{all},{sign}{name}"))
         };
         let mut command = chain.fwd().command("setpriv");
-        command.args(["--reuid", "65534", "--clear-groups", "--bounding-set", &only("+")]);
-        command.args(["--inh-caps", &only("+"), "--ambient-caps", &only("+")]);
+        command.args([
+            "--reuid",
+            "65534",
+            "--clear-groups",
+            "--bounding-set",
+            &capability_list("+"),
+        ]);
+        command.args([
+            "--inh-caps",
+            &capability_list("+"),
+            "--ambient-caps",
+            &capability_list("+"),
+        ]);
         command.args(["prlimit", "--memlock=65536"]).arg(&binary).arg("--config").arg(&file);
         command.args(["--duration", "0.2"]).output().unwrap()
     };
     let all = ["net_admin", "net_raw", "bpf", "perfmon", "ipc_lock"];
     let with_all = run(&all);
     let without_one = all
-        .map(|left_out| run(&all.into_iter().filter(|name| *name != left_out).collect::<Vec<_>>()));
+        .map(|missing| run(&all.into_iter().filter(|name| *name != missing).collect::<Vec<_>>()));
     assert!(with_all.status.success(), "{}", stderr(&with_all));
-    for (output, left_out) in without_one.iter().zip(all) {
+    for (output, missing) in without_one.iter().zip(all) {
         let text = stderr(output);
-        assert_eq!(output.status.code(), Some(3), "without {left_out}: {text}");
+        assert_eq!(output.status.code(), Some(3), "without {missing}: {text}");
         assert!(
-            text.to_lowercase().contains(&format!("cap_{left_out}")),
-            "without {left_out}: {text}"
+            text.to_lowercase().contains(&format!("cap_{missing}")),
+            "without {missing}: {text}"
         );
         assert!(!text.contains("libbpf:"), "{text}");
     }
@@ -339,7 +359,7 @@ fn start_without_privilege_prints_setcap_command() {
 }
 
 #[test]
-fn duration_sigint_and_sigterm_stop_with_status_0() {
+fn duration_sigint_and_sigterm_end_xdpfwd_with_exit_code_0() {
     let chain = chain(Chain::builder());
     for arguments in [&["--json"][..], &[]] {
         let output = run(&chain, &cross_connect(1, ""), arguments);
@@ -348,22 +368,24 @@ fn duration_sigint_and_sigterm_stop_with_status_0() {
         if arguments.is_empty() {
             assert!(text.contains("leaked 0") && text.contains("lan"), "{text}");
         } else {
-            let last: serde_json::Value =
+            let final_report: serde_json::Value =
                 serde_json::from_str(text.lines().last().unwrap()).unwrap();
-            assert_eq!((last["schema"].as_u64(), last["type"].as_str()), (Some(1), Some("final")));
+            assert_eq!(
+                (final_report["schema"].as_u64(), final_report["type"].as_str()),
+                (Some(1), Some("final"))
+            );
         }
     }
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut running = Running::start(&chain, &cross_connect(1, ""));
         running.signal(signal);
         running.wait();
-        let (ended, last) = running.stop();
-        assert_eq!(ended.status.code(), Some(0), "{signal}");
-        last.assert_conserved();
+        let (exit, final_report) = running.stop();
+        assert_eq!(exit.status.code(), Some(0), "{signal}");
+        final_report.assert_conserved();
     }
 }
 
-/// A reader that keeps the pipe open without reading must not delay signals.
 #[test]
 fn unread_pipe_does_not_delay_sigterm() {
     let chain = chain(Chain::builder());
@@ -390,9 +412,8 @@ fn unread_pipe_does_not_delay_sigterm() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// A slow reader that resumes reading receives the final report.
 #[test]
-fn final_report_reaches_slow_reader() {
+fn reader_that_reads_only_after_sigterm_receives_final_report() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
@@ -407,7 +428,11 @@ fn final_report_reaches_slow_reader() {
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.lines().last().unwrap().contains(r#""type":"final""#), "{}", text.len());
+    assert!(
+        text.lines().last().unwrap().contains(r#""type":"final""#),
+        "no final report in {} bytes",
+        text.len()
+    );
     assert!(output.status.success());
 }
 
@@ -423,25 +448,24 @@ fn renamed_interface_does_not_stop_xdpfwd() {
         .unwrap();
     assert!(rename.status.success(), "{rename:?}");
     thread::sleep(Duration::from_millis(1500)); // longer than the 1 s between checks of interfaces
-    let (ended, last) = running.stop();
-    assert_eq!(ended.status.code(), Some(0));
-    last.assert_conserved();
+    let (exit, final_report) = running.stop();
+    assert_eq!(exit.status.code(), Some(0));
+    final_report.assert_conserved();
 }
 
 #[test]
-fn deleted_interface_ends_run_with_report_and_status_1() {
+fn deleted_interface_ends_xdpfwd_with_report_and_exit_code_1() {
     let chain = chain(Chain::builder());
     let mut running = Running::start(&chain, &cross_connect(1, ""));
     chain.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
     running.wait();
     let stderr = running.forwarder.stderr().join("\n");
-    let (ended, last) = running.stop();
-    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    let (exit, final_report) = running.stop();
+    assert_eq!(exit.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("port wan: interface fwd1 has disappeared"), "{stderr}");
-    assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
+    assert_eq!(final_report.json["frames"]["leaked"], 0, "{}", final_report.json);
 }
 
-/// Forwarding continues after the reader of the reports closes the pipe.
 #[test]
 fn closed_stdout_does_not_stop_forwarding() {
     let chain = chain(Chain::builder());
@@ -456,7 +480,7 @@ fn closed_stdout_does_not_stop_forwarding() {
 }
 
 #[test]
-fn each_frame_size_and_idle_mode_forwards() {
+fn xdpfwd_forwards_with_each_frame_size_and_idle_mode() {
     for (engine, umem) in [
         ("idle = \"spin\"\ncores = [1]", "frame_size = 2048"),
         ("busy_poll = true", "frame_size = 2048\nhuge_pages = \"off\""),
@@ -473,13 +497,13 @@ fn each_frame_size_and_idle_mode_forwards() {
             .start(chain.gen_(), "gen0")
             .unwrap();
         generator.finish(TIMEOUT).unwrap();
-        let (_, last) = running.stop();
-        last.assert_conserved();
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
         assert_eq!(
-            last.report.port("fwd1").unwrap().tx_packets,
+            final_report.parsed.port("fwd1").unwrap().tx_packets,
             2_000,
             "{engine} {umem}: {}",
-            last.json
+            final_report.json
         );
     }
 }
@@ -487,15 +511,15 @@ fn each_frame_size_and_idle_mode_forwards() {
 #[test]
 fn busy_poll_restores_interface_settings_on_stop() {
     let chain = chain(Chain::builder());
-    let read = || {
+    let read_settings = || {
         let mut command = chain.fwd().command("cat");
         let paths =
             ["/sys/class/net/fwd0/napi_defer_hard_irqs", "/sys/class/net/fwd0/gro_flush_timeout"];
         String::from_utf8(command.args(paths).output().unwrap().stdout).unwrap()
     };
-    let before = read();
+    let before = read_settings();
     let running = Running::start(&chain, &cross_connect(1, "busy_poll = true"));
-    let during = read();
+    let during = read_settings();
     running.stop();
-    assert_eq!((during.as_str(), read()), ("2\n200000\n", before));
+    assert_eq!((during.as_str(), read_settings()), ("2\n200000\n", before));
 }

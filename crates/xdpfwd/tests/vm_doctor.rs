@@ -1,25 +1,25 @@
-//! Tests `xdpfwd doctor` on real drivers in the test VM (`make vmtest`; crates/vm): conditions that
-//! veths cannot have.
+//! Tests `xdpfwd doctor` on drivers of NICs in the test VM (`make vmtest`; crates/vm), for
+//! conditions that a veth cannot have.
 
 mod support;
 
 use support::cables::{Cables, best_mode, kernel_has_zero_copy};
-use support::examination::{CORE_1_ISOLATION, Examination, apply, line};
+use support::examination::{CORE_1_ISOLATION, Examination, command_in_fix, run_shell};
 use xdpfwd_lab::Namespace;
 
 fn examine(cables: &Cables, queues: u16, engine: &str) -> Examination {
-    Examination::of_config(&cables.forwarder, &cables.config(queues, engine))
+    Examination::run_with_config(&cables.forwarder, &cables.config(queues, engine))
 }
 
 #[test]
-fn doctor_predicts_mode_of_a_start() {
-    for near in [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]] {
-        let cables = Cables::new(near);
+fn doctor_predicts_mode_that_xdpfwd_then_uses() {
+    for pair in [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]] {
+        let cables = Cables::new(pair);
         cables.set_queues(1);
         let examination = examine(&cables, 1, "");
-        // Also works in a network namespace in which nothing was ever configured.
+        // This check must also work in a namespace without addresses and routes.
         examination.assert_ok("host", "lockout");
-        for interface in near {
+        for interface in pair {
             let features = examination.finding(interface, "xdp-features")["finding"]
                 .as_str()
                 .unwrap()
@@ -35,12 +35,12 @@ fn doctor_predicts_mode_of_a_start() {
             } else {
                 examination.fix(interface, "mode", "warning", "copy: ");
             }
-            println!("case: {interface}: {}, claims: {features}", best_mode());
+            println!("case: {interface}: {}, features: {features}", best_mode());
         }
-        // doctor leaves nothing attached, and a start gets the predicted mode.
-        let (ended, last) = cables.start(1, "").stop();
-        assert!(ended.status.success());
-        assert_eq!(last.json["ports"][0]["mode"], best_mode());
+        // doctor leaves no program and no socket attached: xdpfwd starts, in the predicted mode.
+        let (exit, final_report) = cables.start(1, "").stop();
+        assert!(exit.status.success());
+        assert_eq!(final_report.json["ports"][0]["mode"], best_mode());
     }
 }
 
@@ -49,19 +49,19 @@ fn doctor_names_virtio_device_without_dma() {
     let cables = Cables::new(["v0", "p0"]);
     let examination = examine(&cables, 1, "");
     let fix = examination.fix("p0", "virtio", "warning", "no zero-copy");
-    // The options of v0.
+    // The fix has the QEMU options that v0 has.
     assert!(fix.contains("disable-legacy=on,iommu_platform=on"), "{fix}");
     examination.assert_ok("v0", "virtio");
-    let deciding = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
     for interface in ["v0", "p0"] {
-        let subject = if interface == deciding { "it" } else { deciding };
+        let subject = if interface == limiting_port { "it" } else { limiting_port };
         let fix = examination.fix(
             interface,
             "mode",
             "warning",
             &format!("copy: {subject} has no zero-copy"),
         );
-        assert!(fix.starts_with(&format!("`xdpfwd doctor {deciding}` shows")), "{fix}");
+        assert!(fix.starts_with(&format!("`xdpfwd doctor {limiting_port}` shows")), "{fix}");
     }
 }
 
@@ -73,9 +73,9 @@ fn doctor_fixes_igb_vlan_offload_and_unserved_queues() {
     let examination = examine(&cables, 1, "");
     for interface in ["i0", "i1"] {
         let fix = examination.fix(interface, "offloads", "warning", "rx-vlan-hw-parse");
-        apply(namespace, &fix);
+        run_shell(namespace, &fix);
         let fix = examination.fix(interface, "queues", "warning", "1 of 2 are served");
-        apply(namespace, line(&fix, "ethtool"));
+        run_shell(namespace, command_in_fix(&fix, "ethtool"));
     }
     cables.wait_for_carriers();
     let examination = examine(&cables, 1, "");
@@ -83,7 +83,7 @@ fn doctor_fixes_igb_vlan_offload_and_unserved_queues() {
         examination.assert_ok(interface, "offloads");
         examination.assert_ok(interface, "queues");
     }
-    apply(namespace, "ethtool -K i0 rxvlan on; ethtool -K i1 rxvlan on");
+    run_shell(namespace, "ethtool -K i0 rxvlan on; ethtool -K i1 rxvlan on");
     cables.set_queues(2);
     examine(&cables, 2, "").assert_ok("i0", "queues");
 }
@@ -93,8 +93,8 @@ fn doctor_fixes_igb_vlan_offload_and_unserved_queues() {
 fn doctor_warns_of_worker_on_other_numa_node() {
     let cables = Cables::new(["v0", "i1"]);
     cables.set_queues(1);
-    let far = examine(&cables, 1, "cores = [0]");
-    let fix = far.fix("i1", "numa", "warning", "on node 1, core 0 is not");
+    let fix =
+        examine(&cables, 1, "cores = [0]").fix("i1", "numa", "warning", "on node 1, core 0 is not");
     assert!(fix.starts_with("[engine] cores = [1, …]"), "{fix}");
     examine(&cables, 1, "cores = [1]").assert_ok("i1", "numa");
     println!("case: i1 on node 1, its worker on node 0 and on node 1");
@@ -106,13 +106,13 @@ fn doctor_fix_moves_interrupts_off_worker_core() {
     cables.set_queues(1);
     let namespace = &cables.forwarder;
     for interface in ["v0", "i0"] {
-        // /sys/class/net shows an interface only in its network namespace; /proc/irq is global.
+        // Runs in the network namespace, because /sys/class/net shows only the interfaces in it.
         let folder = format!("/sys/class/net/{interface}/device");
         let to_core_1 = format!(
             "for irq in $(cd {folder}; ls msi_irqs ../msi_irqs 2>/dev/null | grep '^[0-9]'); do \
              echo 1 >/proc/irq/$irq/smp_affinity_list; done"
         );
-        apply(namespace, &to_core_1);
+        run_shell(namespace, &to_core_1);
         let fix = examine(&cables, 1, "cores = [1]").fix(
             interface,
             "irq",
@@ -120,7 +120,7 @@ fn doctor_fix_moves_interrupts_off_worker_core() {
             "is handled on core 1",
         );
         let command = fix.lines().next().unwrap();
-        apply(namespace, command.split(" (irqbalance").next().unwrap());
+        run_shell(namespace, command.split(" (irqbalance").next().unwrap());
         examine(&cables, 1, "cores = [1]").assert_ok(interface, "irq");
         println!("case: interrupts of {interface} on core 1 and, after the fix, on core 0");
     }
@@ -129,24 +129,24 @@ fn doctor_fix_moves_interrupts_off_worker_core() {
 }
 
 #[test]
-fn doctor_fix_switches_offline_core_on() {
+fn doctor_fix_brings_offline_core_online() {
     let cables = Cables::new(["v0", "v1"]);
     let namespace = &cables.forwarder;
     examine(&cables, 1, "cores = [1]").assert_ok("host", "cores");
-    apply(namespace, "echo 0 >/sys/devices/system/cpu/cpu1/online");
+    run_shell(namespace, "echo 0 >/sys/devices/system/cpu/cpu1/online");
     let fix =
         examine(&cables, 1, "cores = [1]").fix("host", "cores", "error", "core 1: not online");
-    apply(namespace, &fix);
+    run_shell(namespace, &fix);
     let examination = examine(&cables, 1, "cores = [1]");
     examination.assert_ok("host", "cores");
-    // The suite `isolated` boots with this fix.
+    // vm_isolated.rs boots with the parameters of this fix.
     let fix = examination.fix("host", "isolation", "warning", "core 1: not isolated");
     assert_eq!(fix, format!("{CORE_1_ISOLATION} on the kernel's command line, and reboot"));
 }
 
-/// On a tap, virtio-net has the offload `rx-gro-hw`: the host may pass it merged packets.
+/// virtio-net on a tap device has the offload `rx-gro-hw`: the host may merge packets.
 #[test]
-fn doctor_fix_disables_virtio_rx_gro() {
+fn doctor_fixes_virtio_rx_gro_and_inactive_queues() {
     let cables = Cables::new(["m0", "m1"]);
     cables.set_queues(1);
     let fix = examine(&cables, 1, "").fix(
@@ -155,7 +155,7 @@ fn doctor_fix_disables_virtio_rx_gro() {
         "warning",
         "rx-gro-hw: several packets arrive merged into one",
     );
-    apply(&cables.forwarder, &fix);
+    run_shell(&cables.forwarder, &fix);
     examine(&cables, 1, "").assert_ok("m0", "offloads");
     let fix = examine(&cables, 2, "").fix(
         "m1",
@@ -163,16 +163,16 @@ fn doctor_fix_disables_virtio_rx_gro() {
         "error",
         "2 are configured, 1 are active, at most 2 are possible",
     );
-    apply(&cables.forwarder, &fix);
+    run_shell(&cables.forwarder, &fix);
     examine(&cables, 2, "").assert_ok("m1", "queues");
-    apply(&cables.forwarder, "ethtool -K m0 rx-gro-hw on");
+    run_shell(&cables.forwarder, "ethtool -K m0 rx-gro-hw on");
 }
 
 #[test]
-fn doctor_finds_release_and_options_of_booted_kernel() {
+fn doctor_reports_release_and_options_of_booted_kernel() {
     let namespace = Namespace::create("host").unwrap();
-    apply(&namespace, "ip link set lo up");
-    let examination = Examination::of(&namespace, &["--no-probe", "lo"]);
+    run_shell(&namespace, "ip link set lo up");
+    let examination = Examination::run(&namespace, &["--no-probe", "lo"]);
     let kernel = examination.finding("host", "kernel")["finding"].as_str().unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
@@ -188,14 +188,14 @@ fn doctor_finds_release_and_options_of_booted_kernel() {
 #[test]
 fn doctor_fix_allocates_huge_pages() {
     let namespace = Namespace::create("host").unwrap();
-    apply(&namespace, "sysctl -qw vm.nr_hugepages=0 && ip link set lo up");
-    let fix = Examination::of(&namespace, &["--no-probe", "lo"]).fix(
+    run_shell(&namespace, "sysctl -qw vm.nr_hugepages=0 && ip link set lo up");
+    let fix = Examination::run(&namespace, &["--no-probe", "lo"]).fix(
         "host",
         "huge-pages",
         "warning",
         "0 of 2 MiB are free",
     );
-    apply(&namespace, &fix);
-    Examination::of(&namespace, &["--no-probe", "lo"]).assert_ok("host", "huge-pages");
-    apply(&namespace, "sysctl -qw vm.nr_hugepages=0");
+    run_shell(&namespace, &fix);
+    Examination::run(&namespace, &["--no-probe", "lo"]).assert_ok("host", "huge-pages");
+    run_shell(&namespace, "sysctl -qw vm.nr_hugepages=0");
 }

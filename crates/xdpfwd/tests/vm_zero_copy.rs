@@ -1,6 +1,6 @@
 //! Tests AF_XDP modes on drivers with zero-copy, in the test VM (`make vmtest`; crates/vm):
-//! selected and reported mode, traffic, and fallback reasons. On a kernel without zero-copy
-//! drivers, tests that xdpfwd falls back and reports it.
+//! selected and reported mode, traffic, and fallback reasons. On a kernel whose drivers lack
+//! zero-copy, tests that xdpfwd falls back to copy mode and reports the fallback.
 
 mod support;
 
@@ -10,101 +10,111 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
-use support::{Config, Final, Running, TIMEOUT, XDPFWD, until};
+use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
+/// Checks that a report has this mode for every port.
 #[track_caller]
-fn assert_modes(json: &Value, mode: &str) {
-    for port in json["ports"].as_array().unwrap() {
-        assert_eq!(port["mode"], mode, "{json}");
+fn assert_modes(report: &Value, mode: &str) {
+    for port in report["ports"].as_array().unwrap() {
+        assert_eq!(port["mode"], mode, "{report}");
     }
 }
 
-/// Checks that all packets of an exchange passed and were counted.
+/// Checks that all packets of one exchange arrived and were counted.
 #[track_caller]
-fn assert_all_passed(cables: &Cables, last: &Final, arrived: [u64; 2]) {
-    last.assert_conserved();
-    assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
-    assert_eq!(arrived, [PACKETS, PACKETS], "{}", last.json);
-    for (seen, near) in cables.seen().iter().zip(cables.near) {
-        assert!(seen.is_clean(), "{near}: {seen:?}");
+fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
+    final_report.assert_conserved();
+    assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
+    assert_eq!(arrived, [PACKETS, PACKETS], "{}", final_report.json);
+    for (seen, interface) in cables.seen().iter().zip(cables.near_ends) {
+        assert!(seen.is_clean(), "{interface}: {seen:?}");
     }
-    for port in &last.report.ports {
-        assert_eq!((port.rx_packets, port.tx_packets), (PACKETS, PACKETS), "{}", last.json);
+    for port in &final_report.parsed.ports {
+        assert_eq!((port.rx_packets, port.tx_packets), (PACKETS, PACKETS), "{}", final_report.json);
     }
 }
 
-/// Forwards traffic both ways, and checks the mode that xdpfwd and `ss` report.
+/// Forwards traffic in both directions, and checks the modes that xdpfwd and `ss` report.
 fn assert_forwards_in_mode(
-    near: [&'static str; 2],
+    pair: [&'static str; 2],
     queues: u16,
     engine: &str,
     mode: &str,
-) -> Final {
-    let cables = Cables::new(near);
+) -> FinalReport {
+    let cables = Cables::new(pair);
     let running = cables.start(queues, engine);
     let sockets = cables.zero_copy_sockets();
     assert_eq!(sockets.len(), 2 * usize::from(queues), "{sockets:?}");
-    for (socket, zero_copy) in &sockets {
-        assert_eq!(*zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
+    for (socket, is_zero_copy) in &sockets {
+        assert_eq!(*is_zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
-    // Each of several queues must receive packets. (Drivers count only packets of native XDP.)
-    let by_queue = || {
+    // With several queues, each must receive packets. (The drivers count only packets of native
+    // XDP, but skb mode is tested only with one queue.)
+    let packets_by_queue = || {
         if queues > 1 {
-            near.map(|near| cables.packets_by_queue(near, queues))
+            pair.map(|interface| cables.packets_by_queue(interface, queues))
         } else {
             Default::default()
         }
     };
-    let before = by_queue();
+    let before = packets_by_queue();
     let arrived = cables.exchange(300);
-    let after = by_queue();
-    let idle =
+    let after = packets_by_queue();
+    let has_idle_queue =
         before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
-    assert!(!idle, "a queue received nothing: {before:?}, then {after:?}");
-    let (ended, last) = running.stop();
-    assert!(ended.status.success(), "{ended:?}");
-    assert_modes(&last.json, mode);
-    assert_all_passed(&cables, &last, arrived);
+    assert!(!has_idle_queue, "a queue received nothing: {before:?}, then {after:?}");
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success(), "{exit:?}");
+    assert_modes(&final_report.json, mode);
+    assert_all_passed(&cables, &final_report, arrived);
     println!(
-        "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets \
+        "case: {pair:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets \
          arrived"
     );
-    last
+    final_report
 }
 
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
 fn auto_selects_best_mode_on_each_pair_of_drivers() {
-    for near in PAIRS {
-        let last = assert_forwards_in_mode(near, 1, "", best_mode());
+    for pair in PAIRS {
+        let final_report = assert_forwards_in_mode(pair, 1, "", best_mode());
         if kernel_has_zero_copy() {
-            assert_eq!(last.json["fallback"], Value::Null);
+            assert_eq!(final_report.json["fallback"], Value::Null);
         } else {
-            assert_eq!(last.json["fallback"]["lacks"], "zero-copy", "{}", last.json);
-            assert_eq!(last.json["fallback"]["interface"], near[0], "{}", last.json);
+            assert_eq!(
+                final_report.json["fallback"]["lacks"], "zero-copy",
+                "{}",
+                final_report.json
+            );
+            assert_eq!(
+                final_report.json["fallback"]["interface"], pair[0],
+                "{}",
+                final_report.json
+            );
         }
     }
 }
 
 #[test]
 fn copy_and_skb_modes_are_used_as_configured() {
-    for near in PAIRS {
-        assert_forwards_in_mode(near, 1, r#"mode = "copy""#, "copy");
-        assert_forwards_in_mode(near, 1, r#"mode = "skb""#, "skb");
+    for pair in PAIRS {
+        assert_forwards_in_mode(pair, 1, r#"mode = "copy""#, "copy");
+        assert_forwards_in_mode(pair, 1, r#"mode = "skb""#, "skb");
     }
 }
 
 #[test]
 fn two_queues_share_the_umem() {
-    for near in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
-        assert_forwards_in_mode(near, 2, "", best_mode());
+    for pair in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
+        assert_forwards_in_mode(pair, 2, "", best_mode());
     }
 }
 
-/// Adds a filter in the XDP program, with one rule, to a configuration.
-fn with_filter(config: &str, rule: &str) -> String {
+/// Returns the configuration with an additional filter with one rule, which the XDP program runs.
+fn with_kernel_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
     format!(
         "{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\n\
@@ -112,13 +122,14 @@ fn with_filter(config: &str, rule: &str) -> String {
     )
 }
 
-/// The code for `keep` is verified only for ports that have rules.
+/// The kernel verifies the code for `keep` only for ports that have rules.
 #[test]
 fn programs_with_keep_rules_pass_the_verifier() {
     let cables = Cables::new(["v0", "v1"]);
     let keep = r#"keep = ["arp", "nd", "icmp", "lldp", "stp", "tcp/22", "udp/53", "vlan/7"]"#;
-    let plain = cables.config(1, "").replace("name = \"lan\"", &format!("name = \"lan\"\n{keep}"));
-    for text in [with_filter(&plain, "drop proto udp"), plain] {
+    let without_filter =
+        cables.config(1, "").replace("name = \"lan\"", &format!("name = \"lan\"\n{keep}"));
+    for text in [with_kernel_filter(&without_filter, "drop proto udp"), without_filter] {
         let config = Config::new(&text);
         let arguments = ["--config", config.path(), "--duration", "0.2"];
         let output = cables.forwarder.command(XDPFWD).args(arguments).output().unwrap();
@@ -126,22 +137,22 @@ fn programs_with_keep_rules_pass_the_verifier() {
     }
 }
 
-/// A filter in the XDP program, on drivers whose receive path differs from that of veth. A reload
+/// Tests a filter in the XDP program on drivers that receive differently from veth. A reload
 /// replaces the program while the sockets stay bound.
 #[test]
 fn kernel_filter_drops_and_is_replaced_on_reload() {
-    for near in PAIRS {
-        let cables = Cables::new(near);
+    for pair in PAIRS {
+        let cables = Cables::new(pair);
         cables.set_queues(1);
-        let text = |rule: &str| with_filter(&cables.config(1, ""), rule);
+        let text = |rule: &str| with_kernel_filter(&cables.config(1, ""), rule);
         let config = Config::new(&text("drop proto udp"));
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         cables.wait_for_carriers();
-        let arrived = cables.exchange_by([false, true], 300);
-        assert_eq!(arrived, [0, PACKETS], "{near:?}");
-        let running = Running::of(forwarder, Config::new(""));
+        let arrived = cables.exchange_with_drops([false, true], 300);
+        assert_eq!(arrived, [0, PACKETS], "{pair:?}");
+        let running = Running::from_forwarder(forwarder, Config::new(""));
         std::fs::write(config.path(), text("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
         until("xdpfwd has reloaded", || {
@@ -149,19 +160,19 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         });
         cables.wait_for_carriers();
         let arrived = cables.exchange(300);
-        assert_eq!(arrived, [PACKETS, PACKETS], "{near:?}: {:#?}", running.forwarder.stderr());
-        let (ended, last) = running.stop();
-        assert!(ended.status.success(), "{ended:?}");
-        last.assert_conserved();
-        assert_modes(&last.json, best_mode());
-        let lan = &last.json["ports"][0];
+        assert_eq!(arrived, [PACKETS, PACKETS], "{pair:?}: {:#?}", running.forwarder.stderr());
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success(), "{exit:?}");
+        final_report.assert_conserved();
+        assert_modes(&final_report.json, best_mode());
+        let lan = &final_report.json["ports"][0];
         assert_eq!(
             (&lan["xdp_dropped"], &lan["rx_packets"]),
             (&PACKETS.into(), &PACKETS.into()),
             "{lan}"
         );
         println!(
-            "case: {near:?}: {}, dropped in the kernel, then accepted by the next program",
+            "case: {pair:?}: {}: the program dropped, and after the reload accepted",
             best_mode()
         );
     }
@@ -171,8 +182,8 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
-        // A link that has just come up may lose the first packets.
-        until(&format!("packets from {} arrive", cables.near[side]), || {
+        // A link that has just come up may lose packets, so send until one arrives.
+        until(&format!("packets from {} arrive", cables.near_ends[side]), || {
             cables.send(side, 60, Some(100)).finish();
             thread::sleep(Duration::from_millis(200));
             cables.sinks[1 - side].seen().unwrap().arrived.packets > before
@@ -182,8 +193,8 @@ fn assert_forwards(cables: &Cables) {
 
 #[test]
 fn restart_after_sigkill_binds_and_forwards() {
-    for near in PAIRS {
-        let cables = Cables::new(near);
+    for pair in PAIRS {
+        let cables = Cables::new(pair);
         for _ in 0..3 {
             let mut running = cables.start(1, "");
             assert_forwards(&cables);
@@ -192,37 +203,40 @@ fn restart_after_sigkill_binds_and_forwards() {
         }
         let running = cables.start(1, "");
         assert_forwards(&cables);
-        let (ended, last) = running.stop();
-        assert!(ended.status.success(), "{ended:?}");
-        assert_modes(&last.json, best_mode());
-        last.assert_conserved();
-        println!("case: {near:?}, killed three times under {}: the fourth forwards", best_mode());
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success(), "{exit:?}");
+        assert_modes(&final_report.json, best_mode());
+        final_report.assert_conserved();
+        println!(
+            "case: {pair:?}, killed three times in mode {}: the fourth run forwards",
+            best_mode()
+        );
     }
 }
 
 #[test]
 fn link_down_and_up_forwards_again_and_leaks_no_frame() {
-    for near in PAIRS {
-        let cables = Cables::new(near);
+    for pair in PAIRS {
+        let cables = Cables::new(pair);
         let running = cables.start(1, "");
         assert_forwards(&cables);
         let sender = cables.send(0, 60, None);
-        for end in near {
+        for interface in pair {
             for state in ["down", "up"] {
-                ip(&["-n", cables.forwarder.name(), "link", "set", end, state]);
+                ip(&["-n", cables.forwarder.name(), "link", "set", interface, state]);
                 thread::sleep(Duration::from_millis(300));
             }
             cables.wait_for_carriers();
         }
         sender.stop();
         assert_forwards(&cables);
-        let (ended, last) = running.stop();
-        assert!(ended.status.success(), "{ended:?}");
-        assert_modes(&last.json, best_mode());
-        let frames = &last.json["frames"];
+        let (exit, final_report) = running.stop();
+        assert!(exit.status.success(), "{exit:?}");
+        assert_modes(&final_report.json, best_mode());
+        let frames = &final_report.json["frames"];
         assert_eq!(frames["leaked"], 0, "{frames}");
         println!(
-            "case: {near:?}, both links down and up under load in {}: forwards, {frames}",
+            "case: {pair:?}, both links down and up under load in mode {}: forwards, {frames}",
             best_mode()
         );
     }
@@ -230,21 +244,21 @@ fn link_down_and_up_forwards_again_and_leaks_no_frame() {
 
 #[test]
 fn twenty_restarts_under_load_leak_no_frame() {
-    for near in [["v0", "v1"], ["i0", "i1"]] {
-        let cables = Cables::new(near);
+    for pair in [["v0", "v1"], ["i0", "i1"]] {
+        let cables = Cables::new(pair);
         cables.set_queues(1);
         let senders = [0, 1].map(|side| cables.send(side, 60, None));
         let mut received = 0;
         for _ in 0..20 {
-            // Not `start`, which waits for the carrier: igb takes seconds for that.
+            // `Cables::start` would wait for the carrier, which takes igb seconds.
             let running =
                 Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
             let running = running.unwrap_or_else(|error| panic!("{error}"));
-            let (ended, last) = running.stop();
-            assert!(ended.status.success(), "{ended:?}");
-            assert_modes(&last.json, best_mode());
-            assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
-            received += last.report.received();
+            let (exit, final_report) = running.stop();
+            assert!(exit.status.success(), "{exit:?}");
+            assert_modes(&final_report.json, best_mode());
+            assert_eq!(final_report.json["frames"]["leaked"], 0, "{}", final_report.json);
+            received += final_report.parsed.received();
         }
         for sender in senders {
             sender.stop();
@@ -252,28 +266,28 @@ fn twenty_restarts_under_load_leak_no_frame() {
         cables.wait_for_carriers();
         let running = cables.start(1, "");
         assert_forwards(&cables);
-        let (_, last) = running.stop();
-        last.assert_conserved();
+        let (_, final_report) = running.stop();
+        final_report.assert_conserved();
         println!(
-            "case: {near:?}, 20 restarts under load in {}: {received} packets received",
+            "case: {pair:?}, 20 restarts under load in mode {}: {received} packets received",
             best_mode()
         );
     }
 }
 
-/// p0 is virtio-net with QEMU's defaults: no DMA device, so no zero-copy on any kernel.
+/// p0 is virtio-net with QEMU's defaults: without a DMA device, it has no zero-copy on any kernel.
 #[test]
-fn port_without_zero_copy_is_named_and_limits_all_ports() {
-    let last = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
-    let fallback = &last.json["fallback"];
-    assert_eq!(fallback["lacks"], "zero-copy", "{}", last.json);
-    // Without zero-copy in the kernel, the first port is named.
-    let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
-    assert_eq!(fallback["interface"], named, "{}", last.json);
+fn port_without_zero_copy_limits_all_ports_and_is_reported() {
+    let final_report = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
+    let fallback = &final_report.json["fallback"];
+    assert_eq!(fallback["lacks"], "zero-copy", "{}", final_report.json);
+    // If the drivers lack zero-copy, xdpfwd reports the first port.
+    let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    assert_eq!(fallback["interface"], limiting_port, "{}", final_report.json);
     println!("case: p0 without a DMA device: {fallback}");
-    // The start prints the same text as `doctor`.
+    // At start, xdpfwd logs the same text as `doctor`.
     let cables = Cables::new(["v0", "p0"]);
-    let config = support::Config::new(&cables.config(1, ""));
+    let config = Config::new(&cables.config(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];
     let output = cables.forwarder.command(XDPFWD).args(arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -282,25 +296,28 @@ fn port_without_zero_copy_is_named_and_limits_all_ports() {
     for text in [
         "mode=\"copy\"".to_owned(),
         format!("copy: it has no zero-copy ({reason}), which limits all ports"),
-        format!("`xdpfwd doctor {named}` shows its mtu, virtio and xdp-features"),
+        format!("`xdpfwd doctor {limiting_port}` shows its mtu, virtio and xdp-features"),
     ] {
         assert!(stderr.contains(&text), "{text:?} is not in:\n{stderr}");
     }
     let summary = String::from_utf8(output.stdout).unwrap();
-    assert!(summary.contains(named) && summary.contains("no zero-copy"), "{summary}");
+    assert!(summary.contains(limiting_port) && summary.contains("no zero-copy"), "{summary}");
     println!("case: p0 without a DMA device: log and report:\n{stderr}\n{summary}");
 }
 
 #[test]
 fn unavailable_zero_copy_is_rejected_with_reason() {
     let cables = Cables::new(["v0", "p0"]);
-    let config = support::Config::new(&cables.config(1, r#"mode = "zero-copy""#));
+    let config = Config::new(&cables.config(1, r#"mode = "zero-copy""#));
     let output =
         cables.forwarder.command(XDPFWD).args(["--config", config.path()]).output().unwrap();
     let stderr = support::stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
-    assert!(stderr.contains(&format!("cannot bind {named} queue 0 in zero-copy mode")), "{stderr}");
+    let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    assert!(
+        stderr.contains(&format!("cannot bind {limiting_port} queue 0 in zero-copy mode")),
+        "{stderr}"
+    );
     assert!(stderr.contains(r#"set mode = "auto" or "copy""#), "{stderr}");
-    println!("case: zero-copy required of {named}: {}", stderr.trim());
+    println!("case: zero-copy required of {limiting_port}: {}", stderr.trim());
 }

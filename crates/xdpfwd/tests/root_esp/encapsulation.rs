@@ -1,4 +1,4 @@
-//! Forwarding in each encapsulation, and capture contents.
+//! Forwarding in each encapsulation, and the captured packets.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,16 +8,16 @@ use xdpfwd_testkit::process::run;
 
 use crate::stop_both;
 use crate::support::esp::{
-    A, B, Kind, Lab, OUTER_6, Server, Setup, Tap, drops, key, kinds, pcap, spi,
+    GEN_ADDRESSES, Iperf3Server, Kind, Lab, OUTER_6, SINK_ADDRESSES, Setup, Tap, count_kinds,
+    drops, key, spi, write_pcap,
 };
 use crate::support::wire::hex;
 
-/// Both inner IP versions in each encapsulation, with ping, TCP and UDP. Captures contain only ESP,
-/// ARP and, with `bypass`, Neighbor Discovery.
+/// Ping, TCP and UDP pass; the wire carries only ESP, ARP and, with `bypass`, Neighbor Discovery.
 #[test]
 fn both_ip_versions_pass_in_each_encapsulation() {
     let lab = Lab::new();
-    let server = Server::start(&lab);
+    let server = Iperf3Server::start(&lab);
     let base = Setup::default;
     let nd = r#"["arp", "nd"]"#;
     let setups = [
@@ -28,7 +28,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // iperf3's socket may overflow on a busy machine; xdpfwd did not lose these packets.
+    // On a busy machine, iperf3's socket may overflow. xdpfwd has not lost these packets.
     let receive_overflows = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
@@ -41,56 +41,59 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     for setup in setups {
         lab.reset();
         for host in [lab.chain.gen_(), lab.chain.sink()] {
-            // A known neighbor would need no request.
+            // With a cached neighbor, a host would send no request.
             sh(host, "ip neigh flush all");
         }
-        let tap = Tap::on(&lab.wire, "tap0");
-        let ends = lab.start(&setup);
+        let tap = Tap::start(&lab.wire, "tap0");
+        let instances = lab.start(&setup);
         for version in [0, 1] {
-            for (from, to) in [(lab.chain.gen_(), B), (lab.chain.sink(), A)] {
+            for (from, to) in
+                [(lab.chain.gen_(), SINK_ADDRESSES), (lab.chain.sink(), GEN_ADDRESSES)]
+            {
                 ping(from, to[version], &["-c20", "-i0.005", "-s56"]);
                 ping(from, to[version], &["-c10", "-i0.005", "-s1200"]);
             }
             for direction in [&[][..], &["--reverse"]] {
-                let moved =
-                    server.run_client(&lab, B[version], &[&["-n", "2M"], direction].concat());
-                assert!(
-                    moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20,
-                    "{setup:?}: {moved}"
+                let tcp = server.run_client(
+                    &lab,
+                    SINK_ADDRESSES[version],
+                    &[&["-n", "2M"], direction].concat(),
                 );
+                assert!(tcp["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20, "{setup:?}: {tcp}");
                 // 2000 packets per second for half a second.
-                let udp = ["--udp", "-l", "1200", "-b", "19.2M", "-k", "1000"];
+                let udp_arguments = ["--udp", "-l", "1200", "-b", "19.2M", "-k", "1000"];
                 let before = receive_overflows();
-                let arrived = server.run_client(&lab, B[version], &[&udp[..], direction].concat());
-                assert!(
-                    arrived["sum"]["packets"].as_u64().unwrap() >= 1000,
-                    "{setup:?}: {arrived}"
+                let udp = server.run_client(
+                    &lab,
+                    SINK_ADDRESSES[version],
+                    &[&udp_arguments[..], direction].concat(),
                 );
-                let lost = arrived["sum"]["lost_packets"].as_u64().unwrap();
-                assert!(lost <= receive_overflows() - before, "{setup:?}: {lost} lost: {arrived}");
+                assert!(udp["sum"]["packets"].as_u64().unwrap() >= 1000, "{setup:?}: {udp}");
+                let lost = udp["sum"]["lost_packets"].as_u64().unwrap();
+                assert!(lost <= receive_overflows() - before, "{setup:?}: {lost} lost: {udp}");
             }
         }
-        let [one, two] = stop_both(ends);
-        for last in [&one, &two] {
-            let mut drops = drops(&last.json);
-            // TCP exceeds the rate of the UDP test, and starts with packets that are too big.
-            for of_tcp in ["too_big", "egress_full"] {
-                drops.remove(of_tcp);
+        let [report_0, report_1] = stop_both(instances);
+        for final_report in [&report_0, &report_1] {
+            let mut drops = drops(&final_report.json);
+            // TCP first sends packets that are too big, and fills queues.
+            for reason in ["too_big", "egress_full"] {
+                drops.remove(reason);
             }
             assert!(drops.is_empty(), "{setup:?}: {drops:?}");
         }
         let frames = tap.stop();
-        let mut seen = kinds(&frames);
+        let mut counts = count_kinds(&frames);
         let expected = if setup.udp { "esp in udp" } else { "esp" };
         assert!(
-            seen.remove(expected).unwrap() > 8 * 1000 && seen.remove("arp").is_some(),
-            "{setup:?}: {seen:?}"
+            counts.remove(expected).unwrap() > 8 * 1000 && counts.remove("arp").is_some(),
+            "{setup:?}: {counts:?}"
         );
-        assert_eq!(seen.remove("nd").is_some(), setup.bypass == nd, "{setup:?}: {seen:?}");
-        assert!(seen.is_empty(), "{setup:?}: unexpected packets: {seen:?}");
+        assert_eq!(counts.remove("nd").is_some(), setup.bypass == nd, "{setup:?}: {counts:?}");
+        assert!(counts.is_empty(), "{setup:?}: unexpected packets: {counts:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
-                // The Ethernet addresses identify the sender.
+                // The source MAC address identifies the sender.
                 let side = usize::from(frame[11] == 4);
                 assert_eq!(
                     (frame[6..11].to_vec(), esp.spi),
@@ -98,15 +101,20 @@ fn both_ip_versions_pass_in_each_encapsulation() {
                     "{}",
                     hex(frame)
                 );
-                let outside = if setup.outer == OUTER_6 { 6 } else { 4 };
-                assert!(setup.transport || esp.version == outside, "{setup:?}: {}", hex(frame));
+                let outer_version = if setup.outer == OUTER_6 { 6 } else { 4 };
+                assert!(
+                    setup.transport || esp.version == outer_version,
+                    "{setup:?}: {}",
+                    hex(frame)
+                );
             }
         }
     }
 }
 
-/// Returns tshark's fields of each ESP packet of a capture, with the keys of both directions.
-fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
+/// Returns the fields that tshark decodes of each ESP packet of a capture, with the keys of both
+/// directions.
+fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     let algorithm = "AES-GCM with 16 octet ICV [RFC4106]";
     let mut tshark = Command::new("tshark");
     tshark.arg("-r").arg(path).args(["-o", "esp.enable_encryption_decode:TRUE"]);
@@ -132,8 +140,8 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// Of xdpfwd's transforms, tshark 4.0 supports AES-GCM with 32-bit sequence numbers. With extended
-/// ones, it decrypts but reports a wrong ICV.
+/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended sequence numbers,
+/// it decrypts packets but reports a wrong ICV.
 #[test]
 fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;
@@ -145,39 +153,44 @@ fn tshark_decrypts_packets_and_verifies_icv() {
         base(),
     ] {
         lab.reset();
-        let tap = Tap::on(&lab.wire, "tap0");
-        let ends = lab.start(&setup);
+        let tap = Tap::start(&lab.wire, "tap0");
+        let instances = lab.start(&setup);
         for version in [0, 1] {
-            ping(lab.chain.gen_(), B[version], &["-c10", "-i0.005"]);
+            ping(lab.chain.gen_(), SINK_ADDRESSES[version], &["-c10", "-i0.005"]);
         }
-        stop_both(ends);
+        stop_both(instances);
         let path = lab.folder.join("wire.pcap");
         let frames = tap.stop();
-        pcap(&path, &frames);
+        write_pcap(&path, &frames);
         let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
-        let read = tshark(&path, &setup, keys.clone());
-        let esp = frames.iter().filter(|frame| matches!(Kind::of(frame), Kind::Esp(_))).count();
-        assert_eq!(read.len(), esp, "{setup:?}");
-        let count =
-            |wanted: &dyn Fn(&Vec<String>) -> bool| read.iter().filter(|line| wanted(line)).count();
-        // Requests forth and replies back, of each IP version.
-        for (column, kind, side) in [(3, "8", 0), (3, "0", 1), (5, "128", 0), (5, "129", 1)] {
+        let packets = decode_with_tshark(&path, &setup, keys.clone());
+        let esp_count =
+            frames.iter().filter(|frame| matches!(Kind::of(frame), Kind::Esp(_))).count();
+        assert_eq!(packets.len(), esp_count, "{setup:?}");
+        let count = |matches: &dyn Fn(&Vec<String>) -> bool| {
+            packets.iter().filter(|fields| matches(fields)).count()
+        };
+        // Echo requests from side 0 and replies from side 1, of each IP version.
+        for (column, icmp_type, side) in [(3, "8", 0), (3, "0", 1), (5, "128", 0), (5, "129", 1)] {
             let spi = format!("{:#010x}", spi(side, 1));
             assert_eq!(
-                count(&|line| line[0] == spi && line[column] == kind),
+                count(&|fields| fields[0] == spi && fields[column] == icmp_type),
                 PINGS,
-                "{setup:?}: {read:#?}"
+                "{setup:?}: {packets:#?}"
             );
         }
-        let good = count(&|line| line[2] == "1");
-        assert_eq!(good, if setup.esn { 0 } else { esp }, "{setup:?}: {read:#?}");
+        let good = count(&|fields| fields[2] == "1");
+        assert_eq!(good, if setup.esn { 0 } else { esp_count }, "{setup:?}: {packets:#?}");
         if setup.udp {
-            // tshark must also detect a wrong ICV. It then decrypts random bytes: one packet in 256
-            // looks like ICMP.
-            let wrong = keys.map(|key| "00".to_owned() + &key[2..]);
-            let read = tshark(&path, &setup, wrong);
-            assert!(read.iter().all(|line| line[2] != "1"), "{read:#?}");
-            assert!(read.iter().filter(|line| line[3] == "8").count() < PINGS, "{read:#?}");
+            // With wrong keys, tshark must report a wrong ICV. It then decrypts to random bytes, of
+            // which one packet in 256 looks like ICMP.
+            let wrong_keys = keys.map(|key| "00".to_owned() + &key[2..]);
+            let packets = decode_with_tshark(&path, &setup, wrong_keys);
+            assert!(packets.iter().all(|fields| fields[2] != "1"), "{packets:#?}");
+            assert!(
+                packets.iter().filter(|fields| fields[3] == "8").count() < PINGS,
+                "{packets:#?}"
+            );
         }
     }
 }

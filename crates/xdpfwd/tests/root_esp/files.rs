@@ -16,9 +16,9 @@ use crate::support::esp::{Lab, Sender, Setup, key, received, spi};
 use crate::support::socket::Socket;
 use crate::support::wire::{hex, unhex};
 use crate::support::{Config, Running, TIMEOUT, XDPFWD, stderr, until};
-use crate::{first, stop};
+use crate::{for_side_0, stop};
 
-/// Runs xdpfwd for 0.2 s, or until a configuration is rejected.
+/// Runs xdpfwd for 0.2 s, or until it rejects the configuration.
 fn run_briefly(lab: &Lab, config: &str) -> Output {
     let config = Config::new(config);
     lab.chain
@@ -29,11 +29,13 @@ fn run_briefly(lab: &Lab, config: &str) -> Output {
         .unwrap()
 }
 
+/// Checks that xdpfwd rejects a configuration with this exit code, and that the error contains all
+/// `parts`.
 #[track_caller]
-fn assert_rejected(lab: &Lab, config: &str, code: i32, parts: &[&str]) {
+fn assert_rejected(lab: &Lab, config: &str, exit_code: i32, parts: &[&str]) {
     let output = run_briefly(lab, config);
     let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{parts:?}: {text}");
+    assert_eq!(output.status.code(), Some(exit_code), "{parts:?}: {text}");
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
@@ -41,7 +43,7 @@ fn assert_rejected(lab: &Lab, config: &str, code: i32, parts: &[&str]) {
 
 #[test]
 fn invalid_esp_configuration_is_rejected() {
-    let lab = Lab::quiet(1);
+    let lab = Lab::with_silent_hosts(1);
     let valid = Setup::default().config(&lab, 0);
     assert_eq!(
         run_briefly(&lab, &valid).status.code(),
@@ -54,9 +56,9 @@ fn invalid_esp_configuration_is_rejected() {
         valid.replacen(from, to, 1)
     };
     let spis = ["spi = 4097\n", "spi = 8193\n"];
-    let (own, peer) =
+    let (key_0, key_1) =
         (lab.key_file(spi(0, 1), "aes-128-gcm"), lab.key_file(spi(1, 1), "aes-128-gcm"));
-    let (own, peer) = (format!("{own:?}"), format!("{peer:?}"));
+    let (key_0, key_1) = (format!("{key_0:?}"), format!("{key_1:?}"));
     for (config, parts) in [
         (changed("lab = true\n", ""), &["missing key `lab`"][..]),
         (changed("lab = true\n", "lab = false\n"), &["lab", "true"]),
@@ -79,20 +81,20 @@ fn invalid_esp_configuration_is_rejected() {
             &["openssl", "aws-lc"],
         ),
         (
-            changed(&peer, &own),
+            changed(&key_1, &key_0),
             &["stage \"in\": the key", "is used by stage \"out\", too", "xdpfwd esp new-key"],
         ),
     ] {
         assert_rejected(&lab, &config, 2, parts);
     }
-    // Two SAs with one SPI, in the direction where the SPI selects the SA.
-    let twice = Setup { opening: vec![1, 1], ..Setup::default() }.config(&lab, 0);
-    assert_rejected(&lab, &twice, 2, &["8193"]);
+    // Two inbound SAs may not have the same SPI, because the SPI selects the SA.
+    let same_spi = Setup { inbound: vec![1, 1], ..Setup::default() }.config(&lab, 0);
+    assert_rejected(&lab, &same_spi, 2, &["8193"]);
 }
 
 #[test]
 fn invalid_key_or_state_file_is_rejected() {
-    let lab = Lab::quiet(1);
+    let lab = Lab::with_silent_hosts(1);
     let setup = Setup::default();
     let config = setup.config(&lab, 0);
     let path = lab.key_file(spi(0, 1), "aes-128-gcm");
@@ -140,7 +142,7 @@ fn invalid_key_or_state_file_is_rejected() {
             stderr(&output)
         );
     }
-    // In the format of `ip xfrm`, and with surrounding white space.
+    // A key may have the prefix 0x, as in `ip xfrm`, and surrounding white space.
     lab.folder.secret(
         path.file_name().unwrap().to_str().unwrap(),
         &format!("  0x{}\n\n", valid.trim().to_uppercase()),
@@ -182,19 +184,19 @@ fn invalid_key_or_state_file_is_rejected() {
     };
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     assert_rejected(&lab, &config, 1, &[name, "clock"]);
-    // xdpfwd waits for an epoch that is two seconds ahead of the clock.
+    // If the epoch is only two seconds ahead of the clock, xdpfwd waits.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
     assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));
-    let then = epoch(&fs::read_to_string(&path).unwrap());
-    assert!(then > ahead, "epoch {then}, not above {ahead}");
+    let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
+    assert!(new_epoch > ahead, "epoch {new_epoch} is not above {ahead}");
 
-    // A state file in use is rejected, and its user continues.
-    let mut first = lab.start_one(&setup, 0);
+    // xdpfwd rejects a state file that another xdpfwd uses; the other one continues.
+    let mut user = lab.start_one(&setup, 0);
     let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     assert_rejected(&lab, &other, 1, &[name, "is in use", &format!("fuser {name}")]);
-    first.forwarder.check_running().unwrap();
-    stop(first);
+    user.forwarder.check_running().unwrap();
+    stop(user);
     assert_eq!(
         run_briefly(&lab, &other).status.code(),
         Some(0),
@@ -204,25 +206,25 @@ fn invalid_key_or_state_file_is_rejected() {
 }
 
 #[test]
-fn new_key_is_random_and_no_file_is_overwritten() {
+fn new_key_and_new_state_never_overwrite_a_file() {
     let folder = Folder::new();
-    let new = |arguments: &[&str], path: &Path| {
+    let run_esp = |arguments: &[&str], path: &Path| {
         Command::new(XDPFWD).arg("esp").args(arguments).arg(path).output().unwrap()
     };
     let mut keys = vec![];
     for (transform, bytes) in
         [("aes-128-gcm", 20), ("null-aes-256-gmac", 36), ("chacha20-poly1305", 36)]
     {
-        for number in 0..2 {
-            let path = folder.join(format!("{transform}-{number}"));
-            let output = new(&["new-key", "--transform", transform], &path);
+        for index in 0..2 {
+            let path = folder.join(format!("{transform}-{index}"));
+            let output = run_esp(&["new-key", "--transform", transform], &path);
             assert!(output.status.success(), "{output:?}");
             let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
             let key = fs::read_to_string(&path).unwrap();
             assert_eq!((mode, unhex(key.trim().trim_start_matches("0x")).len()), (0o600, bytes));
             let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
             assert!(!printed.contains(&key.trim()[2..10]), "{printed}");
-            let again = new(&["new-key", "--transform", transform], &path);
+            let again = run_esp(&["new-key", "--transform", transform], &path);
             assert!(
                 !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
                 "{again:?}"
@@ -234,9 +236,9 @@ fn new_key_is_random_and_no_file_is_overwritten() {
     let distinct: BTreeSet<_> = keys.iter().map(|key| &key[..20]).collect();
     assert_eq!(distinct.len(), keys.len());
     let path = folder.join("state");
-    assert!(new(&["new-state"], &path).status.success());
+    assert!(run_esp(&["new-state"], &path).status.success());
     let state = fs::read_to_string(&path).unwrap();
-    let again = new(&["new-state"], &path);
+    let again = run_esp(&["new-state"], &path);
     assert!(
         !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
         "{again:?}"
@@ -245,7 +247,7 @@ fn new_key_is_random_and_no_file_is_overwritten() {
 }
 
 /// Returns whether a text contains four consecutive bytes of a key, in hexadecimal or as a list of
-/// numbers.
+/// decimal numbers.
 fn contains_key(text: &str, key: &str) -> bool {
     let bytes = unhex(key);
     let text = text.to_lowercase();
@@ -257,10 +259,10 @@ fn contains_key(text: &str, key: &str) -> bool {
 
 #[test]
 fn keys_are_in_no_output_and_no_core_dump() {
-    let lab = Lab::quiet(1);
+    let lab = Lab::with_silent_hosts(1);
     let socket = Socket::new("esp");
     let setup =
-        Setup { engine: first(&format!("control = {:?}", socket.path())), ..Setup::default() };
+        Setup { engine: for_side_0(&format!("control = {:?}", socket.path())), ..Setup::default() };
     let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
     assert!(
         contains_key(&format!("x{}x", keys[0].to_uppercase()), &keys[0])
@@ -283,9 +285,9 @@ fn keys_are_in_no_output_and_no_core_dump() {
             xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&prefix[..], &arguments].concat())
                 .unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-        Running::of(forwarder, Config::new(""))
+        Running::from_forwarder(forwarder, Config::new(""))
     };
-    let other = lab.start_one(&setup, 1);
+    let receiver = lab.start_one(&setup, 1);
     let running = start(&config);
     Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, Some(100)).finish();
     until("xdpfwd has received all packets", || received(&running, "fwd0") >= 100);
@@ -315,21 +317,22 @@ fn keys_are_in_no_output_and_no_core_dump() {
         texts.push(socket.query(command).to_string());
     }
     running.reload("INFO reloaded");
-    let dump = |mut running: Running| {
-        // Not SIGSEGV: Rust's handler, which detects stack overflows, returns from the first one.
+    let abort = |mut running: Running| {
+        // SIGSEGV would not end the process: Rust's handler for stack overflows returns from the
+        // first.
         running.signal(Signal::SIGABRT);
         running.wait();
         let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
         (running.forwarder.stop(TIMEOUT).unwrap().status, output)
     };
-    let (status, output) = dump(running);
+    let (status, output) = abort(running);
     assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), false));
     texts.push(output);
     texts.push(fs::read_to_string(lab.state_file(0)).unwrap());
     for text in &texts {
         assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
     }
-    // The output does contain the SAs: `ctl sa` prints the fingerprints of the keys.
+    // The checked output is not just empty: `ctl sa` prints the fingerprints of the keys.
     let state = texts.last().unwrap();
     let fingerprints: Vec<_> = state
         .lines()
@@ -345,8 +348,8 @@ fn keys_are_in_no_output_and_no_core_dump() {
             texts[0]
         );
     }
-    // Without ESP there is a core dump, so the check above can fail.
-    let plain = Config::new(&crate::support::cross_connect_of(["fwd0", "wan0"], 1, ""));
-    assert!(dump(start(&plain)).0.core_dumped(), "no core dump without ESP");
-    stop(other);
+    // Without ESP, xdpfwd dumps core. So a core dump was possible above.
+    let without_esp = Config::new(&crate::support::cross_connect_between(["fwd0", "wan0"], 1, ""));
+    assert!(abort(start(&without_esp)).0.core_dumped(), "no core dump without ESP");
+    stop(receiver);
 }

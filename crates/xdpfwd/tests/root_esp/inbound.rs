@@ -1,4 +1,4 @@
-//! Replayed, late and corrupted packets, and the queue of an inbound SA.
+//! Replayed, late and corrupted packets, and packets of an inbound SA on another queue.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,49 +6,52 @@ use xdpfwd_lab::Sink;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
 use crate::support::esp::{
-    Esp, Kind, Lab, OUTER_6, Sender, Setup, Tap, drops, inject, kinds, received,
+    Esp, Kind, Lab, OUTER_6, Sender, Setup, Tap, count_kinds, drops, inject, received,
 };
 use crate::support::wire::hex;
 use crate::support::{Running, until};
-use crate::{ONLY_10_77, both, drops_of, first, reasons, stop, stop_both, truncate};
+use crate::{
+    SELECT_10_77, drop_counts, drops_of, for_both_sides, for_side_0, stop, stop_both, truncate,
+};
 
-/// Encapsulates packets in the first xdpfwd, with the wire cut, and returns the ESP frames.
-fn encapsulate(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
-    let before = received(sender, "fwd0");
-    let tap = Tap::on(&lab.wire, "tap0");
+/// Sends packets through xdpfwd 0 while the wire is cut, and returns the ESP frames. `first` is the
+/// sequence number of the first.
+fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
+    let before = received(xdpfwd_0, "fwd0");
+    let tap = Tap::start(&lab.wire, "tap0");
     Sender::start(lab.chain.gen_(), "gen0", 20_000, first, Some(count)).finish();
-    until("xdpfwd has received all packets", || received(sender, "fwd0") >= before + count);
+    until("xdpfwd has received all packets", || received(xdpfwd_0, "fwd0") >= before + count);
     until("all ESP packets are captured", || tap.count() >= count);
     let frames = tap.stop();
-    assert_eq!(frames.len() as u64, count, "{:?}", kinds(&frames));
+    assert_eq!(frames.len() as u64, count, "{:?}", count_kinds(&frames));
     for (frame, number) in frames.iter().zip(first..) {
-        let sequence = u64::from(Kind::esp(frame).sequence);
-        assert_eq!(sequence, number, "sequence numbers, without gaps: {}", hex(frame));
+        let sequence = u64::from(Kind::expect_esp(frame).sequence);
+        assert_eq!(sequence, number, "gap in the sequence numbers: {}", hex(frame));
     }
     frames
 }
 
-/// Creates a lab with the wire cut, an xdpfwd at each end, and a sink. The hosts send no packets of
-/// their own.
+/// Creates a lab whose wire is cut, and starts both xdpfwds and a sink. The hosts send nothing by
+/// themselves.
 fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
-    let lab = Lab::quiet(1);
-    lab.cut();
-    let ends = lab.start(setup);
+    let lab = Lab::with_silent_hosts(1);
+    lab.cut_wire();
+    let instances = lab.start(setup);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
-    (lab, ends, sink)
+    (lab, instances, sink)
 }
 
 #[test]
 fn replayed_and_late_packets_are_dropped() {
     const COUNT: u64 = 400;
-    let base = || Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
+    let base = || Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
     for (window, setup) in [
         (1024, base()),
         (
             64,
             Setup {
                 esn: false,
-                open_sa: both("window = 64\n"),
+                open_sa: for_both_sides("window = 64\n"),
                 transform: "chacha20-poly1305",
                 udp: true,
                 ..base()
@@ -58,127 +61,138 @@ fn replayed_and_late_packets_are_dropped() {
             128,
             Setup {
                 transport: true,
-                open_sa: both("window = 128\n"),
+                open_sa: for_both_sides("window = 128\n"),
                 transform: "null-aes-128-gmac",
                 ..base()
             },
         ),
     ] {
-        let (lab, [one, two], sink) = lab_with_wire_cut(&setup);
+        let (lab, [xdpfwd_0, xdpfwd_1], sink) = lab_with_wire_cut(&setup);
         let arrived = || sink.seen().unwrap().arrived.packets;
-        let frames = encapsulate(&lab, &one, 1, COUNT);
-        assert_eq!(drops_of(&lab, &two, &frames), reasons([]));
+        let frames = encapsulate(&lab, &xdpfwd_0, 1, COUNT);
+        assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-        // Replayed in the same order: numbers in the window are replays, numbers below it are late.
-        // With ESN, the receiver infers the next upper half for a number below the window (RFC
-        // 4303, appendix A), so the ICV is wrong.
-        let late = if setup.esn { "bad_tag" } else { "late" };
-        let behind = COUNT.saturating_sub(window);
+        // Replay in the same order: sequence numbers in the window are replays, lower ones are
+        // late. With ESN, the receiver assumes the next upper half for a number below the window
+        // (RFC 4303, appendix A), so the ICV is wrong.
+        let late_reason = if setup.esn { "bad_tag" } else { "late" };
+        let below_window = COUNT.saturating_sub(window);
         assert_eq!(
-            drops_of(&lab, &two, &frames),
-            reasons([(late, behind), ("replay", COUNT - behind)])
+            drops_of(&lab, &xdpfwd_1, &frames),
+            drop_counts([(late_reason, below_window), ("replay", COUNT - below_window)])
         );
-        // In reverse order, new packets are accepted within the window.
-        let frames: Vec<_> = encapsulate(&lab, &one, COUNT + 1, 200);
-        let behind = 200u64.saturating_sub(window);
-        assert_eq!(drops_of(&lab, &two, frames.iter().rev()), reasons([(late, behind)]));
-        assert_eq!(arrived(), COUNT + 200 - behind);
-        // A restarted xdpfwd restores its window.
-        stop(two);
-        let two = lab.start_one(&setup, 1);
-        let behind_now = 200u64.saturating_sub(window);
+        // Of new packets in reverse order, those in the window are accepted.
+        let frames: Vec<_> = encapsulate(&lab, &xdpfwd_0, COUNT + 1, 200);
+        let below_window = 200u64.saturating_sub(window);
         assert_eq!(
-            drops_of(&lab, &two, &frames),
-            reasons([(late, behind_now), ("replay", 200 - behind_now)])
+            drops_of(&lab, &xdpfwd_1, frames.iter().rev()),
+            drop_counts([(late_reason, below_window)])
         );
-        assert_eq!(arrived(), COUNT + 200 - behind, "packets at the sink after a replay");
-        // It accepts new packets.
-        let frames = encapsulate(&lab, &one, COUNT + 201, 10);
-        assert_eq!(drops_of(&lab, &two, &frames), reasons([]));
-        assert_eq!(arrived(), COUNT + 210 - behind);
-        assert_eq!(drops(&stop(one).json), reasons([]));
-        stop(two);
+        assert_eq!(arrived(), COUNT + 200 - below_window);
+        // After a restart, xdpfwd restores the window.
+        stop(xdpfwd_1);
+        let xdpfwd_1 = lab.start_one(&setup, 1);
+        let below_window_now = 200u64.saturating_sub(window);
+        assert_eq!(
+            drops_of(&lab, &xdpfwd_1, &frames),
+            drop_counts([(late_reason, below_window_now), ("replay", 200 - below_window_now)])
+        );
+        assert_eq!(
+            arrived(),
+            COUNT + 200 - below_window,
+            "packets at the sink after the restart and a replay"
+        );
+        // The restarted xdpfwd accepts new packets.
+        let frames = encapsulate(&lab, &xdpfwd_0, COUNT + 201, 10);
+        assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
+        assert_eq!(arrived(), COUNT + 210 - below_window);
+        assert_eq!(drops(&stop(xdpfwd_0).json), drop_counts([]));
+        stop(xdpfwd_1);
     }
 }
 
 #[test]
-fn corrupted_packets_are_dropped_and_window_stays() {
+fn corrupted_packets_are_dropped_and_do_not_move_window() {
     const COUNT: u64 = 200;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = SplitMix64::new(seed);
-    let base = || Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
+    let base = || Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
     for setup in [
         base(),
         Setup { transform: "chacha20-poly1305", outer: OUTER_6, udp: true, ..base() },
         Setup { transform: "null-aes-256-gmac", transport: true, ..base() },
         Setup { transform: "null-aes-128-gmac", esn: false, ..base() },
     ] {
-        let (lab, [one, two], sink) = lab_with_wire_cut(&setup);
-        let frames = encapsulate(&lab, &one, 1, COUNT);
+        let (lab, [xdpfwd_0, xdpfwd_1], sink) = lab_with_wire_cut(&setup);
+        let frames = encapsulate(&lab, &xdpfwd_0, 1, COUNT);
         let mut corrupted = vec![];
         for frame in frames.iter().cycle().take(3 * frames.len()) {
-            let Esp { at, end, .. } = Kind::esp(frame);
-            let bit = random.draw() as usize % (8 * (end - at));
+            let Esp { start, end, .. } = Kind::expect_esp(frame);
+            let bit = random.draw() as usize % (8 * (end - start));
             let mut frame = frame.clone();
-            frame[at + bit / 8] ^= 1 << (bit % 8);
+            frame[start + bit / 8] ^= 1 << (bit % 8);
             corrupted.push(frame);
         }
-        let dropped = drops_of(&lab, &two, &corrupted);
+        let dropped = drops_of(&lab, &xdpfwd_1, &corrupted);
         assert_eq!(dropped.values().sum::<u64>(), corrupted.len() as u64, "{dropped:?}");
-        let known = ["bad_tag", "no_sa", "late", "bad_length"];
-        assert!(dropped.keys().all(|reason| known.contains(&reason.as_str())), "{dropped:?}");
-        // Nearly every byte is in the ICV or covered by it.
+        let possible = ["bad_tag", "no_sa", "late", "bad_length"];
+        assert!(dropped.keys().all(|reason| possible.contains(&reason.as_str())), "{dropped:?}");
+        // The ICV covers nearly every byte.
         assert!(dropped["bad_tag"] * 10 > 8 * corrupted.len() as u64, "{dropped:?}");
-        if Kind::esp(&frames[0]).version == 4 && !setup.udp {
-            // Every length, down to an IP header without payload.
-            let short: Vec<_> =
+        if Kind::expect_esp(&frames[0]).version == 4 && !setup.udp {
+            // Truncate to every length, down to an IP header without payload.
+            let truncated: Vec<_> =
                 (34..frames[0].len()).map(|length| truncate(&frames[0], length)).collect();
-            let dropped = drops_of(&lab, &two, &short);
-            assert_eq!(dropped.values().sum::<u64>(), short.len() as u64, "{dropped:?}");
-            let known = ["bad_tag", "bad_length", "malformed", "no_sa"];
-            assert!(dropped.keys().all(|reason| known.contains(&reason.as_str())), "{dropped:?}");
+            let dropped = drops_of(&lab, &xdpfwd_1, &truncated);
+            assert_eq!(dropped.values().sum::<u64>(), truncated.len() as u64, "{dropped:?}");
+            let possible = ["bad_tag", "bad_length", "malformed", "no_sa"];
+            assert!(
+                dropped.keys().all(|reason| possible.contains(&reason.as_str())),
+                "{dropped:?}"
+            );
             assert!(dropped["bad_tag"] > 0 && dropped["bad_length"] > 0, "{dropped:?}");
         }
         assert_eq!(sink.seen().unwrap().arrived.packets, 0, "corrupted packets at the sink");
         // The window has not moved.
-        assert_eq!(drops_of(&lab, &two, &frames), reasons([]));
+        assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         let seen = sink.seen().unwrap();
         assert!(seen.arrived.packets == COUNT && seen.is_clean(), "{seen:?}");
-        stop_both([one, two]);
+        stop_both([xdpfwd_0, xdpfwd_1]);
     }
 }
 
-/// All packets between two gateways are one flow, which a NIC delivers to one queue.
+/// A NIC delivers all ESP packets between two gateways to one queue, because they are one flow.
 #[test]
-fn inbound_sa_belongs_to_worker_of_its_queue() {
+fn inbound_sa_accepts_packets_only_on_configured_queue() {
     const COUNT: u64 = 100;
-    let lab = Lab::quiet(2);
-    lab.cut();
+    let lab = Lab::with_silent_hosts(2);
+    lab.cut_wire();
     let sink = Sink::builder().check(true).attach(lab.chain.gen_(), "gen0").unwrap();
     let mut outcomes = vec![];
     for queue in [0, 1] {
         lab.reset();
         let setup = Setup {
             queues: 2,
-            engine: first("cores = [0, 1]"),
-            seal_sa: both(ONLY_10_77),
-            open_sa: first(&format!("queue = {queue}\n")),
+            engine: for_side_0("cores = [0, 1]"),
+            seal_sa: for_both_sides(SELECT_10_77),
+            open_sa: for_side_0(&format!("queue = {queue}\n")),
             ..Setup::default()
         };
-        let [one, two] = lab.start(&setup);
+        let [xdpfwd_0, xdpfwd_1] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
-        let tap = Tap::on(&lab.wire, "tap1");
-        // All ESP packets arrive on the same queue, in one of the two runs on the configured one.
+        let tap = Tap::start(&lab.wire, "tap1");
+        // All ESP packets arrive on the same queue. In one of the two runs, it is the configured
+        // queue.
         let sender = Sender::start(lab.chain.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();
         inject(&lab.wire, "tap0", &tap.stop()[..COUNT as usize]);
-        until("xdpfwd has received all packets", || received(&one, "wan0") >= COUNT);
-        let [one, _] = stop_both([one, two]);
-        outcomes.push((sink.seen().unwrap().arrived.packets - before, drops(&one.json)));
+        until("xdpfwd has received all packets", || received(&xdpfwd_0, "wan0") >= COUNT);
+        let [report_0, _] = stop_both([xdpfwd_0, xdpfwd_1]);
+        outcomes.push((sink.seen().unwrap().arrived.packets - before, drops(&report_0.json)));
     }
     outcomes.sort();
-    assert_eq!(outcomes, [(0, reasons([("wrong_queue", COUNT)])), (COUNT, reasons([]))]);
+    assert_eq!(outcomes, [(0, drop_counts([("wrong_queue", COUNT)])), (COUNT, drop_counts([]))]);
 }

@@ -1,5 +1,5 @@
-//! Tests `esp-seal` and `esp-open` of two instances of xdpfwd back to back against docs/esp.md,
-//! with ping, iperf3, TCP, tshark and captures on the wire. Needs root.
+//! Tests that the stages `esp-seal` and `esp-open` of two connected instances of xdpfwd behave as
+//! docs/esp.md says, with ping, iperf3, TCP, tshark and captures on the wire. Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,72 +17,74 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::esp::{Lab, Setup, drops, inject, latest, received};
-use support::{Final, Running, until};
+use support::{FinalReport, Running, until};
 
-/// Encapsulates only the generator's packets, so that the kernel's own packets use no sequence
-/// numbers.
-const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
+/// Selector for an outbound SA: only the test's packets match, so that packets of the kernel use no
+/// sequence numbers.
+const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
-/// Returns the same lines for both sides.
-fn both(lines: &str) -> [String; 2] {
+/// Returns the same configuration lines for both sides.
+fn for_both_sides(lines: &str) -> [String; 2] {
     [lines.to_owned(), lines.to_owned()]
 }
 
-/// Returns a line for the first side only.
-fn first(line: &str) -> [String; 2] {
-    [line.to_owned(), String::new()]
+/// Returns configuration lines for side 0 only.
+fn for_side_0(lines: &str) -> [String; 2] {
+    [lines.to_owned(), String::new()]
 }
 
-/// Returns a line for the second side only.
-fn second(line: &str) -> [String; 2] {
-    [String::new(), line.to_owned()]
+/// Returns configuration lines for side 1 only.
+fn for_side_1(lines: &str) -> [String; 2] {
+    [String::new(), lines.to_owned()]
 }
 
+/// Stops an xdpfwd that has not failed, and returns its final report.
 #[track_caller]
-fn stop(running: Running) -> Final {
+fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();
-    let (ended, last) = running.stop();
-    assert!(ended.status.success() && !ended.killed, "{ended:?}: {log:#?}");
-    last.assert_conserved();
-    last
+    let (exit, final_report) = running.stop();
+    assert!(exit.status.success() && !exit.killed, "{exit:?}: {log:#?}");
+    final_report.assert_conserved();
+    final_report
 }
 
 #[track_caller]
-fn stop_both(ends: [Running; 2]) -> [Final; 2] {
-    ends.map(|running| stop(running))
+fn stop_both(instances: [Running; 2]) -> [FinalReport; 2] {
+    instances.map(|running| stop(running))
 }
 
-/// Returns a stage's own counter in a final report.
-fn counter(report: &Value, stage: &str, name: &str) -> u64 {
+/// Returns a counter of a stage in a final report.
+fn stage_counter(report: &Value, stage: &str, name: &str) -> u64 {
     let stages = report["stages"].as_array().unwrap();
-    let stage = stages.iter().find(|found| found["name"] == stage).unwrap();
+    let stage = stages.iter().find(|candidate| candidate["name"] == stage).unwrap();
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Sends packets to a port of a running xdpfwd, waits until it has received all, and returns the
-/// dropped ones by reason.
+/// Calls `inject`, which sends `count` packets to a port of a running xdpfwd, and waits until
+/// xdpfwd has received them. Returns how many xdpfwd dropped, by reason.
 fn drops_during(
     running: &Running,
     port: &str,
     count: u64,
     inject: impl FnOnce(),
 ) -> BTreeMap<String, u64> {
-    let (had, before) = (received(running, port), drops(&latest(running)));
+    let (received_before, drops_before) = (received(running, port), drops(&latest(running)));
     inject();
-    until("xdpfwd has received all packets", || received(running, port) >= had + count);
-    // A report may be written while a worker processes the packets, so wait for the next ones.
+    until("xdpfwd has received all packets", || received(running, port) >= received_before + count);
+    // xdpfwd may have written the latest report before it processed all packets: wait for a later
+    // one.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
-    assert_eq!(received(running, port), had + count, "{report}");
-    let mut after = drops(&report);
-    for (reason, count) in before {
-        *after.get_mut(&reason).unwrap() -= count;
+    assert_eq!(received(running, port), received_before + count, "{report}");
+    let mut new_drops = drops(&report);
+    for (reason, count) in drops_before {
+        *new_drops.get_mut(&reason).unwrap() -= count;
     }
-    after.retain(|_, count| *count > 0);
-    after
+    new_drops.retain(|_, count| *count > 0);
+    new_drops
 }
 
-/// Sends frames to the second xdpfwd, and returns the dropped ones by reason.
+/// Sends frames to xdpfwd 1, and returns how many it dropped, by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,
@@ -92,16 +94,17 @@ fn drops_of<'a>(
     drops_during(receiver, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// Returns the expected drops by reason, without zeros.
-fn reasons<const N: usize>(reasons: [(&str, u64); N]) -> BTreeMap<String, u64> {
-    reasons
+/// Returns the expected number of drops by reason, without zeros.
+fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    counts
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(reason, count)| (reason.to_owned(), count))
         .collect()
 }
 
-/// Returns a frame with its IPv4 packet truncated, with correct length and checksum.
+/// Returns the first `length` bytes of a frame, with length and checksum of the IPv4 header
+/// corrected.
 fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     let mut frame = frame[..length].to_vec();
     let total = (length - 14) as u16;
@@ -116,7 +119,7 @@ fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     frame
 }
 
-/// Rewrites a side's configuration and reloads it.
+/// Writes a new configuration for a side, and makes xdpfwd reload it.
 #[track_caller]
 fn reload(lab: &Lab, running: &Running, setup: &Setup, side: usize) {
     running.config.write(&setup.config(lab, side));

@@ -5,49 +5,56 @@ use xdpfwd_lab::Sink;
 use crate::support::esp::{Lab, Sender, Setup, Tap, drops, inject, latest, received, spi};
 use crate::support::until;
 use crate::support::wire::{hex, unhex};
-use crate::{ONLY_10_77, both, drops_during, reasons, reload, stop_both, truncate};
+use crate::{SELECT_10_77, drop_counts, drops_during, for_both_sides, reload, stop_both, truncate};
 
 #[test]
 fn hard_limit_drops_and_soft_limit_warns_once() {
     const COUNT: u64 = 500;
-    let lab = Lab::quiet(1);
+    let lab = Lab::with_silent_hosts(1);
     let sink = Sink::attach(lab.chain.sink(), "sink0").unwrap();
-    // Of 100 bytes in a frame, 86 are the IP packet.
-    let packets = "soft_packets = 200\nhard_packets = 300\n";
-    let bytes = "soft_bytes = 17200\nhard_bytes = 25800\n";
-    for (side, lines) in [(0, packets), (0, bytes), (1, packets), (1, bytes)] {
+    // A frame of 100 bytes contains an IP packet of 86 bytes.
+    let packet_limits = "soft_packets = 200\nhard_packets = 300\n";
+    let byte_limits = "soft_bytes = 17200\nhard_bytes = 25800\n";
+    for (side, lines) in
+        [(0, packet_limits), (0, byte_limits), (1, packet_limits), (1, byte_limits)]
+    {
         lab.reset();
-        let mut setup = Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
+        let mut setup = Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
         let sas = if side == 0 { &mut setup.seal_sa } else { &mut setup.open_sa };
         sas[side].push_str(lines);
         let before = sink.seen().unwrap().arrived.packets;
-        let ends = lab.start(&setup);
+        let instances = lab.start(&setup);
         Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(COUNT)).finish();
-        until("xdpfwd has received all packets", || received(&ends[0], "fwd0") >= COUNT);
-        until("the packets beyond the limit are dropped", || {
-            drops(&latest(&ends[side])).values().sum::<u64>() >= COUNT - 300
+        until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= COUNT);
+        until("the packets above the limit are dropped", || {
+            drops(&latest(&instances[side])).values().sum::<u64>() >= COUNT - 300
         });
-        let (unit, limit) = if lines == packets { ("packets", "200") } else { ("bytes", "17200") };
-        let soft = format!("WARN SA {:#x}", spi(0, 1));
-        let warned: Vec<_> =
-            ends[side].forwarder.stderr().into_iter().filter(|line| line.contains(&soft)).collect();
+        let (unit, limit) =
+            if lines == packet_limits { ("packets", "200") } else { ("bytes", "17200") };
+        let warning = format!("WARN SA {:#x}", spi(0, 1));
+        let warnings: Vec<_> = instances[side]
+            .forwarder
+            .stderr()
+            .into_iter()
+            .filter(|line| line.contains(&warning))
+            .collect();
         assert!(
-            warned.len() == 1 && warned[0].contains(&format!("soft limit of {limit} {unit}")),
-            "{warned:#?}"
+            warnings.len() == 1 && warnings[0].contains(&format!("soft limit of {limit} {unit}")),
+            "{warnings:#?}"
         );
-        let finals = stop_both(ends);
-        assert_eq!(drops(&finals[side].json), reasons([("sa_limit", COUNT - 300)]), "{lines}");
-        assert_eq!(drops(&finals[1 - side].json), reasons([]), "{lines}");
+        let reports = stop_both(instances);
+        assert_eq!(drops(&reports[side].json), drop_counts([("sa_limit", COUNT - 300)]), "{lines}");
+        assert_eq!(drops(&reports[1 - side].json), drop_counts([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
-        // The state file keeps the counts of outbound SAs, not of inbound SAs.
-        let ends = lab.start(&setup);
+        // The state file stores the packet and byte counts of outbound SAs, but not of inbound SAs.
+        let instances = lab.start(&setup);
         Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(100)).finish();
-        until("xdpfwd has received all packets", || received(&ends[0], "fwd0") >= 100);
-        stop_both(ends);
-        let again = if side == 0 { 300 } else { 400 };
+        until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= 100);
+        stop_both(instances);
+        let total = if side == 0 { 300 } else { 400 };
         assert_eq!(
             sink.seen().unwrap().arrived.packets - before,
-            again,
+            total,
             "{lines}: after a restart"
         );
     }
@@ -57,63 +64,62 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
 #[test]
 fn packets_without_sa_pass_only_with_bypass() {
     let ethernet = "02000000000402000000000108".to_owned();
-    let udp = |to: &str, ports: &str, payload: &str| {
-        let packet =
-            format!("{ethernet}00450000240000400040110000c0000201{to}{ports}00100000{payload}");
+    let udp = |destination: &str, ports: &str, payload: &str| {
+        let packet = format!(
+            "{ethernet}00450000240000400040110000c0000201{destination}{ports}00100000{payload}"
+        );
         [truncate(&unhex(&packet), 50), vec![0; 10]].concat()
     };
-    let v6 = |hop_limit: &str| {
+    let neighbor_solicitation = |hop_limit: &str| {
         let addresses = "fe800000000000000000000000000001ff0200000000000000000001ff000002";
-        let solicitation = "8700000000000000fd770000000000000000000000000002";
-        unhex(&format!(
-            "02000000000402000000000186dd6000000000183a{hop_limit}{addresses}{solicitation}"
-        ))
+        let icmp = "8700000000000000fd770000000000000000000000000002";
+        unhex(&format!("02000000000402000000000186dd6000000000183a{hop_limit}{addresses}{icmp}"))
     };
     let arp = "0001080006040001020000000001c0000201000000000000c0000202";
     let frames: [(&str, Vec<u8>); 7] = [
         ("arp", unhex(&format!("{ethernet}06{arp}000000000000000000000000000000000000"))),
-        ("nd", v6("ff")),
-        ("nd with hop limit 64", v6("40")),
+        ("nd", neighbor_solicitation("ff")),
+        ("nd with hop limit 64", neighbor_solicitation("40")),
         ("ike", udp("c0000202", "01f401f4", "0000000000000001")),
         ("ike", udp("c0000202", "11941194", "0000000000000001")),
         ("not-ip", unhex(&format!("02000000000402000000000188b5{}", "00".repeat(46)))),
         ("other", udp("c0000202", "04000009", "0000000000000001")),
     ];
     let all: Vec<_> = frames.iter().map(|(_, frame)| frame.clone()).collect();
-    let lab = Lab::quiet(1);
-    lab.cut();
-    let base = || Setup { bypass: "[]", seal_sa: both(ONLY_10_77), ..Setup::default() };
-    let ends = lab.start(&base());
+    let lab = Lab::with_silent_hosts(1);
+    lab.cut_wire();
+    let base = || Setup { bypass: "[]", seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
+    let instances = lab.start(&base());
     for bypass in ["", "arp", "nd", "ike", "not-ip", "unmatched"] {
         if !bypass.is_empty() {
             let setup = Setup { bypass: format!("[{bypass:?}]").leak(), ..base() };
-            for (side, end) in ends.iter().enumerate() {
+            for (side, end) in instances.iter().enumerate() {
                 reload(&lab, end, &setup, side);
             }
         }
-        // At esp-seal and at esp-open.
+        // Test esp-seal, then esp-open.
         let stages = [
             (lab.chain.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.chain.sink(), "sink0", "unprotected"),
         ];
-        for ((from, entry, port, to, exit, reason), running) in stages.into_iter().zip(&ends) {
+        for ((from, entry, port, to, exit, reason), running) in stages.into_iter().zip(&instances) {
             // ARP is not IP, so `not-ip` includes it.
             let passes = |name: &str| {
                 bypass == "unmatched" || name == bypass || (bypass, name) == ("not-ip", "arp")
             };
             let expected = frames.iter().filter(|(name, _)| passes(name));
             let expected: Vec<_> = expected.map(|(_, frame)| hex(frame)).collect();
-            let tap = Tap::on(to, exit);
+            let tap = Tap::start(to, exit);
             let dropped =
                 drops_during(running, port, all.len() as u64, || inject(from, entry, &all));
             let passed: Vec<_> = tap.stop().iter().map(|frame| hex(frame)).collect();
-            assert_eq!(passed, expected, "{bypass} {reason}");
+            assert_eq!(passed, expected, "bypass {bypass:?}, {reason}");
             assert_eq!(
                 dropped,
-                reasons([(reason, (all.len() - expected.len()) as u64)]),
+                drop_counts([(reason, (all.len() - expected.len()) as u64)]),
                 "{bypass}"
             );
         }
     }
-    stop_both(ends);
+    stop_both(instances);
 }

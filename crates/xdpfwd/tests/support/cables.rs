@@ -1,5 +1,6 @@
-//! The test VM's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; m0, m1 virtio-net with two
-//! queues; p0 virtio-net without a DMA device. The far end of each is virtio-net.
+//! The test VM's cables (crates/vm), each a pair of connected interfaces. A cable is named after
+//! its near end: v0 and v1 are virtio-net, i0 and i1 igb, m0 and m1 virtio-net with two queues, p0
+//! virtio-net without a DMA device. Every far end is virtio-net.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -15,19 +16,22 @@ use xdpfwd_lab::{Namespace, Sink, SinkCounters, Traffic};
 use xdpfwd_testkit::process::{run, stderr};
 
 use super::wire::packet_socket;
-use super::{Running, XDPFWD, cross_connect_of, ip_batch, until};
+use super::{Running, XDPFWD, cross_connect_between, ip_batch, until};
 
-/// Maximum packets per second: a small part of what emulation forwards without loss.
-pub const RATE: u64 = 4_000;
-/// Packets per exchange: more than a ring's entries, so that rings wrap.
+/// Maximum rate of a [`Sender`] in packets per second; the emulated interfaces forward far more
+/// without loss.
+const RATE: u64 = 4_000;
+/// Packets that each side sends in an exchange: more than a ring has entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
-/// Packets in flight that fit into every ring and every queue in QEMU, whatever the delay. (Of 200,
-/// Linux 6.12 loses some before XDP.)
+/// Maximum number of packets in flight from one sender. They fit into every ring and every queue in
+/// QEMU, whatever the delay. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
-/// Frames per worker: rings have half as many entries. Fewer are pinned faster.
+/// Frames per worker; a ring has half as many entries. Pinning more frames would take longer.
 const FRAMES: u32 = 4096;
+/// Time without an arriving packet after which an exchange ends.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns whether this kernel's drivers support zero-copy, as the VM reports.
+/// Returns whether this kernel's drivers support zero-copy, from a variable that the VM sets.
 pub fn kernel_has_zero_copy() -> bool {
     match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
         Ok("1") => true,
@@ -47,14 +51,16 @@ pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-/// Two of the VM's cables: their near ends share the forwarder's namespace; each far end has its
-/// own.
+/// Two of the VM's cables. The near ends are in the forwarder's namespace; each far end is in a
+/// separate namespace.
 pub struct Cables {
-    pub near: [&'static str; 2],
+    /// Interface names.
+    pub near_ends: [&'static str; 2],
     pub forwarder: Namespace,
-    /// Declared before their namespaces, so that they drop first.
+    /// Sinks on the far ends. Declared before `far_namespaces`, because fields drop in this order,
+    /// and a sink must drop before its namespace.
     pub sinks: [Sink; 2],
-    pub far: [Namespace; 2],
+    pub far_namespaces: [Namespace; 2],
 }
 
 pub fn far_end(near: &str) -> String {
@@ -62,48 +68,55 @@ pub fn far_end(near: &str) -> String {
 }
 
 impl Cables {
-    pub fn new(near: [&'static str; 2]) -> Self {
+    pub fn new(near_ends: [&'static str; 2]) -> Self {
         let forwarder = Namespace::create("fwd").unwrap();
-        let far = [Namespace::create("left").unwrap(), Namespace::create("right").unwrap()];
-        for namespace in far.iter().chain([&forwarder]) {
+        let far_namespaces = ["left", "right"].map(|name| Namespace::create(name).unwrap());
+        for namespace in far_namespaces.iter().chain([&forwarder]) {
             // Only packets from the test may be on the wire.
-            let quiet = || {
-                for of in ["all", "default"] {
-                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6"), "1")
+            let disable_ipv6 = || {
+                for name in ["all", "default"] {
+                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")
                         .unwrap();
                 }
             };
-            namespace.run(quiet).unwrap();
+            namespace.run(disable_ipv6).unwrap();
         }
-        // Starting a program takes 0.1 s here, so few are started.
-        let (near_ends, far_ends) = (near.map(ToOwned::to_owned), near.map(far_end));
+        // Starting a process takes 0.1 s in the VM, so run `ip` only once per namespace.
+        let near_names = near_ends.map(ToOwned::to_owned);
+        let far_names = near_ends.map(far_end);
         let mut moves = String::new();
-        for (name, namespace) in
-            near_ends.iter().map(|name| (name, &forwarder)).chain(far_ends.iter().zip(&far))
+        for (name, namespace) in near_names
+            .iter()
+            .map(|name| (name, &forwarder))
+            .chain(far_names.iter().zip(&far_namespaces))
         {
-            // After a test's namespaces are removed, its interfaces return with a delay.
+            // The interfaces of the previous test return some time after its namespaces are
+            // removed.
             until(&format!("{name} is back in the initial namespace"), || {
                 std::path::Path::new("/sys/class/net").join(name).exists()
             });
             moves += &format!("link set {name} netns {}\n", namespace.name());
         }
         ip_batch(None, &moves);
-        ip_batch(Some(&forwarder), &near_ends.map(|name| format!("link set {name} up\n")).concat());
-        for (name, namespace) in far_ends.iter().zip(&far) {
-            // The frames are addressed to another MAC address.
+        ip_batch(
+            Some(&forwarder),
+            &near_names.map(|name| format!("link set {name} up\n")).concat(),
+        );
+        for (name, namespace) in far_names.iter().zip(&far_namespaces) {
+            // The test frames have another destination MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
         let sinks = [0, 1].map(|side| {
-            Sink::builder().check(true).attach(&far[side], &far_end(near[side])).unwrap()
+            Sink::builder().check(true).attach(&far_namespaces[side], &far_names[side]).unwrap()
         });
-        let cables = Self { near, forwarder, sinks, far };
+        let cables = Self { near_ends, forwarder, sinks, far_namespaces };
         // igb takes seconds to detect the carrier.
         cables.wait_for_carriers();
         cables
     }
 
     pub fn wait_for_carriers(&self) {
-        for near in self.near {
+        for near in self.near_ends {
             let carrier = format!("/sys/class/net/{near}/carrier");
             let mut command = self.forwarder.command("cat");
             command.arg(&carrier);
@@ -112,39 +125,39 @@ impl Cables {
     }
 
     pub fn config(&self, queues: u16, engine: &str) -> String {
-        cross_connect_of(self.near, queues, engine) + &format!("[umem]\nframes = {FRAMES}\n")
+        cross_connect_between(self.near_ends, queues, engine)
+            + &format!("[umem]\nframes = {FRAMES}\n")
     }
 
-    /// Sets how many queues receive, and how flows are spread over them.
+    /// Sets the number of queues of each near end, and spreads the flows over all of them.
     ///
-    /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not
-    /// served. igb hashes only the addresses of a UDP packet unless configured to hash the ports,
-    /// and takes the queue of a hash from the indirection table. m0 and m1 have no RSS: the host's
-    /// tap spreads flows by a hash of its own.
+    /// igb, m0 and m1 have two queues. If xdpfwd serves only one, the other would receive half of
+    /// all flows. igb hashes only the IP addresses of a UDP packet unless configured to hash the
+    /// ports too; its indirection table maps hashes to queues. m0 and m1 have no RSS: the host's
+    /// tap device spreads the flows.
     pub fn set_queues(&self, queues: u16) {
-        // ethtool rejects a number of queues if an indirection table set by a user contains a queue
-        // beyond it. The default table spreads flows over all queues.
+        // `ethtool -L` fails if a user has set the indirection table and the table contains a queue
+        // that would be removed. The default table spreads flows over all queues.
         let reset_table = || {
-            for near in self.near.iter().filter(|near| near.starts_with('i')) {
+            for near in self.near_ends.iter().filter(|near| near.starts_with('i')) {
                 self.ethtool(&["-X", near, "default"]);
             }
         };
         reset_table();
-        for near in self.near.iter().filter(|near| near.starts_with(['i', 'm'])) {
-            // ethtool reports an error if the number is already set, so check only the resulting
-            // number.
+        for near in self.near_ends.iter().filter(|near| near.starts_with(['i', 'm'])) {
+            // ethtool fails if the number is already set, so check only the resulting number.
             let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
             let output = self.ethtool(&["-l", near]);
             let current =
-                output.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
+                output.rsplit("Combined:").next().and_then(|text| text.split_whitespace().next());
             assert_eq!(current, Some(&*queues.to_string()), "{near}: {output}");
         }
         reset_table();
-        for near in self.near.iter().filter(|near| near.starts_with('i')) {
+        for near in self.near_ends.iter().filter(|near| near.starts_with('i')) {
             self.ethtool(&["-N", near, "rx-flow-hash", "udp4", "sdfn"]);
             let output = self.ethtool(&["-x", near]);
-            let used = (0..queues).all(|queue| indirection_table(&output).contains(&queue));
-            assert!(used, "a queue of {near} is not in its indirection table:\n{output}");
+            let all_used = (0..queues).all(|queue| indirection_table(&output).contains(&queue));
+            assert!(all_used, "a queue of {near} is not in its indirection table:\n{output}");
         }
         self.wait_for_carriers();
     }
@@ -169,19 +182,20 @@ impl Cables {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
-    /// Sends from one side, with many flows for RSS to spread.
+    /// Starts sending from one side, in many flows so that RSS uses all queues.
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
-        Sender::start(&self.far[side], &far_end(self.near[side]), size, count)
+        Sender::start(&self.far_namespaces[side], &far_end(self.near_ends[side]), size, count)
     }
 
-    /// Sends [`PACKETS`] from both sides at once, expects them to arrive, and returns how many
-    /// arrived on each side.
+    /// Sends [`PACKETS`] from both sides at once, and waits for their arrival. Returns the number
+    /// of arrived packets by sending side.
     pub fn exchange(&self, size: u16) -> [u64; 2] {
-        self.exchange_by([true, true], size)
+        self.exchange_with_drops([true, true], size)
     }
 
-    /// Like `exchange`; the packets of a side whose `arrive` is false are dropped on the way.
-    pub fn exchange_by(&self, arrive: [bool; 2], size: u16) -> [u64; 2] {
+    /// Like [`exchange`](Self::exchange). If `arrive[side]` is false, the forwarder drops the
+    /// packets from that side, so this function does not wait for them.
+    pub fn exchange_with_drops(&self, arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
             for side in [0, 1] {
@@ -190,28 +204,32 @@ impl Cables {
                     scope.spawn(move || assert_eq!(sender.finish(), PACKETS));
                     continue;
                 }
-                let arrived = move || {
+                let arrived_count = move || {
                     let seen = self.sinks[1 - side].seen().unwrap();
                     (seen.arrived - before[1 - side].arrived).packets
                 };
-                let frames = Frames::new(&self.far[side], &far_end(self.near[side]), size);
-                scope.spawn(move || frames.send_in_step(arrived));
+                let sender = FrameSender::new(
+                    &self.far_namespaces[side],
+                    &far_end(self.near_ends[side]),
+                    size,
+                );
+                scope.spawn(move || sender.send_in_step(arrived_count));
             }
         });
         let after = self.wait_until_settled();
         [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
     }
 
-    /// Returns the received packets once no more arrive.
+    /// Waits until no more packets arrive, and returns the counters of both sinks.
     pub fn wait_until_settled(&self) -> [SinkCounters; 2] {
-        let mut last = self.seen();
+        let mut previous = self.seen();
         loop {
             thread::sleep(Duration::from_millis(300));
             let now = self.seen();
-            if now == last {
+            if now == previous {
                 return now;
             }
-            last = now;
+            previous = now;
         }
     }
 
@@ -220,18 +238,18 @@ impl Cables {
         let output = self.forwarder.command("ethtool").args(["-S", near]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
-            // The names in igb, and in virtio-net for packets processed by XDP.
+            // The counter in igb, and the counter in virtio-net, which counts only packets of XDP.
             let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
             let line = text
                 .lines()
                 .filter_map(|line| line.trim().split_once(": "))
-                .find(|(name, _)| names.iter().any(|known| known == name));
+                .find(|(name, _)| names.iter().any(|candidate| candidate == name));
             line.unwrap_or_else(|| panic!("no {names:?} in {text}")).1.parse().unwrap()
         };
         (0..queues).map(count).collect()
     }
 
-    /// Returns whether `ss` reports zero-copy for each socket of the forwarder, by interface and
+    /// Returns whether `ss` reports zero-copy, for each socket of the forwarder by interface and
     /// queue.
     pub fn zero_copy_sockets(&self) -> BTreeMap<(String, u16), bool> {
         let output =
@@ -242,42 +260,44 @@ impl Cables {
     }
 }
 
-/// The lab's frames, sent through a packet socket. (The lab's own generator occupies a core within
-/// a system call, and the VM has only two slow cores.)
-struct Frames {
+/// Sends the lab's test frames through a packet socket. (The lab's generator would occupy one of
+/// the VM's two slow cores.)
+struct FrameSender {
     socket: OwnedFd,
     address: LinkAddr,
     traffic: Traffic,
-    first: u64,
+    first_sequence_number: u64,
     sent: u64,
 }
 
-impl Frames {
+impl FrameSender {
     const FLOWS: u32 = 64;
-    /// RSS hashes are linear: the queue of a flow is the parity of some of the bits in which flows
-    /// differ. A random key, which igb draws at boot, selects them. Ports in a row differ in 6
-    /// bits, and one key in 64 selects none of these: all flows in one queue. Ports that are 1007
-    /// apart differ in all 16 bits.
-    const STEP: u32 = 1007;
+    /// Difference between the UDP source ports of successive flows.
+    ///
+    /// The RSS hash is linear: a flow's queue, of two, is the parity of some bits of its port. A
+    /// random key, which igb draws at boot, selects these bits. 64 successive ports differ in 6
+    /// bits; one key in 64 selects none of them, and all flows have the same queue. Ports that are
+    /// 1007 apart differ in all 16 bits.
+    const PORT_STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
-        /// Gives each sender higher numbers than all earlier ones: the sink expects ascending
-        /// numbers.
-        static SENDERS: AtomicU64 = AtomicU64::new(1);
+        /// The upper 24 bits of the next sender's sequence numbers: the sink expects each sender's
+        /// numbers to be above those of all earlier senders.
+        static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
-        let first = SENDERS.fetch_add(1, Ordering::Relaxed) << 40;
+        let first_sequence_number = NEXT_SENDER.fetch_add(1, Ordering::Relaxed) << 40;
         Self {
             socket,
             address,
             traffic: Traffic::new().size(size).flows(Self::FLOWS),
-            first,
+            first_sequence_number,
             sent: 0,
         }
     }
 
     fn send_one(&mut self) {
-        let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::STEP;
-        let bytes = self.traffic.frame(flow, self.first + self.sent).bytes();
+        let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
+        let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();
         match sendto(self.socket.as_raw_fd(), &bytes, &self.address, MsgFlags::empty()) {
             Ok(_) => self.sent += 1,
             // The queue is full, or the link is down.
@@ -288,25 +308,25 @@ impl Frames {
         }
     }
 
-    /// Sends [`PACKETS`], with no more in flight than fit into every ring, so that none is lost if
-    /// the VM stalls. Returns when all have arrived, or when none has arrived for a long time.
-    fn send_in_step(mut self, arrived: impl Fn() -> u64) {
-        const TIMEOUT: Duration = Duration::from_secs(5);
-        let (mut seen, mut last_arrival) = (0, Instant::now());
-        while seen < PACKETS && last_arrival.elapsed() < TIMEOUT {
-            while self.sent < PACKETS.min(seen + MAX_IN_FLIGHT) {
+    /// Sends [`PACKETS`], with at most [`MAX_IN_FLIGHT`] in flight, so that none is lost if the VM
+    /// stalls. Returns when all packets have arrived, or [`ARRIVAL_TIMEOUT`] after
+    /// the last arrival.
+    fn send_in_step(mut self, arrived_count: impl Fn() -> u64) {
+        let (mut arrived, mut last_arrival) = (0, Instant::now());
+        while arrived < PACKETS && last_arrival.elapsed() < ARRIVAL_TIMEOUT {
+            while self.sent < PACKETS.min(arrived + MAX_IN_FLIGHT) {
                 self.send_one();
             }
             thread::sleep(Duration::from_millis(1));
-            let now = arrived();
-            if now > seen {
-                (seen, last_arrival) = (now, Instant::now());
+            let now = arrived_count();
+            if now > arrived {
+                (arrived, last_arrival) = (now, Instant::now());
             }
         }
     }
 }
 
-/// A background sender of frames at a fixed rate.
+/// A thread that sends test frames at a rate of at most [`RATE`].
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -314,18 +334,19 @@ pub struct Sender {
 
 impl Sender {
     fn start(namespace: &Namespace, interface: &str, size: u16, count: Option<u64>) -> Self {
-        let mut frames = Frames::new(namespace, interface, size);
+        let mut frame_sender = FrameSender::new(namespace, interface, size);
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let should_stop = Arc::clone(&stop);
         let send = move || {
-            while count.is_none_or(|count| frames.sent < count) && !stopped.load(Ordering::Relaxed)
+            while count.is_none_or(|count| frame_sender.sent < count)
+                && !should_stop.load(Ordering::Relaxed)
             {
-                frames.send_one();
-                if frames.sent.is_multiple_of(8) {
+                frame_sender.send_one();
+                if frame_sender.sent.is_multiple_of(8) {
                     thread::sleep(Duration::from_millis(8000 / RATE));
                 }
             }
-            frames.sent
+            frame_sender.sent
         };
         Self { stop, thread: thread::spawn(send) }
     }
@@ -342,10 +363,11 @@ impl Sender {
     }
 }
 
-/// Parses the queues in the output of `ethtool -x`: lines such as `0: 0 1 0 1`.
+/// Returns the queues in the indirection table that `ethtool -x` prints. A row of the table is a
+/// line such as `8: 0 1 0 1`.
 fn indirection_table(output: &str) -> Vec<u16> {
     let rows = output.lines().filter_map(|line| line.split_once(':'));
-    let rows = rows.filter(|(first, _)| first.trim().parse::<u16>().is_ok());
+    let rows = rows.filter(|(index, _)| index.trim().parse::<u16>().is_ok());
     rows.flat_map(|(_, row)| row.split_whitespace().filter_map(|queue| queue.parse().ok()))
         .collect()
 }
@@ -353,15 +375,15 @@ fn indirection_table(output: &str) -> Vec<u16> {
 /// Parses the output of `ss --xdp -e`: `… IFACE:qN … zc:0|1 …` for each bound socket.
 fn parse_ss(text: &str) -> BTreeMap<(String, u16), bool> {
     let mut sockets = BTreeMap::new();
-    let mut last = None;
+    let mut current = None;
     for word in text.split_whitespace() {
         if let Some((interface, queue)) = word.split_once(":q")
             && let Ok(queue) = queue.parse()
         {
-            last = Some((interface.to_owned(), queue));
+            current = Some((interface.to_owned(), queue));
         }
         if let Some(zero_copy) = word.split("zc:").nth(1)
-            && let Some(socket) = last.take()
+            && let Some(socket) = current.take()
         {
             sockets.insert(socket, zero_copy.starts_with('1'));
         }

@@ -8,54 +8,54 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// Kernel parameters that isolate core 1: the suite `isolated` boots with them, and in the suite
-/// `doctor` they are the fix.
+/// Kernel parameters that isolate core 1. In the suite `doctor` of the test VM they are a fix that
+/// doctor prints; the suite `isolated` boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
-/// The output and exit status of `doctor` in a namespace.
+/// The JSON output and the exit code of one run of `doctor`.
 pub struct Examination {
     pub json: Value,
-    pub code: i32,
+    pub exit_code: i32,
 }
 
 impl Examination {
-    pub fn by(mut command: Command) -> Self {
+    pub fn from_command(mut command: Command) -> Self {
         let output = command.output().unwrap();
         assert!(output.stderr.is_empty(), "{}", stderr(&output));
         let json = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        let examination = Self { json, code: output.status.code().unwrap() };
+        let examination = Self { json, exit_code: output.status.code().unwrap() };
         examination.assert_guarantees();
         examination
     }
 
-    pub fn of(namespace: &Namespace, arguments: &[&str]) -> Self {
+    pub fn run(namespace: &Namespace, arguments: &[&str]) -> Self {
         let mut command = namespace.command(XDPFWD);
         command.args(["doctor", "--json"]).args(arguments);
-        Self::by(command)
+        Self::from_command(command)
     }
 
-    pub fn of_config(namespace: &Namespace, text: &str) -> Self {
+    pub fn run_with_config(namespace: &Namespace, text: &str) -> Self {
         let config = Config::new(text);
-        Self::of(namespace, &["--config", config.path()])
+        Self::run(namespace, &["--config", config.path()])
     }
 
-    /// Checks the guarantees of docs/doctor.md for every output.
+    /// Checks what docs/doctor.md guarantees for every output.
     pub fn assert_guarantees(&self) {
         let json = &self.json;
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
-        let mut worst = 0;
+        let mut worst_severity = 0;
         for finding in json["findings"].as_array().unwrap() {
-            let level = ["ok", "unknown", "warning", "error"]
+            let severity = ["ok", "unknown", "warning", "error"]
                 .iter()
                 .position(|level| finding["level"] == *level)
                 .unwrap();
-            assert_eq!(finding["fix"].is_null(), level < 2, "{finding}");
+            assert_eq!(finding["fix"].is_null(), severity < 2, "{finding}");
             assert!(!finding["finding"].as_str().unwrap().is_empty(), "{finding}");
-            worst = worst.max(level);
+            worst_severity = worst_severity.max(severity);
         }
-        assert_eq!(self.code, [0, 0, 1, 3][worst], "{json}");
-        assert_eq!(json["level"], ["ok", "ok", "warning", "error"][worst]);
+        assert_eq!(self.exit_code, [0, 0, 1, 3][worst_severity], "{json}");
+        assert_eq!(json["level"], ["ok", "ok", "warning", "error"][worst_severity]);
     }
 
     pub fn finding(&self, subject: &str, check: &str) -> &Value {
@@ -69,7 +69,8 @@ impl Examination {
         finding
     }
 
-    /// Returns the fix of a finding, which must have this level and contain this text.
+    /// Returns the fix of a finding. The finding must have this level, and its description must
+    /// contain `text`.
     #[track_caller]
     pub fn fix(&self, subject: &str, check: &str, level: &str, text: &str) -> String {
         let finding = self.finding(subject, check);
@@ -85,14 +86,14 @@ impl Examination {
     }
 }
 
-/// Applies a fix verbatim in a namespace.
+/// Runs a shell command, such as a fix, verbatim in a namespace. It must succeed.
 #[track_caller]
-pub fn apply(namespace: &Namespace, command: &str) {
+pub fn run_shell(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));
 }
 
-/// Returns the command in a fix that begins with `command`, up to the end of its line.
-pub fn line<'a>(fix: &'a str, command: &str) -> &'a str {
+/// Returns the part of a fix from the text `command` to the end of the line.
+pub fn command_in_fix<'a>(fix: &'a str, command: &str) -> &'a str {
     let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
     found.unwrap_or_else(|| panic!("no {command:?} in {fix:?}"))
 }

@@ -1,6 +1,11 @@
-//! Runs xdpfwd in the middle of a lab.
+//! Test helpers: run xdpfwd in the middle namespace of the lab, and read its reports.
 
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file uses only some of the helpers"
+)]
 
 pub mod cables;
 pub mod esp;
@@ -25,13 +30,14 @@ pub use xdpfwd_testkit::process::{TIMEOUT, stderr, until};
 
 pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
-/// Returns a cross-connect of fwd0 and fwd1, with `engine` as the lines of its `[engine]` table.
+/// Returns a configuration that forwards between fwd0 and fwd1 in both directions. `engine` is the
+/// content of its `[engine]` table.
 pub fn cross_connect(queues: u16, engine: &str) -> String {
-    cross_connect_of(["fwd0", "fwd1"], queues, engine)
+    cross_connect_between(["fwd0", "fwd1"], queues, engine)
 }
 
-/// Returns a cross-connect of any two interfaces.
-pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> String {
+/// Like [`cross_connect`], between any two interfaces.
+pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -> String {
     format!(
         r#"
         [engine]
@@ -54,29 +60,30 @@ pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> Str
     )
 }
 
-/// Runs a closure while generators that are [on grant](xdpfwd_lab::Traffic::on_grant) send, each
-/// to its sink. The packets in flight fit into every ring and every queue of a veth, so none is
-/// lost while a worker waits for its core.
-pub fn in_step<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
+/// Calls `run` while each generator sends to its sink. The generators must be
+/// [on grant](xdpfwd_lab::Traffic::on_grant): this function grants so few packets in advance that
+/// those in flight fit into every ring and every queue of a veth. So none is lost while a worker
+/// waits for its core.
+pub fn run_with_grants<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const MAX_IN_FLIGHT: u64 = 200;
-    /// Ends the thread on drop, also after a panic.
+    /// Stops the granting thread on drop, also after a panic.
     struct StopOnDrop<'a>(&'a AtomicBool);
     impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
-    let is_over = AtomicBool::new(false);
+    let should_stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while !should_stop.load(Ordering::Relaxed) {
                 for (generator, sink) in pairs {
                     generator.grant(sink.seen().unwrap().arrived.packets + MAX_IN_FLIGHT).unwrap();
                 }
                 thread::sleep(Duration::from_micros(200));
             }
         });
-        let _stop = StopOnDrop(&is_over);
+        let _guard = StopOnDrop(&should_stop);
         run()
     })
 }
@@ -100,9 +107,9 @@ pub struct Config(PathBuf);
 impl Config {
     pub fn new(text: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("{}-{number}.toml", std::process::id()));
+            .join(format!("{}-{id}.toml", std::process::id()));
         fs::write(&path, text).unwrap();
         Self(path)
     }
@@ -141,7 +148,7 @@ impl Running {
         Self::try_start_as(&[XDPFWD], chain, config)
     }
 
-    /// Starts another program that accepts xdpfwd's arguments.
+    /// Starts another program that has the command line of xdpfwd.
     pub fn try_start_as(
         program: &[&str],
         chain: &Chain,
@@ -150,7 +157,7 @@ impl Running {
         Self::try_start_in(program, chain.fwd(), config)
     }
 
-    /// Starts a program in any namespace.
+    /// Like [`try_start_as`](Self::try_start_as), in any namespace.
     pub fn try_start_in(
         program: &[&str],
         namespace: &Namespace,
@@ -165,7 +172,7 @@ impl Running {
     }
 
     /// Wraps a forwarder that already runs.
-    pub fn of(forwarder: Forwarder, config: Config) -> Self {
+    pub fn from_forwarder(forwarder: Forwarder, config: Config) -> Self {
         Self { forwarder, config }
     }
 
@@ -174,29 +181,28 @@ impl Running {
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 
-    /// Returns how many lines of the log contain a text.
-    pub fn count_log(&self, text: &str) -> usize {
+    /// Returns the number of log lines that contain `text`.
+    pub fn count_log_lines(&self, text: &str) -> usize {
         self.forwarder.stderr().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Makes xdpfwd read its configuration again, and waits until its log has another line that
-    /// contains `outcome`.
+    /// Makes xdpfwd reload its configuration, and waits for a new log line that contains `outcome`.
     #[track_caller]
     pub fn reload(&self, outcome: &str) {
-        let before = self.count_log(outcome);
+        let before = self.count_log_lines(outcome);
         self.signal(Signal::SIGHUP);
         let deadline = Instant::now() + TIMEOUT;
-        while self.count_log(outcome) == before {
+        while self.count_log_lines(outcome) == before {
             assert!(
                 Instant::now() < deadline,
-                "the log has no new line with {outcome:?} after {TIMEOUT:?}: {:#?}",
+                "the log has no new line that contains {outcome:?} after {TIMEOUT:?}: {:#?}",
                 self.forwarder.stderr()
             );
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Waits until xdpfwd ends by itself.
+    /// Waits until xdpfwd has ended.
     pub fn wait(&mut self) {
         let deadline = Instant::now() + TIMEOUT;
         while self.forwarder.check_running().is_ok() {
@@ -209,62 +215,63 @@ impl Running {
         }
     }
 
-    /// Stops xdpfwd with SIGINT, unless it has ended. Returns how it ended, and its final report.
-    pub fn stop(mut self) -> (ForwarderExit, Final) {
-        let ended = self.forwarder.stop(TIMEOUT).unwrap();
+    /// Stops xdpfwd with SIGINT unless it has already ended. Returns its exit status and its final
+    /// report.
+    pub fn stop(mut self) -> (ForwarderExit, FinalReport) {
+        let exit = self.forwarder.stop(TIMEOUT).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
         let line = line
             .unwrap_or_else(|| panic!("no final report; stderr: {:#?}", self.forwarder.stderr()));
         (
-            ended,
-            Final {
+            exit,
+            FinalReport {
                 json: serde_json::from_str(&line).unwrap(),
-                report: Report::parse(&line).unwrap(),
+                parsed: Report::parse(&line).unwrap(),
             },
         )
     }
 }
 
-/// The final report, as JSON and as parsed by the lab.
-pub struct Final {
+/// A final report, as JSON and as parsed by the lab.
+pub struct FinalReport {
     pub json: Value,
-    pub report: Report,
+    pub parsed: Report,
 }
 
-impl Final {
-    /// Checks the invariants of every final report: no frame is missing, and received packets equal
-    /// sent plus dropped ones.
+impl FinalReport {
+    /// Checks the invariants of a final report: every frame is in a pool or a fill ring, received
+    /// packets equal sent plus dropped packets, and the kernel found no invalid descriptor.
     #[track_caller]
     pub fn assert_conserved(&self) {
         let frames = &self.json["frames"];
-        let get = |key: &str| {
+        let count = |key: &str| {
             frames[key].as_i64().unwrap_or_else(|| panic!("no frames.{key} in {frames}"))
         };
         let sum: i64 =
-            ["pool", "fill", "rx", "in_flight", "tx", "completion"].into_iter().map(get).sum();
-        assert_eq!(sum, get("total"), "{frames}");
-        assert_eq!(get("leaked"), 0, "{frames}");
+            ["pool", "fill", "rx", "in_flight", "tx", "completion"].into_iter().map(count).sum();
+        assert_eq!(sum, count("total"), "{frames}");
+        assert_eq!(count("leaked"), 0, "{frames}");
         assert_eq!(
-            (get("rx"), get("in_flight"), get("tx"), get("completion")),
+            (count("rx"), count("in_flight"), count("tx"), count("completion")),
             (0, 0, 0, 0),
-            "frames are not drained: {frames}"
+            "the rings still hold frames: {frames}"
         );
-        let dropped: u64 = self.report.drops.values().sum();
-        assert_eq!(self.report.received(), self.report.transmitted() + dropped, "{}", self.json);
+        let dropped: u64 = self.parsed.drops.values().sum();
+        assert_eq!(self.parsed.received(), self.parsed.transmitted() + dropped, "{}", self.json);
         assert_eq!(self.json["kernel"]["invalid_descriptors"], 0, "{}", self.json);
         assert_eq!(self.json["kernel"]["tx_invalid"], 0, "{}", self.json);
     }
 }
 
-/// Runs the tests of a binary without a harness. Of the arguments from cargo, supports `--list`
-/// and a part of a test's name.
+/// Runs the tests of a test target with `harness = false`. Supports two arguments of `cargo test`:
+/// `--list`, and a text that the names of the tests to run contain.
 pub fn run_tests(tests: &[(&str, fn())]) -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     for (name, test) in tests {
         if arguments.iter().any(|argument| argument == "--list") {
             println!("{name}: test");
-        } else if wanted.is_none_or(|wanted| name.contains(wanted.as_str())) {
+        } else if filter.is_none_or(|filter| name.contains(filter.as_str())) {
             test();
             println!("test {name} ... ok");
         }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// Tags sent packets with VLAN 100 like a VLAN device: the tag is stored beside the packet
-// (`__vlan_hwaccel_put_tag`), and the kernel writes it into the packet only for an interface that
-// cannot insert tags.
+// Tags sent packets with VLAN 100 like a VLAN device: puts the tag into the metadata of the skb
+// (`__vlan_hwaccel_put_tag`). The kernel writes it into the packet only for an interface that does
+// not announce VLAN offload for sent packets.
 
 #include <linux/bpf.h>
 

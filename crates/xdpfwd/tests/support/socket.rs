@@ -1,4 +1,4 @@
-//! A control socket, and queries over it.
+//! A control socket, and requests over it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -24,13 +24,14 @@ impl Socket {
         self.0.to_str().unwrap()
     }
 
-    /// Returns a cross-connect with this control socket, and a filter from lan to wan.
+    /// Returns a cross-connect with this control socket. On the path from lan to wan it has the
+    /// filter `edge` with these rules, which drops by default.
     pub fn config(&self, rules: &[&str]) -> String {
-        self.config_in("user", rules)
+        self.config_with_place("user", rules)
     }
 
-    /// Returns the same configuration with the filter's placement (`place`).
-    pub fn config_in(&self, place: &str, rules: &[&str]) -> String {
+    /// Like [`config`](Self::config), with the filter's key `place`.
+    pub fn config_with_place(&self, place: &str, rules: &[&str]) -> String {
         let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
         let text =
             cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
@@ -56,15 +57,15 @@ impl Socket {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Returns the response to a line of raw bytes.
-    pub fn raw(&self, line: &[u8]) -> Value {
+    /// Sends raw bytes as the request, and returns the response.
+    pub fn send_raw(&self, request: &[u8]) -> Value {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        stream.write_all(line).unwrap();
+        stream.write_all(request).unwrap();
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+        let mut response = String::new();
+        BufReader::new(stream).read_line(&mut response).unwrap();
+        serde_json::from_str(&response).unwrap_or_else(|error| panic!("{error}: {response:?}"))
     }
 }
 

@@ -4,8 +4,8 @@ Arguments: FROM_NAMESPACE FROM_INTERFACE TO_NAMESPACE TO_INTERFACE. Reads frames
 from stdin, one per line. Writes the received frames to stdout in the same form, in order.
 
 After every WINDOW frames, sends a mark of 60 bytes and waits until it arrives. Packets are not
-reordered, so frames that have not arrived by then were dropped. So the result does not depend on
-time, and no queue holds more than one window and its mark.
+reordered, so frames that have not arrived before the mark were dropped. So the result does not
+depend on time, and no queue holds more than one window of frames and its mark.
 """
 
 import ctypes
@@ -15,15 +15,15 @@ import struct
 import sys
 
 WINDOW = 32
-MARK = bytes.fromhex("88b6") + b"mark"
-TIMEOUT = 30  # seconds; a frame takes far less
+MARK = bytes.fromhex("88b6") + b"mark"  # an EtherType for experiments, then text
+TIMEOUT = 30  # seconds until a mark must arrive; normally it takes far less
 
 SOL_PACKET, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING, SO_RCVBUFFORCE, ETH_P_ALL = 263, 8, 23, 33, 3
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 
 
 def packet_socket(namespace, interface):
-    """Returns an unbound packet socket in a network namespace; the process stays there."""
+    """Moves the process to a network namespace, and returns an unbound packet socket in it."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/run/netns/{namespace}") as file:
         if libc.setns(file.fileno(), 0) != 0:
@@ -76,7 +76,7 @@ def main():
             except TimeoutError:
                 sent = min(start + WINDOW, len(frames))
                 sys.exit(
-                    f"no mark after frame {sent} of {len(frames)} arrived within {TIMEOUT} s"
+                    f"the mark after frame {sent} of {len(frames)} did not arrive within {TIMEOUT} s"
                 )
             # A stage may have changed the MAC addresses, and the sender may have added a VLAN tag.
             if frame.startswith(mark, 12) or frame.startswith(mark, 16):

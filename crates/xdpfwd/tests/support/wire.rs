@@ -1,4 +1,5 @@
-//! Sends frames on one side and captures them on the other with packet sockets (`wire.py`).
+//! Sends frames on one side of the lab and captures them on the other, with packet sockets
+//! (`wire.py`).
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,12 +13,13 @@ use xdpfwd_lab::{Chain, Namespace};
 /// One side of the lab: a namespace and the interface in it.
 pub type Side<'a> = (&'a Namespace, &'a str);
 
-/// Debian's Python, which has scapy; another one may come first in `PATH`.
+/// Debian's Python, which has scapy. (`PATH` may find another Python first.)
 pub const PYTHON: &str = "/usr/bin/python3";
-const WIRE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
+const WIRE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
 
-/// Returns how many marks of 60 bytes wire.py sends with this many frames: one after each window.
-pub fn marks(frames: usize) -> usize {
+/// Returns the number of marks that wire.py sends in addition to this many frames: one mark, a
+/// frame of 60 bytes, after each window.
+pub fn mark_count(frames: usize) -> usize {
     const WINDOW: usize = 32;
     frames.div_ceil(WINDOW)
 }
@@ -30,18 +32,19 @@ pub fn sink0(chain: &Chain) -> Side<'_> {
     (chain.sink(), "sink0")
 }
 
-/// Sends frames on one side, and returns those that arrived on the other.
-pub fn pass(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let output = wire(from, to, frames);
+/// Sends frames on one side, and returns the frames that arrived on the other.
+pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let output = run_wire_py(from, to, frames);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{} -> {}: {stderr}", from.1, to.1);
     String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
 }
 
-/// Sends frames like [`pass`], and returns the output of wire.py whether it succeeds or not.
-pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
+/// Sends frames like [`send_and_capture`], and returns the output of wire.py, whether it succeeds
+/// or not.
+pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
-    python.args([WIRE, from.0.name(), from.1, to.0.name(), to.1]);
+    python.args([WIRE_PY, from.0.name(), from.1, to.0.name(), to.1]);
     let mut python =
         python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = frames.iter().map(|frame| hex(frame) + "\n").collect::<String>();
@@ -50,7 +53,8 @@ pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     python.wait_with_output().unwrap()
 }
 
-/// Opens a packet socket in a namespace. Returns it with the address of an interface.
+/// Opens a packet socket in a namespace, and returns it with the link-layer address of an
+/// interface.
 pub fn packet_socket(
     namespace: &Namespace,
     interface: &str,
@@ -78,6 +82,6 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn unhex(text: &str) -> Vec<u8> {
     (0..text.len())
         .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .map(|start| u8::from_str_radix(&text[start..start + 2], 16).unwrap())
         .collect()
 }

@@ -1,23 +1,23 @@
-//! The cases: transforms, IP versions, modes and further options of both ends.
+//! Test cases: transform, IP versions, mode and further options of xdpfwd and Linux.
 
-/// A transform's names in xdpfwd and Linux, and the length of key and salt in bytes.
+/// A transform: the names in xdpfwd and Linux, and the total length of key and salt in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
     pub(crate) name: &'static str,
     pub(crate) linux: &'static str,
-    pub(crate) bytes: usize,
+    pub(crate) key_len: usize,
 }
 
 pub(crate) const AES_128: Transform =
-    Transform { name: "aes-128-gcm", linux: "rfc4106(gcm(aes))", bytes: 20 };
+    Transform { name: "aes-128-gcm", linux: "rfc4106(gcm(aes))", key_len: 20 };
 pub(crate) const AES_256: Transform =
-    Transform { name: "aes-256-gcm", linux: "rfc4106(gcm(aes))", bytes: 36 };
+    Transform { name: "aes-256-gcm", linux: "rfc4106(gcm(aes))", key_len: 36 };
 pub(crate) const CHACHA20: Transform =
-    Transform { name: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", bytes: 36 };
+    Transform { name: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", key_len: 36 };
 pub(crate) const GMAC_128: Transform =
-    Transform { name: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", bytes: 20 };
+    Transform { name: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", key_len: 20 };
 pub(crate) const GMAC_256: Transform =
-    Transform { name: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", bytes: 36 };
+    Transform { name: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", key_len: 36 };
 
 /// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ use Version::{V4, V6};
 
 impl Version {
     /// Returns the addresses of the two hosts.
-    pub(crate) fn inner(self) -> [&'static str; 2] {
+    pub(crate) fn host_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["10.77.0.1", "10.77.0.2"],
             V6 => ["fd77::1", "fd77::2"],
@@ -38,15 +38,15 @@ impl Version {
     }
 
     /// Returns the addresses of the tunnel endpoints.
-    pub(crate) fn outer(self) -> [&'static str; 2] {
+    pub(crate) fn tunnel_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["192.0.2.1", "192.0.2.2"],
             V6 => ["fd02::1", "fd02::2"],
         }
     }
 
-    /// Returns the length of the IP header.
-    pub(crate) fn header(self) -> usize {
+    /// Returns the length of the IP header in bytes.
+    pub(crate) fn header_len(self) -> usize {
         match self {
             V4 => 20,
             V6 => 40,
@@ -54,41 +54,41 @@ impl Version {
     }
 }
 
-/// The configuration of both ends, with additional lines for xdpfwd and additional `ip xfrm` words
-/// for Linux.
+/// The configuration of ESP in xdpfwd and in Linux.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) transform: Transform,
+    /// IP version of the hosts.
     pub(crate) inner: Version,
-    /// IP version of the tunnel; `None` for transport mode.
+    /// IP version of the tunnel endpoints; `None` for transport mode.
     pub(crate) outer: Option<Version>,
     pub(crate) esn: bool,
     pub(crate) udp: bool,
+    /// Additional lines of the SAs of esp-seal and esp-open.
     pub(crate) seal: String,
     pub(crate) open: String,
-    /// Additional words of Linux's inbound SA, and of its outbound SA.
+    /// Additional `ip xfrm state` arguments of Linux's inbound and outbound SA.
     pub(crate) linux_in: String,
     pub(crate) linux_out: String,
 }
 
 impl Case {
     pub(crate) fn new(transform: Transform, inner: Version, outer: Option<Version>) -> Self {
-        let none = String::new;
         Self {
             transform,
             inner,
             outer,
             esn: true,
             udp: false,
-            seal: none(),
-            open: none(),
-            linux_in: none(),
-            linux_out: none(),
+            seal: String::new(),
+            open: String::new(),
+            linux_in: String::new(),
+            linux_out: String::new(),
         }
     }
 
-    /// Creates a tunnel of IPv4 in IPv4 with AES-128 and extended sequence numbers.
-    pub(crate) fn plain() -> Self {
+    /// Creates a case of an IPv4 tunnel for IPv4 hosts, with AES-128 and extended sequence numbers.
+    pub(crate) fn ipv4_tunnel() -> Self {
         Self::new(AES_128, V4, Some(V4))
     }
 
@@ -110,6 +110,7 @@ impl Case {
         format!("{}, {mode}, {esn}{udp}", self.transform.name)
     }
 
+    /// Returns the inner and the outer IP version.
     pub(crate) fn versions(&self) -> [Version; 2] {
         [self.inner, self.outer.unwrap_or(self.inner)]
     }
@@ -118,10 +119,11 @@ impl Case {
         self.versions().contains(&V6)
     }
 
-    /// Returns the largest packet of a host that fits into 1500 bytes after encapsulation: the
-    /// protected part, including two trailer bytes, is a multiple of four.
-    pub(crate) fn largest(&self) -> usize {
-        let [inner, outer] = self.versions().map(Version::header);
+    /// Returns the length of the longest IP packet of a host that fits into 1500 bytes after
+    /// encapsulation. (The encrypted part, which includes two trailer bytes, is a multiple of
+    /// four.)
+    pub(crate) fn max_packet_len(&self) -> usize {
+        let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };
         let protected = (1500 - outer - udp - 16 - 16) / 4 * 4 - 2;
         if self.outer.is_some() { protected } else { inner + protected }

@@ -1,4 +1,4 @@
-//! Traffic between xdpfwd and Linux, with each transform and mode.
+//! Traffic between xdpfwd and Linux with each transform and mode.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,13 +14,17 @@ use crate::case::{AES_128, AES_256, CHACHA20, Case, GMAC_128, GMAC_256};
 use crate::lab::Lab;
 use crate::packets::{UdpPair, message};
 use crate::support::{Running, TIMEOUT, XDPFWD};
-use crate::{FROM_LINUX, LEFT, RIGHT, SETTLE_TIME, TO_LINUX, below_wrap, latest, received};
+use crate::{
+    LEFT, RIGHT, SETTLE_TIME, SPI_FROM_LINUX, SPI_TO_LINUX, latest, received,
+    sequence_number_before_wrap,
+};
 
-/// Sends 1 MiB by TCP, and compares each byte.
-fn transfer(lab: &Lab, from: usize) {
+/// Sends 1 MiB by TCP from the host `sender` to the other host, and compares each byte.
+fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     const BYTES: usize = 1 << 20;
-    let address = SocketAddr::new(lab.case.inner.inner()[1 - from].parse().unwrap(), 7002);
-    let listener = lab.side(1 - from).run(|| TcpListener::bind(address).unwrap()).unwrap();
+    let address =
+        SocketAddr::new(lab.case.inner.host_addresses()[1 - sender].parse().unwrap(), 7002);
+    let listener = lab.host(1 - sender).run(|| TcpListener::bind(address).unwrap()).unwrap();
     let receiver = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -39,47 +43,48 @@ fn transfer(lab: &Lab, from: usize) {
     .flatten()
     .collect();
     let mut stream =
-        lab.side(from).run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap()).unwrap();
+        lab.host(sender).run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap()).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(&bytes).unwrap();
     drop(stream);
     let received = receiver.join().unwrap();
-    let same = received.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+    let equal_len = received.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
     assert_eq!(
-        (received.len(), same),
+        (received.len(), equal_len),
         (BYTES, BYTES),
-        "{}: bytes received, and equal from the start",
+        "{}: number of received bytes, and of equal bytes from the start",
         lab.case.name()
     );
 }
 
-/// Configures both ends for a case, and checks all traffic both ways.
+/// Configures xdpfwd and Linux for a case, and checks all kinds of traffic in both directions.
 fn assert_interoperates(case: Case) -> Lab {
     let lab = Lab::new(case);
     assert_traffic_passes(&lab);
     lab
 }
 
-/// Checks ping, UDP with every padding, the path MTU, TCP and the counters of both ends.
+/// Checks ping, UDP with every padding length, the path MTU, TCP, and the counters of xdpfwd and
+/// Linux.
 fn assert_traffic_passes(lab: &Lab) {
     let name = lab.case.name();
     lab.configure_linux();
     let running = lab.start();
-    let [left, right] = lab.case.inner.inner();
+    let [left, right] = lab.case.inner.host_addresses();
     for (side, to) in [(LEFT, right), (RIGHT, left)] {
         let arguments = ["-c3", "-i0.01", "-s100", "-W20", to];
-        let output = lab.side(side).command("ping").args(arguments).output().unwrap();
+        let output = lab.host(side).command("ping").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        let counted = || format!("{}, {:?}", latest(&running), lab.xfrm_stat());
-        assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counted());
+        let counters = || format!("{}, {:?}", latest(&running), lab.xfrm_stat());
+        assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counters());
     }
-    // UDP payloads up to the maximum, with every length of padding.
-    let largest = lab.case.largest() - lab.case.inner.header() - 8;
+    // Send UDP payloads up to the maximum, with every length of ESP padding.
+    let max_payload_len = lab.case.max_packet_len() - lab.case.inner.header_len() - 8;
     let hosts = UdpPair::new(lab);
-    for length in (0..12).chain(500..504).chain(largest - 4..=largest) {
+    for length in (0..12).chain(500..504).chain(max_payload_len - 4..=max_payload_len) {
         for side in [LEFT, RIGHT] {
             hosts.send(side, [length as u32], length);
-            let arrived = hosts.next(1 - side, TIMEOUT);
+            let arrived = hosts.receive(1 - side, TIMEOUT);
             assert_eq!(
                 arrived,
                 Some(message(length as u32, length)),
@@ -87,12 +92,12 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // Linux itself rejects one byte more (outside a tunnel it does not report that to ping over
-    // IPv6); xdpfwd reports it to the other host.
+    // One byte more is rejected. The right host reports the error to its ping itself (but not over
+    // IPv6 in transport mode); xdpfwd reports it to the left host by ICMP.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
-        let arguments = ["-c1", "-W20", "-Mdo", "-s", &(largest + 1).to_string(), to];
-        let output = lab.side(side).command("ping").args(arguments).output().unwrap();
+        let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
+        let output = lab.host(side).command("ping").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let mtu = text.split("mtu").nth(1).unwrap_or_else(|| panic!("{name}: side {side}: {text}"));
         let mtu: String = mtu
@@ -100,39 +105,39 @@ fn assert_traffic_passes(lab: &Lab) {
             .skip_while(|c| !c.is_ascii_digit())
             .take_while(char::is_ascii_digit)
             .collect();
-        assert_eq!(mtu, lab.case.largest().to_string(), "{name}: side {side}: {text}");
+        assert_eq!(mtu, lab.case.max_packet_len().to_string(), "{name}: side {side}: {text}");
     }
     for side in [LEFT, RIGHT] {
-        transfer(lab, side);
+        assert_tcp_transfers(lab, side);
     }
     wait_until_settled(&running);
-    let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_usage(spi));
+    let linux_counters = [SPI_TO_LINUX, SPI_FROM_LINUX].map(|spi| lab.linux_sa_counters(spi));
     assert_eq!(
-        [TO_LINUX, FROM_LINUX].map(|spi| lab.usage(spi)),
-        used,
-        "{name}: bytes and packets, by xdpfwd and by Linux"
+        [SPI_TO_LINUX, SPI_FROM_LINUX].map(|spi| lab.xdpfwd_sa_counters(spi)),
+        linux_counters,
+        "{name}: bytes and packets counted by xdpfwd, and by Linux"
     );
-    let last = lab.assert_dropped(running, &[]);
+    let final_report = lab.assert_dropped(running, &[]);
     lab.assert_xfrm_stat(&[]);
-    let used = used.map(|(_, packets)| packets);
+    let packets = linux_counters.map(|(_, packets)| packets);
     if !lab.case.has_ipv6() {
-        // The wire carries only encapsulated packets.
-        let wan = &last.report.ports[1];
-        assert_eq!([wan.tx_packets, wan.rx_packets], used, "{name}: {}", last.json);
+        // Without IPv6, all packets between xdpfwd and Linux are encapsulated.
+        let wan = &final_report.parsed.ports[1];
+        assert_eq!([wan.tx_packets, wan.rx_packets], packets, "{name}: {}", final_report.json);
     }
-    println!("case: {name}: {used:?} packets");
+    println!("case: {name}: {packets:?} packets");
 }
 
-/// Waits until no more packets arrive.
+/// Waits until xdpfwd has received no packet for [`SETTLE_TIME`].
 fn wait_until_settled(running: &Running) {
     let received = || received(&latest(running));
-    let mut last = received();
+    let mut previous = received();
     let mut since = Instant::now();
     while since.elapsed() < SETTLE_TIME {
         thread::sleep(Duration::from_millis(20));
         let now = received();
-        if now != last {
-            (last, since) = (now, Instant::now());
+        if now != previous {
+            (previous, since) = (now, Instant::now());
         }
     }
 }
@@ -169,13 +174,13 @@ fn transport_mode_interoperates() {
 
 #[test]
 fn udp_encapsulation_interoperates() {
-    assert_interoperates(Case::plain().in_udp());
+    assert_interoperates(Case::ipv4_tunnel().in_udp());
     assert_interoperates(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
-/// Creates keys and state with `xdpfwd esp`, as documented.
+/// Creates the files with `xdpfwd esp`, as documented.
 #[test]
-fn files_of_new_key_and_new_state_interoperate() {
+fn files_of_esp_new_key_and_new_state_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));
     for (index, name) in ["out.key", "in.key"].into_iter().enumerate() {
         let path = lab.file(name);
@@ -184,7 +189,7 @@ fn files_of_new_key_and_new_state_interoperate() {
             .args(["esp", "new-key", "--transform", lab.case.transform.name])
             .arg(&path));
         let key = fs::read_to_string(&path).unwrap().trim().trim_start_matches("0x").to_owned();
-        assert_eq!(key.len(), 2 * lab.case.transform.bytes, "{name}");
+        assert_eq!(key.len(), 2 * lab.case.transform.key_len, "{name}");
         lab.keys[index] = key;
     }
     assert_ne!(lab.keys[0], lab.keys[1]);
@@ -195,23 +200,23 @@ fn files_of_new_key_and_new_state_interoperate() {
 
 #[test]
 fn sequence_numbers_beyond_32_bits_interoperate() {
-    for (transform, high) in [(AES_128, 0), (GMAC_128, 5)] {
-        // The traffic of a case uses more than 316 numbers.
-        let start = below_wrap(high) - 300;
+    for (transform, upper) in [(AES_128, 0), (GMAC_128, 5)] {
+        // The wrap is 316 sequence numbers after `start`; the traffic of a case uses more.
+        let start = sequence_number_before_wrap(upper) - 300;
         let mut case = Case::new(transform, V4, Some(V4));
-        let [low, hi] = [(start - 1) & 0xffff_ffff, high];
-        case.linux_in = format!("replay-seq {low} replay-seq-hi {hi}");
-        case.linux_out = format!("replay-oseq {low} replay-oseq-hi {hi}");
+        let lower = (start - 1) & 0xffff_ffff;
+        case.linux_in = format!("replay-seq {lower} replay-seq-hi {upper}");
+        case.linux_out = format!("replay-oseq {lower} replay-oseq-hi {upper}");
         let lab = Lab::new(case);
-        lab.start_with_state(&[("next", start), ("highest", start - 1)]);
+        lab.write_state(&[("next", start), ("highest", start - 1)]);
         assert_traffic_passes(&lab);
-        let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_usage(spi).1);
+        let packets = [SPI_TO_LINUX, SPI_FROM_LINUX].map(|spi| lab.linux_sa_counters(spi).1);
         assert!(
-            used.iter().all(|packets| start + packets > (high + 1) << 32),
-            "{used:?} packets do not cross the 32-bit wrap"
+            packets.iter().all(|count| start + count > (upper + 1) << 32),
+            "{packets:?} packets do not cross the 32-bit wrap"
         );
-        assert_eq!(lab.state("next"), start + used[0], "{}", lab.case.name());
-        assert_eq!(lab.state("highest"), start - 1 + used[1], "{}", lab.case.name());
-        println!("case: {}: from {start:#x} on, {used:?} packets", lab.case.name());
+        assert_eq!(lab.state_value("next"), start + packets[0], "{}", lab.case.name());
+        assert_eq!(lab.state_value("highest"), start - 1 + packets[1], "{}", lab.case.name());
+        println!("case: {}: from {start:#x} on, {packets:?} packets", lab.case.name());
     }
 }

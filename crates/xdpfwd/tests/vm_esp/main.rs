@@ -1,16 +1,17 @@
 //! Tests ESP between xdpfwd and Linux in the test VM (`make vmtest`; crates/vm): each decapsulates
-//! the other's packets, and counts those that it rejects.
+//! the other's packets and counts rejected packets.
 //!
 //! ```text
-//!  plain hosts' side             xdpfwd                      Linux's ESP
+//!  left host                     xdpfwd                      right host, ESP in Linux
 //! ┌────────────────┐  ┌──────────────────────────────┐  ┌───────────────────┐
 //! │ 10.77.0.1 gen0 ╪══╪ fwd0 ─── esp-seal ──► fwd1 ══╪══╪ sink0  10.77.0.2  │
 //! │       fd77::1  │  │      ◄── esp-open ───        │  │        fd77::2    │
 //! └────────────────┘  └──────────────────────────────┘  └───────────────────┘
 //! ```
 //!
-//! Tunnels lead from 192.0.2.1 or fd02::1, which no interface has, to 192.0.2.2 or fd02::2 on the
-//! right host. All neighbours are static, so over IPv4 only test packets are on the wires.
+//! The tunnel endpoints are 192.0.2.1 or fd02::1 for xdpfwd (no interface has them), and 192.0.2.2
+//! or fd02::2 on the right host. All neighbour entries are static, so the wires carry no IPv4
+//! packets other than those of the test.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -28,14 +29,14 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Running, until};
 
-/// Time without packets after which no more are expected.
+/// Time without a packet after which a test assumes that no further packet arrives.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// The SPIs of packets from xdpfwd and from Linux.
-const TO_LINUX: u32 = 0x1001;
-const FROM_LINUX: u32 = 0x2001;
+/// SPIs of the SA from xdpfwd to Linux and of the SA from Linux to xdpfwd.
+const SPI_TO_LINUX: u32 = 0x1001;
+const SPI_FROM_LINUX: u32 = 0x2001;
 
-/// Array indices of the hosts.
+/// Indices of the hosts in arrays that have an element for each host.
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
@@ -45,6 +46,7 @@ fn latest(running: &Running) -> Value {
     serde_json::from_str(&line).unwrap()
 }
 
+/// Returns the number of packets received on all ports.
 fn received(report: &Value) -> u64 {
     report["ports"]
         .as_array()
@@ -54,12 +56,13 @@ fn received(report: &Value) -> u64 {
         .sum()
 }
 
-/// Waits until xdpfwd has received `count` packets.
+/// Waits until xdpfwd has received at least `count` packets.
 fn until_received(running: &Running, count: u64) {
     until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }
 
-/// Returns the sequence number 16 below the next 32-bit wrap.
-fn below_wrap(high: u64) -> u64 {
-    (high << 32) + 0xffff_fff0
+/// Returns the 64-bit sequence number with these upper 32 bits that is 16 below the wrap of the
+/// lower 32 bits.
+fn sequence_number_before_wrap(upper: u64) -> u64 {
+    (upper << 32) + 0xffff_fff0
 }

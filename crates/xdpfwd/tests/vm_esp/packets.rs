@@ -1,4 +1,4 @@
-//! Sending, receiving and altering packets.
+//! Sends, receives and alters packets.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -16,35 +16,38 @@ use crate::support::TIMEOUT;
 use crate::support::wire::packet_socket;
 use crate::{LEFT, RIGHT, SETTLE_TIME};
 
-/// Connected UDP sockets of the two hosts.
+/// A connected UDP socket on each host.
 pub(crate) struct UdpPair(pub(crate) [UdpSocket; 2]);
 
 impl UdpPair {
     pub(crate) fn new(lab: &Lab) -> Self {
-        let addresses =
-            lab.case.inner.inner().map(|ip| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 7001));
+        let addresses = lab
+            .case
+            .inner
+            .host_addresses()
+            .map(|ip| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 7001));
         Self([LEFT, RIGHT].map(|side| {
             let open = || {
                 let socket = UdpSocket::bind(addresses[side]).unwrap();
                 socket.connect(addresses[1 - side]).unwrap();
                 socket
             };
-            lab.side(side).run(open).unwrap()
+            lab.host(side).run(open).unwrap()
         }))
     }
 
-    /// Sends messages with these numbers.
+    /// Sends a message of `length` bytes for each number, from the host `side`.
     #[track_caller]
-    pub(crate) fn send(&self, from: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
+    pub(crate) fn send(&self, side: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
-            self.0[from].send(&message(number, length)).unwrap();
+            self.0[side].send(&message(number, length)).unwrap();
         }
     }
 
-    /// Returns the next message, if one arrives in time.
-    pub(crate) fn next(&self, at: usize, wait: Duration) -> Option<Vec<u8>> {
-        let socket = &self.0[at];
-        socket.set_read_timeout(Some(wait)).unwrap();
+    /// Returns the next message at the host `side`, or `None` after the timeout.
+    pub(crate) fn receive(&self, side: usize, timeout: Duration) -> Option<Vec<u8>> {
+        let socket = &self.0[side];
+        socket.set_read_timeout(Some(timeout)).unwrap();
         let mut bytes = vec![0; 2048];
         match socket.recv(&mut bytes) {
             Ok(length) => {
@@ -56,18 +59,18 @@ impl UdpPair {
         }
     }
 
-    /// Checks that exactly the messages with these numbers arrive, in any order.
+    /// Checks that exactly the messages with these numbers arrive at the host `side`, in any order.
     #[track_caller]
     pub(crate) fn assert_arrive(
         &self,
-        at: usize,
+        side: usize,
         expected: impl IntoIterator<Item = u32>,
         context: &str,
     ) {
         let mut expected: Vec<u32> = expected.into_iter().collect();
         let mut arrived: Vec<u32> = Vec::new();
         while let Some(bytes) =
-            self.next(at, if arrived.len() < expected.len() { TIMEOUT } else { SETTLE_TIME })
+            self.receive(side, if arrived.len() < expected.len() { TIMEOUT } else { SETTLE_TIME })
         {
             let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
             assert_eq!(bytes, message(number, bytes.len()), "{context}: message {number}");
@@ -79,10 +82,12 @@ impl UdpPair {
     }
 }
 
-/// Returns a message with a number, and bytes that depend on it.
+/// Returns a message that starts with a number; its other bytes depend on the number.
 pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
-    bytes.extend((4..length).map(|at| (at as u32).wrapping_mul(31).wrapping_add(number) as u8));
+    bytes.extend(
+        (4..length).map(|index| (index as u32).wrapping_mul(31).wrapping_add(number) as u8),
+    );
     bytes.truncate(length);
     bytes
 }
@@ -94,22 +99,26 @@ pub(crate) struct PacketSocket {
 }
 
 impl PacketSocket {
-    pub(crate) fn on(namespace: &Namespace, interface: &str) -> Self {
+    pub(crate) fn open(namespace: &Namespace, interface: &str) -> Self {
         let (socket, address) = packet_socket(namespace, interface, Some(SockProtocol::EthAll));
         bind(socket.as_raw_fd(), &address).unwrap();
         setsockopt(&socket, RcvBufForce, &(8 << 20)).unwrap();
         Self { socket, address }
     }
 
-    /// Returns the next frame of an SPI, if one arrives in time.
-    pub(crate) fn next(&self, spi: u32, wait: Duration) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + wait;
-        setsockopt(&self.socket, ReceiveTimeout, &TimeVal::milliseconds(wait.as_millis() as i64))
-            .unwrap();
+    /// Returns the next ESP frame with this SPI, or `None` after the timeout.
+    pub(crate) fn receive_one(&self, spi: u32, timeout: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + timeout;
+        setsockopt(
+            &self.socket,
+            ReceiveTimeout,
+            &TimeVal::milliseconds(timeout.as_millis() as i64),
+        )
+        .unwrap();
         let mut bytes = vec![0; 2048];
         while Instant::now() < deadline {
             match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Ok(length) if esp(&bytes[..length]).is_some_and(|esp| esp.spi == spi) => {
+                Ok(length) if parse_esp(&bytes[..length]).is_some_and(|esp| esp.spi == spi) => {
                     bytes.truncate(length);
                     return Some(bytes);
                 }
@@ -120,12 +129,12 @@ impl PacketSocket {
         None
     }
 
-    /// Receives exactly `count` frames of an SPI; discards all other frames.
+    /// Receives frames with this SPI, of which exactly `count` must arrive. Discards other frames.
     #[track_caller]
     pub(crate) fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while let Some(frame) =
-            self.next(spi, if frames.len() < count { TIMEOUT } else { SETTLE_TIME })
+            self.receive_one(spi, if frames.len() < count { TIMEOUT } else { SETTLE_TIME })
         {
             frames.push(frame);
         }
@@ -140,59 +149,62 @@ impl PacketSocket {
     }
 }
 
-/// The offset of ESP in a frame, and its header fields.
+/// The header of an ESP packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Esp {
-    pub(crate) at: usize,
+    /// Offset of the header in the frame.
+    pub(crate) offset: usize,
     pub(crate) spi: u32,
-    pub(crate) number: u32,
+    pub(crate) sequence_number: u32,
 }
 
-/// Finds ESP in a frame, also in UDP to port 4500.
-pub(crate) fn esp(frame: &[u8]) -> Option<Esp> {
-    let (protocol, at) = match frame.get(12..14)? {
+/// Parses the ESP header of a frame, with or without UDP encapsulation (to port 4500). Returns
+/// `None` if the frame has no ESP header.
+pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
+    let (protocol, offset) = match frame.get(12..14)? {
         [0x08, 0x00] => (*frame.get(23)?, 14 + usize::from(frame[14] & 15) * 4),
         [0x86, 0xdd] => (*frame.get(20)?, 14 + 40),
         _ => return None,
     };
-    let at = match protocol {
-        50 => at,
-        17 if frame.get(at + 2..at + 4)? == 4500_u16.to_be_bytes() => at + 8,
+    let offset = match protocol {
+        50 => offset,
+        17 if frame.get(offset + 2..offset + 4)? == 4500_u16.to_be_bytes() => offset + 8,
         _ => return None,
     };
     let word = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
-    Some(Esp { at, spi: word(at)?, number: word(at + 4)? })
+    Some(Esp { offset, spi: word(offset)?, sequence_number: word(offset + 4)? })
 }
 
-pub(crate) fn number(frame: &[u8]) -> u32 {
-    esp(frame).unwrap().number
+pub(crate) fn sequence_number(frame: &[u8]) -> u32 {
+    parse_esp(frame).unwrap().sequence_number
 }
 
-/// Returns the frames with one bit after the ESP header flipped, a different one in each.
+/// Returns copies of the frames, each with one bit after the ESP header flipped, at varying
+/// positions.
 pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let flip = |(index, frame): (usize, &Vec<u8>)| {
+    let flip_one = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
-        let first = esp(&frame).unwrap().at + 8;
-        let bit = index * 37 % ((frame.len() - first) * 8);
-        frame[first + bit / 8] ^= 1 << (bit % 8);
+        let start = parse_esp(&frame).unwrap().offset + 8;
+        let bit = index * 37 % ((frame.len() - start) * 8);
+        frame[start + bit / 8] ^= 1 << (bit % 8);
         frame
     };
-    frames.iter().enumerate().map(flip).collect()
+    frames.iter().enumerate().map(flip_one).collect()
 }
 
-/// Returns the frames with another word at an offset from the start of ESP.
+/// Returns copies of the frames with these 32 bits at an offset from the start of the ESP header.
 pub(crate) fn with_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<Vec<u8>> {
     let change = |frame: &Vec<u8>| {
         let mut frame = frame.clone();
-        let at = esp(&frame).unwrap().at + offset;
-        frame[at..at + 4].copy_from_slice(&word.to_be_bytes());
+        let start = parse_esp(&frame).unwrap().offset + offset;
+        frame[start..start + 4].copy_from_slice(&word.to_be_bytes());
         frame
     };
     frames.iter().map(change).collect()
 }
 
-/// Returns a modified IPv4 frame with correct length and header checksum.
-pub(crate) fn fix_lengths(mut frame: Vec<u8>) -> Vec<u8> {
+/// Corrects the length and the header checksum of a modified IPv4 frame.
+pub(crate) fn fix_ipv4_header(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());
     frame[24..26].fill(0);

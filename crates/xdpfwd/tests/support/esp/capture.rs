@@ -1,4 +1,4 @@
-//! Packet captures, and parsing of captured frames.
+//! Captures frames, and parses captured frames.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,25 +25,26 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Captures every received and sent frame.
-    pub fn on(namespace: &Namespace, interface: &str) -> Self {
+    /// Starts a capture of every frame that the interface receives or sends.
+    pub fn start(namespace: &Namespace, interface: &str) -> Self {
         let frames: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-        let all = Arc::clone(&frames);
-        Self::start(namespace, interface, frames, move |frame, _| {
-            all.lock().unwrap().push(frame.to_vec())
+        let captured = Arc::clone(&frames);
+        Self::spawn(namespace, interface, frames, move |frame, _| {
+            captured.lock().unwrap().push(frame.to_vec())
         })
     }
 
-    /// Calls a function for every frame, with whether it was sent.
-    pub fn with(
+    /// Starts a capture that calls `visit` for every frame, instead of storing it. The `bool` is
+    /// true if the interface sent the frame.
+    pub fn start_with(
         namespace: &Namespace,
         interface: &str,
         visit: impl FnMut(&[u8], bool) + Send + 'static,
     ) -> Self {
-        Self::start(namespace, interface, Arc::default(), visit)
+        Self::spawn(namespace, interface, Arc::default(), visit)
     }
 
-    fn start(
+    fn spawn(
         namespace: &Namespace,
         interface: &str,
         frames: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -54,8 +55,8 @@ impl Tap {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).unwrap();
         bind(socket.as_raw_fd(), &address).unwrap();
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
-        let listen = move || {
+        let (should_stop, thread_count) = (Arc::clone(&stop), Arc::clone(&count));
+        let capture = move || {
             const OUTGOING: u8 = 4;
             let mut buffer = vec![0; 65536];
             loop {
@@ -64,11 +65,11 @@ impl Tap {
                         let from = from.unwrap();
                         if from.ifindex() == address.ifindex() {
                             visit(&buffer[..length], from.pkttype() == OUTGOING);
-                            counted.fetch_add(1, Ordering::Relaxed);
+                            thread_count.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    // Everything received before the stop has been read.
-                    Err(Errno::EAGAIN) if stopped.load(Ordering::Relaxed) => return,
+                    // All frames that arrived before the stop have been read.
+                    Err(Errno::EAGAIN) if should_stop.load(Ordering::Relaxed) => return,
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
                     // The test has ended and removed the interface.
                     Err(Errno::ENETDOWN) => return,
@@ -76,20 +77,20 @@ impl Tap {
                 }
             }
         };
-        Self { stop, count, frames, thread: thread::spawn(listen) }
+        Self { stop, count, frames, thread: thread::spawn(capture) }
     }
 
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until the capture has `count` frames.
+    /// Waits until `count` frames are captured.
     #[track_caller]
     pub fn wait_for(&self, count: u64) {
         until(&format!("{count} frames are captured"), || self.count() >= count);
     }
 
-    /// Returns the captured frames in order.
+    /// Stops the capture, and returns the captured frames in order.
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -97,7 +98,7 @@ impl Tap {
     }
 }
 
-/// The type of a frame on the wire, from a parser independent of xdpfwd.
+/// The type of a frame, from a parser independent of xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,
@@ -107,15 +108,17 @@ pub enum Kind {
     Other,
 }
 
-/// The unencrypted fields of ESP.
+/// The location and the unencrypted fields of an ESP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Esp {
-    /// Start and end of ESP in the frame.
-    pub at: usize,
+    /// Offset of the ESP header in the frame.
+    pub start: usize,
+    /// Offset of the end of the IP packet in the frame.
     pub end: usize,
     pub spi: u32,
     pub sequence: u32,
     pub iv: u64,
+    /// Whether the ESP packet is encapsulated in UDP.
     pub udp: bool,
     /// The outer IP version.
     pub version: u8,
@@ -130,48 +133,55 @@ impl Esp {
 
 impl Kind {
     pub fn of(frame: &[u8]) -> Self {
-        let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-        let (version, mut protocol, mut at, end) = match word(12) {
+        let u16_at = |offset: usize| u16::from_be_bytes([frame[offset], frame[offset + 1]]);
+        let (version, mut protocol, mut start, end) = match u16_at(12) {
             0x0806 => return Self::Arp,
             0x0800 => {
                 // A fragment contains no complete ESP packet.
-                if word(20) & 0x3fff != 0 {
+                if u16_at(20) & 0x3fff != 0 {
                     return Self::Other;
                 }
-                (4, frame[23], 14 + 4 * usize::from(frame[14] & 15), 14 + usize::from(word(16)))
+                (4, frame[23], 14 + 4 * usize::from(frame[14] & 15), 14 + usize::from(u16_at(16)))
             }
-            0x86dd => (6, frame[20], 14 + 40, 14 + 40 + usize::from(word(18))),
+            0x86dd => (6, frame[20], 14 + 40, 14 + 40 + usize::from(u16_at(18))),
             _ => return Self::Other,
         };
-        // Skip the extension headers before ESP (RFC 4303, 3.1.1).
+        // Skip the IPv6 extension headers that may precede ESP (RFC 4303, 3.1.1).
         while version == 6 && [0, 43, 60].contains(&protocol) {
-            protocol = frame[at];
-            at += 8 * (1 + usize::from(frame[at + 1]));
+            protocol = frame[start];
+            start += 8 * (1 + usize::from(frame[start + 1]));
         }
-        let udp = protocol == 17 && word(at) == 4500 && word(at + 2) == 4500;
+        let udp = protocol == 17 && u16_at(start) == 4500 && u16_at(start + 2) == 4500;
         if udp {
-            let checksum = word(at + 6);
+            let checksum = u16_at(start + 6);
             assert_eq!(
                 checksum == 0,
                 version == 4,
-                "UDP checksum (RFC 3948, 2.1; RFC 8200, 8.1): {}",
+                "the UDP checksum must be zero over IPv4 and nonzero over IPv6 (RFC 3948, 2.1; \
+                 RFC 8200, 8.1): {}",
                 hex(frame)
             );
-            assert_eq!(usize::from(word(at + 4)), end - at, "UDP length: {}", hex(frame));
-            at += 8;
-        } else if version == 6 && protocol == 58 && [133, 134, 135, 136, 137].contains(&frame[at]) {
+            assert_eq!(usize::from(u16_at(start + 4)), end - start, "UDP length: {}", hex(frame));
+            start += 8;
+        } else if version == 6
+            && protocol == 58
+            && [133, 134, 135, 136, 137].contains(&frame[start])
+        {
             return Self::Nd;
         } else if protocol != 50 {
             return Self::Other;
         }
-        assert!(end <= frame.len() && end >= at + 16 + 16, "too short for ESP: {}", hex(frame));
-        let long = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
-        let iv = u64::from(long(at + 8)) << 32 | u64::from(long(at + 12));
-        Self::Esp(Esp { at, end, spi: long(at), sequence: long(at + 4), iv, udp, version })
+        assert!(end <= frame.len() && end >= start + 16 + 16, "too short for ESP: {}", hex(frame));
+        let u32_at =
+            |offset: usize| u32::from_be_bytes(frame[offset..offset + 4].try_into().unwrap());
+        let iv = u64::from(u32_at(start + 8)) << 32 | u64::from(u32_at(start + 12));
+        let (spi, sequence) = (u32_at(start), u32_at(start + 4));
+        Self::Esp(Esp { start, end, spi, sequence, iv, udp, version })
     }
 
+    /// Parses a frame that must contain ESP.
     #[track_caller]
-    pub fn esp(frame: &[u8]) -> Esp {
+    pub fn expect_esp(frame: &[u8]) -> Esp {
         match Self::of(frame) {
             Self::Esp(esp) => esp,
             other => panic!("not ESP but {other:?}: {}", hex(frame)),
@@ -180,8 +190,8 @@ impl Kind {
 }
 
 /// Counts frames by type.
-pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
-    let mut kinds = BTreeMap::new();
+pub fn count_kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
     for frame in frames {
         let name = match Kind::of(frame) {
             Kind::Arp => "arp",
@@ -190,20 +200,20 @@ pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
             Kind::Esp(_) => "esp",
             Kind::Other => "other",
         };
-        *kinds.entry(name).or_default() += 1;
+        *counts.entry(name).or_default() += 1;
     }
-    kinds
+    counts
 }
 
 /// Writes frames to a pcap file for tshark.
-pub fn pcap(path: &Path, frames: &[Vec<u8>]) {
+pub fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
     let mut bytes = vec![];
     for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65536, 1] {
         bytes.extend(word.to_le_bytes());
     }
-    for (number, frame) in frames.iter().enumerate() {
+    for (index, frame) in frames.iter().enumerate() {
         let length = frame.len() as u32;
-        for word in [1, number as u32, length, length] {
+        for word in [1, index as u32, length, length] {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(frame);

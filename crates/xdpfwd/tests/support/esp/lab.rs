@@ -1,4 +1,4 @@
-//! The lab: hosts, namespaces, wire, and the files of both sides.
+//! The lab: hosts, namespaces, the wire, and the key and state files of both sides.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use super::setup::Setup;
 use crate::support::wire::hex;
 use crate::support::{Running, XDPFWD, chain, until};
 
-/// The hosts' addresses, used in inner packets.
-pub const A: [&str; 2] = ["10.77.0.1", "fd77::1"];
-pub const B: [&str; 2] = ["10.77.0.2", "fd77::2"];
+/// IPv4 and IPv6 address of each host: the addresses of inner packets.
+pub const GEN_ADDRESSES: [&str; 2] = ["10.77.0.1", "fd77::1"];
+pub const SINK_ADDRESSES: [&str; 2] = ["10.77.0.2", "fd77::2"];
 
-/// Returns key and salt of an SPI, in hexadecimal.
+/// Returns key and salt of the SA with this SPI, in hexadecimal; the same in every run.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
     let mut random = SplitMix64::new(spi.into());
@@ -26,7 +26,8 @@ pub fn key(spi: u32, transform: &str) -> String {
     hex(&key)
 }
 
-/// Two hosts, the namespace of two instances of xdpfwd, and the wire between them.
+/// Two hosts, the namespace in which two instances of xdpfwd run, and the wire between the
+/// instances.
 pub struct Lab {
     pub chain: Chain,
     pub wire: Namespace,
@@ -34,14 +35,14 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Creates hosts with addresses of both IP versions, and one queue.
+    /// Creates a lab with one queue for each xdpfwd. The hosts have addresses of both IP versions.
     pub fn new() -> Self {
         Self::build(1, true)
     }
 
-    /// Creates hosts that send nothing by themselves. The first xdpfwd has `queues` queues, the
-    /// second has one.
-    pub fn quiet(queues: u16) -> Self {
+    /// Creates a lab with `queues` queues for xdpfwd 0 and one for xdpfwd 1. The hosts have no
+    /// addresses and send nothing by themselves.
+    pub fn with_silent_hosts(queues: u16) -> Self {
         Self::build(queues, false)
     }
 
@@ -62,12 +63,12 @@ impl Lab {
         xdpfwd_lab::connect((chain.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500).unwrap();
         xdpfwd_lab::connect((chain.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
         let lab = Self { chain, wire, folder: Folder::new() };
-        lab.join();
+        lab.connect_wire();
         lab
     }
 
-    /// Connects the two ends of the wire.
-    pub fn join(&self) {
+    /// Connects tap0 and tap1 through the bridge.
+    pub fn connect_wire(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap master bridge; done");
         for tap in ["tap0", "tap1"] {
             until(&format!("the bridge forwards from {tap}"), || {
@@ -76,12 +77,12 @@ impl Lab {
         }
     }
 
-    /// Disconnects the two ends of the wire.
-    pub fn cut(&self) {
+    /// Disconnects tap0 and tap1.
+    pub fn cut_wire(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
     }
 
-    /// Returns the key file of an SPI.
+    /// Returns the key file of the SA with this SPI; creates it if missing.
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
         let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
@@ -100,7 +101,8 @@ impl Lab {
         path
     }
 
-    /// Removes the state files and the hosts' route caches: all sequence numbers restart.
+    /// Removes the state files, so that all sequence numbers restart, and flushes the hosts' route
+    /// caches.
     pub fn reset(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
@@ -118,11 +120,6 @@ impl Lab {
     pub fn start_one(&self, setup: &Setup, side: usize) -> Running {
         Running::try_start_in(&[XDPFWD], self.chain.fwd(), &setup.config(self, side))
             .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Returns a host: 0 sends forth, 1 sends back.
-    pub fn host(&self, side: usize) -> &Namespace {
-        [self.chain.gen_(), self.chain.sink()][side]
     }
 }
 

@@ -5,8 +5,9 @@
 //!  gen0 ═══ fwd0 [xdpfwd 0] wan0 ═══ tap0 ─ bridge ─ tap1 ═══ wan1 [xdpfwd 1] fwd1 ═══ sink0
 //! ```
 //!
-//! Packets from gen0 to sink0 go forth, packets from sink0 go back. In the bridge the kernel
-//! forwards packets, so packet sockets see them; on a port of xdpfwd they would not.
+//! Side 0 is the host gen with xdpfwd 0, side 1 the host sink with xdpfwd 1. The kernel forwards
+//! packets through the bridge, so packet sockets on tap0 and tap1 see them. Packet sockets on a
+//! port of xdpfwd would not.
 
 mod capture;
 mod lab;
@@ -14,8 +15,8 @@ mod report;
 mod setup;
 mod traffic;
 
-pub use capture::{Esp, Kind, Tap, kinds, pcap};
-pub use lab::{A, B, Lab, key, new_state};
+pub use capture::{Esp, Kind, Tap, count_kinds, write_pcap};
+pub use lab::{GEN_ADDRESSES, Lab, SINK_ADDRESSES, key, new_state};
 pub use report::{drops, latest, received};
 pub use setup::{OUTER_4, OUTER_6, Setup, spi};
-pub use traffic::{Sender, Server, inject};
+pub use traffic::{Iperf3Server, Sender, inject};

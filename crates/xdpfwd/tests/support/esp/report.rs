@@ -1,4 +1,4 @@
-//! Values of reports.
+//! Reads values of reports.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub fn latest(running: &Running) -> Value {
     serde_json::from_str(&line).unwrap()
 }
 
-/// Returns the packets that a running xdpfwd received on an interface.
+/// Returns the number of packets that a running xdpfwd has received on an interface.
 pub fn received(running: &Running, interface: &str) -> u64 {
     let report = latest(running);
     let port = report["ports"]
@@ -24,12 +24,12 @@ pub fn received(running: &Running, interface: &str) -> u64 {
     port["rx_packets"].as_u64().unwrap()
 }
 
-/// Returns the dropped packets by reason.
+/// Returns the nonzero drop counters of a report, by reason.
 pub fn drops(report: &Value) -> BTreeMap<String, u64> {
-    let all = report["drops"]
+    let counts = report["drops"]
         .as_object()
         .unwrap()
         .iter()
         .map(|(reason, count)| (reason.clone(), count.as_u64().unwrap()));
-    all.filter(|(_, count)| *count > 0).collect()
+    counts.filter(|(_, count)| *count > 0).collect()
 }

@@ -2,12 +2,12 @@
 
 use super::lab::Lab;
 
-/// The gateways' outer addresses. No interface has them: Ethernet addresses stay unchanged.
+/// Outer addresses of side 0 and side 1. No interface has them: xdpfwd leaves the MAC addresses
+/// unchanged, so the packets arrive nevertheless.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
-/// The configuration of both sides. Each side encapsulates with the first SA of `sealing`, and
-/// decapsulates with all SAs of `opening`.
+/// The configuration of both sides. Arrays have an element for each side.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub transform: &'static str,
@@ -16,18 +16,25 @@ pub struct Setup {
     pub outer: [&'static str; 2],
     pub udp: bool,
     pub esn: bool,
+    /// Value of the key `bypass` of both stages.
     pub bypass: &'static str,
-    /// Generations of the SAs in each direction, see [`spi`].
-    pub sealing: Vec<u32>,
-    pub opening: Vec<u32>,
+    /// Generations of the outbound SAs, see [`spi`]. Each side encapsulates with the first.
+    pub outbound: Vec<u32>,
+    /// Generations of the inbound SAs. Each side decapsulates with all of them.
+    pub inbound: Vec<u32>,
+    /// Number of queues of side 0. Side 1 has one queue.
     pub queues: u16,
-    /// Frames per worker; fewer start faster.
+    /// Frames per worker. xdpfwd starts faster with fewer frames.
     pub frames: u32,
-    /// Additional lines of `[engine]`, the stages and their SAs, for each side.
+    /// Additional lines of `[engine]`.
     pub engine: [String; 2],
+    /// Additional lines of the stage `out`.
     pub seal: [String; 2],
+    /// Additional lines of the stage `in`.
     pub open: [String; 2],
+    /// Additional lines of each outbound SA.
     pub seal_sa: [String; 2],
+    /// Additional lines of each inbound SA.
     pub open_sa: [String; 2],
 }
 
@@ -40,8 +47,8 @@ impl Default for Setup {
             udp: false,
             esn: true,
             bypass: r#"["arp"]"#,
-            sealing: vec![1],
-            opening: vec![1],
+            outbound: vec![1],
+            inbound: vec![1],
             queues: 1,
             frames: 4096,
             engine: Default::default(),
@@ -53,7 +60,7 @@ impl Default for Setup {
     }
 }
 
-/// Returns the SPI of a side's outbound SA, by generation.
+/// Returns the SPI of a side's outbound SA. New keys increase the generation by one.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }
@@ -69,17 +76,17 @@ impl Setup {
                  state_file = {state:?}\nbypass = {bypass}\n{lines}\n"
             )
         };
-        let outbound = self.sealing.iter().map(|&generation| {
-            let (own, peer) = (self.outer[side], self.outer[1 - side]);
+        let outbound_sas = self.outbound.iter().map(|&generation| {
+            let (source, destination) = (self.outer[side], self.outer[1 - side]);
             let outer = if self.transport {
                 String::new()
             } else {
-                format!("source = {own:?}\ndestination = {peer:?}\n")
+                format!("source = {source:?}\ndestination = {destination:?}\n")
             };
             let udp = if self.udp { "udp_ports = [4500, 4500]\n" } else { "" };
             self.sa(lab, "out", spi(side, generation)) + &outer + udp + &self.seal_sa[side] + "\n"
         });
-        let inbound = self.opening.iter().map(|&generation| {
+        let inbound_sas = self.inbound.iter().map(|&generation| {
             let outer = if self.transport {
                 String::new()
             } else {
@@ -103,9 +110,9 @@ impl Setup {
             self.frames,
             self.engine[side],
             stages("out", "esp-seal", &self.seal[side]),
-            outbound.collect::<String>(),
+            outbound_sas.collect::<String>(),
             stages("in", "esp-open", &self.open[side]),
-            inbound.collect::<String>(),
+            inbound_sas.collect::<String>(),
         )
     }
 

@@ -1,4 +1,4 @@
-//! Senders of frames, and iperf3.
+//! Sends frames, and runs iperf3.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::{Child, Stdio};
@@ -17,16 +17,16 @@ use super::lab::Lab;
 use crate::support::wire::packet_socket;
 use crate::support::{TIMEOUT, until};
 
-/// Sends frames from an interface, a few at a time, so that no queue overflows.
+/// Sends frames from an interface, with a pause after every 32 frames so that no queue overflows.
 pub fn inject<'a>(
     namespace: &Namespace,
     interface: &str,
     frames: impl IntoIterator<Item = &'a Vec<u8>>,
 ) {
     let (socket, address) = packet_socket(namespace, interface, None);
-    for (number, frame) in frames.into_iter().enumerate() {
+    for (index, frame) in frames.into_iter().enumerate() {
         send(&socket, &address, frame);
-        if number % 32 == 31 {
+        if index % 32 == 31 {
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -43,15 +43,17 @@ fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
     }
 }
 
-/// Sends the generator's frames from a packet socket, which leaves CPU time to other tasks.
+/// A thread that sends the lab's test frames through a packet socket. It sleeps between bursts,
+/// which leaves CPU time to other tasks.
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
 impl Sender {
-    /// Sends `rate` packets per second of some flows, until it is stopped or `count` are sent.
-    /// `first` is the number of the first packet; the sink expects ascending numbers.
+    /// Starts sending frames of 100 bytes in 16 flows, at `rate` packets per second. Sending ends
+    /// after `count` packets or with [`stop`](Self::stop). `first` is the sequence number of the
+    /// first packet; the sink expects ascending numbers.
     pub fn start(
         namespace: &Namespace,
         interface: &str,
@@ -59,10 +61,10 @@ impl Sender {
         first: u64,
         count: Option<u64>,
     ) -> Self {
-        Self::of(&Traffic::new().size(100), namespace, interface, rate, first, count)
+        Self::start_traffic(&Traffic::new().size(100), namespace, interface, rate, first, count)
     }
 
-    pub fn of(
+    fn start_traffic(
         traffic: &Traffic,
         namespace: &Namespace,
         interface: &str,
@@ -74,18 +76,20 @@ impl Sender {
         let (socket, address) = packet_socket(namespace, interface, None);
         let (stop, traffic) =
             (Arc::new(AtomicBool::new(false)), traffic.clone().flows(FLOWS as u32));
-        let stopped = Arc::clone(&stop);
+        let should_stop = Arc::clone(&stop);
         let work = move || {
             let start = Instant::now();
             let mut sent = 0;
-            // After a long delay, do not send the whole backlog at once.
+            // Packets that should have been sent by now. After a long delay, this grows by only 64
+            // per iteration, so that the thread does not send the whole backlog at once.
             let mut due = 0;
-            while count.is_none_or(|count| sent < count) && !stopped.load(Ordering::Relaxed) {
-                let now = (start.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000;
-                due = now.min(due + 64).max(due);
-                let behind =
+            while count.is_none_or(|count| sent < count) && !should_stop.load(Ordering::Relaxed) {
+                let scheduled =
+                    (start.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000;
+                due = scheduled.min(due + 64).max(due);
+                let burst =
                     due.saturating_sub(sent).min(count.map_or(u64::MAX, |count| count - sent));
-                for _ in 0..behind {
+                for _ in 0..burst {
                     send(
                         &socket,
                         &address,
@@ -113,9 +117,9 @@ impl Sender {
 }
 
 /// A running `iperf3 --server`, killed on drop.
-pub struct Server(Child);
+pub struct Iperf3Server(Child);
 
-impl Server {
+impl Iperf3Server {
     pub fn start(lab: &Lab) -> Self {
         let mut server = lab.chain.sink().command("iperf3");
         server.args(["--server", "--port", "5301"]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -128,7 +132,7 @@ impl Server {
         server
     }
 
-    /// Runs `iperf3 --client` and returns the end of its JSON output.
+    /// Runs `iperf3 --client`, and returns the object `end` of its JSON output.
     #[track_caller]
     pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
         let mut client = lab.chain.gen_().command("iperf3");
@@ -141,17 +145,17 @@ impl Server {
             if error.is_empty() {
                 return json["end"].take();
             }
-            // The server may not have finished the previous run.
-            let busy = error.contains("server is busy") || error.contains("reset by peer");
-            assert!(busy && Instant::now() < deadline, "{address} {arguments:?}: {error}");
+            // The server may still be busy with the previous client.
+            let is_busy = error.contains("server is busy") || error.contains("reset by peer");
+            assert!(is_busy && Instant::now() < deadline, "{address} {arguments:?}: {error}");
             thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
-impl Drop for Server {
+impl Drop for Iperf3Server {
     fn drop(&mut self) {
-        // `ip netns exec` executes iperf3 in its own process, so the pid is that of iperf3.
+        // `ip netns exec` replaces itself by iperf3 without a fork, so this is the pid of iperf3.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
