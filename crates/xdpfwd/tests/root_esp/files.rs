@@ -82,7 +82,7 @@ fn invalid_esp_configuration_is_rejected() {
         ),
         (
             changed(&key_1, &key_0),
-            &["stage \"in\": the key", "is used by stage \"out\", too", "xdpfwd esp new-key"],
+            &["stage \"in\": the key", "is also used by stage \"out\"", "xdpfwd esp new-key"],
         ),
     ] {
         assert_rejected(&lab, &config, 2, parts);
@@ -123,8 +123,8 @@ fn invalid_key_or_state_file_is_rejected() {
     restore();
     for (invalid, error) in [
         (&valid[..38], "38 hexadecimal digits"),
-        ("00", "takes 40"),
-        ("", "takes 40"),
+        ("00", "expected 40"),
+        ("", "expected 40"),
         ("nonsense", "hex"),
     ] {
         lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), invalid);
