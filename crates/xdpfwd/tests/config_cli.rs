@@ -102,8 +102,8 @@ fn check_of_invalid_file_prints_only_to_stderr() {
 
 #[test]
 fn unreadable_or_empty_file_is_rejected_with_reason() {
-    const EMPTY_FILE_ERROR: &str = "FILE:1:1: the file is empty; at least a [[port]] and a [[path]] are needed, as in \
-                           configs/cross-connect.toml\n";
+    const EMPTY_FILE_ERROR: &str = "FILE:1:1: the file is empty; at least a [[port]] and a \
+        [[path]] are needed, as in configs/cross-connect.toml\n";
     let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pipe");
     let _ = fs::remove_file(&pipe);
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -232,7 +232,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Waits until `lines` lines of the log contain `text`.
+/// Waits until exactly `lines` lines of the log contain `text`.
 fn wait_for_log(running: &Running, text: &str, lines: usize) {
     let deadline = Instant::now() + TIMEOUT;
     while running.count_log_lines(text) < lines {

@@ -45,7 +45,9 @@ fn ctl_responses_match_traffic_and_final_report() {
         let rules: Vec<Value> = rules
             .iter()
             .enumerate()
-            .map(|(index, (text, packets))| json!({ "rule": index, "packets": packets, "text": text }))
+            .map(|(index, (text, packets))| {
+                json!({ "rule": index, "packets": packets, "text": text })
+            })
             .collect();
         let edge = json!({
             "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default

@@ -171,7 +171,7 @@ fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
         }
         assert!(
             esp.sequence > highest_of_earlier_runs,
-            "sequence number not above {highest_of_earlier_runs}, the highest of earlier runs: {esp:?}"
+            "earlier runs used sequence numbers up to {highest_of_earlier_runs}: {esp:?}"
         );
         assert!(
             !is_in_order || esp.sequence > highest,

@@ -195,18 +195,18 @@ fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
 
 #[test]
 fn ten_seconds_of_overload_account_for_every_packet() {
-    overload(Duration::from_secs(10));
+    assert_overload_is_counted(Duration::from_secs(10));
 }
 
 #[test]
 #[ignore = "long: make test-long"]
 fn five_minutes_of_overload_account_for_every_packet() {
-    overload(Duration::from_secs(300));
+    assert_overload_is_counted(Duration::from_secs(300));
 }
 
 /// Checks that under overload each packet is forwarded or counted as lost, and that the counters
 /// match those of the kernel and the lab.
-fn overload(time: Duration) {
+fn assert_overload_is_counted(time: Duration) {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();

@@ -83,7 +83,8 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
         let (actual, expected) = (&arrived[index], &expected[index]);
         let (actual_len, expected_len) = (actual.len(), expected.len());
         panic!(
-            "{context}: frame {index} differs: {actual_len} bytes {}… instead of {expected_len} bytes {}…",
+            "{context}: frame {index} differs: {actual_len} bytes {}… instead of {expected_len} \
+             bytes {}…",
             start(actual),
             start(expected)
         );
@@ -181,7 +182,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// After a stop under overload, all sent packets have arrived or are counted as dropped, too.
+/// After the stop, each sent packet must also have arrived or be counted as dropped.
 #[test]
 fn stop_under_overload_leaks_no_frame() {
     for io in methods_except_af_xdp() {

@@ -18,6 +18,7 @@ use xdpfwd_testkit::lab::{ip, sh};
 const FWD0_ADDRESS: &str = "10.77.0.254";
 const SINK_ADDRESS: &str = "10.77.0.2";
 
+/// Returns a cross-connect whose port lan has this list as `keep`.
 fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
 }

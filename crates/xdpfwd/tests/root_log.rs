@@ -1,4 +1,5 @@
-//! Tests the log on stderr: text, JSON, and no log lines per packet. Needs root.
+//! Tests the log on stderr: text format, JSON format, and that packets cause no log lines. Needs
+//! root.
 
 mod support;
 

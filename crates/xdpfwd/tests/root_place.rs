@@ -22,7 +22,7 @@ fn send(chain: &Chain, packets: u64, core: usize) {
 
 /// Waits until the sum of these counters of the first port is `sum`, and returns the statistics.
 #[track_caller]
-fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
+fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         let stats = socket.query("stats");
@@ -58,7 +58,7 @@ fn kernel_filter_drops_before_user_space_and_counts() {
     let running = Running::start(&chain, &socket.config_with_place("kernel", &rules));
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     send(&chain, 4000, 0);
-    let stats = wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 4000);
+    let stats = wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 4000);
     let port = &stats["ports"][0];
     assert_eq!(
         (&port["xdp_redirected"], &port["xdp_dropped"]),
@@ -88,9 +88,9 @@ fn packets_of_unserved_queue_bypass_kernel_filter() {
     let (chain, socket) = (chain(Chain::builder().queues(2)), Socket::new("unserved"));
     let running = Running::start(&chain, &socket.config_with_place("kernel", &["drop"]));
     send(&chain, 100, 0);
-    wait_for(&socket, &["xdp_dropped"], 100);
+    wait_for_counters(&socket, &["xdp_dropped"], 100);
     send(&chain, 100, 1);
-    let stats = wait_for(&socket, &["xdp_passed", "xdp_dropped"], 200);
+    let stats = wait_for_counters(&socket, &["xdp_passed", "xdp_dropped"], 200);
     assert_eq!(stats["ports"][0]["xdp_passed"], 100, "{stats}");
     running.stop();
 }
@@ -108,7 +108,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
         socket.ctl(&["reload"])
     };
     send(&chain, 400, 0);
-    wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 400);
+    wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 400);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 100, 200]));
     // Unchanged rules keep their counters, wherever they are in the new list.
     assert!(
@@ -118,13 +118,13 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     );
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![0, 100, 100, 200]));
     send(&chain, 400, 0);
-    wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 800);
+    wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 800);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 200, 200, 300]));
     // `auto` moves rules that the XDP program does not support to user space.
     assert!(change("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success());
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![200, 0, 300]));
     send(&chain, 400, 0);
-    wait_for(&socket, &["rx_packets"], 600);
+    wait_for_counters(&socket, &["rx_packets"], 600);
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 100, 500]));
     // The filter then stays in user space: in the kernel, it would miss the packets that already
     // wait for a worker.
@@ -159,7 +159,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     assert!(stderr(&rejected).contains("change them in two reloads"), "{rejected:?}");
     // The rules have not changed: 300 of 400 packets pass.
     send(&chain, 400, 0);
-    wait_for(&socket, &["rx_packets"], 400);
+    wait_for_counters(&socket, &["rx_packets"], 400);
     assert_eq!(socket.query("stats")["drops"]["policy"], 100);
     // Two reloads succeed: the first changes the later stage, the second the filter in the kernel.
     for (edge, inner) in
@@ -199,9 +199,10 @@ fn reload_adds_and_removes_kernel_filter() {
         let reloaded = socket.ctl(&["reload"]);
         assert!(reloaded.status.success(), "{reloaded:?}");
         send(&chain, 400, 0);
-        let stats = wait_for(&socket, &["xdp_redirected", "xdp_dropped"], dropped + received);
+        let stats =
+            wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], dropped + received);
         assert_eq!(stats["ports"][0]["xdp_dropped"], dropped, "{stats}");
-        wait_for(&socket, &["rx_packets"], received);
+        wait_for_counters(&socket, &["rx_packets"], received);
     }
     forwarder.stop(TIMEOUT).unwrap();
 }

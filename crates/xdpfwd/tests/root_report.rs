@@ -32,7 +32,7 @@ fn documented_keys(page: &str) -> BTreeSet<String> {
 #[test]
 fn report_page_documents_exactly_the_printed_fields() {
     let chain = chain(Chain::builder());
-    // More rules than the report shows rows of a table.
+    // So many rules that the report leaves rows of the table out.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
     let config = cross_connect(1, "").replacen(
         "to = \"wan\"",

@@ -446,8 +446,7 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
                 .map(|len| generator.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // Includes the lengths around that at which the kernel splits a packet over two
-                    // pages.
+                    // Lengths around the one above which the kernel splits a packet over two pages.
                     (mtu + 1..=mtu + 18).map(|len| generator.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();

@@ -219,8 +219,8 @@ fn second_instance_is_rejected_with_pid_of_first() {
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see which process holds a program. Then the
-/// error contains a command that detaches the program.
+/// With only the required capabilities, xdpfwd cannot see which process holds a program. The error
+/// then says so, and contains a command that detaches the program.
 #[test]
 fn busy_error_without_privilege_says_holder_is_not_visible() {
     let chain = chain(Chain::builder());

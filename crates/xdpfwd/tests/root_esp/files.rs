@@ -87,7 +87,7 @@ fn invalid_esp_configuration_is_rejected() {
     ] {
         assert_rejected(&lab, &config, 2, parts);
     }
-    // Two inbound SAs may not have the same SPI, because the SPI selects the SA.
+    // Two inbound SAs must not have the same SPI, because the SPI selects the SA.
     let same_spi = Setup { inbound: vec![1, 1], ..Setup::default() }.config(&lab, 0);
     assert_rejected(&lab, &same_spi, 2, &["8193"]);
 }
@@ -318,8 +318,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
     }
     running.reload("INFO reloaded");
     let abort = |mut running: Running| {
-        // SIGSEGV would not end the process: Rust's handler for stack overflows returns from the
-        // first.
+        // Not SIGSEGV: Rust's handler for stack overflows would ignore the first SIGSEGV.
         running.signal(Signal::SIGABRT);
         running.wait();
         let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
@@ -348,7 +347,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
             texts[0]
         );
     }
-    // Without ESP, xdpfwd dumps core. So a core dump was possible above.
+    // Without ESP, xdpfwd does dump core, so the check above was effective.
     let without_esp = Config::new(&crate::support::cross_connect_between(["fwd0", "wan0"], 1, ""));
     assert!(abort(start(&without_esp)).0.core_dumped(), "no core dump without ESP");
     stop(receiver);

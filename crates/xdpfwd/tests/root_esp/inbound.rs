@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Sends packets through xdpfwd 0 while the wire is cut, and returns the ESP frames. `first` is the
-/// sequence number of the first.
+/// sequence number of the first frame.
 fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(xdpfwd_0, "fwd0");
     let tap = Tap::start(&lab.wire, "tap0");

@@ -38,7 +38,7 @@ fn for_side_1(lines: &str) -> [String; 2] {
     [String::new(), lines.to_owned()]
 }
 
-/// Stops an xdpfwd that has not failed, and returns its final report.
+/// Stops xdpfwd, checks that it ended without an error, and returns its final report.
 #[track_caller]
 fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();

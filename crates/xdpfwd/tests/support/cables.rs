@@ -63,8 +63,8 @@ pub struct Cables {
     pub far_namespaces: [Namespace; 2],
 }
 
-pub fn far_end(near: &str) -> String {
-    format!("{near}far")
+pub fn far_end(near_end: &str) -> String {
+    format!("{near_end}far")
 }
 
 impl Cables {
@@ -103,7 +103,7 @@ impl Cables {
             &near_names.map(|name| format!("link set {name} up\n")).concat(),
         );
         for (name, namespace) in far_names.iter().zip(&far_namespaces) {
-            // The test frames have another destination MAC address.
+            // Promiscuous, because the test frames have another destination MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
         let sinks = [0, 1].map(|side| {
@@ -116,11 +116,13 @@ impl Cables {
     }
 
     pub fn wait_for_carriers(&self) {
-        for near in self.near_ends {
-            let carrier = format!("/sys/class/net/{near}/carrier");
+        for interface in self.near_ends {
+            let carrier = format!("/sys/class/net/{interface}/carrier");
             let mut command = self.forwarder.command("cat");
             command.arg(&carrier);
-            until(&format!("{near} has a carrier"), || command.output().unwrap().stdout == b"1\n");
+            until(&format!("{interface} has a carrier"), || {
+                command.output().unwrap().stdout == b"1\n"
+            });
         }
     }
 
@@ -139,25 +141,25 @@ impl Cables {
         // `ethtool -L` fails if a user has set the indirection table and the table contains a queue
         // that would be removed. The default table spreads flows over all queues.
         let reset_table = || {
-            for near in self.near_ends.iter().filter(|near| near.starts_with('i')) {
-                self.ethtool(&["-X", near, "default"]);
+            for interface in self.near_ends.iter().filter(|name| name.starts_with('i')) {
+                self.ethtool(&["-X", interface, "default"]);
             }
         };
         reset_table();
-        for near in self.near_ends.iter().filter(|near| near.starts_with(['i', 'm'])) {
+        for interface in self.near_ends.iter().filter(|name| name.starts_with(['i', 'm'])) {
             // ethtool fails if the number is already set, so check only the resulting number.
-            let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
-            let output = self.ethtool(&["-l", near]);
+            let _ = self.ethtool(&["-L", interface, "combined", &queues.to_string()]);
+            let output = self.ethtool(&["-l", interface]);
             let current =
                 output.rsplit("Combined:").next().and_then(|text| text.split_whitespace().next());
-            assert_eq!(current, Some(&*queues.to_string()), "{near}: {output}");
+            assert_eq!(current, Some(&*queues.to_string()), "{interface}: {output}");
         }
         reset_table();
-        for near in self.near_ends.iter().filter(|near| near.starts_with('i')) {
-            self.ethtool(&["-N", near, "rx-flow-hash", "udp4", "sdfn"]);
-            let output = self.ethtool(&["-x", near]);
+        for interface in self.near_ends.iter().filter(|name| name.starts_with('i')) {
+            self.ethtool(&["-N", interface, "rx-flow-hash", "udp4", "sdfn"]);
+            let output = self.ethtool(&["-x", interface]);
             let all_used = (0..queues).all(|queue| indirection_table(&output).contains(&queue));
-            assert!(all_used, "a queue of {near} is not in its indirection table:\n{output}");
+            assert!(all_used, "a queue of {interface} is not in its indirection table:\n{output}");
         }
         self.wait_for_carriers();
     }
@@ -233,12 +235,13 @@ impl Cables {
         }
     }
 
-    /// Returns the packets received by each queue of a near end, from the driver's counters.
-    pub fn packets_by_queue(&self, near: &str, queues: u16) -> Vec<u64> {
-        let output = self.forwarder.command("ethtool").args(["-S", near]).output().unwrap();
+    /// Returns how many packets each queue of a near end has received, from the driver's counters.
+    pub fn packets_by_queue(&self, interface: &str, queues: u16) -> Vec<u64> {
+        let output = self.forwarder.command("ethtool").args(["-S", interface]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
-            // The counter in igb, and the counter in virtio-net, which counts only packets of XDP.
+            // The counter of igb, and that of virtio-net, which counts only packets processed by
+            // XDP.
             let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
             let line = text
                 .lines()
@@ -295,12 +298,12 @@ impl FrameSender {
         }
     }
 
+    /// Sends one frame; if the queue is full or the link is down, waits a millisecond instead.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
         let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();
         match sendto(self.socket.as_raw_fd(), &bytes, &self.address, MsgFlags::empty()) {
             Ok(_) => self.sent += 1,
-            // The queue is full, or the link is down.
             Err(Errno::ENOBUFS | Errno::ENETDOWN | Errno::EAGAIN) => {
                 thread::sleep(Duration::from_millis(1))
             }
@@ -309,8 +312,8 @@ impl FrameSender {
     }
 
     /// Sends [`PACKETS`], with at most [`MAX_IN_FLIGHT`] in flight, so that none is lost if the VM
-    /// stalls. Returns when all packets have arrived, or [`ARRIVAL_TIMEOUT`] after
-    /// the last arrival.
+    /// stalls. Returns when all packets have arrived, or [`ARRIVAL_TIMEOUT`] after the last
+    /// arrival.
     fn send_in_step(mut self, arrived_count: impl Fn() -> u64) {
         let (mut arrived, mut last_arrival) = (0, Instant::now());
         while arrived < PACKETS && last_arrival.elapsed() < ARRIVAL_TIMEOUT {

@@ -120,8 +120,8 @@ impl Case {
     }
 
     /// Returns the length of the longest IP packet of a host that fits into 1500 bytes after
-    /// encapsulation. (The encrypted part, which includes two trailer bytes, is a multiple of
-    /// four.)
+    /// encapsulation. (The length between IV and ICV, which includes two trailer bytes, is a
+    /// multiple of four.)
     pub(crate) fn max_packet_len(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };

@@ -3,7 +3,7 @@
 use crate::case::Case;
 use crate::lab::Lab;
 use crate::packets::{UdpPair, message};
-use crate::{LEFT, RIGHT, until_received};
+use crate::{LEFT, RIGHT, wait_until_received};
 
 /// Length of each UDP message in bytes.
 const MESSAGE_LEN: usize = 100;
@@ -24,7 +24,7 @@ fn linux_sas_stop_at_their_packet_limit() {
     let running = lab.start();
     hosts.send(LEFT, 1..=SENT, MESSAGE_LEN);
     hosts.assert_arrive(RIGHT, 1..=ALLOWED, "packets up to the limit of Linux's inbound SA");
-    until_received(&running, u64::from(SENT));
+    wait_until_received(&running, u64::from(SENT));
     lab.assert_dropped(running, &[]);
     let error_counters = lab.xfrm_stat();
     // Linux keeps an expired SA for a moment, so it may count the rejected packets in several
@@ -77,7 +77,7 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
         let running = lab.start();
         hosts.send(side, 1..=SENT, MESSAGE_LEN);
         hosts.assert_arrive(1 - side, 1..=ALLOWED, limit);
-        until_received(&running, u64::from(SENT));
+        wait_until_received(&running, u64::from(SENT));
         lab.assert_dropped(running, &over_limit);
         // After a restart, xdpfwd continues to count outbound packets, but counts inbound packets
         // from 0.
@@ -85,9 +85,9 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
         hosts.send(side, 1..=SENT, MESSAGE_LEN);
         if side == LEFT {
             hosts.assert_arrive(RIGHT, [], limit);
-            until_received(&running, u64::from(SENT));
+            wait_until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &[("sa_limit", u64::from(SENT))]);
-            // A packet failed_sends by the byte limit may already have used a sequence number.
+            // A packet that the byte limit rejects may already have used a sequence number.
             let max_used = if limit.starts_with("hard_bytes") { 2 * SENT } else { ALLOWED };
             let (next, min_next) = (lab.state_value("next"), u64::from(ALLOWED) + 1);
             assert!(
@@ -97,7 +97,7 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
             assert_eq!(lab.state_value("bytes"), u64::from(ALLOWED) * PACKET_LEN, "{limit}");
         } else {
             hosts.assert_arrive(LEFT, 1..=ALLOWED, limit);
-            until_received(&running, u64::from(SENT));
+            wait_until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &over_limit);
         }
         lab.assert_xfrm_stat(&[]);
@@ -123,7 +123,7 @@ fn sa_without_esn_stops_after_last_sequence_number() {
         let running = lab.start();
         hosts.send(LEFT, 1..=SENT, MESSAGE_LEN);
         hosts.assert_arrive(RIGHT, 1..=allowed, "packets up to the last sequence number");
-        until_received(&running, u64::from(SENT));
+        wait_until_received(&running, u64::from(SENT));
         lab.assert_dropped(running, &[("sa_limit", u64::from(SENT - allowed))]);
         println!(
             "case: from sequence number {start}, without ESN: {allowed} of {SENT} packets sent"

@@ -57,7 +57,7 @@ fn received(report: &Value) -> u64 {
 }
 
 /// Waits until xdpfwd has received at least `count` packets.
-fn until_received(running: &Running, count: u64) {
+fn wait_until_received(running: &Running, count: u64) {
     until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }
 

@@ -193,7 +193,7 @@ pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 /// Returns copies of the frames with these 32 bits at an offset from the start of the ESP header.
-pub(crate) fn with_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<Vec<u8>> {
+pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<Vec<u8>> {
     let change = |frame: &Vec<u8>| {
         let mut frame = frame.clone();
         let start = parse_esp(&frame).unwrap().offset + offset;

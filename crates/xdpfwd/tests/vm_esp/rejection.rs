@@ -9,10 +9,10 @@ use crate::case::Version::V4;
 use crate::case::{AES_128, Case, GMAC_256};
 use crate::lab::Lab;
 use crate::packets::{
-    PacketSocket, UdpPair, fix_ipv4_header, flip_bits, parse_esp, sequence_number, with_word,
+    PacketSocket, UdpPair, fix_ipv4_header, flip_bits, parse_esp, replace_word, sequence_number,
 };
 use crate::support::until;
-use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX, until_received};
+use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX, wait_until_received};
 
 #[test]
 fn linux_rejects_altered_replayed_and_late_packets() {
@@ -47,7 +47,7 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         lab.assert_xfrm_stat(&[("XfrmInNoStates", without_sa)]);
         lab.configure_linux();
         wan_socket.send(&flip_bits(frames));
-        wan_socket.send(&with_word(frames, 0, SPI_TO_LINUX + 1));
+        wan_socket.send(&replace_word(frames, 0, SPI_TO_LINUX + 1));
         without_sa += count;
         lab.assert_xfrm_stat(&[("XfrmInNoStates", without_sa), ("XfrmInStateProtoError", count)]);
         hosts.assert_arrive(RIGHT, [], &format!("{name}: altered"));
@@ -83,14 +83,14 @@ fn linux_rejects_altered_replayed_and_late_packets() {
             count + below_window_altered,
             count + 1 - below_window_altered,
         ));
-        until_received(&running, u64::from(CAPTURED));
+        wait_until_received(&running, u64::from(CAPTURED));
         lab.assert_dropped(running, &[]);
         println!("case: {name}: Linux counts {:?}", lab.xfrm_stat());
     }
 }
 
-/// Includes sequence numbers that Linux never sends, truncated packets, fragments and other
-/// protocols.
+/// Also tests sequence numbers that Linux never sends, a truncated packet, a fragment, and packets
+/// for another host or of another protocol.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     /// Number of captured packets.
@@ -119,11 +119,11 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         let running = lab.start();
         // Linux has not sent the sequence numbers 0 and 2^32 - 1.
         let new_packet = by_number(CAPTURED - 1);
-        let with_number = |number| with_word(std::slice::from_ref(&new_packet), 4, number);
+        let with_number = |number| replace_word(std::slice::from_ref(&new_packet), 4, number);
         right_socket.send(&with_number(0));
         right_socket.send(&with_number(u32::MAX));
         right_socket.send(&flip_bits(frames));
-        right_socket.send(&with_word(frames, 0, SPI_FROM_LINUX + 1));
+        right_socket.send(&replace_word(frames, 0, SPI_FROM_LINUX + 1));
         hosts.assert_arrive(LEFT, [], &format!("{name}: altered"));
         right_socket.send(frames);
         hosts.assert_arrive(LEFT, 1..=COUNT, &name);
@@ -155,7 +155,7 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         let count = u64::from(COUNT);
         // Received: the 40 packets four times (flipped, other SPI, original, replayed), 2 numbers
         // that Linux never sends, 3 packets around the window, and 5 others.
-        until_received(&running, 4 * count + 10);
+        wait_until_received(&running, 4 * count + 10);
         // Sequence number 0 is late. With ESN, 2^32 - 1 is late too, because it precedes number 0;
         // the number below the window is taken for a number that is 2^32 higher, so its tag is
         // wrong. Without ESN, the number below the window is late; 2^32 - 1 is new, so its tag is
@@ -203,7 +203,7 @@ fn udp_without_esp_and_esp_without_udp_are_dropped() {
     right_socket.send([&keepalive, &ike, &other_port, &fix_ipv4_header(without_udp)]);
     right_socket.send(&frames);
     hosts.assert_arrive(LEFT, 1..=3, "in UDP");
-    until_received(&running, 7);
+    wait_until_received(&running, 7);
     let final_report =
         lab.assert_dropped(running, &[("dummy", 1), ("unprotected", 2), ("no_sa", 1)]);
     println!("case: {}: xdpfwd counts {}", lab.case.name(), final_report.json["drops"]);
@@ -231,7 +231,7 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     hosts.assert_arrive(RIGHT, [2], "fragments, each encapsulated");
     // The right host encapsulates the packet, and then fragments the ESP packet.
     hosts.send(RIGHT, [3], LARGE);
-    until_received(&running, 1 + 3 + 3);
+    wait_until_received(&running, 1 + 3 + 3);
     hosts.assert_arrive(LEFT, [], "fragments of ESP");
     let final_report = lab.assert_dropped(running, &[("esp_fragment", 3)]);
     println!(
@@ -247,7 +247,7 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     for side in [LEFT, RIGHT] {
         hosts.send(side, [4], LARGE);
     }
-    until_received(&running, 3 + 3);
+    wait_until_received(&running, 3 + 3);
     for side in [LEFT, RIGHT] {
         hosts.assert_arrive(side, [], "fragments in transport mode");
     }

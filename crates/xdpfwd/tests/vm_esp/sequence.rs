@@ -9,7 +9,8 @@ use crate::lab::Lab;
 use crate::packets::{PacketSocket, UdpPair, parse_esp, sequence_number};
 use crate::support::{ip_batch, until};
 use crate::{
-    LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX, latest, sequence_number_before_wrap, until_received,
+    LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX, latest, sequence_number_before_wrap,
+    wait_until_received,
 };
 
 /// Returns the frames in an order in which none is late for the anti-replay window.
@@ -61,7 +62,7 @@ fn reordered_packets_around_32_bit_wrap_are_accepted_once() {
             hosts.assert_arrive(RIGHT, accepted, &format!("to Linux, {context}"));
         }
         lab.assert_xfrm_stat(&[packets_without_sa, ("XfrmInStateSeqError", u64::from(COUNT))]);
-        until_received(&running, 3 * u64::from(COUNT));
+        wait_until_received(&running, 3 * u64::from(COUNT));
         lab.assert_dropped(running, &[("replay", u64::from(COUNT))]);
         assert_eq!(lab.state_value("highest"), start - 1 + u64::from(COUNT));
         println!(
