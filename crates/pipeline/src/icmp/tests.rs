@@ -452,7 +452,8 @@ proptest! {
         }
         // With the headers of another frame, the message is meaningless, but bytes outside the
         // frame must stay unchanged.
-        let _ = answer(&frame, headroom, &Headers::parse(&build_frame(&other_shape)), mtu, &sources);
+        let other_headers = Headers::parse(&build_frame(&other_shape));
+        let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use xdpfwd_pipeline::{Cx, Stage, View};
 use crate::{Even, ODD, ToPort, frame, panic_message};
 
 #[test]
-fn assert_no_allocation_returns_result_or_panics() {
+fn assert_no_allocation_returns_result_or_panics_with_counts() {
     assert_eq!(assert_no_allocation(|| 7), 7);
     let message = panic_message(|| assert_no_allocation(|| vec![0_u8; 100]));
     assert!(message.contains("1 allocations of 100 bytes"), "{message}");
@@ -14,6 +14,7 @@ fn assert_no_allocation_returns_result_or_panics() {
 
 #[test]
 fn bench_assert_no_allocation_detects_allocating_stage() {
+    /// Copies each packet to the heap.
     struct Allocates;
     impl Stage for Allocates {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
