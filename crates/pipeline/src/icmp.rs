@@ -17,9 +17,9 @@ pub struct IcmpErrors {
 impl IcmpErrors {
     /// Creates a sender for one worker. `per_second` limits the messages of all workers together.
     /// Each worker may send an equal share, and at least one message per second unless `per_second`
-    /// is 0. The source address of a message is the address in `sources`. If it is missing, it is
-    /// the address of the path's ingress interface, and if this is unknown, the packet's
-    /// destination.
+    /// is 0. The source address of a message is the address in `sources`. If `sources` has none, it
+    /// is the address of the path's ingress interface, or, if that is unknown, the destination of
+    /// the packet.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {

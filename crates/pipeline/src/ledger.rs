@@ -68,7 +68,8 @@ pub enum Task {
     Enqueue,
     /// Handing frames to TX rings.
     Transmit,
-    /// System calls that make the kernel send. In copy mode they include its whole transmit path.
+    /// System calls that make the kernel send. In copy mode, they run the kernel's whole transmit
+    /// path.
     Wake,
     /// Reclaiming transmitted frames.
     Reclaim,

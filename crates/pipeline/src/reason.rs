@@ -59,7 +59,7 @@ core_reasons! {
     9 RATE_LIMIT "rate_limit" "The packet exceeds a rate limit."
     10 SIGNATURE "signature"
         "A signature matched the payload, or a required signature did not match."
-    11 RUNT "runt" "A stage left fewer bytes than an Ethernet header, or emitted an empty frame."
+    11 RUNT "runt" "The frame was shorter than an Ethernet header when it was queued for sending."
     12 NO_SUCH_PORT "no_such_port"
         "A stage sent the packet to a port that this worker does not have."
     13 NO_ROOM "no_room" "A stage needed more headroom or tailroom than the frame has."

@@ -6,8 +6,25 @@ use xdpfwd_xsk::{HugePages, Pool, Umem, UmemConfig};
 
 use super::*;
 
+/// MAC address of the sender of the packet.
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// MAC address to which the packet was sent.
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+// Offsets of header fields in a frame without VLAN tags.
+const ETHERTYPE: usize = 12;
+const V4_TOTAL_LEN: usize = 14 + 2;
+const V4_FRAGMENT: usize = 14 + 6;
+const V4_PROTOCOL: usize = 14 + 9;
+const V4_SOURCE: usize = 14 + 12;
+const V4_DESTINATION: usize = 14 + 16;
+const V4_PAYLOAD: usize = 14 + 20;
+const V6_NEXT_HEADER: usize = 14 + 6;
+const V6_SOURCE: usize = 14 + 8;
+const V6_DESTINATION: usize = 14 + 24;
+const V6_PAYLOAD: usize = 14 + 40;
+
+/// Without addresses of the router.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
@@ -15,8 +32,8 @@ fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
 }
 
 /// Turns a frame with the given bytes and headroom into a "packet too big" message. Returns the
-/// remaining headroom and the message; `None` if the packet is not answered. Checks that all bytes
-/// of the chunk outside the frame, and the neighbouring chunks, stay unchanged.
+/// remaining headroom and the message; `None` if the packet is not answered. Checks that bytes of
+/// the chunk outside the message, and the neighbouring chunks, stay unchanged.
 #[track_caller]
 fn answer(
     bytes: &[u8],
@@ -38,13 +55,14 @@ fn answer(
     frame.trim_front(headroom);
     frame.truncate(bytes.len());
     frame.copy_from_slice(bytes);
-    let chunk = [&vec![0xee; headroom], bytes, &vec![0xee; 4096 - headroom - bytes.len()]].concat();
+    let chunk_before =
+        [&vec![0xee; headroom], bytes, &vec![0xee; 4096 - headroom - bytes.len()]].concat();
 
     let is_answered = rewrite(&mut frame, headers, Problem::TooBig { mtu }, sources);
     let (start, message) = (frame.headroom(), frame.to_vec());
     let chunk_after = extend_to_chunk(&mut frame);
-    assert_eq!(chunk_after[..start], chunk[..start]);
-    assert_eq!(chunk_after[start + message.len()..], chunk[start + message.len()..]);
+    assert_eq!(chunk_after[..start], chunk_before[..start]);
+    assert_eq!(chunk_after[start + message.len()..], chunk_before[start + message.len()..]);
     for neighbour in [&lower, &upper] {
         assert!(neighbour.iter().all(|&byte| byte == 0xee));
     }
@@ -130,7 +148,7 @@ fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> 
     frame.extend([0, 7, 0, 8]);
     frame.extend(udp_len.to_be_bytes());
     frame.extend([0, 0]);
-    frame.extend((frame.len()..l3 + len).map(|at| at as u8));
+    frame.extend((frame.len()..l3 + len).map(|offset| offset as u8));
     assert_eq!(Headers::parse(&frame).status, xdpfwd_wire::Status::Parsed);
     frame.extend([0x55; 6]);
     frame
@@ -273,25 +291,25 @@ fn ipv4_packet_with_non_host_address_is_not_answered() {
     for address in non_host_addresses {
         for sources in [NO_SOURCES, router] {
             assert_eq!(
-                too_big_message(&with(v4_frame(0, 0, 1400), 26, &address), &sources),
+                too_big_message(&with(v4_frame(0, 0, 1400), V4_SOURCE, &address), &sources),
                 None,
-                "from {address:?}"
+                "answered a packet from {address:?}"
             );
             assert_eq!(
-                too_big_message(&with(v4_frame(0, 0, 1400), 30, &address), &sources),
+                too_big_message(&with(v4_frame(0, 0, 1400), V4_DESTINATION, &address), &sources),
                 None,
-                "to {address:?}"
+                "answered a packet to {address:?}"
             );
         }
     }
     for address in
         [[1, 0, 0, 0], [126, 255, 255, 255], [128, 0, 0, 0], [223, 255, 255, 255], [10, 0, 0, 255]]
     {
-        for offset in [26, 30] {
+        for offset in [V4_SOURCE, V4_DESTINATION] {
             assert!(
                 too_big_message(&with(v4_frame(0, 0, 1400), offset, &address), &NO_SOURCES)
                     .is_some(),
-                "{address:?}"
+                "no answer with {address:?} at offset {offset}"
             );
         }
     }
@@ -304,60 +322,62 @@ fn ipv6_packet_to_non_host_address_is_answered_only_with_router_address() {
         let address: Ipv6Addr = address.parse().unwrap();
         for sources in [NO_SOURCES, router] {
             assert_eq!(
-                too_big_message(&with(v6_frame(0, 0, 1400), 22, &address.octets()), &sources),
+                too_big_message(
+                    &with(v6_frame(0, 0, 1400), V6_SOURCE, &address.octets()),
+                    &sources
+                ),
                 None,
-                "from {address}"
+                "answered a packet from {address}"
             );
         }
         // A packet to such an address is answered only from an address of the router, because the
         // packet's destination cannot be a source address (RFC 4443, sections 2.2 and 2.4 (e.3)).
-        let frame = with(v6_frame(0, 0, 1400), 38, &address.octets());
-        assert_eq!(too_big_message(&frame, &NO_SOURCES), None, "to {address}");
+        let frame = with(v6_frame(0, 0, 1400), V6_DESTINATION, &address.octets());
+        assert_eq!(too_big_message(&frame, &NO_SOURCES), None, "answered a packet to {address}");
         check(&frame, &too_big_message(&frame, &router).unwrap(), 600, &router);
     }
     let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
     assert!(
-        too_big_message(&with(v6_frame(0, 0, 1400), 22, &link_local.octets()), &NO_SOURCES)
+        too_big_message(&with(v6_frame(0, 0, 1400), V6_SOURCE, &link_local.octets()), &NO_SOURCES)
             .is_some()
     );
 }
 
 #[test]
 fn icmp_error_is_not_answered_but_other_icmp_is() {
-    let mut v4_icmp = with(v4_frame(0, 0, 1400), 23, &[IpProtocol::ICMP.0]);
-    let mut v6_icmp = with(v6_frame(0, 8, 1400), 14 + 40, &[IpProtocol::ICMPV6.0]);
+    let mut v4_icmp = with(v4_frame(0, 0, 1400), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
+    let mut v6_icmp = with(v6_frame(0, 8, 1400), V6_PAYLOAD, &[IpProtocol::ICMPV6.0]);
     for kind in 0..=255 {
-        v4_icmp[34] = kind;
-        v6_icmp[14 + 48] = kind;
+        v4_icmp[V4_PAYLOAD] = kind;
+        // After the destination options header of 8 bytes.
+        v6_icmp[V6_PAYLOAD + 8] = kind;
         let [v4, v6] = [&v4_icmp, &v6_icmp].map(|frame| too_big_message(frame, &NO_SOURCES));
-        assert_eq!(v4.is_none(), [3, 4, 5, 11, 12].contains(&kind), "{kind}");
-        assert_eq!(v6.is_none(), kind < 128 || kind == 137, "{kind}");
+        assert_eq!(v4.is_none(), [3, 4, 5, 11, 12].contains(&kind), "ICMP type {kind}");
+        assert_eq!(v6.is_none(), kind < 128 || kind == 137, "ICMPv6 type {kind}");
     }
 }
 
 #[test]
 fn packet_with_icmp_protocol_of_other_ip_version_is_answered() {
-    assert!(
-        too_big_message(&with(with(v4_frame(0, 0, 1400), 23, &[58]), 34, &[3]), &NO_SOURCES)
-            .is_some()
-    );
-    assert!(
-        too_big_message(&with(with(v6_frame(0, 0, 1400), 20, &[1]), 54, &[3]), &NO_SOURCES)
-            .is_some()
-    );
+    let icmpv6 = [IpProtocol::ICMPV6.0];
+    let frame = with(with(v4_frame(0, 0, 1400), V4_PROTOCOL, &icmpv6), V4_PAYLOAD, &[3]);
+    assert!(too_big_message(&frame, &NO_SOURCES).is_some());
+    let icmp = [IpProtocol::ICMP.0];
+    let frame = with(with(v6_frame(0, 0, 1400), V6_NEXT_HEADER, &icmp), V6_PAYLOAD, &[3]);
+    assert!(too_big_message(&frame, &NO_SOURCES).is_some());
 }
 
 #[test]
 fn packet_is_not_answered_if_icmp_type_is_unreadable() {
     for icmp_len in 0..=4 {
         // The IP options leave `icmp_len` bytes for ICMP. Only 4 bytes are enough to read the type.
-        let frame = with(v4_frame(0, 40, 68), 23, &[IpProtocol::ICMP.0]);
-        let frame = with(frame, 16, &[0, 60 + icmp_len]);
+        let frame = with(v4_frame(0, 40, 68), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
+        let frame = with(frame, V4_TOTAL_LEN, &[0, 60 + icmp_len]);
         let answer = answer(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
-        assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len}");
+        assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len} bytes of ICMP");
     }
     // An extension header that extends beyond the packet hides the protocol.
-    let frame = with(v6_frame(0, 8, 1400), 14 + 41, &[255]);
+    let frame = with(v6_frame(0, 8, 1400), V6_PAYLOAD + 1, &[255]);
     assert_eq!(too_big_message(&frame, &NO_SOURCES), None);
 }
 
@@ -367,28 +387,29 @@ fn only_unfragmented_packet_and_first_fragment_are_answered() {
         [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)]
     {
         assert_eq!(
-            too_big_message(&with(v4_frame(0, 0, 1400), 20, &field), &NO_SOURCES).is_some(),
+            too_big_message(&with(v4_frame(0, 0, 1400), V4_FRAGMENT, &field), &NO_SOURCES)
+                .is_some(),
             is_answered,
-            "{field:?}"
+            "fragment field {field:?}"
         );
     }
     for (field, is_answered) in [([0, 1], true), ([0, 9], false), ([0, 8], false), ([0, 0], true)] {
-        let frame = with(v6_frame(0, 8, 1400), 20, &[IpProtocol::FRAGMENT.0]);
+        let frame = with(v6_frame(0, 8, 1400), V6_NEXT_HEADER, &[IpProtocol::FRAGMENT.0]);
         assert_eq!(
-            too_big_message(&with(frame, 14 + 42, &field), &NO_SOURCES).is_some(),
+            too_big_message(&with(frame, V6_PAYLOAD + 2, &field), &NO_SOURCES).is_some(),
             is_answered,
-            "{field:?}"
+            "fragment field {field:?}"
         );
     }
 }
 
 #[test]
 fn non_ip_frame_is_not_answered() {
-    assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), 12, &[8, 6]), &NO_SOURCES), None);
+    assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), ETHERTYPE, &[8, 6]), &NO_SOURCES), None);
     assert_eq!(
-        too_big_message(&with(v4_frame(2, 0, 1400), 20, &[0x81, 0]), &NO_SOURCES),
+        too_big_message(&with(v4_frame(2, 0, 1400), ETHERTYPE + 8, &[0x81, 0]), &NO_SOURCES),
         None,
-        "three tags"
+        "answered a frame with three tags"
     );
     assert_eq!(too_big_message(&[], &NO_SOURCES), None);
 }

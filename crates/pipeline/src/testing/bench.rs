@@ -12,7 +12,7 @@ use super::disposition::Disposition;
 use super::error::TestBenchError;
 use super::plans::{Plans, build};
 use super::stages::IntoStages;
-use super::tracked::Tracked;
+use super::tracked::TrackedBatch;
 use crate::capability::Table;
 use crate::chain::NamedStage;
 use crate::frame_log;
@@ -106,7 +106,7 @@ impl TestBench {
         for batch in frames.chunks(Batch::CAPACITY) {
             self.keep_sent();
             let chunks = batch.iter().map(|frame| self.deliver(port, frame.as_ref()));
-            let mut tracked = Tracked::new(chunks);
+            let mut tracked = TrackedBatch::new(chunks);
             self.settle(&mut tracked);
             dispositions.extend(tracked.finish());
             self.assert_conserved();
@@ -456,12 +456,12 @@ impl TestBench {
 
     /// Lets the worker send frames that stages emitted outside a batch.
     fn flush(&mut self) {
-        self.settle(&mut Tracked::new([]));
+        self.settle(&mut TrackedBatch::new([]));
     }
 
     /// Runs the worker until all frames are sent, or no fake kernel has sent any for
     /// [`STALL_TIMEOUT`].
-    fn settle(&mut self, tracked: &mut Tracked) {
+    fn settle(&mut self, tracked: &mut TrackedBatch) {
         let mut last_sent = Instant::now();
         loop {
             let ((), events) = frame_log::record(|| self.poll_once());

@@ -8,7 +8,7 @@ use crate::frame_log::{FrameEvent, FrameEvents};
 /// A chunk number identifies a frame of the batch only until this frame has left user space.
 /// Afterwards the worker may use the chunk for another packet, so only the first event of a chunk
 /// counts.
-pub(super) struct Tracked(Vec<TrackedFrame>);
+pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 
 struct TrackedFrame {
     chunk: u32,
@@ -18,7 +18,7 @@ struct TrackedFrame {
     is_leaving: bool,
 }
 
-impl Tracked {
+impl TrackedBatch {
     /// Starts to track the frames in chunks with these numbers, in the order of delivery.
     pub(super) fn new(chunks: impl IntoIterator<Item = u32>) -> Self {
         let track = |chunk| TrackedFrame { chunk, disposition: None, is_leaving: false };
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn first_event_of_chunk_decides() {
-        let mut tracked = Tracked::new([1, 2, 3]);
+        let mut tracked = TrackedBatch::new([1, 2, 3]);
         let dropped = FrameEvent::Dropped(Reason::POLICY);
         tracked.record_events(vec![(1, dropped), (1, FrameEvent::Freed), (9, FrameEvent::Freed)]);
         assert_eq!(

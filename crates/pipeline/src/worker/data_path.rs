@@ -4,7 +4,7 @@
 //! poll_once ─┬─ for each port queue (one queue of one port)
 //!            │     reclaim      frames sent in an earlier iteration return to the pool
 //!            │     receive      up to BURST batches of 64 packets; refills the fill ring
-//!            │       parse      read each packet's headers, if a stage of the path needs them
+//!            │       parse      parse each packet's headers, if a stage of the path needs them
 //!            │       stages     each stage processes the batch, then its verdicts are applied
 //!            │       enqueue    the remaining packets go to the egress queue of the path's port
 //!            │       transmit   early, only if an egress queue may lack room for another batch
@@ -22,13 +22,13 @@
 //! 1. A stage drops the packet: by a verdict (`apply_verdicts`), or through [`Cx`] if the stage
 //!    held the frame.
 //! 2. A stage sends the packet to a port ([`Verdict::To`], [`Cx::emit`]), and the port does not
-//! exist or its egress queue refuses the frame: the queue is full (`egress_full`) or the frame is
-//! invalid.
+//!    exist or its egress queue refuses the frame: the queue is full (`egress_full`) or the frame
+//!    is invalid.
 //! 3. The egress queue of the path refuses the frame after the last stage (`enqueue`).
 //! 4. The stages of the path are retired, or the worker ends before it sends the packet
 //!    ([`Reason::SHUTDOWN`]).
 //!
-//! The account of the stage also counts its drops of cases 1 and 2.
+//! In cases 1 and 2, the account of the stage counts the drop too.
 //!
 //! Losses before `receive` and after `transmit` are counted by the kernel.
 //!

@@ -1,4 +1,4 @@
-//! The loop of a worker's thread: iterations, and waiting while no packets arrive.
+//! The loop of a worker's thread: it repeats iterations, and waits while no packets arrive.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::shared_table;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
     /// Poll for a limited time, then wait in the kernel for the next packet. Waiting takes almost
-    /// no CPU time, and delays the first packet after it by some tens of microseconds. Each
+    /// no CPU time, but delays the first packet after a pause by some tens of microseconds. Each
     /// received packet adds [`SPIN_PER_PACKET`] to the polling time, up to [`MAX_SPIN`], so that a
     /// worker under load does not wait in short gaps.
     #[default]

@@ -16,26 +16,27 @@ type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
 /// The worker's end of a mailbox. Commands run between two iterations of the worker loop.
 pub struct Mailbox<C> {
     commands: Receiver<Command<C>>,
-    shared: Arc<Shared>,
+    flags: Arc<Flags>,
     waker: Waker,
 }
 
 /// The sender's end of a mailbox, usable from any thread.
 pub struct Remote<C> {
     commands: Sender<Command<C>>,
-    shared: Arc<Shared>,
+    flags: Arc<Flags>,
     waker: Waker,
 }
 
 impl<C> Clone for Remote<C> {
     fn clone(&self) -> Self {
-        let Self { commands, shared, waker } = self;
-        Self { commands: commands.clone(), shared: Arc::clone(shared), waker: waker.clone() }
+        let Self { commands, flags, waker } = self;
+        Self { commands: commands.clone(), flags: Arc::clone(flags), waker: waker.clone() }
     }
 }
 
+/// Flags that both ends of a mailbox use.
 #[derive(Default)]
-struct Shared {
+struct Flags {
     /// Whether a command or a stop may be waiting. The worker loop reads only this flag, once per
     /// iteration.
     mail: AtomicBool,
@@ -50,10 +51,10 @@ pub struct Stopped;
 /// Creates a mailbox and returns both its ends.
 pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
     let (sender, receiver) = mpsc::channel();
-    let shared = Arc::new(Shared::default());
+    let flags = Arc::new(Flags::default());
     let waker = Waker::new()?;
-    let remote = Remote { commands: sender, shared: Arc::clone(&shared), waker: waker.clone() };
-    Ok((remote, Mailbox { commands: receiver, shared, waker }))
+    let remote = Remote { commands: sender, flags: Arc::clone(&flags), waker: waker.clone() };
+    Ok((remote, Mailbox { commands: receiver, flags, waker }))
 }
 
 impl<C> Remote<C> {
@@ -83,7 +84,7 @@ impl<C> Remote<C> {
 
     /// Ends [`Worker::run`] after the current iteration.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
+        self.flags.stop.store(true, Ordering::Release);
         self.notify();
     }
 
@@ -91,7 +92,7 @@ impl<C> Remote<C> {
         // Set the flag before waking the worker. Otherwise the worker can run first, find no mail,
         // and go back to sleep. Use a swap, not a store: if several threads set the flag, the
         // worker then sees the commands of all of them, not only of the last.
-        self.shared.mail.swap(true, Ordering::AcqRel);
+        self.flags.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
 }
@@ -100,7 +101,7 @@ impl<C> Mailbox<C> {
     /// Returns whether a command may be waiting.
     #[inline]
     pub(super) fn has_mail(&self) -> bool {
-        self.shared.mail.load(Ordering::Acquire)
+        self.flags.mail.load(Ordering::Acquire)
     }
 
     /// Returns the file descriptor that becomes readable when a command arrives.
@@ -117,12 +118,12 @@ impl<C> Mailbox<C> {
     pub(super) fn run_commands(&self, worker: &mut Worker<C>) -> bool {
         // Clear the flag before reading commands, because a later command sets it again. A swap,
         // unlike a store, enforces this order.
-        self.shared.mail.swap(false, Ordering::AcqRel);
+        self.flags.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {
             command(worker);
         }
-        !self.shared.stop.load(Ordering::Acquire)
+        !self.flags.stop.load(Ordering::Acquire)
     }
 }
 
@@ -144,7 +145,7 @@ mod tests {
                 }
                 mailbox.waker.clear();
                 wait_set.wait(Duration::ZERO);
-                flags_seen.send(mailbox.shared.mail.swap(false, Ordering::AcqRel)).unwrap();
+                flags_seen.send(mailbox.flags.mail.swap(false, Ordering::AcqRel)).unwrap();
             }
         });
         for round in 0..2000 {

@@ -21,7 +21,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Returns the number of frames in egress queues or held by stages, as the worker counts them.
-    pub fn in_user_space(&self) -> usize {
+    pub fn frames_in_user_space(&self) -> usize {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 

@@ -3,7 +3,7 @@
 use xdpfwd_pipeline::testing::{Disposition, TestBench, assert_no_allocation};
 use xdpfwd_pipeline::{Cx, Stage, View};
 
-use crate::{Even, ODD, ToPort, frame, panic_message};
+use crate::{DropOdd, ODD, ToPort, frame, panic_message};
 
 #[test]
 fn assert_no_allocation_returns_result_or_panics_with_counts() {
@@ -23,9 +23,9 @@ fn bench_assert_no_allocation_detects_allocating_stage() {
     }
     ODD.register().unwrap();
     let frames: Vec<_> = (0..200).map(frame).collect();
-    let mut bench = TestBench::new((Even::default(), ToPort));
+    let mut bench = TestBench::new((DropOdd::default(), ToPort));
     bench.assert_no_allocation("lan", &frames);
-    assert_eq!(bench.counters("Even"), [("seen", 200)]);
+    assert_eq!(bench.counters("DropOdd"), [("seen", 200)]);
     assert!(bench.take_sent("lan").is_empty());
     assert_eq!(bench.send("lan", &frame(0)), Disposition::sent("lan", frame(0)));
     let mut bench = TestBench::new(Allocates);

@@ -7,7 +7,7 @@ use xdpfwd_pipeline::{Cx, DropReason, Reason, Stage, View};
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{HugePages, UmemConfig};
 
-use crate::{Even, Hold, ODD, ToPort, frame, panic_message};
+use crate::{DropOdd, Hold, ODD, ToPort, frame, panic_message};
 
 #[test]
 fn disposition_of_sent_packet_has_egress_port_and_frame() {
@@ -21,7 +21,7 @@ fn disposition_of_sent_packet_has_egress_port_and_frame() {
 #[test]
 fn disposition_of_dropped_packet_names_reason() {
     ODD.register().unwrap();
-    let mut bench = TestBench::new((Even::default(),));
+    let mut bench = TestBench::new((DropOdd::default(),));
     let disposition = bench.send("lan", &frame(1));
     assert_eq!(disposition, Disposition::dropped(&ODD));
     assert_eq!(disposition.drop_reason(), Some("test_bench_odd"));
@@ -58,7 +58,7 @@ fn packet_leaves_on_port_of_verdict() {
 #[test]
 fn send_all_returns_one_disposition_per_packet_in_order() {
     ODD.register().unwrap();
-    let mut bench = TestBench::new((Even::default(), ToPort));
+    let mut bench = TestBench::new((DropOdd::default(), ToPort));
     let frames: Vec<_> = (0..200_u8).map(|number| frame(number % 4)).collect();
     let dispositions = bench.send_all("lan", &frames);
     for (number, disposition) in dispositions.iter().enumerate() {

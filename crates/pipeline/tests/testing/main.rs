@@ -35,11 +35,11 @@ fn panic_message<R>(run: impl FnOnce() -> R) -> String {
 
 /// Drops packets whose first byte is odd, and counts all packets.
 #[derive(Default)]
-struct Even {
+struct DropOdd {
     seen: u64,
 }
 
-impl Stage for Even {
+impl Stage for DropOdd {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for mut packet in view.packets() {
             self.seen += 1;

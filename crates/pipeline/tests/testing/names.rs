@@ -2,17 +2,17 @@
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench, TestBenchBuilder};
 
-use crate::{Even, frame, panic_message};
+use crate::{DropOdd, frame, panic_message};
 
 #[test]
 fn unknown_name_panics_and_lists_existing_names() {
-    let mut bench = TestBench::new(Even::default());
+    let mut bench = TestBench::new(DropOdd::default());
     let expected = "no port is called \"dmz\"; the ports are: \"lan\", \"wan\"";
     assert_eq!(panic_message(|| bench.send("dmz", &frame(1))), expected);
     assert_eq!(panic_message(|| bench.take_sent("dmz")), expected);
     assert_eq!(panic_message(|| bench.reload_path("dmz", ())), expected);
-    let expected = "no stage is called \"even\"; the stages are: \"Even\"";
-    assert_eq!(panic_message(|| bench.counters("even")), expected);
+    let expected = "no stage is called \"dropodd\"; the stages are: \"DropOdd\"";
+    assert_eq!(panic_message(|| bench.counters("dropodd")), expected);
     let mut bench = TestBench::builder().path("lan", "wan", ()).build().unwrap();
     assert_eq!(panic_message(|| bench.send("wan", &frame(1))), "no path starts from port \"wan\"");
 }

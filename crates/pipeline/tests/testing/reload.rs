@@ -3,7 +3,7 @@
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, NamedStage, Reason, SnapshotError, Stage, View};
 
-use crate::{Even, Hold, ODD, frame, panic_message};
+use crate::{DropOdd, Hold, ODD, frame, panic_message};
 
 #[test]
 fn reload_keeps_counters_and_state() {
@@ -28,21 +28,21 @@ fn reload_keeps_counters_and_state() {
         }
     }
     ODD.register().unwrap();
-    let mut bench = TestBench::new((Count(0), Even::default()));
+    let mut bench = TestBench::new((Count(0), DropOdd::default()));
     bench.send_all("lan", [frame(0), frame(1)]);
-    assert_eq!(bench.counters("Even"), [("seen", 2)]);
+    assert_eq!(bench.counters("DropOdd"), [("seen", 2)]);
 
-    let result = bench.reload((Even::default(), Count(0)));
+    let result = bench.reload((DropOdd::default(), Count(0)));
     assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
-    assert_eq!(bench.counters("Even"), [("seen", 3)]);
+    assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);
     assert_eq!(bench.counters("Count"), [("count", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
     // A stage with the same name and another type starts without counters and state.
-    let result = bench.reload(vec![NamedStage::new("Even", Hold::default())]);
-    assert_eq!(result.afresh, ["Even"]);
-    assert_eq!(bench.counters("Even"), []);
+    let result = bench.reload(vec![NamedStage::new("DropOdd", Hold::default())]);
+    assert_eq!(result.afresh, ["DropOdd"]);
+    assert_eq!(bench.counters("DropOdd"), []);
 }
 
 #[test]

@@ -97,13 +97,13 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
     assert_eq!((frames.leaked, frames.in_flight), (20, 0), "{frames:?}");
     assert_eq!(worker.umem().lost(), 20);
     assert_eq!(
-        worker.in_user_space(),
+        worker.frames_in_user_space(),
         20,
         "lost frames no longer count toward the quota before a report"
     );
     assert_eq!(worker.report().frames.leaked, 20);
     assert_eq!(
-        worker.in_user_space(),
+        worker.frames_in_user_space(),
         0,
         "lost frames still count toward the quota after a report"
     );

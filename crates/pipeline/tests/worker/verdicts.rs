@@ -130,9 +130,9 @@ fn frame_of_another_umem_is_dropped_as_foreign_frame() {
 static ODD_NUMBER: DropReason = DropReason::new("odd_number", "The number in the packet is odd.");
 
 /// Drops packets with an odd number as [`ODD_NUMBER`].
-struct EvenNumbers;
+struct DropOddNumbers;
 
-impl Stage for EvenNumbers {
+impl Stage for DropOddNumbers {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for mut packet in view.packets() {
             if number(packet.frame) % 2 == 1 {
@@ -145,7 +145,7 @@ impl Stage for EvenNumbers {
 #[test]
 fn drop_is_counted_under_reason_that_stage_registered() {
     ODD_NUMBER.register().unwrap();
-    let (mut worker, wires) = cross_connect((EvenNumbers,), (EvenNumbers,));
+    let (mut worker, wires) = cross_connect((DropOddNumbers,), (DropOddNumbers,));
     (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();
     assert_eq!(numbers(&wires.wan.take_sent()), [0, 2, 4, 6, 8]);
