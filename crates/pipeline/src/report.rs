@@ -10,9 +10,9 @@ use crate::verdict::PortId;
 /// All counters of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerReport {
-    /// Every queue of every port.
+    /// Counters of every queue of every port.
     pub queues: Vec<QueueReport>,
-    /// Every path.
+    /// Counters of every path.
     pub paths: Vec<PathReport>,
     /// Packets dropped, by reason.
     pub drops: Drops,
@@ -65,7 +65,7 @@ pub struct StageReport {
 /// other counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCounts {
-    /// All frames.
+    /// All frames of the UMEM.
     pub total: u64,
     /// Free, in the pool.
     pub pool: u64,

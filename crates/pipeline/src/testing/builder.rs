@@ -71,9 +71,8 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. The
-    /// first port, if it has no MAC address, gets 02:00:00:00:00:01, the second 02:00:00:00:00:02,
-    /// and so on.
+    /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. A port
+    /// without a MAC address gets 02:00:00:00:00:NN, where NN is its position, in hexadecimal.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
