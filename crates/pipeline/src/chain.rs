@@ -10,9 +10,9 @@ use crate::stage::Stage;
 ///
 /// A tuple of stages is compiled as one piece of code: `(Count::default(), MacSwap)`. A vector of
 /// [`NamedStage`]s is a chain known only at run time, and costs one virtual call per stage and
-/// batch. The empty tuple only forwards.
+/// batch. The empty tuple forwards every packet unchanged.
 pub trait Chain {
-    /// Calls the visitor with every stage in order, until it returns false.
+    /// Calls the visitor with each stage in order. Stops when the visitor returns false.
     fn walk(&mut self, visitor: &mut impl Visitor);
 
     /// Returns the names of the stages, in order.
@@ -21,7 +21,7 @@ pub trait Chain {
 
 /// A visitor of the stages in a [`Chain`].
 pub trait Visitor {
-    /// Visits the stage at an index. Returns whether to go on.
+    /// Visits the stage at an index of the chain. Returns whether to visit the next stage.
     fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool;
 }
 
@@ -41,12 +41,13 @@ pub struct NamedStage {
     pub name: String,
     /// The stage.
     pub stage: Box<dyn Stage>,
-    /// The type that a successor must have to take over the stage's counters and state.
+    /// The type of the stage or of its plan. On a reload, a stage takes over the counters and the
+    /// state only of a stage of the same kind.
     kind: TypeId,
 }
 
 impl NamedStage {
-    /// Gives a stage a name.
+    /// Creates a named stage.
     pub fn new<S: Stage>(name: impl Into<String>, stage: S) -> Self {
         Self { name: name.into(), stage: Box::new(stage), kind: TypeId::of::<S>() }
     }
@@ -76,7 +77,7 @@ impl Chain for Vec<NamedStage> {
     }
 }
 
-/// Returns a type's name without its path.
+/// Returns a type's name without its path and generic arguments.
 pub(crate) fn short_name<T>() -> String {
     let path = std::any::type_name::<T>();
     path.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or(path).to_owned()

@@ -1,4 +1,4 @@
-//! The context of a running stage: the time, free frames, egress queues.
+//! The context in which a stage runs.
 
 use xdpfwd_xsk::{ForeignFrame, Frame, Pool};
 
@@ -9,12 +9,12 @@ use crate::ledger::StageAccount;
 use crate::reason::{Drops, Reason};
 use crate::verdict::PortId;
 
-/// The context of a running stage: the time, free frames, egress queues.
+/// The context in which a stage runs: the time, free frames, egress queues.
 pub struct Cx<'a> {
     pub(crate) now: u64,
     pub(crate) worker: usize,
     pub(crate) queue: u16,
-    /// Index of `queue` among the worker's queues.
+    /// The index of `queue` among the worker's queues.
     pub(crate) queue_index: usize,
     pub(crate) to: PortId,
     pub(crate) pool: &'a mut Pool,
@@ -26,24 +26,25 @@ pub struct Cx<'a> {
 }
 
 impl Cx<'_> {
-    /// Returns the time at which the batch was received, in cycles of [`xdpfwd_xsk::clock`].
+    /// Returns the time at which the batch was received, in cycles of [`xdpfwd_xsk::clock`]. In
+    /// `tick` and `retire`, which have no batch, it is the current time.
     pub fn now(&self) -> u64 {
         self.now
     }
 
-    /// Returns the number of the worker, as [`BuildCx::worker`](crate::BuildCx::worker); for
+    /// Returns the number of the worker, like [`BuildCx::worker`](crate::BuildCx::worker), for
     /// [`SharedCounters::add`](crate::SharedCounters::add).
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// Returns the queue on which the batch arrived, which is also the egress queue of emitted
-    /// frames. In `tick` and `retire`, which have no batch, it is the worker's first queue.
+    /// Returns the number of the queue on which the batch arrived. Emitted frames leave on the
+    /// queue with the same number. In `tick` and `retire`, it is the worker's first queue.
     pub fn queue(&self) -> u16 {
         self.queue
     }
 
-    /// Returns the port to which the stage's path leads.
+    /// Returns the egress port of the stage's path.
     pub fn to(&self) -> PortId {
         self.to
     }
@@ -68,9 +69,9 @@ impl Cx<'_> {
         }
     }
 
-    /// Returns an empty frame, which counts as held until it is emitted, dropped or freed. `None`
-    /// when the pool is empty or the quota is used up: a quarter of the worker's frames, for all
-    /// its stages together.
+    /// Returns an empty frame, which counts as held until it is emitted, dropped or freed. Returns
+    /// `None` if the pool is empty or the quota is used up: all stages of a worker together may
+    /// hold a quarter of its frames.
     pub fn alloc(&mut self) -> Option<Frame> {
         if !self.take_quota() {
             return None;
@@ -82,8 +83,8 @@ impl Cx<'_> {
         frame
     }
 
-    /// Queues a held or allocated frame on a port and skips the remaining stages. If the port's
-    /// egress queue is full, the frame is dropped and counted.
+    /// Moves a held or allocated frame to the egress queue of a port. The frame skips the remaining
+    /// stages. If the queue is full or refuses the frame, the frame is dropped and counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
         self.return_quota();
         if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {
@@ -118,9 +119,9 @@ impl Cx<'_> {
     }
 }
 
-/// Drops a packet: its frame returns to the pool, and the drop is counted. A frame of another UMEM
-/// cannot return to this pool, so its UMEM loses it, and the drop counts as
-/// [`Reason::FOREIGN_FRAME`].
+/// Drops a packet: its frame returns to the pool, and the drop is counted under `reason`. A frame
+/// of another UMEM cannot return to this pool: the other UMEM loses the frame, and the drop is
+/// counted under [`Reason::FOREIGN_FRAME`] instead.
 #[inline]
 pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
     #[cfg(feature = "testing")]

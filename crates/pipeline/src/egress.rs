@@ -5,12 +5,13 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, PushError, Umem};
 use crate::reason::Reason;
 use crate::verdict::PortId;
 
-/// Maximum number of batches from a port per iteration. One system call sends them together.
-/// Receiving stops at the first partial batch, so this adds no latency.
+/// Maximum number of batches that a worker receives from a port queue in one iteration. Their
+/// packets are transmitted together, to save system calls. Receiving stops at the first partial
+/// batch, so this adds no latency.
 pub(crate) const BURST: usize = 4;
 
-/// A worker's egress queues: one for each port and queue index. A packet leaves on the queue index
-/// on which it arrived.
+/// A worker's egress queues: one for each port and queue index. A packet leaves on the queue with
+/// the index on which it arrived.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     queues_per_port: usize,
@@ -18,13 +19,14 @@ pub(crate) struct Egress {
     crowded: bool,
 }
 
-/// Capacity of an egress queue in frames: two ports' packets of one iteration. A queue that fills
-/// up earlier is transmitted at once, so packets drop only if the port is not sending.
+/// Capacity of an egress queue in frames: the packets of two port queues in one iteration. If a
+/// queue fills up during an iteration, the worker transmits at once, so packets are dropped only if
+/// the port is not sending.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
-fn reject_reason(refused: PushError) -> (Reason, Frame) {
-    match refused {
+fn reason_and_frame(error: PushError) -> (Reason, Frame) {
+    match error {
         PushError::Full(frame) => (Reason::EGRESS_FULL, frame),
         PushError::Runt(frame) => (Reason::RUNT, frame),
         PushError::Foreign(frame) => (Reason::FOREIGN_FRAME, frame),
@@ -38,14 +40,14 @@ impl Egress {
         Self { queues, queues_per_port, crowded: false }
     }
 
-    /// Returns the index of an egress queue, which is also the index of the worker's port queue.
+    /// Returns the index of an egress queue. The port queue of the worker has the same index.
     #[inline]
     pub(crate) fn index_of(&self, port: PortId, queue_index: usize) -> usize {
         usize::from(port.0) * self.queues_per_port + queue_index
     }
 
-    /// Adds a frame for a port on this queue index. Returns the frame with the reason if that
-    /// fails.
+    /// Adds a frame to an egress queue. If the queue does not exist or refuses the frame, returns
+    /// the frame with the drop reason.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -57,13 +59,13 @@ impl Egress {
         let Some(queue) = self.queues.get_mut(index) else {
             return Err((Reason::NO_SUCH_PORT, frame));
         };
-        let pushed = queue.push(frame).map_err(reject_reason);
+        let pushed = queue.push(frame).map_err(reason_and_frame);
         self.crowded |= queue.room() < Batch::CAPACITY;
         pushed
     }
 
-    /// Moves all frames of a batch to the queue at an existing index. Passes each refused frame to
-    /// the closure, with the reason.
+    /// Moves all frames of a batch to the egress queue at `index`, which must exist. Passes each
+    /// frame that the queue refuses to the closure, with the drop reason.
     #[inline]
     pub(crate) fn push_batch(
         &mut self,
@@ -72,8 +74,8 @@ impl Egress {
         mut refused: impl FnMut(Reason, Frame),
     ) {
         let queue = &mut self.queues[index];
-        queue.push_batch(batch, |refusal| {
-            let (reason, frame) = reject_reason(refusal);
+        queue.push_batch(batch, |error| {
+            let (reason, frame) = reason_and_frame(error);
             refused(reason, frame);
         });
         self.crowded |= queue.room() < Batch::CAPACITY;
@@ -90,7 +92,7 @@ impl Egress {
         &mut self.queues[index]
     }
 
-    /// Returns whether a queue contains the frame of this chunk.
+    /// Returns whether a queue contains the frame with this chunk number.
     #[cfg(feature = "testing")]
     pub(crate) fn has_chunk(&self, chunk: u32) -> bool {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)

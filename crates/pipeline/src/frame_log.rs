@@ -4,16 +4,16 @@ use std::cell::RefCell;
 
 use crate::reason::Reason;
 
-/// An event of a frame.
+/// What a stage or the worker did with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameEvent {
     /// The packet in the frame was dropped.
     Dropped(Reason),
-    /// A stage returned the frame unused.
+    /// A stage freed the frame without a drop.
     Freed,
 }
 
-/// Events in order, each with the number of the frame's chunk.
+/// Events in order, each with the chunk number of the frame.
 pub(crate) type FrameEvents = Vec<(u32, FrameEvent)>;
 
 thread_local! {
@@ -32,15 +32,15 @@ pub(crate) fn add(chunk: u32, event: FrameEvent) {
 
 /// Runs the closure and returns its result and this thread's events during the call.
 pub(crate) fn record<R>(run: impl FnOnce() -> R) -> (R, FrameEvents) {
-    /// Ends the log, also after a panic of a stage.
-    struct End;
-    impl Drop for End {
+    /// Disables the log, also after a panic of a stage.
+    struct DisableLog;
+    impl Drop for DisableLog {
         fn drop(&mut self) {
             LOG.set(None);
         }
     }
     LOG.set(Some(Vec::new()));
-    let _end = End;
+    let _guard = DisableLog;
     let result = run();
     (result, LOG.take().unwrap_or_default())
 }

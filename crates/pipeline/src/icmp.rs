@@ -10,18 +10,24 @@ use crate::view::PacketMut;
 /// A rate-limited sender of ICMP errors for a stage of one worker.
 #[derive(Clone, Debug)]
 pub struct IcmpErrors {
-    rate: Rate,
+    bucket: TokenBucket,
     sources: Sources,
 }
 
 impl IcmpErrors {
-    /// Creates a sender for one worker. `per_second` limits the messages of all workers together;
-    /// each worker has an equal share. The source address is from `sources`, or else the address of
-    /// the ingress interface, or else the destination address of the packet.
+    /// Creates a sender for one worker. `per_second` limits the messages of all workers together.
+    /// Each worker may send an equal share, and at least one message per second unless `per_second`
+    /// is 0. The source address of a message is the address in `sources`. If `sources` has none, it
+    /// is the address of the path's ingress interface, or, if that is unknown, the destination of
+    /// the packet.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {
-            rate: Rate::new(per_second, cx.workers, xdpfwd_xsk::clock::cycles_per_second()),
+            bucket: TokenBucket::new(
+                per_second,
+                cx.workers,
+                xdpfwd_xsk::clock::cycles_per_second(),
+            ),
             sources: Sources {
                 v4: sources.v4.or_else(|| ingress?.ipv4()),
                 v6: sources.v6.or_else(|| ingress?.ipv6()),
@@ -29,72 +35,75 @@ impl IcmpErrors {
         }
     }
 
-    /// Turns a packet into an ICMP error about it, and sends the error from the packet's ingress
-    /// port. `now` is [`Cx::now`](crate::Cx::now).
+    /// Turns a packet into an ICMP error about the packet, and sends it from the ingress port.
+    /// `now` is [`Cx::now`](crate::Cx::now).
     ///
-    /// Returns false, and leaves the packet as it was, if:
+    /// Returns false and leaves the packet unchanged if:
     /// - the rate limit is reached;
     /// - no message may be sent about the packet, see [`ErrorMessage::about`];
     /// - the packet was decrypted on its path, so that a message would quote it in clear text;
     /// - the frame has too little headroom: 28 bytes for IPv4, 48 for IPv6.
     pub fn answer(&mut self, packet: &mut PacketMut<'_>, problem: Problem, now: u64) -> bool {
-        let may_send = !packet.meta.decrypted && self.rate.has_token(now);
+        let may_send = !packet.meta.decrypted && self.bucket.has_token(now);
         if !may_send || !rewrite(packet.frame, &packet.meta.headers, problem, &self.sources) {
             return false;
         }
-        self.rate.take();
+        self.bucket.take();
         packet.send_to(packet.meta.ingress);
         true
     }
 }
 
-/// Rewrites a frame into an ICMP error about its packet. Returns false, and leaves the frame
-/// unchanged, if there is no room or no message may be sent.
+/// Turns a frame into an ICMP error about its packet. Returns false and leaves the frame unchanged
+/// if the headroom is too small or no message may be sent.
 fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sources) -> bool {
     let Some(message) = ErrorMessage::about(frame, headers, problem, sources) else { return false };
     if frame.prepend(message.front_len()).is_err() {
         return false;
     }
     let written = message.emit(frame);
-    debug_assert!(written.is_ok(), "the message fits into the frame that it is about");
+    debug_assert!(written.is_ok(), "the message does not fit into the frame");
     frame.truncate(message.frame_len());
     true
 }
 
-/// A token bucket for one worker, full at first.
+/// A token bucket for the messages of one worker, full at first.
 ///
-/// Unlike the filter's rate limits, it is not shared by workers, needs no unit of a rule, and can
-/// be 0.
+/// Unlike the filter's rate limits, it is not shared by workers, and its rate can be 0.
 #[derive(Clone, Debug)]
-struct Rate {
+struct TokenBucket {
+    /// Number of messages that may be sent.
     tokens: f64,
-    max: f64,
-    per_cycle: f64,
-    last: u64,
+    max_tokens: f64,
+    tokens_per_cycle: f64,
+    /// Time of the last refill, in cycles.
+    last_refill: u64,
 }
 
-impl Rate {
-    /// Creates a worker's bucket: an equal share of `per_second`, at least one message per second
-    /// unless `per_second` is 0. A burst is a tenth of a second's share, and at least one message.
+impl TokenBucket {
+    /// Creates the bucket of one worker. Its rate is an equal share of `per_second`, and at least
+    /// one message per second unless `per_second` is 0. It holds the messages of a tenth of a
+    /// second, and at least one.
     fn new(per_second: u32, workers: usize, cycles_per_second: f64) -> Self {
         if per_second == 0 {
-            return Self { tokens: 0.0, max: 0.0, per_cycle: 0.0, last: 0 };
+            return Self { tokens: 0.0, max_tokens: 0.0, tokens_per_cycle: 0.0, last_refill: 0 };
         }
         let share = (f64::from(per_second) / workers.max(1) as f64).max(1.0);
-        let max = (share / 10.0).max(1.0);
-        Self { tokens: max, max, per_cycle: share / cycles_per_second, last: 0 }
+        let max_tokens = (share / 10.0).max(1.0);
+        let tokens_per_cycle = share / cycles_per_second;
+        Self { tokens: max_tokens, max_tokens, tokens_per_cycle, last_refill: 0 }
     }
 
-    /// Returns whether a message may be sent now. A clock that jumps back adds no token,
-    /// and time counts on from there.
+    /// Refills the bucket and returns whether a message may be sent. If the clock has jumped back,
+    /// adds no token and continues from the new time.
     fn has_token(&mut self, now_cycles: u64) -> bool {
-        let elapsed = now_cycles.saturating_sub(self.last);
-        self.last = now_cycles;
-        self.tokens = (self.tokens + elapsed as f64 * self.per_cycle).min(self.max);
+        let elapsed = now_cycles.saturating_sub(self.last_refill);
+        self.last_refill = now_cycles;
+        self.tokens = (self.tokens + elapsed as f64 * self.tokens_per_cycle).min(self.max_tokens);
         self.tokens >= 1.0
     }
 
-    /// Removes the token of a sent message.
+    /// Removes the token of a message that was sent.
     fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }

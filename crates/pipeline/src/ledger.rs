@@ -1,14 +1,14 @@
 //! The ledger: where a worker's cycles go.
 //!
-//! Each stamp adds the time since the last stamp to the account of the work just done, once per
-//! batch. All accounts together are the worker's whole time. The cost of a stamp itself,
-//! [`stamp_cost`], is subtracted from each account and has an account of its own.
+//! After each step of a batch the worker takes a time stamp, and adds the time since the previous
+//! stamp to the account of that step. All accounts add up to the elapsed time. The cost of the
+//! stamps themselves ([`stamp_cost`] each) is subtracted from the accounts and has its own account.
 
 use std::sync::OnceLock;
 
 use xdpfwd_xsk::{Counters, clock};
 
-/// One stage's account.
+/// Packets, drops and CPU cycles of one stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageAccount {
     /// Batches processed.
@@ -17,24 +17,25 @@ pub struct StageAccount {
     pub packets: u64,
     /// Packets dropped.
     pub drops: u64,
-    /// Batches that were timed: all, except while the ledger was off.
+    /// Batches that were timed: those processed while the ledger was on.
     pub timed_calls: u64,
     /// Packets in the timed batches.
     pub timed_packets: u64,
-    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches, including verdicts and one stamp
-    /// each.
+    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches. Includes the application of verdicts
+    /// and the cost of one stamp per batch.
     pub cycles: u64,
     /// Frames that the stage holds now.
     pub held: u32,
 }
 
 impl StageAccount {
-    /// Returns the cycles without the stamps.
+    /// Returns the cycles without the cost of the stamps.
     pub fn net_cycles(&self) -> u64 {
         self.cycles.saturating_sub(self.timed_calls * stamp_cost())
     }
 
-    /// Returns the cycles per packet; 0 before the first packet.
+    /// Returns the cycles per timed packet, without the cost of the stamps; 0 if no packet was
+    /// timed.
     pub fn cycles_per_packet(&self) -> f64 {
         if self.timed_packets == 0 {
             0.0
@@ -55,7 +56,7 @@ impl StageAccount {
     }
 }
 
-/// A worker's work besides its stages.
+/// A task of a worker, other than running its stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Task {
@@ -67,16 +68,17 @@ pub enum Task {
     Enqueue,
     /// Handing frames to TX rings.
     Transmit,
-    /// System calls that make the kernel send. In copy mode they include its whole transmit path.
+    /// System calls that make the kernel send. In copy mode, they run the kernel's whole transmit
+    /// path.
     Wake,
     /// Reclaiming transmitted frames.
     Reclaim,
-    /// Checking empty rings while other rings have work; with busy polling, the system calls that
-    /// let the driver poll.
+    /// Checking rings that are empty, in iterations that find other work. With busy polling, this
+    /// includes the system calls that let the driver poll.
     Look,
     /// Commands of the control thread, the stages' ticks, and the loop itself.
     Control,
-    /// Iterations without work.
+    /// Checking rings in iterations that find no work.
     Poll,
     /// Waiting in the kernel for packets.
     Wait,
@@ -126,9 +128,9 @@ pub struct TaskAccount {
     pub calls: u64,
     /// Packets moved.
     pub packets: u64,
-    /// Bytes moved, where known.
+    /// Bytes moved; counted only for [`Task::Receive`] and [`Task::Transmit`].
     pub bytes: u64,
-    /// Cycles, without the stamps.
+    /// Cycles, without the cost of the stamps.
     pub cycles: u64,
 }
 
@@ -141,15 +143,14 @@ impl TaskAccount {
     }
 }
 
-/// Cycles by task at one moment, of one worker or the sum of several. Stages have accounts of their
-/// own.
+/// Cycles by task up to one moment, of one worker or added up over several workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerReport {
     /// Whether the ledger is on.
     pub on: bool,
     /// Accounts, indexed by [`Task`].
     tasks: [TaskAccount; Task::ALL.len()],
-    /// Cycles of all stages, without the stamps.
+    /// Cycles of all stages together, without the cost of the stamps.
     pub stages: u64,
     /// Number and cost of the stamps.
     pub stamps: TaskAccount,
@@ -161,12 +162,12 @@ impl LedgerReport {
         &self.tasks[task as usize]
     }
 
-    /// Returns the cycles without work.
+    /// Returns the cycles of the idle tasks.
     pub fn idle_cycles(&self) -> u64 {
         Task::ALL.into_iter().filter(|task| task.is_idle()).map(|task| self.task(task).cycles).sum()
     }
 
-    /// Returns all other cycles, stamps included.
+    /// Returns the cycles of the other tasks, the stages and the stamps.
     pub fn busy_cycles(&self) -> u64 {
         let tasks =
             Task::ALL.into_iter().filter(|task| !task.is_idle()).map(|task| self.task(task).cycles);
@@ -189,39 +190,39 @@ impl LedgerReport {
     }
 }
 
-/// Returns the cycles per stamp: the minimum of many runs, measured once.
+/// Returns the cost of a stamp in cycles, measured once per process: the minimum of 256 averages.
 pub fn stamp_cost() -> u64 {
     static COST: OnceLock<u64> = OnceLock::new();
     *COST.get_or_init(|| {
-        let mut least = u64::MAX;
-        // Average over a run: consecutive clock reads overlap in the processor, so a single
+        let mut minimum = u64::MAX;
+        // Average over many clock reads: two consecutive reads overlap in the processor, so their
         // difference may be too small.
-        const RUN: u64 = 64;
+        const READS: u64 = 64;
         for _ in 0..256 {
             let start = clock::cycles();
-            (1..RUN).for_each(|_| _ = std::hint::black_box(clock::cycles()));
-            least = least.min(clock::cycles().wrapping_sub(start) / RUN);
+            (1..READS).for_each(|_| _ = std::hint::black_box(clock::cycles()));
+            minimum = minimum.min(clock::cycles().wrapping_sub(start) / READS);
         }
-        least
+        minimum
     })
 }
 
-/// The running ledger of a worker.
+/// The ledger of a running worker.
 pub(crate) struct TaskLedger {
     on: bool,
-    /// Time of the last stamp.
-    last: u64,
-    /// Stamped time by task, stamps included; `calls` are the stamps.
+    /// Time of the last stamp, in cycles.
+    last_stamp: u64,
+    /// Accounts by task. Here `cycles` includes the cost of the stamps, whose number is `calls`.
     tasks: [TaskAccount; Task::ALL.len()],
-    /// Time that this iteration spent on checking empty rings.
-    looked: TaskAccount,
-    /// The ports' counters when the ledger was switched on.
-    base: Counters,
-    /// The ports' counts of earlier periods with the ledger on.
-    before: Counters,
-    /// The time that stages see on a test bench; `None` for the clock.
+    /// Checks of empty rings in this iteration.
+    empty_looks: TaskAccount,
+    /// Counters of all ports when the ledger was last switched on.
+    counters_at_start: Counters,
+    /// Increase of the ports' counters during earlier periods with the ledger on.
+    earlier_counters: Counters,
+    /// The time that stages see on a test bench, in cycles; `None` if they see the clock.
     #[cfg(feature = "testing")]
-    frozen: Option<u64>,
+    frozen_time: Option<u64>,
 }
 
 impl TaskLedger {
@@ -229,41 +230,42 @@ impl TaskLedger {
         stamp_cost();
         Self {
             on,
-            last: clock::cycles(),
+            last_stamp: clock::cycles(),
             tasks: [TaskAccount::default(); Task::ALL.len()],
-            looked: TaskAccount::default(),
-            base: Counters::default(),
-            before: Counters::default(),
+            empty_looks: TaskAccount::default(),
+            counters_at_start: Counters::default(),
+            earlier_counters: Counters::default(),
             #[cfg(feature = "testing")]
-            frozen: None,
+            frozen_time: None,
         }
     }
 
-    /// Sets the time that stages see from now on. Accounts still use the clock.
+    /// Sets the time that stages see from now on. The accounts still use the clock.
     #[cfg(feature = "testing")]
     pub(crate) fn freeze(&mut self, now: u64) {
-        self.frozen = Some(now);
+        self.frozen_time = Some(now);
     }
 
-    /// Returns the time that stages see, without the delay of [`now`](Self::now).
+    /// Returns the current time as stages see it, even if the last stamp is old; see
+    /// [`now`](Self::now).
     pub(crate) fn read_clock(&self) -> u64 {
         #[cfg(feature = "testing")]
-        if let Some(now) = self.frozen {
+        if let Some(now) = self.frozen_time {
             return now;
         }
         clock::cycles()
     }
 
-    /// Switches the ledger. `counted` are the ports' counters at this moment.
-    pub(crate) fn switch(&mut self, on: bool, counted: Counters) {
+    /// Switches the ledger on or off. `port_counters` are the current counters of all ports.
+    pub(crate) fn switch(&mut self, on: bool, port_counters: Counters) {
         match (self.on, on) {
             (false, true) => {
-                self.base = counted;
-                self.last = clock::cycles();
+                self.counters_at_start = port_counters;
+                self.last_stamp = clock::cycles();
             }
             (true, false) => {
                 self.book(Task::Control, 0);
-                self.before += since(counted, self.base);
+                self.earlier_counters += increase(self.counters_at_start, port_counters);
             }
             _ => return,
         }
@@ -272,30 +274,30 @@ impl TaskLedger {
 
     /// Restarts timing: the time since the last stamp goes to no account.
     pub(crate) fn begin(&mut self) {
-        self.last = clock::cycles();
+        self.last_stamp = clock::cycles();
     }
 
     pub(crate) fn is_on(&self) -> bool {
         self.on
     }
 
-    /// Returns the time of the last stamp, which is recent, or the current time if the ledger is
-    /// off.
+    /// Returns the time that stages see during an iteration: the time of the last stamp, which is
+    /// recent, or the current time if the ledger is off.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         #[cfg(feature = "testing")]
-        if let Some(now) = self.frozen {
+        if let Some(now) = self.frozen_time {
             return now;
         }
-        if self.on { self.last } else { clock::cycles() }
+        if self.on { self.last_stamp } else { clock::cycles() }
     }
 
     /// Takes a stamp and returns the cycles since the last one.
     #[inline]
     pub(crate) fn stamp(&mut self) -> u64 {
         let now = clock::cycles();
-        let passed = now.wrapping_sub(self.last);
-        self.last = now;
+        let passed = now.wrapping_sub(self.last_stamp);
+        self.last_stamp = now;
         passed
     }
 
@@ -311,39 +313,41 @@ impl TaskLedger {
         }
     }
 
-    /// Adds the time since the last stamp, which found no work. The end of the iteration decides
-    /// whether it counts as [`Task::Look`] or [`Task::Poll`].
+    /// Adds the time since the last stamp, spent on checking an empty ring. The end of the
+    /// iteration decides whether this time counts as [`Task::Look`] or [`Task::Poll`].
     #[inline]
     pub(crate) fn book_empty_look(&mut self) {
         if self.on {
             let passed = self.stamp();
-            self.looked.calls += 1;
-            self.looked.cycles += passed;
+            self.empty_looks.calls += 1;
+            self.empty_looks.cycles += passed;
         }
     }
 
-    /// Ends an iteration.
+    /// Ends an iteration: adds the checks of empty rings to [`Task::Look`] if the worker was busy,
+    /// else to [`Task::Poll`].
     #[inline]
     pub(crate) fn end_iteration(&mut self, busy: bool) {
         if self.on {
             let task = if busy { Task::Look } else { Task::Poll };
-            self.tasks[task as usize].add(&self.looked);
-            self.looked = TaskAccount::default();
+            self.tasks[task as usize].add(&self.empty_looks);
+            self.empty_looks = TaskAccount::default();
         }
     }
 
-    /// Returns the report, given the ports' counters and the sum of the stages' accounts.
-    pub(crate) fn report(&self, counted: Counters, stages: &StageAccount) -> LedgerReport {
-        let mut counters = self.before;
+    /// Returns the report, from the counters of all ports and the sum of the stages' accounts.
+    pub(crate) fn report(&self, port_counters: Counters, stages: &StageAccount) -> LedgerReport {
+        let mut counters = self.earlier_counters;
         if self.on {
-            counters += since(counted, self.base);
+            counters += increase(self.counters_at_start, port_counters);
         }
         let cost = stamp_cost();
         let mut tasks = self.tasks;
-        tasks[if self.looked.calls > 0 { Task::Look as usize } else { Task::Poll as usize }]
-            .add(&self.looked);
+        tasks[if self.empty_looks.calls > 0 { Task::Look as usize } else { Task::Poll as usize }]
+            .add(&self.empty_looks);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
-        // Each port times its system calls itself: subtract them from the time for transmitting.
+        // Ports time their wake-up system calls themselves. `Transmit` includes this time: move it
+        // to `Wake`.
         let transmit = &mut tasks[Task::Transmit as usize];
         transmit.cycles = transmit.cycles.saturating_sub(counters.tx_wake_cycles);
         for task in &mut tasks {
@@ -362,14 +366,14 @@ impl TaskLedger {
     }
 }
 
-/// Returns the difference between two readings.
-fn since(now: Counters, then: Counters) -> Counters {
+/// Returns the increase of the counters that the ledger uses.
+fn increase(from: Counters, to: Counters) -> Counters {
     Counters {
-        rx_bytes: now.rx_bytes - then.rx_bytes,
-        tx_bytes: now.tx_bytes - then.tx_bytes,
-        tx_packets: now.tx_packets - then.tx_packets,
-        tx_wakes: now.tx_wakes - then.tx_wakes,
-        tx_wake_cycles: now.tx_wake_cycles - then.tx_wake_cycles,
+        rx_bytes: to.rx_bytes - from.rx_bytes,
+        tx_bytes: to.tx_bytes - from.tx_bytes,
+        tx_packets: to.tx_packets - from.tx_packets,
+        tx_wakes: to.tx_wakes - from.tx_wakes,
+        tx_wake_cycles: to.tx_wake_cycles - from.tx_wake_cycles,
         ..Counters::default()
     }
 }

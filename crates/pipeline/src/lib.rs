@@ -1,13 +1,13 @@
 //! The forwarding pipeline: packet processing between ports.
 //!
-//! A [`Worker`] owns some ports, the frames of one [`xdpfwd_xsk::Umem`], and the paths between the
-//! ports. Each path is a [`Chain`] of [`Stage`]s; a stage processes packets in batches and gives
-//! each a [`Verdict`]. Each dropped packet is counted under a [`Reason`], and a stage's cycles in
-//! its [`StageAccount`].
+//! A [`Worker`] owns ports, the frames of one [`xdpfwd_xsk::Umem`], and the paths between the
+//! ports. Each path has a [`Chain`] of [`Stage`]s. A stage processes packets in batches and gives
+//! each packet a [`Verdict`]. Each dropped packet is counted under a [`Reason`]. A [`StageAccount`]
+//! counts the packets and the CPU cycles of a stage.
 //!
-//! A chain of stages known at compile time is a tuple, compiled as one piece of code; the example
-//! `own_stage` of `xdpfwd-stages` shows a user's own stage in a tuple. A chain from a configuration
-//! file is a vector, created by a [`Registry`] of stage kinds.
+//! A chain of stages known at compile time is a tuple, compiled as one piece of code; see the
+//! example `own_stage` of `xdpfwd-stages`. A chain from a configuration file is a vector of
+//! [`NamedStage`]s, whose plans a [`Registry`] of stage kinds creates.
 
 #![forbid(unsafe_code)]
 
@@ -60,7 +60,7 @@ pub use stage::{SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{PacketMut, View};
 pub use worker::{
-    BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, SwapResult, Worker,
+    BuildError, Idle, MAX_SPIN, Mailbox, Remote, SPIN_PER_PACKET, Stopped, SwapResult, Worker,
     WorkerBuilder, mailbox,
 };
 

@@ -8,13 +8,14 @@ use xdpfwd_wire::Headers;
 pub struct Meta {
     /// The port on which the packet arrived.
     pub ingress: PortId,
-    /// The queue of that port, from 0.
+    /// The number of the queue on which the packet arrived, from 0.
     pub queue: u16,
     /// Whether a stage of the path has decrypted the packet. No part of its content may then be
     /// sent in clear text to the ingress port.
     pub decrypted: bool,
-    /// The headers on arrival, with offsets from the start of the frame. A stage that moves the
-    /// start or rewrites headers calls [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined
-    /// if no stage of the path [`needs_headers`](crate::Stage::needs_headers).
+    /// The headers as parsed on arrival, with offsets from the start of the frame. A stage that
+    /// rewrites headers or moves the start of the frame updates them with
+    /// [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined if no stage of the path
+    /// [`needs_headers`](crate::Stage::needs_headers).
     pub headers: Headers,
 }

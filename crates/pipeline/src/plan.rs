@@ -69,11 +69,11 @@ pub trait StageConfig: DeserializeOwned {
 pub struct PlanCx<'a> {
     /// The folder to which relative file names in the configuration refer.
     pub directory: &'a Path,
-    /// The number of workers, each with a copy of the stage. A limit in the configuration is a
-    /// total over them.
+    /// The number of workers. Each worker has a copy of the stage; a limit in the configuration is
+    /// a total over all copies.
     pub workers: usize,
-    /// The ports of the configuration. Properties of their interfaces may change until the stage is
-    /// built.
+    /// The ports of the configuration. The properties of their interfaces may change before the
+    /// stage is built.
     pub ports: &'a Ports,
 }
 
@@ -91,17 +91,17 @@ pub struct BuildCx<'a> {
     pub worker: usize,
     /// The number of workers.
     pub workers: usize,
-    /// Whether the XDP program does the stage's work, see [`StagePlan::as_xdp_offload`].
+    /// Whether the XDP program does the work of the stage, see [`StagePlan::as_xdp_offload`].
     pub in_kernel: bool,
-    /// The port from which the stage's path starts.
+    /// The ingress port of the stage's path.
     pub from: PortId,
-    /// The port to which the stage's path leads.
+    /// The egress port of the stage's path.
     pub to: PortId,
     /// All ports, with the current properties of their interfaces.
     pub ports: &'a Ports,
 }
 
-/// Describes a single worker without ports.
+/// The context of a single worker without ports.
 impl Default for BuildCx<'_> {
     fn default() -> Self {
         Self {
@@ -116,19 +116,22 @@ impl Default for BuildCx<'_> {
 }
 
 impl<'a> BuildCx<'a> {
-    /// Returns the port from which the stage's path starts. `None` without ports, as in tests.
+    /// Returns the ingress port of the stage's path; `None` if the context has no ports, as in
+    /// tests.
     pub fn from_port(&self) -> Option<&'a PortInfo> {
         self.ports.get(self.from)
     }
 
-    /// Returns the port to which the stage's path leads. `None` without ports, as in tests.
+    /// Returns the egress port of the stage's path; `None` if the context has no ports, as in
+    /// tests.
     pub fn to_port(&self) -> Option<&'a PortInfo> {
         self.ports.get(self.to)
     }
 
-    /// Returns the Ethernet header of packets that leave by the path's port for this neighbor, for
-    /// [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the EtherType. The
-    /// source is the MAC address of the port, or zeros if it is unknown.
+    /// Returns an Ethernet header for packets from the path's egress port to a neighbor, for use
+    /// with [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the
+    /// EtherType. The source address is that of the port, or zeros if the port's address is
+    /// unknown.
     pub fn ethernet_to(&self, next_hop: MacAddr) -> ethernet::Repr {
         let source = self.to_port().and_then(|port| port.mac).unwrap_or_default();
         ethernet::Repr::new(source, next_hop)
@@ -138,7 +141,7 @@ impl<'a> BuildCx<'a> {
 /// A validated stage configuration, shared by all workers.
 ///
 /// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. Optional
-/// capabilities are separate traits, which the engine requests with an `as_…` method.
+/// capabilities are separate traits: an `as_…` method returns the plan as such a trait, or `None`.
 pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// Creates the stage for one worker.
     ///
@@ -157,46 +160,47 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         &[]
     }
 
-    /// Returns which packets the stage drops, to compare two plans on a reload.
+    /// Returns which packets the stage drops, in a form that a reload can compare.
     fn verdicts(&self) -> Verdicts {
         Verdicts::Unknown
     }
 
-    /// Returns the stage as one whose work the XDP program can do.
+    /// Returns the plan of a stage whose work the XDP program can do.
     fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
         None
     }
 
-    /// Returns the stage as an owner of resources outside the process.
+    /// Returns the plan of a stage that needs resources outside the process.
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
         None
     }
 
-    /// Returns the stage as one that needs work off the data path.
+    /// Returns the plan of a stage with periodic work outside the data path.
     fn as_maintained(&self) -> Option<&dyn Maintained> {
         None
     }
 
-    /// Returns the stage as one with inspection tables.
+    /// Returns the plan of a stage with inspection tables.
     fn as_inspectable(&self) -> Option<&dyn Inspectable> {
         None
     }
 
-    /// Returns the stage as one with packets that must arrive on certain queues.
+    /// Returns the plan of a stage with flows that must arrive on certain queues.
     fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
         None
     }
 }
 
-/// The packets that a stage drops. When a filter moves between user space and the XDP program, a
-/// reload compares the verdicts of the stages behind it, so that no packet passes unfiltered.
+/// The packets that a stage drops, for comparison. A reload that changes a filter in the XDP
+/// program, or moves a filter into it, compares the verdicts of the stages in user space before and
+/// after, so that no packet passes unfiltered.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.
     AlwaysPass,
-    /// Two stages with equal keys drop the same packets.
+    /// A key: two stages with equal keys drop the same packets.
     Key(String),
-    /// Unknown: the stage differs from every other.
+    /// Unknown: not equal to the verdicts of any stage.
     Unknown,
 }
 
@@ -205,13 +209,13 @@ impl PartialEq for Verdicts {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::AlwaysPass, Self::AlwaysPass) => true,
-            (Self::Key(own), Self::Key(other)) => own == other,
+            (Self::Key(key), Self::Key(other_key)) => key == other_key,
             _ => false,
         }
     }
 }
 
-/// An invalid stage configuration. Lists all problems and the accepted values.
+/// Why a stage configuration is invalid: a diagnostic for each problem.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct PlanError(pub Vec<PlanDiagnostic>);
@@ -252,9 +256,9 @@ impl From<ReasonError> for PlanError {
 /// A diagnostic about a stage's configuration, with its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanDiagnostic {
-    /// The location.
+    /// Where the problem is.
     pub location: Location,
-    /// The text.
+    /// What is wrong.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! Stages and plans that are closures.
+//! Stages and stage plans made of closures.
 
 use std::any::Any;
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::plan::{BuildCx, StagePlan};
 use crate::stage::Stage;
 use crate::view::View;
 
-/// A closure that processes batches is a stage.
+/// A closure can be a stage: it is called with each batch.
 impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         self(view, cx);
@@ -19,7 +19,8 @@ impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
 type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 type AcquireFn = Box<dyn Fn() -> Result<(), ResourceError> + Send + Sync>;
 
-/// A plan from closures. For other capabilities than these, implement [`StagePlan`].
+/// A stage plan made of closures. For capabilities that it does not support, implement
+/// [`StagePlan`].
 ///
 /// The stage may also be a closure:
 ///
@@ -69,16 +70,16 @@ impl PlanFn {
         self
     }
 
-    /// Adds an inspection table, which `ctl inspect` and the final report show. The closure runs on
-    /// the control thread.
+    /// Adds an inspection table, which `ctl inspect` and the final report show. The closure creates
+    /// the table on the control thread.
     pub fn with_table(mut self, table: impl Fn() -> Table + Send + Sync + 'static) -> Self {
         self.tables.push(Box::new(table));
         self
     }
 
     /// Sets a closure that applies the configuration to state outside the plan, such as a shared
-    /// table. Runs on the control thread at the start and at each reload, but not for `--check` or
-    /// a reload of an invalid file; see [`ResourceOwner::acquire`].
+    /// table. The closure runs on the control thread at the start and at each reload, but not for
+    /// `--check` or a reload of an invalid file; see [`ResourceOwner::acquire`].
     pub fn with_acquire(
         mut self,
         acquire: impl Fn() -> Result<(), ResourceError> + Send + Sync + 'static,
@@ -135,20 +136,20 @@ mod tests {
     use crate::testing::{Disposition, TestBench};
 
     #[test]
-    fn closures_plan_build_and_process() {
+    fn plan_of_closures_builds_stage_and_table() {
         let longest = SharedTable::new(vec![60_u64]);
-        let for_stages = longest.clone();
+        let stage_limit = longest.clone();
         let plan = PlanFn::new(move |cx| {
             assert_eq!(cx.workers, 2);
-            for_stages.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
+            stage_limit.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
                 true => Ok(()),
                 false => Err(Reason::POLICY),
             })
         });
-        let for_table = longest.clone();
+        let table_limit = longest.clone();
         let plan = plan.with_summary("at most 60 bytes").with_table(move || {
             let mut table = Table::new("longest", &[("bytes", None)]);
-            table.rows.push(for_table.load().iter().copied().map(Cell::Number).collect());
+            table.rows.push(table_limit.load().iter().copied().map(Cell::Number).collect());
             table
         });
         assert_eq!(plan.summary(), "at most 60 bytes");
@@ -156,19 +157,19 @@ mod tests {
         let plans: [(&str, Arc<dyn StagePlan>); 1] = [("longest", Arc::new(plan))];
         let mut bench = TestBench::builder().workers(2).plans("lan", "wan", plans).build().unwrap();
         let frames = [60, 61, 60].map(|len| vec![7; len]);
-        let long = Disposition::dropped(Reason::POLICY);
-        let short = Disposition::sent("wan", frames[0].clone());
-        assert_eq!(bench.send_all("lan", &frames), [short.clone(), long, short]);
+        let dropped = Disposition::dropped(Reason::POLICY);
+        let sent = Disposition::sent("wan", frames[0].clone());
+        assert_eq!(bench.send_all("lan", &frames), [sent.clone(), dropped, sent]);
         assert_eq!(bench.table("longest").rows, [[Cell::Number(60)]]);
         longest.update(|longest| longest[0] = 61);
         assert_eq!(bench.send("lan", &frames[1]), Disposition::sent("wan", frames[1].clone()));
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
-    /// Runs on a thread that has loaded no table yet.
+    /// Uses a new thread, which has not loaded any table yet.
     #[cfg(feature = "count-allocations")]
     #[test]
-    fn first_load_on_a_worker_does_not_allocate() {
+    fn first_load_on_worker_does_not_allocate() {
         let table = SharedTable::new(60_u64);
         let run = move || {
             let plan = PlanFn::new(move |_| {
@@ -177,7 +178,7 @@ mod tests {
                     false => Err(Reason::POLICY),
                 })
             });
-            let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];
+            let plans: [(&str, Arc<dyn StagePlan>); 1] = [("limit", Arc::new(plan))];
             let mut bench = TestBench::builder().plans("lan", "wan", plans).build().unwrap();
             let frames = [60, 61, 60].map(|len| vec![7; len]);
             assert_eq!(bench.assert_no_allocation("lan", &frames), 2);
@@ -186,26 +187,28 @@ mod tests {
     }
 
     #[test]
-    fn acquire_runs_before_the_first_packet_and_its_error_prevents_the_start() {
+    fn acquire_runs_before_first_packet_and_its_error_prevents_start() {
         let longest = SharedTable::new(0_u64);
         let plan = |bytes: u64| {
-            let [of_stage, of_acquire] = [longest.clone(), longest.clone()];
+            let [stage_limit, acquire_limit] = [longest.clone(), longest.clone()];
             PlanFn::new(move |_| {
-                of_stage.stage(|longest, packet, _| match packet.frame.len() as u64 <= *longest {
-                    true => Ok(()),
-                    false => Err(Reason::POLICY),
+                stage_limit.stage(|longest, packet, _| {
+                    match packet.frame.len() as u64 <= *longest {
+                        true => Ok(()),
+                        false => Err(Reason::POLICY),
+                    }
                 })
             })
             .with_acquire(move || match bytes {
                 0 => Err(ResourceError("0 bytes are too few".to_owned())),
                 _ => {
-                    of_acquire.replace(bytes);
+                    acquire_limit.replace(bytes);
                     Ok(())
                 }
             })
         };
         let build = |bytes| {
-            let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan(bytes)))];
+            let plans: [(&str, Arc<dyn StagePlan>); 1] = [("limit", Arc::new(plan(bytes)))];
             TestBench::builder().plans("lan", "wan", plans).build()
         };
         let error = build(0).err().unwrap().to_string();
@@ -216,10 +219,10 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no table is called \"rules\"; the tables are: sessions")]
-    fn unknown_table_panics_with_existing_names() {
+    fn table_with_unknown_name_panics_and_lists_tables() {
         let plan = PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ());
         let plan = plan.with_table(|| Table::new("sessions", &[]));
-        let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];
+        let plans: [(&str, Arc<dyn StagePlan>); 1] = [("limit", Arc::new(plan))];
         TestBench::builder().plans("lan", "wan", plans).build().unwrap().table("rules");
     }
 }

@@ -1,4 +1,4 @@
-//! References to ports in a stage's configuration.
+//! Port names in a stage's configuration.
 
 use serde::Deserialize;
 use serde_spanned::Spanned;
@@ -24,13 +24,13 @@ use crate::ports::PortInfo;
 pub struct PortName(Spanned<String>);
 
 impl PortName {
-    /// Returns the name in the configuration.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         self.0.get_ref()
     }
 
-    /// Returns the port with this name. If there is none, the error contains the location of the
-    /// name and lists the existing ports.
+    /// Returns the port with this name. If it does not exist, returns an error with the location of
+    /// the name in the configuration and the names of all ports.
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
             let known = cx.ports.names();

@@ -8,10 +8,10 @@ use crate::verdict::PortId;
 
 /// A port, as a stage sees it.
 ///
-/// Properties of the interface are those at the time when the stage is planned or built. `None`
-/// means unknown: the interface does not exist yet, or the kernel cannot be asked, as in `filter
-/// test` and in tests. If `mtu` is known, an empty list of `addresses` means that the interface has
-/// no address.
+/// The properties of the interface are those at the time when the stage is planned or built. `None`
+/// means unknown: the interface does not exist yet, or its properties were not read, as in `filter
+/// test` and in tests. An empty list of `addresses` means that the interface has no address if
+/// `mtu` is known, and that its addresses are unknown if `mtu` is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
     /// The number of the port, for [`Verdict::To`](crate::Verdict::To) and
@@ -36,7 +36,7 @@ pub struct PortInfo {
 pub struct PortAddress {
     /// The address.
     pub ip: IpAddr,
-    /// The length of its network prefix, in bits.
+    /// The length of the network prefix, in bits.
     pub prefix_len: u8,
 }
 
@@ -55,15 +55,16 @@ impl PortInfo {
         })
     }
 
-    /// Returns the first IPv6 address that is not link-local, or else the first one.
+    /// Returns the first IPv6 address that is not link-local. If all are link-local, returns the
+    /// first IPv6 address.
     pub fn ipv6(&self) -> Option<Ipv6Addr> {
-        let all = || {
+        let ipv6_addresses = || {
             self.addresses.iter().filter_map(|address| match address.ip {
                 IpAddr::V6(ip) => Some(ip),
                 IpAddr::V4(_) => None,
             })
         };
-        all().find(|ip| !ip.is_unicast_link_local()).or_else(|| all().next())
+        ipv6_addresses().find(|ip| !ip.is_unicast_link_local()).or_else(|| ipv6_addresses().next())
     }
 }
 
@@ -72,15 +73,15 @@ impl PortInfo {
 pub struct Ports(Vec<PortInfo>);
 
 impl Ports {
-    /// No ports.
+    /// An empty list of ports.
     pub const NONE: &'static Self = &Self(Vec::new());
 
-    /// Returns the port with a number.
+    /// Returns the port with this number.
     pub fn get(&self, id: PortId) -> Option<&PortInfo> {
         self.0.get(usize::from(id.0))
     }
 
-    /// Returns the port with a name.
+    /// Returns the port with this name.
     pub fn by_name(&self, name: &str) -> Option<&PortInfo> {
         self.0.iter().find(|port| port.name == name)
     }
@@ -98,7 +99,7 @@ impl Ports {
 }
 
 impl FromIterator<PortInfo> for Ports {
-    /// Numbers the ports in the order of the iterator.
+    /// Collects at most 256 ports, and numbers them in the order of the iterator.
     fn from_iter<I: IntoIterator<Item = PortInfo>>(ports: I) -> Self {
         let ports = (0..=u8::MAX).zip(ports);
         Self(ports.map(|(id, port)| PortInfo { id: PortId(id), ..port }).collect())
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_prefers_an_address_that_is_not_link_local() {
+    fn ipv6_prefers_address_that_is_not_link_local() {
         assert_eq!(
             port(&["fe80::1", "10.0.0.1", "2001:db8::1"]).ipv6(),
             Some("2001:db8::1".parse().unwrap())
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_returns_the_first_ipv4_address() {
+    fn ipv4_returns_first_ipv4_address() {
         assert_eq!(port(&["fe80::1", "10.0.0.1", "10.0.0.2"]).ipv4(), Some([10, 0, 0, 1].into()));
         assert_eq!(port(&["fe80::1"]).ipv4(), None);
     }

@@ -1,4 +1,4 @@
-//! Drop reasons, of the runtime and of stages, and their counters.
+//! Drop reasons and their counters.
 
 use std::fmt;
 use std::ops::{AddAssign, Index};
@@ -8,8 +8,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Why a packet was dropped. Every drop in user space is counted under one reason;
 /// [`xdpfwd_xsk::KernelCounters`] has the kernel's losses.
 ///
-/// The constants are the reasons of the runtime and those that several stages share. A stage
-/// registers its own with [`DropReason`].
+/// The constants are the reasons of the worker and those that several stages use. A stage registers
+/// further reasons with [`DropReason`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
@@ -21,7 +21,7 @@ pub const MAX_REASONS: usize = 256;
 static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] =
     [const { OnceLock::new() }; MAX_REASONS];
 
-/// Number of registered reasons beyond [`CORE`]. Locked during registration.
+/// Number of registered reasons, not counting [`CORE`]. The lock serializes registrations.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
 
 macro_rules! core_reasons {
@@ -55,10 +55,11 @@ core_reasons! {
     7 IP_OPTIONS "ip_options"
         "The packet has IPv4 options (RFC 791, section 3.1), and a stage rejects them."
     8 LATER_FRAGMENT "later_fragment"
-        "The packet is a fragment other than the first, which has no ports to match."
+        "The packet is a fragment other than the first, so it has no ports to match."
     9 RATE_LIMIT "rate_limit" "The packet exceeds a rate limit."
-    10 SIGNATURE "signature" "A signature matched the payload, or a required one did not."
-    11 RUNT "runt" "A stage left fewer bytes than an Ethernet header, or emitted an empty frame."
+    10 SIGNATURE "signature"
+        "A signature matched the payload, or a required signature did not match."
+    11 RUNT "runt" "The frame was shorter than an Ethernet header when it was queued for sending."
     12 NO_SUCH_PORT "no_such_port"
         "A stage sent the packet to a port that this worker does not have."
     13 NO_ROOM "no_room" "A stage needed more headroom or tailroom than the frame has."
@@ -74,9 +75,9 @@ core_reasons! {
 impl Reason {
     /// Registers a reason, or returns the existing one with this name and description.
     ///
-    /// Call it when the stage is planned and keep the result in the plan. A static [`DropReason`]
-    /// does the same. The name is `[a-z0-9_]`, at most 40 characters, and is the key in the
-    /// report's `drops`. Reasons are never unregistered.
+    /// Call it in [`StageConfig::plan`](crate::StageConfig::plan) and keep the result in the plan,
+    /// or use a static [`DropReason`] instead. The name has 1 to 40 characters `[a-z0-9_]`, and is
+    /// the key in the report's `drops`. Reasons are never unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
         if name.is_empty()
             || name.len() > 40
@@ -86,14 +87,14 @@ impl Reason {
         }
         let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         let count = CORE.len() + *registered;
-        if let Some(known) =
-            (0..count).map(|number| Self(number as u8)).find(|known| known.name() == name)
+        if let Some(existing) =
+            (0..count).map(|number| Self(number as u8)).find(|reason| reason.name() == name)
         {
-            return match known.description() == description {
-                true => Ok(known),
+            return match existing.description() == description {
+                true => Ok(existing),
                 false => Err(ReasonError::Taken {
                     name: name.to_owned(),
-                    description: known.description(),
+                    description: existing.description(),
                 }),
             };
         }
@@ -104,7 +105,7 @@ impl Reason {
         let entry_is_new = entry
             .set((String::leak(name.to_owned()), String::leak(description.to_owned())))
             .is_ok();
-        debug_assert!(entry_is_new, "entries are set under the lock, in order");
+        debug_assert!(entry_is_new, "the entry of the new reason was already set");
         *registered += 1;
         Ok(Self(count as u8))
     }
@@ -145,10 +146,10 @@ impl Reason {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReasonError {
-    /// The name cannot be a key of the report.
+    /// The name is invalid.
     #[error("drop reason name {0:?} is invalid; use 1 to 40 characters out of a-z, 0-9 and _")]
     Name(String),
-    /// Another reason has the same name.
+    /// A reason with the same name and another description exists.
     #[error(
         "drop reason {name:?} is already registered, with another description ({description:?}); \
          choose another name"
@@ -156,7 +157,7 @@ pub enum ReasonError {
     Taken {
         /// The name.
         name: String,
-        /// The existing description under this name.
+        /// The description of the existing reason.
         description: &'static str,
     },
     /// All [`MAX_REASONS`] numbers are in use.
@@ -182,7 +183,7 @@ pub enum ReasonError {
 pub struct DropReason {
     name: &'static str,
     description: &'static str,
-    /// The number assigned by `register`.
+    /// The number assigned by `register`; before that, the number of [`Reason::UNREGISTERED`].
     number: AtomicU8,
 }
 
@@ -200,7 +201,7 @@ impl DropReason {
         Ok(reason)
     }
 
-    /// Returns the registered reason, or [`Reason::UNREGISTERED`].
+    /// Returns the registered reason; [`Reason::UNREGISTERED`] before [`register`](Self::register).
     #[inline]
     pub fn reason(&self) -> Reason {
         Reason(self.number.load(Ordering::Relaxed))
@@ -236,7 +237,7 @@ impl fmt::Debug for Reason {
     }
 }
 
-/// A counter for each reason.
+/// Drop counters, one for each reason.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Drops([u64; MAX_REASONS]);
 
@@ -280,8 +281,8 @@ impl Index<Reason> for Drops {
 
 impl AddAssign for Drops {
     fn add_assign(&mut self, other: Self) {
-        for (mine, others) in self.0.iter_mut().zip(other.0) {
-            *mine += others;
+        for (count, other_count) in self.0.iter_mut().zip(other.0) {
+            *count += other_count;
         }
     }
 }
@@ -291,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_has_its_own_name_and_counter() {
+    fn each_reason_has_unique_name_and_own_counter() {
         let mut drops = Drops::default();
         let all: Vec<Reason> = Reason::all().collect();
         for (index, reason) in all.iter().enumerate() {
@@ -306,21 +307,18 @@ mod tests {
 
     #[test]
     fn registered_reason_is_counted_and_listed() {
-        static OWN: DropReason = DropReason::new("test_own_reason", "A reason of a test.");
-        let reason = OWN.register().unwrap();
-        assert_eq!(OWN.register(), Ok(reason));
-        assert_eq!(Reason::register("test_own_reason", "A reason of a test."), Ok(reason));
-        assert_eq!(
-            (reason.name(), reason.description()),
-            ("test_own_reason", "A reason of a test.")
-        );
+        static TEST_REASON: DropReason = DropReason::new("test_reason", "A reason of a test.");
+        let reason = TEST_REASON.register().unwrap();
+        assert_eq!(TEST_REASON.register(), Ok(reason));
+        assert_eq!(Reason::register("test_reason", "A reason of a test."), Ok(reason));
+        assert_eq!((reason.name(), reason.description()), ("test_reason", "A reason of a test."));
         let mut drops = Drops::default();
-        drops.count(OWN.reason());
+        drops.count(TEST_REASON.reason());
         assert!(drops.iter().any(|(listed, count)| listed == reason && count == 1));
     }
 
     #[test]
-    fn register_refuses_invalid_and_taken_names() {
+    fn register_rejects_invalid_and_taken_names() {
         for name in ["", "Has_Capital", "has-dash", "has space", &"x".repeat(41)] {
             assert_eq!(
                 Reason::register(name, "A reason of a test."),

@@ -1,4 +1,4 @@
-//! The stage kinds of a configuration.
+//! The stage kinds that a configuration can use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::{PlanCx, PlanError, StageConfig, StagePlan};
 
-/// A format of stage tables, such as TOML. The registry is generic over it, so that errors keep
-/// their type and their location in the file.
+/// A format of stage tables, such as TOML. The registry is generic over the format, so that errors
+/// keep their type and their location in the file.
 pub trait TableFormat: 'static {
-    /// The format's own error.
+    /// The error of the format's deserializer.
     type Error: serde::de::Error;
-    /// Deserializes one table.
+    /// The deserializer of one table.
     type Deserializer<'de>: Deserializer<'de, Error = Self::Error>;
 }
 
@@ -32,7 +32,7 @@ pub enum KindError<E: std::error::Error + 'static> {
     /// The table does not match the configuration type of the kind.
     #[error(transparent)]
     Parse(E),
-    /// The values are invalid.
+    /// The values in the table are invalid.
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -40,15 +40,16 @@ pub enum KindError<E: std::error::Error + 'static> {
 /// The result of planning a stage.
 pub type Planned<E> = Result<Arc<dyn StagePlan>, KindError<E>>;
 
-type PlanFn<F> = dyn for<'de> Fn(
+/// A function that plans a stage of one kind from its table.
+type KindPlanner<F> = dyn for<'de> Fn(
         <F as TableFormat>::Deserializer<'de>,
         &PlanCx<'_>,
     ) -> Planned<<F as TableFormat>::Error>
     + Send
     + Sync;
 
-/// The stage kinds of a configuration, in tables of the format `F`.
-pub struct Registry<F: TableFormat>(BTreeMap<&'static str, Arc<PlanFn<F>>>);
+/// The stage kinds that a configuration can use, by name. `F` is the format of the stage tables.
+pub struct Registry<F: TableFormat>(BTreeMap<&'static str, Arc<KindPlanner<F>>>);
 
 impl<F: TableFormat> Clone for Registry<F> {
     fn clone(&self) -> Self {
@@ -63,7 +64,7 @@ impl<F: TableFormat> Default for Registry<F> {
 }
 
 impl<F: TableFormat> Registry<F> {
-    /// Adds a kind. Replaces a kind with the same name.
+    /// Adds the kind with the name [`StageConfig::KIND`]. Replaces a kind with the same name.
     pub fn with<C: StageConfig>(mut self) -> Self {
         let plan = |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> Planned<F::Error> {
             Ok(C::deserialize(table).map_err(KindError::Parse)?.plan(cx)?)
@@ -72,10 +73,10 @@ impl<F: TableFormat> Registry<F> {
         self
     }
 
-    /// Adds a kind whose stages share values that the closure captures, such as a session table.
-    /// `C` is the stage's table in the configuration file, without the key `kind`. The closure runs
-    /// on the control thread, once per stage at the start and at each reload. Replaces a kind with
-    /// the same name.
+    /// Adds a kind whose stages are planned by a closure. The stages can share values that the
+    /// closure captures, such as a session table. `C` is the stage's table in the configuration
+    /// file, without the key `kind`. The closure runs on the control thread, once per stage at the
+    /// start and at each reload. Replaces a kind with the same name.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -118,7 +119,7 @@ impl<F: TableFormat> Registry<F> {
         self
     }
 
-    /// Adds all kinds of another registry. They replace kinds with the same names.
+    /// Adds all kinds of another registry. Each replaces a kind with the same name.
     pub fn with_all(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
@@ -129,7 +130,8 @@ impl<F: TableFormat> Registry<F> {
         self.0.keys().copied()
     }
 
-    /// Plans a stage of a kind from its table, without the key `kind`.
+    /// Plans a stage of the given kind. `table` is the stage's table, which must not contain the
+    /// key `kind`.
     pub fn plan(
         &self,
         kind: &str,

@@ -1,4 +1,4 @@
-//! A worker's counters, at one moment between two batches.
+//! A worker's counters at one moment between two iterations.
 
 use serde::Serialize;
 use xdpfwd_xsk::{Counters, KernelCounters, PortFrameCounts};
@@ -10,36 +10,36 @@ use crate::verdict::PortId;
 /// All counters of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerReport {
-    /// Each queue of each port.
+    /// Counters of every queue of every port.
     pub queues: Vec<QueueReport>,
-    /// Each path.
+    /// Counters of every path.
     pub paths: Vec<PathReport>,
     /// Packets dropped, by reason.
     pub drops: Drops,
     /// Frame counts by location.
     pub frames: FrameCounts,
-    /// System calls made to wait for packets.
+    /// Number of system calls that waited for packets.
     pub waits: u64,
     /// Cycles by task.
     pub ledger: LedgerReport,
 }
 
-/// One queue of one port.
+/// The counters of one queue of one port.
 #[derive(Clone, Debug)]
 pub struct QueueReport {
-    /// The port.
+    /// The number of the port.
     pub port: PortId,
-    /// The queue.
+    /// The number of the queue.
     pub queue: u16,
     /// Packets and bytes.
     pub counters: Counters,
     /// Losses that the kernel reports.
     pub kernel: KernelCounters,
-    /// Locations of its frames.
+    /// Frames at this queue, by location.
     pub frame_counts: PortFrameCounts,
 }
 
-/// One path.
+/// The counters of one path.
 #[derive(Clone, Debug)]
 pub struct PathReport {
     /// Ingress port.
@@ -50,10 +50,10 @@ pub struct PathReport {
     pub stages: Vec<StageReport>,
 }
 
-/// One stage.
+/// The counters of one stage.
 #[derive(Clone, Debug)]
 pub struct StageReport {
-    /// Its name.
+    /// The name of the stage.
     pub name: String,
     /// Packets and cycles.
     pub account: StageAccount,
@@ -61,11 +61,11 @@ pub struct StageReport {
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// Frame counts by location, of one UMEM or the sum of several. If `leaked` is 0, the other counts
-/// add up to `total`.
+/// Frame counts by location, of one UMEM or added up over several UMEMs. `total` is the sum of all
+/// other counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCounts {
-    /// Frames of the UMEM.
+    /// All frames of the UMEM.
     pub total: u64,
     /// Free, in the pool.
     pub pool: u64,
@@ -80,7 +80,8 @@ pub struct FrameCounts {
     pub tx: u64,
     /// Completed, waiting in a completion ring.
     pub completion: u64,
-    /// Missing frames: other than 0 is a bug. If negative, a frame is in two locations.
+    /// Frames missing from every location. Any value other than 0 is a bug; if the value is
+    /// negative, a frame is in two locations.
     pub leaked: i64,
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `N` counters with a cell per worker, for counts per session, user or tunnel.
+/// `N` counters, each with a cell per worker, for counts per session, user or tunnel.
 ///
-/// Only the worker of a cell writes to it, so counting is a load and a store without a locked
-/// instruction, and no two workers write to the same cache line. Any thread reads the sums. A
-/// counter takes 64 bytes per worker.
+/// Each worker writes only to its own cells, so counting is a load and a store without a locked
+/// instruction, and no two workers write to the same cache line. Any thread can read the sums. Up
+/// to eight counters together take 64 bytes per worker.
 ///
 /// ```
 /// use xdpfwd_pipeline::SharedCounters;
@@ -24,18 +24,18 @@ pub struct SharedCounters<const N: usize>(Box<[Cells<N>]>);
 struct Cells<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> SharedCounters<N> {
-    /// Creates counters for this many workers.
+    /// Creates counters that are 0, with cells for the given number of workers.
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Cells([const { AtomicU64::new(0) }; N])).collect())
     }
 
-    /// Adds to the counters. Only the worker with this number,
-    /// [`BuildCx::worker`](crate::BuildCx::worker), may call it: if two threads add to the same
-    /// cells, counts get lost.
+    /// Adds an amount to each counter. Call it only on the worker with the number `worker`, see
+    /// [`BuildCx::worker`](crate::BuildCx::worker): if two threads add to the same cells, counts
+    /// are lost.
     ///
     /// # Panics
     ///
-    /// If there is no such worker.
+    /// If the counters have no cells for this worker.
     #[inline]
     pub fn add(&self, worker: usize, amounts: [u64; N]) {
         for (cell, amount) in self.0[worker].0.iter().zip(amounts) {
@@ -43,8 +43,8 @@ impl<const N: usize> SharedCounters<N> {
         }
     }
 
-    /// Returns the sums over the workers. While workers count, sums of different counters may
-    /// differ by a few packets.
+    /// Returns the sum of each counter over all workers. While workers count, the sums may stem
+    /// from moments that are a few packets apart.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0_u64; N];
         for cells in &self.0 {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "index out of bounds")]
-    fn add_panics_for_a_worker_that_does_not_exist() {
+    fn add_for_nonexistent_worker_panics() {
         SharedCounters::<1>::new(2).add(2, [1]);
     }
 }

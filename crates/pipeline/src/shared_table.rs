@@ -14,12 +14,13 @@ use crate::view::{PacketMut, View};
 /// A table of sessions, users or routes for stages of all workers. Clones share the same table.
 ///
 /// Stages read it with [`load`](Self::load), once per batch, which takes no lock. An update changes
-/// a copy and then replaces the table, so readers see all of an update or nothing. Copying takes
-/// time in proportion to the size: above some thousand entries, or for many updates per second, use
-/// a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
+/// a copy of the table and then replaces the table by the copy, so readers see all of an update or
+/// nothing of it. The time to copy is proportional to the size of the table: above some thousand
+/// entries, or for many updates per second, use a table per worker instead (`Handle::each_stage` of
+/// `xdpfwd-engine`).
 ///
-/// Only updating threads free memory, never workers. If workers still read a replaced table, a
-/// later update frees it, or the drop of the last clone.
+/// Only updates free replaced tables, never the workers that read them. A replaced table that a
+/// worker still reads is freed by a later update, or with the last clone.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -34,12 +35,12 @@ pub struct SharedTable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     current: ArcSwap<T>,
-    /// Replaced tables with readers at the last update. Its lock serializes updates.
+    /// Replaced tables that still had readers at the last update. The lock serializes updates.
     replaced: Mutex<Vec<Arc<T>>>,
 }
 
-/// The version of the table that a stage loaded. Drop it at the end of the batch: until then the
-/// memory of that version is not freed.
+/// The version of a table that a stage has loaded. Drop it at the end of the batch: until then, the
+/// memory of this version is not freed.
 pub struct Loaded<T>(Guard<Arc<T>>);
 
 impl<T> SharedTable<T> {
@@ -50,25 +51,25 @@ impl<T> SharedTable<T> {
     }
 
     /// Returns the current table. Takes no lock, and does not allocate on a worker's thread. (On
-    /// another thread the first call allocates the thread's data for all tables.)
+    /// another thread, the first load of any table allocates.)
     #[inline]
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.current.load())
     }
 
-    /// Returns a stage that calls the closure for each packet, with the version of the table at the
-    /// start of the batch. If the closure returns a reason, the packet is dropped under it.
+    /// Returns a stage that calls the closure with each packet and the table as of the start of the
+    /// batch. If the closure returns a reason, the packet is dropped under this reason.
     ///
     /// ```
     /// use std::{collections::HashMap, net::IpAddr};
     /// use xdpfwd_pipeline::{PlanFn, Reason, SharedCounters, SharedTable};
     ///
-    /// // Packets and bytes of each address.
-    /// let known: SharedTable<HashMap<IpAddr, SharedCounters<2>>> = SharedTable::default();
+    /// // Packets and bytes of each source address.
+    /// let hosts: SharedTable<HashMap<IpAddr, SharedCounters<2>>> = SharedTable::default();
     /// let plan = PlanFn::new(move |_| {
-    ///     known.stage(|known, packet, cx| {
+    ///     hosts.stage(|hosts, packet, cx| {
     ///         let source = packet.meta.headers.source_ip(packet.frame).ok_or(Reason::NOT_IP)?;
-    ///         let counters = known.get(&source).ok_or(Reason::POLICY)?;
+    ///         let counters = hosts.get(&source).ok_or(Reason::POLICY)?;
     ///         counters.add(cx.worker(), [1, packet.frame.len() as u64]);
     ///         Ok(())
     ///     })
@@ -87,48 +88,50 @@ impl<T> SharedTable<T> {
         }
     }
 
-    /// Replaces the table. Not for the data path.
+    /// Replaces the table. Takes a lock: not for the data path.
     pub fn replace(&self, table: T) {
-        self.put(&mut self.updates(), table);
+        self.publish(&mut self.lock_updates(), table);
     }
 
-    /// Locks updates. A panic during an earlier update left the table unchanged.
-    fn updates(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
+    /// Locks out other updates. Ignores that the lock is poisoned: an update that panics leaves the
+    /// table unchanged.
+    fn lock_updates(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the current table, and frees replaced tables without readers.
-    fn put(&self, replaced: &mut Vec<Arc<T>>, table: T) {
+    fn publish(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
-        // A count of one cannot rise: readers can only load the current table.
+        // A count of one cannot rise again, because readers can only load the current table.
         replaced.retain(|table| Arc::strong_count(table) > 1);
     }
 }
 
-/// Allocates a thread's data for loading tables, so that later loads do not allocate.
+/// Allocates the data that this thread needs for loading tables, so that later loads do not
+/// allocate.
 pub(crate) fn prepare_thread() {
     SharedTable::new(()).load();
 }
 
 impl<T: Clone> SharedTable<T> {
     /// Changes a copy of the table, then replaces the table by the copy. Returns the closure's
-    /// result. Updates are serialized: the closure must not update the same table. Not for the data
-    /// path.
+    /// result. Updates are serialized: the closure must not update the same table. Takes a lock and
+    /// allocates: not for the data path.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
-        let mut replaced = self.updates();
+        let mut replaced = self.lock_updates();
         let mut table = T::clone(&self.load());
         let result = change(&mut table);
-        self.put(&mut replaced, table);
+        self.publish(&mut replaced, table);
         result
     }
 
     /// Like [`update`](Self::update), but keeps the table unchanged if the closure returns an
     /// error.
     pub fn try_update<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E> {
-        let mut replaced = self.updates();
+        let mut replaced = self.lock_updates();
         let mut table = T::clone(&self.load());
         let result = change(&mut table)?;
-        self.put(&mut replaced, table);
+        self.publish(&mut replaced, table);
         Ok(result)
     }
 }
@@ -198,9 +201,9 @@ mod tests {
             Err::<(), _>("no")
         });
         assert_eq!(failed, Err("no"));
-        let panicked =
+        let panic_result =
             thread::scope(|scope| scope.spawn(|| table.update(|_| panic!("on purpose"))).join());
-        assert!(panicked.is_err());
+        assert!(panic_result.is_err());
         assert_eq!(*table.load(), [1]);
         assert_eq!(
             table.try_update(|table| {
@@ -215,74 +218,74 @@ mod tests {
     #[test]
     fn update_succeeds_while_same_thread_reads() {
         let table = SharedTable::new(1);
-        let read = table.load();
+        let loaded = table.load();
         table.update(|table| *table += 1);
         table.update(|table| *table += 1);
-        assert_eq!((*read, *table.load()), (1, 3));
+        assert_eq!((*loaded, *table.load()), (1, 3));
     }
 
-    /// A table that panics if a reader frees it, and counts its copies.
+    /// A table that panics if a reader frees it, and counts its existing copies.
     struct TableProbe {
         reader_ids: Arc<HashSet<thread::ThreadId>>,
-        alive: Arc<AtomicUsize>,
+        copies: Arc<AtomicUsize>,
     }
 
     impl TableProbe {
-        fn new(reader_ids: Arc<HashSet<thread::ThreadId>>, alive: Arc<AtomicUsize>) -> Self {
-            alive.fetch_add(1, Ordering::Relaxed);
-            Self { reader_ids, alive }
+        fn new(reader_ids: Arc<HashSet<thread::ThreadId>>, copies: Arc<AtomicUsize>) -> Self {
+            copies.fetch_add(1, Ordering::Relaxed);
+            Self { reader_ids, copies }
         }
     }
 
     impl Clone for TableProbe {
         fn clone(&self) -> Self {
-            Self::new(Arc::clone(&self.reader_ids), Arc::clone(&self.alive))
+            Self::new(Arc::clone(&self.reader_ids), Arc::clone(&self.copies))
         }
     }
 
     impl Drop for TableProbe {
         fn drop(&mut self) {
-            self.alive.fetch_sub(1, Ordering::Relaxed);
+            self.copies.fetch_sub(1, Ordering::Relaxed);
             assert!(!self.reader_ids.contains(&thread::current().id()), "a reader freed a table");
         }
     }
 
     #[test]
     fn readers_free_no_table_and_replaced_tables_are_freed() {
-        let alive = Arc::new(AtomicUsize::new(0));
-        let (end, loads) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2]);
+        let copies = Arc::new(AtomicUsize::new(0));
+        let (stop, loads) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2]);
         let barrier = std::sync::Barrier::new(3);
-        let ids = Mutex::new(HashSet::new());
+        let collected_ids = Mutex::new(HashSet::new());
         let table: std::sync::OnceLock<SharedTable<TableProbe>> = std::sync::OnceLock::new();
         thread::scope(|scope| {
             let readers = loads.each_ref().map(|loads| {
                 scope.spawn(|| {
-                    ids.lock().unwrap().insert(thread::current().id());
+                    collected_ids.lock().unwrap().insert(thread::current().id());
                     barrier.wait();
                     barrier.wait();
                     let table = table.get().unwrap();
-                    while !end.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         let loaded = table.load();
-                        assert!(loaded.alive.load(Ordering::Relaxed) > 0);
+                        assert!(loaded.copies.load(Ordering::Relaxed) > 0);
                         loads.fetch_add(1, Ordering::Relaxed);
                     }
                 })
             });
             barrier.wait();
-            let reader_ids = Arc::new(ids.lock().unwrap().clone());
+            let reader_ids = Arc::new(collected_ids.lock().unwrap().clone());
             let shared = table
-                .get_or_init(|| SharedTable::new(TableProbe::new(reader_ids, Arc::clone(&alive))));
+                .get_or_init(|| SharedTable::new(TableProbe::new(reader_ids, Arc::clone(&copies))));
             barrier.wait();
             while loads.iter().any(|loads| loads.load(Ordering::Relaxed) < 10_000)
                 && !readers.iter().any(thread::ScopedJoinHandle::is_finished)
             {
                 shared.update(|_| ());
-                // The current table, and at most one in use per reader.
-                assert!(alive.load(Ordering::Relaxed) <= 3);
+                // The current table, and at most one replaced table per reader.
+                assert!(copies.load(Ordering::Relaxed) <= 3);
             }
-            end.store(true, Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
         });
         table.get().unwrap().update(|_| ());
-        assert_eq!(alive.load(Ordering::Relaxed), 1);
+        assert_eq!(copies.load(Ordering::Relaxed), 1);
     }
 }

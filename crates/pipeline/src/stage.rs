@@ -5,8 +5,8 @@ use std::any::Any;
 use crate::cx::Cx;
 use crate::view::View;
 
-/// One step of a path. A stage processes every packet that the previous stages let pass, in
-/// batches. It may rewrite, shrink or grow each packet, and gives it a verdict; a packet without a
+/// One step of a path. A stage processes, in batches, every packet that the previous stages let
+/// pass. It may rewrite, shrink or grow a packet, and may give it a verdict. A packet without a
 /// verdict goes on to the next stage.
 ///
 /// `process` runs on the data path: it must not block, allocate or log. The defaults of the other
@@ -37,53 +37,53 @@ pub trait Stage: Any {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>);
 
     /// Returns whether the stage reads the parsed headers
-    /// ([`Meta::headers`](crate::Meta::headers)). The worker parses no headers on a path where no
-    /// stage does. True by default.
+    /// ([`Meta::headers`](crate::Meta::headers)). True by default. If all stages of a path return
+    /// false, the worker does not parse headers on this path.
     fn needs_headers(&self) -> bool {
         true
     }
 
-    /// Runs between batches, about once a millisecond while packets flow or the stage holds some,
-    /// and at least every 100 ms, for work that no packet triggers.
+    /// Does work that no packet triggers. Runs between batches: about once per millisecond while
+    /// packets arrive or any stage of the worker holds frames, otherwise at least every 100 ms.
     fn tick(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
 
-    /// Returns the stage's own counters, by name, for reports. They only grow. On a reload the
-    /// worker adds what the predecessor of the same name and kind had counted, so a new stage
-    /// starts at zero.
+    /// Returns the stage's own counters, by name, for reports. A counter never decreases. A new
+    /// stage counts from zero: after a reload, the worker adds the counters of the old stage with
+    /// the same name and kind.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
 
     /// Returns the row counters of the plan's inspection tables, in the order of
     /// [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). Empty by default. The
-    /// engine adds them up over workers and over reloads.
+    /// engine adds up each counter over workers and reloads.
     fn row_counters(&self) -> Vec<u64> {
         Vec::new()
     }
 
-    /// Returns the state that a successor of the same kind and name takes over on a reload. Do not
-    /// include counters.
+    /// Returns the state that a new stage of the same kind and name takes over on a reload; `None`
+    /// if there is no state, which is the default. Do not include counters.
     fn snapshot(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Takes over the state of a predecessor. On an error the stage starts without it, and the
-    /// reload reports the stage.
+    /// Takes over the state of the old stage on a reload. After an error, the stage starts without
+    /// state, and the reload reports its name.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let _ = snapshot;
         Ok(())
     }
 
-    /// Retires the stage. This is the last call: frames that the stage does not emit or free now
-    /// are lost.
+    /// Retires the stage: frames that it does not emit, drop or free now are lost. Afterwards the
+    /// worker only reads the stage's counters.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
 }
 
-/// A snapshot could not be read.
+/// The reason why a stage could not take over a snapshot.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot restore the state of the stage: {0}")]
 pub struct SnapshotError(pub String);

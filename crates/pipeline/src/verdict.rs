@@ -9,7 +9,8 @@ pub struct PortId(pub u8);
 /// A stage's decision about a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
-    /// The packet goes on to the next stage, and after the last one to the port of the path.
+    /// The packet goes on to the next stage. After the last stage, it goes to the egress port of
+    /// the path.
     #[default]
     Next,
     /// The packet goes to the egress queue of this port and skips the remaining stages.

@@ -22,8 +22,8 @@ pub struct View<'a> {
 
 /// One packet of a [`View`].
 pub struct PacketMut<'a> {
-    /// The bytes of the frame from the Ethernet header on, without FCS, with headroom in front and
-    /// tailroom behind.
+    /// The frame: its bytes start at the Ethernet header and exclude the FCS. It has headroom
+    /// before these bytes and tailroom after them.
     pub frame: &'a mut Frame,
     /// The ingress port and queue, and the parsed headers.
     pub meta: &'a mut Meta,
@@ -53,13 +53,14 @@ impl PacketMut<'_> {
         Headers::parse_into(self.frame, &mut self.meta.headers);
     }
 
-    /// Cuts the frame to the IP packet that `headers` describe, without the headers in front of it
-    /// and the padding behind it. Pass the headers of the frame
+    /// Cuts the frame to the IP packet that `headers` describe: removes the headers before the IP
+    /// packet and the padding after it. Pass the headers of the frame
     /// ([`Meta::headers`](crate::Meta::headers)) or of a packet in a tunnel
-    /// ([`Headers::parse_inner`]). Returns [`Reason::NOT_IP`], with the frame unchanged, if they
-    /// describe no IP packet.
+    /// ([`Headers::parse_inner`]). If `headers` describe no IP packet, returns [`Reason::NOT_IP`]
+    /// and leaves the frame unchanged.
     ///
-    /// Parse the headers again afterwards; [`encapsulate`](Self::encapsulate) does.
+    /// Afterwards, call [`reparse`](Self::reparse) or [`encapsulate`](Self::encapsulate), which
+    /// parses the headers itself.
     #[inline]
     pub fn cut_to_ip(&mut self, headers: Headers) -> Result<(), Reason> {
         if headers.ip_version.is_none() {
@@ -71,17 +72,17 @@ impl PacketMut<'_> {
     }
 
     /// Writes headers in front of the frame, outermost first, and parses the frame's headers again.
-    /// See [`HeaderStack`] about the fields that it fills.
+    /// [`HeaderStack`] describes which header fields it fills in.
     ///
     /// A received frame has at least 256 bytes of headroom. Nothing checks the MTU of the egress
     /// port: compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu), and drop
     /// longer packets or answer them with [`IcmpErrors`](crate::IcmpErrors). The kernel discards
     /// longer packets and counts them as `kernel.tx_dropped`.
     ///
-    /// All bytes of the frame become the payload. To put an IP packet into a tunnel, first cut the
-    /// frame to the packet, without Ethernet header and padding, as the example does.
+    /// All bytes of the frame become the payload. To put an IP packet into a tunnel, first remove
+    /// Ethernet header and padding with [`cut_to_ip`](Self::cut_to_ip), as in the example.
     ///
-    /// Returns, with the frame unchanged,
+    /// Errors, which leave the frame unchanged:
     /// - [`Reason::NO_ROOM`] if the headers are longer than the headroom,
     /// - [`Reason::MALFORMED`] if [`HeaderStack::emit`] returns an error, for example because the
     ///   headers are in an invalid order.
@@ -123,13 +124,14 @@ impl PacketMut<'_> {
 }
 
 impl View<'_> {
-    /// Returns the number of batch indexes. Each has a packet until a stage holds it.
+    /// Returns the number of batch indexes. Each index has a packet until the stage holds the
+    /// packet.
     #[inline]
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Returns whether the batch has no index.
+    /// Returns whether [`len`](Self::len) is 0.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
@@ -147,7 +149,7 @@ impl View<'_> {
         )
     }
 
-    /// Processes each packet. An error drops the packet under this reason.
+    /// Calls `process` with each packet. If `process` returns a reason, drops the packet under it.
     #[inline]
     pub fn each(&mut self, mut process: impl FnMut(&mut PacketMut<'_>) -> Result<(), Reason>) {
         for mut packet in self.packets() {
@@ -157,38 +159,38 @@ impl View<'_> {
         }
     }
 
-    /// Returns the packet at a batch index. `None` beyond the last index, or if the stage holds the
-    /// packet.
+    /// Returns the packet at a batch index; `None` if the index is too large, or the stage holds
+    /// the packet.
     #[inline]
     pub fn packet(&mut self, index: usize) -> Option<PacketMut<'_>> {
         let frame = self.batch.slots_mut().get_mut(index)?.as_mut()?;
         Some(PacketMut { frame, meta: &mut self.metas[index], verdict: &mut self.verdicts[index] })
     }
 
-    /// Sets the verdict of the packet at a batch index. Does nothing beyond the last index.
+    /// Sets the verdict of the packet at a batch index. Does nothing if the index is too large.
     #[inline]
     pub fn set(&mut self, index: usize, verdict: Verdict) {
-        if let Some(own) = self.verdicts[..self.batch.len()].get_mut(index) {
-            *own = verdict;
+        if let Some(current) = self.verdicts[..self.batch.len()].get_mut(index) {
+            *current = verdict;
         }
     }
 
-    /// Takes the packet at a batch index out of the batch, for the stage to hold until it emits,
-    /// drops or frees the frame through [`Cx`].
+    /// Takes the packet at a batch index out of the batch. The stage holds the frame until it
+    /// emits, drops or frees it through [`Cx`].
     ///
-    /// Returns `None` if there is no packet, or if the quota is used up: a quarter of the worker's
-    /// frames, for all its stages together. The packet then stays in the batch; a stage that cannot
-    /// let it pass drops it with [`Reason::HOLD_QUOTA`].
+    /// Returns `None` if the index has no packet, or the quota is used up: all stages of a worker
+    /// together may hold a quarter of its frames. With the quota used up, the packet stays in the
+    /// batch; a stage that cannot let it pass drops it as [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, index: usize, cx: &mut Cx<'_>) -> Option<Frame> {
-        let occupied = self.batch.slots_mut().get_mut(index).filter(|slot| slot.is_some())?;
+        let slot = self.batch.slots_mut().get_mut(index).filter(|slot| slot.is_some())?;
         if !cx.take_quota() {
             return None;
         }
         self.has_taken = true;
-        occupied.take()
+        slot.take()
     }
 
-    /// Returns whether every packet is still in the batch and goes on.
+    /// Returns whether every packet is still in the batch and has the verdict [`Verdict::Next`].
     #[inline]
     pub(crate) fn all_next(&self) -> bool {
         !self.has_taken

@@ -1,4 +1,4 @@
-//! Headers that a stage adds in front of a packet.
+//! Headers that a stage adds before a packet, or removes.
 
 #![cfg(feature = "testing")]
 
@@ -6,7 +6,7 @@ use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, PacketMut, Reason, Stage, View};
 use xdpfwd_wire::{Header, HeaderStack, Headers, MacAddr, ethernet, gtpu, ipv4, ipv6, udp};
 
-/// Length of the headers of [`tunnel`].
+/// Total length of the headers of [`tunnel`], in bytes: Ethernet, IPv4, UDP, GTP-U.
 const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 
 /// Returns the headers of a GTP-U tunnel over IPv4.
@@ -22,7 +22,7 @@ fn user_packet() -> Vec<u8> {
     HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()
 }
 
-/// Returns the packet in an Ethernet frame with padding.
+/// Returns an Ethernet frame with [`user_packet`] and 9 bytes of padding.
 fn user_frame() -> Vec<u8> {
     let ethernet = Header::from(ethernet::Repr::default());
     let ip = ipv6::Repr::default();
@@ -33,17 +33,17 @@ fn user_frame() -> Vec<u8> {
     frame
 }
 
-/// Runs a function on each packet.
-struct Each<F>(F);
+/// Calls a function with each packet.
+struct ForEach<F>(F);
 
-impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for Each<F> {
+impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         view.packets().for_each(|mut packet| (self.0)(&mut packet));
     }
 }
 
-/// Leaves the IP packet in the frame, and puts it into the tunnel.
-fn to_tunnel(packet: &mut PacketMut<'_>) {
+/// Cuts the frame to its IP packet and puts the packet into the tunnel.
+fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
     if let Err(reason) = packet.cut_to_ip(headers).and_then(|()| packet.encapsulate(&tunnel())) {
         packet.drop(reason);
@@ -61,9 +61,9 @@ fn assert_refused(packet: &mut PacketMut<'_>, headers: &[Header<'_>], reason: Re
 }
 
 #[test]
-fn encapsulated_packet_has_headers_in_front_which_are_parsed() {
-    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
-        to_tunnel(packet);
+fn encapsulate_adds_valid_headers_and_parses_them() {
+    let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
+        send_to_tunnel(packet);
         let headers = packet.meta.headers;
         assert_eq!(headers, Headers::parse(packet.frame));
         assert_eq!((headers.l3_offset, headers.l4_offset), (14, 34));
@@ -82,7 +82,7 @@ fn encapsulated_packet_has_headers_in_front_which_are_parsed() {
 
 #[test]
 fn encapsulate_without_headroom_returns_no_room() {
-    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+    let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
         let excess = packet.frame.headroom() - (TUNNEL_LEN - 1);
         packet.frame.prepend(excess).unwrap().fill(0xee);
         assert_refused(packet, &tunnel(), Reason::NO_ROOM);
@@ -99,8 +99,8 @@ fn encapsulate_without_headroom_returns_no_room() {
 }
 
 #[test]
-fn encapsulate_in_invalid_order_returns_malformed() {
-    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+fn encapsulate_with_headers_in_invalid_order_returns_malformed() {
+    let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
         let [ethernet, ip, udp, gtpu] = tunnel();
         assert_refused(packet, &[ethernet, udp, gtpu], Reason::MALFORMED);
         assert_refused(packet, &[ethernet, ip, gtpu], Reason::MALFORMED);
@@ -110,17 +110,21 @@ fn encapsulate_in_invalid_order_returns_malformed() {
 }
 
 #[test]
-fn cut_to_ip_without_ip_packet_returns_not_ip() {
+fn cut_to_ip_of_arp_packet_returns_not_ip() {
     let arp = [[0xff; 12].as_slice(), &[0x08, 0x06], &[0; 46]].concat();
-    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+    let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
         assert_eq!(packet.cut_to_ip(packet.meta.headers), Err(Reason::NOT_IP));
     }));
-    assert_eq!(bench.send("lan", &arp), Disposition::sent("wan", arp), "the frame is unchanged");
+    assert_eq!(
+        bench.send("lan", &arp),
+        Disposition::sent("wan", arp),
+        "`cut_to_ip` changed the frame"
+    );
 }
 
 #[cfg(feature = "count-allocations")]
 #[test]
 fn encapsulate_does_not_allocate() {
-    let mut bench = TestBench::new(Each(to_tunnel));
+    let mut bench = TestBench::new(ForEach(send_to_tunnel));
     assert_eq!(bench.assert_no_allocation("lan", vec![user_frame(); 100]), 100);
 }

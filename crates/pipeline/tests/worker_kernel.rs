@@ -1,6 +1,7 @@
-//! The worker on a faulty kernel: rings stay full, completions are late or never come, wake-ups are
-//! lost or refused, an interface disappears. The worker must not block or leak, and after every
-//! step each packet is sent, in flight, or counted under a drop reason.
+//! The worker on a fake kernel with faults: rings stay full, completions are late or missing,
+//! wake-ups are lost or refused, an interface disappears. The worker must not block or leak frames.
+//! After every step, each packet is sent, discarded by the interface, in flight, or counted under a
+//! drop reason.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
 #[test]
-fn stalled_port_counts_egress_full_other_direction_flows() {
+fn stalled_port_counts_egress_full_and_other_direction_flows() {
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     let mut delivered = 0u64;
@@ -24,7 +25,11 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
         }
         wires.wan.deliver(&packet(round)).unwrap();
         worker.poll_once();
-        assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction is affected");
+        assert_eq!(
+            numbers(&wires.lan.take_sent()),
+            [round],
+            "the stalled port affects the other direction"
+        );
         assert_conserved(&mut worker);
     }
     let report = worker.report();
@@ -32,7 +37,7 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
     assert_eq!(
         delivered,
         report.drops[Reason::EGRESS_FULL] + waiting,
-        "a packet is neither counted as dropped nor waiting"
+        "a packet is neither dropped as egress_full nor waiting"
     );
     assert!(report.drops[Reason::EGRESS_FULL] > 2000);
 
@@ -56,13 +61,13 @@ fn drain_ends_when_kernel_never_completes() {
     worker.drain(Duration::from_millis(50));
     assert!(
         start.elapsed() < Duration::from_secs(20),
-        "drain waited for completions for more than 20 s"
+        "`drain` with a timeout of 50 ms took more than 20 s"
     );
     assert_conserved(&mut worker);
 }
 
 #[test]
-fn frames_queued_after_drain_are_dropped_as_shutdown() {
+fn packets_in_egress_queue_after_drain_are_dropped_as_shutdown() {
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     for n in 0..200 {
@@ -74,12 +79,12 @@ fn frames_queued_after_drain_are_dropped_as_shutdown() {
     assert_eq!(
         report.drops[Reason::SHUTDOWN],
         200 - 128,
-        "expected all but the frames in the TX ring"
+        "expected all packets except the 128 in the TX ring"
     );
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Sends packets both ways for some rounds and checks the accounting after each.
+/// Delivers packets to both ports in each round, and checks the packet accounting after it.
 fn run_rounds(
     worker: &mut Worker<()>,
     wires: &Wires,
@@ -94,23 +99,24 @@ fn run_rounds(
     }
 }
 
-/// Makes the kernel work normally again, and checks that no packet stays in flight.
+/// Removes the faults of both fake kernels, and asserts that no packet stays in flight.
 fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(FakeKernelConfig::default());
-        // Report pending completions now: no later wake-up may come.
+        // Report pending completions now, because no later wake-up may come.
         wire.run();
     }
     run_rounds(worker, wires, accounting, 3);
     worker.drain(Duration::from_secs(20));
     let frames = accounting.balance(worker, wires);
     assert_eq!((frames.in_flight, frames.tx, frames.completion, frames.rx), (0, 0, 0, 0));
-    for left in &accounting.sent_numbers {
-        assert!(left.is_sorted(), "packets are out of order");
+    for numbers in &accounting.sent_numbers {
+        assert!(numbers.is_sorted(), "packets are out of order");
     }
 }
 
-/// Runs a worker whose wan kernel first has a fault and then works normally.
+/// Runs a worker on a fake kernel whose wan side has a fault, and then without the fault. Returns
+/// the packet accounting.
 fn run_with_fault(wan: FakeKernelConfig) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
     let mut accounting = WireAccounting::default();
@@ -162,11 +168,11 @@ fn worker_recovers_from_lost_wake_ups() {
 #[test]
 fn worker_recovers_from_refused_wake_ups() {
     for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN] {
-        let once = run_with_fault(FakeKernelConfig {
+        let accounting = run_with_fault(FakeKernelConfig {
             errors: [errno].into(),
             ..FakeKernelConfig::default()
         });
-        assert_eq!(once.delivered, once.sent, "one refused wake-up lost a packet");
+        assert_eq!(accounting.delivered, accounting.sent, "a refused wake-up lost a packet");
         run_with_fault(FakeKernelConfig {
             persistent_error: Some(errno),
             ..FakeKernelConfig::default()
@@ -175,7 +181,7 @@ fn worker_recovers_from_refused_wake_ups() {
 }
 
 #[test]
-fn worker_accounts_for_packets_dropped_by_interface() {
+fn worker_accounts_for_packets_discarded_by_interface() {
     let accounting = run_with_fault(FakeKernelConfig {
         errors: [libc::EBUSY; 50].into(),
         ..FakeKernelConfig::default()
@@ -187,8 +193,9 @@ fn worker_accounts_for_packets_dropped_by_interface() {
     });
 }
 
-/// In a small UMEM all frames wait for transmission, so none is left to receive. The kernel loses
-/// and counts new packets; when frames return, reception resumes.
+/// In a small UMEM with a stalled port, all frames wait for transmission, so the kernel has no
+/// frame to receive into: it loses new packets and counts them. When frames return, reception
+/// resumes.
 #[test]
 fn worker_recovers_from_empty_fill_ring() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
@@ -206,35 +213,36 @@ fn worker_recovers_from_empty_fill_ring() {
     assert_eq!(
         accounting.delivered + lost,
         20 * 20,
-        "a packet was neither delivered nor counted as lost"
+        "a packet was neither delivered nor counted by the kernel as lost"
     );
     assert!(lost > 0);
     assert_recovers(&mut worker, &wires, &mut accounting);
     assert!(wires.lan.posted() > 0);
 }
 
-/// The interface disappears while sending. Unsent frames stay in its ring, later packets are
-/// dropped and counted. Then the other interface disappears too; the worker still stops on request.
+/// The interface wan disappears while it sends: unsent frames stay in its TX ring, and later
+/// packets are dropped and counted. Then the interface lan disappears too, and `drain` must still
+/// end.
 #[test]
 fn worker_accounts_for_packets_when_interface_disappears() {
-    for after in [1, 19, 50, 777] {
+    for sent_packets in [1, 19, 50, 777] {
         let (mut worker, wires) = cross_connect_with(
             (),
             (),
-            FakeKernelConfig { vanishes_after: Some(after), ..FakeKernelConfig::default() },
+            FakeKernelConfig { vanishes_after: Some(sent_packets), ..FakeKernelConfig::default() },
         );
         let mut accounting = WireAccounting::default();
         run_rounds(&mut worker, &wires, &mut accounting, 120);
         assert_eq!(
             accounting.sent_numbers[1],
-            first_of_lan(&accounting, after),
-            "expected the first packets of lan"
+            first_packets_of_lan(&accounting, sent_packets),
+            "expected the first packets received on lan"
         );
-        let before = worker.report();
-        assert!(before.drops[Reason::EGRESS_FULL] > 0);
-        assert!(before.queues[1].counters.tx_retries > 0);
+        let report = worker.report();
+        assert!(report.drops[Reason::EGRESS_FULL] > 0);
+        assert!(report.queues[1].counters.tx_retries > 0);
 
-        // lan disappears too: no port is left, and every packet must still be accounted for.
+        // Without any port, every packet must still be accounted for.
         wires.lan.vanish();
         run_rounds(&mut worker, &wires, &mut accounting, 20);
         worker.drain(Duration::from_millis(20));
@@ -244,13 +252,13 @@ fn worker_accounts_for_packets_when_interface_disappears() {
     }
 }
 
-/// Returns the numbers of the first packets that lan delivered.
-fn first_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
+/// Returns the numbers of the first packets that [`run_rounds`] delivered to lan.
+fn first_packets_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
     (0..accounting.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
-/// While a port cannot send, an idle worker retries the wake-up at intervals, not in every
-/// iteration. The limit follows from the elapsed time.
+/// While a port cannot send, an idle worker retries the wake-up at growing intervals, not in every
+/// iteration. The test derives the maximum number of wake-ups from the elapsed time.
 #[test]
 fn idle_worker_backs_off_wake_ups_of_stalled_port() {
     for errno in [libc::EAGAIN, libc::ENETDOWN] {
@@ -273,9 +281,9 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
             std::thread::sleep(Duration::from_millis(50));
             remote.stop();
             let (wakeups, sent) = thread.join().unwrap();
-            // 10, 20, 40, … 640 µs: seven in the first 1.3 ms.
-            let most = 10 + start.elapsed().as_micros() / 640;
-            assert!(u128::from(wakeups) <= most, "{wakeups} wake-ups; expected at most {most}");
+            // The intervals are 10, 20, 40, … 640 µs: seven wake-ups in the first 1.3 ms.
+            let limit = 10 + start.elapsed().as_micros() / 640;
+            assert!(u128::from(wakeups) <= limit, "{wakeups} wake-ups; expected at most {limit}");
             assert!(wakeups >= 2, "the wake-up was not retried");
             assert_eq!(sent, (0..10).collect::<Vec<_>>());
         }
@@ -285,7 +293,7 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Tries random sequences of faults on both sides.
+    /// Tries random sequences of faults on both ports.
     #[test]
     fn worker_accounts_for_packets_under_random_faults(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),

@@ -6,25 +6,26 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 use xdpfwd_wire::MacAddr;
 
-/// A stage with inspection tables: its rules, sessions or security associations.
+/// A stage plan with inspection tables, such as a table of rules, sessions or security
+/// associations.
 pub trait Inspectable {
     /// Returns the keys of the tables' row counters, in the order of
-    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload a counter continues under
-    /// an equal key, at any position in the new plan; equal keys within one plan are matched in
-    /// order.
+    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter of the new plan
+    /// continues the old counter with the same key, at any position. If several counters of a plan
+    /// have the same key, they are matched in order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the tables. `counters` correspond to `counter_keys`, added up over workers, reloads
-    /// and the XDP program.
+    /// Returns the tables. `counters` contains the row counter of each key of `counter_keys`, added
+    /// up over the workers, the XDP program and earlier plans.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 }
 
 /// A table of a stage's state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// The name, unique within the stage: `"rules"`.
+    /// The name, unique within the stage, for example `"rules"`.
     pub name: &'static str,
     /// The columns.
     pub columns: Vec<Column>,
@@ -64,7 +65,7 @@ pub enum Cell {
     Bool(bool),
     /// A number, in the column's unit.
     Number(u64),
-    /// A text.
+    /// Text.
     Text(String),
     /// Several values.
     List(Vec<Cell>),
@@ -73,7 +74,7 @@ pub enum Cell {
 }
 
 impl Table {
-    /// Creates a table without rows, from columns with an optional unit.
+    /// Creates a table without rows. Each column has a name and an optional unit.
     pub fn new(name: &'static str, columns: &[(&'static str, Option<Unit>)]) -> Self {
         let columns = columns.iter().map(|&(name, unit)| Column { name, unit }).collect();
         Self { name, columns, rows: Vec::new() }
@@ -91,7 +92,8 @@ impl Table {
         self
     }
 
-    /// Adds a row: a tuple of values that convert to cells, in the order of the columns.
+    /// Adds a row: a tuple with a value for each column, in order. Each value is converted to a
+    /// cell.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -106,9 +108,9 @@ impl Table {
         self.rows.push(row.into_row());
     }
 
-    /// Returns a row's cell in the column of this name.
+    /// Returns a row's cell in the column with this name.
     pub fn cell<'t>(&self, row: &'t [Cell], column: &str) -> Option<&'t Cell> {
-        row.get(self.columns.iter().position(|own| own.name == column)?)
+        row.get(self.columns.iter().position(|candidate| candidate.name == column)?)
     }
 }
 
@@ -187,7 +189,7 @@ macro_rules! rows_from_tuples {
     ($first:ident $($rest:ident)*) => {
         impl<$first: Into<Cell>, $($rest: Into<Cell>),*> IntoRow for ($first, $($rest),*) {
             fn into_row(self) -> Vec<Cell> {
-                #[expect(non_snake_case, reason = "the values are named as their types")]
+                #[expect(non_snake_case, reason = "each value is named like its type")]
                 let ($first, $($rest),*) = self;
                 vec![$first.into(), $($rest.into()),*]
             }

@@ -1,5 +1,5 @@
-//! Optional capabilities of stages, one trait each, which a plan returns: see
-//! [`StagePlan`](crate::StagePlan).
+//! Optional capabilities of stage plans, one trait each. The `as_…` methods of
+//! [`StagePlan`](crate::StagePlan) return them.
 
 mod inspect;
 mod maintained;

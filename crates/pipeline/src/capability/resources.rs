@@ -2,19 +2,20 @@
 
 use std::any::Any;
 
-/// A stage that needs resources outside the process, such as a file that it locks and writes.
+/// A stage plan that needs resources outside the process, such as a file that it locks and writes.
 pub trait ResourceOwner {
     /// Acquires the resources: opens, locks and writes files.
     ///
     /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and
-    /// may block. `others` are the plans of stages that already hold their resources: earlier
-    /// stages of this configuration, and those of the running one. A stage can downcast them to its
-    /// own type to share their resources. On an error the stage must hold no resource.
+    /// may block. `others` are the plans that already hold their resources: plans of earlier stages
+    /// in this configuration, and of all stages in the running configuration. A plan can downcast
+    /// them to its own type to share their resources. A plan that returns an error must hold no
+    /// resource.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
-    /// Releases the resources: when a later stage fails to acquire its own, when the start or the
-    /// reload fails after that, and when the stage has left the data plane. May run more than once.
-    /// Does nothing by default.
+    /// Releases the resources. Runs when a later stage cannot acquire its resources, when the start
+    /// or the reload fails afterwards, and when the stage has left the data plane. May run more
+    /// than once. Does nothing by default.
     fn release(&self) {}
 
     /// Returns the resources that only one stage of a configuration may have.
@@ -32,15 +33,15 @@ pub trait ResourceOwner {
 /// A resource that only one stage of a configuration may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExclusiveResource {
-    /// Identifies the resource.
+    /// The identity of the resource: two resources with equal `id` are the same resource.
     pub id: String,
-    /// Describes it, for error messages.
+    /// A description for error messages.
     pub description: String,
-    /// The remedy if another stage has the resource, too.
+    /// What to do if two stages have the resource.
     pub advice: &'static str,
 }
 
-/// A resource could not be acquired: the cause and the remedy.
+/// Why a resource could not be acquired, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ResourceError(pub String);

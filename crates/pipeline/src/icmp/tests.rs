@@ -6,45 +6,64 @@ use xdpfwd_xsk::{HugePages, Pool, Umem, UmemConfig};
 
 use super::*;
 
+/// MAC address of the sender of the packet.
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// MAC address to which the packet was sent.
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+// Offsets of header fields in a frame without VLAN tags.
+const ETHERTYPE: usize = 12;
+const V4_TOTAL_LEN: usize = 14 + 2;
+const V4_FRAGMENT: usize = 14 + 6;
+const V4_PROTOCOL: usize = 14 + 9;
+const V4_SOURCE: usize = 14 + 12;
+const V4_DESTINATION: usize = 14 + 16;
+const V4_PAYLOAD: usize = 14 + 20;
+const V6_NEXT_HEADER: usize = 14 + 6;
+const V6_SOURCE: usize = 14 + 8;
+const V6_DESTINATION: usize = 14 + 24;
+const V6_PAYLOAD: usize = 14 + 40;
+
+/// Without addresses of the router.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
-fn umem(frame_size: u32) -> (Umem, Pool) {
+fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
 }
 
-/// Rewrites a frame with these bytes and this headroom. Returns the headroom that is left and the
-/// message; `None` if the frame is unchanged. Checks that the rest of the chunk and the neighbours
-/// are unchanged in either case.
+/// Turns a frame with the given bytes and headroom into a "packet too big" message. Returns the
+/// remaining headroom and the message; `None` if the packet is not answered. Checks that bytes of
+/// the chunk outside the message, and the neighbouring chunks, stay unchanged.
 #[track_caller]
-fn answered(
+fn answer(
     bytes: &[u8],
     headroom: usize,
     headers: &Headers,
     mtu: u16,
     sources: &Sources,
 ) -> Option<(usize, Vec<u8>)> {
-    let (_umem, mut pool) = umem(4096);
-    let [mut before, mut frame, mut after] = [(); 3].map(|()| pool.alloc().unwrap());
+    let (_umem, mut pool) = umem_with_frame_size(4096);
+    let [mut lower, mut frame, mut upper] = [(); 3].map(|()| pool.alloc().unwrap());
     assert_eq!(
-        (before.chunk().abs_diff(frame.chunk()), after.chunk().abs_diff(frame.chunk())),
-        (1, 1)
+        (lower.chunk().abs_diff(frame.chunk()), upper.chunk().abs_diff(frame.chunk())),
+        (1, 1),
+        "the chunks are not neighbours"
     );
-    for frame in [&mut before, &mut frame, &mut after] {
+    for frame in [&mut lower, &mut frame, &mut upper] {
         extend_to_chunk(frame).fill(0xee);
     }
     frame.trim_front(headroom);
     frame.truncate(bytes.len());
     frame.copy_from_slice(bytes);
-    let chunk = [&vec![0xee; headroom], bytes, &vec![0xee; 4096 - headroom - bytes.len()]].concat();
+    let chunk_before =
+        [&vec![0xee; headroom], bytes, &vec![0xee; 4096 - headroom - bytes.len()]].concat();
 
     let is_answered = rewrite(&mut frame, headers, Problem::TooBig { mtu }, sources);
     let (start, message) = (frame.headroom(), frame.to_vec());
-    let now = extend_to_chunk(&mut frame);
-    assert_eq!(now[..start], chunk[..start]);
-    assert_eq!(now[start + message.len()..], chunk[start + message.len()..]);
-    for neighbour in [&before, &after] {
+    let chunk_after = extend_to_chunk(&mut frame);
+    assert_eq!(chunk_after[..start], chunk_before[..start]);
+    assert_eq!(chunk_after[start + message.len()..], chunk_before[start + message.len()..]);
+    for neighbour in [&lower, &upper] {
         assert!(neighbour.iter().all(|&byte| byte == 0xee));
     }
     if !is_answered {
@@ -62,13 +81,15 @@ fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     frame
 }
 
-/// Returns the message about a frame for an MTU of 600. An IPv6 packet needs more than 1280 bytes.
+/// Returns the "packet too big" message about a frame for an MTU of 600. An IPv6 packet is answered
+/// only if it has more than 1280 bytes.
 #[track_caller]
-fn about(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
-    answered(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
+fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
+    answer(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
 }
 
-fn tagged(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
+/// Returns an Ethernet header with VLAN tags.
+fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     let mut frame = [ROUTER, SENDER].concat();
     for tag in 0..tags {
         frame.extend([0x81, 0x00, 0xa0, tag as u8 + 1]);
@@ -77,10 +98,10 @@ fn tagged(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// Returns a padded frame of UDP over IPv4 with this number of VLAN tags, bytes of IP options and
-/// bytes of IP packet.
-fn v4(tags: usize, options: usize, len: usize) -> Vec<u8> {
-    let mut frame = tagged(tags, [8, 0]);
+/// Returns a padded frame with VLAN tags and a UDP packet over IPv4. `options_len` is the length of
+/// the IP options, `len` the length of the IP packet.
+fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
+    let mut frame = ethernet_header(tags, [8, 0]);
     let l3 = frame.len();
     frame.resize(l3 + ipv4::HEADER_LEN, 0);
     let repr = ipv4::Repr {
@@ -92,58 +113,62 @@ fn v4(tags: usize, options: usize, len: usize) -> Vec<u8> {
         ..ipv4::Repr::default()
     };
     repr.emit(&mut frame[l3..]).unwrap();
-    frame[l3] = 0x45 + (options / 4) as u8;
-    frame.resize(frame.len() + options, 1);
-    fill(frame, l3, len)
+    frame[l3] = 0x45 + (options_len / 4) as u8;
+    frame.resize(frame.len() + options_len, 1);
+    append_udp_and_padding(frame, l3, len)
 }
 
-/// Returns the same over IPv6, with destination options of this length.
-fn v6(tags: usize, options: usize, len: usize) -> Vec<u8> {
-    let mut frame = tagged(tags, [0x86, 0xdd]);
+/// Like [`v4_frame`], over IPv6: `options_len` is the length of the destination options header.
+fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
+    let mut frame = ethernet_header(tags, [0x86, 0xdd]);
     let l3 = frame.len();
     frame.resize(l3 + ipv6::HEADER_LEN, 0);
     let repr = ipv6::Repr {
-        next_header: if options == 0 { IpProtocol::UDP } else { IpProtocol::DESTINATION_OPTIONS },
+        next_header: match options_len {
+            0 => IpProtocol::UDP,
+            _ => IpProtocol::DESTINATION_OPTIONS,
+        },
         source: "2001:db8::1".parse().unwrap(),
         destination: "2001:db8:1::2".parse().unwrap(),
         payload_len: (len - ipv6::HEADER_LEN) as u16,
         ..ipv6::Repr::default()
     };
     repr.emit(&mut frame[l3..]).unwrap();
-    if options > 0 {
-        frame.extend([17, (options / 8 - 1) as u8, 1, (options - 4) as u8]);
-        frame.resize(frame.len() + options - 4, 0);
+    if options_len > 0 {
+        frame.extend([17, (options_len / 8 - 1) as u8, 1, (options_len - 4) as u8]);
+        frame.resize(frame.len() + options_len - 4, 0);
     }
-    fill(frame, l3, len)
+    append_udp_and_padding(frame, l3, len)
 }
 
-/// Appends a UDP datagram up to the packet's length, and padding.
-fn fill(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
+/// Appends a UDP datagram that completes the IP packet of `len` bytes, and then padding. `l3` is
+/// the offset of the IP packet.
+fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     let udp_len = (len - (frame.len() - l3)) as u16;
     frame.extend([0, 7, 0, 8]);
     frame.extend(udp_len.to_be_bytes());
     frame.extend([0, 0]);
-    frame.extend((frame.len()..l3 + len).map(|at| at as u8));
+    frame.extend((frame.len()..l3 + len).map(|offset| offset as u8));
     assert_eq!(Headers::parse(&frame).status, xdpfwd_wire::Status::Parsed);
     frame.extend([0x55; 6]);
     frame
 }
 
-/// Checks every field of a message about `before`.
+/// Checks every field of a "packet too big" message about the packet in `frame`.
 #[track_caller]
-fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
-    let (was, is) = (Headers::parse(before), Headers::parse(message));
-    let l2 = was.l2_len();
-    assert_eq!(is.l2_len(), l2);
-    assert_eq!((&message[..6], &message[12..l2]), (&before[6..12], &before[12..l2]));
+fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
+    let [frame_headers, message_headers] = [frame, message].map(Headers::parse);
+    let l2_len = frame_headers.l2_len();
+    assert_eq!(message_headers.l2_len(), l2_len);
+    assert_eq!((&message[..6], &message[12..l2_len]), (&frame[6..12], &frame[12..l2_len]));
     assert!(message[6] & 1 == 0, "the source MAC address is a group address");
-    if before[0] & 1 == 0 {
-        assert_eq!(message[6..12], before[..6]);
+    if frame[0] & 1 == 0 {
+        assert_eq!(message[6..12], frame[..6]);
     }
-    let packet = is.l3(message);
-    assert_eq!(packet.len(), message.len() - l2, "the frame has bytes behind the message");
-    let addresses = is.addresses(message).unwrap();
-    let (front, most, own, kind) = match is.ip_version.unwrap() {
+    let packet = message_headers.l3(message);
+    assert_eq!(packet.len(), message.len() - l2_len, "the frame has bytes after the message");
+    let addresses = message_headers.addresses(message).unwrap();
+    let (headers_len, max_len, router, type_and_code) = match message_headers.ip_version.unwrap() {
         IpVersion::V4 => {
             let ip = ipv4::Packet::new_checked(packet).unwrap();
             assert!(ip.verify_checksum() && ip.options().is_empty() && !ip.dont_fragment());
@@ -159,35 +184,35 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
             (48, 1280, sources.v6.map(Into::into), (2, 0))
         }
     };
-    let asked = was.addresses(before).unwrap();
-    assert_eq!(addresses.destination(), asked.source());
-    assert_eq!(addresses.source(), own.unwrap_or(asked.destination()));
-    let icmp = icmp::Packet::new_checked(is.l4(message)).unwrap();
+    let frame_addresses = frame_headers.addresses(frame).unwrap();
+    assert_eq!(addresses.destination(), frame_addresses.source());
+    assert_eq!(addresses.source(), router.unwrap_or(frame_addresses.destination()));
+    let icmp = icmp::Packet::new_checked(message_headers.l4(message)).unwrap();
     assert!(icmp.verify_checksum(addresses));
-    assert_eq!((icmp.kind(), icmp.code()), kind);
-    let (word, quoted) = icmp.payload().split_first_chunk::<4>().unwrap();
-    let mtu = if most == 1280 { mtu.max(1280) } else { mtu };
-    assert_eq!(u32::from_be_bytes(*word), u32::from(mtu));
-    let original = was.l3(before);
-    assert_eq!(quoted.len(), original.len().min(most - front));
+    assert_eq!((icmp.kind(), icmp.code()), type_and_code);
+    let (mtu_field, quoted) = icmp.payload().split_first_chunk::<4>().unwrap();
+    let mtu = if max_len == 1280 { mtu.max(1280) } else { mtu };
+    assert_eq!(u32::from_be_bytes(*mtu_field), u32::from(mtu));
+    let original = frame_headers.l3(frame);
+    assert_eq!(quoted.len(), original.len().min(max_len - headers_len));
     assert_eq!(quoted, &original[..quoted.len()]);
 }
 
 #[test]
-fn too_big_message_is_valid_after_any_number_of_tags() {
-    let sources =
+fn too_big_message_is_valid_with_0_to_2_vlan_tags() {
+    let router =
         Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
-    for sources in [NO_SOURCES, sources] {
+    for sources in [NO_SOURCES, router] {
         for tags in 0..=2 {
             for (options, len) in [(0, 601), (0, 1500), (4, 601), (40, 1500), (40, 3000)] {
-                let frame = v4(tags, options, len);
-                let message = about(&frame, &sources).unwrap();
+                let frame = v4_frame(tags, options, len);
+                let message = too_big_message(&frame, &sources).unwrap();
                 check(&frame, &message, 600, &sources);
                 assert_eq!(message.len(), frame.len() - len - 6 + 576);
             }
             for (options, len) in [(0, 1281), (0, 1500), (8, 1281), (248, 1500), (248, 3000)] {
-                let frame = v6(tags, options, len);
-                let message = about(&frame, &sources).unwrap();
+                let frame = v6_frame(tags, options, len);
+                let message = too_big_message(&frame, &sources).unwrap();
                 check(&frame, &message, 600, &sources);
                 assert_eq!(message.len(), frame.len() - len - 6 + 1280);
             }
@@ -197,60 +222,64 @@ fn too_big_message_is_valid_after_any_number_of_tags() {
 
 #[test]
 fn too_big_message_quotes_short_packet_without_padding() {
-    let frame = v4(1, 8, 100);
-    let (_, message) = answered(&frame, 256, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
+    let frame = v4_frame(1, 8, 100);
+    let (_, message) = answer(&frame, 256, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
     check(&frame, &message, 99, &NO_SOURCES);
     assert_eq!(message.len(), 18 + 28 + 100);
 }
 
 #[test]
-fn too_big_message_needs_packet_larger_than_mtu() {
+fn only_packet_larger_than_mtu_gets_too_big_message() {
     let is_answered = |frame: Vec<u8>, mtu| {
-        answered(&frame, 256, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
+        answer(&frame, 256, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
     };
-    assert!(!is_answered(v4(0, 0, 1400), 1400) && is_answered(v4(0, 0, 1400), 1399));
-    assert!(!is_answered(v6(0, 0, 1400), 1400) && is_answered(v6(0, 0, 1400), 1399));
-    assert!(!is_answered(v6(0, 0, 1280), 1000) && is_answered(v6(0, 0, 1281), 1000));
+    assert!(!is_answered(v4_frame(0, 0, 1400), 1400) && is_answered(v4_frame(0, 0, 1400), 1399));
+    assert!(!is_answered(v6_frame(0, 0, 1400), 1400) && is_answered(v6_frame(0, 0, 1400), 1399));
+    assert!(!is_answered(v6_frame(0, 0, 1280), 1000) && is_answered(v6_frame(0, 0, 1281), 1000));
 }
 
 #[test]
-fn message_needs_headroom() {
-    for (frame, needed) in [(v4(2, 0, 1500), 28), (v6(2, 0, 1500), 48)] {
+fn packet_is_answered_only_with_enough_headroom() {
+    for (frame, needed) in [(v4_frame(2, 0, 1500), 28), (v6_frame(2, 0, 1500), 48)] {
         let headers = Headers::parse(&frame);
         for headroom in 0..needed {
-            assert_eq!(answered(&frame, headroom, &headers, 600, &NO_SOURCES), None);
+            assert_eq!(answer(&frame, headroom, &headers, 600, &NO_SOURCES), None);
         }
-        let (left, message) = answered(&frame, needed, &headers, 600, &NO_SOURCES).unwrap();
+        let (headroom, message) = answer(&frame, needed, &headers, 600, &NO_SOURCES).unwrap();
         check(&frame, &message, 600, &NO_SOURCES);
-        assert_eq!(left, 0);
+        assert_eq!(headroom, 0);
     }
 }
 
-/// Returns the frame with its bytes at `at` replaced.
-fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
-    frame[at..at + bytes.len()].copy_from_slice(bytes);
+/// Returns the frame with `bytes` written at an offset.
+fn with(mut frame: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
+    frame[offset..offset + bytes.len()].copy_from_slice(bytes);
     frame
 }
 
 #[test]
-fn message_to_or_from_group_mac_address_follows_rfc() {
+fn only_ipv6_packet_to_group_mac_address_is_answered() {
     let from_group = [0x03, 0, 0, 0, 0, 1];
-    assert_eq!(about(&with(v4(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
-    assert_eq!(about(&with(v6(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
+    assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
+    assert_eq!(too_big_message(&with(v6_frame(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
     for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
-        assert_eq!(about(&with(v4(0, 0, 1400), 0, &group), &NO_SOURCES), None);
-        let frame = with(v6(0, 0, 1400), 0, &group);
-        let message = about(&frame, &NO_SOURCES).unwrap();
+        assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), 0, &group), &NO_SOURCES), None);
+        let frame = with(v6_frame(0, 0, 1400), 0, &group);
+        let message = too_big_message(&frame, &NO_SOURCES).unwrap();
         check(&frame, &message, 600, &NO_SOURCES);
-        assert_eq!(message[6] & 3, 2, "not a locally administered unicast MAC address");
+        assert_eq!(
+            message[6] & 3,
+            2,
+            "the source is not a locally administered unicast MAC address"
+        );
         assert_eq!(message[7..12], group[1..]);
     }
 }
 
 #[test]
 fn ipv4_packet_with_non_host_address_is_not_answered() {
-    let ours = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
-    let none = [
+    let router = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
+    let non_host_addresses = [
         [0, 0, 0, 0],
         [0, 1, 2, 3],
         [127, 0, 0, 1],
@@ -259,186 +288,208 @@ fn ipv4_packet_with_non_host_address_is_not_answered() {
         [240, 0, 0, 1],
         [255; 4],
     ];
-    for address in none {
-        for sources in [NO_SOURCES, ours] {
+    for address in non_host_addresses {
+        for sources in [NO_SOURCES, router] {
             assert_eq!(
-                about(&with(v4(0, 0, 1400), 26, &address), &sources),
+                too_big_message(&with(v4_frame(0, 0, 1400), V4_SOURCE, &address), &sources),
                 None,
-                "from {address:?}"
+                "answered a packet from {address:?}"
             );
             assert_eq!(
-                about(&with(v4(0, 0, 1400), 30, &address), &sources),
+                too_big_message(&with(v4_frame(0, 0, 1400), V4_DESTINATION, &address), &sources),
                 None,
-                "to {address:?}"
+                "answered a packet to {address:?}"
             );
         }
     }
     for address in
         [[1, 0, 0, 0], [126, 255, 255, 255], [128, 0, 0, 0], [223, 255, 255, 255], [10, 0, 0, 255]]
     {
-        for at in [26, 30] {
+        for offset in [V4_SOURCE, V4_DESTINATION] {
             assert!(
-                about(&with(v4(0, 0, 1400), at, &address), &NO_SOURCES).is_some(),
-                "{address:?}"
+                too_big_message(&with(v4_frame(0, 0, 1400), offset, &address), &NO_SOURCES)
+                    .is_some(),
+                "no answer with {address:?} at offset {offset}"
             );
         }
     }
 }
 
 #[test]
-fn ipv6_packet_with_non_host_address_is_not_answered() {
-    let ours = Sources { v4: None, v6: Some("2001:db8::fe".parse().unwrap()) };
+fn ipv6_packet_to_non_host_address_is_answered_only_with_router_address() {
+    let router = Sources { v4: None, v6: Some("2001:db8::fe".parse().unwrap()) };
     for address in ["::", "::1", "ff02::1", "ff3e::1"] {
         let address: Ipv6Addr = address.parse().unwrap();
-        for sources in [NO_SOURCES, ours] {
+        for sources in [NO_SOURCES, router] {
             assert_eq!(
-                about(&with(v6(0, 0, 1400), 22, &address.octets()), &sources),
+                too_big_message(
+                    &with(v6_frame(0, 0, 1400), V6_SOURCE, &address.octets()),
+                    &sources
+                ),
                 None,
-                "from {address}"
+                "answered a packet from {address}"
             );
         }
-        // Allowed for a multicast destination if there is a source address (RFC 4443, 2.4 (e.3)).
-        let frame = with(v6(0, 0, 1400), 38, &address.octets());
-        assert_eq!(about(&frame, &NO_SOURCES), None, "to {address}");
-        check(&frame, &about(&frame, &ours).unwrap(), 600, &ours);
+        // A packet to such an address is answered only from an address of the router, because the
+        // packet's destination cannot be a source address (RFC 4443, sections 2.2 and 2.4 (e.3)).
+        let frame = with(v6_frame(0, 0, 1400), V6_DESTINATION, &address.octets());
+        assert_eq!(too_big_message(&frame, &NO_SOURCES), None, "answered a packet to {address}");
+        check(&frame, &too_big_message(&frame, &router).unwrap(), 600, &router);
     }
     let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
-    assert!(about(&with(v6(0, 0, 1400), 22, &link_local.octets()), &NO_SOURCES).is_some());
+    assert!(
+        too_big_message(&with(v6_frame(0, 0, 1400), V6_SOURCE, &link_local.octets()), &NO_SOURCES)
+            .is_some()
+    );
 }
 
 #[test]
 fn icmp_error_is_not_answered_but_other_icmp_is() {
-    let mut v4_icmp = with(v4(0, 0, 1400), 23, &[IpProtocol::ICMP.0]);
-    let mut v6_icmp = with(v6(0, 8, 1400), 14 + 40, &[IpProtocol::ICMPV6.0]);
+    let mut v4_icmp = with(v4_frame(0, 0, 1400), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
+    let mut v6_icmp = with(v6_frame(0, 8, 1400), V6_PAYLOAD, &[IpProtocol::ICMPV6.0]);
     for kind in 0..=255 {
-        v4_icmp[34] = kind;
-        v6_icmp[14 + 48] = kind;
-        let (v4, v6) = (about(&v4_icmp, &NO_SOURCES), about(&v6_icmp, &NO_SOURCES));
-        assert_eq!(v4.is_none(), [3, 4, 5, 11, 12].contains(&kind), "{kind}");
-        assert_eq!(v6.is_none(), kind < 128 || kind == 137, "{kind}");
+        v4_icmp[V4_PAYLOAD] = kind;
+        // After the destination options header of 8 bytes.
+        v6_icmp[V6_PAYLOAD + 8] = kind;
+        let [v4, v6] = [&v4_icmp, &v6_icmp].map(|frame| too_big_message(frame, &NO_SOURCES));
+        assert_eq!(v4.is_none(), [3, 4, 5, 11, 12].contains(&kind), "ICMP type {kind}");
+        assert_eq!(v6.is_none(), kind < 128 || kind == 137, "ICMPv6 type {kind}");
     }
 }
 
 #[test]
-fn icmp_number_of_other_ip_version_is_answered() {
-    assert!(about(&with(with(v4(0, 0, 1400), 23, &[58]), 34, &[3]), &NO_SOURCES).is_some());
-    assert!(about(&with(with(v6(0, 0, 1400), 20, &[1]), 54, &[3]), &NO_SOURCES).is_some());
+fn packet_with_icmp_protocol_of_other_ip_version_is_answered() {
+    let icmpv6 = [IpProtocol::ICMPV6.0];
+    let frame = with(with(v4_frame(0, 0, 1400), V4_PROTOCOL, &icmpv6), V4_PAYLOAD, &[3]);
+    assert!(too_big_message(&frame, &NO_SOURCES).is_some());
+    let icmp = [IpProtocol::ICMP.0];
+    let frame = with(with(v6_frame(0, 0, 1400), V6_NEXT_HEADER, &icmp), V6_PAYLOAD, &[3]);
+    assert!(too_big_message(&frame, &NO_SOURCES).is_some());
 }
 
 #[test]
-fn unreadable_icmp_is_not_answered() {
-    for rest in 0..=4 {
-        // The options leave `rest` bytes of ICMP, which is less than its header.
-        let frame = with(v4(0, 40, 68), 23, &[IpProtocol::ICMP.0]);
-        let frame = with(frame, 16, &[0, 60 + rest]);
-        let is_answered = answered(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
-        assert_eq!(is_answered.is_some(), rest == 4, "{rest}");
+fn packet_is_not_answered_if_icmp_type_is_unreadable() {
+    for icmp_len in 0..=4 {
+        // The IP options leave `icmp_len` bytes for ICMP. Only 4 bytes are enough to read the type.
+        let frame = with(v4_frame(0, 40, 68), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
+        let frame = with(frame, V4_TOTAL_LEN, &[0, 60 + icmp_len]);
+        let answer = answer(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
+        assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len} bytes of ICMP");
     }
-    // An extension header that reaches beyond the packet hides the protocol.
-    let frame = with(v6(0, 8, 1400), 14 + 41, &[255]);
-    assert_eq!(about(&frame, &NO_SOURCES), None);
+    // An extension header that extends beyond the packet hides the protocol.
+    let frame = with(v6_frame(0, 8, 1400), V6_PAYLOAD + 1, &[255]);
+    assert_eq!(too_big_message(&frame, &NO_SOURCES), None);
 }
 
 #[test]
-fn only_first_fragment_is_answered() {
-    for (field, answer) in
+fn only_unfragmented_packet_and_first_fragment_are_answered() {
+    for (field, is_answered) in
         [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)]
     {
         assert_eq!(
-            about(&with(v4(0, 0, 1400), 20, &field), &NO_SOURCES).is_some(),
-            answer,
-            "{field:?}"
+            too_big_message(&with(v4_frame(0, 0, 1400), V4_FRAGMENT, &field), &NO_SOURCES)
+                .is_some(),
+            is_answered,
+            "fragment field {field:?}"
         );
     }
-    for (field, answer) in [([0, 1], true), ([0, 9], false), ([0, 8], false), ([0, 0], true)] {
-        let frame = with(v6(0, 8, 1400), 20, &[IpProtocol::FRAGMENT.0]);
+    for (field, is_answered) in [([0, 1], true), ([0, 9], false), ([0, 8], false), ([0, 0], true)] {
+        let frame = with(v6_frame(0, 8, 1400), V6_NEXT_HEADER, &[IpProtocol::FRAGMENT.0]);
         assert_eq!(
-            about(&with(frame, 14 + 42, &field), &NO_SOURCES).is_some(),
-            answer,
-            "{field:?}"
+            too_big_message(&with(frame, V6_PAYLOAD + 2, &field), &NO_SOURCES).is_some(),
+            is_answered,
+            "fragment field {field:?}"
         );
     }
 }
 
 #[test]
 fn non_ip_frame_is_not_answered() {
-    assert_eq!(about(&with(v4(0, 0, 1400), 12, &[8, 6]), &NO_SOURCES), None);
-    assert_eq!(about(&with(v4(2, 0, 1400), 20, &[0x81, 0]), &NO_SOURCES), None, "three tags");
-    assert_eq!(about(&[], &NO_SOURCES), None);
+    assert_eq!(too_big_message(&with(v4_frame(0, 0, 1400), ETHERTYPE, &[8, 6]), &NO_SOURCES), None);
+    assert_eq!(
+        too_big_message(&with(v4_frame(2, 0, 1400), ETHERTYPE + 8, &[0x81, 0]), &NO_SOURCES),
+        None,
+        "answered a frame with three tags"
+    );
+    assert_eq!(too_big_message(&[], &NO_SOURCES), None);
 }
 
+/// The parameters of [`v4_frame`] or [`v6_frame`].
 #[derive(Clone, Debug)]
-struct Shape {
+struct FrameShape {
     v6: bool,
     tags: usize,
-    options: usize,
+    options_len: usize,
     len: usize,
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
+fn any_shape() -> impl Strategy<Value = FrameShape> {
     let length = prop_oneof![120usize..600, 120usize..1800, 120usize..3300];
-    (any::<bool>(), 0..3usize, 0..6usize, length).prop_map(|(v6, tags, options, len)| Shape {
+    (any::<bool>(), 0..3usize, 0..6usize, length).prop_map(|(v6, tags, options, len)| FrameShape {
         v6,
         tags,
-        options: options * 8,
+        options_len: options * 8,
         len,
     })
 }
 
-fn built(shape: &Shape) -> Vec<u8> {
+fn build_frame(shape: &FrameShape) -> Vec<u8> {
     if shape.v6 {
-        v6(shape.tags, shape.options, shape.len)
+        v6_frame(shape.tags, shape.options_len, shape.len)
     } else {
-        v4(shape.tags, shape.options, shape.len)
+        v4_frame(shape.tags, shape.options_len, shape.len)
     }
 }
 
-fn sources() -> impl Strategy<Value = Sources> {
+fn any_sources() -> impl Strategy<Value = Sources> {
     let v4 = prop::option::of(any::<[u8; 4]>().prop_map(Into::into));
     (v4, prop::option::of(any::<[u8; 16]>().prop_map(Into::into)))
         .prop_map(|(v4, v6)| Sources { v4, v6 })
 }
 
 proptest! {
-    /// Tries frames with a few changed bytes, cut anywhere, with any headroom, and with the headers
-    /// of another frame.
+    /// Tries frames with a few changed bytes, truncated at any length, with any headroom, and with
+    /// the parsed headers of another frame.
     #[test]
     fn any_frame_gets_valid_message_or_stays_unchanged(
-        shape in shape(),
-        other in shape(),
+        shape in any_shape(),
+        other_shape in any_shape(),
         changes in prop::collection::vec((0usize..110, any::<u8>()), 0..3),
         cut in prop_oneof![2 => Just(usize::MAX), 1 => 0usize..200],
         headroom in prop_oneof![0usize..64, Just(256usize)],
         mtu in prop_oneof![Just(1400u16), any::<u16>(), 0u16..200],
-        sources in sources(),
+        sources in any_sources(),
     ) {
-        let mut frame = built(&shape);
-        for (at, byte) in changes {
-            frame[at] = byte;
+        let mut frame = build_frame(&shape);
+        for (offset, byte) in changes {
+            frame[offset] = byte;
         }
         frame.truncate(cut);
         let headers = Headers::parse(&frame);
-        if let Some((left, message)) = answered(&frame, headroom, &headers, mtu, &sources) {
+        if let Some((remaining, message)) = answer(&frame, headroom, &headers, mtu, &sources) {
             check(&frame, &message, mtu, &sources);
-            let added = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
-            prop_assert_eq!(left, headroom - added);
+            let headers_len = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
+            prop_assert_eq!(remaining, headroom - headers_len);
         }
-        // The result is meaningless for another frame's headers, but nothing else may change.
-        let _ = answered(&frame, headroom, &Headers::parse(&built(&other)), mtu, &sources);
+        // With the headers of another frame, the message is meaningless, but bytes outside the
+        // frame must stay unchanged.
+        let other_headers = Headers::parse(&build_frame(&other_shape));
+        let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }
 
     #[test]
     fn random_bytes_do_not_panic(
         frame in prop::collection::vec(any::<u8>(), 0..300),
         mtu: u16,
-        sources in sources(),
+        sources in any_sources(),
     ) {
-        let _ = answered(&frame, 100, &Headers::parse(&frame), mtu, &sources);
+        let _ = answer(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
-    /// Checks that between any two calls at most a burst and the refill of that time are allowed.
+    /// Checks that, between any two calls, the bucket allows at most a burst plus the refill for
+    /// the time between them.
     #[test]
-    fn rate_never_exceeds_limit(
+    fn token_bucket_never_exceeds_limit(
         per_second in 0u32..2000,
         workers in 1usize..5,
         steps in prop::collection::vec(
@@ -446,21 +497,21 @@ proptest! {
             1..40,
         ),
     ) {
-        let mut rate = Rate::new(per_second, workers, HZ);
+        let mut bucket = TokenBucket::new(per_second, workers, HZ);
         let per_worker = f64::from(per_second) / workers as f64;
-        let share = if per_second == 0 { 0.0 } else { per_worker.max(1.0) };
-        let burst = (share / 10.0).max(share.min(1.0));
+        let rate = if per_second == 0 { 0.0 } else { per_worker.max(1.0) };
+        let burst = (rate / 10.0).max(rate.min(1.0));
         let mut now = 17;
         let mut calls = Vec::new();
         for &(step, count) in &steps {
             now += step;
-            calls.push((now, allowed(&mut rate, count, now)));
+            calls.push((now, take_messages(&mut bucket, count, now)));
         }
-        for from in 0..calls.len() {
+        for first in 0..calls.len() {
             let mut sent = 0;
-            for &(at, count) in &calls[from..] {
+            for &(time, count) in &calls[first..] {
                 sent += count;
-                let refill = share * (at - calls[from].0) as f64 / HZ;
+                let refill = rate * (time - calls[first].0) as f64 / HZ;
                 prop_assert!(
                     sent as f64 <= burst + refill + 1e-6,
                     "{} messages; burst {}, refill {}", sent, burst, refill
@@ -469,65 +520,77 @@ proptest! {
         }
     }
 
-    /// Checks that the limit is used up if calls come before the bucket is full.
+    /// Checks that the whole limit can be used, if calls are frequent enough that the bucket never
+    /// fills up.
     #[test]
-    fn rate_reaches_limit(per_second in 20u32..10_000, millis in 1u64..2000) {
-        let mut rate = Rate::new(per_second, 1, HZ);
-        let first = allowed(&mut rate, 1001, SECOND);
-        let later = |ms| SECOND + ms * (SECOND / 1000);
-        let then: usize = (1..=millis).map(|ms| allowed(&mut rate, 20, later(ms))).sum();
+    fn token_bucket_reaches_limit(per_second in 20u32..10_000, millis in 1u64..2000) {
+        let mut bucket = TokenBucket::new(per_second, 1, HZ);
+        let first = take_messages(&mut bucket, 1001, SECOND);
+        let time = |ms| SECOND + ms * (SECOND / 1000);
+        let later: usize = (1..=millis).map(|ms| take_messages(&mut bucket, 20, time(ms))).sum();
         let burst = (f64::from(per_second) / 10.0).max(1.0);
         let refill = f64::from(per_second) * millis as f64 / 1000.0;
-        prop_assert!((first + then) as f64 > burst + refill - 1.001);
+        prop_assert!((first + later) as f64 > burst + refill - 1.001);
     }
 }
 
+/// Frequency of the clock in these tests.
 const HZ: f64 = 1e9;
+/// Cycles per second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Returns how many of `count` messages are allowed at this time.
-fn allowed(rate: &mut Rate, count: usize, now: u64) -> usize {
-    let mut allows = || {
-        let has = rate.has_token(now);
-        if has {
-            rate.take();
+/// Tries to send `count` messages at a time. Returns how many the bucket allows.
+fn take_messages(bucket: &mut TokenBucket, count: usize, now: u64) -> usize {
+    let mut take_one = || {
+        let is_allowed = bucket.has_token(now);
+        if is_allowed {
+            bucket.take();
         }
-        has
+        is_allowed
     };
-    (0..count).filter(|_| allows()).count()
+    (0..count).filter(|_| take_one()).count()
 }
 
 #[test]
-fn rate_allows_burst_of_tenth_of_second_then_limit() {
-    let mut rate = Rate::new(1000, 1, HZ);
-    assert_eq!(allowed(&mut rate, 500, 5), 100, "the bucket is not full at the start");
-    assert_eq!(allowed(&mut rate, 500, 5 + SECOND / 100), 10);
-    let sent: usize = (2..102).map(|at| allowed(&mut rate, 50, 5 + at * SECOND / 100)).sum();
+fn token_bucket_allows_burst_of_tenth_of_second_then_limit() {
+    let mut bucket = TokenBucket::new(1000, 1, HZ);
+    assert_eq!(take_messages(&mut bucket, 500, 5), 100, "the bucket was not full at the start");
+    assert_eq!(take_messages(&mut bucket, 500, 5 + SECOND / 100), 10);
+    let sent: usize =
+        (2..102).map(|tick| take_messages(&mut bucket, 50, 5 + tick * SECOND / 100)).sum();
     assert!((999..=1000).contains(&sent), "{sent}");
-    assert_eq!(allowed(&mut rate, 500, 1000 * SECOND), 100, "a pause refills more than a burst");
-    assert_eq!(allowed(&mut rate, 500, u64::MAX), 100);
+    assert_eq!(
+        take_messages(&mut bucket, 500, 1000 * SECOND),
+        100,
+        "a pause refilled more than a burst"
+    );
+    assert_eq!(take_messages(&mut bucket, 500, u64::MAX), 100);
 }
 
 #[test]
-fn rate_is_shared_by_workers_with_at_least_one_per_second() {
-    assert_eq!(allowed(&mut Rate::new(1000, 4, HZ), 500, SECOND), 25);
-    let mut least = Rate::new(3, 8, HZ);
-    let sent: usize = (0..10).map(|at| allowed(&mut least, 5, SECOND + at * SECOND)).sum();
+fn token_bucket_of_worker_has_share_of_limit_and_at_least_one_per_second() {
+    assert_eq!(take_messages(&mut TokenBucket::new(1000, 4, HZ), 500, SECOND), 25);
+    let mut minimum = TokenBucket::new(3, 8, HZ);
+    let sent: usize =
+        (0..10).map(|second| take_messages(&mut minimum, 5, SECOND + second * SECOND)).sum();
     assert_eq!(sent, 10, "expected one message per second");
-    assert_eq!(allowed(&mut Rate::new(1_000_000, 1, HZ), 200_000, SECOND), 100_000);
+    assert_eq!(take_messages(&mut TokenBucket::new(1_000_000, 1, HZ), 200_000, SECOND), 100_000);
     for workers in [0, 1, 64] {
-        let mut none = Rate::new(0, workers, HZ);
-        assert_eq!((0..10).map(|at| allowed(&mut none, 5, at * SECOND)).sum::<usize>(), 0);
+        let mut empty = TokenBucket::new(0, workers, HZ);
+        assert_eq!(
+            (0..10).map(|second| take_messages(&mut empty, 5, second * SECOND)).sum::<usize>(),
+            0
+        );
     }
 }
 
 #[test]
-fn rate_survives_clock_that_jumps_back() {
-    let mut rate = Rate::new(10, 1, HZ);
-    assert_eq!(allowed(&mut rate, 5, 100 * SECOND), 1);
-    assert_eq!(allowed(&mut rate, 5, 50 * SECOND), 0);
-    assert_eq!(allowed(&mut rate, 5, 50 * SECOND + SECOND / 20), 0);
-    assert_eq!(allowed(&mut rate, 5, 50 * SECOND + SECOND / 9), 1);
-    assert_eq!(allowed(&mut rate, 5, 0), 0);
-    assert_eq!(allowed(&mut rate, 5, SECOND), 1);
+fn token_bucket_refills_after_clock_jumps_back() {
+    let mut bucket = TokenBucket::new(10, 1, HZ);
+    assert_eq!(take_messages(&mut bucket, 5, 100 * SECOND), 1);
+    assert_eq!(take_messages(&mut bucket, 5, 50 * SECOND), 0);
+    assert_eq!(take_messages(&mut bucket, 5, 50 * SECOND + SECOND / 20), 0);
+    assert_eq!(take_messages(&mut bucket, 5, 50 * SECOND + SECOND / 9), 1);
+    assert_eq!(take_messages(&mut bucket, 5, 0), 0);
+    assert_eq!(take_messages(&mut bucket, 5, SECOND), 1);
 }

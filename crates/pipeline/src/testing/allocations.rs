@@ -1,12 +1,12 @@
-//! Counting allocations.
+//! Assertions that no memory is allocated.
 
-/// Runs the closure and asserts that it allocates no memory on this thread.
+/// Runs the closure, asserts that it allocates no memory on this thread, and returns its result.
 ///
-/// Behind the feature `count-allocations`: the crate `allocation-counter` installs a global
-/// allocator that counts, so the whole test binary runs on it. A binary has one global allocator;
-/// do not enable the feature if your tests install another one.
+/// Requires the feature `count-allocations`, which makes the crate `allocation-counter` install a
+/// counting global allocator for the whole test binary. A binary can have only one global
+/// allocator: do not enable the feature if your tests install another.
 ///
-/// A test bench itself allocates when it delivers and records frames. To check the stages of a
+/// A test bench itself allocates when it delivers and records frames. To check the stages of a test
 /// bench, use [`TestBench::assert_no_allocation`](crate::testing::TestBench::assert_no_allocation).
 ///
 /// ```
@@ -18,7 +18,8 @@
 ///
 /// # Panics
 ///
-/// If the closure allocates or reallocates. The message has the numbers.
+/// If the closure allocates or reallocates. The message contains the number of allocations and of
+/// bytes.
 #[track_caller]
 pub fn assert_no_allocation<R>(run: impl FnOnce() -> R) -> R {
     let mut result = None;

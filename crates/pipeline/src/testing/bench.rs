@@ -12,7 +12,7 @@ use super::disposition::Disposition;
 use super::error::TestBenchError;
 use super::plans::{Plans, build};
 use super::stages::IntoStages;
-use super::tracked::Tracked;
+use super::tracked::TrackedBatch;
 use crate::capability::Table;
 use crate::chain::NamedStage;
 use crate::frame_log;
@@ -22,14 +22,14 @@ use crate::report::{FrameCounts, WorkerReport};
 use crate::verdict::PortId;
 use crate::worker::{SwapResult, Worker};
 
-/// How often stages tick while one of them holds frames.
+/// Interval of ticks while a stage holds frames.
 const BUSY_TICK: Duration = Duration::from_millis(1);
 
-/// How often stages tick while none of them holds a frame.
+/// Interval of ticks while no stage holds frames.
 const IDLE_TICK: Duration = Duration::from_millis(100);
 
-/// Longest wait for a fake kernel that sends nothing, in real time. A port repeats a wake-up
-/// without effect after at most 640 µs.
+/// Maximum real time to wait for fake kernels that send nothing. A port repeats a wake-up that had
+/// no effect after at most 640 µs.
 const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Stages on a worker, between ports of the fake kernel. See the [module](super).
@@ -37,21 +37,23 @@ const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 /// The bench checks after each call, and when it is dropped, that no frame is lost. A stage that
 /// loses a frame fails the test, see [`assert_conserved`](Self::assert_conserved).
 pub struct TestBench {
-    // Stages are dropped before their resources are released.
+    // The order of the fields drops the stages before `plans` releases their resources.
     worker: Worker<Vec<NamedStage>>,
     plans: Plans,
     kernels: Vec<FakeKernel>,
     ports: Ports,
     /// The ingress and the egress port of each path.
     paths: Vec<(PortId, PortId)>,
+    /// The number of workers that planned stages see.
     workers: usize,
-    /// By port, sent frames that are not the disposition of a packet.
+    /// For each port, sent frames that are not the disposition of a packet.
     sent: Vec<Vec<Vec<u8>>>,
     /// The time at which the bench was built, in cycles.
     start: u64,
-    /// The time that has passed for stages since then.
+    /// The time that has passed for the stages since `start`.
     elapsed: Duration,
-    /// Whether a stage panicked, so that frames of the batch are lost.
+    /// Whether a call into the worker has not returned. If this is because a stage panicked, frames
+    /// of the batch are lost.
     is_interrupted: bool,
 }
 
@@ -73,24 +75,24 @@ impl TestBench {
         Self { worker, plans, kernels, ports, paths, workers, sent, start, elapsed, is_interrupted }
     }
 
-    /// Sends one packet to a port, in a batch of its own, and returns its disposition.
-    /// [`take_sent`](Self::take_sent) returns other frames sent meanwhile.
+    /// Sends one packet to a port, in a batch of one packet, and returns its disposition.
+    /// [`take_sent`](Self::take_sent) returns other frames that a port sends meanwhile.
     ///
     /// # Panics
     ///
-    /// As [`send_all`](Self::send_all).
+    /// In the same cases as [`send_all`](Self::send_all).
     #[track_caller]
     pub fn send(&mut self, port: &str, frame: &[u8]) -> Disposition {
         self.send_all(port, [frame]).remove(0)
     }
 
     /// Sends packets to a port and returns the disposition of each, in the same order. The worker
-    /// receives them in batches of 64 and a last, shorter one.
+    /// receives them in batches of 64; the last batch may be shorter.
     ///
     /// # Panics
     ///
     /// - If no port has the name, or no path starts from the port.
-    /// - If a packet is longer than a frame has room for: 1792 bytes, unless
+    /// - If a packet does not fit into a frame: it has more than 1792 bytes, unless
     ///   [`TestBenchBuilder::umem`](super::TestBenchBuilder::umem) sets longer frames.
     /// - If a stage loses a frame, see [`assert_conserved`](Self::assert_conserved).
     #[track_caller]
@@ -104,7 +106,7 @@ impl TestBench {
         for batch in frames.chunks(Batch::CAPACITY) {
             self.keep_sent();
             let chunks = batch.iter().map(|frame| self.deliver(port, frame.as_ref()));
-            let mut tracked = Tracked::new(chunks);
+            let mut tracked = TrackedBatch::new(chunks);
             self.settle(&mut tracked);
             dispositions.extend(tracked.finish());
             self.assert_conserved();
@@ -126,12 +128,12 @@ impl TestBench {
         std::mem::take(&mut self.sent[port])
     }
 
-    /// Advances the clock that stages see in [`Cx::now`](crate::Cx::now), and runs their periodic
-    /// work, [`Stage::tick`](crate::Stage::tick), meanwhile.
+    /// Advances the clock that stages see in [`Cx::now`](crate::Cx::now), and calls
+    /// [`Stage::tick`](crate::Stage::tick) meanwhile.
     ///
     /// Stages tick as on a worker without traffic: every millisecond while a stage holds frames,
-    /// else every 100 ms, and at the end. Between calls the clock is stopped and no stage ticks, so
-    /// results do not depend on the speed of the test.
+    /// else every 100 ms. They also tick at the end of the time. Between calls the clock is stopped
+    /// and no stage ticks, so results do not depend on the speed of the test.
     ///
     /// # Panics
     ///
@@ -143,7 +145,7 @@ impl TestBench {
             let tick = if self.worker.held_by_stages() > 0 { BUSY_TICK } else { IDLE_TICK };
             self.elapsed = end.min(self.elapsed + tick);
             let now = self.now();
-            self.guarded(|worker| worker.tick_at(now));
+            self.call_worker(|worker| worker.tick_at(now));
             self.flush();
             if self.elapsed >= end {
                 break;
@@ -155,14 +157,14 @@ impl TestBench {
     /// Returns the time that stages see, in cycles of [`xdpfwd_xsk::clock`].
     pub fn now(&self) -> u64 {
         let cycles = self.elapsed.as_secs_f64() * clock::cycles_per_second();
-        // Round up, so that a token bucket gets a whole token in the time for one.
+        // Round up, so that a token bucket has a whole token after the time that one token takes.
         self.start + cycles.ceil() as u64
     }
 
-    /// Replaces the stages of the first path, as a reload does. A new stage with the name and the
-    /// type of an old one takes over its counters and its state
-    /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore));
-    /// [`SwapResult::afresh`] names those that could not. The old stages are retired:
+    /// Replaces the stages of the first path, as a reload does. A new stage takes over the counters
+    /// and the state of the old stage with the same name and type
+    /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore)).
+    /// [`SwapResult::afresh`] names the stages that could not. The old stages are retired:
     /// [`take_sent`](Self::take_sent) returns frames that they emit.
     ///
     /// # Panics
@@ -185,13 +187,13 @@ impl TestBench {
         self.replace(from, stages.into_stages(), 0)
     }
 
-    /// Replaces the stages of the path from a port by stages that are built from plans. As on a
-    /// reload, acquires the resources of the new plans first, and releases those of the old plans
-    /// last.
+    /// Replaces the stages of the path from a port by stages that are built from plans. As a reload
+    /// does, acquires the resources of the new plans first and releases the resources of the old
+    /// plans last.
     ///
     /// # Errors
     ///
-    /// If a stage cannot acquire its resources. The path keeps its stages.
+    /// If a stage cannot acquire its resources. The path then keeps its old stages.
     ///
     /// # Panics
     ///
@@ -212,35 +214,35 @@ impl TestBench {
     }
 
     #[track_caller]
-    fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, plans: usize) -> SwapResult {
-        let swapped = match self.guarded(|worker| worker.swap_named(from, stages)) {
-            Ok(swapped) => swapped,
+    fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, new_plans: usize) -> SwapResult {
+        let result = match self.call_worker(|worker| worker.swap_named(from, stages)) {
+            Ok(result) => result,
             Err(error) => panic!("{error}"),
         };
-        self.plans.release_replaced(from, plans);
+        self.plans.release_replaced(from, new_plans);
         self.flush();
         self.assert_conserved();
-        swapped
+        result
     }
 
-    /// Retires the stages of every path, as at the end of the program. Stages give back their held
-    /// frames; [`take_sent`](Self::take_sent) returns frames that they emit. Packets sent later are
-    /// dropped as [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
+    /// Retires the stages of every path, as at the end of the program. Stages give up the frames
+    /// that they hold; [`take_sent`](Self::take_sent) returns frames that they emit. Packets that
+    /// the test sends later are dropped as [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
     ///
     /// # Panics
     ///
     /// If a stage still holds a frame: see [`Stage::retire`](crate::Stage::retire).
     #[track_caller]
     pub fn retire(&mut self) {
-        self.guarded(Worker::retire_all);
+        self.call_worker(Worker::retire_all);
         self.flush();
         self.assert_conserved();
         let held = self.worker.held_by_stages();
         assert_eq!(held, 0, "frames that stages still hold after `Stage::retire`");
     }
 
-    /// Returns the counters of the stages with this name, including those of their predecessors
-    /// before a reload. Adds up the counters of several stages with the name.
+    /// Returns the counters of the stage with this name, including those of its predecessors before
+    /// a reload. Adds up the counters if several stages have the name.
     ///
     /// # Panics
     ///
@@ -250,15 +252,15 @@ impl TestBench {
         let report = self.worker.report();
         let stages: Vec<_> = report.paths.into_iter().flat_map(|path| path.stages).collect();
         let mut sum: Vec<(&'static str, u64)> = Vec::new();
-        let named = stages.iter().filter(|own| own.name == stage);
-        for (name, count) in named.flat_map(|own| &own.counters) {
-            match sum.iter_mut().find(|(known, _)| known == name) {
+        let matching = stages.iter().filter(|report| report.name == stage);
+        for (name, count) in matching.flat_map(|report| &report.counters) {
+            match sum.iter_mut().find(|(other, _)| other == name) {
                 Some((_, total)) => *total += count,
                 None => sum.push((name, *count)),
             }
         }
-        if !stages.iter().any(|own| own.name == stage) {
-            let names: Vec<_> = stages.iter().map(|own| format!("{:?}", own.name)).collect();
+        if !stages.iter().any(|report| report.name == stage) {
+            let names: Vec<_> = stages.iter().map(|report| format!("{:?}", report.name)).collect();
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             panic!("no stage is called {stage:?}; the stages are: {known}");
         }
@@ -266,33 +268,33 @@ impl TestBench {
     }
 
     /// Returns the inspection table with this name, as in `ctl inspect`, of the first stage that
-    /// has one. Row counters ([`Stage::row_counters`](crate::Stage::row_counters)) are those since
-    /// the last reload.
+    /// has such a table. [Row counters](crate::Stage::row_counters) do not include counts from
+    /// before the last reload.
     ///
     /// # Panics
     ///
     /// If no stage that was built from a plan has such a table.
     #[track_caller]
     pub fn table(&self, name: &str) -> Table {
-        let counted = self.worker.row_counters();
+        let row_counters = self.worker.row_counters();
         let tables: Vec<_> = self
             .plans
             .each_on_path()
-            .flat_map(|(from, at, plan)| {
-                let path = self.paths.iter().position(|(own, _)| *own == from);
-                let counters = path.and_then(|path| counted.get(path)?.get(at));
+            .flat_map(|(from, index, plan)| {
+                let path = self.paths.iter().position(|(ingress, _)| *ingress == from);
+                let counters = path.and_then(|path| row_counters.get(path)?.get(index));
                 let counters = counters.map(Vec::as_slice).unwrap_or_default();
                 plan.as_inspectable().map_or_else(Vec::new, |plan| plan.tables(counters))
             })
             .collect();
         let names: Vec<_> = tables.iter().map(|table| table.name).collect();
-        let named = tables.into_iter().find(|table| table.name == name);
-        named.unwrap_or_else(|| {
+        let table = tables.into_iter().find(|table| table.name == name);
+        table.unwrap_or_else(|| {
             panic!("no table is called {name:?}; the tables are: {}", names.join(", "))
         })
     }
 
-    /// Returns the drops so far by the names of their reasons, without zeros.
+    /// Returns the number of drops so far for each reason name, without zeros.
     pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
         let drops = self.worker.report().drops;
         let counted = drops.iter().filter(|(_, count)| *count > 0);
@@ -309,9 +311,9 @@ impl TestBench {
         &mut self.worker
     }
 
-    /// Returns the fake kernel behind a port. Its
-    /// [`FakeKernelConfig`](xdpfwd_xsk::fake_kernel::FakeKernelConfig) makes the port stall, refuse
-    /// or disappear.
+    /// Returns the fake kernel of a port. With its
+    /// [`FakeKernelConfig`](xdpfwd_xsk::fake_kernel::FakeKernelConfig), a test can make the port
+    /// stall, refuse wake-ups or disappear.
     ///
     /// # Panics
     ///
@@ -326,7 +328,7 @@ impl TestBench {
         &self.ports
     }
 
-    /// Returns the paths, each by the names of the ports where it starts and ends.
+    /// Returns the names of the ingress and the egress port of each path.
     pub fn paths(&self) -> impl Iterator<Item = (&str, &str)> {
         let name = |id: PortId| self.ports.get(id).map_or("", |port| &*port.name);
         self.paths.iter().map(move |&(from, to)| (name(from), name(to)))
@@ -337,20 +339,21 @@ impl TestBench {
     ///
     /// # Panics
     ///
-    /// If a frame is lost: a stage dropped the `Frame` value, or forgot it.
+    /// If a stage has lost a frame, for example by dropping the `Frame` value.
     #[track_caller]
     pub fn assert_conserved(&mut self) -> FrameCounts {
         assert_conserved(&mut self.worker)
     }
 
-    /// Sends packets to a port in batches of 64 and a last, shorter one, and asserts that the
-    /// worker and the stages allocate no memory meanwhile. Discards the sent frames and returns
-    /// their number. Check this number, because packets that a stage drops early may not reach the
-    /// tested code. To allow a stage to allocate for its first packets, send some packets before.
+    /// Sends packets to a port, in batches as [`send_all`](Self::send_all) does, and asserts that
+    /// the worker and the stages allocate no memory meanwhile. Discards the frames that the ports
+    /// send, and returns their number. Check this number, because packets that a stage drops early
+    /// may not reach the tested code. If a stage may allocate for its first packets, send some
+    /// packets before.
     ///
     /// # Panics
     ///
-    /// If memory is allocated, and as [`send_all`](Self::send_all).
+    /// If memory is allocated, and in the same cases as [`send_all`](Self::send_all).
     #[cfg(feature = "count-allocations")]
     #[track_caller]
     pub fn assert_no_allocation<I>(&mut self, port: &str, frames: I) -> u64
@@ -391,21 +394,21 @@ impl TestBench {
     #[track_caller]
     fn path(&self, from: &str) -> usize {
         let port = self.port(from);
-        let path = self.paths.iter().position(|(own, _)| usize::from(own.0) == port);
+        let path = self.paths.iter().position(|(ingress, _)| usize::from(ingress.0) == port);
         path.unwrap_or_else(|| panic!("no path starts from port {from:?}"))
     }
 
-    /// Returns the index of the port from which a path starts.
+    /// Returns the index of the port with a name. Panics if no path starts from the port.
     #[track_caller]
     fn ingress(&self, name: &str) -> usize {
         usize::from(self.paths[self.path(name)].0.0)
     }
 
-    /// Puts a packet into the RX ring of a port and returns the number of its chunk.
+    /// Puts a packet into the RX ring of a port and returns its chunk number.
     #[track_caller]
     fn deliver(&self, port: usize, frame: &[u8]) -> u32 {
         let kernel = &self.kernels[port];
-        kernel.deliver_in_chunk(frame).unwrap_or_else(|lost| match lost {
+        kernel.deliver_in_chunk(frame).unwrap_or_else(|error| match error {
             DeliveryError::TooLong => panic!(
                 "the packet has {} bytes, and a frame has room for {}; build the bench with a \
                  larger `frame_size` (`TestBenchBuilder::umem`)",
@@ -413,56 +416,57 @@ impl TestBench {
                 kernel.longest_packet()
             ),
             DeliveryError::FillRingEmpty => {
-                panic!("no free frame to receive into: all are held or unsent")
+                panic!("no free frame to receive the packet: all frames are held or unsent")
             }
-            lost => panic!("the fake kernel did not deliver the packet: {lost:?}"),
+            error => panic!("the fake kernel did not deliver the packet: {error:?}"),
         })
     }
 
     /// Runs one iteration of the worker.
     fn poll_once(&mut self) {
-        self.guarded(|worker| _ = worker.poll_once());
+        self.call_worker(|worker| _ = worker.poll_once());
     }
 
-    /// Lets the worker call stages.
-    fn guarded<R>(&mut self, run: impl FnOnce(&mut Worker<Vec<NamedStage>>) -> R) -> R {
+    /// Calls a function of the worker that may call stages, and records whether it returns.
+    fn call_worker<R>(&mut self, run: impl FnOnce(&mut Worker<Vec<NamedStage>>) -> R) -> R {
         self.is_interrupted = true;
         let result = run(&mut self.worker);
         self.is_interrupted = false;
         result
     }
 
-    /// Passes each sent frame to the closure, with its port and chunk, and keeps the frames that
-    /// the closure returns. Returns the number of frames.
-    fn collect(&mut self, mut see: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
+    /// Passes each sent frame to the closure, with the port name and the chunk number, and keeps
+    /// the frames that the closure returns. Returns the number of sent frames.
+    fn collect(&mut self, mut visit: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
         let mut count = 0;
         let kernels = self.kernels.iter().zip(self.ports.iter());
         for ((kernel, port), kept) in kernels.zip(&mut self.sent) {
             for (chunk, frame) in kernel.take_sent_chunks() {
                 count += 1;
-                kept.extend(see(&port.name, chunk, frame));
+                kept.extend(visit(&port.name, chunk, frame));
             }
         }
         count
     }
 
-    /// Keeps all sent frames for `take_sent`.
+    /// Keeps all frames sent so far for `take_sent`.
     fn keep_sent(&mut self) {
         self.collect(|_, _, frame| Some(frame));
     }
 
-    /// Sends frames that stages emitted outside a batch.
+    /// Lets the worker send frames that stages emitted outside a batch.
     fn flush(&mut self) {
-        self.settle(&mut Tracked::new([]));
+        self.settle(&mut TrackedBatch::new([]));
     }
 
-    /// Runs the worker until it has sent everything, or the fake kernels send nothing more.
-    fn settle(&mut self, tracked: &mut Tracked) {
+    /// Runs the worker until all frames are sent, or no fake kernel has sent any for
+    /// [`STALL_TIMEOUT`].
+    fn settle(&mut self, tracked: &mut TrackedBatch) {
         let mut last_sent = Instant::now();
         loop {
             let ((), events) = frame_log::record(|| self.poll_once());
-            tracked.apply(events);
-            let sent = self.collect(|port, chunk, frame| tracked.apply_sent(port, chunk, frame));
+            tracked.record_events(events);
+            let sent = self.collect(|port, chunk, frame| tracked.record_sent(port, chunk, frame));
             let (worker, umem) = (&self.worker, self.worker.umem());
             tracked.mark_leaving(|chunk| umem.is_held(chunk) && !worker.is_queued(chunk));
             if sent > 0 {
@@ -477,7 +481,7 @@ impl TestBench {
 
 impl Drop for TestBench {
     fn drop(&mut self) {
-        // A second panic would end the process without a message of the first.
+        // While a panic unwinds, a second panic would abort the process.
         if !std::thread::panicking() && !self.is_interrupted {
             self.assert_conserved();
         }

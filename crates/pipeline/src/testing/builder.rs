@@ -17,7 +17,8 @@ use crate::ports::{PortInfo, Ports};
 use crate::verdict::PortId;
 use crate::worker::Worker;
 
-/// Frames for each port: a fill ring, an egress queue and what stages hold.
+/// Number of frames per port: enough for its fill ring, its egress queue and frames that stages
+/// hold.
 const FRAMES_PER_PORT: u32 = 512;
 
 /// Builds a [`TestBench`].
@@ -41,8 +42,8 @@ enum PathStages {
 }
 
 impl TestBench {
-    /// Creates a bench with the ports `lan` ([`PortId`] 0) and `wan` (1), these stages on the path
-    /// from `lan` to `wan`, and no stages on the path back.
+    /// Creates a bench with the ports `lan` ([`PortId`] 0) and `wan` ([`PortId`] 1). The path from
+    /// `lan` to `wan` has the given stages, the path back has none.
     ///
     /// # Panics
     ///
@@ -70,16 +71,16 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Adds ports with properties for stages: addresses, MAC addresses and MTUs. A port without a
-    /// MAC address gets one: 02:00:00:00:00:01 if it is the first, and so on.
+    /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. A port
+    /// without a MAC address gets 02:00:00:00:00:NN, where NN is its position, in hexadecimal.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
     }
 
     /// Adds a path: packets that arrive on port `from` go through the stages and leave on port
-    /// `to`. The stages are already built, so they do not know the ports of the bench; see
-    /// [`plans`](Self::plans).
+    /// `to`. The stages are already built, so they do not know the ports of the bench. If they need
+    /// the ports, use [`plans`](Self::plans).
     pub fn path(self, from: &str, to: &str, stages: impl IntoStages) -> Self {
         self.add(from, to, PathStages::Built(stages.into_stages()))
     }
@@ -103,15 +104,15 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Sets the number of workers in the context of planned stages. The default is 1. The bench
-    /// itself runs only the first worker.
+    /// Sets the number of workers in the [`BuildCx`] of planned stages. The default is 1. The bench
+    /// itself runs only worker 0.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self
     }
 
-    /// Sets the packet memory. The default is 512 frames of 2048 bytes per port, at least 1024, in
-    /// pages of the normal size.
+    /// Sets the packet memory. The default is 512 frames per port, but at least 1024, of 2048 bytes
+    /// each, in pages of normal size.
     pub fn umem(mut self, config: UmemConfig) -> Self {
         self.umem = Some(config);
         self
@@ -140,20 +141,20 @@ impl TestBenchBuilder {
             PortInfo { mac, ..port }
         };
         let ports: Ports = (1..=u8::MAX).zip(ports).map(with_mac).collect();
-        let count = ports.iter().count() as u32;
+        let port_count = ports.iter().count() as u32;
         let umem = umem.unwrap_or_else(|| UmemConfig {
-            frames: FRAMES_PER_PORT * count.max(2),
+            frames: FRAMES_PER_PORT * port_count.max(2),
             huge_pages: HugePages::Off,
             ..UmemConfig::default()
         });
         let (umem, mut pool) = Umem::new(&umem)?;
         let (queues, kernels): (Vec<_>, Vec<_>) =
-            (0..count).map(|index| FakeKernel::port(&umem, &mut pool, index)).unzip();
+            (0..port_count).map(|index| FakeKernel::port(&umem, &mut pool, index)).unzip();
         let mut builder = Worker::builder(umem, pool);
         for queue in queues {
             builder = builder.port(vec![Box::new(queue)]);
         }
-        let id = |name: &str| match ports.by_name(name) {
+        let port_id = |name: &str| match ports.by_name(name) {
             Some(port) => Ok(port.id),
             None => {
                 let (name, known) = (name.to_owned(), ports.names());
@@ -161,13 +162,13 @@ impl TestBenchBuilder {
             }
         };
         let mut plans = Plans::default();
-        let mut starts: Vec<(PortId, PortId)> = Vec::new();
+        let mut path_ports: Vec<(PortId, PortId)> = Vec::new();
         for path in paths {
-            let (from, to) = (id(&path.from)?, id(&path.to)?);
-            if starts.iter().any(|(other, _)| *other == from) {
+            let (from, to) = (port_id(&path.from)?, port_id(&path.to)?);
+            if path_ports.iter().any(|(other, _)| *other == from) {
                 return Err(TestBenchError::TwoPaths(path.from));
             }
-            starts.push((from, to));
+            path_ports.push((from, to));
             let stages = match path.stages {
                 PathStages::Built(stages) => stages,
                 PathStages::Planned(named) => {
@@ -179,6 +180,6 @@ impl TestBenchBuilder {
             builder = builder.path(from, to, stages);
         }
         let worker = builder.build()?;
-        Ok(TestBench::start(worker, kernels, ports, starts, workers, plans))
+        Ok(TestBench::start(worker, kernels, ports, path_ports, workers, plans))
     }
 }

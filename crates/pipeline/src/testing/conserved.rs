@@ -1,12 +1,12 @@
-//! Frame conservation.
+//! A check that no frame is lost.
 
 use crate::chain::Chain;
 use crate::report::FrameCounts;
 use crate::worker::Worker;
 
 /// Asserts that every frame of a worker is in exactly one place: pool, fill ring, RX ring, egress
-/// queue, stage, TX ring or completion ring. Compares two independent counts: what each place
-/// holds, and the UMEM's record of each frame's owner. Returns the counts.
+/// queue, stage, TX ring or completion ring. Compares two independent counts: the frames in each
+/// place, and the UMEM's record of each frame's owner. Returns the frame counts.
 ///
 /// # Panics
 ///
@@ -22,7 +22,7 @@ pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCounts {
     );
     assert_eq!(record.closed, 0, "frames of a closed port: {frames:?} {record:?}");
     assert_eq!(frames.leaked, 0, "{frames:?} {record:?}");
-    assert_eq!(frames.in_flight, worker.in_user_space() as u64, "{frames:?} {record:?}");
+    assert_eq!(frames.in_flight, worker.frames_in_user_space() as u64, "{frames:?} {record:?}");
     assert_eq!(u64::from(record.pool), frames.pool, "{frames:?} {record:?}");
     assert_eq!(u64::from(record.held), frames.in_flight, "{frames:?} {record:?}");
     assert_eq!(u64::from(record.fill), frames.fill + frames.rx, "{frames:?} {record:?}");

@@ -6,42 +6,42 @@ use crate::reason::Reason;
 
 /// What happened to a packet of a test.
 ///
-/// The bench follows the frame, not the bytes: if a stage copies a packet into a frame of its own,
-/// sends the copy and drops the original, the disposition is that of the original, and
+/// The bench follows the frame, not the bytes. If a stage copies a packet into another frame, sends
+/// the copy and drops the original, the disposition is that of the original, and
 /// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns the copy.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disposition {
-    /// The port with this name sent the frame.
+    /// A port sent the frame.
     Sent {
         /// The name of the port.
         port: String,
         /// The bytes on the wire.
         frame: Vec<u8>,
     },
-    /// The packet was dropped and counted under this reason.
+    /// The packet was dropped.
     Dropped {
-        /// The reason.
+        /// The reason under which the drop was counted.
         reason: Reason,
     },
     /// A stage holds the frame. If the stage emits it later, for example in `tick`,
     /// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns it.
     Held,
     /// A stage returned the frame with [`Cx::free`](crate::Cx::free), which counts no drop. This is
-    /// right for a stage that merges packets, and otherwise a bug in the stage.
+    /// correct for a stage that merges packets, and otherwise a bug in the stage.
     Freed,
-    /// The frame waits for transmission, or the interface discarded it. This happens only after the
-    /// test changed the behaviour of a port's [fake kernel](crate::testing::TestBench::kernel).
+    /// The frame waits for transmission, or the interface discarded it. This happens only if the
+    /// test has changed the behaviour of a port's [fake kernel](crate::testing::TestBench::kernel).
     Unsent,
 }
 
 impl Disposition {
-    /// Creates [`Disposition::Sent`], to compare with.
+    /// Creates [`Disposition::Sent`], for comparisons.
     pub fn sent(port: impl Into<String>, frame: impl Into<Vec<u8>>) -> Self {
         Self::Sent { port: port.into(), frame: frame.into() }
     }
 
-    /// Creates [`Disposition::Dropped`], to compare with: for one of [`Reason`]'s constants or a
+    /// Creates [`Disposition::Dropped`], for comparisons, with one of [`Reason`]'s constants or a
     /// stage's own [`DropReason`](crate::DropReason).
     pub fn dropped(reason: impl Into<Reason>) -> Self {
         Self::Dropped { reason: reason.into() }
@@ -63,7 +63,7 @@ impl Disposition {
         }
     }
 
-    /// Returns the bytes that were sent on this port.
+    /// Returns the bytes that were sent on the port with this name.
     ///
     /// # Panics
     ///

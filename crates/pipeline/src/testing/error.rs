@@ -1,14 +1,14 @@
-//! Errors of building or reloading a test bench.
+//! Errors when a test bench is built or reloaded.
 
 use xdpfwd_xsk::UmemError;
 
 use crate::capability::ResourceError;
 use crate::worker::BuildError;
 
-/// The maximum number of ports of a test bench, limited by the UMEM.
+/// Maximum number of ports of a test bench, limited by the maximum size of a UMEM.
 pub(super) const MAX_PORTS: usize = 126;
 
-/// A test bench could not be built or reloaded.
+/// Why a test bench could not be built or reloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TestBenchError {
@@ -17,13 +17,13 @@ pub enum TestBenchError {
     NoSuchPort {
         /// The name in the path.
         name: String,
-        /// The names that exist.
+        /// The names of all ports, as text.
         known: String,
     },
     /// Two ports have the same name.
     #[error("two ports are called {0:?}; give each port a unique name")]
     DuplicatePort(String),
-    /// There are too many ports.
+    /// The bench has too many ports.
     #[error("{0} ports are too many for a test bench; the limit is {MAX_PORTS}")]
     TooManyPorts(usize),
     /// Two paths start from one port.

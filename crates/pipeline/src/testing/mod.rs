@@ -1,15 +1,15 @@
 //! A test bench for stages: packets in, dispositions out, without root and without an interface.
 //!
-//! The module is behind the feature `testing`. Enable it in your dev-dependencies only, so that
-//! your release builds do not have it:
+//! The module requires the feature `testing`. Enable it in your dev-dependencies only, so that your
+//! release builds do not contain it:
 //!
 //! ```toml
 //! [dev-dependencies]
 //! xdpfwd-pipeline = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! A [`TestBench`] runs stages on a real [`Worker`](crate::Worker), between ports that the
-//! [fake kernel](xdpfwd_xsk::fake_kernel) plays. For each packet that a test sends, it returns a
+//! A [`TestBench`] runs stages on a real [`Worker`](crate::Worker), between ports on the
+//! [fake kernel](xdpfwd_xsk::fake_kernel). For each packet that a test sends, it returns a
 //! [`Disposition`]: sent on a port with these bytes, dropped for a reason, or held by a stage.
 //!
 //! ```
@@ -36,18 +36,18 @@
 //! assert_eq!(bench.send("lan", &[0; 60]), Disposition::sent("wan", [0; 60]));
 //! assert_eq!(bench.send("lan", &[0; 101]), Disposition::dropped(&TOO_LONG));
 //!
-//! // A whole batch: what the stage does with a packet may depend on those beside it.
+//! // A whole batch: a stage may treat a packet differently because of other packets in its batch.
 //! let batch = (40..140).map(|length| vec![0; length]);
 //! let dispositions = bench.send_all("lan", batch);
-//! assert_eq!(dispositions.iter().filter(|one| one.drop_reason() == Some("too_long")).count(), 39);
+//! assert_eq!(dispositions.iter().filter(|it| it.drop_reason() == Some("too_long")).count(), 39);
 //! assert_eq!(bench.drops(), [("too_long", 40)]);
 //! # Ok::<(), xdpfwd_pipeline::ReasonError>(())
 //! ```
 //!
 //! # Ports and paths
 //!
-//! [`TestBench::new`] has the ports `lan` and `wan`, one path from `lan` to `wan`, and an empty one
-//! back. [`TestBench::builder`] takes any ports and paths:
+//! [`TestBench::new`] creates the ports `lan` and `wan`, a path with stages from `lan` to `wan`,
+//! and a path without stages back. With [`TestBench::builder`] you choose ports and paths:
 //!
 //! ```
 //! # use xdpfwd_pipeline::testing::{Disposition, TestBench};
@@ -65,13 +65,13 @@
 //! # Ok::<(), xdpfwd_pipeline::testing::TestBenchError>(())
 //! ```
 //!
-//! A stage that is built from a [`StagePlan`](crate::StagePlan), and may ask for the ports, goes on
-//! a path by [`TestBenchBuilder::plans`]. To test a whole configuration file, use
-//! `App::test_bench` of the crate `xdpfwd`, with its feature `testing`.
+//! [`TestBenchBuilder::plans`] adds a path whose stages are built from
+//! [`StagePlan`](crate::StagePlan)s, which know the ports of the bench. To test a whole
+//! configuration file, use `App::test_bench` of the crate `xdpfwd`, with its feature `testing`.
 //!
 //! # Time
 //!
-//! The clock that stages see stands still. [`TestBench::advance`] moves it and runs the stages'
+//! The clock that stages see is stopped. [`TestBench::advance`] advances it and runs the stages'
 //! [`tick`](crate::Stage::tick):
 //!
 //! ```
@@ -107,13 +107,13 @@
 //!
 //! # Frames
 //!
-//! After each call the bench asserts that every frame of the worker is in exactly one place. A
-//! stage that drops a `Frame` value instead of giving it back fails its test.
+//! After each call the bench asserts that every frame of the worker is in exactly one place. A test
+//! fails if a stage drops a `Frame` value instead of giving it back.
 //!
 //! # Random packets
 //!
-//! A bench is quick enough for property tests and fuzzing: a packet takes a few microseconds. This
-//! loop sends random bytes, and a crate such as `proptest` or `cargo-fuzz` can take its place:
+//! A bench is fast enough for property tests and fuzzing: a packet takes a few microseconds. This
+//! loop sends random bytes; `proptest` or `cargo-fuzz` can replace the loop:
 //!
 //! ```
 //! # use xdpfwd_pipeline::testing::TestBench;
@@ -127,7 +127,7 @@
 //! #     }
 //! # }
 //! let mut bench = TestBench::new(OnlyIp);
-//! let mut state = 1_u64; // the seed
+//! let mut state = 1_u64; // seed of the random numbers
 //! let mut random = move || {
 //!     state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
 //!     (state >> 33) as usize
@@ -137,7 +137,7 @@
 //!         .map(|_| (0..14 + random() % 200).map(|_| random() as u8).collect())
 //!         .collect();
 //!     for (packet, disposition) in batch.iter().zip(bench.send_all("lan", &batch)) {
-//!         // No panic, no lost frame, and a property of the stage: it changes no packet.
+//!         // The bench checks that no frame is lost; check here that the stage changes no packet.
 //!         match disposition.sent_frame() {
 //!             Some(frame) => assert_eq!(frame, packet),
 //!             None => assert_eq!(disposition.drop_reason(), Some("not_ip")),

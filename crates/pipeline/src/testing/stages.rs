@@ -1,4 +1,4 @@
-//! Stages for the test bench.
+//! Stages for a path of a test bench.
 
 use crate::chain::{NamedStage, short_name};
 use crate::stage::Stage;
@@ -6,8 +6,8 @@ use crate::stage::Stage;
 /// Stages for a path of a test bench: one stage, a tuple of up to eight stages, or a vector of
 /// [`NamedStage`]s.
 ///
-/// Stages of a tuple are named after their types, without paths: `MaxLength`. The empty tuple
-/// forwards every packet unchanged.
+/// A stage that is not a `NamedStage` is named after its type, without module path, for example
+/// `MaxLength`. The empty tuple forwards every packet unchanged.
 pub trait IntoStages {
     /// Returns the stages with their names.
     fn into_stages(self) -> Vec<NamedStage>;

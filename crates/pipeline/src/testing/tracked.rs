@@ -1,26 +1,27 @@
-//! Frames of a batch that a test sent, until their dispositions are known.
+//! The frames of a batch that a test sent, and their dispositions.
 
 use super::disposition::Disposition;
 use crate::frame_log::{FrameEvent, FrameEvents};
 
 /// Frames of a batch that a test sent.
 ///
-/// A chunk's number identifies the frame only until the frame has left user space; then the worker
-/// may use the chunk for another packet. So only the first event of a chunk counts.
-pub(super) struct Tracked(Vec<TrackedFrame>);
+/// A chunk number identifies a frame of the batch only until this frame has left user space.
+/// Afterwards the worker may use the chunk for another packet, so only the first event of a chunk
+/// counts.
+pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 
 struct TrackedFrame {
     chunk: u32,
     disposition: Option<Disposition>,
-    /// Whether the frame is queued for transmission: a later event in the frame log is about
-    /// another packet.
-    leaves: bool,
+    /// Whether the frame was queued for transmission. Later events of its chunk in the frame log
+    /// are about another packet.
+    is_leaving: bool,
 }
 
-impl Tracked {
-    /// Starts to track the frames in these chunks, in the order in which they were delivered.
+impl TrackedBatch {
+    /// Starts to track the frames in chunks with these numbers, in the order of delivery.
     pub(super) fn new(chunks: impl IntoIterator<Item = u32>) -> Self {
-        let track = |chunk| TrackedFrame { chunk, disposition: None, leaves: false };
+        let track = |chunk| TrackedFrame { chunk, disposition: None, is_leaving: false };
         Self(chunks.into_iter().map(track).collect())
     }
 
@@ -28,10 +29,10 @@ impl Tracked {
         self.0.iter_mut().find(|frame| frame.chunk == chunk && frame.disposition.is_none())
     }
 
-    /// Applies the drops and frees of one iteration.
-    pub(super) fn apply(&mut self, events: FrameEvents) {
+    /// Records the frames that were dropped or freed in one iteration.
+    pub(super) fn record_events(&mut self, events: FrameEvents) {
         for (chunk, event) in events {
-            if let Some(frame) = self.find(chunk).filter(|frame| !frame.leaves) {
+            if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_leaving) {
                 frame.disposition = Some(match event {
                     FrameEvent::Dropped(reason) => Disposition::Dropped { reason },
                     FrameEvent::Freed => Disposition::Freed,
@@ -40,8 +41,13 @@ impl Tracked {
         }
     }
 
-    /// Applies a sent frame. Returns the bytes if the frame is not from the batch.
-    pub(super) fn apply_sent(&mut self, port: &str, chunk: u32, bytes: Vec<u8>) -> Option<Vec<u8>> {
+    /// Records a sent frame. If the frame is not from the batch, returns its bytes.
+    pub(super) fn record_sent(
+        &mut self,
+        port: &str,
+        chunk: u32,
+        bytes: Vec<u8>,
+    ) -> Option<Vec<u8>> {
         match self.find(chunk) {
             Some(frame) => {
                 frame.disposition = Some(Disposition::Sent { port: port.to_owned(), frame: bytes });
@@ -51,18 +57,19 @@ impl Tracked {
         }
     }
 
-    /// Marks frames that no stage holds at the end of an iteration as queued for transmission.
+    /// Marks the frames that no stage holds at the end of an iteration as queued for transmission.
     pub(super) fn mark_leaving(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
         for frame in self.0.iter_mut().filter(|frame| frame.disposition.is_none()) {
-            frame.leaves |= !is_held_by_stage(frame.chunk);
+            frame.is_leaving |= !is_held_by_stage(frame.chunk);
         }
     }
 
     /// Returns the dispositions, in the order of delivery. Call it when the worker is idle.
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
-            let at_rest = if frame.leaves { Disposition::Unsent } else { Disposition::Held };
-            frame.disposition.unwrap_or(at_rest)
+            let without_event =
+                if frame.is_leaving { Disposition::Unsent } else { Disposition::Held };
+            frame.disposition.unwrap_or(without_event)
         })
     }
 }
@@ -73,14 +80,18 @@ mod tests {
     use crate::reason::Reason;
 
     #[test]
-    fn first_event_of_a_chunk_decides() {
-        let mut tracked = Tracked::new([1, 2, 3]);
+    fn first_event_of_chunk_decides() {
+        let mut tracked = TrackedBatch::new([1, 2, 3]);
         let dropped = FrameEvent::Dropped(Reason::POLICY);
-        tracked.apply(vec![(1, dropped), (1, FrameEvent::Freed), (9, FrameEvent::Freed)]);
-        assert_eq!(tracked.apply_sent("wan", 1, vec![7]), Some(vec![7]), "the chunk's next packet");
+        tracked.record_events(vec![(1, dropped), (1, FrameEvent::Freed), (9, FrameEvent::Freed)]);
+        assert_eq!(
+            tracked.record_sent("wan", 1, vec![7]),
+            Some(vec![7]),
+            "a later packet in the chunk was taken for the tracked frame"
+        );
         tracked.mark_leaving(|chunk| chunk == 3);
-        tracked.apply(vec![(2, FrameEvent::Freed)]);
-        assert_eq!(tracked.apply_sent("wan", 2, vec![8]), None);
+        tracked.record_events(vec![(2, FrameEvent::Freed)]);
+        assert_eq!(tracked.record_sent("wan", 2, vec![8]), None);
         let policy = Disposition::dropped(Reason::POLICY);
         assert!(tracked.finish().eq([policy, Disposition::sent("wan", [8]), Disposition::Held]));
     }

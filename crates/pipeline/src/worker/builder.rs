@@ -29,10 +29,10 @@ pub struct WorkerBuilder<C> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// More ports than a [`PortId`] can number.
+    /// The worker has more ports than a [`PortId`] can number.
     #[error("{0} ports are too many for one worker; the limit is 255")]
     TooManyPorts(usize),
-    /// Ports with different numbers of queues.
+    /// Two ports have different numbers of queues.
     #[error(
         "port {port} has {queues} queues and port 0 has {expected}; all ports of a worker need the \
          same number of queues"
@@ -40,18 +40,18 @@ pub enum BuildError {
     UnequalQueues {
         /// The port that differs.
         port: usize,
-        /// Its queues.
+        /// The number of its queues.
         queues: usize,
-        /// The queues of the first port.
+        /// The number of queues of port 0.
         expected: usize,
     },
-    /// A path that starts or ends at a port which does not exist.
+    /// A path starts or ends at a port that does not exist.
     #[error("a path refers to port {0}, which the worker does not have")]
     NoSuchPort(u8),
     /// A port or the pool belongs to another UMEM than the worker.
     #[error("{0} belongs to another UMEM than the worker")]
     OtherUmem(&'static str),
-    /// A queue number that does not fit into 16 bits.
+    /// A queue number does not fit into 16 bits.
     #[error("queue number {0} is too large; the limit is {max}", max = u16::MAX)]
     QueueNumber(usize),
     /// Two paths start from one port.
@@ -82,7 +82,7 @@ impl<C: Chain> WorkerBuilder<C> {
         self
     }
 
-    /// Sets the queues of the worker: `first`, `first + stride`, … The default is all from 0.
+    /// Sets the queue numbers of the worker: `first`, `first + stride`, … The default is 0, 1, 2, …
     pub fn queues(mut self, first: u16, stride: u16) -> Self {
         self.first_queue = first;
         self.stride = stride.max(1);
@@ -103,7 +103,7 @@ impl<C: Chain> WorkerBuilder<C> {
         self
     }
 
-    /// Adds a path: packets received on `from` go through the stages and out of `to`.
+    /// Adds a path: packets received on `from` pass the stages and leave on `to`.
     pub fn path(mut self, from: PortId, to: PortId, chain: C) -> Self {
         self.paths.push((from, to, chain));
         self
@@ -131,16 +131,20 @@ impl<C: Chain> WorkerBuilder<C> {
         if !pool.umem().is_same(&umem) {
             return Err(BuildError::OtherUmem("the pool"));
         }
-        if ports.iter().flatten().any(|port| port.umem().is_some_and(|own| !own.is_same(&umem))) {
+        if ports
+            .iter()
+            .flatten()
+            .any(|port| port.umem().is_some_and(|port_umem| !port_umem.is_same(&umem)))
+        {
             return Err(BuildError::OtherUmem("a port"));
         }
-        let exists =
+        let check_port =
             |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
-        let mut path_of = vec![None; ports.len()];
+        let mut path_from = vec![None; ports.len()];
         for (index, (from, to, _)) in paths.iter().enumerate() {
-            exists(*from)?;
-            exists(*to)?;
-            if path_of[usize::from(from.0)].replace(index).is_some() {
+            check_port(*from)?;
+            check_port(*to)?;
+            if path_from[usize::from(from.0)].replace(index).is_some() {
                 return Err(BuildError::TwoPaths(from.0));
             }
         }
@@ -155,15 +159,15 @@ impl<C: Chain> WorkerBuilder<C> {
                     id,
                     queue,
                     queue_index,
-                    path: path_of[usize::from(id.0)],
+                    path: path_from[usize::from(id.0)],
                 });
             }
         }
-        let unknown =
+        let no_meta =
             Meta { ingress: PortId(0), queue: 0, decrypted: false, headers: Headers::parse(&[]) };
         Ok(Worker {
             number,
-            ports: port_queues,
+            port_queues,
             paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
             egress,
             quota: umem.frames() / 4,
@@ -171,7 +175,7 @@ impl<C: Chain> WorkerBuilder<C> {
             umem,
             pool,
             batch: Batch::new(),
-            metas: Box::new([unknown; Batch::CAPACITY]),
+            metas: Box::new([no_meta; Batch::CAPACITY]),
             verdicts: Box::new([Verdict::Next; Batch::CAPACITY]),
             drops: Drops::default(),
             ledger: TaskLedger::new(ledger),

@@ -1,36 +1,41 @@
 //! The data path: what happens to a packet, in the order in which it happens.
 //!
 //! ```text
-//! poll_once ─┬─ for each port queue: one queue of one port
+//! poll_once ─┬─ for each port queue (one queue of one port)
 //!            │     reclaim      frames sent in an earlier iteration return to the pool
 //!            │     receive      up to BURST batches of 64 packets; refills the fill ring
-//!            │       parse      read each packet's headers, if a stage of the path needs them
+//!            │       parse      parse each packet's headers, if a stage of the path needs them
 //!            │       stages     each stage processes the batch, then its verdicts are applied
-//!            │       enqueue    what is left goes to the egress queue of the path's port
-//!            │       transmit   early, only if an egress queue could not take another batch
+//!            │       enqueue    the remaining packets go to the egress queue of the path's port
+//!            │       transmit   early, only if an egress queue may lack room for another batch
 //!            ├─ transmit         every egress queue, so a lone packet leaves in this iteration
-//!            └─ tick             once a millisecond, the stages' work that no packet triggers
+//!            └─ tick             once a millisecond: work of the stages that no packet triggers
 //! ```
 //!
 //! **Ownership.** A frame is in one place at a time: the pool, the fill ring, the RX ring, `batch`,
-//! an egress queue, the TX ring, the completion ring. A stage borrows the batch; it may take a
-//! frame out (hold it), and later emits or frees it through [`Cx`].
+//! a stage, an egress queue, the TX ring or the completion ring. A stage borrows the batch. It may
+//! take a frame out of the batch (hold it), and later emit, drop or free it through [`Cx`].
 //!
 //! **Drops.** Each dropped packet is counted in `drops` under a [`Reason`], and its frame returns
 //! to the pool at once:
 //!
-//! 1. a stage drops it, by a verdict (`apply_verdicts`) or through [`Cx`] for a frame that it held;
-//!    the stage's account counts it too;
-//! 2. an egress queue refuses the frame, because it is full (`egress_full`) or the frame is
-//!    invalid: in `enqueue`, or in `apply_verdicts` and [`Cx`] for a packet that a stage sent to a
-//!    port of its choice;
-//! 3. the stages of its path are retired ([`Reason::SHUTDOWN`]).
+//! 1. A stage drops the packet: by a verdict (`apply_verdicts`), or through [`Cx`] if the stage
+//!    held the frame.
+//! 2. A stage sends the packet to a port ([`Verdict::To`], [`Cx::emit`]), and the port does not
+//!    exist or its egress queue refuses the frame: the queue is full (`egress_full`) or the frame
+//!    is invalid.
+//! 3. The egress queue of the path refuses the frame after the last stage (`enqueue`).
+//! 4. The stages of the path are retired, or the worker ends before it sends the packet
+//!    ([`Reason::SHUTDOWN`]).
+//!
+//! In cases 1 and 2, the account of the stage counts the drop too.
 //!
 //! Losses before `receive` and after `transmit` are counted by the kernel.
 //!
-//! **Cycles.** `ledger.book(task, packets)` adds the time since the last time stamp to a task;
-//! `ledger.stamp()` returns it, for a stage's account. A stamp is taken after each step of a batch,
-//! never per packet, and not at all while the ledger is off.
+//! **Cycles.** `ledger.book(task, packets)` takes a time stamp and adds the time since the previous
+//! stamp to a task. `ledger.stamp()` takes a stamp and returns this time, for a stage's account.
+//! The worker takes a stamp after each step of a batch, never per packet. While the ledger is off,
+//! it takes none.
 
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{Batch, Frame, Pool};
@@ -49,38 +54,38 @@ use crate::view::View;
 impl<C: Chain> Worker<C> {
     /// Runs one iteration of the worker loop and returns the number of packets received.
     ///
-    /// For each port: reclaim transmitted frames, receive up to `BURST` batches, and run each batch
-    /// through the stages of the port's path. Then transmit whatever the egress queues hold. Never
-    /// blocks; a packet that finds its egress queue full is dropped and counted as `egress_full`.
+    /// For each port queue: reclaims transmitted frames, receives up to `BURST` batches, and runs
+    /// each batch through the stages of the port's path. Then transmits the egress queues. Never
+    /// blocks: if an egress queue is full, further packets are dropped as `egress_full`.
     pub fn poll_once(&mut self) -> usize {
         self.ledger.book(Task::Control, 0);
         let mut received = 0;
         let mut busy = false;
-        for port_index in 0..self.ports.len() {
-            let port = &mut self.ports[port_index];
-            let reclaimed = port.socket.reclaim(&mut self.pool);
+        for index in 0..self.port_queues.len() {
+            let port_queue = &mut self.port_queues[index];
+            let reclaimed = port_queue.socket.reclaim(&mut self.pool);
             if reclaimed > 0 {
                 busy = true;
                 self.ledger.book(Task::Reclaim, reclaimed);
             }
-            // A port that no path starts from only transmits.
-            let Some(path_index) = port.path else { continue };
+            // Without a path that starts from it, the port only transmits.
+            let Some(path_index) = port_queue.path else { continue };
             for _ in 0..BURST {
                 let packets =
-                    self.ports[port_index].socket.receive(&mut self.batch, &mut self.pool);
+                    self.port_queues[index].socket.receive(&mut self.batch, &mut self.pool);
                 if packets == 0 {
                     self.ledger.book_empty_look();
                 } else {
                     self.ledger.book(Task::Receive, packets);
                     received += packets;
-                    self.forward(path_index, port_index);
+                    self.forward(path_index, index);
                     // Transmit early, so that a queue overflows only if its port is not sending.
                     if self.egress.take_crowded() {
                         busy |= self.transmit();
                     }
                 }
-                // A partial batch means that the RX ring is empty: waiting for more would add
-                // latency.
+                // A partial batch means that the RX ring is empty. Waiting for more packets would
+                // add latency.
                 if packets < Batch::CAPACITY {
                     break;
                 }
@@ -98,12 +103,13 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Takes the received batch through a path: parse, stages, enqueue.
-    fn forward(&mut self, path_index: usize, port_index: usize) {
+    fn forward(&mut self, path_index: usize, port_queue_index: usize) {
         let path = &mut self.paths[path_index];
-        // Copies, which the loop below keeps in registers.
-        let &PortQueue { id: ingress, queue, queue_index, .. } = &self.ports[port_index];
+        // Copy the fields, so that the loop below can keep them in registers.
+        let &PortQueue { id: ingress, queue, queue_index, .. } =
+            &self.port_queues[port_queue_index];
         let needs_headers = path.needs_headers;
-        // The time of the last stamp, which was taken when the batch had been received.
+        // The time of reception: `poll_once` took the last stamp when it had received the batch.
         let start = self.ledger.now();
         if path.retired {
             for frame in self.batch.slots_mut().iter_mut().filter_map(Option::take) {
@@ -112,7 +118,7 @@ impl<C: Chain> Worker<C> {
             self.batch.clear_taken();
             return;
         }
-        // Parse.
+        // Set the metadata and parse the headers.
         for (packet, meta) in self.batch.slots().iter().zip(self.metas.iter_mut()) {
             meta.ingress = ingress;
             meta.queue = queue;
@@ -124,7 +130,7 @@ impl<C: Chain> Worker<C> {
         if needs_headers {
             self.ledger.book(Task::Parse, self.batch.len());
         }
-        // Stages: the chain calls `visit` with each.
+        // Run the stages: the chain calls `StageRun::visit` with each stage.
         let mut run = StageRun {
             batch: &mut self.batch,
             metas: &mut self.metas,
@@ -145,23 +151,23 @@ impl<C: Chain> Worker<C> {
         run.enqueue();
     }
 
-    /// Hands every egress queue to its port's TX ring and wakes the kernel. Returns whether
-    /// anything was sent. Frames that do not fit into the ring stay in the queue.
+    /// Moves frames from every egress queue to its port's TX ring and wakes the kernel. Returns
+    /// whether any frame was moved. Frames that do not fit into the ring stay in the queue.
     #[inline]
     pub(super) fn transmit(&mut self) -> bool {
-        let mut any = false;
-        // There is an egress queue for each port queue, with the same index.
-        for (index, port) in self.ports.iter_mut().enumerate() {
-            let queue = self.egress.queue(index);
-            // `has_unsent`: frames in the TX ring that the interface has not taken yet; the kernel
-            // may have to be woken again.
-            if !queue.is_empty() || port.socket.has_unsent() {
-                let sent = port.socket.transmit(queue);
-                any |= sent > 0;
+        let mut any_sent = false;
+        // Each port queue has an egress queue with the same index.
+        for (index, port_queue) in self.port_queues.iter_mut().enumerate() {
+            let egress_queue = self.egress.queue(index);
+            // If `has_unsent`, the TX ring has frames that the interface has not taken yet, and the
+            // kernel may have to be woken again.
+            if !egress_queue.is_empty() || port_queue.socket.has_unsent() {
+                let sent = port_queue.socket.transmit(egress_queue);
+                any_sent |= sent > 0;
                 self.ledger.book(Task::Transmit, sent);
             }
         }
-        any
+        any_sent
     }
 }
 
@@ -177,17 +183,18 @@ struct StageRun<'a> {
     worker: usize,
     queue: u16,
     queue_index: usize,
+    /// The egress port of the path.
     to: PortId,
     /// Number of frames that stages may still hold.
     quota: &'a mut u32,
-    /// When the batch was received, in cycles.
+    /// The time when the batch was received, in cycles.
     start: u64,
     ledger: &'a mut TaskLedger,
 }
 
 impl Visitor for StageRun<'_> {
-    /// Runs a stage on the rest of the batch, applies its verdicts, and adds the cycles to its
-    /// account. Returns false when the batch is empty.
+    /// Runs a stage on the packets still in the batch, applies the verdicts, and adds the cycles to
+    /// the stage's account. If the batch is empty, only returns false, to skip later stages.
     #[inline]
     fn visit(&mut self, stage_index: usize, stage: &mut impl Stage) -> bool {
         let packets = self.batch.len();
@@ -216,7 +223,7 @@ impl Visitor for StageRun<'_> {
             quota: self.quota,
         };
         stage.process(&mut view, &mut cx);
-        // The common case: no verdict but `Next`, and no frame taken out.
+        // In the common case, every packet goes on to the next stage.
         if !view.all_next() {
             self.apply_verdicts(stage_index);
         }
@@ -231,20 +238,20 @@ impl Visitor for StageRun<'_> {
 }
 
 impl StageRun<'_> {
-    /// Applies a stage's verdicts. Remaining packets move together, in order, so that the next
+    /// Applies a stage's verdicts. Moves the remaining packets together, in order, so that the next
     /// stage sees no gaps.
     fn apply_verdicts(&mut self, stage_index: usize) {
         let packets = self.batch.slots_mut();
-        let mut left = 0;
-        for at in 0..packets.len() {
-            let verdict = std::mem::take(&mut self.verdicts[at]);
+        let mut remaining = 0;
+        for index in 0..packets.len() {
+            let verdict = std::mem::take(&mut self.verdicts[index]);
             // A frame that the stage holds is no longer in the batch.
-            let Some(frame) = packets[at].take() else { continue };
+            let Some(frame) = packets[index].take() else { continue };
             match verdict {
                 Verdict::Next => {
-                    packets[left] = Some(frame);
-                    self.metas[left] = self.metas[at];
-                    left += 1;
+                    packets[remaining] = Some(frame);
+                    self.metas[remaining] = self.metas[index];
+                    remaining += 1;
                 }
                 Verdict::To(port) => {
                     if let Err((reason, frame)) = self.egress.push(port, self.queue_index, frame) {
@@ -258,25 +265,27 @@ impl StageRun<'_> {
                 }
             }
         }
-        self.batch.truncate(left);
+        self.batch.truncate(remaining);
     }
 
-    /// Moves the remaining packets to the egress queue of the path's port, and drops those that do
-    /// not fit.
+    /// Moves the remaining packets to the egress queue of the path's port. Drops packets that the
+    /// queue refuses.
     #[inline]
     fn enqueue(self) {
         let packets = self.batch.len();
         let egress_index = self.egress.index_of(self.to, self.queue_index);
         let Self { batch, egress, pool, drops, .. } = self;
-        egress.push_batch(egress_index, batch, |reason, frame| refuse(pool, drops, frame, reason));
+        egress.push_batch(egress_index, batch, |reason, frame| {
+            drop_refused(pool, drops, frame, reason)
+        });
         self.ledger.book(Task::Enqueue, packets);
     }
 }
 
-/// Drops a frame that its egress queue refused. Cold path, kept out of line so that the hot path
+/// Drops a frame that the egress queue refused. Cold path, kept out of line so that the hot path
 /// stays compact.
 #[cold]
 #[inline(never)]
-fn refuse(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
+fn drop_refused(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
     discard(pool, drops, frame, reason);
 }

@@ -1,4 +1,4 @@
-//! A worker's thread: iterations of the loop, and idle waiting.
+//! The loop of a worker's thread: it repeats iterations, and waits while no packets arrive.
 
 use std::time::Duration;
 
@@ -13,51 +13,53 @@ use crate::shared_table;
 /// A worker's behaviour when no packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// Poll for a while, then wait in the kernel for the next packet. The first packet after a
-    /// pause is delayed by some tens of microseconds; a pause takes almost no CPU time. Each packet
-    /// received adds [`SPIN`] of polling, so that under load a short gap does not put the worker to
-    /// sleep.
+    /// Poll for a limited time, then wait in the kernel for the next packet. Waiting takes almost
+    /// no CPU time, but delays the first packet after a pause by some tens of microseconds. Each
+    /// received packet adds [`SPIN_PER_PACKET`] to the polling time, up to [`MAX_SPIN`], so that a
+    /// worker under load does not wait in short gaps.
     #[default]
     Poll,
-    /// Poll all the time, on a dedicated core.
+    /// Poll without pause, on a dedicated core.
     Spin,
 }
 
-/// Polling time that each received packet adds before the worker waits in the kernel.
-pub const SPIN: Duration = Duration::from_micros(20);
+/// Polling time that each received packet adds, see [`Idle::Poll`].
+pub const SPIN_PER_PACKET: Duration = Duration::from_micros(20);
 
-/// Longest time of polling without a packet.
-pub const LONGEST_SPIN: Duration = Duration::from_millis(1);
+/// Maximum polling time after the last packet, see [`Idle::Poll`].
+pub const MAX_SPIN: Duration = Duration::from_millis(1);
 
-/// Longest wait in the kernel: ticks and reclaiming happen at least this often.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// Maximum wait in the kernel. Stages tick and frames are reclaimed at least this often.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// Longest wait while the worker has work that no packet signals.
-const SHORT_WAIT: Duration = Duration::from_millis(1);
+/// Maximum wait in the kernel while the worker has work that no packet signals.
+const MAX_WAIT_WITH_WORK: Duration = Duration::from_millis(1);
 
 impl<C: Chain> Worker<C> {
-    /// Repeats iterations until the mailbox receives a stop, and runs its commands in between.
+    /// Repeats iterations, and runs commands from the mailbox between them, until
+    /// [`Remote::stop`](super::Remote::stop) is called.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // Already done if the worker was built on this thread.
+        // Has no effect if the worker was built on this thread.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());
         self.ledger.begin();
         loop {
-            if mailbox.has_mail() && !mailbox.open(self) {
+            if mailbox.has_mail() && !mailbox.run_commands(self) {
                 return;
             }
             let received = self.poll_once();
             if received > 0 {
                 budget.add(received, clock::cycles());
             } else if idle == Idle::Poll && budget.is_spent(clock::cycles()) {
-                let at_most = if self.has_unannounced_work() { SHORT_WAIT } else { LONGEST_WAIT };
+                let timeout =
+                    if self.has_unannounced_work() { MAX_WAIT_WITH_WORK } else { MAX_WAIT };
                 self.waits += 1;
                 self.ledger.book(Task::Control, 0);
-                wait_set.wait(at_most);
+                wait_set.wait(timeout);
                 self.ledger.book(Task::Wait, 0);
-                // The worker may have read the flag before the wake-up arrived. Clear the wake-up
-                // anyway, or every later wait returns at once.
+                // The wake-up of a command can arrive after the worker has run the command. Clear
+                // it in this case too, or every later wait returns at once.
                 if wait_set.is_ready(mailbox.fd()) {
                     mailbox.clear_wake_up();
                 }
@@ -68,32 +70,32 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// The remaining polling time, which received packets extend.
+/// The time until which an idle worker polls. Received packets extend it.
 struct SpinBudget {
     /// End of polling, in cycles of [`xdpfwd_xsk::clock`].
     end: u64,
     /// Cycles that each packet adds.
     per_packet: u64,
-    /// Maximum number of cycles until `end`.
-    longest: u64,
+    /// Maximum number of cycles from now until `end`.
+    max: u64,
 }
 
 impl SpinBudget {
     fn new(now: u64) -> Self {
         let cycles = |time: Duration| (clock::cycles_per_second() * time.as_secs_f64()) as u64;
-        let (per_packet, longest) = (cycles(SPIN), cycles(LONGEST_SPIN));
-        Self { end: now + per_packet, per_packet, longest }
+        let (per_packet, max) = (cycles(SPIN_PER_PACKET), cycles(MAX_SPIN));
+        Self { end: now + per_packet, per_packet, max }
     }
 
     #[inline]
     fn add(&mut self, packets: usize, now: u64) {
-        self.end = (self.end.max(now) + packets as u64 * self.per_packet).min(now + self.longest);
+        self.end = (self.end.max(now) + packets as u64 * self.per_packet).min(now + self.max);
     }
 
     #[inline]
     fn is_spent(&self, now: u64) -> bool {
         // The TSC can jump back after a live migration; treat that as spent.
-        now >= self.end || self.end - now > self.longest
+        now >= self.end || self.end - now > self.max
     }
 }
 
@@ -102,23 +104,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spin_budget_grows_with_packets_up_to_the_longest() {
-        let SpinBudget { per_packet, longest, .. } = SpinBudget::new(0);
-        let mut budget = SpinBudget { end: 0, per_packet, longest };
-        let spent_at =
-            |budget: &SpinBudget, at: u64| !budget.is_spent(at - 1) && budget.is_spent(at);
+    fn spin_budget_grows_with_packets_up_to_maximum() {
+        let SpinBudget { per_packet, max, .. } = SpinBudget::new(0);
+        let mut budget = SpinBudget { end: 0, per_packet, max };
+        let ends_at =
+            |budget: &SpinBudget, end: u64| !budget.is_spent(end - 1) && budget.is_spent(end);
         // One packet after a pause.
         budget.add(1, 1_000_000);
-        assert!(spent_at(&budget, 1_000_000 + per_packet));
-        // Three packets before the end extend it.
+        assert!(ends_at(&budget, 1_000_000 + per_packet));
+        // Three packets that arrive before the end extend it.
         budget.add(3, 1_000_000 + per_packet / 2);
-        assert!(spent_at(&budget, 1_000_000 + 4 * per_packet));
-        // Any number of packets extends the end to at most `longest` after the last one.
+        assert!(ends_at(&budget, 1_000_000 + 4 * per_packet));
+        // However many packets arrive, the end is at most `max` after the last packet.
         (0..1000).for_each(|_| budget.add(64, 2_000_000));
-        assert!(spent_at(&budget, 2_000_000 + longest));
-        // Unused time is not carried over.
-        let later = 2_000_000 + 10 * longest;
+        assert!(ends_at(&budget, 2_000_000 + max));
+        // A packet after the end extends from its arrival.
+        let later = 2_000_000 + 10 * max;
         budget.add(1, later);
-        assert!(spent_at(&budget, later + per_packet));
+        assert!(ends_at(&budget, later + per_packet));
     }
 }

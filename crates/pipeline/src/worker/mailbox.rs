@@ -13,52 +13,53 @@ use super::Worker;
 
 type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
 
-/// The worker's end of a mailbox. Commands run between two batches.
+/// The worker's end of a mailbox. Commands run between two iterations of the worker loop.
 pub struct Mailbox<C> {
     commands: Receiver<Command<C>>,
-    shared: Arc<Shared>,
+    flags: Arc<Flags>,
     waker: Waker,
 }
 
 /// The sender's end of a mailbox, usable from any thread.
 pub struct Remote<C> {
     commands: Sender<Command<C>>,
-    shared: Arc<Shared>,
+    flags: Arc<Flags>,
     waker: Waker,
 }
 
 impl<C> Clone for Remote<C> {
     fn clone(&self) -> Self {
-        let Self { commands, shared, waker } = self;
-        Self { commands: commands.clone(), shared: Arc::clone(shared), waker: waker.clone() }
+        let Self { commands, flags, waker } = self;
+        Self { commands: commands.clone(), flags: Arc::clone(flags), waker: waker.clone() }
     }
 }
 
+/// Flags that both ends of a mailbox use.
 #[derive(Default)]
-struct Shared {
-    /// Whether a command may be waiting. The data path reads only this flag, with a plain load per
+struct Flags {
+    /// Whether a command or a stop may be waiting. The worker loop reads only this flag, once per
     /// iteration.
     mail: AtomicBool,
     stop: AtomicBool,
 }
 
-/// The worker has ended, or did not reply in time.
+/// The worker has stopped or did not reply in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker has stopped or did not reply in time")]
 pub struct Stopped;
 
-/// Creates a mailbox.
+/// Creates a mailbox and returns both its ends.
 pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
     let (sender, receiver) = mpsc::channel();
-    let shared = Arc::new(Shared::default());
+    let flags = Arc::new(Flags::default());
     let waker = Waker::new()?;
-    let remote = Remote { commands: sender, shared: Arc::clone(&shared), waker: waker.clone() };
-    Ok((remote, Mailbox { commands: receiver, shared, waker }))
+    let remote = Remote { commands: sender, flags: Arc::clone(&flags), waker: waker.clone() };
+    Ok((remote, Mailbox { commands: receiver, flags, waker }))
 }
 
 impl<C> Remote<C> {
-    /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile: do
-    /// slow preparation before the call.
+    /// Sends a command, which the worker's thread runs once, between two iterations. Packets wait
+    /// while the command runs: do slow preparation before the call.
     pub fn send(
         &self,
         command: impl FnOnce(&mut Worker<C>) + Send + 'static,
@@ -68,30 +69,30 @@ impl<C> Remote<C> {
         Ok(())
     }
 
-    /// Runs a command like [`send`](Self::send) and waits for its reply. Returns [`Stopped`] also
-    /// after a timeout; the worker may still run the command then.
+    /// Sends a command like [`send`](Self::send) and waits for its result. After the timeout,
+    /// returns [`Stopped`], although the worker may still run the command.
     pub fn ask<A: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
-        at_most: Duration,
+        timeout: Duration,
     ) -> Result<A, Stopped> {
-        let (reply, received_reply) = mpsc::sync_channel(1);
-        // A late reply is dropped.
-        self.send(move |worker| drop(reply.send(command(worker))))?;
-        received_reply.recv_timeout(at_most).map_err(|_| Stopped)
+        let (sender, receiver) = mpsc::sync_channel(1);
+        // Ignore the error of sending: after the timeout nobody waits for the result.
+        self.send(move |worker| drop(sender.send(command(worker))))?;
+        receiver.recv_timeout(timeout).map_err(|_| Stopped)
     }
 
     /// Ends [`Worker::run`] after the current iteration.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
+        self.flags.stop.store(true, Ordering::Release);
         self.notify();
     }
 
     fn notify(&self) {
         // Set the flag before waking the worker. Otherwise the worker can run first, find no mail,
-        // and go back to sleep. A swap, not a store, so that the worker sees the commands of all
-        // threads that set the flag at once.
-        self.shared.mail.swap(true, Ordering::AcqRel);
+        // and go back to sleep. Use a swap, not a store: if several threads set the flag, the
+        // worker then sees the commands of all of them, not only of the last.
+        self.flags.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
 }
@@ -100,29 +101,29 @@ impl<C> Mailbox<C> {
     /// Returns whether a command may be waiting.
     #[inline]
     pub(super) fn has_mail(&self) -> bool {
-        self.shared.mail.load(Ordering::Acquire)
+        self.flags.mail.load(Ordering::Acquire)
     }
 
-    /// Returns the descriptor that becomes readable when a command arrives.
+    /// Returns the file descriptor that becomes readable when a command arrives.
     pub(super) fn fd(&self) -> RawFd {
         self.waker.fd()
     }
 
-    /// Clears the wake-up, so that the descriptor waits for the next command.
+    /// Clears the wake-up, so that the descriptor becomes readable only for the next command.
     pub(super) fn clear_wake_up(&self) {
         self.waker.clear();
     }
 
     /// Runs the waiting commands. Returns false if the worker must stop.
-    pub(super) fn open(&self, worker: &mut Worker<C>) -> bool {
-        // Clear the flag before reading commands: a later command sets it again. A swap, not a
-        // store, enforces this order.
-        self.shared.mail.swap(false, Ordering::AcqRel);
+    pub(super) fn run_commands(&self, worker: &mut Worker<C>) -> bool {
+        // Clear the flag before reading commands, because a later command sets it again. A swap,
+        // unlike a store, enforces this order.
+        self.flags.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {
             command(worker);
         }
-        !self.shared.stop.load(Ordering::Acquire)
+        !self.flags.stop.load(Ordering::Acquire)
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn notify_sets_flag_before_waking_worker() {
         let (remote, mailbox) = mailbox::<()>().unwrap();
-        let (seen, was_seen) = mpsc::channel();
+        let (flags_seen, received_flags) = mpsc::channel();
         let worker = std::thread::spawn(move || {
             let mut wait_set = WaitSet::new([mailbox.waker.fd()]);
             for _ in 0..2000 {
@@ -144,14 +145,14 @@ mod tests {
                 }
                 mailbox.waker.clear();
                 wait_set.wait(Duration::ZERO);
-                seen.send(mailbox.shared.mail.swap(false, Ordering::AcqRel)).unwrap();
+                flags_seen.send(mailbox.flags.mail.swap(false, Ordering::AcqRel)).unwrap();
             }
         });
         for round in 0..2000 {
             remote.notify();
             assert!(
-                was_seen.recv().unwrap(),
-                "round {round}: worker woken before the flag was set"
+                received_flags.recv().unwrap(),
+                "round {round}: the worker was woken before the flag was set"
             );
         }
         worker.join().unwrap();

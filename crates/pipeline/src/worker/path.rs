@@ -18,7 +18,7 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// Counters of each stage's predecessors when they were replaced.
+    /// For each stage, the counters of its predecessors when they were replaced.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Whether the stages were retired and must not be called again.
@@ -55,12 +55,12 @@ impl<C: Chain> Path<C> {
         let Self { chain, inherited, poisoned, .. } = self;
         let mut all = Vec::with_capacity(inherited.len());
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
-            // A panicked stage may still be able to report.
-            let own = match *poisoned {
+            // After a panic, reading the counters of a stage may panic or succeed.
+            let counters = match *poisoned {
                 true => catch_unwind(AssertUnwindSafe(|| stage.counters())).unwrap_or_default(),
                 false => stage.counters(),
             };
-            all.push(add(own, &inherited[index]));
+            all.push(add_by_name(counters, &inherited[index]));
         }));
         all
     }
@@ -77,13 +77,13 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Adds counters by name. Keeps names that only the predecessors counted.
-fn add(mut own: Counters, inherited: &Counters) -> Counters {
+/// Adds the inherited counters by name. Also keeps names that occur only in `inherited`.
+fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
-        match own.iter_mut().find(|(known, _)| *known == name) {
+        match counters.iter_mut().find(|(other, _)| *other == name) {
             Some((_, sum)) => *sum += count,
-            None => own.push((name, count)),
+            None => counters.push((name, count)),
         }
     }
-    own
+    counters
 }

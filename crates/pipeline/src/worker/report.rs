@@ -9,8 +9,8 @@ impl<C: Chain> Worker<C> {
     /// Returns the current frame counts.
     pub fn frames(&self) -> FrameCounts {
         let mut at_ports = xdpfwd_xsk::PortFrameCounts::default();
-        for port in &self.ports {
-            at_ports += port.socket.frame_counts();
+        for port_queue in &self.port_queues {
+            at_ports += port_queue.socket.frame_counts();
         }
         FrameCounts::new(
             u64::from(self.umem.frames()),
@@ -20,19 +20,19 @@ impl<C: Chain> Worker<C> {
         )
     }
 
-    /// Returns the number of frames in egress queues and held by stages, as the worker counts them.
-    pub fn in_user_space(&self) -> usize {
+    /// Returns the number of frames in egress queues or held by stages, as the worker counts them.
+    pub fn frames_in_user_space(&self) -> usize {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 
     /// Returns all counters of the worker.
     pub fn report(&mut self) -> WorkerReport {
-        let queues = self.ports.iter().map(|port| QueueReport {
-            port: port.id,
-            queue: port.queue,
-            counters: port.socket.counters(),
-            kernel: port.socket.kernel_counters(),
-            frame_counts: port.socket.frame_counts(),
+        let queues = self.port_queues.iter().map(|port_queue| QueueReport {
+            port: port_queue.id,
+            queue: port_queue.queue,
+            counters: port_queue.socket.counters(),
+            kernel: port_queue.socket.kernel_counters(),
+            frame_counts: port_queue.socket.frame_counts(),
         });
         let queues: Vec<_> = queues.collect();
         // Frames that a stage lost must not reduce the quota of the other stages.
@@ -45,24 +45,24 @@ impl<C: Chain> Worker<C> {
         WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
     }
 
-    /// Switches the ledger on or off. While it is off, nothing is timed and the accounts do not
-    /// change.
+    /// Switches the ledger on or off. While it is off, nothing is timed: tasks are not counted at
+    /// all, and stages' accounts count only batches, packets and drops.
     pub fn switch_ledger(&mut self, on: bool) {
-        let counted = self.counted();
-        self.ledger.switch(on, counted);
+        let port_counters = self.port_counters();
+        self.ledger.switch(on, port_counters);
     }
 
     /// Returns the cycles by task so far.
     pub fn ledger_report(&self) -> LedgerReport {
         let mut stages = self.former_stages;
         self.paths.iter().flat_map(|path| &path.accounts).for_each(|account| stages.add(account));
-        self.ledger.report(self.counted(), &stages)
+        self.ledger.report(self.port_counters(), &stages)
     }
 
     /// Returns the sum of all ports' counters.
-    fn counted(&self) -> xdpfwd_xsk::Counters {
+    fn port_counters(&self) -> xdpfwd_xsk::Counters {
         let mut sum = xdpfwd_xsk::Counters::default();
-        self.ports.iter().for_each(|port| sum += port.socket.counters());
+        self.port_queues.iter().for_each(|port_queue| sum += port_queue.socket.counters());
         sum
     }
 }

@@ -9,24 +9,24 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
-    /// Forwards received packets, transmits the egress queues and reclaims frames. Ends when no
-    /// frame waits to be sent or reclaimed and no packet has arrived for a while, or after
-    /// `at_most`; packets still queued then are dropped as [`Reason::SHUTDOWN`]. Detach the XDP
-    /// program first, so that no new packets arrive.
-    pub fn drain(&mut self, at_most: Duration) {
+    /// Runs iterations to empty the worker. Retires the stages as soon as no packet has arrived for
+    /// 5 ms. Ends when, after that, all frames are sent and reclaimed, or after `timeout`. Then
+    /// drops packets in egress queues as [`Reason::SHUTDOWN`]. Detach the XDP program first, so
+    /// that no new packets arrive.
+    pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();
         let mut quiet_since = start;
         let mut retired = false;
-        while start.elapsed() < at_most {
+        while start.elapsed() < timeout {
             if self.poll_once() > 0 {
                 quiet_since = Instant::now();
             } else if quiet_since.elapsed() >= QUIET {
                 if !retired {
-                    // Flush frames held by stages.
+                    // Stages emit or drop the frames that they hold.
                     (0..self.paths.len()).for_each(|index| self.retire(index));
                     retired = true;
-                } else if !self.has_unsent_frames() && self.sending() == 0 {
+                } else if !self.has_unsent_frames() && self.unreclaimed_frames() == 0 {
                     break;
                 }
             }
@@ -38,11 +38,11 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Makes the worker run without its stages. Call it after catching a panic of a stage around
+    /// Makes the worker run without its stages. Call it after you have caught a panic of a stage in
     /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain). From then on,
     /// stages are called only for their counters, received packets are dropped as
     /// [`Reason::SHUTDOWN`], and queued packets are sent. The frames of the interrupted batch are
-    /// lost; the report shows them as `leaked`.
+    /// lost: the report counts them as `leaked`.
     pub fn disable_stages(&mut self) {
         for path in &mut self.paths {
             path.retired = true;
@@ -54,10 +54,10 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Returns the number of frames posted for transmission and not yet reclaimed.
-    fn sending(&self) -> u64 {
-        self.ports
+    fn unreclaimed_frames(&self) -> u64 {
+        self.port_queues
             .iter()
-            .map(|port| port.socket.frame_counts())
+            .map(|port_queue| port_queue.socket.frame_counts())
             .map(|frame_counts| frame_counts.tx + frame_counts.completion)
             .sum()
     }

@@ -13,61 +13,64 @@ use super::builder::BuildError;
 /// The result of a reload for one path.
 #[derive(Debug, Default)]
 pub struct SwapResult {
-    /// Stages with an old name that start without the old state: their kind differs, or they could
-    /// not read the state of their predecessor.
+    /// Names of new stages that start without the state of the old stage of the same name: the
+    /// kinds differ, or the new stage could not read the state.
     pub afresh: Vec<String>,
-    /// The row counters of each old stage, in order, by
-    /// [`Stage::row_counters`](crate::Stage::row_counters).
+    /// The [row counters](crate::Stage::row_counters) of each old stage, in order.
     pub row_counters: Vec<Vec<u64>>,
 }
 
 impl<C: Chain> Worker<C> {
-    /// Replaces the stages of the path from a port, between two batches, and returns the old ones,
-    /// retired. Accounts and counters continue for stages that keep their name; to transfer state
-    /// too, see [`swap_staged`](Worker::swap_staged).
+    /// Replaces the stages of the path from a port. Returns the old stages, which are retired. A
+    /// new stage continues the account and the counters of the old stage with the same name, but
+    /// not its state; see [`swap_staged`](Worker::swap_staged).
     pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
         let index = self.path_from(from)?;
         self.replace(index, chain, |_, _| true)
     }
 
-    /// Replaces the stages of a path. Counters continue from an old stage to a new one of the same
-    /// name if `is_same` returns true for their positions.
+    /// Replaces the stages of a path. A new stage continues the account of the old stage with the
+    /// same name. It also continues the counters if `is_same_kind(old_index, new_index)` returns
+    /// true.
     fn replace(
         &mut self,
         index: usize,
         chain: C,
-        is_same: impl Fn(usize, usize) -> bool,
+        is_same_kind: impl Fn(usize, usize) -> bool,
     ) -> Result<C, BuildError> {
         self.retire(index);
         let path = &mut self.paths[index];
         let counters = path.counters();
         let mut old = mem::replace(path, Path::new(path.from, path.to, chain));
         let path = &mut self.paths[index];
-        // After a panic, new stages are not called either.
+        // After a panic, the worker does not call new stages either.
         (path.retired, path.poisoned) = (old.poisoned, old.poisoned);
-        for new in 0..path.names.len() {
-            let Some(was) = predecessor(&old.names, &path.names, new) else { continue };
-            path.accounts[new] = StageAccount { held: 0, ..old.accounts[was] };
-            if is_same(was, new) {
-                path.inherited[new].clone_from(&counters[was]);
+        for new_index in 0..path.names.len() {
+            let Some(old_index) = find_same_name(&path.names, new_index, &old.names) else {
+                continue;
+            };
+            path.accounts[new_index] = StageAccount { held: 0, ..old.accounts[old_index] };
+            if is_same_kind(old_index, new_index) {
+                path.inherited[new_index].clone_from(&counters[old_index]);
             }
         }
-        for (was, account) in old.accounts.iter_mut().enumerate() {
+        for (old_index, account) in old.accounts.iter_mut().enumerate() {
             // Frames that a retired stage did not give back are lost: stop counting them as held.
             self.quota += mem::take(&mut account.held);
-            if predecessor(&path.names, &old.names, was).is_none() {
+            if find_same_name(&old.names, old_index, &path.names).is_none() {
                 self.former_stages.add(account);
             }
         }
         Ok(old.chain)
     }
 
-    /// Stores stages for [`swap_staged`](Worker::swap_staged), for each path by its ingress port.
+    /// Stores new stages of paths, each with the path's ingress port, for
+    /// [`swap_staged`](Worker::swap_staged).
     pub fn stage_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.staged = chains;
     }
 
-    /// Drops the stored stages.
+    /// Discards the stored stages.
     pub fn drop_staged(&mut self) {
         self.staged.clear();
     }
@@ -77,52 +80,51 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the position of the stage with the same name as `names[at]`. Stages that share a name
-/// are matched in order.
-fn predecessor(others: &[String], names: &[String], at: usize) -> Option<usize> {
-    let name = names.get(at)?;
-    let nth = names[..at].iter().filter(|earlier| *earlier == name).count();
-    (0..others.len()).filter(|&other| others[other] == *name).nth(nth)
+/// Returns the index in `others` of the same name as `names[index]`. If a name occurs several
+/// times, its occurrences are matched in order.
+fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<usize> {
+    let name = names.get(index)?;
+    let occurrence = names[..index].iter().filter(|earlier| *earlier == name).count();
+    (0..others.len()).filter(|&other| others[other] == *name).nth(occurrence)
 }
 
 impl Worker<Vec<NamedStage>> {
     /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) stored
-    /// some. A new stage with the name and kind of an old one takes over its counters, and its
-    /// state if it can read it.
+    /// new stages; see [`swap_named`](Self::swap_named).
     pub fn swap_staged(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let staged = mem::take(&mut self.staged);
         staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
-    /// Like [`swap`](Self::swap), for one path. A new stage with the name and kind of an old one
-    /// also takes over its state, if it can read it.
+    /// Replaces the stages of the path from a port. A new stage continues the account of the old
+    /// stage with the same name. If the kind is also the same, the new stage takes over the
+    /// counters, and the state if it can read the state.
     pub fn swap_named(
         &mut self,
         from: PortId,
         mut chain: Vec<NamedStage>,
     ) -> Result<SwapResult, BuildError> {
         let index = self.path_from(from)?;
-        let mut swapped =
+        let mut result =
             SwapResult { afresh: Vec::new(), row_counters: self.row_counters_of(index) };
         let old = &self.paths[index];
         let names = chain.names();
-        for (new, stage) in chain.iter_mut().enumerate() {
-            let Some(was) = predecessor(&old.names, &names, new).map(|was| &old.chain[was]) else {
-                continue;
-            };
-            let restored = match was.stage.snapshot() {
-                _ if was.kind() != stage.kind() => false,
+        for (new_index, stage) in chain.iter_mut().enumerate() {
+            let Some(old_index) = find_same_name(&names, new_index, &old.names) else { continue };
+            let old_stage = &old.chain[old_index];
+            let restored = match old_stage.stage.snapshot() {
+                _ if old_stage.kind() != stage.kind() => false,
                 Some(snapshot) => stage.stage.restore(&snapshot).is_ok(),
                 None => true,
             };
             if !restored {
-                swapped.afresh.push(stage.name.clone());
+                result.afresh.push(stage.name.clone());
             }
         }
         let kinds = |chain: &[NamedStage]| chain.iter().map(NamedStage::kind).collect::<Vec<_>>();
-        let (was, is) = (kinds(&old.chain), kinds(&chain));
-        self.replace(index, chain, |old, new| was[old] == is[new])?;
-        Ok(swapped)
+        let (old_kinds, new_kinds) = (kinds(&old.chain), kinds(&chain));
+        self.replace(index, chain, |old, new| old_kinds[old] == new_kinds[new])?;
+        Ok(result)
     }
 
     /// Returns the row counters of every stage of every path.
@@ -133,7 +135,7 @@ impl Worker<Vec<NamedStage>> {
     fn row_counters_of(&self, path: usize) -> Vec<Vec<u64>> {
         let path = &self.paths[path];
         match path.poisoned {
-            // The stages must not be called.
+            // After a panic, the stages must not be called.
             true => vec![Vec::new(); path.chain.len()],
             false => path.chain.iter().map(|named| named.stage.row_counters()).collect(),
         }

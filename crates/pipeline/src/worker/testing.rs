@@ -10,7 +10,7 @@ impl<C: Chain> Worker<C> {
         self.last_tick = now;
     }
 
-    /// Sets the time that stages see and runs their periodic work.
+    /// Sets the time that stages see, in cycles, and runs their periodic work.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
@@ -26,12 +26,12 @@ impl<C: Chain> Worker<C> {
         self.full_quota - self.quota
     }
 
-    /// Returns whether frames wait for another iteration to send them.
+    /// Returns whether frames still wait for transmission, in egress queues or TX rings.
     pub(crate) fn has_unsent(&self) -> bool {
         self.has_unsent_frames()
     }
 
-    /// Returns whether an egress queue contains the frame of this chunk.
+    /// Returns whether an egress queue contains the frame with this chunk number.
     pub(crate) fn is_queued(&self, chunk: u32) -> bool {
         self.egress.has_chunk(chunk)
     }

@@ -7,10 +7,10 @@ use xdpfwd_pipeline::{Cx, DropReason, Reason, Stage, View};
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{HugePages, UmemConfig};
 
-use crate::{Even, Hold, ODD, ToPort, frame, panic_message};
+use crate::{DropOdd, Hold, ODD, ToPort, frame, panic_message};
 
 #[test]
-fn send_returns_egress_port_and_frame() {
+fn disposition_of_sent_packet_has_egress_port_and_frame() {
     let mut bench = TestBench::new(());
     assert_eq!(bench.send("lan", &frame(1)), Disposition::sent("wan", frame(1)));
     assert_eq!(bench.send("wan", &frame(2)), Disposition::sent("lan", frame(2)));
@@ -21,7 +21,7 @@ fn send_returns_egress_port_and_frame() {
 #[test]
 fn disposition_of_dropped_packet_names_reason() {
     ODD.register().unwrap();
-    let mut bench = TestBench::new((Even::default(),));
+    let mut bench = TestBench::new((DropOdd::default(),));
     let disposition = bench.send("lan", &frame(1));
     assert_eq!(disposition, Disposition::dropped(&ODD));
     assert_eq!(disposition.drop_reason(), Some("test_bench_odd"));
@@ -32,7 +32,7 @@ fn disposition_of_dropped_packet_names_reason() {
 }
 
 #[test]
-fn drop_under_unregistered_reason_is_named_unregistered() {
+fn disposition_of_drop_under_unregistered_reason_is_unregistered() {
     static FORGOTTEN: DropReason =
         DropReason::new("test_bench_forgotten", "A reason that is never registered.");
     struct DropAll;
@@ -49,8 +49,8 @@ fn drop_under_unregistered_reason_is_named_unregistered() {
 fn packet_leaves_on_port_of_verdict() {
     let builder = TestBench::builder().port("n3").port("n6").port("n9");
     let mut bench = builder.path("n3", "n6", ToPort).build().unwrap();
-    for (port, name) in [(0, "n3"), (1, "n6"), (2, "n9")] {
-        assert_eq!(bench.send("n3", &frame(port)), Disposition::sent(name, frame(port)));
+    for (number, name) in [(0, "n3"), (1, "n6"), (2, "n9")] {
+        assert_eq!(bench.send("n3", &frame(number)), Disposition::sent(name, frame(number)));
     }
     assert_eq!(bench.send("n3", &frame(3)), Disposition::dropped(Reason::NO_SUCH_PORT));
 }
@@ -58,7 +58,7 @@ fn packet_leaves_on_port_of_verdict() {
 #[test]
 fn send_all_returns_one_disposition_per_packet_in_order() {
     ODD.register().unwrap();
-    let mut bench = TestBench::new((Even::default(), ToPort));
+    let mut bench = TestBench::new((DropOdd::default(), ToPort));
     let frames: Vec<_> = (0..200_u8).map(|number| frame(number % 4)).collect();
     let dispositions = bench.send_all("lan", &frames);
     for (number, disposition) in dispositions.iter().enumerate() {
@@ -76,7 +76,7 @@ fn send_all_returns_one_disposition_per_packet_in_order() {
 }
 
 #[test]
-fn held_frame_is_sent_by_tick() {
+fn held_frame_is_emitted_by_tick_and_returned_by_take_sent() {
     let mut bench = TestBench::new(Hold::default());
     let dispositions = bench.send_all("lan", [frame(1), frame(2)]);
     assert_eq!(dispositions, [Disposition::Held, Disposition::Held]);
@@ -92,8 +92,8 @@ fn held_frame_is_sent_by_tick() {
 #[test]
 fn frame_emitted_within_its_batch_is_sent() {
     /// Holds each packet and emits it at once.
-    struct Through;
-    impl Stage for Through {
+    struct HoldAndEmit;
+    impl Stage for HoldAndEmit {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
             for index in 0..view.len() {
                 let frame = view.hold(index, cx).unwrap();
@@ -101,12 +101,12 @@ fn frame_emitted_within_its_batch_is_sent() {
             }
         }
     }
-    let disposition = TestBench::new(Through).send("lan", &frame(1));
+    let disposition = TestBench::new(HoldAndEmit).send("lan", &frame(1));
     assert_eq!(disposition, Disposition::sent("wan", frame(1)));
 }
 
 #[test]
-fn copy_in_reused_chunk_is_not_taken_for_dropped_packet() {
+fn frame_in_reused_chunk_is_not_disposition_of_dropped_packet() {
     /// Drops each packet, then emits a frame that it allocates.
     struct Replace;
     impl Stage for Replace {
@@ -115,10 +115,10 @@ fn copy_in_reused_chunk_is_not_taken_for_dropped_packet() {
                 let frame = view.hold(index, cx).unwrap();
                 let chunk = frame.chunk();
                 cx.drop(frame, Reason::POLICY);
-                let mut copy = cx.alloc().unwrap();
-                assert_eq!(copy.chunk(), chunk, "the pool did not reuse the frame freed last");
-                copy.append(60).unwrap().fill(5);
-                cx.emit(copy, cx.to());
+                let mut new_frame = cx.alloc().unwrap();
+                assert_eq!(new_frame.chunk(), chunk, "the pool did not reuse the chunk");
+                new_frame.append(60).unwrap().fill(5);
+                cx.emit(new_frame, cx.to());
             }
         }
     }
@@ -129,6 +129,7 @@ fn copy_in_reused_chunk_is_not_taken_for_dropped_packet() {
 
 #[test]
 fn freed_packet_has_disposition_freed() {
+    /// Frees the first packet of each batch.
     struct Free;
     impl Stage for Free {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -142,7 +143,7 @@ fn freed_packet_has_disposition_freed() {
 }
 
 #[test]
-fn stalled_port_leaves_packets_unsent() {
+fn packets_to_stalled_port_are_unsent_until_it_works() {
     let mut bench = TestBench::new(());
     bench.kernel("wan").set(FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() });
     let frames: Vec<_> = (0..200).map(frame).collect();
@@ -153,10 +154,10 @@ fn stalled_port_leaves_packets_unsent() {
 }
 
 #[test]
-fn frames_beyond_tx_ring_size_are_all_sent() {
+fn all_frames_are_sent_even_if_more_than_tx_ring_size() {
     /// Emits four copies of each packet before the packet itself.
-    struct Copies;
-    impl Stage for Copies {
+    struct EmitCopies;
+    impl Stage for EmitCopies {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
             for packet in view.packets() {
                 for _ in 0..4 {
@@ -167,15 +168,15 @@ fn frames_beyond_tx_ring_size_are_all_sent() {
             }
         }
     }
-    let mut bench = TestBench::new(Copies);
+    let mut bench = TestBench::new(EmitCopies);
     let frames: Vec<_> = (0..64).map(frame).collect();
-    let sent = bench.send_all("lan", &frames);
-    assert!(sent.into_iter().map(|one| one.expect_sent("wan")).eq(frames));
+    let dispositions = bench.send_all("lan", &frames);
+    assert!(dispositions.into_iter().map(|it| it.expect_sent("wan")).eq(frames));
     assert_eq!(bench.take_sent("wan").len(), 4 * 64);
 }
 
 #[test]
-fn send_of_too_long_packet_panics_with_both_lengths() {
+fn send_of_too_long_packet_panics_with_its_length_and_limit() {
     let mut bench = TestBench::new(());
     assert_eq!(bench.send("lan", &[1; 1792]), Disposition::sent("wan", [1; 1792]));
     let message = panic_message(|| bench.send("lan", &[1; 1793]));

@@ -17,14 +17,14 @@ use xdpfwd_xsk::Frame;
 
 static ODD: DropReason = DropReason::new("test_bench_odd", "The first byte is odd.");
 
-/// Returns a frame of 60 bytes, which begins with this byte.
-fn frame(first: u8) -> Vec<u8> {
+/// Returns a frame of 60 bytes: the given first byte, then zeros.
+fn frame(first_byte: u8) -> Vec<u8> {
     let mut frame = vec![0; 60];
-    frame[0] = first;
+    frame[0] = first_byte;
     frame
 }
 
-/// Returns the message of the panic in the closure.
+/// Runs a closure that must panic, and returns the panic message.
 fn panic_message<R>(run: impl FnOnce() -> R) -> String {
     let panic = catch_unwind(AssertUnwindSafe(run)).err().expect("the closure did not panic");
     match panic.downcast::<String>() {
@@ -33,13 +33,13 @@ fn panic_message<R>(run: impl FnOnce() -> R) -> String {
     }
 }
 
-/// Drops packets whose first byte is odd, and counts all.
+/// Drops packets whose first byte is odd, and counts all packets.
 #[derive(Default)]
-struct Even {
+struct DropOdd {
     seen: u64,
 }
 
-impl Stage for Even {
+impl Stage for DropOdd {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for mut packet in view.packets() {
             self.seen += 1;
@@ -58,7 +58,7 @@ impl Stage for Even {
     }
 }
 
-/// Sends each packet to the port whose number is the first byte.
+/// Sends each packet to the port whose number is the packet's first byte.
 struct ToPort;
 
 impl Stage for ToPort {
@@ -67,19 +67,20 @@ impl Stage for ToPort {
     }
 }
 
-/// Holds packets until the next tick, which emits them and one frame of its own.
+/// Holds packets until the next tick. Then emits them on the path's egress port, and one new frame
+/// on port 0.
 #[derive(Default)]
 struct Hold {
     held: Vec<Frame>,
     ticks: u64,
-    /// Whether the stage loses frames instead of giving them back.
-    loses: bool,
-    /// Whether the stage still holds frames after it is retired.
-    keeps: bool,
+    /// Whether `process` loses the frames by dropping the `Frame` values.
+    loses_frames: bool,
+    /// Whether the stage still holds its frames after `retire`.
+    keeps_frames: bool,
 }
 
 impl Hold {
-    fn emit(&mut self, cx: &mut Cx<'_>) {
+    fn emit_held(&mut self, cx: &mut Cx<'_>) {
         self.held.drain(..).for_each(|frame| cx.emit(frame, cx.to()));
     }
 }
@@ -88,7 +89,7 @@ impl Stage for Hold {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let held = (0..view.len()).filter_map(|index| view.hold(index, cx));
         self.held.extend(held);
-        if self.loses {
+        if self.loses_frames {
             self.held.clear();
         }
     }
@@ -98,15 +99,15 @@ impl Stage for Hold {
         if self.held.is_empty() {
             return;
         }
-        self.emit(cx);
-        let mut own = cx.alloc().unwrap();
-        own.append(14).unwrap().fill(9);
-        cx.emit(own, PortId(0));
+        self.emit_held(cx);
+        let mut new_frame = cx.alloc().unwrap();
+        new_frame.append(14).unwrap().fill(9);
+        cx.emit(new_frame, PortId(0));
     }
 
     fn retire(&mut self, cx: &mut Cx<'_>) {
-        if !self.keeps {
-            self.emit(cx);
+        if !self.keeps_frames {
+            self.emit_held(cx);
         }
     }
 }

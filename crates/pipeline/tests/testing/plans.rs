@@ -10,26 +10,27 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::MacAddr;
 
-/// A plan that counts how often its resource is acquired.
+/// A plan that counts how often its resource is acquired and not yet released.
 #[derive(Debug, Default)]
-struct Planned {
+struct TestPlan {
     acquired: AtomicI32,
-    fails: bool,
+    /// Whether `acquire` returns an error.
+    acquire_fails: bool,
 }
 
-/// The context in which a stage was built, as text.
+/// A stage that stores, as text, the context in which it was built.
 struct BuildContext(String);
 
 impl Stage for BuildContext {
     fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {}
 }
 
-impl StagePlan for Planned {
+impl StagePlan for TestPlan {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         assert_eq!(
             self.acquired.load(Ordering::Relaxed),
             1,
-            "built before its resource was acquired"
+            "the resource is not acquired exactly once before `build`"
         );
         let (from, to) = (cx.from_port().unwrap(), cx.to_port().unwrap());
         let source = cx.ethernet_to(MacAddr([2; 6])).source;
@@ -48,9 +49,9 @@ impl StagePlan for Planned {
     }
 }
 
-impl ResourceOwner for Planned {
+impl ResourceOwner for TestPlan {
     fn acquire(&self, _: &[&dyn Any]) -> Result<(), ResourceError> {
-        if self.fails {
+        if self.acquire_fails {
             return Err(ResourceError("another process has the lock".into()));
         }
         self.acquired.fetch_add(1, Ordering::Relaxed);
@@ -63,12 +64,12 @@ impl ResourceOwner for Planned {
 }
 
 #[test]
-fn planned_stages_know_ports_and_acquire_resources_once() {
+fn plan_used_by_two_paths_acquires_resource_once_and_stages_know_ports() {
     let lan = PortInfo::new(PortId(0), "lan", "eth0");
     let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
-    let [first, second] = [(); 2].map(|()| Arc::new(Planned::default()));
-    let named = |plan: &Arc<Planned>| [("context", Arc::clone(plan) as Arc<dyn StagePlan>)];
-    let acquired = || [&first, &second].map(|plan| plan.acquired.load(Ordering::Relaxed));
+    let [first, second] = [(); 2].map(|()| Arc::new(TestPlan::default()));
+    let named = |plan: &Arc<TestPlan>| [("context", Arc::clone(plan) as Arc<dyn StagePlan>)];
+    let acquired_counts = || [&first, &second].map(|plan| plan.acquired.load(Ordering::Relaxed));
 
     let builder = TestBench::builder().ports(Ports::from_iter([lan, wan])).workers(4);
     let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
@@ -77,23 +78,26 @@ fn planned_stages_know_ports_and_acquire_resources_once() {
     let [to_wan, to_lan] =
         ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
     assert_eq!(context, [to_wan, to_lan]);
-    assert_eq!(acquired(), [1, 0]);
+    assert_eq!(acquired_counts(), [1, 0]);
 
     bench.reload_plans("lan", named(&second)).unwrap();
-    assert_eq!(acquired(), [1, 1], "the path from wan still uses the first plan");
-    let fails: Arc<dyn StagePlan> = Arc::new(Planned { fails: true, ..Planned::default() });
-    let error = bench.reload_plans("wan", [("bad", fails)]).unwrap_err();
+    assert_eq!(acquired_counts(), [1, 1], "the path from wan still uses the first plan");
+    let failing_plan: Arc<dyn StagePlan> =
+        Arc::new(TestPlan { acquire_fails: true, ..TestPlan::default() });
+    let error = bench.reload_plans("wan", [("bad", failing_plan)]).unwrap_err();
     assert_eq!(error.to_string(), "stage \"bad\": another process has the lock");
     bench.reload_path("wan", ());
-    assert_eq!(acquired(), [0, 1]);
+    assert_eq!(acquired_counts(), [0, 1]);
     drop(bench);
-    assert_eq!(acquired(), [0, 0]);
+    assert_eq!(acquired_counts(), [0, 0]);
 }
 
 #[test]
-fn failed_acquire_error_names_stage() {
-    let fails: Arc<dyn StagePlan> = Arc::new(Planned { fails: true, ..Planned::default() });
-    let error = TestBench::builder().plans("lan", "wan", [("bad", fails)]).build().unwrap_err();
+fn error_of_failed_acquire_names_stage() {
+    let failing_plan: Arc<dyn StagePlan> =
+        Arc::new(TestPlan { acquire_fails: true, ..TestPlan::default() });
+    let error =
+        TestBench::builder().plans("lan", "wan", [("bad", failing_plan)]).build().unwrap_err();
     assert!(matches!(&error, TestBenchError::Resource { stage, .. } if stage == "bad"));
     assert_eq!(error.to_string(), "stage \"bad\": another process has the lock");
 }

@@ -1,13 +1,13 @@
-//! Reloads, the end of stages, and lost frames.
+//! Reloads, retired stages, and lost frames.
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, NamedStage, Reason, SnapshotError, Stage, View};
 
-use crate::{Even, Hold, ODD, frame, panic_message};
+use crate::{DropOdd, Hold, ODD, frame, panic_message};
 
 #[test]
 fn reload_keeps_counters_and_state() {
-    /// Counts packets. The count is also its state.
+    /// Counts packets. Its state is the count, to which `restore` adds 100.
     struct Count(u8);
     impl Stage for Count {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
@@ -15,7 +15,7 @@ fn reload_keeps_counters_and_state() {
         }
 
         fn counters(&self) -> Vec<(&'static str, u64)> {
-            vec![("since_reload", self.0.into())]
+            vec![("count", self.0.into())]
         }
 
         fn snapshot(&self) -> Option<Vec<u8>> {
@@ -28,21 +28,21 @@ fn reload_keeps_counters_and_state() {
         }
     }
     ODD.register().unwrap();
-    let mut bench = TestBench::new((Count(0), Even::default()));
+    let mut bench = TestBench::new((Count(0), DropOdd::default()));
     bench.send_all("lan", [frame(0), frame(1)]);
-    assert_eq!(bench.counters("Even"), [("seen", 2)]);
+    assert_eq!(bench.counters("DropOdd"), [("seen", 2)]);
 
-    let swapped = bench.reload((Even::default(), Count(0)));
-    assert_eq!(swapped.afresh, Vec::<String>::new());
+    let result = bench.reload((DropOdd::default(), Count(0)));
+    assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
-    assert_eq!(bench.counters("Even"), [("seen", 3)]);
-    assert_eq!(bench.counters("Count"), [("since_reload", 2 + 102 + 1)]);
+    assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);
+    assert_eq!(bench.counters("Count"), [("count", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
-    // Another stage with the same name starts at zero.
-    let swapped = bench.reload(vec![NamedStage::new("Even", Hold::default())]);
-    assert_eq!(swapped.afresh, ["Even"]);
-    assert_eq!(bench.counters("Even"), []);
+    // A stage with the same name and another type starts without counters and state.
+    let result = bench.reload(vec![NamedStage::new("DropOdd", Hold::default())]);
+    assert_eq!(result.afresh, ["DropOdd"]);
+    assert_eq!(bench.counters("DropOdd"), []);
 }
 
 #[test]
@@ -64,16 +64,16 @@ fn retire_flushes_held_frames() {
 }
 
 #[test]
-fn retire_panics_if_stage_keeps_frames() {
-    let mut bench = TestBench::new(Hold { keeps: true, ..Hold::default() });
+fn retire_panics_if_stage_still_holds_frames() {
+    let mut bench = TestBench::new(Hold { keeps_frames: true, ..Hold::default() });
     bench.send("lan", &frame(1));
     let message = panic_message(|| bench.retire());
     assert!(message.contains("frames that stages still hold after `Stage::retire`"), "{message}");
 }
 
 #[test]
-fn lost_frame_panics() {
-    let mut bench = TestBench::new(Hold { loses: true, ..Hold::default() });
+fn send_and_drop_of_bench_panic_if_stage_lost_frame() {
+    let mut bench = TestBench::new(Hold { loses_frames: true, ..Hold::default() });
     let message = panic_message(|| bench.send("lan", &frame(1)));
     assert!(message.contains("dropped the `Frame` value"), "{message}");
     let message = panic_message(|| drop(bench));

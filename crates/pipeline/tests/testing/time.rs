@@ -1,4 +1,4 @@
-//! The clock that stages see, and their ticks.
+//! The clock that stages see, and the ticks of stages.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use xdpfwd_xsk::clock;
 
 use crate::{Hold, frame};
 
-/// Lets one packet pass per 10 ms, with a burst of one.
+/// Lets one packet pass per 10 ms, with a burst of one packet.
 struct TokenBucket {
+    /// The time from which the next packet may pass, in cycles.
     full_at: u64,
 }
 
@@ -33,7 +34,11 @@ fn only_advance_fills_token_bucket() {
         let passed = Disposition::sent("wan", frame(round));
         assert_eq!(bench.send("lan", &frame(round)), passed);
         std::thread::sleep(Duration::from_millis(11));
-        assert_eq!(bench.send("lan", &frame(round)), limited, "the clock advanced");
+        assert_eq!(
+            bench.send("lan", &frame(round)),
+            limited,
+            "the clock advanced without `advance`"
+        );
         bench.advance(Duration::from_micros(9999));
         assert_eq!(bench.send("lan", &frame(round)), limited);
         bench.advance(Duration::from_micros(1));
@@ -41,7 +46,7 @@ fn only_advance_fills_token_bucket() {
 }
 
 #[test]
-fn clock_stands_still_with_ledger_off() {
+fn clock_is_stopped_with_ledger_off() {
     let mut bench = TestBench::new(TokenBucket { full_at: 0 });
     bench.worker().switch_ledger(false);
     let now = bench.now();
@@ -70,7 +75,7 @@ fn stages_tick_every_1_ms_while_holding_else_every_100_ms() {
 }
 
 #[test]
-fn advance_of_idle_hour_takes_little_real_time() {
+fn advance_by_an_idle_hour_takes_less_than_10_s() {
     let mut bench = TestBench::new(Hold::default());
     let start = std::time::Instant::now();
     bench.advance(Duration::from_secs(3600));

@@ -12,19 +12,19 @@ use crate::DelayByOne;
 #[test]
 fn worker_forwards_both_ways_unchanged_and_in_order() {
     let (mut worker, wires) = cross_connect((), ());
-    let mut sent = (vec![], vec![]);
+    let (mut sent_on_wan, mut sent_on_lan) = (vec![], vec![]);
     for round in 0..50u64 {
         for offset in 0..20 {
             wires.lan.deliver(&packet(round * 20 + offset)).unwrap();
             wires.wan.deliver(&packet(100_000 + round * 20 + offset)).unwrap();
         }
         assert_eq!(worker.poll_once(), 40);
-        sent.0.extend(wires.wan.take_sent());
-        sent.1.extend(wires.lan.take_sent());
+        sent_on_wan.extend(wires.wan.take_sent());
+        sent_on_lan.extend(wires.lan.take_sent());
         assert_conserved(&mut worker);
     }
-    assert_eq!(sent.0, (0..1000).map(packet).collect::<Vec<_>>());
-    assert_eq!(sent.1, (100_000..101_000).map(packet).collect::<Vec<_>>());
+    assert_eq!(sent_on_wan, (0..1000).map(packet).collect::<Vec<_>>());
+    assert_eq!(sent_on_lan, (100_000..101_000).map(packet).collect::<Vec<_>>());
     let report = worker.report();
     assert_eq!(report.drops.total(), 0);
     assert_eq!(
@@ -42,14 +42,14 @@ fn single_packet_is_sent_in_same_iteration() {
 }
 
 #[test]
-fn packet_leaves_on_queue_of_its_batch() {
+fn emitted_packet_leaves_on_queue_of_current_batch() {
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
     let mut ports: Vec<_> = (0..4).map(|index| FakeKernel::port(&umem, &mut pool, index)).collect();
     let (wan1, wan1_wire) = ports.pop().unwrap();
     let (wan0, wan0_wire) = ports.pop().unwrap();
     let (lan1, lan1_wire) = ports.pop().unwrap();
     let (lan0, lan0_wire) = ports.pop().unwrap();
-    // Worker 1 of two serves queues 1 and 3.
+    // Worker 1 of two workers serves queues 1 and 3.
     let mut worker = Worker::builder(umem, pool)
         .queues(1, 2)
         .port(vec![Box::new(lan0), Box::new(lan1)])
@@ -68,17 +68,22 @@ fn packet_leaves_on_queue_of_its_batch() {
     assert_eq!(
         numbers(&wan1_wire.take_sent()),
         [9, 100],
-        "an emitted frame leaves on the queue of the current batch"
+        "the emitted frame did not leave on the queue of the current batch"
     );
     assert_eq!(
-        worker.report().queues.iter().map(|q| (q.port.0, q.queue)).collect::<Vec<_>>(),
+        worker
+            .report()
+            .queues
+            .iter()
+            .map(|report| (report.port.0, report.queue))
+            .collect::<Vec<_>>(),
         [(0, 1), (0, 3), (1, 1), (1, 3)]
     );
     assert_conserved(&mut worker);
 }
 
 #[test]
-fn five_ports_into_one_sending_port_drop_nothing() {
+fn bursts_from_five_ports_to_one_port_are_not_dropped() {
     let (umem, mut pool) = Umem::new(&UmemConfig { frames: 8192, ..umem_config() }).unwrap();
     let sizes = Sizes { fill: 512, rx: 512, tx: 2048, completion: 2048, start: 0 };
     let mut ports = vec![];

@@ -20,11 +20,12 @@ fn stage_can_hold_emit_and_allocate_frames() {
     assert_eq!(numbers(&wires.lan.take_sent()), (0..100).step_by(5).collect::<Vec<_>>());
     assert_eq!(worker.frames().in_flight, 1);
     worker.drain(Duration::from_secs(5));
-    assert_eq!(numbers(&wires.wan.take_sent()), [99], "the held frame was not sent by `drain`");
+    assert_eq!(numbers(&wires.wan.take_sent()), [99], "`drain` did not send the held frame");
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Holds and allocates as many frames as possible.
+/// Holds as many frames as possible, and drops other packets. Checks that it cannot allocate more
+/// frames than the quota allows.
 #[derive(Default)]
 struct HoldAll(Vec<Frame>);
 
@@ -47,14 +48,14 @@ impl Stage for HoldAll {
 }
 
 #[test]
-fn hold_beyond_quota_is_refused() {
+fn packets_beyond_hold_quota_are_not_held() {
     let (mut worker, wires) = cross_connect((HoldAll::default(),), (HoldAll::default(),));
     for n in 0..1000 {
         wires.lan.deliver(&packet(n)).unwrap();
         worker.poll_once();
     }
     let report = worker.report();
-    assert_eq!(report.frames.in_flight, 256, "expected a quarter of the frames");
+    assert_eq!(report.frames.in_flight, 256, "expected a quarter of the worker's frames");
     assert_eq!(report.drops[Reason::HOLD_QUOTA], 1000 - 256);
     assert_conserved(&mut worker);
     worker.drain(Duration::from_secs(5));
@@ -76,7 +77,7 @@ fn hold_quota_is_shared_by_all_stages_of_worker() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Loses the frames that it holds.
+/// Loses every frame: holds it and drops the `Frame` value.
 struct LoseHeld;
 
 impl Stage for LoseHeld {
@@ -95,7 +96,15 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
     let frames = worker.frames();
     assert_eq!((frames.leaked, frames.in_flight), (20, 0), "{frames:?}");
     assert_eq!(worker.umem().lost(), 20);
-    assert_eq!(worker.in_user_space(), 20, "lost frames do not use the quota");
+    assert_eq!(
+        worker.frames_in_user_space(),
+        20,
+        "lost frames no longer count toward the quota before a report"
+    );
     assert_eq!(worker.report().frames.leaked, 20);
-    assert_eq!(worker.in_user_space(), 0, "the report did not return lost frames to the quota");
+    assert_eq!(
+        worker.frames_in_user_space(),
+        0,
+        "lost frames still count toward the quota after a report"
+    );
 }

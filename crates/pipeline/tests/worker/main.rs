@@ -14,8 +14,8 @@ use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{LAN, WAN, number};
 use xdpfwd_xsk::Frame;
 
-/// Holds every packet until the next one arrives, and then emits it to wan. Sends a copy of each
-/// fifth packet to lan.
+/// Holds each packet until the next packet arrives, and then emits it on wan. Emits a copy of every
+/// fifth packet on lan.
 #[derive(Default)]
 struct DelayByOne {
     held: Option<Frame>,
@@ -24,13 +24,13 @@ struct DelayByOne {
 impl Stage for DelayByOne {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         for index in 0..view.len() {
-            let n = number(view.packet(index).unwrap().frame);
-            if let Some(before) = self.held.take() {
-                cx.emit(before, WAN);
+            let number = number(view.packet(index).unwrap().frame);
+            if let Some(previous) = self.held.take() {
+                cx.emit(previous, WAN);
             }
             match view.hold(index, cx) {
                 Some(frame) => {
-                    if n.is_multiple_of(5)
+                    if number.is_multiple_of(5)
                         && let Some(mut copy) = cx.alloc()
                     {
                         copy.append(frame.len()).unwrap().copy_from_slice(&frame);

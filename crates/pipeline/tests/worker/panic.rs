@@ -6,12 +6,16 @@ use std::time::Duration;
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View};
 use xdpfwd_testkit::wires::{assert_conserved, cross_connect, numbers, packet};
 
-/// Counts, and panics on its n-th packet, in `tick`, or later in `counters`.
+/// Counts packets, and panics as configured.
 #[derive(Default)]
 struct Panics {
+    /// Number of packets processed.
     seen: u64,
-    at: u64,
-    in_tick: bool,
+    /// The number of the packet, from 1, on which `process` panics; 0 for none.
+    panics_at: u64,
+    /// Whether `tick` panics.
+    tick_panics: bool,
+    /// Whether `counters` panics after `process` has panicked.
     counters_panic: bool,
 }
 
@@ -19,29 +23,29 @@ impl Stage for Panics {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for _ in view.packets() {
             self.seen += 1;
-            assert!(self.seen != self.at, "on purpose");
+            assert!(self.seen != self.panics_at, "on purpose");
         }
     }
 
     fn tick(&mut self, _: &mut Cx<'_>) {
-        assert!(!self.in_tick, "on purpose");
+        assert!(!self.tick_panics, "on purpose");
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        assert!(!self.counters_panic || self.seen < self.at, "on purpose");
+        assert!(!self.counters_panic || self.seen < self.panics_at, "on purpose");
         vec![("seen", self.seen)]
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        panic!("retire called after a panic");
+        panic!("`retire` was called after a panic");
     }
 }
 
 #[test]
-fn worker_after_stage_panic_runs_without_stages() {
+fn worker_runs_without_stages_after_stage_panic() {
     for counters_panic in [false, true] {
         let (mut worker, wires) = cross_connect(
-            (Panics { at: 70, counters_panic, ..Panics::default() },),
+            (Panics { panics_at: 70, counters_panic, ..Panics::default() },),
             (Panics::default(),),
         );
         for n in 0..60 {
@@ -67,43 +71,49 @@ fn worker_after_stage_panic_runs_without_stages() {
         assert_eq!(
             (report.drops[Reason::SHUTDOWN], report.drops.total()),
             (40, 40),
-            "expected the packets received after the panic"
+            "expected only the packets received after the panic"
         );
         assert_eq!(
             (report.frames.leaked, report.frames.in_flight),
             (20, 0),
-            "expected the frames of the interrupted batch"
+            "expected only the frames of the interrupted batch"
         );
         assert_eq!(worker.umem().lost(), 20);
         assert_eq!(report.paths[0].stages[0].account.packets, 80);
         let counters = if counters_panic { vec![] } else { vec![("seen", 70)] };
-        assert_eq!(report.paths[0].stages[0].counters, counters, "counters of the panicked stage");
+        assert_eq!(
+            report.paths[0].stages[0].counters, counters,
+            "wrong counters of the panicked stage"
+        );
         assert_eq!(report.paths[1].stages[0].counters, [("seen", 0)]);
     }
 }
 
-/// A reload command that was pending when a stage panicked may still run: its stages must not be
-/// called.
+/// A reload command that was pending when a stage panicked may still run. The worker must not call
+/// the new stages.
 #[test]
 fn stages_swapped_in_after_panic_are_not_called() {
     let (mut worker, wires) =
-        cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
+        cross_connect((Panics { panics_at: 1, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
     catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
     worker.disable_stages();
-    worker.swap(PortId(0), (Panics { at: 1, ..Panics::default() },)).unwrap();
+    worker.swap(PortId(0), (Panics { panics_at: 1, ..Panics::default() },)).unwrap();
     wires.lan.deliver(&packet(2)).unwrap();
     worker.drain(Duration::from_secs(5));
     let report = worker.report();
     assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
-    assert_eq!(report.paths[0].stages[0].account.packets, 1, "the account of the panicked stage");
+    assert_eq!(
+        report.paths[0].stages[0].account.packets, 1,
+        "the account differs from that of the panicked stage"
+    );
     assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
 }
 
 #[test]
 fn panic_in_tick_loses_no_frame() {
     let (mut worker, wires) =
-        cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
+        cross_connect((Panics { tick_panics: true, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
     let result = catch_unwind(AssertUnwindSafe(|| {
         loop {

@@ -1,4 +1,4 @@
-//! Random stages on a random kernel.
+//! Random stages on a fake kernel with a random configuration.
 
 use std::time::Duration;
 
@@ -8,23 +8,24 @@ use xdpfwd_testkit::wires::{LAN, WAN, assert_conserved, cross_connect_with, numb
 use xdpfwd_xsk::Frame;
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
-/// Returns a random stage's action for packet `n`.
-fn random_verdict(seed: u64, n: u64) -> u64 {
-    let mut x = seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x ^= x >> 29;
-    x.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60
+/// Returns a pseudorandom number from 0 to 15, always the same for the same seed and packet number.
+fn random_action(seed: u64, packet_number: u64) -> u64 {
+    let mut state = seed ^ packet_number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    state ^= state >> 29;
+    state.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60
 }
 
-struct Random {
+/// Does a random action with each packet.
+struct RandomStage {
     seed: u64,
     held: Vec<Frame>,
 }
 
-impl Stage for Random {
+impl Stage for RandomStage {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         for index in 0..view.len() {
             let packet = view.packet(index).unwrap();
-            match random_verdict(self.seed, number(packet.frame)) {
+            match random_action(self.seed, number(packet.frame)) {
                 0 => view.set(index, Verdict::Drop(Reason::POLICY)),
                 1 => view.set(index, Verdict::To(LAN)),
                 2 => view.set(index, Verdict::To(PortId(200))),
@@ -34,8 +35,8 @@ impl Stage for Random {
                         cx.emit(frame, WAN);
                     }
                 }
-                5 => drop(packet.frame.prepend(40).map(|new| new.fill(0xee))),
-                6 => drop(packet.frame.append(16).map(|new| new.fill(0xee))),
+                5 => drop(packet.frame.prepend(40).map(|added| added.fill(0xee))),
+                6 => drop(packet.frame.append(16).map(|added| added.fill(0xee))),
                 7 => {
                     if let Some(mut frame) = cx.alloc() {
                         frame.append(64).unwrap().fill(0xee);
@@ -65,31 +66,32 @@ impl Stage for Random {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// With any stages and kernel, every frame has one owner after each iteration, and in the end
-    /// no frame is in flight.
+    /// Checks that every frame has one owner after each iteration, and that no frame is in flight
+    /// after `drain`.
     #[test]
     fn random_stages_and_kernel_conserve_frames(
         seeds in any::<(u64, u64)>(),
-        loads in prop::collection::vec((0..100u64, 0..100u64), 1..40),
+        packet_counts in prop::collection::vec((0..100u64, 0..100u64), 1..40),
         budget in 0..100u32,
-        delay in prop::option::of(0..4u32),
+        completion_delay in prop::option::of(0..4u32),
     ) {
-        let stage = |seed| (Random { seed, held: vec![] },);
-        let behaviour = FakeKernelConfig { budget, completion_delay: delay, ..FakeKernelConfig::default() };
-        let (mut worker, wires) = cross_connect_with(stage(seeds.0), stage(seeds.1), behaviour);
-        let mut next = 0;
-        for (to_lan, to_wan) in loads {
-            for (count, wire) in [(to_lan, &wires.lan), (to_wan, &wires.wan)] {
+        let stage = |seed| (RandomStage { seed, held: vec![] },);
+        let wan_config =
+            FakeKernelConfig { budget, completion_delay, ..FakeKernelConfig::default() };
+        let (mut worker, wires) = cross_connect_with(stage(seeds.0), stage(seeds.1), wan_config);
+        let mut next_number = 0;
+        for (lan_count, wan_count) in packet_counts {
+            for (count, wire) in [(lan_count, &wires.lan), (wan_count, &wires.wan)] {
                 for _ in 0..count {
-                    let _ = wire.deliver(&packet(next));
-                    next += 1;
+                    let _ = wire.deliver(&packet(next_number));
+                    next_number += 1;
                 }
             }
             worker.poll_once();
             assert_conserved(&mut worker);
         }
         wires.wan.set(FakeKernelConfig::default());
-        // Report pending completions now: no later wake-up may come.
+        // Report pending completions now, because no later wake-up may come.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));
         let frames = assert_conserved(&mut worker);

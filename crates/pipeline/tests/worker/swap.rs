@@ -5,14 +5,14 @@ use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packe
 
 use crate::DelayByOne;
 
-/// Counts packets. Its state is the number of its predecessors.
+/// Counts packets. Its state is the number of stages that it has replaced, one after another.
 #[derive(Default)]
-struct Counting {
+struct CountPackets {
     packets: u64,
     predecessors: u64,
 }
 
-impl Stage for Counting {
+impl Stage for CountPackets {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         self.packets += view.len() as u64;
     }
@@ -36,9 +36,9 @@ impl Stage for Counting {
     }
 }
 
-/// Has counters like `Counting`, and cannot restore a snapshot.
+/// Counts packets like `CountPackets`, but cannot restore a snapshot.
 #[derive(Default)]
-struct FailingRestore(Counting);
+struct FailingRestore(CountPackets);
 
 impl Stage for FailingRestore {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -63,22 +63,22 @@ fn named(name: &str, stage: impl Stage + 'static) -> NamedStage {
 }
 
 #[test]
-fn swap_named_keeps_packets_counters_and_held_frames() {
+fn swap_named_keeps_packets_counters_and_state() {
     let chain =
-        || vec![named("count", Counting::default()), named("behind", DelayByOne::default())];
+        || vec![named("count", CountPackets::default()), named("delay", DelayByOne::default())];
     let (mut worker, wires) = cross_connect(chain(), vec![]);
     for n in 0..10 {
         wires.lan.deliver(&packet(n)).unwrap();
         worker.poll_once();
     }
     assert_eq!(worker.frames().in_flight, 1);
-    let swapped = worker.swap_named(
+    let result = worker.swap_named(
         LAN,
-        vec![named("other", Counting::default()), named("count", Counting::default())],
+        vec![named("other", CountPackets::default()), named("count", CountPackets::default())],
     );
-    let swapped = swapped.unwrap();
-    assert_eq!(swapped.afresh, Vec::<String>::new());
-    assert_eq!(swapped.row_counters, [vec![10, 0], vec![]], "row counters of the old stages");
+    let result = result.unwrap();
+    assert_eq!(result.afresh, Vec::<String>::new());
+    assert_eq!(result.row_counters, [vec![10, 0], vec![]], "wrong row counters of the old stages");
     for n in 10..20 {
         wires.lan.deliver(&packet(n)).unwrap();
         worker.poll_once();
@@ -88,37 +88,41 @@ fn swap_named_keeps_packets_counters_and_held_frames() {
     let stages: Vec<_> = report.paths[0]
         .stages
         .iter()
-        .map(|s| (s.name.as_str(), s.counters[0].1, s.account.packets))
+        .map(|stage| (stage.name.as_str(), stage.counters[0].1, stage.account.packets))
         .collect();
     assert_eq!(stages, [("other", 10, 10), ("count", 20, 20)]);
-    // Row counters are the stage's own: the engine adds those of its predecessors.
+    // Unlike counters, row counters do not include those of the old stages: the engine adds them.
     assert_eq!(worker.row_counters(), [vec![vec![10, 0], vec![10, 1]], vec![]]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
-    // A stage of another kind starts at zero, and the swap reports it.
+    // A stage of another kind starts at zero, and `afresh` names it.
     let count =
         |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
-    let swapped = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
-    assert_eq!(swapped.afresh, ["count"]);
+    let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
+    assert_eq!(result.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 0)]);
-    // A stage that cannot read the state of its predecessor keeps the counters.
+    // A stage of the same kind that cannot read the state continues the counters.
     wires.lan.deliver(&packet(20)).unwrap();
     worker.poll_once();
-    let swapped = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
-    assert_eq!(swapped.afresh, ["count"]);
+    let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
+    assert_eq!(result.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 1)]);
     assert_eq!(worker.swap_named(PortId(7), vec![]).unwrap_err(), BuildError::NoSuchPort(7));
 }
 
 #[test]
 fn swap_matches_counters_of_same_named_stages_in_order() {
-    let chain = || vec![named("count", Counting::default()), named("count", Counting::default())];
+    let chain =
+        || vec![named("count", CountPackets::default()), named("count", CountPackets::default())];
     let (mut worker, wires) = cross_connect(chain(), vec![]);
     wires.lan.deliver(&packet(0)).unwrap();
     worker.poll_once();
     worker.swap_named(LAN, chain()).unwrap();
     let report = worker.report();
-    let stages: Vec<_> =
-        report.paths[0].stages.iter().map(|s| (s.counters[0].1, s.account.packets)).collect();
+    let stages: Vec<_> = report.paths[0]
+        .stages
+        .iter()
+        .map(|stage| (stage.counters[0].1, stage.account.packets))
+        .collect();
     assert_eq!(stages, [(1, 1), (1, 1)]);
 }

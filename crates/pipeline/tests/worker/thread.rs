@@ -15,7 +15,7 @@ fn worker_thread_forwards_replies_and_stops() {
             worker.run(&mailbox, idle);
             numbers(&wires.wan.take_sent())
         });
-        // The worker replies whether asleep or not.
+        // The worker replies whether it waits or polls.
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(20));
             let report = remote.ask(|worker| worker.report(), Duration::from_secs(20)).unwrap();
@@ -28,23 +28,23 @@ fn worker_thread_forwards_replies_and_stops() {
     }
 }
 
-/// Each command ends at most two waits of an idle worker: the current one, or the next one if the
-/// worker saw the command without waiting. Every other wait lasts its full millisecond.
+/// A command ends the current wait of an idle worker early, and at most one more wait, if the
+/// worker runs the command before its wake-up arrives. Every other wait lasts at least 1 ms.
 #[test]
 fn idle_worker_waits_again_after_each_command() {
     let (remote, mailbox) = mailbox::<()>().unwrap();
     let thread = std::thread::spawn(move || cross_connect((), ()).0.run(&mailbox, Idle::Poll));
     let ask = || remote.ask(|worker| worker.report().waits, Duration::from_secs(20)).unwrap();
-    let before = ask();
+    let waits_before = ask();
     let start = Instant::now();
     const COMMANDS: u64 = 200;
     for _ in 0..COMMANDS {
         std::thread::sleep(Duration::from_millis(2));
         ask();
     }
-    let waits = ask() - before;
-    let most = start.elapsed().as_millis() as u64 + 2 * COMMANDS + 4;
-    assert!(waits <= most, "{waits} waits; expected at most {most}");
+    let waits = ask() - waits_before;
+    let limit = start.elapsed().as_millis() as u64 + 2 * COMMANDS + 4;
+    assert!(waits <= limit, "{waits} waits; expected at most {limit}");
     remote.stop();
     thread.join().unwrap();
 }

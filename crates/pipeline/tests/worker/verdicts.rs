@@ -6,7 +6,7 @@ use xdpfwd_testkit::wires::{
 };
 use xdpfwd_xsk::{Frame, Umem};
 
-/// Sets a verdict by the packet's number.
+/// Sets a verdict that depends on the packet's number.
 struct VerdictByNumber;
 
 impl VerdictByNumber {
@@ -30,48 +30,54 @@ impl Stage for VerdictByNumber {
     }
 }
 
-/// Counts packets, and checks their order.
+/// Asserts that packet numbers increase.
 #[derive(Default)]
-struct InOrder {
-    seen: u64,
+struct AssertOrder {
     last: Option<u64>,
 }
 
-impl Stage for InOrder {
+impl Stage for AssertOrder {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
             let number = number(packet.frame);
             assert!(self.last.is_none_or(|last| last < number), "packets are out of order");
             self.last = Some(number);
-            self.seen += 1;
         }
     }
 }
 
 #[test]
-fn verdicts_are_applied_and_next_stage_gets_rest_in_order() {
-    let (mut worker, wires) =
-        cross_connect((VerdictByNumber, InOrder::default()), (VerdictByNumber, InOrder::default()));
+fn verdicts_are_applied_and_next_stage_gets_remaining_packets_in_order() {
+    let (mut worker, wires) = cross_connect(
+        (VerdictByNumber, AssertOrder::default()),
+        (VerdictByNumber, AssertOrder::default()),
+    );
     for n in 0..100 {
         wires.lan.deliver(&packet(n)).unwrap();
     }
     while worker.poll_once() > 0 {}
-    let with = |verdict: Verdict| {
+    let numbers_with = |verdict: Verdict| {
         (0..100).filter(|&n| VerdictByNumber::verdict(n) == verdict).collect::<Vec<u64>>()
     };
-    assert_eq!(numbers(&wires.wan.take_sent()), with(Verdict::Next));
-    assert_eq!(numbers(&wires.lan.take_sent()), with(Verdict::To(LAN)));
+    assert_eq!(numbers(&wires.wan.take_sent()), numbers_with(Verdict::Next));
+    assert_eq!(numbers(&wires.lan.take_sent()), numbers_with(Verdict::To(LAN)));
     let report = worker.report();
-    assert_eq!(report.drops[Reason::POLICY], with(Verdict::Drop(Reason::POLICY)).len() as u64);
-    assert_eq!(report.drops[Reason::NO_SUCH_PORT], with(Verdict::To(PortId(9))).len() as u64);
-    let [first, in_order] = &report.paths[0].stages[..] else { panic!("expected two stages") };
+    assert_eq!(
+        report.drops[Reason::POLICY],
+        numbers_with(Verdict::Drop(Reason::POLICY)).len() as u64
+    );
+    assert_eq!(
+        report.drops[Reason::NO_SUCH_PORT],
+        numbers_with(Verdict::To(PortId(9))).len() as u64
+    );
+    let [first, second] = &report.paths[0].stages[..] else { panic!("expected two stages") };
     assert_eq!((first.name.as_str(), first.account.packets), ("VerdictByNumber", 100));
     assert_eq!(first.account.drops, report.drops.total());
-    assert_eq!(in_order.account.packets, with(Verdict::Next).len() as u64);
+    assert_eq!(second.account.packets, numbers_with(Verdict::Next).len() as u64);
     assert_conserved(&mut worker);
 }
 
-/// Cuts every packet to 13 bytes or to nothing.
+/// Cuts packets to 13 and to 0 bytes, alternately.
 struct CutFrames;
 
 impl Stage for CutFrames {
@@ -94,14 +100,14 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Replaces the frames in the batch by frames of another UMEM.
-struct SwapInFrames(Vec<Frame>);
+/// Exchanges the frames in the batch for the frames that it owns.
+struct ExchangeFrames(Vec<Frame>);
 
-impl Stage for SwapInFrames {
+impl Stage for ExchangeFrames {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            if let Some(own) = self.0.pop() {
-                self.0.insert(0, std::mem::replace(packet.frame, own));
+            if let Some(frame) = self.0.pop() {
+                self.0.insert(0, std::mem::replace(packet.frame, frame));
             }
         }
     }
@@ -113,7 +119,7 @@ fn frame_of_another_umem_is_dropped_as_foreign_frame() {
     let mut foreign = other_pool.alloc().unwrap();
     foreign.append(60).unwrap().fill(1);
     let (mut worker, wires) =
-        cross_connect((SwapInFrames(vec![foreign]),), (SwapInFrames(vec![]),));
+        cross_connect((ExchangeFrames(vec![foreign]),), (ExchangeFrames(vec![]),));
     wires.lan.deliver(&packet(1)).unwrap();
     wires.lan.deliver(&packet(2)).unwrap();
     worker.poll_once();
@@ -123,10 +129,10 @@ fn frame_of_another_umem_is_dropped_as_foreign_frame() {
 
 static ODD_NUMBER: DropReason = DropReason::new("odd_number", "The number in the packet is odd.");
 
-/// Drops packets with an odd number, under its own reason.
-struct EvenNumbers;
+/// Drops packets with an odd number as [`ODD_NUMBER`].
+struct DropOddNumbers;
 
-impl Stage for EvenNumbers {
+impl Stage for DropOddNumbers {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for mut packet in view.packets() {
             if number(packet.frame) % 2 == 1 {
@@ -137,9 +143,9 @@ impl Stage for EvenNumbers {
 }
 
 #[test]
-fn drop_is_counted_under_registered_reason_of_stage() {
+fn drop_is_counted_under_reason_that_stage_registered() {
     ODD_NUMBER.register().unwrap();
-    let (mut worker, wires) = cross_connect((EvenNumbers,), (EvenNumbers,));
+    let (mut worker, wires) = cross_connect((DropOddNumbers,), (DropOddNumbers,));
     (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();
     assert_eq!(numbers(&wires.wan.take_sent()), [0, 2, 4, 6, 8]);
