@@ -55,12 +55,12 @@ impl<C: Chain> Worker<C> {
             }
         }
         for (old_index, account) in old.accounts.iter_mut().enumerate() {
-            // Frames that a retired stage did not give back are lost: stop counting them as held.
-            self.quota += mem::take(&mut account.held);
+            account.held = 0;
             if find_same_name(&old.names, old_index, &path.names).is_none() {
                 self.former_stages.add(account);
             }
         }
+        self.recount_quota();
         Ok(old.chain)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
+use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{assert_conserved, cross_connect, numbers, packet};
 use xdpfwd_xsk::Frame;
 
@@ -21,6 +21,16 @@ fn stage_can_hold_emit_and_allocate_frames() {
     assert_eq!(worker.frames().in_flight, 1);
     worker.drain(Duration::from_secs(5));
     assert_eq!(numbers(&wires.wan.take_sent()), [99], "`drain` did not send the held frame");
+    assert_eq!(assert_conserved(&mut worker).in_flight, 0);
+}
+
+#[test]
+fn drain_that_times_out_drops_held_frames_as_shutdown() {
+    let (mut worker, wires) = cross_connect((DelayByOne::default(),), (DelayByOne::default(),));
+    wires.lan.deliver(&packet(0)).unwrap();
+    worker.poll_once();
+    worker.drain(Duration::ZERO);
+    assert_eq!(worker.report().drops[Reason::SHUTDOWN], 1);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
@@ -107,4 +117,15 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
         0,
         "lost frames still count toward the quota after a report"
     );
+}
+
+#[test]
+fn swap_after_loss_returns_no_frame_to_quota_twice() {
+    let (mut worker, wires) = cross_connect((LoseHeld,), (LoseHeld,));
+    (0..20).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
+    worker.poll_once();
+    worker.report();
+    worker.swap(PortId(0), (LoseHeld,)).unwrap();
+    assert_eq!(worker.frames_in_user_space(), 0);
+    assert_eq!(worker.report().frames.leaked, 20);
 }
