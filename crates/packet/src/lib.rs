@@ -15,7 +15,7 @@
 //!   addresses. If it forwards packets (`net.ipv4.conf.*.forwarding`), they leave twice.
 //! - GRO and LRO join segments before the copy is made. A packet that is too long for a frame is
 //!   dropped and counted ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)).
-//!   Switch both off: `ethtool -K IF gro off lro off`.
+//!   Switch GRO and LRO off: `ethtool -K IF gro off lro off`.
 //! - The kernel removes the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
 //! - Checksums that a local sender left to the device are incomplete, as with AF_XDP. To prevent
 //!   this, run `ethtool -K SENDER tx off`.

@@ -81,7 +81,7 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Iterates over the metadata of all messages. Only the first ones are valid: as many as the
+    /// Iterates over the metadata of all messages. Only the first entries are valid, as many as the
     /// last call of `receive` returned.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {

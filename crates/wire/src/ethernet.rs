@@ -88,8 +88,8 @@ impl<T: AsRef<[u8]>> Frame<T> {
         MacAddr(read_array(self.buffer.as_ref(), field::SOURCE))
     }
 
-    /// Returns the field after the addresses: the type of the payload, the type of a VLAN tag, or a
-    /// length.
+    /// Returns the type field: the type of the payload or of a VLAN tag, or a length (see
+    /// [`EtherType`]).
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))

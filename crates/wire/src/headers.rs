@@ -26,9 +26,9 @@ pub struct Headers {
     /// as far as they could be parsed. Without a complete IP header, [`parse`](Headers::parse)
     /// hashes the MAC addresses. VLANs are not covered.
     ///
-    /// Later fragments have no ports, so the first fragment of a packet has another hash. So do the
-    /// two directions of a connection. The hash has no key: an attacker who chooses addresses can
-    /// make flows collide.
+    /// The first fragment of a packet has another hash than its later fragments, which have no
+    /// ports. The two directions of a connection have different hashes too. The hash has no key: an
+    /// attacker who chooses addresses can make flows collide.
     pub flow_hash: u32,
     /// Offset of L3: the length of the Ethernet header and the VLAN tags. If the tags could not be
     /// parsed, the length of the Ethernet header; in a frame shorter than this, the length of the

@@ -413,7 +413,7 @@ mod field {
     pub(super) const FLAGS_OFFSET: Field = 6..8;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
-    /// The 16-bit word with time to live and protocol, a unit of the checksum.
+    /// Time to live and protocol: one 16-bit word of the checksum.
     pub(super) const TTL_PROTOCOL: Field = 8..10;
     pub(super) const CHECKSUM: Field = 10..12;
     pub(super) const SOURCE: Field = 12..16;

@@ -106,7 +106,7 @@ impl HeaderStack<'_> {
     }
 
     /// Writes the headers to the front of `buffer`. All bytes after them are the payload, which
-    /// must already be there: remove Ethernet padding first.
+    /// must already be in `buffer`. Remove Ethernet padding first.
     ///
     /// Never writes to the payload. After an error, the bytes before the payload may have any
     /// value.
@@ -123,8 +123,8 @@ impl HeaderStack<'_> {
         }
         // From the inside out: an outer checksum covers the inner headers.
         for index in (0..self.0.len()).rev() {
-            let (outer, rest) = self.0.split_at(index);
-            let Some((header, inner)) = rest.split_first() else { break };
+            let (outer, header_and_inner) = self.0.split_at(index);
+            let Some((header, inner)) = header_and_inner.split_first() else { break };
             if !header.may_follow(outer.last()) {
                 return Err(Error::Malformed);
             }

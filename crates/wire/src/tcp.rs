@@ -8,7 +8,7 @@ use crate::ip::{Addresses, IpProtocol};
 /// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = field::URGENT.end;
 
-/// The maximum length of the options in bytes, a limit of the data offset field.
+/// The maximum length of the options in bytes. The data offset field cannot state more.
 pub const MAX_OPTIONS_LEN: usize = 40;
 
 /// A view of a segment. The segment is the whole buffer, because TCP has no length field.

@@ -181,8 +181,8 @@ impl Repr {
 
     /// Returns the header of a datagram, without its checksum.
     ///
-    /// If the checksum field is 0, `emit` writes the same header; if it has a valid checksum,
-    /// `emit_with_checksum` does.
+    /// If the checksum field is 0, `emit` writes the bytes that were parsed. If the checksum is
+    /// valid, `emit_with_checksum` does.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {

@@ -86,7 +86,7 @@ fn compare_headers(expected: &Value, frame: &[u8], headers: &Headers) {
 }
 
 /// Compares the IPv4 header and the upper-layer header. Returns whether the upper-layer checksum is
-/// valid, or `None` if scapy does not report it.
+/// valid, or `None` if the packet has no such checksum or scapy does not report it.
 fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {

@@ -267,19 +267,19 @@ fn addresses(
     }
 }
 
-/// Returns whether an address can be that of a single host: not "this network", loopback,
-/// multicast, reserved or broadcast. The broadcast address of a subnet cannot be recognized.
+/// Returns whether an address can belong to a single host: not "this network", loopback, multicast,
+/// reserved or broadcast. The broadcast address of a subnet cannot be recognized.
 fn is_host_v4(address: Ipv4Addr) -> bool {
     !matches!(address.octets()[0], 0 | 127 | 224..)
 }
 
-/// Returns whether an address can be that of a single host: not unspecified, loopback or multicast.
+/// Returns whether an address can belong to a single host: not unspecified, loopback or multicast.
 fn is_host_v6(address: &Ipv6Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// Returns the source MAC address of an answer to a frame that was sent to `address`. A group
-/// address cannot be a source, so it is changed to a locally administered unicast address.
+/// address cannot be a source, so it becomes a locally administered unicast address.
 fn reply_source_mac(address: MacAddr) -> MacAddr {
     let [first, rest @ ..] = address.0;
     if !address.is_multicast() {

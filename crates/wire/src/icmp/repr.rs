@@ -32,8 +32,8 @@ pub struct Repr {
     pub kind: u8,
     /// Code, whose meaning depends on the type.
     pub code: u8,
-    /// Bytes 4 to 7: identifier and sequence number of an echo, the MTU of "packet too big", or
-    /// unused.
+    /// Bytes 4 to 7 of the message: identifier and sequence number of an echo, the MTU of "packet
+    /// too big", or unused.
     pub second_word: [u8; 4],
     /// Length of the payload in bytes, without the first 8 bytes of the message.
     pub payload_len: u16,

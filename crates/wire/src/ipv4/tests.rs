@@ -136,7 +136,7 @@ fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// Asserts that lengths and checksums of a view of `bytes` are consistent, if there is a view.
+/// If `bytes` is a valid packet, asserts that its lengths and checksums are consistent.
 fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));

@@ -157,8 +157,8 @@ impl ExtensionHeader<'_> {
     /// Writes the header to the front of `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
-    /// [`Error::Malformed`] if `kind` is none of the five types, or does not allow this content
-    /// length. On error, writes nothing.
+    /// [`Error::Malformed`] if `kind` is not one of the five types listed at [`kind`](Self::kind),
+    /// or does not allow this content length. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();

@@ -187,8 +187,8 @@ fn extension_emit_rejects_invalid_lengths() {
     assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
 }
 
-/// Asserts that a view of `bytes`, if there is one, has consistent lengths and extension headers
-/// that are emitted as they were parsed.
+/// If `bytes` is a valid packet, asserts that its lengths are consistent, and that its extension
+/// headers are emitted as they were parsed.
 fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));

@@ -24,7 +24,7 @@ pub(super) enum Layer<'a> {
     Upper(Upper<'a>),
     /// A GTP-U message.
     Gtpu(&'a [u8]),
-    /// The content of a tunnel: a packet to be indented by one more level.
+    /// A packet inside another packet, to be indented by one more level.
     Inner(&'a [u8]),
 }
 

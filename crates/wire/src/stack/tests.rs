@@ -169,28 +169,28 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 /// Asserts that each header in `packet` has the fields of its `Repr`, derived fields that match the
 /// next header, and a valid checksum.
 fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
-    let mut rest = packet;
+    let mut remaining = packet;
     let mut next_ip_addresses = None;
     for (index, header) in headers.iter().enumerate() {
         let next = headers.get(index + 1);
-        let header_payload = &rest[header.header_len()..];
+        let header_payload = &remaining[header.header_len()..];
         let payload_len = header_payload.len() as u16;
         let ip_addresses = next_ip_addresses.take();
         match *header {
             Header::Ethernet(repr) => {
-                let view = ethernet::Frame::new_checked(rest).unwrap();
+                let view = ethernet::Frame::new_checked(remaining).unwrap();
                 let ethertype = expected_ethertype(next, repr.ethertype, view.ethertype());
                 assert_eq!(ethernet::Repr::parse(&view), ethernet::Repr { ethertype, ..repr });
                 assert_eq!(view.payload(), header_payload);
             }
             Header::Vlan(repr) => {
-                let view = vlan::Tag::new_checked(rest).unwrap();
+                let view = vlan::Tag::new_checked(remaining).unwrap();
                 let ethertype = expected_ethertype(next, repr.ethertype, view.ethertype());
                 assert_eq!(vlan::Repr::parse(&view), vlan::Repr { ethertype, ..repr });
                 assert_eq!(view.into_payload(), header_payload);
             }
             Header::Ipv4(repr) => {
-                let view = ipv4::Packet::new_checked(rest).unwrap();
+                let view = ipv4::Packet::new_checked(remaining).unwrap();
                 let protocol = expected_protocol(next, 1, repr.protocol);
                 let expected = ipv4::Repr { protocol, payload_len, ..repr };
                 assert_eq!(ipv4::Repr::parse(&view), Some(expected));
@@ -199,7 +199,7 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
                 next_ip_addresses = Some(view.addresses());
             }
             Header::Ipv6(repr) => {
-                let view = ipv6::Packet::new_checked(rest).unwrap();
+                let view = ipv6::Packet::new_checked(remaining).unwrap();
                 let next_header = expected_protocol(next, 58, repr.next_header);
                 let expected = ipv6::Repr { next_header, payload_len, ..repr };
                 assert_eq!(ipv6::Repr::parse(&view), expected);
@@ -207,7 +207,7 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
                 next_ip_addresses = Some(view.addresses());
             }
             Header::Udp(repr) | Header::UdpWithoutChecksum(repr) => {
-                let view = udp::Packet::new_checked(rest).unwrap();
+                let view = udp::Packet::new_checked(remaining).unwrap();
                 assert_eq!(udp::Repr::parse(&view), udp::Repr { payload_len, ..repr });
                 let is_checked = matches!(header, Header::Udp(_));
                 assert_eq!(view.checksum() != 0, is_checked);
@@ -215,27 +215,27 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
                 assert_eq!(view.payload(), header_payload);
             }
             Header::Tcp(repr) => {
-                let view = tcp::Packet::new_checked(rest).unwrap();
+                let view = tcp::Packet::new_checked(remaining).unwrap();
                 assert_eq!(tcp::Repr::parse(&view), Ok(tcp::Repr { payload_len, ..repr }));
                 assert!(view.verify_checksum(ip_addresses.unwrap()));
                 assert_eq!(view.payload(), header_payload);
             }
             Header::Icmp(repr) => {
-                let view = icmp::Packet::new_checked(rest).unwrap();
+                let view = icmp::Packet::new_checked(remaining).unwrap();
                 assert_eq!(icmp::Repr::parse(&view), Ok(icmp::Repr { payload_len, ..repr }));
                 assert!(view.verify_checksum(ip_addresses.unwrap()));
             }
             Header::Gtpu(repr) => {
-                let view = gtpu::Packet::new_checked(rest).unwrap();
+                let view = gtpu::Packet::new_checked(remaining).unwrap();
                 let mut storage = [Extension::default(); MAX_EXTENSIONS];
                 let parsed = gtpu::Repr::parse(&view, &mut storage);
                 assert_eq!(parsed, gtpu::Repr { payload_len, ..repr });
                 assert_eq!(view.payload(), header_payload);
             }
         }
-        rest = header_payload;
+        remaining = header_payload;
     }
-    assert_eq!(rest, payload);
+    assert_eq!(remaining, payload);
 }
 
 fn expected_ethertype(
