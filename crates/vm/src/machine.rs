@@ -90,13 +90,13 @@ impl Machine<'_> {
     ) -> Result<()> {
         let folder = std::env::current_dir().context("cannot determine the current folder")?;
         let mut settings = format!("folder={}\n", quoted(&folder.display().to_string()));
-        let words = |words: Vec<String>| {
+        let quote_all = |words: Vec<String>| {
             words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
         };
-        settings += &format!("command=({})\n", words(command.to_vec()));
+        settings += &format!("command=({})\n", quote_all(command.to_vec()));
         settings += &format!(
             "nics=({})\n",
-            words(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect())
+            quote_all(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect())
         );
         for (name, value) in environment {
             settings += &format!("export {name}={}\n", quoted(value));
@@ -150,8 +150,8 @@ impl Machine<'_> {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
-        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable \
-                    no_timer_check random.trust_cpu=on net.ifnames=0";
+        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off \
+                    tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0";
         qemu.arg("-append").arg(format!("{parameters} {}", self.kernel_parameters));
         let shares = [
             ("root", Path::new("/"), true),

@@ -5,7 +5,7 @@ use crate::abi::Descriptor;
 use crate::batch::Batch;
 use crate::fake_kernel::{FakeKernel, Sizes};
 use crate::free_list::FreeList;
-use crate::owner::Slot;
+use crate::owner::PortSlot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
 
@@ -28,7 +28,7 @@ impl BareRings {
     /// # Panics
     /// If a size is not a power of two.
     pub fn new(umem: &Umem, sizes: Sizes) -> (Self, FakeKernel) {
-        let slot = Slot::new(0).expect("slot 0 is invalid");
+        let slot = PortSlot::new(0).expect("slot 0 is invalid");
         let (rings, kernel) = FakeKernel::rings(umem, slot, sizes);
         let free =
             FreeList::full((0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)));
@@ -45,8 +45,8 @@ impl BareRings {
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;
         let mut peek = self.rings.rx.peek(n.min(Batch::CAPACITY as u32));
-        for (slot, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
-            *slot = descriptor;
+        for (entry, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
+            *entry = descriptor;
             len += 1;
         }
         self.len = len;

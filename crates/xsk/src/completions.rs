@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
@@ -17,7 +17,7 @@ use crate::umem::Umem;
 /// returns.
 pub struct Completions {
     umem: Umem,
-    slot: Slot,
+    slot: PortSlot,
     chunks: Vec<u32>,
     capacity: usize,
 }
@@ -25,7 +25,8 @@ pub struct Completions {
 impl Completions {
     /// Creates a list for `capacity` frames of this UMEM; `None` if the UMEM has no free port slot.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
-        let slot = (0..Slot::MAX).filter_map(Slot::new).find(|slot| umem.region().claim(*slot))?;
+        let slot =
+            (0..PortSlot::MAX).filter_map(PortSlot::new).find(|slot| umem.region().claim(*slot))?;
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
     }
 
@@ -150,7 +151,8 @@ mod tests {
     #[test]
     fn new_returns_none_if_all_slots_are_in_use() {
         let (umem, _pool) = umem();
-        let mut all: Vec<_> = (0..Slot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
+        let mut all: Vec<_> =
+            (0..PortSlot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
         assert!(Completions::new(&umem, 1).is_none());
         all.pop();
         assert!(Completions::new(&umem, 1).is_some());

@@ -81,8 +81,8 @@ pub enum UmemError {
     /// Huge pages were required and are not available.
     #[error(
         "cannot allocate {} of packet memory in huge pages: {source}; this takes {pages} free \
-         pages of 2 MiB: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or set \
-         huge_pages = \"auto\"",
+         pages of 2 MiB: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or \
+         set huge_pages = \"auto\"",
         format_size(*.bytes)
     )]
     HugePages {

@@ -74,7 +74,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::KernelCounters;
 use crate::ring::heap::HeapRing;
@@ -166,7 +166,7 @@ pub struct FakeKernel(Rc<RefCell<KernelState>>);
 
 struct KernelState {
     umem: Umem,
-    slot: Slot,
+    slot: PortSlot,
     // The kernel's ends of the rings; dropped before the rings' memory.
     fill: Consumer<u64>,
     completion: Producer<u64>,
@@ -219,7 +219,7 @@ impl FakeKernel {
         config: FakeKernelConfig,
     ) -> (XskPort, Self) {
         assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
-        let slot = Slot::new(index).expect("the index of a port must be below 126");
+        let slot = PortSlot::new(index).expect("the index of a port must be below 126");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, kernel) = Self::rings(umem, slot, sizes);
         kernel.set(config);
@@ -229,7 +229,7 @@ impl FakeKernel {
     }
 
     /// Creates the user-space ends of four rings, and the fake kernel with the other ends.
-    pub(crate) fn rings(umem: &Umem, slot: Slot, sizes: Sizes) -> (Rings, Self) {
+    pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: Sizes) -> (Rings, Self) {
         let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),
             completion: HeapRing::new(sizes.completion, sizes.start),
@@ -573,7 +573,7 @@ impl KernelState {
 
 /// Returns whether the descriptor is valid: a range within one chunk that user space posted for
 /// transmission.
-fn is_valid_tx(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
+fn is_valid_tx(umem: &Umem, slot: PortSlot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);
     region.owners.has_owner(chunk, Owner::tx(slot))

@@ -105,7 +105,7 @@ impl Frame {
     /// and is derived from the region's base pointer, because `prepend` and `trim_front` move it
     /// within the whole chunk.
     #[inline]
-    pub(crate) unsafe fn at(
+    pub(crate) unsafe fn from_data(
         data: NonNull<u8>,
         region: NonNull<Region>,
         chunk: u32,
@@ -260,7 +260,7 @@ impl Chunks<'_> {
         let data = unsafe { self.base.add(address as usize) };
         // SAFETY: guaranteed by the caller; `data` equals the pointer that `Frame::new` computes.
         // Unsafe because it creates the token that owns the bytes.
-        unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }
+        unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 
     /// Returns whether a frame belongs to this region.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::abi::TX_BUDGET_DEFAULT;
 use crate::config::{UmemConfig, UmemError, format_size};
-use crate::owner::Slot;
+use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
 use crate::umem::Umem;
@@ -84,7 +84,7 @@ pub enum OpenError {
     /// More queues than a UMEM can serve, or none.
     #[error(
         "cannot open {0} queues on one worker; use 1 to {max} queues per worker, or more workers",
-        max = Slot::MAX
+        max = PortSlot::MAX
     )]
     Queues(usize),
     /// The UMEM is too small for that many queues.
@@ -222,7 +222,7 @@ impl Builder {
         open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
     ) -> Result<OpenPorts<P>, OpenError> {
         let queues = self.queues.len();
-        if queues == 0 || queues > Slot::MAX as usize {
+        if queues == 0 || queues > PortSlot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
         let min = queues as u32 * 2 * MIN_RING;
@@ -256,7 +256,7 @@ impl Builder {
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
         for (index, queue) in (0..).zip(&self.queues) {
-            let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
+            let slot = PortSlot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
             let socket = Socket::new().map_err(|error| queue.socket_error(error))?;
             if first_socket.is_none() {
                 socket

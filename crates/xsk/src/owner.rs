@@ -15,9 +15,9 @@ use std::fmt;
 
 /// The number of a port (an AF_XDP socket, or another I/O path) within its UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(u8);
+pub(crate) struct PortSlot(u8);
 
-impl Slot {
+impl PortSlot {
     /// Maximum number of ports per UMEM. Of the 256 values of the owner byte, each port uses two,
     /// and four belong to no port.
     pub(crate) const MAX: u32 = 126;
@@ -47,21 +47,21 @@ impl Owner {
     pub(crate) const CLOSED: Self = Self(3);
 
     const FIRST_FILL: u8 = 4;
-    const FIRST_TX: u8 = Self::FIRST_FILL + Slot::MAX as u8;
+    const FIRST_TX: u8 = Self::FIRST_FILL + PortSlot::MAX as u8;
 
     /// Returns the owner of chunks that are posted to the port's fill ring and not yet received.
     #[inline]
-    pub(crate) fn fill(slot: Slot) -> Self {
+    pub(crate) fn fill(slot: PortSlot) -> Self {
         Self(Self::FIRST_FILL + slot.0)
     }
 
     /// Returns the owner of chunks that are posted to the port's TX ring and not yet reclaimed.
     #[inline]
-    pub(crate) fn tx(slot: Slot) -> Self {
+    pub(crate) fn tx(slot: PortSlot) -> Self {
         Self(Self::FIRST_TX + slot.0)
     }
 
-    fn belongs_to(self, slot: Slot) -> bool {
+    fn belongs_to(self, slot: PortSlot) -> bool {
         self == Self::fill(slot) || self == Self::tx(slot)
     }
 }
@@ -160,7 +160,7 @@ impl Owners {
     /// Records all chunks of a closed port as `CLOSED`, and returns their number. Calls
     /// `on_fill_chunk` for each of these chunks that was posted for reception, so that the caller
     /// can reuse the chunk.
-    pub(crate) fn close(&self, slot: Slot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
+    pub(crate) fn close(&self, slot: PortSlot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
         let mut closed = 0;
         for (chunk, owner) in self.0.iter().enumerate() {
             let old = owner.get();
@@ -192,8 +192,8 @@ mod tests {
     #[test]
     fn fill_and_tx_owners_of_all_slots_are_distinct() {
         let mut seen = vec![Owner::POOL, Owner::HELD, Owner::LOST, Owner::CLOSED];
-        for index in 0..Slot::MAX {
-            let slot = Slot::new(index).unwrap();
+        for index in 0..PortSlot::MAX {
+            let slot = PortSlot::new(index).unwrap();
             for owner in [Owner::fill(slot), Owner::tx(slot)] {
                 assert!(!seen.contains(&owner), "{owner:?} has the same value as another owner");
                 assert!(owner.belongs_to(slot));
@@ -201,13 +201,13 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 256, "not all values of the byte are used");
-        assert_eq!(Slot::new(Slot::MAX), None);
+        assert_eq!(PortSlot::new(PortSlot::MAX), None);
     }
 
     #[test]
     fn hand_over_from_wrong_owner_changes_nothing() {
         let owners = Owners::new(2);
-        let slot = Slot::new(5).unwrap();
+        let slot = PortSlot::new(5).unwrap();
         let hand_over = |chunk, from, to| Owners::hand_over(owners.cells(), chunk, from, to);
         assert!(!hand_over(1, Owner::fill(slot), Owner::HELD));
         assert!(!hand_over(2, Owner::POOL, Owner::HELD), "handed over a chunk that does not exist");

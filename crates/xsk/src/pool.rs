@@ -12,7 +12,7 @@ use crate::config::{UmemConfig, UmemError};
 use crate::frame::Frame;
 use crate::free_list::FreeList;
 use crate::mapping::{self, Mapping};
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::region::Region;
 use crate::umem::Umem;
 
@@ -138,7 +138,7 @@ impl Pool {
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,
-        slot: Slot,
+        slot: PortSlot,
         n: u32,
     ) -> impl ExactSizeIterator<Item = u64> {
         let chunks = self.umem.region().chunks();

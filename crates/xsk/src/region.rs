@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use crate::config::UmemConfig;
 use crate::mapping::Mapping;
-use crate::owner::{Owner, Owners, Slot};
+use crate::owner::{Owner, Owners, PortSlot};
 
 /// The memory of a UMEM and the ownership record of its chunks.
 pub(crate) struct Region {
@@ -63,14 +63,14 @@ impl Region {
     }
 
     /// Claims a slot for a port; returns `false` if another port has it.
-    pub(crate) fn claim(&self, slot: Slot) -> bool {
+    pub(crate) fn claim(&self, slot: PortSlot) -> bool {
         let taken = self.slots.get();
         self.slots.set(taken | slot.bit());
         taken & slot.bit() == 0
     }
 
     /// Releases the slot of a closed port.
-    pub(crate) fn release(&self, slot: Slot) {
+    pub(crate) fn release(&self, slot: PortSlot) {
         self.slots.set(self.slots.get() & !slot.bit());
     }
 

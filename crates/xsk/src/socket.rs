@@ -115,12 +115,12 @@ impl Socket {
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
         // SAFETY: each offset was checked to lie within the ring and to be aligned for its type.
         // Unsafe because it is pointer arithmetic.
-        let at = |offset: u64| unsafe { map.base.add(offset as usize) };
+        let pointer_to = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
-            producer: at(offsets.producer).cast::<AtomicU32>(),
-            consumer: at(offsets.consumer).cast::<AtomicU32>(),
-            flags: at(offsets.flags).cast::<AtomicU32>(),
-            entries: at(offsets.desc).cast::<Entry<T>>(),
+            producer: pointer_to(offsets.producer).cast::<AtomicU32>(),
+            consumer: pointer_to(offsets.consumer).cast::<AtomicU32>(),
+            flags: pointer_to(offsets.flags).cast::<AtomicU32>(),
+            entries: pointer_to(offsets.desc).cast::<Entry<T>>(),
             size,
         };
         Ok((map, layout))

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::clock;
 use crate::frame::Frame;
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
 use crate::prefetch::prefetch_for_write;
@@ -56,7 +56,7 @@ pub struct XskPort {
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
-    slot: Slot,
+    slot: PortSlot,
     /// Number of frames to keep posted for reception.
     fill_target: u32,
     /// Number of frames posted for reception and not yet received.
@@ -81,7 +81,7 @@ pub struct XskPort {
 impl XskPort {
     pub(crate) fn new(
         umem: &Umem,
-        slot: Slot,
+        slot: PortSlot,
         kernel: Box<dyn Kernel>,
         rings: Rings,
         fill_target: u32,
@@ -130,7 +130,11 @@ impl XskPort {
     /// Returns the frame of an RX descriptor; `None` if the range exceeds its chunk, or the kernel
     /// did not own the chunk.
     #[inline]
-    pub(crate) fn accept(chunks: Chunks<'_>, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
+    pub(crate) fn accept(
+        chunks: Chunks<'_>,
+        slot: PortSlot,
+        descriptor: Descriptor,
+    ) -> Option<Frame> {
         let (chunk, offset) = chunks.split(descriptor.addr);
         // The 64-bit sum of two 32-bit numbers cannot overflow.
         if u64::from(offset) + u64::from(descriptor.len) > u64::from(chunks.frame_size()) {
@@ -151,7 +155,7 @@ impl XskPort {
     /// not own the chunk. The address is that of the TX descriptor, so it can be anywhere in the
     /// chunk.
     #[inline]
-    pub(crate) fn completed(chunks: Chunks<'_>, slot: Slot, address: u64) -> Option<u32> {
+    pub(crate) fn completed(chunks: Chunks<'_>, slot: PortSlot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
@@ -170,6 +174,7 @@ impl XskPort {
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
+    /// Wakes the kernel until it has sent all descriptors in the TX ring, or does not continue.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;

@@ -11,7 +11,7 @@ use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::batch::Batch;
 use crate::clock;
 use crate::frame::Frame;
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
 use crate::prefetch::prefetch_for_write;
@@ -39,7 +39,7 @@ pub struct XskRsPort {
     fill: FillQueue,
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
-    slot: Slot,
+    slot: PortSlot,
     /// libxdp's descriptor of each chunk.
     descriptors: Rc<[FrameDesc]>,
     /// Descriptors of one batch on their way to or from a queue.
@@ -70,7 +70,7 @@ pub(crate) struct Queues {
 impl XskRsPort {
     pub(crate) fn new(
         umem: &Umem,
-        slot: Slot,
+        slot: PortSlot,
         socket: Socket,
         queues: Queues,
         descriptors: Rc<[FrameDesc]>,

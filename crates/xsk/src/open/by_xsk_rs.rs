@@ -21,7 +21,7 @@ use xsk_rs::{
 use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock};
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::config::{HugePages, UmemError};
-use crate::owner::Slot;
+use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
 use crate::umem::Umem;
@@ -46,7 +46,7 @@ impl Builder {
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
         for (index, queue) in (0..).zip(&self.queues) {
-            let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
+            let slot = PortSlot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
             let (tx, rx, fill, completion) = queue
                 .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
