@@ -41,7 +41,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Retires the stages of all paths: they emit or drop the frames that they hold.
-    fn retire_all(&mut self) {
+    pub(crate) fn retire_all(&mut self) {
         (0..self.paths.len()).for_each(|index| self.retire(index));
     }
 
