@@ -22,33 +22,36 @@ pub(crate) struct Interface {
 pub struct NoInterface {
     /// The port.
     pub port: String,
-    /// Its interface.
+    /// The interface of the port.
     pub interface: String,
-    /// The interfaces that exist.
+    /// The names of the existing interfaces, separated by commas.
     pub present: String,
 }
 
 impl Interface {
+    /// Returns the interface with the given name; `port` is for the error.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
             Err(_) => Err(NoInterface {
                 port: port.to_owned(),
                 interface: name.to_owned(),
-                present: present(),
+                present: interface_names(),
             }),
         }
     }
 
     /// Returns whether the interface still exists.
     pub(crate) fn exists(&self) -> bool {
-        // Look up the index, to which sockets and program are bound; the name may have changed.
-        // (nix' `if_indextoname` turns the null pointer of a missing index into an empty name.)
+        // Search for the index, to which sockets and XDP program are bound: the name may have
+        // changed. (`if_indextoname` of nix returns an empty name, not an error, for a missing
+        // index.)
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// Returns the interfaces above it, such as its bridge or bond, as far as /sys shows them.
+    /// Returns the interfaces directly above this one, such as its bridge or bond; none if /sys
+    /// shows another network namespace.
     pub(crate) fn above(&self) -> Vec<Self> {
         let files = self
             .sysfs()
@@ -63,13 +66,13 @@ impl Interface {
             .collect()
     }
 
-    /// Returns its MTU, if /sys shows it.
+    /// Returns the MTU; `None` if /sys shows another network namespace.
     pub(crate) fn mtu(&self) -> Option<u32> {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// Returns its directory in /sys, unless /sys shows another network namespace (entered without
-    /// remounting it).
+    /// Returns the interface's directory in /sys. `None` if /sys shows another network namespace,
+    /// because this process entered its namespace without mounting /sys again.
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;
@@ -77,32 +80,34 @@ impl Interface {
     }
 }
 
-fn present() -> String {
+/// Returns the names of all interfaces, separated by commas.
+fn interface_names() -> String {
     let Ok(interfaces) = if_nameindex() else { return "unknown".into() };
     let names = interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// NAPI settings for preferred busy polling, restored on drop: defer interrupts while user space
-/// polls.
+/// Deferred interrupts of an interface, for preferred busy polling. Contains the files of the NAPI
+/// settings with their previous values, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
 impl DeferredInterrupts {
-    pub(crate) fn set(interface: &Interface) -> io::Result<Self> {
+    /// Defers the interrupts of an interface while user space polls it.
+    pub(crate) fn enable(interface: &Interface) -> io::Result<Self> {
         let folder = interface
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
-        let mut before = Self(Vec::new());
-        // Interrupts return after two polls without a packet, or after 200 µs: the values of the
-        // kernel's own example.
+        let mut previous = Self(Vec::new());
+        // The interrupt is enabled again after two polls without a packet, or after 200 µs. These
+        // are the values of an example in the kernel documentation.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;
             fs::write(&path, value)?;
-            before.0.push((path, old.trim().to_owned()));
+            previous.0.push((path, old.trim().to_owned()));
         }
-        Ok(before)
+        Ok(previous)
     }
 }
 

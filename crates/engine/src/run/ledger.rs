@@ -5,69 +5,71 @@ use serde::Serialize;
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// CPU cycles of the workers. The cycles of all `tasks` add up to `busy_cycles` plus `idle_cycles`.
+/// The CPU cycles of the workers. The cycles of all `tasks` add up to `busy_cycles` plus
+/// `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
     /// Whether the ledger is on.
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// Cycles per time stamp, subtracted from each task and reported under `stamps`.
+    /// The cost of one time stamp in cycles. It is subtracted from each task and reported as the
+    /// task `stamps`.
     pub stamp_cycles: u64,
-    /// Cycles spent with work to do.
+    /// Cycles spent with work, time stamps included.
     pub busy_cycles: u64,
-    /// Cycles spent without.
+    /// Cycles spent without work.
     pub idle_cycles: u64,
     /// Cycles per task, summed over the workers.
     pub tasks: Vec<TaskReport>,
-    /// Each worker.
+    /// The cycles of each worker.
     pub workers: Vec<WorkerLedger>,
 }
 
-/// One kind of work, summed over the workers.
+/// The cycles of one task, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskReport {
-    /// Name of the task.
+    /// The name of the task.
     pub name: &'static str,
     /// Number of calls.
     pub calls: u64,
-    /// Packets moved.
+    /// Packets handled.
     pub packets: u64,
-    /// Their bytes, where they are counted.
+    /// Bytes handled; 0 for tasks that do not count bytes.
     pub bytes: u64,
     /// Cycles.
     pub cycles: u64,
-    /// Cycles per packet; 0 if it moves none.
+    /// Cycles per packet; 0 without packets.
     pub cycles_per_packet: f64,
-    /// Packets per call.
+    /// Packets per call; 0 without calls.
     pub packets_per_call: f64,
 }
 
-/// The load of a worker.
+/// The cycles of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerLedger {
-    /// Worker number.
+    /// The number of the worker.
     pub worker: usize,
-    /// Cycles since the worker started, by another thread's clock. Busy and idle cycles should add
-    /// up to this.
+    /// Cycles from the start of the worker to its report, measured by the thread that requested the
+    /// report. Busy and idle cycles should add up to this number.
     pub wall_cycles: u64,
-    /// Cycles with work to do.
+    /// Cycles spent with work, time stamps included.
     pub busy_cycles: u64,
-    /// Cycles without.
+    /// Cycles spent without work.
     pub idle_cycles: u64,
 }
 
 impl Ledger {
-    /// Sums the workers' ledgers, each with its wall-clock cycles; `None` for a worker that never
-    /// reported.
+    /// Sums the ledgers of the workers. Each item is the ledger and the wall cycles of a worker, or
+    /// `None` if the worker has never reported.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
-        let mut each = Vec::new();
+        let mut worker_ledgers = Vec::new();
         for (worker, ledger) in workers.enumerate() {
             let Some((ledger, wall_cycles)) = ledger else { continue };
             sum.add(ledger);
             let (busy_cycles, idle_cycles) = (ledger.busy_cycles(), ledger.idle_cycles());
-            each.push(WorkerLedger { worker, wall_cycles, busy_cycles, idle_cycles });
+            worker_ledgers.push(WorkerLedger { worker, wall_cycles, busy_cycles, idle_cycles });
         }
         let stages = TaskAccount { cycles: sum.stages, ..TaskAccount::default() };
         let mut tasks: Vec<_> = Task::ALL
@@ -83,7 +85,7 @@ impl Ledger {
             busy_cycles: sum.busy_cycles(),
             idle_cycles: sum.idle_cycles(),
             tasks,
-            workers: each,
+            workers: worker_ledgers,
         }
     }
 }
@@ -91,8 +93,12 @@ impl Ledger {
 impl TaskReport {
     fn new(name: &'static str, account: &TaskAccount) -> Self {
         let TaskAccount { calls, packets, bytes, cycles } = *account;
-        let ratio = |above: u64, below: u64| {
-            if below == 0 { 0.0 } else { (above as f64 / below as f64 * 10.0).round() / 10.0 }
+        let ratio = |numerator: u64, denominator: u64| {
+            if denominator == 0 {
+                0.0
+            } else {
+                (numerator as f64 / denominator as f64 * 10.0).round() / 10.0
+            }
         };
         let (cycles_per_packet, packets_per_call) = (ratio(cycles, packets), ratio(packets, calls));
         Self { name, calls, packets, bytes, cycles, cycles_per_packet, packets_per_call }
