@@ -1,3 +1,4 @@
-//! A second implementation of the keep rules, to compare the XDP program with.
+//! The expected results of root_keep.rs: a second implementation of the `keep` rules. (frames.py
+//! makes frames, with the rules that must keep each.)
 
 pub(crate) mod oracle;
