@@ -44,7 +44,7 @@ pub enum StartError {
     /// An external resource of a stage, such as a file, could not be acquired.
     #[error("stage {stage}: {source}")]
     Resource {
-        /// The name of the stage.
+        /// Stage name.
         stage: String,
         /// The cause and the remedy.
         source: ResourceError,
@@ -52,7 +52,7 @@ pub enum StartError {
     /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot run in the kernel: {why}")]
     NotInKernel {
-        /// The name of the stage.
+        /// Stage name.
         stage: String,
         /// The reason.
         why: String,
@@ -91,14 +91,13 @@ pub enum StartError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The XDP program could not be loaded, or a queue's packets could not be redirected to its
-    /// socket. Contains the whole message.
+    /// The XDP program could not be loaded, or packets could not be redirected to a socket.
     #[error("{0}")]
     Bpf(String),
     /// A worker could not open its sockets.
     #[error("worker {worker}: {source}")]
     Open {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The reason.
         source: OpenError,
@@ -137,7 +136,7 @@ pub enum StartError {
     /// Another AF_XDP socket is bound to a queue.
     #[error("worker {worker}: {source}; {holders}")]
     QueueBusy {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The error, which names the queue.
         source: OpenError,
@@ -147,7 +146,7 @@ pub enum StartError {
     /// A worker could not be built from its ports and paths.
     #[error("worker {worker}: {source}")]
     Build {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The reason.
         source: BuildError,
@@ -155,7 +154,7 @@ pub enum StartError {
     /// A worker failed during startup.
     #[error("worker {worker}: {what}")]
     Worker {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The failure.
         what: String,
@@ -166,7 +165,7 @@ pub enum StartError {
          this process may use cores {allowed:?}"
     )]
     Pin {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The core.
         core: usize,
@@ -197,7 +196,7 @@ pub enum StartError {
     /// A worker was not ready in time.
     #[error("worker {worker} did not start within {waited:?}")]
     Timeout {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The timeout.
         waited: Duration,
@@ -207,7 +206,7 @@ pub enum StartError {
 /// A worker that has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerFailure {
-    /// The number of the worker.
+    /// Worker number.
     pub worker: usize,
     /// The panic message, if the worker panicked. stderr shows where it panicked.
     pub panic: Option<String>,

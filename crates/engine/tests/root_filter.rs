@@ -55,8 +55,8 @@ fn kernel_and_user_space_filters_agree_on_ten_million_packets() {
     compare_filters(10_240);
 }
 
-/// Tests random packets with `sets` random rule sets. Uses several threads, because the verifier
-/// takes most of the time, and takes one core for each program that is loaded.
+/// Compares the filters with random rule sets, on several threads: most of the time goes to the
+/// verifier, which uses one core per loaded program.
 fn compare_filters(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -78,8 +78,7 @@ fn compare_filters(sets: usize) {
     assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} mangled");
 }
 
-/// Tests random packets with each of the numbered rule sets. The number of a rule set selects its
-/// random numbers.
+/// Compares the filters with the given rule sets, each with its own random numbers.
 fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     let opened = socket();
     let fd = opened.ports[0].fd().unwrap();

@@ -35,7 +35,6 @@ fn own_addresses() -> OwnAddresses {
     }
 }
 
-/// Loads the XDP program with `keep` rules and addresses of this host.
 fn load_program(rules: &[&str], addresses: OwnAddresses) -> XdpProgram {
     let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
     let mut program = XdpProgram::load(1, &keep, None)
@@ -52,7 +51,7 @@ struct Sample {
     bytes: Vec<u8>,
 }
 
-/// Runs frames.py and returns its frames, in order: a later fragment follows its first fragment.
+/// Returns the frames of frames.py. A later fragment follows its first fragment.
 fn scapy_frames() -> Vec<Sample> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
     // Debian installs scapy for /usr/bin/python3, but PATH may contain another `python3` before it.
@@ -63,17 +62,17 @@ fn scapy_frames() -> Vec<Sample> {
     let output =
         String::from_utf8(output.expect("python3 with scapy: `make test-deps` installs it"))
             .unwrap();
-    let byte = |hex: &[u8]| u8::from_str_radix(str::from_utf8(hex).unwrap(), 16).unwrap();
-    let frame = |line: &str| {
+    let parse_byte = |hex: &[u8]| u8::from_str_radix(str::from_utf8(hex).unwrap(), 16).unwrap();
+    let parse_line = |line: &str| {
         let [name, rules, hex] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let kept_by = rules.split_whitespace().map(ToOwned::to_owned).collect();
         Sample {
             name: name.to_owned(),
             kept_by,
-            bytes: hex.as_bytes().chunks(2).map(byte).collect(),
+            bytes: hex.as_bytes().chunks(2).map(parse_byte).collect(),
         }
     };
-    output.lines().map(frame).collect()
+    output.lines().map(parse_line).collect()
 }
 
 #[test]
@@ -215,11 +214,11 @@ fn truncated_frames_are_kept_as_by_oracle() {
 enum Mangle {
     /// Replaces the byte at an offset.
     Byte(u16, u8),
-    /// Replaces the byte at an offset with the value at an index of [`COMMON_VALUES`].
+    /// Replaces the byte at an offset with one of [`COMMON_VALUES`].
     Common(u16, usize),
     /// Truncates the frame to a length in bytes.
     Truncate(u16),
-    /// Duplicates the bytes at an offset; the second value is their number.
+    /// Duplicates bytes: offset, number.
     Duplicate(u8, u8),
     /// Inserts a VLAN tag with a TCI.
     Tag(u16),
@@ -227,14 +226,12 @@ enum Mangle {
     Pad(u8),
 }
 
-/// Byte values that a parser treats specially: protocols, lengths, flags, types of ICMPv6 and of IP
-/// options.
+/// Values with meaning to a parser: protocols, lengths, flags, types.
 const COMMON_VALUES: [u8; 28] = [
     0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81,
     0x88, 131, 135, 137, 0xdd, 0xff,
 ];
 
-/// Draws a random modification; about half of them change a byte of the headers to a common value.
 fn random_mangle() -> impl Strategy<Value = Mangle> {
     prop_oneof![
         4 => (0..90u16, any::<u8>()).prop_map(|(offset, byte)| Mangle::Byte(offset, byte)),
@@ -247,7 +244,6 @@ fn random_mangle() -> impl Strategy<Value = Mangle> {
     ]
 }
 
-/// Returns a frame with modifications.
 fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
     for mangle in mangles {
         match *mangle {

@@ -21,7 +21,7 @@ enum PanicPoint {
     Never,
 }
 
-/// A stage that panics in the last worker, on or after its 2000th packet unless in `build`.
+/// A stage that panics in the last worker: in `build`, or from the 2000th packet on.
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
@@ -59,7 +59,6 @@ impl Stage for PanickingStage {
     }
 }
 
-/// Returns the number of interfaces of the forwarder with an XDP program.
 fn interfaces_with_xdp(chain: &Chain) -> usize {
     let output = chain.fwd().command("ip").args(["-json", "link", "show"]).output().unwrap();
     let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -15,7 +15,8 @@ use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
 use crate::plan::{Mode, PortPlan};
 
-/// Delivers the packets of an interface to the sockets of its port, until it is dropped.
+/// The delivery of an interface's packets to the sockets of its port. Dropping it ends the
+/// delivery.
 pub(crate) enum Attachment {
     /// An XDP program on the interface.
     Xdp(Box<LinkedProgram>),
@@ -35,8 +36,8 @@ pub(crate) struct LinkedProgram {
 impl Attachment {
     /// Opens the packet sockets of a port, or loads and attaches its XDP program: generically with
     /// [`Mode::Skb`], otherwise natively. With [`Mode::Auto`], falls back to generic XDP if the
-    /// driver refuses native XDP, and returns the error that caused the fallback. The sockets
-    /// receive no packets until [`redirect`](Self::redirect).
+    /// driver refuses native XDP, and returns the error that caused the fallback. Sockets receive
+    /// no packets yet.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
@@ -125,7 +126,7 @@ impl Attachment {
         }
     }
 
-    /// Passes this host's own addresses to the XDP program, if there is one.
+    /// Passes this host's addresses to the XDP program, if any.
     pub(crate) fn update_addresses(
         &mut self,
         addresses: &OwnAddresses,
@@ -176,8 +177,7 @@ impl Attachment {
         }
     }
 
-    /// Attaches the successor in place of the current program and returns the replaced program, if
-    /// there was one.
+    /// Attaches the successor in place of the current program, and returns the predecessor, if any.
     pub(crate) fn replace(&mut self, successor: LoadedObject) -> io::Result<Option<LoadedObject>> {
         let Self::Xdp(linked) = self else { return Ok(None) };
         let Some(link) = &linked.link else { return Ok(None) };
@@ -193,7 +193,7 @@ impl Attachment {
     }
 }
 
-/// Returns the error to report when the kernel refused to attach the XDP program.
+/// Returns the error for a refused attach.
 fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
     let find_program = || conflicts::find_attached_program(interface).map(Box::new);
     let mtu = interface.mtu();

@@ -1,5 +1,4 @@
-//! Detection of XDP programs and AF_XDP sockets that already use an interface or queue. The results
-//! also state which information this process is not allowed to read.
+//! Detection of XDP programs and AF_XDP sockets that already use an interface or queue.
 
 use std::fmt;
 use std::fs;
@@ -13,25 +12,24 @@ use libbpf_rs::{Xdp, XdpFlags};
 
 use crate::host::interface::Interface;
 
-/// An attached XDP program, and the holder that keeps it attached.
+/// An attached XDP program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The interface to which the program is attached: the interface of the port, or an interface
-    /// above it (a bridge or bond). A program on either blocks the port.
+    /// The interface: that of the port, or a bridge or bond above it. A program on either blocks
+    /// the port.
     pub interface: String,
-    /// The ID of the program in the kernel.
+    /// Program ID.
     pub id: u32,
-    /// The name of the program, if this process has CAP_SYS_ADMIN to read it.
+    /// Program name, if this process may read it (CAP_SYS_ADMIN).
     pub name: Option<String>,
-    /// The attach mode, in the words of `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or
-    /// `xdpoffload`.
+    /// Attach mode, as in `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or `xdpoffload`.
     pub mode: &'static str,
-    /// The holder that keeps the program attached.
+    /// What keeps the program attached.
     pub holder: AttachmentHolder,
 }
 
-/// The holder that keeps an XDP program attached to its interface.
+/// What keeps an XDP program attached to its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachmentHolder {
@@ -40,39 +38,37 @@ pub enum AttachmentHolder {
     Processes(Vec<Process>),
     /// A BPF link, given by its ID, that no visible process has open.
     Link(u32),
-    /// No holder: the program was attached over netlink, and stays attached until it is explicitly
-    /// detached. These processes have the program open; one of them may have attached it.
+    /// Nothing: the program was attached over netlink, and stays until it is explicitly detached.
+    /// These processes have the program open and may have attached it.
     Netlink(Vec<Process>),
-    /// A holder that this process cannot see.
+    /// Not visible to this process.
     Unknown,
 }
 
-/// A process that this process can see.
+/// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
-    /// The process ID.
+    /// Process ID.
     pub pid: u32,
-    /// The process name from /proc/PID/comm, at most 15 bytes.
+    /// Name from /proc/PID/comm, up to 15 bytes.
     pub name: String,
-    /// Whether none of the process's threads is in the calling thread's network namespace. The
-    /// process may still have sockets in that namespace.
+    /// Whether all its threads are in network namespaces other than this thread's. The process may
+    /// still have sockets in this thread's namespace.
     pub in_other_namespace: bool,
 }
 
-/// The processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this process.
-/// Only a kernel built with CONFIG_XDP_SOCKETS_DIAG, which is rare, reports which process holds a
-/// queue.
+/// Processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this one. Only a
+/// kernel with CONFIG_XDP_SOCKETS_DIAG, which is rare, reports which of them holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
-    /// The processes; those in this thread's network namespace come first.
+    /// The processes, those in this thread's network namespace first.
     pub processes: Vec<Process>,
     /// Whether there may be processes that this process cannot inspect.
     pub some_hidden: bool,
 }
 
-/// Returns the XDP program that blocks an interface. `None` if no program is visible, for example
-/// because it has been detached meanwhile.
+/// Returns the XDP program that blocks an interface; `None` if none is visible.
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
@@ -91,7 +87,7 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
         });
         match link {
             Some(link) => AttachmentHolder::Link(link.id),
-            // The program is listed, so this process may list links too: there is no link.
+            // This process may list programs, and therefore links: there is no link.
             None if name.is_some() => AttachmentHolder::Netlink(processes_with_open(
                 |open| matches!(open, OpenObject::Program { id: program } if program == id),
             )),
@@ -103,14 +99,14 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
     Some(AttachedProgram { interface: interface.name, id, name, mode, holder })
 }
 
-/// Returns the XDP program on an interface of this network namespace, or on an interface above it
-/// (a bridge or bond), if any.
+/// Returns the XDP program on an interface of this network namespace, or on a bridge or bond above
+/// it, if any.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
     find_attached_program(&Interface::find(interface, interface).ok()?)
 }
 
 impl AttachedProgram {
-    /// Returns the command that detaches the program; if its holder is unknown, advice to see the
+    /// Returns the command that detaches the program, or, if the holder is unknown, how to find the
     /// holder.
     pub fn fix(&self) -> String {
         match &self.holder {
@@ -146,8 +142,8 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// Returns the ID and attach mode of the program on an interface of this network namespace. The
-/// kernel does not allow a native and a generic program at the same time.
+/// Returns the ID and attach mode of the program on an interface. The kernel does not allow native
+/// and generic programs at the same time.
 fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
     // `Xdp::new` needs the file descriptor of a program, but the query does not use it.
     let stdin = io::stdin();
@@ -188,7 +184,6 @@ impl OpenObject {
     }
 }
 
-/// Returns the processes that have a matching BPF object open.
 fn processes_with_open(wanted: impl Fn(OpenObject) -> bool) -> Vec<Process> {
     processes(|folder| {
         let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
@@ -224,8 +219,8 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     processes
 }
 
-/// Returns whether this process is in the initial PID namespace, which contains every process. The
-/// number is `PROC_PID_INIT_INO`.
+/// Returns whether this is the initial PID namespace (`PROC_PID_INIT_INO`), which contains every
+/// process.
 fn sees_all_processes() -> bool {
     fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
@@ -242,7 +237,7 @@ fn is_af_xdp_ring(line: &str) -> bool {
         && matches!(offset, Some("100000000" | "180000000"))
 }
 
-/// Formats the cause of [`StartError::AttachedAlready`](crate::StartError::AttachedAlready).
+/// Describes the program that prevents an attach.
 pub(crate) fn describe_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
     match program {
         Some(program) => program.to_string(),
@@ -327,7 +322,6 @@ impl fmt::Display for Process {
     }
 }
 
-/// Formats a list of processes.
 fn join(processes: &[Process]) -> String {
     processes.iter().map(Process::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -6,11 +6,11 @@ pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const ERANGE: i32 = 34;
 pub(crate) const EOPNOTSUPP: i32 = 95;
-/// An error number of the kernel only, which some drivers nevertheless return to user space.
+/// A kernel-internal error that some drivers return to user space.
 const ENOTSUPP: i32 = 524;
 
-/// Returns whether the error of an attach means that the driver lacks native XDP, or refuses it in
-/// the interface's current configuration. Generic XDP may still work.
+/// Returns whether an attach failed because the driver lacks native XDP, or refuses it in the
+/// interface's current configuration. Generic XDP may still work.
 pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
 }
@@ -18,11 +18,11 @@ pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
 /// Returns why the driver refused native XDP, and a remedy, in which `X` stands for the interface.
 /// `None` if the error has another meaning.
 ///
-/// The texts are needed because the kernel reports the reason only over netlink, and in the
-/// tracepoint `bpf_xdp_link_attach_failed`.
+/// The kernel itself reports the reason only over netlink, and in the tracepoint
+/// `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
-    // The 3506 bytes are from `veth_xdp_set`, for programs without multi-buffer support: page size
-    // − headroom − size of `skb_shared_info` − Ethernet header.
+    // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
+    // `skb_shared_info` − Ethernet header.
     Some(match error.raw_os_error()? {
         ERANGE => (
             "the MTU is too large (for a veth, the MTU of its other end: at most 3506 with 4 KiB \

@@ -10,8 +10,8 @@ fn no_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Prepares an opened program for an image: checks the constants, sets the sizes of the maps, and
-/// writes the read-only data.
+/// Before an opened program is loaded, checks its constants, sizes its maps, and writes its
+/// read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
         change_map(open, name, |map| {
@@ -28,7 +28,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
     change_map(open, name, |map| map.set_max_entries(entries))
 }
 
-/// Sets the sizes of the array maps of an opened program, and writes the read-only data.
+/// Sizes the array maps of an opened program, and writes its read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
         change_map(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
@@ -39,7 +39,6 @@ pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), l
     Ok(())
 }
 
-/// Changes the map with the given name.
 fn change_map(
     open: &mut OpenObject,
     name: &str,
@@ -49,15 +48,14 @@ fn change_map(
     change(&mut map)
 }
 
-/// Fills the maps of a loaded program, which must not be attached yet, and returns its row
-/// counters.
+/// Fills the maps of a loaded program that is not attached yet, and returns its row counters.
 pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounterMap, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;
     Ok(RowCounterMap { map: MapHandle::try_from(&find(object, name)?)?, entries })
 }
 
-/// Fills the array maps of a loaded program, which must not be attached yet.
+/// Fills the array maps of a loaded program that is not attached yet.
 pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in tables.arrays.iter().filter(|array| array.values > 0) {
         let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();

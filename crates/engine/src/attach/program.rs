@@ -18,16 +18,16 @@ use crate::error::StartError;
 use crate::host::addresses::{AddressUse, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
-/// The name of the XDP program that runs no stage.
+/// Name of the XDP program that runs no stage.
 const PLAIN: &str = "xdpfwd";
 
-/// The embedded object files, by program name.
+/// Embedded object files, by program name.
 static PROGRAMS: [(&str, &[u8]); 2] = [
     (PLAIN, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
 
-/// The reasons for which a program drops packets, in the order of `enum reason` in `bpf/filter.h`.
+/// Drop reasons of the programs, in the order of `enum reason` in `bpf/filter.h`.
 const REASONS: [Reason; 7] = [
     Reason::POLICY,
     Reason::NOT_IP,
@@ -49,7 +49,7 @@ pub struct XdpProgram {
     address_maps: Option<AddressMaps>,
 }
 
-/// The counters of an XDP program, summed over all CPUs.
+/// Counters of an XDP program, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpCounters {
     /// Packets redirected to the AF_XDP socket of their queue.
@@ -63,12 +63,12 @@ pub struct XdpCounters {
 }
 
 impl XdpCounters {
-    /// Returns the number of packets dropped by the program, for each reason.
+    /// Returns the packets that the program dropped, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> {
         REASONS.into_iter().zip(self.dropped)
     }
 
-    /// Returns the number of packets dropped by the program, for all reasons.
+    /// Returns the packets that the program dropped, for any reason.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
@@ -79,16 +79,14 @@ impl XdpCounters {
 pub enum XdpDecision {
     /// Passed to the kernel by a `keep` rule.
     Kept,
-    /// Neither kept nor dropped: redirected to the AF_XDP socket of its queue, or passed to the
-    /// kernel because the queue has no socket.
+    /// Redirected to the socket of its queue, or passed to the kernel because the queue has none.
     ForStages,
     /// Dropped.
     Dropped,
 }
 
 impl XdpProgram {
-    /// Loads the program for a port with the given number of queues and `keep` rules. With an
-    /// image, the program also runs the stage of the image. Until
+    /// Loads the program for a port. With an image, it runs the stage of the image. Until
     /// [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the rules
     /// `lldp` and `stp` match frames.
     pub fn load(
@@ -133,8 +131,8 @@ impl XdpProgram {
         Ok(Self { object, xsks, counters, offload, address_maps })
     }
 
-    /// Loads a program to replace this one; without an image, it runs no stage. The new program
-    /// shares the [`SHARED_MAPS`] with this program.
+    /// Loads a program to replace this one, with an image or without. It shares the [`SHARED_MAPS`]
+    /// with this program.
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -151,8 +149,8 @@ impl XdpProgram {
         load(open, image)
     }
 
-    /// Records that `successor` is now attached instead of this program. Returns the predecessor,
-    /// which CPUs may still be running.
+    /// Records that `successor` is now attached, and returns the predecessor, which some CPUs may
+    /// still run.
     pub(crate) fn set_current(&mut self, successor: LoadedObject) -> LoadedObject {
         let LoadedObject { object, offload } = successor;
         LoadedObject {
@@ -166,8 +164,8 @@ impl XdpProgram {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
 
-    /// Returns the row counters of the stage that runs in this program. `None` if no stage runs in
-    /// it, or if the counters cannot be read.
+    /// Returns the row counters of the stage in this program; `None` if there is no stage, or if
+    /// they cannot be read.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
@@ -178,8 +176,8 @@ impl XdpProgram {
         self.address_maps.is_some()
     }
 
-    /// Passes this host's addresses to the program. Skips addresses that cannot be inserted; the
-    /// next call tries them again. The error is that of the first map that failed.
+    /// Passes this host's addresses to the program. Addresses that cannot be inserted are tried
+    /// again in the next call. Returns the error of the first map that failed.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
         let uses =
@@ -200,7 +198,7 @@ impl XdpProgram {
         results.into_iter().collect()
     }
 
-    /// Redirects a queue's packets to an AF_XDP socket, given by its file descriptor.
+    /// Redirects a queue's packets to the socket with this file descriptor.
     pub fn redirect(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
         let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
@@ -232,9 +230,9 @@ impl XdpProgram {
         sum
     }
 
-    /// Runs the program on a frame without forwarding the frame (`BPF_PROG_TEST_RUN`), and returns
-    /// the decision. Use this only on a program that is not attached, because the counters include
-    /// the frame.
+    /// Runs the program on a frame without forwarding it (`BPF_PROG_TEST_RUN`) and returns the
+    /// decision. Use it only on a program that is not attached, because its counters include the
+    /// frame.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
     pub fn test_run(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
@@ -249,41 +247,39 @@ impl XdpProgram {
         })
     }
 
-    /// Attaches the program to the interface with the given index.
+    /// Attaches the program to an interface.
     pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
         attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
     }
 }
 
-/// A program loaded into the kernel that is not the current program of an [`XdpProgram`]: a
-/// successor, not yet attached, or a replaced predecessor.
+/// A loaded program that is not yet, or no longer, the current one: a successor or a predecessor.
 pub(crate) struct LoadedObject {
     object: Object,
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
 }
 
 impl LoadedObject {
-    /// Attaches this program in place of the program that is attached through the link. The change
-    /// is atomic: exactly one of the two processes each packet.
+    /// Attaches this program in place of the program on the link, atomically: each packet is
+    /// processed by exactly one of them.
     pub(crate) fn attach_in_place(&self, link: &XdpLink) -> io::Result<()> {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// Returns the row counters of the stage that runs in this program, if any.
+    /// Returns the row counters of the stage in this program, if any.
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 }
 
-/// The maps that a successor shares with its predecessor: all maps that do not belong to a stage.
+/// Maps that a successor shares with its predecessor: those that belong to no stage.
 const SHARED_MAPS: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
 /// From `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the embedded program for an image, or [`PLAIN`] without one, and selects whether it
-/// includes the code for `keep` rules.
+/// Opens the embedded program for an image ([`PLAIN`] without one).
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
@@ -309,7 +305,7 @@ fn open(
     Ok(open)
 }
 
-/// Loads an opened program into the kernel, with the tables of the image, if there is one.
+/// Loads an opened program with the tables of its image.
 fn load(
     mut open: OpenObject,
     image: Option<&Arc<XdpImage>>,
@@ -323,7 +319,7 @@ fn load(
     Ok(LoadedObject { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// Logs libbpf's output at debug level: it is for developers. Users see the error of the call.
+/// Logs libbpf's output at debug level; users see the error of the failed call.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }
@@ -335,7 +331,6 @@ fn no_program() -> io::Error {
 /// Maximum number of entries in each address map.
 const MAX_ADDRESSES: u32 = 65536;
 
-/// The maps of this host's addresses.
 struct AddressMaps {
     macs: SyncedMap<6>,
     vlans: SyncedMap<4>,
@@ -358,7 +353,7 @@ pub struct AddressUpdateError {
 /// A map that is brought to the wanted entries with as few updates as possible.
 struct SyncedMap<const N: usize> {
     map: MapHandle,
-    /// The current entries of the map.
+    /// Current entries of the map.
     entries: BTreeMap<[u8; N], u8>,
 }
 

@@ -22,8 +22,9 @@ use crate::plan::PortPlan;
 pub(crate) struct Host {
     links: Vec<Link>,
     addresses: Vec<Address>,
-    /// The addresses in the kernel's routing table `local`: the kernel accepts packets to them. An
-    /// address that failed duplicate address detection, or whose interface is down, may be missing.
+    /// The addresses in the routing table `local`, which decides to which addresses the kernel
+    /// accepts packets. Addresses that failed duplicate address detection or whose interface is
+    /// down may be missing.
     local: BTreeSet<IpAddr>,
 }
 
@@ -34,18 +35,17 @@ struct Link {
     mac: Option<MacAddr>,
     mtu: Option<u32>,
     loopback: bool,
-    /// The index of the interface on which this interface is stacked, for example as a VLAN.
+    /// Index of the interface below this one, for example of a VLAN.
     lower: Option<u32>,
-    /// The VLAN ID of a VLAN interface.
+    /// VLAN ID.
     vlan: Option<u16>,
-    /// The index of the bridge or bond of which this interface is a port.
+    /// Index of the bridge or bond of which this interface is a port.
     controller: Option<u32>,
 }
 
-/// An IP address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Address {
-    /// The index of the interface.
+    /// Index of the interface.
     link: u32,
     ip: IpAddr,
     prefix_len: u8,
@@ -53,17 +53,16 @@ struct Address {
     tentative: bool,
 }
 
-/// The addresses by which a frame received on an interface is recognised as addressed to this host.
+/// This host's addresses to which frames on an interface can be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// The MAC addresses of the interface and of those above it.
+    /// MAC addresses of the interface and of those above it.
     pub macs: BTreeSet<MacAddr>,
-    /// The IDs of the VLAN interfaces above the interface.
+    /// IDs of the VLANs above the interface.
     pub vlans: BTreeSet<u16>,
-    /// The host's IPv4 addresses.
+    /// IPv4 addresses.
     pub ipv4: BTreeMap<Ipv4Addr, AddressUse>,
-    /// The host's IPv6 addresses; link-local addresses only if they belong to the interface or to
-    /// one above it.
+    /// IPv6 addresses; link-local ones only of the interface and of those above it.
     pub ipv6: BTreeMap<Ipv6Addr, AddressUse>,
 }
 
@@ -72,15 +71,15 @@ pub struct OwnAddresses {
 pub struct AddressUse {
     /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
-    /// Whether ARP and Neighbor Discovery for this address are for this host: the address belongs
-    /// to the interface, to one above it, or to the loopback interface. If it belongs to any other
-    /// interface of this host, another host on the network may have the same address.
+    /// Whether ARP and Neighbor Discovery for this address are for this host: the address is on the
+    /// interface, above it, or on loopback. An address of another interface may also belong to
+    /// another host on this network.
     pub target: bool,
 }
 
 impl Host {
-    /// Reads the links and addresses. Entries may be missing or duplicated if the configuration
-    /// changes meanwhile.
+    /// Reads the links and addresses. If these change meanwhile, entries may be missing or
+    /// duplicated.
     pub(crate) fn read() -> io::Result<Self> {
         let mut host = Self::default();
         let mut links = LinkMessage::default();
@@ -105,8 +104,8 @@ impl Host {
         Ok(host)
     }
 
-    /// Returns an interface and all interfaces above it: those stacked on it, such as VLANs, its
-    /// bridge or bond, and in turn the interfaces above these.
+    /// Returns an interface and all interfaces above it, at any depth: VLANs and the like, bridges
+    /// and bonds.
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
@@ -127,8 +126,7 @@ impl Host {
         }
     }
 
-    /// Returns the addresses by which a frame received on an interface is recognised as addressed
-    /// to this host.
+    /// Returns this host's addresses to which frames on an interface can be sent.
     pub(crate) fn own_addresses(&self, index: u32) -> OwnAddresses {
         let stack = self.stack(index);
         let mut own = OwnAddresses::default();
@@ -157,7 +155,7 @@ impl Host {
         own
     }
 
-    /// Returns the information about a port and its interface for stages.
+    /// Returns the port information for stages.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.iter().find(|link| link.index == index);
         let own =
@@ -178,8 +176,8 @@ impl Host {
     }
 }
 
-/// Returns the information about ports and their interfaces for stages. If an interface does not
-/// exist, its MAC address, MTU and IP addresses are missing.
+/// Returns the port information for stages. For interfaces that do not exist, MAC address, MTU and
+/// IP addresses are missing.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
         tracing::warn!(
@@ -194,7 +192,7 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     ports.iter().map(describe).collect()
 }
 
-/// Returns the information about ports for stages, without MAC addresses, MTUs and IP addresses.
+/// Returns the port information for stages, without MAC addresses, MTUs and IP addresses.
 pub fn ports_from_plan(ports: &[PortPlan]) -> Ports {
     ports.iter().map(without_interface).collect()
 }
@@ -248,9 +246,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// Returns the kernel's routes for a request; none if the kernel reports that the routing table is
-/// missing. With `CONFIG_IP_MULTIPLE_TABLES`, a table is missing until its first route is added: a
-/// network namespace whose loopback interface is down has no table `local`.
+/// Returns the kernel's routes for a request; none if the table is missing. With
+/// `CONFIG_IP_MULTIPLE_TABLES`, a table is missing until its first route is added: a network
+/// namespace whose loopback interface is down has no table `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {
@@ -313,9 +311,8 @@ impl Link {
                 _ => {}
             }
         }
-        // Only for a stacked interface is the attribute `Link` the lower interface: a veth stores
-        // its peer there, and a tunnel its underlying interface. With `LinkNetNsId`, the index
-        // belongs to another network namespace.
+        // A veth stores its peer in the attribute `Link`, and a tunnel its underlying interface.
+        // With `LinkNetNsId`, the index belongs to another network namespace.
         link.lower = lower.filter(|_| stacked && !lower_in_other_namespace);
         link
     }
@@ -398,8 +395,8 @@ mod tests {
         assert_eq!(host.own_addresses(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
     }
 
-    /// Each row: interface, address, whether it is in the table `local`, whether it is tentative,
-    /// and its expected uses for interface 2 (`d` destination, `t` target).
+    /// Rows: interface, address, in table `local`, tentative, expected uses on interface 2 (`d`
+    /// destination, `t` target).
     #[test]
     fn own_addresses_returns_uses_of_each_address() {
         let addresses = [

@@ -82,9 +82,9 @@ pub struct Ethtool {
 /// The numbers of queues of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channels {
-    /// The number of receive queues in use.
+    /// Receive queues in use.
     pub receive: u32,
-    /// The number of transmit queues in use.
+    /// Transmit queues in use.
     pub send: u32,
     /// The maximum number of queues for both receive and transmit.
     pub max: u32,
@@ -99,8 +99,8 @@ impl Ethtool {
         Ok(Self { family: open("ethtool")?, ifindex })
     }
 
-    /// Sends a query and returns the attributes of the reply. The first attribute of each query is
-    /// a header, of type 1, that names the interface.
+    /// Sends a query. The first attribute of each query is a header, of type 1, that names the
+    /// interface.
     fn query(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -143,14 +143,14 @@ impl Ethtool {
     }
 }
 
-/// Returns the names of the bits that are set in a bitset of the verbose form.
+/// Returns the names of the set bits of a verbose bitset.
 fn bitset(set: &[u8]) -> BTreeSet<String> {
     const NO_MASK: u16 = 1;
     const BITS: u16 = 3;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    // A bitset without a mask lists only bits that are set. A bitset with a mask also lists others;
-    // the set bits have the flag `VALUE`.
+    // Without a mask, a bitset lists the set bits. With a mask, the set bits are those with
+    // `VALUE`.
     let has_no_mask = find(set, NO_MASK).is_some();
     let bits = find(set, BITS).unwrap_or_default();
     attributes(bits)

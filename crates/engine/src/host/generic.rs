@@ -6,7 +6,7 @@ use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NlasIterator}
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
-/// The ID of the control family, which resolves the names of families (linux/genetlink.h).
+/// ID of the control family, which resolves family names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
@@ -19,8 +19,8 @@ const GENERIC_HEADER_LEN: usize = 4;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// Bytes of the receive buffer. The longest reply, the named features of an interface, takes a few
-/// thousand bytes.
+/// Receive buffer size. The longest reply, an interface's features by name, takes a few thousand
+/// bytes.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 /// A generic netlink family with an open socket.

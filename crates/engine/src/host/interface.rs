@@ -22,14 +22,13 @@ pub(crate) struct Interface {
 pub struct NoInterface {
     /// The port.
     pub port: String,
-    /// The interface of the port.
+    /// Its interface.
     pub interface: String,
     /// The names of the existing interfaces, separated by commas.
     pub present: String,
 }
 
 impl Interface {
-    /// Returns the interface with the given name; `port` is for the error.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
@@ -43,9 +42,8 @@ impl Interface {
 
     /// Returns whether the interface still exists.
     pub(crate) fn exists(&self) -> bool {
-        // Search for the index, to which sockets and XDP program are bound: the name may have
-        // changed. (`if_indextoname` of nix returns an empty name, not an error, for a missing
-        // index.)
+        // Look up the index, to which sockets and XDP program are bound; the name may have changed.
+        // (nix' `if_indextoname` returns an empty name for a missing index.)
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
@@ -71,8 +69,8 @@ impl Interface {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// Returns the interface's directory in /sys. `None` if /sys shows another network namespace,
-    /// because this process entered its namespace without mounting /sys again.
+    /// Returns the interface's directory in /sys; `None` if /sys was mounted in another network
+    /// namespace.
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;
@@ -80,27 +78,25 @@ impl Interface {
     }
 }
 
-/// Returns the names of all interfaces, separated by commas.
 fn interface_names() -> String {
     let Ok(interfaces) = if_nameindex() else { return "unknown".into() };
     let names = interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Deferred interrupts of an interface, for preferred busy polling. Contains the files of the NAPI
-/// settings with their previous values, which are restored on drop.
+/// Deferred interrupts of an interface, for preferred busy polling. Contains the previous NAPI
+/// settings, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
 impl DeferredInterrupts {
-    /// Defers the interrupts of an interface while user space polls it.
     pub(crate) fn enable(interface: &Interface) -> io::Result<Self> {
         let folder = interface
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut previous = Self(Vec::new());
-        // The interrupt is enabled again after two polls without a packet, or after 200 µs. These
-        // are the values of an example in the kernel documentation.
+        // Interrupts return after two polls without a packet, or after 200 µs: the values of the
+        // kernel's example.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;

@@ -1,5 +1,4 @@
-//! Lockout detection: finds ports whose packets this host itself may need, for an SSH session or
-//! over the default route.
+//! Lockout detection: finds ports that take an SSH session or the default route from this host.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,11 +16,11 @@ use crate::plan::Plan;
 /// Traffic that a port takes from the kernel and that this host may need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lockout {
-    /// The index of the port in the plan.
+    /// Index of the port in the plan.
     pub port: usize,
-    /// The name of the port.
+    /// Port name.
     pub name: String,
-    /// The name of the interface.
+    /// Interface name.
     pub interface: String,
     /// The traffic.
     pub what: TrafficUse,
@@ -30,9 +29,10 @@ pub struct Lockout {
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// Traffic over the default route; the `keep` rules of the port do not pass it to the kernel.
+    /// Traffic over the default route, which the `keep` rules of the port do not pass to the
+    /// kernel.
     DefaultRoute,
-    /// An SSH session; the `keep` rules of the port do not pass it to the kernel.
+    /// An SSH session, which the `keep` rules of the port do not pass to the kernel.
     Ssh {
         /// The remote address.
         peer: IpAddr,
@@ -71,9 +71,8 @@ impl fmt::Display for Lockout {
     }
 }
 
-/// Returns the traffic that a plan takes from the kernel and that this host may need. Ports from
-/// which no path starts take no traffic. Neither do ports with packet sockets, which receive
-/// copies.
+/// Returns the traffic that a plan takes from the kernel and that this host may need. Only AF_XDP
+/// ports from which a path starts take traffic.
 pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let host = Host::read()?;
     let default_routes = default_routes()?;
@@ -111,12 +110,11 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     Ok(found)
 }
 
-/// An SSH session on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session {
-    /// The address and port of this host.
+    /// Address and port of this host.
     local: SocketAddr,
-    /// The address of the client.
+    /// Address of the client.
     peer: IpAddr,
 }
 
@@ -126,9 +124,9 @@ fn needed_rules(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Returns whether the rules `keep` pass all packets of the rules `needed`. `is_stacked` means that
-/// the address is on an interface above that of the port. A `vlan` rule is then assumed to name its
-/// VLAN.
+/// Returns whether the rules `keep` pass all that `needed` passes. `is_stacked` means that the
+/// address is on an interface above the port, such as a VLAN, which any `vlan` rule is assumed to
+/// name.
 fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
     let passed_by_local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
@@ -136,8 +134,8 @@ fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
         || needed.iter().all(|rule| keep.contains(rule) || passed_by_local(rule))
 }
 
-/// Returns whether the `keep` rules pass some traffic over a default route: address resolution, and
-/// IP packets of at least one kind.
+/// Returns whether the rules pass some traffic over a default route: address resolution and IP
+/// packets.
 fn is_reachable(keep: &Keep, ipv6: bool, is_stacked: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
     let passes_packets = |rule: &KeepRule| {
@@ -150,8 +148,7 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// Returns the SSH sessions of this network namespace: the connections to port 22, and the session
-/// from which this process was started.
+/// Returns the SSH sessions of this network namespace: all to port 22, and that of this process.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -173,10 +170,9 @@ fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns the SSH session in which this process runs. Searches its ancestors too, because sudo
-/// clears `SSH_CONNECTION`.
+/// Returns the SSH session of this process, from its ancestors too: sudo clears `SSH_CONNECTION`.
 fn session_of_process() -> Option<Session> {
-    /// Maximum number of processes searched; a process seldom has more than three ancestors.
+    /// Maximum number of processes searched; more than three ancestors are rare.
     const MAX_PROCESSES: usize = 16;
     let mut process = Process::myself().ok()?;
     for _ in 0..MAX_PROCESSES {

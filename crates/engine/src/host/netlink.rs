@@ -17,11 +17,11 @@ pub(crate) struct Dump {
     pub(crate) consistent: bool,
 }
 
-/// Maximum number of times that a list is requested because it changed during the dump.
+/// Maximum number of dumps of a list that changes meanwhile.
 const MAX_ATTEMPTS: usize = 3;
 
-/// Sends a dump request and returns the reply. Repeats the request if entries changed during the
-/// dump; the reply of the last attempt is returned even if it is inconsistent.
+/// Sends a dump request and returns the reply, which is inconsistent if entries changed in each
+/// attempt.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..MAX_ATTEMPTS {
@@ -47,8 +47,7 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // With strict checking (since Linux 4.20) the kernel applies the filter of the request, so that
-    // it returns only the requested routing table.
+    // With strict checking (Linux 4.20) the kernel returns only the requested routing table.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
     message.header.flags = flags;
@@ -126,8 +125,7 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards the pending notifications. Lost notifications do not matter, because the caller
-    /// then reads all links and addresses again.
+    /// Discards pending notifications. Lost ones do not matter: callers read the full state again.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // notifications were lost; reading clears the error
         while self

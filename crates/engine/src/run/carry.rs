@@ -1,5 +1,5 @@
-//! Row counters of stages that a reload has replaced. A counter continues in the new stage if that
-//! has a row with the same key.
+//! Row counters of replaced stages. A counter continues if the new stage has a row with the same
+//! key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,21 +8,20 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// The row counters of the stages that a worker has replaced.
+/// Row counters of the stages that a worker has replaced.
 pub(crate) struct Retired {
-    /// The plan of the replaced stages.
+    /// The plan of these stages.
     pub(crate) plan: Arc<Plan>,
-    /// The result for each path, in the order of the plan.
+    /// The result for each path, in the plan's order.
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// The row counters of replaced stages: for each stage and row key, the counters of the rows with
-/// that key, in order.
+/// Row counters of replaced stages, by stage and row key. Rows with equal keys are in order.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// Adds the counters of a replaced stage; `keys` are the keys of its rows.
+    /// Adds the counters of a replaced stage and the keys of its rows.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -40,8 +39,7 @@ impl CarriedCounters {
         }
     }
 
-    /// Adds the carried counters of a stage to `counters`; `keys` are the keys of its rows. Rows
-    /// with equal keys are matched in order.
+    /// Adds the carried counters to those of a new stage. Rows with equal keys match in order.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
@@ -53,8 +51,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Drops the counters of rows that the plan does not have. If a later reload adds such a row
-    /// again, its counter starts at zero.
+    /// Drops counters of rows that the plan lacks. A row that a later reload adds again starts at
+    /// zero.
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {
@@ -103,10 +101,10 @@ mod tests {
     fn carried_counter_follows_its_key_to_new_position() {
         let mut carried = CarriedCounters::default();
         carried.carry(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
-        // The new rules have a new row and another order; the two equal rows match in order.
+        // The two rows `drop` match in order.
         let rows = ["accept dscp 0", "drop", "drop", "accept", "(default)"];
         assert_eq!(carried_counters(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
-        // A second reload adds the counters of the next replaced stage.
+        // A second reload.
         carried.carry(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
         assert_eq!(carried_counters(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
         assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);

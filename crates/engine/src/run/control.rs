@@ -1,5 +1,5 @@
-//! The event loop of the control thread: signals, requests, a deadline, failed workers, and changes
-//! of the host's links and addresses.
+//! The control thread's event loop: signals, requests, failed workers, changes of the host, a
+//! deadline.
 
 use std::io;
 use std::mem;
@@ -25,7 +25,7 @@ pub struct Control {
     events: Events,
     signals: Signals,
     waker: Arc<mio::Waker>,
-    requested: Arc<Requested>,
+    pending: Arc<PendingRequests>,
     host: Monitor,
     /// Whether to return [`Event::Woken`]. The kernel reports a wake-up only once.
     woken: bool,
@@ -39,27 +39,27 @@ pub struct Control {
 
 /// Requests of other threads that [`Control::wait`] has not returned yet.
 #[derive(Default)]
-struct Requested {
+struct PendingRequests {
     reload: AtomicBool,
     stop: AtomicBool,
 }
 
-/// A handle with which other threads send requests to the control thread.
+/// A handle for requests from other threads to the control thread.
 #[derive(Clone)]
 pub(crate) struct Requests {
-    requested: Arc<Requested>,
+    pending: Arc<PendingRequests>,
     waker: Arc<mio::Waker>,
 }
 
 impl Requests {
     /// Makes [`Control::wait`] return [`Event::Reload`].
     pub(crate) fn reload(&self) {
-        self.request(&self.requested.reload);
+        self.request(&self.pending.reload);
     }
 
     /// Makes [`Control::wait`] return [`Event::StopRequested`].
     pub(crate) fn stop(&self) {
-        self.request(&self.requested.stop);
+        self.request(&self.pending.stop);
     }
 
     fn request(&self, flag: &AtomicBool) {
@@ -74,23 +74,23 @@ impl Requests {
     }
 }
 
-/// Minimum time between two [`Event::HostChanged`] events, so that frequent changes do not keep the
+/// Minimum time between two [`Event::HostChanged`], so that frequent changes do not keep the
 /// control thread busy.
 const HOST_MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Delay after the last change until [`Event::HostChanged`] is returned once more, because the
-/// kernel reports an address before it adds the route of the address.
+/// Delay after the last change until [`Event::HostChanged`] is repeated: the kernel reports an
+/// address before it adds its route.
 const HOST_SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// An event for the control thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// SIGINT or SIGTERM arrived; contains its number.
+    /// SIGINT or SIGTERM; contains its number.
     Stop(i32),
     /// Another thread called [`Handle::request_stop`](crate::Handle::request_stop).
     StopRequested,
-    /// SIGHUP arrived, or another thread called
-    /// [`Handle::request_reload`](crate::Handle::request_reload): read the configuration again.
+    /// SIGHUP, or another thread called [`Handle::request_reload`](crate::Handle::request_reload):
+    /// read the configuration again.
     Reload,
     /// A worker failed, or the control socket has a request. Can also occur without either.
     Woken,
@@ -102,8 +102,7 @@ pub enum Event {
 }
 
 impl Control {
-    /// Creates the event source. From now on, SIGINT, SIGTERM and SIGHUP are events and no longer
-    /// end the process.
+    /// Creates the event source, and handles SIGINT, SIGTERM and SIGHUP from now on.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -116,7 +115,7 @@ impl Control {
             events: Events::with_capacity(8),
             signals,
             waker,
-            requested: Arc::default(),
+            pending: Arc::default(),
             host,
             woken: false,
             reload: false,
@@ -125,19 +124,18 @@ impl Control {
         })
     }
 
-    /// Returns a waker, with which another thread makes [`wait`](Self::wait) return
-    /// [`Event::Woken`].
+    /// Returns a waker, which makes [`wait`](Self::wait) return [`Event::Woken`].
     pub(crate) fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
     }
 
     /// Returns a handle for requests to this control thread.
     pub(crate) fn requests(&self) -> Requests {
-        Requests { requested: Arc::clone(&self.requested), waker: self.waker() }
+        Requests { pending: Arc::clone(&self.pending), waker: self.waker() }
     }
 
-    /// Waits for an event until the deadline. Signals, requests and wake-ups take precedence over a
-    /// deadline that has already passed.
+    /// Waits for an event, until the deadline at most. Signals, requests and wake-ups are returned
+    /// even if the deadline has passed.
     pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
@@ -147,8 +145,8 @@ impl Control {
             } else {
                 next.saturating_duration_since(now)
             };
-            // epoll rounds timeouts down to milliseconds. Add 1 ms, so that this is not a busy loop
-            // during the last millisecond.
+            // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop during the
+            // last one.
             let timeout =
                 if remaining.is_zero() { remaining } else { remaining + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -168,10 +166,10 @@ impl Control {
                 }
                 self.reload = true;
             }
-            if self.requested.stop.swap(false, Ordering::AcqRel) {
+            if self.pending.stop.swap(false, Ordering::AcqRel) {
                 return Ok(Event::StopRequested);
             }
-            self.reload |= self.requested.reload.swap(false, Ordering::AcqRel);
+            self.reload |= self.pending.reload.swap(false, Ordering::AcqRel);
             if mem::take(&mut self.reload) {
                 return Ok(Event::Reload);
             }
@@ -179,13 +177,10 @@ impl Control {
                 return Ok(Event::Woken);
             }
             let now = Instant::now();
-            // Of two due events, return the one that was due earlier, so that neither starves the
-            // other.
+            // Return the event that was due earlier, so that neither starves the other.
             match self.next_host_changed {
                 Some(host) if host <= now && host <= deadline => {
-                    // Repeat the event after the settle time, unless this is the repetition. A
-                    // change before the repetition makes `host` earlier, and so starts a new settle
-                    // time.
+                    // Repeat the event after the settle time, unless this is the repetition.
                     let settled =
                         self.last_host_changed.is_some_and(|last| host >= last + HOST_SETTLE_TIME);
                     self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);

@@ -49,12 +49,11 @@ pub struct DataPlane {
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
-/// A worker and its thread.
 pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// The last report of the worker, used if the worker stops replying.
+    /// The last reply, for reports after the worker stops replying.
     pub(super) last_reply: Option<WorkerReply>,
     /// The TSC when the worker was started.
     pub(super) started_cycles: u64,
@@ -115,8 +114,8 @@ impl DataPlane {
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can change addresses with router advertisements, so log the errors only if
-        // they differ from those of the last update.
+        // Remote hosts can cause updates (router advertisements), so log errors only when they
+        // change.
         if address_errors != self.address_errors {
             for error in &address_errors {
                 tracing::warn!("`keep` rules may use outdated host addresses: {error}");
@@ -147,8 +146,8 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Only after the replies: a worker that replaced its stages late has then sent the counters
-        // of the replaced stages.
+        // Only after the replies: by then, a worker that replaced its stages late has sent their
+        // counters.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
@@ -159,7 +158,7 @@ impl DataPlane {
         inspect::tables_of_plans(&self.plan)
     }
 
-    /// Returns all inspection tables; `counted` are the row counters of the workers.
+    /// Returns all inspection tables; `counted` is from the workers.
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
@@ -171,7 +170,7 @@ impl DataPlane {
         inspect::tables(&self.plan, &counted, &self.carried)
     }
 
-    /// Adds the counters of replaced stages, which the workers have sent, to the carried counters.
+    /// Adds the received counters of replaced stages to `carried`.
     pub(super) fn absorb_retired(&mut self) {
         let mut has_changed = false;
         while let Ok(Retired { plan, swapped }) = self.retired.1.try_recv() {
@@ -190,8 +189,7 @@ impl DataPlane {
         }
     }
 
-    /// Runs the periodic work of the stages that is forbidden on the data path. Call this about
-    /// once per second.
+    /// Runs the periodic work of the stages, off the data path. Call this about once per second.
     pub fn maintain(&self) {
         self.plan
             .each_stage()
@@ -250,9 +248,8 @@ impl DataPlane {
             let remaining = || deadline.saturating_duration_since(Instant::now());
             let mut reply = replies.recv_timeout(remaining());
             if matches!(reply, Err(mpsc::RecvTimeoutError::Disconnected)) {
-                // Either a stage panicked while it flushed the packets that it holds: the worker
-                // now runs without stages, and a second drain succeeds. Or the thread has ended:
-                // the second drain fails at once.
+                // If a stage panicked while flushing, the worker now runs without stages, and a
+                // second drain succeeds. If the thread has ended, the second drain fails at once.
                 replies = worker.drain();
                 reply = replies.recv_timeout(remaining());
             }
@@ -276,8 +273,8 @@ impl DataPlane {
             }
         }
         self.absorb_retired();
-        // Detach the programs before reading their maps, which stay readable, so that the kernel
-        // receives packets again without that delay.
+        // The maps of detached programs stay readable. Detach first, so that packets do not wait
+        // for the reads.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.build_report().with_tables(tables)
@@ -286,7 +283,6 @@ impl DataPlane {
 }
 
 impl RunningWorker {
-    /// Records a report as the last reply of the worker.
     fn record_report(&mut self, report: WorkerReport) {
         self.last_reply = Some(WorkerReply {
             report,

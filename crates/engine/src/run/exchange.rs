@@ -1,5 +1,4 @@
-//! Replacement of XDP programs in a running data plane, when a reload changes the filters that they
-//! run.
+//! Replacement of XDP programs whose filter a reload changes.
 
 use std::thread;
 use std::time::Duration;
@@ -11,14 +10,14 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// The time after a replacement when no CPU runs the replaced XDP program any more. Drivers run a
-/// program for a few dozen packets at a time.
+/// Time after which no CPU runs a replaced XDP program any more. Drivers run a program for a few
+/// dozen packets at a time.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads, but does not attach, a program for each port whose kernel filter is added, changed or
-    /// removed. If a program with a filter does not load, and the filter may run in user space,
-    /// moves the filter there.
+    /// Loads a program for each port whose kernel filter is added, changed or removed, and attaches
+    /// none of them. If a program does not load and its filter may run in user space, moves the
+    /// filter there.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
@@ -82,8 +81,7 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Keeps the row counters of the stages that ran in replaced XDP programs, under the plan
-    /// `old_plan`.
+    /// Keeps the row counters of the stages of `old_plan` that ran in replaced XDP programs.
     pub(crate) fn carry_from_programs(
         &mut self,
         old_plan: &Plan,
@@ -92,7 +90,7 @@ impl DataPlane {
         if predecessors.is_empty() {
             return;
         }
-        // Wait until no CPU runs the replaced programs, so that their counters are final.
+        // Wait until the counters of the replaced programs are final.
         thread::sleep(GRACE_PERIOD);
         let paths =
             old_plan.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
@@ -112,42 +110,41 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Moves filters of the new plan from the kernel to user space if, during the reload, packets
-    /// could otherwise pass that both the old and the new rules drop. Fails if such a filter must
-    /// run in the kernel. There are two such cases:
+    /// Moves a filter of the new plan from the kernel to user space if packets that both the old
+    /// and the new rules drop could otherwise pass during the reload. Fails if the filter must run
+    /// in the kernel. There are two cases:
     ///
-    /// - A filter moves from user space to the kernel. No filter would check the packets that are
+    /// - A filter moves from user space to the kernel: no filter would check the packets that are
     ///   already queued for the workers.
-    /// - A filter in the kernel and a later stage on its path both change. They do not change at
-    ///   the same moment, so a packet could meet the new rules of one and the old
-    ///   rules of the other.
-    pub(crate) fn restrict_placement(&self, new: &mut Self) -> Result<(), ReloadError> {
-        for path in 0..new.paths.len() {
-            let port = new.paths[path].from;
-            let Some(image) = new.xdp_image(port) else { continue };
+    /// - A filter in the kernel and a later stage on its path both change: a packet could meet the
+    ///   new rules of one and the old rules of the other.
+    pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
+        for path in 0..new_plan.paths.len() {
+            let port = new_plan.paths[path].from;
+            let Some(image) = new_plan.xdp_image(port) else { continue };
             let (old_verdicts, new_verdicts) = (
                 self.paths[path].verdicts_in_user_space(),
-                new.paths[path].verdicts_in_user_space(),
+                new_plan.paths[path].verdicts_in_user_space(),
             );
             match self.xdp_image(port) {
                 Some(running) if running.verdict_key == image.verdict_key => {}
                 Some(_) if old_verdicts == new_verdicts => {}
                 Some(_) => {
-                    if !new.fall_back_to_user_space(
+                    if !new_plan.fall_back_to_user_space(
                         port,
                         "a later stage on the path also changes, and a reload cannot replace that \
                          stage and the XDP program at the same moment",
                     ) {
                         return Err(ReloadError::NotAtomic(
-                            new.ports[usize::from(port.0)].name.clone(),
+                            new_plan.ports[usize::from(port.0)].name.clone(),
                         ));
                     }
                 }
-                // Every filter that the workers run now stays in the workers, and so still checks
-                // the queued packets.
+                // The workers keep every filter that they run now, so it still checks the queued
+                // packets.
                 None if is_subsequence(&old_verdicts, &new_verdicts) => {}
                 None => {
-                    if !new.fall_back_to_user_space(
+                    if !new_plan.fall_back_to_user_space(
                         port,
                         "a filter moves from user space to the kernel only on restart",
                     ) {
@@ -161,8 +158,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Moves the filter of a port from the kernel to user space, and logs the reason. Returns
-    /// whether the filter was in the kernel and was allowed to move.
+    /// Moves the filter of a port from the kernel to user space, and logs the reason. Returns false
+    /// if there is no such filter, or if it must not move.
     pub(crate) fn fall_back_to_user_space(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
@@ -178,8 +175,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns the verdicts of the stages that run in workers, in order, without stages that drop
-    /// no packet.
+    /// Returns the verdicts of the stages that run in workers and can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
@@ -187,8 +183,7 @@ impl PathPlan {
     }
 }
 
-/// Returns whether `list` contains the items of `part` in the same order, possibly with others
-/// between.
+/// Returns whether `part` is a subsequence of `list`.
 fn is_subsequence<T: PartialEq>(part: &[T], list: &[T]) -> bool {
     let mut remaining = list.iter();
     part.iter().all(|item| remaining.any(|other| other == item))

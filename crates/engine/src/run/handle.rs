@@ -77,8 +77,7 @@ impl Handle {
     }
 
     /// Runs a closure on every stage of type `S` in every worker, between two batches. The closure
-    /// gets the name of the stage and the stage. Returns, for each worker, the results in the order
-    /// of the paths.
+    /// gets the stage and its name. Returns the results of each worker, in path order.
     ///
     /// Use this to update tables of stages without a lock on the data path. A reload builds new
     /// stages from their plans. To keep a table across reloads, store it in the plan too, and copy
@@ -113,7 +112,7 @@ impl Handle {
     }
 
     /// Runs a closure on the data plane. The closure must not call this handle, which would
-    /// deadlock (except for the requests).
+    /// deadlock.
     pub fn with<R>(&self, run: impl FnOnce(&mut DataPlane) -> R) -> Result<R, HandleError> {
         self.lock().as_mut().map(run).ok_or(HandleError::Ended)
     }

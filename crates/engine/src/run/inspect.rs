@@ -11,7 +11,7 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// The number of workers that replied. The counters of the other workers are missing.
+    /// The number of workers that replied. The counters of the others are missing.
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<TableReport>,
@@ -20,14 +20,14 @@ pub struct Inspection {
 /// An inspection table of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// The path, as `"lan->wan"`; `None` if the table belongs to the plan of the stage, which all
-    /// paths share.
+    /// The path, as `"lan->wan"`; `None` if all paths share the table, which belongs to the stage's
+    /// plan.
     pub path: Option<String>,
     /// The name of the stage.
     pub stage: String,
     /// Where the stage runs: `"user"` or `"kernel"`.
     pub place: &'static str,
-    /// The name, columns and rows of the table.
+    /// Name, columns and rows.
     #[serde(flatten)]
     pub table: Table,
     /// The number of omitted rows.
@@ -83,8 +83,8 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Returns the tables of all stages of a plan. Their counters are the sum of `counted` (from
-/// workers and XDP programs) and `carried` (from stages that reloads have replaced).
+/// Returns the tables of all stages, with the counters `counted` (workers and XDP programs) plus
+/// `carried` (replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
     counted: &RowCounters,

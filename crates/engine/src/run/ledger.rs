@@ -5,20 +5,18 @@ use serde::Serialize;
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// The CPU cycles of the workers. The cycles of all `tasks` add up to `busy_cycles` plus
-/// `idle_cycles`.
+/// CPU cycles of the workers. The cycles of all `tasks` add up to `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
     /// Whether the ledger is on.
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// The cost of one time stamp in cycles. It is subtracted from each task and reported as the
-    /// task `stamps`.
+    /// Cycles per time stamp, subtracted from each task and reported as the task `stamps`.
     pub stamp_cycles: u64,
-    /// Cycles spent with work, time stamps included.
+    /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
-    /// Cycles spent without work.
+    /// Cycles without work.
     pub idle_cycles: u64,
     /// Cycles per task, summed over the workers.
     pub tasks: Vec<TaskReport>,
@@ -29,13 +27,13 @@ pub struct Ledger {
 /// The cycles of one task, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskReport {
-    /// The name of the task.
+    /// Task name.
     pub name: &'static str,
     /// Number of calls.
     pub calls: u64,
     /// Packets handled.
     pub packets: u64,
-    /// Bytes handled; 0 for tasks that do not count bytes.
+    /// Bytes handled; 0 if not counted.
     pub bytes: u64,
     /// Cycles.
     pub cycles: u64,
@@ -48,20 +46,20 @@ pub struct TaskReport {
 /// The cycles of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerLedger {
-    /// The number of the worker.
+    /// Worker number.
     pub worker: usize,
-    /// Cycles from the start of the worker to its report, measured by the thread that requested the
-    /// report. Busy and idle cycles should add up to this number.
+    /// Cycles since the worker started, measured by the thread that requested the report. Busy and
+    /// idle cycles should add up to this.
     pub wall_cycles: u64,
-    /// Cycles spent with work, time stamps included.
+    /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
-    /// Cycles spent without work.
+    /// Cycles without work.
     pub idle_cycles: u64,
 }
 
 impl Ledger {
-    /// Sums the ledgers of the workers. Each item is the ledger and the wall cycles of a worker, or
-    /// `None` if the worker has never reported.
+    /// Sums the ledgers of the workers, each with its wall cycles; `None` for a worker that never
+    /// reported.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
         let mut worker_ledgers = Vec::new();

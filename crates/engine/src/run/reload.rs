@@ -21,7 +21,7 @@ pub enum ReloadError {
     /// A worker could not build the new stages.
     #[error("worker {worker} cannot build its stages: {what}")]
     Build {
-        /// The number of the worker.
+        /// Worker number.
         worker: usize,
         /// The reason.
         what: String,
@@ -29,7 +29,7 @@ pub enum ReloadError {
     /// An external resource of a stage, such as a file, could not be acquired.
     #[error("stage {stage}: {what}")]
     Resource {
-        /// The name of the stage.
+        /// Stage name.
         stage: String,
         /// The cause and the remedy.
         what: String,
@@ -40,13 +40,12 @@ pub enum ReloadError {
     /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot run in the kernel: {why}")]
     NotInKernel {
-        /// The name of the stage.
+        /// Stage name.
         stage: String,
         /// The reason.
         why: String,
     },
-    /// A filter in the kernel and later stages on its path both change. They cannot change at the
-    /// same moment.
+    /// A filter in the kernel and later stages on its path both change, which is not atomic.
     #[error(
         "on the path from port {0}, the filter in the kernel and the rules of later stages both \
          change: a packet between the two changes could pass unchecked; change them in two reloads"
@@ -55,7 +54,7 @@ pub enum ReloadError {
     /// The XDP program of a port cannot be replaced. Nothing was changed.
     #[error("port {port}: cannot replace the XDP program: {what}")]
     Program {
-        /// The name of the port.
+        /// Port name.
         port: String,
         /// The reason.
         what: String,
@@ -67,13 +66,12 @@ pub enum ReloadError {
          {what}; reload again"
     )]
     StillOffloaded {
-        /// The name of the port.
+        /// Port name.
         port: String,
         /// The reason.
         what: String,
     },
-    /// A worker has built the new stages, but did not confirm that it uses them. The other workers
-    /// use them.
+    /// A worker did not confirm that it uses the new stages. The other workers use them.
     #[error(
         "worker {0} did not confirm that it replaced its stages; the other workers have replaced \
          theirs. XDP programs still run the filters that this reload removes"
@@ -82,7 +80,6 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// Converts the error for an XDP program whose filter could not be removed.
     fn still_offloaded(self) -> Self {
         match self {
             Self::Program { port, what } => Self::StillOffloaded { port, what },
@@ -92,13 +89,11 @@ impl ReloadError {
 }
 
 impl DataPlane {
-    /// Replaces the stages of every path with those of a new plan; each worker does this between
-    /// two batches. A new stage with the name and kind of an old stage takes over its counters and
-    /// state. Returns the names of the stages that had a predecessor of that name but did not take
-    /// over its state.
+    /// Replaces the stages of every path with those of a new plan, in each worker between two
+    /// batches. A stage that keeps its name and kind takes over counters and state. Returns the
+    /// names of the stages that kept their name but could not take over the state.
     ///
-    /// Fails, and changes nothing, if the new plan differs from the running plan in more than its
-    /// stages.
+    /// Fails without any change if the plans differ in more than stages.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
         if let Some(what) = self.plan().differs_from(&plan) {
             return Err(ReloadError::RequiresRestart(what));
@@ -110,7 +105,7 @@ impl DataPlane {
             .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
         let result = self.exchange_stages(&mut plan);
         match &result {
-            // The worker may still build the stages of this plan, which need its resources.
+            // The worker may still build stages of this plan.
             Err(ReloadError::NoReply(_)) => self.unreleased.push(Arc::new(plan)),
             Err(_) => plan.release(Some(self.plan())),
             Ok(_) => {}
@@ -123,13 +118,13 @@ impl DataPlane {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
-        // All workers build the new stages before any worker uses them, so that a failure changes
+        // All workers build their new stages before any worker uses them, so a failure changes
         // nothing.
         let built: Result<(), ReloadError> = self.workers.iter().enumerate().try_for_each(
-            |(number, RunningWorker { remote, .. })| {
+            |(worker_number, RunningWorker { remote, .. })| {
                 let (plan, ports) = (Arc::clone(&plan), ports.clone());
                 let build = move |worker: &mut Worker<PlannedChain>| {
-                    let chain = |path| build_chain(&plan, path, &ports, number);
+                    let chain = |path| build_chain(&plan, path, &ports, worker_number);
                     let build_all = || {
                         plan.paths
                             .iter()
@@ -143,16 +138,15 @@ impl DataPlane {
                 };
                 match remote.ask(build, REPLY_TIMEOUT) {
                     Ok(result) => {
-                        result.map_err(|what| ReloadError::Build { worker: number, what })
+                        result.map_err(|what| ReloadError::Build { worker: worker_number, what })
                     }
-                    Err(_) => Err(ReloadError::NoReply(number)),
+                    Err(_) => Err(ReloadError::NoReply(worker_number)),
                 }
             },
         );
         built.inspect_err(|_| self.drop_staged())?;
-        // A program with a new filter is attached before any worker uses its new stages, which may
-        // rely on that filter. A filter is removed from a program only after all workers use their
-        // new stages.
+        // Attach programs with a new filter before any worker uses its new stages, which may rely
+        // on that filter. Remove filters from programs only after all workers use their new stages.
         let (with_filter, without_filter): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors =
@@ -160,10 +154,10 @@ impl DataPlane {
         let mut afresh = Vec::new();
         let mut unconfirmed = None;
         let retired = self.retired.0.clone();
-        let old = Arc::clone(&self.plan);
-        for (number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
-            let (retired, plan) = (retired.clone(), Arc::clone(&old));
-            let exchange = move |worker: &mut Worker<PlannedChain>| {
+        let old_plan = Arc::clone(&self.plan);
+        for (worker_number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
+            let (retired, plan) = (retired.clone(), Arc::clone(&old_plan));
+            let swap = move |worker: &mut Worker<PlannedChain>| {
                 // Cannot fail: the new stages are for the paths that the worker has.
                 let mut swapped = worker.swap_staged().unwrap_or_default();
                 let afresh: Vec<_> = swapped
@@ -171,41 +165,40 @@ impl DataPlane {
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan too: dropping it here, in the worker, could be slow.
+                // Send the old plan back, because dropping it can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 afresh
             };
-            match remote.ask(exchange, REPLY_TIMEOUT) {
+            match remote.ask(swap, REPLY_TIMEOUT) {
                 Ok(names) => afresh.extend(names),
                 // The worker replaces its stages when it later runs the command.
-                Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(number)),
+                Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
             }
         }
-        // While a worker may still use its old stages, no filter may be removed from an XDP
-        // program.
-        let removed = if unconfirmed.is_some() {
+        // A worker with old stages may rely on a filter in an XDP program: remove none.
+        let removal = if unconfirmed.is_some() {
             Ok(Vec::new())
         } else {
             self.exchange_programs(without_filter)
         };
-        let removed = removed.map(|programs| predecessors.extend(programs));
+        let removal = removal.map(|programs| predecessors.extend(programs));
         self.plan = plan;
-        self.carry_from_programs(&old, predecessors);
+        self.carry_from_programs(&old_plan, predecessors);
         self.absorb_retired();
         self.carried.retain(&self.plan);
         match unconfirmed {
-            // The worker may still use stages of the old plan.
-            Some(_) => self.unreleased.push(old),
-            None => old.release(Some(self.plan())),
+            // The worker may still use old stages.
+            Some(_) => self.unreleased.push(old_plan),
+            None => old_plan.release(Some(self.plan())),
         }
-        removed.map_err(ReloadError::still_offloaded)?;
+        removal.map_err(ReloadError::still_offloaded)?;
         unconfirmed.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();
         Ok(afresh)
     }
 
-    /// Drops the new stages that workers have built but do not use yet.
+    /// Drops stages that workers have built but do not use yet.
     fn drop_staged(&self) {
         for RunningWorker { remote, .. } in &self.workers {
             let _ = remote.ask(Worker::drop_staged, REPLY_TIMEOUT);

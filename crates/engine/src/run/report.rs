@@ -1,7 +1,7 @@
-//! The report: the content of each line that `--json` prints, and of the final table.
+//! The report: the content of each line of `--json` and of the final table.
 //!
-//! All counters count from the start. Within one version of the schema, fields may be added, but
-//! are not changed.
+//! Counters are cumulative from the start. Within one version of the schema, fields are added, not
+//! changed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::run::inspect::TableReport;
 use crate::run::ledger::Ledger;
 
-/// The version of the schema of reports.
+/// The version of the report schema.
 pub const SCHEMA: u32 = 1;
 
 /// All counters since the start.
@@ -30,7 +30,7 @@ pub struct Report {
     pub kind: ReportKind,
     /// Seconds since the start.
     pub elapsed_seconds: f64,
-    /// The number of workers in the plan.
+    /// Number of workers.
     pub workers: usize,
     /// The counters of each port, in the order of the configuration.
     pub ports: Vec<PortReport>,
@@ -40,7 +40,7 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// CPU cycles of the workers, by task.
     pub ledger: Ledger,
-    /// The number of frames at each location.
+    /// Number of frames at each location.
     pub frames: FrameCounts,
     /// Counters of the kernel.
     pub kernel: KernelReport,
@@ -55,7 +55,7 @@ pub struct Report {
     pub tables: Vec<TableReport>,
 }
 
-/// Maximum number of rows of an inspection table in a report. `xdpfwd ctl inspect` shows all rows.
+/// Maximum number of rows of an inspection table in a report.
 pub const REPORTED_ROWS: usize = 256;
 
 /// The kind of a report.
@@ -71,13 +71,13 @@ pub enum ReportKind {
 /// The counters of one port, summed over its queues.
 #[derive(Clone, Debug, Serialize)]
 pub struct PortReport {
-    /// The name of the port.
+    /// Port name.
     pub name: String,
-    /// The name of the interface.
+    /// Interface name.
     pub interface: String,
     /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
     pub io: &'static str,
-    /// The number of queues in use.
+    /// Queues in use.
     pub queues: u16,
     /// The mode in use.
     pub mode: PortMode,
@@ -100,12 +100,11 @@ pub struct PortReport {
     pub xdp_dropped: u64,
     /// The packets of `xdp_dropped` by [`Reason`]; includes reasons with zero packets.
     pub xdp_drops: BTreeMap<&'static str, u64>,
-    /// Packets that the kernel lost before they reached the port's sockets, and descriptors that
-    /// the kernel refused.
+    /// Packets that the kernel lost before the port's sockets, and descriptors that it refused.
     pub kernel: PortKernelReport,
 }
 
-/// The counters of `XDP_STATISTICS`, summed over sockets.
+/// `XDP_STATISTICS`, summed over sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
@@ -115,11 +114,11 @@ pub struct PortKernelReport {
     pub fill_ring_empty: u64,
     /// Packets lost because no frame was available, or because they were too long for a frame.
     pub rx_dropped: u64,
-    /// Fill-ring entries that the kernel refused. A nonzero value indicates a bug.
+    /// Fill-ring entries that the kernel refused. Nonzero indicates a bug.
     pub rx_invalid: u64,
-    /// Transmit descriptors that the kernel refused. A nonzero value indicates a bug.
+    /// Transmit descriptors that the kernel refused. Nonzero indicates a bug.
     pub tx_invalid: u64,
-    /// Times that the kernel found a TX ring empty. This is not a loss.
+    /// Times that the kernel found a TX ring empty. Not a loss.
     pub tx_ring_empty: u64,
 }
 
@@ -129,11 +128,11 @@ pub struct PortKernelReport {
 pub enum PortMode {
     /// The device reads and writes the frames itself.
     ZeroCopy,
-    /// The XDP program runs in the driver; the kernel copies each packet.
+    /// The XDP program runs in the driver; the kernel copies packets.
     Copy,
-    /// Generic XDP, outside the driver; the kernel copies each packet.
+    /// Generic XDP; the kernel copies packets.
     Skb,
-    /// Packet sockets, without an XDP program; the kernel copies each packet.
+    /// Packet sockets; the kernel copies packets.
     PacketMmsg,
     /// No mode, because the data plane was not started.
     None,
@@ -152,14 +151,14 @@ impl PortMode {
     }
 }
 
-/// The reason why the ports do not use a better mode.
+/// Why the ports do not use a better mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fallback {
     /// The port that caused the fallback.
     pub port: String,
-    /// The name of the interface.
+    /// Interface name.
     pub interface: String,
-    /// The feature that the port lacks: `"zero-copy"` or `"native XDP"`.
+    /// The missing feature: `"zero-copy"` or `"native XDP"`.
     pub lacks: &'static str,
     /// The kernel's error.
     pub reason: String,
@@ -180,7 +179,7 @@ impl Fallback {
 pub struct StageReport {
     /// The path: `"lan->wan"`.
     pub path: String,
-    /// The name of the stage.
+    /// Stage name.
     pub name: String,
     /// Where the stage runs: `"user"`, or `"kernel"` if the XDP program of the path's ingress port
     /// runs it. For a stage in the kernel, the counters cover only the packets that it passed; its
@@ -214,14 +213,13 @@ pub struct KernelReport {
     pub waits: u64,
     /// System calls for transmission that the kernel asked to repeat. No packet is lost.
     pub tx_retries: u64,
-    /// Packets that interfaces dropped after the kernel accepted them (no carrier or full queue).
-    /// The `tx_packets` of the ports include these packets. A lower bound, because such drops are
-    /// known only in copy mode.
+    /// Packets that interfaces dropped after the kernel accepted them (no carrier or full queue);
+    /// included in `tx_packets`. A lower bound: known only in copy mode.
     pub tx_dropped: u64,
-    /// Packets that were moved in memory before transmission, because a stage had added or removed
-    /// bytes at the front. Only `io = "xsk-rs"` needs this.
+    /// Packets moved in memory before transmission, because a stage added or removed bytes at the
+    /// front (only with `io = "xsk-rs"`).
     pub tx_copied: u64,
-    /// Invalid descriptors from the kernel, which xdpfwd refused. A nonzero value indicates a bug.
+    /// Invalid descriptors from the kernel, which xdpfwd refused. Nonzero indicates a bug.
     pub invalid_descriptors: u64,
     /// The counters of all AF_XDP sockets.
     #[serde(flatten)]
@@ -295,8 +293,7 @@ impl Report {
         }
     }
 
-    /// Returns the report of a plan that was not started: all counters are zero, and the ports have
-    /// no modes.
+    /// Returns the report of a plan that was not started: zero counters, no modes.
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
@@ -330,15 +327,15 @@ impl From<KernelCounters> for PortKernelReport {
     }
 }
 
-/// The report of a worker, as received by the thread that requested it.
+/// The report of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
-    /// Cycles from the start of the worker to the report, measured by the requesting thread.
+    /// Cycles since the worker started, measured by the requesting thread.
     pub(crate) wall_cycles: u64,
 }
 
-/// The sums of the reports of all workers.
+/// The sum of all worker reports.
 struct Sums {
     /// By port.
     ports: Vec<(Counters, KernelCounters)>,

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// Number of bytes without a line end after which a request is rejected.
+/// Bytes without a line end after which a request is rejected.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// Timeout for a client to send its request, and again to read the reply.
@@ -53,9 +53,8 @@ impl Request {
 }
 
 impl ControlSocket {
-    /// Creates the socket file at a path, for its owner only, and listens on it. Each request wakes
-    /// the control thread with [`Event::Woken`](crate::Event::Woken); the control thread then gets
-    /// the request from [`next`](Self::next).
+    /// Listens on a socket file that only its owner may use. Each request wakes the control thread
+    /// ([`Event::Woken`](crate::Event::Woken)), which gets the request from [`next`](Self::next).
     ///
     /// Replaces a socket file on which no process listens; fails if a process listens on it.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
@@ -78,13 +77,12 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // This thread ends with the process. It serves one client at a time; timeouts limit how
-            // long a slow client takes.
+            // This thread ends with the process. It serves one client at a time; timeouts limit
+            // slow clients.
             for stream in listener.incoming() {
                 if let Err(error) = stream.and_then(|stream| serve(&stream, &sender, &waker)) {
                     tracing::debug!(%error, "cannot serve a client of the control socket");
-                    // If no file descriptor is free, the next accept would fail at once: wait a
-                    // little.
+                    // Without free file descriptors, the next accept would fail at once.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -109,7 +107,7 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Returns whether the path is a socket file on which no process listens.
+/// Returns whether a file is a socket on which no process listens.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket
@@ -117,7 +115,6 @@ fn is_abandoned(path: &Path) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Reads a request from a client, passes it to the control thread, and writes the reply.
 fn serve(
     stream: &UnixStream,
     sender: &SyncSender<Request>,
@@ -193,7 +190,6 @@ fn write_line(mut stream: &UnixStream, line: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the time until a deadline, or the error `TimedOut`.
 fn remaining(deadline: Instant) -> io::Result<Duration> {
     let remaining = deadline.saturating_duration_since(Instant::now());
     if remaining.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(remaining) }

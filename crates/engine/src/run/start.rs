@@ -1,4 +1,4 @@
-//! Startup of a data plane. A failed start is undone completely.
+//! Startup of a data plane. A failed start is undone.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::report::{Fallback, PortMode};
-use crate::run::thread::{self, Ready, Setup, WorkerStatus, queues_of};
+use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 
 /// Timeout for the preparation of a worker, including retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,16 +34,16 @@ pub struct Probe {
 impl DataPlane {
     /// Starts the data plane of a plan. On an error, undoes the steps already done.
     ///
-    /// First attaches the XDP programs; without sockets in their maps, they pass all packets to the
-    /// kernel. Then starts the threads of the workers, which open their sockets on their cores.
-    /// Finally inserts the sockets into the maps of the programs and runs the workers.
+    /// First attaches the XDP programs, which without sockets pass all packets to the kernel. Then
+    /// starts the worker threads, which open their sockets on their cores. Finally inserts the
+    /// sockets into the maps of the programs and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         Self::start_with(plan, control, true)
     }
 
-    /// Determines the mode of each port: attaches the XDP programs, binds the sockets, and undoes
-    /// both. Uses no stages; all packets pass to the kernel. As at every start, some drivers
-    /// reconfigure their queues, and lose packets that arrive meanwhile.
+    /// Determines the mode of each port: attaches the XDP programs without stages, binds the
+    /// sockets, and undoes both. All packets pass to the kernel, but as at every start, some
+    /// drivers reconfigure their queues and lose packets meanwhile.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -74,7 +74,7 @@ impl DataPlane {
             .inspect_err(|_| acquired.release(None))
     }
 
-    /// Starts the data plane after the resources of the stages have been acquired.
+    /// Starts the data plane after the stages' resources were acquired.
     fn start_acquired(
         mut plan: Plan,
         interfaces: Vec<Interface>,
@@ -157,7 +157,7 @@ impl DataPlane {
         control: &Control,
         redirect: bool,
     ) -> Result<(), StartError> {
-        let mut starting = Vec::with_capacity(self.plan.workers.len());
+        let mut starting_workers = Vec::with_capacity(self.plan.workers.len());
         let port_infos = thread::ports_for_stages(&self.plan);
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
@@ -176,32 +176,32 @@ impl DataPlane {
                 port_infos: port_infos.clone(),
                 sockets,
             };
-            match Starting::spawn(setup, control) {
-                Ok(started) => starting.push(started),
+            match StartingWorker::spawn(setup, control) {
+                Ok(starting_worker) => starting_workers.push(starting_worker),
                 Err(error) => {
                     result = Err(error);
                     break;
                 }
             }
         }
-        let mut ready_workers = Vec::with_capacity(starting.len());
-        for (worker, started) in starting.iter().enumerate() {
+        let mut ready_workers = Vec::with_capacity(starting_workers.len());
+        for (worker, starting_worker) in starting_workers.iter().enumerate() {
             // After a failure, stop the other workers without waiting for them.
             if result.is_ok() {
-                match wait_ready(worker, &started.ready) {
+                match wait_ready(worker, &starting_worker.ready_receiver) {
                     Ok(ready_worker) => ready_workers.push(ready_worker),
                     Err(error) => result = Err(error),
                 }
             }
         }
-        // Redirect packets only when all workers are ready, so that no packets wait in the rings of
-        // workers that do not run yet.
+        // Redirect only when all workers are ready, so that no packets wait for a worker that does
+        // not run yet.
         for ready_worker in ready_workers.iter().filter(|_| redirect) {
             result = result.and_then(|()| self.redirect(ready_worker));
         }
         if let Err(error) = result {
-            for thread in starting {
-                thread.abandon();
+            for starting_worker in starting_workers {
+                starting_worker.abandon();
             }
             return Err(error);
         }
@@ -214,8 +214,8 @@ impl DataPlane {
                 (Some(AttachMode::Native), false) => PortMode::Copy,
             })
             .collect();
-        for (started, ready_worker) in starting.into_iter().zip(ready_workers) {
-            let Ready { remote, fallback, .. } = ready_worker;
+        for (starting_worker, ready_worker) in starting_workers.into_iter().zip(ready_workers) {
+            let ReadyWorker { remote, fallback, .. } = ready_worker;
             if let Some(fallback) = fallback {
                 let port = self.plan.ports.iter().find(|port| port.interface == fallback.interface);
                 let name = port.map_or("", |port| &port.name);
@@ -224,10 +224,9 @@ impl DataPlane {
                 self.fallback.get_or_insert(port_fallback);
             }
             let started_cycles = clock::cycles();
-            // If the worker has already ended, sending fails and `failed_worker` reports the
-            // worker.
-            let _ = started.start_signal.send(());
-            let Starting { thread, status, .. } = started;
+            // If the worker has already ended, sending fails, and `failed_worker` reports it.
+            let _ = starting_worker.start_signal.send(());
+            let StartingWorker { thread, status, .. } = starting_worker;
             self.workers.push(RunningWorker {
                 remote,
                 thread,
@@ -252,8 +251,8 @@ impl DataPlane {
     }
 
     /// Redirects packets to a worker's sockets.
-    fn redirect(&self, ready: &Ready) -> Result<(), StartError> {
-        for (port, queue, socket) in &ready.sockets {
+    fn redirect(&self, worker: &ReadyWorker) -> Result<(), StartError> {
+        for (port, queue, socket) in &worker.sockets {
             let attachment = &self.attachments[usize::from(port.0)];
             attachment.redirect(*queue, *socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
@@ -268,17 +267,17 @@ impl DataPlane {
 }
 
 /// The thread of a worker during startup.
-struct Starting {
+struct StartingWorker {
     thread: JoinHandle<()>,
-    ready: mpsc::Receiver<Result<Ready, StartError>>,
+    ready_receiver: mpsc::Receiver<Result<ReadyWorker, StartError>>,
     /// Sending starts the worker; dropping the sender ends the thread.
     start_signal: mpsc::SyncSender<()>,
     status: Arc<WorkerStatus>,
 }
 
-impl Starting {
+impl StartingWorker {
     fn spawn(setup: Setup, control: &Control) -> Result<Self, StartError> {
-        let (ready_sender, ready) = mpsc::sync_channel(1);
+        let (ready_sender, ready_receiver) = mpsc::sync_channel(1);
         let (start_signal, start_receiver) = mpsc::sync_channel(1);
         let status = Arc::new(WorkerStatus::new(control.waker()));
         let worker_status = Arc::clone(&status);
@@ -287,18 +286,18 @@ impl Starting {
             .spawn(move || thread::run(setup, &worker_status, ready_sender, &start_receiver));
         let thread = thread
             .map_err(|source| StartError::Io { what: "cannot start a worker's thread", source })?;
-        Ok(Self { thread, ready, start_signal, status })
+        Ok(Self { thread, ready_receiver, start_signal, status })
     }
 
     /// Ends the thread, which closes its sockets.
     fn abandon(self) {
-        drop((self.start_signal, self.ready));
+        drop((self.start_signal, self.ready_receiver));
         let _ = self.thread.join();
     }
 }
 
-/// Rejects two ports on one interface, because the XDP program of the second port could not be
-/// attached. Compares indexes, because an interface can have several names.
+/// Rejects two ports on one interface, which can carry one XDP program. Compares indexes, because
+/// an interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =
@@ -314,8 +313,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects plans with both `io = "af_xdp"` and `io = "xsk-rs"`: sockets of `af_xdp` cannot transmit
-/// from the UMEM that libxdp registers for `xsk-rs`.
+/// Rejects plans with both `io = "af_xdp"` and `io = "xsk-rs"`: the former cannot transmit from the
+/// UMEM that libxdp registers for the latter.
 fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (port_with(Io::AfXdp), port_with(Io::XskRs)) {
@@ -324,8 +323,8 @@ fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     }
 }
 
-/// Rejects plans with a stage `in_kernel` that the XDP program cannot run; returns the name of the
-/// stage and the reason. Plans from a configuration file never have such a stage.
+/// Rejects plans with an `in_kernel` stage that the XDP program cannot run. Only plans made in Rust
+/// can have one.
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
@@ -337,11 +336,10 @@ pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     Ok(())
 }
 
-/// Waits until the worker is ready.
 fn wait_ready(
     worker: usize,
-    ready: &mpsc::Receiver<Result<Ready, StartError>>,
-) -> Result<Ready, StartError> {
+    ready: &mpsc::Receiver<Result<ReadyWorker, StartError>>,
+) -> Result<ReadyWorker, StartError> {
     match ready.recv_timeout(STARTUP_TIMEOUT) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -353,7 +351,7 @@ fn wait_ready(
     }
 }
 
-/// Defers the interrupts of the interfaces of AF_XDP ports. Logs failures.
+/// Defers the interrupts of all AF_XDP interfaces; logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),

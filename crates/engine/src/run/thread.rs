@@ -1,5 +1,4 @@
-//! The thread of a worker. It opens the sockets of the worker after it is pinned to its core, so
-//! that their memory is NUMA-local.
+//! The thread of a worker. It opens sockets on its own core, so that their memory is NUMA-local.
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -17,7 +16,7 @@ use crate::error::StartError;
 use crate::host::addresses::describe_ports;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
-/// The stages of a path in a worker, built from a plan.
+/// The stages of a path, built from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
 /// The parameters of the thread of a worker.
@@ -27,10 +26,9 @@ pub(crate) struct Setup {
     pub(crate) bind: BindMode,
     /// The index of each port's interface.
     pub(crate) interface_indexes: Vec<u32>,
-    /// The port information for stages.
+    /// Port information for stages.
     pub(crate) port_infos: Ports,
-    /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP
-    /// sockets, which the worker opens.
+    /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
@@ -42,11 +40,11 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     }
 }
 
-/// The result of the preparation of a worker, which is then ready to run.
-pub(crate) struct Ready {
+/// A worker that is ready to run.
+pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
-    /// The sockets to which packets can be redirected: port, queue and file descriptor, for the
-    /// ports from which a path starts. The worker keeps the sockets open.
+    /// The AF_XDP sockets of ports from which a path starts: port, queue, file descriptor. The
+    /// worker keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
     pub(crate) fallback: Option<xdpfwd_xsk::Fallback>,
@@ -91,13 +89,13 @@ impl Drop for ExitNotice<'_> {
     }
 }
 
-/// Runs the thread of a worker. Prepares the worker and sends the result through `ready`. Then
-/// waits for `start_signal` and runs the worker until its mailbox requests the end. If the sender
-/// of `start_signal` is dropped, because another worker failed, ends without running the worker.
+/// Runs the thread of a worker. Prepares the worker and sends the result to `ready_sender`. After
+/// `start_signal`, runs the worker until its mailbox requests the end. Ends at once if the sender
+/// of the signal is dropped, because another worker failed.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
-    ready: SyncSender<Result<Ready, StartError>>,
+    ready_sender: SyncSender<Result<ReadyWorker, StartError>>,
     start_signal: &Receiver<()>,
 ) {
     let _notice = ExitNotice(status);
@@ -108,18 +106,18 @@ pub(crate) fn run(
     });
     let (mut worker, mailbox) = match prepared {
         Ok((worker, mailbox, ready_worker)) => {
-            if ready.send(Ok(ready_worker)).is_err() {
+            if ready_sender.send(Ok(ready_worker)).is_err() {
                 return;
             }
             (worker, mailbox)
         }
         Err(error) => {
             // Sending fails only if another worker has already failed.
-            let _ = ready.send(Err(error));
+            let _ = ready_sender.send(Err(error));
             return;
         }
     };
-    drop(ready);
+    drop(ready_sender);
     // Drop the plan: the plan's files and keys must not stay in use after a reload.
     let idle = setup.plan.idle;
     drop(setup);
@@ -129,8 +127,7 @@ pub(crate) fn run(
 }
 
 /// Runs the worker until its mailbox requests the end. After a panic, wakes the control thread and
-/// continues without the stages, so that the control thread can drain the worker and request its
-/// report as usual.
+/// continues without stages, so that the worker can still be drained and report.
 fn run_worker(
     worker: &mut Worker<PlannedChain>,
     mailbox: &Mailbox<PlannedChain>,
@@ -148,7 +145,7 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // After a second panic, without stages, end the thread: the fault is not in a stage.
+    // A second panic is not from a stage: end the thread.
 }
 
 /// Returns the message of a caught panic.
@@ -158,9 +155,8 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "(no message)".into())
 }
 
-type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, Ready);
+type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, ReadyWorker);
 
-/// Pins the thread, opens the sockets, and builds the worker with its stages.
 fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let Setup { plan, worker, .. } = setup;
     let worker = *worker;
@@ -188,7 +184,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io("cannot create an eventfd"))?;
-    Ok((built, mailbox, Ready { remote, sockets, zero_copy, fallback }))
+    Ok((built, mailbox, ReadyWorker { remote, sockets, zero_copy, fallback }))
 }
 
 /// Pins the calling thread to the worker's core, if it has one.
@@ -238,7 +234,7 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
     }
     let open_error = |source| StartError::open(worker, source);
     let OpenPorts { umem, pool, ports, zero_copy, fallback } = if xdp_ports().next().is_none() {
-        // Packet sockets need no UMEM in the kernel: packets are copied between socket and frames.
+        // Packet sockets do not share this memory with the kernel.
         let (umem, pool) =
             Umem::new(&plan.umem).map_err(|error| open_error(OpenError::Umem(error)))?;
         OpenPorts { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
@@ -264,7 +260,6 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
     Ok(OpenedPorts { umem, pool, ports, zero_copy, fallback })
 }
 
-/// Converts the ports to trait objects.
 fn boxed<P: Port + 'static>(opened: OpenPorts<P>) -> OpenPorts<Box<dyn Port>> {
     let OpenPorts { umem, pool, ports, zero_copy, fallback } = opened;
     let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
@@ -281,7 +276,6 @@ fn open_by_xsk_rs(_: &Builder) -> Result<OpenPorts<Box<dyn Port>>, OpenError> {
     Err(OpenError::NotBuilt)
 }
 
-/// Builds the stages of a path for a worker.
 pub(crate) fn build_chain(
     plan: &Plan,
     path: &PathPlan,
@@ -292,7 +286,7 @@ pub(crate) fn build_chain(
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
-        // Add the name of the stage to a panic: the caller that catches it cannot know the stage.
+        // Add the stage name to the panic message: the caller cannot know it.
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {

@@ -17,7 +17,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 pub enum WaitOutcome {
     /// All interfaces are up.
     Up,
-    /// SIGINT or SIGTERM arrived; contains its number.
+    /// SIGINT or SIGTERM; contains its number.
     Stopped(i32),
     /// The deadline passed.
     TimedOut,

@@ -248,7 +248,7 @@ rows = [
     ("lldp to the nearest bridge", "lldp", lldp("01:80:c2:00:00:0e")),
     ("lldp to the nearest customer bridge", "lldp", lldp("01:80:c2:00:00:00")),
     ("lldp to the nearest non-TPMR bridge", "lldp", lldp("01:80:c2:00:00:03")),
-    ("lldp to a multicast address of no bridge", "", lldp("01:80:c2:00:00:10")),
+    ("lldp to a multicast address that bridges forward", "", lldp("01:80:c2:00:00:10")),
     ("lldp to the broadcast address", "", lldp(BROADCAST)),
     ("lldp to us", "", lldp(HOST_MAC)),
     ("lldp in a VLAN", "", eth("01:80:c2:00:00:0e") / Dot1Q(vlan=100, type=0x88CC) / Raw(b"\x02\x07\x04\x02")),

@@ -1,4 +1,3 @@
-//! The expected results of root_keep.rs: a second implementation of the `keep` rules. (frames.py
-//! makes frames, with the rules that must keep each.)
+//! A second implementation of the `keep` rules, to compare the XDP program with.
 
 pub(crate) mod oracle;

@@ -16,17 +16,16 @@ const LLDP: EtherType = EtherType(0x88cc);
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) addresses: &'a OwnAddresses,
-    /// The datagrams whose first fragment was kept: source, destination, upper protocol,
-    /// identification.
-    kept: HashSet<(IpAddr, IpAddr, u8, u32)>,
+    /// Datagrams whose first fragment was kept: source, destination, protocol, identification.
+    kept_datagrams: HashSet<(IpAddr, IpAddr, u8, u32)>,
 }
 
 impl<'a> Oracle<'a> {
     pub(crate) fn new(rule: KeepRule, addresses: &'a OwnAddresses) -> Self {
-        Self { rule, addresses, kept: HashSet::new() }
+        Self { rule, addresses, kept_datagrams: HashSet::new() }
     }
 
-    /// Returns whether the rule keeps a frame. Remembers kept first fragments.
+    /// Returns whether the rule keeps a frame.
     pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
         let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
         let is_to_group = destination[0] & 1 == 1;
@@ -58,10 +57,10 @@ impl<'a> Oracle<'a> {
         }
         if headers.ethertype == ARP {
             // Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
-            let fixed = [0, 1, 8, 0, 6, 4];
+            let expected_start = [0, 1, 8, 0, 6, 4];
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
-            let is_own = l3.starts_with(&fixed)
+            let is_own = l3.starts_with(&expected_start)
                 && self.addresses.ipv4.get(&target.into()).is_some_and(|uses| uses.target);
             return is_own && (vlan_rule_matches || self.rule == KeepRule::Arp);
         }
@@ -123,7 +122,7 @@ impl<'a> Oracle<'a> {
         }
         let datagram = (addresses.source(), destination, fragment_key.0, fragment_key.1);
         if headers.fragment == Fragment::Later {
-            return self.kept.contains(&datagram);
+            return self.kept_datagrams.contains(&datagram);
         }
         let to_port = |port: u16| l4.get(2..4) == Some(&port.to_be_bytes());
         let kept = match self.rule {
@@ -133,13 +132,13 @@ impl<'a> Oracle<'a> {
             _ => false,
         };
         if kept && headers.fragment == Fragment::First {
-            self.kept.insert(datagram);
+            self.kept_datagrams.insert(datagram);
         }
         kept
     }
 
-    /// Returns whether an IP packet is Neighbor Discovery to this host, or about one of its
-    /// addresses. `is_own` means that the destination is an address of this host.
+    /// Returns whether a packet is Neighbor Discovery to this host (`is_own`) or about its
+    /// addresses.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
         if headers.protocol != Some(IpProtocol::ICMPV6)
