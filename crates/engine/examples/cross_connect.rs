@@ -13,10 +13,10 @@ use xdpfwd_stages::MacSwap;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [lan, wan, optional @ ..] = &arguments[..] else {
+    let [lan, wan, core @ ..] = &arguments[..] else {
         return Err("usage: cross_connect IF0 IF1 [CORE]".into());
     };
-    let core = optional.first().map(|core| core.parse()).transpose()?;
+    let core = core.first().map(|core| core.parse()).transpose()?;
     let port = |interface: &str| PortPlan {
         name: interface.into(),
         interface: interface.into(),

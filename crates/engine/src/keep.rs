@@ -36,8 +36,8 @@ impl KeepRule {
     pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \
          \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \"vlan/ID\" (1 to 4094)";
 
-    /// The rules without a number.
-    const NAMED: [(&'static str, Self); 6] = [
+    /// The rules without a port or VLAN ID, with their names.
+    const RULES_WITHOUT_NUMBER: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),
         ("icmp", Self::Icmp),
@@ -54,7 +54,10 @@ impl fmt::Display for KeepRule {
             Self::Udp(port) => write!(f, "udp/{port}"),
             Self::Vlan(id) => write!(f, "vlan/{id}"),
             rule => f.write_str(
-                Self::NAMED.iter().find(|(_, other)| other == rule).map_or("", |(name, _)| name),
+                Self::RULES_WITHOUT_NUMBER
+                    .iter()
+                    .find(|(_, other)| other == rule)
+                    .map_or("", |(name, _)| name),
             ),
         }
     }
@@ -69,7 +72,7 @@ impl FromStr for KeepRule {
     type Err = KeepRuleError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some((_, rule)) = Self::NAMED.iter().find(|(name, _)| *name == text) {
+        if let Some((_, rule)) = Self::RULES_WITHOUT_NUMBER.iter().find(|(name, _)| *name == text) {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;

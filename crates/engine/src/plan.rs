@@ -75,7 +75,7 @@ pub enum Io {
 }
 
 impl Io {
-    /// Returns whether this build of the crate includes the method.
+    /// Returns whether this build includes this kind of I/O.
     pub fn is_built(self) -> bool {
         self != Self::XskRs || cfg!(feature = "xsk-rs")
     }
