@@ -1,6 +1,6 @@
 //! Runs a data plane from a [`Plan`]: attaches XDP programs, binds sockets, starts pinned workers,
-//! and reports counters. The binary `xdpfwd` creates the plan from a file; another binary can
-//! create it in Rust, with its own stages.
+//! and reports counters. The binary `xdpfwd` creates the plan from a configuration file. Other
+//! binaries can create a plan in Rust, with their own stages.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -72,7 +72,7 @@ pub use run::socket::{ControlSocket, Request};
 pub use run::start::Probe;
 pub use run::up::{WaitOutcome, wait_until_up};
 
-/// The example in README.md, compiled as a doctest.
+/// Compiles the example in README.md as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
