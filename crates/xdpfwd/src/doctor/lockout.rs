@@ -9,8 +9,9 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "lockout";
 
-/// Adds a finding for each port whose start would cut off traffic. Returns the reason not to probe
-/// modes, if any: a bind may reset the interface and interrupt even packets passed to the kernel.
+/// Adds a finding for each port that would take traffic from this host. Returns the reason not to
+/// probe modes, if any: a bind may reset the interface and interrupt even packets that stay with
+/// the kernel.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
     let cut_off = match lockouts(&subject.plan) {
         Ok(cut_off) => cut_off,
@@ -32,7 +33,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // For each port: what it carries, and the `keep` rules needed for that.
+    // For each port: the traffic that it carries, and the `keep` rules that this traffic needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &cut_off {
         let (carries, keep) = by_port.entry(lockout.port).or_default();
@@ -52,16 +53,12 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             format!("keep = [{rules}] for its port"),
         ));
     }
-    let carrying = carries_anything(subject)?;
-    Some(format!(
-        "{} {}, and a bind may reset the interface",
-        carrying.interface,
-        carrying.carries()
-    ))
+    let carried = carried_traffic(subject)?;
+    Some(format!("{} {}, and a bind may reset the interface", carried.interface, carried.carries()))
 }
 
-/// Returns the default route or session that a port carries, whether kept or not.
-fn carries_anything(subject: &Subject) -> Option<Lockout> {
+/// Returns a default route or SSH session that a port carries, even if `keep` rules preserve it.
+fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());
     let ports = (0..=u8::MAX).map(PortId).take(plan.ports.len());
