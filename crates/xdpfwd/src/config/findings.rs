@@ -22,7 +22,7 @@ struct Finding {
     offset: usize,
     message: String,
     /// For a message about another file: that file's name and the position in it.
-    elsewhere: Option<(String, Position)>,
+    other_file: Option<(String, Position)>,
 }
 
 /// Maximum number of diagnostics shown. More would scroll the first one, which often causes the
@@ -38,11 +38,11 @@ impl<'i> Findings<'i> {
     }
 
     pub(super) fn error(&mut self, at: &Range<usize>, message: String) {
-        self.errors.push(Finding { offset: at.start, message, elsewhere: None });
+        self.errors.push(Finding { offset: at.start, message, other_file: None });
     }
 
     pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
-        self.warnings.push(Finding { offset: at.start, message, elsewhere: None });
+        self.warnings.push(Finding { offset: at.start, message, other_file: None });
     }
 
     /// Adds a diagnostic that the kind of a stage reported. `stage` is the span of the stage's
@@ -53,7 +53,7 @@ impl<'i> Findings<'i> {
         stage: &Range<usize>,
         diagnostic: &PlanDiagnostic,
     ) {
-        let (offset, elsewhere) = match &diagnostic.location {
+        let (offset, other_file) = match &diagnostic.location {
             Location::Stage => (stage.start, None),
             Location::Configuration(at) => (at.start, None),
             Location::File { file, line, column } => {
@@ -74,7 +74,7 @@ impl<'i> Findings<'i> {
         findings.extend(lines.into_iter().map(|line| Finding {
             offset,
             message: line.trim_end().to_owned(),
-            elsewhere: elsewhere.clone(),
+            other_file: other_file.clone(),
         }));
     }
 
@@ -113,9 +113,9 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
     let hidden = findings.len().saturating_sub(MAX_DIAGNOSTICS);
     findings.truncate(MAX_DIAGNOSTICS);
     let file = source.name();
-    let diagnostic = |Finding { offset, message, elsewhere }| {
+    let diagnostic = |Finding { offset, message, other_file }| {
         let (file, position) =
-            elsewhere.unwrap_or_else(|| (file.to_owned(), source.position(offset)));
+            other_file.unwrap_or_else(|| (file.to_owned(), source.position(offset)));
         Diagnostic { file, position: Some(position), severity, message: readable(&message) }
     };
     let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();

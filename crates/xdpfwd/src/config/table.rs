@@ -58,9 +58,9 @@ impl<T> ParsedKey<T> {
         }
     }
 
-    /// Returns the span of the value; without a valid value, returns `elsewhere`.
-    pub(super) fn span_or(&self, elsewhere: &Range<usize>) -> Range<usize> {
-        self.value().map_or_else(|| elsewhere.clone(), Spanned::span)
+    /// Returns the span of the value; without a valid value, returns `fallback`.
+    pub(super) fn span_or(&self, fallback: &Range<usize>) -> Range<usize> {
+        self.value().map_or_else(|| fallback.clone(), Spanned::span)
     }
 }
 

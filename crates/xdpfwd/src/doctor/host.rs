@@ -336,7 +336,7 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let not_isolated: Vec<usize> =
         pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
     // A kernel without CONFIG_NO_HZ_FULL lacks this file.
-    let has_nohz_full = tree.has(&format!("{cpus}/nohz_full"));
+    let has_nohz_full = tree.exists(&format!("{cpus}/nohz_full"));
     let ticking: Vec<usize> =
         pinned.iter().copied().filter(|core| has_nohz_full && !tickless.contains(core)).collect();
     if not_isolated.is_empty() && ticking.is_empty() {

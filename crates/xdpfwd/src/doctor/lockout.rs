@@ -13,8 +13,8 @@ const CHECK: &str = "lockout";
 /// probe modes, if any: a bind may reset the interface and interrupt even packets that stay with
 /// the kernel.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
-    let cut_off = match lockouts(&subject.plan) {
-        Ok(cut_off) => cut_off,
+    let lockouts = match lockouts(&subject.plan) {
+        Ok(lockouts) => lockouts,
         Err(error) => {
             findings.push(Finding::unknown(
                 CHECK,
@@ -26,7 +26,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             );
         }
     };
-    if cut_off.is_empty() {
+    if lockouts.is_empty() {
         findings.push(Finding::ok(
             CHECK,
             "host",
@@ -35,17 +35,17 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     }
     // For each port: the traffic that it carries, and the `keep` rules that this traffic needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
-    for lockout in &cut_off {
-        let (carries, keep) = by_port.entry(lockout.port).or_default();
-        carries.push(lockout.carries());
+    for lockout in &lockouts {
+        let (traffic, keep) = by_port.entry(lockout.port).or_default();
+        traffic.push(lockout.carries());
         keep.extend(lockout.needed());
     }
-    for (port, (carries, mut keep)) in by_port {
+    for (port, (traffic, mut keep)) in by_port {
         let Some(port) = subject.plan.ports.get(port) else { continue };
         keep.extend(port.keep.iter().copied()); // rules that the port has already
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         let found =
-            format!("{}; a start takes this traffic from the kernel", carries.join(" and "));
+            format!("{}; a start takes this traffic from the kernel", traffic.join(" and "));
         findings.push(Finding::warning(
             CHECK,
             &port.interface,

@@ -48,7 +48,7 @@ impl Nic<'_> {
 
     /// Returns the driver of the device; a virtual interface has none.
     fn driver(&self) -> Option<String> {
-        self.tree.link(&format!("{}/device/driver", self.folder))
+        self.tree.link_target_name(&format!("{}/device/driver", self.folder))
     }
 
     fn link(&self) -> Finding {

@@ -243,8 +243,13 @@ fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Fi
     }
     let found: Vec<_> =
         harmful.iter().map(|(feature, _, why)| format!("{feature}: {why}")).collect();
-    let off: Vec<_> = harmful.iter().map(|(_, name, _)| format!("{name} off")).collect();
-    Finding::warning(CHECK, name, found.join("; "), format!("ethtool -K {name} {}", off.join(" ")))
+    let switches: Vec<_> = harmful.iter().map(|(_, name, _)| format!("{name} off")).collect();
+    Finding::warning(
+        CHECK,
+        name,
+        found.join("; "),
+        format!("ethtool -K {name} {}", switches.join(" ")),
+    )
 }
 
 /// A veth's peer.
@@ -286,13 +291,13 @@ impl VethPeer {
             );
         };
         let mut found = Vec::new();
-        let mut off = Vec::new();
+        let mut switches = Vec::new();
         if enabled.iter().any(|feature| feature.starts_with("tx-checksum-")) {
             found.push(
                 "leaves checksums to the interface, so that AF_XDP forwards packets with \
                  incomplete checksums",
             );
-            off.push("tx off");
+            switches.push("tx off");
         }
         let tags = [
             ("tx-vlan-hw-insert", "txvlan off"),
@@ -300,16 +305,16 @@ impl VethPeer {
         ];
         for (_, switch) in tags.iter().filter(|(feature, _)| enabled.contains(*feature)) {
             found.push("passes VLAN tags outside of the frame, where AF_XDP does not see them");
-            off.push(switch);
+            switches.push(switch);
         }
         found.dedup();
-        if !off.is_empty() {
+        if !switches.is_empty() {
             let found = format!("{peer}, its other end, {}", found.join(", and "));
             return Finding::warning(
                 Self::CHECK,
                 name,
                 found,
-                format!("ethtool -K {peer} {}", off.join(" ")),
+                format!("ethtool -K {peer} {}", switches.join(" ")),
             );
         }
         if !enabled.contains("rx-gro") && attached_program(peer).is_none() {

@@ -45,13 +45,13 @@ impl Tree {
     }
 
     /// Returns the last component of a symbolic link's target.
-    pub(crate) fn link(&self, path: &str) -> Option<String> {
+    pub(crate) fn link_target_name(&self, path: &str) -> Option<String> {
         let target = fs::read_link(self.path(path)).ok()?;
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
     /// Returns whether the file or folder exists.
-    pub(crate) fn has(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         Path::exists(&self.path(path))
     }
 }
@@ -90,7 +90,7 @@ mod tests {
         let tree = Tree::at("/nowhere");
         assert_eq!(tree.text("/proc/version"), None);
         assert!(tree.names("/sys").is_empty());
-        assert!(!tree.has("/proc"));
+        assert!(!tree.exists("/proc"));
         assert!(Tree::real().text("/proc/version").unwrap().starts_with("Linux"));
     }
 }

@@ -107,8 +107,8 @@ pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findi
     }
 }
 
-/// Places each stage that the XDP program can run in the kernel, if its path allows that.
-/// Otherwise, adds an error if the configuration requires the kernel, else a warning.
+/// Moves each stage that can be offloaded into the XDP program, if the stage's path allows this. If
+/// not, adds an error if the configuration requires the offload, else a warning.
 pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
         for index in 0..plan.paths[path].stages.len() {

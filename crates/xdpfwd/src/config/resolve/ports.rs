@@ -69,7 +69,7 @@ pub(super) fn check(
     interfaces: &[Option<Interface>],
     findings: &mut Findings<'_>,
 ) -> bool {
-    let mut distinct = true;
+    let mut are_distinct = true;
     if ports.tables.is_empty() && ports.is_complete {
         findings.error(
             &(0..0),
@@ -90,7 +90,7 @@ pub(super) fn check(
                 name.get_ref()
             );
             findings.error(&name.span(), message);
-            distinct = false;
+            are_distinct = false;
         }
         if let Some(name) = port.interface.value() {
             let is_same_interface = |(other, properties): &(&PortTable, &Option<Interface>)| {
@@ -114,7 +114,7 @@ pub(super) fn check(
         }
         check_keep(port, findings);
     }
-    distinct
+    are_distinct
 }
 
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
@@ -260,9 +260,9 @@ pub(super) fn check_queues(
     let Some((first, queues)) = queue_counts.next() else { return };
     let max = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
     let valid_counts = valid_queue_counts(workers, max);
-    let mut equal = true;
+    let mut are_equal = true;
     for (port, other_count) in queue_counts.filter(|&(_, other_count)| other_count != queues) {
-        equal = false;
+        are_equal = false;
         let message = format!(
             "{} uses {} and {} {other_count}: all ports need the same number; {valid_counts}",
             port_label(first),
@@ -271,7 +271,7 @@ pub(super) fn check_queues(
         );
         findings.error(&port.queues.span_or(&port.span), message);
     }
-    if equal && !usize::from(queues).is_multiple_of(workers) {
+    if are_equal && !usize::from(queues).is_multiple_of(workers) {
         let message = format!(
             "{} cannot be divided evenly among {workers} workers; {valid_counts}; or change `cores`",
             count(queues, "queue")

@@ -34,7 +34,7 @@ pub(super) fn resolve(
         findings.error(&configured.span(), message);
         return None;
     }
-    let mut valid = true;
+    let mut all_valid = true;
     let mut seen = BTreeSet::new();
     let mut workers = Vec::new();
     for core in configured.get_ref() {
@@ -42,16 +42,16 @@ pub(super) fn resolve(
         if !seen.insert(number) {
             let message = format!("core {number} is listed twice: each worker needs its own core");
             findings.error(&core.span(), message);
-            valid = false;
+            all_valid = false;
         } else if !available.is_empty() && !available.contains(&number) {
             let available = ranges(&available);
             let message = format!(
                 "core {number} is not available to this process; expected one of {available}"
             );
             findings.error(&core.span(), message);
-            valid = false;
+            all_valid = false;
         }
         workers.push(Some(number));
     }
-    valid.then_some(workers)
+    all_valid.then_some(workers)
 }
