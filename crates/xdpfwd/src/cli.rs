@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_up_to_zero_are_value_errors() {
+    fn zero_or_negative_seconds_are_value_errors() {
         for arguments in [["--duration=-1"], ["--interval=0"]] {
             let error = parse(&[&["--config", "a"], &arguments[..]].concat()).unwrap_err();
             assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));

@@ -373,7 +373,7 @@ mod tests {
 
     /// `veth_xdp_set` refuses a veth with fewer RX queues than its peer has TX queues.
     #[test]
-    fn queues_fix_sets_both_ends_of_a_veth() {
+    fn fix_for_queues_of_a_veth_sets_both_ends() {
         let fix = |veth: &VethPeer| {
             queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap()
         };
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn offloads_fix_is_one_ethtool_command() {
+    fn fix_for_offloads_is_one_ethtool_command() {
         let enabled = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
         let finding = offloads("eth1", &enabled, true);
         assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off rxvlan off"));

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn fallback_fix_names_mode_that_all_ports_support() {
+    fn fix_for_fallback_names_a_mode_that_all_ports_support() {
         // Only one port supports native XDP: configuring `copy` would break the other.
         let finding =
             mode_finding("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));

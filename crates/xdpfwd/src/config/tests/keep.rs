@@ -24,7 +24,7 @@ fn invalid_keep_rule_error_lists_accepted_rules() {
 }
 
 #[test]
-fn interface_with_peer_suffix_warning_names_interface() {
+fn warning_for_interface_with_peer_suffix_names_the_interface() {
     assert_snapshot!(diagnose(&MINIMAL.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
 }
 

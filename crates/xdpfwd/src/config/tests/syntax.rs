@@ -70,7 +70,7 @@ fn deep_nesting_is_error() {
 /// This test would take minutes if xdpfwd located each error of the parser by a scan from the start
 /// of the text or of the line.
 #[test]
-fn long_lines_of_errors_are_checked_quickly() {
+fn text_full_of_errors_is_checked_quickly() {
     for piece in [
         "=",
         "\"",
