@@ -129,8 +129,8 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Number of rules in a bucket above which shadowed rules are not searched, because the search would
-/// be slow. Lookups are slow as well.
+/// Number of rules in a bucket above which shadowed rules are not searched, because the search
+/// would be slow. Lookups are slow as well.
 const LONG_BUCKET: usize = 512;
 
 /// Maximum number of shadowed or unsupported rules named in diagnostics.
@@ -249,7 +249,8 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// Returns the configured verdict on each kind of packet exception; `None` if rules apply to it.
+    /// Returns the configured verdict on each kind of packet exception; `None` if rules apply to
+    /// it.
     fn exceptions(&self) -> ExceptionPolicy {
         let verdict =
             |word: Option<VerdictWord>, default| Some(word.map_or(default, Verdict::from));

@@ -2,8 +2,9 @@
 //!
 //! A bucket stores only the time at which it was, or would have been, empty. Its tokens are those
 //! earned since that time, at most the burst. Taking tokens advances the time (the inverse of the
-//! generic cell rate algorithm, ITU-T I.371). A worker takes tokens for several packets at once and spends them
-//! locally, so workers contend for a bucket a few thousand times per second, not per packet.
+//! generic cell rate algorithm, ITU-T I.371). A worker takes tokens for several packets at once and
+//! spends them locally, so workers contend for a bucket a few thousand times per second, not per
+//! packet.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -38,8 +39,8 @@ impl Rate {
             extra_draw: limit.burst / (8 * workers.max(1) as u64),
         };
         let fill_time = rate.time(limit.burst);
-        // At most the tokens of one millisecond, because other workers cannot use the tokens that an
-        // idle worker has taken.
+        // At most the tokens of one millisecond, because other workers cannot use the tokens that
+        // an idle worker has taken.
         Self { fill_time, extra_draw: rate.extra_draw.min(limit.rate / 1000), ..rate }
     }
 

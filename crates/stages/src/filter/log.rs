@@ -10,9 +10,8 @@ use xdpfwd_filter::{Addresses, Key, Rule};
 /// Maximum number of samples that wait to be written. Further samples are lost, and counted.
 const QUEUE_CAPACITY: usize = 256;
 
-/// The writer of samples, shared by all workers; `None` without `log` modifiers, or if the thread did
-/// not start. Created with the
-/// plan, so that its thread does not run on a worker's core.
+/// The writer of samples, shared by all workers; `None` if no rule has a `log` modifier, or if the
+/// thread did not start. Created with the plan, so that its thread does not run on a worker's core.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
@@ -107,7 +106,8 @@ impl Log {
     /// sampled packets.
     pub(super) fn record(&mut self, rule: u32, key: &Key, bytes: usize) {
         let is_recorded = self.writer.0.as_ref().is_some_and(|handle| {
-            // Check `is_full` first: `push` on a full queue can spin until the writer finishes a pop.
+            // Check `is_full` first: `push` on a full queue can spin until the writer finishes a
+            // pop.
             let queue = &handle.samples.queue;
             let pushed = !queue.is_full() && queue.push(Sample { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();
