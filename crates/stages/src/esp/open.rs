@@ -142,7 +142,7 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // Dropping a window returns it to its slot, from which the next stage takes it.
+        // Returns the windows to their slots, for the next plan's stage.
         self.work.windows.iter_mut().for_each(|window| *window = None);
     }
 }
@@ -185,8 +185,7 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
 }
 
 impl Opener {
-    /// Decapsulates all packets that belong to the same SA as the packet at the batch index `from`.
-    /// `len` is the length of the batch.
+    /// Decapsulates all packets of the SA of the packet at the batch index `from`.
     ///
     /// Never waits: a worker takes the window of its SA from a lock-free slot.
     #[inline]
@@ -204,8 +203,7 @@ impl Opener {
         let limits = &sa.sa.limits;
         let (max_packets, max_bytes) =
             (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
-        // No atomic additions are needed: only the worker that holds the window writes these
-        // counters.
+        // No atomic addition is needed: only the worker with the window writes these counters.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
         if packets >= max_packets || bytes >= max_bytes {
@@ -279,12 +277,11 @@ impl Opener {
     }
 }
 
-/// The ESP content that [`find`] finds in a packet.
+/// The result of [`find`].
 enum Found {
     Esp {
         /// Offset of the SPI.
         esp: usize,
-        /// Offset of the end of the ESP packet.
         end: usize,
         /// The UDP destination port; `None` if ESP is not in UDP.
         port: Option<u16>,
@@ -340,8 +337,8 @@ fn drop_reason(error: OpenError) -> Reason {
     }
 }
 
-/// Removes the outer packet from around the decrypted `payload`. `headers` are those of the outer
-/// packet, and then those of the decapsulated packet. `esp` is the offset of the SPI.
+/// Replaces the outer packet in the frame by the decapsulated one, whose decrypted bytes are at
+/// `payload`, and parses its headers into `headers`, initially those of the outer packet.
 #[inline]
 fn decapsulate(
     frame: &mut Frame,
@@ -363,7 +360,7 @@ fn decapsulate(
         (Mode::Tunnel, Some(ethertype)) => {
             decapsulate_tunnel(frame, headers, sa, payload, ethertype)
         }
-        // An IP packet as the payload is allowed: it is another tunnel inside transport mode.
+        // The payload may itself be an IP packet (another tunnel).
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }
@@ -432,7 +429,7 @@ fn decapsulate_transport(
     Ok(())
 }
 
-/// Checks that the selector of the SA contains the packet's source address (RFC 4301, 5.2).
+/// Checks the packet's source address against the SA's selector (RFC 4301, 5.2).
 #[inline]
 fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     let selector = &sa.sa.selector;
@@ -451,8 +448,8 @@ fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
-/// Sets ECN in the IP header at the offset `l3`. Updates the IPv4 checksum incrementally (RFC
-/// 1624), so that an invalid checksum stays invalid.
+/// Sets ECN. Updates the IPv4 checksum incrementally (RFC 1624), so that an invalid one stays
+/// invalid.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
     let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {

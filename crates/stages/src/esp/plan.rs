@@ -121,8 +121,7 @@ impl<D: Direction> Plan<D> {
         format!("{} ESP: SA {named}{others}", D::VERB)
     }
 
-    /// Returns the verdict keys of the SAs. They are equal for two plans exactly when the plans'
-    /// SAs drop the same packets.
+    /// Returns the verdict keys of the SAs.
     pub(super) fn verdict_keys(&self) -> Vec<String> {
         self.0.sas.iter().map(D::Sa::verdict_key).collect()
     }
@@ -185,7 +184,7 @@ impl<D: Direction> fmt::Debug for Plan<D> {
     }
 }
 
-/// Returns those of `plans` that are ESP plans of the direction `D`.
+/// Returns the ESP plans of the direction `D`.
 fn plans<'p, D: Direction>(plans: &[&'p dyn Any]) -> impl Iterator<Item = &'p Plan<D>> {
     plans.iter().filter_map(|plan| plan.downcast_ref())
 }
@@ -195,8 +194,7 @@ fn state_files<D: Direction>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<St
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns the state file at a path. Shares the open file if one of `others`, the other plans, has
-/// opened it.
+/// Returns the state file at a path, and shares it if another plan has opened it.
 fn state_file<D: Direction>(
     path: &Path,
     others: &[&dyn Any],
@@ -208,10 +206,9 @@ fn state_file<D: Direction>(
     }
 }
 
-/// SAs of one direction, each with its state file.
+/// SAs of one direction, each with its open state file.
 type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
 
-/// Returns the SAs of the ESP plans of the direction `D` that have an open state file.
 fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
     let plans =
         plans::<D>(others).filter_map(|plan| Some((plan.0.state.load_full()?, &plan.0.sas)));

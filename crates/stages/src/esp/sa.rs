@@ -1,5 +1,4 @@
-//! Security associations, with the state that workers share and the anti-replay window that one
-//! worker holds.
+//! Security associations, and the state that workers share.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +20,6 @@ pub(super) struct SaStatus {
     direction: &'static str,
     spi: u32,
     transform: &'static str,
-    /// Fingerprint of the key.
     fingerprint: String,
     mode: &'static str,
     /// The outer header's source address, if one is configured.
@@ -29,8 +27,7 @@ pub(super) struct SaStatus {
     /// The outer header's destination address; for an inbound SA, the address that packets must be
     /// sent to, if configured.
     destination: Option<IpAddr>,
-    /// UDP source and destination port; for an inbound SA, the destination port alone. Empty
-    /// without UDP.
+    /// UDP source and destination port; for an inbound SA, only the destination port.
     udp_ports: Vec<u16>,
     esn: bool,
     backend: &'static str,
@@ -40,11 +37,10 @@ pub(super) struct SaStatus {
     packets: u64,
     /// Bytes of the inner packets; for an outbound SA, including those of earlier runs.
     bytes: u64,
-    /// Dropped packets, by reason.
     drops: BTreeMap<&'static str, u64>,
-    /// Size of the anti-replay window in packets; inbound only.
+    /// Size of the anti-replay window in packets.
     window: Option<u32>,
-    /// The queue whose worker owns the SA; inbound only.
+    /// The queue whose worker owns the SA.
     queue: Option<u16>,
     limits: Limits,
 }
@@ -142,8 +138,7 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     /// Returns the properties common to both directions.
     fn association(&self) -> &Association;
 
-    /// Takes over the shared state of the same SA from `others`, the SAs of other plans, or creates
-    /// it from the state file.
+    /// Takes over the state of the same SA in another plan, or creates it from the state file.
     fn acquire<'a>(
         &self,
         state: &Arc<StateFile>,
@@ -165,7 +160,7 @@ pub(super) struct Outbound {
     pub(super) sa: Association,
     /// The outer header, in tunnel mode.
     pub(super) outer: Option<Outer>,
-    /// UDP source and destination port; `None` for ESP without UDP.
+    /// UDP source and destination port.
     pub(super) udp: Option<[u16; 2]>,
     shared: OnceLock<Arc<OutboundShared>>,
 }
@@ -181,11 +176,8 @@ pub(super) struct Inbound {
     pub(super) sa: Association,
     /// The destination address that packets must have, if configured.
     pub(super) destination: Option<IpAddr>,
-    /// UDP destination port; `None` for ESP without UDP.
     pub(super) udp_port: Option<u16>,
-    /// Size of the anti-replay window in packets.
     pub(super) window: u32,
-    /// The queue whose worker owns the SA.
     pub(super) queue: u16,
     shared: OnceLock<Arc<InboundShared>>,
 }
@@ -210,15 +202,14 @@ pub(super) struct Counts {
     warned_bytes: AtomicU64,
 }
 
-/// The drops of one SA: drop reason and count. A reason takes the next free counter when it first
-/// occurs.
+/// The drops of one SA by reason. A reason takes the next free counter when it first occurs.
 #[derive(Default)]
 struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MAX]);
 
 impl DropCounts {
     /// Maximum number of drop reasons per SA.
     const MAX: usize = 24;
-    /// The value of a free counter; otherwise, it is the number of the reason plus 1.
+    /// Marks a free counter. Other counters have the number of their reason plus 1.
     const FREE: u16 = 0;
 
     fn count(&self, reason: Reason) {
@@ -259,7 +250,7 @@ impl Counts {
         self.drops.count(reason);
     }
 
-    /// Logs a warning for each soft limit that the SA has reached, once per limit.
+    /// Warns once of each soft limit that the SA has reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
         let warn =
             |unit: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
@@ -328,8 +319,7 @@ impl Outbound {
         self.shared.get()
     }
 
-    /// Applies the SA's limits to its sequence numbers. Call it only when the plan is in use for
-    /// certain.
+    /// Applies the SA's limits to its sequence numbers. Call it only once the plan is in use.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);

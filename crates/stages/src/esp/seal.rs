@@ -34,7 +34,7 @@ pub struct EspSeal {
 
 /// State of one worker.
 struct Sealer {
-    /// The worker's IVs; `None` while no range has been free.
+    /// `None` while no IV range has been free.
     ivs: Option<IvRange>,
     /// Whether this worker has set the limits of the SAs to those of its plan.
     has_set_limits: bool,
@@ -57,13 +57,11 @@ struct Job {
     sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
-    /// Length of the payload to encrypt, in bytes, without padding.
     payload_len: u16,
     next_header: u8,
-    /// Offset of the UDP header if it needs a checksum, which is the case over IPv6.
+    /// Offset of the UDP header if it needs a checksum (over IPv6).
     udp: Option<u16>,
-    /// Offset of the outer header if it needs an identification, because routers may fragment the
-    /// packet.
+    /// Offset of the outer header if routers may fragment it, so that it needs an identification.
     ident: Option<u16>,
     sequence_number: u64,
     iv: u64,
@@ -152,14 +150,12 @@ impl Stage for EspSeal {
         COUNTERS.into_iter().zip(self.work.counters).collect()
     }
 
-    /// Returns an empty snapshot. It has no state to hand over, but without a snapshot the new
-    /// stage's `restore` would not be called.
+    /// Returns an empty snapshot, so that `restore` of the new stage is called.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }
 
-    /// Sets the limits of the SAs again, because an old stage on another worker may have set the
-    /// old limits in the meantime.
+    /// Sets the limits again: an old stage on another worker may have set the old ones since.
     fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
         self.settings.sas.iter().for_each(Outbound::limit);
         Ok(())
@@ -167,8 +163,7 @@ impl Stage for EspSeal {
 }
 
 impl Sealer {
-    /// Returns what to do with a packet. If it is to be encapsulated, makes room around the
-    /// payload, and writes the headers before ESP.
+    /// Decides about a packet. To encapsulate it, makes room and writes the headers before ESP.
     #[inline]
     fn prepare(
         &mut self,
@@ -212,7 +207,7 @@ impl Sealer {
         }
         let udp_len = if sa.udp.is_some() { udp::HEADER_LEN } else { 0 };
         let (ip_start, end) = (usize::from(headers.l3_offset), usize::from(headers.l3_end));
-        // Start of the payload, protocol of the payload, and position of ESP in transport mode.
+        // Start and protocol of the payload, and the position of ESP in transport mode.
         let (payload_start, next_header, position) = match (&sa.outer, sa.sa.mode) {
             (Some(_), Mode::Tunnel) => {
                 let protocol =
@@ -230,7 +225,7 @@ impl Sealer {
             }
         };
         let payload_len = end - payload_start;
-        // IP headers before ESP or UDP: the outer header, or in transport mode those of the packet.
+        // Length of the IP headers before ESP or UDP.
         let ip_len = position.map_or_else(
             || sa.outer.as_ref().map_or(0, |outer| outer.len()),
             |position| position.offset - ip_start,
@@ -238,8 +233,7 @@ impl Sealer {
         if ip_len + udp_len + HEADER_LEN + payload_len + trailer_len(payload_len)
             > settings.direction.mtu
         {
-            // With pad length and next header (2 bytes), the encrypted part is a multiple of 4
-            // bytes.
+            // Payload, padding, pad length and next header are a multiple of 4 bytes together.
             let max_payload_len =
                 (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV) & !3)
                     .saturating_sub(2);
@@ -316,8 +310,7 @@ impl Sealer {
         })
     }
 
-    /// Encapsulates all packets that belong to the same SA as the packet at the batch index `from`.
-    /// `len` is the length of the batch.
+    /// Encapsulates all packets of the SA of the packet at the batch index `from`.
     ///
     /// Never waits: IVs and sequence numbers are shared through lock-free queues and atomics.
     #[inline]
@@ -352,8 +345,7 @@ impl Sealer {
         let sealed_count = sa.sa.protection.seal_batch(&mut outgoing);
         drop(outgoing);
         if sealed_count != count {
-            // Cannot happen: `prepare` made room for each packet. If it did happen, packets must be
-            // dropped, because some could still be in clear text.
+            // Cannot happen: `prepare` made room for each packet. Never send one in clear text.
             let counts = Some(&shared.counts);
             return drop_all(&mut self.jobs[..len], view, from, sa_index, Reason::NO_ROOM, counts);
         }
@@ -373,8 +365,8 @@ impl Sealer {
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Assigns sequence numbers and IVs to the packets of the SA of the packet at `from`. Drops
-    /// packets for which no number or no IV is left.
+    /// Assigns sequence numbers and IVs to the packets that `seal` encapsulates. Drops packets for
+    /// which none is left.
     #[inline]
     fn assign_numbers(
         &mut self,
@@ -418,8 +410,7 @@ impl Sealer {
             }
             packets_left -= 1;
             let number = numbers.next();
-            // Another plan may use extended sequence numbers for this SA, and may already have used
-            // all numbers of 32 bits.
+            // Another plan with ESN may have used all 32-bit numbers of this SA.
             if !sa.sa.esn && number.is_some_and(|number| number > u64::from(u32::MAX)) {
                 drop_reason = drop_reason.or(Some(reasons::SA_LIMIT.reason()));
             }
@@ -450,8 +441,7 @@ fn select(sas: &[Outbound], frame: &[u8], headers: &Headers) -> Option<usize> {
     sas.iter().position(|sa| sa.sa.selector.contains(addresses, End::Destination))
 }
 
-/// Returns the fields that the outer header may copy from the packet whose IP header is at the
-/// offset `ip_start`.
+/// Returns the fields that the outer header may copy from the packet.
 #[inline]
 fn inner(frame: &[u8], ip_start: usize, version: IpVersion) -> Inner {
     const DONT_FRAGMENT: u8 = 0x40;
@@ -462,8 +452,7 @@ fn inner(frame: &[u8], ip_start: usize, version: IpVersion) -> Inner {
     }
 }
 
-/// Sets the identification of the IPv4 header at the offset `ip_start`, which is 0 so far (RFC
-/// 6864, section 4.3).
+/// Sets the identification in an IPv4 header, initially 0 (RFC 6864, section 4.3).
 #[inline]
 fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     let Some(header) = frame.get_mut(ip_start..).and_then(|header| header.first_chunk_mut::<20>())
@@ -475,8 +464,7 @@ fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// Sets the checksum of the UDP header at the offset `udp_start`; IPv6 requires it (RFC 8200,
-/// section 8.1).
+/// Sets the UDP checksum, which IPv6 requires (RFC 8200, section 8.1).
 #[cold]
 fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
     let Some(addresses) = headers.addresses(frame) else { return };

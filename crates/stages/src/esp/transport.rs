@@ -6,7 +6,6 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 /// The position in a frame between two headers of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
-    /// Offset of the position in the frame.
     pub(super) offset: usize,
     /// Offset of the field in an earlier header that states the protocol at the position.
     pub(super) field: usize,
@@ -14,9 +13,11 @@ pub(super) struct Position {
     pub(super) protocol: IpProtocol,
 }
 
-/// Offset of the protocol in the IPv4 header.
+// Offsets of fields in the IP headers.
+const IPV4_LENGTH: usize = 2;
 const IPV4_PROTOCOL: usize = 9;
-/// Offset of the next header field in the IPv6 header.
+const IPV4_CHECKSUM: usize = 10;
+const IPV6_LENGTH: usize = 4;
 const IPV6_NEXT_HEADER: usize = 6;
 
 /// Returns the position at which to insert ESP: after the headers that routers process (hop-by-hop
@@ -33,8 +34,7 @@ pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> 
             walk(frame, headers, |step| {
                 let for_routers =
                     [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
-                // The result is the position after the last header for routers, or else after the
-                // IPv6 header.
+                // Keep the position after the last header for routers.
                 if position.is_none() || for_routers.contains(&step.previous) {
                     position = Some(step.position);
                 }
@@ -44,7 +44,7 @@ pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> 
     }
 }
 
-/// Returns the position of the upper protocol. Returns `None` if the headers cannot be parsed.
+/// Returns the position of the upper protocol.
 #[inline]
 pub(super) fn upper_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
@@ -129,13 +129,6 @@ pub(super) fn set_next_protocol(
     }
     Some(())
 }
-
-/// Offset of the total length in the IPv4 header.
-const IPV4_LENGTH: usize = 2;
-/// Offset of the header checksum in the IPv4 header.
-const IPV4_CHECKSUM: usize = 10;
-/// Offset of the payload length in the IPv6 header.
-const IPV6_LENGTH: usize = 4;
 
 fn word(header: &[u8; ipv4::HEADER_LEN], offset: usize) -> u16 {
     u16::from_be_bytes([header[offset], header[offset + 1]])

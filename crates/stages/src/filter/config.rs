@@ -269,7 +269,6 @@ impl FilterConfig {
         })
     }
 
-    /// Reads and parses the rules.
     fn read(
         &self,
         cx: &PlanCx<'_>,

@@ -111,7 +111,6 @@ impl Meter {
     }
 }
 
-/// Returns the tokens that a packet needs.
 #[inline]
 fn cost(unit: Unit, bytes: usize) -> u64 {
     match unit {
@@ -196,7 +195,6 @@ impl Sources {
     }
 }
 
-/// Mixes the bits of a value by multiplication.
 fn mix(value: u64) -> u64 {
     let product = u128::from(value) * 0xa409_3822_299f_31d1;
     product as u64 ^ (product >> 64) as u64
@@ -217,7 +215,6 @@ mod tests {
         (clock::cycles_per_second() * (100.0 + seconds)) as u64
     }
 
-    /// Returns how many of `packets` packets pass.
     fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
         (0..packets).filter(|_| meter.passes(bytes, now)).count()
     }

@@ -85,7 +85,7 @@ pub fn maintain(plan: &Arc<dyn StagePlan>) {
     plan.as_maintained().unwrap().maintain();
 }
 
-/// Acquires the resources of a stage. `others` are the other plans in use.
+/// Acquires the resources of a stage.
 pub fn acquire(
     plan: &Arc<dyn StagePlan>,
     others: &[Arc<dyn StagePlan>],
@@ -94,7 +94,6 @@ pub fn acquire(
     plan.as_resource_owner().unwrap().acquire(&others)
 }
 
-/// Plans a stage for this number of workers.
 pub fn plan_for(kind: &str, table: &str, workers: usize) -> Planned<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
@@ -119,11 +118,11 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
 /// The result of sending one frame to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// This frame was transmitted on wan.
+    /// Sent on wan as this frame.
     Passed(Vec<u8>),
-    /// This frame was transmitted on lan.
+    /// Sent on lan as this frame.
     Answered(Vec<u8>),
-    /// The frame was dropped for this reason.
+    /// Dropped for this reason.
     Dropped(&'static str),
 }
 
@@ -260,8 +259,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs `esp_stage_by_scapy.py` and returns its output. Runs Debian's Python, which has scapy;
-/// `python3` in the path may be another one.
+/// Runs `esp_stage_by_scapy.py` with Debian's Python, which has scapy; `python3` in the path may be
+/// another one.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -364,7 +363,6 @@ pub fn udp_v4(size: usize) -> Vec<u8> {
     ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1000, 2000, &payload))
 }
 
-/// Returns a frame with `size` bytes in UDP over IPv6.
 pub fn udp_v6(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv6(UDP, SOURCE_V6, DESTINATION_V6, 64, &udp(1000, 2000, &payload))
@@ -406,17 +404,17 @@ pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> St
     format!("{{ lab = true, state_file = '{state}', sa = [{}] {other_keys} }}", sas.join(", "))
 }
 
-/// Plans `esp-seal` with one SA, and acquires its resources.
+/// Plans `esp-seal` with one SA.
 pub fn plan_seal(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
     plan("esp-seal", &table(folder, "seal.state", &[sa], other_keys))
 }
 
-/// Plans `esp-open` with one SA, and acquires its resources.
+/// Plans `esp-open` with one SA.
 pub fn plan_open(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
     plan("esp-open", &table(folder, "open.state", &[sa], other_keys))
 }
 
-/// Returns a bench with one stage on the path from lan to wan.
+/// Returns a bench with one stage.
 pub fn bench(plan: &Arc<dyn StagePlan>) -> EspBench {
     EspBench::new(vec![build(plan)])
 }

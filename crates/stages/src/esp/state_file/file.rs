@@ -151,8 +151,8 @@ impl StateFile {
         Ok(entries.failure.clone())
     }
 
-    /// Returns the progress of an inbound SA: the progress that is in use already, or else new
-    /// progress that starts at `highest` in the file.
+    /// Returns the progress of an inbound SA, which starts at `highest` in the file if it is not in
+    /// use yet.
     pub fn inbound(
         self: &Arc<Self>,
         spi: u32,

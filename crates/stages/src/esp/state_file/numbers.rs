@@ -97,8 +97,8 @@ impl OutboundNumbers {
         self.numbers.is_short(LOW_WATER)
     }
 
-    /// Returns the `next` to write to the file, which reserves all numbers below it. If
-    /// `reserve_more`, this is [`STEP`] above the next unused number, unless the limit is lower.
+    /// Returns the `next` to write to the file, which reserves all numbers below it. `reserve_more`
+    /// reserves up to [`STEP`] unused numbers.
     pub(super) fn bound_to_store(&self, reserve_more: bool) -> u64 {
         let number = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
         if !reserve_more {
@@ -152,8 +152,8 @@ impl InboundProgress {
         self.highest.store(number, Ordering::Relaxed);
     }
 
-    /// Returns the highest received number. After a restart, all numbers up to the highest one
-    /// count as received.
+    /// Returns the highest received number. After a restart, all numbers up to it count as
+    /// received.
     pub fn highest(&self) -> u64 {
         self.highest.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The state that a [`StateFile`](super::StateFile) shares with its writer thread and IV ranges.
+//! State shared between threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -25,7 +25,6 @@ fn fingerprint(digit: &str) -> Fingerprint {
     digit.repeat(16).parse().unwrap()
 }
 
-/// Creates a state file and returns its path.
 fn create_state(folder: &Folder) -> PathBuf {
     let path = folder.join("wan.state");
     StateFile::create(&path).unwrap();
@@ -36,20 +35,17 @@ fn read_state(path: &Path) -> State {
     State::parse(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Returns the sequence numbers of an SA in a state file.
 fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
     let is_wanted = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
     read_state(path).sas.iter().find(is_wanted).map(|sa| sa.sequence)
 }
 
-/// Returns the error message of opening a state file.
 fn open_error(path: &Path) -> String {
     let text = StateFile::open(path).unwrap_err().to_string();
     assert!(text.starts_with(&format!("state file {}: ", path.display())), "{text}");
     text
 }
 
-/// Writes a state file without SAs.
 fn write_state(path: &Path, epoch: u64) {
     fs::write(path, State { epoch: epoch as u32, sas: Vec::new() }.to_text()).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
