@@ -596,6 +596,14 @@ def ordinary_extras():
     return group.json()
 
 
+def mark_ce(packet):
+    """Returns the IPv4 packet with ECN mark "congestion experienced"."""
+    marked = IP(packet)
+    marked.tos |= 3
+    del marked.chksum
+    return bytes(marked)
+
+
 def transport_extras():
     """Transport mode. Without TFC padding, which can only be removed if the payload states its length."""
     case = extras_case("transport", mode="transport", transform="chacha20-poly1305")
@@ -606,7 +614,8 @@ def transport_extras():
     packet = v6(9)
     group.opened("a packet", case.seal(packet, group.next()), packet)
     # ECN marks of the path stay: there is only one header.
-    marked = case.seal(v4(9, tos=0), group.next())
+    packet = v4(9, tos=0)
+    group.opened("a packet marked by the path", mark_ce(case.seal(packet, group.next())), mark_ce(packet))
     return group.json()
 
 
