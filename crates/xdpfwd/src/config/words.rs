@@ -99,7 +99,8 @@ const MAX_LISTED: usize = 32;
 const MAX_COMPARED: usize = 64;
 
 /// Returns the name with the smallest edit distance to `written`, if the distance is at most a
-/// third of the number of characters in `written`, or 1. Ignores case.
+/// third of the number of characters in `written`, or 1, and not all characters differ. Ignores
+/// case.
 fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if written.len() > MAX_COMPARED {
         return None;
@@ -111,7 +112,7 @@ fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Optio
             return None;
         }
         let distance = strsim::osa_distance(&lowercase, &name.to_lowercase());
-        (distance <= (length / 3).max(1)).then_some((distance, name))
+        (distance <= (length / 3).max(1) && distance < length).then_some((distance, name))
     };
     names
         .into_iter()
@@ -157,6 +158,7 @@ mod tests {
         assert_eq!(did_you_mean("native", known), "");
         assert_eq!(did_you_mean("AUTO", known), "; did you mean \"auto\"?");
         assert_eq!(did_you_mean("Wan", ["lan", "wan"]), "; did you mean \"wan\"?");
+        assert_eq!(did_you_mean("x", ["b", "edge"]), "");
         assert_eq!(did_you_mean(&"copy".repeat(1000), known), "");
     }
 }

@@ -59,12 +59,12 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
         ))
         .into());
     }
-    let stream = connected.with_context(|| {
+    let stream = connected.map_err(|error| {
         let is_default = *path == std::path::Path::new(&default_socket(app.name));
         let hint = if is_default { "" } else { ", or pass another --socket" };
         let path = path.display().to_string();
-        format!(
-            "no {} listens on {path}; start it with [engine] control = {path:?}{hint}",
+        anyhow!(
+            "no {} listens on {path}: {error}; start it with [engine] control = {path:?}{hint}",
             app.name
         )
     })?;

@@ -44,10 +44,8 @@ pub(crate) fn mode_finding(
         return Finding::ok(CHECK, interface, actual.name());
     };
     let Fallback { interface: limiting, lacks, reason, .. } = fallback;
-    let limiting_has =
-        if limiting == interface { "it has".to_owned() } else { format!("{limiting} has") };
     let found =
-        format!("{}: {limiting_has} no {lacks} ({reason}), which limits all ports", actual.name());
+        format!("{}: {limiting} has no {lacks} ({reason}), which limits all ports", actual.name());
     let hint = format!(
         "`{} doctor {limiting}` shows its mtu, virtio and xdp-features",
         crate::program::name()
