@@ -80,8 +80,7 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
             .max_by_key(|(tuple, _)| tuple.sum());
         match fitting {
             Some((_, members)) => members.push(index),
-            // Add a tuple that accepts any rule. The loop above ends before the last possible
-            // tuple.
+            // Add a tuple that accepts any rule. The loop above leaves room for this tuple.
             None => {
                 let no_bits = Bits {
                     source: 0,
@@ -172,10 +171,11 @@ fn few_lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     chosen
 }
 
-/// Number of rules per bucket of one tuple, by a hash of the compared bits. Buckets with equal
-/// hashes share a count.
+/// The number of rules in each bucket of one tuple, by a hash of the compared bits. Buckets with
+/// equal hashes share a count.
 struct BucketCounts {
     counts: Vec<u8>,
+    /// Right shift that turns a hash into an index of `counts`.
     shift: u32,
 }
 
@@ -189,7 +189,7 @@ impl BucketCounts {
         self.counts.fill(0);
     }
 
-    /// Counts a rule if its bucket has room, and returns whether it has.
+    /// Counts a rule if its bucket has room. Returns whether the bucket had room.
     #[inline]
     fn add<const N: usize>(&mut self, value: &Packed<N>, mask: &Packed<N>) -> bool {
         let mut hash = 0_u64;

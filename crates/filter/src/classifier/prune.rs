@@ -119,7 +119,7 @@ impl AddressSets {
         let mut everywhere = 0;
         let mut distinct: Vec<(u64, u8, TupleSet)> = Vec::new();
         for (tuple, value, length) in prefixes {
-            // Clear the bits after the prefix: in an IPv4 word, they are the other address.
+            // Clear the bits after the prefix: in an IPv4 word, they include the other address.
             match length {
                 0 => everywhere |= tuple,
                 _ => distinct.push((

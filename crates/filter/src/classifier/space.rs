@@ -21,7 +21,7 @@ pub(super) struct Space<const N: usize> {
     pub(super) tuples: Vec<Tuple<N>>,
     /// The index in `entries` of each bucket's first entry, by hash.
     pub(super) table: Table,
-    /// Best rule of each tuple; all other elements are worse than any rule.
+    /// Best rule of each tuple. The other elements are `u32::MAX`, which is worse than any rule.
     best_rules: [u32; MAX_TUPLES + 1],
     /// Selects the tuples to search. `None` if the rules are compared one by one.
     pub(super) prune: Option<Prune>,
@@ -30,6 +30,7 @@ pub(super) struct Space<const N: usize> {
     pub(super) seed: u64,
 }
 
+/// A tuple, without its rules.
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
@@ -57,7 +58,7 @@ pub(super) struct Entry<const N: usize> {
 
 const _: () = assert!(size_of::<Entry<V4_WORDS>>() == 64);
 
-/// Up to this number of rules, comparing all rules costs less than a lookup.
+/// Up to this number of rules are compared one by one, which costs less than a lookup.
 pub(super) const MAX_LINEAR_RULES: usize = 8;
 
 impl<const N: usize> Entry<N> {
@@ -230,7 +231,7 @@ impl<const N: usize> Space<N> {
             for at in 0..active_count.min(BATCH) {
                 let index = usize::from(active[at]) % BATCH;
                 tuples[index] &= tuples[index] - 1;
-                // Without a further tuple, the index is `MAX_TUPLES`, and `best` is worse than any
+                // If no tuple is left, the index is `MAX_TUPLES`, and `best` is worse than any
                 // rule.
                 let best = self.best_rules[tuples[index].trailing_zeros() as usize];
                 active[kept_count % BATCH] = index as u8;
