@@ -91,7 +91,7 @@ impl Ivs {
     }
 
     /// Reserves `count` consecutive IVs, or fewer if fewer are left in the epoch. Returns `None` if
-    /// no IV is left.
+    /// no IV is left or `count` is 0.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;

@@ -32,7 +32,7 @@ pub enum Exhausted {
 
 impl SequenceNumbers {
     /// Creates the numbers from `first` (or 1 if `first` is 0) to `limit`, with 64 bits if
-    /// `extended`, otherwise 32. The stored bound is `first`.
+    /// `extended`, otherwise 32. The stored bound is the first number.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
