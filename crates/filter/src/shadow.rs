@@ -17,7 +17,8 @@ pub struct Shadowed {
     pub by: u32,
 }
 
-/// Maximum number of earlier rules compared with each rule. Shadowing by further rules is not found.
+/// Maximum number of earlier rules compared with each rule. Shadowing by further rules is not
+/// found.
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules whose packets are all matched by one earlier rule with a verdict. Does not
