@@ -1,4 +1,4 @@
-//! Runs published vectors (NIST, Wycheproof, RFCs; `vectors.txt`) on each backend.
+//! Runs the published vectors in `vectors.txt` (NIST, Wycheproof, RFCs) on each backend.
 
 use xdpfwd_ipsec::{
     Aad, Aead, AwsLc, HEADER_LEN, ICV, Incoming, Job, OpenError, Outgoing, PREFIX_LEN, Protection,
@@ -13,7 +13,7 @@ fn unhex(text: &str) -> Vec<u8> {
     }
     text.as_bytes()
         .chunks(2)
-        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect()
 }
 
@@ -30,7 +30,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
     ]
 }
 
-/// Returns the words of the lines that begin with `esp`, or of all others.
+/// Returns each line with its words: ESP packets if `is_esp`, otherwise AEAD vectors.
 fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -51,7 +51,7 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
             "bad" => false,
             _ => panic!("{line}"),
         };
-        let index = Transform::ALL.iter().position(|one| *one == transform).unwrap();
+        let index = Transform::ALL.iter().position(|candidate| *candidate == transform).unwrap();
         counts[index][usize::from(is_good)] += 1;
         for (backend, aead) in backends(transform, &key) {
             let mut bytes = sealed.clone();
@@ -68,7 +68,7 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
             }
         }
     }
-    // Each transform has invalid and valid vectors.
+    // Each transform has at least 20 invalid and 20 valid vectors.
     assert!(counts.iter().flatten().all(|count| *count >= 20), "{counts:?}");
 }
 

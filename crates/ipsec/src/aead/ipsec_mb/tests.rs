@@ -8,7 +8,6 @@ fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
     jobs[0].is_good
 }
 
-/// A key is wiped in place before its memory is freed.
 #[test]
 fn dropped_key_is_zeroed() {
     let functions = functions().unwrap();
@@ -21,7 +20,8 @@ fn dropped_key_is_zeroed() {
             "round keys or powers of the hash key are missing"
         );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
-        // SAFETY: initialized, and not used as a key again. Its bytes remain readable.
+        // SAFETY: the key is initialized and not used again. Its bytes remain readable after the
+        // drop.
         let remaining = unsafe {
             slot.assume_init_drop();
             slot.as_ptr().cast::<[u8; 1024]>().read()
@@ -30,7 +30,6 @@ fn dropped_key_is_zeroed() {
     }
 }
 
-/// Threads that share a key get the same results as a single thread.
 #[test]
 fn threads_sharing_a_key_seal_like_one_thread() {
     for transform in Transform::ALL {
@@ -43,7 +42,7 @@ fn threads_sharing_a_key_seal_like_one_thread() {
             })
             .collect();
         thread::scope(|scope| {
-            // More threads than managers.
+            // Use more threads than there are managers.
             for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) + 1 {
                 scope.spawn(|| {
                     for _ in 0..200 {
