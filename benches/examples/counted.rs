@@ -12,12 +12,13 @@ use xdpfwd_pipeline::{Chain, PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Port, Umem, UmemConfig,
-    fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
+    fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
 };
 
 const N: u32 = 64;
 const LENGTH: u32 = 60;
-const SIZES: Sizes = Sizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
+const SIZES: FakeRingSizes =
+    FakeRingSizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
 
 fn umem() -> (Umem, xdpfwd_xsk::Pool) {
     let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -35,9 +36,9 @@ fn kernel(rounds: u64) {
     let (_port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
+        kernel.deliver_unwritten(N, LENGTH);
         kernel.pretend_user(N);
-        kernel.complete();
+        kernel.complete_all();
     }
 }
 
@@ -47,10 +48,10 @@ fn rings(rounds: u64) {
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
     kernel.set(config_without_wakeup());
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
+        kernel.deliver_unwritten(N, LENGTH);
         rings.receive(N);
         rings.transmit();
-        kernel.complete();
+        kernel.complete_all();
         rings.reclaim();
     }
 }
@@ -62,11 +63,11 @@ fn port(rounds: u64) {
         FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     let (mut batch, mut queue) = (Batch::new(), EgressQueue::new(&umem, 512));
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
+        kernel.deliver_unwritten(N, LENGTH);
         port.receive(&mut batch, &mut pool);
         queue.push_batch(&mut batch, |refused| panic!("the egress queue is full: {refused}"));
         port.transmit(&mut queue);
-        kernel.complete();
+        kernel.complete_all();
         port.reclaim(&mut pool);
     }
 }
@@ -84,9 +85,9 @@ fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
         .build()
         .expect("a cross-connect");
     for _ in 0..rounds {
-        from.arrive(N, LENGTH);
+        from.deliver_unwritten(N, LENGTH);
         worker.poll_once();
-        to.complete();
+        to.complete_all();
     }
 }
 

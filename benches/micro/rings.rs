@@ -35,13 +35,14 @@ use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig, XskPort,
-    fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
+    fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
 };
 
 const BATCHES: [u32; 3] = [1, 8, 64];
 const LENGTH: u32 = 60;
 /// As in ring_twin.c.
-const SIZES: Sizes = Sizes { fill: 4096, rx: 2048, tx: 2048, completion: 4096, start: 0 };
+const SIZES: FakeRingSizes =
+    FakeRingSizes { fill: 4096, rx: 2048, tx: 2048, completion: 4096, start: 0 };
 
 fn umem() -> (Umem, Pool) {
     let config = UmemConfig { frames: 16384, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -72,10 +73,10 @@ impl Variant for BareVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self(rings, kernel) = self;
         for _ in 0..rounds {
-            kernel.arrive(n, LENGTH);
+            kernel.deliver_unwritten(n, LENGTH);
             rings.receive(n);
             black_box(rings.transmit());
-            kernel.complete();
+            kernel.complete_all();
             rings.reclaim();
         }
     }
@@ -104,7 +105,7 @@ impl Variant for PortVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self { port, kernel, pool, batch, queue, swap } = self;
         for _ in 0..rounds {
-            kernel.arrive(n, LENGTH);
+            kernel.deliver_unwritten(n, LENGTH);
             port.receive(batch, pool);
             for frame in batch.slots_mut().iter_mut().flatten().take_while(|_| *swap) {
                 if let Some((destination, source)) =
@@ -115,7 +116,7 @@ impl Variant for PortVariant {
             }
             queue.push_batch(batch, |refused| panic!("the egress queue is full: {refused}"));
             port.transmit(queue);
-            kernel.complete();
+            kernel.complete_all();
             port.reclaim(pool);
         }
     }
@@ -145,9 +146,9 @@ impl Variant for WorkerVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self(worker, from, to) = self;
         for _ in 0..rounds {
-            from.arrive(n, LENGTH);
+            from.deliver_unwritten(n, LENGTH);
             worker.poll_once();
-            to.complete();
+            to.complete_all();
         }
     }
 }
@@ -177,7 +178,7 @@ impl Bench {
         self.variant.rounds(n, rounds);
         let between = now();
         for _ in 0..rounds {
-            self.alone.arrive(n, LENGTH);
+            self.alone.deliver_unwritten(n, LENGTH);
             self.alone.pretend_user(n);
             self.alone.complete();
         }

@@ -232,7 +232,7 @@ fn measure(
         packets: keys.len(),
         distinct_tuples: statistics.tuples,
         tuples: shape.v4.len(),
-        longest_bucket: shape.v4.iter().map(|tuple| tuple.longest).max().unwrap_or(0),
+        longest_bucket: shape.v4.iter().map(|tuple| tuple.longest_bucket).max().unwrap_or(0),
         memory_bytes: shape.memory,
         build_ms: Median::of(builds),
         hit_share: hits as f64 / keys.len() as f64,

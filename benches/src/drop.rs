@@ -328,7 +328,7 @@ impl Lab<'_> {
         let read = parse_classbench(&text, Verdict::Drop)
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
-        let tables = xdpfwd_stages::filter::tables(Classifier::new(&rules, 1).image(&rules)?);
+        let tables = xdpfwd_stages::filter::map_contents(Classifier::new(&rules, 1).image(&rules)?);
         let mut open = ObjectBuilder::default().open_file(bare)?;
         let name = if who == Dropper::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
         open.progs_mut().for_each(|mut program| program.set_autoload(program.name() == name));

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use xdpfwd_ipsec::{
-    AwsLc, HEADER_LEN, ICV, PREFIX_LEN, Incoming, Outgoing, Protection, Transform, OpenError, Window,
+    AwsLc, HEADER_LEN, ICV_LEN, PREFIX_LEN, Incoming, Outgoing, Protection, Transform, OpenError, Window,
     trailer_len,
 };
 
@@ -59,11 +59,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                     let text =
                         text.as_ref().expect("opened a packet that was not sealed with the key");
                     assert_eq!(&packet.bytes[outcome.payload.clone()], &text[..]);
-                    assert!(outcome.payload.end + ICV < packet.bytes.len());
+                    assert!(outcome.payload.end + ICV_LEN < packet.bytes.len());
                     opened = opened.max(outcome.number);
                 }
                 Err(OpenError::BadLength) => {
-                    assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV + 4 || before.len() % 4 != 0)
+                    assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV_LEN + 4 || before.len() % 4 != 0)
                 }
                 Err(OpenError::BadTag | OpenError::Late | OpenError::Replay) => {
                     assert!(text.is_none())

@@ -13,8 +13,8 @@ use aws_lc_rs::aead::{
 };
 use chacha20poly1305::ChaCha20Poly1305;
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, BATCH, HEADER_LEN, ICV, Incoming, Job, NONCE, Outgoing, PREFIX_LEN,
-    Protection, RustCrypto, SALT, Transform, Window, trailer_len,
+    Aad, Aead, AwsLc, BATCH, HEADER_LEN, ICV_LEN, Incoming, Job, NONCE_LEN, Outgoing, PREFIX_LEN,
+    Protection, RustCrypto, SALT_LEN, Transform, Window, trailer_len,
 };
 
 use super::options::{Backend, Cipher, Timing};
@@ -30,11 +30,11 @@ const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - 32;
 
 const SPI: u32 = 0x1234_5678;
-const SALT_BYTES: [u8; SALT] = [1, 2, 3, 4];
+const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
 /// Returns the number of encrypted bytes.
 pub(super) fn text(payload: usize) -> usize {
-    payload + trailer_len(payload) - ICV
+    payload + trailer_len(payload) - ICV_LEN
 }
 
 /// The frames that every pass processes.
@@ -265,7 +265,7 @@ impl BackendBench {
                 let start = Instant::now();
                 jobs.chunks_mut(BATCH).for_each(|batch| aead.open_batch(black_box(batch)));
                 let taken = nanoseconds(start);
-                (taken, jobs.iter().filter(|job| job.is_good).count())
+                (taken, jobs.iter().filter(|job| job.is_ok).count())
             }
         }
     }
@@ -292,10 +292,10 @@ fn nanoseconds(start: Instant) -> f64 {
 }
 
 /// Returns the nonce of a packet: its IV is the sequence number.
-fn nonce(number: u64) -> [u8; NONCE] {
-    let mut nonce = [0; NONCE];
-    nonce[..SALT].copy_from_slice(&SALT_BYTES);
-    nonce[SALT..].copy_from_slice(&number.to_be_bytes());
+fn nonce(number: u64) -> [u8; NONCE_LEN] {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[..SALT_LEN].copy_from_slice(&SALT_BYTES);
+    nonce[SALT_LEN..].copy_from_slice(&number.to_be_bytes());
     nonce
 }
 
@@ -308,7 +308,7 @@ fn aad(number: u64) -> [u8; 12] {
 
 /// Returns the encrypted part and the tag.
 fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
-    let end = bytes.len() - ICV;
+    let end = bytes.len() - ICV_LEN;
     bytes[PREFIX_LEN + HEADER_LEN..].split_at_mut(end - PREFIX_LEN - HEADER_LEN)
 }
 
@@ -320,7 +320,7 @@ fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
             nonce: nonce(number),
             aad: Aad::new(SPI, number, true),
             text_and_tag: &mut bytes[PREFIX_LEN + HEADER_LEN..],
-            is_good: false,
+            is_ok: false,
         })
         .collect()
 }

@@ -52,7 +52,7 @@ pub use attach::conflicts::{
 pub use attach::offload::{fill_tables, prepare_tables};
 pub use attach::program::{AddressUpdateError, XdpCounters, XdpDecision, XdpProgram};
 pub use error::{StartError, WorkerFailure};
-pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, ports_from_plan};
+pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, ports_without_interfaces};
 pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use host::interface::NoInterface;
 pub use host::lockout::{Lockout, TrafficUse, lockouts};

@@ -103,14 +103,14 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts
             }
             let expected = drawn.linear_outcome(&frame);
             let user_outcome =
-                stage.judge(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
+                stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
             let kernel_decision = program.test_run(&frame).unwrap();
             let expected_decision =
                 if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
             let context = || {
                 format!(
                     "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}",
-                    drawn.written
+                    drawn.rule_texts
                 )
             };
             assert_eq!(user_outcome, expected, "{}", context());
@@ -127,11 +127,11 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts
             program.row_counters().unwrap(),
             stage.row_counters(),
             "FILTER_SEED={seed}, set {set}: {:#?}",
-            drawn.written
+            drawn.rule_texts
         );
         let counted: HashMap<Reason, u64> =
             program.counters().drops().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counted, drops, "FILTER_SEED={seed}, set {set}: {:#?}", drawn.written);
+        assert_eq!(counted, drops, "FILTER_SEED={seed}, set {set}: {:#?}", drawn.rule_texts);
     }
     counts
 }
@@ -219,7 +219,7 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
             frame.extend((u128::from(destination) << 64).to_be_bytes());
         }
         frame.extend(udp);
-        let outcome = stage.judge(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
+        let outcome = stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
         let expected =
             if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(

@@ -23,7 +23,7 @@ pub use classifier::{
 };
 pub use key::{Addresses, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};
-pub use rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+pub use rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 pub use shadow::{Shadowed, shadowed};
 pub use signature::{Hits, Scanner, Signature};
 

@@ -54,7 +54,7 @@ pub struct Match {
     /// VLAN of the outermost tag.
     pub vlan: Option<u16>,
     /// Required fragments; `None` accepts every packet.
-    pub fragment: Option<Fragments>,
+    pub fragment: Option<FragmentMatch>,
     /// Differentiated services code point.
     pub dscp: Option<u8>,
 }
@@ -79,7 +79,7 @@ pub struct TcpFlags {
 
 /// The fragments that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fragments {
+pub enum FragmentMatch {
     /// First fragments.
     First,
     /// Later fragments.
@@ -180,9 +180,9 @@ impl Match {
             && self.vlan.is_none_or(|vlan| key.vlan == Some(vlan))
             && self.dscp.is_none_or(|dscp| dscp == key.dscp)
             && self.fragment.is_none_or(|wanted| match wanted {
-                Fragments::First => key.fragment == Fragment::First,
-                Fragments::Later => key.fragment == Fragment::Later,
-                Fragments::Any => key.fragment != Fragment::No,
+                FragmentMatch::First => key.fragment == Fragment::First,
+                FragmentMatch::Later => key.fragment == Fragment::Later,
+                FragmentMatch::Any => key.fragment != Fragment::No,
             })
     }
 }

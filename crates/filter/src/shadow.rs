@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::classifier::Classifier;
 use crate::key::{Addresses, Fragment, Key, L4};
-use crate::rule::{Fragments, Match, Rule, Version};
+use crate::rule::{FragmentMatch, Match, Rule, Version};
 
 /// A rule without effect, and the earlier rule that shadows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,8 @@ impl Match {
         };
         let fragment = match self.fragment {
             None => Fragment::No,
-            Some(Fragments::Later) => Fragment::Later,
-            Some(Fragments::First | Fragments::Any) => Fragment::First,
+            Some(FragmentMatch::Later) => Fragment::Later,
+            Some(FragmentMatch::First | FragmentMatch::Any) => Fragment::First,
         };
         let (protocol, dscp) = (self.protocol.unwrap_or(0), self.dscp.unwrap_or(0));
         Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
@@ -123,7 +123,7 @@ impl Match {
             && field_covers(self.vlan.as_ref(), other.vlan.as_ref(), |ours, theirs| ours == theirs)
             && field_covers(self.dscp.as_ref(), other.dscp.as_ref(), |ours, theirs| ours == theirs)
             && field_covers(self.fragment.as_ref(), other.fragment.as_ref(), |ours, theirs| {
-                *ours == Fragments::Any || ours == theirs
+                *ours == FragmentMatch::Any || ours == theirs
             })
     }
 

@@ -16,10 +16,10 @@ use arrayvec::ArrayVec;
 
 use crate::aead::{Aad, Aead, Job};
 use crate::replay::{ReplayError, Window};
-use crate::transform::{ICV, IV, NONCE, SALT, Transform};
+use crate::transform::{ICV_LEN, IV_LEN, NONCE_LEN, SALT_LEN, Transform};
 
 /// Length in bytes of the ESP header before the payload: SPI, sequence number, IV.
-pub const HEADER_LEN: usize = 8 + IV;
+pub const HEADER_LEN: usize = 8 + IV_LEN;
 
 /// Number of bytes required before the SPI.
 pub const PREFIX_LEN: usize = 4;
@@ -33,7 +33,7 @@ const TRAILER_FIELDS_LEN: usize = 2;
 /// Returns the number of bytes after a payload of the given length: padding to a multiple of four,
 /// pad length, next header (RFC 4303, 2.4), and ICV.
 pub const fn trailer_len(payload_len: usize) -> usize {
-    padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV
+    padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }
 
 const fn padding_len(payload_len: usize) -> usize {
@@ -44,7 +44,7 @@ const fn padding_len(payload_len: usize) -> usize {
 pub struct Protection {
     aead: Box<dyn Aead>,
     transform: Transform,
-    salt: [u8; SALT],
+    salt: [u8; SALT_LEN],
     spi: u32,
     extended: bool,
     /// Whether the prefix is overwritten while the AEAD runs: GMAC with extended sequence numbers.
@@ -132,7 +132,7 @@ impl Protection {
     pub fn new(
         aead: Box<dyn Aead>,
         transform: Transform,
-        salt: [u8; SALT],
+        salt: [u8; SALT_LEN],
         spi: u32,
         extended: bool,
     ) -> Self {
@@ -166,7 +166,7 @@ impl Protection {
                 }
             }
             self.aead.seal_batch(&mut jobs);
-            sealed += jobs.iter().filter(|job| job.is_good).count();
+            sealed += jobs.iter().filter(|job| job.is_ok).count();
             drop(jobs);
             for (index, prefix) in prefixes {
                 self.restore_prefix(packets[index].bytes, prefix);
@@ -201,12 +201,12 @@ impl Protection {
                 started.push((index, number, prefix));
             }
             self.aead.open_batch(&mut jobs);
-            let results: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_good).collect();
+            let results: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_ok).collect();
             drop(jobs);
-            for ((index, number, prefix), is_good) in started.into_iter().zip(results) {
+            for ((index, number, prefix), is_ok) in started.into_iter().zip(results) {
                 let packet = &mut packets[index];
                 self.restore_prefix(packet.bytes, prefix);
-                packet.outcome = if is_good {
+                packet.outcome = if is_ok {
                     // A valid tag proves that the sender has the key: mark the number as received
                     // even if the padding is invalid.
                     window
@@ -221,10 +221,10 @@ impl Protection {
     }
 
     /// Creates the AEAD's job for a packet, after `overwrite_prefix`.
-    fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV]) -> Option<Job<'a>> {
-        let mut nonce = [0; NONCE];
-        nonce[..SALT].copy_from_slice(&self.salt);
-        nonce[SALT..].copy_from_slice(&iv);
+    fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV_LEN]) -> Option<Job<'a>> {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..SALT_LEN].copy_from_slice(&self.salt);
+        nonce[SALT_LEN..].copy_from_slice(&iv);
         let start = if self.transform.encrypts() {
             PREFIX_LEN + HEADER_LEN
         } else if self.extended {
@@ -237,7 +237,7 @@ impl Protection {
             nonce,
             aad: Aad::new(self.spi, number, self.extended),
             text_and_tag,
-            is_good: false,
+            is_ok: false,
         })
     }
 
@@ -285,19 +285,19 @@ fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
 
 /// Returns the lower half of the sequence number, and the IV. `None` if the packet's length is
 /// invalid.
-fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV])> {
-    let text = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV)?;
+fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV_LEN])> {
+    let text = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV_LEN)?;
     if text < 4 || !text.is_multiple_of(4) {
         return None;
     }
     let number = bytes.get(PREFIX_LEN + 4..)?.first_chunk::<4>()?;
-    let iv = bytes.get(PREFIX_LEN + 8..)?.first_chunk::<IV>()?;
+    let iv = bytes.get(PREFIX_LEN + 8..)?.first_chunk::<IV_LEN>()?;
     Some((u32::from_be_bytes(*number), *iv))
 }
 
 /// Checks the padding of a decrypted packet, and returns the packet's content.
 fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
-    let end = bytes.len() - ICV;
+    let end = bytes.len() - ICV_LEN;
     let text = &bytes[PREFIX_LEN + HEADER_LEN..end];
     let [payload_and_padding @ .., pad_len, next_header] = text else {
         return Err(OpenError::BadPadding);

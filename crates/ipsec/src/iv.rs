@@ -55,7 +55,7 @@ impl Epoch {
     }
 
     /// Creates an epoch from its stored number.
-    pub fn of(number: u32) -> Self {
+    pub fn from_number(number: u32) -> Self {
         Self(number)
     }
 

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::transform::{SALT, Transform};
+use crate::transform::{SALT_LEN, Transform};
 
 /// A key and its salt. Its memory is wiped on drop, and `Debug` output does not contain it.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub enum KeyFileError {
          {} of the key and {} of the salt",
         .transform.name(),
         2 * .transform.key_len(),
-        2 * SALT
+        2 * SALT_LEN
     )]
     DigitCount {
         /// The transform of the key.
@@ -61,7 +61,7 @@ impl KeyMaterial {
     /// Parses one line of hexadecimal digits: the key, then the salt, as in `ip xfrm … aead`.
     /// Accepts a leading `0x` and surrounding white space.
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
-        let wanted = 2 * (transform.key_len() + SALT);
+        let wanted = 2 * (transform.key_len() + SALT_LEN);
         let trimmed = text.trim_ascii();
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
@@ -83,7 +83,7 @@ impl KeyMaterial {
 
     /// Creates a random key with AWS-LC.
     pub fn random(transform: Transform) -> Result<Self, RandomError> {
-        let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT]);
+        let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT_LEN]);
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RandomError)?;
         Ok(Self { bytes })
     }
@@ -102,11 +102,11 @@ impl KeyMaterial {
 
     /// Returns the key, without the salt.
     pub fn key(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - SALT]
+        &self.bytes[..self.bytes.len() - SALT_LEN]
     }
 
     /// Returns the salt.
-    pub fn salt(&self) -> [u8; SALT] {
+    pub fn salt(&self) -> [u8; SALT_LEN] {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 

@@ -28,7 +28,7 @@ pub use iv::{Epoch, EpochError, Ivs};
 pub use key::{Fingerprint, KeyFileError, KeyMaterial, ParseFingerprintError, RandomError};
 pub use replay::{ReplayError, Window, WindowError};
 pub use sequence::{Exhausted, SequenceNumbers};
-pub use transform::{ICV, IV, NONCE, SALT, Transform};
+pub use transform::{ICV_LEN, IV_LEN, NONCE_LEN, SALT_LEN, Transform};
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

@@ -58,10 +58,10 @@ impl Transform {
 }
 
 /// Length in bytes of the salt, which is the first part of the nonce (RFC 4106, 4; RFC 7634, 2).
-pub const SALT: usize = 4;
+pub const SALT_LEN: usize = 4;
 /// Length of the IV in a packet, in bytes.
-pub const IV: usize = 8;
+pub const IV_LEN: usize = 8;
 /// Length of the integrity check value in bytes.
-pub const ICV: usize = 16;
+pub const ICV_LEN: usize = 16;
 /// Length of a nonce in bytes. A nonce consists of salt and IV.
-pub const NONCE: usize = SALT + IV;
+pub const NONCE_LEN: usize = SALT_LEN + IV_LEN;

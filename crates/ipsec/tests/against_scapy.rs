@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use xdpfwd_ipsec::{
-    Aead, AwsLc, HEADER_LEN, Incoming, Outgoing, PREFIX_LEN, Protection, RustCrypto, SALT,
+    Aead, AwsLc, HEADER_LEN, Incoming, Outgoing, PREFIX_LEN, Protection, RustCrypto, SALT_LEN,
     Transform, Window, trailer_len,
 };
 
@@ -67,7 +67,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             panic!("{line}")
         };
         let (transform, key, salt) =
-            (transform(name), unhex(key), unhex(salt).first_chunk::<SALT>().copied().unwrap());
+            (transform(name), unhex(key), unhex(salt).first_chunk::<SALT_LEN>().copied().unwrap());
         let (extended, spi): (bool, u32) = (extended == "1", spi.parse().unwrap());
         let number = high.parse::<u64>().unwrap() << 32 | low.parse::<u64>().unwrap();
         let (packet, inner) = (unhex(packet), unhex(inner));

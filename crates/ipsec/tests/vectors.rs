@@ -1,8 +1,8 @@
 //! Runs the published vectors in `vectors.txt` (NIST, Wycheproof, RFCs) on each backend.
 
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, HEADER_LEN, ICV, Incoming, Job, OpenError, Outgoing, PREFIX_LEN, Protection,
-    RustCrypto, SALT, Transform, Window, trailer_len,
+    Aad, Aead, AwsLc, HEADER_LEN, ICV_LEN, Incoming, Job, OpenError, Outgoing, PREFIX_LEN,
+    Protection, RustCrypto, SALT_LEN, Transform, Window, trailer_len,
 };
 
 const VECTORS: &str = include_str!("vectors.txt");
@@ -45,7 +45,8 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
         let (transform, key, nonce) =
             (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
-        let (aad, plain, sealed) = (Aad::of(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
+        let (aad, plain, sealed) =
+            (Aad::from_slice(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
         let is_good = match result {
             "ok" => true,
             "bad" => false,
@@ -59,8 +60,8 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
             aead.open_batch(&mut jobs);
             assert_eq!(jobs[0].is_good, is_good, "{backend} opens {line}");
             if is_good {
-                assert_eq!(bytes[..bytes.len() - ICV], plain, "{backend} opens {line}");
-                let mut bytes = [&plain[..], &[0; ICV]].concat();
+                assert_eq!(bytes[..bytes.len() - ICV_LEN], plain, "{backend} opens {line}");
+                let mut bytes = [&plain[..], &[0; ICV_LEN]].concat();
                 let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: false }];
                 aead.seal_batch(&mut jobs);
                 assert!(jobs[0].is_good, "{backend} seals {line}");
@@ -81,7 +82,7 @@ fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
         };
         let extended = number.len() == 16;
         let (transform, key, salt) =
-            (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT>().unwrap());
+            (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT_LEN>().unwrap());
         let (spi, number) =
             (u32::from_str_radix(spi, 16).unwrap(), u64::from_str_radix(number, 16).unwrap());
         let (iv, payload, packet) =

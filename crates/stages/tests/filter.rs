@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use xdpfwd_pipeline::testing::TestBench;
-use xdpfwd_pipeline::{PlanCx, PlanError, Planned, Reason, StagePlan, WorkerReport};
+use xdpfwd_pipeline::{PlanCx, PlanError, PlanResult, Reason, StagePlan, WorkerReport};
 
-fn plan(table: &str) -> Planned<toml::de::Error> {
+fn plan(table: &str) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
     xdpfwd_testkit::plan("filter", table, &cx)
 }
 
 fn plan_error(table: &str) -> PlanError {
     match plan(table) {
-        Err(xdpfwd_pipeline::KindError::Plan(error)) => error,
+        Err(xdpfwd_pipeline::StagePlanError::Plan(error)) => error,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("expected an error: {table}"),
     }
@@ -318,7 +318,7 @@ fn warnings_name_rules_that_never_decide() {
     assert!(warnings[1].contains(r#"set later_fragments = "judge""#), "{warnings:?}");
 }
 
-fn payload_plan(table: &str) -> Planned<toml::de::Error> {
+fn payload_plan(table: &str) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
     xdpfwd_testkit::plan("payload", table, &cx)
 }

@@ -33,17 +33,17 @@ fn compare(set_count: usize) {
         let plan: &dyn std::any::Any = &*plan;
         let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
         let mut filter = Filter::new(Arc::clone(program));
-        let RuleSet { rules, written, .. } = &rule_set;
+        let RuleSet { rules, rule_texts, .. } = &rule_set;
         let classifier = Classifier::new(rules, rng.draw());
         let mut keys = Vec::new();
         for packet_index in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut rng);
             let inspection = inspect(&frame, &Headers::parse(&frame));
             let expected = rule_set.linear_outcome(&frame);
-            let outcome = filter.judge(inspection, frame.len(), 0);
+            let outcome = filter.decide(inspection, frame.len(), 0);
             assert_eq!(
                 outcome, expected,
-                "FILTER_SEED={seed}, set {set}, packet {packet_index}: {frame:02x?} by {written:#?}"
+                "FILTER_SEED={seed}, set {set}, packet {packet_index}: {frame:02x?} by {rule_texts:#?}"
             );
             cases += 1;
             by_rule += usize::from(expected.rule.is_some());
@@ -62,7 +62,7 @@ fn compare(set_count: usize) {
                     .map_or(Classifier::NONE, |rule| rule as u32);
                 assert_eq!(
                     first_match, expected,
-                    "FILTER_SEED={seed}, set {set}: {key:?} by {written:#?}"
+                    "FILTER_SEED={seed}, set {set}: {key:?} by {rule_texts:#?}"
                 );
             }
         }

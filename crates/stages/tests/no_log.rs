@@ -68,7 +68,7 @@ impl Stage for FaultyStage {
                 }
                 6 => match view.hold(index, cx) {
                     Some(frame) => self.held.push(frame),
-                    None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
+                    None => view.set_verdict(index, Verdict::Drop(Reason::HOLD_QUOTA)),
                 },
                 _ => {}
             }

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
-use xdpfwd_pipeline::{PlanCx, Planned, Reason};
+use xdpfwd_pipeline::{PlanCx, PlanResult, Reason};
 use xdpfwd_testkit::wires::packet;
 
 /// Plans a stage from its table.
-fn plan(kind: &str, table: &'static str) -> Planned<toml::de::Error> {
+fn plan(kind: &str, table: &'static str) -> PlanResult<toml::de::Error> {
     xdpfwd_testkit::plan(kind, table, &PlanCx::new(Path::new("."), 1))
 }
 

@@ -13,7 +13,7 @@ pub mod random_filter;
 pub mod wires;
 
 pub use folder::Folder;
-use xdpfwd_pipeline::{KindError, PlanCx, Planned, TableFormat};
+use xdpfwd_pipeline::{PlanCx, PlanResult, StagePlanError, TableFormat};
 
 /// The format TOML for stage tables.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ impl TableFormat for Toml {
 /// Plans a built-in stage of the given kind. `table` is the stage's TOML table, without the key
 /// `kind`. The kinds `esp-seal` and `esp-open` need the feature `esp`; `filter` and `payload` need
 /// `filter`.
-pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> Planned<toml::de::Error> {
-    let table = toml::de::ValueDeserializer::parse(table).map_err(KindError::Parse)?;
+pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> PlanResult<toml::de::Error> {
+    let table = toml::de::ValueDeserializer::parse(table).map_err(StagePlanError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)
 }
 

@@ -52,7 +52,7 @@ impl SplitMix64 {
 pub struct RuleSet {
     pub rules: Vec<Rule>,
     /// The rules as text.
-    pub written: Vec<String>,
+    pub rule_texts: Vec<String>,
     default: &'static str,
     /// The action for each kind of packet exception, as written in the configuration.
     exception_actions: [&'static str; 6],
@@ -67,46 +67,49 @@ impl RuleSet {
     /// Creates random rules, at most `max_continue` of them without a verdict (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
-        let written = (0..count).map(|_| rule(random)).collect();
-        Self::from_rules(written, random, max_continue)
+        let rule_texts = (0..count).map(|_| rule(random)).collect();
+        Self::from_rules(rule_texts, random, max_continue)
     }
 
     /// Creates a filter from these rules, with random other settings. Changes `continue` to
     /// `accept` in all but the first `max_continue` rules without a verdict.
     pub fn from_rules(
-        mut written: Vec<String>,
+        mut rule_texts: Vec<String>,
         random: &mut SplitMix64,
         max_continue: usize,
     ) -> Self {
         for rule in
-            written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(max_continue)
+            rule_texts.iter_mut().filter(|rule| rule.starts_with("continue")).skip(max_continue)
         {
             *rule = rule.replace("continue", "accept");
         }
         let default = random.choose(&["accept", "drop"]);
-        let rules =
-            written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
+        let rules = rule_texts
+            .iter()
+            .map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap())
+            .collect();
         let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
             0..4 => random.choose(&["accept", "drop", "drop"]),
             _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
         });
-        Self { rules, written, default, exception_actions }
+        Self { rules, rule_texts, default, exception_actions }
     }
 
     /// Returns the plan of a filter stage placed in `"user"` or `"kernel"`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
-        let Self { written, default, .. } = self;
+        let Self { rule_texts, default, .. } = self;
         let exception_actions: String = EXCEPTION_KEYS
             .iter()
             .zip(self.exception_actions)
             .map(|(key, action)| format!(", {key} = {action:?}"))
             .collect();
         let table = format!(
-            "{{ default = \"{default}\", rules = {written:?}, \
+            "{{ default = \"{default}\", rules = {rule_texts:?}, \
              place = \"{placement}\"{exception_actions} }}"
         );
         let cx = PlanCx::new(std::path::Path::new("."), 1);
-        crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
+        crate::plan("filter", &table, &cx)
+            .unwrap_or_else(|error| panic!("{error}: {rule_texts:#?}"))
     }
 
     /// Returns the outcome that docs/filter.md specifies, found by comparing one rule after the

@@ -2,7 +2,7 @@
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
-use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, Sizes};
+use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes};
 use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 
 pub const LAN: PortId = PortId(0);
@@ -97,7 +97,7 @@ pub fn cross_connect_on<C: Chain>(
 ) -> (Worker<C>, Wires) {
     let (umem, mut pool) = Umem::new(umem).unwrap();
     let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
-    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, Sizes::default(), wan);
+    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, FakeRingSizes::default(), wan);
     let worker = Worker::builder(umem, pool)
         .port(vec![Box::new(lan_port)])
         .port(vec![Box::new(wan_port)])

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use xdpfwd_engine::{Lockout, PathPlan, Plan, PortPlan, ports_from_plan};
+use xdpfwd_engine::{Lockout, PathPlan, Plan, PortPlan, ports_without_interfaces};
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_pipeline::{PortInfo, Ports, StagePlan};
 
@@ -137,7 +137,7 @@ impl App {
     ) -> Result<Vec<String>, String> {
         let plan = self.plan_for_test(directory, config, &NoMachine)?;
         let names = |port: &PortInfo| port.name.clone();
-        let ports = ports_from_plan(&plan.ports);
+        let ports = ports_without_interfaces(&plan.ports);
         let has_same_ports = ports.iter().map(names).eq(bench.ports().iter().map(names));
         if !has_same_ports || !plan.paths.iter().map(|path| ends(&plan, path)).eq(bench.paths()) {
             return Err("ports and paths cannot change on reload; only stages can".to_owned());
@@ -185,7 +185,7 @@ impl Machine for KnownPorts<'_> {
     }
 
     fn describe(&self, ports: &[PortPlan]) -> Ports {
-        let configured = ports_from_plan(ports);
+        let configured = ports_without_interfaces(ports);
         let with_test_properties =
             |port: &PortInfo| match self.0.iter().find(|known| known.name == port.name) {
                 Some(PortInfo { mac, mtu, addresses, .. }) => {

@@ -3,7 +3,7 @@
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
-use crate::fake_kernel::{FakeKernel, Sizes};
+use crate::fake_kernel::{FakeKernel, FakeRingSizes};
 use crate::free_list::FreeList;
 use crate::owner::PortSlot;
 use crate::umem::Umem;
@@ -27,7 +27,7 @@ impl BareRings {
     ///
     /// # Panics
     /// If a size is not a power of two.
-    pub fn new(umem: &Umem, sizes: Sizes) -> (Self, FakeKernel) {
+    pub fn new(umem: &Umem, sizes: FakeRingSizes) -> (Self, FakeKernel) {
         let slot = PortSlot::new(0).expect("slot 0 is invalid");
         let (rings, kernel) = FakeKernel::rings(umem, slot, sizes);
         let free =
@@ -97,20 +97,20 @@ mod tests {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
-        let sizes = Sizes { start: u32::MAX - 100, ..Sizes::default() };
+        let sizes = FakeRingSizes { start: u32::MAX - 100, ..FakeRingSizes::default() };
         let (mut rings, kernel) = BareRings::new(&umem, sizes);
         kernel.set(FakeKernelConfig::default());
         for n in [1, 8, 64, 100].repeat(20) {
-            let delivered = kernel.arrive(n, 60) as usize;
+            let delivered = kernel.deliver_unwritten(n, 60) as usize;
             assert_eq!(delivered, n as usize);
             assert_eq!(rings.receive(n), delivered.min(Batch::CAPACITY));
             assert!(rings.transmit(), "the kernel did not request a wake-up");
-            kernel.complete();
+            kernel.complete_all();
             assert_eq!(rings.reclaim() as usize, delivered.min(Batch::CAPACITY));
             // Receive the descriptors that did not fit into the first batch.
             rings.receive(n);
             rings.transmit();
-            kernel.complete();
+            kernel.complete_all();
             rings.reclaim();
             let mut all: Vec<u64> = rings.free.take(usize::MAX).collect();
             rings.free.put(all.iter().rev().copied());
@@ -126,12 +126,12 @@ mod tests {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
-        let (_rings, kernel) = BareRings::new(&umem, Sizes::default());
+        let (_rings, kernel) = BareRings::new(&umem, FakeRingSizes::default());
         for n in [1, 8, 64].repeat(20) {
-            assert_eq!(kernel.arrive(n, 60), n);
+            assert_eq!(kernel.deliver_unwritten(n, 60), n);
             kernel.pretend_user(n);
-            assert_eq!(kernel.complete(), n);
-            assert_eq!(kernel.posted(), Sizes::default().fill);
+            assert_eq!(kernel.complete_all(), n);
+            assert_eq!(kernel.posted(), FakeRingSizes::default().fill);
         }
     }
 }

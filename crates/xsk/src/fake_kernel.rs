@@ -128,7 +128,7 @@ impl Default for FakeKernelConfig {
 
 /// The sizes of the fake rings, and the initial value of their counters.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub struct FakeRingSizes {
     /// Entries of the fill ring, and number of frames that the port keeps in it.
     pub fill: u32,
     /// Entries of the RX ring.
@@ -141,7 +141,7 @@ pub struct Sizes {
     pub start: u32,
 }
 
-impl Default for Sizes {
+impl Default for FakeRingSizes {
     fn default() -> Self {
         Self { fill: 128, rx: 128, tx: 128, completion: 128, start: 0 }
     }
@@ -203,7 +203,7 @@ impl FakeKernel {
     /// If `index` is 126 or more, another port of the UMEM has this index, or the pool belongs to
     /// another UMEM.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
-        Self::port_with(umem, pool, index, Sizes::default(), FakeKernelConfig::default())
+        Self::port_with(umem, pool, index, FakeRingSizes::default(), FakeKernelConfig::default())
     }
 
     /// Like [`port`](Self::port), with ring sizes and configuration.
@@ -215,7 +215,7 @@ impl FakeKernel {
         umem: &Umem,
         pool: &mut Pool,
         index: u32,
-        sizes: Sizes,
+        sizes: FakeRingSizes,
         config: FakeKernelConfig,
     ) -> (XskPort, Self) {
         assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
@@ -229,7 +229,7 @@ impl FakeKernel {
     }
 
     /// Creates the user-space ends of four rings, and the fake kernel with the other ends.
-    pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: Sizes) -> (Rings, Self) {
+    pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: FakeRingSizes) -> (Rings, Self) {
         let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),
             completion: HeapRing::new(sizes.completion, sizes.start),
@@ -355,7 +355,7 @@ impl FakeKernel {
 
     /// Delivers up to `n` packets of `len` bytes as fast as possible, without writing their bytes:
     /// for benchmarks. Returns the number of delivered packets.
-    pub fn arrive(&self, n: u32, len: u32) -> u32 {
+    pub fn deliver_unwritten(&self, n: u32, len: u32) -> u32 {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
         let mut reservation = state.rx.reserve(n);
@@ -373,7 +373,7 @@ impl FakeKernel {
 
     /// Completes all frames posted for transmission as fast as possible, without reading their
     /// bytes: for benchmarks. Returns the number of completed frames.
-    pub fn complete(&self) -> u32 {
+    pub fn complete_all(&self) -> u32 {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
         let mut reservation = state.completion.reserve(state.tx.available());
@@ -387,7 +387,7 @@ impl FakeKernel {
 
     /// Advances only the ring counters of user space, as if it received all packets, posted `n`
     /// frames for reception and `n` for transmission, and reclaimed all completed frames.
-    /// Benchmarks use this method to measure the cost of [`arrive`](Self::arrive) and
+    /// Benchmarks use this method to measure the cost of [`arrive`](Self::deliver_unwritten) and
     /// [`complete`](Self::complete) alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
         let state = self.0.borrow();

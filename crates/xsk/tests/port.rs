@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use xdpfwd_xsk::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, Sizes};
+use xdpfwd_xsk::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use xdpfwd_xsk::oracle::frame::Edit;
 use xdpfwd_xsk::oracle::port::{PortModel, Step, assert_conserved};
 use xdpfwd_xsk::{
@@ -80,7 +80,8 @@ fn frame_with_moved_start_and_end_is_sent_and_reclaimed() {
 fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     let (umem, mut pool) = umem(1024);
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), stalled);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), stalled);
     let mut queue = EgressQueue::new(&umem, 512);
     for number in 0..200 {
         let mut frame = pool.alloc().unwrap();
@@ -116,7 +117,8 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
     let config = FakeKernelConfig { errors: errors.into(), ..FakeKernelConfig::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), config);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while port.counters().tx_retries < errors.len() as u64 {
@@ -147,7 +149,7 @@ fn wake_ups_without_effect_back_off() {
     for config in errors.into_iter().chain([ignores_all, ignores_rx_too]) {
         let (umem, mut pool) = umem(256);
         let (mut port, kernel) =
-            FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), config.clone());
+            FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config.clone());
         let mut queue = EgressQueue::new(&umem, 64);
         queue_one(&mut pool, &mut queue);
         let start = Instant::now();
@@ -175,7 +177,8 @@ fn new_frame_and_completion_end_wake_up_backoff() {
         budget: 1,
         ..FakeKernelConfig::default()
     };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), refuses);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while kernel.wakeups() < 9 {
@@ -203,7 +206,8 @@ fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
         errors: [libc::EBUSY, libc::EBUSY].into(),
         ..FakeKernelConfig::default()
     };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), config);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config);
     let mut queue = EgressQueue::new(&umem, 64);
     for number in 0..5 {
         let mut frame = pool.alloc().unwrap();
@@ -256,7 +260,7 @@ fn second_port_with_same_index_panics() {
 #[test]
 fn transmit_with_small_budget_wakes_kernel_until_all_are_sent() {
     let (umem, mut pool) = umem(1024);
-    let sizes = Sizes { tx: 256, completion: 256, ..Sizes::default() };
+    let sizes = FakeRingSizes { tx: 256, completion: 256, ..FakeRingSizes::default() };
     let config = FakeKernelConfig { budget: 32, ..FakeKernelConfig::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, config);
     let mut queue = EgressQueue::new(&umem, 256);
@@ -278,7 +282,7 @@ fn port_wakes_kernel_only_on_request() {
     let (umem, mut pool) = umem(256);
     let requests_none = FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() };
     let (mut port, kernel) =
-        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), requests_none);
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), requests_none);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut frame = pool.alloc().unwrap();
     frame.append(60).unwrap().fill(1);
@@ -336,7 +340,7 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     let never_completes =
         FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
     let (mut closing, kernel) =
-        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never_completes);
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), never_completes);
     let (other_port, _) = FakeKernel::port(&umem, &mut pool, 1);
     let mut batch = Batch::new();
     let mut queue = EgressQueue::new(&umem, 64);
@@ -365,7 +369,7 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
 #[test]
 fn kernel_counters_show_ring_full_and_long_packets() {
     let (umem, mut pool) = umem(256);
-    let sizes = Sizes { fill: 16, rx: 8, ..Sizes::default() };
+    let sizes = FakeRingSizes { fill: 16, rx: 8, ..FakeRingSizes::default() };
     let (port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, sizes, FakeKernelConfig::default());
     for number in 0..8 {
@@ -379,8 +383,10 @@ fn kernel_counters_show_ring_full_and_long_packets() {
 /// Runs every kind of step on two ports and their model, in a fixed order.
 #[test]
 fn ports_match_model_for_every_kind_of_step() {
-    let mut model =
-        PortModel::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
+    let mut model = PortModel::new(
+        2048,
+        FakeRingSizes { fill: 64, start: 0u32.wrapping_sub(40), ..FakeRingSizes::default() },
+    );
     let never_completes =
         FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
     let partial = FakeKernelConfig {

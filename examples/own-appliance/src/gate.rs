@@ -17,7 +17,7 @@ pub struct GateConfig {
     #[serde(default)]
     known: Vec<Ipv4Addr>,
     /// The port to which packets of unknown subscribers go; `None` drops these packets.
-    unknown_to: Option<PortName>,
+    unknown_port: Option<PortName>,
 }
 
 /// Validates the configuration and plans the stage.
@@ -28,7 +28,7 @@ pub fn plan(
 ) -> Result<PlanFn, PlanError> {
     let no_subscriber =
         Reason::register("no_subscriber", "The source address belongs to no subscriber.")?;
-    let unknown_port = match config.unknown_to {
+    let unknown_port = match config.unknown_port {
         Some(port) => Some(port.resolve(cx)?.id),
         None => None,
     };

@@ -29,7 +29,7 @@ fn gate_passes_known_and_drops_unknown_subscribers() {
 
 #[test]
 fn gate_sends_unknown_subscribers_to_the_configured_port() {
-    let mut bench = bench("unknown_to = \"lan\"").unwrap();
+    let mut bench = bench("unknown_port = \"lan\"").unwrap();
     let unknown = packet([10, 77, 0, 9]);
     assert_eq!(bench.send("lan", &unknown).expect_sent("lan"), unknown);
     assert_eq!(bench.table("subscribers").rows[0][1..], [0_u64, 0].map(Into::into));
@@ -37,8 +37,8 @@ fn gate_sends_unknown_subscribers_to_the_configured_port() {
 
 #[test]
 fn unknown_port_is_an_error_with_line_and_column() {
-    let error = bench("unknown_to = \"dmz\"").err().unwrap();
-    assert!(error.contains(":26:14: no port is called \"dmz\""), "{error}");
+    let error = bench("unknown_port = \"dmz\"").err().unwrap();
+    assert!(error.contains(":26:16: no port is called \"dmz\""), "{error}");
 }
 
 #[test]

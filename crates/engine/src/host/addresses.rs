@@ -193,7 +193,7 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
 }
 
 /// Returns the port information for stages, without MAC addresses, MTUs and IP addresses.
-pub fn ports_from_plan(ports: &[PortPlan]) -> Ports {
+pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
     ports.iter().map(without_interface).collect()
 }
 

@@ -31,17 +31,17 @@ impl XdpFeatures {
     }
 
     /// Returns whether the driver runs XDP programs natively.
-    pub fn native(self) -> bool {
+    pub fn has_native_xdp(self) -> bool {
         self.has("basic")
     }
 
     /// Returns whether the driver supports `XDP_REDIRECT`.
-    pub fn redirect(self) -> bool {
+    pub fn has_redirect(self) -> bool {
         self.has("redirect")
     }
 
     /// Returns whether the driver reports AF_XDP zero-copy. A zero-copy bind may still fail.
-    pub fn zero_copy(self) -> bool {
+    pub fn has_zero_copy(self) -> bool {
         self.has("xsk-zerocopy")
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let ethtool = Ethtool::open(1).unwrap();
         assert!(!ethtool.offloads().unwrap().is_empty());
         let features = XdpFeatures::read(1).unwrap();
-        assert!(!features.zero_copy(), "{features:?}");
+        assert!(!features.has_zero_copy(), "{features:?}");
         assert!(XdpFeatures::read(u32::MAX).is_err());
     }
 }

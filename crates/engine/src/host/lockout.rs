@@ -23,7 +23,7 @@ pub struct Lockout {
     /// Interface name.
     pub interface: String,
     /// The traffic.
-    pub what: TrafficUse,
+    pub traffic: TrafficUse,
 }
 
 /// Traffic by which this host is reachable.
@@ -44,7 +44,7 @@ pub enum TrafficUse {
 impl Lockout {
     /// Describes the traffic, as a predicate of the interface: "has the default route".
     pub fn carries(&self) -> String {
-        match &self.what {
+        match &self.traffic {
             TrafficUse::DefaultRoute => "has the default route".to_owned(),
             TrafficUse::Ssh { peer, .. } => format!("carries an SSH session from {peer}"),
         }
@@ -52,7 +52,7 @@ impl Lockout {
 
     /// Returns `keep` rules that pass the traffic to the kernel.
     pub fn needed(&self) -> Keep {
-        match &self.what {
+        match &self.traffic {
             TrafficUse::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
             TrafficUse::Ssh { needed, .. } => needed.clone(),
         }
@@ -86,9 +86,9 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             continue;
         }
         let stack = host.stack(interface.index);
-        let mut add = |what| {
+        let mut add = |traffic| {
             let (name, interface) = (port.name.clone(), port.interface.clone());
-            found.push(Lockout { port: index, name, interface, what });
+            found.push(Lockout { port: index, name, interface, traffic });
         };
         let unreachable = |(link, ipv6): &(u32, bool)| {
             stack.contains(link) && !is_reachable(&port.keep, *ipv6, *link != interface.index)

@@ -77,7 +77,7 @@ impl Ledger {
         tasks.push(TaskReport::new("stages", &stages));
         tasks.push(TaskReport::new("stamps", &sum.stamps));
         Self {
-            on: sum.on,
+            on: sum.is_on,
             cycles_per_second: clock::cycles_per_second().round(),
             stamp_cycles: xdpfwd_pipeline::stamp_cost(),
             busy_cycles: sum.busy_cycles(),

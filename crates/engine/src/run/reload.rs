@@ -133,7 +133,7 @@ impl DataPlane {
                     };
                     let chains = catch_unwind(AssertUnwindSafe(build_all))
                         .map_err(|panic| panic_message(&*panic))?;
-                    worker.stage_chains(chains);
+                    worker.store_chains(chains);
                     Ok::<(), String>(())
                 };
                 match remote.ask(build, REPLY_TIMEOUT) {
@@ -144,13 +144,13 @@ impl DataPlane {
                 }
             },
         );
-        built.inspect_err(|_| self.drop_staged())?;
+        built.inspect_err(|_| self.discard_stored_chains())?;
         // Attach programs with a new filter before any worker uses its new stages, which may rely
         // on that filter. Remove filters from programs only after all workers use their new stages.
         let (with_filter, without_filter): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors =
-            self.exchange_programs(with_filter).inspect_err(|_| self.drop_staged())?;
+            self.exchange_programs(with_filter).inspect_err(|_| self.discard_stored_chains())?;
         let mut afresh = Vec::new();
         let mut unconfirmed = None;
         let retired = self.retired.0.clone();
@@ -159,7 +159,7 @@ impl DataPlane {
             let (retired, plan) = (retired.clone(), Arc::clone(&old_plan));
             let swap = move |worker: &mut Worker<PlannedChain>| {
                 // Cannot fail: the new stages are for the paths that the worker has.
-                let mut swapped = worker.swap_staged().unwrap_or_default();
+                let mut swapped = worker.swap_stored_chains().unwrap_or_default();
                 let afresh: Vec<_> = swapped
                     .iter_mut()
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
@@ -199,9 +199,9 @@ impl DataPlane {
     }
 
     /// Drops stages that workers have built but do not use yet.
-    fn drop_staged(&self) {
+    fn discard_stored_chains(&self) {
         for RunningWorker { remote, .. } in &self.workers {
-            let _ = remote.ask(Worker::drop_staged, REPLY_TIMEOUT);
+            let _ = remote.ask(Worker::discard_stored_chains, REPLY_TIMEOUT);
         }
     }
 }

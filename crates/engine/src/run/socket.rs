@@ -46,7 +46,7 @@ pub struct Request {
 
 impl Request {
     /// Replies to the client with one line.
-    pub fn answer(self, line: String) {
+    pub fn reply(self, line: String) {
         // If the client has disconnected, drop the reply.
         let _ = self.reply.send(line);
     }

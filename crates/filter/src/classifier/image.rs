@@ -145,7 +145,8 @@ impl Image {
 
 impl SpaceImage {
     fn new<const N: usize>(space: &Space<N>, rules: &[Rule]) -> Result<Self, KernelLimitError> {
-        let longest = space.tuples.iter().map(|tuple| tuple.shape.longest).max().unwrap_or(0);
+        let longest =
+            space.tuples.iter().map(|tuple| tuple.shape.longest_bucket).max().unwrap_or(0);
         if longest > MAX_BUCKET_LENGTH {
             return Err(KernelLimitError::LongBucket { longest, max: MAX_BUCKET_LENGTH });
         }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use crate::key::{Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word};
-use crate::rule::{Fragments, Match, Version};
+use crate::rule::{FragmentMatch, Match, Version};
 
 /// A rule for packed keys. It matches if `key & mask == value` and both ports are within their
 /// ranges.
@@ -136,10 +136,10 @@ impl CommonPart {
             }
         }
         match matches.fragment {
-            Some(Fragments::Any) => {
+            Some(FragmentMatch::Any) => {
                 common.require(0, l4_word::FRAGMENT, l4_word::IS_FRAGMENT, l4_word::IS_FRAGMENT)
             }
-            Some(Fragments::First) => {
+            Some(FragmentMatch::First) => {
                 common.require(
                     0,
                     l4_word::FRAGMENT,
@@ -147,7 +147,7 @@ impl CommonPart {
                     l4_word::IS_FRAGMENT,
                 );
             }
-            Some(Fragments::Later) => {
+            Some(FragmentMatch::Later) => {
                 common.require(0, l4_word::FRAGMENT, l4_word::IS_LATER, l4_word::IS_LATER)
             }
             None => {}

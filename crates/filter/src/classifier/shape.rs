@@ -27,5 +27,5 @@ pub struct TupleShape {
     /// Number of rules.
     pub rules: usize,
     /// Number of rules in the longest bucket.
-    pub longest: usize,
+    pub longest_bucket: usize,
 }

@@ -161,7 +161,7 @@ impl<const N: usize> Space<N> {
             destination_port: bits.destination_port,
             protocol: bits.protocol > 0,
             rules: buckets.iter().map(Vec::len).sum(),
-            longest: buckets.iter().map(Vec::len).max().unwrap_or(0),
+            longest_bucket: buckets.iter().map(Vec::len).max().unwrap_or(0),
         };
         self.tuples.push(Tuple { mask, best_rule, seed, shape });
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::key::{Fragment, L4};
-use crate::rule::{Fragments, Match, TcpFlags, Verdict, Version};
+use crate::rule::{FragmentMatch, Match, TcpFlags, Verdict, Version};
 
 /// Generates only a few different addresses, so that rules overlap and packets match.
 fn address_v4() -> impl Strategy<Value = u32> {
@@ -82,8 +82,11 @@ pub(crate) fn matches() -> impl Strategy<Value = Match> {
     });
     let protocol_and_ports = (often(protocol()), rarely(range()), often(range()));
     let flags = any::<(u8, u8)>().prop_map(|(mask, value)| TcpFlags { mask, value: value & mask });
-    let fragment =
-        prop_oneof![Just(Fragments::First), Just(Fragments::Later), Just(Fragments::Any)];
+    let fragment = prop_oneof![
+        Just(FragmentMatch::First),
+        Just(FragmentMatch::Later),
+        Just(FragmentMatch::Any)
+    ];
     let other_fields = (
         rarely(flags),
         rarely(0..3_u8),
@@ -292,7 +295,7 @@ fn similar_rules_share_few_tuples_with_short_buckets() {
     rules.push(crate::parse_rule("drop").unwrap().unwrap());
     let shape = Classifier::new(&rules, 1).shape();
     assert!(shape.v4.len() <= 4, "{shape:?}");
-    assert!(shape.v4.iter().all(|tuple| tuple.longest <= 8), "{shape:?}");
+    assert!(shape.v4.iter().all(|tuple| tuple.longest_bucket <= 8), "{shape:?}");
 }
 
 /// Uses the rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds, their tables exceed a

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::problem::Problem;
 use super::words::{Word, Words};
 use super::write::{FLAG_NAMES, PROTOCOLS};
-use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
 pub(super) const RULE_KEYWORDS: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, \
     icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
@@ -98,9 +98,9 @@ impl<'a> Reader<'a> {
                 const WHICH: &str = "first, later or any";
                 let which = self.words.value_after(word, WHICH)?;
                 matches.fragment = Some(match which.text {
-                    "first" => Fragments::First,
-                    "later" => Fragments::Later,
-                    "any" => Fragments::Any,
+                    "first" => FragmentMatch::First,
+                    "later" => FragmentMatch::Later,
+                    "any" => FragmentMatch::Any,
                     other => {
                         return Err(
                             which.problem(format!("unknown fragment `{other}`: expected {WHICH}"))
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
         let upper_layer_word =
             self.seen.iter().copied().find(|word| upper_layer_keywords.contains(&word.text));
         if let Some(word) = upper_layer_word
-            && *fragment == Some(Fragments::Later)
+            && *fragment == Some(FragmentMatch::Later)
         {
             let message = format!(
                 "`{}` never matches a later fragment, which has no upper-layer header",

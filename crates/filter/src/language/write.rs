@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 
-use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
 pub(super) const PROTOCOLS: [(&str, u8); 11] = [
     ("icmp", 1),
@@ -58,9 +58,9 @@ impl Display for Rule {
         field("icmp-code", icmp_code.map(|code| code.to_string()))?;
         field("vlan", vlan.map(|vlan| vlan.to_string()))?;
         let fragment_name = |fragment| match fragment {
-            Fragments::First => "first",
-            Fragments::Later => "later",
-            Fragments::Any => "any",
+            FragmentMatch::First => "first",
+            FragmentMatch::Later => "later",
+            FragmentMatch::Any => "any",
         };
         field("fragment", fragment.map(|fragment| fragment_name(fragment).to_owned()))?;
         field("dscp", dscp.map(|dscp| dscp.to_string()))?;

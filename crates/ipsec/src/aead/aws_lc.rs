@@ -36,13 +36,13 @@ impl AwsLc {
 impl Aead for AwsLc {
     fn seal_batch(&self, jobs: &mut [Job<'_>]) {
         for job in jobs {
-            job.is_good = self.seal(job).is_some();
+            job.is_ok = self.seal(job).is_some();
         }
     }
 
     fn open_batch(&self, jobs: &mut [Job<'_>]) {
         for job in jobs {
-            job.is_good = self.open(job).is_some();
+            job.is_ok = self.open(job).is_some();
         }
     }
 }

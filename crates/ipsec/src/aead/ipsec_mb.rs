@@ -23,7 +23,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use self::ffi::{Functions, GcmContext, GcmFunction, GcmFunctions, GcmKey};
 use super::job::{Aead, Job, KeyLengthError, split_tag};
-use crate::transform::{ICV, Transform};
+use crate::transform::{ICV_LEN, Transform};
 
 /// An expanded key for libipsec-mb.
 pub struct IpsecMb {
@@ -119,8 +119,8 @@ impl Aead for IpsecMb {
 /// Compares two tags in constant time: all bytes are compared, and `black_box` prevents the
 /// compiler from adding an early exit.
 #[inline]
-fn tags_equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
-    let halves = |tag: &[u8; ICV]| {
+fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
+    let halves = |tag: &[u8; ICV_LEN]| {
         let value = u128::from_ne_bytes(*tag);
         [value as u64, (value >> 64) as u64]
     };
@@ -139,16 +139,16 @@ impl IpsecMb {
         process: GcmFunction,
         key: &GcmKey,
         jobs: &mut [Job<'_>],
-        check_tag: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+        check_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
     ) {
         let mut context = GcmContext([0; _]);
-        let mut computed = [0; ICV];
+        let mut computed = [0; ICV_LEN];
         for job in jobs {
-            let Job { nonce, aad, text_and_tag, is_good } = job;
+            let Job { nonce, aad, text_and_tag, is_ok } = job;
             let Some((text, tag)) =
                 split_tag(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
-                *is_good = false;
+                *is_ok = false;
                 continue;
             };
             let (start, len) = (text.as_mut_ptr(), text.len() as u64);
@@ -173,10 +173,10 @@ impl IpsecMb {
                     aad,
                     aad_len,
                     computed.as_mut_ptr(),
-                    ICV as u64,
+                    ICV_LEN as u64,
                 );
             }
-            *is_good = check_tag(tag, &computed);
+            *is_ok = check_tag(tag, &computed);
         }
         context.0.zeroize();
     }
@@ -288,20 +288,20 @@ impl Managers {
         decrypt: bool,
         key: &[u8; 32],
         jobs: &mut [Job<'_>],
-        check_tag: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+        check_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
     ) {
         let Some(manager) = self.acquire() else {
-            jobs.iter_mut().for_each(|job| job.is_good = false);
+            jobs.iter_mut().for_each(|job| job.is_ok = false);
             return;
         };
         let manager = manager.get();
-        let mut computed = [0; ICV];
+        let mut computed = [0; ICV_LEN];
         for job in jobs {
-            let Job { nonce, aad, text_and_tag, is_good } = job;
+            let Job { nonce, aad, text_and_tag, is_ok } = job;
             let Some((text, tag)) =
                 split_tag(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
-                *is_good = false;
+                *is_ok = false;
                 continue;
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
@@ -321,7 +321,7 @@ impl Managers {
                     computed.as_mut_ptr(),
                 )
             };
-            *is_good = error == 0 && check_tag(tag, &computed);
+            *is_ok = error == 0 && check_tag(tag, &computed);
         }
     }
 }

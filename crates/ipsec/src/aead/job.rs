@@ -1,6 +1,6 @@
 //! The interface of the AEAD backends: jobs, and additional authenticated data.
 
-use crate::transform::{ICV, NONCE, Transform};
+use crate::transform::{ICV_LEN, NONCE_LEN, Transform};
 
 /// An AEAD with an expanded key. A batch costs one virtual call.
 pub trait Aead: Send + Sync {
@@ -20,19 +20,19 @@ pub trait Aead: Send + Sync {
 #[repr(C)]
 pub struct Job<'a> {
     /// The nonce; must be unique among packets sealed with one key.
-    pub nonce: [u8; NONCE],
+    pub nonce: [u8; NONCE_LEN],
     /// Additional authenticated data. Transforms without encryption ignore it.
     pub aad: Aad,
     /// The text to seal or open (without encryption: all authenticated bytes), then the tag, which
     /// sealing writes and opening verifies.
     pub text_and_tag: &'a mut [u8],
     /// The result: whether the packet was sealed, or opened with a valid tag.
-    pub is_good: bool,
+    pub is_ok: bool,
 }
 
 /// Splits text and tag; returns `None` if the buffer is too short for a tag.
 #[inline]
-pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV])> {
+pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
     text_and_tag.split_last_chunk_mut()
 }
 
@@ -60,7 +60,7 @@ impl Aad {
     }
 
     /// Creates AAD from any bytes; returns `None` for more than 12. For ESP, use [`Self::new`].
-    pub fn of(bytes: &[u8]) -> Option<Self> {
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut aad = Self { bytes: [0; 12], len: bytes.len() };
         aad.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(aad)

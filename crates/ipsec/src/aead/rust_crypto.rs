@@ -49,9 +49,9 @@ trait InPlace: AeadInPlace<NonceSize = U12, TagSize = U16> {}
 impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> InPlace for C {}
 
 fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
-    for Job { nonce, aad, text_and_tag, is_good } in jobs {
+    for Job { nonce, aad, text_and_tag, is_ok } in jobs {
         let nonce = GenericArray::from_slice(&*nonce);
-        *is_good = split_tag(text_and_tag).is_some_and(|(text, tag)| {
+        *is_ok = split_tag(text_and_tag).is_some_and(|(text, tag)| {
             let computed = if encrypts {
                 cipher.encrypt_in_place_detached(nonce, aad.bytes(), text)
             } else {
@@ -63,9 +63,9 @@ fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
 }
 
 fn open(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
-    for Job { nonce, aad, text_and_tag, is_good } in jobs {
+    for Job { nonce, aad, text_and_tag, is_ok } in jobs {
         let nonce = GenericArray::from_slice(&*nonce);
-        *is_good = split_tag(text_and_tag).is_some_and(|(text, tag)| {
+        *is_ok = split_tag(text_and_tag).is_some_and(|(text, tag)| {
             let tag = GenericArray::from_slice(&*tag);
             if encrypts {
                 cipher.decrypt_in_place_detached(nonce, aad.bytes(), text, tag).is_ok()

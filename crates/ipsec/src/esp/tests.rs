@@ -213,10 +213,10 @@ fn open_rejects_invalid_padding_and_moves_window() {
         ([1, 2, 200, 4], Err(OpenError::BadPadding)),
     ] {
         let mut bytes = buffer(b"payload!");
-        let end = bytes.len() - ICV;
+        let end = bytes.len() - ICV_LEN;
         bytes[end - 4..end].copy_from_slice(&trailer);
         bytes[PREFIX_LEN + 7] = 1;
-        let job = protection.job(&mut bytes, 1, [0; IV]).unwrap();
+        let job = protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap();
         let mut jobs = [job];
         protection.aead.seal_batch(&mut jobs);
         let mut window = Window::new(64, false).unwrap();
@@ -231,9 +231,9 @@ fn open_rejects_invalid_padding_and_moves_window() {
 fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     let outcome = |text: &[u8]| {
-        let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV]].concat();
+        let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV_LEN]].concat();
         bytes[PREFIX_LEN + 7] = 1;
-        let mut jobs = [protection.job(&mut bytes, 1, [0; IV]).unwrap()];
+        let mut jobs = [protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap()];
         protection.aead.seal_batch(&mut jobs);
         open(&protection, &mut Window::new(64, false).unwrap(), &mut bytes)
     };
@@ -263,7 +263,7 @@ fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
 fn trailer_pads_payload_to_multiple_of_4() {
     assert_eq!(
         (trailer_len(0), trailer_len(1), trailer_len(2), trailer_len(3)),
-        (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV)
+        (4 + ICV_LEN, 3 + ICV_LEN, 2 + ICV_LEN, 5 + ICV_LEN)
     );
     for payload in 0..100 {
         assert!((payload + trailer_len(payload)).is_multiple_of(4));

@@ -44,7 +44,7 @@ impl Stage for HoldAll {
         for index in 0..view.len() {
             match view.hold(index, cx) {
                 Some(frame) => self.0.push(frame),
-                None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
+                None => view.set_verdict(index, Verdict::Drop(Reason::HOLD_QUOTA)),
             }
         }
         if self.0.len() == 256 {

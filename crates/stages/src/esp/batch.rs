@@ -30,7 +30,7 @@ pub(super) fn drop_all<J: Job>(
             continue;
         }
         *job.sa_index() = NONE;
-        view.set(index, Verdict::Drop(reason));
+        view.set_verdict(index, Verdict::Drop(reason));
         if let Some(counts) = counts {
             counts.drop(reason);
         }

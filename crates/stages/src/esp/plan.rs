@@ -78,7 +78,7 @@ impl Direction for Seal {
         if self.lacks_iv_range.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 state_file = %state_path.display(),
-                "a worker has no IV range and drops packets as state_file: a state file has {} \
+                "a worker has no IV_LEN range and drops packets as state_file: a state file has {} \
                  ranges, one for each worker and path that seals; configure another state file, \
                  and other keys, for some paths",
                 Ivs::WORKERS

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV, Outgoing, PREFIX_LEN, trailer_len};
+use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV_LEN, Outgoing, PREFIX_LEN, trailer_len};
 use xdpfwd_pipeline::{
     BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner,
     SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
@@ -235,7 +235,8 @@ impl Sealer {
         {
             // Payload, padding, pad length and next header are a multiple of 4 bytes together.
             let max_payload_len =
-                (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV) & !3)
+                (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV_LEN)
+                    & !3)
                     .saturating_sub(2);
             let max_packet_len =
                 if position.is_some() { max_payload_len + ip_len } else { max_payload_len };
@@ -422,7 +423,7 @@ impl Sealer {
                 (drop_reason, ..) => {
                     let reason = drop_reason.unwrap_or(reasons::STATE_FILE.reason());
                     job.sa_index = NONE;
-                    view.set(from + index, Verdict::Drop(reason));
+                    view.set_verdict(from + index, Verdict::Drop(reason));
                     shared.counts.drop(reason);
                     total = shared.numbers.subtract_bytes(size);
                 }

@@ -152,7 +152,7 @@ impl StageConfig for FilterConfig {
         let classifier = compile(&rules, self.place != Placement::User);
         let shape = classifier.shape();
         let longest =
-            shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
+            shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest_bucket).max().unwrap_or(0);
         let shadowed = if longest > LONG_BUCKET {
             Vec::new()
         } else {
@@ -182,7 +182,7 @@ impl StageConfig for FilterConfig {
         }
         let rules_see_later_fragments = self.later_fragments == Some(ExceptionAction::Judge);
         let is_for_later_fragments =
-            |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::Fragments::Later);
+            |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::FragmentMatch::Later);
         if let Some(rule) =
             rules.iter().position(is_for_later_fragments).filter(|_| !rules_see_later_fragments)
         {

@@ -75,7 +75,7 @@ pub(super) fn image(
         }
     }
     let Some(image) = image.filter(|_| reasons.is_empty()) else { return Err(reasons) };
-    let mut tables = tables(image);
+    let mut tables = map_contents(image);
     tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, exceptions)));
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
@@ -89,7 +89,7 @@ pub(super) fn image(
 }
 
 /// Returns the contents of the maps of `bpf/classify.h` for the image of a classifier.
-pub fn tables(image: Image) -> XdpTables {
+pub fn map_contents(image: Image) -> XdpTables {
     let mut tables = XdpTables::default();
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
         let SpaceImage { space, first, parts, sets, tags, firsts, entries } = space;

@@ -76,7 +76,7 @@ impl Filter {
     }
 
     /// Decides about a single packet of `bytes` bytes, for dry runs.
-    pub fn judge(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
+    pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
         match inspection {
             Inspection::Key(key) => {
                 self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)

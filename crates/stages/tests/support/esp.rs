@@ -13,7 +13,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 use xdpfwd_pipeline::{
-    BuildCx, Cell, NamedStage, PlanCx, Planned, ResourceError, StagePlan, Worker,
+    BuildCx, Cell, NamedStage, PlanCx, PlanResult, ResourceError, StagePlan, Worker,
 };
 pub use xdpfwd_testkit::Folder;
 
@@ -94,7 +94,7 @@ pub fn acquire(
     plan.as_resource_owner().unwrap().acquire(&others)
 }
 
-pub fn plan_for(kind: &str, table: &str, workers: usize) -> Planned<toml::de::Error> {
+pub fn plan_for(kind: &str, table: &str, workers: usize) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
 }

@@ -26,7 +26,7 @@ pub(crate) trait Machine {
     /// Returns the port properties that stages can read: by default, only those in the
     /// configuration.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
-        xdpfwd_engine::ports_from_plan(ports)
+        xdpfwd_engine::ports_without_interfaces(ports)
     }
 
     /// Returns a sysctl that lets the kernel forward packets of an interface, if one is on.

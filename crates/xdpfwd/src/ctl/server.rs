@@ -64,7 +64,7 @@ impl Server {
                 Ok(parsed) => answer(&parsed, handle, cli, app),
                 Err(error) => json!({ "error": format!("invalid request: {error}") }),
             };
-            request.answer(answer.to_string());
+            request.reply(answer.to_string());
         }
     }
 }

@@ -79,17 +79,17 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
     };
     let names = features.names();
     let reported = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    if !features.native() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
+    if !features.has_native_xdp() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
         let found =
             format!("its driver reports: {reported}; mode = \"{mode}\" requires native XDP");
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\" or \"auto\"");
     }
-    if !features.zero_copy() && mode == Mode::ZeroCopy {
+    if !features.has_zero_copy() && mode == Mode::ZeroCopy {
         let found =
             format!("its driver reports: {reported}; mode = \"zero-copy\" requires xsk-zerocopy");
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
-    if features.native() && !features.redirect() && mode != Mode::Skb {
+    if features.has_native_xdp() && !features.has_redirect() && mode != Mode::Skb {
         let found = format!(
             "its driver reports: {reported}; it runs XDP programs but cannot redirect to sockets"
         );

@@ -114,7 +114,7 @@ mod tests {
             "{finding:?}"
         );
         assert!(
-            finding.finding.starts_with("copy: it has no zero-copy (Operation not supported)"),
+            finding.finding.starts_with("copy: eth1 has no zero-copy (Operation not supported)"),
             "{finding:?}"
         );
     }

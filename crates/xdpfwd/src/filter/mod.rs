@@ -98,7 +98,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
                 first_seconds.get_or_insert(seconds);
             }
             let elapsed = (last_seconds - first_seconds.unwrap_or(last_seconds)).max(0.0);
-            let Outcome { drop, rule } = filter.judge(
+            let Outcome { drop, rule } = filter.decide(
                 program.inspect(&bytes, &headers),
                 bytes.len(),
                 (elapsed * cycles_per_second) as u64,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::StepBytes;
 use super::frame::{Edit, Shadow};
-use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, Sizes};
+use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use crate::owner::Ownership;
 use crate::port::PortFrameCounts;
 use crate::{
@@ -153,7 +153,7 @@ pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
 
 /// Two ports and their model.
 pub struct PortModel {
-    sizes: Sizes,
+    sizes: FakeRingSizes,
     ports: [Option<ModelPort>; PORTS],
     /// Frames held by user space, with their expected content.
     held: VecDeque<(Frame, Shadow)>,
@@ -188,7 +188,7 @@ struct ModelPort {
 
 impl PortModel {
     /// Creates two ports on a UMEM with this chunk size and these ring sizes.
-    pub fn new(frame_size: u32, sizes: Sizes) -> Self {
+    pub fn new(frame_size: u32, sizes: FakeRingSizes) -> Self {
         let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
         let (umem, pool) = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
         let other = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
@@ -610,7 +610,7 @@ pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [chunk_size, before_wrap, rx_sizes, tx_sizes] = steps.next().unwrap_or_default();
     let ring_size = |bits: u8| 8 << (bits % 4);
-    let sizes = Sizes {
+    let sizes = FakeRingSizes {
         fill: ring_size(rx_sizes),
         rx: ring_size(rx_sizes >> 4),
         tx: ring_size(tx_sizes),

@@ -3,9 +3,9 @@ use crate::aead::Aad;
 
 fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
     let mut jobs =
-        [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_good: false }];
+        [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_ok: false }];
     key.seal_batch(&mut jobs);
-    jobs[0].is_good
+    jobs[0].is_ok
 }
 
 #[test]
@@ -54,11 +54,11 @@ fn threads_sharing_a_key_seal_like_one_thread() {
                                 nonce: [3; 12],
                                 aad: Aad::new(1, n, true),
                                 text_and_tag: bytes,
-                                is_good: false,
+                                is_ok: false,
                             })
                             .collect();
                         key.seal_batch(&mut jobs);
-                        assert!(jobs.iter().all(|job| job.is_good));
+                        assert!(jobs.iter().all(|job| job.is_ok));
                         assert_eq!(all, expected, "{transform:?}");
                     }
                 });
@@ -71,12 +71,12 @@ fn threads_sharing_a_key_seal_like_one_thread() {
 fn seal_without_room_for_tag_fails() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
-        for len in 0..ICV {
+        for len in 0..ICV_LEN {
             let mut bytes = vec![1; len];
             assert!(!seal_one(&key, 1, &mut bytes));
             assert_eq!(bytes, vec![1; len]);
         }
-        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text was not sealed");
+        assert!(seal_one(&key, 1, &mut [0; ICV_LEN]), "an empty text was not sealed");
     }
 }
 

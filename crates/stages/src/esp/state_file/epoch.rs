@@ -16,7 +16,7 @@ const MAX_BEHIND: u64 = 5;
 pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFileProblem> {
     let mut is_logged = false;
     loop {
-        match Epoch::next(Some(Epoch::of(stored)), now()) {
+        match Epoch::next(Some(Epoch::from_number(stored)), now()) {
             Ok(epoch) => return Ok(epoch),
             Err(EpochError::ClockBehind { now, stored }) if stored - now <= MAX_BEHIND => {
                 if !is_logged {

@@ -80,7 +80,7 @@ impl Shared {
 
     /// Returns the epoch in the file.
     pub(super) fn epoch(&self) -> Epoch {
-        Epoch::of(self.epoch.load(Ordering::Acquire))
+        Epoch::from_number(self.epoch.load(Ordering::Acquire))
     }
 
     /// Sets the epoch after it has been written to the file.

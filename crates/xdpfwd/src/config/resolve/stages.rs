@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use xdpfwd_pipeline::{KindError, PlanCx, StagePlan};
+use xdpfwd_pipeline::{PlanCx, StagePlan, StagePlanError};
 
 use crate::registry::{Registry, Toml};
 use toml::Spanned;
@@ -116,7 +116,7 @@ fn plan(
                 }
                 return (tries == 0).then_some(plan);
             }
-            Err(KindError::Parse(error)) => {
+            Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 let removed = take_entry(&mut kind_keys, &at);
                 // The key reported as missing may have been removed after an earlier error.
@@ -136,7 +136,7 @@ fn plan(
                     break;
                 }
             }
-            Err(KindError::Plan(error)) => {
+            Err(StagePlanError::Plan(error)) => {
                 if tries == 0 && error.0.is_empty() {
                     findings
                         .error(&span, "the stage is invalid; its kind gives no reason".to_owned());
