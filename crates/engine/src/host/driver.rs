@@ -184,8 +184,8 @@ mod tests {
     fn xdp_feature_bits_have_names_of_kernel_specification() {
         let veth = XdpFeatures { bits: 0b110_0111 };
         assert_eq!(veth.names(), ["basic", "redirect", "ndo-xmit", "rx-sg", "ndo-xmit-sg"]);
-        assert!(veth.native() && veth.redirect() && !veth.zero_copy());
-        assert!(XdpFeatures { bits: 8 }.zero_copy());
+        assert!(veth.has_native_xdp() && veth.has_redirect() && !veth.has_zero_copy());
+        assert!(XdpFeatures { bits: 8 }.has_zero_copy());
     }
 
     #[test]

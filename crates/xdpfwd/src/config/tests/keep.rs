@@ -38,7 +38,8 @@ fn keep_on_port_without_path_causes_warning() {
 #[test]
 fn lockout_causes_warning_at_the_interface() {
     let mut machine = FakeMachine::new();
-    let lockout = |traffic| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), what };
+    let lockout =
+        |traffic| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), traffic };
     machine.lockouts = vec![
         lockout(TrafficUse::DefaultRoute),
         lockout(TrafficUse::Ssh {
