@@ -141,7 +141,7 @@ fn ledger_counts_nothing_while_off_and_continues_when_on() {
     forward(&mut worker, &wires, 20);
     worker.switch_ledger(false);
     let before = worker.report();
-    assert!(!before.ledger.on);
+    assert!(!before.ledger.is_on);
     forward(&mut worker, &wires, 30);
     let off = worker.report();
     assert_eq!(off.ledger, before.ledger);
@@ -157,5 +157,5 @@ fn ledger_counts_nothing_while_off_and_continues_when_on() {
         (60, 60 * 64)
     );
     assert_eq!((stage(&on).packets, stage(&on).timed_packets), (90, 60));
-    assert!(on.ledger.on && on.ledger.total_cycles() > off.ledger.total_cycles());
+    assert!(on.ledger.is_on && on.ledger.total_cycles() > off.ledger.total_cycles());
 }
