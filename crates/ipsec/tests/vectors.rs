@@ -47,24 +47,24 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
             (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
         let (aad, plain, sealed) =
             (Aad::from_slice(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
-        let is_good = match result {
+        let is_ok = match result {
             "ok" => true,
             "bad" => false,
             _ => panic!("{line}"),
         };
         let index = Transform::ALL.iter().position(|candidate| *candidate == transform).unwrap();
-        counts[index][usize::from(is_good)] += 1;
+        counts[index][usize::from(is_ok)] += 1;
         for (backend, aead) in backends(transform, &key) {
             let mut bytes = sealed.clone();
-            let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: !is_good }];
+            let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_ok: !is_good }];
             aead.open_batch(&mut jobs);
-            assert_eq!(jobs[0].is_good, is_good, "{backend} opens {line}");
-            if is_good {
+            assert_eq!(jobs[0].is_ok, is_good, "{backend} opens {line}");
+            if is_ok {
                 assert_eq!(bytes[..bytes.len() - ICV_LEN], plain, "{backend} opens {line}");
                 let mut bytes = [&plain[..], &[0; ICV_LEN]].concat();
-                let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: false }];
+                let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_ok: false }];
                 aead.seal_batch(&mut jobs);
-                assert!(jobs[0].is_good, "{backend} seals {line}");
+                assert!(jobs[0].is_ok, "{backend} seals {line}");
                 assert_eq!(bytes, sealed, "{backend} seals {line}");
             }
         }
