@@ -15,7 +15,9 @@ use xdpfwd_xsk::{
     fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
 };
 
-const N: u32 = 64;
+/// Packets per round.
+const BATCH: u32 = 64;
+/// Packet length in bytes.
 const LENGTH: u32 = 60;
 const SIZES: Sizes = Sizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
 
@@ -29,40 +31,40 @@ fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
-/// The fake kernel alone, which all other scenarios include.
+/// Runs the fake kernel alone. All other scenarios include its instructions.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
-        kernel.pretend_user(N);
+        kernel.arrive(BATCH, LENGTH);
+        kernel.pretend_user(BATCH);
         kernel.complete();
     }
 }
 
-/// The four rings.
+/// Adds the four rings, without a port.
 fn rings(rounds: u64) {
     let (umem, _pool) = umem();
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
     kernel.set(config_without_wakeup());
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
-        rings.receive(N);
+        kernel.arrive(BATCH, LENGTH);
+        rings.receive(BATCH);
         rings.transmit();
         kernel.complete();
         rings.reclaim();
     }
 }
 
-/// The port: frames, owner record, batch, egress queue.
+/// Adds a port: frames, owner record, batch, egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
     let (mut port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     let (mut batch, mut queue) = (Batch::new(), EgressQueue::new(&umem, 512));
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
+        kernel.arrive(BATCH, LENGTH);
         port.receive(&mut batch, &mut pool);
         queue.push_batch(&mut batch, |refused| panic!("the egress queue is full: {refused}"));
         port.transmit(&mut queue);
@@ -71,7 +73,7 @@ fn port(rounds: u64) {
     }
 }
 
-/// A worker that cross-connects two ports.
+/// Adds a worker that forwards between two ports.
 fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     let (umem, mut pool) = umem();
     let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
@@ -84,7 +86,7 @@ fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
         .build()
         .expect("a cross-connect");
     for _ in 0..rounds {
-        from.arrive(N, LENGTH);
+        from.arrive(BATCH, LENGTH);
         worker.poll_once();
         to.complete();
     }

@@ -1,9 +1,10 @@
 //! Addresses for prefixes of given lengths: one binary trie per side, grown from the root, as in
 //! ClassBench.
 //!
-//! At each node, prefixes that end there take its address. The [`Branching`] of the level decides
-//! whether the rest goes to one child or is split between two. If the path to the node already has
-//! the maximum nesting, prefixes that end one level deeper are separated from longer ones.
+//! A prefix whose length is the level of a node has the node's address. The [`Branching`] of the
+//! level decides whether the longer prefixes go to one child or are split between two. If the path
+//! to the node already has the maximum nesting, prefixes that end one level deeper are separated
+//! from longer ones.
 
 use super::{
     random::Random,
@@ -17,8 +18,8 @@ pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut R
     sources.addresses
 }
 
-/// Returns the destination addresses: they follow the bits of the source as long as `correlation`
-/// holds, then branch.
+/// Returns the destination addresses, in the order of `lengths`. An address follows the bits of its
+/// source address for a random number of levels, given by `correlation`, then branches.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],
@@ -40,13 +41,14 @@ fn child(address: u32, level: u8, side: usize) -> u32 {
     address | (side as u32) << (31 - level)
 }
 
-/// Returns the number of rules, of `count`, in the heavier of two children.
-fn heavier(count: usize, skew: f64) -> usize {
+/// Returns how many of `count` rules are in the heavier of two children.
+fn heavier_count(count: usize, skew: f64) -> usize {
     // lighter = (1 - skew) * heavier, and lighter + heavier = count.
     (count as f64 / (2.0 - skew)) as usize
 }
 
-/// Returns whether the next level's prefixes must be separated to respect `nesting`.
+/// Returns whether prefixes of the next level must be separated from longer ones to respect the
+/// maximum nesting.
 fn must_separate(
     branching: &Branching,
     nested: u8,
@@ -78,7 +80,7 @@ impl Sources<'_> {
         let heavy = self.random.below(2);
         let ends_next = |rule: usize| length(rule) == level + 1;
         let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
-        let at = self.branching.levels[usize::from(level)];
+        let branching = self.branching.levels[usize::from(level)];
         let light = if must_separate(self.branching, nested, level, rest.len(), any_ends_next) {
             let (next, further): (Vec<_>, Vec<_>) =
                 rest.into_iter().partition(|&rule| ends_next(rule));
@@ -86,10 +88,10 @@ impl Sources<'_> {
             (rest, light) =
                 if next.len() > further.len() { (next, further) } else { (further, next) };
             light
-        } else if rest.len() == 1 || !self.random.chance(at.two) {
+        } else if rest.len() == 1 || !self.random.chance(branching.two_children) {
             Vec::new()
         } else {
-            rest.split_off(heavier(rest.len(), at.skew))
+            rest.split_off(heavier_count(rest.len(), branching.skew))
         };
         for (side, rules) in [(heavy, rest), (1 - heavy, light)] {
             if !rules.is_empty() {
@@ -120,15 +122,16 @@ struct Destinations<'a> {
 }
 
 impl Destinations<'_> {
-    /// Moves the rules along the bits of their sources and leaves each as a stub where it diverges.
+    /// Moves each rule along the bits of its source. Leaves the rule as a stub at the node where
+    /// its destination diverges from the source.
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
-        let rest = self.end(node, level, address, rules);
+        let rest = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
         if self.must_separate(nested, level, &rest) {
             self.nodes[node].stubs.extend(rest);
             return;
         }
-        let mut on = [Vec::new(), Vec::new()];
+        let mut following = [Vec::new(), Vec::new()];
         for rule in rest {
             let length = self.lengths[rule].source;
             if length <= level {
@@ -136,26 +139,30 @@ impl Destinations<'_> {
                 continue;
             }
             let side = (self.sources[rule] >> (31 - level) & 1) as usize;
-            // Stop before the source's prefix: the destination would be inside it.
+            // Diverge before the end of the source's prefix; otherwise the destination would be
+            // within it.
             if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
                 self.nodes[node].weight[side] += 1;
-                on[side].push(rule);
+                following[side].push(rule);
             } else {
                 let away = self.child(node, 1 - side);
                 self.nodes[node].weight[1 - side] += 1;
                 self.nodes[away].stubs.push(rule);
             }
         }
-        for (side, rules) in on.into_iter().enumerate().filter(|(_, rules)| !rules.is_empty()) {
+        for (side, rules) in
+            following.into_iter().enumerate().filter(|(_, rules)| !rules.is_empty())
+        {
             let next = self.child(node, side);
             self.follow(next, level + 1, child(address, level, side), rules, nested);
         }
     }
 
-    /// Moves the stubs and the rules from above to their ends by branching.
+    /// Branches: moves the stubs of this node, and `rules` from its parent, down to the nodes at
+    /// which they end.
     fn finish(&mut self, node: usize, level: u8, address: u32, mut rules: Vec<usize>, nested: u8) {
         rules.append(&mut self.nodes[node].stubs);
-        let mut rest = self.end(node, level, address, rules);
+        let mut rest = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
         let mut split = [Vec::new(), Vec::new()];
         if !rest.is_empty() {
@@ -165,7 +172,7 @@ impl Destinations<'_> {
                 std::cmp::Ordering::Less => 1,
                 std::cmp::Ordering::Equal => self.random.below(2),
             };
-            let at = self.branching.levels[usize::from(level)];
+            let branching = self.branching.levels[usize::from(level)];
             if self.must_separate(nested, level, &rest) {
                 let (next, further): (Vec<_>, Vec<_>) =
                     rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
@@ -173,13 +180,14 @@ impl Destinations<'_> {
                     if next.len() > further.len() { (next, further) } else { (further, next) };
                 split[heavy] = more;
                 split[1 - heavy] = less;
-            } else if children.contains(&None) && !self.random.chance(at.two) {
+            } else if children.contains(&None) && !self.random.chance(branching.two_children) {
                 let side = children.iter().position(Option::is_some).unwrap_or(heavy);
                 split[side] = rest;
             } else {
-                // Include the existing rules below, and divide the rest to approach the skew.
+                // Also count the rules that are already below, and divide the other rules to
+                // approach the skew.
                 let total = rest.len() + weight[0] + weight[1];
-                let wanted = heavier(total, at.skew);
+                let wanted = heavier_count(total, branching.skew);
                 let light = (total - wanted).saturating_sub(weight[1 - heavy]);
                 let light =
                     if wanted <= weight[heavy] { rest.len() } else { light.min(rest.len()) };
@@ -196,7 +204,13 @@ impl Destinations<'_> {
     }
 
     /// Assigns the address to rules that end at this node and returns the others.
-    fn end(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>) -> Vec<usize> {
+    fn assign_address(
+        &mut self,
+        node: usize,
+        level: u8,
+        address: u32,
+        rules: Vec<usize>,
+    ) -> Vec<usize> {
         let (ending, rest): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|&rule| self.lengths[rule].destination == level);
         ending.iter().for_each(|&rule| self.addresses[rule] = address);
@@ -227,8 +241,8 @@ mod tests {
     use super::super::{rule::Prefix, seed::Level};
     use super::*;
 
-    fn branching(two: f64, skew: f64) -> Branching {
-        Branching { nesting: 4, levels: [Level { two, skew }; 33] }
+    fn branching(two_children: f64, skew: f64) -> Branching {
+        Branching { nesting: 4, levels: [Level { two_children, skew }; 33] }
     }
 
     fn equal(count: usize, source: u8, destination: u8) -> Vec<Lengths> {
@@ -237,9 +251,12 @@ mod tests {
 
     #[test]
     fn source_trie_branching_sets_number_of_addresses() {
-        let distinct = |two, skew, length| {
-            let addresses =
-                sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
+        let distinct = |two_children, skew, length| {
+            let addresses = sources(
+                &branching(two_children, skew),
+                &equal(256, length, 0),
+                &mut Random::new(1),
+            );
             addresses.into_iter().collect::<BTreeSet<_>>().len()
         };
         assert_eq!(distinct(0.0, 1.0, 32), 1);
@@ -252,9 +269,9 @@ mod tests {
     #[test]
     fn heavier_child_gets_share_given_by_skew() {
         let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
-        let set = addresses.iter().filter(|&&address| address == 1 << 31).count();
+        let upper_half = addresses.iter().filter(|&&address| address == 1 << 31).count();
         // 100 is half of 200.
-        assert!(set == 100 || set == 200, "{set}");
+        assert!(upper_half == 100 || upper_half == 200, "{upper_half}");
     }
 
     #[test]
@@ -301,8 +318,8 @@ mod tests {
                 .collect();
             let deepest =
                 prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
-            // The limit is soft, as in ClassBench: prefixes that join a path later do not count the
-            // prefixes on it.
+            // As in ClassBench, the maximum nesting of 4 can be exceeded: a prefix that joins a
+            // path later does not count the prefixes that are already on the path.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }
     }
