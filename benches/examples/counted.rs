@@ -31,7 +31,7 @@ fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
-/// Runs the fake kernel alone. All other scenarios include its instructions.
+/// Runs the fake kernel alone, which is part of all other scenarios.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) =
@@ -43,7 +43,7 @@ fn kernel(rounds: u64) {
     }
 }
 
-/// Adds the four rings, without a port.
+/// Runs the fake kernel and the four rings, without a port.
 fn rings(rounds: u64) {
     let (umem, _pool) = umem();
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
@@ -57,7 +57,7 @@ fn rings(rounds: u64) {
     }
 }
 
-/// Adds a port: frames, owner record, batch, egress queue.
+/// Runs the fake kernel and a port, with frames, owner record, batch and egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
     let (mut port, kernel) =
@@ -73,7 +73,7 @@ fn port(rounds: u64) {
     }
 }
 
-/// Adds a worker that forwards between two ports.
+/// Runs the fake kernel and a worker that forwards between two ports.
 fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     let (umem, mut pool) = umem();
     let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());

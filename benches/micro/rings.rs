@@ -7,14 +7,15 @@
 //! thread, which excludes preemption. An iteration in criterion's output is one packet.
 //!
 //! - `rings`: the four rings alone, [`BareRings`].
-//! - `port`: the same through [`Port`]: owned frames, the owner record, a batch, an egress queue,
-//!   counters.
-//! - `swap`: `port` with the MAC addresses of each packet swapped and 4096 frames in the fill ring.
+//! - `port`: the four rings through [`Port`], with owned frames, the owner record, a batch, an
+//!   egress queue and counters.
+//! - `swap`: `port`, with the MAC addresses of each packet swapped.
 //! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
-//! After criterion's results, a table compares all of them with the C twins
-//! (benches/peers/ring_twin.c, a separate process), interleaved, as ratios within a round. Run
-//! with `cargo bench -p xdpfwd-bench --bench rings` or `make bench-rings`.
+//! After criterion's results, a table compares these variants with their C twins
+//! (benches/peers/ring_twin.c, a separate process). All variants and twins run in each round; the
+//! table shows ratios within a round. Run with `cargo bench -p xdpfwd-bench --bench rings` or `make
+//! bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -266,7 +267,7 @@ impl Drop for Twin {
     }
 }
 
-/// A function from batch size and number of packets to the nanoseconds for these packets.
+/// A measurement: maps batch size and number of packets to nanoseconds for these packets.
 type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
 const VARIANTS: [&str; 4] = ["rings", "port", "swap", "worker"];

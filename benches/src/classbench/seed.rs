@@ -278,7 +278,7 @@ impl Branching {
     }
 
     /// Returns the branching for a set `factor` times as large: more addresses, not more rules per
-    /// address.
+    /// address. A factor of at most 1 changes nothing.
     ///
     /// Follows ClassBench (its option `-b`): balances levels from the root down until the removed
     /// skew equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two

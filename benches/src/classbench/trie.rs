@@ -2,9 +2,9 @@
 //! ClassBench.
 //!
 //! A prefix whose length is the level of a node has the node's address. The [`Branching`] of the
-//! level decides whether the longer prefixes go to one child or are split between two. If the path
-//! to the node already has the maximum nesting, prefixes that end one level deeper are separated
-//! from longer ones.
+//! level decides whether the longer prefixes go to one child or are split between two. If one more
+//! prefix on the path to the node reaches the maximum nesting, prefixes that end one level deeper
+//! are separated from longer ones.
 
 use super::{
     random::Random,
@@ -104,7 +104,7 @@ impl Sources<'_> {
 #[derive(Default)]
 struct Node {
     children: [Option<usize>; 2],
-    /// Number of rules below each child.
+    /// Number of rules that [`Destinations::follow`] has moved below each child.
     weight: [usize; 2],
     /// Rules whose destination diverges from the source here.
     stubs: Vec<usize>,
@@ -139,8 +139,8 @@ impl Destinations<'_> {
                 continue;
             }
             let side = (self.sources[rule] >> (31 - level) & 1) as usize;
-            // Diverge before the end of the source's prefix; otherwise the destination would be
-            // within it.
+            // Diverge at the last bit of the source's prefix at the latest; otherwise the
+            // destination would be within this prefix.
             if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
                 self.nodes[node].weight[side] += 1;
                 following[side].push(rule);

@@ -43,9 +43,9 @@ struct {
 } flows SEC(".maps");
 
 // Slot (sequence number mod WINDOW) holds the sequence number + 1 of its latest frame. Unlike a bit
-// in a sliding bitmap, the slot identifies this frame: the sink finds every duplicate within WINDOW
-// frames and takes no other frame for a duplicate. The atomic exchange in check_sequence ensures
-// this even if two cores receive.
+// in a sliding bitmap, the slot identifies this frame: the sink finds a duplicate unless it comes
+// WINDOW sequence numbers or more too late, and takes no other frame for a duplicate. The atomic
+// exchange in check_sequence ensures this even if two cores receive.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -76,7 +76,8 @@ pub struct VethDropCounts {
 
 impl PacketAccounting {
     /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report.
-    /// `veth`, if given, is compared with xdpfwd's counters.
+    /// `veth`, if given, adds the veth driver's counts to the losses, and is compared with xdpfwd's
+    /// counters.
     #[must_use]
     pub fn new(
         offered: Counters,

@@ -86,15 +86,15 @@ impl ChainBuilder {
         self
     }
 
-    /// Assigns 10.77.0.1/24 to gen0 and 10.77.0.2/24 to sink0, for ping or iperf3 through a
-    /// forwarder that connects fwd0 and fwd1. The kernel then also sends ARP packets.
+    /// If `on`, assigns 10.77.0.1/24 to gen0 and 10.77.0.2/24 to sink0, for ping or iperf3 through
+    /// a forwarder that connects fwd0 and fwd1. The kernel then also sends ARP packets.
     pub fn addresses(mut self, on: bool) -> Self {
         self.addresses = on;
         self
     }
 
-    /// Enables IPv6 and assigns fd77::1/64 to gen0 and fd77::2/64 to sink0. The kernel then also
-    /// sends multicast packets.
+    /// If `on`, enables IPv6 and assigns fd77::1/64 to gen0 and fd77::2/64 to sink0. The kernel
+    /// then also sends multicast packets.
     pub fn ipv6(mut self, on: bool) -> Self {
         self.ipv6 = on;
         self
@@ -117,14 +117,14 @@ impl ChainBuilder {
         require_root("building a lab")?;
         if !(1..=64).contains(&self.queues) {
             return Err(Error::Value {
-                what: "number of queues",
+                parameter: "number of queues",
                 value: self.queues.to_string(),
                 accepted: "use 1–64".into(),
             });
         }
         if !(576..=MAX_MTU).contains(&self.mtu) {
             return Err(Error::Value {
-                what: "MTU",
+                parameter: "MTU",
                 value: self.mtu.to_string(),
                 accepted: format!("use 576–{MAX_MTU}, the range of a veth with native XDP"),
             });
@@ -182,7 +182,7 @@ fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     while veth::link(end.namespace, end.name)?["operstate"] != "UP" {
         if start.elapsed() > CARRIER_DEADLINE {
             return Err(Error::Timeout {
-                what: format!("carrier on {} in {}", end.name, end.namespace.name()),
+                event: format!("carrier on {} in {}", end.name, end.namespace.name()),
                 seconds: CARRIER_DEADLINE.as_secs_f64(),
                 hint: format!("check `ip -n {} link`", end.namespace.name()),
             });

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 pub const FIRST_FLOW_PORT: u16 = 1024;
 /// Maximum number of flows: source ports 1024–65535.
 pub const MAX_FLOWS: u32 = 65536 - FIRST_FLOW_PORT as u32;
-/// UDP destination port of every frame (discard, RFC 863).
+/// UDP destination port of the generator's frames (discard, RFC 863).
 pub const DESTINATION_PORT: u16 = 9;
 /// Length of the smallest frame in bytes, without FCS: headers, magic number, sequence number and
 /// send time.

@@ -153,10 +153,10 @@ fn poll_until_gone(
     mut awaited: impl FnMut() -> Result<Option<String>, Error>,
 ) -> Result<(), Error> {
     let start = Instant::now();
-    while let Some(what) = awaited()? {
+    while let Some(event) = awaited()? {
         if start.elapsed() > deadline {
             return Err(Error::Timeout {
-                what,
+                event,
                 seconds: deadline.as_secs_f64(),
                 hint: hint.into(),
             });

@@ -33,7 +33,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Creates `xdpfwd-<pid>-<n>-<label>`; `label` consists of lower-case letters.
+    /// Creates the namespace `xdpfwd-<pid>-<n>-<label>`; `label` must consist of lower-case
+    /// letters.
     ///
     /// # Errors
     ///
@@ -41,7 +42,7 @@ impl Namespace {
     pub fn create(label: &str) -> Result<Self, Error> {
         if label.is_empty() || !label.bytes().all(|b| b.is_ascii_lowercase()) {
             return Err(Error::Value {
-                what: "namespace label",
+                parameter: "namespace label",
                 value: format!("{label:?}"),
                 accepted: "use lower-case letters only".into(),
             });
@@ -50,7 +51,7 @@ impl Namespace {
         Self::add(format!("{PREFIX}{}-{n}-{label}", std::process::id()), false)
     }
 
-    /// Creates `xdpfwd-<lab>-<label>`, which stays until [`crate::take_down`].
+    /// Creates the namespace `xdpfwd-<lab>-<label>`, which stays until [`crate::take_down`].
     pub(crate) fn create_kept(lab: &str, label: &str) -> Result<Self, Error> {
         Self::add(kept_name(lab, label)?, true)
     }
@@ -127,7 +128,7 @@ impl Drop for Namespace {
 }
 
 /// A handle for entering a namespace. Without a file, [`Self::enter`] does nothing: the thread
-/// stays in its namespace. The path is for errors.
+/// stays in its namespace. The path is used only in error messages.
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
@@ -212,7 +213,7 @@ pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
         Ok(format!("{PREFIX}{lab}-{label}"))
     } else {
         Err(Error::Value {
-            what: "lab name",
+            parameter: "lab name",
             value: format!("{lab:?}"),
             accepted: "use a lower-case letter, then up to 31 lower-case letters, digits and '-'"
                 .into(),

@@ -64,7 +64,7 @@ impl Forwarder {
         require_root("running a program in a network namespace")?;
         if arguments.is_empty() {
             return Err(Error::Value {
-                what: "command",
+                parameter: "command",
                 value: "none".into(),
                 accepted: "give a program and its arguments".into(),
             });
@@ -143,8 +143,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits for a line on stdout for which `wanted` holds, and returns the first. Earlier lines
-    /// count.
+    /// Waits for a line on stdout for which `wanted` holds, and returns the first such line. Lines
+    /// from before the call count too.
     ///
     /// # Errors
     ///
@@ -280,13 +280,13 @@ impl Forwarder {
         Error::Ended { command: self.command.clone(), status, output }
     }
 
-    fn timeout(&self, what: &str, deadline: Duration) -> Error {
+    fn timeout(&self, event: &str, deadline: Duration) -> Error {
         let hint = match self.stderr().last() {
             Some(line) => format!("its last line on stderr: {line}"),
             None => "it wrote nothing to stderr".into(),
         };
         Error::Timeout {
-            what: format!("{what} of `{}`", self.command),
+            event: format!("{event} of `{}`", self.command),
             seconds: deadline.as_secs_f64(),
             hint,
         }

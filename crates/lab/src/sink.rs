@@ -30,7 +30,7 @@ pub struct SinkCounters {
     /// With check on: frames that arrived after a later frame of their flow. (To check the order of
     /// all traffic, use one flow.)
     pub reordered: u64,
-    /// With check on: frames that had already arrived, at most 262144 sequence numbers ago.
+    /// With check on: frames that had already arrived, fewer than 262144 sequence numbers ago.
     pub duplicates: u64,
 }
 

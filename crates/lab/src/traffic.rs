@@ -226,7 +226,7 @@ impl Traffic {
     pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         if self.packets.is_none() {
             return Err(Error::Value {
-                what: "traffic for an XDP program",
+                parameter: "traffic for an XDP program",
                 value: "not a flood".into(),
                 accepted: "set its packets with Traffic::flood".into(),
             });
@@ -234,7 +234,7 @@ impl Traffic {
         let program = crate::veth::link(namespace, interface)?["xdp"]["prog"]["id"].as_u64();
         let program =
             program.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::Value {
-                what: "interface for a flood",
+                parameter: "interface for a flood",
                 value: format!("{interface} has no XDP program"),
                 accepted: "attach one first".into(),
             })?;
@@ -283,7 +283,8 @@ impl Traffic {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let invalid = |what, value: String, accepted| Err(Error::Value { what, value, accepted });
+        let invalid =
+            |parameter, value: String, accepted| Err(Error::Value { parameter, value, accepted });
         if !(MIN_SIZE..=MAX_MTU + 14).contains(&self.size) {
             return invalid(
                 "frame size",
@@ -424,7 +425,7 @@ impl Sender {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(cause) => {
                     return Err(Error::Bpf {
-                        what: format!(
+                        operation: format!(
                             "sending {}-byte frames out of {}",
                             frame.len(),
                             self.interface
@@ -533,7 +534,7 @@ impl Generator {
     pub fn finish(self, deadline: Duration) -> Result<SentTotals, Error> {
         let Some(count) = self.count else {
             return Err(Error::Value {
-                what: "traffic to be finished",
+                parameter: "traffic to be finished",
                 value: "no count".into(),
                 accepted: "set one with Traffic::count".into(),
             });
@@ -542,7 +543,7 @@ impl Generator {
         while self.sent()?.packets < count && self.is_running() {
             if start.elapsed() > deadline {
                 return Err(Error::Timeout {
-                    what: format!("{count} frames to be sent"),
+                    event: format!("{count} frames to be sent"),
                     seconds: deadline.as_secs_f64(),
                     hint: "use fewer frames or a higher rate".into(),
                 });

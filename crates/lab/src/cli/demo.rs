@@ -136,9 +136,9 @@ fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
             report_kind(line).as_deref() == Some("interval")
         }) {
             Ok(_) => return Ok(()),
-            Err(Error::Timeout { what, hint, .. }) => {
+            Err(Error::Timeout { event, hint, .. }) => {
                 if start.elapsed() > READY_DEADLINE {
-                    bail!(Error::Timeout { what, hint, seconds: READY_DEADLINE.as_secs_f64() });
+                    bail!(Error::Timeout { event, hint, seconds: READY_DEADLINE.as_secs_f64() });
                 }
             }
             Err(other) => return Err(other.into()),

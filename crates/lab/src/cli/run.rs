@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     if arguments.seconds.is_zero() {
         bail!(Error::Value {
-            what: "--seconds",
+            parameter: "--seconds",
             value: "0".into(),
             accepted: "use more than 0".into()
         });
