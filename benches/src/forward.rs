@@ -207,7 +207,7 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
 fn two_queues(kind: ForwarderKind, common: &Common) -> String {
     const RATE: u64 = 20_000;
     if !kind.supports_two_queues() {
-        return "not applicable: it supports one queue only".into();
+        return "not applicable: supports only one queue".into();
     }
     let forwarder = match common
         .environment()

@@ -231,7 +231,7 @@ fn find_no_drop_rate(
     while failing - passing > PRECISION * failing {
         if rate < 1000.0 {
             bail!(
-                "it loses more than {} % of the frames at 1000 packets per second",
+                "the forwarder loses more than {} % of the frames at 1000 packets per second",
                 100.0 * arguments.tolerance
             );
         }

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_set_round_trips() {
+    fn generated_rules_survive_write_and_read() {
         for seed in seeds() {
             let rules = generate(&seed, 500, 1);
             let mut text = Vec::new();

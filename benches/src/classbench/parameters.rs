@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn classbench_parameter_file_parses() {
+    fn seed_parse_reads_classbench_parameter_file() {
         let seed = Seed::parse("artificial", &parameter_file()).unwrap();
         assert_eq!((seed.filters, seed.source.nesting), (100, 4));
         assert_eq!(

@@ -68,32 +68,38 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
+    /// Assigns an address to each of `rules`, which end at the node `address` of `level` or below.
+    /// `nested` is the number of prefixes on the path to the node.
     fn grow(&mut self, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let length = |rule: usize| self.lengths[rule].source;
-        let (ending, mut rest): (Vec<_>, Vec<_>) =
+        let (ending, mut longer): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|&rule| length(rule) == level);
         ending.iter().for_each(|&rule| self.addresses[rule] = address);
-        if rest.is_empty() {
+        if longer.is_empty() {
             return;
         }
         let nested = nested + u8::from(!ending.is_empty());
-        let heavy = self.random.below(2);
+        let heavier_side = self.random.below(2);
         let ends_next = |rule: usize| length(rule) == level + 1;
-        let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
+        let any_ends_next = longer.iter().any(|&rule| ends_next(rule));
         let branching = self.branching.levels[usize::from(level)];
-        let light = if must_separate(self.branching, nested, level, rest.len(), any_ends_next) {
-            let (next, further): (Vec<_>, Vec<_>) =
-                rest.into_iter().partition(|&rule| ends_next(rule));
-            let light;
-            (rest, light) =
-                if next.len() > further.len() { (next, further) } else { (further, next) };
-            light
-        } else if rest.len() == 1 || !self.random.chance(branching.two_children) {
-            Vec::new()
-        } else {
-            rest.split_off(heavier_count(rest.len(), branching.skew))
-        };
-        for (side, rules) in [(heavy, rest), (1 - heavy, light)] {
+        let lighter_rules =
+            if must_separate(self.branching, nested, level, longer.len(), any_ends_next) {
+                let (ending_next, ending_later): (Vec<_>, Vec<_>) =
+                    longer.into_iter().partition(|&rule| ends_next(rule));
+                let lighter_rules;
+                (longer, lighter_rules) = if ending_next.len() > ending_later.len() {
+                    (ending_next, ending_later)
+                } else {
+                    (ending_later, ending_next)
+                };
+                lighter_rules
+            } else if longer.len() == 1 || !self.random.chance(branching.two_children) {
+                Vec::new()
+            } else {
+                longer.split_off(heavier_count(longer.len(), branching.skew))
+            };
+        for (side, rules) in [(heavier_side, longer), (1 - heavier_side, lighter_rules)] {
             if !rules.is_empty() {
                 self.grow(level + 1, child(address, level, side), rules, nested);
             }
@@ -125,14 +131,14 @@ impl Destinations<'_> {
     /// Moves each rule along the bits of its source. Leaves the rule as a stub at the node where
     /// its destination diverges from the source.
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
-        let rest = self.assign_address(node, level, address, rules);
+        let longer = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
-        if self.must_separate(nested, level, &rest) {
-            self.nodes[node].stubs.extend(rest);
+        if self.must_separate(nested, level, &longer) {
+            self.nodes[node].stubs.extend(longer);
             return;
         }
         let mut following = [Vec::new(), Vec::new()];
-        for rule in rest {
+        for rule in longer {
             let length = self.lengths[rule].source;
             if length <= level {
                 self.nodes[node].stubs.push(rule);
@@ -162,37 +168,44 @@ impl Destinations<'_> {
     /// which they end.
     fn finish(&mut self, node: usize, level: u8, address: u32, mut rules: Vec<usize>, nested: u8) {
         rules.append(&mut self.nodes[node].stubs);
-        let mut rest = self.assign_address(node, level, address, rules);
+        let mut longer = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
         let mut split = [Vec::new(), Vec::new()];
-        if !rest.is_empty() {
+        if !longer.is_empty() {
             let Node { children, weight, .. } = self.nodes[node];
-            let heavy = match weight[0].cmp(&weight[1]) {
+            let heavier_side = match weight[0].cmp(&weight[1]) {
                 std::cmp::Ordering::Greater => 0,
                 std::cmp::Ordering::Less => 1,
                 std::cmp::Ordering::Equal => self.random.below(2),
             };
             let branching = self.branching.levels[usize::from(level)];
-            if self.must_separate(nested, level, &rest) {
-                let (next, further): (Vec<_>, Vec<_>) =
-                    rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
-                let (more, less) =
-                    if next.len() > further.len() { (next, further) } else { (further, next) };
-                split[heavy] = more;
-                split[1 - heavy] = less;
+            if self.must_separate(nested, level, &longer) {
+                let (ending_next, ending_later): (Vec<_>, Vec<_>) = longer
+                    .into_iter()
+                    .partition(|&rule| self.lengths[rule].destination == level + 1);
+                let (more, less) = if ending_next.len() > ending_later.len() {
+                    (ending_next, ending_later)
+                } else {
+                    (ending_later, ending_next)
+                };
+                split[heavier_side] = more;
+                split[1 - heavier_side] = less;
             } else if children.contains(&None) && !self.random.chance(branching.two_children) {
-                let side = children.iter().position(Option::is_some).unwrap_or(heavy);
-                split[side] = rest;
+                let side = children.iter().position(Option::is_some).unwrap_or(heavier_side);
+                split[side] = longer;
             } else {
                 // Also count the rules that are already below, and divide the other rules to
                 // approach the skew.
-                let total = rest.len() + weight[0] + weight[1];
+                let total = longer.len() + weight[0] + weight[1];
                 let wanted = heavier_count(total, branching.skew);
-                let light = (total - wanted).saturating_sub(weight[1 - heavy]);
-                let light =
-                    if wanted <= weight[heavy] { rest.len() } else { light.min(rest.len()) };
-                split[heavy] = rest.split_off(light);
-                split[1 - heavy] = rest;
+                let lighter_count = (total - wanted).saturating_sub(weight[1 - heavier_side]);
+                let lighter_count = if wanted <= weight[heavier_side] {
+                    longer.len()
+                } else {
+                    lighter_count.min(longer.len())
+                };
+                split[heavier_side] = longer.split_off(lighter_count);
+                split[1 - heavier_side] = longer;
             }
         }
         for (side, rules) in split.into_iter().enumerate() {
@@ -211,11 +224,11 @@ impl Destinations<'_> {
         address: u32,
         rules: Vec<usize>,
     ) -> Vec<usize> {
-        let (ending, rest): (Vec<_>, Vec<_>) =
+        let (ending, longer): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|&rule| self.lengths[rule].destination == level);
         ending.iter().for_each(|&rule| self.addresses[rule] = address);
         self.nodes[node].ends_here |= !ending.is_empty();
-        rest
+        longer
     }
 
     fn must_separate(&self, nested: u8, level: u8, rules: &[usize]) -> bool {

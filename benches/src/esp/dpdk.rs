@@ -69,7 +69,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         ])
         .args(["--pool-sz", &arguments.frames.to_string()])
         .output()
-        .context("cannot start it; run: apt-get install dpdk-dev")?;
+        .context("cannot start the program; run: apt-get install dpdk-dev")?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     let mut cycles_by_text = Vec::new();
     let mut gigahertz = Vec::new();
@@ -81,7 +81,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
                 .chain(stdout.lines())
                 .rfind(|line| ["rror", "ailed", "annot"].iter().any(|word| line.contains(word)));
             format!(
-                "it ended with {} without a result for {text} bytes: {}",
+                "the program ended with {} without a result for {text} bytes: {}",
                 output.status,
                 reason.unwrap_or("no reason was printed")
             )
@@ -125,7 +125,7 @@ mod tests {
 ";
 
     #[test]
-    fn read_returns_line_of_each_length() {
+    fn read_returns_rate_and_cycles_of_given_length() {
         assert_eq!(read(OUTPUT, 68), Some((12.304, 211.313)));
         assert_eq!(read(OUTPUT, 1404), Some((3.219, 807.642)));
         assert_eq!(read(OUTPUT, 32), None);

@@ -39,7 +39,7 @@ enum {
 #define PATTERN_STEP 0x9e3779b97f4a7c15ULL
 #define STREAM_SHIFT 40
 
-/* Types for packet data. Accesses through different types may alias; an any_u16 may be unaligned. */
+/* Types for packet data. Accesses through different types may alias; any_u16 may be unaligned. */
 typedef __u16 __attribute__((aligned(1), may_alias)) any_u16;
 typedef __u32 __attribute__((may_alias)) any_u32;
 typedef __u64 __attribute__((may_alias)) any_u64;

@@ -282,8 +282,8 @@ impl Forwarder {
 
     fn timeout(&self, event: &str, deadline: Duration) -> Error {
         let hint = match self.stderr().last() {
-            Some(line) => format!("its last line on stderr: {line}"),
-            None => "it wrote nothing to stderr".into(),
+            Some(line) => format!("the last line on stderr: {line}"),
+            None => "the program wrote nothing to stderr".into(),
         };
         Error::Timeout {
             event: format!("{event} of `{}`", self.command),

@@ -579,7 +579,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn config_size_equals_c_struct() {
+    fn traffic_config_has_size_of_c_struct() {
         assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 4 * 4);
     }
 
