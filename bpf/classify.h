@@ -4,9 +4,9 @@
  * crates/filter/src/classifier/image.rs), and the same lookup. See
  * docs/decisions/0016-classifier.md for the design and README.md for the maps.
  *
- * IPv4 and IPv6 have separate rule spaces, with keys of 3 and 6 words of 64 bits. Tables of
- * variable size are in maps that the loader sizes; all else is read-only data, which the verifier
- * knows.
+ * IPv4 and IPv6 have separate rule spaces, with keys of 3 and 6 words of 64 bits. Tables whose
+ * size depends on the rules are maps, whose size the loader sets. All other data is read-only and
+ * known to the verifier.
  */
 #ifndef XDPFWD_CLASSIFY_H
 #define XDPFWD_CLASSIFY_H
@@ -20,12 +20,15 @@
 
 /* Up to this many rules are compared one by one, without tuples. */
 #define MAX_LINEAR_RULES 8
-/* Maximum bucket length; the loader refuses longer ones. */
+/* Maximum number of rules in a bucket; user space refuses longer buckets. */
 #define MAX_BUCKET_LENGTH 256
-/* Maximum groups searched per hash; the loader refuses more. */
+/* Maximum number of groups searched for a hash; user space refuses tables that need more. */
 #define MAX_GROUPS 32
 
-/* A lookup result: the rule's number, with the action in the two lowest bits. Smaller is better. */
+/*
+ * A decision is the result of a lookup: the number of a rule in the upper bits, and its action in
+ * the two lowest bits. A smaller decision takes precedence.
+ */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
 #define DECISION_CONTINUE 0
@@ -36,14 +39,14 @@
 struct tuple {
 	__u64 mask[5]; /* of the hashed words; IPv4 uses two */
 	__u64 seed;
-	__u32 best; /* the best rule in it */
-	__u32 zero[3];
+	__u32 best; /* the smallest rule number in the tuple, as a decision with action 0 */
+	__u32 padding[3];
 };
 
-/* The first ports have an entry each; each further entry stands for 64 ports. */
+/* Ports below SINGLE_PORTS have a tuple set each. From there on, 64 ports share a set. */
 #define SINGLE_PORTS 1024
-#define PORT_RANGE_BITS 6
-#define PORT_ENTRIES (SINGLE_PORTS + (1 << (16 - PORT_RANGE_BITS)))
+#define SHARED_PORT_BITS 6
+#define PORT_SETS (SINGLE_PORTS + (1 << (16 - SHARED_PORT_BITS)))
 
 enum side { SOURCE, DESTINATION };
 
@@ -54,91 +57,96 @@ struct ports {
 
 struct space {
 	__u64 seed;
-	__u32 linear_rules; /* rules to compare one by one; 0 if there are tuples, or no rules */
-	__u32 tuples;	    /* whether there are tuples */
-	__u32 shift;	    /* from a hash to its group number */
-	__u32 groups;	    /* a power of two */
-	/* Indexed by source and destination. */
-	__u32 skip[2];	/* bits that all prefixes have in common */
-	__u32 parts[2]; /* index of its first part */
-	__u32 sets[2];	/* index of its first set */
+	__u32 linear_rules; /* number of rules to compare one by one; 0 if there are tuples */
+	__u32 has_tuples;
+	__u32 shift;	    /* right shift that turns a hash into a group number */
+	__u32 groups;	    /* number of groups, a power of two */
+	/* For the source address and the destination address (enum side). */
+	__u32 skip[2];	/* number of leading bits that all prefixes share */
+	__u32 parts[2]; /* index of the first part */
+	__u32 sets[2];	/* index of the first set */
 	struct tuple tuple[MAX_TUPLES];
+	/* Sets of tuples that may have a rule for a protocol or a port. */
 	__u64 protocol[256];
-	__u64 ports[2][PORT_ENTRIES];
+	__u64 ports[2][PORT_SETS];
 };
 
-/* Set numbers of 256 addresses; with the highest bit set, part numbers. */
+/* Set numbers by 8 bits of an address. With the bit IS_PART, a number is a part number instead. */
 struct numbers {
-	__u16 of[256];
+	__u16 number[256];
 };
 
 #define IS_PART 0x8000
 
 /*
- * The first entries of a group's four tags. In a map of their own, because most lookups read only
- * tags.
+ * For each of a group's four tags, the index of the first entry of its bucket. Separate from the
+ * tags, because most lookups read only tags.
  */
 struct firsts {
-	__u32 of[4];
+	__u32 entry[4];
 };
 
 #define TAG_ONES 0x0001000100010001ull
 #define TAG_HIGH 0x8000800080008000ull
 #define OVERFLOWED (1ull << 63)
 
-/* The exclusive or of both halves of the 128-bit product. */
+/* Returns the exclusive or of both halves of the 128-bit product. */
 static __always_inline __u64 fold(__u64 a, __u64 b)
 {
 	__u64 a_low = (__u32)a, a_high = a >> 32, b_low = (__u32)b, b_high = b >> 32;
-	__u64 one = a_high * b_low, other = a_low * b_high;
-	__u64 middle = (a_low * b_low >> 32) + (__u32)one + (__u32)other;
+	__u64 high_low = a_high * b_low, low_high = a_low * b_high;
+	__u64 middle = (a_low * b_low >> 32) + (__u32)high_low + (__u32)low_high;
 
-	return a * b ^ (a_high * b_high + (one >> 32) + (other >> 32) + (middle >> 32));
+	return a * b ^ (a_high * b_high + (high_low >> 32) + (low_high >> 32) + (middle >> 32));
 }
 
-/* Fractional digits of pi. */
+/* The constants of crates/filter/src/classifier/space.rs: fractional digits of pi. */
 #define SEED_2 0xa4093822299f31d1ull
 #define SEED_3 0x082efa98ec4e6c89ull
 #define SEED_4 0x452821e638d01377ull
 
 /*
- * Returns the tuples that may have a rule for an address, which starts at the word's highest bit.
+ * Returns the tuples that may have a rule for an address. The address begins at the highest bit of
+ * `address`.
  */
 static __always_inline __u64 tuples_of_address(void *first, void *parts, void *sets, const volatile struct space *space,
 					       enum side side, __u64 address)
 {
 	const struct numbers *numbers;
 	const __u64 *tuples;
-	__u32 at, number;
+	__u32 index, number;
 
 	address <<= space->skip[side] & 63;
-	at = side * 256 + (address >> 56);
-	numbers = bpf_map_lookup_elem(first, &at);
+	index = side * 256 + (address >> 56);
+	numbers = bpf_map_lookup_elem(first, &index);
 	if (!numbers)
 		return 0;
-	number = numbers->of[address >> 48 & 0xff];
+	number = numbers->number[address >> 48 & 0xff];
 	if (number & IS_PART) {
-		at = space->parts[side] + (number & ~IS_PART);
-		numbers = bpf_map_lookup_elem(parts, &at);
+		index = space->parts[side] + (number & ~IS_PART);
+		numbers = bpf_map_lookup_elem(parts, &index);
 		if (!numbers)
 			return 0;
-		number = numbers->of[address >> 40 & 0xff];
+		number = numbers->number[address >> 40 & 0xff];
 	}
-	at = space->sets[side] + number;
-	tuples = bpf_map_lookup_elem(sets, &at);
+	index = space->sets[side] + number;
+	tuples = bpf_map_lookup_elem(sets, &index);
 	return tuples ? *tuples : 0;
 }
 
 /* Returns the tuples that may have a rule for a port. */
 static __always_inline __u64 tuples_of_port(const volatile struct space *space, enum side side, __u16 port)
 {
-	__u32 index = port < SINGLE_PORTS ? port : SINGLE_PORTS + (port >> PORT_RANGE_BITS);
+	__u32 index = port < SINGLE_PORTS ? port : SINGLE_PORTS + (port >> SHARED_PORT_BITS);
 
 	barrier_var(index); /* so that the verifier sees the mask */
-	return space->ports[side][index & (PORT_ENTRIES - 1)];
+	return space->ports[side][index & (PORT_SETS - 1)];
 }
 
-/* Returns the highest bit of each of the four tags that matches a hash. */
+/*
+ * Returns the highest bit of each of the four tags that match a hash. A tag above a match may be a
+ * false positive.
+ */
 static __always_inline __u64 matching_tags(__u64 tags, __u64 hash)
 {
 	__u64 differing = (tags & ~OVERFLOWED) ^ ((hash & 0x7ffe) | 1) * TAG_ONES;
@@ -146,15 +154,16 @@ static __always_inline __u64 matching_tags(__u64 tags, __u64 hash)
 	return (differing - TAG_ONES) & ~differing & TAG_HIGH;
 }
 
-/* Returns the number of the first matching tag. */
-static __always_inline __u32 first_match(__u64 matches)
+/* Returns the number (0 to 3) of the first matching tag. */
+static __always_inline __u32 first_matching_tag(__u64 matches)
 {
 	return matches & 1ull << 15 ? 0 : matches & 1ull << 31 ? 1 : matches & 1ull << 47 ? 2 : 3;
 }
 
+/* Returns the position of the lowest set bit. */
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
-	/* De Bruijn lookup table: BPF has no instruction for this. */
+	/* A De Bruijn table, because BPF has no instruction for this. */
 	static const volatile __u8 positions[64] = {
 		0,  1,	2,  53, 3,  7,	54, 27, 4,  38, 41, 8,	34, 55, 48, 28, 62, 5,	39, 46, 44, 42,
 		22, 9,	24, 35, 59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21,
@@ -209,7 +218,7 @@ static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tup
 #undef SOURCE_WORD
 #undef DESTINATION_WORD
 
-/* Must match crates/filter/src/classifier/image.rs. */
+/* The sizes must match crates/filter/src/classifier/image.rs. */
 _Static_assert(sizeof(struct tuple) == 64, "tuple");
 _Static_assert(sizeof(struct firsts) == 16, "firsts");
 _Static_assert(sizeof(struct entry_v4) == 64, "entry of IPv4");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Filter rules, applied before a packet reaches a socket: `place = "kernel"`. The verdicts equal
- * those of the user-space stage (crates/stages/src/filter); a test compares the two. The loader
- * refuses features that only the stage has: limits, log samples and GTP-U inner packets.
+ * Applies filter rules before a packet reaches a socket: `place = "kernel"`. The verdicts equal
+ * those of the user-space stage (crates/stages/src/filter); a test compares the two. User space
+ * refuses rules that only the stage supports: limits, log samples and GTP-U inner packets.
  */
 #ifndef XDPFWD_FILTER_H
 #define XDPFWD_FILTER_H
@@ -11,7 +11,7 @@
 #include "headers.h"
 
 /*
- * Drop reasons. Same order as in crates/stages/src/filter/kernel.rs and
+ * Drop reasons, in the same order as in crates/stages/src/filter/kernel.rs and
  * crates/engine/src/attach/program.rs.
  */
 enum reason {
@@ -22,7 +22,7 @@ enum reason {
 	REASON_EXTENSION_CHAIN,
 	REASON_IP_OPTIONS,
 	REASON_LATER_FRAGMENT,
-	REASONS,
+	REASONS, /* number of reasons */
 	ACCEPTED = REASONS,
 	REASON_MASK = 7,
 };
@@ -30,17 +30,18 @@ enum reason {
 /* Actions for packet exceptions. */
 enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP };
 
-/* Maximum number of rules without a verdict that a packet may match. The loader refuses more. */
+/* Maximum number of rules without a verdict (`continue`); user space refuses more. */
 #define MAX_CONTINUE_RULES 16
 
 struct filter {
-	__u32 rules;
-	__u32 accepts;	    /* whether the default is accept */
+	__u32 rules;	    /* number of rules */
+	__u32 accepts;	    /* whether the default action is accept */
 	__u32 has_continue; /* whether there are rules without a verdict */
+	/* enum exception_action by enum reason; REASON_POLICY is not used. */
 	__u32 exception[REASONS];
 };
 
-/* Written by the loader before loading, so that the verifier skips code that does not apply. */
+/* Set before the program is loaded, so that the verifier skips code that is never reached. */
 const volatile struct filter filter SEC(".rodata.filter");
 
 /*
@@ -53,13 +54,16 @@ const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 	MAX_BUCKET_LENGTH,
 	MAX_GROUPS,
 	MAX_CONTINUE_RULES,
-	PORT_ENTRIES,
+	PORT_SETS,
 	DECISION_CONTINUE,
 	DECISION_ACCEPT,
 	DECISION_DROP,
 };
 
-/* Packets per rule; the last entry counts the default. The loader sets the number of entries. */
+/*
+ * Number of packets that matched each rule. The last entry is the number of packets with the default
+ * action. The loader sets the number of entries.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -75,13 +79,13 @@ static __always_inline void hit(__u32 rule)
 		++*count;
 }
 
-/* Returns the drop reason of a packet exception, or ACCEPTED. */
+/* Returns ACCEPTED if packets with this exception are accepted, otherwise the drop reason. */
 static __always_inline __u32 exception_result(enum reason reason)
 {
 	return filter.exception[reason] == EXCEPTION_ACCEPT ? ACCEPTED : reason;
 }
 
-/* Layout of the key words after the addresses: crates/filter/src/key.rs. */
+/* Bits of the two key words after the addresses. crates/filter/src/key.rs defines the layout. */
 #define KIND_PORTS (1ull << 16)
 #define KIND_ICMP (2ull << 16)
 #define IS_FRAGMENT (1ull << 8)
@@ -89,10 +93,10 @@ static __always_inline __u32 exception_result(enum reason reason)
 #define HAS_FLAGS (1ull << 8)
 #define IS_TAGGED (1ull << (12 + 32))
 
-/* Reads the upper-layer header into these two words. */
+/* Adds the fields of the upper-layer header to the two key words after the addresses. */
 static __always_inline enum status read_l4(const struct frame *frame, const struct upper *upper, __u64 *word)
 {
-	__u32 at = any_offset(upper->l4), left = upper->end - upper->l4;
+	__u32 offset = any_offset(upper->l4), remaining = upper->end - upper->l4;
 
 	word[0] = (__u64)upper->protocol << 24;
 	if (upper->fragment == LATER_FRAGMENT) {
@@ -103,18 +107,18 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 		word[0] |= IS_FRAGMENT;
 	switch (upper->protocol) {
 	case IPPROTO_UDP: {
-		const struct udphdr *udp = bytes_at(frame, at, sizeof(*udp));
+		const struct udphdr *udp = bytes_at(frame, offset, sizeof(*udp));
 
-		if (!udp || left < sizeof(*udp) || bpf_ntohs(udp->len) < sizeof(*udp) ||
-		    (upper->fragment == WHOLE && left < bpf_ntohs(udp->len)))
+		if (!udp || remaining < sizeof(*udp) || bpf_ntohs(udp->len) < sizeof(*udp) ||
+		    (upper->fragment == WHOLE && remaining < bpf_ntohs(udp->len)))
 			return INVALID;
 		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(udp->source) << 48 | (__u64)bpf_ntohs(udp->dest) << 32;
 		return PARSED;
 	}
 	case IPPROTO_TCP: {
-		const struct tcphdr *tcp = bytes_at(frame, at, sizeof(*tcp));
+		const struct tcphdr *tcp = bytes_at(frame, offset, sizeof(*tcp));
 
-		if (!tcp || left < sizeof(*tcp) || tcp->doff * 4 < sizeof(*tcp) || left < tcp->doff * 4)
+		if (!tcp || remaining < sizeof(*tcp) || tcp->doff * 4 < sizeof(*tcp) || remaining < tcp->doff * 4)
 			return INVALID;
 		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(tcp->source) << 48 | (__u64)bpf_ntohs(tcp->dest) << 32;
 		word[1] |= HAS_FLAGS | ((const __u8 *)tcp)[13];
@@ -124,9 +128,9 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 		const struct {
 			__be16 source, destination;
 			__be32 tag, checksum;
-		} *sctp = bytes_at(frame, at, sizeof(*sctp));
+		} *sctp = bytes_at(frame, offset, sizeof(*sctp));
 
-		if (!sctp || left < sizeof(*sctp))
+		if (!sctp || remaining < sizeof(*sctp))
 			return INVALID;
 		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(sctp->source) << 48 | (__u64)bpf_ntohs(sctp->destination) << 32;
 		return PARSED;
@@ -136,9 +140,9 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 		const struct {
 			__u8 type, code;
 			__be16 checksum;
-		} *icmp = bytes_at(frame, at, sizeof(*icmp));
+		} *icmp = bytes_at(frame, offset, sizeof(*icmp));
 
-		if (!icmp || left < sizeof(*icmp))
+		if (!icmp || remaining < sizeof(*icmp))
 			return INVALID;
 		word[0] |= KIND_ICMP | (__u64)icmp->type << 48 | (__u64)icmp->code << 32;
 		return PARSED;
@@ -147,7 +151,10 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 	return PARSED;
 }
 
-/* Returns the result of the first rule with a verdict, or of the default. Counts each matching rule. */
+/*
+ * Returns the result of the first matching rule with a verdict, or of the default. Counts a hit of
+ * this rule or the default, and of each matching rule before it.
+ */
 #define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \
                                                                       \
@@ -180,10 +187,7 @@ static __always_inline __u32 apply_rules_v6(const struct key_v6 *key)
 	APPLY_RULES(first_rule_v6, key);
 }
 
-/*
- * `vlan` is the key word with the outermost tag. The IPv6 version is a global function, as in
- * keep.h.
- */
+/* Returns the drop reason, or ACCEPTED. `vlan` is the last key word, with only the VLAN set. */
 static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
@@ -208,11 +212,12 @@ static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vla
 	return apply_rules_v4(&key);
 }
 
-static __always_inline __u64 word_of(const struct in6_addr *address, int half)
+static __always_inline __u64 address_word(const struct in6_addr *address, int half)
 {
 	return (__u64)bpf_ntohl(address->s6_addr32[2 * half]) << 32 | bpf_ntohl(address->s6_addr32[2 * half + 1]);
 }
 
+/* Like filter_ipv4. A global function, which the verifier checks once instead of once per path. */
 __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
@@ -231,11 +236,11 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 		return exception_result(REASON_MALFORMED);
 	if (upper.fragment == LATER_FRAGMENT && filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES)
 		return exception_result(REASON_LATER_FRAGMENT);
-	key.word[0] = word_of(&ip->saddr, 0);
-	key.word[1] = word_of(&ip->saddr, 1);
-	key.word[2] = word_of(&ip->daddr, 0);
-	key.word[3] = word_of(&ip->daddr, 1);
-	/* The traffic class starts in the first byte; its upper six bits are the DSCP. */
+	key.word[0] = address_word(&ip->saddr, 0);
+	key.word[1] = address_word(&ip->saddr, 1);
+	key.word[2] = address_word(&ip->daddr, 0);
+	key.word[3] = address_word(&ip->daddr, 1);
+	/* The DSCP is the upper six bits of the traffic class, which begins in the first byte. */
 	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
 	return apply_rules_v6(&key);
 }

@@ -23,7 +23,7 @@
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
 
-/* Upper bound of offsets for the verifier, far above any XDP frame. */
+/* Maximum offset, as a bit mask for the verifier. No XDP frame is so long. */
 #define OFFSET_MASK 0x3fff
 
 #define PROTOCOL_ICMPV6 58
@@ -46,25 +46,27 @@ enum status {
 	TOO_MANY_EXTENSIONS,
 };
 
-/* Result of parsing an Ethernet header with its VLAN tags. */
+/* The result of parsing an Ethernet header with its VLAN tags. */
 struct link {
 	__u32 l3;	 /* offset of the payload */
-	__u16 ethertype; /* below 0x600: a length */
+	__u16 ethertype; /* a length if below 0x600 */
 	__u16 vlan;	 /* of the outermost tag */
 	bool tagged;
 };
 
 enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
 
-/* Result of parsing an IP header with its options or extension headers. */
+/* The result of parsing an IP header with its options or extension headers. */
 struct upper {
 	__u32 l4;  /* offset of the payload */
-	__u32 end; /* offset of the packet's end, before any padding */
+	__u32 end; /* offset of the end of the IP packet */
 	__u32 ident;
 	__u8 protocol;
 	__u8 fragment;
-	__u8 fragmented; /* protocol in the fragment header; not `protocol` if extension headers follow it */
-	bool routed;	 /* a routing header has segments left: the destination address is not the final one */
+	/* Protocol in the fragment header. Differs from `protocol` if extension headers follow. */
+	__u8 fragment_protocol;
+	/* Whether a routing header has segments left: the destination address is not the final one. */
+	bool routed;
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)
@@ -81,8 +83,9 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 }
 
 /*
- * Hides all about an offset except its limit from the verifier, so that it does not follow each
- * path through a loop separately. Does not affect reads: larger offsets were refused before.
+ * Returns the offset, but lets the verifier know only that it is at most OFFSET_MASK. Otherwise the
+ * verifier would follow each path through a loop separately. The mask changes no offset: larger
+ * offsets were refused before.
  */
 static __always_inline __u32 any_offset(__u32 offset)
 {
@@ -123,8 +126,9 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 }
 
 /*
- * Returns a length field. Older verifiers (such as Linux 6.12) lose the bounds of a byte-swapped
- * number, and the compiler removes a 16-bit mask as redundant.
+ * Returns the value of a length field. Older verifiers (such as that of Linux 6.12) lose the bounds
+ * of a byte-swapped number, so mask it. The barrier keeps the compiler from removing the mask as
+ * redundant.
  */
 static __always_inline __u32 read_length(__be16 field)
 {
@@ -134,7 +138,7 @@ static __always_inline __u32 read_length(__be16 field)
 	return length & 0xffff;
 }
 
-/* Skips IPv4 options without parsing them. */
+/* Parses an IPv4 header; skips its options. */
 static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
 {
 	__u32 header = ip->ihl * 4, total = read_length(ip->tot_len);
@@ -147,17 +151,17 @@ static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3
 		.end = l3 + total,
 		.ident = ip->id,
 		.protocol = ip->protocol,
-		.fragmented = ip->protocol,
+		.fragment_protocol = ip->protocol,
 		.fragment = fragment & 0x1fff ? LATER_FRAGMENT : fragment & 0x2000 ? FIRST_FRAGMENT : WHOLE,
 	};
 	return PARSED;
 }
 
-/* Walks at most MAX_EXTENSION_HEADERS extension headers (RFC 8200, 4). */
+/* Parses an IPv6 header and at most MAX_EXTENSION_HEADERS extension headers (RFC 8200, 4). */
 static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
 {
 	__u32 at = l3 + sizeof(*ip), end = at + read_length(ip->payload_len);
-	bool fragmented = false;
+	bool has_fragment_header = false;
 
 	if (ip->version != 6 || frame->data + end > frame->end || end > OFFSET_MASK)
 		return INVALID;
@@ -199,18 +203,18 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 			upper->routed |= header->bytes[1]; /* segments left */
 			break;
 		case EXTENSION_FRAGMENT:
-			if (fragmented)
+			if (has_fragment_header)
 				return INVALID;
-			fragmented = true;
+			has_fragment_header = true;
 			length = 8;
 			upper->ident = header->ident;
-			upper->fragmented = header->next;
+			upper->fragment_protocol = header->next;
 			if (header->bytes[0] || header->bytes[1] & 0xf8)
 				upper->fragment = LATER_FRAGMENT;
 			else if (header->bytes[1] & 1)
 				upper->fragment = FIRST_FRAGMENT;
 			break;
-		case PROTOCOL_AH: /* in units of 4 bytes, less 2 */
+		case PROTOCOL_AH: /* the length field is in units of 4 bytes, minus 2 */
 			if (header->length < 1)
 				return INVALID;
 			length = (header->length + 2) * 4;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * `keep` rules of a port: frames that pass to the kernel. Only frames addressed to this host match,
- * never transit traffic, whatever its ports. README.md describes the rules.
+ * The `keep` rules of a port, which name frames that pass to the kernel. Only frames to this host
+ * match; transit traffic never matches, whatever its TCP or UDP ports. README.md describes the
+ * rules.
  */
 #ifndef XDPFWD_KEEP_H
 #define XDPFWD_KEEP_H
@@ -10,7 +11,7 @@
 
 #include "headers.h"
 
-/* The rules of a port, written by crates/engine/src/attach/program.rs; keep the two in step. */
+/* Bits in `struct keep`, as in crates/engine/src/attach/program.rs, which writes them. */
 #define KEEP_ARP (1u << 0)
 #define KEEP_ND (1u << 1)
 #define KEEP_ICMP (1u << 2)
@@ -22,13 +23,13 @@
 #define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
 
 /*
- * Whether the port has any rule, set by the loader before verification. Without rules the verifier
- * skips the code below, whose verification dominates the startup time.
+ * Whether the port has rules; set before the program is loaded. Without rules, the verifier skips
+ * the code below, whose verification takes most of the startup time.
  */
 const volatile __u8 has_keep_rules SEC(".rodata.keep") = 0;
 
 struct keep {
-	__u64 rules;
+	__u64 rules; /* KEEP_… */
 	__u64 vlan[4096 / 64];
 	__u64 tcp[65536 / 64];
 	__u64 udp[65536 / 64];
@@ -49,11 +50,11 @@ static __always_inline const struct keep *keep_rules(void)
 }
 
 /*
- * The addresses of this host, which user space updates. The loader sets the number of entries. A
- * value holds the uses of an address.
+ * The addresses of this host, which user space updates. The loader sets the number of entries. The
+ * value is the set of uses of the address.
  */
-#define OWN_DESTINATION (1u << 0) /* destination of packets */
-#define OWN_TARGET (1u << 1)	  /* target of ARP or Neighbor Discovery */
+#define OWN_DESTINATION (1u << 0) /* as destination of packets */
+#define OWN_TARGET (1u << 1)	  /* as target of ARP or Neighbor Discovery */
 
 struct mac {
 	__u8 bytes[ETH_ALEN];
@@ -83,7 +84,7 @@ struct {
 	__type(value, __u8);
 } own_ipv6 SEC(".maps");
 
-/* VLANs of this host on the interface. */
+/* The VLANs that this host uses on the interface. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -93,16 +94,16 @@ struct {
 } own_vlans SEC(".maps");
 
 /*
- * First fragments that were kept, so that later ones, which lack ports and possibly the protocol,
- * are kept too. When full, the map evicts the oldest.
+ * Datagrams whose first fragment was kept. Their later fragments, which lack the ports and possibly
+ * the protocol, are then kept too. If full, the map evicts the least recently used datagram.
  */
 struct datagram {
 	struct in6_addr source;
 	struct in6_addr destination;
 	__u32 ident;
-	__u8 fragmented;
+	__u8 fragment_protocol;
 	__u8 version;
-	__u16 zero;
+	__u16 padding;
 };
 
 struct {
@@ -113,12 +114,12 @@ struct {
 } fragments SEC(".maps");
 
 /*
- * Returns whether the options (RFC 791, 3.1) are well-formed and contain no source route, with
- * which the destination address may not be the final one.
+ * Returns whether the options (RFC 791, 3.1) are well-formed and contain no source route. With a
+ * source route, the destination address is not always the final one.
  */
 static __always_inline bool has_no_source_route(const struct frame *frame, __u32 offset, __u32 end)
 {
-	/* An option has at least one byte, and all options of an IPv4 header at most 40. */
+	/* The options of an IPv4 header have at most 40 bytes, so there are at most 40 options. */
 	for (int i = 0; i < 40; i++) {
 		const __u8 *kind, *length;
 
@@ -159,24 +160,24 @@ static __always_inline bool is_own_mac(const void *address)
 	return bpf_map_lookup_elem(&own_macs, &mac);
 }
 
-static __always_inline bool is_own_ipv4(const void *address, __u8 as)
+static __always_inline bool is_own_ipv4(const void *address, __u8 use)
 {
 	const __u8 *uses;
 	__be32 ip;
 
 	__builtin_memcpy(&ip, address, sizeof(ip));
 	uses = bpf_map_lookup_elem(&own_ipv4, &ip);
-	return uses && *uses & as;
+	return uses && *uses & use;
 }
 
-static __always_inline bool is_own_ipv6(const void *address, __u8 as)
+static __always_inline bool is_own_ipv6(const void *address, __u8 use)
 {
 	const __u8 *uses;
 	struct in6_addr ip;
 
 	__builtin_memcpy(&ip, address, sizeof(ip));
 	uses = bpf_map_lookup_elem(&own_ipv6, &ip);
-	return uses && *uses & as;
+	return uses && *uses & use;
 }
 
 static __always_inline bool is_own_vlan(__u32 vlan)
@@ -202,12 +203,12 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 }
 
 /*
- * Returns whether a packet is Neighbor Discovery (RFC 4861) that crossed no router, is not
- * fragmented (RFC 6980), and goes to one of the host's own addresses, or to a multicast group about
- * one.
+ * Returns whether a packet is Neighbor Discovery (RFC 4861) for this host. The packet must not have
+ * crossed a router (hop limit) or be fragmented (RFC 6980). Its destination is an own address, or
+ * multicast with an own address as target. `to_own` is whether the destination is an own address.
  */
 static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
-				      bool own)
+				      bool to_own)
 {
 	const struct icmp6hdr *icmp = bytes_at(frame, upper->l4, sizeof(*icmp));
 	const struct in6_addr *target;
@@ -219,10 +220,10 @@ static __always_inline bool is_own_nd(const struct frame *frame, const struct ip
 	case 133: /* router solicitation */
 	case 134: /* router advertisement */
 	case 137: /* redirect */
-		return own;
+		return to_own;
 	case 135: /* neighbor solicitation */
 	case 136: /* neighbor advertisement */
-		if (own)
+		if (to_own)
 			return true;
 		target = bytes_at(frame, upper->l4 + sizeof(*icmp), sizeof(*target));
 		return target && upper->l4 + sizeof(*icmp) + sizeof(*target) <= upper->end &&
@@ -231,7 +232,7 @@ static __always_inline bool is_own_nd(const struct frame *frame, const struct ip
 	return false;
 }
 
-/* Returns whether the destination port is in `ports`. */
+/* Returns whether the packet's destination port is in the set `ports`. */
 static __always_inline bool is_port_kept(const struct frame *frame, const struct upper *upper, const __u64 *ports)
 {
 	const struct {
@@ -241,7 +242,10 @@ static __always_inline bool is_port_kept(const struct frame *frame, const struct
 	return l4 && upper->l4 + sizeof(*l4) <= upper->end && has_bit(ports, bpf_ntohs(l4->destination));
 }
 
-/* Returns whether a rule matches an IP packet to one of the host's own addresses. */
+/*
+ * Returns whether a rule other than `vlan` matches an IP packet whose destination is an own
+ * address. `icmp` is the protocol number of ICMP or ICMPv6.
+ */
 static __always_inline bool is_kept_ip(const struct frame *frame, const struct keep *rules, const struct upper *upper,
 				       __u8 icmp, struct datagram *datagram)
 {
@@ -251,7 +255,7 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 	if (rules->rules & KEEP_LOCAL)
 		return true;
 	datagram->ident = upper->ident;
-	datagram->fragmented = upper->fragmented;
+	datagram->fragment_protocol = upper->fragment_protocol;
 	if (upper->fragment == LATER_FRAGMENT)
 		return bpf_map_lookup_elem(&fragments, datagram);
 	if (upper->protocol == icmp)
@@ -268,10 +272,10 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 }
 
 /*
- * These two are global functions, which the verifier checks once instead of once per path. `vlan`
- * is whether the frame's VLAN is kept.
+ * is_kept_ipv4 and is_kept_ipv6 are global functions, which the verifier checks once instead of
+ * once per path. `vlan_kept` is whether a rule keeps the frame's VLAN.
  */
-__noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
+__noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 {
 	const struct frame frame = whole_frame(ctx);
 	const struct keep *rules = keep_rules();
@@ -287,38 +291,38 @@ __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 		return false;
 	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
-	return vlan || is_kept_ip(&frame, rules, &upper, IPPROTO_ICMP, &datagram);
+	return vlan_kept || is_kept_ip(&frame, rules, &upper, IPPROTO_ICMP, &datagram);
 }
 
-__noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
+__noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 {
 	const struct frame frame = whole_frame(ctx);
 	const struct keep *rules = keep_rules();
 	const struct ipv6hdr *ip;
 	struct datagram datagram = { .version = 6 };
 	struct upper upper;
-	bool own;
+	bool to_own;
 
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	if (!rules || !ip)
 		return false;
-	own = is_own_ipv6(&ip->daddr, OWN_DESTINATION);
-	/* Most packets are not for this host; of those, only multicast can match. */
-	if (!own && ip->daddr.s6_addr[0] != 0xff)
+	to_own = is_own_ipv6(&ip->daddr, OWN_DESTINATION);
+	/* Most packets are not to an own address. Of these packets, only multicast can match. */
+	if (!to_own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
 	if (read_ipv6(&frame, l3, ip, &upper) != PARSED || upper.routed)
 		return false;
-	if ((vlan || rules->rules & KEEP_ND) && is_own_nd(&frame, ip, &upper, own))
+	if ((vlan_kept || rules->rules & KEEP_ND) && is_own_nd(&frame, ip, &upper, to_own))
 		return true;
-	if (!own)
+	if (!to_own)
 		return false;
 	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
-	return vlan || is_kept_ip(&frame, rules, &upper, PROTOCOL_ICMPV6, &datagram);
+	return vlan_kept || is_kept_ip(&frame, rules, &upper, PROTOCOL_ICMPV6, &datagram);
 }
 
-/* Bridges never forward 01:80:c2:00:00:00 to 0f (IEEE 802.1Q-2018, 8.6.3). */
+/* Bridges do not forward frames to 01:80:c2:00:00:00 … 0f (IEEE 802.1Q-2018, 8.6.3). */
 static __always_inline bool is_link_local_group(const __u8 *mac)
 {
 	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && mac[3] == 0 && mac[4] == 0 && mac[5] <= 0x0f;
@@ -331,32 +335,30 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 	const struct ethhdr *ethernet = bytes_at(&frame, 0, sizeof(*ethernet));
 	const __u8 *llc;
 	struct link link;
-	bool vlan;
+	bool vlan_kept;
 
 	if (!ethernet || read_link(&frame, &link) != PARSED)
 		return false;
-	vlan = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
+	vlan_kept = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
 	if (!(ethernet->h_dest[0] & 1)) {
 		if (!is_own_mac(ethernet->h_dest))
 			return false;
-	} else if (link.tagged && link.vlan && !vlan && !is_own_vlan(link.vlan)) {
+	} else if (link.tagged && link.vlan && !vlan_kept && !is_own_vlan(link.vlan)) {
 		/*
-		 * Multicast or broadcast in a VLAN without this host: another host may have the
-		 * same address there.
+		 * Multicast or broadcast in a VLAN that this host does not use. Another host in
+		 * that VLAN may have an IP address of this host.
 		 */
 		return false;
 	}
 	switch (link.ethertype) {
 	case ETH_P_ARP:
-		return (vlan || rules->rules & KEEP_ARP) && is_own_arp(&frame, link.l3);
+		return (vlan_kept || rules->rules & KEEP_ARP) && is_own_arp(&frame, link.l3);
 	case ETH_P_IP:
-		return is_kept_ipv4(ctx, link.l3, vlan);
+		return is_kept_ipv4(ctx, link.l3, vlan_kept);
 	case ETH_P_IPV6:
-		return is_kept_ipv6(ctx, link.l3, vlan);
+		return is_kept_ipv6(ctx, link.l3, vlan_kept);
 	}
-	/*
-	 * LLDP and STP concern the next device on the cable; tagged frames are not for this host.
-	 */
+	/* LLDP and STP frames are for the next device on the cable, and are untagged. */
 	if (link.tagged || !is_link_local_group(ethernet->h_dest))
 		return false;
 	if (link.ethertype == ETH_P_LLDP)

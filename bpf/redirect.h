@@ -15,9 +15,9 @@ struct {
 
 struct counters {
 	__u64 redirected; /* to the AF_XDP socket of the queue */
-	__u64 passed;	  /* to the kernel: no socket serves the queue */
-	__u64 kept;	  /* to the kernel, by a `keep` rule */
-	__u64 dropped[8]; /* by a filter: `enum reason` in filter.h */
+	__u64 passed;	  /* to the kernel, because no socket serves the queue */
+	__u64 kept;	  /* to the kernel, because of a `keep` rule */
+	__u64 dropped[8]; /* by a filter, for each `enum reason` in filter.h */
 };
 
 struct {
@@ -34,7 +34,7 @@ static __always_inline struct counters *program_counters(void)
 	return bpf_map_lookup_elem(&counters, &zero);
 }
 
-/* Returns whether the packet passes to the kernel, before any filter rule. */
+/* Returns whether a `keep` rule matches the packet, and counts the packet if so. */
 static __always_inline bool pass_if_kept(struct xdp_md *ctx, struct counters *count)
 {
 	const struct keep *rules;
@@ -50,9 +50,7 @@ static __always_inline bool pass_if_kept(struct xdp_md *ctx, struct counters *co
 
 static __always_inline int redirect_to_socket(struct xdp_md *ctx, struct counters *count)
 {
-	/*
-	 * The flags are the action if no socket serves the queue, or the queue is beyond the map.
-	 */
+	/* Returns XDP_PASS if no socket serves the queue, or if the map has no entry for the queue. */
 	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
 
 	if (action == XDP_REDIRECT)

@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Included by classify.h once per IP version, with V, which adds the version to names, WORDS per
- * key, and more.
+ * The parts of the classifier that depend on the IP version. classify.h includes this file once per
+ * version. V adds the version to a name; WORDS is the number of words in a key.
  */
 
 struct V(key) {
 	__u64 word[WORDS];
 };
 
-/* A rule: key & mask == value, and both ports within theirs. */
+/* A rule. It matches if key & mask == value and both ports are within `ports`. */
 struct V(entry) {
 	__u64 value[WORDS];
 	__u64 mask[WORDS];
 	struct ports ports[2];
 	__u32 decision;
-	__u32 last; /* whether it ends its bucket */
+	__u32 is_last; /* whether this is the last entry of its bucket */
 };
 
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
-/* Set or part numbers by the first 16 address bits: 256 entries for source, 256 for destination. */
+/*
+ * Set or part numbers by the first 16 address bits after the skipped bits: 256 entries for the
+ * source, then 256 for the destination.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -27,7 +30,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* Set numbers by the next 8 bits. */
+/* Set numbers by the next 8 address bits; one entry per part. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -35,7 +38,7 @@ struct {
 	__type(value, struct numbers);
 } V(parts) SEC(".maps");
 
-/* Sets of tuples, a bit for each. */
+/* Sets of tuples; one bit per tuple. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -76,8 +79,8 @@ static __always_inline bool V(matches)(const struct V(key) *key, const struct V(
 }
 
 /*
- * Returns the first rule of a bucket that matches, is no better than `from`, and better than
- * `found`.
+ * Returns the decision of the first rule of a bucket that matches and whose decision is at least
+ * `from` and less than `found`. Returns `found` if there is no such rule.
  */
 __noinline __u32 V(search_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
@@ -91,13 +94,13 @@ __noinline __u32 V(search_bucket)(const struct V(key) *key, __u32 first, __u32 f
 			break;
 		if (entry->decision >= from && V(matches)(key, entry))
 			return entry->decision;
-		if (entry->last)
+		if (entry->is_last)
 			break;
 	}
 	return found;
 }
 
-/* As search_bucket, inlined for the usual bucket with one rule: a call costs as much as the rest. */
+/* Like search_bucket, but inlined for a bucket with one rule, where a call would double the cost. */
 static __always_inline __u32 V(search_short_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
 	const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &first);
@@ -106,13 +109,13 @@ static __always_inline __u32 V(search_short_bucket)(const struct V(key) *key, __
 		return found;
 	if (entry->decision >= from && V(matches)(key, entry))
 		return entry->decision;
-	return entry->last ? found : V(search_bucket)(key, first + 1, from, found);
+	return entry->is_last ? found : V(search_bucket)(key, first + 1, from, found);
 }
 
-/* As search_bucket, over all buckets that a hash may lead to. */
-__noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hashed, __u32 from, __u32 found)
+/* Like search_bucket, but for all buckets that a hash may lead to. */
+__noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hash_value, __u32 from, __u32 found)
 {
-	__u32 at = hashed >> (V(space).shift & 63);
+	__u32 at = hash_value >> (V(space).shift & 63);
 
 	if (!key)
 		return found;
@@ -123,10 +126,10 @@ __noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hashed, __u32 
 
 		if (!tags || !firsts)
 			break;
-		matches = matching_tags(*tags, hashed);
+		matches = matching_tags(*tags, hash_value);
 		for (int tag = 0; tag < 4; tag++)
 			if (matches >> (16 * tag + 15) & 1)
-				found = V(search_bucket)(key, firsts->of[tag], from, found);
+				found = V(search_bucket)(key, firsts->entry[tag], from, found);
 		if (!(*tags & OVERFLOWED))
 			break;
 		at = (at + 1) & (V(space).groups - 1);
@@ -134,7 +137,7 @@ __noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hashed, __u32 
 	return found;
 }
 
-/* As search_bucket, over the tuples. */
+/* Like first_rule, but for rules in tuples. */
 __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);
@@ -151,32 +154,33 @@ __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 	for (int i = 0; i < MAX_TUPLES && tuples; i++) {
 		const volatile struct tuple *tuple = &space->tuple[lowest_bit(tuples) & (MAX_TUPLES - 1)];
 		const struct firsts *firsts;
-		__u64 hashed, matches;
+		__u64 hash_value, matches;
 		const __u64 *tags;
 		__u32 at;
 
 		if (tuple->best >= found)
 			break;
-		hashed = V(hash)(key->word, tuple, space->seed);
-		at = hashed >> (space->shift & 63);
+		hash_value = V(hash)(key->word, tuple, space->seed);
+		at = hash_value >> (space->shift & 63);
 		tags = bpf_map_lookup_elem(&V(tags), &at);
 		if (!tags)
 			break;
-		matches = matching_tags(*tags, hashed);
-		/* Usually there is no match, or one bucket with one rule. */
+		matches = matching_tags(*tags, hash_value);
+		/* Fast path for the usual cases: no match, or one bucket. */
 		if (*tags & OVERFLOWED || matches & (matches - 1)) {
-			found = V(search_groups)(key, hashed, from, found);
+			found = V(search_groups)(key, hash_value, from, found);
 		} else if (matches) {
 			firsts = bpf_map_lookup_elem(&V(firsts), &at);
 			if (firsts)
-				found = V(search_short_bucket)(key, firsts->of[first_match(matches)], from, found);
+				found = V(search_short_bucket)(key, firsts->entry[first_matching_tag(matches)], from,
+							       found);
 		}
 		tuples &= tuples - 1;
 	}
 	return found;
 }
 
-/* Returns the first matching rule from `from` on; NO_RULE if there is none. */
+/* Returns the smallest matching decision that is at least `from`, or NO_RULE. */
 static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 {
 	for (__u32 i = 0; i < MAX_LINEAR_RULES; i++) {
@@ -189,5 +193,5 @@ static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 		if (entry && entry->decision >= from && V(matches)(key, entry))
 			return entry->decision;
 	}
-	return V(space).tuples ? V(search_tuples)(key, from) : NO_RULE;
+	return V(space).has_tuples ? V(search_tuples)(key, from) : NO_RULE;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The XDP program of xdpfwd, one instance per interface. See README.md.
+// The XDP program without a filter. Each interface has its own instance. See README.md.
 
 #include "redirect.h"
 
@@ -9,7 +9,7 @@ int xdpfwd(struct xdp_md *ctx)
 {
 	struct counters *count = program_counters();
 
-	if (!count) /* never: the map has an entry 0 */
+	if (!count) /* cannot happen: the map has an entry 0 */
 		return XDP_PASS;
 	return pass_if_kept(ctx, count) ? XDP_PASS : redirect_to_socket(ctx, count);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The XDP program with a filter, which drops packets before they reach a socket. One instance per
-// interface and rule set.
+// The XDP program with a filter, which drops packets before they reach a socket. Each interface and
+// each set of rules has its own instance.
 
 #include "filter.h"
 #include "redirect.h"
@@ -21,7 +21,7 @@ int xdpfwd(struct xdp_md *ctx)
 		__u32 reason = filter_packet(ctx);
 
 		if (reason < REASONS) {
-			barrier_var(reason); /* for the verifier to see the mask */
+			barrier_var(reason); /* so that the verifier sees the mask */
 			count->dropped[reason & REASON_MASK]++;
 			return XDP_DROP;
 		}

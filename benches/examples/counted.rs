@@ -12,12 +12,15 @@ use xdpfwd_pipeline::{Chain, PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Port, Umem, UmemConfig,
-    fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
+    fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
 };
 
-const N: u32 = 64;
+/// Packets per round.
+const BATCH: u32 = 64;
+/// Packet length in bytes.
 const LENGTH: u32 = 60;
-const SIZES: Sizes = Sizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
+const SIZES: FakeRingSizes =
+    FakeRingSizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
 
 fn umem() -> (Umem, xdpfwd_xsk::Pool) {
     let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -29,49 +32,49 @@ fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
-/// The fake kernel alone, which all other scenarios include.
+/// Runs the fake kernel alone, which is part of all other scenarios.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
-        kernel.pretend_user(N);
-        kernel.complete();
+        kernel.deliver_unwritten(BATCH, LENGTH);
+        kernel.pretend_user(BATCH);
+        kernel.complete_all();
     }
 }
 
-/// The four rings.
+/// Runs the fake kernel and the four rings, without a port.
 fn rings(rounds: u64) {
     let (umem, _pool) = umem();
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
     kernel.set(config_without_wakeup());
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
-        rings.receive(N);
+        kernel.deliver_unwritten(BATCH, LENGTH);
+        rings.receive(BATCH);
         rings.transmit();
-        kernel.complete();
+        kernel.complete_all();
         rings.reclaim();
     }
 }
 
-/// The port: frames, owner record, batch, egress queue.
+/// Runs the fake kernel and a port, with frames, owner record, batch and egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
     let (mut port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
     let (mut batch, mut queue) = (Batch::new(), EgressQueue::new(&umem, 512));
     for _ in 0..rounds {
-        kernel.arrive(N, LENGTH);
+        kernel.deliver_unwritten(BATCH, LENGTH);
         port.receive(&mut batch, &mut pool);
         queue.push_batch(&mut batch, |refused| panic!("the egress queue is full: {refused}"));
         port.transmit(&mut queue);
-        kernel.complete();
+        kernel.complete_all();
         port.reclaim(&mut pool);
     }
 }
 
-/// A worker that cross-connects two ports.
+/// Runs the fake kernel and a worker that forwards between two ports.
 fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     let (umem, mut pool) = umem();
     let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
@@ -84,9 +87,9 @@ fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
         .build()
         .expect("a cross-connect");
     for _ in 0..rounds {
-        from.arrive(N, LENGTH);
+        from.deliver_unwritten(BATCH, LENGTH);
         worker.poll_once();
-        to.complete();
+        to.complete_all();
     }
 }
 

@@ -3,18 +3,19 @@
 //!
 //! In a round, the fake kernel delivers packets, the user side receives, refills and transmits, the
 //! fake kernel completes the transmission, and the user side reclaims. A sample is the time of some
-//! rounds minus the time of as many rounds of the fake kernel alone. It is CPU time of the thread,
-//! which excludes preemption. An iteration, as criterion counts, is one packet.
+//! rounds minus the time of equally many rounds of the fake kernel alone. Times are CPU time of the
+//! thread, which excludes preemption. An iteration in criterion's output is one packet.
 //!
 //! - `rings`: the four rings alone, [`BareRings`].
-//! - `port`: the same through [`Port`]: owned frames, the owner record, a batch, an egress queue,
-//!   counters.
-//! - `swap`: `port` with the MAC addresses of each packet swapped and 4096 frames in the fill ring.
+//! - `port`: the four rings through [`Port`], with owned frames, the owner record, a batch, an
+//!   egress queue and counters.
+//! - `swap`: `port`, with the MAC addresses of each packet swapped.
 //! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
-//! After criterion's results, a table compares all of them with the C twins
-//! (benches/peers/ring_twin.c, a separate process), interleaved, as ratios within a round. Run
-//! with `cargo bench -p xdpfwd-bench --bench rings` or `make bench-rings`.
+//! After criterion's results, a table compares these variants with their C twins
+//! (benches/peers/ring_twin.c, a separate process). All variants and twins run in each round; the
+//! table shows ratios within a round. Run with `cargo bench -p xdpfwd-bench --bench rings` or `make
+//! bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -35,13 +36,16 @@ use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig, XskPort,
-    fake_kernel::{FakeKernel, FakeKernelConfig, Sizes},
+    fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
 };
 
+/// Batch sizes in packets.
 const BATCHES: [u32; 3] = [1, 8, 64];
+/// Packet length in bytes.
 const LENGTH: u32 = 60;
-/// As in ring_twin.c.
-const SIZES: Sizes = Sizes { fill: 4096, rx: 2048, tx: 2048, completion: 4096, start: 0 };
+/// The same ring sizes as in ring_twin.c.
+const SIZES: FakeRingSizes =
+    FakeRingSizes { fill: 4096, rx: 2048, tx: 2048, completion: 4096, start: 0 };
 
 fn umem() -> (Umem, Pool) {
     let config = UmemConfig { frames: 16384, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -53,8 +57,9 @@ fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
-/// A measured variant: the user side, with a fake kernel, in rounds of `n` packets.
+/// A measured variant of the user side, with a fake kernel.
 trait Variant {
+    /// Runs `rounds` rounds of `n` packets.
     fn rounds(&mut self, n: u32, rounds: u64);
 }
 
@@ -72,10 +77,10 @@ impl Variant for BareVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self(rings, kernel) = self;
         for _ in 0..rounds {
-            kernel.arrive(n, LENGTH);
+            kernel.deliver_unwritten(n, LENGTH);
             rings.receive(n);
             black_box(rings.transmit());
-            kernel.complete();
+            kernel.complete_all();
             rings.reclaim();
         }
     }
@@ -87,26 +92,26 @@ struct PortVariant {
     pool: Pool,
     batch: Batch,
     queue: EgressQueue,
-    swap: bool,
+    swap_macs: bool,
 }
 
 impl PortVariant {
-    fn new(swap: bool) -> Self {
+    fn new(swap_macs: bool) -> Self {
         let (umem, mut pool) = umem();
         let (port, kernel) =
             FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
         let queue = EgressQueue::new(&umem, 512);
-        Self { port, kernel, pool, batch: Batch::new(), queue, swap }
+        Self { port, kernel, pool, batch: Batch::new(), queue, swap_macs }
     }
 }
 
 impl Variant for PortVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
-        let Self { port, kernel, pool, batch, queue, swap } = self;
+        let Self { port, kernel, pool, batch, queue, swap_macs } = self;
         for _ in 0..rounds {
-            kernel.arrive(n, LENGTH);
+            kernel.deliver_unwritten(n, LENGTH);
             port.receive(batch, pool);
-            for frame in batch.slots_mut().iter_mut().flatten().take_while(|_| *swap) {
+            for frame in batch.slots_mut().iter_mut().flatten().take_while(|_| *swap_macs) {
                 if let Some((destination, source)) =
                     frame.get_mut(..12).map(|macs| macs.split_at_mut(6))
                 {
@@ -115,7 +120,7 @@ impl Variant for PortVariant {
             }
             queue.push_batch(batch, |refused| panic!("the egress queue is full: {refused}"));
             port.transmit(queue);
-            kernel.complete();
+            kernel.complete_all();
             port.reclaim(pool);
         }
     }
@@ -145,27 +150,27 @@ impl Variant for WorkerVariant {
     fn rounds(&mut self, n: u32, rounds: u64) {
         let Self(worker, from, to) = self;
         for _ in 0..rounds {
-            from.arrive(n, LENGTH);
+            from.deliver_unwritten(n, LENGTH);
             worker.poll_once();
-            to.complete();
+            to.complete_all();
         }
     }
 }
 
-/// A variant, and a fake kernel alone whose time is subtracted.
+/// A variant, and a separate fake kernel whose time is subtracted.
 struct Bench {
     variant: Box<dyn Variant>,
-    alone: FakeKernel,
+    lone_kernel: FakeKernel,
 }
 
 impl Bench {
     fn new(variant: impl Variant + 'static) -> Self {
         let (umem, mut pool) = umem();
-        let (port, alone) =
+        let (port, lone_kernel) =
             FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());
-        // The fake kernel uses the chunks and rings alone from now on.
+        // From now on, only the fake kernel uses the chunks and rings.
         drop(port);
-        let mut bench = Self { variant: Box::new(variant), alone };
+        let mut bench = Self { variant: Box::new(variant), lone_kernel };
         bench.sample(64, 1 << 16);
         bench
     }
@@ -173,21 +178,21 @@ impl Bench {
     /// Returns the nanoseconds for `packets` packets in batches of `n`, without the fake kernel.
     fn sample(&mut self, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
-        let start = now();
+        let start = cpu_time();
         self.variant.rounds(n, rounds);
-        let between = now();
+        let between = cpu_time();
         for _ in 0..rounds {
-            self.alone.arrive(n, LENGTH);
-            self.alone.pretend_user(n);
-            self.alone.complete();
+            self.lone_kernel.deliver_unwritten(n, LENGTH);
+            self.lone_kernel.pretend_user(n);
+            self.lone_kernel.complete_all();
         }
-        let net = (between - start).as_nanos() as f64 - (now() - between).as_nanos() as f64;
+        let net = (between - start).as_nanos() as f64 - (cpu_time() - between).as_nanos() as f64;
         net * packets as f64 / (rounds * u64::from(n)) as f64
     }
 }
 
 /// Returns the CPU time of this thread.
-fn now() -> Duration {
+fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
 
@@ -199,7 +204,7 @@ struct Twin {
 }
 
 impl Twin {
-    /// Compiles and starts the program, or returns the reason of the failure.
+    /// Compiles and starts the program, or returns the reason for the failure.
     fn start() -> Result<Self, String> {
         let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ring_twin");
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
@@ -240,16 +245,18 @@ impl Twin {
             .map_err(|error: std::io::Error| format!("cannot start {}: {error}", program.display()))
     }
 
-    fn sample(&mut self, variant: &str, swap: bool, n: u32, packets: u64) -> f64 {
+    /// Returns the nanoseconds for `packets` packets in batches of `n`, without the kernel side.
+    fn sample(&mut self, variant: &str, swap_macs: bool, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
-        let all = rounds * u64::from(n);
+        let sent = rounds * u64::from(n);
         let mut line = String::new();
-        writeln!(self.stdin, "{variant} {n} {all} {}", u8::from(swap)).expect("write to ring_twin");
+        writeln!(self.stdin, "{variant} {n} {sent} {}", u8::from(swap_macs))
+            .expect("write to ring_twin");
         self.stdout.read_line(&mut line).expect("read from ring_twin");
         let mut numbers =
             line.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
         let (total, kernel) = numbers.next().zip(numbers.next()).expect("at least two numbers");
-        (total - kernel) * packets as f64 / all as f64
+        (total - kernel) * packets as f64 / sent as f64
     }
 }
 
@@ -261,6 +268,7 @@ impl Drop for Twin {
     }
 }
 
+/// A measurement: maps batch size and number of packets to nanoseconds for these packets.
 type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
 const VARIANTS: [&str; 4] = ["rings", "port", "swap", "worker"];
@@ -297,8 +305,8 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
                     // the result.
                     let measured = packets.max(1 << 16);
                     let nanoseconds = sampler(n, measured) * packets as f64 / measured as f64;
-                    // A difference can be negative on a busy machine; criterion needs a positive
-                    // time.
+                    // On a busy machine, the difference of two times can be negative; criterion
+                    // needs a positive time.
                     Duration::from_nanos(nanoseconds.max(1.0) as u64)
                 });
             });
@@ -308,7 +316,8 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
     criterion.final_summary();
 }
 
-/// Measures all variants interleaved, and prints medians and ratios within a round.
+/// Measures all variants in each round. Prints and saves the medians, and the medians of the ratios
+/// within a round. `missing` is the reason why the C twins are missing, if they are.
 fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
     const ROUNDS: usize = 41;
     const PACKETS: u64 = 1 << 18;
@@ -327,23 +336,23 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     let _ =
         writeln!(text, "  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
     let cell = |name: &'static str, counterpart: Option<&'static str>, n: u32| {
-        let own = &samples[&(name, n)];
-        let ratio = counterpart.map_or(String::new(), |ours| {
-            let ratios =
-                samples[&(ours, n)].iter().zip(own).map(|(ours, twin)| ours / twin).collect();
+        let values = &samples[&(name, n)];
+        let ratio = counterpart.map_or(String::new(), |counterpart| {
+            let rust_values = &samples[&(counterpart, n)];
+            let ratios = rust_values.iter().zip(values).map(|(rust, c)| rust / c).collect();
             format!("({:.2})", median(ratios))
         });
-        format!("{:>10.2} {ratio:>7}", median(own.clone()))
+        format!("{:>10.2} {ratio:>7}", median(values.clone()))
     };
     for name in VARIANTS {
         let _ = writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, None, n)).concat());
     }
-    for (name, .., ours) in TWINS.into_iter().filter(|_| missing.is_none()) {
-        let _ =
-            writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, Some(ours), n)).concat());
+    for (name, .., counterpart) in TWINS.into_iter().filter(|_| missing.is_none()) {
+        let cells = BATCHES.map(|n| cell(name, Some(counterpart), n));
+        let _ = writeln!(text, "  {name:<22}{}", cells.concat());
     }
-    if let Some(why) = missing {
-        let _ = writeln!(text, "  the C twins are missing: {why}");
+    if let Some(reason) = missing {
+        let _ = writeln!(text, "  the C twins are missing: {reason}");
     }
     println!("\n{text}");
     let rounded =
@@ -358,17 +367,17 @@ fn save(text: &str, numbers: &Value) {
     let machine = Machine::detect();
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let directory = results.join(format!("{}-{}", machine.date, machine.host));
-    let all = json!({
+    let contents = json!({
         "command": "cargo bench -p xdpfwd-bench --bench rings",
         "schema": 1,
         "what": "rings",
         "machine": machine,
         "numbers": numbers,
     });
-    let written = fs::create_dir_all(&directory)
+    let result = fs::create_dir_all(&directory)
         .and_then(|()| fs::write(directory.join("rings.txt"), text))
-        .and_then(|()| fs::write(directory.join("rings.json"), format!("{all}\n")));
-    match written {
+        .and_then(|()| fs::write(directory.join("rings.json"), format!("{contents}\n")));
+    match result {
         Ok(()) => println!("raw numbers: {}", directory.join("rings.json").display()),
         Err(error) => eprintln!("cannot save the results in {}: {error}", directory.display()),
     }
@@ -382,8 +391,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn main() {
     let twin = Twin::start();
     let missing = twin.as_ref().err().cloned();
-    if let Some(why) = &missing {
-        eprintln!("the C twins are missing: {why}");
+    if let Some(reason) = &missing {
+        eprintln!("the C twins are missing: {reason}");
     }
     let twin = twin.ok().map(std::cell::RefCell::new);
     let mut samplers: BTreeMap<&'static str, Sampler<'_>> = BTreeMap::new();
@@ -399,7 +408,7 @@ fn main() {
             );
         }
     }
-    // `cargo test --all-targets` runs this as a test: run each variant once, without results.
+    // Under `cargo test --all-targets`, only run each variant once.
     if std::env::args().any(|argument| argument == "--test")
         || !std::env::args().any(|argument| argument == "--bench")
     {

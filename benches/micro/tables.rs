@@ -24,7 +24,7 @@ fn table(sessions: u32) -> Table {
     (0..sessions).map(|teid| (teid, Arc::new(SharedCounters::new(1)))).collect()
 }
 
-/// A generator of the keys of a batch; each batch reads a different part of the table.
+/// A pseudorandom generator of keys, so that each batch reads other entries of the table.
 struct Keys {
     next: u32,
     sessions: u32,
@@ -53,9 +53,11 @@ fn lookups(criterion: &mut Criterion) {
     for sessions in SIZES {
         let id = |name| BenchmarkId::new(name, sessions);
         let mut keys = Keys { next: 1, sessions };
-        let own = table(sessions);
-        group.bench_function(id("own"), |bencher| bencher.iter(|| look_up(&own, &keys.batch())));
-        let shared = SharedTable::new(own);
+        let own_table = table(sessions);
+        group.bench_function(id("own"), |bencher| {
+            bencher.iter(|| look_up(&own_table, &keys.batch()))
+        });
+        let shared = SharedTable::new(own_table);
         group.bench_function(id("shared"), |bencher| {
             bencher.iter(|| look_up(&shared.load(), &keys.batch()));
         });
@@ -71,15 +73,15 @@ fn updates(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("update");
     for sessions in SIZES {
         let id = |name| BenchmarkId::new(name, sessions);
-        let mut own = table(sessions);
+        let mut own_table = table(sessions);
         let counters = Arc::new(SharedCounters::new(1));
         group.bench_function(id("own"), |bencher| {
             bencher.iter(|| {
-                own.insert(black_box(sessions), Arc::clone(&counters));
-                own.remove(&black_box(sessions))
+                own_table.insert(black_box(sessions), Arc::clone(&counters));
+                own_table.remove(&black_box(sessions))
             });
         });
-        let shared = SharedTable::new(own);
+        let shared = SharedTable::new(own_table);
         group.bench_function(id("shared"), |bencher| {
             bencher.iter(|| {
                 shared.update(|table| table.insert(black_box(sessions), Arc::clone(&counters)))

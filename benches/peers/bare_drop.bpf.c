@@ -40,14 +40,14 @@ int look_up_and_drop(struct xdp_md *ctx)
 	const struct iphdr *ip = data + sizeof(struct ethhdr);
 	const __be16 *ports = (void *)(ip + 1);
 	struct key_v4 key;
-	__u64 kind;
+	__u64 has_ports;
 
 	if ((void *)(ports + 2) > end)
 		return XDP_PASS;
-	kind = ip->protocol == 6 || ip->protocol == 17 || ip->protocol == 132;
+	has_ports = ip->protocol == 6 || ip->protocol == 17 || ip->protocol == 132;
 	key.word[0] = (__u64)bpf_ntohl(ip->saddr) << 32 | bpf_ntohl(ip->daddr);
-	key.word[1] = (__u64)ip->protocol << 24 | kind << 16;
-	if (kind)
+	key.word[1] = (__u64)ip->protocol << 24 | has_ports << 16;
+	if (has_ports)
 		key.word[1] |= (__u64)bpf_ntohs(ports[0]) << 48 | (__u64)bpf_ntohs(ports[1]) << 32;
 	key.word[2] = 0;
 	return drop(first_rule_v4(&key, 0) == NO_RULE);

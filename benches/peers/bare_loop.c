@@ -12,8 +12,8 @@
  *   ./bare_loop LEFT RIGHT CORE        # until SIGINT or SIGTERM
  *
  * Like xdpfwd, it sets the kernel's transmit budget to 512 packets per system call where the kernel
- * supports this (Linux 6.17), and uses need_wakeup. It makes at most one transmit system call
- * per batch, and more only while the transmit ring is full.
+ * supports this (Linux 6.17), and uses need_wakeup. It makes at most one transmit system call per
+ * batch, except while the transmit ring is full.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,12 +34,12 @@
 #define XDP_MAX_TX_SKB_BUDGET 9
 #endif
 
-#define CHUNK 2048u
+#define CHUNK 2048u /* bytes */
 #define CHUNKS 16384u
 #define POSTED 4096u /* entries of the fill and completion rings; chunks posted to each fill ring */
 #define ENTRIES 2048u /* entries of the RX and TX rings */
-#define BATCH 64u
-#define BUDGET 512
+#define BATCH 64u /* packets */
+#define BUDGET 512 /* packets per transmit system call */
 
 struct side {
 	const char *name;

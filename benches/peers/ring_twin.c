@@ -3,15 +3,15 @@
  * The C twins of micro/rings.rs: the same loop over the same four rings. A minimal kernel side runs
  * in the same thread. Variants:
  *
- *   own     rings written in C like those of crates/xsk/src/ring.rs in Rust, including the full
- *           fence before reading the wake-up flag
+ *   own     a C version of the rings in crates/xsk/src/ring.rs, including the full fence before
+ *           reading the wake-up flag
  *   libxdp  libxdp's functions, inlined as in any C program
- *   calls   libxdp's functions, called out of line, with the descriptors of xsk-rs, as in xsk-rs
+ *   calls   libxdp's functions, called out of line, with frame descriptors, as in xsk-rs
  *
  * For each line "VARIANT BATCH PACKETS SWAP" on stdin, the program prints three numbers: the
- * nanoseconds for this many packets including the kernel side, the nanoseconds of the kernel side
- * alone (with the user's counters advanced), and the number of wake-ups. The user side takes the
- * difference of the first two. SWAP 1 swaps the MAC addresses of each packet.
+ * nanoseconds for PACKETS packets including the kernel side, the nanoseconds of the kernel side
+ * alone (which also advances the user side's counters), and the number of wake-ups. The difference
+ * of the first two is the time of the user side. SWAP 1 swaps the MAC addresses of each packet.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin
@@ -26,9 +26,9 @@
 
 #include "libxdp_calls.h"
 
-/* As in micro/rings.rs. */
-#define SIZE 2048u
-#define POSTED 4096u
+/* The same values as in micro/rings.rs. Sizes of chunks and packets are in bytes. */
+#define ENTRIES 2048u /* entries of the RX and TX rings */
+#define POSTED 4096u /* entries of the fill and completion rings; chunks posted to the fill ring */
 #define CHUNK 2048u
 #define CHUNKS 16384u
 #define HEADROOM 256u
@@ -45,10 +45,13 @@ struct ring {
 	void *entries;
 };
 
-/* One end of a ring: `own` is its counter, `peer` the last value read of the other end's counter. */
+/*
+ * One end of a ring. `counter` is the end's counter; `peer_counter` is the value last read from the
+ * counter of the other end.
+ */
 struct end {
 	struct ring *ring;
-	uint32_t own, peer;
+	uint32_t counter, peer_counter;
 };
 
 static inline uint32_t load(const uint32_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
@@ -58,35 +61,35 @@ static inline uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 static inline uint32_t reserve(struct end *e, uint32_t wanted)
 {
-	uint32_t room = e->ring->size - (e->own - e->peer);
+	uint32_t room = e->ring->size - (e->counter - e->peer_counter);
 
 	if (room < wanted) {
-		e->peer = load(&e->ring->consumer);
-		room = e->ring->size - (e->own - e->peer);
+		e->peer_counter = load(&e->ring->consumer);
+		room = e->ring->size - (e->counter - e->peer_counter);
 	}
 	return min(room, wanted);
 }
 
 static inline uint32_t peek(struct end *e, uint32_t wanted)
 {
-	uint32_t available = e->peer - e->own;
+	uint32_t available = e->peer_counter - e->counter;
 
 	if (available < wanted) {
-		e->peer = load(&e->ring->producer);
-		available = e->peer - e->own;
+		e->peer_counter = load(&e->ring->producer);
+		available = e->peer_counter - e->counter;
 	}
 	return min(available, wanted);
 }
 
-static inline void submit(struct end *e, uint32_t n) { publish(&e->ring->producer, e->own += n); }
-static inline void release(struct end *e, uint32_t n) { publish(&e->ring->consumer, e->own += n); }
+static inline void submit(struct end *e, uint32_t n) { publish(&e->ring->producer, e->counter += n); }
+static inline void release(struct end *e, uint32_t n) { publish(&e->ring->consumer, e->counter += n); }
 static inline uint64_t *address(struct end *e, uint32_t i)
 {
-	return (uint64_t *)e->ring->entries + ((e->own + i) & MASK(e->ring->size));
+	return (uint64_t *)e->ring->entries + ((e->counter + i) & MASK(e->ring->size));
 }
 static inline struct xdp_desc *descriptor(struct end *e, uint32_t i)
 {
-	return (struct xdp_desc *)e->ring->entries + ((e->own + i) & MASK(e->ring->size));
+	return (struct xdp_desc *)e->ring->entries + ((e->counter + i) & MASK(e->ring->size));
 }
 
 static uint8_t *umem;
@@ -108,13 +111,13 @@ static void fail(const char *what)
 	exit(1);
 }
 
-static void set_up_ring(struct ring *r, uint32_t size, size_t entry)
+static void set_up_ring(struct ring *r, uint32_t size, size_t entry_size)
 {
 	r->size = size;
-	r->entries = aligned_alloc(4096, size * entry);
+	r->entries = aligned_alloc(4096, size * entry_size);
 	if (!r->entries)
 		fail("ring_twin: cannot allocate memory");
-	memset(r->entries, 0, size * entry);
+	memset(r->entries, 0, size * entry_size);
 }
 
 static struct bench *set_up(void)
@@ -126,8 +129,8 @@ static struct bench *set_up(void)
 	memset(b, 0, sizeof *b);
 	set_up_ring(&b->fill, POSTED, 8);
 	set_up_ring(&b->completion, POSTED, 8);
-	set_up_ring(&b->rx, SIZE, sizeof(struct xdp_desc));
-	set_up_ring(&b->tx, SIZE, sizeof(struct xdp_desc));
+	set_up_ring(&b->rx, ENTRIES, sizeof(struct xdp_desc));
+	set_up_ring(&b->tx, ENTRIES, sizeof(struct xdp_desc));
 	b->k_fill.ring = b->fill_end.ring = &b->fill;
 	b->k_completion.ring = b->completion_end.ring = &b->completion;
 	b->k_rx.ring = b->rx_end.ring = &b->rx;
@@ -137,21 +140,21 @@ static struct bench *set_up(void)
 		b->free_chunks[i] = (uint64_t)i * CHUNK;
 	for (uint32_t i = 0; i < POSTED; i++)
 		((uint64_t *)b->fill.entries)[i] = (uint64_t)(b->free_count + i) * CHUNK;
-	b->fill.producer = b->fill_end.own = POSTED;
+	b->fill.producer = b->fill_end.counter = POSTED;
 
 	/* libxdp's structures for the same memory, as xsk_socket__create would initialise them. */
 	b->x_fill = (struct xsk_ring_prod){ .cached_prod = POSTED, .cached_cons = POSTED, .mask = MASK(POSTED), .size = POSTED,
 		.producer = &b->fill.producer, .consumer = &b->fill.consumer, .ring = b->fill.entries, .flags = &b->fill.flags };
-	b->x_tx = (struct xsk_ring_prod){ .cached_cons = SIZE, .mask = MASK(SIZE), .size = SIZE,
+	b->x_tx = (struct xsk_ring_prod){ .cached_cons = ENTRIES, .mask = MASK(ENTRIES), .size = ENTRIES,
 		.producer = &b->tx.producer, .consumer = &b->tx.consumer, .ring = b->tx.entries, .flags = &b->tx.flags };
 	b->x_completion = (struct xsk_ring_cons){ .mask = MASK(POSTED), .size = POSTED, .producer = &b->completion.producer,
 		.consumer = &b->completion.consumer, .ring = b->completion.entries, .flags = &b->completion.flags };
-	b->x_rx = (struct xsk_ring_cons){ .mask = MASK(SIZE), .size = SIZE, .producer = &b->rx.producer,
+	b->x_rx = (struct xsk_ring_cons){ .mask = MASK(ENTRIES), .size = ENTRIES, .producer = &b->rx.producer,
 		.consumer = &b->rx.consumer, .ring = b->rx.entries, .flags = &b->rx.flags };
 	return b;
 }
 
-/* The kernel side: receives packets into posted chunks and completes transmissions. */
+/* The kernel side, part 1: receives up to n packets into posted chunks. */
 static inline void arrive(struct bench *b, uint32_t n)
 {
 	n = peek(&b->k_fill, reserve(&b->k_rx, n));
@@ -161,6 +164,7 @@ static inline void arrive(struct bench *b, uint32_t n)
 	submit(&b->k_rx, n);
 }
 
+/* The kernel side, part 2: completes all transmissions. */
 static inline void complete(struct bench *b)
 {
 	uint32_t n = peek(&b->k_tx, reserve(&b->k_completion, POSTED));
@@ -180,7 +184,7 @@ static inline void pretend_user(struct bench *b, uint32_t n)
 	publish(&b->completion.consumer, b->completion.producer);
 }
 
-static inline void swap(uint64_t address)
+static inline void swap_macs(uint64_t address)
 {
 	uint8_t *p = umem + address, mac[6];
 
@@ -189,14 +193,14 @@ static inline void swap(uint64_t address)
 	memcpy(p + 6, mac, 6);
 }
 
-static inline void user_own(struct bench *b, uint32_t batch, int swapping, uint64_t *wakeups)
+static inline void user_own(struct bench *b, uint32_t batch, int swap, uint64_t *wakeups)
 {
 	struct xdp_desc d[MAX_BATCH];
 	uint32_t n = peek(&b->rx_end, batch), m;
 
 	for (uint32_t i = 0; i < n; i++) {
 		d[i] = *descriptor(&b->rx_end, i);
-		if (swapping)
+		if (swap)
 			__builtin_prefetch(umem + d[i].addr, 1);
 	}
 	release(&b->rx_end, n);
@@ -204,9 +208,9 @@ static inline void user_own(struct bench *b, uint32_t batch, int swapping, uint6
 	for (uint32_t i = 0; i < m; i++)
 		*address(&b->fill_end, i) = b->free_chunks[--b->free_count];
 	submit(&b->fill_end, m);
-	if (swapping)
+	if (swap)
 		for (uint32_t i = 0; i < n; i++)
-			swap(d[i].addr);
+			swap_macs(d[i].addr);
 	m = reserve(&b->tx_end, n);
 	for (uint32_t i = 0; i < m; i++)
 		*descriptor(&b->tx_end, i) = d[i];
@@ -224,14 +228,14 @@ static inline void reclaim_own(struct bench *b)
 	release(&b->completion_end, n);
 }
 
-static inline void user_libxdp(struct bench *b, uint32_t batch, int swapping, uint64_t *wakeups)
+static inline void user_libxdp(struct bench *b, uint32_t batch, int swap, uint64_t *wakeups)
 {
 	struct xdp_desc d[MAX_BATCH];
 	uint32_t at, n = xsk_ring_cons__peek(&b->x_rx, batch, &at);
 
 	for (uint32_t i = 0; i < n; i++) {
 		d[i] = *xsk_ring_cons__rx_desc(&b->x_rx, at + i);
-		if (swapping)
+		if (swap)
 			__builtin_prefetch(umem + d[i].addr, 1);
 	}
 	xsk_ring_cons__release(&b->x_rx, n);
@@ -240,9 +244,9 @@ static inline void user_libxdp(struct bench *b, uint32_t batch, int swapping, ui
 			*xsk_ring_prod__fill_addr(&b->x_fill, at + i) = b->free_chunks[--b->free_count];
 		xsk_ring_prod__submit(&b->x_fill, n);
 	}
-	if (swapping)
+	if (swap)
 		for (uint32_t i = 0; i < n; i++)
-			swap(d[i].addr);
+			swap_macs(d[i].addr);
 	if (xsk_ring_prod__reserve(&b->x_tx, n, &at) == n) {
 		for (uint32_t i = 0; i < n; i++)
 			*xsk_ring_prod__tx_desc(&b->x_tx, at + i) = d[i];
@@ -261,17 +265,18 @@ static inline void reclaim_libxdp(struct bench *b)
 		xsk_ring_cons__release(&b->x_completion, n);
 }
 
-/* As `FrameDesc` of xsk-rs. */
+/* Like `FrameDesc` of xsk-rs. */
 struct frame_desc {
 	size_t addr, data, headroom;
 	uint32_t options;
 };
 
-static struct frame_desc own_frames[CHUNKS];
-static uint32_t frames;
+/* Free frames of the variant `calls`. */
+static struct frame_desc free_frames[CHUNKS];
+static uint32_t free_frame_count;
 
-/* As RxQueue::consume, FillQueue::produce and TxQueue::produce of xsk-rs. */
-static inline void user_calls(struct bench *b, uint32_t batch, int swapping, uint64_t *wakeups)
+/* Like RxQueue::consume, FillQueue::produce and TxQueue::produce of xsk-rs. */
+static inline void user_calls(struct bench *b, uint32_t batch, int swap, uint64_t *wakeups)
 {
 	struct frame_desc d[MAX_BATCH];
 	uint32_t at, n = call_cons_peek(&b->x_rx, batch, &at);
@@ -280,20 +285,20 @@ static inline void user_calls(struct bench *b, uint32_t batch, int swapping, uin
 		for (uint32_t i = 0; i < n; i++, at++) {
 			const struct xdp_desc *r = call_rx_desc(&b->x_rx, at);
 			d[i] = (struct frame_desc){ r->addr, r->len, 0, r->options };
-			if (swapping)
+			if (swap)
 				__builtin_prefetch(umem + d[i].addr, 1);
 		}
 		call_cons_release(&b->x_rx, n);
 	}
 	if (call_prod_reserve(&b->x_fill, n, &at)) {
-		frames -= n;
+		free_frame_count -= n;
 		for (uint32_t i = 0; i < n; i++, at++)
-			*call_fill_addr(&b->x_fill, at) = own_frames[frames + i].addr;
+			*call_fill_addr(&b->x_fill, at) = free_frames[free_frame_count + i].addr;
 		call_prod_submit(&b->x_fill, n);
 	}
-	if (swapping)
+	if (swap)
 		for (uint32_t i = 0; i < n; i++)
-			swap(d[i].addr);
+			swap_macs(d[i].addr);
 	if (call_prod_reserve(&b->x_tx, n, &at)) {
 		for (uint32_t i = 0; i < n; i++, at++) {
 			struct xdp_desc *t = call_tx_desc(&b->x_tx, at);
@@ -307,8 +312,8 @@ static inline void user_calls(struct bench *b, uint32_t batch, int swapping, uin
 }
 
 /*
- * As CompQueue::consume of xsk-rs. Rounds the address down to the start of the chunk, as users of
- * xsk-rs must do for packets that start elsewhere in the chunk.
+ * Like CompQueue::consume of xsk-rs. Also rounds the address down to the start of the chunk, as
+ * users of xsk-rs must do if a packet starts elsewhere in the chunk.
  */
 static inline void reclaim_calls(struct bench *b)
 {
@@ -317,7 +322,7 @@ static inline void reclaim_calls(struct bench *b)
 	if (!n)
 		return;
 	for (uint32_t i = 0; i < n; i++, at++) {
-		struct frame_desc *f = &own_frames[frames++];
+		struct frame_desc *f = &free_frames[free_frame_count++];
 		*f = (struct frame_desc){ *call_comp_addr(&b->x_completion, at) & ~(uint64_t)(CHUNK - 1), 0, 0, 0 };
 	}
 	call_cons_release(&b->x_completion, n);
@@ -336,7 +341,7 @@ static uint64_t now(void)
 	do {                                                      \
 		for (uint64_t i = 0; i < rounds; i++) {           \
 			arrive(b, batch);                         \
-			user(b, batch, swapping, &wakeups);       \
+			user(b, batch, swap, &wakeups);       \
 			complete(b);                              \
 			reclaim(b);                               \
 		}                                                 \
@@ -348,7 +353,7 @@ int main(void)
 	const char *const names[VARIANTS] = { "own", "libxdp", "calls" };
 	struct bench *benches[VARIANTS], *alone = set_up();
 	char name[16];
-	unsigned batch, swapping;
+	unsigned batch, swap;
 	unsigned long long packets;
 
 	umem = mmap(NULL, (size_t)CHUNK * CHUNKS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -356,9 +361,9 @@ int main(void)
 		fail("ring_twin: cannot allocate memory");
 	for (int i = 0; i < VARIANTS; i++)
 		benches[i] = set_up();
-	for (frames = 0; frames < CHUNKS - POSTED; frames++)
-		own_frames[frames].addr = (size_t)frames * CHUNK;
-	while (scanf("%15s %u %llu %u", name, &batch, &packets, &swapping) == 4) {
+	for (free_frame_count = 0; free_frame_count < CHUNKS - POSTED; free_frame_count++)
+		free_frames[free_frame_count].addr = (size_t)free_frame_count * CHUNK;
+	while (scanf("%15s %u %llu %u", name, &batch, &packets, &swap) == 4) {
 		uint64_t rounds = packets / (batch ? batch : 1), start, between, end, wakeups = 0;
 		int variant = 0;
 		struct bench *b;

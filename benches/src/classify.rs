@@ -1,5 +1,5 @@
-//! `classify`: ns per lookup of the filter's classifier, compared with `dpdk-test-acl` on the same
-//! rules and trace.
+//! `classify`: nanoseconds per lookup of the filter's classifier, compared with `dpdk-test-acl` on
+//! the same rules and trace.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -80,31 +80,33 @@ pub(crate) enum Skew {
     Scattered,
 }
 
-/// One set of rules and one trace.
+/// The results for one set of rules and one trace.
 #[derive(Debug, Serialize)]
 struct Row {
     seed: String,
     rules: usize,
     skew: Skew,
     packets: usize,
-    /// Tuples of the rules as written.
+    /// Number of distinct tuples of the rules ([`Statistics::tuples`]).
     distinct_tuples: usize,
-    /// Tuples of the classifier.
+    /// Number of tuples in the classifier, which merges some.
     tuples: usize,
     longest_bucket: usize,
     memory_bytes: usize,
     build_ms: Option<Median>,
-    /// Share of headers that hit a rule.
+    /// Share of headers that match a rule.
     hit_share: f64,
+    /// Nanoseconds per lookup without the flow cache.
     ns: Option<Median>,
-    /// Time with a flow cache warmed by one pass.
+    /// Nanoseconds per lookup with a flow cache that one pass has warmed up.
     cached_ns: Option<Median>,
-    /// Share of headers found in the cache.
+    /// Share of headers found in the flow cache.
     cached_share: f64,
+    /// Nanoseconds per lookup of dpdk-test-acl.
     dpdk_ns: Option<Median>,
-    /// Ratio to dpdk-test-acl's time in the same round.
+    /// `ns` / `dpdk_ns` within a round.
     ratio: Option<Median>,
-    /// Reason why dpdk-test-acl was not measured.
+    /// Reason why dpdk-test-acl was not measured, or not in all rounds.
     dpdk_missing: Option<String>,
 }
 
@@ -169,62 +171,62 @@ fn measure(
     skew: Skew,
     folder: &Path,
 ) -> Result<Row> {
-    let written = generate(seed, count, arguments.random_seed);
+    let generated = generate(seed, count, arguments.random_seed);
     let locality = match skew {
         Skew::Uniform => Locality::Uniform,
         Skew::Pareto => Locality::Pareto { a: 1.0, b: 0.1 },
         Skew::Scattered => Locality::Scattered,
     };
-    let headers = trace(&written, arguments.packets, locality, 0.1, arguments.random_seed);
+    let headers = trace(&generated, arguments.packets, locality, 0.1, arguments.random_seed);
     let mut text = Vec::new();
-    write_rules(&mut text, &written)?;
-    let read = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept);
-    let read = read.map_err(|problems| anyhow::anyhow!("{}", problems[0]))?;
-    let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
+    write_rules(&mut text, &generated)?;
+    let parsed = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept)
+        .map_err(|problems| anyhow::anyhow!("{}", problems[0]))?;
+    let rules: Vec<Rule> = parsed.rules.into_iter().map(|(_, rule)| rule).collect();
     let keys: Vec<Key> = headers.iter().map(key).collect();
 
-    let mut builds = Vec::new();
+    let mut build_ms = Vec::new();
     let mut classifier = Classifier::new(&rules, 1);
     for _ in 0..arguments.rounds.min(5) {
         let start = Instant::now();
         classifier = black_box(Classifier::new(black_box(&rules), 1));
-        builds.push(start.elapsed().as_secs_f64() * 1e3);
+        build_ms.push(start.elapsed().as_secs_f64() * 1e3);
     }
     check(&classifier, &rules, &keys)?;
-    let dpdk = Dpdk::prepare(arguments, &written, &headers, folder);
-    let (mut own, mut others, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let dpdk = Dpdk::prepare(arguments, &generated, &headers, folder);
+    let (mut ns, mut dpdk_ns, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut missing = dpdk.as_ref().err().map(ToString::to_string);
-    let mut hits = 0;
+    let mut total_matches = 0;
     let mut cache = FlowCache::new(arguments.flow_cache, 7);
     one_pass(&keys, |batch, found| classifier.classify_cached(batch, found, &mut cache));
-    let (mut cached, mut cached_share) = (Vec::new(), 0.0);
+    let (mut cached_ns, mut cached_share) = (Vec::new(), 0.0);
     for _ in 0..arguments.rounds {
-        let (ns, hit) = one_pass(&keys, |batch, found| classifier.classify(batch, found));
-        own.push(ns);
-        let (before, _) = cache.hits_and_misses();
-        let (ns_cached, hit_cached) =
+        let (pass_ns, matches) = one_pass(&keys, |batch, found| classifier.classify(batch, found));
+        ns.push(pass_ns);
+        let (cache_hits_before, _) = cache.hits_and_misses();
+        let (pass_cached_ns, cached_matches) =
             one_pass(&keys, |batch, found| classifier.classify_cached(batch, found, &mut cache));
         ensure!(
-            hit == hit_cached,
-            "{hit_cached} headers hit a rule with the flow cache, but {hit} without"
+            matches == cached_matches,
+            "{cached_matches} headers match a rule with the flow cache, but {matches} without"
         );
-        cached.push(ns_cached);
-        cached_share = (cache.hits_and_misses().0 - before) as f64 / keys.len() as f64;
-        hits = hit;
+        cached_ns.push(pass_cached_ns);
+        cached_share = (cache.hits_and_misses().0 - cache_hits_before) as f64 / keys.len() as f64;
+        total_matches = matches;
         if let Ok(dpdk) = &dpdk
             && missing.is_none()
         {
             match dpdk.one_pass() {
-                Ok(other) => {
-                    others.push(other);
-                    ratios.push(ns / other);
+                Ok(pass_dpdk_ns) => {
+                    dpdk_ns.push(pass_dpdk_ns);
+                    ratios.push(pass_ns / pass_dpdk_ns);
                 }
                 Err(error) => missing = Some(error.to_string()),
             }
         }
     }
     let shape = classifier.shape();
-    let statistics = Statistics::of(&written);
+    let statistics = Statistics::of(&generated);
     Ok(Row {
         seed: seed.name().to_owned(),
         rules: rules.len(),
@@ -232,14 +234,14 @@ fn measure(
         packets: keys.len(),
         distinct_tuples: statistics.tuples,
         tuples: shape.v4.len(),
-        longest_bucket: shape.v4.iter().map(|tuple| tuple.longest).max().unwrap_or(0),
+        longest_bucket: shape.v4.iter().map(|tuple| tuple.longest_bucket).max().unwrap_or(0),
         memory_bytes: shape.memory,
-        build_ms: Median::of(builds),
-        hit_share: hits as f64 / keys.len() as f64,
-        ns: Median::of(own),
-        cached_ns: Median::of(cached),
+        build_ms: Median::of(build_ms),
+        hit_share: total_matches as f64 / keys.len() as f64,
+        ns: Median::of(ns),
+        cached_ns: Median::of(cached_ns),
         cached_share,
-        dpdk_ns: Median::of(others),
+        dpdk_ns: Median::of(dpdk_ns),
         ratio: Median::of(ratios),
         dpdk_missing: missing,
     })
@@ -249,7 +251,7 @@ fn key(header: &Header) -> Key {
     let (source, destination) = (header.source_port, header.destination_port);
     let l4 = match header.protocol {
         6 => L4::Tcp { source, destination, flags: 0x10 },
-        // dpdk-test-acl compares ports whatever the protocol is.
+        // dpdk-test-acl compares ports for every protocol.
         _ => L4::Ports { source, destination },
     };
     let addresses = Addresses::V4 { source: header.source, destination: header.destination };
@@ -269,7 +271,7 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
-/// Returns ns per lookup, and the number of matches.
+/// Returns nanoseconds per lookup, and the number of keys that match a rule.
 fn one_pass(
     keys: &[Key],
     mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH]),
@@ -284,7 +286,7 @@ fn one_pass(
     (start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64, hits)
 }
 
-/// `dpdk-test-acl` with its files.
+/// A prepared run of `dpdk-test-acl`.
 struct Dpdk {
     rules: PathBuf,
     trace: PathBuf,
@@ -308,8 +310,8 @@ impl Dpdk {
         Ok(Self { rules: rule_file, trace: trace_file, count: rules.len(), packets: headers.len() })
     }
 
-    /// Runs one pass over the trace in a new process. Returns ns per lookup, from its own cycle
-    /// count.
+    /// Runs one pass over the trace in a new process. Returns nanoseconds per lookup, from the rate
+    /// that the process prints.
     fn one_pass(&self) -> Result<f64> {
         let output = Command::new("dpdk-test-acl")
             .args([

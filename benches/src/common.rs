@@ -1,4 +1,4 @@
-//! Parts that all measurements share: options, result files, Ctrl-C.
+//! Code shared by the measurements: options, result files, Ctrl-C.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use xdpfwd_lab::Sink;
 
 use crate::forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder};
 
-/// Time without arrivals at the sink after which no frame is assumed to be in transit.
+/// If no frame arrives at the sink for this long, none is assumed to be in transit.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -71,7 +71,7 @@ impl Common {
     }
 
     /// Returns the paths and cores. Paths are absolute, because `ip netns exec` searches PATH for a
-    /// bare name.
+    /// relative name without slashes.
     pub(crate) fn environment(&self) -> Result<Environment> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
@@ -102,8 +102,8 @@ impl Common {
         all.iter().copied().filter(is_selected).collect()
     }
 
-    /// Returns the selected forwarders that are available and, by name, the reason why each of the
-    /// others is missing.
+    /// Returns the selected forwarders that are available and, for each that is missing, its name
+    /// and the reason.
     pub(crate) fn prepare_selected(
         &self,
         all: &[ForwarderKind],
@@ -112,25 +112,27 @@ impl Common {
         let mut ready = Vec::new();
         let mut missing = BTreeMap::new();
         for kind in self.selected(all) {
-            match kind.prepare(environment, 1).and_then(|ready| ready.check_start().map(|()| ready))
+            match kind
+                .prepare(environment, 1)
+                .and_then(|forwarder| forwarder.check_start().map(|()| forwarder))
             {
                 Ok(forwarder) => ready.push(forwarder),
-                Err(why) => {
-                    note(&format!("{}: missing: {why}", kind.name()));
-                    missing.insert(kind.name(), why);
+                Err(reason) => {
+                    note(&format!("{}: missing: {reason}", kind.name()));
+                    missing.insert(kind.name(), reason);
                 }
             }
         }
         (ready, missing)
     }
 
-    /// Checks the prerequisites before a long measurement and returns its result files.
-    pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
+    /// Checks the prerequisites of the measurement `name` and returns its result files.
+    pub(crate) fn begin(&self, name: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
-        let known: Vec<&str> =
+        let names: Vec<&str> =
             crate::forwarders::ALL.iter().map(|kind| kind.name()).chain(["xdpfwd-spin"]).collect();
-        if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
-            bail!("unknown forwarder {name:?}; use {}", known.join(", "));
+        if let Some(name) = self.only.iter().find(|name| !names.contains(&name.as_str())) {
+            bail!("unknown forwarder {name:?}; use {}", names.join(", "));
         }
         let cores = thread::available_parallelism().map_or(1, Into::into);
         if self.core >= cores || self.generator_core >= cores || self.core == self.generator_core {
@@ -142,12 +144,12 @@ impl Common {
             );
         }
         let machine = Machine::detect();
-        let busy = machine
+        let load = machine
             .load_average
             .split_whitespace()
             .next()
             .and_then(|load| load.parse::<f64>().ok());
-        if busy.is_some_and(|load| load > 0.5) {
+        if load.is_some_and(|load| load > 0.5) {
             note(&format!(
                 "warning: other programs use this machine (load average {}): rates are \
                  worthless, and ratios are unreliable",
@@ -156,7 +158,7 @@ impl Common {
         }
         Ok(Output {
             directory: self.results.join(format!("{}-{}", machine.date, machine.host)),
-            what,
+            name,
             machine,
         })
     }
@@ -165,7 +167,7 @@ impl Common {
 /// The result files of a measurement.
 pub(crate) struct Output {
     directory: PathBuf,
-    what: &'static str,
+    name: &'static str,
     machine: Machine,
 }
 
@@ -177,18 +179,18 @@ impl Output {
 
     /// Saves the raw numbers, with command line and machine.
     pub(crate) fn json(&mut self, numbers: &serde_json::Value) -> Result<PathBuf> {
-        let mut all = json!({
+        let mut contents = json!({
             "command": std::env::args().collect::<Vec<_>>().join(" "),
             "machine": self.machine,
         });
-        if let (Some(all), Some(numbers)) = (all.as_object_mut(), numbers.as_object()) {
-            all.extend(numbers.clone());
+        if let (Some(contents), Some(numbers)) = (contents.as_object_mut(), numbers.as_object()) {
+            contents.extend(numbers.clone());
         }
-        self.write("json", &format!("{:#}\n", all))
+        self.write("json", &format!("{:#}\n", contents))
     }
 
     fn write(&self, extension: &str, text: &str) -> Result<PathBuf> {
-        let path = self.directory.join(format!("{}.{extension}", self.what));
+        let path = self.directory.join(format!("{}.{extension}", self.name));
         fs::create_dir_all(&self.directory)
             .and_then(|()| fs::write(&path, text))
             .with_context(|| format!("writing {}", path.display()))?;
@@ -196,8 +198,8 @@ impl Output {
     }
 }
 
-/// A flag set by Ctrl-C or SIGTERM, checked between runs so that the lab of the last run is
-/// removed.
+/// A flag set by Ctrl-C or SIGTERM. It is checked only between runs, so that every run removes its
+/// lab.
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -223,11 +225,12 @@ pub(crate) fn note(line: &str) {
     eprintln!("{line}");
 }
 
-/// Waits until no frame arrives at the sink.
+/// Waits until no frame has arrived at the sink for [`SETTLE_TIME`]. Fails after
+/// [`SETTLE_DEADLINE`].
 pub(crate) fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
-    let (mut last, mut since) = (sink.seen()?.arrived.packets, Instant::now());
-    while since.elapsed() < SETTLE_TIME {
+    let (mut arrived, mut last_change) = (sink.seen()?.arrived.packets, Instant::now());
+    while last_change.elapsed() < SETTLE_TIME {
         if start.elapsed() > SETTLE_DEADLINE {
             bail!(
                 "frames still arrive at the sink {} s after the last was sent",
@@ -236,8 +239,8 @@ pub(crate) fn settle(sink: &Sink) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(20));
         let now = sink.seen()?.arrived.packets;
-        if now != last {
-            (last, since) = (now, Instant::now());
+        if now != arrived {
+            (arrived, last_change) = (now, Instant::now());
         }
     }
     Ok(())

@@ -34,10 +34,10 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// The stages on the path.
+/// A measured path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Path {
-    /// Transform and backend of `esp-seal`; `None`: forwarding only.
+    /// Transform and backend of the stage `esp-seal`; `None`: no stage.
     seal: Option<(String, String)>,
 }
 
@@ -57,7 +57,7 @@ struct Run {
     size: u16,
     round: u32,
     pps: f64,
-    /// Cycles per packet of each non-idle task and each stage.
+    /// Cycles per packet of each task in the ledger, except the idle tasks `poll` and `wait`.
     cycles: BTreeMap<String, f64>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             paths.push(Path { seal: Some((transform.clone(), backend.clone())) });
         }
     }
-    let configs = paths.iter().enumerate().map(|(number, path)| config(path, number, &environment));
+    let configs = paths.iter().enumerate().map(|(index, path)| config(path, index, &environment));
     let configs: Vec<PathBuf> = configs.collect::<Result<_>>()?;
     let mut runs = Vec::new();
     for round in 0..arguments.rounds {
@@ -93,8 +93,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-fn config(path: &Path, number: usize, environment: &Environment) -> Result<PathBuf> {
-    let file = environment.scratch.join(format!("cost-{number}.toml"));
+fn config(path: &Path, index: usize, environment: &Environment) -> Result<PathBuf> {
+    let file = environment.scratch.join(format!("cost-{index}.toml"));
     let mut text = format!(
         "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n\
          [[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
@@ -104,7 +104,7 @@ fn config(path: &Path, number: usize, environment: &Environment) -> Result<PathB
     if let Some((name, backend)) = &path.seal {
         let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
         let transform = transform.with_context(|| format!("unknown transform {name:?}"))?;
-        let (key, state) = (format!("cost-{number}.key"), format!("cost-{number}.state"));
+        let (key, state) = (format!("cost-{index}.key"), format!("cost-{index}.state"));
         for old in [&key, &state] {
             let _ = fs::remove_file(environment.scratch.join(old));
         }
@@ -122,7 +122,7 @@ fn config(path: &Path, number: usize, environment: &Environment) -> Result<PathB
     Ok(file)
 }
 
-/// Returns packets per second, and cycles per packet by task.
+/// Returns packets per second, and cycles per packet by task of the ledger.
 fn measure(
     common: &Common,
     environment: &Environment,
@@ -147,22 +147,22 @@ fn measure(
     let generator =
         Traffic::new().size(size).core(common.generator_core).start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
-    let from = report(&forwarder)?;
+    let first = report(&forwarder)?;
     thread::sleep(common.seconds());
-    let to = report(&forwarder)?;
+    let last = report(&forwarder)?;
     generator.stop()?;
     forwarder.stop(Duration::from_secs(10))?;
-    let between = |get: &dyn Fn(&Value) -> f64| get(&to) - get(&from);
-    let packets = between(&|report| report["ports"][1]["tx_packets"].as_f64().unwrap_or(0.0));
-    let seconds = between(&|report| report["elapsed_seconds"].as_f64().unwrap_or(0.0));
+    let increase = |get: &dyn Fn(&Value) -> f64| get(&last) - get(&first);
+    let packets = increase(&|report| report["ports"][1]["tx_packets"].as_f64().unwrap_or(0.0));
+    let seconds = increase(&|report| report["elapsed_seconds"].as_f64().unwrap_or(0.0));
     if packets <= 0.0 {
-        bail!("no packet was forwarded; the last report: {to}");
+        bail!("no packet was forwarded; the last report: {last}");
     }
     let mut cycles = BTreeMap::new();
-    for (index, task) in to["ledger"]["tasks"].as_array().into_iter().flatten().enumerate() {
+    for (index, task) in last["ledger"]["tasks"].as_array().into_iter().flatten().enumerate() {
         let name = task["name"].as_str().unwrap_or("?");
         if !matches!(name, "poll" | "wait") {
-            let spent = between(&|report| {
+            let spent = increase(&|report| {
                 report["ledger"]["tasks"][index]["cycles"].as_f64().unwrap_or(0.0)
             });
             cycles.insert(name.to_owned(), spent / packets);
@@ -171,7 +171,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// Tasks in the order of a packet's path.
+/// The tasks of the ledger in the table, in the order of its columns.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",
@@ -191,20 +191,21 @@ fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
     let _ = writeln!(text, " {:>8} {:>20}", "all", "stages [95 %]");
     for &size in &arguments.sizes {
         for path in paths {
-            let own: Vec<&Run> =
+            let path_runs: Vec<&Run> =
                 runs.iter().filter(|run| run.size == size && run.path == path.name()).collect();
-            let median = |get: &dyn Fn(&Run) -> f64| Median::of(own.iter().map(|run| get(run)));
+            let median =
+                |get: &dyn Fn(&Run) -> f64| Median::of(path_runs.iter().map(|run| get(run)));
             let Some(pps) = median(&|run| run.pps) else { continue };
             let _ = write!(text, "{size:>5} {:<32} {:>9.0}", path.name(), pps.median / 1e3);
             for task in TASKS {
                 let cycles = median(&|run| run.cycles.get(task).copied().unwrap_or(0.0));
                 let _ = write!(text, " {:>8.1}", cycles.map_or(0.0, |cycles| cycles.median));
             }
-            let all = median(&|run| run.cycles.values().sum()).map_or(0.0, |all| all.median);
+            let total = median(&|run| run.cycles.values().sum()).map_or(0.0, |total| total.median);
             let stages = median(&|run| run.cycles.get("stages").copied().unwrap_or(0.0));
             let spread = stages
                 .map_or(String::new(), |stages| format!("[{:.0}, {:.0}]", stages.low, stages.high));
-            let _ = writeln!(text, " {all:>8.1} {spread:>20}");
+            let _ = writeln!(text, " {total:>8.1} {spread:>20}");
         }
     }
     text

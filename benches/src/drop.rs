@@ -1,5 +1,5 @@
-//! `drop`: the cost of a filter in user space and in the XDP program, with traffic that is dropped
-//! and with traffic that passes.
+//! `drop`: the cost of a filter in user space and in the XDP program, if all packets are dropped
+//! and if all pass.
 
 use std::{
     collections::BTreeMap,
@@ -63,11 +63,11 @@ pub(crate) struct Arguments {
 /// The program that drops the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Dropper {
-    /// xdpfwd, with the filter in user space or in the kernel.
+    /// xdpfwd, with the filter in this placement: `user` or `kernel`.
     Xdpfwd(&'static str),
-    /// A program that only looks up the same tables.
+    /// An XDP program that only looks up the same tables and drops every packet.
     BareLookups,
-    /// A program that drops at once: the minimum cost per packet.
+    /// An XDP program that drops every packet at once: the minimum cost per packet.
     AtOnce,
 }
 
@@ -90,31 +90,34 @@ enum Receiving {
     Driver,
     /// On the generator's core, which slows the generator down: the default of veth.
     Generator,
-    /// On xdpfwd's core, in a separate kernel thread. With the filter in the kernel, this core is
-    /// otherwise idle.
+    /// On xdpfwd's core, in a kernel thread. With the filter in the kernel, the core is otherwise
+    /// idle.
     Xdpfwd,
 }
 
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
-    who: &'static str,
+    #[serde(rename = "who")]
+    dropper: &'static str,
     receiving: Receiving,
     rules: usize,
     round: u32,
-    /// Packets dropped per second, if all are dropped.
+    /// Packets dropped per second when all packets are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_pps: Option<f64>,
+    /// Cycles of both cores per dropped packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     cycles_per_drop: Option<f64>,
-    /// Packets forwarded per second, if all pass.
+    /// Packets forwarded per second when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarded_pps: Option<f64>,
+    /// Cycles per packet of the filter in user space when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     stage_cycles: Option<f64>,
 }
 
-/// A rule file, and packets for the rules.
+/// A rule file, and the packets of a flood, which match the rules.
 struct RuleSet {
     count: usize,
     file: PathBuf,
@@ -129,44 +132,47 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let mut output = common.begin("drop")?;
     let environment = common.environment()?;
     let bare = compile(&environment)?;
-    let sets =
+    let rule_sets =
         arguments.rules.iter().map(|&count| RuleSet::new(arguments, count, &environment.scratch));
-    let sets = sets.collect::<Result<Vec<_>>>()?;
+    let rule_sets = rule_sets.collect::<Result<Vec<_>>>()?;
     let mut runs: Vec<Run> = Vec::new();
     for round in 0..arguments.rounds {
-        for set in &sets {
-            let all = [
+        for rule_set in &rule_sets {
+            let droppers = [
                 Dropper::AtOnce,
                 Dropper::Xdpfwd("user"),
                 Dropper::Xdpfwd("kernel"),
                 Dropper::BareLookups,
             ];
-            let all = arguments.receiving.iter().flat_map(|&on| all.map(|who| (who, on)));
-            for (who, receiving) in all {
+            let measurements = arguments
+                .receiving
+                .iter()
+                .flat_map(|&receiving| droppers.map(|dropper| (dropper, receiving)));
+            for (dropper, receiving) in measurements {
                 stop.check()?;
-                let lab = Lab { common, environment: &environment, set, receiving };
-                let (dropped_pps, cycles_per_drop) = match who {
+                let lab = Lab { common, environment: &environment, rule_set, receiving };
+                let (dropped_pps, cycles_per_drop) = match dropper {
                     Dropper::Xdpfwd(placement) => lab.drop_by_xdpfwd(placement)?,
-                    Dropper::BareLookups | Dropper::AtOnce => lab.drop_by_bare(&bare, who)?,
+                    Dropper::BareLookups | Dropper::AtOnce => lab.drop_by_bare(&bare, dropper)?,
                 };
                 let (dropped_pps, cycles_per_drop) = (Some(dropped_pps), Some(cycles_per_drop));
                 let mut run = Run {
-                    who: who.name(),
+                    dropper: dropper.name(),
                     receiving,
-                    rules: set.count,
+                    rules: rule_set.count,
                     round,
                     dropped_pps,
                     cycles_per_drop,
                     forwarded_pps: None,
                     stage_cycles: None,
                 };
-                if let Dropper::Xdpfwd(placement) = who
+                if let Dropper::Xdpfwd(placement) = dropper
                     && Some(&receiving) == arguments.receiving.first()
                     && !arguments.only_drops
                 {
-                    let (forwarded, cycles) = lab.forward(placement)?;
-                    run.forwarded_pps = Some(forwarded);
-                    run.stage_cycles = cycles;
+                    let (forwarded_pps, stage_cycles) = lab.forward(placement)?;
+                    run.forwarded_pps = Some(forwarded_pps);
+                    run.stage_cycles = stage_cycles;
                 }
                 note(&format!("round {round}: {}", serde_json::to_string(&run)?));
                 runs.push(run);
@@ -192,24 +198,26 @@ impl RuleSet {
                 Seed::parse(&arguments.seed, &text)?
             }
         };
-        // A single rule matches every packet: the minimum cost of a rule.
+        // A set of one rule has a rule that matches every packet, to show the minimum cost of a
+        // rule. The packets of a set of 0 or 1 rules are those for 1000 rules.
         let rules = match count {
             0 | 1 => generate(&seed, 1_000, 1),
             _ => generate(&seed, count, 1),
         };
         let headers = trace(&rules, PACKETS, Locality::Uniform, 0.0, 1);
         let file = scratch.join(format!("drop-{count}.rules"));
-        let mut written = Vec::new();
+        let mut text = Vec::new();
         match count {
             0 => {}
-            1 => written.extend(b"@0.0.0.0/0\t0.0.0.0/0\t0 : 65535\t0 : 65535\t0x00/0x00\n"),
-            _ => write_rules(&mut written, &rules)?,
+            1 => text.extend(b"@0.0.0.0/0\t0.0.0.0/0\t0 : 65535\t0 : 65535\t0x00/0x00\n"),
+            _ => write_rules(&mut text, &rules)?,
         }
-        fs::write(&file, written).with_context(|| format!("writing {}", file.display()))?;
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
         Ok(Self { count, file, packets: headers.iter().map(packet).collect() })
     }
 
-    /// Writes a configuration of xdpfwd; the rules have `verdict`, other packets `default`.
+    /// Writes a configuration of xdpfwd, in which `verdict` applies to packets that match a rule
+    /// and `default` to all others.
     fn config(
         &self,
         environment: &Environment,
@@ -248,16 +256,17 @@ fn packet(header: &Header) -> PacketTemplate {
 struct Lab<'a> {
     common: &'a Common,
     environment: &'a Environment,
-    set: &'a RuleSet,
+    rule_set: &'a RuleSet,
     receiving: Receiving,
 }
 
 impl Lab<'_> {
-    /// Returns the packets per second that xdpfwd drops, and the cycles of both cores per packet.
+    /// Returns the packets per second that xdpfwd drops, and the cycles of both cores per dropped
+    /// packet.
     fn drop_by_xdpfwd(&self, placement: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;
-        let mut forwarder =
-            self.start(&chain, &self.set.config(self.environment, placement, "drop", "drop")?)?;
+        let mut forwarder = self
+            .start(&chain, &self.rule_set.config(self.environment, placement, "drop", "drop")?)?;
         let dropped = |forwarder: &Forwarder| -> Result<(f64, f64)> {
             let line = forwarder
                 .last_line(|line| line.contains(r#""type":"interval""#))
@@ -295,42 +304,45 @@ impl Lab<'_> {
         Ok(forwarder)
     }
 
-    /// Sends a flood and reads the counters twice.
+    /// Sends a flood and returns the packets dropped per second, and the cycles of both cores per
+    /// dropped packet. `read` returns a time in seconds, and the packets dropped up to this time.
     fn measure(&self, chain: &Chain, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
         let common = self.common;
         if self.receiving == Receiving::Xdpfwd {
             receive_on(chain, common.core)?;
         }
-        let flood = Traffic::new().flood(Arc::clone(&self.set.packets)).core(common.generator_core);
+        let flood =
+            Traffic::new().flood(Arc::clone(&self.rule_set.packets)).core(common.generator_core);
         let generator = match self.receiving {
             Receiving::Driver => flood.start_into(chain.fwd(), "fwd0")?,
             Receiving::Generator | Receiving::Xdpfwd => flood.start(chain.gen_(), "gen0")?,
         };
         thread::sleep(common.warmup().max(Duration::from_millis(300)));
-        let (from, busy_from) = (read()?, busy_seconds()?);
+        let ((start_time, start_drops), start_busy) = (read()?, busy_seconds()?);
         thread::sleep(common.seconds());
-        let (to, busy_to) = (read()?, busy_seconds()?);
+        let ((end_time, end_drops), end_busy) = (read()?, busy_seconds()?);
         generator.stop()?;
-        let packets = to.1 - from.1;
+        let packets = end_drops - start_drops;
         if packets <= 0.0 {
             bail!("no packet was dropped");
         }
-        let cycles = (busy_to - busy_from) * xdpfwd_xsk::clock::cycles_per_second() as f64;
-        // Reports are up to 0.2 s old: use their own timestamps and scale to the same time span.
-        let pps = packets / (to.0 - from.0);
+        let cycles = (end_busy - start_busy) * xdpfwd_xsk::clock::cycles_per_second() as f64;
+        // xdpfwd's reports are up to 0.2 s old: compute the rate from their timestamps, and the
+        // packets in the span of `cycles` from the rate.
+        let pps = packets / (end_time - start_time);
         Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
     }
 
-    /// Returns the packets per second that a bare program drops, and the cycles of both cores per
-    /// packet.
-    fn drop_by_bare(&self, bare: &Path, who: Dropper) -> Result<(f64, f64)> {
-        let text = fs::read_to_string(&self.set.file)?;
-        let read = parse_classbench(&text, Verdict::Drop)
+    /// Returns the packets per second that a bare XDP program drops, and the cycles of both cores
+    /// per dropped packet.
+    fn drop_by_bare(&self, bare: &Path, dropper: Dropper) -> Result<(f64, f64)> {
+        let text = fs::read_to_string(&self.rule_set.file)?;
+        let parsed = parse_classbench(&text, Verdict::Drop)
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-        let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
-        let tables = xdpfwd_stages::filter::tables(Classifier::new(&rules, 1).image(&rules)?);
+        let rules: Vec<Rule> = parsed.rules.into_iter().map(|(_, rule)| rule).collect();
+        let tables = xdpfwd_stages::filter::map_contents(Classifier::new(&rules, 1).image(&rules)?);
         let mut open = ObjectBuilder::default().open_file(bare)?;
-        let name = if who == Dropper::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
+        let name = if dropper == Dropper::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
         open.progs_mut().for_each(|mut program| program.set_autoload(program.name() == name));
         xdpfwd_engine::prepare_tables(&mut open, &tables)?;
         let object = open.load()?;
@@ -358,15 +370,17 @@ impl Lab<'_> {
         Ok(measured)
     }
 
-    /// Returns the packets per second that xdpfwd forwards if no rule matches, and the filter's
-    /// reported cost.
+    /// Returns the packets per second that xdpfwd forwards if all packets pass, and the cycles per
+    /// packet that it reports for a filter in user space.
     fn forward(&self, placement: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;
-        // A single rule matches everything, so it must accept.
-        let verdict = if self.set.count == 1 { "accept" } else { "drop" };
-        let mut forwarder =
-            self.start(&chain, &self.set.config(self.environment, placement, verdict, "accept")?)?;
+        // In a set of one rule, the rule matches every packet, so it must accept.
+        let verdict = if self.rule_set.count == 1 { "accept" } else { "drop" };
+        let mut forwarder = self.start(
+            &chain,
+            &self.rule_set.config(self.environment, placement, verdict, "accept")?,
+        )?;
         let generator = Traffic::new()
             .flows(1000)
             .core(self.common.generator_core)
@@ -376,17 +390,17 @@ impl Lab<'_> {
         generator.stop()?;
         settle(&sink)?;
         forwarder.stop(Duration::from_secs(10))?;
-        let last = forwarder
+        let line = forwarder
             .last_line(|line| line.contains(r#""type":"final""#))
             .context("xdpfwd printed no final report")?;
-        let report: Value = serde_json::from_str(&last)?;
+        let report: Value = serde_json::from_str(&line)?;
         let cycles =
             report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| placement == "user");
         Ok((window.forwarded_pps(), cycles))
     }
 }
 
-/// Makes the kernel receive on fwd0 in a thread on `core`.
+/// Makes the kernel receive packets of fwd0 in a kernel thread on `core`.
 fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     let script = format!(
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
@@ -404,7 +418,7 @@ fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     Ok(())
 }
 
-/// Returns the busy seconds of all processors together.
+/// Returns the total busy time of all processors since boot, in seconds.
 fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().context("/proc/stat is empty")?;
@@ -423,7 +437,7 @@ fn attach(object: &Object, name: &str) -> Result<XdpLink> {
     Ok(attach_xdp(program.as_fd(), nix::net::if_::if_nametoindex("fwd0")?, AttachMode::Native)?)
 }
 
-/// Compiles the bare programs.
+/// Compiles the bare XDP programs.
 fn compile(environment: &Environment) -> Result<PathBuf> {
     let object = environment.scratch.join("bare_drop.bpf.o");
     let bpf = environment.sources.join("../../bpf");
@@ -459,7 +473,7 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
     );
     let mut groups: BTreeMap<(usize, &str, Receiving), BTreeMap<u32, &Run>> = BTreeMap::new();
     for run in runs {
-        groups.entry((run.rules, run.who, run.receiving)).or_default().insert(run.round, run);
+        groups.entry((run.rules, run.dropper, run.receiving)).or_default().insert(run.round, run);
     }
     let names = ["at once", "user", "kernel", "bare lookups"];
     for (receiving, title) in [
@@ -470,22 +484,23 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         if arguments.receiving.contains(&receiving) {
             let _ = writeln!(text, "{title}");
         }
-        for (&rules, who) in arguments.rules.iter().flat_map(|rules| names.map(|who| (rules, who)))
+        for (&rules, dropper) in
+            arguments.rules.iter().flat_map(|rules| names.map(|dropper| (rules, dropper)))
         {
-            let Some(own) = groups.get(&(rules, who, receiving)) else { continue };
+            let Some(own_runs) = groups.get(&(rules, dropper, receiving)) else { continue };
             let median = |value: fn(&Run) -> Option<f64>| {
-                Median::of(own.values().filter_map(|run| value(run)))
+                Median::of(own_runs.values().filter_map(|run| value(run)))
             };
             let compare = |name, combine: fn(f64, f64) -> f64, value: fn(&Run) -> Option<f64>| {
-                let other = groups.get(&(rules, name, receiving));
-                let rounds = own
-                    .iter()
-                    .filter_map(|(round, run)| Some((value(run)?, value(other?.get(round)?)?)));
+                let other_runs = groups.get(&(rules, name, receiving));
+                let rounds = own_runs.iter().filter_map(|(round, run)| {
+                    Some((value(run)?, value(other_runs?.get(round)?)?))
+                });
                 Median::of(rounds.map(|(own, other)| combine(own, other)))
             };
             let _ = writeln!(
                 text,
-                "{rules:>7} {who:<14}{:<26}{:<26}{:<26}{}",
+                "{rules:>7} {dropper:<14}{:<26}{:<26}{:<26}{}",
                 format_median(median(|run| run.dropped_pps.map(|pps| pps / 1e6)), 2),
                 format_median(median(|run| run.cycles_per_drop), 0),
                 format_median(
@@ -499,8 +514,8 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
             );
         }
     }
-    let pass = runs.iter().any(|run| run.forwarded_pps.is_some());
-    if pass && !arguments.receiving.is_empty() {
+    let any_forwarded = runs.iter().any(|run| run.forwarded_pps.is_some());
+    if any_forwarded && !arguments.receiving.is_empty() {
         let _ = writeln!(
             text,
             "\nAll packets forwarded: UDP of 1000 flows, which no rule matches (a single rule \
@@ -509,9 +524,11 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
             "rules", "filter in", "Mpps", "ratio to user"
         );
         for &rules in &arguments.rules {
-            for who in ["user", "kernel"] {
-                let Some(own) = groups.get(&(rules, who, arguments.receiving[0])) else { continue };
-                let rounds = own.iter().filter_map(|(round, run)| {
+            for dropper in ["user", "kernel"] {
+                let Some(own_runs) = groups.get(&(rules, dropper, arguments.receiving[0])) else {
+                    continue;
+                };
+                let rounds = own_runs.iter().filter_map(|(round, run)| {
                     Some(
                         run.forwarded_pps?
                             / groups
@@ -522,13 +539,18 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
                 });
                 let _ = writeln!(
                     text,
-                    "{rules:>7} {who:<14}{:<26}{:<26}{}",
+                    "{rules:>7} {dropper:<14}{:<26}{:<26}{}",
                     format_median(
-                        Median::of(own.values().filter_map(|run| Some(run.forwarded_pps? / 1e6))),
+                        Median::of(
+                            own_runs.values().filter_map(|run| Some(run.forwarded_pps? / 1e6))
+                        ),
                         2
                     ),
                     format_median(Median::of(rounds), 3),
-                    format_median(Median::of(own.values().filter_map(|run| run.stage_cycles)), 0),
+                    format_median(
+                        Median::of(own_runs.values().filter_map(|run| run.stage_cycles)),
+                        0
+                    ),
                 );
             }
         }

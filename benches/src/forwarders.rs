@@ -11,16 +11,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
-/// Deadline for a forwarder to become ready. testpmd takes some seconds to allocate its memory.
+/// Deadline for a forwarder to become ready. testpmd needs some seconds to allocate its memory.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// Time within which a forwarder that fails to start has ended.
+/// A forwarder that cannot start ends within this time.
 const FAILURE_TIME: Duration = Duration::from_millis(500);
 
 /// A forwarder of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ForwarderKind {
-    /// xdpfwd with this `io` and this `idle`.
+    /// xdpfwd with these values of its configuration keys `io` and `idle`.
     Xdpfwd { io: &'static str, idle: &'static str },
     /// benches/peers/bare_loop.c.
     BareLoop,
@@ -36,8 +36,8 @@ pub(crate) enum ForwarderKind {
     XdpRedirectCpu,
 }
 
-/// All forwarders, in the order of the table and of the runs. The first two run next to each other,
-/// because the table compares them.
+/// All forwarders, in the order of the table and of the runs. The first two run directly one
+/// after the other, because the table compares them.
 pub(crate) const ALL: [ForwarderKind; 10] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "poll" },
     ForwarderKind::BareLoop,
@@ -72,12 +72,13 @@ pub(crate) struct PreparedForwarder {
     pub(crate) kind: ForwarderKind,
     /// Shell commands that configure the namespace.
     setup: Vec<String>,
-    /// Command line of the forwarder; `None` if the kernel forwards.
+    /// Program and arguments of the forwarder; `None` if the kernel forwards.
     command: Option<Vec<String>>,
 }
 
 /// A running forwarder.
 pub(crate) struct RunningForwarder {
+    /// `None` if the kernel forwards.
     pub(crate) forwarder: Option<Forwarder>,
 }
 
@@ -102,8 +103,8 @@ impl ForwarderKind {
         }
     }
 
-    /// Describes how its conditions differ from xdpfwd's. Empty if they are the same.
-    pub(crate) fn differs(self) -> &'static str {
+    /// Describes how the forwarder's conditions differ from xdpfwd's. Empty if they are the same.
+    pub(crate) fn differences(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
             Self::Xdpfwd { .. } | Self::BareLoop => "",
@@ -124,26 +125,27 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns whether it supports two queues.
+    /// Returns whether the forwarder supports two queues.
     pub(crate) fn supports_two_queues(self) -> bool {
         self != Self::BareLoop
     }
 
-    /// Finds its programs, or returns the reason why one is missing.
+    /// Finds or compiles the forwarder's program and writes its configuration, or returns the
+    /// reason why the forwarder is missing.
     pub(crate) fn prepare(
         self,
         environment: &Environment,
         queues: u16,
     ) -> Result<PreparedForwarder, MissingReason> {
         let core = environment.core.to_string();
-        let ready = |setup: Vec<String>, command: Option<Vec<String>>| PreparedForwarder {
+        let prepared = |setup: Vec<String>, command: Option<Vec<String>>| PreparedForwarder {
             kind: self,
             setup,
             command,
         };
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        // RPS mask that moves packets from fwd0 to the forwarder's core, in hexadecimal groups of
-        // 32 bits.
+        // Sets the RPS mask, in hexadecimal groups of 32 bits, so that packets from fwd0 are
+        // processed on the forwarder's core.
         let rps = format!(
             "for q in /sys/class/net/fwd0/queues/rx-*; do echo {:x}{} > $q/rps_cpus; done",
             1u32 << (environment.core % 32),
@@ -161,16 +163,16 @@ impl ForwarderKind {
                     .map_err(|error| format!("cannot start {program}: {error}; run: make build"))?;
                 if !check.status.success() {
                     let stderr = String::from_utf8_lossy(&check.stderr);
-                    let why = stderr
+                    let reason = stderr
                         .lines()
                         .find(|line| !line.contains("warning:"))
                         .unwrap_or("no reason was printed");
                     return Err(format!(
                         "xdpfwd rejects io = \"{io}\": {}",
-                        why.trim_start_matches(&config)
+                        reason.trim_start_matches(&config)
                     ));
                 }
-                Ok(ready(
+                Ok(prepared(
                     vec![],
                     Some(words(&format!("{program} --config {config} --json --interval 1"))),
                 ))
@@ -183,7 +185,7 @@ impl ForwarderKind {
                     &["-march=native"],
                     &["-lxdp", "-lbpf"],
                 )?;
-                Ok(ready(
+                Ok(prepared(
                     vec![],
                     Some(vec![path_text(&program), "fwd0".into(), "fwd1".into(), core]),
                 ))
@@ -191,18 +193,18 @@ impl ForwarderKind {
             Self::Testpmd { busy_poll } => {
                 let program = find("dpdk-testpmd", "dpdk-dev")?;
                 let budget = if busy_poll { 64 } else { 0 };
-                // One device per queue: on a veth, net_af_xdp assumes a single queue, and
-                // start_queue selects it.
+                // Use one device per queue: on a veth, a net_af_xdp device has a single queue,
+                // which start_queue selects.
                 let devices: Vec<String> = (0..queues)
                     .flat_map(|queue| [(2 * queue, "fwd0", queue), (2 * queue + 1, "fwd1", queue)])
-                    .map(|(n, interface, queue)| {
+                    .map(|(device, interface, queue)| {
                         format!(
-                            "--vdev net_af_xdp{n},iface={interface},start_queue={queue},\
+                            "--vdev net_af_xdp{device},iface={interface},start_queue={queue},\
                              queue_count=1,busy_budget={budget}"
                         )
                     })
                     .collect();
-                Ok(ready(
+                Ok(prepared(
                     vec![],
                     Some(words(&format!(
                         "{program} -l {generator},{core} --main-lcore {generator} --no-huge \
@@ -215,7 +217,7 @@ impl ForwarderKind {
                     ))),
                 ))
             }
-            Self::Bridge => Ok(ready(
+            Self::Bridge => Ok(prepared(
                 vec![
                     "if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then \
                      echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; fi"
@@ -230,7 +232,7 @@ impl ForwarderKind {
                 ],
                 None,
             )),
-            Self::IpForward => Ok(ready(
+            Self::IpForward => Ok(prepared(
                 vec![
                     "ip address add 10.77.0.254/24 dev fwd0 && \
                      ip address add 10.78.0.254/24 dev fwd1"
@@ -245,11 +247,11 @@ impl ForwarderKind {
             )),
             Self::XdpRedirect => {
                 let program = find("xdp-bench", "xdp-tools")?;
-                Ok(ready(vec![], Some(words(&format!("{program} redirect fwd0 fwd1")))))
+                Ok(prepared(vec![], Some(words(&format!("{program} redirect fwd0 fwd1")))))
             }
             Self::XdpRedirectCpu => {
                 let program = find("xdp-bench", "xdp-tools")?;
-                Ok(ready(
+                Ok(prepared(
                     vec![],
                     Some(words(&format!(
                         "{program} redirect-cpu --cpu {core} --program-mode no-touch \
@@ -260,8 +262,8 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns the generator's traffic: the same for all but a router, which needs its own MAC
-    /// address.
+    /// Returns the generator's traffic. It is the same for all forwarders except the router, which
+    /// needs its MAC address as destination.
     pub(crate) fn traffic(self) -> Traffic {
         match self {
             Self::IpForward => Traffic::new()
@@ -271,8 +273,8 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns the interfaces that have an XDP program when it is ready.
-    fn xdp_on(self) -> &'static [&'static str] {
+    /// Returns the interfaces to which the forwarder has attached an XDP program when it is ready.
+    fn xdp_interfaces(self) -> &'static [&'static str] {
         match self {
             Self::Bridge | Self::IpForward | Self::Xdpfwd { io: "packet-mmsg", .. } => &[],
             Self::XdpRedirect | Self::XdpRedirectCpu => &["fwd0"],
@@ -289,7 +291,7 @@ impl PreparedForwarder {
         lines.join("; ")
     }
 
-    /// Checks that it starts. A forwarder that does not start counts as missing, with its error.
+    /// Checks that the forwarder starts. If not, it counts as missing; the error is the reason.
     pub(crate) fn check_start(&self) -> Result<(), MissingReason> {
         let start = || -> Result<()> {
             let chain = Chain::builder().build()?;
@@ -313,7 +315,7 @@ impl PreparedForwarder {
         })
     }
 
-    /// Starts it in a lab and waits until it forwards.
+    /// Starts the forwarder in a lab and waits until it is ready.
     pub(crate) fn start(&self, chain: &Chain) -> Result<RunningForwarder> {
         for line in &self.setup {
             let output = chain
@@ -332,7 +334,7 @@ impl PreparedForwarder {
         }
         let Some(command) = &self.command else { return Ok(RunningForwarder { forwarder: None }) };
         let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
-        forwarder.wait_for_xdp(chain.fwd(), self.kind.xdp_on(), READY_DEADLINE)?;
+        forwarder.wait_for_xdp(chain.fwd(), self.kind.xdp_interfaces(), READY_DEADLINE)?;
         match self.kind {
             ForwarderKind::Xdpfwd { .. } => drop(
                 forwarder
@@ -341,8 +343,8 @@ impl PreparedForwarder {
             ForwarderKind::Testpmd { .. } => drop(
                 forwarder.wait_for_line(READY_DEADLINE, |line| line.contains("NIC statistics"))?,
             ),
-            // The sockets are bound when the second program is attached or shortly after, within
-            // the warm-up.
+            // The other forwarders bind their sockets when or shortly after they attach the second
+            // program, which is within the warm-up.
             _ => {}
         }
         Ok(RunningForwarder { forwarder: Some(forwarder) })
@@ -350,23 +352,24 @@ impl PreparedForwarder {
 }
 
 impl RunningForwarder {
-    /// Fails if it has ended.
+    /// Fails if the forwarder has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.forwarder
             .as_mut()
             .map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
     }
 
-    /// Stops it and returns xdpfwd's final report, if any.
+    /// Stops the forwarder. Returns the final report if the forwarder is xdpfwd.
     pub(crate) fn stop(mut self) -> Result<Option<serde_json::Value>> {
         let Some(forwarder) = &mut self.forwarder else { return Ok(None) };
         forwarder.stop(STOP_DEADLINE)?;
-        let last = forwarder.last_line(|line| line.contains(r#""type":"final""#));
-        Ok(last.and_then(|line| serde_json::from_str(&line).ok()))
+        let report = forwarder.last_line(|line| line.contains(r#""type":"final""#));
+        Ok(report.and_then(|line| serde_json::from_str(&line).ok()))
     }
 }
 
-/// Returns the informative line of an error: one with "error" or "failed", otherwise the last.
+/// Returns the most informative line of an error: the first with "failed", "error" or "cause:",
+/// otherwise the last.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -421,13 +424,13 @@ pub(crate) fn compile(
         return Ok(program);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let why = stderr
+    let reason = stderr
         .lines()
         .find(|line| line.contains("error"))
         .unwrap_or("no reason was printed")
         .to_owned();
     Err(format!(
-        "cannot compile {name}: {why}; if a header is missing, run: \
+        "cannot compile {name}: {reason}; if a header is missing, run: \
          apt-get install gcc libxdp-dev libbpf-dev"
     ))
 }
@@ -468,19 +471,19 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_io_is_missing_with_error_of_xdpfwd() {
+    fn unsupported_io_is_missing_and_reason_is_error_of_xdpfwd() {
         let scratch =
             std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
         fs::create_dir_all(&scratch).unwrap();
-        let rejecting = scratch.join("rejecting");
+        let rejecting_program = scratch.join("rejecting");
         fs::write(
-            &rejecting,
+            &rejecting_program,
             "#!/bin/sh\necho \"$2:9:6: io = \\\"x\\\": must be \\\"af_xdp\\\"\" >&2\nexit 2\n",
         )
         .unwrap();
-        Command::new("chmod").args(["+x", &path_text(&rejecting)]).status().unwrap();
+        Command::new("chmod").args(["+x", &path_text(&rejecting_program)]).status().unwrap();
         let environment = Environment {
-            xdpfwd: rejecting,
+            xdpfwd: rejecting_program,
             sources: "peers".into(),
             scratch: scratch.clone(),
             generator: 0,

@@ -1,5 +1,5 @@
-//! `instructions`: instructions of the data path per packet, counted by callgrind and compared with
-//! the numbers stored in the repository.
+//! `instructions`: CPU instructions of the data path per packet, counted by callgrind and compared
+//! with the numbers stored in the repository.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +17,11 @@ use xdpfwd_bench::machine::tool_output;
 
 const SCENARIOS: [&str; 6] =
     ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
-/// Packets per round of examples/counted.rs.
+/// Packets per round in examples/counted.rs.
 const BATCH: u64 = 64;
-/// Rounds of the first count; the second has three times as many.
+/// Rounds of the first count. The second count has three times as many.
 const ROUNDS: u64 = 500;
-/// An increase beyond this fails; a decrease beyond this requests an update.
+/// Relative change of a count. A larger increase is an error; a larger decrease requests an update.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     program: Option<PathBuf>,
 }
 
-/// The numbers stored in the repository.
+/// Instruction counts, as stored in the repository.
 #[derive(Debug, Deserialize, Serialize)]
 struct Numbers {
     /// `rustc --version`, because the counts depend on the compiler.
@@ -54,10 +54,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut per_packet = BTreeMap::new();
     for scenario in SCENARIOS {
-        let (few, many) =
+        let (first_count, second_count) =
             (count(&program, scenario, ROUNDS)?, count(&program, scenario, 3 * ROUNDS)?);
-        let each = many.saturating_sub(few) as f64 / (2 * ROUNDS * BATCH) as f64;
-        per_packet.insert(scenario.to_owned(), (100.0 * each).round() / 100.0);
+        let instructions =
+            second_count.saturating_sub(first_count) as f64 / (2 * ROUNDS * BATCH) as f64;
+        per_packet.insert(scenario.to_owned(), (100.0 * instructions).round() / 100.0);
     }
     let counted = Numbers { rustc, per_packet };
     if arguments.update {
@@ -92,7 +93,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 struct Comparison {
+    /// The printed table.
     text: String,
+    /// Scenarios whose count increased by more than [`TOLERANCE`].
     worse: Vec<String>,
 }
 
@@ -100,11 +103,11 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
     let same_compiler = stored.rustc == counted.rustc;
     let mut text = format!("instructions per packet, batches of {BATCH}, callgrind\n");
     let mut worse = Vec::new();
-    let mut update = false;
+    let mut needs_update = false;
     for (name, now) in &counted.per_packet {
         let (before, verdict) = match stored.per_packet.get(name) {
             None => {
-                update = true;
+                needs_update = true;
                 ("none".to_owned(), "new".to_owned())
             }
             Some(before) => {
@@ -112,7 +115,7 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
                 if change > TOLERANCE {
                     worse.push(name.clone());
                 }
-                update |= change < -TOLERANCE;
+                needs_update |= change < -TOLERANCE;
                 let word = if change > TOLERANCE {
                     "  WORSE"
                 } else if change < -TOLERANCE {
@@ -127,9 +130,9 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
     }
     for removed in stored.per_packet.keys().filter(|name| !counted.per_packet.contains_key(*name)) {
         text += &format!("  {removed:<22}stored, but no longer counted\n");
-        update = true;
+        needs_update = true;
     }
-    if update {
+    if needs_update {
         text += "The stored numbers are outdated: run `make bench-instructions UPDATE=1` and \
                  commit the result.\n";
     }
@@ -145,7 +148,7 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
     Comparison { text, worse }
 }
 
-/// Returns the instructions of one run of the program.
+/// Returns the number of instructions that one run of the program executes.
 fn count(program: &Path, scenario: &str, rounds: u64) -> Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

@@ -22,9 +22,10 @@ const FORWARDERS: [ForwarderKind; 4] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "spin" },
     ForwarderKind::BareLoop,
 ];
-/// Relative distance between a passing and a failing rate at which the search ends.
+/// The search for the no-drop rate ends when the highest passing rate is at most this fraction below
+/// the lowest failing rate.
 const PRECISION: f64 = 0.02;
-/// The low rate of the idle measurement, in packets per second.
+/// Packets per second in the measurement at a low rate, which belongs to the idle measurement.
 const LOW_RATE: u64 = 1000;
 
 #[derive(Args)]
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
     /// Seconds of each step of the search for the no-drop rate
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     search_seconds: f64,
-    /// Skip the idle measurement
+    /// Skip the measurements without traffic and at a low rate
     #[arg(long)]
     no_idle: bool,
     #[command(flatten)]
@@ -69,8 +70,9 @@ struct LatencyBench {
 /// The result of one forwarder at one load.
 #[derive(Serialize)]
 struct Run {
-    peer: &'static str,
-    /// Load in per cent of the no-drop rate; `None` in the idle measurement.
+    #[serde(rename = "peer")]
+    forwarder: &'static str,
+    /// Load in per cent of the no-drop rate; `None` for the low rate.
     load: Option<u32>,
     round: u32,
     offered_pps: f64,
@@ -82,6 +84,7 @@ struct Run {
     max_us: f64,
     /// CPU use, as a fraction of one core.
     cpu: f64,
+    /// System calls per received packet, from xdpfwd's final report.
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
     #[serde(skip)]
@@ -92,52 +95,56 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let common = &arguments.common;
     let mut output = common.begin("latency")?;
     let environment = common.environment()?;
-    let (ready, missing) = common.prepare_selected(&FORWARDERS, &environment);
+    let (forwarders, missing) = common.prepare_selected(&FORWARDERS, &environment);
 
     let mut no_drop = BTreeMap::new();
     let mut steps = Vec::new();
-    for ready in &ready {
-        let rate = search(ready, arguments, stop, &mut steps)
-            .with_context(|| format!("searching for the no-drop rate of {}", ready.kind.name()))?;
-        note(&format!("{}: no-drop rate {:.3} Mpps", ready.kind.name(), rate / 1e6));
-        no_drop.insert(ready.kind.name(), rate);
+    for forwarder in &forwarders {
+        let rate =
+            find_no_drop_rate(forwarder, arguments, stop, &mut steps).with_context(|| {
+                format!("searching for the no-drop rate of {}", forwarder.kind.name())
+            })?;
+        note(&format!("{}: no-drop rate {:.3} Mpps", forwarder.kind.name(), rate / 1e6));
+        no_drop.insert(forwarder.kind.name(), rate);
     }
 
     let (mut runs, mut idle, mut low_rate_runs, mut failed) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..arguments.rounds {
-        let mut order: Vec<&PreparedForwarder> = ready.iter().collect();
+        let mut order: Vec<&PreparedForwarder> = forwarders.iter().collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for &load in &arguments.loads {
-            for ready in &order {
+            for forwarder in &order {
                 stop.check()?;
-                let rate = no_drop[ready.kind.name()] * f64::from(load) / 100.0;
-                match measure_at_rate(ready, arguments, rate as u64, Some(load), round) {
+                let rate = no_drop[forwarder.kind.name()] * f64::from(load) / 100.0;
+                match measure_at_rate(forwarder, arguments, rate as u64, Some(load), round) {
                     Ok(run) => runs.push(run),
-                    Err(error) => {
-                        failed.push(format!("{}, {load} %: {}", ready.kind.name(), brief(&error)))
-                    }
+                    Err(error) => failed.push(format!(
+                        "{}, {load} %: {}",
+                        forwarder.kind.name(),
+                        brief(&error)
+                    )),
                 }
             }
         }
         if !arguments.no_idle {
-            for ready in &order {
+            for forwarder in &order {
                 stop.check()?;
-                let share = idle_share(ready, arguments)?;
+                let share = idle_share(forwarder, arguments)?;
                 note(&format!(
                     "round {}: {:<14} idle: {:.2} % of a core",
                     round + 1,
-                    ready.kind.name(),
+                    forwarder.kind.name(),
                     100.0 * share
                 ));
-                idle.push((ready.kind.name(), share));
-                match measure_at_rate(ready, arguments, LOW_RATE, None, round) {
+                idle.push((forwarder.kind.name(), share));
+                match measure_at_rate(forwarder, arguments, LOW_RATE, None, round) {
                     Ok(run) => low_rate_runs.push(run),
                     Err(error) => failed.push(format!(
                         "{}, {LOW_RATE} pps: {}",
-                        ready.kind.name(),
+                        forwarder.kind.name(),
                         brief(&error)
                     )),
                 }
@@ -145,7 +152,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         }
     }
 
-    let text = table(arguments, &ready, &missing, &no_drop, &runs, &idle, &low_rate_runs, &failed);
+    let text =
+        table(arguments, &forwarders, &missing, &no_drop, &runs, &idle, &low_rate_runs, &failed);
     print!("{text}");
     output.text(&text)?;
     let path = output.json(&json!({
@@ -155,21 +163,21 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         "flows": arguments.flows,
         "seconds": common.seconds,
         "tolerance": arguments.tolerance,
-        "commands": ready
+        "commands": forwarders
             .iter()
-            .map(|r| (r.kind.name(), r.command_lines()))
+            .map(|forwarder| (forwarder.kind.name(), forwarder.command_lines()))
             .collect::<BTreeMap<_, _>>(),
         "missing": missing,
         "failed": failed,
         "no_drop_pps": no_drop,
         "search": steps,
         "runs": runs,
-        "idle_cpu": idle.iter().map(|(peer, share)| json!({"peer": peer, "cpu": share})).collect::<Vec<_>>(),
+        "idle_cpu": idle.iter().map(|(forwarder, share)| json!({"peer": forwarder, "cpu": share})).collect::<Vec<_>>(),
         "trickle": low_rate_runs,
     }))?;
     note(&format!("raw numbers: {}", path.display()));
-    if let Some(why) = missing.get("xdpfwd") {
-        bail!("xdpfwd was not measured: {why}");
+    if let Some(reason) = missing.get("xdpfwd") {
+        bail!("xdpfwd was not measured: {reason}");
     }
     if !failed.is_empty() {
         bail!("{} runs failed, see above", failed.len());
@@ -178,11 +186,11 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 }
 
 impl LatencyBench {
-    fn new(ready: &PreparedForwarder, arguments: &Arguments) -> Result<Self> {
+    fn new(forwarder: &PreparedForwarder, arguments: &Arguments) -> Result<Self> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0")?;
-        let running = ready.start(&chain)?;
-        let traffic = ready
+        let running = forwarder.start(&chain)?;
+        let traffic = forwarder
             .kind
             .traffic()
             .size(arguments.size)
@@ -191,7 +199,8 @@ impl LatencyBench {
         Ok(Self { running, sink, chain, traffic })
     }
 
-    /// Sends at a rate. Returns the offered packets per second and the exact fraction lost.
+    /// Sends at `rate` for `time`. Returns the offered packets per second and the fraction of
+    /// frames lost.
     fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
         let before = self.sink.seen()?.arrived.packets;
         let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
@@ -204,16 +213,16 @@ impl LatencyBench {
     }
 }
 
-/// Finds the highest rate with a loss within the tolerance, by bisection.
-fn search(
-    ready: &PreparedForwarder,
+/// Finds the no-drop rate, the highest rate with a loss within the tolerance, by bisection.
+fn find_no_drop_rate(
+    forwarder: &PreparedForwarder,
     arguments: &Arguments,
     stop: &Stop,
     steps: &mut Vec<serde_json::Value>,
 ) -> Result<f64> {
-    let mut bench = LatencyBench::new(ready, arguments)?;
+    let mut bench = LatencyBench::new(forwarder, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
-    // The upper bound is more than the lab's generator can send.
+    // The initial failing rate is more than the lab's generator can send.
     let (mut passing, mut failing) = (0.0, 16e6);
     let mut rate: f64 = {
         let (offered, loss) = bench.attempt(100_000_000, time)?;
@@ -222,36 +231,36 @@ fn search(
     while failing - passing > PRECISION * failing {
         if rate < 1000.0 {
             bail!(
-                "it loses more than {} % of the frames at 1000 packets per second",
+                "the forwarder loses more than {} % of the frames at 1000 packets per second",
                 100.0 * arguments.tolerance
             );
         }
-        let mut passed = None;
+        let mut passing_offer = None;
         for attempt in 0..arguments.attempts.max(1) {
             stop.check()?;
             let (offered, loss) = bench.attempt(rate as u64, time)?;
             note(&format!(
                 "{}: {:.3} Mpps requested, {:.3} offered, {:.4} % lost",
-                ready.kind.name(),
+                forwarder.kind.name(),
                 rate / 1e6,
                 offered / 1e6,
                 100.0 * loss
             ));
             steps.push(json!({
-                "peer": ready.kind.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
+                "peer": forwarder.kind.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
             }));
             if loss <= arguments.tolerance {
-                passed = Some(offered);
+                passing_offer = Some(offered);
                 break;
             }
         }
-        match passed {
+        match passing_offer {
             // The generator has reached its maximum.
             Some(offered) if offered < 0.9 * rate => return Ok(offered),
             Some(_) => passing = rate,
             None => failing = rate,
         }
-        // Step until one rate passed and one failed, then bisect.
+        // Until a rate has passed and a rate has failed, change the rate step by step; then bisect.
         rate = if passing == 0.0 {
             failing * 0.7
         } else if failing >= 16e6 {
@@ -264,54 +273,57 @@ fn search(
     Ok(passing)
 }
 
-/// Measures in an open loop: the generator sends by its own clock, independently of earlier frames.
+/// Measures in an open loop: the generator sends on schedule, whether or not earlier frames
+/// arrived.
 fn measure_at_rate(
-    ready: &PreparedForwarder,
+    forwarder: &PreparedForwarder,
     arguments: &Arguments,
     rate: u64,
     load: Option<u32>,
     round: u32,
 ) -> Result<Run> {
     let common = &arguments.common;
-    let mut bench = LatencyBench::new(ready, arguments)?;
+    let mut bench = LatencyBench::new(forwarder, arguments)?;
     let generator = bench.traffic.clone().rate(rate).start(bench.chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let pid = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid);
-    let (warm, arrived) = (bench.sink.latency()?, bench.sink.seen()?.arrived.packets);
-    let (sent, busy, start) =
+    let (latency_before, arrived_before) =
+        (bench.sink.latency()?, bench.sink.seen()?.arrived.packets);
+    let (sent_before, cpu_before, start) =
         (generator.sent()?.packets, pid.map(cpu_nanoseconds), std::time::Instant::now());
     thread::sleep(common.seconds());
-    let (busy_now, elapsed) = (pid.map(cpu_nanoseconds), start.elapsed().as_secs_f64());
+    let (cpu_after, elapsed) = (pid.map(cpu_nanoseconds), start.elapsed().as_secs_f64());
     bench.running.check()?;
-    let all = generator.stop()?.packets;
+    let sent = generator.stop()?.packets;
     settle(&bench.sink)?;
-    let histogram = bench.sink.latency()?.since(&warm);
-    let arrived = bench.sink.seen()?.arrived.packets - arrived;
-    let offered = all.saturating_sub(sent);
-    let last = bench.running.stop()?;
-    let at = |q: f64| histogram.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
+    let histogram = bench.sink.latency()?.since(&latency_before);
+    let arrived = bench.sink.seen()?.arrived.packets - arrived_before;
+    let offered = sent.saturating_sub(sent_before);
+    let final_report = bench.running.stop()?;
+    let quantile_us =
+        |q: f64| histogram.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
     let run = Run {
-        peer: ready.kind.name(),
+        forwarder: forwarder.kind.name(),
         load,
         round,
         offered_pps: offered as f64 / elapsed,
         lost: (1.0 - arrived as f64 / offered.max(1) as f64).max(0.0),
-        p50_us: at(0.5),
-        p99_us: at(0.99),
-        p999_us: at(0.999),
-        max_us: at(1.0),
-        cpu: busy_now
-            .zip(busy)
-            .map_or(0.0, |(now, before)| now.saturating_sub(before) as f64 / 1e9 / elapsed),
-        syscalls_per_packet: last.as_ref().and_then(syscalls_per_packet),
+        p50_us: quantile_us(0.5),
+        p99_us: quantile_us(0.99),
+        p999_us: quantile_us(0.999),
+        max_us: quantile_us(1.0),
+        cpu: cpu_after
+            .zip(cpu_before)
+            .map_or(0.0, |(after, before)| after.saturating_sub(before) as f64 / 1e9 / elapsed),
+        syscalls_per_packet: final_report.as_ref().and_then(syscalls_per_packet),
         histogram,
     };
-    let what = load.map_or(format!("{LOW_RATE} pps"), |load| format!("{load} %"));
+    let load_text = load.map_or(format!("{LOW_RATE} pps"), |load| format!("{load} %"));
     note(&format!(
-        "round {}: {:<14} {what:>9}: {:.3} Mpps, p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, \
+        "round {}: {:<14} {load_text:>9}: {:.3} Mpps, p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, \
          {:.3} % lost",
         round + 1,
-        run.peer,
+        run.forwarder,
         run.offered_pps / 1e6,
         run.p50_us,
         run.p99_us,
@@ -322,15 +334,15 @@ fn measure_at_rate(
 }
 
 /// Returns the share of a core that an idle forwarder uses.
-fn idle_share(ready: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
-    let bench = LatencyBench::new(ready, arguments)?;
+fn idle_share(forwarder: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
+    let bench = LatencyBench::new(forwarder, arguments)?;
     thread::sleep(arguments.common.warmup());
     let Some(pid) = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid) else {
         return Ok(0.0);
     };
-    let (busy, start) = (cpu_nanoseconds(pid), std::time::Instant::now());
+    let (cpu_before, start) = (cpu_nanoseconds(pid), std::time::Instant::now());
     thread::sleep(arguments.common.seconds());
-    let share = (cpu_nanoseconds(pid) - busy) as f64 / 1e9 / start.elapsed().as_secs_f64();
+    let share = (cpu_nanoseconds(pid) - cpu_before) as f64 / 1e9 / start.elapsed().as_secs_f64();
     bench.running.stop()?;
     Ok(share)
 }
@@ -338,7 +350,7 @@ fn idle_share(ready: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
 #[expect(clippy::too_many_arguments, reason = "each argument is a different result")]
 fn table(
     arguments: &Arguments,
-    ready: &[PreparedForwarder],
+    forwarders: &[PreparedForwarder],
     missing: &BTreeMap<&'static str, String>,
     no_drop: &BTreeMap<&'static str, f64>,
     runs: &[Run],
@@ -366,17 +378,19 @@ fn table(
     );
     for &load in &arguments.loads {
         let _ = write!(text, "\nat {load} % of the no-drop rate\n{heading}");
-        for name in ready.iter().map(|ready| ready.kind.name()) {
-            let own: Vec<&Run> =
-                runs.iter().filter(|run| run.peer == name && run.load == Some(load)).collect();
-            text += &row(name, &own);
+        for name in forwarders.iter().map(|forwarder| forwarder.kind.name()) {
+            let own_runs: Vec<&Run> =
+                runs.iter().filter(|run| run.forwarder == name && run.load == Some(load)).collect();
+            text += &row(name, &own_runs);
         }
         let p99 = |name: &str| -> BTreeMap<u32, f64> {
-            let own = runs.iter().filter(|run| run.peer == name && run.load == Some(load));
-            own.map(|run| (run.round, run.p99_us)).collect()
+            let own_runs =
+                runs.iter().filter(|run| run.forwarder == name && run.load == Some(load));
+            own_runs.map(|run| (run.round, run.p99_us)).collect()
         };
-        let (ours, theirs) = (p99("xdpfwd"), p99("testpmd"));
-        let ratios = ours.iter().filter_map(|(round, own)| Some(own / theirs.get(round)?));
+        let (xdpfwd_p99, testpmd_p99) = (p99("xdpfwd"), p99("testpmd"));
+        let ratios =
+            xdpfwd_p99.iter().filter_map(|(round, p99)| Some(p99 / testpmd_p99.get(round)?));
         if let Some(ratio) = Median::of(ratios) {
             let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
             let _ = writeln!(
@@ -389,16 +403,18 @@ fn table(
     }
     if !low_rate_runs.is_empty() {
         let _ = write!(text, "\nat {LOW_RATE} packets per second\n{heading}");
-        for name in ready.iter().map(|ready| ready.kind.name()) {
+        for name in forwarders.iter().map(|forwarder| forwarder.kind.name()) {
             text += &row(
                 name,
-                &low_rate_runs.iter().filter(|run| run.peer == name).collect::<Vec<_>>(),
+                &low_rate_runs.iter().filter(|run| run.forwarder == name).collect::<Vec<_>>(),
             );
         }
         text += "\nwithout traffic, share of a core\n";
-        for name in ready.iter().map(|ready| ready.kind.name()) {
+        for name in forwarders.iter().map(|forwarder| forwarder.kind.name()) {
             if let Some(share) = Median::of(
-                idle.iter().filter(|(peer, _)| *peer == name).map(|(_, share)| 100.0 * share),
+                idle.iter()
+                    .filter(|(forwarder, _)| *forwarder == name)
+                    .map(|(_, share)| 100.0 * share),
             ) {
                 let _ = writeln!(
                     text,
@@ -417,8 +433,8 @@ fn table(
     for (name, rate) in no_drop {
         let _ = writeln!(text, "  {name:<14}{:.3} Mpps", rate / 1e6);
     }
-    for (name, why) in missing {
-        let _ = writeln!(text, "  {name:<14}missing: {why}");
+    for (name, reason) in missing {
+        let _ = writeln!(text, "  {name:<14}missing: {reason}");
     }
     for failure in failed {
         let _ = writeln!(text, "FAILED: {failure}");
@@ -426,23 +442,24 @@ fn table(
     text
 }
 
-/// Formats all rounds of a forwarder at one load: quantiles of all frames, and the p99 of each
-/// round.
+/// Formats all rounds of a forwarder at one load: quantiles over all frames, and the median of the
+/// rounds' p99.
 fn row(name: &str, runs: &[&Run]) -> String {
     let Some(p99) = Median::of(runs.iter().map(|run| run.p99_us)) else { return String::new() };
     let mut all = Histogram::default();
     runs.iter().for_each(|run| all.add(&run.histogram));
-    let at = |q: f64| all.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
+    let quantile_us =
+        |q: f64| all.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
     let mean =
         |value: fn(&Run) -> f64| runs.iter().map(|run| value(run)).sum::<f64>() / runs.len() as f64;
     let calls = Median::of(runs.iter().filter_map(|run| run.syscalls_per_packet));
     format!(
         "  {name:<14}{:>9.3}{:>9.1}{:>9.1}{:>9.1}{:>9.0}   {:<30}{:>8.3}%{:>6.0}%{:>10}\n",
         mean(|run| run.offered_pps) / 1e6,
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(1.0),
+        quantile_us(0.5),
+        quantile_us(0.99),
+        quantile_us(0.999),
+        quantile_us(1.0),
         format!(
             "{:.1}  [{:.1}, {:.1}] {:.0} %",
             p99.median,

@@ -1,5 +1,5 @@
-//! Code that `xdpfwd-bench` shares with the other benchmarks: rule sets, traces, and the
-//! description of the machine.
+//! Code that the program `xdpfwd-bench` shares with the other benchmarks: rule sets, traces, and
+//! the description of the machine.
 #![forbid(unsafe_code)]
 
 pub mod classbench;

@@ -59,17 +59,18 @@ impl Machine {
         }
     }
 
-    /// Returns the clock of the first core in MHz, as /proc/cpuinfo reports it. It is the clock of
-    /// the time-stamp counter where the core's frequency is fixed.
+    /// Returns the clock of the first core in MHz, as /proc/cpuinfo reports it. If the core's
+    /// frequency is fixed, the time-stamp counter has the same clock.
     pub fn megahertz(&self) -> Option<f64> {
         self.cpu_mhz.parse().ok()
     }
 }
 
-/// Returns the nanoseconds that all threads of a process have run, user and kernel time.
+/// Returns the CPU time of all threads of a process in nanoseconds, in user space and in the
+/// kernel.
 ///
-/// Reads `schedstat`, which is exact to the nanosecond; `/proc/PID/stat` counts ticks, and an idle
-/// forwarder sleeps between them.
+/// Reads `schedstat`, which counts nanoseconds. `/proc/PID/stat` counts ticks and would miss an
+/// idle forwarder, which runs only briefly between ticks.
 pub fn cpu_nanoseconds(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks

@@ -1,4 +1,4 @@
-//! Compiles the XDP programs with clang. The crate embeds the object files.
+//! Compiles the XDP programs with clang. The crate embeds the resulting object files.
 
 use std::env;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::exit;
 use libbpf_cargo::SkeletonBuilder;
 
 fn main() {
-    // A symbolic link to the top-level directory; a directory in the published crate.
+    // In the repository, `bpf` is a symbolic link to the top-level directory `bpf`.
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
@@ -19,7 +19,7 @@ fn main() {
     for name in ["xdpfwd", "xdpfwd_filter"] {
         let source = Path::new("bpf").join(name).with_extension("bpf.c");
         let object = out_dir.join(name).with_extension("bpf.o");
-        // docs.rs has no libbpf headers and runs no program: empty objects suffice.
+        // docs.rs has no libbpf headers and never loads the programs: write empty files.
         if env::var_os("DOCS_RS").is_some() {
             if let Err(error) = fs::write(&object, []) {
                 eprintln!("cannot write {}: {error}", object.display());
@@ -27,12 +27,12 @@ fn main() {
             }
             continue;
         }
-        let built = SkeletonBuilder::new()
+        let result = SkeletonBuilder::new()
             .source(&source)
             .obj(&object)
             .clang_args([include.as_str(), "-mcpu=v3", "-Wall", "-Werror"])
             .build();
-        if let Err(error) = built {
+        if let Err(error) = result {
             eprintln!("cannot compile {}: {error:#}", source.display());
             eprintln!("install clang, libbpf-dev and linux-libc-dev, or run `make deps`");
             exit(1);

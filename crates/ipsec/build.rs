@@ -1,4 +1,4 @@
-//! With the feature `ipsec-mb`: compiles the glue code for libipsec-mb, and links the library.
+//! Compiles the glue code for libipsec-mb and links the library, if the feature `ipsec-mb` is on.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,7 +11,7 @@ fn ipsec_mb() {
     const SHIM: &str = "src/aead/ipsec_mb/shim.c";
     println!("cargo::rerun-if-changed={SHIM}");
     let mut build = cc::Build::new();
-    // The library's header requires LINUX.
+    // The library's header requires the macro LINUX.
     build
         .file(SHIM)
         .define("LINUX", None)

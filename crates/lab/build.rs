@@ -1,14 +1,13 @@
 //! Compiles the lab's BPF programs to objects that are embedded in the library.
 //!
-//! Only the compiling part of libbpf-cargo is used: the skeletons it can generate contain unsafe
-//! code.
+//! Does not generate libbpf-cargo's skeletons, because they contain unsafe code.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use libbpf_cargo::SkeletonBuilder;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let out = PathBuf::from(
+    let out_dir = PathBuf::from(
         env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs is run by cargo")?,
     );
     // <asm/types.h> is in the multiarch directory, which clang's BPF target does not search.
@@ -20,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     for name in ["generator", "sink"] {
-        let object = out.join(format!("{name}.bpf.o"));
+        let object = out_dir.join(format!("{name}.bpf.o"));
         // docs.rs has no libbpf headers and runs no programs, so empty objects suffice there.
         if env::var_os("DOCS_RS").is_some() {
             fs::write(object, [])?;
@@ -29,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         SkeletonBuilder::new()
             .source(format!("bpf/{name}.bpf.c"))
             .obj(object)
-            // v3: the sink's atomic exchange.
+            // The sink's atomic exchange needs BPF instruction set v3.
             .clang_args([
                 format!("-I/usr/include/{multiarch}"),
                 "-mcpu=v3".into(),

@@ -24,7 +24,7 @@ fail() {
 
 # subscriber (10.77.0.1) -- lan0 appliance wan0 -- network (10.77.0.254)
 for space in "${spaces[@]}"; do ip netns add "$space"; done
-wire() { # namespace, its interface and address, interface of the appliance
+wire() { # arguments: namespace, its interface, its address, interface of the appliance
 	ip -n "$tag-appliance" link add "$4" type veth peer name "$2" netns "$tag-$1"
 	ip -n "$tag-$1" address add "$3" dev "$2"
 	ip -n "$tag-$1" link set "$2" up

@@ -1,20 +1,20 @@
-//! Opens several arbitrary ESP packets at once: each has an outcome, only plaintext changes, and
-//! rejected packets do not move the window.
+//! Opens several arbitrary or sealed ESP packets at once. Checks each outcome, that the bytes
+//! before the SPI do not change, and that only opened packets move the window.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use xdpfwd_ipsec::{
-    AwsLc, HEADER_LEN, ICV, PREFIX_LEN, Incoming, Outgoing, Protection, Transform, OpenError, Window,
+    AwsLc, HEADER_LEN, ICV_LEN, PREFIX_LEN, Incoming, Outgoing, Protection, Transform, OpenError, Window,
     trailer_len,
 };
 
 const SPI: u32 = 0x1001;
 
 static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
-    let both =
+    let combinations =
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)]);
-    both.map(|(transform, extended)| {
+    combinations.map(|(transform, extended)| {
         let aead = AwsLc::new(transform, &vec![7; transform.key_len()]).unwrap();
         (
             transform,
@@ -25,8 +25,9 @@ static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new
     .collect()
 });
 
-// The first byte sets the window. Packets follow, each after a length byte: an even length is for
-// raw bytes, an odd one for plaintext that is sealed with the key.
+// The first byte of the input determines the highest number in the window. Each packet follows a
+// length byte: after an even length, the bytes are the packet; after an odd length, they are a text
+// that is sealed with the key.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     for (_, extended, protection) in &*PROTECTIONS {
@@ -58,11 +59,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                     let text =
                         text.as_ref().expect("opened a packet that was not sealed with the key");
                     assert_eq!(&packet.bytes[outcome.payload.clone()], &text[..]);
-                    assert!(outcome.payload.end + ICV < packet.bytes.len());
+                    assert!(outcome.payload.end + ICV_LEN < packet.bytes.len());
                     opened = opened.max(outcome.number);
                 }
                 Err(OpenError::BadLength) => {
-                    assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV + 4 || before.len() % 4 != 0)
+                    assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV_LEN + 4 || before.len() % 4 != 0)
                 }
                 Err(OpenError::BadTag | OpenError::Late | OpenError::Replay) => {
                     assert!(text.is_none())

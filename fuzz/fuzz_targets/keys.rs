@@ -1,5 +1,5 @@
-//! Arbitrary key files: parsed keys have the transform's lengths and survive a write and read;
-//! errors reveal no digits.
+//! Parses arbitrary key files. Parsed keys have the length that the transform requires, and do not
+//! change if written and parsed again. Errors do not reveal digits.
 #![no_main]
 
 use xdpfwd_ipsec::{KeyMaterial, Transform};
@@ -15,8 +15,8 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
                 assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
             }
             Err(error) => {
-                // Apart from numbers, which may equal key digits by chance, the message is the same
-                // for every key.
+                // Without its numbers, which can equal key digits by chance, the message must be
+                // the same for every key.
                 let words: String =
                     error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let name: String =

@@ -1,4 +1,5 @@
-//! An arbitrary frame: all lookups, single and batched, return the same verdict as a linear search.
+//! Classifies an arbitrary frame. Single and batched lookups must return the same rule as a linear
+//! search.
 #![no_main]
 
 use std::sync::LazyLock;

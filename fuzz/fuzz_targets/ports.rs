@@ -1,4 +1,4 @@
-//! Compares two ports on one UMEM, and the kernel side, with a model.
+//! Compares two ports on one UMEM, and the kernel's side of their rings, with a model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

@@ -1,4 +1,4 @@
-//! Compares both ends of a ring with a model.
+//! Compares the producer and the consumer of a ring with a model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

@@ -1,4 +1,5 @@
-//! Rules in both formats, and signatures: parsed values survive a write and read.
+//! Parses arbitrary text as rules, ClassBench rules and signatures. Rules and signatures do not
+//! change if written and parsed again.
 #![no_main]
 
 use xdpfwd_filter::{Classifier, Verdict, parse, parse_classbench, parse_signatures};

@@ -1,4 +1,4 @@
-//! Arbitrary state files: parsed states survive a write and read.
+//! Parses arbitrary state files. Parsed states do not change if written and parsed again.
 #![no_main]
 
 use xdpfwd_stages::esp::state::State;
@@ -15,6 +15,6 @@ fn check(text: &[u8]) {
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     check(text);
-    // Valid first and last lines let the parser reach the lines between.
+    // With valid first and last lines, the parser reaches the lines between them.
     check(&[b"version = 1\nepoch = 7\n", text, b"\n# end\n"].concat());
 });

@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "invalid --pareto-a or --pareto-b: use --pareto-a above 0 and --pareto-b of at least 0"
     );
     ensure!((0.0..=1.0).contains(&arguments.random_share), "invalid --random-share: use 0 to 1");
-    let seed = find(&arguments.seed)?;
+    let seed = find_seed(&arguments.seed)?;
     let rules = generate(&seed, arguments.rules, arguments.random_seed);
     write_rules(create(&arguments.output)?, &rules)
         .with_context(|| format!("writing {}", arguments.output.display()))?;
@@ -97,13 +97,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
         write_trace(create(path)?, &headers)
             .with_context(|| format!("writing {}", path.display()))?;
-        let random = headers.iter().filter(|header| header.drawn_from.is_none()).count();
-        println!("{}: {} headers, {random} of them random", path.display(), headers.len());
+        let random_count = headers.iter().filter(|header| header.drawn_from.is_none()).count();
+        println!("{}: {} headers, {random_count} of them random", path.display(), headers.len());
     }
     Ok(())
 }
 
-fn find(name: &str) -> Result<Seed> {
+fn find_seed(name: &str) -> Result<Seed> {
     if let Some(seed) = Seed::built_in(name) {
         return Ok(seed);
     }

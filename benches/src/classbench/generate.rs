@@ -10,46 +10,46 @@ use super::{
 };
 
 /// Returns `rules` distinct rules, each before the rules that cover it. Returns fewer if the seed
-/// does not have as many.
+/// does not yield as many.
 ///
-/// Draws may repeat a rule, especially if the seed has many wildcards. Increases the number of
-/// draws until `rules` are distinct, and returns the first of these. Gives up after eight rounds.
+/// A draw may repeat a rule, especially if the seed has many wildcards. Therefore repeats the
+/// drawing with more draws, at most eight times, until enough rules are distinct.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
-    let mut found = Vec::new();
+    let mut distinct = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        found = draw(seed, drawn, rules, random_seed);
-        let mut seen = HashSet::with_capacity(found.len());
-        found.retain(|rule| seen.insert(*rule));
-        if found.len() >= rules {
+        distinct = draw(seed, drawn, rules, random_seed);
+        let mut seen = HashSet::with_capacity(distinct.len());
+        distinct.retain(|rule| seen.insert(*rule));
+        if distinct.len() >= rules {
             break;
         }
-        drawn = next_draws(drawn, found.len(), rules);
+        drawn = next_draws(drawn, distinct.len(), rules);
     }
-    found.truncate(rules);
-    sort_by_scope(found)
+    distinct.truncate(rules);
+    sort_by_scope(distinct)
 }
 
 const MAX_ROUNDS: u32 = 8;
 
-/// Returns the number of draws for `wanted` distinct rules, after `drawn` gave `different`. At most
-/// twice `drawn`.
-fn next_draws(drawn: usize, different: usize, wanted: usize) -> usize {
-    let needed = drawn as f64 * wanted as f64 / different.max(1) as f64 * 1.05;
+/// Returns the number of draws to try for `wanted` distinct rules, after `drawn` draws gave
+/// `distinct` distinct rules. At most twice `drawn`.
+fn next_draws(drawn: usize, distinct: usize, wanted: usize) -> usize {
+    let needed = drawn as f64 * wanted as f64 / distinct.max(1) as f64 * 1.05;
     (needed as usize + 16).min(drawn.saturating_mul(2))
 }
 
-/// Draws `count` rules, with repetitions, using the tries of a set of `size`.
+/// Draws `count` rules, possibly with duplicates. The tries branch as for a set of `size` rules.
 pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> Vec<Rule5> {
     let mut random = Random::new(random_seed);
-    let mut applications = Vec::with_capacity(count);
+    let mut protocols_and_ports = Vec::with_capacity(count);
     let mut lengths: Vec<Lengths> = Vec::with_capacity(count);
     for _ in 0..count {
         let (protocol, pairs) = seed.protocols.draw(&mut random);
         let pair = pairs.draw(&mut random);
         let source = seed.source_ports.draw(pair.source, &mut random);
         let destination = seed.destination_ports.draw(pair.destination, &mut random);
-        applications.push((*protocol, source, destination));
+        protocols_and_ports.push((*protocol, source, destination));
         lengths.push(*seed.lengths[pair].draw(&mut random));
     }
     let factor = size as f64 / f64::from(seed.filters);
@@ -58,7 +58,7 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     let destinations =
         trie::destinations(&branching, &seed.correlation, &lengths, &sources, &mut random);
     let rule = |index: usize| {
-        let (protocol, source_ports, destination_ports) = applications[index];
+        let (protocol, source_ports, destination_ports) = protocols_and_ports[index];
         Rule5 {
             source: Prefix::new(sources[index], lengths[index].source),
             destination: Prefix::new(destinations[index], lengths[index].destination),
@@ -70,9 +70,11 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     (0..count).map(rule).collect()
 }
 
-/// Sorts by scope, narrowest first; within a scope, groups rules by tuple in the order of drawing.
+/// Sorts by scope, narrowest first. Within a scope, groups rules by tuple; tuples are in the order
+/// in which they were drawn.
 ///
-/// A rule has a larger scope than the rules it covers, so no rule hides a later one.
+/// A rule has a larger scope than any rule that it covers, so no rule makes a later one
+/// ineffective.
 fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     let mut tuples = HashMap::new();
     let mut keyed: Vec<_> = rules
@@ -94,8 +96,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     keyed.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
-/// Returns the number of unspecified bits of a rule; a port range counts the logarithm of its
-/// width.
+/// Returns the number of unspecified bits of a rule. A port range counts as log2 of its width.
 fn scope(rule: &Rule5) -> f64 {
     let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
     f64::from(64 - rule.source.length - rule.destination.length)
@@ -110,7 +111,7 @@ mod tests {
 
     use super::super::{
         rule::{read_rules, write_rules},
-        seed::{Class, Pair},
+        seed::{ClassPair, PortClass},
     };
     use super::*;
 
@@ -118,19 +119,20 @@ mod tests {
         Seed::names().map(|name| Seed::built_in(name).unwrap())
     }
 
-    /// Returns the class. Valid for the built-in seeds, whose ranges belong to no other class.
-    fn class(ports: Ports) -> Class {
+    /// Returns the port class from which `ports` were drawn. Unambiguous for the built-in seeds,
+    /// none of whose ranges equals another class.
+    fn class(ports: Ports) -> PortClass {
         match (ports.low, ports.high) {
-            (0, u16::MAX) => Class::Any,
-            (1024, u16::MAX) => Class::High,
-            (0, 1023) => Class::Low,
-            (low, high) if low == high => Class::Exact,
-            _ => Class::Range,
+            (0, u16::MAX) => PortClass::Any,
+            (1024, u16::MAX) => PortClass::High,
+            (0, 1023) => PortClass::Low,
+            (low, high) if low == high => PortClass::Exact,
+            _ => PortClass::Range,
         }
     }
 
-    /// Asserts that the share of each key in `total` is within about five standard deviations, plus
-    /// `slack`, of the wanted share.
+    /// Asserts that each key's share of `total` differs from the wanted share by at most five
+    /// standard deviations plus `slack`.
     fn assert_near<K: Ord + std::fmt::Debug>(
         seen: &BTreeMap<K, usize>,
         wanted: &BTreeMap<K, f64>,
@@ -154,28 +156,29 @@ mod tests {
         counts
     }
 
+    /// Asserts that protocols, port classes and prefix lengths have the shares of the seed.
     fn assert_follows(seed: &Seed, rules: &[Rule5], slack: f64) {
         let mut protocols = BTreeMap::new();
         let mut pairs = BTreeMap::new();
         let mut lengths = BTreeMap::new();
         for (share, (protocol, choice)) in seed.protocols.shares() {
             protocols.insert(*protocol, share);
-            for (part, pair) in choice.shares() {
-                *pairs.entry(*pair).or_insert(0.0) += share * part;
-                for (third, both) in seed.lengths[pair].shares() {
+            for (pair_share, pair) in choice.shares() {
+                *pairs.entry(*pair).or_insert(0.0) += share * pair_share;
+                for (length_share, both) in seed.lengths[pair].shares() {
                     *lengths.entry((both.source, both.destination)).or_insert(0.0) +=
-                        share * part * third;
+                        share * pair_share * length_share;
                 }
             }
         }
-        let pair = |rule: &Rule5| Pair {
+        let pair = |rule: &Rule5| ClassPair {
             source: class(rule.source_ports),
             destination: class(rule.destination_ports),
         };
         assert_near(&count(rules.iter().map(|rule| rule.protocol)), &protocols, rules.len(), slack);
         assert_near(&count(rules.iter().map(pair)), &pairs, rules.len(), slack);
-        let both = |rule: &Rule5| (rule.source.length, rule.destination.length);
-        assert_near(&count(rules.iter().map(both)), &lengths, rules.len(), slack);
+        let length_pair = |rule: &Rule5| (rule.source.length, rule.destination.length);
+        assert_near(&count(rules.iter().map(length_pair)), &lengths, rules.len(), slack);
     }
 
     #[test]
@@ -187,7 +190,8 @@ mod tests {
 
     #[test]
     fn generated_set_stays_near_shares_of_seed() {
-        // Short prefixes and wildcards repeat most, so the set has a few per cent fewer of them.
+        // Rules with short prefixes and wildcards are repeated most, so removing duplicates reduces
+        // their share by a few per cent.
         for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
             let seed = Seed::built_in(name).unwrap();
             assert_follows(&seed, &generate(&seed, 10_000, 1), slack);
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_set_round_trips() {
+    fn generated_rules_survive_write_and_read() {
         for seed in seeds() {
             let rules = generate(&seed, 500, 1);
             let mut text = Vec::new();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::seed_file::{ProtocolEntry, SeedFile};
 
-/// The order of the pairs of port classes in a line of `-prots`.
+/// The pairs of port classes, in the order of their shares in a line of `-prots`.
 const PAIRS: [&str; 25] = [
     "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar",
     "ar-wc", "hi-ar", "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em",
@@ -97,13 +97,13 @@ fn exact(lines: &[&str]) -> Result<Vec<(f64, u16)>> {
     Ok(ranges(lines)?.into_iter().map(|(share, port, _)| (share, port)).collect())
 }
 
-/// Parses lines with the level, the shares of one child and of two children, and the skew.
+/// Parses lines with a level, the shares of nodes with one and with two children, and the skew.
 fn branching(lines: &[&str]) -> Result<Vec<(u8, u8, f64, f64)>> {
     let level = |line: &&str| {
-        let [level, _, two, skew] = fields(line)?;
+        let [level, _, two_children, skew] = fields(line)?;
         let level = number(level)?;
         // Some files have rounded values above 1, such as 1.00000001.
-        Ok((level, level, number::<f64>(two)?.min(1.0), number::<f64>(skew)?.min(1.0)))
+        Ok((level, level, number::<f64>(two_children)?.min(1.0), number::<f64>(skew)?.min(1.0)))
     };
     lines.iter().map(level).collect()
 }
@@ -125,8 +125,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Parses lines with the sum of both lengths and its share, then source lengths, each with its
-/// share of that sum.
+/// Parses lines. Each has the sum of a source and a destination length and the share of this sum,
+/// then source lengths, each with its share within the sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {
@@ -149,7 +149,7 @@ fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::seed::{Class, Lengths, Pair, Seed};
+    use super::super::seed::{ClassPair, Lengths, PortClass, Seed};
     use super::*;
 
     /// Returns an artificial parameter file in the format of ClassBench.
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn classbench_parameter_file_parses() {
+    fn seed_parse_reads_classbench_parameter_file() {
         let seed = Seed::parse("artificial", &parameter_file()).unwrap();
         assert_eq!((seed.filters, seed.source.nesting), (100, 4));
         assert_eq!(
@@ -186,10 +186,14 @@ mod tests {
             (0.5, 1.0, 0.0)
         );
         assert_eq!(
-            (seed.source.levels[1].two, seed.source.levels[1].skew, seed.source.levels[2].two),
+            (
+                seed.source.levels[1].two_children,
+                seed.source.levels[1].skew,
+                seed.source.levels[2].two_children
+            ),
             (0.5, 0.25, 0.0)
         );
-        let any = &seed.lengths[&Pair { source: Class::Any, destination: Class::Any }];
+        let any = &seed.lengths[&ClassPair { source: PortClass::Any, destination: PortClass::Any }];
         let shares: Vec<_> = any.shares().map(|(share, &lengths)| (share, lengths)).collect();
         let lengths = |source, destination| Lengths { source, destination };
         assert_eq!(

@@ -33,7 +33,7 @@ impl Random {
         result
     }
 
-    /// Returns a number in 0..1.
+    /// Returns a number of at least 0 and below 1.
     pub fn fraction(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -57,12 +57,12 @@ pub(crate) struct Choice<T> {
     values: Vec<(f64, T)>,
 }
 
-/// Tolerance for the sum of rounded shares.
+/// Maximum deviation from 1 of the sum of rounded shares.
 const SLACK: f64 = 0.005;
 
 impl<T> Choice<T> {
-    /// Creates a choice. Shares are probabilities with the sum 1; a rounding error is spread
-    /// evenly.
+    /// Creates a choice. Shares are probabilities with the sum 1; they are scaled to correct a
+    /// rounding error.
     pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
         let mut sum = 0.0;
         let mut cumulative = Vec::new();
@@ -78,6 +78,7 @@ impl<T> Choice<T> {
         Ok(Self { values: cumulative })
     }
 
+    /// Draws a value at random, according to the shares.
     pub(crate) fn draw(&self, random: &mut Random) -> &T {
         let point = random.fraction();
         let index = self.values.partition_point(|&(end, _)| end <= point);
@@ -100,9 +101,9 @@ mod tests {
 
     #[test]
     fn random_numbers_match_published_generators() {
-        // splitmix64 from 0 starts with these two.
+        // The first two numbers of splitmix64 from 0.
         assert_eq!(Random::new(0).0[..2], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
-        // xoshiro256** from 1, 2, 3, 4.
+        // The first three numbers of xoshiro256** from 1, 2, 3, 4.
         let mut random = Random([1, 2, 3, 4]);
         assert_eq!([random.bits(), random.bits(), random.bits()], [11520, 0, 1_509_978_240]);
     }

@@ -13,9 +13,9 @@ use anyhow::{Context, Error, Result, bail, ensure};
 /// An IPv4 prefix; the bits of `address` past `length` are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
-    /// In host byte order.
+    /// The first address, in host byte order.
     pub address: u32,
-    /// 0 (everything) to 32 (one address).
+    /// Length in bits, 0 (every address) to 32 (one address).
     pub length: u8,
 }
 
@@ -78,16 +78,16 @@ impl Protocol {
     }
 }
 
-/// The fields that a rule matches. The first matching rule of a set applies.
+/// A rule: a packet matches if all five fields match. The first matching rule of a set applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule5 {
     /// Source address.
     pub source: Prefix,
     /// Destination address.
     pub destination: Prefix,
-    /// Source port.
+    /// Source ports.
     pub source_ports: Ports,
-    /// Destination port.
+    /// Destination ports.
     pub destination_ports: Ports,
     /// Protocol.
     pub protocol: Protocol,
@@ -137,7 +137,8 @@ impl fmt::Display for Rule5 {
     }
 }
 
-/// Ignores columns after the protocol, as `dpdk-test-acl` does.
+/// Parses a line of a ClassBench filter set. Ignores columns after the protocol, as `dpdk-test-acl`
+/// does.
 impl FromStr for Rule5 {
     type Err = Error;
 
@@ -146,7 +147,18 @@ impl FromStr for Rule5 {
             bail!("invalid rule {line:?}: a rule starts with @")
         };
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [source, destination, low, ":", high, to_low, ":", to_high, protocol, ..] = words[..]
+        let [
+            source,
+            destination,
+            source_low,
+            ":",
+            source_high,
+            destination_low,
+            ":",
+            destination_high,
+            protocol,
+            ..,
+        ] = words[..]
         else {
             bail!(
                 "invalid rule {line:?}: use @source/length destination/length low : high \
@@ -156,8 +168,8 @@ impl FromStr for Rule5 {
         Ok(Self {
             source: prefix(source)?,
             destination: prefix(destination)?,
-            source_ports: ports(low, high)?,
-            destination_ports: ports(to_low, to_high)?,
+            source_ports: ports(source_low, source_high)?,
+            destination_ports: ports(destination_low, destination_high)?,
             protocol: self::protocol(protocol)?,
         })
     }
@@ -236,7 +248,7 @@ mod tests {
         assert_eq!((rule.source_ports, rule.destination_ports.low), (Ports::ANY, 1024));
         assert_eq!(rule.protocol, Protocol::number(6));
         assert_eq!(rule.to_string(), LINE);
-        // As classbench-ng writes it: no flags, a tab at the end.
+        // classbench-ng writes no flags, but a tab at the end.
         assert_eq!(LINE.replace("\t0x0000/0x0000", "\t").parse::<Rule5>().unwrap(), rule);
     }
 

@@ -21,15 +21,16 @@ const BUILT_IN: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,
-    /// Number of rules in the original set; larger sets branch more.
+    /// Number of rules in the original set. Generated sets that are larger branch more.
     pub(crate) filters: u32,
-    pub(crate) protocols: Choice<(Protocol, Choice<Pair>)>,
+    pub(crate) protocols: Choice<(Protocol, Choice<ClassPair>)>,
     pub(crate) source_ports: PortValues,
     pub(crate) destination_ports: PortValues,
-    pub(crate) lengths: BTreeMap<Pair, Choice<Lengths>>,
+    pub(crate) lengths: BTreeMap<ClassPair, Choice<Lengths>>,
     pub(crate) source: Branching,
     pub(crate) destination: Branching,
-    /// At each level, the probability that the destination continues along the bits of the source.
+    /// Probability at each level that the destination's bit equals the source's bit, if all previous
+    /// bits do.
     pub(crate) correlation: [f64; 33],
 }
 
@@ -68,7 +69,7 @@ impl Seed {
             let choice = Lengths::choice(values).with_context(|| format!("lengths of {pair}"))?;
             match pair.as_str() {
                 "default" => default = Some(choice),
-                _ => drop(lengths.insert(pair.parse::<Pair>()?, choice)),
+                _ => drop(lengths.insert(pair.parse::<ClassPair>()?, choice)),
             }
         }
         let mut protocols = Vec::new();
@@ -77,7 +78,7 @@ impl Seed {
             let pairs: Result<Vec<_>> = protocol
                 .ports
                 .iter()
-                .map(|(pair, &share)| Ok((share, pair.parse::<Pair>()?)))
+                .map(|(pair, &share)| Ok((share, pair.parse::<ClassPair>()?)))
                 .collect();
             let pairs = Choice::new(pairs?)
                 .with_context(|| format!("ports of protocol {}", value.value))?;
@@ -117,9 +118,9 @@ impl Seed {
     }
 }
 
-/// The class of a rule's port field: ClassBench's WC, HI, LO, AR and EM.
+/// The class of a port field, in the order of ClassBench's WC, HI, LO, AR and EM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Class {
+pub(crate) enum PortClass {
     Any,
     /// 1024 to 65535.
     High,
@@ -129,7 +130,7 @@ pub(crate) enum Class {
     Exact,
 }
 
-impl FromStr for Class {
+impl FromStr for PortClass {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
@@ -144,14 +145,14 @@ impl FromStr for Class {
     }
 }
 
-/// The classes of both ports.
+/// The classes of source and destination ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Pair {
-    pub(crate) source: Class,
-    pub(crate) destination: Class,
+pub(crate) struct ClassPair {
+    pub(crate) source: PortClass,
+    pub(crate) destination: PortClass,
 }
 
-impl FromStr for Pair {
+impl FromStr for ClassPair {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
@@ -164,6 +165,7 @@ impl FromStr for Pair {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Lengths {
+    // Prefix lengths in bits.
     pub(crate) source: u8,
     pub(crate) destination: u8,
 }
@@ -212,12 +214,12 @@ impl PortValues {
         })
     }
 
-    fn check(&self, class: Class) -> Result<()> {
+    fn check(&self, class: PortClass) -> Result<()> {
         match class {
-            Class::Range => {
+            PortClass::Range => {
                 ensure!(self.ranges.is_some(), "class ar is used, but there are no ranges")
             }
-            Class::Exact => {
+            PortClass::Exact => {
                 ensure!(self.exact.is_some(), "class em is used, but there are no ports")
             }
             _ => {}
@@ -225,17 +227,17 @@ impl PortValues {
         Ok(())
     }
 
-    /// Draws a port range of this class, which must have values ([`PortValues::check`]).
-    pub(crate) fn draw(&self, class: Class, random: &mut Random) -> Ports {
+    /// Draws ports of `class`, which [`PortValues::check`] must have accepted.
+    pub(crate) fn draw(&self, class: PortClass, random: &mut Random) -> Ports {
         let from = |values: &Option<Choice<Ports>>, random| {
             *values.as_ref().expect("checked by PortValues::check").draw(random)
         };
         match class {
-            Class::Any => Ports::ANY,
-            Class::High => Ports { low: 1024, high: u16::MAX },
-            Class::Low => Ports { low: 0, high: 1023 },
-            Class::Range => from(&self.ranges, random),
-            Class::Exact => from(&self.exact, random),
+            PortClass::Any => Ports::ANY,
+            PortClass::High => Ports { low: 1024, high: u16::MAX },
+            PortClass::Low => Ports { low: 0, high: 1023 },
+            PortClass::Range => from(&self.ranges, random),
+            PortClass::Exact => from(&self.exact, random),
         }
     }
 }
@@ -243,7 +245,7 @@ impl PortValues {
 /// How the trie of one side's prefixes branches.
 #[derive(Clone, Debug)]
 pub(crate) struct Branching {
-    /// Approximate maximum number of nested prefixes on a path from the root.
+    /// Approximate maximum number of prefixes on a path from the root, each within the previous.
     pub(crate) nesting: u8,
     /// Branching at each level.
     pub(crate) levels: [Level; 33],
@@ -251,53 +253,56 @@ pub(crate) struct Branching {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Level {
-    /// Probability of two children.
-    pub(crate) two: f64,
-    /// 1 - lighter child / heavier child, in rules below them.
+    /// Probability that a node has two children instead of one.
+    pub(crate) two_children: f64,
+    /// 1 - (rules below the lighter child) / (rules below the heavier child).
     pub(crate) skew: f64,
 }
 
 impl Branching {
     fn new(nesting: u8, ranges: &[(u8, u8, f64, f64)]) -> Result<Self> {
         ensure!(nesting > 0, "nesting is 0; 1 means that no prefix lies in another");
-        let mut levels = [Level { two: 0.0, skew: 1.0 }; 33];
-        for &(first, last, two, skew) in ranges {
+        let mut levels = [Level { two_children: 0.0, skew: 1.0 }; 33];
+        for &(first, last, two_children, skew) in ranges {
             ensure!(
                 first <= last && last <= 32,
                 "invalid levels {first} to {last}: use 0 to 32 in ascending order"
             );
             ensure!(
-                (0.0..=1.0).contains(&two) && (0.0..=1.0).contains(&skew),
-                "invalid share {two} or skew {skew}: use 0 to 1"
+                (0.0..=1.0).contains(&two_children) && (0.0..=1.0).contains(&skew),
+                "invalid share {two_children} or skew {skew}: use 0 to 1"
             );
-            levels[usize::from(first)..=usize::from(last)].fill(Level { two, skew });
+            levels[usize::from(first)..=usize::from(last)].fill(Level { two_children, skew });
         }
         Ok(Self { nesting, levels })
     }
 
     /// Returns the branching for a set `factor` times as large: more addresses, not more rules per
-    /// address.
+    /// address. A factor of at most 1 changes nothing.
     ///
     /// Follows ClassBench (its option `-b`): balances levels from the root down until the removed
     /// skew equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two
     /// children of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
-        let mut left = if factor > 1.0 { factor } else { 0.0 };
+        let mut remaining = if factor > 1.0 { factor } else { 0.0 };
         for level in &mut scaled.levels[..32] {
-            if left <= 0.0 {
+            if remaining <= 0.0 {
                 break;
             }
-            let whole = 2.0 * (1.0 - level.two + level.two * level.skew);
-            let by_two = whole - 2.0 * level.skew;
-            *level = if whole <= left {
-                Level { two: 1.0, skew: 0.0 }
-            } else if by_two > left {
-                Level { two: (1.0 - (whole - left) / 2.0) / (1.0 - level.skew), skew: level.skew }
+            let level_skew = 2.0 * (1.0 - level.two_children + level.two_children * level.skew);
+            let removed_by_second_children = level_skew - 2.0 * level.skew;
+            *level = if level_skew <= remaining {
+                Level { two_children: 1.0, skew: 0.0 }
+            } else if removed_by_second_children > remaining {
+                Level {
+                    two_children: (1.0 - (level_skew - remaining) / 2.0) / (1.0 - level.skew),
+                    skew: level.skew,
+                }
             } else {
-                Level { two: 1.0, skew: (whole - left) / 2.0 }
+                Level { two_children: 1.0, skew: (level_skew - remaining) / 2.0 }
             };
-            left -= whole;
+            remaining -= level_skew;
         }
         scaled
     }
@@ -341,10 +346,10 @@ mod tests {
         // Levels 0 and 1 have a skew of 1 each and level 2 has 1.75, from which the remaining 0.5
         // is removed: fewer nodes have one child.
         let scaled = branching.scaled(2.5).levels;
-        assert_eq!(scaled[..2], [Level { two: 1.0, skew: 0.0 }; 2]);
-        assert_eq!(scaled[2], Level { two: 0.75, skew: 0.5 });
+        assert_eq!(scaled[..2], [Level { two_children: 1.0, skew: 0.0 }; 2]);
+        assert_eq!(scaled[2], Level { two_children: 0.75, skew: 0.5 });
         assert_eq!(scaled[3], branching.levels[3]);
         // The remaining 1.25 is more than giving all nodes two children removes, which is 0.75.
-        assert_eq!(branching.scaled(3.25).levels[2], Level { two: 1.0, skew: 0.25 });
+        assert_eq!(branching.scaled(3.25).levels[2], Level { two_children: 1.0, skew: 0.25 });
     }
 }

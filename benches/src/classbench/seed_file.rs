@@ -26,10 +26,11 @@ pub(crate) struct SeedFile {
     pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
     pub(crate) source_nesting: u8,
     pub(crate) destination_nesting: u8,
-    /// First level, last level, share of nodes with two children, skew of these.
+    /// First level, last level, share of nodes with two children, skew of these nodes.
     pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
     pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
-    /// First level, last level, probability.
+    /// First level, last level, probability that the destination's bit equals the source's bit, if
+    /// all previous bits do.
     pub(crate) correlation: Vec<(u8, u8, f64)>,
 }
 
@@ -37,7 +38,7 @@ pub(crate) struct SeedFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProtocolEntry {
-    /// Any protocol if not given.
+    /// Protocol number; `None`: any protocol.
     pub(crate) number: Option<u8>,
     pub(crate) share: f64,
     pub(crate) ports: BTreeMap<String, f64>,

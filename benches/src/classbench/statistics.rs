@@ -15,10 +15,11 @@ use super::{
 pub struct Statistics {
     /// Number of rules.
     pub rules: usize,
-    /// Number of distinct pairs of a source and a destination length.
+    /// Number of distinct pairs of source and destination prefix lengths.
     pub length_pairs: usize,
-    /// Number of distinct tuples: both lengths, the kind of each port (any, a prefix of some
-    /// length, with 16 for one port, or another range), and whether the protocol is given.
+    /// Number of distinct tuples. A tuple consists of both prefix lengths, the kind of each port
+    /// range (a prefix of 0 to 16 bits: 0 is any port, 16 is one port; or another range), and
+    /// whether the rule has a protocol.
     pub tuples: usize,
     /// Number of rules of the largest tuple.
     pub largest_tuple: usize,
@@ -39,17 +40,19 @@ pub struct Statistics {
 pub enum Overlaps {
     /// Exact: every pair was checked.
     Exact(u64),
-    /// Expected, from 20 million random pairs.
+    /// Estimated from 20 million random pairs.
     Estimate(f64),
 }
 
 /// Maximum number of rules for an exact count.
 const MAX_EXACT: usize = 10_000;
+/// Number of random pairs for an estimate.
 const SAMPLES: usize = 20_000_000;
 
-/// The kind of a port field in a tuple.
+/// The kind of a port range in a tuple.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
+    /// Number of bits that all ports of the range share.
     Prefix(u32),
     Range,
 }
@@ -93,12 +96,12 @@ impl Statistics {
 
 /// Returns the maximum nesting depth of the prefixes.
 fn nesting(prefixes: &HashSet<Prefix>) -> usize {
-    let around = |prefix: &Prefix| {
+    let depth = |prefix: &Prefix| {
         (0..=prefix.length)
             .filter(|&length| prefixes.contains(&Prefix::new(prefix.address, length)))
             .count()
     };
-    prefixes.iter().map(around).max().unwrap_or(0)
+    prefixes.iter().map(depth).max().unwrap_or(0)
 }
 
 fn overlaps(rules: &[Rule5]) -> Overlaps {
@@ -109,13 +112,13 @@ fn overlaps(rules: &[Rule5]) -> Overlaps {
         return Overlaps::Exact(rules.iter().enumerate().map(with_later).sum());
     }
     let mut random = Random::new(1);
-    let hit = |_: &usize| {
+    let random_pair_overlaps = |_: &usize| {
         let first = random.below(rules.len());
         // Any rule other than the first.
         let second = (first + 1 + random.below(rules.len() - 1)) % rules.len();
         rules[first].overlaps(&rules[second])
     };
-    let hits = (0..SAMPLES).filter(hit).count();
+    let hits = (0..SAMPLES).filter(random_pair_overlaps).count();
     Overlaps::Estimate(hits as f64 / SAMPLES as f64 * pairs(rules.len()))
 }
 

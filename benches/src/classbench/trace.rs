@@ -23,8 +23,8 @@ pub struct Header {
     pub destination_port: u16,
     /// Protocol.
     pub protocol: u8,
-    /// Index of the rule it was drawn from; `None` for a random header. An earlier rule may match
-    /// too and then applies.
+    /// Index of the rule from which the header was drawn; `None` for a random header. If an earlier
+    /// rule also matches, that rule applies.
     pub drawn_from: Option<usize>,
 }
 
@@ -33,8 +33,8 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
-    /// Once, anywhere within its rule instead of at a corner: for wide rules, headers almost never
-    /// repeat.
+    /// Once. Unlike with the other localities, headers lie anywhere within their rule instead of at
+    /// a corner, so that headers of wide rules are almost never equal.
     Scattered,
     /// As in ClassBench: the number of copies has a Pareto distribution, P(at most x) = 1 - (b /
     /// x)^a, and is rounded up.
@@ -43,7 +43,7 @@ pub enum Locality {
     Pareto {
         /// The shape; a smaller shape makes the longest bursts longer.
         a: f64,
-        /// The minimum before rounding up.
+        /// The scale: the minimum number of copies before rounding up.
         b: f64,
     },
 }
@@ -60,9 +60,9 @@ impl Locality {
     }
 }
 
-/// Returns `packets` headers: each is a corner of a random rule, the low or the high end of every
-/// field, or, with the probability `random_share`, random in every field. Without rules, all are
-/// random.
+/// Returns `packets` headers. A header is random in every field with the probability
+/// `random_share`, or if there are no rules. Otherwise it is a corner of a random rule, the low or
+/// the high end of every field; with [`Locality::Scattered`], it lies anywhere within the rule.
 pub fn trace(
     rules: &[Rule5],
     packets: usize,
@@ -70,7 +70,7 @@ pub fn trace(
     random_share: f64,
     random_seed: u64,
 ) -> Vec<Header> {
-    // Do not reuse the random numbers of the rules of the same seed.
+    // Do not draw the same random numbers as for the rules, whose seed may be the same.
     let mut random = Random::new(random_seed ^ 0x7472_6163_6500_0000);
     let mut headers = Vec::with_capacity(packets);
     while headers.len() < packets {
@@ -89,21 +89,21 @@ pub fn trace(
 fn matching_header(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     let index = random.below(rules.len());
     let rule = &rules[index];
-    let mut end = |low: u32, high: u32| match scattered {
+    let mut pick = |low: u32, high: u32| match scattered {
         true => low + random.below((high - low) as usize + 1) as u32,
         false if random.below(2) == 0 => low,
         false => high,
     };
-    let mut prefix = |prefix: Prefix| end(prefix.bounds().0, prefix.bounds().1);
+    let mut prefix = |prefix: Prefix| pick(prefix.bounds().0, prefix.bounds().1);
     let (source, destination) = (prefix(rule.source), prefix(rule.destination));
-    let mut port = |ports: Ports| end(ports.low.into(), ports.high.into()) as u16;
+    let mut port = |ports: Ports| pick(ports.low.into(), ports.high.into()) as u16;
     Header {
         source,
         destination,
         source_port: port(rule.source_ports),
         destination_port: port(rule.destination_ports),
         protocol: match rule.protocol {
-            Protocol { mask: 0, .. } => end(0, 255) as u8,
+            Protocol { mask: 0, .. } => pick(0, 255) as u8,
             Protocol { value, .. } => value,
         },
         drawn_from: Some(index),
@@ -111,19 +111,20 @@ fn matching_header(rules: &[Rule5], scattered: bool, random: &mut Random) -> Hea
 }
 
 fn random_header(random: &mut Random) -> Header {
-    let (addresses, rest) = (random.bits(), random.bits());
+    let (addresses, ports_and_protocol) = (random.bits(), random.bits());
     Header {
         source: (addresses >> 32) as u32,
         destination: addresses as u32,
-        source_port: (rest >> 48) as u16,
-        destination_port: (rest >> 32) as u16,
-        protocol: (rest >> 24) as u8,
+        source_port: (ports_and_protocol >> 48) as u16,
+        destination_port: (ports_and_protocol >> 32) as u16,
+        protocol: (ports_and_protocol >> 24) as u8,
         drawn_from: None,
     }
 }
 
-/// A line of a ClassBench trace without flags: addresses as decimal numbers, ports, protocol, the
-/// rule it was drawn from, from 0 on, or -1. `dpdk-test-acl --tracef` reads the first five columns.
+/// A line of a ClassBench trace without flags: addresses as decimal numbers, ports, protocol, and
+/// the index of the rule from which the header was drawn, or -1. `dpdk-test-acl --tracef` reads the
+/// first five columns.
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_port, destination_port, protocol, drawn_from } =

@@ -1,9 +1,10 @@
 //! Addresses for prefixes of given lengths: one binary trie per side, grown from the root, as in
 //! ClassBench.
 //!
-//! At each node, prefixes that end there take its address. The [`Branching`] of the level decides
-//! whether the rest goes to one child or is split between two. If the path to the node already has
-//! the maximum nesting, prefixes that end one level deeper are separated from longer ones.
+//! A prefix whose length is the level of a node has the node's address. The [`Branching`] of the
+//! level decides whether the longer prefixes go to one child or are split between two. If one more
+//! prefix on the path to the node reaches the maximum nesting, prefixes that end one level deeper
+//! are separated from longer ones.
 
 use super::{
     random::Random,
@@ -17,8 +18,8 @@ pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut R
     sources.addresses
 }
 
-/// Returns the destination addresses: they follow the bits of the source as long as `correlation`
-/// holds, then branch.
+/// Returns the destination addresses, in the order of `lengths`. An address follows the bits of its
+/// source address for a random number of levels, given by `correlation`, then branches.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],
@@ -40,13 +41,14 @@ fn child(address: u32, level: u8, side: usize) -> u32 {
     address | (side as u32) << (31 - level)
 }
 
-/// Returns the number of rules, of `count`, in the heavier of two children.
-fn heavier(count: usize, skew: f64) -> usize {
+/// Returns how many of `count` rules are in the heavier of two children.
+fn heavier_count(count: usize, skew: f64) -> usize {
     // lighter = (1 - skew) * heavier, and lighter + heavier = count.
     (count as f64 / (2.0 - skew)) as usize
 }
 
-/// Returns whether the next level's prefixes must be separated to respect `nesting`.
+/// Returns whether prefixes of the next level must be separated from longer ones to respect the
+/// maximum nesting.
 fn must_separate(
     branching: &Branching,
     nested: u8,
@@ -66,32 +68,38 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
+    /// Assigns an address to each of `rules`, which end at the node `address` of `level` or below.
+    /// `nested` is the number of prefixes on the path to the node.
     fn grow(&mut self, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let length = |rule: usize| self.lengths[rule].source;
-        let (ending, mut rest): (Vec<_>, Vec<_>) =
+        let (ending, mut longer): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|&rule| length(rule) == level);
         ending.iter().for_each(|&rule| self.addresses[rule] = address);
-        if rest.is_empty() {
+        if longer.is_empty() {
             return;
         }
         let nested = nested + u8::from(!ending.is_empty());
-        let heavy = self.random.below(2);
+        let heavier_side = self.random.below(2);
         let ends_next = |rule: usize| length(rule) == level + 1;
-        let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
-        let at = self.branching.levels[usize::from(level)];
-        let light = if must_separate(self.branching, nested, level, rest.len(), any_ends_next) {
-            let (next, further): (Vec<_>, Vec<_>) =
-                rest.into_iter().partition(|&rule| ends_next(rule));
-            let light;
-            (rest, light) =
-                if next.len() > further.len() { (next, further) } else { (further, next) };
-            light
-        } else if rest.len() == 1 || !self.random.chance(at.two) {
-            Vec::new()
-        } else {
-            rest.split_off(heavier(rest.len(), at.skew))
-        };
-        for (side, rules) in [(heavy, rest), (1 - heavy, light)] {
+        let any_ends_next = longer.iter().any(|&rule| ends_next(rule));
+        let branching = self.branching.levels[usize::from(level)];
+        let lighter_rules =
+            if must_separate(self.branching, nested, level, longer.len(), any_ends_next) {
+                let (ending_next, ending_later): (Vec<_>, Vec<_>) =
+                    longer.into_iter().partition(|&rule| ends_next(rule));
+                let lighter_rules;
+                (longer, lighter_rules) = if ending_next.len() > ending_later.len() {
+                    (ending_next, ending_later)
+                } else {
+                    (ending_later, ending_next)
+                };
+                lighter_rules
+            } else if longer.len() == 1 || !self.random.chance(branching.two_children) {
+                Vec::new()
+            } else {
+                longer.split_off(heavier_count(longer.len(), branching.skew))
+            };
+        for (side, rules) in [(heavier_side, longer), (1 - heavier_side, lighter_rules)] {
             if !rules.is_empty() {
                 self.grow(level + 1, child(address, level, side), rules, nested);
             }
@@ -102,7 +110,7 @@ impl Sources<'_> {
 #[derive(Default)]
 struct Node {
     children: [Option<usize>; 2],
-    /// Number of rules below each child.
+    /// Number of rules that [`Destinations::follow`] has moved below each child.
     weight: [usize; 2],
     /// Rules whose destination diverges from the source here.
     stubs: Vec<usize>,
@@ -120,71 +128,84 @@ struct Destinations<'a> {
 }
 
 impl Destinations<'_> {
-    /// Moves the rules along the bits of their sources and leaves each as a stub where it diverges.
+    /// Moves each rule along the bits of its source. Leaves the rule as a stub at the node where
+    /// its destination diverges from the source.
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
-        let rest = self.end(node, level, address, rules);
+        let longer = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
-        if self.must_separate(nested, level, &rest) {
-            self.nodes[node].stubs.extend(rest);
+        if self.must_separate(nested, level, &longer) {
+            self.nodes[node].stubs.extend(longer);
             return;
         }
-        let mut on = [Vec::new(), Vec::new()];
-        for rule in rest {
+        let mut following = [Vec::new(), Vec::new()];
+        for rule in longer {
             let length = self.lengths[rule].source;
             if length <= level {
                 self.nodes[node].stubs.push(rule);
                 continue;
             }
             let side = (self.sources[rule] >> (31 - level) & 1) as usize;
-            // Stop before the source's prefix: the destination would be inside it.
+            // Diverge at the last bit of the source's prefix at the latest; otherwise the
+            // destination would be within this prefix.
             if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
                 self.nodes[node].weight[side] += 1;
-                on[side].push(rule);
+                following[side].push(rule);
             } else {
                 let away = self.child(node, 1 - side);
                 self.nodes[node].weight[1 - side] += 1;
                 self.nodes[away].stubs.push(rule);
             }
         }
-        for (side, rules) in on.into_iter().enumerate().filter(|(_, rules)| !rules.is_empty()) {
+        for (side, rules) in
+            following.into_iter().enumerate().filter(|(_, rules)| !rules.is_empty())
+        {
             let next = self.child(node, side);
             self.follow(next, level + 1, child(address, level, side), rules, nested);
         }
     }
 
-    /// Moves the stubs and the rules from above to their ends by branching.
+    /// Branches: moves the stubs of this node, and `rules` from its parent, down to the nodes at
+    /// which they end.
     fn finish(&mut self, node: usize, level: u8, address: u32, mut rules: Vec<usize>, nested: u8) {
         rules.append(&mut self.nodes[node].stubs);
-        let mut rest = self.end(node, level, address, rules);
+        let mut longer = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
         let mut split = [Vec::new(), Vec::new()];
-        if !rest.is_empty() {
+        if !longer.is_empty() {
             let Node { children, weight, .. } = self.nodes[node];
-            let heavy = match weight[0].cmp(&weight[1]) {
+            let heavier_side = match weight[0].cmp(&weight[1]) {
                 std::cmp::Ordering::Greater => 0,
                 std::cmp::Ordering::Less => 1,
                 std::cmp::Ordering::Equal => self.random.below(2),
             };
-            let at = self.branching.levels[usize::from(level)];
-            if self.must_separate(nested, level, &rest) {
-                let (next, further): (Vec<_>, Vec<_>) =
-                    rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
-                let (more, less) =
-                    if next.len() > further.len() { (next, further) } else { (further, next) };
-                split[heavy] = more;
-                split[1 - heavy] = less;
-            } else if children.contains(&None) && !self.random.chance(at.two) {
-                let side = children.iter().position(Option::is_some).unwrap_or(heavy);
-                split[side] = rest;
+            let branching = self.branching.levels[usize::from(level)];
+            if self.must_separate(nested, level, &longer) {
+                let (ending_next, ending_later): (Vec<_>, Vec<_>) = longer
+                    .into_iter()
+                    .partition(|&rule| self.lengths[rule].destination == level + 1);
+                let (more, less) = if ending_next.len() > ending_later.len() {
+                    (ending_next, ending_later)
+                } else {
+                    (ending_later, ending_next)
+                };
+                split[heavier_side] = more;
+                split[1 - heavier_side] = less;
+            } else if children.contains(&None) && !self.random.chance(branching.two_children) {
+                let side = children.iter().position(Option::is_some).unwrap_or(heavier_side);
+                split[side] = longer;
             } else {
-                // Include the existing rules below, and divide the rest to approach the skew.
-                let total = rest.len() + weight[0] + weight[1];
-                let wanted = heavier(total, at.skew);
-                let light = (total - wanted).saturating_sub(weight[1 - heavy]);
-                let light =
-                    if wanted <= weight[heavy] { rest.len() } else { light.min(rest.len()) };
-                split[heavy] = rest.split_off(light);
-                split[1 - heavy] = rest;
+                // Also count the rules that are already below, and divide the other rules to
+                // approach the skew.
+                let total = longer.len() + weight[0] + weight[1];
+                let wanted = heavier_count(total, branching.skew);
+                let lighter_count = (total - wanted).saturating_sub(weight[1 - heavier_side]);
+                let lighter_count = if wanted <= weight[heavier_side] {
+                    longer.len()
+                } else {
+                    lighter_count.min(longer.len())
+                };
+                split[heavier_side] = longer.split_off(lighter_count);
+                split[1 - heavier_side] = longer;
             }
         }
         for (side, rules) in split.into_iter().enumerate() {
@@ -196,12 +217,18 @@ impl Destinations<'_> {
     }
 
     /// Assigns the address to rules that end at this node and returns the others.
-    fn end(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>) -> Vec<usize> {
-        let (ending, rest): (Vec<_>, Vec<_>) =
+    fn assign_address(
+        &mut self,
+        node: usize,
+        level: u8,
+        address: u32,
+        rules: Vec<usize>,
+    ) -> Vec<usize> {
+        let (ending, longer): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|&rule| self.lengths[rule].destination == level);
         ending.iter().for_each(|&rule| self.addresses[rule] = address);
         self.nodes[node].ends_here |= !ending.is_empty();
-        rest
+        longer
     }
 
     fn must_separate(&self, nested: u8, level: u8, rules: &[usize]) -> bool {
@@ -227,8 +254,8 @@ mod tests {
     use super::super::{rule::Prefix, seed::Level};
     use super::*;
 
-    fn branching(two: f64, skew: f64) -> Branching {
-        Branching { nesting: 4, levels: [Level { two, skew }; 33] }
+    fn branching(two_children: f64, skew: f64) -> Branching {
+        Branching { nesting: 4, levels: [Level { two_children, skew }; 33] }
     }
 
     fn equal(count: usize, source: u8, destination: u8) -> Vec<Lengths> {
@@ -237,9 +264,12 @@ mod tests {
 
     #[test]
     fn source_trie_branching_sets_number_of_addresses() {
-        let distinct = |two, skew, length| {
-            let addresses =
-                sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
+        let distinct = |two_children, skew, length| {
+            let addresses = sources(
+                &branching(two_children, skew),
+                &equal(256, length, 0),
+                &mut Random::new(1),
+            );
             addresses.into_iter().collect::<BTreeSet<_>>().len()
         };
         assert_eq!(distinct(0.0, 1.0, 32), 1);
@@ -252,9 +282,9 @@ mod tests {
     #[test]
     fn heavier_child_gets_share_given_by_skew() {
         let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
-        let set = addresses.iter().filter(|&&address| address == 1 << 31).count();
+        let upper_half = addresses.iter().filter(|&&address| address == 1 << 31).count();
         // 100 is half of 200.
-        assert!(set == 100 || set == 200, "{set}");
+        assert!(upper_half == 100 || upper_half == 200, "{upper_half}");
     }
 
     #[test]
@@ -301,8 +331,8 @@ mod tests {
                 .collect();
             let deepest =
                 prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
-            // The limit is soft, as in ClassBench: prefixes that join a path later do not count the
-            // prefixes on it.
+            // As in ClassBench, the maximum nesting of 4 can be exceeded: a prefix that joins a
+            // path later does not count the prefixes that are already on the path.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Measures a backend: its AEAD alone, and ESP with it, on the same frames.
+//! Measures a backend: its AEAD alone, and ESP with this AEAD, on the same frames.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -13,41 +13,41 @@ use aws_lc_rs::aead::{
 };
 use chacha20poly1305::ChaCha20Poly1305;
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, BATCH, HEADER_LEN, ICV, Incoming, Job, NONCE, Outgoing, PREFIX_LEN,
-    Protection, RustCrypto, SALT, Transform, Window, trailer_len,
+    Aad, Aead, AwsLc, BATCH, HEADER_LEN, ICV_LEN, Incoming, Job, NONCE_LEN, Outgoing, PREFIX_LEN,
+    Protection, RustCrypto, SALT_LEN, Transform, Window, trailer_len,
 };
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between frames in bytes. A power of two would map all packets to few cache sets. DPDK
-/// avoids this, too.
+/// Distance between frames in bytes. A power of two would map all packets to few cache sets, which
+/// DPDK also avoids.
 const STRIDE: usize = 2048 + 192;
 
-/// Offset of ESP's bytes in a frame: after headroom, Ethernet and IPv4 headers.
+/// Offset in a frame of the bytes that ESP processes: headroom, Ethernet and IPv4 headers, of which
+/// ESP needs the last `PREFIX_LEN` bytes.
 const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
 /// The maximum payload that fits in a frame, in bytes.
 pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN - 32;
 
 const SPI: u32 = 0x1234_5678;
-const SALT_BYTES: [u8; SALT] = [1, 2, 3, 4];
+const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
-/// Returns the number of encrypted bytes.
-pub(super) fn text(payload: usize) -> usize {
-    payload + trailer_len(payload) - ICV
+/// Returns the number of encrypted bytes: the payload and the trailer without the ICV.
+pub(super) fn text_len(payload: usize) -> usize {
+    payload + trailer_len(payload) - ICV_LEN
 }
 
-/// The frames that every pass processes.
+/// The frames of a pass.
 pub(super) struct Frames {
     memory: Vec<u8>,
     payload: usize,
-    /// Last sequence number used.
-    number: u64,
+    last_sequence: u64,
 }
 
 impl Frames {
     pub(super) fn new(count: usize, payload: usize) -> Self {
-        Self { memory: vec![0x5a; count * STRIDE], payload, number: 0 }
+        Self { memory: vec![0x5a; count * STRIDE], payload, last_sequence: 0 }
     }
 
     fn count(&self) -> usize {
@@ -58,13 +58,13 @@ impl Frames {
         PREFIX_LEN + HEADER_LEN + self.payload + trailer_len(self.payload)
     }
 
-    /// Returns the ESP bytes of each frame.
+    /// Returns the bytes of each frame that ESP processes.
     fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE).map(move |frame| &mut frame[OFFSET..OFFSET + len])
     }
 
-    /// Returns the ESP bytes in batches.
+    /// Returns the bytes of each frame that ESP processes, in batches.
     fn batches(&mut self) -> impl Iterator<Item = ArrayVec<&mut [u8], BATCH>> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE * BATCH).map(move |frames| {
@@ -73,17 +73,18 @@ impl Frames {
     }
 }
 
-/// The AEAD alone, through the library's fastest call.
+/// The AEAD alone, through the fastest function of its library.
 #[expect(clippy::large_enum_variant, reason = "few values, which every pass reads")]
 enum Alone {
     AwsLc(LessSafeKey),
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// A library without a crate: the loop of `ipsec` around its function, on prepared jobs.
+    /// libipsec-mb, which has no crate: the loop of xdpfwd-ipsec over prepared jobs.
     Jobs(Box<dyn Aead>),
 }
 
+/// The measured code of one backend, with a key.
 pub(super) struct BackendBench {
     pub(super) backend: Backend,
     protection: Protection,
@@ -105,17 +106,18 @@ impl BackendBench {
                 (Box::new(AwsLc::new(transform, &key)?), Alone::AwsLc(LessSafeKey::new(unbound)))
             }
             Backend::Rustcrypto => {
-                let length = anyhow!("invalid key length of {} bytes for this crate", key.len());
+                let length_error =
+                    anyhow!("invalid key length of {} bytes for this crate", key.len());
                 let alone = match cipher {
                     Cipher::Aes128Gcm => {
-                        Alone::Aes128(Aes128Gcm::new_from_slice(&key).map_err(|_| length)?)
+                        Alone::Aes128(Aes128Gcm::new_from_slice(&key).map_err(|_| length_error)?)
                     }
                     Cipher::Aes256Gcm => {
-                        Alone::Aes256(Aes256Gcm::new_from_slice(&key).map_err(|_| length)?)
+                        Alone::Aes256(Aes256Gcm::new_from_slice(&key).map_err(|_| length_error)?)
                     }
-                    Cipher::ChaCha20Poly1305 => {
-                        Alone::ChaCha20(ChaCha20Poly1305::new_from_slice(&key).map_err(|_| length)?)
-                    }
+                    Cipher::ChaCha20Poly1305 => Alone::ChaCha20(
+                        ChaCha20Poly1305::new_from_slice(&key).map_err(|_| length_error)?,
+                    ),
                 };
                 (Box::new(RustCrypto::new(transform, &key)?), alone)
             }
@@ -129,7 +131,7 @@ impl BackendBench {
         Ok(bench)
     }
 
-    /// Checks that ESP opens packets sealed with the AEAD alone, and vice versa.
+    /// Checks that the AEAD alone opens packets that ESP sealed, and vice versa.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
@@ -146,20 +148,20 @@ impl BackendBench {
         Ok(())
     }
 
-    /// Returns the timings of sealing and opening, as medians of passes.
+    /// Returns the median times of `passes` passes, for sealing and for opening.
     pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Timing; 2] {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
-        frames.number = 0;
+        frames.last_sequence = 0;
         // The first pass warms up.
         for pass in 0..=passes {
             let sealed_alone = self.seal_alone(frames, true);
             let sealed = self.seal(frames);
-            let (opened, all) = self.open(frames, &mut window);
-            assert_eq!(all, frames.count(), "not all sealed packets were opened");
+            let (opened, opened_count) = self.open(frames, &mut window);
+            assert_eq!(opened_count, frames.count(), "not all sealed packets were opened");
             self.seal(frames);
-            let (opened_alone, all) = self.open_alone(frames);
-            assert_eq!(all, frames.count(), "not all sealed packets were opened");
+            let (opened_alone, opened_count) = self.open_alone(frames);
+            assert_eq!(opened_count, frames.count(), "not all sealed packets were opened");
             if pass > 0 {
                 for (samples, sample) in
                     samples.iter_mut().zip([sealed_alone, sealed, opened_alone, opened])
@@ -177,7 +179,7 @@ impl BackendBench {
 
     /// Seals each frame with a new sequence number. Returns nanoseconds.
     fn seal(&self, frames: &mut Frames) -> f64 {
-        let (payload, mut number) = (frames.payload, frames.number);
+        let (payload, mut number) = (frames.payload, frames.last_sequence);
         let start = Instant::now();
         for batch in frames.batches() {
             let mut packets: ArrayVec<Outgoing<'_>, BATCH> = ArrayVec::new();
@@ -187,9 +189,9 @@ impl BackendBench {
             }
             black_box(self.protection.seal_batch(black_box(&mut packets)));
         }
-        let taken = nanoseconds(start);
-        frames.number = number;
-        taken
+        let elapsed = nanoseconds(start);
+        frames.last_sequence = number;
+        elapsed
     }
 
     /// Opens each frame. Returns nanoseconds and the number of opened frames.
@@ -205,14 +207,14 @@ impl BackendBench {
         (nanoseconds(start), opened)
     }
 
-    /// Seals with the AEAD alone, with new sequence numbers or with those in the packets. Returns
-    /// nanoseconds.
+    /// Seals each frame with the AEAD alone, using new sequence numbers or those of the last pass.
+    /// Returns nanoseconds.
     fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;
         if new_numbers {
-            frames.number += count;
+            frames.last_sequence += count;
         }
-        let mut number = frames.number - count;
+        let mut number = frames.last_sequence - count;
         match &self.alone {
             Alone::AwsLc(key) => {
                 let start = Instant::now();
@@ -238,9 +240,9 @@ impl BackendBench {
         }
     }
 
-    /// Opens with the AEAD alone. Returns nanoseconds and the number of opened frames.
+    /// Opens each frame with the AEAD alone. Returns nanoseconds and the number of opened frames.
     fn open_alone(&self, frames: &mut Frames) -> (f64, usize) {
-        let mut number = frames.number - frames.count() as u64;
+        let mut number = frames.last_sequence - frames.count() as u64;
         let mut opened = 0;
         match &self.alone {
             Alone::AwsLc(key) => {
@@ -264,8 +266,8 @@ impl BackendBench {
                 let mut jobs = jobs(frames, number);
                 let start = Instant::now();
                 jobs.chunks_mut(BATCH).for_each(|batch| aead.open_batch(black_box(batch)));
-                let taken = nanoseconds(start);
-                (taken, jobs.iter().filter(|job| job.is_good).count())
+                let elapsed = nanoseconds(start);
+                (elapsed, jobs.iter().filter(|job| job.is_ok).count())
             }
         }
     }
@@ -291,11 +293,11 @@ fn nanoseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e9
 }
 
-/// Returns the nonce of a packet: its IV is the sequence number.
-fn nonce(number: u64) -> [u8; NONCE] {
-    let mut nonce = [0; NONCE];
-    nonce[..SALT].copy_from_slice(&SALT_BYTES);
-    nonce[SALT..].copy_from_slice(&number.to_be_bytes());
+/// Returns the nonce of a packet whose IV is the sequence number `number`.
+fn nonce(number: u64) -> [u8; NONCE_LEN] {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[..SALT_LEN].copy_from_slice(&SALT_BYTES);
+    nonce[SALT_LEN..].copy_from_slice(&number.to_be_bytes());
     nonce
 }
 
@@ -306,12 +308,13 @@ fn aad(number: u64) -> [u8; 12] {
     aad
 }
 
-/// Returns the encrypted part and the tag.
+/// Returns the encrypted text and the tag.
 fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
-    let end = bytes.len() - ICV;
+    let end = bytes.len() - ICV_LEN;
     bytes[PREFIX_LEN + HEADER_LEN..].split_at_mut(end - PREFIX_LEN - HEADER_LEN)
 }
 
+/// Returns a job for each frame, with sequence numbers after `number`.
 fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
     let numbers = number + 1..;
     numbers
@@ -320,7 +323,7 @@ fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
             nonce: nonce(number),
             aad: Aad::new(SPI, number, true),
             text_and_tag: &mut bytes[PREFIX_LEN + HEADER_LEN..],
-            is_good: false,
+            is_ok: false,
         })
         .collect()
 }

@@ -8,16 +8,16 @@ use super::options::{Arguments, Cipher, Direction};
 
 pub(super) const NAME: &str = "dpdk-test-crypto-perf";
 
-/// The results of one process.
+/// The results of one run of dpdk-test-crypto-perf.
 pub(super) struct Run {
-    /// TSC cycles per nanosecond, from two results of the same run.
+    /// TSC cycles per nanosecond, computed from the rate and the cycles per operation.
     pub(super) gigahertz: f64,
-    /// Length, and cycles per operation.
+    /// Bytes of encrypted text, and cycles per operation.
     pub(super) cycles: Vec<(usize, f64)>,
 }
 
-/// Runs one process per round, which measures all lengths in sequence. Uses AAD of 12 bytes and
-/// batches of 32, its default and fastest.
+/// Runs one process, which measures all text lengths in sequence. Uses AAD of 12 bytes, and batches
+/// of 32, the program's default and fastest size.
 pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]) -> Result<Run> {
     let (driver, algorithm, key) = match arguments.transform {
         Cipher::Aes128Gcm => ("crypto_aesni_gcm", "aes-gcm", "16"),
@@ -28,16 +28,16 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         Direction::Seal => "encrypt",
         Direction::Open => "decrypt",
     };
-    // The main core waits; the second one works.
-    let waiting = usize::from(arguments.core == 0);
+    // The main core waits; `arguments.core` works.
+    let main_core = usize::from(arguments.core == 0);
     let lengths: Vec<String> = texts.iter().map(ToString::to_string).collect();
     let output = Command::new(NAME)
         .args(["--no-huge", "--no-pci", "--no-telemetry", "--no-shconf", "-m", "512"])
         .args([
             "--main-lcore",
-            &waiting.to_string(),
+            &main_core.to_string(),
             "-l",
-            &format!("{waiting},{}", arguments.core),
+            &format!("{main_core},{}", arguments.core),
         ])
         .args(["--vdev", &format!("{driver}0"), "--"])
         .args(["--ptest", "throughput", "--silent", "--csv-friendly", "--devtype", driver])
@@ -69,33 +69,33 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         ])
         .args(["--pool-sz", &arguments.frames.to_string()])
         .output()
-        .context("cannot start it; run: apt-get install dpdk-dev")?;
+        .context("cannot start the program; run: apt-get install dpdk-dev")?;
     let stdout = String::from_utf8_lossy(&output.stdout);
-    let mut figures = Vec::new();
-    let mut rates = Vec::new();
+    let mut cycles_by_text = Vec::new();
+    let mut gigahertz = Vec::new();
     for text in texts {
         let (rate, cycles) = read(&stdout, *text).with_context(|| {
-            let why = String::from_utf8_lossy(&output.stderr);
-            let why = why
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let reason = stderr
                 .lines()
                 .chain(stdout.lines())
                 .rfind(|line| ["rror", "ailed", "annot"].iter().any(|word| line.contains(word)));
             format!(
-                "it ended with {} without a result for {text} bytes: {}",
+                "the program ended with {} without a result for {text} bytes: {}",
                 output.status,
-                why.unwrap_or("no reason was printed")
+                reason.unwrap_or("no reason was printed")
             )
         })?;
         ensure!(
             rate > 0.0 && cycles > 0.0,
             "invalid result for {text} bytes: {rate} Mops, {cycles} cycles"
         );
-        figures.push((*text, cycles));
-        rates.push(rate * cycles / 1000.0);
+        cycles_by_text.push((*text, cycles));
+        gigahertz.push(rate * cycles / 1000.0);
     }
-    rates.sort_by(f64::total_cmp);
-    let gigahertz = *rates.get(rates.len() / 2).context("--sizes is empty")?;
-    Ok(Run { gigahertz, cycles: figures })
+    gigahertz.sort_by(f64::total_cmp);
+    let gigahertz = *gigahertz.get(gigahertz.len() / 2).context("--sizes is empty")?;
+    Ok(Run { gigahertz, cycles: cycles_by_text })
 }
 
 /// Returns millions of operations per second, and cycles per operation, from the line for `text`
@@ -116,7 +116,7 @@ fn read(output: &str, text: usize) -> Option<(f64, f64)> {
 mod tests {
     use super::*;
 
-    /// Output of version 22.11.
+    /// Output of DPDK 22.11.
     const OUTPUT: &str = "Allocated pool \"sess_mp_0\" on socket 0
 #lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf
 
@@ -125,7 +125,7 @@ mod tests {
 ";
 
     #[test]
-    fn read_returns_line_of_each_length() {
+    fn read_returns_rate_and_cycles_of_given_length() {
         assert_eq!(read(OUTPUT, 68), Some((12.304, 211.313)));
         assert_eq!(read(OUTPUT, 1404), Some((3.219, 807.642)));
         assert_eq!(read(OUTPUT, 32), None);

@@ -1,9 +1,9 @@
 //! `esp`: the cost of ESP per packet for each backend, compared with the AEAD alone and with
 //! `dpdk-test-crypto-perf`.
 //!
-//! Every variant uses the same frames and runs in each round. The result of a round is the median
-//! of its passes over the frames, which ignores interrupted passes. The table shows the median of
-//! the rounds.
+//! Every variant runs in each round, with frames of the same lengths. The result of a round is the
+//! median of its passes over the frames, so that interrupted passes do not count. The table shows
+//! the median of the rounds.
 
 mod backend;
 mod dpdk;
@@ -26,10 +26,12 @@ use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
 use options::{Backend, Cipher, Direction, Timing};
 
-/// The results of one round for a backend, a direction and a size.
+/// The results of one round for a backend, a direction and a size, per packet.
 struct Figures {
     timing: Timing,
+    /// Nanoseconds of the stage.
     stage: f64,
+    /// Cycles of dpdk-test-crypto-perf.
     dpdk: Option<f64>,
 }
 
@@ -40,20 +42,23 @@ struct Row {
     direction: Direction,
     /// Bytes of payload.
     payload: usize,
+    /// Bytes of encrypted text.
     text: usize,
     backend: Backend,
     alone_ns: Option<Median>,
     esp_ns: Option<Median>,
     stage_ns: Option<Median>,
-    /// Cost of ESP beyond the AEAD alone, within a round.
+    /// `esp_ns` - `alone_ns` within a round.
     esp_adds_ns: Option<Median>,
+    /// `stage_ns` - `alone_ns` within a round.
     stage_adds_ns: Option<Median>,
     alone_cycles: Option<Median>,
     esp_cycles: Option<Median>,
     stage_cycles: Option<Median>,
     dpdk_cycles: Option<Median>,
-    /// Ratio to dpdk-test-crypto-perf's cycles, within a round.
+    /// `esp_cycles` / `dpdk_cycles` within a round.
     esp_ratio: Option<Median>,
+    /// `stage_cycles` / `dpdk_cycles` within a round.
     stage_ratio: Option<Median>,
 }
 
@@ -68,14 +73,14 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     for &backend in &arguments.backends {
         match BackendBench::new(backend, arguments.transform) {
             Ok(bench) => benches.push(bench),
-            Err(why) => drop(missing.insert(backend.into(), format!("{why:#}"))),
+            Err(reason) => drop(missing.insert(backend.into(), format!("{reason:#}"))),
         }
     }
     ensure!(!benches.is_empty(), "no backend is available: {missing:?}");
 
-    let mut all: BTreeMap<RowKey, Vec<Figures>> = BTreeMap::new();
+    let mut figures_by_row: BTreeMap<RowKey, Vec<Figures>> = BTreeMap::new();
     let mut gigahertz = Vec::new();
-    let texts: Vec<usize> = arguments.sizes.iter().map(|size| backend::text(*size)).collect();
+    let texts: Vec<usize> = arguments.sizes.iter().map(|size| backend::text_len(*size)).collect();
     for round in 0..arguments.rounds {
         stop.check()?;
         note(&format!("round {} of {}", round + 1, arguments.rounds));
@@ -91,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                         run.cycles.into_iter().map(|(text, cycles)| ((direction, text), cycles)),
                     );
                 }
-                Err(why) => drop(missing.insert(dpdk::NAME, format!("{why:#}"))),
+                Err(reason) => drop(missing.insert(dpdk::NAME, format!("{reason:#}"))),
             }
         }
         let mut order: Vec<&BackendBench> = benches.iter().collect();
@@ -110,17 +115,16 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                 })?;
                 for ((direction, timing), stage) in Direction::iter().zip(timings).zip(stages) {
                     let dpdk = dpdk_cycles.get(&(direction, text)).copied();
-                    all.entry((direction, text, bench.backend)).or_default().push(Figures {
-                        timing,
-                        stage,
-                        dpdk,
-                    });
+                    figures_by_row
+                        .entry((direction, text, bench.backend))
+                        .or_default()
+                        .push(Figures { timing, stage, dpdk });
                 }
             }
         }
     }
 
-    let (gigahertz, from) = match Median::of(gigahertz) {
+    let (gigahertz, source) = match Median::of(gigahertz) {
         Some(measured) => (measured.median, "measured by dpdk-test-crypto-perf"),
         None => (
             machine.megahertz().context("/proc/cpuinfo has no cpu MHz")? / 1000.0,
@@ -130,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     if !arguments.json {
         println!(
             "{}: per packet in batches of {}, medians of {} rounds [95 % interval]; \
-             {gigahertz:.3} GHz, {from}; load average {}",
+             {gigahertz:.3} GHz, {source}; load average {}",
             arguments.transform.transform().name(),
             xdpfwd_ipsec::BATCH,
             arguments.rounds,
@@ -142,8 +146,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
             for bench in &benches {
                 let backend = bench.backend;
-                let figures =
-                    all.get(&(direction, text, backend)).map(Vec::as_slice).unwrap_or_default();
+                let figures = figures_by_row
+                    .get(&(direction, text, backend))
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 let row = Row::new(
                     arguments.transform,
                     direction,
@@ -160,8 +166,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             }
         }
     }
-    for (name, why) in &missing {
-        note(&format!("{name}: missing: {why}"));
+    for (name, reason) in &missing {
+        note(&format!("{name}: missing: {reason}"));
     }
     Ok(())
 }
@@ -205,7 +211,7 @@ impl Row {
         gigahertz: f64,
     ) -> Self {
         let median = |value: &dyn Fn(&Figures) -> f64| Median::of(figures.iter().map(value));
-        let of_dpdk = |value: &dyn Fn(&Figures) -> f64| {
+        let ratio_to_dpdk = |value: &dyn Fn(&Figures) -> f64| {
             Median::of(
                 figures
                     .iter()
@@ -227,8 +233,8 @@ impl Row {
             esp_cycles: median(&|figures| figures.timing.esp * gigahertz),
             stage_cycles: median(&|figures| figures.stage * gigahertz),
             dpdk_cycles: Median::of(figures.iter().filter_map(|figures| figures.dpdk)),
-            esp_ratio: of_dpdk(&|figures| figures.timing.esp),
-            stage_ratio: of_dpdk(&|figures| figures.stage),
+            esp_ratio: ratio_to_dpdk(&|figures| figures.timing.esp),
+            stage_ratio: ratio_to_dpdk(&|figures| figures.stage),
         }
     }
 

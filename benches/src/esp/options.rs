@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// Passes of each variant in a round
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(super) passes: usize,
-    /// Number of packets in a pass and in dpdk-test-crypto-perf, at least 1024
+    /// Number of packets in a pass (a multiple of 64) and in dpdk-test-crypto-perf (at least 1024)
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(super) frames: usize,
     /// Packets per size and round for dpdk-test-crypto-perf. It reports a mean, which
@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     pub(super) json: bool,
 }
 
-/// A transform that all compared programs support.
+/// A transform that every backend and dpdk-test-crypto-perf support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Cipher {

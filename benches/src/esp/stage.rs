@@ -1,7 +1,8 @@
 //! The stages `esp-seal` and `esp-open` in a worker, including headers, SPI lookup, selectors and
 //! sequence numbers.
 //!
-//! One path has both stages, so that frames leave unchanged and circulate. Each stage is timed.
+//! A path has both stages, so that packets leave it unchanged and can circulate. Each stage is
+//! timed.
 
 use std::cell::RefCell;
 use std::mem;
@@ -30,14 +31,15 @@ pub(super) struct StageBench {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
-    /// Samples of sealing and of opening.
+    /// Samples of sealing, and of opening.
     samples: [Samples; 2],
     _folder: TempDir,
 }
 
-/// Nanoseconds per packet of each batch.
+/// Nanoseconds per packet, for each batch.
 type Samples = Rc<RefCell<Vec<f64>>>;
 
+/// The circulating frames that wait to be received.
 type Frames = Rc<RefCell<Vec<Frame>>>;
 
 impl StageBench {
@@ -96,7 +98,8 @@ impl StageBench {
         Ok(Self { worker, frames, count, samples, _folder: folder })
     }
 
-    /// Returns the medians of batches over `passes` passes, for sealing and opening.
+    /// Returns nanoseconds per packet, for sealing and for opening: the medians of all batches in
+    /// `passes` passes.
     pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
@@ -104,18 +107,18 @@ impl StageBench {
                 self.samples.iter().for_each(|samples| samples.borrow_mut().clear());
             }
             let batches = self.count / xdpfwd_ipsec::BATCH;
-            let until = self.samples[0].borrow().len() + batches;
-            while self.samples[0].borrow().len() < until {
+            let wanted_samples = self.samples[0].borrow().len() + batches;
+            while self.samples[0].borrow().len() < wanted_samples {
                 self.worker.poll_once();
             }
-            let left = self.frames.borrow().len();
-            if left != self.count {
+            let frames_left = self.frames.borrow().len();
+            if frames_left != self.count {
                 let drops = self.worker.report().drops;
                 let drops: String = drops
                     .iter()
                     .map(|(reason, count)| format!(" {}: {count}", reason.name()))
                     .collect();
-                bail!("only {left} of {} packets passed; dropped:{drops}", self.count);
+                bail!("only {frames_left} of {} packets passed; dropped:{drops}", self.count);
             }
         }
         Ok(self.samples.each_ref().map(|samples| {
@@ -149,7 +152,7 @@ fn packet(size: usize) -> Vec<u8> {
     packet
 }
 
-/// The minimum size for [`packet`]: IPv4 and UDP headers, in bytes.
+/// The minimum size for [`packet`] in bytes: IPv4 and UDP headers.
 pub(super) const MIN_SIZE: usize = 28;
 
 /// A stage whose processing time is measured.

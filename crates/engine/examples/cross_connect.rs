@@ -1,5 +1,5 @@
-//! A cross-connect of two interfaces in Rust, without a configuration file:
-//! `cross_connect IF0 IF1 [CORE]`, until Ctrl-C.
+//! Forwards packets between two interfaces, without a configuration file, until Ctrl-C:
+//! `cross_connect IF0 IF1 [CORE]`.
 
 #![forbid(unsafe_code)]
 
@@ -13,10 +13,10 @@ use xdpfwd_stages::MacSwap;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [first, second, rest @ ..] = &arguments[..] else {
+    let [lan, wan, core @ ..] = &arguments[..] else {
         return Err("usage: cross_connect IF0 IF1 [CORE]".into());
     };
-    let core = rest.first().map(|core| core.parse()).transpose()?;
+    let core = core.first().map(|core| core.parse()).transpose()?;
     let port = |interface: &str| PortPlan {
         name: interface.into(),
         interface: interface.into(),
@@ -41,18 +41,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         idle: Idle::Poll,
         ledger: true,
         umem: xdpfwd_xsk::UmemConfig::default(),
-        ports: vec![port(first), port(second)],
+        ports: vec![port(lan), port(wan)],
         paths: vec![path(0, 1), path(1, 0)],
         control: None,
     };
     let mut control = Control::new()?;
     let data_plane = DataPlane::start(plan, &control)?;
-    println!(
-        "{first} {} <-> {second} {}",
-        data_plane.modes()[0].name(),
-        data_plane.modes()[1].name()
-    );
-    // The `keep` rules are empty, so changes of the host's addresses do not matter.
+    println!("{lan} {} <-> {wan} {}", data_plane.modes()[0].name(), data_plane.modes()[1].name());
+    // Only `keep` rules need the host's addresses, so ignore changes of these addresses.
     while !matches!(
         control.wait(Instant::now() + Duration::from_secs(3600))?,
         Event::Stop(_) | Event::Woken

@@ -24,7 +24,7 @@ pub enum StartError {
              `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH`"
     )]
     Permission {
-        /// The refused operation.
+        /// The operation that failed.
         what: String,
     },
     /// The kernel lacks a feature.
@@ -41,28 +41,29 @@ pub enum StartError {
          with place = \"auto\" the stage falls back to user space"
     )]
     Offload(String),
-    /// A stage lacks an external resource, such as a file.
+    /// An external resource of a stage, such as a file, could not be acquired.
     #[error("stage {stage}: {source}")]
     Resource {
-        /// The stage.
+        /// Stage name.
         stage: String,
-        /// The missing resource and the remedy.
+        /// The cause and the remedy.
         source: ResourceError,
     },
     /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot run in the kernel: {why}")]
     NotInKernel {
-        /// The stage.
+        /// Stage name.
         stage: String,
         /// The reason.
         why: String,
     },
-    /// Another XDP program is attached.
+    /// Another XDP program is attached to the interface.
     #[error("{interface} is busy: {}", describe_attached(.program.as_deref(), .interface))]
     AttachedAlready {
         /// The interface.
         interface: String,
-        /// The program and the process that keeps it attached. `None` if it could not be found.
+        /// The program and the process that keeps it attached. `None` if the program could not be
+        /// found.
         program: Option<Box<AttachedProgram>>,
     },
     /// The driver supports native XDP, but not in the interface's current configuration.
@@ -80,7 +81,7 @@ pub enum StartError {
         /// The remedy.
         fix: String,
     },
-    /// The kernel refused to attach the program.
+    /// The kernel refused to attach the XDP program.
     #[error("{interface}: cannot attach the XDP program in mode \"{mode}\": {source}")]
     Attach {
         /// The interface.
@@ -90,13 +91,13 @@ pub enum StartError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel refused to load the program, or to insert a socket into its map.
+    /// The XDP program could not be loaded, or packets could not be redirected to a socket.
     #[error("{0}")]
     Bpf(String),
     /// A worker could not open its sockets.
     #[error("worker {worker}: {source}")]
     Open {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The reason.
         source: OpenError,
@@ -120,58 +121,58 @@ pub enum StartError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// Ports that cannot share a worker's packet memory.
+    /// Two ports cannot share a worker's packet memory.
     #[error(
         "ports {first} (io = \"af_xdp\") and {second} (io = \"xsk-rs\") cannot share packet \
          memory, because libxdp registers its own; set the same io for both, or \"packet-mmsg\" \
          for one"
     )]
     UnsharedMemory {
-        /// A port with one kind of memory.
+        /// A port with `io = "af_xdp"`.
         first: String,
-        /// A port with the other kind.
+        /// A port with `io = "xsk-rs"`.
         second: String,
     },
     /// Another AF_XDP socket is bound to a queue.
     #[error("worker {worker}: {source}; {holders}")]
     QueueBusy {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The error, which names the queue.
         source: OpenError,
         /// Processes that may hold the queue.
         holders: QueueHolders,
     },
-    /// A worker could not be built.
+    /// A worker could not be built from its ports and paths.
     #[error("worker {worker}: {source}")]
     Build {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The reason.
         source: BuildError,
     },
-    /// A worker's thread did not start, or failed before it was ready.
+    /// A worker failed during startup.
     #[error("worker {worker}: {what}")]
     Worker {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The failure.
         what: String,
     },
-    /// A worker could not be pinned.
+    /// A worker's thread could not be pinned to its core.
     #[error(
         "worker {worker}: cannot pin its thread to core {core}; \
          this process may use cores {allowed:?}"
     )]
     Pin {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The core.
         core: usize,
-        /// The available cores.
+        /// The cores that the process may use.
         allowed: Vec<usize>,
     },
-    /// A system call of the control thread failed.
+    /// A system call failed.
     #[error("{what}: {source}")]
     Io {
         /// The failed operation.
@@ -184,7 +185,7 @@ pub enum StartError {
     SameInterface {
         /// One port.
         first: String,
-        /// The other.
+        /// The other port.
         second: String,
         /// Their interface.
         interface: String,
@@ -192,10 +193,10 @@ pub enum StartError {
     /// The plan has no workers or no ports.
     #[error("the plan has no {0}")]
     Empty(&'static str),
-    /// A worker did not reply.
+    /// A worker was not ready in time.
     #[error("worker {worker} did not start within {waited:?}")]
     Timeout {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The timeout.
         waited: Duration,
@@ -207,7 +208,7 @@ pub enum StartError {
 pub struct WorkerFailure {
     /// Worker number.
     pub worker: usize,
-    /// The panic message, if it panicked; stderr shows the location.
+    /// The panic message, if the worker panicked. stderr shows where it panicked.
     pub panic: Option<String>,
 }
 

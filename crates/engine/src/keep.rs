@@ -4,40 +4,40 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// A rule for frames that the XDP program passes to the kernel. Rules match only frames addressed
-/// to this host; `bpf/README.md` has the exact conditions.
+/// A rule that selects frames for the XDP program to pass to the kernel. No rule matches frames for
+/// other hosts; `bpf/README.md` has the exact conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
     /// ARP requests for, or replies to, the host's own addresses.
     Arp,
-    /// IPv6 Neighbor Discovery to, or about, the host's own addresses.
+    /// IPv6 Neighbor Discovery messages to, or about, the host's own addresses.
     Nd,
-    /// ICMP and ICMPv6 to the host's own addresses.
+    /// ICMP and ICMPv6 packets to the host's own addresses.
     Icmp,
     /// Every IP packet to the host's own addresses.
     Local,
-    /// LLDP.
+    /// LLDP frames.
     Lldp,
-    /// Spanning tree.
+    /// Spanning tree frames.
     Stp,
-    /// TCP to this port of the host's own addresses.
+    /// TCP packets to this port at the host's own addresses.
     Tcp(u16),
-    /// UDP to this port of the host's own addresses.
+    /// UDP packets to this port at the host's own addresses.
     Udp(u16),
-    /// ARP, Neighbor Discovery and IP packets of this VLAN that are addressed to this host.
+    /// ARP, Neighbor Discovery and IP packets to the host's own addresses in this VLAN (outer tag).
     Vlan(u16),
 }
 
-/// The rules of a port.
+/// The `keep` rules of a port.
 pub type Keep = BTreeSet<KeepRule>;
 
 impl KeepRule {
-    /// Accepted rules, for error messages.
+    /// The list of accepted rules, for error messages.
     pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \
          \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \"vlan/ID\" (1 to 4094)";
 
-    /// Rules without a number.
-    const NAMES: [(&'static str, Self); 6] = [
+    /// The rules without a port or VLAN ID, with their names.
+    const RULES_WITHOUT_NUMBER: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),
         ("icmp", Self::Icmp),
@@ -54,7 +54,10 @@ impl fmt::Display for KeepRule {
             Self::Udp(port) => write!(f, "udp/{port}"),
             Self::Vlan(id) => write!(f, "vlan/{id}"),
             rule => f.write_str(
-                Self::NAMES.iter().find(|(_, other)| other == rule).map_or("", |(name, _)| name),
+                Self::RULES_WITHOUT_NUMBER
+                    .iter()
+                    .find(|(_, other)| other == rule)
+                    .map_or("", |(name, _)| name),
             ),
         }
     }
@@ -69,11 +72,11 @@ impl FromStr for KeepRule {
     type Err = KeepRuleError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some((_, rule)) = Self::NAMES.iter().find(|(name, _)| *name == text) {
+        if let Some((_, rule)) = Self::RULES_WITHOUT_NUMBER.iter().find(|(name, _)| *name == text) {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
-        // `parse` also accepts a sign and leading zeros.
+        // Reject a sign and leading zeros, which `parse` accepts.
         if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('0') {
             return Err(KeepRuleError);
         }
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keep_rule_parse_round_trips_with_display() {
+    fn parsed_keep_rule_displays_as_original_text() {
         for text in [
             "arp",
             "nd",

@@ -1,6 +1,6 @@
 //! Runs a data plane from a [`Plan`]: attaches XDP programs, binds sockets, starts pinned workers,
-//! and reports counters. The binary `xdpfwd` creates the plan from a file; another binary can
-//! create it in Rust, with its own stages.
+//! and reports counters. The binary `xdpfwd` creates the plan from a configuration file. Other
+//! binaries can create a plan in Rust, with their own stages.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -52,7 +52,7 @@ pub use attach::conflicts::{
 pub use attach::offload::{fill_tables, prepare_tables};
 pub use attach::program::{AddressUpdateError, XdpCounters, XdpDecision, XdpProgram};
 pub use error::{StartError, WorkerFailure};
-pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, ports_from_plan};
+pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, ports_without_interfaces};
 pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use host::interface::NoInterface;
 pub use host::lockout::{Lockout, TrafficUse, lockouts};
@@ -72,7 +72,7 @@ pub use run::socket::{ControlSocket, Request};
 pub use run::start::Probe;
 pub use run::up::{WaitOutcome, wait_until_up};
 
-/// The example in README.md, compiled as a doctest.
+/// Compiles the example in README.md as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

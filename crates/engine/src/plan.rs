@@ -10,8 +10,8 @@ use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
 
-/// The identity of a path's stage across reloads: the path's number, the stage's name, its position
-/// among stages of that name, and the type of its plan.
+/// The identity of a path's stage across reloads: the path's number, the stage's name, the number
+/// of earlier stages with that name on the path, and the type of the stage's plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
 /// A resolved configuration. xdpfwd creates it from a configuration file; other binaries can create
@@ -20,18 +20,20 @@ pub(crate) type StageId = (usize, String, usize, TypeId);
 pub struct Plan {
     /// How packets are exchanged between driver and UMEM.
     pub mode: Mode,
-    /// Core of each worker; `None` leaves the worker unpinned. Never empty: its length is the
-    /// number of workers.
+    /// The core of each worker; `None` leaves the worker unpinned. The length is the number of
+    /// workers, at least 1.
     pub workers: Vec<Option<usize>>,
-    /// Preferred busy polling: the worker polls the device from its own system calls.
+    /// Whether to use preferred busy polling: the worker polls the device from its own system
+    /// calls.
     pub busy_poll: bool,
     /// What a worker does while no packets arrive.
     pub idle: Idle,
-    /// Whether the workers start with the cycle ledger on, which takes a few time stamps per batch.
+    /// Whether the workers start with the cycle ledger on. The ledger takes a few time stamps per
+    /// batch.
     pub ledger: bool,
-    /// The packet memory of each worker.
+    /// Size and kind of each worker's packet memory.
     pub umem: UmemConfig,
-    /// The ports; a [`PortId`] is an index into this.
+    /// The ports; a [`PortId`] is an index into this list.
     pub ports: Vec<PortPlan>,
     /// The paths: at most one from each port.
     pub paths: Vec<PathPlan>,
@@ -39,18 +41,19 @@ pub struct Plan {
     pub control: Option<PathBuf>,
 }
 
-/// A port: an interface and the number of its queues in use.
+/// A port: an interface, and how xdpfwd uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
-    /// Its name in the configuration and in reports.
+    /// The name of the port in the configuration and in reports.
     pub name: String,
     /// The network interface.
     pub interface: String,
     /// How packets are exchanged with the kernel.
     pub io: Io,
-    /// Queues 0 to `queues` − 1 are used. Worker *w* of *n* serves those that are *w* modulo *n*.
+    /// The number of queues in use, from queue 0 on. Of *n* workers, worker *w* serves each queue
+    /// *q* with *q* mod *n* = *w*.
     pub queues: u16,
-    /// Which frames addressed to this host pass to the kernel, on the queues in use too.
+    /// The rules that select the frames that pass to the kernel, even on the queues in use.
     pub keep: Keep,
     /// Whether to put the interface into promiscuous mode if a path starts here. Otherwise the NIC
     /// drops frames for other MAC addresses.
@@ -72,13 +75,13 @@ pub enum Io {
 }
 
 impl Io {
-    /// Returns whether this build supports this I/O.
+    /// Returns whether this build includes this kind of I/O.
     pub fn is_built(self) -> bool {
         self != Self::XskRs || cfg!(feature = "xsk-rs")
     }
 
-    /// Returns whether an XDP program takes packets from the kernel. Otherwise the kernel handles
-    /// them too.
+    /// Returns whether an XDP program redirects the packets, so that the kernel does not handle
+    /// them.
     pub fn uses_xdp(self) -> bool {
         matches!(self, Self::AfXdp | Self::XskRs)
     }
@@ -103,28 +106,28 @@ impl fmt::Display for Io {
 /// same port.
 #[derive(Clone, Debug)]
 pub struct PathPlan {
-    /// Ingress port.
+    /// The ingress port.
     pub from: PortId,
-    /// Egress port.
+    /// The egress port.
     pub to: PortId,
-    /// Stages, in order.
+    /// The stages, in order.
     pub stages: Vec<StageOnPath>,
 }
 
 /// A stage of a path.
 #[derive(Clone, Debug)]
 pub struct StageOnPath {
-    /// Its name in the configuration.
+    /// The name of the stage in the configuration.
     pub name: String,
-    /// Plan of the stage.
+    /// The plan of the stage.
     pub plan: Arc<dyn StagePlan>,
-    /// Whether the port's XDP program runs the stage; [`Plan::kernel_obstacle`] returns
-    /// whether that is possible.
+    /// Whether the XDP program of the path's ingress port runs the stage. Must be false if
+    /// [`Plan::kernel_obstacle`] returns a reason.
     pub in_kernel: bool,
 }
 
 impl StageOnPath {
-    /// Returns the plan, for other plans to downcast.
+    /// Returns the plan of the stage, for other plans to downcast.
     fn as_any(&self) -> &dyn Any {
         &*self.plan
     }
@@ -150,13 +153,14 @@ impl Plan {
 
     /// Returns every stage of every path with its identity across reloads.
     pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
-        let stages =
-            |(path, plan): (usize, &'_ PathPlan)| (0..plan.stages.len()).map(move |at| (path, at));
-        self.paths.iter().enumerate().flat_map(stages).map(|(path, at)| {
+        let stages = |(path, plan): (usize, &'_ PathPlan)| {
+            (0..plan.stages.len()).map(move |position| (path, position))
+        };
+        self.paths.iter().enumerate().flat_map(stages).map(|(path, position)| {
             let stages = &self.paths[path].stages;
-            let stage = &stages[at];
-            let nth = stages[..at].iter().filter(|other| other.name == stage.name).count();
-            ((path, stage.name.clone(), nth, (*stage.plan).type_id()), stage)
+            let stage = &stages[position];
+            let earlier = stages[..position].iter().filter(|other| other.name == stage.name);
+            ((path, stage.name.clone(), earlier.count(), (*stage.plan).type_id()), stage)
         })
     }
 
@@ -168,7 +172,7 @@ impl Plan {
             .map_or(String::new(), |path| format!("{}->{}", port(path.from), port(path.to)))
     }
 
-    /// Returns every stage once for each definition.
+    /// Returns the stages, but each plan only once, even if several paths share it.
     pub(crate) fn each_stage(&self) -> impl Iterator<Item = &StageOnPath> {
         let mut seen: Vec<&Arc<dyn StagePlan>> = Vec::new();
         self.stages().filter(move |stage| {
@@ -178,8 +182,9 @@ impl Plan {
         })
     }
 
-    /// Acquires the resources of every stage, once for each definition. If one fails, those that
-    /// were acquired before it are released, and the error names the stage.
+    /// Acquires the resources of every stage, once per stage plan, except those that the plan
+    /// `running` already holds. If a stage fails, releases the resources acquired in this call and
+    /// returns the name of the stage.
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
         let mut holders: Vec<&dyn Any> =
             running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
@@ -202,7 +207,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Releases the resources of every stage that is not also in another plan.
+    /// Releases the resources of every stage that is not also in the plan `kept`.
     pub(crate) fn release(&self, kept: Option<&Self>) {
         let is_kept = |stage: &&StageOnPath| {
             kept.is_some_and(|kept| {
@@ -217,7 +222,7 @@ impl Plan {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
-    /// Returns why the XDP program cannot run the stage at an index of a path; `None` if it can.
+    /// Returns why an XDP program cannot run the stage at `index` of a path; `None` if it can.
     pub fn kernel_obstacle(&self, path: &PathPlan, index: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(index)?;
@@ -227,11 +232,11 @@ impl Plan {
                 port.name, port.io
             ));
         }
-        if let Some(before) = path.stages.first().filter(|_| index > 0) {
+        if let Some(first) = path.stages.first().filter(|_| index > 0) {
             return Some(format!(
                 "stage {} comes before it, \
                  and only the first stage of a path can run in the kernel",
-                before.name
+                first.name
             ));
         }
         stage
@@ -248,7 +253,7 @@ pub enum Mode {
     /// The best mode that all ports support: zero-copy, else copy, else skb.
     #[default]
     Auto,
-    /// The device reads and writes the frames. Needs driver support.
+    /// The device itself reads and writes the frames; the driver must support this.
     ZeroCopy,
     /// The driver runs the XDP program; the kernel copies each packet.
     Copy,
@@ -287,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    /// A stage with a resource, which logs its calls.
+    /// A stage plan with a resource, which logs when it is acquired and released.
     #[derive(Debug)]
     struct Owner {
         name: &'static str,
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn release_keeps_stages_that_another_plan_has() {
+    fn release_skips_stages_that_are_also_in_kept_plan() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name| Arc::new(Owner { name, fails: false, log: Arc::clone(&log) });
         let (kept, removed) = (owner("kept"), owner("removed"));

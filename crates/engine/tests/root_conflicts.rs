@@ -1,5 +1,5 @@
-//! The error for an interface in use names the attached XDP program and a command that removes it.
-//! Needs root.
+//! If another XDP program is attached to an interface, a start fails. The error names that program
+//! and a command that detaches it. Needs root.
 
 mod support;
 
@@ -14,16 +14,16 @@ use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// An arbitrary XDP program.
+/// The object file of an arbitrary XDP program.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
-/// Tries to start in the calling thread's network namespace.
+/// Starts a data plane in the calling thread's network namespace, and stops it.
 fn start() -> Result<(), StartError> {
     let control = Control::new().unwrap();
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// Returns the attached program and the command in the error.
+/// Returns the attached program and the command that the error of a start names.
 fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = chain.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
@@ -36,6 +36,7 @@ fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     (program, command)
 }
 
+/// Runs a command, after which a start must succeed.
 #[track_caller]
 fn run_command(chain: &Chain, command: &str) {
     let status = chain.fwd().command("sh").args(["-c", command]).status().unwrap();
@@ -61,12 +62,12 @@ fn command_in_error_detaches_netlink_program() {
 
 /// A program on a bridge also blocks its ports, although `ip link show fwd0` does not show it.
 #[test]
-fn error_names_program_on_bridge_above_port() {
+fn error_names_program_on_bridge_of_port() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add br0 type bridge");
     ip(chain.fwd(), "link set dev fwd0 master br0");
     ip(chain.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
-    // /sys shows the interfaces of the network namespace in which it was mounted.
+    // /sys shows the interfaces of the network namespace in which it was mounted, so mount it here.
     let program = chain.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -80,14 +81,14 @@ fn error_names_program_on_bridge_above_port() {
     });
     let program = program.unwrap();
     assert_eq!((program.interface.as_str(), program.mode), ("br0", "xdpgeneric"));
-    // Without that /sys, the error states that the program is not visible.
+    // Without that mount, the error states that the program is not visible.
     let error = chain.fwd().run(start).unwrap().unwrap_err().to_string();
     assert!(error.contains("not visible now"), "{error}");
     run_command(&chain, "ip link set dev br0 xdpgeneric off");
 }
 
 #[test]
-fn error_names_program_and_process_that_holds_it() {
+fn error_names_program_and_its_holder_process() {
     let chain = chain(Chain::builder());
     let sink = Sink::attach(chain.fwd(), "fwd0").unwrap();
     let (program, command) = attached_program(&chain);
@@ -100,9 +101,9 @@ fn error_names_program_and_process_that_holds_it() {
     chain.fwd().run(start).unwrap().unwrap();
 }
 
-/// The link is pinned in a directory that only one thread sees.
+/// The link of the program is pinned in a mount that only this thread sees.
 #[test]
-fn error_names_pinned_link_without_process() {
+fn error_names_pinned_link_that_no_process_holds() {
     let chain = chain(Chain::builder());
     let pin = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -131,7 +132,7 @@ fn error_names_pinned_link_without_process() {
         };
         assert_eq!(program.holder, AttachmentHolder::Link(id), "{text}");
         assert!(text.ends_with(&format!("detach it: `bpftool link detach id {id}`")), "{text}");
-        // Does the same as the command, without bpftool.
+        // Has the same effect as the command, but needs no bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
     };

@@ -1,6 +1,6 @@
-//! Runs a million random packets against a thousand random rule sets in the XDP program
-//! (`BPF_PROG_TEST_RUN`). Verdicts and counters must equal those of a linear search and of the
-//! user-space stage.
+//! Compares the filter in the XDP program (`BPF_PROG_TEST_RUN`) with a linear search of the rules
+//! and with the filter stage in user space: decisions and counters, for a million random packets
+//! and a thousand random rule sets. Needs root.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -16,13 +16,14 @@ use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
+/// Number of packets per rule set.
 const PACKETS: usize = 1024;
-/// Maximum number of rules without a verdict in the XDP program.
+/// Maximum number of rules with `continue` instead of a verdict in a rule set.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// Opens a socket: the program filters only packets of queues with a socket.
+/// Opens an AF_XDP socket, because the program filters only packets of queues with a socket.
 fn socket() -> OpenPorts<XskPort> {
-    // Use a separate loopback interface for this thread.
+    // Give this thread its own loopback interface.
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
     let umem = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -33,40 +34,42 @@ fn socket() -> OpenPorts<XskPort> {
         .unwrap()
 }
 
-/// Numbers of tested packets.
 #[derive(Default)]
 struct CaseCounts {
+    /// Tested packets.
     packets: usize,
+    /// Packets whose verdict came from a rule.
     by_rule: usize,
+    /// Mangled packets.
     mangled: usize,
 }
 
 #[test]
-fn kernel_filter_equals_user_space_for_million_packets() {
+fn kernel_and_user_space_filters_agree_on_million_packets() {
     compare_filters(1024);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn kernel_filter_equals_user_space_for_ten_million_packets() {
+fn kernel_and_user_space_filters_agree_on_ten_million_packets() {
     compare_filters(10_240);
 }
 
-/// Tests packets on one thread per core: most of the time goes to the verifier, which uses one core
-/// per loaded program.
+/// Compares the filters with random rule sets, on several threads: most of the time goes to the
+/// verifier, which uses one core per loaded program.
 fn compare_filters(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
-    let parts = thread::scope(|scope| {
-        let part =
+    let thread_counts = thread::scope(|scope| {
+        let spawn =
             |first| scope.spawn(move || compare_rule_sets(seed, (first..sets).step_by(threads)));
-        let parts: Vec<_> = (0..threads).map(part).collect();
-        parts
+        let handles: Vec<_> = (0..threads).map(spawn).collect();
+        handles
             .into_iter()
-            .map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .map(|handle| handle.join().unwrap_or_else(|panic| resume_unwind(panic)))
             .collect::<Vec<_>>()
     });
-    let sum = |number: fn(&CaseCounts) -> usize| parts.iter().map(number).sum::<usize>();
+    let sum = |number: fn(&CaseCounts) -> usize| thread_counts.iter().map(number).sum::<usize>();
     let (cases, by_rule, mangled) =
         (sum(|counts| counts.packets), sum(|counts| counts.by_rule), sum(|counts| counts.mangled));
     println!("{cases} packets, {by_rule} decided by a rule, {mangled} mangled");
@@ -75,39 +78,39 @@ fn compare_filters(sets: usize) {
     assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} mangled");
 }
 
-/// Tests the packets of some rule sets, each with its own random numbers.
+/// Compares the filters with the given rule sets, each with its own random numbers.
 fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     let opened = socket();
     let fd = opened.ports[0].fd().unwrap();
     let mut counts = CaseCounts::default();
     for set in sets {
-        // Spread the seeds: sequences of consecutive seeds would overlap.
+        // Consecutive seeds would produce overlapping sequences, so derive the seed by a draw.
         let mut random = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
         let drawn = RuleSet::draw(&mut random, MAX_CONTINUE_RULES);
         let plan = drawn.plan("kernel");
         let kernel = plan.as_xdp_offload().unwrap().image();
         let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
         program.redirect(0, fd).unwrap();
-        let any: &dyn Any = &*plan;
+        let plan_any: &dyn Any = &*plan;
         let mut stage =
-            Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
+            Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
         let mut drops: HashMap<Reason, u64> = HashMap::new();
         for number in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut random);
-            // The kernel runs no program on less than an Ethernet header.
+            // The kernel runs no XDP program on a frame shorter than an Ethernet header.
             if frame.len() < 14 {
                 continue;
             }
             let expected = drawn.linear_outcome(&frame);
             let user_outcome =
-                stage.judge(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
+                stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
             let kernel_decision = program.test_run(&frame).unwrap();
             let expected_decision =
                 if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
             let context = || {
                 format!(
                     "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}",
-                    drawn.written
+                    drawn.rule_texts
                 )
             };
             assert_eq!(user_outcome, expected, "{}", context());
@@ -119,24 +122,24 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts
             counts.by_rule += usize::from(expected.rule.is_some());
             counts.mangled += usize::from(was_mangled);
         }
-        // The counters show the matching rule and the drop reason.
+        // The counters must agree too: one for each rule, and one for each drop reason.
         assert_eq!(
             program.row_counters().unwrap(),
             stage.row_counters(),
             "FILTER_SEED={seed}, set {set}: {:#?}",
-            drawn.written
+            drawn.rule_texts
         );
         let counted: HashMap<Reason, u64> =
             program.counters().drops().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counted, drops, "FILTER_SEED={seed}, set {set}: {:#?}", drawn.written);
+        assert_eq!(counted, drops, "FILTER_SEED={seed}, set {set}: {:#?}", drawn.rule_texts);
     }
     counts
 }
 
-/// Tests tables that small rule sets do not produce: dozens of tuples, parts in the address tables,
-/// groups with overflowing tags.
+/// 4000 rules produce tables that small rule sets do not: dozens of tuples, parts in the address
+/// tables, and full tag groups.
 #[test]
-fn kernel_filter_equals_user_space_for_4000_rules() {
+fn kernel_and_user_space_filters_agree_with_4000_rules() {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut random = SplitMix64::new(seed);
     let opened = socket();
@@ -148,32 +151,41 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
         let address = u128::from(address) << 64 & u128::MAX.checked_shl(128 - length).unwrap_or(0);
         format!("{}/{length}", std::net::Ipv6Addr::from_bits(address))
     };
-    let mut ends = Vec::new();
+    let mut rule_addresses = Vec::new();
     let written: Vec<String> = (0..4000)
         .map(|_| {
             let (source, destination, is_v4) = (random.draw(), random.draw(), random.one_in(2));
             let verdict = random.choose(&["accept", "drop"]);
             let ports = if random.one_in(2) { " proto udp dport 0-1023" } else { " proto udp" };
-            let (a, b) = (8 + random.below(25) as u32, 1 + random.below(32) as u32);
-            ends.push((source, destination, is_v4));
+            let (source_len, destination_len) =
+                (8 + random.below(25) as u32, 1 + random.below(32) as u32);
+            rule_addresses.push((source, destination, is_v4));
             if is_v4 {
-                format!("{verdict} src {} dst {}{ports}", v4(source, a), v4(destination, b))
+                format!(
+                    "{verdict} src {} dst {}{ports}",
+                    v4(source, source_len),
+                    v4(destination, destination_len)
+                )
             } else {
-                format!("{verdict} src {} dst {}{ports}", v6(source, 2 * a), v6(destination, 2 * b))
+                format!(
+                    "{verdict} src {} dst {}{ports}",
+                    v6(source, 2 * source_len),
+                    v6(destination, 2 * destination_len)
+                )
             }
         })
         .collect();
     let drawn = RuleSet::from_rules(written, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has its own hash seed; with some seeds no tag group is full.
-    let is_full = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
+    // Each plan has its own hash seed. Draw plans until one has a full tag group.
+    let has_full_tag_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
         tags.as_chunks().0.iter().any(|tags| u64::from_ne_bytes(*tags) >> 63 == 1)
     };
     let in_kernel = std::iter::repeat_with(|| drawn.plan("kernel"))
         .take(50)
-        .find(is_full)
+        .find(has_full_tag_group)
         .expect("none of 50 hash tables has a full tag group");
     let kernel = in_kernel.as_xdp_offload().unwrap().image();
     let values =
@@ -181,15 +193,19 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
     assert!(values("parts_v4") > 100 && values("parts_v6") > 100);
     let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
     program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
-    let any: &dyn Any = &*in_user_space;
-    let mut stage = Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
+    let plan_any: &dyn Any = &*in_user_space;
+    let mut stage =
+        Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
-        // Use the addresses of one rule, or one of each of two rules, sometimes modified.
+        // Use the source address of one rule, sometimes modified, and the destination address of
+        // the same or of another rule.
         let ((source, _, is_v4), (_, destination, _)) =
-            (random.choose(&ends), random.choose(&ends));
-        let (own, destination_of_own) =
-            (random.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
-        let destination = if own { destination } else { destination_of_own };
+            (random.choose(&rule_addresses), random.choose(&rule_addresses));
+        let (use_other_rule, same_rule) = (
+            random.one_in(3),
+            rule_addresses.iter().find(|addresses| addresses.0 == source).unwrap(),
+        );
+        let destination = if use_other_rule { destination } else { same_rule.1 };
         let source = if random.one_in(3) { source ^ 1 << random.below(32) } else { source };
         let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
         let udp = [4, 0, random.choose(&[0, 3, 4]), 53, 0, 8, 0, 0];
@@ -203,7 +219,7 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
             frame.extend((u128::from(destination) << 64).to_be_bytes());
         }
         frame.extend(udp);
-        let outcome = stage.judge(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
+        let outcome = stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
         let expected =
             if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(
@@ -220,12 +236,12 @@ fn kernel_filter_equals_user_space_for_4000_rules() {
         }
     }
     assert_eq!(program.row_counters().unwrap(), stage.row_counters());
-    let hit = stage.hits().iter().filter(|hits| **hits > 0).count();
-    assert!(hit > 1000, "only {hit} rules were matched");
+    let matched = stage.hits().iter().filter(|hits| **hits > 0).count();
+    assert!(matched > 1000, "only {matched} rules were matched");
 }
 
 #[test]
-fn keep_rule_bypasses_kernel_filter() {
+fn kept_packet_bypasses_kernel_filter() {
     let keep: Keep = ["arp".parse().unwrap()].into();
     let drop_all = RuleSet::from_rules(vec!["drop".into()], &mut SplitMix64::new(1), 0);
     let plan = drop_all.plan("kernel");
@@ -233,13 +249,13 @@ fn keep_rule_bypasses_kernel_filter() {
     let mut program =
         XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
     program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
-    let both = xdpfwd_engine::AddressUse { destination: true, target: true };
+    let all_uses = xdpfwd_engine::AddressUse { destination: true, target: true };
     let own = xdpfwd_engine::OwnAddresses {
-        ipv4: [("192.0.2.1".parse().unwrap(), both)].into(),
+        ipv4: [("192.0.2.1".parse().unwrap(), all_uses)].into(),
         ..Default::default()
     };
     program.update_addresses(&own).unwrap();
-    let request = |target: u8| {
+    let arp_request = |target: u8| {
         let mut frame = vec![0xff; 6];
         frame.extend(
             b"\x02\0\0\0\0\x01\x08\x06\0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\x01\xc0\0\x02\x09\0\0\0\0\0\0\xc0\0\x02",
@@ -247,9 +263,9 @@ fn keep_rule_bypasses_kernel_filter() {
         frame.push(target);
         frame
     };
-    assert_eq!(program.test_run(&request(1)).unwrap(), XdpDecision::Kept);
+    assert_eq!(program.test_run(&arp_request(1)).unwrap(), XdpDecision::Kept);
     let packet = [
-        &request(1)[..12],
+        &arp_request(1)[..12],
         &[8, 0, 0x45, 0, 0, 20, 0, 7, 0x40, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
     ]
     .concat();

@@ -1,5 +1,5 @@
-//! When a stage panics under load, the other workers drain, every packet is counted, and nothing
-//! leaks. Needs root.
+//! Panics of a stage under load: the data plane still drains and stops, every packet is counted,
+//! and no frames leak except those of the current batch. Needs root.
 
 mod support;
 
@@ -14,18 +14,18 @@ use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PanicPoint {
     Build,
-    /// On its 2000th packet.
     Process,
     Tick,
-    /// On a request for its counters.
     Counters,
+    /// No method panics.
     Never,
 }
 
-/// A stage that panics in the last worker.
+/// A stage that panics in the last worker: in `build`, or from the 2000th packet on.
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
+    /// Number of packets processed.
     seen: u64,
 }
 
@@ -71,8 +71,8 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
         for point in [PanicPoint::Process, PanicPoint::Tick, PanicPoint::Counters] {
             let chain = chain(Chain::builder().queues(workers));
             let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-            // veth selects the queue by the sender's core; send from several cores to load every
-            // worker.
+            // A veth selects the queue by the core of the sender, so send from several cores to
+            // load every worker.
             let start_generator =
                 |core| Traffic::new().core(core).start(chain.gen_(), "gen0").unwrap();
             let generators: Vec<_> = (0..usize::from(workers)).map(start_generator).collect();
@@ -144,7 +144,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
 }
 
 #[test]
-fn stage_panic_in_build_fails_start_and_names_stage() {
+fn stage_panic_in_build_makes_start_fail_with_name_of_stage() {
     for workers in [1, 2] {
         let chain = chain(Chain::builder().queues(workers));
         let run = || {
@@ -169,7 +169,6 @@ fn stage_panic_in_build_fails_start_and_names_stage() {
     }
 }
 
-/// The worker wakes the control thread itself.
 #[test]
 fn worker_panic_wakes_control_thread() {
     let chain = chain(Chain::builder());
@@ -181,11 +180,11 @@ fn worker_panic_wakes_control_thread() {
         );
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
-        // The deadline is far away: the wake-up must come from the worker.
+        // The deadline is later than the panic, so only the worker can end the wait in time.
         let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
             match control.wait(deadline).unwrap() {
-                // Promiscuous mode changed the interfaces.
+                // The start changed the interfaces: it enabled promiscuous mode.
                 xdpfwd_engine::Event::HostChanged => {}
                 event => break event,
             }

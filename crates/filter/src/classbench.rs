@@ -15,24 +15,26 @@ use crate::rule::{Match, Rule, Verdict, Version};
 pub struct ClassBench {
     /// Rules with their line numbers.
     pub rules: Vec<(usize, Rule)>,
-    /// Number of rules with further columns, which were ignored.
+    /// Number of rules with columns after the protocol. Those columns are ignored.
     pub rules_with_extra_columns: usize,
 }
 
-/// Parses the rules of a file and gives each this verdict. Ignores empty lines and text after `#`.
+/// Parses the text of a ClassBench file, and gives `verdict` to every rule. Ignores empty lines and
+/// text after `#`. Returns an error for every invalid line.
 ///
-/// A full address or port range adds no condition: a rule with ports `0 : 65535` also matches
-/// packets without ports.
+/// The prefix `0.0.0.0/0` and the port range `0 : 65535` add no condition, so such a rule also
+/// matches packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {
-        let mut columns = Columns { line, text: text.split('#').next().unwrap_or_default(), at: 0 };
+        let mut columns =
+            Columns { line, text: text.split('#').next().unwrap_or_default(), offset: 0 };
         if columns.text.trim().is_empty() {
             continue;
         }
         match columns.rule() {
-            Ok((matches, more)) => {
-                rules_with_extra_columns += usize::from(more);
+            Ok((matches, has_extra_columns)) => {
+                rules_with_extra_columns += usize::from(has_extra_columns);
                 rules.push((line, Rule { matches, verdict: Some(verdict), ..Rule::default() }));
             }
             Err(problem) => problems.push(problem),
@@ -45,47 +47,49 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
     }
 }
 
+/// A line that is read column by column.
 struct Columns<'a> {
     line: usize,
     text: &'a str,
-    /// Offset of the next column in bytes.
-    at: usize,
+    /// Byte offset of the unread part of `text`.
+    offset: usize,
 }
 
 impl<'a> Columns<'a> {
-    /// Returns the next word and its offset in bytes.
+    /// Returns the next word and its byte offset. `expected` describes the word in an error.
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
-        let rest = &self.text[self.at..];
+        let rest = &self.text[self.offset..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
             return Err(self.problem(
                 self.text.trim_end().len(),
                 format!("the line is too short: expected {expected}"),
             ));
         };
-        let start = self.at + start;
+        let start = self.offset + start;
         let length =
             self.text[start..].find(char::is_whitespace).unwrap_or(self.text.len() - start);
-        self.at = start + length;
-        Ok((&self.text[start..self.at], start))
+        self.offset = start + length;
+        Ok((&self.text[start..self.offset], start))
     }
 
-    fn problem(&self, at: usize, message: String) -> Problem {
-        Problem { line: self.line, column: self.text[..at].chars().count() + 1, message }
+    fn problem(&self, offset: usize, message: String) -> Problem {
+        Problem { line: self.line, column: self.text[..offset].chars().count() + 1, message }
     }
 
+    /// Returns the conditions of the line, and whether further columns follow them.
     fn rule(&mut self) -> Result<(Match, bool), Problem> {
         const SOURCE: &str = "@ and the source prefix, like @10.0.0.0/8";
-        let (word, at) = self.next(SOURCE)?;
+        let (word, offset) = self.next(SOURCE)?;
         let Some(source) = word.strip_prefix('@') else {
-            return Err(self.problem(at, format!("invalid source `{word}`: expected {SOURCE}")));
+            return Err(self.problem(offset, format!("invalid source `{word}`: expected {SOURCE}")));
         };
-        let source = self.prefix(source, at + 1)?;
-        let (word, at) = self.next("the destination prefix")?;
-        let destination = self.prefix(word, at)?;
+        let source = self.prefix(source, offset + 1)?;
+        let (word, offset) = self.next("the destination prefix")?;
+        let destination = self.prefix(word, offset)?;
         let source_port = self.range()?;
         let destination_port = self.range()?;
         const PROTOCOL: &str = "the protocol and its mask, like 0x06/0xFF or 0x00/0x00";
-        let (word, at) = self.next(PROTOCOL)?;
+        let (word, offset) = self.next(PROTOCOL)?;
         let hexadecimal = |text: &str| u8::from_str_radix(text.strip_prefix("0x")?, 16).ok();
         let protocol = word
             .split_once('/')
@@ -95,29 +99,30 @@ impl<'a> Columns<'a> {
             Some((protocol, 0xff)) => Some(protocol),
             _ => {
                 return Err(
-                    self.problem(at, format!("invalid protocol `{word}`: expected {PROTOCOL}"))
+                    self.problem(offset, format!("invalid protocol `{word}`: expected {PROTOCOL}"))
                 );
             }
         };
-        let nonzero =
+        let prefix_condition =
             |prefix: Ipv4Net| Some(IpNet::V4(prefix)).filter(|prefix| prefix.prefix_len() > 0);
-        let partial =
+        let range_condition =
             |range: RangeInclusive<u16>| Some(range).filter(|range| *range != (0..=u16::MAX));
         let matches = Match {
             version: Some(Version::V4),
-            source: nonzero(source),
-            destination: nonzero(destination),
+            source: prefix_condition(source),
+            destination: prefix_condition(destination),
             protocol,
-            source_port: partial(source_port),
-            destination_port: partial(destination_port),
+            source_port: range_condition(source_port),
+            destination_port: range_condition(destination_port),
             ..Match::default()
         };
-        Ok((matches, !self.text[self.at..].trim().is_empty()))
+        Ok((matches, !self.text[self.offset..].trim().is_empty()))
     }
 
-    fn prefix(&self, word: &str, at: usize) -> Result<Ipv4Net, Problem> {
-        let invalid =
-            || self.problem(at, format!("invalid prefix `{word}`: expected one like 192.0.2.0/24"));
+    fn prefix(&self, word: &str, offset: usize) -> Result<Ipv4Net, Problem> {
+        let invalid = || {
+            self.problem(offset, format!("invalid prefix `{word}`: expected one like 192.0.2.0/24"))
+        };
         let (address, length) = word.split_once('/').ok_or_else(invalid)?;
         let address = Ipv4Addr::from_str(address).map_err(|_| invalid())?;
         let prefix =
@@ -128,13 +133,15 @@ impl<'a> Columns<'a> {
 
     fn range(&mut self) -> Result<RangeInclusive<u16>, Problem> {
         const RANGE: &str = "a range of ports, like 0 : 65535";
-        let (first, at) = self.next(RANGE)?;
+        let (first, offset) = self.next(RANGE)?;
         let (colon, _) = self.next(RANGE)?;
         let (last, _) = self.next(RANGE)?;
         match (first.parse::<u16>(), colon, last.parse::<u16>()) {
             (Ok(first), ":", Ok(last)) if first <= last => Ok(first..=last),
-            _ => Err(self
-                .problem(at, format!("invalid ports `{first} {colon} {last}`: expected {RANGE}"))),
+            _ => Err(self.problem(
+                offset,
+                format!("invalid ports `{first} {colon} {last}`: expected {RANGE}"),
+            )),
         }
     }
 }
@@ -149,9 +156,9 @@ mod tests {
                     @0.0.0.0/0 0.0.0.0/0 0 : 65535 0 : 65535 0x00/0x00\n";
         let ClassBench { rules, rules_with_extra_columns } =
             parse_classbench(text, Verdict::Drop).unwrap();
-        let shown: Vec<_> = rules.iter().map(|(line, rule)| format!("{line} {rule}")).collect();
+        let displayed: Vec<_> = rules.iter().map(|(line, rule)| format!("{line} {rule}")).collect();
         assert_eq!(
-            shown,
+            displayed,
             ["1 drop ipv4 src 10.1.0.0/16 dst 192.0.2.7/32 proto tcp dport 80", "2 drop ipv4"]
         );
         assert_eq!(rules_with_extra_columns, 1);

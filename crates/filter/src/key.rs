@@ -1,15 +1,15 @@
-//! The fields of a packet that rules compare.
+//! The header fields of a packet that rules compare.
 
-/// The packet fields that rules match, already parsed.
+/// The parsed header fields of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Source and destination address.
     pub addresses: Addresses,
-    /// Protocol of IPv4; for IPv6, the protocol after the extension headers.
+    /// Upper-layer protocol number; for IPv6, of the header after the extension headers.
     pub protocol: u8,
-    /// Fields of the upper protocol's header.
+    /// Fields of the upper-layer header.
     pub l4: L4,
-    /// Whether the packet is a fragment, and which one.
+    /// Whether the packet is a fragment: the first or a later one.
     pub fragment: Fragment,
     /// Differentiated services code point, 6 bits (RFC 2474).
     pub dscp: u8,
@@ -36,10 +36,10 @@ pub enum Addresses {
     },
 }
 
-/// Fields of the upper protocol's header. A later fragment has none.
+/// Fields of the upper-layer header. A later fragment has no such header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum L4 {
-    /// No field that rules match.
+    /// Neither ports nor ICMP type and code.
     None,
     /// Ports of UDP or SCTP.
     Ports {
@@ -66,92 +66,98 @@ pub enum L4 {
     },
 }
 
-/// Whether a packet is a fragment, and which.
+/// Whether a packet is a fragment: the first or a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
     /// Not a fragment.
     No,
-    /// The first fragment, which has the upper protocol's header.
+    /// The first fragment, which contains the upper-layer header.
     First,
     /// A later fragment.
     Later,
 }
 
-/// Words of a packed IPv4 key.
-pub(crate) const V4: usize = 3;
-/// Words of a packed IPv6 key.
-pub(crate) const V6: usize = 6;
+/// Number of 64-bit words in a packed IPv4 key.
+pub(crate) const V4_WORDS: usize = 3;
+/// Number of 64-bit words in a packed IPv6 key.
+pub(crate) const V6_WORDS: usize = 6;
 
-/// A key as the classifier compares it. The addresses come first. The last word but one has ports
-/// (or ICMP type and code), protocol and fragment; the last word has rarely used fields.
+/// A key in the form that the classifier compares. The words of the addresses come first. The last
+/// word but one, `l4_word`, contains ports (or ICMP type and code), protocol and fragment state.
+/// The last word, `tag_word`, contains VLAN, DSCP and TCP control bits.
 pub(crate) type Packed<const N: usize> = [u64; N];
 
-/// Bit positions in the last word but one.
-pub(crate) mod ports {
-    pub(crate) const SOURCE: u32 = 48;
-    pub(crate) const DESTINATION: u32 = 32;
+/// The last word but one: bit positions of its fields, and values before they are shifted there.
+pub(crate) mod l4_word {
+    /// Position of the source port, or of the ICMP type.
+    pub(crate) const SOURCE_PORT: u32 = 48;
+    /// Position of the destination port, or of the ICMP code.
+    pub(crate) const DESTINATION_PORT: u32 = 32;
     pub(crate) const PROTOCOL: u32 = 24;
-    /// The kind of the two upper fields.
+    /// Position of the kind of values in the fields `SOURCE_PORT` and `DESTINATION_PORT`.
     pub(crate) const KIND: u32 = 16;
     pub(crate) const KIND_NONE: u64 = 0;
     pub(crate) const KIND_PORTS: u64 = 1;
     pub(crate) const KIND_ICMP: u64 = 2;
     pub(crate) const KIND_MASK: u64 = 3;
     pub(crate) const FRAGMENT: u32 = 8;
-    /// Set in any fragment.
+    /// In field `FRAGMENT`: set for every fragment.
     pub(crate) const IS_FRAGMENT: u64 = 1;
-    /// Set in a later fragment.
+    /// In field `FRAGMENT`: set for a later fragment.
     pub(crate) const IS_LATER: u64 = 2;
 }
 
-/// Bit positions in the last word.
-pub(crate) mod rest {
+/// The last word: bit positions of its fields, and values before they are shifted there.
+pub(crate) mod tag_word {
     pub(crate) const VLAN: u32 = 32;
+    /// In field `VLAN`: set if the packet has a VLAN tag.
     pub(crate) const IS_TAGGED: u64 = 1 << 12;
     pub(crate) const DSCP: u32 = 16;
     pub(crate) const FLAGS: u32 = 0;
-    /// Set if the lowest eight bits are TCP control bits.
+    /// In field `FLAGS`: set if the lowest eight bits are TCP control bits.
     pub(crate) const HAS_FLAGS: u64 = 1 << 8;
 }
 
 impl Key {
-    /// Returns the two words that both versions have.
+    /// Returns the last two words of the packed key, whose layout both IP versions share.
     #[inline]
-    pub(crate) fn upper(&self) -> [u64; 2] {
-        use ports::{KIND_ICMP, KIND_NONE, KIND_PORTS};
+    pub(crate) fn last_words(&self) -> [u64; 2] {
+        use l4_word::{KIND_ICMP, KIND_NONE, KIND_PORTS};
         let (kind, first, second, flags) = match self.l4 {
             L4::None => (KIND_NONE, 0, 0, 0),
             L4::Ports { source, destination } => (KIND_PORTS, source, destination, 0),
             L4::Tcp { source, destination, flags } => {
-                (KIND_PORTS, source, destination, rest::HAS_FLAGS | u64::from(flags))
+                (KIND_PORTS, source, destination, tag_word::HAS_FLAGS | u64::from(flags))
             }
             L4::Icmp { kind, code } => (KIND_ICMP, u16::from(kind), u16::from(code), 0),
         };
         let fragment = match self.fragment {
             Fragment::No => 0,
-            Fragment::First => ports::IS_FRAGMENT,
-            Fragment::Later => ports::IS_FRAGMENT | ports::IS_LATER,
+            Fragment::First => l4_word::IS_FRAGMENT,
+            Fragment::Later => l4_word::IS_FRAGMENT | l4_word::IS_LATER,
         };
-        let vlan = self.vlan.map_or(0, |vlan| rest::IS_TAGGED | u64::from(vlan));
+        let vlan = self.vlan.map_or(0, |vlan| tag_word::IS_TAGGED | u64::from(vlan));
         [
-            u64::from(first) << ports::SOURCE
-                | u64::from(second) << ports::DESTINATION
-                | u64::from(self.protocol) << ports::PROTOCOL
-                | kind << ports::KIND
-                | fragment << ports::FRAGMENT,
-            vlan << rest::VLAN | u64::from(self.dscp) << rest::DSCP | flags << rest::FLAGS,
+            u64::from(first) << l4_word::SOURCE_PORT
+                | u64::from(second) << l4_word::DESTINATION_PORT
+                | u64::from(self.protocol) << l4_word::PROTOCOL
+                | kind << l4_word::KIND
+                | fragment << l4_word::FRAGMENT,
+            vlan << tag_word::VLAN
+                | u64::from(self.dscp) << tag_word::DSCP
+                | flags << tag_word::FLAGS,
         ]
     }
 }
 
-/// Returns the words of two IPv4 addresses.
+/// Returns a packed IPv4 key (or mask) of addresses and the last two words.
 #[inline]
-pub(crate) fn words_v4(source: u32, destination: u32, [a, b]: [u64; 2]) -> Packed<V4> {
-    [u64::from(source) << 32 | u64::from(destination), a, b]
+pub(crate) fn pack_v4(source: u32, destination: u32, [l4, tag]: [u64; 2]) -> Packed<V4_WORDS> {
+    [u64::from(source) << 32 | u64::from(destination), l4, tag]
 }
 
-/// Returns the words of two IPv6 addresses.
+/// Returns a packed IPv6 key (or mask) of addresses and the last two words.
 #[inline]
-pub(crate) fn words_v6(source: u128, destination: u128, [a, b]: [u64; 2]) -> Packed<V6> {
-    [(source >> 64) as u64, source as u64, (destination >> 64) as u64, destination as u64, a, b]
+pub(crate) fn pack_v6(source: u128, destination: u128, [l4, tag]: [u64; 2]) -> Packed<V6_WORDS> {
+    [(source >> 64) as u64, source as u64, (destination >> 64) as u64, destination as u64, l4, tag]
 }

@@ -1,10 +1,11 @@
 //! Packet filter rules: their language, and a fast search for the first match.
 //!
-//! A [`Rule`] matches a [`Key`], which holds the parsed fields of a packet: this crate reads no
-//! packets and does no I/O. [`parse`] reads rules in their own language, [`parse_classbench`] in
-//! the ClassBench format. [`Rule::matches`] defines the meaning of a rule; a [`Classifier`] finds
-//! the first match among thousands of rules and is tested against it. A [`Signature`] is a rule
-//! with a byte pattern; a [`Scanner`] searches for many patterns in one pass.
+//! A [`Rule`] matches a [`Key`], which holds the parsed header fields of a packet. This crate
+//! parses no packets and does no I/O. [`parse`] parses rules in xdpfwd's rule language,
+//! [`parse_classbench`] rules in the ClassBench format. [`Rule::matches`] defines the meaning of a
+//! rule. A [`Classifier`] finds the first matching rule among thousands; tests compare it with
+//! [`Rule::matches`]. A [`Signature`] is a rule with a byte pattern. A [`Scanner`] searches a
+//! payload for many patterns in one pass.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,7 @@ pub use classifier::{
 };
 pub use key::{Addresses, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};
-pub use rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+pub use rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 pub use shadow::{Shadowed, shadowed};
 pub use signature::{Hits, Scanner, Signature};
 

@@ -6,20 +6,21 @@ use ipnet::IpNet;
 
 use crate::key::{Addresses, Fragment, Key, L4};
 
-/// One rule. On a match its modifiers apply, and its verdict, if it has one, ends the search.
+/// A filter rule. If a packet matches, the rate limit and the log setting apply, and the verdict,
+/// if any, ends the search.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
     /// Conditions. All must be met.
     pub matches: Match,
     /// Action for matching packets; `None` continues the search with the next rule.
     pub verdict: Option<Verdict>,
-    /// Rate limit. Packets in excess are dropped.
+    /// Rate limit for matching packets.
     pub limit: Option<Limit>,
-    /// Sampling of log entries: one in this number of packets.
+    /// Log sampling: `Some(n)` logs one in `n` matching packets, `None` logs none.
     pub log: Option<u32>,
 }
 
-/// The action for a packet.
+/// The action that ends the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Passes the packet to the next stage.
@@ -28,23 +29,23 @@ pub enum Verdict {
     Drop,
 }
 
-/// The conditions of a rule; `None` accepts any value. A condition on the upper protocol's header
-/// excludes packets without one, such as later fragments.
+/// The conditions of a rule; `None` accepts any value. A condition on a field of the upper-layer
+/// header never matches a packet without this header, such as a later fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Match {
-    /// IP version. A prefix implies it.
+    /// IP version; a source or destination prefix also implies one.
     pub version: Option<Version>,
     /// Source prefix.
     pub source: Option<IpNet>,
     /// Destination prefix.
     pub destination: Option<IpNet>,
-    /// The upper protocol.
+    /// Upper-layer protocol number.
     pub protocol: Option<u8>,
     /// Source port of UDP, TCP or SCTP.
     pub source_port: Option<RangeInclusive<u16>>,
     /// Destination port of UDP, TCP or SCTP.
     pub destination_port: Option<RangeInclusive<u16>>,
-    /// Control bits of TCP.
+    /// TCP control bits.
     pub flags: Option<TcpFlags>,
     /// Type of ICMP or ICMPv6.
     pub icmp_type: Option<u8>,
@@ -52,8 +53,8 @@ pub struct Match {
     pub icmp_code: Option<u8>,
     /// VLAN of the outermost tag.
     pub vlan: Option<u16>,
-    /// Required kind of fragment.
-    pub fragment: Option<Fragments>,
+    /// Required fragments; `None` accepts every packet.
+    pub fragment: Option<FragmentMatch>,
     /// Differentiated services code point.
     pub dscp: Option<u8>,
 }
@@ -76,9 +77,9 @@ pub struct TcpFlags {
     pub value: u8,
 }
 
-/// A kind of fragment.
+/// The fragments that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fragments {
+pub enum FragmentMatch {
     /// First fragments.
     First,
     /// Later fragments.
@@ -87,12 +88,12 @@ pub enum Fragments {
     Any,
 }
 
-/// A token bucket. Packets in excess are dropped.
+/// A rate limit, as a token bucket. Packets above the rate are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
-    /// Packets or bits per second, over all workers.
+    /// Packets or bits per second, summed over all workers.
     pub rate: u64,
-    /// Unit of rate and burst.
+    /// Unit of `rate` and `burst`.
     pub unit: Unit,
     /// Bucket size in packets or bits.
     pub burst: u64,
@@ -105,11 +106,11 @@ pub struct Limit {
 pub enum Unit {
     /// Packets.
     Packets,
-    /// Bits of frames as in memory.
+    /// Bits of frames, without the FCS.
     Bits,
 }
 
-/// The packets that share a bucket.
+/// The packets that share a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Per {
     /// All packets that match the rule.
@@ -119,17 +120,23 @@ pub enum Per {
 }
 
 impl Rule {
-    /// Returns whether a packet matches. The reference for all faster implementations.
+    /// Returns whether the rule matches a packet. This is the reference for all faster
+    /// implementations.
     pub fn matches(&self, key: &Key) -> bool {
         self.matches.matches(key)
     }
 }
 
 impl Match {
-    /// Returns the IP version that the rule is limited to; `None` means both.
+    /// Returns the only IP version that can match; `None` means both can.
     pub fn version(&self) -> Option<Version> {
-        let of = |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
-        self.source.as_ref().map(of).or(self.destination.as_ref().map(of)).or(self.version)
+        let version_of =
+            |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
+        self.source
+            .as_ref()
+            .map(version_of)
+            .or(self.destination.as_ref().map(version_of))
+            .or(self.version)
     }
 
     fn matches(&self, key: &Key) -> bool {
@@ -173,9 +180,9 @@ impl Match {
             && self.vlan.is_none_or(|vlan| key.vlan == Some(vlan))
             && self.dscp.is_none_or(|dscp| dscp == key.dscp)
             && self.fragment.is_none_or(|wanted| match wanted {
-                Fragments::First => key.fragment == Fragment::First,
-                Fragments::Later => key.fragment == Fragment::Later,
-                Fragments::Any => key.fragment != Fragment::No,
+                FragmentMatch::First => key.fragment == Fragment::First,
+                FragmentMatch::Later => key.fragment == Fragment::Later,
+                FragmentMatch::Any => key.fragment != Fragment::No,
             })
     }
 }

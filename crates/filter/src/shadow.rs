@@ -1,4 +1,4 @@
-//! Rules without effect, because an earlier rule with a verdict matches all of their packets.
+//! Finds rules without effect: an earlier rule with a verdict matches all of their packets.
 
 use std::ops::RangeInclusive;
 
@@ -6,22 +6,24 @@ use ipnet::IpNet;
 
 use crate::classifier::Classifier;
 use crate::key::{Addresses, Fragment, Key, L4};
-use crate::rule::{Fragments, Match, Rule, Version};
+use crate::rule::{FragmentMatch, Match, Rule, Version};
 
-/// A rule that never decides, and the earlier rule that shadows it.
+/// A rule without effect, and the earlier rule that shadows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
-    /// Rule number, from 0.
+    /// Number of the shadowed rule, from 0.
     pub rule: u32,
-    /// Number of the shadowing rule.
+    /// Number of the shadowing rule, from 0.
     pub by: u32,
 }
 
-/// Maximum number of earlier rules compared with each rule.
+/// Maximum number of earlier rules compared with each rule. Shadowing by further rules is not
+/// found.
 const MAX_COMPARED: usize = 256;
 
-/// Returns the rules that a single earlier rule with a verdict covers. Does not detect a rule that
-/// several rules cover together. `classifier` must have been compiled from `rules`.
+/// Returns the rules whose packets are all matched by one earlier rule with a verdict. Does not
+/// detect a rule that only several earlier rules together shadow. `classifier` must have been
+/// compiled from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();
@@ -42,27 +44,34 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
 }
 
 impl Match {
-    /// Returns a packet that matches.
+    /// Returns a key that matches.
     fn example(&self) -> Key {
         let addresses = match self.version() {
             Some(Version::V6) => {
-                let of = |prefix: Option<IpNet>| match prefix {
+                let network_bits = |prefix: Option<IpNet>| match prefix {
                     Some(IpNet::V6(prefix)) => prefix.network().to_bits(),
                     _ => 0,
                 };
-                Addresses::V6 { source: of(self.source), destination: of(self.destination) }
+                Addresses::V6 {
+                    source: network_bits(self.source),
+                    destination: network_bits(self.destination),
+                }
             }
             _ => {
-                let of = |prefix: Option<IpNet>| match prefix {
+                let network_bits = |prefix: Option<IpNet>| match prefix {
                     Some(IpNet::V4(prefix)) => prefix.network().to_bits(),
                     _ => 0,
                 };
-                Addresses::V4 { source: of(self.source), destination: of(self.destination) }
+                Addresses::V4 {
+                    source: network_bits(self.source),
+                    destination: network_bits(self.destination),
+                }
             }
         };
-        let first =
+        let first_port =
             |range: &Option<RangeInclusive<u16>>| range.as_ref().map_or(0, |range| *range.start());
-        let (source, destination) = (first(&self.source_port), first(&self.destination_port));
+        let (source, destination) =
+            (first_port(&self.source_port), first_port(&self.destination_port));
         let l4 = if let Some(flags) = self.flags {
             L4::Tcp { source, destination, flags: flags.value }
         } else if self.icmp_type.is_some() || self.icmp_code.is_some() {
@@ -74,8 +83,8 @@ impl Match {
         };
         let fragment = match self.fragment {
             None => Fragment::No,
-            Some(Fragments::Later) => Fragment::Later,
-            Some(Fragments::First | Fragments::Any) => Fragment::First,
+            Some(FragmentMatch::Later) => Fragment::Later,
+            Some(FragmentMatch::First | FragmentMatch::Any) => Fragment::First,
         };
         let (protocol, dscp) = (self.protocol.unwrap_or(0), self.dscp.unwrap_or(0));
         Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
@@ -83,28 +92,38 @@ impl Match {
 
     /// Returns whether every packet that matches `other` matches `self`.
     fn covers(&self, other: &Self) -> bool {
-        fn field<T>(own: Option<&T>, others: Option<&T>, covers: impl Fn(&T, &T) -> bool) -> bool {
-            own.is_none_or(|own| others.is_some_and(|others| covers(own, others)))
+        fn field_covers<T>(
+            ours: Option<&T>,
+            theirs: Option<&T>,
+            covers: impl Fn(&T, &T) -> bool,
+        ) -> bool {
+            ours.is_none_or(|ours| theirs.is_some_and(|theirs| covers(ours, theirs)))
         }
-        let prefix = |own: &IpNet, others: &IpNet| own.contains(others);
-        let range = |own: &RangeInclusive<u16>, others: &RangeInclusive<u16>| {
-            own.start() <= others.start() && own.end() >= others.end()
+        let prefix_covers = |ours: &IpNet, theirs: &IpNet| ours.contains(theirs);
+        let range_covers = |ours: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>| {
+            ours.start() <= theirs.start() && ours.end() >= theirs.end()
         };
-        // Even the full port range requires ports to be present.
-        field(self.version().as_ref(), other.version().as_ref(), |own, others| own == others)
-            && field(self.source.as_ref(), other.source.as_ref(), prefix)
-            && field(self.destination.as_ref(), other.destination.as_ref(), prefix)
-            && field(self.protocol.as_ref(), other.protocol.as_ref(), |own, others| own == others)
-            && self.covers_ports(other, range)
-            && field(self.flags.as_ref(), other.flags.as_ref(), |own, others| {
-                own.mask & others.mask == own.mask && others.value & own.mask == own.value
+        field_covers(self.version().as_ref(), other.version().as_ref(), |ours, theirs| {
+            ours == theirs
+        }) && field_covers(self.source.as_ref(), other.source.as_ref(), prefix_covers)
+            && field_covers(self.destination.as_ref(), other.destination.as_ref(), prefix_covers)
+            && field_covers(self.protocol.as_ref(), other.protocol.as_ref(), |ours, theirs| {
+                ours == theirs
             })
-            && field(self.icmp_type.as_ref(), other.icmp_type.as_ref(), |own, others| own == others)
-            && field(self.icmp_code.as_ref(), other.icmp_code.as_ref(), |own, others| own == others)
-            && field(self.vlan.as_ref(), other.vlan.as_ref(), |own, others| own == others)
-            && field(self.dscp.as_ref(), other.dscp.as_ref(), |own, others| own == others)
-            && field(self.fragment.as_ref(), other.fragment.as_ref(), |own, others| {
-                *own == Fragments::Any || own == others
+            && self.covers_ports(other, range_covers)
+            && field_covers(self.flags.as_ref(), other.flags.as_ref(), |ours, theirs| {
+                ours.mask & theirs.mask == ours.mask && theirs.value & ours.mask == ours.value
+            })
+            && field_covers(self.icmp_type.as_ref(), other.icmp_type.as_ref(), |ours, theirs| {
+                ours == theirs
+            })
+            && field_covers(self.icmp_code.as_ref(), other.icmp_code.as_ref(), |ours, theirs| {
+                ours == theirs
+            })
+            && field_covers(self.vlan.as_ref(), other.vlan.as_ref(), |ours, theirs| ours == theirs)
+            && field_covers(self.dscp.as_ref(), other.dscp.as_ref(), |ours, theirs| ours == theirs)
+            && field_covers(self.fragment.as_ref(), other.fragment.as_ref(), |ours, theirs| {
+                *ours == FragmentMatch::Any || ours == theirs
             })
     }
 
@@ -113,18 +132,22 @@ impl Match {
         other: &Self,
         covers: impl Fn(&RangeInclusive<u16>, &RangeInclusive<u16>) -> bool + Copy,
     ) -> bool {
-        let all = 0..=u16::MAX;
-        // A condition on one port requires a packet with both.
+        let full_range = 0..=u16::MAX;
+        // A condition on one port, or on TCP flags, requires a packet with both ports. A port
+        // without a condition then has the full range, which is stricter than no condition.
         let has_ports = other.source_port.is_some()
             || other.destination_port.is_some()
             || other.flags.is_some();
-        let implied =
-            |range: &Option<RangeInclusive<u16>>| range.clone().or(has_ports.then(|| all.clone()));
-        let one = |own: &Option<RangeInclusive<u16>>, others: &Option<RangeInclusive<u16>>| {
-            own.as_ref()
-                .is_none_or(|own| implied(others).is_some_and(|others| covers(own, &others)))
+        let implied_range = |range: &Option<RangeInclusive<u16>>| {
+            range.clone().or(has_ports.then(|| full_range.clone()))
         };
-        one(&self.source_port, &other.source_port)
-            && one(&self.destination_port, &other.destination_port)
+        let port_covers = |ours: &Option<RangeInclusive<u16>>,
+                           theirs: &Option<RangeInclusive<u16>>| {
+            ours.as_ref().is_none_or(|ours| {
+                implied_range(theirs).is_some_and(|theirs| covers(ours, &theirs))
+            })
+        };
+        port_covers(&self.source_port, &other.source_port)
+            && port_covers(&self.destination_port, &other.destination_port)
     }
 }

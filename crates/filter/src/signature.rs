@@ -6,65 +6,68 @@ use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 
 use crate::rule::Rule;
 
-/// A byte pattern, its position in the payload, and the rule to apply.
+/// A byte pattern, where to search for it in a payload, and the rule to apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// Further conditions, and the action on a match.
     pub rule: Rule,
-    /// Pattern.
+    /// The pattern.
     pub bytes: Vec<u8>,
     /// Whether ASCII letters match in either case.
     pub no_case: bool,
-    /// Number of payload bytes to skip.
+    /// Number of payload bytes to skip before the search.
     pub offset: u16,
-    /// Number of bytes after the offset that must contain the whole pattern.
+    /// Number of bytes after `offset` that must contain the whole pattern; `None` means all.
     pub depth: Option<u16>,
 }
 
 /// Searches a payload for many signatures in one pass.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// Case-sensitive and case-insensitive patterns, with the signature number of each.
-    parts: Vec<(AhoCorasick, Vec<u32>)>,
-    /// First offset and end offset allowed for each signature.
+    /// One automaton for the case-sensitive patterns and one for the others. Each comes with the
+    /// signature numbers of its patterns.
+    automata: Vec<(AhoCorasick, Vec<u32>)>,
+    /// First and end offset of the payload bytes that must contain each signature's pattern.
     windows: Vec<[usize; 2]>,
 }
 
-/// The signatures found in a payload. Reusable for further payloads.
+/// The signatures found in a payload. The memory can be reused for further payloads.
 #[derive(Clone, Debug)]
 pub struct Hits {
+    /// Numbers of the signatures found.
     found: Vec<u32>,
+    /// Whether each signature was found, by its number.
     is_found: Vec<bool>,
 }
 
 impl Scanner {
     /// Creates a scanner. Returns an error if the patterns exceed the limits of the automaton.
     pub fn new(signatures: &[Signature]) -> Result<Self, BuildError> {
-        let mut parts = Vec::new();
+        let mut automata = Vec::new();
         for no_case in [false, true] {
-            let own: Vec<u32> = (0..)
+            let numbers: Vec<u32> = (0..)
                 .zip(signatures)
-                .filter(|(_, own)| own.no_case == no_case)
+                .filter(|(_, signature)| signature.no_case == no_case)
                 .map(|(n, _)| n)
                 .collect();
-            if own.is_empty() {
+            if numbers.is_empty() {
                 continue;
             }
-            let patterns = own.iter().map(|&number| &signatures[number as usize].bytes);
+            let patterns = numbers.iter().map(|&number| &signatures[number as usize].bytes);
             let automaton = AhoCorasick::builder()
                 .match_kind(MatchKind::Standard)
                 .ascii_case_insensitive(no_case)
                 .build(patterns)?;
-            parts.push((automaton, own));
+            automata.push((automaton, numbers));
         }
         let window = |signature: &Signature| {
             let first = usize::from(signature.offset);
             [first, signature.depth.map_or(usize::MAX, |depth| first + usize::from(depth))]
         };
-        Ok(Self { parts, windows: signatures.iter().map(window).collect() })
+        Ok(Self { automata, windows: signatures.iter().map(window).collect() })
     }
 
-    /// Creates storage for results.
+    /// Allocates memory for the results of [`Self::scan`].
     pub fn hits(&self) -> Hits {
         Hits {
             found: Vec::with_capacity(self.windows.len()),
@@ -72,10 +75,11 @@ impl Scanner {
         }
     }
 
-    /// Returns the signatures whose pattern is at an allowed position of the payload, in order.
+    /// Returns the numbers of the signatures whose pattern the payload contains at an allowed
+    /// position, in ascending order.
     pub fn scan<'h>(&self, payload: &[u8], hits: &'h mut Hits) -> &'h [u32] {
         hits.found.drain(..).for_each(|number| hits.is_found[number as usize] = false);
-        for (automaton, signatures) in &self.parts {
+        for (automaton, signatures) in &self.automata {
             for found in automaton.find_overlapping_iter(payload) {
                 let number = signatures[found.pattern().as_usize()];
                 let [first, end] = self.windows[number as usize];
@@ -89,13 +93,13 @@ impl Scanner {
         &hits.found
     }
 
-    /// Returns the memory used, in bytes.
+    /// Returns the memory of the automata in bytes.
     pub fn memory(&self) -> usize {
-        self.parts.iter().map(|(automaton, _)| automaton.memory_usage()).sum()
+        self.automata.iter().map(|(automaton, _)| automaton.memory_usage()).sum()
     }
 }
 
-/// Writes the signature in its language; parsing the text returns the same signature.
+/// Formats the signature in the language of signatures; parsing the text returns an equal one.
 impl Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rule)?;
@@ -125,9 +129,9 @@ mod tests {
 
     use super::*;
 
-    /// Searches every position.
+    /// Returns the numbers of the signatures found by comparing the pattern at every position.
     fn naive_search(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
-        let is_in = |signature: &Signature| {
+        let is_found = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());
             let end = signature
                 .depth
@@ -141,7 +145,7 @@ mod tests {
         };
         (0..)
             .zip(signatures)
-            .filter(|(_, signature)| is_in(signature))
+            .filter(|(_, signature)| is_found(signature))
             .map(|(number, _)| number)
             .collect()
     }
@@ -152,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn scanner_equals_naive_search(
+        fn scan_returns_same_signatures_as_naive_search(
             parameters in prop::collection::vec(
                 (bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)),
                 0..12,

@@ -1,8 +1,8 @@
-//! AEAD implementations behind one trait with one call per batch.
+//! AEAD backends, which implement a trait with one call per batch.
 
 mod aws_lc;
 #[cfg(feature = "ipsec-mb")]
-#[allow(unsafe_code, reason = "calls of a library in C: the one exception in this crate")]
+#[allow(unsafe_code, reason = "calls a C library; the only unsafe code in this crate")]
 mod ipsec_mb;
 mod job;
 mod rust_crypto;

@@ -1,19 +1,21 @@
-//! Explicit congestion notification over a tunnel (RFC 6040, normal mode; RFC 4301, 5.1.2 refers to
-//! its predecessor).
+//! Explicit congestion notification (ECN) in tunnels, after RFC 6040, normal mode. (RFC 4301,
+//! 5.1.2, still refers to the predecessor of RFC 6040.)
 
-/// Not ECN-capable.
+/// Not ECN-capable transport.
 const NOT_ECT: u8 = 0b00;
+/// ECN-capable transport, code point ECT(1).
 const ECT_1: u8 = 0b01;
 /// Congestion experienced.
 const CE: u8 = 0b11;
 
-/// Returns the ECN field of the outer header for that of the inner one: the same (4.1).
+/// Returns the ECN field for the outer header: that of the inner header (4.1). Ignores the bits
+/// above the lower two.
 pub const fn outer(inner: u8) -> u8 {
     inner & CE
 }
 
-/// Returns the ECN field after decapsulation (4.2, figure 4). Returns `None` to drop the packet: a
-/// router marked congestion, and the inner packet is not ECN-capable.
+/// Returns the ECN field of the packet after decapsulation (4.2, figure 4), or `None` if the packet
+/// must be dropped: a router marked congestion, but the inner packet is not ECN-capable.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
     match (inner & CE, outer & CE) {
         (NOT_ECT, CE) => None,

@@ -4,10 +4,11 @@
 //! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next header 1 | ICV 16
 //! ```
 //!
-//! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous: the upper
-//! half of the number, which is not sent, goes between SPI and lower half. Sealing and opening
-//! therefore borrow the 4 bytes in front of the SPI (the end of an IP or UDP header) and restore
-//! them.
+//! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous in memory,
+//! and include the upper half of the number, which is not sent, between the SPI and the lower half.
+//! Sealing and opening therefore move the SPI 4 bytes to the front, over the prefix: the 4 bytes
+//! before the ESP header, which are the end of an IP or UDP header. Afterwards they restore SPI and
+//! prefix.
 
 use std::ops::Range;
 
@@ -15,46 +16,46 @@ use arrayvec::ArrayVec;
 
 use crate::aead::{Aad, Aead, Job};
 use crate::replay::{ReplayError, Window};
-use crate::transform::{ICV, IV, NONCE, SALT, Transform};
+use crate::transform::{ICV_LEN, IV_LEN, NONCE_LEN, SALT_LEN, Transform};
 
-/// Bytes in front of the payload: SPI, sequence number, IV.
-pub const HEADER_LEN: usize = 8 + IV;
+/// Length in bytes of the ESP header before the payload: SPI, sequence number, IV.
+pub const HEADER_LEN: usize = 8 + IV_LEN;
 
-/// Bytes required in front of the SPI.
+/// Number of bytes required before the SPI.
 pub const PREFIX_LEN: usize = 4;
 
-/// Packets per call of the AEAD.
+/// Maximum number of packets per call of the AEAD.
 pub const BATCH: usize = 64;
 
-/// Pad length and next header.
+/// Length in bytes of the fields pad length and next header.
 const TRAILER_FIELDS_LEN: usize = 2;
 
-/// Returns the bytes that follow a payload: padding to a multiple of four, pad length, next header
-/// (RFC 4303, 2.4), and the ICV.
-pub const fn trailer_len(payload: usize) -> usize {
-    padding(payload) + TRAILER_FIELDS_LEN + ICV
+/// Returns the number of bytes after a payload of the given length: padding to a multiple of four,
+/// pad length, next header (RFC 4303, 2.4), and ICV.
+pub const fn trailer_len(payload_len: usize) -> usize {
+    padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }
 
-const fn padding(payload: usize) -> usize {
-    (4 - (payload + TRAILER_FIELDS_LEN) % 4) % 4
+const fn padding_len(payload_len: usize) -> usize {
+    (4 - (payload_len + TRAILER_FIELDS_LEN) % 4) % 4
 }
 
 /// The key and parameters that protect the packets of an SA.
 pub struct Protection {
     aead: Box<dyn Aead>,
     transform: Transform,
-    salt: [u8; SALT],
+    salt: [u8; SALT_LEN],
     spi: u32,
     extended: bool,
-    /// Whether the bytes in front of the SPI are borrowed: GMAC with extended numbers.
-    borrows: bool,
+    /// Whether the prefix is overwritten while the AEAD runs: GMAC with extended sequence numbers.
+    overwrites_prefix: bool,
 }
 
 /// A packet to seal.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`PREFIX_LEN`] bytes, [`HEADER_LEN`] bytes to write, the payload, and [`behind`] bytes to
-    /// write.
+    /// [`PREFIX_LEN`] bytes, which do not change; [`HEADER_LEN`] bytes for the header; the payload;
+    /// and [`trailer_len`] bytes for the trailer.
     pub bytes: &'a mut [u8],
     /// Length of the payload in bytes.
     pub payload: usize,
@@ -62,7 +63,7 @@ pub struct Outgoing<'a> {
     pub next_header: u8,
     /// The sequence number.
     pub number: u64,
-    /// The IV, unique under the key.
+    /// The IV, which must be unique for the key.
     pub iv: u64,
 }
 
@@ -71,17 +72,17 @@ pub struct Outgoing<'a> {
 pub struct Incoming<'a> {
     /// [`PREFIX_LEN`] bytes, then the ESP packet up to the end of its ICV.
     pub bytes: &'a mut [u8],
-    /// The result.
+    /// The result, set by [`Protection::open_batch`].
     pub outcome: Result<Opened, OpenError>,
 }
 
 /// The content of an opened packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Range of the payload in the bytes. Traffic-flow-confidentiality padding may follow; the
-    /// payload's own header has its length.
+    /// Range of the payload in [`Incoming::bytes`]. The range includes traffic-flow-confidentiality
+    /// padding, if any: the payload's own header contains the length without such padding.
     pub payload: Range<usize>,
-    /// IP protocol number of the payload; 59 marks a dummy packet, to be discarded.
+    /// IP protocol number of the payload; 59 marks a dummy packet, which the caller must discard.
     pub next_header: u8,
     /// The full sequence number.
     pub number: u64,
@@ -90,7 +91,7 @@ pub struct Opened {
 /// The reason why a packet was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The packet is too short, or not a multiple of four bytes.
+    /// The packet is too short, or its length is not a multiple of four bytes.
     #[error("invalid length")]
     BadLength,
     /// The sequence number was received before.
@@ -102,7 +103,7 @@ pub enum OpenError {
     /// The ICV is wrong.
     #[error("invalid ICV")]
     BadTag,
-    /// The padding exceeds the packet, or is not 1, 2, 3, …
+    /// The padding exceeds the packet, or its bytes are not 1, 2, 3, …
     #[error("invalid padding")]
     BadPadding,
 }
@@ -117,63 +118,71 @@ impl From<ReplayError> for OpenError {
 }
 
 impl<'a> Incoming<'a> {
-    /// Creates a packet without a result.
+    /// Creates a packet to open. Its outcome is an error until [`Protection::open_batch`] sets it.
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, outcome: Err(OpenError::BadLength) }
     }
 }
 
-/// The borrowed bytes in front of the SPI.
-type InFront = [u8; PREFIX_LEN];
+/// A copy of the bytes before the SPI.
+type Prefix = [u8; PREFIX_LEN];
 
 impl Protection {
     /// Creates the protection of an SA; with `extended`, sequence numbers have 64 bits.
     pub fn new(
         aead: Box<dyn Aead>,
         transform: Transform,
-        salt: [u8; SALT],
+        salt: [u8; SALT_LEN],
         spi: u32,
         extended: bool,
     ) -> Self {
-        Self { aead, transform, salt, spi, extended, borrows: extended && !transform.encrypts() }
+        Self {
+            aead,
+            transform,
+            salt,
+            spi,
+            extended,
+            overwrites_prefix: extended && !transform.encrypts(),
+        }
     }
 
-    /// Writes header and trailer of each packet, and seals it. Leaves packets without enough room
-    /// unchanged. Returns the number of sealed packets.
+    /// Writes header and trailer of each packet, and seals the packet. Leaves packets unchanged
+    /// whose bytes do not have exactly the required length. Returns the number of sealed packets.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
-            // Saved bytes in front of the SPI.
-            let mut fronts: ArrayVec<(usize, InFront), BATCH> = ArrayVec::new();
+            // Packet indexes and their overwritten prefixes.
+            let mut prefixes: ArrayVec<(usize, Prefix), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
-                if !write(packet, self.spi) {
+                if !write_header_and_trailer(packet, self.spi) {
                     continue;
                 }
-                if self.borrows {
-                    fronts.push((index, self.borrow_front(packet.bytes, packet.number)));
+                if self.overwrites_prefix {
+                    prefixes.push((index, self.overwrite_prefix(packet.bytes, packet.number)));
                 }
                 if let Some(job) = self.job(packet.bytes, packet.number, packet.iv.to_be_bytes()) {
                     jobs.push(job);
                 }
             }
             self.aead.seal_batch(&mut jobs);
-            sealed += jobs.iter().filter(|job| job.is_good).count();
+            sealed += jobs.iter().filter(|job| job.is_ok).count();
             drop(jobs);
-            for (index, front) in fronts {
-                self.restore_front(packets[index].bytes, front);
+            for (index, prefix) in prefixes {
+                self.restore_prefix(packets[index].bytes, prefix);
             }
         }
         sealed
     }
 
-    /// Opens packets: checks each against the window, and moves the window after verification.
+    /// Opens each packet and sets its outcome: checks the sequence number against the window,
+    /// verifies and decrypts the packet, and then marks the number as received.
     pub fn open_batch(&self, window: &mut Window, packets: &mut [Incoming<'_>]) {
         for packets in packets.chunks_mut(BATCH) {
-            let mut started: ArrayVec<(usize, u64, InFront), BATCH> = ArrayVec::new();
+            let mut started: ArrayVec<(usize, u64, Prefix), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
-                let Some((low, iv)) = read(packet.bytes) else {
+                let Some((low, iv)) = read_header(packet.bytes) else {
                     packet.outcome = Err(OpenError::BadLength);
                     continue;
                 };
@@ -184,21 +193,22 @@ impl Protection {
                         continue;
                     }
                 };
-                let front = self.borrow_front(packet.bytes, number);
-                // Cannot fail: the packet is complete. `jobs` and `started` stay parallel.
+                let prefix = self.overwrite_prefix(packet.bytes, number);
+                // Cannot fail, because the packet is complete. So `jobs` and `started` stay
+                // parallel.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
-                started.push((index, number, front));
+                started.push((index, number, prefix));
             }
             self.aead.open_batch(&mut jobs);
-            let results: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_good).collect();
+            let results: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_ok).collect();
             drop(jobs);
-            for ((index, number, front), is_good) in started.into_iter().zip(results) {
+            for ((index, number, prefix), is_ok) in started.into_iter().zip(results) {
                 let packet = &mut packets[index];
-                self.restore_front(packet.bytes, front);
-                packet.outcome = if is_good {
-                    // The tag proves the sender has the key: mark the number even if the content is
-                    // invalid.
+                self.restore_prefix(packet.bytes, prefix);
+                packet.outcome = if is_ok {
+                    // A valid tag proves that the sender has the key: mark the number as received
+                    // even if the padding is invalid.
                     window
                         .mark_received(number)
                         .map_err(OpenError::from)
@@ -210,50 +220,51 @@ impl Protection {
         }
     }
 
-    /// Creates the job of a packet whose front is borrowed.
-    fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV]) -> Option<Job<'a>> {
-        let mut nonce = [0; NONCE];
-        nonce[..SALT].copy_from_slice(&self.salt);
-        nonce[SALT..].copy_from_slice(&iv);
-        let from = if self.transform.encrypts() {
+    /// Creates the AEAD's job for a packet, after `overwrite_prefix`.
+    fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV_LEN]) -> Option<Job<'a>> {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..SALT_LEN].copy_from_slice(&self.salt);
+        nonce[SALT_LEN..].copy_from_slice(&iv);
+        let start = if self.transform.encrypts() {
             PREFIX_LEN + HEADER_LEN
         } else if self.extended {
             0
         } else {
             PREFIX_LEN
         };
-        let text_and_tag = bytes.get_mut(from..)?;
+        let text_and_tag = bytes.get_mut(start..)?;
         Some(Job {
             nonce,
             aad: Aad::new(self.spi, number, self.extended),
             text_and_tag,
-            is_good: false,
+            is_ok: false,
         })
     }
 
-    /// If the front is borrowed, writes SPI and the upper half of the number in front of the lower
-    /// half.
-    fn borrow_front(&self, bytes: &mut [u8], number: u64) -> InFront {
-        let mut front = InFront::default();
-        if self.borrows {
-            front.copy_from_slice(&bytes[..PREFIX_LEN]);
+    /// If needed, writes the SPI over the prefix, and all 64 bits of the sequence number after it.
+    /// Returns the overwritten prefix.
+    fn overwrite_prefix(&self, bytes: &mut [u8], number: u64) -> Prefix {
+        let mut prefix = Prefix::default();
+        if self.overwrites_prefix {
+            prefix.copy_from_slice(&bytes[..PREFIX_LEN]);
             bytes[..PREFIX_LEN].copy_from_slice(&self.spi.to_be_bytes());
             bytes[PREFIX_LEN..PREFIX_LEN + 8].copy_from_slice(&number.to_be_bytes());
         }
-        front
+        prefix
     }
 
-    /// Restores the bytes in front of the SPI.
-    fn restore_front(&self, bytes: &mut [u8], front: InFront) {
-        if self.borrows {
-            bytes[..PREFIX_LEN].copy_from_slice(&front);
+    /// Restores the prefix and the SPI.
+    fn restore_prefix(&self, bytes: &mut [u8], prefix: Prefix) {
+        if self.overwrites_prefix {
+            bytes[..PREFIX_LEN].copy_from_slice(&prefix);
             bytes[PREFIX_LEN..2 * PREFIX_LEN].copy_from_slice(&self.spi.to_be_bytes());
         }
     }
 }
 
-/// Writes header and trailer. Returns false if the room does not match exactly.
-fn write(packet: &mut Outgoing<'_>, spi: u32) -> bool {
+/// Writes header and trailer. Returns `false` if the packet's bytes do not have exactly the
+/// required length.
+fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
     if packet.bytes.len().checked_sub(end) != Some(trailer_len(payload)) {
@@ -263,46 +274,56 @@ fn write(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     head[PREFIX_LEN..PREFIX_LEN + 4].copy_from_slice(&spi.to_be_bytes());
     head[PREFIX_LEN + 4..PREFIX_LEN + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
     head[PREFIX_LEN + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
-    let padding = padding(payload);
-    // The two fields and the ICV overwrite the bytes after the padding.
+    let padding = padding_len(payload);
+    // Writes 4 bytes for any padding length; the following fields overwrite those after the
+    // padding.
     trailer[..4].copy_from_slice(&[1, 2, 3, 0]);
     trailer[padding] = padding as u8;
     trailer[padding + 1] = packet.next_header;
     true
 }
 
-/// Returns sequence number and IV of a complete packet.
-fn read(bytes: &[u8]) -> Option<(u32, [u8; IV])> {
-    let text = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV)?;
+/// Returns the lower half of the sequence number, and the IV. `None` if the packet's length is
+/// invalid.
+fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV_LEN])> {
+    let text = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV_LEN)?;
     if text < 4 || !text.is_multiple_of(4) {
         return None;
     }
     let number = bytes.get(PREFIX_LEN + 4..)?.first_chunk::<4>()?;
-    let iv = bytes.get(PREFIX_LEN + 8..)?.first_chunk::<IV>()?;
+    let iv = bytes.get(PREFIX_LEN + 8..)?.first_chunk::<IV_LEN>()?;
     Some((u32::from_be_bytes(*number), *iv))
 }
 
-/// Removes the trailer of a decrypted packet.
+/// Checks the padding of a decrypted packet, and returns the packet's content.
 fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
-    let end = bytes.len() - ICV;
+    let end = bytes.len() - ICV_LEN;
     let text = &bytes[PREFIX_LEN + HEADER_LEN..end];
-    let [rest @ .., pad_len, next_header] = text else { return Err(OpenError::BadPadding) };
-    let payload = rest.len().checked_sub(usize::from(*pad_len)).ok_or(OpenError::BadPadding)?;
-    // RFC 4303, 2.4: padding is 1, 2, 3, …, and receivers should check it.
-    let is_padding_valid = match rest.last_chunk::<4>() {
+    let [payload_and_padding @ .., pad_len, next_header] = text else {
+        return Err(OpenError::BadPadding);
+    };
+    let payload_len = payload_and_padding
+        .len()
+        .checked_sub(usize::from(*pad_len))
+        .ok_or(OpenError::BadPadding)?;
+    // RFC 4303, 2.4: the padding bytes are 1, 2, 3, …, and receivers should check them.
+    let is_padding_valid = match payload_and_padding.last_chunk::<4>() {
         // Fast path for minimal padding, which this crate writes.
         Some(last) if *pad_len <= 4 => {
-            let missing = 8 * (4 - u32::from(*pad_len));
-            let expected = u64::from(0x0102_0304_u32) >> missing;
-            u64::from(u32::from_be_bytes(*last)) & (u64::from(u32::MAX) >> missing) == expected
+            let shift = 8 * (4 - u32::from(*pad_len));
+            let expected = u64::from(0x0102_0304_u32) >> shift;
+            u64::from(u32::from_be_bytes(*last)) & (u64::from(u32::MAX) >> shift) == expected
         }
-        _ => rest[payload..].iter().zip(1..=u8::MAX).all(|(byte, expected)| *byte == expected),
+        _ => payload_and_padding[payload_len..]
+            .iter()
+            .zip(1..=u8::MAX)
+            .all(|(byte, expected)| *byte == expected),
     };
     if !is_padding_valid {
         return Err(OpenError::BadPadding);
     }
     let start = PREFIX_LEN + HEADER_LEN;
-    Ok(Opened { payload: start..start + payload, next_header: *next_header, number })
+    Ok(Opened { payload: start..start + payload_len, next_header: *next_header, number })
 }
 
 #[cfg(test)]

@@ -1,29 +1,29 @@
-//! Initialization vectors that never repeat under a key (RFC 4106, 3.1: "MUST NOT" be used twice).
+//! Initialization vectors (IVs) that never repeat for a key, as RFC 4106, 3.1, requires.
 //!
-//! Sequence numbers alone would suffice for one run of one worker. A static key outlives runs, so
-//! the 64 bits of an IV are
+//! Sequence numbers would suffice as IVs for one run of one worker. A static key is used by many
+//! runs and workers, so the 64 bits of an IV are
 //!
 //! | bits | content |
 //! |---|---|
-//! | 63–32 | the epoch: later than that of any run before |
+//! | 63–32 | the epoch, which is later than those of all earlier runs |
 //! | 31–26 | the worker |
 //! | 25–0 | a counter |
 //!
-//! A worker that has used up the counter seals nothing until the next epoch is stored.
+//! A worker that has used all counter values seals no packets until the next epoch is stored.
 //!
-//! **Not covered**: file and clock that are rolled back together, such as by restoring a virtual
-//! machine snapshot.
+//! **Limitation**: IVs repeat if the state file and the clock are set back together, such as by
+//! restoring a snapshot of a virtual machine.
 
 use std::ops::Range;
 
-/// The epoch of IVs: seconds since 1970, or one more than the last epoch, whichever is later.
+/// The epoch of IVs: seconds since 1970, or the last epoch plus one if that is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
 /// The reason why there is no next epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
-    /// The clock is behind the last epoch.
+    /// The clock is behind the stored epoch.
     #[error(
         "the system clock ({now} s since 1970) is {} s behind the last used epoch ({stored}); \
          set the clock, or use another key",
@@ -41,20 +41,21 @@ pub enum EpochError {
 }
 
 impl Epoch {
-    /// Returns the epoch of a new run from the stored one and the clock. Store it before using it.
+    /// Returns the epoch of a new run, from the stored epoch and the clock (`now`, seconds since
+    /// 1970). Store the new epoch before using it.
     pub fn next(stored: Option<Self>, now: u64) -> Result<Self, EpochError> {
         if let Some(Self(stored)) = stored
             && now < u64::from(stored)
         {
             return Err(EpochError::ClockBehind { now, stored: stored.into() });
         }
-        let after = stored.map_or(0, |Self(stored)| u64::from(stored) + 1);
+        let successor = stored.map_or(0, |Self(stored)| u64::from(stored) + 1);
         let last = stored.map_or(0, |Self(stored)| stored);
-        u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
+        u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
     /// Creates an epoch from its stored number.
-    pub fn of(number: u32) -> Self {
+    pub fn from_number(number: u32) -> Self {
         Self(number)
     }
 
@@ -77,20 +78,20 @@ const COUNTER_BITS: u32 = 26;
 const WORKER_BITS: u32 = 6;
 
 impl Ivs {
-    /// The largest number of workers.
+    /// Maximum number of workers.
     pub const WORKERS: u8 = 1 << WORKER_BITS;
-    /// IVs per worker and epoch.
+    /// Number of IVs per worker and epoch.
     pub const PER_EPOCH: u32 = 1 << COUNTER_BITS;
 
-    /// Creates the IVs of a worker, from an unused epoch on. Returns `None` beyond
+    /// Creates the IVs of a worker for an unused epoch. Returns `None` if `worker` is not below
     /// [`Self::WORKERS`].
     pub fn new(worker: usize, epoch: Epoch) -> Option<Self> {
         let worker = u8::try_from(worker).ok().filter(|worker| *worker < Self::WORKERS)?;
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Reserves up to `count` consecutive IVs, as many as are left under the epoch. Returns `None`
-    /// if none is left.
+    /// Reserves `count` consecutive IVs, or fewer if fewer are left in the epoch. Returns `None` if
+    /// no IV is left or `count` is 0.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -108,25 +109,27 @@ impl Ivs {
         self.epoch
     }
 
-    /// Returns the IVs left under the epoch. Store the next epoch well before this is 0.
+    /// Returns the number of IVs left in the epoch. Store the next epoch well before this number is
+    /// 0.
     pub fn left(&self) -> u32 {
         Self::PER_EPOCH - self.next
     }
 
-    /// Moves the remaining IVs to another owner. `self` has none from then on, under any epoch.
+    /// Moves the remaining IVs to the returned value. Afterwards `self` has no IVs, in this or any
+    /// later epoch.
     pub fn hand_over(&mut self) -> Self {
         let remaining = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
         remaining
     }
 
-    /// Moves to a later epoch, which must be stored. Returns false for any other.
+    /// Starts a later epoch, which must be stored already. Returns `false` if `epoch` is not later.
     pub fn advance_to(&mut self, epoch: Epoch) -> bool {
-        let later = epoch > self.epoch;
-        if later {
+        let is_later = epoch > self.epoch;
+        if is_later {
             (self.epoch, self.next) = (epoch, 0);
         }
-        later
+        is_later
     }
 }
 
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn next_epoch_is_later_than_stored_epoch() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
-        // Twice within a second, and an hour later.
+        // A second run within the same second, and a run an hour later.
         assert_eq!(
             Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000),
             Ok(Epoch(1_700_000_001))
@@ -163,11 +166,11 @@ mod tests {
         let mut ivs = Ivs::new(63, Epoch(5)).unwrap();
         assert!(Ivs::new(64, Epoch(5)).is_none());
         assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));
-        let rest = ivs.reserve(u32::MAX).unwrap();
+        let remaining = ivs.reserve(u32::MAX).unwrap();
         assert_eq!(
-            (rest.end - 1, ivs.left()),
+            (remaining.end - 1, ivs.left()),
             (5 << 32 | 0xffff_ffff, 0),
-            "the last IV of the last worker is not the last of the epoch"
+            "the last IV of the last worker is not the last IV of the epoch"
         );
         assert_eq!(ivs.reserve(1), None);
         assert!(!ivs.advance_to(Epoch(5)) && !ivs.advance_to(Epoch(4)));
@@ -188,14 +191,13 @@ mod tests {
     }
 
     proptest! {
-        /// Consecutive runs of some workers each, with clocks that stop or advance.
+        /// Simulates consecutive runs of four workers. Between runs, the clock stops or advances.
         #[test]
         fn ivs_never_repeat_across_workers_and_epochs(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
-            for (passed, batches) in runs {
-                now += passed;
-                // If the clock stops, each run adds one to the epoch; `next` fails only if the
-                // clock goes back.
+            for (elapsed, batches) in runs {
+                now += elapsed;
+                // `next` would fail with a clock behind the stored epoch.
                 now = now.max(stored.map_or(0, |Epoch(stored)| u64::from(stored)));
                 let epoch = Epoch::next(stored, now).unwrap();
                 stored = Some(epoch);

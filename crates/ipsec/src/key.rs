@@ -1,4 +1,4 @@
-//! Keys of key files: parsing, creation, and fingerprints.
+//! Keys: parsing and writing key files, creation, and fingerprints.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,16 +8,16 @@ use serde::de::{Deserializer, Error as _, Unexpected};
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::transform::{SALT, Transform};
+use crate::transform::{SALT_LEN, Transform};
 
-/// A key and its salt. Wiped on drop, and never printed.
+/// A key and its salt. Its memory is wiped on drop, and `Debug` output does not contain it.
 #[derive(Clone)]
 pub struct KeyMaterial {
     /// The key, then the salt.
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// The reason why a text is not a key. Reveals none of its content.
+/// The reason why a key file is invalid. The message does not reveal its digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The number of digits is wrong.
@@ -26,7 +26,7 @@ pub enum KeyFileError {
          {} of the key and {} of the salt",
         .transform.name(),
         2 * .transform.key_len(),
-        2 * SALT
+        2 * SALT_LEN
     )]
     DigitCount {
         /// The transform of the key.
@@ -58,40 +58,42 @@ pub enum KeyFileError {
 pub struct RandomError;
 
 impl KeyMaterial {
-    /// Parses one line of hexadecimal digits, key then salt, as `ip xfrm … aead` takes them.
+    /// Parses one line of hexadecimal digits: the key, then the salt, as in `ip xfrm … aead`.
     /// Accepts a leading `0x` and surrounding white space.
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
-        let wanted = 2 * (transform.key_len() + SALT);
+        let wanted = 2 * (transform.key_len() + SALT_LEN);
         let trimmed = text.trim_ascii();
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
         if let Some(index) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
-            // Trailing white space was removed, so the difference is in front.
-            let in_front = text.trim_ascii_end().len() - digits.len();
-            return Err(KeyFileError::InvalidDigit { transform, at: in_front + index + 1, wanted });
+            // The length of leading white space and `0x`.
+            let leading = text.trim_ascii_end().len() - digits.len();
+            return Err(KeyFileError::InvalidDigit { transform, at: leading + index + 1, wanted });
         }
         if digits.len() != wanted {
             return Err(KeyFileError::DigitCount { transform, got: digits.len(), wanted });
         }
-        // Allocate the full size: growing would leave copies of the key.
+        // Allocate the full size at once: a growing vector would leave copies of the key in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
-        bytes.extend(digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])));
+        bytes.extend(
+            digits.chunks_exact(2).map(|pair| digit_value(pair[0]) << 4 | digit_value(pair[1])),
+        );
         Ok(Self { bytes })
     }
 
     /// Creates a random key with AWS-LC.
     pub fn random(transform: Transform) -> Result<Self, RandomError> {
-        let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT]);
+        let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT_LEN]);
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RandomError)?;
         Ok(Self { bytes })
     }
 
-    /// Returns the line of a key file.
+    /// Returns the content of a key file: one line.
     pub fn to_line(&self) -> Zeroizing<String> {
         let mut line = Zeroizing::new(String::with_capacity(2 * self.bytes.len() + 1));
         for byte in &*self.bytes {
-            for half in [byte >> 4, byte & 0xf] {
-                line.push(char::from(b"0123456789abcdef"[usize::from(half)]));
+            for nibble in [byte >> 4, byte & 0xf] {
+                line.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
             }
         }
         line.push('\n');
@@ -100,16 +102,16 @@ impl KeyMaterial {
 
     /// Returns the key, without the salt.
     pub fn key(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - SALT]
+        &self.bytes[..self.bytes.len() - SALT_LEN]
     }
 
     /// Returns the salt.
-    pub fn salt(&self) -> [u8; SALT] {
+    pub fn salt(&self) -> [u8; SALT_LEN] {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// Returns a fingerprint of the key alone, equal across transforms: nonces must not repeat
-    /// across transforms that share a key.
+    /// Returns a fingerprint of key and salt without the transform. It identifies a key that
+    /// several transforms share, across which nonces must not repeat.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -118,10 +120,10 @@ impl KeyMaterial {
         Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
-    /// Returns a fingerprint that identifies key and transform without revealing the key.
+    /// Returns a fingerprint of key, salt and transform, which does not reveal the key.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
-        // Unambiguous: the name contains no zero byte.
+        // The zero byte marks the end of the name, which contains no zero byte.
         for part in [
             &b"xdpfwd esp key fingerprint 1\0"[..],
             transform.name().as_bytes(),
@@ -135,15 +137,14 @@ impl KeyMaterial {
     }
 }
 
-/// Prints no key bytes.
 impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyMaterial").finish_non_exhaustive()
     }
 }
 
-/// Returns the value of a checked digit.
-fn value(digit: u8) -> u8 {
+/// Returns the value of a hexadecimal digit.
+fn digit_value(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
         b'a'..=b'f' => digit - b'a' + 10,
@@ -151,7 +152,8 @@ fn value(digit: u8) -> u8 {
     }
 }
 
-/// A key's public identifier: the first 8 bytes of a SHA-256 over key and transform.
+/// A public identifier of a key: the first 8 bytes of a SHA-256 digest (see
+/// [`KeyMaterial::fingerprint`] and [`KeyMaterial::identity`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u64);
 
@@ -280,10 +282,15 @@ mod tests {
         let identity = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().identity()
         };
-        assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "same key, other transform");
+        assert_eq!(
+            identity(DIGITS, aes),
+            identity(DIGITS, gmac),
+            "the identity depends on the transform"
+        );
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
-        // State files contain fingerprints, so they must not change. Computed with sha256sum.
+        // Fingerprints must not change, because state files contain them. The expected value was
+        // computed with sha256sum.
         assert_eq!(fingerprints[0].to_string(), "9d9464bf08b58358");
         assert_eq!(fingerprints[0].to_string().parse(), Ok(fingerprints[0]));
         for text in
@@ -303,7 +310,7 @@ mod tests {
             prop_assert_eq!(&key.salt()[..], &bytes[32..]);
         }
 
-        /// Errors contain only numbers.
+        /// Checks every part of five bytes; shorter parts can equal numbers in the message.
         #[test]
         fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
             let message = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();

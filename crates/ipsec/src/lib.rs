@@ -1,11 +1,11 @@
-//! IPsec ESP (RFC 4303): packets sealed and opened in place, sequence numbers, and anti-replay
+//! IPsec ESP (RFC 4303): seals and opens packets in place, with sequence numbers and anti-replay
 //! windows.
 //!
 //! [`Protection`] seals and opens batches with a [`Transform`] and an [`Aead`]. [`Window`] rejects
-//! replays. [`SequenceNumbers`] gives out sequence numbers to several workers, within limits and
-//! only below the stored bound. [`Ivs`] combines epoch, worker and counter, so that IVs differ
-//! between workers and runs. [`KeyMaterial`] is the content of a key file. This crate does no I/O:
-//! the caller reads and writes files.
+//! replays. [`SequenceNumbers`] lets several workers reserve sequence numbers, up to a limit and
+//! below a bound that the caller has stored. [`Ivs`] combines epoch, worker and counter, so that
+//! IVs differ between workers and runs. [`KeyMaterial`] is the content of a key file. This crate
+//! does no I/O: the caller reads and writes files.
 
 #![deny(unsafe_code)]
 
@@ -28,7 +28,7 @@ pub use iv::{Epoch, EpochError, Ivs};
 pub use key::{Fingerprint, KeyFileError, KeyMaterial, ParseFingerprintError, RandomError};
 pub use replay::{ReplayError, Window, WindowError};
 pub use sequence::{Exhausted, SequenceNumbers};
-pub use transform::{ICV, IV, NONCE, SALT, Transform};
+pub use transform::{ICV_LEN, IV_LEN, NONCE_LEN, SALT_LEN, Transform};
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

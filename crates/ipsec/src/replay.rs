@@ -1,19 +1,21 @@
 //! The anti-replay window of an inbound SA (RFC 4303, 3.4.3 and Appendix A; extended sequence
 //! numbers).
 //!
-//! The bits form a ring of blocks that is longer than the window, so nothing is ever shifted (RFC
-//! 6479): moving the window clears the blocks that it enters.
+//! The window has a bit per sequence number. The bits form a ring of blocks that is longer than the
+//! window (RFC 6479): moving the window shifts no bits, but clears the blocks that the window
+//! enters.
 
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// A ring of bits, one per sequence number; a power of two in length.
+    /// A ring of bits, one per sequence number, which is set if the number was received. The number
+    /// of blocks is a power of two.
     blocks: Box<[u64]>,
     /// Length of the window in sequence numbers.
     size: u64,
     /// The highest verified sequence number; 0 before the first packet.
     highest: u64,
-    /// Whether sequence numbers have 64 bits, of which packets carry the lower half.
+    /// Whether sequence numbers have 64 bits, of which packets carry only the lower half.
     extended: bool,
 }
 
@@ -23,7 +25,7 @@ pub enum ReplayError {
     /// The sequence number was received before.
     #[error("sequence number was received before")]
     Replay,
-    /// The sequence number is below the window.
+    /// The sequence number is 0 or below the window.
     #[error("sequence number is below the anti-replay window")]
     Late,
 }
@@ -37,33 +39,35 @@ pub enum ReplayError {
 )]
 pub struct WindowError(pub u32);
 
+/// Number of bits in a block.
 const BLOCK: u64 = 64;
 
 impl Window {
-    /// The smallest size: RFC 4303 requires 32, and recommends 64.
+    /// Minimum size of a window. RFC 4303 requires 32, and recommends 64.
     pub const SMALLEST: u32 = 64;
-    /// The largest size.
+    /// Maximum size of a window.
     pub const LARGEST: u32 = 4096;
 
-    /// Creates a window of this size; with `extended` for 64-bit sequence numbers (RFC 4304).
+    /// Creates a window of `size` sequence numbers, which have 64 bits if `extended` (RFC 4304),
+    /// otherwise 32.
     pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));
         }
-        // One block more than the window, whose ends may lie inside blocks.
+        // One block more than `size`, because the window can begin and end inside a block.
         let blocks = (u64::from(size) / BLOCK + 1).next_power_of_two() as usize;
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
-    /// Marks all sequence numbers up to `number` as received. Does nothing if the window is further
-    /// already.
+    /// Marks all sequence numbers up to `number` as received. Does nothing if `number` is not above
+    /// the highest verified number.
     pub fn mark_received_up_to(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
             self.blocks.fill(u64::MAX);
-            // The rest of its block is unused; later blocks are cleared when the window enters
-            // them.
-            let index = self.block(number);
+            // In the block of `number`, clear the bits of higher numbers. Later blocks are cleared
+            // when the window enters them.
+            let index = self.block_index(number);
             self.blocks[index] = u64::MAX >> (BLOCK - 1 - number % BLOCK);
         }
     }
@@ -73,13 +77,14 @@ impl Window {
         self.size as u32
     }
 
-    /// Returns the highest verified sequence number.
+    /// Returns the highest verified sequence number; 0 before the first packet.
     pub fn highest(&self) -> u64 {
         self.highest
     }
 
-    /// Returns the full sequence number of a packet from the 32 bits it carries, if the packet is
-    /// acceptable. Runs before decryption, because the tag covers the number; changes nothing.
+    /// Returns the full sequence number of a packet from its lower 32 bits, or an error if the
+    /// packet must be rejected. Changes nothing. Call it before decryption, because the tag covers
+    /// the full number.
     #[inline]
     pub fn check(&self, low_bits: u32) -> Result<u64, ReplayError> {
         let number = self.full_number(low_bits).ok_or(ReplayError::Late)?;
@@ -90,29 +95,29 @@ impl Window {
         if number == 0 || self.highest - number >= self.size {
             return Err(ReplayError::Late);
         }
-        if self.blocks[self.block(number)] & bit(number) != 0 {
+        if self.blocks[self.block_index(number)] & bit(number) != 0 {
             Err(ReplayError::Replay)
         } else {
             Ok(number)
         }
     }
 
-    /// Marks a verified packet as received. Checks again for a replay: one batch can hold a packet
-    /// twice, and both copies are checked before either is verified.
+    /// Marks the number of a verified packet as received. Checks again for a replay: one batch can
+    /// contain a packet twice, and both copies are checked before either is verified.
     #[inline]
     pub fn mark_received(&mut self, number: u64) -> Result<(), ReplayError> {
         if number > self.highest {
             // Clear the blocks that the window enters, each at most once.
             let (last, new) = (self.highest / BLOCK, number / BLOCK);
             for block in 0..(new - last).min(self.blocks.len() as u64) {
-                let index = self.block((new - block) * BLOCK);
+                let index = self.block_index((new - block) * BLOCK);
                 self.blocks[index] = 0;
             }
             self.highest = number;
         } else if number == 0 || self.highest - number >= self.size {
             return Err(ReplayError::Late);
         }
-        let index = self.block(number);
+        let index = self.block_index(number);
         if self.blocks[index] & bit(number) != 0 {
             return Err(ReplayError::Replay);
         }
@@ -121,12 +126,12 @@ impl Window {
     }
 
     #[inline]
-    fn block(&self, number: u64) -> usize {
+    fn block_index(&self, number: u64) -> usize {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Returns the full sequence number that is nearest to the window (RFC 4303, A2.2), or `None`
-    /// if it would be negative.
+    /// Returns the full sequence number in or above the window that has these lower bits (RFC 4303,
+    /// A2.2), or `None` if its upper half would be negative or exceed 32 bits.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
@@ -135,14 +140,15 @@ impl Window {
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
-            // The window lies within one subspace: numbers below it belong to the next.
+            // All numbers of the window have the same upper half. Lower halves below the window
+            // belong to the next upper half.
             if low_bits >= bottom {
                 high
             } else {
                 high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))?
             }
         } else if low_bits >= bottom {
-            // The window begins in the previous subspace.
+            // The window begins with the previous upper half, to which this lower half belongs.
             high.checked_sub(1)?
         } else {
             high
@@ -164,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// A model of RFC 4303 that keeps every received number.
+    /// A model of the window that stores every received number.
     struct Model {
         received: BTreeSet<u64>,
         size: u64,
@@ -180,7 +186,7 @@ mod tests {
         }
     }
 
-    /// Generates steps from the highest number, mostly small ones.
+    /// Generates differences to the highest number, mostly small ones.
     fn steps() -> impl Strategy<Value = Vec<i64>> {
         let step = prop_oneof![
             6 => -70_i64..70,
@@ -202,7 +208,7 @@ mod tests {
             let mut window = Window::new(size, extended).unwrap();
             let mut model = Model { received: BTreeSet::new(), size: size.into() };
             if start > 0 {
-                // Not through `check`, which infers the upper half and cannot reach `start`.
+                // Without `check`, which could not infer the upper half of `start`.
                 prop_assert_eq!(window.mark_received(start), model.mark_received(start));
             }
             for step in steps {
@@ -212,8 +218,9 @@ mod tests {
                     continue;
                 }
                 let expected = model.mark_received(number);
-                // An extended number below the window is inferred as one 2^32 ahead. Without the
-                // key, an attacker cannot exploit that.
+                // From the lower half of a number below the window, `check` infers the number plus
+                // 2^32. An attacker without the key cannot exploit that, because the ICV is then
+                // invalid.
                 if extended && expected == Err(ReplayError::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),
@@ -231,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn window_crosses_end_of_32_bits() {
+    fn window_crosses_32_bit_boundary() {
         let mut window = Window::new(64, true).unwrap();
         let wrap = 1_u64 << 32;
         for number in [wrap - 3, wrap - 1, wrap + 1] {
@@ -242,14 +249,14 @@ mod tests {
         assert_eq!(window.check(u32::MAX), Err(ReplayError::Replay));
         assert_eq!(window.check(1), Err(ReplayError::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
-        // Without extended numbers, nothing follows the last one.
+        // Without extended numbers, no number follows the last 32-bit number.
         let mut window = Window::new(64, false).unwrap();
         window.mark_received(u64::from(u32::MAX)).unwrap();
         assert_eq!(window.check(1), Err(ReplayError::Late));
     }
 
     #[test]
-    fn take_rejects_second_copy_in_batch() {
+    fn mark_received_rejects_second_copy() {
         let mut window = Window::new(64, true).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
         assert_eq!(
@@ -268,7 +275,7 @@ mod tests {
         assert_eq!(
             Window::new(64, true).unwrap().check(u32::MAX),
             Err(ReplayError::Late),
-            "the number would belong to the subspace before the first"
+            "the upper half would be negative"
         );
     }
 
@@ -300,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn window_size_must_be_multiple_of_64() {
+    fn new_rejects_invalid_size() {
         for size in [0, 32, 63, 65, 100, 4097, 8192, u32::MAX] {
             assert_eq!(Window::new(size, true).unwrap_err(), WindowError(size));
         }

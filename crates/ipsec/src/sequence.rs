@@ -1,8 +1,8 @@
-//! Sequence numbers of an outbound SA (RFC 4303, 2.2), which its workers share.
+//! The sequence numbers of an outbound SA (RFC 4303, 2.2), which several workers share.
 //!
-//! Workers reserve numbers in batches, with one atomic operation per batch. No number is given out
-//! before a higher bound is stored: after a crash, the next run starts at that bound, and its
-//! numbers are ahead of the peer's window.
+//! Workers reserve numbers in batches, with one atomic operation per batch. A number can be
+//! reserved only after a higher bound has been stored. After a crash, the next run starts at the
+//! stored bound, so its numbers are above the peer's anti-replay window.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,26 +12,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct SequenceNumbers {
     /// The next free number.
     next: AtomicU64,
-    /// The first number that is not stored yet.
+    /// The stored bound: only numbers below it can be reserved.
     stored: AtomicU64,
-    /// The first unusable number: the end of 32 bits, or of a packet limit.
+    /// The first number that can never be reserved, because of the width of 32 or 64 bits or a
+    /// packet limit.
     end: AtomicU64,
 }
 
 /// The reason why no number is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// All numbers are used; the SA needs another key.
+    /// All numbers are used, so the SA needs another key; or the numbers are closed.
     #[error("all sequence numbers of the SA are used; use another key")]
     Limit,
-    /// More numbers must be stored first.
+    /// A higher bound must be stored first.
     #[error("more sequence numbers must be stored first")]
     NotStored,
 }
 
 impl SequenceNumbers {
-    /// Creates numbers from `first` (at least 1) on: with 64 bits if `extended`, and none above
-    /// `limit`.
+    /// Creates the numbers from `first` (or 1 if `first` is 0) to `limit`, with 64 bits if
+    /// `extended`, otherwise 32. The stored bound is the first number.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
@@ -47,37 +48,38 @@ impl SequenceNumbers {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
 
-    /// Reserves up to `count` consecutive numbers, as many as are available.
+    /// Reserves `count` consecutive numbers, or fewer if fewer are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
-        // Acquire: the bound is on disk before it is published here.
+        // Acquire pairs with the Release in `allow_below`: the bound was on disk before.
         let stored = self.stored.load(Ordering::Acquire);
-        let last = self.end.load(Ordering::Relaxed);
-        let end = stored.min(last);
-        let take = |next: u64| (next < end).then(|| next.saturating_add(count).min(end));
-        match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        let limit_end = self.end.load(Ordering::Relaxed);
+        let end = stored.min(limit_end);
+        let advance = |next: u64| (next < end).then(|| next.saturating_add(count).min(end));
+        match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, advance) {
             Ok(first) => Ok(first..first.saturating_add(count).min(end)),
-            Err(next) if next >= last => Err(Exhausted::Limit),
+            Err(next) if next >= limit_end => Err(Exhausted::Limit),
             Err(_) => Err(Exhausted::NotStored),
         }
     }
 
-    /// Returns whether fewer than `margin` stored numbers are left, and storing more would help.
+    /// Returns whether a higher bound should be stored: fewer than `margin` numbers are left below
+    /// the stored bound, and a higher bound would allow more.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
         let stored = self.stored.load(Ordering::Relaxed);
         stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the exclusive bound to store so that `count` more numbers are usable: at most the
-    /// first number that is not usable, and at least the stored bound.
+    /// Returns the exclusive bound to store so that `count` numbers, or all that the limit allows,
+    /// can be reserved. Never returns less than the stored bound.
     pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
 
-    /// Ends the numbers: none is given out any more. Returns the first unused number, or
-    /// [`u64::MAX`] if already closed.
+    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if already
+    /// closed.
     pub fn close(&self) -> u64 {
         self.next.swap(u64::MAX, Ordering::Relaxed)
     }
@@ -87,16 +89,17 @@ impl SequenceNumbers {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Allows the numbers below `stored`, a bound that is stored durably.
+    /// Allows reservations of numbers below `stored`, a bound that has been stored durably.
     pub fn allow_below(&self, stored: u64) {
         self.stored.fetch_max(stored, Ordering::Release);
     }
 }
 
-/// Returns the first unusable number. The last 32-bit number is usable; numbers do not wrap.
+/// Returns the first number that can never be reserved. The last 32-bit number can be reserved;
+/// numbers do not wrap around.
 fn end(extended: bool, limit: Option<u64>) -> u64 {
-    let bits = if extended { u64::MAX } else { 1 << 32 };
-    limit.map_or(bits, |limit| bits.min(limit.saturating_add(1)))
+    let width_end = if extended { u64::MAX } else { 1 << 32 };
+    limit.map_or(width_end, |limit| width_end.min(limit.saturating_add(1)))
 }
 
 #[cfg(test)]
@@ -166,7 +169,7 @@ mod tests {
         assert_eq!(numbers.bound_to_store(2000), 2001, "the bound exceeds the limit");
         numbers.allow_below(2001);
         numbers.reserve(1400).unwrap();
-        assert!(!numbers.is_short(500), "no number is left to store");
+        assert!(!numbers.is_short(500), "a higher bound would allow no more numbers");
         numbers.limit(true, Some(10));
         assert_eq!(numbers.bound_to_store(1), 2001, "the stored bound decreased");
     }

@@ -1,8 +1,8 @@
-//! ESP transforms: ciphers and the lengths of their parts.
+//! ESP transforms, and the lengths of keys, salts, IVs and ICVs.
 
 use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames};
 
-/// A combined-mode transform of ESP, with an ICV of 16 bytes and an IV of 8 in the packet.
+/// A combined-mode ESP transform. Every packet contains an IV of 8 bytes and an ICV of 16 bytes.
 #[derive(
     Clone,
     Copy,
@@ -38,12 +38,12 @@ impl Transform {
     /// All transforms.
     pub const ALL: [Self; Self::COUNT] = *<Self as VariantArray>::VARIANTS.first_chunk().unwrap();
 
-    /// Returns its name in configurations and reports, which `FromStr` reads.
+    /// Returns the transform's name in configurations and reports. `FromStr` parses this name.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// Returns the length of its key in bytes, without the salt.
+    /// Returns the length of the key in bytes, without the salt.
     pub fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm | Self::NullAes128Gmac => 16,
@@ -57,11 +57,11 @@ impl Transform {
     }
 }
 
-/// Length of the salt in bytes, the first part of the nonce (RFC 4106, 4; RFC 7634, 2).
-pub const SALT: usize = 4;
+/// Length in bytes of the salt, which is the first part of the nonce (RFC 4106, 4; RFC 7634, 2).
+pub const SALT_LEN: usize = 4;
 /// Length of the IV in a packet, in bytes.
-pub const IV: usize = 8;
+pub const IV_LEN: usize = 8;
 /// Length of the integrity check value in bytes.
-pub const ICV: usize = 16;
-/// Length of a nonce in bytes: salt and IV.
-pub const NONCE: usize = SALT + IV;
+pub const ICV_LEN: usize = 16;
+/// Length of a nonce in bytes. A nonce consists of salt and IV.
+pub const NONCE_LEN: usize = SALT_LEN + IV_LEN;

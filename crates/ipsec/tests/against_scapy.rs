@@ -1,24 +1,26 @@
-//! Interoperation with scapy's ESP, both ways: transport mode, IPv4 and IPv6, 32- and 64-bit
-//! sequence numbers.
+//! Opens packets that scapy sealed, and lets scapy open packets that this crate sealed: transport
+//! mode, IPv4 and IPv6, 32- and 64-bit sequence numbers.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use xdpfwd_ipsec::{
-    Aead, AwsLc, HEADER_LEN, Incoming, Outgoing, PREFIX_LEN, Protection, RustCrypto, SALT,
+    Aead, AwsLc, HEADER_LEN, Incoming, Outgoing, PREFIX_LEN, Protection, RustCrypto, SALT_LEN,
     Transform, Window, trailer_len,
 };
 
-/// Debian's scapy needs Debian's interpreter, which may not be the first `python3` in the path.
-fn python(argument: &str, input: &str) -> String {
+/// Runs esp_by_scapy.py and returns its output. Debian's scapy needs Debian's interpreter, which
+/// may not be the first `python3` in the path.
+fn run_scapy(mode: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
     command
-        .args([script, argument])
+        .args([script, mode])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("python3 with scapy: `make test-deps` installs it");
+    let mut child =
+        command.spawn().expect("cannot run python3: `make test-deps` installs it and scapy");
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -28,7 +30,7 @@ fn python(argument: &str, input: &str) -> String {
 fn unhex(text: &str) -> Vec<u8> {
     text.as_bytes()
         .chunks(2)
-        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect()
 }
 
@@ -49,14 +51,14 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
     ]
 }
 
-/// Returns the offsets of ESP and of the protocol field in an IP packet.
-fn header(packet: &[u8]) -> (usize, usize) {
+/// Returns the length of the IP header, and the offset of its protocol field.
+fn ip_header(packet: &[u8]) -> (usize, usize) {
     if packet[0] >> 4 == 4 { (20, 9) } else { (40, 6) }
 }
 
 #[test]
 fn esp_interoperates_with_scapy_in_both_directions() {
-    let lines = python("seal", "");
+    let lines = run_scapy("seal", "");
     let (mut opened, mut sealed) = (0, String::new());
     for line in lines.lines() {
         let [name, key, salt, spi, extended, high, low, packet, inner] =
@@ -65,30 +67,30 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             panic!("{line}")
         };
         let (transform, key, salt) =
-            (transform(name), unhex(key), unhex(salt).first_chunk::<SALT>().copied().unwrap());
+            (transform(name), unhex(key), unhex(salt).first_chunk::<SALT_LEN>().copied().unwrap());
         let (extended, spi): (bool, u32) = (extended == "1", spi.parse().unwrap());
         let number = high.parse::<u64>().unwrap() << 32 | low.parse::<u64>().unwrap();
         let (packet, inner) = (unhex(packet), unhex(inner));
-        let (start, protocol) = header(&packet);
+        let (header_len, protocol) = ip_header(&packet);
         for aead in backends(transform, &key) {
             let protection = Protection::new(aead, transform, salt, spi, extended);
             let mut window = Window::new(64, extended).unwrap();
             if number > 64 {
                 window.mark_received(number - 1).unwrap();
             }
-            let mut bytes = packet[start - PREFIX_LEN..].to_vec();
+            let mut bytes = packet[header_len - PREFIX_LEN..].to_vec();
             let mut incoming = [Incoming::new(&mut bytes)];
             protection.open_batch(&mut window, &mut incoming);
             let outcome =
                 incoming[0].outcome.clone().unwrap_or_else(|error| panic!("{error}: {line}"));
             assert_eq!((outcome.number, outcome.next_header), (number, inner[protocol]), "{line}");
-            assert_eq!(&bytes[outcome.payload], &inner[start..], "{line}");
+            assert_eq!(&bytes[outcome.payload], &inner[header_len..], "{line}");
             opened += 1;
 
-            // Seal the payload again, for scapy to open.
-            let payload = &inner[start..];
+            // Seal the payload; scapy opens the packet below.
+            let payload = &inner[header_len..];
             let mut bytes = [
-                &inner[start - PREFIX_LEN..start],
+                &inner[header_len - PREFIX_LEN..header_len],
                 &[0; HEADER_LEN],
                 payload,
                 &vec![0; trailer_len(payload.len())],
@@ -103,11 +105,11 @@ fn esp_interoperates_with_scapy_in_both_directions() {
                 iv: number ^ 0x55,
             }];
             assert_eq!(protection.seal_batch(&mut outgoing), 1);
-            let mut ip = inner[..start].to_vec();
+            let mut ip = inner[..header_len].to_vec();
             ip[protocol] = 50;
             let esp = &bytes[PREFIX_LEN..];
-            if start == 20 {
-                ip[2..4].copy_from_slice(&((start + esp.len()) as u16).to_be_bytes());
+            if header_len == 20 {
+                ip[2..4].copy_from_slice(&((header_len + esp.len()) as u16).to_be_bytes());
             } else {
                 ip[4..6].copy_from_slice(&(esp.len() as u16).to_be_bytes());
             }
@@ -121,6 +123,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             );
         }
     }
+    // Backends, transforms, sequence numbers, IP versions and payload sizes.
     assert_eq!(opened, (2 + usize::from(cfg!(feature = "ipsec-mb"))) * 3 * 4 * 2 * 5);
-    assert_eq!(python("open", &sealed).trim(), opened.to_string());
+    assert_eq!(run_scapy("open", &sealed).trim(), opened.to_string());
 }

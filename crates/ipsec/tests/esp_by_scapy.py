@@ -1,7 +1,8 @@
 """Encapsulates and decapsulates ESP packets with scapy: one line per packet, in hexadecimal.
 
 `seal`: prints name, key, salt, spi, extended, high, low, packet (with ESP), inner packet.
-`open`: reads such lines, and fails at the first whose inner packet differs.
+`open`: reads such lines, decapsulates the packets, and fails at the first difference to an inner
+packet; then prints the number of packets.
 """
 import sys
 
@@ -28,10 +29,10 @@ def seal():
             for v6 in (False, True):
                 for size in (0, 1, 2, 3, 100):
                     key = bytes(range(7, 7 + length))
-                    association_ = association(name, key, 0x12345678, extended, high)
-                    packet = association_.encrypt(inner(v6, size), seq_num=low if low else None, esn_en=extended, esn=high)
+                    sa = association(name, key, 0x12345678, extended, high)
+                    packet = sa.encrypt(inner(v6, size), seq_num=low if low else None, esn_en=extended, esn=high)
                     if not low:
-                        continue  # scapy treats sequence number 0 as none
+                        continue  # scapy ignores a sequence number of 0
                     print(name, key.hex(), SALT.hex(), 0x12345678, int(extended), high, low, raw(packet).hex(), raw(inner(v6, size)).hex())
 
 
@@ -42,7 +43,7 @@ def open_all():
         v6 = packet[0] == "6"
         packet = (IPv6 if v6 else IP)(bytes.fromhex(packet))
         opened = association(name, bytes.fromhex(key), int(spi), extended == "1", int(high)).decrypt(packet)
-        # Scapy recomputes lengths and checksums.
+        # Compare only the payloads of IP: scapy recomputes lengths and checksums in IP headers.
         got, expected = raw(opened.payload), raw((IPv6 if v6 else IP)(bytes.fromhex(expected)).payload)
         assert got == expected, f"{name} {extended} {high}: {got.hex()} is not {expected.hex()}"
         count += 1

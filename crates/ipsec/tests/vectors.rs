@@ -1,8 +1,8 @@
-//! Runs published vectors (NIST, Wycheproof, RFCs; `vectors.txt`) on each backend.
+//! Runs the published vectors in `vectors.txt` (NIST, Wycheproof, RFCs) on each backend.
 
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, HEADER_LEN, ICV, Incoming, Job, OpenError, Outgoing, PREFIX_LEN, Protection,
-    RustCrypto, SALT, Transform, Window, trailer_len,
+    Aad, Aead, AwsLc, HEADER_LEN, ICV_LEN, Incoming, Job, OpenError, Outgoing, PREFIX_LEN,
+    Protection, RustCrypto, SALT_LEN, Transform, Window, trailer_len,
 };
 
 const VECTORS: &str = include_str!("vectors.txt");
@@ -13,7 +13,7 @@ fn unhex(text: &str) -> Vec<u8> {
     }
     text.as_bytes()
         .chunks(2)
-        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect()
 }
 
@@ -30,7 +30,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
     ]
 }
 
-/// Returns the words of the lines that begin with `esp`, or of all others.
+/// Returns each line with its words: ESP packets if `is_esp`, otherwise AEAD vectors.
 fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -45,30 +45,31 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
         let (transform, key, nonce) =
             (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
-        let (aad, plain, sealed) = (Aad::of(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
-        let is_good = match result {
+        let (aad, plain, sealed) =
+            (Aad::from_slice(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
+        let is_ok = match result {
             "ok" => true,
             "bad" => false,
             _ => panic!("{line}"),
         };
-        let index = Transform::ALL.iter().position(|one| *one == transform).unwrap();
-        counts[index][usize::from(is_good)] += 1;
+        let index = Transform::ALL.iter().position(|candidate| *candidate == transform).unwrap();
+        counts[index][usize::from(is_ok)] += 1;
         for (backend, aead) in backends(transform, &key) {
             let mut bytes = sealed.clone();
-            let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: !is_good }];
+            let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_ok: !is_ok }];
             aead.open_batch(&mut jobs);
-            assert_eq!(jobs[0].is_good, is_good, "{backend} opens {line}");
-            if is_good {
-                assert_eq!(bytes[..bytes.len() - ICV], plain, "{backend} opens {line}");
-                let mut bytes = [&plain[..], &[0; ICV]].concat();
-                let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: false }];
+            assert_eq!(jobs[0].is_ok, is_ok, "{backend} opens {line}");
+            if is_ok {
+                assert_eq!(bytes[..bytes.len() - ICV_LEN], plain, "{backend} opens {line}");
+                let mut bytes = [&plain[..], &[0; ICV_LEN]].concat();
+                let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_ok: false }];
                 aead.seal_batch(&mut jobs);
-                assert!(jobs[0].is_good, "{backend} seals {line}");
+                assert!(jobs[0].is_ok, "{backend} seals {line}");
                 assert_eq!(bytes, sealed, "{backend} seals {line}");
             }
         }
     }
-    // Each transform has invalid and valid vectors.
+    // Each transform has at least 20 invalid and 20 valid vectors.
     assert!(counts.iter().flatten().all(|count| *count >= 20), "{counts:?}");
 }
 
@@ -81,7 +82,7 @@ fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
         };
         let extended = number.len() == 16;
         let (transform, key, salt) =
-            (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT>().unwrap());
+            (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT_LEN>().unwrap());
         let (spi, number) =
             (u32::from_str_radix(spi, 16).unwrap(), u64::from_str_radix(number, 16).unwrap());
         let (iv, payload, packet) =

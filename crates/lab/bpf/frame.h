@@ -10,8 +10,8 @@
  *       42       2  magic number, "LB"
  *       44       8  sequence number, big endian: stream << 40 | n
  *       52       8  send time, big endian: CLOCK_MONOTONIC in nanoseconds
- *       60       -  fixed pattern up to the end of the frame: 64-bit words in host byte order,
- *                   word k is (k + 1) * PATTERN_STEP; the last word may be truncated
+ *       60       -  fixed pattern up to the end of the frame: 64-bit words in host byte order;
+ *                   word k (from 0) is (k + 1) * PATTERN_STEP mod 2^64; the last word may be cut
  */
 #ifndef LAB_FRAME_H
 #define LAB_FRAME_H
@@ -39,7 +39,7 @@ enum {
 #define PATTERN_STEP 0x9e3779b97f4a7c15ULL
 #define STREAM_SHIFT 40
 
-/* Types for packet data: it may be unaligned, and accesses through different types may alias. */
+/* Types for packet data. Accesses through different types may alias; any_u16 may be unaligned. */
 typedef __u16 __attribute__((aligned(1), may_alias)) any_u16;
 typedef __u32 __attribute__((may_alias)) any_u32;
 typedef __u64 __attribute__((may_alias)) any_u64;

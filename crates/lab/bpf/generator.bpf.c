@@ -1,40 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
 // The traffic generator. It is not attached to an interface: user space runs it through
-// BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES, which calls it once per frame, on one core,
-// and recycles the frames' pages. The return code of bpf_redirect sends the frame; XDP_DROP returns
-// it to the page pool if no frame may be sent yet.
+// BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES. The kernel calls the program once per frame,
+// on one core, and recycles the frames' pages. To send the frame, the program returns the return
+// code of bpf_redirect. While no frame may be sent, it returns XDP_DROP, and the frame's page
+// returns to the page pool.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 #include <stdbool.h>
 #include "frame.h"
 
-enum { HEADER_WORDS = 5, TICKS = 12 };
+enum { HEADER_WORDS = 5, FRACTION_BITS = 12 };
 
 // Written by src/traffic.rs before loading: same order, no padding.
 struct config {
 	__u64 header[HEADER_WORDS]; // bytes 0–39 of the frame
-	__u64 interval;             // nanoseconds between frames << TICKS; 0: as fast as possible
-	__u64 backlog;              // maximum lag behind the schedule, nanoseconds << TICKS
+	__u64 interval;             // nanoseconds between frames, << FRACTION_BITS; 0: as fast as possible
+	__u64 backlog;              // maximum lag behind the schedule, nanoseconds, << FRACTION_BITS
 	__u64 limit;                // number of frames to send; 0: no limit
 	__u64 first_sequence;
-	__u32 tail;                 // bytes 40–43 of the frame: UDP checksum, magic number
+	__u32 header_tail;          // bytes 40–43 of the frame: UDP checksum, magic number
 	__u32 flows;
 	__u32 ifindex;
-	__u32 on_grant; // send only as many frames as `granted`
+	__u32 on_grant; // send at most `granted` frames in total
 };
 
 SEC(".rodata.config") const volatile struct config config;
 
-// One run at a time on one core: no atomics.
+// Not atomic, because the program runs on one core only. Times without a unit are CLOCK_MONOTONIC
+// in nanoseconds.
 struct state {
-	__u64 sent;
-	__u64 first; // send times of the first and the last frame
-	__u64 last;
+	__u64 sent;  // number of frames
+	__u64 first; // send time of the first frame
+	__u64 last;  // send time of the last frame
 	__u64 start; // start of the schedule
-	__u64 due;   // time of the next frame since start, nanoseconds << TICKS
-	__u64 flow;
+	__u64 due;   // time from `start` to the next frame, nanoseconds, << FRACTION_BITS
+	__u64 flow;  // flow of the next frame; in a flood, index of the next packet
 };
 
 SEC(".data.state") struct state state = {};
@@ -62,11 +64,11 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 
 		if (!state.start)
 			state.start = now;
-		elapsed = (now - state.start) << TICKS;
+		elapsed = (now - state.start) << FRACTION_BITS;
 		if (elapsed < state.due)
 			return XDP_DROP;
 		state.due += config.interval;
-		// After a preemption, do not catch up with a burst that overruns the rings.
+		// After a preemption, limit the burst that catches up, so that it does not overrun the rings.
 		if (elapsed > state.due + config.backlog)
 			state.due = elapsed - config.backlog;
 	}
@@ -75,7 +77,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	// header.
 	for (i = 0; i < HEADER_WORDS; i++)
 		((any_u64 *)data)[i] = config.header[i];
-	*(any_u32 *)(data + 40) = config.tail;
+	*(any_u32 *)(data + 40) = config.header_tail;
 	*(any_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
 	*(any_u64 *)(data + AT_SEQUENCE) = bpf_cpu_to_be64(config.first_sequence + state.sent);
 	*(any_u64 *)(data + AT_TIME) = bpf_cpu_to_be64(now);
@@ -88,7 +90,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	return bpf_redirect(config.ifindex, 0);
 }
 
-// The fields of a packet that vary in a flood. Written by src/traffic.rs.
+// The header fields that differ between the packets of a flood. Written by src/traffic.rs.
 struct packet {
 	__u32 source, destination; // big endian, like the ports
 	__u16 source_port, destination_port;
@@ -110,14 +112,15 @@ struct {
 	__type(value, __u32);
 } receiver SEC(".maps");
 
-// Writes the fields of the map's next packet, without send time, sequence number or rate limit. The
-// page keeps the rest of the header, because receivers of a flood do not change it. Returns false
-// if the map has no packet.
+// Writes the fields of the next packet in `packets` into the frame. The other header fields are
+// already in the page, because receivers of a flood do not change them. A flood has no sequence
+// numbers, send times or rate limit. Returns false if there is no next packet or the
+// frame is too short.
 static __always_inline bool write_next(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 number = state.flow;
-	const struct packet *packet = bpf_map_lookup_elem(&packets, &number);
+	__u32 index = state.flow;
+	const struct packet *packet = bpf_map_lookup_elem(&packets, &index);
 
 	if (!packet || data + MIN_FRAME > end)
 		return false;
@@ -126,8 +129,8 @@ static __always_inline bool write_next(struct xdp_md *ctx)
 	*(any_u32 *)(data + AT_IP + 16) = packet->destination;
 	*(any_u32 *)(data + AT_UDP_SOURCE) = packet->source_port | (__u32)packet->destination_port << 16;
 	*(__u8 *)(data + AT_UDP_SOURCE + 12) = 5 << 4; // TCP header length, used only by TCP
-	number++;
-	state.flow = number < config.flows ? number : 0;
+	index++;
+	state.flow = index < config.flows ? index : 0;
 	state.sent++;
 	return true;
 }

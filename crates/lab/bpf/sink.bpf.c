@@ -12,7 +12,7 @@
 struct config {
 	__u32 check;    // verify the contents of the generator's frames
 	__u32 anything; // count and drop all frames, including foreign ones
-	__u32 latency;  // record the latency of the generator's frames
+	__u32 latency;  // record latencies, from the send time in each counted frame
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -33,8 +33,8 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-// Highest sequence number + 1 received in each flow, by source port. One core at a time receives a
-// flow, as with RSS.
+// Highest sequence number + 1 received in each flow, by source port. No atomics: as with RSS, only
+// one core at a time receives a flow.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
@@ -42,10 +42,10 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-// Sequence number + 1 of the last frame received in slot (sequence number mod WINDOW). A slot
-// identifies its frame, unlike a bitmap that is cleared as a window moves: each duplicate within
-// WINDOW frames is found, and no other frame is taken for one. The atomic exchange ensures this
-// also with two receiving cores.
+// Slot (sequence number mod WINDOW) holds the sequence number + 1 of its latest frame. Unlike a bit
+// in a sliding bitmap, the slot identifies this frame: the sink finds a duplicate unless it comes
+// WINDOW sequence numbers or more too late, and takes no other frame for a duplicate. The atomic
+// exchange in check_sequence ensures this even if two cores receive.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -55,8 +55,9 @@ struct {
 } slots SEC(".maps");
 
 // Histogram of frame latencies in nanoseconds, with 32 buckets for each power of two. A time t
-// whose highest bit is bit 5 + shift is in bucket 32 * shift + (t >> shift). src/histogram.rs
-// computes the same in Rust.
+// whose highest bit is bit 5 + shift is in bucket 32 * shift + (t >> shift); shift is 0 for t < 64.
+// Times of 2^LATENCY_BITS or more are in the last bucket. src/histogram.rs computes the same in
+// Rust.
 enum { SUB_BITS = 5, LATENCY_BITS = 36, LATENCY_BUCKETS = 1024 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -117,8 +118,8 @@ static __always_inline void check_sequence(void *data, struct counters *c)
 	highest = bpf_map_lookup_elem(&flows, &flow_key);
 	if (!slot || !highest)
 		return;
-	// Keep a slot that belongs to a later frame: this frame is at least WINDOW late and counts as
-	// reordered.
+	// If the slot holds a later frame, keep it: this frame is at least WINDOW sequence numbers late
+	// and is checked only for its order.
 	if (*(volatile __u64 *)slot <= sequence + 1 && __sync_lock_test_and_set(slot, sequence + 1) == sequence + 1) {
 		c->duplicates++;
 		return;
@@ -165,7 +166,7 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 	if (!config.check || data + MIN_FRAME > end)
 		return XDP_DROP;
 	if (is_corrupt(data, end))
-		c->corrupt++; // do not check the sequence number, which may be corrupt, too
+		c->corrupt++; // the sequence number may be corrupt too: do not check it
 	else
 		check_sequence(data, c);
 	return XDP_DROP;

@@ -1,4 +1,4 @@
-//! The account of every frame offered, and whether it balances.
+//! Accounts for every frame that the generator sent to xdpfwd.
 
 use serde::Serialize;
 
@@ -6,20 +6,20 @@ use crate::{Counters, Report, SinkCounters, VethDrops, grouped, report::total};
 
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
-/// A loss is either *counted* where it happened, by xdpfwd or the kernel, or is the *difference* of
-/// two counters with only a veth pair between them. [`Self::mismatches`] lists counters from
-/// different sources that must agree and do not.
+/// A loss is *counted* by xdpfwd or the kernel where it happened, or is the *difference* of two
+/// counters that have only a veth pair between them. [`Self::mismatches`] lists contradictions
+/// between counters of different sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PacketAccounting {
     /// Frames the generator sent.
     pub offered: u64,
     /// Frames of the generator that arrived at the sink.
     pub forwarded: u64,
-    /// Losses between generator and sink, in the order of the frames' path.
+    /// Losses between generator and sink, in the order in which frames pass their locations.
     pub losses: Vec<Loss>,
-    /// Counters that must agree and do not. Empty if the account balances.
+    /// Contradictions between counters. Empty if the account balances.
     pub mismatches: Vec<Mismatch>,
-    /// Frames of xdpfwd's UMEM that no frame count includes.
+    /// Frames of xdpfwd's UMEM that are missing from its frame counts.
     pub leaked: i64,
 }
 
@@ -43,9 +43,9 @@ pub struct Loss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossBasis {
-    /// By its own counter.
+    /// By a counter of this loss.
     Counted,
-    /// As the difference of the counters before and after.
+    /// As the difference of the counters before and after the location.
     Difference,
 }
 
@@ -54,28 +54,30 @@ pub enum LossBasis {
 pub struct Mismatch {
     /// Description of the frames that are in one counter and not in the other.
     pub description: String,
-    /// Number of these frames.
+    /// Number of these frames. Negative if the counter that should be lower is higher.
     pub packets: i128,
 }
 
-/// The interfaces through which frames enter and leave the forwarder.
-pub(crate) const INGRESS: &str = "fwd0";
-pub(crate) const EGRESS: &str = "fwd1";
+/// The interface through which frames enter the forwarder.
+const INGRESS: &str = "fwd0";
+/// The interface through which frames leave the forwarder.
+const EGRESS: &str = "fwd1";
 
 /// The veth driver's drop counters at the ends where frames can get lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDropCounts {
-    /// gen0.
+    /// Drops at gen0.
     pub generator: VethDrops,
-    /// fwd0.
+    /// Drops at fwd0.
     pub ingress: VethDrops,
-    /// sink0.
+    /// Drops at sink0.
     pub sink: VethDrops,
 }
 
 impl PacketAccounting {
     /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report.
-    /// `veth` adds the kernel's counters, which are independent of xdpfwd.
+    /// `veth`, if given, adds the veth driver's counts to the losses, and is compared with xdpfwd's
+    /// counters.
     #[must_use]
     pub fn new(
         offered: Counters,
@@ -87,12 +89,13 @@ impl PacketAccounting {
         let ingress = report.port(INGRESS).unwrap_or(&absent);
         let egress = report.port(EGRESS).unwrap_or(&absent);
         let kernel = &report.kernel;
-        // A frame that found the fill ring empty is in both counters. rx_dropped also counts frames
-        // that are too long.
+        // Both `fill_ring_empty` and `rx_dropped` count a frame that finds the fill ring empty.
+        // Only `rx_dropped` counts a frame that is too long.
         let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
         let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
-        let in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
-        let redirected = ingress.xdp_redirected.unwrap_or(total([ingress.rx_packets, in_af_xdp]));
+        let lost_in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
+        let redirected =
+            ingress.xdp_redirected.unwrap_or(total([ingress.rx_packets, lost_in_af_xdp]));
         let dropped = total(report.drops.values().copied());
 
         let mut losses = Vec::new();
@@ -157,11 +160,11 @@ impl PacketAccounting {
         if dropped == 0 {
             add("xdpfwd: any reason", 0, LossBasis::Counted, None, false);
         }
-        let elsewhere = report.transmitted() - egress.tx_packets;
-        if elsewhere > 0 {
+        let sent_elsewhere = report.transmitted() - egress.tx_packets;
+        if sent_elsewhere > 0 {
             add(
                 "sent out of a port other than fwd1",
-                elsewhere.into(),
+                sent_elsewhere.into(),
                 LossBasis::Counted,
                 None,
                 false,
@@ -192,12 +195,12 @@ impl PacketAccounting {
         };
         expect_zero(
             "redirected to AF_XDP on fwd0, but neither received nor counted as lost there",
-            difference(redirected, total([ingress.rx_packets, in_af_xdp])),
+            difference(redirected, total([ingress.rx_packets, lost_in_af_xdp])),
         );
         if let Some(veth) = veth {
             expect_zero(
                 "counted as lost on fwd0 by the veth driver, but not by xdpfwd",
-                difference(veth.ingress.receive, in_af_xdp),
+                difference(veth.ingress.receive, lost_in_af_xdp),
             );
         }
         expect_zero(
@@ -225,7 +228,7 @@ impl PacketAccounting {
         }
         let lost_in_total: i128 = losses.iter().map(|loss| loss.packets).sum();
         let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
-        // Report the remainder only if no comparison above explains it.
+        // Report the remainder only if there is no mismatch that may explain it.
         if mismatches.is_empty() && unexplained != 0 {
             mismatches.push(Mismatch {
                 description: "offered, but neither forwarded nor lost".into(),
@@ -247,7 +250,7 @@ impl PacketAccounting {
         self.offered.saturating_sub(self.forwarded)
     }
 
-    /// Returns whether every frame offered is accounted for.
+    /// Returns whether there is no mismatch: every frame offered is accounted for.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         self.mismatches.is_empty()
@@ -260,8 +263,8 @@ impl PacketAccounting {
         self.forwarded > 0 && self.leaked == 0 && self.is_balanced()
     }
 
-    /// Returns one or two sentences that explain the numbers. `rate` is the rate requested of the
-    /// generator, in packets per second (`None`: as fast as it can).
+    /// Returns one or two sentences that explain the numbers. `rate` is the generator's requested
+    /// rate in packets per second, or `None` for as fast as possible.
     #[must_use]
     pub fn verdict(&self, rate: Option<u64>) -> String {
         if self.forwarded == 0 {
@@ -293,7 +296,7 @@ impl PacketAccounting {
         if self.lost() == 0 {
             text += " No frame was lost.";
         } else if !self.is_balanced() {
-            // As long as the sum is wrong, the losses cannot be interpreted.
+            // The losses of an unbalanced account cannot be interpreted.
         } else if overload > 0 && other <= 0 && rate.is_none() {
             text += " The losses are intended overload: the generator sends as fast as it can, \
                      which is more than one core can forward.";
@@ -311,8 +314,8 @@ impl PacketAccounting {
     }
 }
 
-/// Returns the leak that xdpfwd reports or, if it reports none, the frames missing from its own
-/// frame counts.
+/// Returns the number of leaked frames that xdpfwd reports or, if that is 0, `total` minus the
+/// other frame counts.
 fn leaked(report: &Report) -> i64 {
     let frames = &report.frames;
     let missing =
@@ -338,7 +341,7 @@ mod tests {
         Counters { packets, bytes: packets * 60 }
     }
 
-    fn seen(packets: u64) -> SinkCounters {
+    fn sink_counters(packets: u64) -> SinkCounters {
         SinkCounters { arrived: offered(packets), ..SinkCounters::default() }
     }
 
@@ -347,10 +350,10 @@ mod tests {
     }
 
     fn account(sent: u64, arrived: u64, report: &Report) -> PacketAccounting {
-        PacketAccounting::new(offered(sent), &seen(arrived), report, None)
+        PacketAccounting::new(offered(sent), &sink_counters(arrived), report, None)
     }
 
-    fn packets(account: &PacketAccounting, location: &str) -> i128 {
+    fn lost_at(account: &PacketAccounting, location: &str) -> i128 {
         account
             .losses
             .iter()
@@ -362,18 +365,18 @@ mod tests {
     #[test]
     fn accounting_lists_each_loss_by_location() {
         let account = account(1000, 689, &report());
-        assert_eq!(packets(&account, "before fwd0"), 8);
-        assert_eq!(packets(&account, "passed to the kernel"), 2);
-        assert_eq!(packets(&account, "fill ring empty"), 195);
+        assert_eq!(lost_at(&account, "before fwd0"), 8);
+        assert_eq!(lost_at(&account, "passed to the kernel"), 2);
+        assert_eq!(lost_at(&account, "fill ring empty"), 195);
         assert_eq!(
-            packets(&account, "longer than"),
+            lost_at(&account, "longer than"),
             5,
             "rx_dropped without the packets that found the fill ring empty"
         );
-        assert_eq!(packets(&account, "receive ring full"), 90);
-        assert_eq!(packets(&account, "egress_full"), 6);
-        assert_eq!(packets(&account, "runt"), 4);
-        assert_eq!(packets(&account, "and the sink"), 1);
+        assert_eq!(lost_at(&account, "receive ring full"), 90);
+        assert_eq!(lost_at(&account, "egress_full"), 6);
+        assert_eq!(lost_at(&account, "runt"), 4);
+        assert_eq!(lost_at(&account, "and the sink"), 1);
         assert_eq!(account.losses.iter().map(|loss| loss.packets).sum::<i128>(), 1000 - 689);
         assert!(account.is_balanced() && account.is_good(), "{:?}", account.mismatches);
     }
@@ -457,7 +460,7 @@ mod tests {
         let mut veth = VethDropCounts::default();
         veth.ingress.receive = 290;
         let compute = |veth: &VethDropCounts| {
-            PacketAccounting::new(offered(1000), &seen(689), &report(), Some(veth))
+            PacketAccounting::new(offered(1000), &sink_counters(689), &report(), Some(veth))
         };
         assert!(compute(&veth).is_balanced());
         veth.ingress.receive = 291;
@@ -470,6 +473,6 @@ mod tests {
         report.ports[0].xdp_redirected = None;
         let account = account(1000, 689, &report);
         assert!(account.is_balanced());
-        assert_eq!(packets(&account, "before fwd0"), 8);
+        assert_eq!(lost_at(&account, "before fwd0"), 8);
     }
 }

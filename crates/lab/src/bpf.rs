@@ -4,7 +4,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject}
 
 use crate::Error;
 
-/// libelf reads the object in place: it must be aligned as a file mapping would be.
+/// A BPF object, aligned for libelf, which reads it in place.
 #[repr(C, align(16))]
 struct Aligned<T: ?Sized>(T);
 
@@ -16,9 +16,9 @@ const HINT: &str = "needs root with CAP_BPF, and Linux 6.0 or later";
 
 /// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
-    let what = "the generator's BPF program";
-    let count = (packets.len() / PACKET) as u32;
-    let object = load(what, &GENERATOR.0, config, Some(("packets", count.max(1))))?;
+    let description = "the generator's BPF program";
+    let count = (packets.len() / PACKET_SIZE) as u32;
+    let object = load(description, &GENERATOR.0, config, Some(("packets", count.max(1))))?;
     if count > 0 {
         let map = object
             .maps()
@@ -26,7 +26,7 @@ pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Er
             .ok_or(Error::Object("map packets"))?;
         let keys: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
         map.update_batch(&keys, packets, count, MapFlags::ANY, MapFlags::ANY)
-            .map_err(Error::bpf(format!("configuring {what}"), HINT))?;
+            .map_err(Error::bpf(format!("configuring {description}"), HINT))?;
     }
     Ok(object)
 }
@@ -36,51 +36,58 @@ pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
 }
 
 /// Size of `struct packet` in bpf/generator.bpf.c, in bytes.
-const PACKET: usize = 16;
+const PACKET_SIZE: usize = 16;
 
+/// Loads `object` with `config` in its read-only data. `description` names the object in errors.
+/// `map_size` is the name of a map and its number of entries.
 fn load(
-    what: &str,
+    description: &str,
     object: &[u8],
     config: &[u8],
-    size: Option<(&'static str, u32)>,
+    map_size: Option<(&'static str, u32)>,
 ) -> Result<Object, Error> {
     let mut open: OpenObject = ObjectBuilder::default()
         .open_memory(object)
-        .map_err(Error::bpf(format!("opening {what}"), HINT))?;
+        .map_err(Error::bpf(format!("opening {description}"), HINT))?;
     open.maps_mut()
         .find(|map| map.name() == ".rodata.config")
         .ok_or(Error::Object("map .rodata.config"))?
         .set_initial_value(config)
         .map_err(Error::bpf(
-            format!("configuring {what}"),
+            format!("configuring {description}"),
             "bpf/ and src/ of crates/lab do not match",
         ))?;
-    if let Some((name, entries)) = size {
+    if let Some((name, entries)) = map_size {
         let mut map = open.maps_mut().find(|map| map.name() == name).ok_or(Error::Object(name))?;
-        map.set_max_entries(entries).map_err(Error::bpf(format!("configuring {what}"), HINT))?;
+        map.set_max_entries(entries)
+            .map_err(Error::bpf(format!("configuring {description}"), HINT))?;
     }
-    open.load().map_err(Error::bpf(format!("loading {what}"), HINT))
+    open.load().map_err(Error::bpf(format!("loading {description}"), HINT))
 }
 
 /// Returns a separate handle to a map of `object`, for reading from another thread.
-pub(crate) fn map(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
+pub(crate) fn map_handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
     let map = object.maps().find(|map| map.name() == name).ok_or(Error::Object(name))?;
     MapHandle::try_from(&map).map_err(Error::bpf(format!("opening the BPF map {name}"), HINT))
 }
 
-/// Returns the `u64`s of entry 0, summed over the cores if the map is per-CPU.
-pub(crate) fn read<const N: usize>(map: &MapHandle, what: &'static str) -> Result<[u64; N], Error> {
-    read_at(map, 0, what)
+/// Returns the first `N` `u64`s of entry 0, summed over the cores if the map is per-CPU. `program`
+/// names the map's program in errors.
+pub(crate) fn read<const N: usize>(
+    map: &MapHandle,
+    program: &'static str,
+) -> Result<[u64; N], Error> {
+    read_at(map, 0, program)
 }
 
-/// Like [`read`], for entry `index`.
+/// Like [`read`], but of entry `index`.
 pub(crate) fn read_at<const N: usize>(
     map: &MapHandle,
     index: u32,
-    what: &'static str,
+    program: &'static str,
 ) -> Result<[u64; N], Error> {
     let key = index.to_ne_bytes();
-    let failed = || Error::bpf(format!("reading the {what}'s counters"), HINT);
+    let failed = || Error::bpf(format!("reading the {program}'s counters"), HINT);
     let values = if map.map_type().is_percpu() {
         map.lookup_percpu(&key, MapFlags::ANY).map_err(failed())?.unwrap_or_default()
     } else {

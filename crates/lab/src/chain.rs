@@ -1,4 +1,4 @@
-//! A chain of three namespaces.
+//! The three connected namespaces of a lab.
 
 use std::{
     net::Ipv4Addr,
@@ -23,9 +23,10 @@ const CARRIER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The namespaces gen, fwd and sink, with `gen0 ═ fwd0` and `fwd1 ═ sink0` between them.
 ///
-/// All four ends are up, have NAPI on (GRO), checksum and segmentation offload off, and MAC
-/// addresses `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so that only the
-/// lab's own frames are on the wires. Drop removes everything.
+/// All four ends are up. GRO and therefore NAPI are on; checksum and segmentation offload are off.
+/// The MAC addresses are `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so
+/// that only the generator's frames are on the wires. Drop removes the namespaces, except after
+/// [`ChainBuilder::keep_as`].
 #[derive(Debug)]
 pub struct Chain {
     generator: Namespace,
@@ -72,8 +73,8 @@ pub struct ChainBuilder {
 impl ChainBuilder {
     /// Sets the number of receive and transmit queues of each end, 1–64.
     ///
-    /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*: one
-    /// generator feeds one queue.
+    /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*, so one
+    /// generator feeds only one queue.
     pub fn queues(mut self, queues: u16) -> Self {
         self.queues = queues;
         self
@@ -85,27 +86,29 @@ impl ChainBuilder {
         self
     }
 
-    /// Gives gen0 10.77.0.1/24 and sink0 10.77.0.2/24, for ping or iperf3 *through* a forwarder
-    /// that cross-connects. The kernel then also sends ARP on its own.
+    /// If `on`, assigns 10.77.0.1/24 to gen0 and 10.77.0.2/24 to sink0, for ping or iperf3 through
+    /// a forwarder that connects fwd0 and fwd1. The kernel then also sends ARP packets.
     pub fn addresses(mut self, on: bool) -> Self {
         self.addresses = on;
         self
     }
 
-    /// Enables IPv6 and gives gen0 fd77::1/64 and sink0 fd77::2/64. The kernel then also sends
-    /// multicast on its own.
+    /// If `on`, enables IPv6 and assigns fd77::1/64 to gen0 and fd77::2/64 to sink0. The kernel
+    /// then also sends multicast packets.
     pub fn ipv6(mut self, on: bool) -> Self {
         self.ipv6 = on;
         self
     }
 
-    /// Names the namespaces `xdpfwd-<name>-gen` … and keeps them after drop until [`take_down`].
+    /// Names the namespaces `xdpfwd-<name>-gen`, `-fwd` and `-sink`, and keeps them after drop,
+    /// until [`take_down`].
     pub fn keep_as(mut self, name: impl Into<String>) -> Self {
         self.keep = Some(name.into());
         self
     }
 
-    /// Removes namespaces of dead labs, builds the chain, and waits until all ends have a carrier.
+    /// Removes the namespaces of killed labs, builds the chain, and waits until all ends have a
+    /// carrier.
     ///
     /// # Errors
     ///
@@ -114,14 +117,14 @@ impl ChainBuilder {
         require_root("building a lab")?;
         if !(1..=64).contains(&self.queues) {
             return Err(Error::Value {
-                what: "number of queues",
+                parameter: "number of queues",
                 value: self.queues.to_string(),
                 accepted: "use 1–64".into(),
             });
         }
         if !(576..=MAX_MTU).contains(&self.mtu) {
             return Err(Error::Value {
-                what: "MTU",
+                parameter: "MTU",
                 value: self.mtu.to_string(),
                 accepted: format!("use 576–{MAX_MTU}, the range of a veth with native XDP"),
             });
@@ -138,7 +141,8 @@ impl ChainBuilder {
         };
         let built = self.configure(&chain);
         if let (Err(_), Some(name)) = (&built, &self.keep) {
-            // Remove the incomplete lab; return the first error rather than one of this removal.
+            // Remove the incomplete lab. Ignore errors of the removal; the error in `built` has the
+            // cause.
             let _ = take_down(name);
         }
         built.map(|()| chain)
@@ -165,7 +169,7 @@ impl ChainBuilder {
             chain.sink.ip(&["address", "add", &format!("{SINK_ADDRESS}/24"), "dev", "sink0"])?;
         }
         if self.ipv6 {
-            // nodad: usable at once.
+            // nodad: without duplicate address detection, the addresses are usable at once.
             chain.generator.ip(&["address", "add", "fd77::1/64", "dev", "gen0", "nodad"])?;
             chain.sink.ip(&["address", "add", "fd77::2/64", "dev", "sink0", "nodad"])?;
         }
@@ -178,7 +182,7 @@ fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     while veth::link(end.namespace, end.name)?["operstate"] != "UP" {
         if start.elapsed() > CARRIER_DEADLINE {
             return Err(Error::Timeout {
-                what: format!("carrier on {} in {}", end.name, end.namespace.name()),
+                event: format!("carrier on {} in {}", end.name, end.namespace.name()),
                 seconds: CARRIER_DEADLINE.as_secs_f64(),
                 hint: format!("check `ip -n {} link`", end.namespace.name()),
             });
@@ -188,7 +192,8 @@ fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the chain kept as `name` and ends the processes inside. Returns the removed namespaces.
+/// Removes the chain that was kept as `name`, and ends the processes inside. Returns the names of
+/// the removed namespaces.
 ///
 /// # Errors
 ///
@@ -198,13 +203,13 @@ pub fn take_down(name: &str) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     let mut first_error = None;
     for label in LABELS {
-        let full = kept_name(name, label)?;
-        match namespace::remove(&full) {
-            Ok(()) => removed.push(full),
+        let namespace_name = kept_name(name, label)?;
+        match namespace::remove(&namespace_name) {
+            Ok(()) => removed.push(namespace_name),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    // Succeed if any namespace existed and was removed.
+    // Succeed if at least one namespace was removed.
     match first_error {
         Some(error) if removed.is_empty() => Err(error),
         _ => Ok(removed),

@@ -1,11 +1,11 @@
-//! A pair of counters: packets and bytes.
+//! Packets and bytes.
 
-/// Packets and bytes (frame lengths in memory), counted since the start.
+/// Numbers of packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Frames.
+    /// Number of packets.
     pub packets: u64,
-    /// Bytes: the sum of the frames' lengths in memory.
+    /// Sum of the packets' lengths in memory, without FCS.
     pub bytes: u64,
 }
 

@@ -2,18 +2,18 @@
 
 use std::{io, process::ExitStatus};
 
-/// An error of the lab. Each message names the failed operation, the value, and a remedy.
+/// An error of the lab. The message names the failed operation and, if there is one, a remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Not root.
     #[error(
-        "{what} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, \
+        "{operation} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, \
          CAP_NET_ADMIN and CAP_BPF"
     )]
     Privilege {
         /// Operation that needs root.
-        what: String,
+        operation: String,
     },
     /// A tool such as `ip` failed.
     #[error("`{command}` failed with {status}: {stderr}")]
@@ -37,28 +37,28 @@ pub enum Error {
         cause: io::Error,
     },
     /// An operation on a file or thread, or a system call, failed.
-    #[error("{what} failed: {cause}")]
+    #[error("{operation} failed: {cause}")]
     Io {
         /// Failed operation, in the -ing form.
-        what: String,
+        operation: String,
         /// Cause.
         cause: io::Error,
     },
     /// An invalid value.
-    #[error("invalid {what}: {value}; {accepted}")]
+    #[error("invalid {parameter}: {value}; {accepted}")]
     Value {
         /// Name of the parameter.
-        what: &'static str,
+        parameter: &'static str,
         /// The rejected value.
         value: String,
         /// Accepted values, as an imperative: "use 1–64".
         accepted: String,
     },
     /// An operation on a BPF program or map failed.
-    #[error("{what} failed: {cause}; {hint}")]
+    #[error("{operation} failed: {cause}; {hint}")]
     Bpf {
         /// Failed operation, in the -ing form.
-        what: String,
+        operation: String,
         /// Error of libbpf.
         cause: libbpf_rs::Error,
         /// Hint for the user.
@@ -68,10 +68,10 @@ pub enum Error {
     #[error("the embedded BPF object has no {0}: bpf/ and src/ of crates/lab do not match")]
     Object(&'static str),
     /// A deadline passed.
-    #[error("timed out after {seconds} s while waiting for {what}; {hint}")]
+    #[error("timed out after {seconds} s while waiting for {event}; {hint}")]
     Timeout {
         /// Awaited event.
-        what: String,
+        event: String,
         /// Deadline in seconds.
         seconds: f64,
         /// Hint for the user.
@@ -87,27 +87,31 @@ pub enum Error {
         /// The end of its stderr (of its stdout, if stderr is empty).
         output: String,
     },
-    /// A thread of the lab panicked: a bug in the lab.
-    #[error("the thread of {0} panicked: a bug in the lab; its message is on stderr")]
+    /// A thread of the lab panicked, or a closure passed to [`crate::Namespace::run`].
+    #[error("the thread of {0} panicked; its message is on stderr")]
     Panicked(&'static str),
 }
 
 impl Error {
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |cause| Self::Io { what, cause }
+    /// Returns a function that converts the cause to an error of `operation`, which is in the -ing
+    /// form.
+    pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let operation = operation.into();
+        move |cause| Self::Io { operation, cause }
     }
 
-    pub(crate) fn nix(what: impl Into<String>) -> impl FnOnce(nix::errno::Errno) -> Self {
-        let what = what.into();
-        move |errno| Self::Io { what, cause: errno.into() }
+    /// As [`Self::io`], for an error of nix.
+    pub(crate) fn nix(operation: impl Into<String>) -> impl FnOnce(nix::errno::Errno) -> Self {
+        let operation = operation.into();
+        move |errno| Self::Io { operation, cause: errno.into() }
     }
 
+    /// As [`Self::io`], for an error of libbpf.
     pub(crate) fn bpf(
-        what: impl Into<String>,
+        operation: impl Into<String>,
         hint: &'static str,
     ) -> impl FnOnce(libbpf_rs::Error) -> Self {
-        let what = what.into();
-        move |cause| Self::Bpf { what, cause, hint }
+        let operation = operation.into();
+        move |cause| Self::Bpf { operation, cause, hint }
     }
 }

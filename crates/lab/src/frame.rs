@@ -6,9 +6,10 @@ use std::net::Ipv4Addr;
 pub const FIRST_FLOW_PORT: u16 = 1024;
 /// Maximum number of flows: source ports 1024–65535.
 pub const MAX_FLOWS: u32 = 65536 - FIRST_FLOW_PORT as u32;
-/// UDP destination port of every frame (discard, RFC 863).
+/// UDP destination port of the generator's frames (discard, RFC 863).
 pub const DESTINATION_PORT: u16 = 9;
-/// The smallest frame, in bytes without FCS. The lab's own 60 bytes fill it exactly.
+/// Length of the smallest frame in bytes, without FCS: headers, magic number, sequence number and
+/// send time.
 pub const MIN_SIZE: u16 = 60;
 /// Bytes that a frame takes on an Ethernet beyond its length in memory: FCS, preamble and
 /// inter-frame gap.
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn internet_checksum_matches_known_header() {
-        // The example of RFC 1071's commentaries: 45 00 00 73 … → b861.
+        // A common textbook example.
         let header = [
             0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0x00,
             0x01, 0xc0, 0xa8, 0x00, 0xc7,

@@ -4,12 +4,13 @@ use std::{fmt, time::Duration};
 
 /// `SUB_BITS` of bpf/sink.bpf.c: 32 buckets for each power of two.
 const SUB_BITS: u32 = 5;
-/// `LATENCY_BITS`: longer times (over 68.7 s) count in the last bucket.
+/// `LATENCY_BITS` of bpf/sink.bpf.c: times over 68.7 s count in the last bucket.
 const BITS: u32 = 36;
-/// `LATENCY_BUCKETS`.
+/// `LATENCY_BUCKETS` of bpf/sink.bpf.c.
 const BUCKETS: usize = 1024;
 
-/// Times in nanoseconds, in buckets that are at most 1/32 (3.1 %) wide.
+/// Durations in nanoseconds. The width of a bucket is at most 1/32 (3.1 %) of its lower end, or
+/// 1 ns.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram(Box<[u64; BUCKETS]>);
 
@@ -26,25 +27,25 @@ impl Histogram {
         self.0.iter().sum()
     }
 
-    /// Returns the quantile `q` (0–1): the upper end of its bucket, so never less than the measured
-    /// time and at most 3.1 % more. `None` if the histogram is empty.
+    /// Returns the quantile `q` (0–1) as the upper end of its bucket, which is 0 to 3.1 % above the
+    /// exact quantile. Returns `None` if the histogram is empty.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
-        let all = self.count();
-        // The smallest number of times that reaches the fraction, at least one.
-        let wanted = ((all as f64 * q.clamp(0.0, 1.0)).ceil() as u64).max(1);
+        let total = self.count();
+        // The quantile is the time with this rank, counted from 1.
+        let rank = ((total as f64 * q.clamp(0.0, 1.0)).ceil() as u64).max(1);
         let mut seen = 0;
         let reached = |count: &u64| {
             seen += count;
-            seen >= wanted
+            seen >= rank
         };
-        self.0.iter().position(reached).map(|bucket| Duration::from_nanos(upper(bucket)))
+        self.0.iter().position(reached).map(|bucket| Duration::from_nanos(upper_end(bucket)))
     }
 
     /// Returns the upper end and the count of each non-empty bucket.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        let some = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
-        some.map(|(bucket, &count)| (Duration::from_nanos(upper(bucket)), count))
+        let non_empty = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        non_empty.map(|(bucket, &count)| (Duration::from_nanos(upper_end(bucket)), count))
     }
 
     /// Returns the times recorded since `earlier`, an older reading of the same histogram.
@@ -85,15 +86,15 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// Returns the bucket of a time, as the sink's program does.
+/// Returns the bucket of a time, as bpf/sink.bpf.c does.
 fn bucket(nanoseconds: u64) -> usize {
     let time = nanoseconds.min((1 << BITS) - 1);
     let shift = (time.max(1).ilog2()).saturating_sub(SUB_BITS);
     ((shift << SUB_BITS) as usize) + (time >> shift) as usize
 }
 
-/// Returns the longest time of a bucket.
-fn upper(bucket: usize) -> u64 {
+/// Returns the longest time of a bucket in nanoseconds.
+fn upper_end(bucket: usize) -> u64 {
     let shift = (bucket >> SUB_BITS).saturating_sub(1);
     let first = (bucket - (shift << SUB_BITS)) as u64;
     ((first + 1) << shift) - 1
@@ -107,7 +108,7 @@ mod tests {
     fn histogram_buckets_are_contiguous() {
         let mut from = 0;
         for b in 0..BUCKETS {
-            let to = upper(b);
+            let to = upper_end(b);
             assert!(to >= from, "bucket {b}");
             assert_eq!((bucket(from), bucket(to)), (b, b));
             assert!(to - from <= from / 32, "bucket {b} is too wide: {from}-{to}");

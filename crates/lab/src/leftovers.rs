@@ -27,15 +27,14 @@ impl BpfObjects {
         require_root("listing the BPF objects of a process")?;
         let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
         let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
-        Ok(Self(texts.flat_map(|text| Self::named_in(&text)).collect()))
+        Ok(Self(texts.flat_map(|text| Self::ids_in_fdinfo(&text)).collect()))
     }
 
-    fn named_in(fdinfo: &str) -> Vec<(&'static str, u32)> {
-        // The fdinfo of a link also has the ID of its program.
+    fn ids_in_fdinfo(fdinfo: &str) -> Vec<(&'static str, u32)> {
+        // The fdinfo of a link also contains the ID of the link's program.
         let kinds = [("program", "prog_id:"), ("map", "map_id:"), ("link", "link_id:")];
-        let number =
-            |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
-        kinds.into_iter().filter_map(|(kind, key)| Some((kind, number(key)?))).collect()
+        let id = |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        kinds.into_iter().filter_map(|(kind, key)| Some((kind, id(key)?))).collect()
     }
 
     /// Returns all BPF objects of the system.
@@ -75,8 +74,8 @@ impl BpfObjects {
     /// Not root, or an object still exists after `deadline`.
     pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
         poll_until_gone(deadline, "check `bpftool prog` and `bpftool link`", || {
-            let left: Vec<_> = self.0.intersection(&Self::all()?.0).copied().collect();
-            Ok((!left.is_empty()).then(|| format!("the kernel to free {left:?}")))
+            let remaining: Vec<_> = self.0.intersection(&Self::all()?.0).copied().collect();
+            Ok((!remaining.is_empty()).then(|| format!("the kernel to free {remaining:?}")))
         })
     }
 }
@@ -84,8 +83,8 @@ impl BpfObjects {
 /// A guard that detects when the kernel has freed a network namespace. A socket keeps its namespace
 /// alive, even a socket that is left in the kernel and that no process has open.
 ///
-/// The guard is a veth pair from the guarded namespace to one of its own. The kernel removes the
-/// inner end together with the guarded namespace, and the outer end together with the inner one.
+/// The guard creates a second namespace and a veth pair between both. The kernel removes one end
+/// together with the guarded namespace, and then the other end too.
 #[derive(Debug)]
 pub struct NamespaceGuard(Namespace);
 
@@ -96,7 +95,7 @@ impl NamespaceGuard {
     ///
     /// Not root, or the error of `ip`.
     pub fn new(namespace: &Namespace) -> Result<Self, Error> {
-        let outside = Namespace::create("guard")?;
+        let guard_namespace = Namespace::create("guard")?;
         namespace.ip(&[
             "link",
             "add",
@@ -107,9 +106,9 @@ impl NamespaceGuard {
             "name",
             "guard",
             "netns",
-            outside.name(),
+            guard_namespace.name(),
         ])?;
-        Ok(Self(outside))
+        Ok(Self(guard_namespace))
     }
 
     /// Waits until the kernel has freed the namespace.
@@ -118,7 +117,7 @@ impl NamespaceGuard {
     ///
     /// The error of `ip`, or the namespace still exists after `deadline`.
     pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
-        poll_until_gone(deadline, "a process or a socket still uses it", || {
+        poll_until_gone(deadline, "a process or a socket still uses the namespace", || {
             let links = tool::ip(&["-n", self.0.name(), "link", "show"])?;
             Ok(links.contains("guard").then(|| "the kernel to free a network namespace".into()))
         })
@@ -141,22 +140,23 @@ pub fn pinned_pages() -> Result<u64, Error> {
         acquired.zip(released).map(|(acquired, released)| acquired.saturating_sub(released));
     count.ok_or_else(|| {
         Error::io("reading /proc/vmstat")(std::io::Error::other(
-            "the file has no counter nr_foll_pin_acquired",
+            "the file has no counters nr_foll_pin_acquired and nr_foll_pin_released",
         ))
     })
 }
 
-/// Polls until `left` returns `None`; otherwise it describes what is left.
+/// Polls until `awaited` returns `None`. Until then, `awaited` describes the event to wait for, for
+/// the error.
 fn poll_until_gone(
     deadline: Duration,
     hint: &str,
-    mut left: impl FnMut() -> Result<Option<String>, Error>,
+    mut awaited: impl FnMut() -> Result<Option<String>, Error>,
 ) -> Result<(), Error> {
     let start = Instant::now();
-    while let Some(what) = left()? {
+    while let Some(event) = awaited()? {
         if start.elapsed() > deadline {
             return Err(Error::Timeout {
-                what,
+                event,
                 seconds: deadline.as_secs_f64(),
                 hint: hint.into(),
             });
@@ -171,11 +171,11 @@ mod tests {
     use super::BpfObjects;
 
     #[test]
-    fn named_in_returns_object_ids_of_fdinfo() {
+    fn ids_in_fdinfo_returns_object_ids() {
         let link =
             "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t12\nifindex:\t2\n";
-        assert_eq!(BpfObjects::named_in(link), [("program", 12), ("link", 3)]);
-        assert_eq!(BpfObjects::named_in("map_type:\t17\nmap_id:\t5\n"), [("map", 5)]);
-        assert_eq!(BpfObjects::named_in("pos:\t0\nflags:\t02\n"), []);
+        assert_eq!(BpfObjects::ids_in_fdinfo(link), [("program", 12), ("link", 3)]);
+        assert_eq!(BpfObjects::ids_in_fdinfo("map_type:\t17\nmap_id:\t5\n"), [("map", 5)]);
+        assert_eq!(BpfObjects::ids_in_fdinfo("pos:\t0\nflags:\t02\n"), []);
     }
 }

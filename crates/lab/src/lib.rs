@@ -1,4 +1,4 @@
-//! The lab for the demo, the tests and the benchmarks.
+//! The network lab of xdpfwd's demo, tests and benchmarks.
 //!
 //! ```text
 //!  namespace gen          namespace fwd             namespace sink
@@ -12,10 +12,11 @@
 //! frames, and [`Traffic::start`] sends them from inside the kernel, up to about 15 million per
 //! second from one core. A [`Sink`] counts the arriving frames. It can also detect corrupt,
 //! reordered and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is the
-//! process of any program in namespace fwd. A [`Window`] measures both ends for a given time.
+//! process of any program in namespace fwd. A [`Window`] has the frames that both ends counted in a
+//! given time.
 //!
-//! The lab needs root. Drop removes all namespaces, also during a panic. [`sweep`] removes the
-//! namespaces of killed processes; every new [`Chain`] calls it first.
+//! The lab needs root. Dropping a [`Chain`] removes its namespaces, also during a panic. [`sweep`]
+//! removes the namespaces of killed processes; every new [`Chain`] calls it first.
 //!
 //! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, a
 //! frame takes 24 bytes more ([`WIRE_OVERHEAD`]).

@@ -1,4 +1,4 @@
-//! Network namespaces that are removed on drop.
+//! Network namespaces.
 
 use std::{
     fs::{self, File},
@@ -33,7 +33,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Creates `xdpfwd-<pid>-<n>-<label>`; `label` consists of lower-case letters.
+    /// Creates the namespace `xdpfwd-<pid>-<n>-<label>`; `label` must consist of lower-case
+    /// letters.
     ///
     /// # Errors
     ///
@@ -41,7 +42,7 @@ impl Namespace {
     pub fn create(label: &str) -> Result<Self, Error> {
         if label.is_empty() || !label.bytes().all(|b| b.is_ascii_lowercase()) {
             return Err(Error::Value {
-                what: "namespace label",
+                parameter: "namespace label",
                 value: format!("{label:?}"),
                 accepted: "use lower-case letters only".into(),
             });
@@ -50,7 +51,7 @@ impl Namespace {
         Self::add(format!("{PREFIX}{}-{n}-{label}", std::process::id()), false)
     }
 
-    /// Creates `xdpfwd-<lab>-<label>`, which stays until [`crate::take_down`].
+    /// Creates the namespace `xdpfwd-<lab>-<label>`, which stays until [`crate::take_down`].
     pub(crate) fn create_kept(lab: &str, label: &str) -> Result<Self, Error> {
         Self::add(kept_name(lab, label)?, true)
     }
@@ -100,14 +101,14 @@ impl Namespace {
         Ok(NamespaceHandle(Some(file), path))
     }
 
-    /// Runs `ip -n NAME …`.
+    /// Runs `ip -n NAME` with `arguments`.
     pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String, Error> {
         let mut all = vec!["-n", &self.name];
         all.extend(arguments);
         tool::ip(&all)
     }
 
-    /// Writes a network sysctl, path relative to `/proc/sys/net`.
+    /// Writes a network sysctl. `path` is relative to `/proc/sys/net`.
     pub(crate) fn sysctl(&self, path: &str, value: &str) -> Result<(), Error> {
         let path = PathBuf::from("/proc/sys/net").join(path);
         // A kernel without IPv6 does not have the file.
@@ -126,11 +127,12 @@ impl Drop for Namespace {
     }
 }
 
-/// A handle for entering a namespace. Without a file, the thread stays in its own namespace.
+/// A handle for entering a namespace. Without a file, [`Self::enter`] does nothing: the thread
+/// stays in its namespace. The path is used only in error messages.
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
-    /// Returns a handle of the caller's own namespace.
+    /// Returns a handle of the caller's namespace.
     pub(crate) fn current() -> Self {
         Self(None, PathBuf::new())
     }
@@ -146,8 +148,8 @@ impl NamespaceHandle {
 
 /// Removes the namespaces of dead processes and returns their names.
 ///
-/// Affects only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process is dead.
-/// Processes inside (a forwarder of a killed lab) would keep the namespace alive and are ended.
+/// Affects only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process is dead. Ends
+/// the processes inside (a forwarder of a killed lab), which would keep the namespace alive.
 ///
 /// # Errors
 ///
@@ -157,8 +159,8 @@ pub fn sweep() -> Result<Vec<String>, Error> {
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return Ok(Vec::new()) };
     let mut removed = Vec::new();
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let Some(owner) = owner(&name) else { continue };
-        if Path::new(&format!("/proc/{owner}")).exists() {
+        let Some(pid) = owner_pid(&name) else { continue };
+        if Path::new(&format!("/proc/{pid}")).exists() {
             continue;
         }
         match remove(&name) {
@@ -189,20 +191,20 @@ pub(crate) fn remove(name: &str) -> Result<(), Error> {
 }
 
 /// Returns the process ID in a name of the pattern `xdpfwd-<pid>-<n>-<label>`.
-fn owner(name: &str) -> Option<u32> {
+fn owner_pid(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix(PREFIX)?.split('-');
     let (pid, n, label) = (parts.next()?, parts.next()?, parts.next()?);
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     let matches = parts.next().is_none()
-        && digits(pid)
-        && digits(n)
+        && is_number(pid)
+        && is_number(n)
         && !label.is_empty()
         && label.bytes().all(|b| b.is_ascii_lowercase());
     if matches { pid.parse().ok() } else { None }
 }
 
 /// Returns the name of a kept namespace. A lab's name starts with a letter, so [`sweep`] never
-/// matches it.
+/// removes its namespaces.
 pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
     let is_valid = lab.len() <= 32
         && lab.starts_with(|c: char| c.is_ascii_lowercase())
@@ -211,7 +213,7 @@ pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
         Ok(format!("{PREFIX}{lab}-{label}"))
     } else {
         Err(Error::Value {
-            what: "lab name",
+            parameter: "lab name",
             value: format!("{lab:?}"),
             accepted: "use a lower-case letter, then up to 31 lower-case letters, digits and '-'"
                 .into(),
@@ -221,11 +223,11 @@ pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{kept_name, owner};
+    use super::{kept_name, owner_pid};
 
     #[test]
-    fn owner_accepts_only_the_exact_name_pattern() {
-        assert_eq!(owner("xdpfwd-1234-0-gen"), Some(1234));
+    fn owner_pid_accepts_only_the_exact_name_pattern() {
+        assert_eq!(owner_pid("xdpfwd-1234-0-gen"), Some(1234));
         for other in [
             "xdpfwd-play-gen",
             "xdpfwd-1234-gen",
@@ -238,14 +240,14 @@ mod tests {
             "gen",
             "other-1234-0-gen",
         ] {
-            assert_eq!(owner(other), None, "{other}");
+            assert_eq!(owner_pid(other), None, "{other}");
         }
     }
 
     #[test]
     fn kept_name_is_never_swept_and_invalid_name_fails() {
         for lab in ["play", "a", "a-1", "x1234-0"] {
-            assert_eq!(owner(&kept_name(lab, "gen").unwrap()), None, "{lab}");
+            assert_eq!(owner_pid(&kept_name(lab, "gen").unwrap()), None, "{lab}");
         }
         for lab in ["", "1234-0", "Play", "a/b", "-a", &"a".repeat(33)] {
             assert!(kept_name(lab, "gen").is_err(), "{lab}");

@@ -6,11 +6,11 @@ use crate::Error;
 ///
 /// # Errors
 ///
-/// [`Error::Privilege`], which names the operation `what` and how to run it as root.
-pub fn require_root(what: &str) -> Result<(), Error> {
+/// [`Error::Privilege`], which names `operation` and how to run it as root.
+pub fn require_root(operation: &str) -> Result<(), Error> {
     if nix::unistd::geteuid().is_root() {
         Ok(())
     } else {
-        Err(Error::Privilege { what: what.to_owned() })
+        Err(Error::Privilege { operation: operation.to_owned() })
     }
 }

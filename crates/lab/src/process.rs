@@ -18,16 +18,17 @@ use nix::{
 
 use crate::{Error, Namespace, require_root, veth};
 
-/// Maximum number of stored lines of each stream: more than two hours at one per second.
+/// Maximum number of stored lines of each stream: more than two hours of output at one line per
+/// second.
 const MAX_LINES: usize = 10_000;
-/// Lines quoted when a forwarder ends unexpectedly.
+/// Maximum number of lines quoted when a forwarder ends unexpectedly.
 const QUOTED_LINES: usize = 20;
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time between SIGINT and SIGKILL on drop.
 const DROP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A program running in a namespace, with its output collected. Drop ends and reaps it. It receives
-/// SIGTERM if this process is killed.
+/// A program that runs in a namespace; its output is collected. Drop ends and reaps the program.
+/// The program receives SIGTERM if this process is killed.
 #[derive(Debug)]
 pub struct Forwarder {
     command: String,
@@ -36,6 +37,7 @@ pub struct Forwarder {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     readers: Vec<JoinHandle<()>>,
+    /// The thread that forked the process. It ends when the sender is dropped.
     spawner: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -49,10 +51,10 @@ pub struct ForwarderExit {
 }
 
 impl Forwarder {
-    /// Starts `arguments[0]` with the rest as its arguments inside `namespace`.
+    /// Starts the program `arguments[0]` with the other arguments inside `namespace`.
     ///
-    /// The program has its own process group, so that only the lab receives Ctrl-C. SIGINT and
-    /// SIGQUIT have their default action, even if this process ignores them.
+    /// The program runs in a separate process group, so that only the lab receives Ctrl-C. SIGINT
+    /// and SIGQUIT have their default action, even if this process ignores them.
     ///
     /// # Errors
     ///
@@ -62,14 +64,15 @@ impl Forwarder {
         require_root("running a program in a network namespace")?;
         if arguments.is_empty() {
             return Err(Error::Value {
-                what: "command",
+                parameter: "command",
                 value: "none".into(),
                 accepted: "give a program and its arguments".into(),
             });
         }
         reset_ignored_signals()?;
         let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-        // Each of the three commands execs the next, so the process ID is the forwarder's.
+        // `ip` executes `setpriv`, which executes the program, so the process ID is the
+        // forwarder's.
         let mut command = namespace.command("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).args(&words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -140,7 +143,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits for a line on stdout for which `wanted` holds. Includes earlier lines.
+    /// Waits for a line on stdout for which `wanted` holds, and returns the first such line. Lines
+    /// from before the call count too.
     ///
     /// # Errors
     ///
@@ -166,7 +170,8 @@ impl Forwarder {
                     return Ok(line.clone());
                 }
                 next = log.dropped + log.lines.len() as u64;
-                // Wakes for the next line, or to check whether the process still runs.
+                // Wait for the next line, at most until the next check whether the process still
+                // runs.
                 let _woken = self
                     .stdout
                     .line_added
@@ -182,8 +187,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits until each of `interfaces` in `namespace` has an XDP program, which an XDP or AF_XDP
-    /// forwarder attaches shortly before it is ready.
+    /// Waits until each of `interfaces` in `namespace` has an XDP program. An XDP or AF_XDP
+    /// forwarder attaches its programs shortly before it is ready.
     ///
     /// # Errors
     ///
@@ -207,8 +212,8 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Sends SIGINT, waits for the process to end, kills it after `deadline`, and reads the rest of
-    /// its output.
+    /// Sends SIGINT, waits for the process to end, kills it after `deadline`, and reads its
+    /// remaining output.
     ///
     /// # Errors
     ///
@@ -254,7 +259,8 @@ impl Forwarder {
         Ok(self.status)
     }
 
-    /// Reads the remaining output. Does not block if a child of the process keeps the pipe open.
+    /// Waits until the remaining output is read, at most 1 s: a child of the process may keep the
+    /// pipe open.
     fn drain(&mut self) {
         let start = Instant::now();
         while self.readers.iter().any(|reader| !reader.is_finished())
@@ -274,13 +280,13 @@ impl Forwarder {
         Error::Ended { command: self.command.clone(), status, output }
     }
 
-    fn timeout(&self, what: &str, deadline: Duration) -> Error {
+    fn timeout(&self, event: &str, deadline: Duration) -> Error {
         let hint = match self.stderr().last() {
-            Some(line) => format!("its last line on stderr: {line}"),
-            None => "it wrote nothing to stderr".into(),
+            Some(line) => format!("the last line on stderr: {line}"),
+            None => "the program wrote nothing to stderr".into(),
         };
         Error::Timeout {
-            what: format!("{what} of `{}`", self.command),
+            event: format!("{event} of `{}`", self.command),
             seconds: deadline.as_secs_f64(),
             hint,
         }
@@ -303,9 +309,9 @@ impl Drop for Forwarder {
 /// Ensures that SIGINT and SIGQUIT have their default action in programs that this process starts.
 ///
 /// A shell starts background commands (`make test &` in a script) with both signals ignored, and an
-/// ignored signal stays ignored across exec: the forwarder would not end on SIGINT. A signal with a
-/// handler is reset to its default action by exec, so a signal that is ignored gets a handler that
-/// does nothing. The signal still has no effect on this process.
+/// ignored signal stays ignored across exec: the forwarder would not end on SIGINT. Exec resets a
+/// signal with a handler to its default action. Therefore each of the two signals that this process
+/// ignores is given a handler that does nothing, which has the same effect in this process.
 fn reset_ignored_signals() -> Result<(), Error> {
     let status =
         fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;
@@ -320,13 +326,13 @@ fn reset_ignored_signals() -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the set of ignored signals in `/proc/PID/status`: bit *n* - 1 for signal *n*.
+/// Parses the set of ignored signals in `/proc/PID/status`: bit *n* - 1 stands for signal *n*.
 fn ignored_signals(status: &str) -> u64 {
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// The last lines of a stream.
+/// The last lines of a stream, at most [`MAX_LINES`].
 #[derive(Debug, Default)]
 struct Lines {
     log: Mutex<Log>,

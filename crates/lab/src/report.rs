@@ -1,6 +1,7 @@
 //! The output of `xdpfwd --json`. Missing fields are zero or `None`; unknown fields are ignored.
 //!
-//! The lab has its own definition and uses none of xdpfwd's code, so that its check is independent.
+//! The lab defines the format again instead of using xdpfwd's code, so that the lab's check is
+//! independent.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub struct Report {
     pub drops: BTreeMap<String, u64>,
     /// Stages of all paths.
     pub stages: Vec<StageReport>,
-    /// Where the UMEM's frames are.
+    /// Numbers of the UMEM's frames, by location.
     pub frames: FramesReport,
     /// The kernel's counters, summed over xdpfwd's sockets.
     pub kernel: KernelReport,
@@ -34,7 +35,7 @@ pub struct PortReport {
     pub name: String,
     /// Network interface.
     pub interface: String,
-    /// The mode in use: `zero-copy`, `copy` or `skb`.
+    /// The mode in use, such as `zero-copy` or `copy`.
     pub mode: String,
     /// Packets received by xdpfwd.
     pub rx_packets: u64,
@@ -55,7 +56,7 @@ pub struct PortReport {
 pub struct StageReport {
     /// Path, such as `lan>wan`.
     pub path: String,
-    /// Stage.
+    /// Name of the stage.
     pub name: String,
     /// Calls, one per batch.
     pub calls: u64,
@@ -67,7 +68,7 @@ pub struct StageReport {
     pub cycles_per_packet: Option<f64>,
 }
 
-/// The frame counts: `total` is the sum of the other fields.
+/// Numbers of frames: `total` is the sum of the other fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct FramesReport {
@@ -85,7 +86,7 @@ pub struct FramesReport {
     pub tx: u64,
     /// Transmitted, not yet reclaimed.
     pub completion: u64,
-    /// Unaccounted for. Not zero only after a bug in xdpfwd.
+    /// Missing from the other counts. Nonzero only after a bug in xdpfwd.
     pub leaked: i64,
 }
 
@@ -140,7 +141,7 @@ impl FramesReport {
     }
 }
 
-/// Returns the sum without panicking on overflow, so that an invalid report is shown as such.
+/// Returns the sum, or `u64::MAX` on overflow: an invalid report must not cause a panic.
 pub(crate) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
 }

@@ -5,7 +5,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::NamespaceHandle, require_root};
 
-/// An XDP program that counts and drops frames of an interface. Drop detaches it.
+/// An XDP program that counts and drops the frames that arrive at an interface. Drop detaches it.
 #[derive(Debug)]
 pub struct Sink {
     counters: MapHandle,
@@ -18,7 +18,8 @@ pub struct Sink {
 /// The counters of a [`Sink`] since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounters {
-    /// The generator's frames, including corrupt, duplicate and reordered ones.
+    /// The generator's frames, including corrupt, duplicate and reordered ones; with
+    /// [`SinkBuilder::anything`], all frames.
     pub arrived: Counters,
     /// Other frames, such as ARP, which are passed to the kernel. Not included in `arrived`.
     pub foreign: u64,
@@ -29,7 +30,7 @@ pub struct SinkCounters {
     /// With check on: frames that arrived after a later frame of their flow. (To check the order of
     /// all traffic, use one flow.)
     pub reordered: u64,
-    /// With check on: frames that had already arrived, at most 262144 sequence numbers ago.
+    /// With check on: frames that had already arrived, fewer than 262144 sequence numbers ago.
     pub duplicates: u64,
 }
 
@@ -58,16 +59,15 @@ impl SinkBuilder {
         self
     }
 
-    /// Counts and drops all frames, for a forwarder after which the sink cannot recognise the
-    /// generator's frames (a tunnel).
+    /// Counts and drops all frames, for a forwarder (a tunnel) whose output the sink cannot
+    /// recognise as the generator's frames.
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
         self
     }
 
-    /// Records a histogram of latencies, computed from the send time in each frame of the generator
-    /// ([`Sink::latency`]). Takes a clock read and a counter update per frame on the receiving
-    /// core.
+    /// Records a histogram of latencies ([`Sink::latency`]), computed from the send time in each
+    /// frame. Costs a clock read and a counter update per frame on the receiving core.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self
@@ -116,7 +116,8 @@ impl SinkBuilder {
                 format!("attaching the sink to {interface}"),
                 "check with `ip link` whether another XDP program is attached",
             ))?;
-        let (counters, latency) = (bpf::map(&object, "counters")?, bpf::map(&object, "latency")?);
+        let (counters, latency) =
+            (bpf::map_handle(&object, "counters")?, bpf::map_handle(&object, "latency")?);
         Ok(Sink { counters, latency, _link: link, _object: object })
     }
 }
@@ -153,10 +154,10 @@ impl Sink {
         })
     }
 
-    /// Returns the latencies from the generator's program to the sink's, over all cores. Empty
-    /// unless built with [`SinkBuilder::latency`].
+    /// Returns the latencies from the generator's BPF program to the sink's, of all cores. The
+    /// histogram is empty without [`SinkBuilder::latency`].
     ///
-    /// Reading takes about a millisecond; frames continue to arrive meanwhile.
+    /// Reading takes about a millisecond, in which further frames may be counted.
     ///
     /// # Errors
     ///

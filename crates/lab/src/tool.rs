@@ -7,7 +7,7 @@ use std::{
 
 use crate::Error;
 
-/// Formats a command line as typed in a shell.
+/// Returns the program and its arguments, separated by spaces.
 pub(crate) fn command_line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {

@@ -35,13 +35,15 @@ use crate::{
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel sends real frames, as the program's return code
 /// requests.
 const LIVE_FRAMES: u32 = 1 << 1;
-/// Fraction bits of the program's clock (`TICKS` in bpf/generator.bpf.c).
-const TICKS: u32 = 12;
+/// Fraction bits of times in nanoseconds: `FRACTION_BITS` in bpf/generator.bpf.c.
+const FRACTION_BITS: u32 = 12;
 /// `STREAM_SHIFT` in bpf/frame.h.
 const STREAM_SHIFT: u32 = 40;
-/// Lag at which the schedule is moved. Long enough to recover from a short preemption, short enough
-/// that catching up does not overrun a ring of 2048 at any rate of one core.
+/// Maximum lag behind the schedule, in frames; the generator skips a longer lag. Long enough to
+/// recover from a short preemption, short enough that catching up does not overrun a ring of 2048
+/// entries at any rate of one core.
 const BACKLOG_FRAMES: u64 = 256;
+/// Range of the maximum lag, in nanoseconds.
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
 /// The signal that ends the generator's system call. Its default action is to be ignored, so a late
 /// signal is harmless.
@@ -50,9 +52,9 @@ const WAKE_SIGNAL: Signal = Signal::SIGURG;
 /// Traffic to send: frames of one size, in a number of flows, at a given rate or as fast as
 /// possible.
 ///
-/// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each
-/// other round robin. Each carries a sequence number, the time it was sent, and a fixed pattern,
-/// which a checking [`crate::Sink`] verifies.
+/// Frames are Ethernet/IPv4/UDP. Flows differ in the UDP source port (1024 + flow) and take turns.
+/// Each frame carries a sequence number, its send time, and a fixed pattern. A checking
+/// [`crate::Sink`] verifies the sequence number and the pattern.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Traffic {
@@ -70,8 +72,8 @@ pub struct Traffic {
     packets: Option<Arc<[PacketTemplate]>>,
 }
 
-/// Addresses, ports and protocol of one packet of a [flood](Traffic::flood). Where the protocol has
-/// no ports, the port fields hold the bytes in their position.
+/// Addresses, ports and protocol of one packet of a [flood](Traffic::flood). For a protocol without
+/// ports, the port fields are the first four bytes after the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketTemplate {
     /// IPv4 source.
@@ -87,7 +89,7 @@ pub struct PacketTemplate {
 }
 
 impl PacketTemplate {
-    /// `struct packet` of bpf/generator.bpf.c.
+    /// Returns the bytes of `struct packet` in bpf/generator.bpf.c.
     fn bytes(&self) -> impl Iterator<Item = u8> + use<> {
         let addresses = [self.source.octets(), self.destination.octets()].concat();
         let ports = [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()].concat();
@@ -121,8 +123,8 @@ impl Traffic {
     }
 
     /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no
-    /// sequence number and no send time, and a sink does not recognise them. Flows and rate are
-    /// ignored.
+    /// sequence number and no send time, and a sink does not recognise them. The numbers of flows
+    /// and frames, rate and grants are ignored.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
@@ -147,7 +149,7 @@ impl Traffic {
         self
     }
 
-    /// Limits the number of frames; [`Generator::finish`] waits for the last one.
+    /// Limits the total number of frames. [`Generator::finish`] waits until they are sent.
     pub fn count(mut self, packets: u64) -> Self {
         self.count = Some(packets);
         self
@@ -219,11 +221,12 @@ impl Traffic {
     ///
     /// # Errors
     ///
-    /// As [`Self::start`]; the traffic is not a flood, or the interface has no XDP program.
+    /// As [`Self::start`]. Also fails if the traffic is not a flood or the interface has no XDP
+    /// program.
     pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         if self.packets.is_none() {
             return Err(Error::Value {
-                what: "traffic for an XDP program",
+                parameter: "traffic for an XDP program",
                 value: "not a flood".into(),
                 accepted: "set its packets with Traffic::flood".into(),
             });
@@ -231,7 +234,7 @@ impl Traffic {
         let program = crate::veth::link(namespace, interface)?["xdp"]["prog"]["id"].as_u64();
         let program =
             program.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| Error::Value {
-                what: "interface for a flood",
+                parameter: "interface for a flood",
                 value: format!("{interface} has no XDP program"),
                 accepted: "attach one first".into(),
             })?;
@@ -280,7 +283,8 @@ impl Traffic {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let invalid = |what, value: String, accepted| Err(Error::Value { what, value, accepted });
+        let invalid =
+            |parameter, value: String, accepted| Err(Error::Value { parameter, value, accepted });
         if !(MIN_SIZE..=MAX_MTU + 14).contains(&self.size) {
             return invalid(
                 "frame size",
@@ -306,14 +310,15 @@ impl Traffic {
         Ok(())
     }
 
-    /// `struct config` of bpf/generator.bpf.c.
+    /// Returns the bytes of `struct config` in bpf/generator.bpf.c.
     fn config(&self, ifindex: u32) -> Vec<u8> {
         let first_sequence = next_stream() << STREAM_SHIFT;
         let header = self.frame(0, first_sequence).bytes();
         let mut config = header[..40].to_vec();
-        let interval = self.rate.map_or(0, |rate| (1_000_000_000u64 << TICKS) / rate);
+        let interval = self.rate.map_or(0, |rate| (1_000_000_000u64 << FRACTION_BITS) / rate);
         let (shortest, longest) = BACKLOG_NANOSECONDS.into_inner();
-        let backlog = (interval * BACKLOG_FRAMES).clamp(shortest << TICKS, longest << TICKS);
+        let backlog =
+            (interval * BACKLOG_FRAMES).clamp(shortest << FRACTION_BITS, longest << FRACTION_BITS);
         for word in [interval, backlog, self.count.unwrap_or(0), first_sequence] {
             config.extend(word.to_ne_bytes());
         }
@@ -326,8 +331,9 @@ impl Traffic {
     }
 }
 
-/// Returns an increasing stream number, by which a sink distinguishes runs, also of different
-/// processes: the low 24 bits of the time in seconds (wraps after half a year).
+/// Returns a new stream number, by which a sink distinguishes runs, also of different processes:
+/// the low 24 bits of the time in seconds or of the last number + 1, whichever is higher. Numbers
+/// increase, but wrap after half a year.
 fn next_stream() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -336,7 +342,7 @@ fn next_stream() -> u64 {
     next(last.unwrap_or(0)) & 0xff_ffff
 }
 
-/// The generator's thread.
+/// The state of the generator's thread.
 struct Sender {
     traffic: Traffic,
     handle: NamespaceHandle,
@@ -350,9 +356,9 @@ impl Sender {
     fn run(self, ready: &mpsc::Sender<[MapHandle; 2]>) -> Result<(), Error> {
         // Any other signal would also end the system call, and each new call causes a gap of about
         // 20 ms.
-        let mut others = SigSet::all();
-        others.remove(WAKE_SIGNAL);
-        others.thread_set_mask().map_err(Error::nix("blocking signals"))?;
+        let mut other_signals = SigSet::all();
+        other_signals.remove(WAKE_SIGNAL);
+        other_signals.thread_set_mask().map_err(Error::nix("blocking signals"))?;
         self.handle.enter()?;
         if let Some(core) = self.traffic.core {
             pin(core)?;
@@ -375,32 +381,37 @@ impl Sender {
             None => "flood",
         };
         if let Some(id) = self.receiver {
-            let failed = || {
+            let receiver_error = || {
                 Error::bpf(
                     format!("passing frames to the XDP program of {}", self.interface),
                     "check with `ip link` that the program is still attached",
                 )
             };
-            let receiver = Program::fd_from_id(id).map_err(failed())?;
+            let receiver = Program::fd_from_id(id).map_err(receiver_error())?;
             let key = 0u32.to_ne_bytes();
             let value = (receiver.as_raw_fd() as u32).to_ne_bytes();
-            bpf::map(&object, "receiver")?.update(&key, &value, MapFlags::ANY).map_err(failed())?;
+            bpf::map_handle(&object, "receiver")?
+                .update(&key, &value, MapFlags::ANY)
+                .map_err(receiver_error())?;
         }
         let program = object
             .progs_mut()
             .find(|p| p.name() == name)
             .ok_or(Error::Object("the generator's program"))?;
         let frame = self.traffic.frame(0, 0).bytes();
-        // `struct xdp_md`: the frame's end and its ingress interface.
+        // `struct xdp_md`: data 0, data_end, data_meta, ingress interface, and two unused fields.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
         if ready
-            .send([bpf::map(&object, ".data.state")?, bpf::map(&object, ".data.grant")?])
+            .send([
+                bpf::map_handle(&object, ".data.state")?,
+                bpf::map_handle(&object, ".data.grant")?,
+            ])
             .is_err()
         {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
-            // One call sends until it is interrupted, or 2^31 frames are sent.
+            // One call sends until it is interrupted or has sent 2^31 - 1 frames.
             let mut context = context.clone();
             let input = ProgramInput {
                 context_in: self.receiver.map(|_| &mut context[..]),
@@ -414,7 +425,7 @@ impl Sender {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(cause) => {
                     return Err(Error::Bpf {
-                        what: format!(
+                        operation: format!(
                             "sending {}-byte frames out of {}",
                             frame.len(),
                             self.interface
@@ -493,8 +504,8 @@ impl Generator {
         written.map_err(Error::bpf("granting frames to the generator", hint))
     }
 
-    /// Returns whether the generator is sending. False after an error, which [`Self::stop`]
-    /// returns.
+    /// Returns whether the generator's thread runs. It ends early after an error, which
+    /// [`Self::stop`] returns.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
@@ -506,7 +517,7 @@ impl Generator {
     ///
     /// The error that stopped the generator.
     pub fn stop(mut self) -> Result<SentTotals, Error> {
-        self.end()?;
+        self.stop_thread()?;
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
         Ok(SentTotals {
             packets,
@@ -515,7 +526,7 @@ impl Generator {
         })
     }
 
-    /// Waits until [`Traffic::count`] frames were sent, and stops the generator.
+    /// Waits until [`Traffic::count`] frames have been sent, and stops the generator.
     ///
     /// # Errors
     ///
@@ -523,7 +534,7 @@ impl Generator {
     pub fn finish(self, deadline: Duration) -> Result<SentTotals, Error> {
         let Some(count) = self.count else {
             return Err(Error::Value {
-                what: "traffic to be finished",
+                parameter: "traffic to be finished",
                 value: "no count".into(),
                 accepted: "set one with Traffic::count".into(),
             });
@@ -532,7 +543,7 @@ impl Generator {
         while self.sent()?.packets < count && self.is_running() {
             if start.elapsed() > deadline {
                 return Err(Error::Timeout {
-                    what: format!("{count} frames to be sent"),
+                    event: format!("{count} frames to be sent"),
                     seconds: deadline.as_secs_f64(),
                     hint: "use fewer frames or a higher rate".into(),
                 });
@@ -542,7 +553,7 @@ impl Generator {
         self.stop()
     }
 
-    fn end(&mut self) -> Result<(), Error> {
+    fn stop_thread(&mut self) -> Result<(), Error> {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
         // Repeat: a signal just before the system call begins does not end it.
@@ -557,7 +568,7 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = self.stop_thread() {
             eprintln!("xdpfwd-lab: {error}");
         }
     }
@@ -568,7 +579,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn config_size_equals_c_struct() {
+    fn traffic_config_has_size_of_c_struct() {
         assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 4 * 4);
     }
 

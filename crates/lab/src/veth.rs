@@ -4,9 +4,10 @@ use std::process::Command;
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// The largest MTU of the lab, in bytes, for frames of 3408. A live frame of `BPF_PROG_TEST_RUN`
-/// must fit a 4 KiB page with its own 112 bytes, headroom and `skb_shared_info` (measured). The
-/// limit of a veth with a native XDP program without fragments is some 100 bytes higher.
+/// The largest MTU of the lab in bytes, for frames of 3408 bytes. A live frame of
+/// `BPF_PROG_TEST_RUN` shares a 4 KiB page with 112 bytes of administration, headroom and
+/// `skb_shared_info` (measured). The limit of a veth whose native XDP program does not support
+/// fragments is some 100 bytes higher.
 pub const MAX_MTU: u16 = 3394;
 
 /// Returns the MAC address of the lab's interface number `n`: 02:00:00:00:00:0n.
@@ -19,8 +20,8 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// Creates another veth pair between two namespaces, like those of a [`crate::Chain`]. Each end is
-/// given as its namespace, interface name, and MAC address number ([`mac`]).
+/// Creates a veth pair between two namespaces, with the settings of a [`crate::Chain`]. Each end is
+/// given as its namespace, its interface name, and the number of its MAC address ([`mac`]).
 ///
 /// # Errors
 ///
@@ -36,7 +37,7 @@ pub fn connect(
     create(&a, &b, queues, mtu)
 }
 
-/// One end of a pair.
+/// One end of a veth pair.
 pub(crate) struct End<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) name: &'a str,
@@ -47,7 +48,7 @@ pub(crate) struct End<'a> {
 pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<(), Error> {
     let (queues, mtu) = (queues.to_string(), mtu.to_string());
     let (a_mac, b_mac) = (mac_text(a.mac), mac_text(b.mac));
-    let sized = ["numrxqueues", &queues, "numtxqueues", &queues];
+    let queue_options = ["numrxqueues", &queues, "numtxqueues", &queues];
     let mut command = Command::new("ip");
     command.args([
         "link",
@@ -61,8 +62,16 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
         "address",
         &a_mac,
     ]);
-    command.args(sized).args(["type", "veth", "peer", "name", b.name, "netns", b.namespace.name()]);
-    command.args(["mtu", &mtu, "address", &b_mac]).args(sized);
+    command.args(queue_options).args([
+        "type",
+        "veth",
+        "peer",
+        "name",
+        b.name,
+        "netns",
+        b.namespace.name(),
+    ]);
+    command.args(["mtu", &mtu, "address", &b_mac]).args(queue_options);
     tool::run(&mut command)?;
     for end in [a, b] {
         // Disable offloads: a forwarder would pass on a local socket's packets without checksum or
@@ -93,13 +102,14 @@ pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json:
     Ok(links.get(0).cloned().unwrap_or_default())
 }
 
-/// Drops that the veth driver itself counted at one interface, from `ethtool -S`.
+/// Drops that the veth driver counted at one interface, from `ethtool -S`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDrops {
-    /// Frames lost in its receive path: no memory for an skb, or the redirect failed (for example
-    /// because the AF_XDP socket was full).
+    /// Frames lost in the interface's receive path: no memory for an skb, or the redirect failed
+    /// (for example because the AF_XDP socket was full).
     pub receive: u64,
-    /// Frames redirected out of it while the peer's ring was full.
+    /// Frames redirected out of the interface but lost, for example because the peer's ring was
+    /// full.
     pub redirect_out: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Rates at both ends over a measured time.
+//! Rates of generator and sink over a measured time.
 
 use std::{
     thread,
@@ -20,7 +20,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Sleeps for `time` and reads both ends before and after.
+    /// Sleeps for `time`, and reads the counters of generator and sink before and after.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Window {
     }
 }
 
-/// A reading of the counters of both ends.
+/// A reading of the counters of generator and sink.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     at: Instant,
@@ -53,7 +53,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Reads the counters of both ends.
+    /// Reads the counters of generator and sink.
     ///
     /// # Errors
     ///
@@ -79,7 +79,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Returns the bits per second of `counters` over `seconds`: in memory, and on an Ethernet.
+/// Returns the bits per second of `counters` over `seconds`: of the frames in memory, and on an
+/// Ethernet including FCS, preamble and inter-frame gap.
 #[must_use]
 pub fn bits_per_second(counters: Counters, seconds: f64) -> (f64, f64) {
     let wire = counters.bytes + counters.packets * WIRE_OVERHEAD;
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn wire_rate_of_smallest_frames_matches_line_rate() {
-        // 14.88 Mpps of 60 bytes in memory fill 10 Gbit/s.
+        // 14.88 Mpps of 60 bytes in memory (84 on the wire) fill 10 Gbit/s.
         let second = Counters { packets: 14_880_952, bytes: 14_880_952 * 60 };
         let (_, wire) = bits_per_second(second, 1.0);
         assert!((wire / 1e9 - 10.0).abs() < 0.001, "{wire}");

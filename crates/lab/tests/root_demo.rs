@@ -1,5 +1,5 @@
-//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a bridge that reports correct or manipulated
-//! counters of the kernel.
+//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a kernel bridge, whose counters are reported
+//! correctly or manipulated.
 //!
 //! Needs root and python3; fails without them.
 
@@ -12,8 +12,8 @@ use std::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// A program that prints reports like `xdpfwd --json`. Its "configuration" has the numbers of
-/// frames to hide and to leak.
+/// A program that prints reports like `xdpfwd --json`. Its "configuration" has two numbers: frames
+/// to hide and frames to leak.
 const FAKE_XDPFWD: &str = r#"#!/usr/bin/env python3
 import json, signal, subprocess, sys, time
 
@@ -75,7 +75,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn demo_with_true_report_balances() {
+fn demo_with_correct_report_balances() {
     let output = demo("correct", "0 0", &["--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let result: serde_json::Value =

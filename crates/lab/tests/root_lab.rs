@@ -109,7 +109,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 #[test]
 fn slow_traffic_arrives_intact_and_in_order() {
     let chain = chain_with_bridge(xdpfwd_lab::MAX_MTU);
-    // 61 and 67 end in a partial word; the last size is the maximum.
+    // Frames of 61 and 67 bytes end in a partial word; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink =
             Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
@@ -175,7 +175,7 @@ fn latency_histogram_counts_every_frame() {
         "{first:?} and {last:?} for {old:?}"
     );
 
-    // By default the sink keeps no latencies.
+    // By default, the sink records no latencies.
     drop(sink);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     send(&chain, &[Traffic::new().frame(0, 0).bytes()]);
@@ -186,24 +186,24 @@ fn latency_histogram_counts_every_frame() {
 #[test]
 fn check_counts_damaged_frames_as_corrupt() {
     let chain = chain_with_bridge(1500);
-    let good = Traffic::new().size(203).frame(0, 0).bytes();
+    let valid = Traffic::new().size(203).frame(0, 0).bytes();
     let mut damaged = Vec::new();
-    // magic, IPv4: length, TTL, checksum, address; pattern: first byte, end of the first word, the
-    // last word, the tail
+    // Offsets: 2 in the magic number; IPv4 length, TTL, checksum, address; pattern: first and last
+    // byte of the first word, last word, partial word.
     for at in [42, 43, 17, 22, 24, 33, 60, 67, 194, 202] {
-        let mut frame = good.clone();
+        let mut frame = valid.clone();
         frame[at] ^= 0x10;
         damaged.push(frame);
     }
-    damaged.push(good[..202].to_vec());
-    damaged.push([&good[..], &[0]].concat());
+    damaged.push(valid[..202].to_vec());
+    damaged.push([&valid[..], &[0]].concat());
     for frame in &damaged {
         let seen = check_frames(&chain, std::slice::from_ref(frame));
         let found = (seen.arrived.packets, seen.corrupt, seen.foreign);
-        let at = frame.iter().zip(&good).position(|(a, b)| a != b);
+        let at = frame.iter().zip(&valid).position(|(a, b)| a != b);
         assert_eq!(found, (1, 1, 0), "damaged at {at:?}, {} bytes", frame.len());
     }
-    // Send all in one stream: the sink counts exactly the corrupt frames.
+    // Among valid frames of one stream, the sink counts exactly the damaged frames.
     let mut stream: Vec<_> =
         (0..50).map(|n| Traffic::new().size(203).frame(0, n).bytes()).collect();
     for (n, frame) in damaged.iter().enumerate() {
@@ -379,7 +379,7 @@ fn namespaces_are_removed_on_drop_and_panic() {
 struct Lab {
     process: std::process::Child,
     /// Process ID of the forwarder.
-    forwarder: u32,
+    forwarder_pid: u32,
 }
 
 impl Drop for Lab {
@@ -398,9 +398,10 @@ impl Lab {
         let arguments = ["run", "--rate", "1000", "--seconds", "60", "--", "sleep", seconds];
         let mut command = Command::new(BINARY);
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut lab = Self { process: command.spawn().expect("start xdpfwd-lab"), forwarder: 0 };
+        let mut lab =
+            Self { process: command.spawn().expect("start xdpfwd-lab"), forwarder_pid: 0 };
         let start = Instant::now();
-        while lab.forwarder == 0 {
+        while lab.forwarder_pid == 0 {
             assert!(
                 start.elapsed() < Duration::from_secs(20),
                 "the forwarder did not start within 20 s"
@@ -412,7 +413,8 @@ impl Lab {
                 let pids = String::from_utf8_lossy(&output.stdout).into_owned();
                 pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
             });
-            lab.forwarder = pids.into_iter().find(|pid| is_forwarder(*pid, seconds)).unwrap_or(0);
+            lab.forwarder_pid =
+                pids.into_iter().find(|pid| is_forwarder(*pid, seconds)).unwrap_or(0);
         }
         lab
     }
@@ -439,7 +441,7 @@ fn sweep_removes_namespaces_of_killed_lab() {
     let mut lab = Lab::start("3141");
     lab.process.kill().expect("SIGKILL");
     lab.process.wait().expect("wait");
-    wait_until_gone(lab.forwarder, "3141");
+    wait_until_gone(lab.forwarder_pid, "3141");
     sweep().expect("sweep");
     assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
 }
@@ -450,7 +452,7 @@ fn terminated_lab_removes_its_namespaces() {
     let pid = nix::unistd::Pid::from_raw(lab.process.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
     assert_eq!(lab.process.wait().expect("wait").code(), Some(1));
-    assert!(!is_forwarder(lab.forwarder, "3142"));
+    assert!(!is_forwarder(lab.forwarder_pid, "3142"));
     assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
 }
 

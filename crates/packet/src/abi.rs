@@ -1,4 +1,4 @@
-//! Kernel definitions, with layout checks.
+//! Kernel definitions for packet sockets, with layout checks.
 //!
 //! `include/uapi/linux/if_packet.h`:
 //! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_packet.h>
@@ -11,24 +11,25 @@ pub(crate) use libc::tpacket_auxdata as AuxData;
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TpacketStats {
-    /// Packets for the socket, including dropped ones.
+    /// Number of packets for the socket, including dropped packets.
     pub(crate) packets: u32,
-    /// Packets dropped because the socket's buffer was full.
+    /// Number of packets dropped because the socket's buffer was full.
     pub(crate) drops: u32,
 }
 
-/// Space for the one control message that these sockets request.
+/// Buffer for a `PACKET_AUXDATA` control message, the only one that a
+/// [`PacketSocket`](crate::PacketSocket) requests.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Control {
     pub(crate) header: libc::cmsghdr,
     pub(crate) aux: AuxData,
-    /// `CMSG_SPACE` rounds up to whole words.
+    /// `CMSG_SPACE` rounds the length up to whole words.
     pub(crate) padding: u32,
 }
 
-/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the filter that accepts a fixed number of
-/// bytes of each packet.
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the BPF instruction that accepts a fixed
+/// number of bytes of each packet.
 pub(crate) const BPF_RET: u16 = 0x06;
 
 const _: () = {
@@ -36,7 +37,7 @@ const _: () = {
     assert!(size_of::<AuxData>() == 20);
     assert!(size_of::<libc::sockaddr_ll>() == 20);
     assert!(size_of::<libc::sock_filter>() == 8);
-    // SAFETY: plain arithmetic. Unsafe because libc declares C's macros so.
+    // SAFETY: plain arithmetic. Unsafe: libc declares these C macros as unsafe functions.
     unsafe {
         assert!(offset_of!(Control, aux) == libc::CMSG_LEN(0) as usize);
         assert!(size_of::<Control>() == libc::CMSG_SPACE(size_of::<AuxData>() as u32) as usize);

@@ -1,4 +1,4 @@
-//! Batches of messages: `recvmmsg` and `sendmmsg`.
+//! Receives and sends batches of messages with `recvmmsg` and `sendmmsg`.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use crate::abi::{AuxData, Control};
 /// Maximum number of messages received per system call.
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
-/// Maximum number of messages sent per system call: several batches. (The kernel's limit is 1024,
+/// Maximum number of messages sent per system call, several batches. (The kernel's limit is 1024,
 /// `UIO_MAXIOV`.)
 pub(crate) const MAX_SENT: usize = 256;
 
@@ -44,8 +44,8 @@ impl Inbox {
         }
     }
 
-    /// Receives waiting messages into the frames; longer messages are truncated to their frame.
-    /// Never blocks. Returns the number of messages, at most one per frame.
+    /// Receives waiting messages, one per frame, and truncates messages that are longer than their
+    /// frame. Never blocks. Returns the number of messages.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -81,7 +81,8 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Iterates over the messages of the last call, the received ones first.
+    /// Iterates over the metadata of all messages. Only the first entries are valid, as many as the
+    /// last call of `receive` returned.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
@@ -98,7 +99,7 @@ impl Inbox {
     }
 }
 
-/// Headers for sending a batch.
+/// Headers for sending messages, allocated once so that sending allocates nothing.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; MAX_SENT]>,
     buffers: Box<[libc::iovec; MAX_SENT]>,
@@ -112,8 +113,8 @@ impl Outbox {
         }
     }
 
-    /// Sends the frames, at most [`MAX_SENT`]. Never blocks. Returns the number of frames sent; an
-    /// error belongs to the first frame.
+    /// Sends the frames, at most [`MAX_SENT`]. Never blocks. Returns the number of frames sent, or
+    /// the error for the first frame.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,
@@ -142,8 +143,8 @@ impl Outbox {
 
 const EMPTY_BUFFER: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-// SAFETY: structs of integers and pointers, for which zeros are valid. Unsafe: libc gives no other
-// way to fill the padding that these have on some platforms.
+// SAFETY: structs of integers and pointers, for which zeros are valid. Unsafe: libc offers no other
+// way to initialise the padding that these structs have on some platforms.
 const EMPTY_HEADER: libc::mmsghdr = unsafe { mem::zeroed() };
 // SAFETY: as for `EMPTY_HEADER`.
 const EMPTY_CONTROL: Control = unsafe { mem::zeroed() };

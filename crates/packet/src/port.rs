@@ -13,26 +13,29 @@ use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
-/// Maximum number of frames awaiting `reclaim`: several iterations' worth, within cache size.
+/// Maximum number of sent frames that wait for `reclaim`: enough for several iterations, and few
+/// enough to stay in the cache.
 const MAX_COMPLETIONS: usize = 1024;
 
-/// One queue of an interface over a packet socket: `recvmmsg` and `sendmmsg`.
+/// A port for one queue of an interface, over a packet socket with `recvmmsg` and `sendmmsg`.
 ///
-/// Between two calls the port holds only frames that were sent and not [reclaimed](Port::reclaim).
-/// Received packets wait in the kernel's memory, unsent ones in the egress queue.
+/// Between two calls, the port holds only frames that were sent and not yet
+/// [reclaimed](Port::reclaim). Packets to be received wait in the kernel, and packets to be sent in
+/// the egress queue.
 #[derive(Debug)]
 pub struct MmsgPort {
     socket: PacketSocket,
     inbox: Inbox,
     outbox: Outbox,
-    /// The frames of the current call, allocated here so that the stack need not be cleared for
-    /// them.
+    /// The frames of the current call of `receive`. An array on the stack would have to be cleared
+    /// for each call.
     frames: Box<[Option<Frame>; MAX_RECEIVED]>,
     completions: Completions,
     counters: Counters,
-    /// Packets longer than a frame has room for.
+    /// Number of packets dropped because they were too long for a frame.
     oversized: u64,
-    /// Packets that the kernel dropped. Reading the kernel's counter clears it.
+    /// Number of packets that the kernel dropped. Summed here, because reading the kernel's counter
+    /// clears it.
     kernel_drops: Cell<u64>,
 }
 
@@ -56,7 +59,7 @@ impl MmsgPort {
         })
     }
 
-    /// Allocates empty frames for up to the given number of messages. Returns how many.
+    /// Allocates up to `count` frames of maximum length, and returns their number.
     #[inline]
     fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
         let mut allocated = 0;
@@ -71,7 +74,8 @@ impl MmsgPort {
         allocated
     }
 
-    /// Removes the packet at the front of the queue and counts it as dropped by the interface.
+    /// Removes the packet at the front of the queue, and counts it as sent and as dropped by the
+    /// interface.
     fn drop_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
@@ -103,8 +107,8 @@ impl Port for MmsgPort {
             return 0;
         }
         self.counters.syscalls += 1;
-        // No packets: EAGAIN, a signal, or the interface went down (ENETDOWN, reported once;
-        // reception resumes by itself).
+        // An error means no packets: EAGAIN, a signal, or the interface went down (ENETDOWN,
+        // reported once; reception resumes by itself).
         let received =
             self.inbox.receive(self.socket.fd(), &mut self.frames[..allocated]).unwrap_or(0);
         let mut accepted = 0;
@@ -127,7 +131,8 @@ impl Port for MmsgPort {
                 free(frame, pool);
             }
         }
-        // Free in reverse order, so that the pool hands them out in the same order again.
+        // Free the unused frames in reverse order, so that the pool returns them in the same order
+        // again.
         for frame in self.frames[received..allocated].iter_mut().rev().filter_map(Option::take) {
             free(frame, pool);
         }
@@ -155,7 +160,7 @@ impl Port for MmsgPort {
             match sent {
                 // Never observed; prevents an endless loop.
                 Ok(0) => break,
-                // If some were not sent, the next call returns the reason, unless it succeeds.
+                // If frames are left, the next call sends them or returns the error.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if is_retryable(&error) => {
                     self.counters.tx_retries += 1;
@@ -175,7 +180,7 @@ impl Port for MmsgPort {
     }
 
     fn has_unsent(&self) -> bool {
-        // The kernel has copied sent packets; unsent ones are in the queue.
+        // The kernel has copied all sent packets; unsent packets are in the egress queue.
         false
     }
 
@@ -206,7 +211,7 @@ impl Port for MmsgPort {
     }
 }
 
-/// Returns whether a retry may succeed in sending the packet.
+/// Returns whether sending the same packet later may succeed.
 fn is_retryable(error: &io::Error) -> bool {
     // EAGAIN: the socket's buffer is full. ENOMEM: temporarily no memory. ENETDOWN: the link is
     // down. ENXIO: the device is gone; the control thread notices. EINTR: a signal.

@@ -4,11 +4,11 @@ use std::io;
 
 use crate::socket::PacketSocket;
 
-/// Keeps an interface in promiscuous mode until dropped or until the process ends. The kernel
-/// counts users and ends the mode with the last.
-/// [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html), `PACKET_MR_PROMISC`.
+/// A guard that keeps an interface in promiscuous mode until the guard is dropped or the process
+/// ends. The kernel counts the users of the mode and ends it with the last user
+/// (`PACKET_MR_PROMISC` in [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)).
 #[derive(Debug)]
-pub struct Promiscuous(#[expect(dead_code, reason = "kept open")] PacketSocket);
+pub struct Promiscuous(#[expect(dead_code, reason = "keeps the socket open")] PacketSocket);
 
 impl Promiscuous {
     /// Enables promiscuous mode on the interface with this index.

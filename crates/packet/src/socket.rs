@@ -1,7 +1,7 @@
 //! System calls on packet sockets.
 //!
-//! [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html); kernel side
-//! `net/packet/af_packet.c`.
+//! See [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html) and
+//! `net/packet/af_packet.c` in the kernel.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Bytes of the receive and of the send buffer: about 2000 packets each, as in the rings of an
-/// AF_XDP port. (The kernel doubles the value and charges packets by their size in memory: 768
-/// bytes for a short one.)
+/// Size of the receive buffer and of the send buffer in bytes: about 2000 packets each, as in the
+/// rings of an AF_XDP port. (The kernel doubles the value and charges packets by their size in
+/// memory: 768 bytes for a short packet.)
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
-/// A handle of a packet socket on one interface. The socket closes with its last handle. Handles
-/// may be on different threads: one receives and sends, another starts and stops.
+/// A handle of a packet socket on one interface. The socket is closed when its last handle is
+/// dropped. Different threads may use handles of one socket: one thread receives and sends, another
+/// starts and stops reception.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
@@ -46,17 +47,17 @@ pub enum OpenError {
 
 impl PacketSocket {
     /// Opens a socket for each queue of an interface. Each packet is delivered to one socket, and
-    /// all packets of one queue to the same socket: that queue's, if the driver records the queue
-    /// (`PACKET_FANOUT_QM`; veth does not). The sockets receive nothing before
-    /// [`start`](Self::start).
+    /// all packets of one queue to the same socket. If the driver records the receive queue (veth
+    /// does not), the packets of queue `n` go to the `n`-th socket of the result, counted from 0
+    /// (`PACKET_FANOUT_QM`). The sockets receive nothing before [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
         let mut sockets =
             (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
             // `fanout_demux_qm` selects the member by the packet's queue mapping, modulo the number
             // of members. On reception the mapping is the queue index plus one
-            // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and that of
-            // the last queue member 0.
+            // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and the
+            // socket of the last queue member 0.
             sockets.rotate_right(1);
             let group = sockets[0].create_fanout_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join_fanout_group(group))?;
@@ -124,8 +125,8 @@ impl PacketSocket {
         self.0.as_raw_fd()
     }
 
-    /// Returns the packets dropped since the last call because the socket's buffer was full; 0 if
-    /// the socket does not count them.
+    /// Returns the number of packets dropped since the last call because the socket's buffer was
+    /// full; 0 if the socket does not count them.
     pub(crate) fn take_drops(&self) -> u64 {
         let statistics: TpacketStats =
             self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
@@ -153,27 +154,27 @@ impl PacketSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Creates a fanout group with a number that is unique in this network namespace, and joins it
-    /// as its first member.
+    /// Creates a fanout group, joins it as its first member, and returns its number, which is
+    /// unique in this network namespace.
     fn create_fanout_group(&self) -> Result<u16, OpenError> {
-        self.fanout(0, FANOUT_MODE | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
+        self.set_fanout(0, FANOUT_MODE | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
         let group: u32 = self
             .get(libc::SOL_PACKET, libc::PACKET_FANOUT)
             .map_err(|error| OpenError::new("reading PACKET_FANOUT", error))?;
-        // The number is in the lower half.
+        // The lower 16 bits are the number of the group.
         Ok(group as u16)
     }
 
     /// Joins a group as its next member.
     fn join_fanout_group(&self, group: u16) -> Result<(), OpenError> {
-        self.fanout(group, FANOUT_MODE)
+        self.set_fanout(group, FANOUT_MODE)
     }
 
-    fn fanout(&self, group: u16, kind: u32) -> Result<(), OpenError> {
+    fn set_fanout(&self, group: u16, mode: u32) -> Result<(), OpenError> {
         self.set_packet(
             libc::PACKET_FANOUT,
             "PACKET_FANOUT",
-            &(u32::from(group) | kind << 16).cast_signed(),
+            &(u32::from(group) | mode << 16).cast_signed(),
         )
     }
 
@@ -228,8 +229,8 @@ impl PacketSocket {
     }
 }
 
-/// Distribution by receive queue. Ignores packets that this host sends, which
-/// `PACKET_IGNORE_OUTGOING` of the members does not cover.
+/// Mode of a fanout group: distributes packets by receive queue. It also ignores packets that this
+/// host sends, because a group does not apply `PACKET_IGNORE_OUTGOING` of its members.
 const FANOUT_MODE: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
 
 impl OpenError {

@@ -4,13 +4,14 @@ use xdpfwd_xsk::{Frame, NoRoom};
 
 use crate::abi::AuxData;
 
-/// EtherType of an 802.1Q tag: the default if the kernel does not report the type.
+/// EtherType of an 802.1Q tag, used if the kernel does not report the type.
 const ETH_P_8021Q: u16 = 0x8100;
 
-/// Length of both MAC addresses, which precede the tag.
+/// Length of both MAC addresses, which precede the tag, in bytes.
 const ADDRESSES_LEN: usize = 12;
 
-/// Returns the tag as it was on the wire, before the packet's EtherType; `None` if there was none.
+/// Returns the 4 bytes of the removed VLAN tag, as they were on the wire; `None` if the packet had
+/// no tag.
 #[inline]
 pub(crate) fn removed_tag(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
@@ -25,7 +26,7 @@ pub(crate) fn removed_tag(aux: &AuxData) -> Option<[u8; 4]> {
     Some([a, b, c, d])
 }
 
-/// Inserts a tag after the MAC addresses, which move into the headroom.
+/// Inserts a tag after the MAC addresses, which move 4 bytes into the headroom.
 #[inline]
 pub(crate) fn insert_tag(frame: &mut Frame, tag: [u8; 4]) -> Result<(), NoRoom> {
     frame.prepend(tag.len())?;
@@ -57,21 +58,21 @@ mod tests {
 
     #[test]
     fn removed_tag_is_read_from_auxdata() {
-        let (tci_valid, tpid_valid) = (
+        let (tci_only, tci_and_tpid) = (
             libc::TP_STATUS_VLAN_VALID,
             libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID,
         );
         assert_eq!(removed_tag(&aux(0, 100, 0x8100)), None);
         assert_eq!(
-            removed_tag(&aux(tci_valid, 0xe064, 0)),
+            removed_tag(&aux(tci_only, 0xe064, 0)),
             Some([0x81, 0x00, 0xe0, 0x64]),
             "priority 7, VLAN 100"
         );
-        assert_eq!(removed_tag(&aux(tpid_valid, 200, 0x88a8)), Some([0x88, 0xa8, 0x00, 0xc8]));
+        assert_eq!(removed_tag(&aux(tci_and_tpid, 200, 0x88a8)), Some([0x88, 0xa8, 0x00, 0xc8]));
         assert_eq!(
-            removed_tag(&aux(tci_valid, 0, 0)),
+            removed_tag(&aux(tci_only, 0, 0)),
             Some([0x81, 0x00, 0, 0]),
-            "a priority tag of zeros is a tag"
+            "a tag with TCI 0 is still a tag"
         );
     }
 

@@ -1,5 +1,5 @@
-//! Several sockets on one interface: each packet is delivered to one of them, by its queue. Packets
-//! that this host sends are delivered to none. Needs root.
+//! Tests several packet sockets on one interface: each packet is delivered to one socket, by its
+//! queue, and packets that this host sends to no socket. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use xdpfwd_lab::Chain;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
-/// A timeout far longer than any step here.
+/// Time limit for the arrival of a packet, far longer than it takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn chain(queues: u16) -> Chain {
@@ -26,13 +26,13 @@ fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket
 
 fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     let mut batch = Batch::new();
-    let mut all = 0;
+    let mut total = 0;
     loop {
         let count = port.receive(&mut batch, pool);
         if count == 0 {
-            return all;
+            return total;
         }
-        all += count;
+        total += count;
         batch
             .slots_mut()
             .iter_mut()
@@ -42,7 +42,8 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     }
 }
 
-/// Sends from gen0 on a core, which selects the transmit and the receive queue.
+/// Sends `count` packets from gen0 on this core. The core selects the transmit queue, and thereby
+/// the receive queue.
 ///
 /// (The lab's generator is unsuitable: veth does not record the queue of frames from
 /// `BPF_PROG_TEST_RUN`.)
@@ -95,14 +96,14 @@ fn packets_of_one_queue_reach_one_socket() {
     sockets.iter().for_each(|socket| socket.start().unwrap());
     sockets.iter().for_each(|socket| socket.start().unwrap());
     send(&chain, 0, 300);
-    let first = received(&mut pool);
+    let from_core_0 = received(&mut pool);
     send(&chain, 1, 200);
-    let second = received(&mut pool);
-    // The order of the sockets is unknown with veth: it records the number of the sender's queue
-    // where a driver records the receiver's, plus one.
+    let from_core_1 = received(&mut pool);
+    // With veth, either socket may serve either queue: veth records the sender's queue index where
+    // other drivers record the receiver's queue index plus one.
     assert!(
-        matches!((&first[..], &second[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
-        "{first:?} {second:?}"
+        matches!((&from_core_0[..], &from_core_1[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
+        "{from_core_0:?} {from_core_1:?}"
     );
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
@@ -110,7 +111,7 @@ fn packets_of_one_queue_reach_one_socket() {
     assert_eq!(
         received(&mut pool).iter().sum::<usize>(),
         50,
-        "not exactly the packets sent before the stop were received"
+        "expected only the packets sent before the stop"
     );
     assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
     drop(ports);
@@ -134,7 +135,7 @@ fn packets_sent_by_this_host_reach_no_socket() {
         }
         assert_eq!(ports[0].transmit(&mut queue), 10);
         assert_eq!(ports[0].reclaim(&mut pool), 10);
-        // Afterwards, a packet that must be received.
+        // Then send a packet that must be received: the only one.
         send(&chain, 0, 1);
         let start = Instant::now();
         let mut received = 0;

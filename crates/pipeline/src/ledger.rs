@@ -147,7 +147,7 @@ impl TaskAccount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerReport {
     /// Whether the ledger is on.
-    pub on: bool,
+    pub is_on: bool,
     /// Accounts, indexed by [`Task`].
     tasks: [TaskAccount; Task::ALL.len()],
     /// Cycles of all stages together, without the cost of the stamps.
@@ -181,7 +181,7 @@ impl LedgerReport {
 
     /// Adds another worker's ledger.
     pub fn add(&mut self, other: &Self) {
-        self.on |= other.on;
+        self.is_on |= other.is_on;
         for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
             task.add(other);
         }
@@ -362,7 +362,7 @@ impl TaskLedger {
             cycles: counters.tx_wake_cycles,
         };
         let stamps = TaskAccount { calls: stamps, cycles: stamps * cost, ..TaskAccount::default() };
-        LedgerReport { on: self.on, tasks, stages: stages.net_cycles(), stamps }
+        LedgerReport { is_on: self.on, tasks, stages: stages.net_cycles(), stamps }
     }
 }
 

@@ -52,7 +52,7 @@ pub use plan_fn::PlanFn;
 pub use port_name::PortName;
 pub use ports::{PortAddress, PortInfo, Ports};
 pub use reason::{DropReason, Drops, MAX_REASONS, Reason, ReasonError};
-pub use registry::{KindError, Planned, Registry, TableFormat};
+pub use registry::{PlanResult, Registry, StagePlanError, TableFormat};
 pub use report::{FrameCounts, PathReport, QueueReport, StageReport, WorkerReport};
 pub use shared_counters::SharedCounters;
 pub use shared_table::{Loaded, SharedTable};

@@ -20,7 +20,7 @@ pub trait TableFormat: 'static {
 /// Why a stage could not be planned. `E` is the error of the configuration's [`TableFormat`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum KindError<E: std::error::Error + 'static> {
+pub enum StagePlanError<E: std::error::Error + 'static> {
     /// The kind does not exist.
     #[error("unknown stage kind `{kind}`, expected one of {known}")]
     Unknown {
@@ -38,13 +38,13 @@ pub enum KindError<E: std::error::Error + 'static> {
 }
 
 /// The result of planning a stage.
-pub type Planned<E> = Result<Arc<dyn StagePlan>, KindError<E>>;
+pub type PlanResult<E> = Result<Arc<dyn StagePlan>, StagePlanError<E>>;
 
 /// A function that plans a stage of one kind from its table.
 type KindPlanner<F> = dyn for<'de> Fn(
         <F as TableFormat>::Deserializer<'de>,
         &PlanCx<'_>,
-    ) -> Planned<<F as TableFormat>::Error>
+    ) -> PlanResult<<F as TableFormat>::Error>
     + Send
     + Sync;
 
@@ -66,8 +66,8 @@ impl<F: TableFormat> Default for Registry<F> {
 impl<F: TableFormat> Registry<F> {
     /// Adds the kind with the name [`StageConfig::KIND`]. Replaces a kind with the same name.
     pub fn with<C: StageConfig>(mut self) -> Self {
-        let plan = |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> Planned<F::Error> {
-            Ok(C::deserialize(table).map_err(KindError::Parse)?.plan(cx)?)
+        let plan = |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> PlanResult<F::Error> {
+            Ok(C::deserialize(table).map_err(StagePlanError::Parse)?.plan(cx)?)
         };
         self.0.insert(C::KIND, Arc::new(plan));
         self
@@ -112,8 +112,8 @@ impl<F: TableFormat> Registry<F> {
         C: DeserializeOwned,
         P: StagePlan,
     {
-        let plan = move |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> Planned<F::Error> {
-            Ok(Arc::new(plan(C::deserialize(table).map_err(KindError::Parse)?, cx)?))
+        let plan = move |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> PlanResult<F::Error> {
+            Ok(Arc::new(plan(C::deserialize(table).map_err(StagePlanError::Parse)?, cx)?))
         };
         self.0.insert(kind, Arc::new(plan));
         self
@@ -137,10 +137,10 @@ impl<F: TableFormat> Registry<F> {
         kind: &str,
         table: F::Deserializer<'_>,
         cx: &PlanCx<'_>,
-    ) -> Planned<F::Error> {
+    ) -> PlanResult<F::Error> {
         let Some(plan) = self.0.get(kind) else {
             let known = self.kinds().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
-            return Err(KindError::Unknown { kind: kind.to_owned(), known });
+            return Err(StagePlanError::Unknown { kind: kind.to_owned(), known });
         };
         plan(table, cx)
     }

@@ -169,7 +169,7 @@ impl View<'_> {
 
     /// Sets the verdict of the packet at a batch index. Does nothing if the index is too large.
     #[inline]
-    pub fn set(&mut self, index: usize, verdict: Verdict) {
+    pub fn set_verdict(&mut self, index: usize, verdict: Verdict) {
         if let Some(current) = self.verdicts[..self.batch.len()].get_mut(index) {
             *current = verdict;
         }

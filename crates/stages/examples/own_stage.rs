@@ -1,12 +1,12 @@
-//! A custom stage in a pipeline that is fixed at compile time, on ports of the fake kernel: no
-//! root, no NIC. For real interfaces, take the ports from `xdpfwd_xsk::Builder`; nothing else
-//! changes.
+//! A custom stage in a pipeline that is fixed at compile time, on ports of the fake kernel, without
+//! root and NICs. For real interfaces, create the ports with `xdpfwd_xsk::Builder`; the other code
+//! stays the same.
 
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 
-/// Passes one UDP port and counts other packets.
+/// Passes packets to one UDP port; drops and counts all others.
 struct OnlyUdpPort {
     port: u16,
     refused: u64,

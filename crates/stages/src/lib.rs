@@ -28,14 +28,14 @@ pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns the kinds of stages in this build, and registers their drop reasons, so that reports
-/// list all of them. The format must support `serde_spanned::Spanned`.
+/// Returns a registry of the stage kinds in this build, and registers the drop reasons of ESP, so
+/// that reports list all of them. The format must support `serde_spanned::Spanned`.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
     let registry =
         Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
     #[cfg(feature = "esp")]
     let registry = {
-        // Planning a stage registers its reasons too, and reports the error if there is one.
+        // Ignore an error: planning an ESP stage registers the reasons again, and reports it.
         let _ = esp::reasons::register();
         registry.with::<EspOpenConfig>().with::<EspSealConfig>()
     };
@@ -44,7 +44,7 @@ pub fn builtin<F: TableFormat>() -> Registry<F> {
     registry
 }
 
-/// Kinds of stages that need a cargo feature: kind, feature, whether this build has it.
+/// Stage kinds that need a cargo feature: kind, feature, and whether this build has the feature.
 const OPTIONAL: [(&str, &str, bool); 4] = [
     ("esp-open", "esp", cfg!(feature = "esp")),
     ("esp-seal", "esp", cfg!(feature = "esp")),
@@ -52,10 +52,13 @@ const OPTIONAL: [(&str, &str, bool); 4] = [
     ("payload", "filter", cfg!(feature = "filter")),
 ];
 
-/// Returns the kinds of stages that this build leaves out, each with the cargo feature that adds
-/// it.
+/// Returns the stage kinds that this build leaves out, each with the cargo feature that would add
+/// the kind.
 pub fn omitted_kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
-    OPTIONAL.into_iter().filter(|(_, _, built)| !built).map(|(kind, feature, _)| (kind, feature))
+    OPTIONAL
+        .into_iter()
+        .filter(|(_, _, is_built)| !is_built)
+        .map(|(kind, feature, _)| (kind, feature))
 }
 
 /// The example in README.md, compiled as a doctest.
@@ -77,13 +80,13 @@ mod tests {
     #[test]
     fn optional_kind_is_registered_exactly_when_its_feature_is_enabled() {
         let registered: Vec<&str> = builtin::<Json>().kinds().collect();
-        for (kind, _, built) in OPTIONAL {
-            assert_eq!(registered.contains(&kind), built, "{kind}");
+        for (kind, _, is_built) in OPTIONAL {
+            assert_eq!(registered.contains(&kind), is_built, "{kind}");
         }
-        let always = registered
+        let not_optional = registered
             .iter()
             .filter(|kind| !OPTIONAL.iter().any(|(optional, ..)| optional == *kind));
-        assert_eq!(always.collect::<Vec<_>>(), [&"mac-swap", &"set-mac", &"ttl"]);
+        assert_eq!(not_optional.collect::<Vec<_>>(), [&"mac-swap", &"set-mac", &"ttl"]);
         assert!(omitted_kinds().all(|(kind, _)| !registered.contains(&kind)));
     }
 }

@@ -1,4 +1,4 @@
-//! `mac-swap`: swaps source and destination MAC address.
+//! `mac-swap`: swaps source and destination MAC addresses.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// Swaps source and destination MAC address, so that the sender receives its frames back.
+/// Swaps the source and destination MAC addresses of frames, which returns a frame to its sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 
-/// `kind = "mac-swap"`, without further keys.
+/// The table of `kind = "mac-swap"`, which has no further keys.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MacSwapConfig {}
@@ -44,8 +44,8 @@ impl Stage for MacSwap {
     #[inline]
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            // Received frames have an Ethernet header, but an earlier stage may have truncated one;
-            // egress then drops it.
+            // A frame without an Ethernet header can only come from an earlier stage that truncated
+            // it. Egress drops it.
             if let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) {
                 frame.swap_addresses();
             }

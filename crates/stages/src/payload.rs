@@ -15,7 +15,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
 
-/// `kind = "payload"`.
+/// The keys of `kind = "payload"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {
@@ -23,7 +23,7 @@ pub struct PayloadConfig {
     default: Option<VerdictWord>,
 }
 
-/// Compiled signatures.
+/// Compiled signatures, and the verdict on packets that no signature decides.
 #[derive(Debug)]
 struct Program {
     signatures: Vec<Signature>,
@@ -35,19 +35,20 @@ struct Program {
 #[derive(Debug)]
 struct PayloadPlan(Arc<Program>);
 
-/// The payload stage of one worker. Searches the payload of UDP, TCP or SCTP, or else the bytes
-/// after the IP header. Each packet is searched alone: a pattern split over two packets is not
-/// found.
+/// The payload stage of one worker. Searches the payload of UDP, TCP or SCTP; with any other
+/// protocol, the bytes after the IP header. Searches each packet separately: a pattern that is
+/// split over two packets is not found.
 pub struct Payload {
     program: Arc<Program>,
     modifiers: Modifiers,
     hits: Hits,
-    /// Packets that each signature matched.
+    /// For each signature, the number of packets that it matched.
     matched: Vec<u64>,
-    /// Packets that no signature decided.
+    /// Number of packets that no signature decided.
     defaulted: u64,
+    /// Number of packets whose payload was searched.
     scanned: u64,
-    /// Packets without a readable payload.
+    /// Number of packets without a readable payload.
     unread: u64,
 }
 
@@ -122,29 +123,29 @@ impl Inspectable for PayloadPlan {
 
 impl Payload {
     /// Returns the drop reason, or `None` if the packet passes.
-    fn judge(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
+    fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let program = &*self.program;
-        let by_default = (program.default == Verdict::Drop).then_some(Reason::SIGNATURE);
+        let default_drop = (program.default == Verdict::Drop).then_some(Reason::SIGNATURE);
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unread += 1;
             self.defaulted += 1;
-            return by_default;
+            return default_drop;
         };
         let Some(payload) = payload(frame, headers, &key) else {
             self.unread += 1;
             self.defaulted += 1;
-            return by_default;
+            return default_drop;
         };
         self.scanned += 1;
-        for &number in program.scanner.scan(payload, &mut self.hits) {
-            let rule = &program.signatures[number as usize].rule;
+        for &index in program.scanner.scan(payload, &mut self.hits) {
+            let rule = &program.signatures[index as usize].rule;
             if !rule.matches(&key) {
                 continue;
             }
-            self.matched[number as usize] += 1;
-            self.modifiers.sample(number, rule, self.matched[number as usize], &key, frame.len());
-            if !self.modifiers.passes(number, &key, frame.len(), now) {
+            self.matched[index as usize] += 1;
+            self.modifiers.sample(index, rule, self.matched[index as usize], &key, frame.len());
+            if !self.modifiers.passes(index, &key, frame.len(), now) {
                 return Some(Reason::RATE_LIMIT);
             }
             match rule.verdict {
@@ -154,12 +155,12 @@ impl Payload {
             }
         }
         self.defaulted += 1;
-        by_default
+        default_drop
     }
 }
 
-/// Returns the payload of the upper protocol; `None` for a later fragment, whose offset in it is
-/// arbitrary.
+/// Returns the payload of the upper protocol. Returns `None` for a later fragment, because its
+/// offset in the payload is unknown, and if a header is truncated or malformed.
 fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
     const SCTP_HEADER: usize = 12;
     if headers.fragment == Fragment::Later {
@@ -168,8 +169,8 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let l4 = headers.l4(frame);
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
-        // Receivers ignore bytes beyond the UDP length. (In a first fragment, it is the length of
-        // the whole datagram.)
+        // Receivers ignore bytes beyond the UDP length. (In a first fragment, the UDP length is
+        // that of the whole datagram.)
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))
@@ -183,7 +184,7 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
 impl Stage for Payload {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         for mut packet in view.packets() {
-            if let Some(reason) = self.judge(packet.frame, &packet.meta.headers, cx.now()) {
+            if let Some(reason) = self.decide(packet.frame, &packet.meta.headers, cx.now()) {
                 packet.drop(reason);
             }
         }
@@ -195,12 +196,12 @@ impl Stage for Payload {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let matched = self.matched.iter().sum();
-        let lost = self.modifiers.log_lost();
+        let log_lost = self.modifiers.log_lost();
         vec![
             ("scanned", self.scanned),
             ("matched", matched),
             ("unread", self.unread),
-            ("log_lost", lost),
+            ("log_lost", log_lost),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! `set-mac`: writes the source MAC address, the destination, or both.
+//! `set-mac`: sets the source MAC address, the destination MAC address, or both.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{MacAddr, ethernet};
 
-/// Sets MAC addresses, to send frames to a next hop.
+/// Sets the MAC addresses of frames, to send them to a next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct SetMac {
-    /// The new source, if any.
+    /// The new source address; `None` to leave it unchanged.
     pub source: Option<MacAddr>,
-    /// The new destination, if any.
+    /// The new destination address; `None` to leave it unchanged.
     pub destination: Option<MacAddr>,
 }
 
-/// `kind = "set-mac"`: `source`, `destination`, or both, as `"02:00:00:00:00:01"`.
+/// The keys of `kind = "set-mac"`: `source`, `destination`, or both, as `"02:00:00:00:00:01"`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetMacConfig {
@@ -31,33 +31,32 @@ pub struct SetMacConfig {
 }
 
 fn any_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
-    deserializer.deserialize_str(Address { allows_groups: true }).map(Some)
+    deserializer.deserialize_str(AddressVisitor { allows_multicast: true }).map(Some)
 }
 
 fn unicast_address<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<MacAddr>, D::Error> {
-    deserializer.deserialize_str(Address { allows_groups: false }).map(Some)
+    deserializer.deserialize_str(AddressVisitor { allows_multicast: false }).map(Some)
 }
 
-/// Deserializes an address, so that errors have a location in the file.
-struct Address {
-    /// Whether a group address is allowed.
-    allows_groups: bool,
+/// Reads a MAC address from a string. A visitor, so that errors have a location in the file.
+struct AddressVisitor {
+    allows_multicast: bool,
 }
 
-impl Visitor<'_> for Address {
+impl Visitor<'_> for AddressVisitor {
     type Value = MacAddr;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let not = if self.allows_groups { "" } else { ", not of a group" };
-        write!(f, "a MAC address in quotes, like \"02:00:00:00:00:01\"{not}")
+        let kind = if self.allows_multicast { "MAC address" } else { "unicast MAC address" };
+        write!(f, "a {kind} in quotes, like \"02:00:00:00:00:01\"")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<MacAddr, E> {
         let address: MacAddr =
             text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
-        if address.is_multicast() && !self.allows_groups {
+        if address.is_multicast() && !self.allows_multicast {
             return Err(E::custom(
                 "a multicast address cannot be a source: expected a unicast address, whose first \
                  octet is even, like 02:00:00:00:00:01",

@@ -10,17 +10,17 @@ use xdpfwd_pipeline::{
 use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 
 /// Decrements the IPv4 TTL (and updates the header checksum, RFC 1624) or the IPv6 hop limit. Drops
-/// a packet whose TTL expires as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3); sends no
-/// ICMP. Packets that are not IP pass unchanged. Possible IP packets that cannot be parsed
-/// (truncated header, too many VLAN tags) are dropped as [`Reason::MALFORMED`]: passed unchanged,
-/// they could loop forever.
+/// a packet whose TTL expires as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3), and sends
+/// no ICMP message. Packets that are not IP pass unchanged. Packets that may be IP but cannot be
+/// parsed (truncated header, too many VLAN tags) are dropped as [`Reason::MALFORMED`], because with
+/// an unchanged TTL they could loop forever.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ttl {
     expired: u64,
     not_ip: u64,
 }
 
-/// `kind = "ttl"`, without further keys.
+/// The table of `kind = "ttl"`, which has no further keys.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TtlConfig {}
@@ -50,7 +50,7 @@ impl StagePlan for TtlPlan {
     }
 }
 
-/// The result for one packet.
+/// The result of processing one packet.
 enum Outcome {
     Decremented,
     NotIp,

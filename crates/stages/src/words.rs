@@ -1,4 +1,4 @@
-//! Configuration values that are one of several words: the variant names of an enum.
+//! Configuration values that are the name of an enum variant.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,18 +7,18 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use strum::VariantNames;
 
-/// Reads the name of a variant. The error for another value lists all names.
+/// Deserializes an enum from the name of a variant. The error for any other value lists all names.
 pub(crate) fn one_of<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr + VariantNames,
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_str(OneOf(PhantomData))
+    deserializer.deserialize_str(OneOfVisitor(PhantomData))
 }
 
-struct OneOf<T>(PhantomData<T>);
+struct OneOfVisitor<T>(PhantomData<T>);
 
-impl<T: FromStr + VariantNames> Visitor<'_> for OneOf<T> {
+impl<T: FromStr + VariantNames> Visitor<'_> for OneOfVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,7 +34,7 @@ impl<T: FromStr + VariantNames> Visitor<'_> for OneOf<T> {
     }
 }
 
-/// Implements `Deserialize` by [`one_of`].
+/// Implements `Deserialize` with [`one_of`].
 macro_rules! deserialize_one_of {
     ($($type:ty),+) => {
         $(impl<'de> serde::Deserialize<'de> for $type {
@@ -62,20 +62,20 @@ mod tests {
         Pear,
     }
 
-    fn read(text: &str) -> Result<Fruit, String> {
+    fn parse(text: &str) -> Result<Fruit, String> {
         let deserializer: StrDeserializer<'_, Error> = text.into_deserializer();
         one_of(deserializer).map_err(|error| error.to_string())
     }
 
     #[test]
     fn one_of_reads_name_of_variant() {
-        assert_eq!(read("apple"), Ok(Fruit::Apple));
-        assert_eq!(read("red-cherry"), Ok(Fruit::RedCherry));
+        assert_eq!(parse("apple"), Ok(Fruit::Apple));
+        assert_eq!(parse("red-cherry"), Ok(Fruit::RedCherry));
     }
 
     #[test]
     fn one_of_error_lists_accepted_names() {
-        let error = read("plum").unwrap_err();
+        let error = parse("plum").unwrap_err();
         assert_eq!(
             error,
             r#"invalid value: string "plum", expected "apple", "red-cherry" or "pear""#

@@ -1,5 +1,5 @@
-//! Interoperation of the ESP stages with scapy and tshark, in both directions and byte for byte,
-//! including outer headers. `esp_stage_by_scapy.py` defines the cases.
+//! Tests that the ESP stages interoperate with scapy and tshark in both directions. Compares every
+//! byte, including outer headers. `esp_stage_by_scapy.py` generates the cases.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -12,11 +12,12 @@ use esp::{Disposition, EspBench, EspFiles as _, Folder, build, hex, plan, scapy,
 use serde_json::{Value, json};
 use xdpfwd_pipeline::BuildCx;
 
-/// One end of a case's SA: the stage's table, with existing files.
+/// The stage at one end of a case's SA.
 struct End {
     kind: &'static str,
     table: String,
-    state: String,
+    /// Name of the state file.
+    state_file: String,
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -27,30 +28,31 @@ fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
     case["frames"].as_array().unwrap().iter().map(|frame| unhex(text(frame, key))).collect()
 }
 
-/// Returns the end of a case, ready for its first packet.
+/// Creates the key file and state file for one end of a case, so that the stage is ready for the
+/// first packet of the case.
 fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     let key = folder.key(&format!("{index}.key"), text(case, "key"));
     let state_file = format!("{index}-{kind}.state");
     let state = folder.state(&state_file);
-    let (sa, more) = match kind {
+    let (sa, other_keys) = match kind {
         "esp-seal" => (text(case, "seal"), ", mtu = 9216"),
         _ => (text(case, "open"), ""),
     };
     let table = format!(
-        "{{ lab = true, state_file = '{state}', sa = [{{ {sa}, key_file = '{key}' }}]{more} }}"
+        "{{ lab = true, state_file = '{state}', sa = [{{ {sa}, key_file = '{key}' }}]{other_keys} }}"
     );
     let first = case["first"].as_u64().unwrap();
     if first > 1 {
-        // Take the state file as a run leaves it, and change only the number.
+        // Have a run add the SA to the state file, and then change the number of the SA.
         drop(plan(kind, &table));
         let (key, number) =
             if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
-        folder.renumber(&state_file, key, number);
+        folder.set_number(&state_file, key, number);
     }
-    End { kind, table, state: state_file }
+    End { kind, table, state_file }
 }
 
-/// The cases; computed once, because scapy is slow.
+/// All cases. Generated only once, because scapy is slow.
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let lines = scapy("cases", "");
     let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -60,7 +62,6 @@ static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 
 #[test]
 fn scapy_script_detects_changed_bytes() {
-    // Self-test of the script: it must detect each changed byte.
     let checked: u64 = scapy("self", "").trim().parse().unwrap();
     assert!(checked > 4000, "expected more than 4000 checked frames, got {checked}");
 }
@@ -76,20 +77,20 @@ fn open_restores_packets_sealed_by_scapy() {
         let (got, _) = bench.send(&sealed);
         if got.len() != expected.len() {
             panic!(
-                "{}: {} of {}: {:?}",
+                "{}: {} of {} frames passed: {:?}",
                 text(case, "name"),
                 got.len(),
                 expected.len(),
                 bench.drops()
             );
         }
-        for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
             assert_eq!(
                 hex(got),
                 hex(expected),
-                "{}: {at}: from {}",
+                "{}: frame {index}: {}",
                 text(case, "name"),
-                hex(&sealed[at])
+                hex(&sealed[index])
             );
         }
         opened += got.len();
@@ -108,8 +109,9 @@ fn scapy_accepts_packets_sealed_by_stage() {
         let plain = frames(case, "plain");
         let (sealed, _) = bench.send(&plain);
         assert_eq!(sealed.len(), plain.len(), "{}: {:?}", text(case, "name"), bench.drops());
-        for (at, sealed) in sealed.iter().enumerate() {
-            let result = json!({ "case": text(case, "name"), "index": at, "sealed": hex(sealed) });
+        for (index, sealed) in sealed.iter().enumerate() {
+            let result =
+                json!({ "case": text(case, "name"), "index": index, "sealed": hex(sealed) });
             results += &format!("{result}\n");
         }
         bench.assert_balanced();
@@ -129,7 +131,7 @@ fn open_restores_packets_sealed_by_stage() {
         let plain = frames(case, "plain");
         let got = bench.forward(&plain);
         for (got, plain) in got.iter().zip(&plain) {
-            // Ethernet padding may differ.
+            // The sent frame may lack the Ethernet padding of the original frame.
             assert!(
                 got.len() == plain.len() || plain.len() == 60 && got.len() < 60,
                 "{}",
@@ -138,7 +140,7 @@ fn open_restores_packets_sealed_by_stage() {
             assert_eq!(hex(got), hex(&plain[..got.len()]), "{}", text(case, "name"));
         }
         bench.assert_balanced();
-        let written = folder.read(&seal.state) + &folder.read(&open.state);
+        let written = folder.read(&seal.state_file) + &folder.read(&open.state_file);
         assert!(
             !written.contains(&text(case, "key")[..16]),
             "a state file reveals a key: {written}"
@@ -146,11 +148,11 @@ fn open_restores_packets_sealed_by_stage() {
     }
 }
 
-/// Sends each frame alone, because results may depend on earlier frames.
+/// Sends frames one by one and in order, because the result can depend on earlier frames.
 #[test]
-fn open_handles_unusual_packets_as_documented() {
+fn open_restores_or_drops_unusual_packets_as_expected() {
     let folder = Folder::new();
-    let mut seen = BTreeMap::new();
+    let mut reasons_seen = BTreeMap::new();
     let mut failures = vec![];
     for extras in scapy("extras", "").lines() {
         let extras: Value = serde_json::from_str(extras).unwrap();
@@ -179,13 +181,13 @@ fn open_handles_unusual_packets_as_documented() {
             BuildCx { workers: 2, ..BuildCx::default() },
         )]);
         for frame in extras["frames"].as_array().unwrap() {
-            let what = format!("{name}: {}", text(frame, "what"));
+            let frame_name = format!("{name}: {}", text(frame, "what"));
             let disposition = bench.send_one(&unhex(text(frame, "frame")));
             let is_expected = match (&disposition, frame["opened"].as_str()) {
                 (Disposition::Passed(got), Some(expected)) => hex(got) == expected,
                 (Disposition::Dropped(reason), None) => {
-                    *seen.entry(*reason).or_insert(0) += 1;
-                    frame["dropped"].as_array().unwrap().iter().any(|accepted| accepted == reason)
+                    *reasons_seen.entry(*reason).or_insert(0) += 1;
+                    frame["dropped"].as_array().unwrap().iter().any(|expected| expected == reason)
                 }
                 _ => false,
             };
@@ -198,7 +200,7 @@ fn open_handles_unusual_packets_as_documented() {
                     .as_str()
                     .map_or_else(|| frame["dropped"].to_string(), |hex| format!("opened as {hex}"));
                 failures.push(format!(
-                    "{what}: {disposition}, not {expected}: {}",
+                    "{frame_name}: {disposition}, expected {expected}: {}",
                     text(frame, "frame")
                 ));
             }
@@ -222,12 +224,12 @@ fn open_handles_unusual_packets_as_documented() {
         "malformed",
     ];
     for reason in reasons {
-        assert!(seen.contains_key(reason), "expected a drop as {reason}: {seen:?}");
+        assert!(reasons_seen.contains_key(reason), "expected a drop as {reason}: {reasons_seen:?}");
     }
 }
 
 #[test]
-fn tcp_mss_lowers_mss_of_syns() {
+fn syns_have_lower_mss_after_encapsulation_or_decapsulation() {
     let folder = Folder::new();
     let lines: Vec<Value> =
         scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -242,14 +244,14 @@ fn tcp_mss_lowers_mss_of_syns() {
     assert!(
         plain.iter().zip(&expected).filter(|(plain, expected)| plain != expected).count() > 100
     );
-    // Before encapsulation, and after decapsulation.
-    for (at, lowering_end) in ["seal", "open"].into_iter().enumerate() {
+    // `esp-seal` lowers the MSS before encapsulation, `esp-open` after decapsulation.
+    for lowering_end in ["seal", "open"] {
         for (mode, addresses) in
             [("tunnel", "source = '192.0.2.1', destination = '192.0.2.2',"), ("transport", "")]
         {
             let key = folder.key("key", esp::KEY_128);
             let stages = ["seal", "open"].map(|end| {
-                let state = folder.state(&format!("{at}-{mode}-{end}.state"));
+                let state = folder.state(&format!("{lowering_end}-{mode}-{end}.state"));
                 let tcp_mss = if end == lowering_end { "tcp_mss = 1200," } else { "" };
                 let addresses = if end == "seal" { addresses } else { "" };
                 let table = format!(
@@ -258,12 +260,13 @@ fn tcp_mss_lowers_mss_of_syns() {
                 build(&plan(&format!("esp-{end}"), &table))
             });
             let mut bench = EspBench::new(stages.into());
-            for (at, (got, expected)) in bench.forward(&plain).iter().zip(&expected).enumerate() {
+            for (index, (got, expected)) in bench.forward(&plain).iter().zip(&expected).enumerate()
+            {
                 assert_eq!(
                     hex(got),
                     hex(expected),
                     "esp-{lowering_end} in {mode} mode: {}",
-                    hex(&plain[at])
+                    hex(&plain[index])
                 );
             }
             bench.assert_balanced();
@@ -271,7 +274,8 @@ fn tcp_mss_lowers_mss_of_syns() {
     }
 }
 
-/// Debian 12's tshark supports AES-GCM, without extended numbers.
+/// Uses only SAs with AES-GCM and without extended sequence numbers, because tshark in Debian 12
+/// supports no others.
 #[test]
 fn tshark_decrypts_sealed_packets() {
     let folder = Folder::new();
@@ -292,7 +296,6 @@ fn tshark_decrypts_sealed_packets() {
         for (sealed, plain) in bench.forward(&plain).iter().zip(&plain) {
             let length = (sealed.len() as u32).to_le_bytes();
             pcap.extend([&[0; 8][..], &length, &length, sealed].concat());
-            // Both inner addresses are in the last column; UDP and ESP ports may be equal.
             expected.push((case["spi"].as_u64().unwrap(), inner_addresses(plain)));
         }
         let (spi, key) = (case["spi"].as_u64().unwrap(), text(case, "key"));
@@ -311,7 +314,7 @@ fn tshark_decrypts_sealed_packets() {
     let preferences =
         ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
     command.args(preferences.map(|name| format!("-o{name}:TRUE")));
-    // The inner payloads are random; do not dissect them.
+    // Do not dissect the inner payloads, because they are random.
     command.args(["-d", "udp.port==2000,data", "-T", "fields"]);
     let fields = [
         "esp.spi",
@@ -332,15 +335,15 @@ fn tshark_decrypts_sealed_packets() {
         let columns: Vec<&str> = line.split('\t').collect();
         assert_eq!(columns[..3], [&format!("{spi:#010x}"), "1", ""], "{line}");
         assert!(!columns[3].contains('0'), "tshark reports a bad checksum: {line}");
-        let all: Vec<&str> = columns[4..].iter().flat_map(|column| column.split(',')).collect();
+        let printed: Vec<&str> = columns[4..].iter().flat_map(|column| column.split(',')).collect();
         assert!(
-            addresses.iter().all(|address| all.contains(&address.as_str())),
+            addresses.iter().all(|address| printed.contains(&address.as_str())),
             "expected {addresses:?} in {line}"
         );
     }
 }
 
-/// Returns source and destination of a frame's packet in tshark's format.
+/// Returns source and destination address of the packet in a frame, as tshark prints them.
 fn inner_addresses(frame: &[u8]) -> [String; 2] {
     let headers = xdpfwd_wire::Headers::parse(frame);
     let addresses = headers.addresses(frame).unwrap();

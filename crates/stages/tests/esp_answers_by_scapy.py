@@ -1,8 +1,9 @@
-"""Prints scapy's ICMP "too big" messages and clamped TCP SYNs, for src/esp/against_scapy.rs.
+"""Prints test cases for src/esp/against_scapy.rs, one JSON object per line: KIND COUNT
 
-Each line is a case in JSON: a random frame, and the bytes of its ICMP message ("too_big") or of the
-frame with a lower MSS ("mss"), built by scapy; null if there must be none. Scapy's parse of the
-frame decides whether a message is allowed. The seed is fixed.
+A case of the kind "too_big" has a random frame, and as "answer" the ICMP "too big" message about it.
+A case of the kind "mss" has a random TCP frame, and as "answer" the frame with a lower MSS. Scapy
+builds the answers. "answer" is null if no message is allowed, or if the MSS must not change. The seed
+is fixed, so that only ICMP timestamps differ between runs.
 """
 
 import ipaddress
@@ -23,48 +24,48 @@ EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtH
 
 
 def often(*choices):
-    """Returns the first value with a probability of 3/4."""
+    """Returns the first value with a probability of 3/4, otherwise one of the others."""
     return choices[0] if rng.random() < 0.75 else rng.choice(choices[1:])
 
 
 def mac():
-    station = "%02x" % (rng.randrange(256) & 0xfe) + "".join(":%02x" % rng.randrange(256) for _ in range(5))
-    return station if rng.random() < 0.95 else rng.choice(["ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01", "01:00:5e:00:00:01"])
+    unicast = "%02x" % (rng.randrange(256) & 0xfe) + "".join(":%02x" % rng.randrange(256) for _ in range(5))
+    return unicast if rng.random() < 0.95 else rng.choice(["ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01", "01:00:5e:00:00:01"])
 
 
 def v4():
-    host = "%d.%d.%d.%d" % (rng.choice([1, 10, 126, 128, 192, 223]), rng.randrange(256), rng.randrange(256), 9)
-    return host if rng.random() < 0.95 else rng.choice(
+    unicast = "%d.%d.%d.%d" % (rng.choice([1, 10, 126, 128, 192, 223]), rng.randrange(256), rng.randrange(256), 9)
+    return unicast if rng.random() < 0.95 else rng.choice(
         ["0.0.0.0", "127.0.0.1", "224.0.0.5", "239.1.1.1", "240.0.0.1", "255.255.255.255"])
 
 
 def v6():
-    host = rng.choice(["2001:db8::%x", "fe80::%x", "fd00::1:%x"]) % rng.randrange(1, 65536)
-    return host if rng.random() < 0.95 else rng.choice(["::", "::1", "ff02::1", "ff0e::1:2"])
+    unicast = rng.choice(["2001:db8::%x", "fe80::%x", "fd00::1:%x"]) % rng.randrange(1, 65536)
+    return unicast if rng.random() < 0.95 else rng.choice(["::", "::1", "ff02::1", "ff0e::1:2"])
 
 
-def data(*limits):
+def random_bytes(*limits):
     return rng.randbytes(rng.randrange(*limits))
 
 
-def tags(frame):
+def add_tags(frame):
     for kind in rng.choice([[], [], [Dot1Q], [Dot1Q, Dot1Q], [Dot1AD, Dot1Q]]):
         frame /= kind(vlan=rng.randrange(4096), prio=rng.randrange(8), id=rng.randrange(2))
     return frame
 
 
-def options4():
+def ipv4_options():
     return rng.choice([[], [], [IPOption_NOP()], [IPOption_RR(pointer=4, routers=["0.0.0.0"] * rng.randrange(1, 9))],
                        [IPOption_Timestamp(pointer=9), IPOption_NOP()]])
 
 
-def ip4(**fields):
+def ipv4_header(**fields):
     flags, frag = often((2, 0), (0, 0), (1, 0), (1, rng.randrange(1, 1000)), (0, rng.randrange(1, 1000)))
     return IP(src=v4(), dst=v4(), tos=rng.randrange(256), id=rng.randrange(65536), ttl=rng.randrange(256),
-              flags=flags, frag=frag, options=options4(), **fields)
+              flags=flags, frag=frag, options=ipv4_options(), **fields)
 
 
-def ip6():
+def ipv6_headers():
     packet = IPv6(src=v6(), dst=v6(), tc=rng.randrange(256), fl=rng.randrange(1 << 20), hlim=rng.randrange(256))
     if rng.random() < 0.3:
         packet /= IPv6ExtHdrHopByHop(options=[RouterAlert()])
@@ -78,36 +79,38 @@ def ip6():
     return packet
 
 
-def padded(frame):
+def with_padding(frame):
+    """Returns the bytes of a frame, in some cases followed by padding."""
     return bytes(frame) + (rng.randbytes(rng.randrange(20)) if rng.random() < 0.3 else b"")
 
 
 def packet(version):
-    payload = data(*rng.choice([(0, 100), (500, 1500), (1200, 1600), (1200, 3400)]))
-    above = rng.choice(["udp", "tcp", "icmp", "icmp"])
-    if above == "udp":
-        above = UDP(sport=rng.randrange(65536), dport=rng.randrange(65536)) / payload
-    elif above == "tcp":
-        above = TCP(sport=rng.randrange(65536), dport=rng.randrange(65536), flags="PA") / payload
+    payload = random_bytes(*rng.choice([(0, 100), (500, 1500), (1200, 1600), (1200, 3400)]))
+    upper_layer = rng.choice(["udp", "tcp", "icmp", "icmp"])
+    if upper_layer == "udp":
+        upper_layer = UDP(sport=rng.randrange(65536), dport=rng.randrange(65536)) / payload
+    elif upper_layer == "tcp":
+        upper_layer = TCP(sport=rng.randrange(65536), dport=rng.randrange(65536), flags="PA") / payload
     elif version == 4:
-        above = ICMP(type=rng.choice([0, 3, 4, 5, 8, 9, 11, 12, 13, 30]), code=0) / payload
+        upper_layer = ICMP(type=rng.choice([0, 3, 4, 5, 8, 9, 11, 12, 13, 30]), code=0) / payload
     else:
-        above = rng.choice([
+        upper_layer = rng.choice([
             ICMPv6EchoRequest(data=payload), ICMPv6ND_NS(tgt="fe80::1"), ICMPv6ND_Redirect() / payload,
             ICMPv6DestUnreach() / Raw(payload), ICMPv6PacketTooBig() / Raw(payload)])
-    return (ip4() if version == 4 else ip6()) / above
+    return (ipv4_header() if version == 4 else ipv6_headers()) / upper_layer
 
 
 def layers(raw):
     """Returns the link-layer headers as bytes, and the IP packet parsed by scapy."""
-    layer, at = Ether(raw), 0
+    layer, offset = Ether(raw), 0
     while isinstance(layer, (Ether, Dot1Q, Dot1AD)):
-        at += len(layer) - len(layer.payload)
+        offset += len(layer) - len(layer.payload)
         layer = layer.payload
-    return raw[:at], layer
+    return raw[:offset], layer
 
 
 def message(raw, mtu, source4, source6):
+    """Returns the frame with the ICMP message about a frame, or None if no message is allowed."""
     link, ip = layers(raw)
     if not isinstance(ip, (IP, IPv6)):
         return None
@@ -115,31 +118,31 @@ def message(raw, mtu, source4, source6):
     source, destination = ipaddress.ip_address(ip.src), ipaddress.ip_address(ip.dst)
     if source_mac[0] & 1 or source.is_multicast or source.is_unspecified or source.is_loopback:
         return None
-    at = len(link)
+    l3 = len(link)
     if isinstance(ip, IP):
         if ip.frag or source.is_reserved:
             return None
         if destination_mac[0] & 1 or destination.is_multicast or destination.is_reserved \
                 or destination.is_unspecified or destination.is_loopback:
             return None
-        upper = at + ip.ihl * 4
-        if ip.proto == 1 and raw[upper] in (3, 4, 5, 11, 12):
+        l4 = l3 + ip.ihl * 4
+        if ip.proto == 1 and raw[l4] in (3, 4, 5, 11, 12):
             return None
-        original = raw[at:at + ip.len]
+        original = raw[l3:l3 + ip.len]
         answer = IP(src=source4 or ip.dst, dst=ip.src, tos=0xc0, id=0, ttl=64) \
             / ICMP(type="dest-unreach", code="fragmentation-needed", nexthopmtu=mtu) / Raw(original[:576 - 28])
     else:
         if not source6 and (destination.is_multicast or destination.is_unspecified or destination.is_loopback):
             return None
-        layer, upper, protocol = ip.payload, at + 40, ip.nh
+        layer, l4, protocol = ip.payload, l3 + 40, ip.nh
         while isinstance(layer, EXTENSIONS):
             if isinstance(layer, IPv6ExtHdrFragment) and layer.offset:
                 return None
-            upper += len(layer) - len(layer.payload)
+            l4 += len(layer) - len(layer.payload)
             protocol, layer = layer.nh, layer.payload
-        if protocol == 58 and (raw[upper] < 128 or raw[upper] == 137):
+        if protocol == 58 and (raw[l4] < 128 or raw[l4] == 137):
             return None
-        original = raw[at:at + 40 + ip.plen]
+        original = raw[l3:l3 + 40 + ip.plen]
         mtu = max(mtu, 1280)
         answer = IPv6(src=source6 or ip.dst, dst=ip.src, hlim=64) \
             / ICMPv6PacketTooBig(mtu=mtu) / Raw(original[:1280 - 48])
@@ -150,10 +153,10 @@ def message(raw, mtu, source4, source6):
     return source_mac + destination_mac + link[12:] + bytes(answer)
 
 
-def too_big():
-    frame = tags(Ether(src=mac(), dst=mac()))
-    roll = rng.random()
-    raw = padded(frame / (ARP() if roll < 0.03 else packet(4 if roll < 0.5 else 6)))
+def too_big_case():
+    frame = add_tags(Ether(src=mac(), dst=mac()))
+    random_number = rng.random()
+    raw = with_padding(frame / (ARP() if random_number < 0.03 else packet(4 if random_number < 0.5 else 6)))
     mtu = rng.choice([68, 576, 1200, 1280, 1400, 1438])
     source4, source6 = rng.choice([None, "192.0.2.254"]), rng.choice([None, "2001:db8:ffff::1"])
     answer = message(raw, mtu, source4, source6)
@@ -177,23 +180,23 @@ def tcp_options():
     return options
 
 
-def mss():
-    frame = tags(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02"))
+def mss_case():
+    frame = add_tags(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02"))
     segment = TCP(sport=rng.randrange(65536), dport=rng.randrange(65536), seq=rng.randrange(1 << 32),
-                  flags=often("S", "SA", "SEC", "A", "PA", "F"), options=tcp_options()) / data(40)
+                  flags=often("S", "SA", "SEC", "A", "PA", "F"), options=tcp_options()) / random_bytes(40)
     max_mss = rng.choice([88, 1220, 1300, 1460])
     version = rng.choice([4, 6])
-    base = (IP(src="192.0.2.1", dst="198.51.100.2", options=options4()) if version == 4
+    ip = (IP(src="192.0.2.1", dst="198.51.100.2", options=ipv4_options()) if version == 4
             else IPv6(src="2001:db8::1", dst="2001:db8::2"))
     if version == 6 and rng.random() < 0.4:
-        base /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(20))])
-    raw = bytes(frame / base / segment)
+        ip /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(20))])
+    raw = bytes(frame / ip / segment)
     expected = None
     if segment.flags.S:
-        lower = segment.copy()
-        lower.options = [(kind, min(value, max_mss) if kind == "MSS" else value) for kind, value in segment.options]
-        if lower.options != segment.options:
-            expected = bytes(frame / base / lower)
+        lowered = segment.copy()
+        lowered.options = [(kind, min(value, max_mss) if kind == "MSS" else value) for kind, value in segment.options]
+        if lowered.options != segment.options:
+            expected = bytes(frame / ip / lowered)
     padding = rng.randbytes(rng.randrange(20)) if rng.random() < 0.3 else b""
     return {"frame": (raw + padding).hex(), "max_mss": max_mss, "kind": "v%d" % version,
             "answer": (expected + padding).hex() if expected else None}
@@ -201,9 +204,9 @@ def mss():
 
 def main():
     kind, count = sys.argv[1], int(sys.argv[2])
-    make = {"too_big": too_big, "mss": mss}[kind]
+    make_case = {"too_big": too_big_case, "mss": mss_case}[kind]
     for _ in range(count):
-        print(json.dumps(make()))
+        print(json.dumps(make_case()))
 
 
 main()

@@ -1,13 +1,16 @@
-"""Reference for esp-seal and esp-open, by scapy and `cryptography`. JSON, one object per line.
+"""Reference for esp-seal and esp-open, by scapy and `cryptography`. The argument is one of:
 
-`cases`    SAs and packets: plain frames, sealed by scapy, and as expected after decapsulation.
-`check`    reads {"case", "index", "sealed"}: encapsulated frames; fails at the first mismatch.
-`extras`   unusual frames for esp-open, each with the expected result.
-`mss`      SYNs, and the expected result of `tcp_mss`.
-`icmp`     reads {"plain", "answer", "source"}: "too big" messages; prints the MTU of each.
-`self`     self-test: scapy seals and opens, and `check` must detect errors.
+`cases`    prints SAs, each with frames: plain, sealed by scapy, and expected after decapsulation.
+`check`    reads {"case", "index", "sealed"}, frames from esp-seal; fails at the first mismatch, or
+           prints the number of frames.
+`extras`   prints unusual frames for esp-open, each with the expected result.
+`mss`      prints TCP packets, each with the expected result of `tcp_mss = 1200`.
+`icmp`     reads {"plain", "answer", "tags", "source"}, "too big" messages from esp-seal; checks each
+           and prints its MTU.
+`self`     checks that `check` accepts frames sealed by scapy, and detects changed bytes.
 
-Scapy rebuilds outer headers, which are compared byte for byte. The seed is fixed.
+Input and output are JSON, one object per line. Outer headers are compared byte for byte with those
+that scapy builds. The seed is fixed.
 """
 import json
 import random
@@ -31,11 +34,12 @@ rng = random.Random(4303)
 MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 OUTER = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8:1::1", "2001:db8:2::2")}
 INNER = {4: ("10.1.0.7", "10.2.0.9"), 6: ("fd00:1::7", "fd00:2::9")}
-HOP_BY_HOP, IN_IP, UDP_, ROUTING, FRAGMENT, ESP_, NONE, DEST_OPTS = 0, 4, 17, 43, 44, 50, 59, 60
+# IP protocol numbers.
+HOP_BY_HOP, UDP_, ROUTING, FRAGMENT, ESP_, NO_NEXT_HEADER, DESTINATION_OPTIONS = 0, 17, 43, 44, 50, 59, 60
 
 
 class Gmac(CryptAlgo):
-    """RFC 4543: nothing is encrypted; SPI, sequence number (64 bits of it), IV and text are authenticated."""
+    """RFC 4543: encrypts nothing; authenticates SPI, sequence number (64 bits with ESN), IV and text."""
 
     def aad(self, esp, text, esn_en, esn):
         number = struct.pack("!LL", esn, esp.seq) if esn_en else struct.pack("!L", esp.seq)
@@ -79,10 +83,10 @@ class Case:
         self.frames = []
 
     def tables(self):
-        """Returns the SA's TOML tables for esp-seal and esp-open, without the key file."""
+        """Returns the SA's keys for esp-seal and for esp-open in TOML, without `key_file`."""
         quoted = json.dumps
-        both = f"spi = {self.spi}, transform = {quoted(self.transform)}, mode = {quoted(self.mode)}, esn = {quoted(self.esn)}"
-        seal, open_ = both, both
+        common = f"spi = {self.spi}, transform = {quoted(self.transform)}, mode = {quoted(self.mode)}, esn = {quoted(self.esn)}"
+        seal, open_ = common, common
         if self.mode == "tunnel":
             source, destination = OUTER[self.outer]
             seal += f", source = {quoted(source)}, destination = {quoted(destination)}"
@@ -94,7 +98,7 @@ class Case:
         return seal, open_
 
     def esp(self, number, payload, next_header, pad=None, padlen=None, iv=None):
-        """Returns scapy's ESP packet, from SPI to ICV."""
+        """Returns the ESP packet built by scapy, from SPI to ICV."""
         iv = iv or bytes(rng.randrange(256) for _ in range(8))
         plain = ipsec._ESPPlain(spi=self.spi, seq=number & 0xffffffff, iv=iv)
         plain.data, plain.nh = Raw(payload), next_header
@@ -106,38 +110,38 @@ class Case:
         return bytes(self.sa.crypt_algo.encrypt(self.sa, plain, self.sa.crypt_key, esn_en=self.esn, esn=number >> 32))
 
     def open_esp(self, number, esp):
-        """Decrypts an ESP packet; fails if this key did not seal it."""
-        spi, low = struct.unpack("!LL", esp[:8])
-        assert (spi, low) == (self.spi, number & 0xffffffff), f"{self.name}: SPI {spi}, number {low}, expected SPI {self.spi}, number {number}"
+        """Decrypts an ESP packet from SPI to ICV; fails if it is not sealed with this key and number."""
+        spi, low_bits = struct.unpack("!LL", esp[:8])
+        assert (spi, low_bits) == (self.spi, number & 0xffffffff), f"{self.name}: SPI {spi}, number {low_bits}, expected SPI {self.spi}, number {number}"
         assert len(esp) % 4 == 0, f"{self.name}: {len(esp)} bytes of ESP"
         self.iv = esp[8:16]
         plain = self.sa.crypt_algo.decrypt(self.sa, ESP(esp), self.sa.crypt_key, esn_en=self.esn, esn=number >> 32)
-        # Compare padding, too: sealing with this IV has only one result.
+        # Seal again with the same IV, which must have the same result, including padding.
         expected = self.esp(number, bytes(plain.data), plain.nh, iv=self.iv)
         assert esp == expected, f"{self.name}: {esp.hex()}, expected {expected.hex()}"
         return bytes(plain.data), plain.nh
 
     def header(self, inner, protocol, length, ident=0, ecn=None):
-        """Returns scapy's outer header for an inner packet and this many following bytes."""
+        """Returns scapy's outer header for an inner packet, with a payload of `length` bytes."""
         source, destination = OUTER[self.outer]
-        traffic_class, dont_fragment = of_inner(inner)
+        traffic_class, dont_fragment = copied_fields(inner)
         dscp = traffic_class >> 2 if self.dscp == "copy" else self.dscp
         tos = dscp << 2 | (traffic_class & 3 if ecn is None else ecn)
         if self.outer == 6:
             return bytes(IPv6(src=source, dst=destination, tc=tos, hlim=self.ttl, nh=protocol, plen=length))
-        flags = {"copy": dont_fragment, "set": True, "clear": False}[self.df]
+        is_df_set = {"copy": dont_fragment, "set": True, "clear": False}[self.df]
         header = IP(src=source, dst=destination, tos=tos, ttl=self.ttl, proto=protocol, len=20 + length, id=ident,
-                    flags="DF" if flags else 0)
+                    flags="DF" if is_df_set else 0)
         return bytes(header)
 
     def udp_header(self, ip, esp):
-        """Returns the UDP header of the SA, if any: checksum 0 over IPv4, computed over IPv6."""
+        """Returns the UDP header before ESP, or b"" without UDP. The checksum is 0 over IPv4."""
         if not self.udp:
             return b""
         header = struct.pack("!HHHH", *self.udp, 8 + len(esp), 0)
         if version(ip) == 6:
-            sum_ = in6_chksum(UDP_, IPv6(ip[:40]), header + esp) or 0xffff
-            header = header[:6] + struct.pack("!H", sum_)
+            computed = in6_chksum(UDP_, IPv6(ip[:40]), header + esp) or 0xffff
+            header = header[:6] + struct.pack("!H", computed)
         return header
 
     def seal(self, packet, number, ecn=None, destination_options_inside=False, tfc=b"", ident=0):
@@ -147,29 +151,29 @@ class Case:
             protocol, length = (UDP_ if self.udp else ESP_), len(esp) + (8 if self.udp else 0)
             header = self.header(packet, protocol, length, ident=ident, ecn=ecn)
         else:
-            at, field = split(packet, destination_options_inside)
-            esp = self.esp(number, packet[at:] + tfc, packet[field])
-            header = with_next_header(packet[:at], field, UDP_ if self.udp else ESP_, len(esp) + (8 if self.udp else 0))
+            esp_offset, field = split(packet, destination_options_inside)
+            esp = self.esp(number, packet[esp_offset:] + tfc, packet[field])
+            header = with_next_header(packet[:esp_offset], field, UDP_ if self.udp else ESP_, len(esp) + (8 if self.udp else 0))
         return header + self.udp_header(header, esp) + esp
 
     def unseal(self, packet, inner, number):
-        """Checks and decapsulates an encapsulated packet; fails on any mismatch."""
+        """Decapsulates a packet; fails if any byte differs from the expected encapsulation of `inner`."""
         if self.mode == "tunnel":
-            at = 20 if version(packet) == 4 else 40
+            header_len = 20 if version(packet) == 4 else 40
             ident = struct.unpack("!H", packet[4:6])[0]
-            expected = self.header(inner, UDP_ if self.udp else ESP_, len(packet) - at, ident=ident)
+            expected = self.header(inner, UDP_ if self.udp else ESP_, len(packet) - header_len, ident=ident)
             if self.outer == 6:
                 # RFC 6437: the sender chooses the flow label.
                 packet = packet[:1] + bytes([packet[1] & 0xf0]) + b"\0\0" + packet[4:]
-            assert packet[:at] == expected, f"{self.name}: outer header {packet[:at].hex()}, expected {expected.hex()} for {inner.hex()}"
+            assert packet[:header_len] == expected, f"{self.name}: outer header {packet[:header_len].hex()}, expected {expected.hex()} for {inner.hex()}"
         else:
-            at, field = end_of_headers(packet, {ESP_, UDP_} if self.udp else {ESP_})
+            header_len, field = end_of_headers(packet, {ESP_, UDP_} if self.udp else {ESP_})
             assert packet[field] == (UDP_ if self.udp else ESP_)
-        header, rest = packet[:at], packet[at:]
+        header, esp = packet[:header_len], packet[header_len:]
         if self.udp:
-            udp, rest = rest[:8], rest[8:]
-            assert udp == self.udp_header(header, rest), f"{self.name}: unexpected UDP header {udp.hex()} before {rest.hex()}"
-        data, next_header = self.open_esp(number, rest)
+            udp, esp = esp[:8], esp[8:]
+            assert udp == self.udp_header(header, esp), f"{self.name}: unexpected UDP header {udp.hex()} before {esp.hex()}"
+        data, next_header = self.open_esp(number, esp)
         if self.mode == "tunnel":
             assert next_header == (4 if version(inner) == 4 else 41), f"{self.name}: next header {next_header}"
             opened = data
@@ -177,15 +181,15 @@ class Case:
             # Without a routing header, destination options may precede or follow ESP (RFC 4303,
             # 3.1.1).
             first, last = (split(inner, inside)[0] for inside in (True, False))
-            assert first <= at <= last, f"{self.name}: ESP at {at}, not from {first} to {last}: {packet.hex()}"
+            assert first <= header_len <= last, f"{self.name}: ESP at {header_len}, not from {first} to {last}: {packet.hex()}"
             assert version(header) == 6 or checksum(header) == 0, f"{self.name}: checksum of {header.hex()}"
             opened = with_next_header(header, field, next_header, len(data)) + data
         assert opened == inner, f"{self.name}: decapsulated {opened.hex()}, expected {inner.hex()}"
 
-    def add(self, packet, tags=0, ecn=None, trailer=b"", pad=True, **more):
-        """Adds a packet to seal and open, in a frame with tags, as received by a NIC."""
+    def add(self, packet, tags=0, ecn=None, trailer=b"", pad=True, **seal_options):
+        """Adds a packet to the case, in a frame with `tags` VLAN tags. The frame is padded to 60 bytes."""
         number = self.first + len(self.frames)
-        inner_ecn = of_inner(packet)[0] & 3
+        inner_ecn = copied_fields(packet)[0] & 3
         if self.mode == "transport":
             ecn, opened = None, packet
         else:
@@ -195,12 +199,12 @@ class Case:
         plain = ethernet(packet, tags)
         if pad and len(plain) < 60:
             plain = plain.ljust(60, b"\xee")
-        sealed = ethernet(self.seal(packet, number, ecn=ecn, **more), tags) + trailer
+        sealed = ethernet(self.seal(packet, number, ecn=ecn, **seal_options), tags) + trailer
         self.frames.append({"plain": plain.hex(), "sealed": sealed.hex(), "opened": ethernet(opened, tags).hex()})
         self.frames[-1]["packet"] = packet
 
     def check(self, index, sealed):
-        """Fails if a frame is not the expected encapsulation of the packet."""
+        """Fails if the frame `sealed` is not the expected encapsulation of the packet at this index."""
         packet = self.frames[index]["packet"]
         tags = self.frames[index]["plain"][24:].find(packet.hex()) // 2
         l2 = 12 + tags
@@ -229,15 +233,15 @@ def ip_length(packet):
     return 40 + struct.unpack("!H", packet[4:6])[0]
 
 
-def of_inner(packet):
-    """Returns traffic class and don't-fragment flag (always set for IPv6)."""
+def copied_fields(packet):
+    """Returns the traffic class and the don't-fragment flag (always set for IPv6) of a packet."""
     if version(packet) == 4:
         return packet[1], bool(packet[6] & 0x40)
     return struct.unpack("!H", packet[:2])[0] >> 4 & 0xff, True
 
 
 def after_tunnel(inner, outer):
-    """RFC 6040, figure 4, row by row; None: dropped."""
+    """Returns the ECN after decapsulation, or None for a drop (RFC 6040, figure 4)."""
     not_ect, ect1, ect0, ce = 0, 1, 2, 3
     table = {not_ect: {not_ect: not_ect, ect0: not_ect, ect1: not_ect, ce: None},
              ect0: {not_ect: ect0, ect0: ect0, ect1: ect1, ce: ce},
@@ -247,7 +251,7 @@ def after_tunnel(inner, outer):
 
 
 def with_ecn(packet, ecn):
-    """Returns the packet with this ECN; scapy computes the checksum."""
+    """Returns the packet with the given ECN and a valid header checksum."""
     if version(packet) == 4:
         if packet[1] & 3 == ecn:
             return packet
@@ -258,53 +262,56 @@ def with_ecn(packet, ecn):
     return packet[:1] + bytes([packet[1] & 0xcf | ecn << 4]) + packet[2:]
 
 
-def with_next_header(header, field, protocol, behind):
-    """Returns headers followed by another protocol and this many bytes."""
+def with_next_header(header, field, protocol, payload_len):
+    """Returns the headers with `protocol` at the offset `field` and the length of the new payload."""
     header = bytearray(header)
     header[field] = protocol
     if version(header) == 4:
-        header[2:4] = struct.pack("!H", len(header) + behind)
+        header[2:4] = struct.pack("!H", len(header) + payload_len)
         header[10:12] = b"\0\0"
         header[10:12] = struct.pack("!H", checksum(bytes(header)))
     else:
-        header[4:6] = struct.pack("!H", len(header) - 40 + behind)
+        header[4:6] = struct.pack("!H", len(header) - 40 + payload_len)
     return bytes(header)
 
 
 def extensions(packet):
-    """Returns (offset, type's offset, type) of IPv6 extension headers and upper protocol."""
-    at, field, found = 40, 6, []
-    while packet[field] in (HOP_BY_HOP, ROUTING, FRAGMENT, DEST_OPTS):
-        found.append((at, field, packet[field]))
-        length = 8 if packet[field] == FRAGMENT else (packet[at + 1] + 1) * 8
-        field, at = at, at + length
-    return found + [(at, field, packet[field])]
+    """Returns the IPv6 extension headers and the upper protocol, each as a tuple: offset, offset of the
+    field with its type, type."""
+    offset, field, found = 40, 6, []
+    while packet[field] in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS):
+        found.append((offset, field, packet[field]))
+        length = 8 if packet[field] == FRAGMENT else (packet[offset + 1] + 1) * 8
+        field, offset = offset, offset + length
+    return found + [(offset, field, packet[field])]
 
 
 def split(packet, destination_options_inside):
-    """Returns the offsets of ESP in transport mode and of the protocol field to replace."""
+    """Returns the offset at which to insert ESP in transport mode, and that of the field to set to ESP."""
     if version(packet) == 4:
         return (packet[0] & 15) * 4, 9
     found = extensions(packet)
-    at, field, _ = found[-1]
-    # Each node in a routing header processes the destination options in front of it.
-    stays = max([index for index, (_, _, kind) in enumerate(found) if kind in (HOP_BY_HOP, ROUTING, FRAGMENT)], default=-1)
-    inside = [place for place in found[stays + 1:] if place[2] == DEST_OPTS]
+    offset, field, _ = found[-1]
+    # Headers before the last one for routers stay before ESP: each node in a routing header processes
+    # the destination options before the routing header.
+    last_before_esp = max([index for index, (_, _, kind) in enumerate(found) if kind in (HOP_BY_HOP, ROUTING, FRAGMENT)], default=-1)
+    inside = [header for header in found[last_before_esp + 1:] if header[2] == DESTINATION_OPTIONS]
     if destination_options_inside and inside:
-        at, field, _ = inside[0]
-    return at, field
+        offset, field, _ = inside[0]
+    return offset, field
 
 
-def end_of_headers(packet, wanted):
-    """Returns the offsets of the first of these protocols and of its type."""
+def end_of_headers(packet, protocols):
+    """Returns the offset of the upper protocol, one of `protocols`, and of the field with its type."""
     if version(packet) == 4:
         return (packet[0] & 15) * 4, 9
-    at, field, kind = extensions(packet)[-1]
-    assert kind in wanted, f"{kind} in {packet.hex()}"
-    return at, field
+    offset, field, kind = extensions(packet)[-1]
+    assert kind in protocols, f"protocol {kind} in {packet.hex()}"
+    return offset, field
 
 
 def ethernet(packet, tags):
+    """Returns a frame with the packet and 0 to 2 VLAN tags."""
     frame = Ether(**MACS)
     if tags == 2:
         frame = Ether(type=0x88a8, **MACS) / Dot1AD(vlan=7, prio=1)
@@ -314,7 +321,7 @@ def ethernet(packet, tags):
     return bytes(frame) + packet
 
 
-def bytes_(count):
+def random_bytes(count):
     return bytes(rng.randrange(256) for _ in range(count))
 
 
@@ -322,7 +329,7 @@ def v4(size, **fields):
     source, destination = INNER[4]
     fields = {"tos": rng.randrange(256), "ttl": rng.randrange(1, 256), "id": rng.randrange(65536), "flags": rng.choice(["DF", 0]),
               "src": source, "dst": destination, **fields}
-    return bytes(IP(**fields) / UDP(sport=1000, dport=2000) / Raw(bytes_(size)))
+    return bytes(IP(**fields) / UDP(sport=1000, dport=2000) / Raw(random_bytes(size)))
 
 
 def v6(size, extension=None, **fields):
@@ -331,7 +338,7 @@ def v6(size, extension=None, **fields):
                      "hlim": rng.randrange(1, 256), **fields})
     if extension is not None:
         packet = packet / extension
-    return bytes(packet / UDP(sport=1000, dport=2000) / Raw(bytes_(size)))
+    return bytes(packet / UDP(sport=1000, dport=2000) / Raw(random_bytes(size)))
 
 
 def options():
@@ -351,7 +358,7 @@ SIZES = (0, 1, 2, 3, 4, 18, 64, 333, 1400)
 
 
 def fill(case):
-    """Returns every kind of packet that the SA accepts."""
+    """Adds every kind of packet that the SA accepts to the case."""
     tunnel = case.mode == "tunnel"
     packets = []
     for size in SIZES:
@@ -371,9 +378,9 @@ def fill(case):
     if tunnel and not case.udp:
         packets += [bytes(IP(src="10.1.0.7", dst="10.2.0.9", tos=ecn) / UDP(sport=1000, dport=2000) / b"ECN") for ecn in range(4)]
     for index, packet in enumerate(packets):
-        more = {} if tunnel else {"destination_options_inside": bool(index % 2)}
-        trailer = bytes_(index % 5) if index % 3 == 0 else b""
-        case.add(packet, tags=index % 3, ecn=rng.randrange(4), trailer=trailer, **more)
+        seal_options = {} if tunnel else {"destination_options_inside": bool(index % 2)}
+        trailer = random_bytes(index % 5) if index % 3 == 0 else b""
+        case.add(packet, tags=index % 3, ecn=rng.randrange(4), trailer=trailer, **seal_options)
 
 
 def all_cases():
@@ -385,27 +392,27 @@ def all_cases():
                     name = f"{transform} {mode} {outer} {'udp ' if udp else ''}{'esn' if esn else ''}"
                     cases.append(Case(name, transform, mode, outer, udp, esn))
                     fill(cases[-1])
-    # Sequence numbers across 2^32, at the end of 32 bits, and large.
+    # Sequence numbers that cross a multiple of 2^32, large ones, and the last ones without ESN.
     for transform in TRANSFORMS:
         for name, first, esn in [("across", (1 << 32) - 4, True), ("again", (7 << 32) - 4, True), ("far", (5 << 32) + 77, True),
                                  ("last", (1 << 32) - 8, False)]:
             cases.append(Case(f"{transform} {name}", transform, first=first, esn=esn))
             for index in range(8):
                 cases[-1].add(v4(index * 3), tags=index % 3)
-    # Every size.
+    # Every payload size up to 1400 bytes, or every seventh.
     for transform in ("aes-128-gcm", "null-aes-128-gmac", "chacha20-poly1305"):
         cases.append(Case(f"{transform} sizes", transform, outer=6, udp=(5000, 6000)))
         for size in range(1401):
             if transform == "aes-128-gcm" or size % 7 == 0:
                 cases[-1].add(v4(size) if size % 2 else v6(size), tags=size // 2 % 3)
     # Fields of the outer header.
-    inners = lambda: [v4(3, tos=tos, flags=flags) for tos in (0, 0x2e << 2 | 1, 0xff) for flags in (0, "DF")] + [v6(3, tc=0xb9)]
+    inner_packets = lambda: [v4(3, tos=tos, flags=flags) for tos in (0, 0x2e << 2 | 1, 0xff) for flags in (0, "DF")] + [v6(3, tc=0xb9)]
     for outer in (4, 6):
         for dscp in ("copy", 0, 46, 63):
             for ttl in (1, 64, 255):
                 for df in ("copy", "set", "clear"):
                     cases.append(Case(f"outer {outer}: {dscp} {ttl} {df}", outer=outer, dscp=dscp, ttl=ttl, df=df))
-                    for inner in inners():
+                    for inner in inner_packets():
                         cases[-1].add(inner)
     return cases
 
@@ -430,17 +437,21 @@ def check():
 
 
 def extras():
-    """For esp-open: {"name", "open": SAs, "keys", "bypass", "frames": [{"what", "frame", "opened" or "dropped"}]}."""
+    """Prints {"name", "open": SAs, "keys", "bypass", "frames": [{"what", "frame", "opened" or "dropped"}]}.
+
+    "opened" is the expected frame, and "dropped" a list of the allowed drop reasons."""
     for make in (ordinary_extras, transport_extras, natt_extras, unprotected_extras):
         print(json.dumps(make()))
 
 
 class Extras:
+    """Frames for one esp-open stage, each with the expected result."""
     def __init__(self, name, cases, bypass=()):
         self.name, self.cases, self.bypass, self.frames = name, cases, list(bypass), []
         self.number = 0
 
     def next(self):
+        """Returns the next sequence number."""
         self.number += 1
         return self.number
 
@@ -464,17 +475,18 @@ class Extras:
                 "keys": [case.key.hex() for case in self.cases], "bypass": self.bypass, "frames": self.frames}
 
 
-def some_case(name, extra="", **more):
-    case = Case(name, **more)
+def extras_case(name, extra="", **options):
+    case = Case(name, **options)
+    # Further keys of the SA for esp-open.
     case.extra = extra
     return case
 
 
 def ordinary_extras():
-    case = some_case("tunnel", extra=', selector = ["10.1.0.0/16", "fd00:1::/32"], window = 64')
-    case6 = some_case("tunnel over IPv6", outer=6, transform="null-aes-128-gmac")
-    wrong_queue = some_case("wrong queue", extra=", queue = 1")
-    all_ = Extras("tunnel", [case, case6, wrong_queue])
+    case = extras_case("tunnel", extra=', selector = ["10.1.0.0/16", "fd00:1::/32"], window = 64')
+    case6 = extras_case("tunnel over IPv6", outer=6, transform="null-aes-128-gmac")
+    wrong_queue = extras_case("wrong queue", extra=", queue = 1")
+    group = Extras("tunnel", [case, case6, wrong_queue])
 
     def outer(esp, **fields):
         return bytes(IP(**{"src": "192.0.2.1", "dst": "192.0.2.2", "proto": ESP_, **fields}) / Raw(esp))
@@ -483,184 +495,193 @@ def ordinary_extras():
     # Traffic-flow-confidentiality padding, for both versions.
     for size in (1, 2, 3, 4, 100, 1000):
         for packet in (v4(33), v6(33)):
-            all_.opened(f"TFC padding of {size}", case.seal(packet, all_.next(), tfc=bytes_(size)), packet, tags=size % 3)
-            all_.opened(f"TFC padding of {size} over IPv6", case6.seal(packet, all_.next(), tfc=bytes(size)), packet)
+            group.opened(f"TFC padding of {size}", case.seal(packet, group.next(), tfc=random_bytes(size)), packet, tags=size % 3)
+            group.opened(f"TFC padding of {size} over IPv6", case6.seal(packet, group.next(), tfc=bytes(size)), packet)
     # Longer padding than required.
     for pad in (4, 8, 100, 252):
-        esp = case.esp(all_.next(), inner, 4, pad=bytes(range(1, 1 + pad + (-len(inner) - 2) % 4)))
-        all_.opened(f"padding of {pad} more", outer(esp), inner)
-    all_.dropped("padding of zeros", outer(case.esp(all_.next(), inner, 4, pad=bytes((-len(inner) - 2) % 4 + 4))), "bad_padding")
-    all_.dropped("padding that begins with 0", outer(case.esp(all_.next(), inner, 4, pad=bytes(range((-len(inner) - 2) % 4 + 4)))),
+        esp = case.esp(group.next(), inner, 4, pad=bytes(range(1, 1 + pad + (-len(inner) - 2) % 4)))
+        group.opened(f"{pad} bytes more padding than required", outer(esp), inner)
+    group.dropped("padding of zeros", outer(case.esp(group.next(), inner, 4, pad=bytes((-len(inner) - 2) % 4 + 4))), "bad_padding")
+    group.dropped("padding that begins with 0", outer(case.esp(group.next(), inner, 4, pad=bytes(range((-len(inner) - 2) % 4 + 4)))),
                  "bad_padding")
-    all_.dropped("padding longer than all", outer(case.esp(all_.next(), inner, 4, padlen=255)), "bad_padding")
+    group.dropped("padding longer than the packet", outer(case.esp(group.next(), inner, 4, padlen=255)), "bad_padding")
     # Only a trailer, whose pad length exceeds the packet by one byte.
-    all_.dropped("padding longer than nothing", outer(case.esp(all_.next(), b"\1\2", 4, pad=b"", padlen=3)), "bad_padding")
+    group.dropped("padding longer than the packet, by one byte", outer(case.esp(group.next(), b"\1\2", 4, pad=b"", padlen=3)), "bad_padding")
     # Dummy packets.
-    for payload in (b"", bytes(1), bytes_(100), inner):
-        all_.dropped("dummy", outer(case.esp(all_.next(), payload, NONE)), "dummy")
+    for payload in (b"", bytes(1), random_bytes(100), inner):
+        group.dropped("dummy", outer(case.esp(group.next(), payload, NO_NEXT_HEADER)), "dummy")
     # Lengths.
-    good = case.esp(all_.next(), inner, 4)
+    good = case.esp(group.next(), inner, 4)
     for cut in range(0, len(good)):
         reason = ("bad_tag",) if cut >= 36 and cut % 4 == 0 else ("bad_length", "malformed") if cut < 8 else ("bad_length",)
-        all_.dropped(f"{cut} bytes of {len(good)}", outer(good[:cut]), *reason)
+        group.dropped(f"ESP truncated to {cut} of {len(good)} bytes", outer(good[:cut]), *reason)
     for more in (1, 2, 3, 5):
-        all_.dropped(f"{more} bytes more", outer(good + bytes(more)), "bad_length")
-    all_.dropped("four bytes more", outer(good + bytes(4)), "bad_tag")
-    all_.opened("and whole", outer(good), inner)
-    all_.dropped("again", outer(good), "replay")
-    all_.dropped("number 0", outer(case.esp(0, inner, 4)), "late", "bad_tag")
-    last = all_.next()
-    all_.opened("the next", outer(case.esp(last, inner, 4)), inner)
-    all_.number += 100
-    far = all_.next()
-    all_.opened("100 numbers later", outer(case.esp(far, inner, 4)), inner)
-    all_.opened("the last of the window", outer(case.esp(far - 63, inner, 4)), inner)
-    all_.dropped("one behind the window", outer(case.esp(far - 64, inner, 4)), "late", "bad_tag")
-    all_.dropped("far behind the window", outer(case.esp(last + 1, inner, 4)), "late", "bad_tag")
-    all_.dropped("a number that was there", outer(case.esp(last, inner, 4)), "late", "bad_tag")
+        group.dropped(f"ESP with {more} bytes more", outer(good + bytes(more)), "bad_length")
+    group.dropped("ESP with four bytes more", outer(good + bytes(4)), "bad_tag")
+    group.opened("the same ESP, not truncated", outer(good), inner)
+    group.dropped("the same ESP again", outer(good), "replay")
+    group.dropped("sequence number 0", outer(case.esp(0, inner, 4)), "late", "bad_tag")
+    last = group.next()
+    group.opened("the next sequence number", outer(case.esp(last, inner, 4)), inner)
+    group.number += 100
+    far = group.next()
+    group.opened("a sequence number that skips 100", outer(case.esp(far, inner, 4)), inner)
+    group.opened("the lowest number in the window", outer(case.esp(far - 63, inner, 4)), inner)
+    group.dropped("one number below the window", outer(case.esp(far - 64, inner, 4)), "late", "bad_tag")
+    group.dropped("far below the window", outer(case.esp(last + 1, inner, 4)), "late", "bad_tag")
+    group.dropped("below the window, and received before", outer(case.esp(last, inner, 4)), "late", "bad_tag")
     # Another key.
-    other = some_case("other", spi=case.spi)
-    all_.dropped("another key", outer(other.esp(all_.next(), inner, 4)), "bad_tag")
-    all_.dropped("no SA", outer(some_case("unknown").esp(1, inner, 4)), "no_sa")
-    all_.dropped("no SA to there", outer(case.esp(all_.next(), inner, 4), dst="192.0.2.3"), "no_sa")
-    all_.dropped("no SA over IPv6", case6.seal(inner, all_.next())[:24] + bytes(16) + case6.esp(1, inner, 4), "no_sa", "malformed")
-    all_.dropped("the queue of another", wrong_queue.seal(inner, 1), "wrong_queue")
+    other = extras_case("other", spi=case.spi)
+    group.dropped("another key", outer(other.esp(group.next(), inner, 4)), "bad_tag")
+    group.dropped("no SA", outer(extras_case("unknown").esp(1, inner, 4)), "no_sa")
+    group.dropped("no SA with this destination", outer(case.esp(group.next(), inner, 4), dst="192.0.2.3"), "no_sa")
+    group.dropped("no SA over IPv6", case6.seal(inner, group.next())[:24] + bytes(16) + case6.esp(1, inner, 4), "no_sa", "malformed")
+    group.dropped("an SA of another queue", wrong_queue.seal(inner, 1), "wrong_queue")
     # ECN: congestion marks on packets with and without ECN capability.
     for packet in (v4(3, tos=0), v6(3, tc=0xb8)):
-        all_.dropped("CE outside, not ECN-capable inside", case.seal(packet, all_.next(), ecn=3), "ecn")
-        all_.dropped("the same over IPv6", case6.seal(packet, all_.next(), ecn=3), "ecn")
+        group.dropped("CE in the outer header, not ECN-capable in the inner header", case.seal(packet, group.next(), ecn=3), "ecn")
+        group.dropped("the same over IPv6", case6.seal(packet, group.next(), ecn=3), "ecn")
     for inner_ecn in range(4):
         for outer_ecn in range(4):
             for packet in (v4(3, tos=0xb8 | inner_ecn), v6(3, tc=0x48 | inner_ecn)):
                 after = after_tunnel(inner_ecn, outer_ecn)
-                for by in (case, case6):
-                    sealed = by.seal(packet, all_.next(), ecn=outer_ecn)
+                for sa in (case, case6):
+                    sealed = sa.seal(packet, group.next(), ecn=outer_ecn)
                     if after is None:
-                        all_.dropped(f"ECN {outer_ecn} around {inner_ecn}", sealed, "ecn")
+                        group.dropped(f"outer ECN {outer_ecn}, inner ECN {inner_ecn}", sealed, "ecn")
                     else:
-                        all_.opened(f"ECN {outer_ecn} around {inner_ecn}", sealed, with_ecn(packet, after))
+                        group.opened(f"outer ECN {outer_ecn}, inner ECN {inner_ecn}", sealed, with_ecn(packet, after))
     # Policy: source addresses, and protocols that are not IP.
     for packet in (v4(3, tos=0, src="10.0.255.255"), v4(3, tos=0, src="10.2.0.0"), v6(3, tc=0, src="fd00:2::1")):
-        all_.dropped("a source outside the selector", case.seal(packet, all_.next()), "policy")
+        group.dropped("a source outside the selector", case.seal(packet, group.next()), "policy")
     for packet in (v4(3, tos=0, src="10.1.255.255"), v4(3, tos=0, src="10.1.0.0"), v6(3, tc=0, src="fd00:1:ffff::1")):
-        all_.opened("a source at the selector's edge", case.seal(packet, all_.next()), packet)
+        group.opened("the first or last source in the selector", case.seal(packet, group.next()), packet)
     for protocol in (6, 17, 50, 1, 255):
-        all_.dropped("of transport mode", outer(case.esp(all_.next(), inner[20:], protocol)), "policy")
+        group.dropped(f"next header {protocol} in tunnel mode", outer(case.esp(group.next(), inner[20:], protocol)), "policy")
     # Invalid inner packets.
     six = v6(3, tc=0)
-    bad = [("IPv6 as IPv4", six, 4), ("IPv4 as IPv6", inner, 41), ("cut in its header", inner[:19], 4),
-           ("cut behind it", inner[:-1], 4), ("IPv6 cut in its header", six[:39], 41), ("IPv6 cut behind it", six[:-1], 41),
-           ("nothing", b"", 4), ("nothing at all", b"", 41), ("one byte", b"\x45", 4),
-           ("a header of 16 bytes", b"\x44" + inner[1:], 4), ("options beyond its end", b"\x4f" + inner[1:30], 4),
-           ("shorter than its header", inner[:2] + b"\0\x13" + inner[4:], 4)]
+    bad = [("IPv6 as IPv4", six, 4), ("IPv4 as IPv6", inner, 41), ("IPv4, truncated in its header", inner[:19], 4),
+           ("IPv4, truncated after its header", inner[:-1], 4), ("IPv6, truncated in its header", six[:39], 41), ("IPv6, truncated after its header", six[:-1], 41),
+           ("empty IPv4", b"", 4), ("empty IPv6", b"", 41), ("one byte of IPv4", b"\x45", 4),
+           ("an IPv4 header length of 16", b"\x44" + inner[1:], 4), ("IPv4 options beyond the end", b"\x4f" + inner[1:30], 4),
+           ("an IPv4 total length shorter than the header", inner[:2] + b"\0\x13" + inner[4:], 4)]
     for what, packet, protocol in bad:
-        all_.dropped(what, outer(case.esp(all_.next(), packet, protocol)), "malformed", "policy")
+        group.dropped(what, outer(case.esp(group.next(), packet, protocol)), "malformed", "policy")
     # Fragments of ESP: there is no reassembly.
-    esp = case.esp(all_.next(), inner, 4)
-    all_.dropped("a first fragment", outer(esp, flags="MF"), "esp_fragment")
-    all_.dropped("a later fragment", outer(esp, frag=3), "esp_fragment")
-    all_.dropped("a fragment in the middle", outer(esp, frag=3, flags="MF"), "esp_fragment")
+    esp = case.esp(group.next(), inner, 4)
+    group.dropped("a first fragment", outer(esp, flags="MF"), "esp_fragment")
+    group.dropped("a later fragment", outer(esp, frag=3), "esp_fragment")
+    group.dropped("a fragment in the middle", outer(esp, frag=3, flags="MF"), "esp_fragment")
     source, destination = OUTER[6]
-    esp6 = case6.esp(all_.next(), inner, 4)
+    esp6 = case6.esp(group.next(), inner, 4)
     for offset, more in ((0, 1), (5, 0), (5, 1)):
         fragment = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrFragment(nh=ESP_, offset=offset, m=more, id=9) / Raw(esp6))
-        all_.dropped(f"a fragment over IPv6: {offset} {more}", fragment, "esp_fragment")
+        group.dropped(f"an IPv6 fragment with offset {offset}, more {more}", fragment, "esp_fragment")
     # Outer headers with options or extension headers.
     whole = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrFragment(nh=ESP_, id=9) / Raw(esp6))
-    all_.opened("an atomic fragment", whole, inner)
-    all_.opened("outer options", outer(case.esp(all_.next(), inner, 4), options=options()), inner)
-    behind = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrHopByHop(nh=ESP_, options=[PadN(optdata=bytes(4))])
-                   / Raw(case6.esp(all_.next(), inner, 4)))
-    all_.opened("an outer hop-by-hop header", behind, inner)
+    group.opened("an atomic fragment", whole, inner)
+    group.opened("options in the outer header", outer(case.esp(group.next(), inner, 4), options=options()), inner)
+    after_hop_by_hop = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrHopByHop(nh=ESP_, options=[PadN(optdata=bytes(4))])
+                   / Raw(case6.esp(group.next(), inner, 4)))
+    group.opened("an outer hop-by-hop header", after_hop_by_hop, inner)
     # Malformed outer headers.
-    sealed = case.seal(inner, all_.next())
+    sealed = case.seal(inner, group.next())
     frame = ethernet(sealed, 0)
     for cut in (15, 20, 33, 34, 50, len(frame) - 1):
-        all_.frame_dropped(f"{cut} bytes of the frame", frame[:cut], "malformed", "bad_length")
-    all_.dropped("a header of 16 bytes", b"\x44" + sealed[1:], "malformed")
-    all_.dropped("a length beyond the frame", sealed[:2] + b"\x05\xdc" + sealed[4:], "malformed")
-    all_.dropped("version 5", b"\x55" + sealed[1:], "malformed")
-    all_.opened("and whole", sealed, inner)
-    return all_.json()
+        group.frame_dropped(f"frame truncated to {cut} bytes", frame[:cut], "malformed", "bad_length")
+    group.dropped("an outer header length of 16", b"\x44" + sealed[1:], "malformed")
+    group.dropped("an outer total length beyond the frame", sealed[:2] + b"\x05\xdc" + sealed[4:], "malformed")
+    group.dropped("outer version 5", b"\x55" + sealed[1:], "malformed")
+    group.opened("the same packet, unchanged", sealed, inner)
+    return group.json()
+
+
+def mark_ce(packet):
+    """Returns the IPv4 packet with ECN mark "congestion experienced"."""
+    marked = IP(packet)
+    marked.tos |= 3
+    del marked.chksum
+    return bytes(marked)
 
 
 def transport_extras():
-    """Transport mode: TFC padding is only removable if the inner packet states its length."""
-    case = some_case("transport", mode="transport", transform="chacha20-poly1305")
-    all_ = Extras("transport", [case])
-    all_.dropped("a dummy", case.seal(v4(3)[:9] + bytes([NONE]) + v4(3)[10:], all_.next()), "dummy")
+    """Transport mode. Without TFC padding, which can only be removed if the payload states its length."""
+    case = extras_case("transport", mode="transport", transform="chacha20-poly1305")
+    group = Extras("transport", [case])
+    group.dropped("a dummy", case.seal(v4(3)[:9] + bytes([NO_NEXT_HEADER]) + v4(3)[10:], group.next()), "dummy")
     packet = v4(9)
-    all_.opened("whole", case.seal(packet, all_.next()), packet)
+    group.opened("a packet", case.seal(packet, group.next()), packet)
     packet = v6(9)
-    all_.opened("whole", case.seal(packet, all_.next()), packet)
+    group.opened("a packet", case.seal(packet, group.next()), packet)
     # ECN marks of the path stay: there is only one header.
-    marked = case.seal(v4(9, tos=0), all_.next())
-    return all_.json()
+    packet = v4(9, tos=0)
+    group.opened("a packet marked by the path", mark_ce(case.seal(packet, group.next())), mark_ce(packet))
+    return group.json()
 
 
 def natt_extras():
-    plain = some_case("without UDP")
-    case = some_case("NAT-T", udp=(4500, 4500))
-    over6 = some_case("NAT-T over IPv6", udp=(1234, 4500), outer=6, transform="aes-256-gcm")
-    all_ = Extras("NAT-T", [plain, case, over6], bypass=["ike"])
+    plain = extras_case("without UDP")
+    case = extras_case("NAT-T", udp=(4500, 4500))
+    over6 = extras_case("NAT-T over IPv6", udp=(1234, 4500), outer=6, transform="aes-256-gcm")
+    group = Extras("NAT-T", [plain, case, over6], bypass=["ike"])
     inner = v4(30, tos=0)
     ip, ip6 = IP(src="192.0.2.1", dst="192.0.2.2"), IPv6(src=OUTER[6][0], dst=OUTER[6][1])
     udp = lambda payload, **ports: bytes(ip / UDP(**{"sport": 4500, "dport": 4500, **ports}) / Raw(payload))
-    all_.dropped("keepalive", udp(b"\xff"), "dummy")
-    all_.dropped("keepalive without a checksum", udp(b"\xff", chksum=0), "dummy")
-    all_.dropped("keepalive over IPv6", bytes(ip6 / UDP(sport=4500, dport=4500) / Raw(b"\xff")), "dummy")
-    all_.dropped("keepalive from another port", udp(b"\xff", sport=1024), "dummy")
-    # A NAT changes the source.
-    sealed = case.seal(inner, all_.next())
-    all_.opened("from another port and address", bytes([*sealed[:10], 0, 0, 198, 51, 100, 9, *sealed[16:20], 9, 9, *sealed[22:]]), inner)
-    with_sum = case.seal(inner, all_.next())
-    all_.opened("with a checksum", bytes(ip / UDP(sport=4500, dport=4500) / Raw(with_sum[28:])), inner)
-    all_.opened("over IPv6", over6.seal(inner, all_.next()), inner)
-    # Packets that are not for an SA.
+    group.dropped("keepalive", udp(b"\xff"), "dummy")
+    group.dropped("keepalive without a checksum", udp(b"\xff", chksum=0), "dummy")
+    group.dropped("keepalive over IPv6", bytes(ip6 / UDP(sport=4500, dport=4500) / Raw(b"\xff")), "dummy")
+    group.dropped("keepalive from another port", udp(b"\xff", sport=1024), "dummy")
+    # A NAT changes the source address and port.
+    sealed = case.seal(inner, group.next())
+    group.opened("from another port and address", bytes([*sealed[:10], 0, 0, 198, 51, 100, 9, *sealed[16:20], 9, 9, *sealed[22:]]), inner)
+    with_sum = case.seal(inner, group.next())
+    group.opened("with a checksum", bytes(ip / UDP(sport=4500, dport=4500) / Raw(with_sum[28:])), inner)
+    group.opened("over IPv6", over6.seal(inner, group.next()), inner)
+    # Packets that bypass ESP, or that no SA matches.
     marker = bytes(4)
-    for what, packet in [("IKE", udp(bytes_(40), sport=500, dport=500)), ("IKE from 500", udp(bytes_(40), sport=500, dport=9999)),
-                         ("IKE to 500", udp(bytes_(40), sport=9999, dport=500)), ("IKE behind a marker", udp(marker + bytes_(40))),
-                         ("IKE behind a marker, to 4500", udp(marker + bytes_(40), sport=7)),
-                         ("IKE behind a marker, from 4500", udp(marker + bytes_(40), dport=7)),
-                         ("IKE over IPv6", bytes(ip6 / UDP(sport=500, dport=500) / Raw(bytes_(28))))]:
-        all_.passed(what, packet)
-    all_.dropped("from 4500 without a marker", udp(b"\1" + bytes_(40), dport=7), "unprotected")
-    all_.dropped("an SA that is not for UDP", udp(plain.esp(1, inner, 4)), "no_sa")
-    all_.dropped("an SA that is for UDP", bytes(ip / Raw(case.esp(all_.next(), inner, 4)))[:9] + b"\x32" + bytes(10 + 60), "malformed", "no_sa")
-    bare = bytes(IP(src="192.0.2.1", dst="192.0.2.2", proto=ESP_) / Raw(case.esp(all_.next(), inner, 4)))
-    all_.dropped("an SA that is for UDP", bare, "no_sa")
-    all_.dropped("UDP to another port", udp(case.esp(all_.next(), inner, 4), sport=9, dport=4501), "unprotected")
+    for what, packet in [("IKE", udp(random_bytes(40), sport=500, dport=500)), ("IKE from 500", udp(random_bytes(40), sport=500, dport=9999)),
+                         ("IKE to 500", udp(random_bytes(40), sport=9999, dport=500)), ("IKE after a marker", udp(marker + random_bytes(40))),
+                         ("IKE after a marker, to 4500", udp(marker + random_bytes(40), sport=7)),
+                         ("IKE after a marker, from 4500", udp(marker + random_bytes(40), dport=7)),
+                         ("IKE over IPv6", bytes(ip6 / UDP(sport=500, dport=500) / Raw(random_bytes(28))))]:
+        group.passed(what, packet)
+    group.dropped("from 4500 without a marker", udp(b"\1" + random_bytes(40), dport=7), "unprotected")
+    group.dropped("ESP in UDP for an SA without UDP", udp(plain.esp(1, inner, 4)), "no_sa")
+    group.dropped("malformed ESP without UDP for an SA with UDP", bytes(ip / Raw(case.esp(group.next(), inner, 4)))[:9] + b"\x32" + bytes(10 + 60), "malformed", "no_sa")
+    without_udp = bytes(IP(src="192.0.2.1", dst="192.0.2.2", proto=ESP_) / Raw(case.esp(group.next(), inner, 4)))
+    group.dropped("ESP without UDP for an SA with UDP", without_udp, "no_sa")
+    group.dropped("UDP to another port", udp(case.esp(group.next(), inner, 4), sport=9, dport=4501), "unprotected")
     for size in (0, 2, 3, 4, 5, 7):
-        all_.dropped(f"{size} bytes in UDP", udp(b"\xfe" * size), "bad_length", "malformed", "no_sa", "unprotected", "dummy")
-    whole = case.seal(inner, all_.next())
-    # With unreadable ports, the packet is not recognized as ESP.
+        group.dropped(f"{size} bytes in UDP", udp(b"\xfe" * size), "bad_length", "malformed", "no_sa", "unprotected", "dummy")
+    whole = case.seal(inner, group.next())
+    # With an invalid UDP length, the ports are unknown, and the packet is not recognized as ESP.
     for length in (0, 7, 101, 1500):
-        all_.dropped(f"UDP's length {length}", whole[:24] + struct.pack("!H", length) + whole[26:], "malformed", "unprotected")
-    all_.opened("without UDP", plain.seal(inner, 1), inner)
+        group.dropped(f"UDP length {length}", whole[:24] + struct.pack("!H", length) + whole[26:], "malformed", "unprotected")
+    group.opened("ESP without UDP", plain.seal(inner, 1), inner)
     first = IP(bytes(IP(whole)))
     first.flags, first.chksum = "MF", None
-    all_.dropped("a first fragment of UDP", bytes(first), "esp_fragment")
-    all_.opened("and whole", whole, inner)
-    return all_.json()
+    group.dropped("a first fragment of UDP", bytes(first), "esp_fragment")
+    group.opened("the same packet, unfragmented", whole, inner)
+    return group.json()
 
 
 def unprotected_extras():
-    case = some_case("tunnel")
-    all_ = Extras("unprotected", [case], bypass=[])
+    case = extras_case("tunnel")
+    group = Extras("unprotected", [case], bypass=[])
     for what, packet in [("UDP", v4(30)), ("UDP over IPv6", v6(30)), ("IKE", bytes(IP(dst="192.0.2.2") / UDP(sport=500, dport=500) / b"x")),
                          ("with extension headers", v6(30, IPv6ExtHdrHopByHop())), ("a later fragment of UDP", v4(30, frag=7)),
                          ("AH", bytes(IP(dst="192.0.2.2", proto=51) / Raw(bytes(40)))),
                          ("IP in IP", bytes(IP(dst="192.0.2.2") / IP(v4(3))))]:
-        all_.dropped(what, packet, "unprotected")
-    all_.frame_dropped("ARP", bytes(Ether(**MACS, type=0x806)) + bytes(46), "unprotected")
-    all_.frame_dropped("no IP", bytes(Ether(**MACS, type=0x88b5)) + bytes(46), "unprotected")
+        group.dropped(what, packet, "unprotected")
+    group.frame_dropped("ARP", bytes(Ether(**MACS, type=0x806)) + bytes(46), "unprotected")
+    group.frame_dropped("not IP", bytes(Ether(**MACS, type=0x88b5)) + bytes(46), "unprotected")
     packet = v4(3)
-    all_.opened("ESP", case.seal(packet, 1), packet)
-    return all_.json()
+    group.opened("ESP", case.seal(packet, 1), packet)
+    return group.json()
 
 
 def mss():
-    """SYNs, and their expected form with `tcp_mss = 1200`."""
+    """Prints TCP packets, each with the packet expected with `tcp_mss = 1200`."""
     def syn(ip, flags="S", options=(("MSS", 1460),), payload=b""):
         return ip / TCP(sport=1, dport=2, flags=flags, seq=7, options=list(options)) / Raw(payload)
 
@@ -669,23 +690,23 @@ def mss():
                lambda: IPv6(src="fd00:1::7", dst="fd00:2::9") / IPv6ExtHdrHopByHop(options=[PadN(optdata=bytes(4))])):
         for flags in ("S", "SA", "A", "SEC"):
             for value in (88, 536, 1199, 1200, 1201, 1460, 65535):
-                for front, behind in (([], []), ([("NOP", None), ("NOP", None)], [("WScale", 7)]), ([("NOP", None)], [("SAckOK", b"")]),
+                for options_before, options_after in (([], []), ([("NOP", None), ("NOP", None)], [("WScale", 7)]), ([("NOP", None)], [("SAckOK", b"")]),
                                       ([("Timestamp", (1, 2))], [])):
                     for payload in (b"", b"x"):
-                        make = lambda mss_: syn(ip(), flags, [*front, ("MSS", mss_), *behind], payload)
+                        make = lambda mss_: syn(ip(), flags, [*options_before, ("MSS", mss_), *options_after], payload)
                         lowered = min(value, 1200) if "S" in flags else value
                         print(json.dumps({"plain": bytes(make(value)).hex(), "expected": bytes(make(lowered)).hex()}))
         for options_ in ([], [("NOP", None)], [("WScale", 7)]):
             packet = bytes(syn(ip(), "S", options_)).hex()
             print(json.dumps({"plain": packet, "expected": packet}))
-        # Invalid options: a truncated MSS, an MSS of another length, an MSS after the end of
-        # options.
+        # Invalid options: a truncated MSS option, an MSS option of another length, and an MSS option
+        # after the end of options.
         for raw_options in (b"\x02", b"\x02\x04\xff", b"\x02\x03\xff\xff", b"\x02\x00\xff\xff", b"\x05\x00\x00\x00", b"\x00\x02\x04\xff\xff",
                             b"\x03\xff\x02\x04\xff\xff"):
             raw_options = raw_options.ljust(len(raw_options) + -len(raw_options) % 4, b"\0")
             packet = ip() / TCP(sport=1, dport=2, flags="S", dataofs=5 + len(raw_options) // 4) / Raw(raw_options)
             if raw_options == b"\x02\x04\xff\0":
-                # The next byte completes the option: 0xff00.
+                # The padding completes the option: the MSS is 0xff00.
                 fixed = ip() / TCP(sport=1, dport=2, flags="S", dataofs=6) / Raw(b"\x02\x04\x04\xb0")
                 print(json.dumps({"plain": bytes(packet).hex(), "expected": bytes(fixed).hex()}))
             else:
@@ -693,43 +714,43 @@ def mss():
 
 
 def icmp():
-    """Checks the fields, destination and quoted packet of "packet too big" messages."""
+    """Checks "packet too big" messages: addresses, fields, checksums and the quoted packet."""
     for line in sys.stdin:
         line = json.loads(line)
         plain, answer = bytes.fromhex(line["plain"]), bytes.fromhex(line["answer"])
         l2 = 14 + 4 * line["tags"]
         assert answer[:6] == plain[6:12] and answer[6:12] == plain[:6], f"addresses: {answer[:14].hex()}"
         assert answer[12:l2] == plain[12:l2], f"tags and type: {answer[:l2].hex()}"
-        about, packet = plain[l2:], answer[l2:]
-        about = about[:ip_length(about)]
+        original, packet = plain[l2:], answer[l2:]
+        original = original[:ip_length(original)]
         if len(answer) > 60:
-            assert ip_length(packet) == len(packet), f"{ip_length(packet)} of {len(packet)} bytes"
+            assert ip_length(packet) == len(packet), f"{len(packet)} bytes, but the IP header states {ip_length(packet)}"
         packet = packet[:ip_length(packet)]
-        if version(about) == 4:
-            read, of = IP(packet), IP(about)
+        if version(original) == 4:
+            parsed, parsed_original = IP(packet), IP(original)
             assert checksum(packet[:20]) == 0 and packet[0] == 0x45, f"checksum of {packet.hex()}"
-            assert (read.src, read.dst, read.proto) == (line["source"] or of.dst, of.src, 1), read.summary()
-            assert read.frag == 0 and not read.flags.MF and read.ttl >= 32
+            assert (parsed.src, parsed.dst, parsed.proto) == (line["source"] or parsed_original.dst, parsed_original.src, 1), parsed.summary()
+            assert parsed.frag == 0 and not parsed.flags.MF and parsed.ttl >= 32
             message = packet[20:]
             assert (message[0], message[1]) == (3, 4) and checksum(message) == 0, f"{message.hex()}"
             assert len(packet) <= 576
             mtu = ICMP(message).nexthopmtu
             assert message[4:6] == b"\0\0"
             quoted = message[8:]
-            least = (about[0] & 15) * 4 + 8
+            min_quoted = (original[0] & 15) * 4 + 8
         else:
-            read, of = IPv6(packet), IPv6(about)
-            assert (read.src, read.dst, read.nh) == (line["source"] or of.dst, of.src, 58), read.summary()
-            assert read.hlim >= 32
+            parsed, parsed_original = IPv6(packet), IPv6(original)
+            assert (parsed.src, parsed.dst, parsed.nh) == (line["source"] or parsed_original.dst, parsed_original.src, 58), parsed.summary()
+            assert parsed.hlim >= 32
             message = packet[40:]
             assert (message[0], message[1]) == (2, 0), f"{message.hex()}"
             assert in6_chksum(58, IPv6(packet[:40]), message) == 0, f"checksum of {message.hex()}"
             assert len(packet) <= 1280
             mtu = ICMPv6PacketTooBig(message).mtu
             quoted = message[8:]
-            # RFC 4443, 2.4 (c): as much as fits.
-            least = min(len(about), 1280 - 48)
-        assert quoted == about[:len(quoted)] and len(quoted) >= least, f"{len(quoted)} bytes quoted: {quoted.hex()}"
+            # RFC 4443, 2.4 (c): the message quotes as much as fits into 1280 bytes.
+            min_quoted = min(len(original), 1280 - 48)
+        assert quoted == original[:len(quoted)] and len(quoted) >= min_quoted, f"{len(quoted)} bytes quoted: {quoted.hex()}"
         print(mtu)
 
 
@@ -739,25 +760,25 @@ def self_check():
         for index, frame in enumerate(case.frames):
             packet = frame["packet"]
             l2 = len(frame["opened"]) // 2 - len(packet)
-            inside = {} if case.mode == "tunnel" else {"destination_options_inside": bool(index % 2)}
-            sealed = bytes.fromhex(frame["plain"])[:l2 - 2] + ethernet(case.seal(packet, case.first + index, ident=index, **inside), 0)[12:]
+            seal_options = {} if case.mode == "tunnel" else {"destination_options_inside": bool(index % 2)}
+            sealed = bytes.fromhex(frame["plain"])[:l2 - 2] + ethernet(case.seal(packet, case.first + index, ident=index, **seal_options), 0)[12:]
             case.check(index, sealed)
             count += 1
-            # Self-test: a changed byte must be detected, except in the identification.
-            places = [place for place in range(len(sealed)) if index < 3 or place == (count * 31) % len(sealed)]
-            for place in places:
+            # Changed bytes must be detected: all bytes of the first three packets, one of each other.
+            offsets = [offset for offset in range(len(sealed)) if index < 3 or offset == (count * 31) % len(sealed)]
+            for offset in offsets:
                 if case.mode == "tunnel" and (
-                        case.outer == 4 and place - l2 in (4, 5, 10, 11) or case.outer == 6 and place - l2 in (1, 2, 3)):
-                    continue  # the identification and with it the checksum; the flow label
-                wrong = bytearray(sealed)
-                wrong[place] ^= 1 << count % 8
+                        case.outer == 4 and offset - l2 in (4, 5, 10, 11) or case.outer == 6 and offset - l2 in (1, 2, 3)):
+                    continue  # not compared: identification and checksum of IPv4, flow label of IPv6
+                changed = bytearray(sealed)
+                changed[offset] ^= 1 << count % 8
                 try:
-                    case.check(index, bytes(wrong))
+                    case.check(index, bytes(changed))
                 except (AssertionError, ipsec.IPSecIntegrityError, InvalidTag):
                     continue
                 except (IndexError, struct.error):
                     continue
-                raise AssertionError(f"{case.name}: changed byte {place - l2} of packet {index} was not detected: {sealed.hex()}")
+                raise AssertionError(f"{case.name}: changed byte {offset - l2} of packet {index} was not detected: {sealed.hex()}")
     print(count)
 
 

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use xdpfwd_pipeline::testing::TestBench;
-use xdpfwd_pipeline::{PlanCx, PlanError, Planned, Reason, StagePlan, WorkerReport};
+use xdpfwd_pipeline::{PlanCx, PlanError, PlanResult, Reason, StagePlan, WorkerReport};
 
-fn plan(table: &str) -> Planned<toml::de::Error> {
+fn plan(table: &str) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
     xdpfwd_testkit::plan("filter", table, &cx)
 }
 
 fn plan_error(table: &str) -> PlanError {
     match plan(table) {
-        Err(xdpfwd_pipeline::KindError::Plan(error)) => error,
+        Err(xdpfwd_pipeline::StagePlanError::Plan(error)) => error,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("expected an error: {table}"),
     }
@@ -22,17 +22,17 @@ fn plan_error(table: &str) -> PlanError {
 
 /// Sends packets through a filter, one per batch. Returns the indices of the transmitted packets,
 /// and the report.
-fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
-    through_stage(plan(table).unwrap(), packets)
+fn send_through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+    send_through_stage(plan(table).unwrap(), packets)
 }
 
-/// Sends packets through any stage.
-fn through_stage(plan: Arc<dyn StagePlan>, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+/// Sends packets through a stage, like [`send_through`].
+fn send_through_stage(plan: Arc<dyn StagePlan>, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     let mut bench = TestBench::builder().plans("lan", "wan", [("stage", plan)]).build().unwrap();
     let mut passed = Vec::new();
-    for (number, packet) in packets.iter().enumerate() {
+    for (index, packet) in packets.iter().enumerate() {
         if bench.send("lan", packet).sent_frame().is_some() {
-            passed.push(number);
+            passed.push(index);
         }
     }
     (passed, bench.report())
@@ -42,12 +42,13 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 
-/// Returns an Ethernet frame with this payload.
+/// Returns an Ethernet frame with the given payload.
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// Returns an IPv4 packet; `fragment` is the field of flags and offset.
+/// Returns a frame with an IPv4 packet. `fragment` is the 16-bit field of flags and fragment
+/// offset.
 fn ipv4(
     protocol: u8,
     source: [u8; 4],
@@ -56,14 +57,14 @@ fn ipv4(
     fragment: u16,
     l4: &[u8],
 ) -> Vec<u8> {
-    let header = 20 + options.len();
-    let total = ((header + l4.len()) as u16).to_be_bytes();
-    let version = 0x40 | (header / 4) as u8;
-    let fixed = [
-        version,
+    let header_len = 20 + options.len();
+    let total_len = ((header_len + l4.len()) as u16).to_be_bytes();
+    let version_and_ihl = 0x40 | (header_len / 4) as u8;
+    let fixed_fields = [
+        version_and_ihl,
         0,
-        total[0],
-        total[1],
+        total_len[0],
+        total_len[1],
         0,
         7,
         (fragment >> 8) as u8,
@@ -73,9 +74,10 @@ fn ipv4(
         0,
         0,
     ];
-    ethernet(0x0800, &[&fixed[..], &source, &destination, options, l4].concat())
+    ethernet(0x0800, &[&fixed_fields[..], &source, &destination, options, l4].concat())
 }
 
+/// Returns a UDP datagram with 4 bytes of payload.
 fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }
@@ -85,12 +87,13 @@ fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
         .concat()
 }
 
-fn from(source: [u8; 4], protocol: u8, l4: &[u8]) -> Vec<u8> {
+/// Returns a frame with an IPv4 packet from `source` to 192.0.2.1.
+fn ipv4_from(source: [u8; 4], protocol: u8, l4: &[u8]) -> Vec<u8> {
     ipv4(protocol, source, [192, 0, 2, 1], &[], 0, l4)
 }
 
-/// Returns an IPv6 packet from 2001:db8::1 to ::2.
-fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+/// Returns a frame with an IPv6 packet from 2001:db8::1 to 2001:db8::2.
+fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
     let mut addresses = [0; 32];
     addresses[..4].copy_from_slice(b"\x20\x01\x0d\xb8");
     addresses[16..20].copy_from_slice(b"\x20\x01\x0d\xb8");
@@ -98,12 +101,13 @@ fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u16).to_be_bytes();
     ethernet(
         0x86dd,
-        &[&[0x60, 0, 0, 0, length[0], length[1], next, 64][..], &addresses, payload].concat(),
+        &[&[0x60, 0, 0, 0, length[0], length[1], next_header, 64][..], &addresses, payload]
+            .concat(),
     )
 }
 
-const TEN: [u8; 4] = [10, 1, 2, 3];
-const ELEVEN: [u8; 4] = [11, 1, 2, 3];
+const HOST_10: [u8; 4] = [10, 1, 2, 3];
+const HOST_11: [u8; 4] = [11, 1, 2, 3];
 
 #[test]
 fn first_matching_rule_with_verdict_decides() {
@@ -116,17 +120,17 @@ fn first_matching_rule_with_verdict_decides() {
         "accept proto icmp icmp-type 8",
     ] }"#;
     let packets = [
-        from(TEN, TCP, &tcp(1, 22, 2)),
-        from(TEN, TCP, &tcp(1, 80, 2)),
-        from(TEN, UDP, &udp(1, 53)),
-        from(ELEVEN, UDP, &udp(1, 53)),
-        from(ELEVEN, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0]),
-        from(ELEVEN, ICMP, &[0, 0, 0, 0, 0, 0, 0, 0]),
+        ipv4_from(HOST_10, TCP, &tcp(1, 22, 2)),
+        ipv4_from(HOST_10, TCP, &tcp(1, 80, 2)),
+        ipv4_from(HOST_10, UDP, &udp(1, 53)),
+        ipv4_from(HOST_11, UDP, &udp(1, 53)),
+        ipv4_from(HOST_11, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0]),
+        ipv4_from(HOST_11, ICMP, &[0, 0, 0, 0, 0, 0, 0, 0]),
         ipv6(TCP, &tcp(1, 2, 0x02)),
         ipv6(TCP, &tcp(1, 2, 0x12)),
         ethernet(0x0806, &[0; 28]),
     ];
-    let (passed, report) = through(rules, &packets);
+    let (passed, report) = send_through(rules, &packets);
     assert_eq!(passed, [1, 2, 4, 6, 8]);
     assert_eq!(report.drops[Reason::POLICY], 4);
     let counters: Vec<_> = report
@@ -141,23 +145,23 @@ fn first_matching_rule_with_verdict_decides() {
     );
 }
 
-/// Each kind of packet exception has its own drop reason, and its verdict can be configured.
 #[test]
-fn packet_exceptions_have_own_reason_and_verdict() {
-    let whole = from(TEN, UDP, &udp(1, 53));
+fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
+    let whole = ipv4_from(HOST_10, UDP, &udp(1, 53));
     let mut wrong_length = whole.clone();
     wrong_length[17] = 200; // total length
-    let fragment = [8; 8]; // a fragment header's length in front of UDP's
-    let extension = |next: u8, count: usize, last: u8| -> Vec<u8> {
+    let later_bytes = [8; 8];
+    // `count` extension headers of the type `kind` before UDP. `last` is the type that the last of
+    // them states for the next header.
+    let extensions = |kind: u8, count: usize, last: u8| -> Vec<u8> {
         let header =
-            |index: usize| [if index + 1 == count { last } else { next }, 0, 1, 4, 0, 0, 0, 0];
+            |index: usize| [if index + 1 == count { last } else { kind }, 0, 1, 4, 0, 0, 0, 0];
         (0..count).flat_map(header).chain(udp(1, 53)).collect()
     };
     let tagged = |tags: usize| {
-        let tag: Vec<u8> = std::iter::repeat_n([0, 7, 0x81, 0], tags).flatten().collect();
-        let mut tag = tag;
-        tag.splice(tags * 4 - 2.., [8, 0]);
-        ethernet(0x8100, &[&tag[..], &whole[14..]].concat())
+        let mut bytes: Vec<u8> = std::iter::repeat_n([0, 7, 0x81, 0], tags).flatten().collect();
+        bytes.splice(tags * 4 - 2.., [8, 0]);
+        ethernet(0x8100, &[&bytes[..], &whole[14..]].concat())
     };
     let cases = [
         (
@@ -167,39 +171,48 @@ fn packet_exceptions_have_own_reason_and_verdict() {
             false,
         ),
         (vec![tagged(3)], Reason::VLAN_STACK, "vlan_stack", false),
-        (vec![ipv6(60, &extension(60, 9, UDP))], Reason::EXTENSION_CHAIN, "extension_chain", false),
         (
-            vec![ipv4(UDP, TEN, TEN, &[1, 1, 1, 0], 0, &udp(1, 53))],
+            vec![ipv6(60, &extensions(60, 9, UDP))],
+            Reason::EXTENSION_CHAIN,
+            "extension_chain",
+            false,
+        ),
+        (
+            vec![ipv4(UDP, HOST_10, HOST_10, &[1, 1, 1, 0], 0, &udp(1, 53))],
             Reason::IP_OPTIONS,
             "ip_options",
             true,
         ),
         (
             vec![
-                ipv4(UDP, TEN, TEN, &[], 5, &[0; 16]),
-                ipv6(44, &[&[UDP, 0, 1, 0, 0, 0, 0, 9][..], &fragment].concat()),
+                ipv4(UDP, HOST_10, HOST_10, &[], 5, &[0; 16]),
+                ipv6(44, &[&[UDP, 0, 1, 0, 0, 0, 0, 9][..], &later_bytes].concat()),
             ],
             Reason::LATER_FRAGMENT,
             "later_fragments",
             true,
         ),
     ];
-    for (packets, reason, key, can_be_judged) in cases {
+    for (packets, reason, key, accepts_judge) in cases {
         let count = packets.len();
-        let (passed, report) = through(r#"{ default = "accept", rules = [] }"#, &packets);
+        let (passed, report) = send_through(r#"{ default = "accept", rules = [] }"#, &packets);
         assert_eq!((passed.len(), report.drops[reason]), (0, count as u64), "{key}");
-        let accepting = format!(r#"{{ default = "drop", rules = [], {key} = "accept" }}"#);
-        assert_eq!(through(&accepting, &packets).0.len(), count, "{key}");
-        let judging =
+        let accept_table = format!(r#"{{ default = "drop", rules = [], {key} = "accept" }}"#);
+        assert_eq!(send_through(&accept_table, &packets).0.len(), count, "{key}");
+        let judge_table =
             |rule: &str| format!(r#"{{ default = "drop", rules = ["{rule}"], {key} = "judge" }}"#);
-        if can_be_judged {
-            assert_eq!(through(&judging("accept proto udp"), &packets).0.len(), count, "{key}");
-            // Rules with ports do not match packets without ports; IPv4 options do not hide ports.
-            let by_ports = through(&judging("accept dport 53"), &packets).0.len();
-            assert_eq!(by_ports, if key == "ip_options" { count } else { 0 }, "{key}");
+        if accepts_judge {
+            assert_eq!(
+                send_through(&judge_table("accept proto udp"), &packets).0.len(),
+                count,
+                "{key}"
+            );
+            // A rule with ports matches packets with IPv4 options, but not later fragments.
+            let accepted_by_port = send_through(&judge_table("accept dport 53"), &packets).0.len();
+            assert_eq!(accepted_by_port, if key == "ip_options" { count } else { 0 }, "{key}");
         } else {
             assert!(
-                plan(&judging("accept"))
+                plan(&judge_table("accept"))
                     .unwrap_err()
                     .to_string()
                     .contains(r#"expected "accept" or "drop""#),
@@ -208,31 +221,32 @@ fn packet_exceptions_have_own_reason_and_verdict() {
         }
     }
     assert_eq!(
-        through(
+        send_through(
             r#"{ default = "accept", rules = ["drop vlan 7"] }"#,
             &[tagged(1), tagged(2), whole]
         )
         .0,
         [2]
     );
-    let other = [ethernet(0x0806, &[0; 28])];
+    let arp = [ethernet(0x0806, &[0; 28])];
     let (passed, report) =
-        through(r#"{ default = "accept", rules = [], not_ip = "drop" }"#, &other);
+        send_through(r#"{ default = "accept", rules = [], not_ip = "drop" }"#, &arp);
     assert_eq!((passed.len(), report.drops[Reason::NOT_IP]), (0, 1));
 }
 
 #[test]
 fn rate_limit_drops_excess_and_continues_with_next_rule() {
-    let packets: Vec<_> =
-        (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
-    // Slow enough that no tokens are added during the test.
-    let (passed, report) = through(
+    let packets: Vec<_> = (0..20)
+        .map(|n| ipv4_from(if n % 2 == 0 { HOST_10 } else { HOST_11 }, UDP, &udp(1, 53)))
+        .collect();
+    // The rate is so low that no tokens are added during the test.
+    let (passed, report) = send_through(
         r#"{ default = "drop", rules = ["continue proto udp limit 1pps burst 7", "accept src 10.0.0.0/8"] }"#,
         &packets,
     );
     assert_eq!(passed, [0, 2, 4, 6]);
     assert_eq!((report.drops[Reason::RATE_LIMIT], report.drops[Reason::POLICY]), (13, 3));
-    let (passed, report) = through(
+    let (passed, report) = send_through(
         r#"{ default = "drop", rules = ["accept proto udp limit 1pps burst 2 per src/8"] }"#,
         &packets,
     );
@@ -240,7 +254,7 @@ fn rate_limit_drops_excess_and_continues_with_next_rule() {
 }
 
 #[test]
-fn invalid_rule_error_has_file_and_line() {
+fn invalid_rules_error_states_location_and_cause() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.rules");
     std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n")
         .unwrap();
@@ -250,9 +264,9 @@ fn invalid_rule_error_has_file_and_line() {
     assert!(error.contains(&format!("{name}:5:13: invalid vlan `9999`")), "{error}");
     let error = plan_error(r#"{ default = "drop", rules = "/dev/zero" }"#).to_string();
     assert!(error.contains("cannot read /dev/zero: not a regular file"), "{error}");
-    let by_source = vec!["accept limit 1pps per src/24"; 65];
+    let per_source = vec!["accept limit 1pps per src/24"; 65];
     let error =
-        plan_error(&format!(r#"{{ default = "drop", rules = {by_source:?} }}"#)).to_string();
+        plan_error(&format!(r#"{{ default = "drop", rules = {per_source:?} }}"#)).to_string();
     assert!(
         error.contains("65 limits per source prefix") && error.contains("at most 64"),
         "{error}"
@@ -276,9 +290,12 @@ fn classbench_rules_have_configured_action() {
     )
     .unwrap();
     let table = r#"{ default = "drop", rules = "some.classbench", format = "classbench", action = "accept" }"#;
-    let packets =
-        [from(TEN, UDP, &udp(1, 53)), from(TEN, UDP, &udp(1, 54)), from(ELEVEN, UDP, &udp(1, 53))];
-    assert_eq!(through(table, &packets).0, [0]);
+    let packets = [
+        ipv4_from(HOST_10, UDP, &udp(1, 53)),
+        ipv4_from(HOST_10, UDP, &udp(1, 54)),
+        ipv4_from(HOST_11, UDP, &udp(1, 53)),
+    ];
+    assert_eq!(send_through(table, &packets).0, [0]);
     let warnings: Vec<_> =
         plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
     assert!(
@@ -288,7 +305,7 @@ fn classbench_rules_have_configured_action() {
 }
 
 #[test]
-fn warning_names_shadowed_and_shadowing_rule() {
+fn warnings_name_rules_that_never_decide() {
     let table = r#"{ default = "drop", rules = ["accept src 10.0.0.0/8", "drop src 10.1.0.0/16 proto udp", "drop fragment later"] }"#;
     let warnings: Vec<_> =
         plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
@@ -301,45 +318,50 @@ fn warning_names_shadowed_and_shadowing_rule() {
     assert!(warnings[1].contains(r#"set later_fragments = "judge""#), "{warnings:?}");
 }
 
-fn payload_plan(table: &str) -> Planned<toml::de::Error> {
+fn payload_plan(table: &str) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
     xdpfwd_testkit::plan("payload", table, &cx)
 }
 
-/// Sends packets through a payload stage.
-fn through_payload(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
-    through_stage(payload_plan(table).unwrap(), packets)
+/// Sends packets through a payload stage, like [`send_through`].
+fn send_through_payload(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+    send_through_stage(payload_plan(table).unwrap(), packets)
 }
 
 #[test]
-fn signature_matches_payload_only_and_within_its_rule() {
-    let with =
-        |port: u16, payload: &[u8]| from(TEN, TCP, &[&tcp(1, port, 0x18)[..], payload].concat());
-    let by_udp = |payload: &[u8]| {
+fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
+    let over_tcp = |port: u16, payload: &[u8]| {
+        ipv4_from(HOST_10, TCP, &[&tcp(1, port, 0x18)[..], payload].concat())
+    };
+    let over_udp = |payload: &[u8]| {
         let length = (8 + payload.len() as u16).to_be_bytes();
-        from(TEN, UDP, &[&[0, 1, 0, 80][..], &length, &[0, 0], payload].concat())
+        ipv4_from(HOST_10, UDP, &[&[0, 1, 0, 80][..], &length, &[0, 0], payload].concat())
     };
     let packets = [
-        with(80, b"GET /admin HTTP/1.1"),
-        with(81, b"GET /admin HTTP/1.1"),
-        with(80, b"xxGET /admin"),
-        with(80, b"get /ADMIN"),
-        by_udp(b"\xde\xad\xbe\xef"),
-        by_udp(b"...\xde\xad\xbe\xef"),
-        // Ethernet padding and headers are not payload.
-        [by_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
-        from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
-        // Bytes beyond the UDP length, which receivers ignore.
-        from(TEN, UDP, &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat()),
-        // A later fragment, and malformed packets.
-        ipv4(UDP, TEN, TEN, &[], 5, b"\xde\xad\xbe\xef...."),
+        over_tcp(80, b"GET /admin HTTP/1.1"),
+        over_tcp(81, b"GET /admin HTTP/1.1"),
+        over_tcp(80, b"xxGET /admin"),
+        over_tcp(80, b"get /ADMIN"),
+        over_udp(b"\xde\xad\xbe\xef"),
+        over_udp(b"...\xde\xad\xbe\xef"),
+        // The pattern is in Ethernet padding, and in an IP header.
+        [over_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
+        ipv4_from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
+        // The pattern is beyond the UDP length.
+        ipv4_from(
+            HOST_10,
+            UDP,
+            &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat(),
+        ),
+        // A later fragment, and a packet that is not IP.
+        ipv4(UDP, HOST_10, HOST_10, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
     ];
     let table = r#"{ signatures = [
         'drop proto tcp dport 80 text "GET /admin" depth 10',
         'drop proto udp hex "de ad be ef" offset 2',
     ] }"#;
-    let (passed, report) = through_payload(table, &packets);
+    let (passed, report) = send_through_payload(table, &packets);
     assert_eq!(passed, [1, 2, 3, 4, 6, 7, 8, 9, 10]);
     assert_eq!(report.drops[Reason::SIGNATURE], 2);
     let counters: Vec<_> = report
@@ -349,14 +371,16 @@ fn signature_matches_payload_only_and_within_its_rule() {
         .flat_map(|stage| &stage.counters)
         .collect();
     assert!(
-        [("scanned", 9), ("matched", 2), ("unread", 2)].iter().all(|own| counters.contains(&own)),
+        [("scanned", 9), ("matched", 2), ("unread", 2)]
+            .iter()
+            .all(|counter| counters.contains(&counter)),
         "{counters:?}"
     );
     let no_case = r#"{ default = "drop", signatures = ['accept text "get /admin" nocase', 'accept hex "dead"'] }"#;
-    assert_eq!(through_payload(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(send_through_payload(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
     let limited =
         r#"{ signatures = ['continue text "GET" limit 1pps burst 2', 'drop text "xx"'] }"#;
-    let (passed, report) = through_payload(limited, &packets);
+    let (passed, report) = send_through_payload(limited, &packets);
     assert_eq!(
         (passed, report.drops[Reason::RATE_LIMIT]),
         (vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10], 1)
@@ -364,7 +388,7 @@ fn signature_matches_payload_only_and_within_its_rule() {
 }
 
 #[test]
-fn invalid_signature_error_has_file_and_line() {
+fn invalid_signature_error_states_file_line_and_column() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
     std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();
     let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
@@ -378,54 +402,62 @@ fn invalid_signature_error_has_file_and_line() {
 
 #[test]
 fn gtpu_inner_filters_user_packets() {
-    // A user packet without Ethernet header, in a G-PDU, with and without a PDU session container.
-    let user = |port: u16| from(TEN, UDP, &udp(1, port))[14..].to_vec();
-    let message = |flags: u8, kind: u8, more: &[u8], inner: &[u8]| {
-        let length = ((more.len() + inner.len()) as u16).to_be_bytes();
-        [&[flags, kind, length[0], length[1], 0, 0, 0, 7], more, inner].concat()
+    // The user packet of a G-PDU, without an Ethernet header.
+    let user_packet = |port: u16| ipv4_from(HOST_10, UDP, &udp(1, port))[14..].to_vec();
+    let message = |flags: u8, kind: u8, extension: &[u8], inner: &[u8]| {
+        let length = ((extension.len() + inner.len()) as u16).to_be_bytes();
+        [&[flags, kind, length[0], length[1], 0, 0, 0, 7], extension, inner].concat()
     };
-    let carried = |message: &[u8]| {
+    let in_udp = |message: &[u8]| {
         let length = (8 + message.len() as u16).to_be_bytes();
-        from(ELEVEN, UDP, &[&[8, 0x68, 8, 0x68][..], &length, &[0, 0], message].concat())
+        ipv4_from(HOST_11, UDP, &[&[8, 0x68, 8, 0x68][..], &length, &[0, 0], message].concat())
     };
-    let container = [0, 0, 0, 0x85, 1, 0x10, 9, 0];
+    let pdu_session_container = [0, 0, 0, 0x85, 1, 0x10, 9, 0];
     let packets = [
-        carried(&message(0x30, 255, &[], &user(53))),
-        carried(&message(0x34, 255, &container, &user(53))),
-        carried(&message(0x34, 255, &container, &user(54))),
-        carried(&message(0x34, 255, &container, &ipv6(UDP, &udp(1, 53))[14..])),
-        // An echo request; a user's Ethernet frame; not GTP-U; a truncated user packet.
-        carried(&message(0x32, 1, &[0, 1, 0, 0], &[])),
-        carried(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
-        carried(b"hello, world"),
-        carried(&message(0x30, 255, &[], &user(53)[..24])),
-        from(TEN, UDP, &udp(1, 53)),
-        // The outer packet has options, or is a first fragment.
+        in_udp(&message(0x30, 255, &[], &user_packet(53))),
+        in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(53))),
+        in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(54))),
+        in_udp(&message(0x34, 255, &pdu_session_container, &ipv6(UDP, &udp(1, 53))[14..])),
+        // GTP-U with an echo request and with an Ethernet frame, bytes that are not GTP-U, GTP-U
+        // with a truncated user packet, and a packet to another port.
+        in_udp(&message(0x32, 1, &[0, 1, 0, 0], &[])),
+        in_udp(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
+        in_udp(b"hello, world"),
+        in_udp(&message(0x30, 255, &[], &user_packet(53)[..24])),
+        ipv4_from(HOST_10, UDP, &udp(1, 53)),
+        // GTP-U with options in the outer packet, and in a first fragment.
         ipv4(
             UDP,
-            ELEVEN,
-            TEN,
+            HOST_11,
+            HOST_10,
             &[1, 1, 1, 0],
             0,
-            &carried(&message(0x30, 255, &[], &user(53)))[34..],
+            &in_udp(&message(0x30, 255, &[], &user_packet(53)))[34..],
         ),
-        ipv4(UDP, ELEVEN, TEN, &[], 0x2000, &carried(&message(0x30, 255, &[], &user(53)))[34..]),
+        ipv4(
+            UDP,
+            HOST_11,
+            HOST_10,
+            &[],
+            0x2000,
+            &in_udp(&message(0x30, 255, &[], &user_packet(53)))[34..],
+        ),
     ];
     let rules = r#"rules = ["accept src 10.0.0.0/8 proto udp dport 53", "accept src 11.0.0.0/8 dport 2152"]"#;
     let (passed, report) =
-        through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
+        send_through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
     assert_eq!(passed, [0, 1, 4, 5, 8]);
     assert_eq!((report.drops[Reason::POLICY], report.drops[Reason::MALFORMED]), (2, 2));
     assert_eq!((report.drops[Reason::IP_OPTIONS], report.drops[Reason::LATER_FRAGMENT]), (1, 1));
     assert_eq!(
-        through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0,
+        send_through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0,
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
     );
 }
 
 #[test]
 fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
-    let many = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
+    let repeated = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
     // A bucket of rules that differ only in their port ranges.
     let overlapping: Vec<String> =
         (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
@@ -442,7 +474,7 @@ fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
         ),
         (r#"rules = [], gtpu = "inner""#.to_owned(), "gtpu", "does not parse GTP-U"),
         (
-            format!(r#"rules = ["{}"]"#, many("continue", 17)),
+            format!(r#"rules = ["{}"]"#, repeated("continue", 17)),
             "17 rules begin with `continue`",
             "supports at most 16",
         ),
@@ -454,18 +486,18 @@ fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
         let error = plan_error(&table("kernel")).to_string();
         assert!(error.contains("place = \"kernel\" is not possible"), "{error}");
         assert!(error.contains(subject) && error.contains(reason), "{error}");
-        let fallen_back = plan(&table("auto")).unwrap();
-        assert!(fallen_back.as_xdp_offload().is_none());
+        let fallback = plan(&table("auto")).unwrap();
+        assert!(fallback.as_xdp_offload().is_none());
         assert!(
-            fallen_back.summary().contains("not in the kernel: ")
-                && fallen_back.summary().contains(reason)
+            fallback.summary().contains("not in the kernel: ")
+                && fallback.summary().contains(reason)
         );
         assert!(!plan(&table("user")).unwrap().summary().contains("not in the kernel"));
     }
-    let possible = r#"{ default = "accept", place = "auto", rules = ["drop proto udp"] }"#;
-    assert!(!plan(possible).unwrap().as_xdp_offload().unwrap().is_required());
+    let supported = r#"{ default = "accept", place = "auto", rules = ["drop proto udp"] }"#;
+    assert!(!plan(supported).unwrap().as_xdp_offload().unwrap().is_required());
     assert!(
-        plan(&possible.replace("auto", "kernel")).unwrap().as_xdp_offload().unwrap().is_required()
+        plan(&supported.replace("auto", "kernel")).unwrap().as_xdp_offload().unwrap().is_required()
     );
     let error =
         plan_error(r#"{ default = "accept", rules = [], flow_cache = 1, place = "kernel" }"#)
@@ -478,25 +510,24 @@ fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
     }
 }
 
-/// The flow cache changes no verdict, limit or counter.
 #[test]
-fn flow_cache_changes_no_verdict() {
+fn flow_cache_changes_no_verdict_and_no_accepted_count() {
     let mut rules: Vec<String> =
         (0..40).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 100 + n)).collect();
     rules.insert(0, "continue proto udp dport 101".into());
     let packets: Vec<Vec<u8>> = (0..200)
-        .map(|n: u16| from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50)))
+        .map(|n: u16| ipv4_from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50)))
         .collect();
     let table = |cache: &str| format!(r#"{{ default = "accept", rules = {rules:?}{cache} }}"#);
-    let (uncached_passed, report) = through(&table(""), &packets);
-    let (cached_passed, cached) = through(&table(", flow_cache = 65536"), &packets);
+    let (uncached_passed, uncached) = send_through(&table(""), &packets);
+    let (cached_passed, cached) = send_through(&table(", flow_cache = 65536"), &packets);
     assert_eq!(uncached_passed, cached_passed);
     let counter = |report: &WorkerReport, name: &str| {
         let counters = &report.paths[0].stages[0].counters;
-        counters.iter().find(|(own, _)| *own == name).map(|(_, count)| *count)
+        counters.iter().find(|(counter, _)| *counter == name).map(|(_, count)| *count)
     };
-    assert_eq!(counter(&report, "flow_cache_hits"), None);
-    assert_eq!(counter(&report, "accepted"), counter(&cached, "accepted"));
+    assert_eq!(counter(&uncached, "flow_cache_hits"), None);
+    assert_eq!(counter(&uncached, "accepted"), counter(&cached, "accepted"));
     let (hits, misses) = (
         counter(&cached, "flow_cache_hits").unwrap(),
         counter(&cached, "flow_cache_misses").unwrap(),

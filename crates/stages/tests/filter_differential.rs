@@ -1,5 +1,5 @@
-//! Random packets and rule sets: the stage's verdicts, on single packets and on batches, equal
-//! those of a linear search.
+//! Compares the filter with a linear search, with random packets and rule sets: the outcome for
+//! single packets, and the first matching rule for batches.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use xdpfwd_stages::filter::{Filter, FilterPlan, Inspection, inspect};
 use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 
+/// Number of packets per rule set.
 const PACKETS: usize = 1024;
 
 #[test]
@@ -21,46 +22,47 @@ fn filter_equals_linear_search_on_ten_million_packets() {
     compare(10_240);
 }
 
-fn compare(sets: usize) {
+/// Compares the filter with a linear search, for `set_count` random rule sets.
+fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
     let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
-    for set in 0..sets {
-        let drawn = RuleSet::draw(&mut rng, usize::MAX);
-        let plan = drawn.plan("user");
+    for set in 0..set_count {
+        let rule_set = RuleSet::draw(&mut rng, usize::MAX);
+        let plan = rule_set.plan("user");
         let plan: &dyn std::any::Any = &*plan;
         let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
         let mut filter = Filter::new(Arc::clone(program));
-        let RuleSet { rules, written, .. } = &drawn;
+        let RuleSet { rules, rule_texts, .. } = &rule_set;
         let classifier = Classifier::new(rules, rng.draw());
         let mut keys = Vec::new();
-        for number in 0..PACKETS {
+        for packet_index in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut rng);
-            let seen = inspect(&frame, &Headers::parse(&frame));
-            let expected = drawn.linear_outcome(&frame);
-            let got = filter.judge(seen, frame.len(), 0);
+            let inspection = inspect(&frame, &Headers::parse(&frame));
+            let expected = rule_set.linear_outcome(&frame);
+            let outcome = filter.decide(inspection, frame.len(), 0);
             assert_eq!(
-                got, expected,
-                "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {written:#?}"
+                outcome, expected,
+                "FILTER_SEED={seed}, set {set}, packet {packet_index}: {frame:02x?} by {rule_texts:#?}"
             );
             cases += 1;
             by_rule += usize::from(expected.rule.is_some());
             mangled += usize::from(was_mangled);
-            if let Inspection::Key(key) | Inspection::Exception(_, Some(key)) = seen {
+            if let Inspection::Key(key) | Inspection::Exception(_, Some(key)) = inspection {
                 keys.push(key);
             }
         }
         for keys in keys.chunks(Classifier::BATCH) {
-            let mut found = [0; Classifier::BATCH];
-            classifier.classify(keys, &mut found);
-            for (key, found) in keys.iter().zip(found) {
+            let mut first_matches = [0; Classifier::BATCH];
+            classifier.classify(keys, &mut first_matches);
+            for (key, first_match) in keys.iter().zip(first_matches) {
                 let expected = rules
                     .iter()
                     .position(|rule| rule.matches(key))
                     .map_or(Classifier::NONE, |rule| rule as u32);
                 assert_eq!(
-                    found, expected,
-                    "FILTER_SEED={seed}, set {set}: {key:?} by {written:#?}"
+                    first_match, expected,
+                    "FILTER_SEED={seed}, set {set}: {key:?} by {rule_texts:#?}"
                 );
             }
         }
@@ -69,7 +71,7 @@ fn compare(sets: usize) {
     println!(
         "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tuples} tuples"
     );
-    assert!(cases >= sets * 1_000_000 / 1024);
+    assert!(cases >= set_count * 1_000_000 / 1024);
     assert!(by_rule * 100 >= cases * 30, "{by_rule} of {cases} decided by a rule");
     assert!(mangled * 100 >= cases * 20, "{mangled} of {cases} mangled");
 }

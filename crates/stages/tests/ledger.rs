@@ -1,5 +1,5 @@
-//! Compares the cycle ledger with elapsed cycles, read by another thread, and with the packets
-//! moved.
+//! Compares the cycle ledger with the elapsed cycles that another thread measures, and with the
+//! packets forwarded.
 
 use std::sync::mpsc;
 use std::thread;
@@ -11,9 +11,10 @@ use xdpfwd_testkit::wires::{Wires, cross_connect};
 use xdpfwd_wire::MacAddr;
 use xdpfwd_xsk::clock;
 
-type Planned = Vec<NamedStage>;
+type Stages = Vec<NamedStage>;
 
-fn stages(count: usize) -> Planned {
+/// Returns `count` stages.
+fn stages(count: usize) -> Stages {
     let set_mac = SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     let all = [
         NamedStage::new("swap", MacSwap),
@@ -32,8 +33,8 @@ fn packet() -> Vec<u8> {
     packet
 }
 
-/// Runs an iteration that forwards `packets` packets.
-fn forward(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
+/// Runs one iteration of the worker, which forwards `packets` packets.
+fn forward(worker: &mut Worker<Stages>, wires: &Wires, packets: usize) {
     let packet = packet();
     for _ in 0..packets {
         wires.lan.deliver(&packet).unwrap();
@@ -42,12 +43,11 @@ fn forward(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
     assert_eq!(wires.wan.take_sent().len(), packets);
 }
 
-/// All accounts add up to the elapsed time, as another thread measures it.
 #[test]
 fn ledger_total_equals_elapsed_cycles() {
     for count in [0, 1, 3] {
-        // One of several tries must be undisturbed: the scheduler may preempt this thread between
-        // request and reply.
+        // One success in five attempts suffices, because the scheduler can preempt this thread
+        // between request and reply.
         let ratios: Vec<f64> = (0..5).map(|_| accounted_fraction(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
@@ -56,18 +56,18 @@ fn ledger_total_equals_elapsed_cycles() {
     }
 }
 
-/// Returns the fraction of elapsed cycles that the ledger of a busy worker accounts for.
+/// Returns the total of a busy worker's ledger as a fraction of the elapsed cycles.
 fn accounted_fraction(stage_count: usize) -> f64 {
     let (report_sender, reports) = mpsc::sync_channel::<LedgerReport>(0);
     let (request_sender, requests) = mpsc::channel::<()>();
     let worker = thread::spawn(move || {
         let (mut worker, wires) = cross_connect(stages(stage_count), stages(0));
-        for number in 0..2 {
+        for report in 0..2 {
             while requests.try_recv().is_err() {
                 forward(&mut worker, &wires, 60);
             }
             let ledger = worker.report().ledger;
-            assert!(number == 0 || ledger.task(Task::Receive).packets > 0);
+            assert!(report == 0 || ledger.task(Task::Receive).packets > 0);
             report_sender.send(ledger).unwrap();
         }
     });
@@ -126,7 +126,7 @@ fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let ledger = worker.report().ledger;
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
-    // An iteration with packets is busy; polling the other port counts as `Look`.
+    // An iteration with packets is busy. It counts polling the port without packets as `Look`.
     forward(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(
@@ -136,12 +136,12 @@ fn ledger_of_worker_without_packets_counts_idle_cycles() {
 }
 
 #[test]
-fn ledger_pauses_while_off_and_resumes() {
+fn ledger_counts_nothing_while_off_and_continues_when_on() {
     let (mut worker, wires) = cross_connect(stages(2), stages(0));
     forward(&mut worker, &wires, 20);
     worker.switch_ledger(false);
     let before = worker.report();
-    assert!(!before.ledger.on);
+    assert!(!before.ledger.is_on);
     forward(&mut worker, &wires, 30);
     let off = worker.report();
     assert_eq!(off.ledger, before.ledger);
@@ -157,5 +157,5 @@ fn ledger_pauses_while_off_and_resumes() {
         (60, 60 * 64)
     );
     assert_eq!((stage(&on).packets, stage(&on).timed_packets), (90, 60));
-    assert!(on.ledger.on && on.ledger.total_cycles() > off.ledger.total_cycles());
+    assert!(on.ledger.is_on && on.ledger.total_cycles() > off.ledger.total_cycles());
 }

@@ -1,4 +1,4 @@
-//! Checks with a counting allocator that nothing is allocated per packet.
+//! Checks with a counting allocator that stages and worker do not allocate per packet.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -16,20 +16,21 @@ fn udp() -> Vec<u8> {
     packet[..34].copy_from_slice(
         b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0\0\x32\0\0\0\0\x40\x11\x66\xb9\x0a\0\0\x01\x0a\0\0\x02",
     );
-    packet[39] = 30; // UDP's length
+    packet[39] = 30; // UDP length
     packet
 }
 
 #[test]
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // Enough rules for the classifier's tables, one with a limit, one without a verdict.
+    // Enough rules for hash tables in the classifier, one rule without a verdict, and two with
+    // limits.
     let filter = || {
-        let many: String = (0..200)
+        let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
             .collect();
         let table = format!(
-            "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
+            "{{ default = \"drop\", rules = [{drop_rules} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
         );
         let cx = PlanCx::new(Path::new("."), 1);
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
@@ -43,11 +44,11 @@ fn worker_does_not_allocate_per_packet() {
     let (mut planned, planned_wires) = cross_connect(dynamic(), dynamic());
     let packet = udp();
     for round in 0..20 {
-        // Recording in the fake kernel allocates, so it is switched off for the measurement.
         for _ in 0..60 {
             fixed_wires.lan.deliver(&packet).unwrap();
             planned_wires.wan.deliver(&packet).unwrap();
         }
+        // Recording of sent frames in the fake kernel allocates, so switch it off.
         fixed_wires.wan.set_recording(false);
         planned_wires.lan.set_recording(false);
         let info = allocation_counter::measure(|| {
@@ -61,16 +62,17 @@ fn worker_does_not_allocate_per_packet() {
     assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
     assert!(
         allocation_counter::measure(|| drop(fixed.report())).count_total > 0,
-        "the allocation counter does not work"
+        "the allocator did not count the allocations of a report"
     );
 }
 
-/// Encapsulation and decapsulation: tunnels of both versions, bare and in UDP, and transport mode.
+/// Encapsulates and decapsulates: in tunnel mode over IPv6, over IPv4 in UDP, and in transport
+/// mode.
 #[test]
 fn esp_does_not_allocate_per_packet() {
     let folder = esp::Folder::new();
     let tunnel = "source = '2001:db8::1', destination = '2001:db8::2'";
-    for (at, (transform, seal, open)) in [
+    for (case, (transform, seal, open)) in [
         ("aes-128-gcm", tunnel, ""),
         (
             "aes-256-gcm",
@@ -83,20 +85,20 @@ fn esp_does_not_allocate_per_packet() {
     .into_iter()
     .enumerate()
     {
-        let key = folder.key(&format!("{at}.key"), esp::key_of(transform));
+        let key = folder.key(&format!("{case}.key"), esp::key_of(transform));
         let stages = [("esp-seal", seal), ("esp-open", open)].map(|(kind, sa)| {
-            let state = folder.state(&format!("{at}-{kind}.state"));
-            let more = if kind == "esp-seal" { ", icmp_rate = 1000000" } else { "" };
+            let state = folder.state(&format!("{case}-{kind}.state"));
+            let icmp_rate = if kind == "esp-seal" { ", icmp_rate = 1000000" } else { "" };
             let comma = if sa.is_empty() { "" } else { "," };
             esp::build(&esp::plan(
                 kind,
                 &format!(
-                    "{{ lab = true, tcp_mss = 1000, state_file = '{state}', sa = [{{ spi = 4096, transform = '{transform}', key_file = '{key}'{comma} {sa} }}]{more} }}"
+                    "{{ lab = true, tcp_mss = 1000, state_file = '{state}', sa = [{{ spi = 4096, transform = '{transform}', key_file = '{key}'{comma} {sa} }}]{icmp_rate} }}"
                 ),
             ))
         });
         let mut bench = esp::EspBench::new(stages.into());
-        let packets = [esp::some_v4(100), esp::some_v6(1000)];
+        let packets = [esp::udp_v4(100), esp::udp_v6(1000)];
         for round in 0..20 {
             for packet in packets.iter().cycle().take(60) {
                 bench.wires.lan.deliver(packet).unwrap();
@@ -105,7 +107,7 @@ fn esp_does_not_allocate_per_packet() {
             bench
                 .wires
                 .lan
-                .deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480]))
+                .deliver(&esp::ipv4(17, esp::SOURCE_V4, esp::DESTINATION_V4, 0x4000, &[0; 1480]))
                 .unwrap();
             bench.wires.lan.deliver(&[0; 60]).unwrap();
             bench.wires.lan.set_recording(false);

@@ -1,5 +1,5 @@
-//! No packet causes a log line: otherwise a sender could fill the disk. A subscriber of all levels
-//! counts lines.
+//! Checks that no packet causes a log line, because senders could fill the disk. A `tracing`
+//! subscriber for all levels counts the lines.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -19,9 +19,9 @@ use xdpfwd_xsk::{Frame, Umem, UmemConfig};
 
 /// Counts events and spans of all levels and targets.
 #[derive(Clone, Default)]
-struct Counting(Arc<AtomicU64>);
+struct LineCounter(Arc<AtomicU64>);
 
-impl Subscriber for Counting {
+impl Subscriber for LineCounter {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -40,21 +40,22 @@ impl Subscriber for Counting {
     fn exit(&self, _: &Id) {}
 }
 
-/// A stage that applies every possible failure to some of the packets.
+/// A stage that causes failures of seven kinds, each with some of the packets.
 #[derive(Default)]
 struct FaultyStage {
     /// Frames of another UMEM, which replace received ones.
     foreign: Vec<Frame>,
     held: Vec<Frame>,
-    seen: usize,
+    /// Number of packets so far.
+    count: usize,
 }
 
 impl Stage for FaultyStage {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         for index in 0..view.len() {
-            self.seen += 1;
+            self.count += 1;
             let Some(mut packet) = view.packet(index) else { continue };
-            match self.seen % 16 {
+            match self.count % 16 {
                 0 => packet.frame.truncate(13),
                 1 => packet.frame.trim_front(usize::MAX),
                 2 => assert!(packet.frame.prepend(5000).is_err()),
@@ -67,7 +68,7 @@ impl Stage for FaultyStage {
                 }
                 6 => match view.hold(index, cx) {
                     Some(frame) => self.held.push(frame),
-                    None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
+                    None => view.set_verdict(index, Verdict::Drop(Reason::HOLD_QUOTA)),
                 },
                 _ => {}
             }
@@ -77,9 +78,9 @@ impl Stage for FaultyStage {
 
 #[test]
 fn packets_cause_no_log_line() {
-    let counting = Counting::default();
-    let events = || counting.0.load(Ordering::Relaxed);
-    let (_other, mut other_pool) = Umem::new(&umem_config()).unwrap();
+    let counter = LineCounter::default();
+    let events = || counter.0.load(Ordering::Relaxed);
+    let (_other_umem, mut other_pool) = Umem::new(&umem_config()).unwrap();
     let foreign = std::iter::from_fn(|| other_pool.alloc()).take(200).map(|mut frame| {
         frame.append(60).unwrap().fill(1);
         frame
@@ -89,17 +90,17 @@ fn packets_cause_no_log_line() {
     let lan_to_wan = (faulty(foreign.collect()), Ttl::default(), MacSwap, set_mac());
     let wan_to_lan = (faulty(vec![]), Ttl::default(), MacSwap, set_mac());
 
-    // Enough frames to fill an egress queue in addition to held and lost ones.
+    // Enough frames to fill an egress queue even if many frames are held or lost.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
-    tracing::subscriber::with_default(counting.clone(), || {
+    tracing::subscriber::with_default(counter.clone(), || {
         let (mut worker, wires) =
             cross_connect_on(&umem, lan_to_wan, wan_to_lan, FakeKernelConfig::default());
         let (mut delivered, mut invalid_sent) = (0u64, 0);
         let mut lost = 0;
         let before = events();
         for round in 0..2000u64 {
-            // Rounds of a kernel that sends, sends nothing, returns each error, and never
-            // completes.
+            // For 50 rounds each, the kernel sends frames, sends none, returns errors, and
+            // completes no transmission.
             let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
             wires.wan.set(match round / 50 % 4 {
                 0 => FakeKernelConfig::default(),
@@ -109,8 +110,8 @@ fn packets_cause_no_log_line() {
             });
             for n in 0..40 {
                 delivered += 1;
-                let any = if n % 2 == 0 { malformed(delivered / 2) } else { packet(n) };
-                lost += u64::from(wires.lan.deliver(&any).is_err());
+                let frame = if n % 2 == 0 { malformed(delivered / 2) } else { packet(n) };
+                lost += u64::from(wires.lan.deliver(&frame).is_err());
                 lost += u64::from(wires.wan.deliver(&packet(n)).is_err());
             }
             lost += u64::from(wires.lan.deliver(&[0; 3000]).is_err());
@@ -123,7 +124,7 @@ fn packets_cause_no_log_line() {
         let report = worker.report();
         assert_eq!(events(), before, "{report:?}");
 
-        // All failures occurred.
+        // Check that all failures have occurred.
         for reason in [
             Reason::EGRESS_FULL,
             Reason::MALFORMED,
@@ -137,21 +138,21 @@ fn packets_cause_no_log_line() {
             assert!(report.drops[reason] > 0, "{}: {report:?}", reason.name());
         }
         let counters = report.queues.iter().map(|queue| queue.counters);
-        let [refused, retries, dropped] =
-            counters.fold([0; 3], |[refused, retries, dropped], port| {
+        let [invalid, retries, dropped] =
+            counters.fold([0; 3], |[invalid, retries, dropped], port| {
                 [
-                    refused + port.invalid_descriptors,
+                    invalid + port.invalid_descriptors,
                     retries + port.tx_retries,
                     dropped + port.tx_dropped,
                 ]
             });
         assert!(
-            refused > 0 && invalid_sent > 0 && retries > 0 && dropped > 0 && lost > 0,
+            invalid > 0 && invalid_sent > 0 && retries > 0 && dropped > 0 && lost > 0,
             "{report:?}"
         );
         assert!(report.frames.leaked > 0, "{report:?}");
 
-        // Control: the frames still held cause one line when their UMEM is dropped.
+        // Check that the subscriber counts lines.
         drop(worker);
         drop(wires);
         tracing::trace!("one");
@@ -159,9 +160,8 @@ fn packets_cause_no_log_line() {
     });
 }
 
-/// Packets that are not ESP, are invalid, or exceed a limit cause no line either.
 #[test]
-fn esp_packets_cause_no_log_line() {
+fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     let folder = esp::Folder::new();
     let key = folder.key("key", esp::KEY_128);
     let plans = [
@@ -172,53 +172,56 @@ fn esp_packets_cause_no_log_line() {
         ),
         ("esp-open", "destination = '192.0.2.2', soft_bytes = 5, hard_bytes = 40000", ""),
     ]
-    .map(|(kind, sa, more)| {
+    .map(|(kind, sa, other_keys)| {
         let state = folder.state(&format!("{kind}.state"));
         let sa = format!("spi = 4096, transform = 'aes-128-gcm', key_file = '{key}', {sa}");
         esp::plan(
             kind,
-            &format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa} }}]{more} }}"),
+            &format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa} }}]{other_keys} }}"),
         )
     });
-    let counting = Counting::default();
-    tracing::subscriber::with_default(counting.clone(), || {
+    let counter = LineCounter::default();
+    tracing::subscriber::with_default(counter.clone(), || {
         let [mut seal, mut open] =
             plans.each_ref().map(|plan| esp::EspBench::new(vec![esp::build(plan)]));
-        let (mut first, before) = (None, counting.0.load(Ordering::Relaxed));
+        let (mut first, before) = (None, counter.0.load(Ordering::Relaxed));
         for n in 0..600_u64 {
             let frames = [
                 malformed(n),
-                esp::some_v4(n as usize),
-                esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480]),
+                esp::udp_v4(n as usize),
+                esp::ipv4(17, esp::SOURCE_V4, esp::DESTINATION_V4, 0x4000, &[0; 1480]),
             ];
             let sealed = seal.send(&frames).0;
             open.send(&frames);
             for mut frame in sealed {
                 open.send(&[first.get_or_insert(frame.clone()).clone()]);
-                let at = frame.len() - 1 - (n as usize) % (frame.len() - 14);
-                frame[at] ^= 1;
+                let byte = frame.len() - 1 - (n as usize) % (frame.len() - 14);
+                frame[byte] ^= 1;
                 open.send(&[frame]);
             }
         }
-        assert_eq!(counting.0.load(Ordering::Relaxed), before);
-        // All failures occurred.
+        assert_eq!(counter.0.load(Ordering::Relaxed), before);
+        // Check that all failures have occurred.
         let drops = [seal.drops(), open.drops()].concat();
         for reason in
             ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"]
         {
-            assert!(drops.iter().any(|(own, _)| *own == reason), "{reason}: {drops:?}");
+            assert!(
+                drops.iter().any(|(dropped_as, _)| *dropped_as == reason),
+                "{reason}: {drops:?}"
+            );
         }
-        // A limit causes at most one line, off the data path.
+        // Soft limits are logged off the data path, and only once.
         plans.iter().for_each(esp::maintain);
-        let after = counting.0.load(Ordering::Relaxed);
+        let after = counter.0.load(Ordering::Relaxed);
         assert!(after > before, "the subscriber counted no lines");
         plans.iter().for_each(esp::maintain);
-        assert_eq!(counting.0.load(Ordering::Relaxed), after, "the warning was logged twice");
+        assert_eq!(counter.0.load(Ordering::Relaxed), after, "the warning was logged twice");
     });
 }
 
-/// Returns a packet of at least 14 bytes, of each kind that a stage parses, truncated anywhere,
-/// with TTLs of 0, 1 and more.
+/// Returns a packet of at least 14 bytes, malformed in most cases. Its length, headers and TTL
+/// depend on `n`.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");
@@ -230,8 +233,8 @@ fn malformed(n: u64) -> Vec<u8> {
         4 => b"\x88\xa8\0\x64\x81\0\0\x64\x81\0\0\x64\x08\0",
         _ => b"\x08\0\xff\xff",
     };
-    for (to, from) in packet[12..].iter_mut().zip(headers) {
-        *to = *from;
+    for (byte, header_byte) in packet[12..].iter_mut().zip(headers) {
+        *byte = *header_byte;
     }
     packet
 }

@@ -1,14 +1,14 @@
-//! The built-in stages, from their TOML tables to transmitted frames.
+//! Tests of the stages `mac-swap`, `set-mac` and `ttl`, from TOML tables to transmitted frames.
 
 use std::path::Path;
 use std::process::Command;
 
 use xdpfwd_pipeline::testing::{Disposition, TestBench};
-use xdpfwd_pipeline::{PlanCx, Planned, Reason};
+use xdpfwd_pipeline::{PlanCx, PlanResult, Reason};
 use xdpfwd_testkit::wires::packet;
 
 /// Plans a stage from its table.
-fn plan(kind: &str, table: &'static str) -> Planned<toml::de::Error> {
+fn plan(kind: &str, table: &'static str) -> PlanResult<toml::de::Error> {
     xdpfwd_testkit::plan(kind, table, &PlanCx::new(Path::new("."), 1))
 }
 
@@ -65,8 +65,8 @@ fn invalid_table_error_states_accepted_values() {
     );
 }
 
-/// Returns packets built by scapy, each with scapy's expected result of `ttl`: `(packet,
-/// expected)`, with `None` for a drop.
+/// Returns packets built by scapy, each with the packet that the stage `ttl` must send, or `None`
+/// if it must drop the packet.
 fn scapy_cases() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     const SCRIPT: &str = r#"
 from scapy.all import *
@@ -78,7 +78,7 @@ def case(p, ttl):
     else:
         ip.hlim = ttl - 1
     print(raw(p).hex(), raw(e).hex() if ttl > 1 else "-")
-# Addresses are given, or scapy would ask the network for them.
+# Set MAC addresses: otherwise scapy would resolve them over the network.
 macs = dict(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 pad = Raw(b"payload that is long enough")
 for ttl in (0, 1, 2, 3, 64, 128, 255):
@@ -91,7 +91,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
 "#;
     let mut failures = String::new();
-    // The first `python3` in the PATH may lack Debian's packages.
+    // The first `python3` in the PATH may not have scapy; Debian's has.
     for python in ["python3", "/usr/bin/python3"] {
         match Command::new(python).args(["-c", SCRIPT]).output() {
             Ok(output) if output.status.success() => {
@@ -107,11 +107,12 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     panic!("cannot run scapy (Debian: python3-scapy; `make test` installs it)\n{failures}");
 }
 
+/// Parses a line of the script: packet, and expected packet or `-`.
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
     let bytes = |hex: &str| {
         (0..hex.len())
             .step_by(2)
-            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .map(|digit| u8::from_str_radix(&hex[digit..digit + 2], 16).unwrap())
             .collect()
     };
     let (packet, expected) = line.split_once(' ').unwrap();
@@ -119,7 +120,7 @@ fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
 }
 
 #[test]
-fn ttl_equals_scapy_including_checksums() {
+fn ttl_sends_same_bytes_as_scapy() {
     let cases = scapy_cases();
     assert_eq!(cases.len(), 7 * 9);
     let mut bench = bench("ttl", "{}");
@@ -138,17 +139,17 @@ fn ttl_equals_scapy_including_checksums() {
 #[test]
 fn ttl_passes_non_ip_and_drops_malformed_ip() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
-    let ethernet = |ethertype: [u8; 2], rest: &[u8]| {
-        [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat()
+    let ethernet = |ethertype: [u8; 2], payload: &[u8]| {
+        [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, payload].concat()
     };
-    let cut_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
+    let truncated_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
-    let cut_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
-    let tags =
+    let truncated_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
+    let three_tags =
         ethernet([0x81, 0], &[&b"\0\x01\x81\0\0\x02\x81\0\0\x03\x08\0"[..], &[0x45; 40]].concat());
     let mut bench = bench("ttl", "{}");
     assert_eq!(bench.send("lan", &arp), Disposition::sent("wan", arp));
-    for packet in [cut_ipv4, short_ihl, cut_ipv6, tags] {
+    for packet in [truncated_ipv4, short_ihl, truncated_ipv6, three_tags] {
         let disposition = bench.send("lan", &packet);
         assert_eq!(disposition, Disposition::dropped(Reason::MALFORMED), "{packet:02x?}");
     }

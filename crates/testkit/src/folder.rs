@@ -1,4 +1,4 @@
-//! Folders for the files of a test.
+//! Temporary folders for tests.
 
 use std::fs::{self, Permissions};
 use std::ops::Deref;
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A folder for a test's files, removed when it is dropped. Only its owner can enter it, unless it
-/// is [`Self::shared`].
+/// A temporary folder for the files of a test, which `drop` removes. Only the owner can enter the
+/// folder, unless [`Self::shared`] created it.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
 impl Folder {
-    /// Creates an empty folder with a name of its own.
-    #[expect(clippy::new_without_default, reason = "it creates a folder")]
+    /// Creates an empty folder with a unique name.
+    #[expect(clippy::new_without_default, reason = "creates a folder on disk")]
     pub fn new() -> Self {
         Self(tempfile::Builder::new().prefix("xdpfwd-test-").tempdir().unwrap())
     }
@@ -27,7 +27,7 @@ impl Folder {
         folder
     }
 
-    /// Writes a file that only its owner may read, and returns its path.
+    /// Writes a file that only the owner can read, and returns its path.
     pub fn secret(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, text).unwrap();

@@ -1,4 +1,4 @@
-//! Test helpers that the crates of xdpfwd share. Not published.
+//! Test helpers that the crates of xdpfwd share. The crate is not published.
 
 #![allow(missing_docs, reason = "helpers of tests")]
 #![forbid(unsafe_code)]
@@ -13,9 +13,9 @@ pub mod random_filter;
 pub mod wires;
 
 pub use folder::Folder;
-use xdpfwd_pipeline::{KindError, PlanCx, Planned, TableFormat};
+use xdpfwd_pipeline::{PlanCx, PlanResult, StagePlanError, TableFormat};
 
-/// Stage tables in TOML.
+/// The format TOML for stage tables.
 #[derive(Debug)]
 pub struct Toml;
 
@@ -24,10 +24,11 @@ impl TableFormat for Toml {
     type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
 }
 
-/// Plans a built-in stage from its table in TOML, without the key `kind`. The stages of ESP need
-/// the feature `esp`, and `filter` and `payload` need `filter`.
-pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> Planned<toml::de::Error> {
-    let table = toml::de::ValueDeserializer::parse(table).map_err(KindError::Parse)?;
+/// Plans a built-in stage of the given kind. `table` is the stage's TOML table, without the key
+/// `kind`. The kinds `esp-seal` and `esp-open` need the feature `esp`; `filter` and `payload` need
+/// `filter`.
+pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> PlanResult<toml::de::Error> {
+    let table = toml::de::ValueDeserializer::parse(table).map_err(StagePlanError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)
 }
 

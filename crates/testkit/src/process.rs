@@ -1,13 +1,13 @@
-//! Running commands, and waiting for their effects.
+//! Runs commands, and waits for conditions.
 
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A deadline that only a hung test exceeds.
+/// The timeout for a condition, which only a hung test exceeds.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs a command that must succeed, and returns its stdout.
+/// Runs a command and returns its stdout. Panics if the command fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let output = command
@@ -22,7 +22,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits until a condition holds; fails after [`TIMEOUT`].
+/// Waits until a condition holds. Panics after [`TIMEOUT`].
 #[track_caller]
 pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;

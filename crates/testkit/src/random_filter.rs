@@ -1,4 +1,5 @@
-//! Random filter rules and packets. Packets are often aimed at the rules, and some are mangled.
+//! Random filter rules and packets. Both use the same few addresses, protocols and ports, so that
+//! packets often match. Some packets are mangled.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
 use xdpfwd_stages::filter::{Inspection, Outcome, inspect};
 use xdpfwd_wire::Headers;
 
-/// Returns the seed of a test, from `FILTER_SEED` or the default, and prints it.
+/// Returns and prints the seed of a test: the environment variable `FILTER_SEED`, or a default.
 pub fn seed() -> u64 {
     let seed =
         std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
@@ -15,7 +16,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A small, fast generator, reproducible from its seed (Vigna's splitmix64).
+/// A small, fast generator of random numbers, which a seed determines (Vigna's splitmix64).
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -31,12 +32,12 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Returns a number below `number`.
-    pub fn below(&mut self, number: usize) -> usize {
-        (self.draw() % number as u64) as usize
+    /// Returns a random number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.draw() % bound as u64) as usize
     }
 
-    /// Returns true once in `number` times on average.
+    /// Returns true in one of `number` calls on average.
     pub fn one_in(&mut self, number: usize) -> bool {
         self.below(number) == 0
     }
@@ -46,17 +47,19 @@ impl SplitMix64 {
     }
 }
 
-/// A random filter.
+/// A random filter: rules, and the other settings of a filter stage.
 #[derive(Debug)]
 pub struct RuleSet {
     pub rules: Vec<Rule>,
-    pub written: Vec<String>,
+    /// The rules as text.
+    pub rule_texts: Vec<String>,
     default: &'static str,
-    /// The action for each kind of packet exception, as in the configuration.
+    /// The action for each kind of packet exception, as written in the configuration.
     exception_actions: [&'static str; 6],
 }
 
-/// The keys of the exceptions, in the order of `PacketException::ALL` in `xdpfwd_stages::filter`.
+/// The configuration keys of packet exceptions, in the order of `PacketException::ALL` in
+/// `xdpfwd_stages::filter`.
 const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
@@ -64,58 +67,62 @@ impl RuleSet {
     /// Creates random rules, at most `max_continue` of them without a verdict (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
-        let written = (0..count).map(|_| rule(random)).collect();
-        Self::from_rules(written, random, max_continue)
+        let rule_texts = (0..count).map(|_| rule(random)).collect();
+        Self::from_rules(rule_texts, random, max_continue)
     }
 
-    /// Creates a filter from these rules. At most `max_continue` of them stay without a verdict
-    /// (`continue`).
+    /// Creates a filter from these rules, with random other settings. Changes `continue` to
+    /// `accept` in all but the first `max_continue` rules without a verdict.
     pub fn from_rules(
-        mut written: Vec<String>,
+        mut rule_texts: Vec<String>,
         random: &mut SplitMix64,
         max_continue: usize,
     ) -> Self {
         for rule in
-            written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(max_continue)
+            rule_texts.iter_mut().filter(|rule| rule.starts_with("continue")).skip(max_continue)
         {
             *rule = rule.replace("continue", "accept");
         }
         let default = random.choose(&["accept", "drop"]);
-        let rules =
-            written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
+        let rules = rule_texts
+            .iter()
+            .map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap())
+            .collect();
         let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
             0..4 => random.choose(&["accept", "drop", "drop"]),
             _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
         });
-        Self { rules, written, default, exception_actions }
+        Self { rules, rule_texts, default, exception_actions }
     }
 
     /// Returns the plan of a filter stage placed in `"user"` or `"kernel"`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
-        let Self { written, default, .. } = self;
+        let Self { rule_texts, default, .. } = self;
         let exception_actions: String = EXCEPTION_KEYS
             .iter()
             .zip(self.exception_actions)
             .map(|(key, action)| format!(", {key} = {action:?}"))
             .collect();
         let table = format!(
-            "{{ default = \"{default}\", rules = {written:?}, \
+            "{{ default = \"{default}\", rules = {rule_texts:?}, \
              place = \"{placement}\"{exception_actions} }}"
         );
         let cx = PlanCx::new(std::path::Path::new("."), 1);
-        crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
+        crate::plan("filter", &table, &cx)
+            .unwrap_or_else(|error| panic!("{error}: {rule_texts:#?}"))
     }
 
-    /// Returns the outcome that docs/filter.md specifies, by testing one rule after the other.
+    /// Returns the outcome that docs/filter.md specifies, found by comparing one rule after the
+    /// other.
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match inspect(frame, &Headers::parse(frame)) {
             Inspection::Key(key) => key,
-            Inspection::Exception(unusual, key) => {
-                match (self.exception_actions[unusual as usize], key) {
+            Inspection::Exception(exception, key) => {
+                match (self.exception_actions[exception as usize], key) {
                     ("judge", Some(key)) => key,
                     ("accept", _) => return Outcome { drop: None, rule: None },
-                    _ => return Outcome { drop: Some(unusual.reason()), rule: None },
+                    _ => return Outcome { drop: Some(exception.reason()), rule: None },
                 }
             }
         };
@@ -173,7 +180,7 @@ fn display_address(address: [u8; 16], is_v4: bool) -> String {
     }
 }
 
-/// Clears the bits beyond a prefix length.
+/// Clears the bits after a prefix.
 fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     for bit in usize::from(length)..128 {
         address[bit / 8] &= !(0x80 >> (bit % 8));
@@ -189,12 +196,12 @@ fn rule(random: &mut SplitMix64) -> String {
         rule.push(' ');
         rule.push_str(&word);
     };
-    for side in ["src", "dst"] {
+    for keyword in ["src", "dst"] {
         if !random.one_in(3) {
             let length =
                 if is_v4 { random.choose(&LENGTHS_V4) } else { random.choose(&LENGTHS_V6) };
             add(format!(
-                "{side} {}/{length}",
+                "{keyword} {}/{length}",
                 display_address(mask(address(random, is_v4), length), is_v4)
             ));
         }
@@ -207,20 +214,20 @@ fn rule(random: &mut SplitMix64) -> String {
     if has_protocol {
         add(format!("proto {protocol}"));
     }
-    let is_later = random.one_in(20);
-    if is_later {
+    let is_later_fragment = random.one_in(20);
+    if is_later_fragment {
         add("fragment later".to_owned());
     } else if random.one_in(20) {
         add(format!("fragment {}", random.choose(&["first", "any"])));
     }
-    if !is_later && (!has_protocol || matches!(protocol, 6 | 17 | 132)) {
-        for side in ["sport", "dport"] {
+    if !is_later_fragment && (!has_protocol || matches!(protocol, 6 | 17 | 132)) {
+        for keyword in ["sport", "dport"] {
             if random.one_in(3) {
                 let (a, b) = (random.choose(&PORTS), random.choose(&PORTS));
                 add(if random.one_in(2) {
-                    format!("{side} {a}")
+                    format!("{keyword} {a}")
                 } else {
-                    format!("{side} {}-{}", a.min(b), a.max(b))
+                    format!("{keyword} {}-{}", a.min(b), a.max(b))
                 });
             }
         }
@@ -231,7 +238,7 @@ fn rule(random: &mut SplitMix64) -> String {
             ));
         }
     }
-    if !is_later && has_protocol && matches!(protocol, 1 | 58) {
+    if !is_later_fragment && has_protocol && matches!(protocol, 1 | 58) {
         if random.one_in(2) {
             add(format!("icmp-type {}", random.choose(&[0, 8, 128])));
         }
@@ -248,11 +255,11 @@ fn rule(random: &mut SplitMix64) -> String {
     rule
 }
 
-/// Returns a packet of few addresses, protocols and ports, and whether it was mangled.
+/// Returns a random packet, and whether it was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
     let protocol = random.choose(&PROTOCOLS);
-    let l4 = upper(random, protocol);
+    let l4 = upper_layer(random, protocol);
     let l3 = if is_v4 { ipv4(random, protocol, &l4) } else { ipv6(random, protocol, &l4) };
     let mut packet = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
     let tags = random.choose(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
@@ -273,7 +280,7 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     (packet, is_mangled)
 }
 
-fn upper(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
+fn upper_layer(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [random.choose(&PORTS).to_be_bytes(), random.choose(&PORTS).to_be_bytes()].concat();
     match protocol {
         6 => [
@@ -352,8 +359,9 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
         extensions.extend_from_slice(header);
     }
     let length = ((extensions.len() + l4.len()) as u16).to_be_bytes();
-    let class = random.choose(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
-    let fixed = [class[0], class[1], 0, 0, length[0], length[1], kinds[0], 64];
+    let version_and_class = random.choose(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
+    let fixed =
+        [version_and_class[0], version_and_class[1], 0, 0, length[0], length[1], kinds[0], 64];
     [&fixed[..], &address(random, false), &address(random, false), &extensions, l4].concat()
 }
 
@@ -363,7 +371,7 @@ fn mangle(random: &mut SplitMix64, packet: &mut Vec<u8>) {
         match random.below(5) {
             0 => packet.truncate(at),
             1 if !packet.is_empty() => packet[at] = random.draw() as u8,
-            // Offsets of protocol and length fields in headers.
+            // Overwrite one of the bytes at which headers have protocol or length fields.
             2 if packet.len() > 40 => {
                 let at = random.choose(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
                 packet[at] = random.choose(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);

@@ -1,46 +1,52 @@
-//! Two ports on the fake kernel, and a worker between them.
+//! A worker between two ports on the fake kernel.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
-use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, Sizes};
+use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes};
 use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 
 pub const LAN: PortId = PortId(0);
 pub const WAN: PortId = PortId(1);
 
-/// The wire sides of a worker's two ports.
+/// The fake kernels of a worker's two ports, which deliver packets to it and take those it sends.
 pub struct Wires {
     pub lan: FakeKernel,
     pub wan: FakeKernel,
 }
 
-/// Counts of packets at the wires, to compare with the worker's own counters.
+/// Counts of packets at the fake kernels, to compare with the worker's counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
+    /// Packets delivered to the worker.
     pub delivered: u64,
+    /// Packets that the worker sent.
     pub sent: u64,
+    /// Packets that the interface discarded instead of sending them.
     pub discarded: u64,
     /// Numbers of the packets sent on lan, and on wan.
     pub sent_numbers: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
-    /// Delivers packets, with consecutive numbers. Packets that the kernel loses do not count.
+    /// Delivers `count` packets with consecutive numbers. A packet that the fake kernel loses is
+    /// not counted, and the next packet has the same number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
         });
     }
 
-    /// Asserts that every delivered packet was sent, discarded by the interface, dropped for a
-    /// reason, or is in flight. For workers whose stages create no packets.
+    /// Asserts that every delivered packet was sent, discarded by the interface or dropped for a
+    /// reason, or is still in a ring or in flight. The stages must not create packets. Returns the
+    /// frame counts.
     #[track_caller]
     pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCounts {
-        for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.sent_numbers) {
+        for (wire, sent_numbers) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.sent_numbers)
+        {
             let sent = wire.take_sent();
             self.sent += sent.len() as u64;
             self.discarded += wire.take_discarded().len() as u64;
-            left.extend(numbers(&sent));
+            sent_numbers.extend(numbers(&sent));
         }
         let frames = assert_conserved(worker);
         let report = worker.report();
@@ -73,7 +79,7 @@ pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires)
     cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }
 
-/// Like [`cross_connect`], with this configuration of the fake kernel on the wan side.
+/// Like [`cross_connect`], with a configuration for the fake kernel of wan.
 pub fn cross_connect_with<C: Chain>(
     lan_chain: C,
     wan_chain: C,
@@ -82,7 +88,7 @@ pub fn cross_connect_with<C: Chain>(
     cross_connect_on(&umem_config(), lan_chain, wan_chain, wan)
 }
 
-/// Like [`cross_connect_with`], on a UMEM with this configuration.
+/// Like [`cross_connect_with`], with a configuration for the UMEM.
 pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
     lan_chain: C,
@@ -91,7 +97,7 @@ pub fn cross_connect_on<C: Chain>(
 ) -> (Worker<C>, Wires) {
     let (umem, mut pool) = Umem::new(umem).unwrap();
     let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
-    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, Sizes::default(), wan);
+    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, FakeRingSizes::default(), wan);
     let worker = Worker::builder(umem, pool)
         .port(vec![Box::new(lan_port)])
         .port(vec![Box::new(wan_port)])
@@ -110,6 +116,7 @@ pub fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
+/// Returns the number in a frame of [`packet`].
 pub fn number(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[14..22].try_into().unwrap())
 }

@@ -1,5 +1,5 @@
-//! Downloads Debian packages from suites that the machine does not use. Separate package lists and
-//! settings leave the machine's apt configuration unchanged.
+//! Downloads Debian packages from suites that the host does not use. Separate package lists and
+//! settings leave the host's apt configuration unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// Returns the download folder: outside the repository, shared by all clones.
-pub(crate) fn cache() -> Result<PathBuf> {
+/// Returns the cache folder, and creates it if necessary. It is outside the repository, and all
+/// clones share it.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(
@@ -23,42 +24,44 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
-/// A Debian suite on this machine's mirror.
-pub(crate) struct Suite {
+/// A Debian suite on the host's mirror.
+pub(crate) struct DebianSuite {
+    /// Options for each call of apt.
     options: Vec<String>,
 }
 
-/// A package source of the machine.
+/// A package source of the host.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
     release: String,
+    /// Path of the key file; empty if unknown.
     signed_by: String,
 }
 
-impl Suite {
-    /// Reads the package lists of the suite and of the machine's release.
+impl DebianSuite {
+    /// Downloads the package lists of the suite and of the host's Debian release.
     pub(crate) fn update(name: &str) -> Result<Self> {
-        let source = machine_source()?;
-        let root = cache()?.join("apt").join(name);
+        let source = host_source()?;
+        let root = cache_folder()?.join("apt").join(name);
         let (lists, archives) = (root.join("lists"), root.join("archives"));
         for folder in [lists.join("partial"), archives.join("partial")] {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("creating {}", folder.display()))?;
         }
-        let list = root.join("sources.list");
-        let signed = if source.signed_by.is_empty() {
+        let sources_list = root.join("sources.list");
+        let signed_by = if source.signed_by.is_empty() {
             String::new()
         } else {
             format!("[signed-by={}] ", source.signed_by)
         };
-        let line = |release: &str| format!("deb {signed}{} {release} main\n", source.uri);
-        fs::write(&list, line(&source.release) + &line(name))
-            .with_context(|| format!("writing {}", list.display()))?;
+        let line = |release: &str| format!("deb {signed_by}{} {release} main\n", source.uri);
+        fs::write(&sources_list, line(&source.release) + &line(name))
+            .with_context(|| format!("writing {}", sources_list.display()))?;
         let option = |key: &str, path: &Path| format!("-o{key}={}", path.display());
         let suite = Self {
             options: vec![
-                option("Dir::Etc::SourceList", &list),
+                option("Dir::Etc::SourceList", &sources_list),
                 "-oDir::Etc::SourceParts=-".into(),
                 option("Dir::State::Lists", &lists),
                 option("Dir::Cache::Archives", &archives),
@@ -70,34 +73,36 @@ impl Suite {
                 "-oAcquire::Retries=2".into(),
             ],
         };
-        tool::output(suite.apt("apt-get").args(["-qq", "update"])).with_context(|| {
-            format!("cannot read the package lists of {name} (check the network connection)")
+        tool::output(suite.apt_command("apt-get").args(["-qq", "update"])).with_context(|| {
+            format!("cannot download the package lists of {name} (check the network connection)")
         })?;
         Ok(suite)
     }
 
-    fn apt(&self, program: &str) -> Command {
+    fn apt_command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(&self.options).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
         command
     }
 
-    /// Returns the names of packages that start with `prefix`.
-    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        let names = tool::text(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+    /// Returns the package names that start with `prefix`.
+    pub(crate) fn package_names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = tool::text(self.apt_command("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Downloads packages into a folder.
     pub(crate) fn download(&self, packages: &[String], into: &Path) -> Result<()> {
-        tool::output(self.apt("apt-get").args(["-q", "download"]).args(packages).current_dir(into))
-            .map(drop)
+        tool::output(
+            self.apt_command("apt-get").args(["-q", "download"]).args(packages).current_dir(into),
+        )
+        .map(drop)
     }
 
     /// Installs packages from this suite. Needs root.
     fn install(&self, name: &str, packages: &[&str]) -> Result<()> {
         let install = ["-qq", "-y", "--no-install-recommends", "-t", name, "install"];
-        let mut command = self.apt("apt-get");
+        let mut command = self.apt_command("apt-get");
         if !is_root() {
             let options = &self.options;
             command = Command::new("sudo");
@@ -112,8 +117,8 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Returns the package source of the machine's release.
-fn machine_source() -> Result<Source> {
+/// Returns the package source of the host's Debian release.
+fn host_source() -> Result<Source> {
     let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
     let targets = tool::text(Command::new("apt-get").args([
         "indextargets",
@@ -127,18 +132,18 @@ fn machine_source() -> Result<Source> {
     })
 }
 
-/// Returns the first source of a release, skipping updates.
+/// Returns the first package source of a Debian release, without its updates or backports.
 fn release_source(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         let (origin, uri, release, component) =
             (words.next()?, words.next()?, words.next()?, words.next()?);
-        let is_release = origin == "Debian"
+        let is_debian_release = origin == "Debian"
             && release.bytes().all(|byte| byte.is_ascii_lowercase())
             && component == "main";
-        // A key file; inline keys contain spaces.
+        // Accept only the path of a key file, not an inline key.
         let signed_by = words.next().filter(|path| path.starts_with('/')).unwrap_or_default();
-        is_release.then(|| Source {
+        is_debian_release.then(|| Source {
             uri: uri.into(),
             release: release.into(),
             signed_by: signed_by.into(),
@@ -146,8 +151,8 @@ fn release_source(targets: &str) -> Option<Source> {
     })
 }
 
-/// Ensures that QEMU supports igb (8.0 and later); installs it from the machine's release or
-/// backports.
+/// Ensures that QEMU supports igb, as 8.0 and later do. If necessary, installs QEMU from the host's
+/// Debian release or its backports.
 pub(crate) fn require_qemu() -> Result<()> {
     let has_igb = || {
         let devices = tool::text(Command::new("qemu-system-x86_64").args(["-device", "help"]));
@@ -156,16 +161,18 @@ pub(crate) fn require_qemu() -> Result<()> {
     if has_igb() {
         return Ok(());
     }
-    let backports = format!("{}-backports", machine_source()?.release);
+    let backports = format!("{}-backports", host_source()?.release);
     eprintln!(
-        "xdpfwd-vm: installing QEMU 8.0 or later from {backports}, because the \
-         installed one lacks igb{}",
+        "xdpfwd-vm: installing QEMU 8.0 or later from {backports}, because no \
+         installed QEMU supports igb{}",
         if is_root() { "" } else { " (with sudo)" }
     );
-    Suite::update(&backports).and_then(|suite| suite.install(&backports, &["qemu-system-x86"])).context(
-        "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian 13 or \
-             from backports",
-    )?;
+    DebianSuite::update(&backports)
+        .and_then(|suite| suite.install(&backports, &["qemu-system-x86"]))
+        .context(
+            "cannot install a QEMU with igb; install qemu-system-x86 8.0 or later, from Debian \
+             13 or from backports",
+        )?;
     if !has_igb() {
         bail!(
             "`qemu-system-x86_64 -device help` lists no igb, even after an installation \

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::suite::Suite;
 use crate::tool;
 
-/// The fields used of a line of cargo's `--message-format json`.
+/// A line of cargo's output with `--message-format json`, reduced to the fields used here.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -24,12 +24,12 @@ struct Target {
 
 /// Builds the suite's test binary and returns its path.
 ///
-/// The whole workspace is selected, as in `make test`: with the same features, cargo builds no
-/// dependency again.
+/// Selects the whole workspace, as `make test` does, so that cargo reuses dependencies that `make
+/// test` has built.
 pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["test", "--no-run", "--workspace", "--all-features", "--test", suite.test])
+        .args(["test", "--no-run", "--workspace", "--all-features", "--test", suite.test_target])
         .args(["--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -39,18 +39,19 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
         bail!(
             "suite {} does not build; run: cargo test --no-run --all-features --test {}",
             suite.name,
-            suite.test
+            suite.test_target
         );
     }
-    executable(&String::from_utf8_lossy(&output.stdout), suite.test)
-        .with_context(|| format!("cargo reported no executable for test target {}", suite.test))
+    executable(&String::from_utf8_lossy(&output.stdout), suite.test_target).with_context(|| {
+        format!("cargo reported no executable for test target {}", suite.test_target)
+    })
 }
 
-/// Fails if the test binary lacks one of these tests, so that a renamed test is not skipped
+/// Fails if the test binary lacks one of these tests. Otherwise a renamed test would be skipped
 /// silently.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
-    let listed = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
-    match missing(&listed, tests) {
+    let test_list = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
+    match first_missing(&test_list, tests) {
         None => Ok(()),
         Some(test) => {
             bail!("{} has no test `{test}`, which crates/vm/src/suite.rs lists", binary.display())
@@ -58,18 +59,20 @@ pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     }
 }
 
-/// Returns the first test missing from the list, whose lines look like `name: test`.
-fn missing<'a>(listed: &str, tests: &[&'a str]) -> Option<&'a str> {
+/// Returns the first of `tests` that `test_list` does not contain. Each line of the list is a test
+/// name and `: test`.
+fn first_missing<'a>(test_list: &str, tests: &[&'a str]) -> Option<&'a str> {
     let mut names = tests.iter().copied();
-    names.find(|test| !listed.lines().any(|line| line.strip_suffix(": test") == Some(test)))
+    names.find(|test| !test_list.lines().any(|line| line.strip_suffix(": test") == Some(test)))
 }
 
-fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+/// Returns the path of the test target's binary from cargo's messages.
+fn executable(messages: &str, target_name: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
-        .filter(|message| message.target.as_ref().is_some_and(|found| found.name == target))
+        .filter(|message| message.target.as_ref().is_some_and(|target| target.name == target_name))
         .find_map(|message| message.executable)
 }
 
@@ -78,11 +81,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_returns_first_unlisted_test() {
-        let listed = "a: test\nmodule::b: test\nc: benchmark\n";
-        assert_eq!(missing(listed, &["a", "module::b"]), None);
-        assert_eq!(missing(listed, &["a", "b"]), Some("b"));
-        assert_eq!(missing(listed, &["c"]), Some("c"));
+    fn first_missing_returns_first_unlisted_test() {
+        let test_list = "a: test\nmodule::b: test\nc: benchmark\n";
+        assert_eq!(first_missing(test_list, &["a", "module::b"]), None);
+        assert_eq!(first_missing(test_list, &["a", "b"]), Some("b"));
+        assert_eq!(first_missing(test_list, &["c"]), Some("c"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Builds the initramfs: busybox, the modules for mounting the host's file system, and a script.
+//! Builds the initramfs: busybox, the kernel modules for mounting the host's file system, and
+//! init.sh.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernel::UnpackedKernel;
 use crate::tool;
 
-/// Modules for the file systems; their dependencies are added.
+/// Kernel modules of the mounted file systems, without their dependencies.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
 /// Builds the initramfs in `work` and returns its path.
@@ -25,19 +26,19 @@ pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::P
     let busybox =
         busybox.context("busybox is not installed; run: apt-get install busybox-static")?;
     fs::copy(busybox, root.join("bin/busybox")).with_context(|| format!("copying {busybox}"))?;
-    for (number, module) in required_modules(kernel)?.iter().enumerate() {
+    for (index, module) in required_modules(kernel)?.iter().enumerate() {
         let bytes = if module.ends_with(".xz") {
             tool::output(Command::new("xz").args(["-dc", module]))?
         } else {
             fs::read(module).with_context(|| format!("reading {module}"))?
         };
-        fs::write(root.join(format!("modules/{number:02}.ko")), bytes)?;
+        fs::write(root.join(format!("modules/{index:02}.ko")), bytes)?;
     }
     let init = root.join("init");
     fs::write(&init, include_str!("init.sh"))?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let archive = work.join("initramfs.cpio");
-    let list: String = files(&root, Path::new(""))?.join("\n") + "\n";
+    let file_list: String = files(&root, Path::new(""))?.join("\n") + "\n";
     let mut cpio = Command::new("cpio")
         .args(["--quiet", "-o", "-H", "newc", "-R", "0:0"])
         .current_dir(&root)
@@ -47,7 +48,7 @@ pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::P
         .context("cannot start cpio; run: apt-get install cpio")?;
     std::io::Write::write_all(
         &mut cpio.stdin.take().context("cpio has no stdin")?,
-        list.as_bytes(),
+        file_list.as_bytes(),
     )?;
     let status = cpio.wait()?;
     if !status.success() {
@@ -56,14 +57,16 @@ pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::P
     Ok(archive)
 }
 
-/// Returns the files of modules that are not built in, dependencies first.
+/// Returns the paths of the module files to load, dependencies first. Built-in modules have no
+/// file.
 fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut modules = Vec::new();
     for module in MODULES {
         let arguments = ["-S", &kernel.release, "--show-depends", module];
-        let lines =
-            tool::text(Command::new("modprobe").arg("-d").arg(kernel.base()).args(arguments))?;
+        let lines = tool::text(
+            Command::new("modprobe").arg("-d").arg(kernel.modprobe_root()).args(arguments),
+        )?;
         for path in lines.lines().filter_map(|line| line.trim().strip_prefix("insmod ")) {
             let path = path.split_whitespace().next().unwrap_or(path);
             if seen.insert(path.to_owned()) {
@@ -74,12 +77,13 @@ fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     Ok(modules)
 }
 
-/// Lists all files below a folder, each folder before its contents.
-fn files(root: &Path, below: &Path) -> Result<Vec<String>> {
+/// Lists all files and folders in `root/folder`, relative to `root`, each folder before its
+/// contents.
+fn files(root: &Path, folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(root.join(below))? {
+    for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;
-        let name = below.join(entry.file_name());
+        let name = folder.join(entry.file_name());
         names.push(name.to_str().context("a file name in the initramfs is not UTF-8")?.to_owned());
         if entry.file_type()?.is_dir() {
             names.extend(files(root, &name)?);

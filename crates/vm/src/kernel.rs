@@ -9,18 +9,18 @@ use serde::Deserialize;
 
 use crate::{apt, tool};
 
-/// A kernel pinned in `kernels.toml`, or the newest of its series if the suite no longer has the
-/// pinned release.
+/// A kernel pinned in `kernels.toml`. If its Debian suite no longer has the pinned release,
+/// [`fetch`](Self::fetch) uses the newest release of the series.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
-    /// First two numbers of the release.
+    /// First two numbers of the release, such as `6.12`.
     pub(crate) series: String,
-    /// Output of `uname -r`.
+    /// Pinned release, as `uname -r` prints it.
     pub(crate) release: String,
-    /// Debian suite of its packages.
+    /// Debian suite of the packages.
     pub(crate) suite: String,
-    /// Whether virtio-net and igb have AF_XDP zero-copy.
+    /// Whether the drivers of virtio-net and igb support AF_XDP zero-copy.
     pub(crate) zero_copy: bool,
     packages: Vec<Package>,
 }
@@ -42,24 +42,24 @@ impl Package {
 
 /// An unpacked kernel.
 pub(crate) struct UnpackedKernel {
-    /// Output of `uname -r`: not always the pinned release.
+    /// Release, as `uname -r` prints it; not always the pinned release.
     pub(crate) release: String,
-    /// Root folder of its files.
+    /// Folder of the unpacked files.
     root: PathBuf,
 }
 
 impl UnpackedKernel {
-    /// Returns the folder of modules.
+    /// Returns the folder that contains the kernel's modules.
     pub(crate) fn modules(&self) -> PathBuf {
         self.root.join("usr/lib/modules")
     }
 
-    /// Returns the root folder for modprobe and depmod.
-    pub(crate) fn base(&self) -> PathBuf {
+    /// Returns the root folder for modprobe (option `-d`).
+    pub(crate) fn modprobe_root(&self) -> PathBuf {
         self.root.join("usr")
     }
 
-    /// Returns the kernel image.
+    /// Returns the path of the kernel image.
     pub(crate) fn image(&self) -> Result<PathBuf> {
         let paths = [
             self.modules().join(&self.release).join("vmlinuz"),
@@ -69,8 +69,8 @@ impl UnpackedKernel {
         found.with_context(|| format!("the packages of Linux {} contain no vmlinuz", self.release))
     }
 
-    /// Returns the build configuration, if the packages have it in /boot.
-    pub(crate) fn options(&self) -> Option<PathBuf> {
+    /// Returns the path of the kernel's build configuration, if the packages contain it in /boot.
+    pub(crate) fn build_config(&self) -> Option<PathBuf> {
         Some(self.root.join("boot").join(format!("config-{}", self.release)))
             .filter(|path| path.exists())
     }
@@ -90,7 +90,7 @@ pub(crate) fn pinned() -> Result<Vec<Kernel>> {
 impl Kernel {
     /// Returns the kernel unpacked in the cache; downloads it if necessary.
     pub(crate) fn fetch(&self) -> Result<UnpackedKernel> {
-        let cache = apt::cache()?.join("kernels");
+        let cache = apt::cache_folder()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
         let cached = |release: &str| {
             let root = cache.join(release);
@@ -99,9 +99,9 @@ impl Kernel {
         if let Some(unpacked) = cached(&self.release) {
             return Ok(unpacked);
         }
-        // Reuse an earlier replacement from the cache, which needs no network.
+        // Use an earlier replacement from the cache: this needs no network.
         if let Some(replacement) =
-            newest_of(&self.series, &cache).and_then(|release| cached(&release))
+            newest_cached(&self.series, &cache).and_then(|release| cached(&release))
         {
             eprintln!(
                 "xdpfwd-vm: using Linux {} from the cache, because {} is no longer in {}",
@@ -110,12 +110,12 @@ impl Kernel {
             return Ok(replacement);
         }
         eprintln!("xdpfwd-vm: downloading Linux {} from {}", self.release, self.suite);
-        let suite = apt::Suite::update(&self.suite)?;
-        let release = self.available(&suite)?;
+        let suite = apt::DebianSuite::update(&self.suite)?;
+        let release = self.available_release(&suite)?;
         if release != self.release {
             eprintln!(
-                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only the \
-                 suite's signature verifies; pin it in crates/vm/kernels.toml",
+                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, verified by the \
+                 suite's signature only; pin its checksums in crates/vm/kernels.toml",
                 self.release, self.suite
             );
             if let Some(unpacked) = cached(&release) {
@@ -126,16 +126,17 @@ impl Kernel {
         cached(&release).context("the unpacked kernel has been removed from the cache")
     }
 
-    /// Returns the pinned release, or the newest of its series in the suite.
-    fn available(&self, suite: &apt::Suite) -> Result<String> {
-        let first = &self.packages.first().context("kernels.toml: a kernel has no packages")?.name;
-        let (before, after) = first
+    /// Returns the pinned release if the suite has it, else the newest release of the series.
+    fn available_release(&self, suite: &apt::DebianSuite) -> Result<String> {
+        let package =
+            &self.packages.first().context("kernels.toml: a kernel has no packages")?.name;
+        let (prefix, suffix) = package
             .split_once("{release}")
             .context("kernels.toml: a package name lacks {release}")?;
-        let names = suite.names(&format!("{before}{}.", self.series))?;
+        let names = suite.package_names(&format!("{prefix}{}.", self.series))?;
         let releases: Vec<&str> = names
             .iter()
-            .filter_map(|name| name.strip_prefix(before)?.strip_suffix(after))
+            .filter_map(|name| name.strip_prefix(prefix)?.strip_suffix(suffix))
             .filter(|release| is_standard_flavour(release))
             .collect();
         if releases.contains(&&*self.release) {
@@ -144,16 +145,16 @@ impl Kernel {
         let newest = releases.into_iter().max_by_key(|release| version_numbers(release));
         let newest = newest.with_context(|| {
             format!(
-                "{} has no Linux {}; pin another in crates/vm/kernels.toml",
+                "{} has no Linux {}; pin another kernel in crates/vm/kernels.toml",
                 self.suite, self.series
             )
         })?;
         Ok(newest.to_owned())
     }
 
-    /// Downloads, verifies and unpacks under a temporary name, so that the final folder is always
-    /// complete.
-    fn unpack(&self, suite: &apt::Suite, release: &str, cache: &Path) -> Result<()> {
+    /// Downloads, verifies and unpacks a release. Works in a temporary folder and renames it at the
+    /// end, so that a release's folder in the cache is always complete.
+    fn unpack(&self, suite: &apt::DebianSuite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
         let (debs, root) = (work.join("debs"), work.join("root"));
@@ -172,20 +173,20 @@ impl Kernel {
         }
         for deb in files {
             if release == self.release {
-                self.check(&deb)?;
+                self.verify_checksum(&deb)?;
             }
             tool::output(Command::new("dpkg").arg("-x").arg(&deb).arg(&root))?;
         }
-        // Packages that still use /lib instead of /usr/lib.
-        let old = root.join("lib/modules");
-        if old.exists() {
+        // Older packages contain /lib instead of /usr/lib.
+        let old_folder = root.join("lib/modules");
+        if old_folder.exists() {
             fs::create_dir_all(root.join("usr/lib"))?;
-            fs::rename(&old, root.join("usr/lib/modules"))?;
+            fs::rename(&old_folder, root.join("usr/lib/modules"))?;
         }
         tool::output(Command::new("depmod").arg("-b").arg(root.join("usr")).arg(release))?;
         match fs::rename(&root, cache.join(release)) {
             Ok(()) => {}
-            // Another process unpacked the same kernel.
+            // Another process has unpacked the same kernel.
             Err(_) if cache.join(release).exists() => {}
             Err(error) => {
                 let target = cache.join(release);
@@ -195,7 +196,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn check(&self, deb: &Path) -> Result<()> {
+    fn verify_checksum(&self, deb: &Path) -> Result<()> {
         let file = deb.file_name().unwrap_or_default().to_string_lossy();
         let package = file.split('_').next().unwrap_or_default();
         let pinned = self.packages.iter().find(|pinned| pinned.name(&self.release) == package);
@@ -211,7 +212,7 @@ impl Kernel {
 }
 
 /// Returns the newest release of a series in the cache.
-fn newest_of(series: &str, cache: &Path) -> Option<String> {
+fn newest_cached(series: &str, cache: &Path) -> Option<String> {
     let names = fs::read_dir(cache)
         .ok()?
         .flatten()
@@ -230,16 +231,16 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Returns whether the package is the standard kernel: not for clouds or real time, no debug
-/// symbols.
+/// Returns whether the release is the standard kernel, not one for clouds or real time, and not a
+/// package of debug symbols.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
 
-/// Returns the numbers of a release, for comparison.
+/// Returns the numbers in a release, so that releases can be compared.
 fn version_numbers(release: &str) -> Vec<u64> {
     release
-        .split(|byte: char| !byte.is_ascii_digit())
+        .split(|character: char| !character.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
         .collect()
 }

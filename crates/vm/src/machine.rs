@@ -19,19 +19,19 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) nics: Vec<Nic>,
     /// Additional kernel parameters.
-    pub(crate) boot: &'a str,
-    /// Time after which the machine is switched off.
+    pub(crate) kernel_parameters: &'a str,
+    /// Maximum time, boot included, after which the machine is switched off.
     pub(crate) timeout: Duration,
     /// Prefix of each line of the command's output.
     pub(crate) prefix: &'a str,
 }
 
-/// Number of console lines shown after a failure.
-const TAIL: usize = 30;
+/// Number of console lines in the error message after a failure.
+const CONSOLE_TAIL_LINES: usize = 30;
 
 impl Machine<'_> {
-    /// Boots, runs the command as root in the current folder, prints its output, and returns its
-    /// exit status.
+    /// Boots the machine, runs the command as root in the current folder, prints the command's
+    /// output, and returns its exit status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
         let work = WorkFolder::new()?;
@@ -39,17 +39,17 @@ impl Machine<'_> {
         let output = work.0.join("output");
         fs::create_dir(&output)?;
         self.write_settings(&output, command, environment)?;
-        if let Some(options) = kernel.options() {
-            fs::copy(options, output.join("config"))?;
+        if let Some(build_config) = kernel.build_config() {
+            fs::copy(build_config, output.join("config"))?;
         }
-        let mut qemu = self.qemu(&kernel, &work.0, &initramfs, &output)?;
+        let mut qemu = self.start_qemu(&kernel, &work.0, &initramfs, &output)?;
         let stdout = qemu.stdout.take().context("QEMU has no stdout")?;
         let prefix = self.prefix.to_owned();
-        let reader = thread::spawn(move || copy(stdout, &prefix));
+        let reader = thread::spawn(move || forward_output(stdout, &prefix));
         let stderr = qemu.stderr.take().context("QEMU has no stderr")?;
         let stderr_reader = thread::spawn(move || forward_stderr(stderr));
         let deadline = Instant::now() + self.timeout;
-        let ended = loop {
+        let qemu_status = loop {
             if let Some(status) = qemu.try_wait()? {
                 break Some(status);
             }
@@ -64,10 +64,10 @@ impl Machine<'_> {
         let status = fs::read_to_string(output.join("status"))
             .ok()
             .and_then(|status| status.trim().parse().ok());
-        match (status, ended) {
+        match (status, qemu_status) {
             (Some(status), _) => Ok(status),
-            (None, ended) => {
-                let why = match ended {
+            (None, qemu_status) => {
+                let reason = match qemu_status {
                     None => format!(
                         "the machine was switched off after {} s; use a larger --timeout",
                         self.timeout.as_secs()
@@ -76,12 +76,12 @@ impl Machine<'_> {
                         "the machine ended without an exit status of the command (QEMU: {status})"
                     ),
                 };
-                bail!("{why}; the end of its console:\n{}", tail(&console(&work.0)))
+                bail!("{reason}; the end of its console output:\n{}", tail(&console_path(&work.0)))
             }
         }
     }
 
-    /// Writes run.sh and its settings.
+    /// Writes run.sh, and the file `settings` that run.sh reads, to the output folder.
     fn write_settings(
         &self,
         output: &Path,
@@ -90,13 +90,13 @@ impl Machine<'_> {
     ) -> Result<()> {
         let folder = std::env::current_dir().context("cannot determine the current folder")?;
         let mut settings = format!("folder={}\n", quoted(&folder.display().to_string()));
-        let words = |words: Vec<String>| {
+        let quote_all = |words: Vec<String>| {
             words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
         };
-        settings += &format!("command=({})\n", words(command.to_vec()));
+        settings += &format!("command=({})\n", quote_all(command.to_vec()));
         settings += &format!(
             "nics=({})\n",
-            words(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect())
+            quote_all(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect())
         );
         for (name, value) in environment {
             settings += &format!("export {name}={}\n", quoted(value));
@@ -108,28 +108,28 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn qemu(
+    fn start_qemu(
         &self,
         kernel: &UnpackedKernel,
         work: &Path,
         initramfs: &Path,
         output: &Path,
     ) -> Result<Child> {
-        let console = console(work);
+        let console = console_path(work);
         let bridges = work.join("bridges");
-        fs::write(&bridges, nic::bridges(&self.nics))?;
-        // Run in a separate network namespace, so that the taps disappear at the end. Without root,
-        // this also needs a user namespace. QEMU ends with this process, even if the process is
-        // killed.
+        fs::write(&bridges, nic::bridge_commands(&self.nics))?;
+        // Run QEMU in its own network namespace, so that the kernel removes taps and bridges when
+        // QEMU ends. Without root, this also needs a user namespace.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
             qemu.args(["--user", "--map-root-user"]);
         }
-        // Disable IPv6, so that bridges and taps send no packets of their own.
-        let start = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
+        // Disable IPv6, so that bridges and taps send no unsolicited packets. With --pdeathsig, the
+        // kernel kills QEMU when this process ends, even by SIGKILL.
+        let start_script = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
             ip -batch "$0" && exec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@""#;
-        qemu.args(["--", "sh", "-c", start]).arg(bridges);
+        qemu.args(["--", "sh", "-c", start_script]).arg(bridges);
         qemu.args([
             "-machine",
             "q35",
@@ -150,9 +150,9 @@ impl Machine<'_> {
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
-        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable \
-                    no_timer_check random.trust_cpu=on net.ifnames=0";
-        qemu.arg("-append").arg(format!("{parameters} {}", self.boot));
+        let parameters = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off \
+                    tsc=reliable no_timer_check random.trust_cpu=on net.ifnames=0";
+        qemu.arg("-append").arg(format!("{parameters} {}", self.kernel_parameters));
         let shares = [
             ("root", Path::new("/"), true),
             ("modules", &*kernel.modules(), true),
@@ -176,7 +176,7 @@ impl Machine<'_> {
         ]);
         qemu.args(["-device", "virtserialport,chardev=output,name=stdout"]);
         if !self.nics.is_empty() {
-            qemu.args(["-device", nic::FAR_BUS]);
+            qemu.args(["-device", nic::NODE1_BUS]);
         }
         for (index, nic) in self.nics.iter().enumerate() {
             qemu.args(nic.arguments(index));
@@ -186,8 +186,8 @@ impl Machine<'_> {
     }
 }
 
-/// Returns the path of the file with the kernel's messages.
-fn console(work: &Path) -> PathBuf {
+/// Returns the path of the file that receives the output of the serial console.
+fn console_path(work: &Path) -> PathBuf {
     work.join("console")
 }
 
@@ -195,15 +195,15 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// Prints the output, in whole lines if there is a prefix.
-fn copy(from: impl Read, prefix: &str) -> io::Result<()> {
-    let mut from = BufReader::new(from);
+/// Prints the command's output. With a prefix, prints whole lines only, each after the prefix.
+fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
+    let mut output = BufReader::new(output);
     loop {
-        let available = from.fill_buf()?;
+        let available = output.fill_buf()?;
         let mut text = available.to_vec();
-        from.consume(text.len());
+        output.consume(text.len());
         if !prefix.is_empty() && !text.ends_with(b"\n") {
-            from.read_until(b'\n', &mut text)?;
+            output.read_until(b'\n', &mut text)?;
         }
         if text.is_empty() {
             return Ok(());
@@ -230,11 +230,12 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// Returns the last lines of the console output.
 fn tail(console: &Path) -> String {
     let bytes = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    lines[lines.len().saturating_sub(CONSOLE_TAIL_LINES)..].join("\n")
 }
 
 /// A temporary folder, removed on drop.
@@ -243,7 +244,7 @@ struct WorkFolder(PathBuf);
 impl WorkFolder {
     fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
-        // Remove folders of killed processes.
+        // Remove the folders of processes that were killed.
         for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_str().and_then(|name| name.strip_prefix("xdpfwd-vm-"));
@@ -252,7 +253,8 @@ impl WorkFolder {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        // This process may have several folders, and a killed process may have had the same ID.
+        // Number the folders: this process can have several, and one of a killed process with the
+        // same ID can remain.
         let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
         let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,

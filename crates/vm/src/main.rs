@@ -110,15 +110,15 @@ impl Boot {
     }
 }
 
-/// Exit status when the machine reports no status of the command.
-const NO_STATUS: u8 = 125;
+/// Exit status if xdpfwd-vm itself fails.
+const INTERNAL_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
     match execute(Cli::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("xdpfwd-vm: {error:#}");
-            ExitCode::from(NO_STATUS)
+            ExitCode::from(INTERNAL_ERROR)
         }
     }
 }
@@ -144,7 +144,7 @@ fn execute(command: Command) -> Result<u8> {
             let kernels = select_kernels(boot.kernel.as_deref())?;
             let kernel = kernels.first().context("crates/vm/kernels.toml has no kernel")?;
             let nics = if no_nics { Vec::new() } else { nic::all() };
-            Machine { kernel, nics, boot: "", timeout: boot.timeout(), prefix: "" }
+            Machine { kernel, nics, kernel_parameters: "", timeout: boot.timeout(), prefix: "" }
                 .run(&command, &[])
         }
     }
@@ -154,13 +154,13 @@ fn list() -> Result<()> {
     println!("suites");
     for suite in suite::ALL {
         println!("  {:<12}{}", suite.name, suite.about);
-        for on in suite.kernels {
-            let ci = match on.ci {
+        for suite_kernel in suite.kernels {
+            let ci = match suite_kernel.ci {
                 CiTests::All => "all tests".to_owned(),
                 CiTests::Only(tests) => tests.join(", "),
                 CiTests::None => "no tests".to_owned(),
             };
-            println!("              on {:<5} in CI: {ci}", on.series);
+            println!("              on {:<5} in CI: {ci}", suite_kernel.series);
         }
     }
     println!("kernels, newest first");
@@ -190,17 +190,19 @@ struct SuiteRun<'a> {
     tests: &'static [&'static str],
 }
 
-/// Returns the boots for these suites on these kernels.
+/// Returns a run for each suite on each of these kernels that the suite supports. With `ci`,
+/// returns only the runs of CI.
 fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<SuiteRun<'a>> {
     let mut runs = Vec::new();
     for &suite in suites {
         for kernel in kernels {
-            let tests: &[&str] = match suite.on(kernel).map(|on| &on.ci) {
-                None => continue,
-                Some(CiTests::None) if ci => continue,
-                Some(CiTests::Only(tests)) if ci => tests,
-                Some(_) => &[],
-            };
+            let tests: &[&str] =
+                match suite.suite_kernel(kernel).map(|suite_kernel| &suite_kernel.ci) {
+                    None => continue,
+                    Some(CiTests::None) if ci => continue,
+                    Some(CiTests::Only(tests)) if ci => tests,
+                    Some(_) => &[],
+                };
             runs.push(SuiteRun { suite, kernel, tests });
         }
     }
@@ -221,11 +223,12 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
     for run in &runs {
         run.kernel.fetch()?;
     }
-    let next = AtomicUsize::new(0);
-    let run_next = || {
+    let next_index = AtomicUsize::new(0);
+    // Runs pending suites until none is left.
+    let run_pending = || {
         let mut results = Vec::new();
         loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
+            let index = next_index.fetch_add(1, Ordering::Relaxed);
             let Some((run, command)) = runs.get(index).zip(commands.get(index)) else {
                 return results;
             };
@@ -233,7 +236,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
         }
     };
     let mut results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_next)).collect();
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_pending)).collect();
         threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
@@ -269,7 +272,8 @@ impl SuiteRun<'_> {
         Ok(command)
     }
 
-    /// Boots and runs the command. Returns its exit status and the total time.
+    /// Boots the machine and runs the command. Returns the exit status of the command and the total
+    /// time.
     fn run(&self, command: &[String], boot: &Boot, use_prefix: bool) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
         println!("xdpfwd-vm: {self}");
@@ -277,7 +281,13 @@ impl SuiteRun<'_> {
         let prefix =
             if use_prefix { format!("{} {}: ", suite.name, kernel.series) } else { String::new() };
         let (nics, timeout) = (suite.nics(), boot.timeout());
-        let machine = Machine { kernel, nics, boot: suite.boot, timeout, prefix: &prefix };
+        let machine = Machine {
+            kernel,
+            nics,
+            kernel_parameters: suite.kernel_parameters,
+            timeout,
+            prefix: &prefix,
+        };
         let start = Instant::now();
         let status = machine.run(command, &environment)?;
         println!("xdpfwd-vm: {self}: exit status {status} after {} s", start.elapsed().as_secs());
@@ -313,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn full_run_has_all_tests_on_every_kernel() {
+    fn full_run_has_all_tests_of_each_suite_on_each_of_its_kernels() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
         let runs = descriptions(&plan_runs(&all, &kernels, false));

@@ -13,91 +13,97 @@ pub(crate) struct Nic {
     pub(crate) mac: String,
 }
 
+/// A device model of QEMU with its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
-    /// virtio-net for AF_XDP zero-copy: modern and behind an IOMMU, so that the driver maps DMA.
+    /// virtio-net for AF_XDP zero-copy: a modern device that uses the IOMMU, so that the driver
+    /// maps memory for DMA.
     Virtio,
-    /// The same with two queues. QEMU supports this only with taps, so the cable is a host bridge.
+    /// Like `Virtio`, with two queues. QEMU supports several queues only with taps, so the cable is
+    /// a bridge.
     VirtioMulti,
-    /// virtio-net with QEMU's defaults: the device uses guest addresses, so zero-copy is
+    /// virtio-net with QEMU's defaults: the device uses guest-physical addresses, so zero-copy is
     /// unavailable.
     VirtioPlain,
     /// Intel's 82576, with two queues.
     Igb,
-    /// The same on the machine's second NUMA node.
-    IgbFar,
+    /// Like `Igb`, on the machine's second NUMA node.
+    IgbOnNode1,
 }
 
 /// The implementation of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cable {
-    /// Within QEMU.
+    /// A hub of QEMU with this number.
     Hub(u8),
-    /// Taps and a bridge, in QEMU's own network namespace.
+    /// Taps on a bridge with this number, in QEMU's network namespace.
     Bridge(u8),
 }
 
-/// Returns all interfaces: each cable connects a forwarder's interface with one for the traffic.
+/// Returns all interfaces. Each cable connects an interface for the forwarder, such as `v0`, with
+/// an interface for the test traffic, `v0far`.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
         ("v1", Model::Virtio, "v1far"),
         ("i0", Model::Igb, "i0far"),
-        ("i1", Model::IgbFar, "i1far"),
+        ("i1", Model::IgbOnNode1, "i1far"),
         ("m0", Model::VirtioMulti, "m0far"),
         ("m1", Model::VirtioMulti, "m1far"),
         ("p0", Model::VirtioPlain, "p0far"),
     ];
     (1..)
         .zip(cables)
-        .flat_map(|(number, (near, model, far))| {
+        .flat_map(|(number, (forwarder_name, model, traffic_name))| {
             let cable = if model == Model::VirtioMulti {
                 Cable::Bridge(number)
             } else {
                 Cable::Hub(number)
             };
-            [(near, model, 1), (far, Model::Virtio, 2)].map(|(name, model, end)| Nic {
-                name,
-                model,
-                cable,
-                mac: format!("52:54:00:00:{number:02x}:{end:02x}"),
-            })
+            [(forwarder_name, model, 1), (traffic_name, Model::Virtio, 2)].map(
+                |(name, model, end)| Nic {
+                    name,
+                    model,
+                    cable,
+                    mac: format!("52:54:00:00:{number:02x}:{end:02x}"),
+                },
+            )
         })
         .collect()
 }
 
-/// Returns the `ip -batch` commands for QEMU's network namespace.
-pub(crate) fn bridges(nics: &[Nic]) -> String {
+/// Returns `ip -batch` commands that create the bridges and taps.
+pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     let mut created = HashSet::new();
-    let mut lines = String::new();
+    let mut commands = String::new();
     for nic in nics {
         let Cable::Bridge(cable) = nic.cable else { continue };
         if created.insert(cable) {
             // Ageing time 0 makes the bridge flood like a hub.
-            lines += &format!(
+            commands += &format!(
                 "link add br{cable} type bridge ageing_time 0 mcast_snooping 0\n\
                  link set br{cable} up\n"
             );
         }
         let (tap, queues) =
             (nic.tap(), if nic.model == Model::VirtioMulti { " multi_queue" } else { "" });
-        lines += &format!(
+        commands += &format!(
             "tuntap add {tap} mode tap{queues}\nlink set {tap} master br{cable}\n\
              link set {tap} up\n"
         );
     }
-    lines
+    commands
 }
 
 /// The PCI Express bus of the second NUMA node.
-pub(crate) const FAR_BUS: &str = "pxb-pcie,id=far,bus_nr=64,bus=pcie.0,numa_node=1";
+pub(crate) const NODE1_BUS: &str = "pxb-pcie,id=far,bus_nr=64,bus=pcie.0,numa_node=1";
 
 impl Nic {
     fn tap(&self) -> String {
         format!("tap-{}", self.name)
     }
 
-    /// Returns QEMU's arguments; `index` is the interface's index among all.
+    /// Returns QEMU's arguments for the interface with this index among all interfaces.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
         let queues = if self.model == Model::VirtioMulti { ",queues=2" } else { "" };
         let netdev = match self.cable {
@@ -111,20 +117,21 @@ impl Nic {
         };
         let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
-        // Set the bus explicitly: QEMU's default is the second node's bus.
-        let bus = if self.model == Model::IgbFar { "far" } else { "pcie.0" };
+        // Set the bus always: QEMU's default is the bus of the second NUMA node.
+        let bus = if self.model == Model::IgbOnNode1 { "far" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
-        const DMA: &str = "disable-legacy=on,iommu_platform=on";
+        const IOMMU_OPTIONS: &str = "disable-legacy=on,iommu_platform=on";
         let chassis = index + 1;
         match self.model {
-            Model::Virtio => device(format!("virtio-net-pci,bus={bus},{common},{DMA}")),
-            // One vector per queue and direction, one for control, one for configuration changes.
+            Model::Virtio => device(format!("virtio-net-pci,bus={bus},{common},{IOMMU_OPTIONS}")),
+            // Six interrupt vectors: one per queue and direction, one for the control queue, one
+            // for configuration changes.
             Model::VirtioMulti => {
-                device(format!("virtio-net-pci,bus={bus},{common},{DMA},mq=on,vectors=6"))
+                device(format!("virtio-net-pci,bus={bus},{common},{IOMMU_OPTIONS},mq=on,vectors=6"))
             }
             Model::VirtioPlain => device(format!("virtio-net-pci,bus={bus},{common}")),
             // A PCI Express device needs its own root port.
-            Model::Igb | Model::IgbFar => {
+            Model::Igb | Model::IgbOnNode1 => {
                 device(format!(
                     "pcie-root-port,bus={bus},id=port{index},chassis={chassis},slot={chassis}"
                 ));
@@ -151,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn bridges_create_tap_for_each_end() {
+    fn bridge_commands_create_tap_for_each_end() {
         let nics = all();
         let on_bridges = nics.iter().filter(|nic| matches!(nic.cable, Cable::Bridge(_))).count();
-        let batch = bridges(&nics);
+        let batch = bridge_commands(&nics);
         assert_eq!(batch.lines().filter(|line| line.starts_with("tuntap add")).count(), on_bridges);
         assert_eq!(
             batch.lines().filter(|line| line.ends_with("multi_queue")).count(),
             on_bridges / 2
         );
-        assert_eq!(bridges(&[]), "");
+        assert_eq!(bridge_commands(&[]), "");
     }
 }

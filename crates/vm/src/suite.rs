@@ -5,29 +5,28 @@ use anyhow::{Result, bail};
 use crate::kernel::Kernel;
 use crate::nic::{self, Nic};
 
-/// One suite.
+/// A test suite.
 #[derive(Debug)]
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// The test target. It has `test = false`, so that plain `cargo test` does not run it on the
-    /// host, where it would fail.
-    pub(crate) test: &'static str,
-    /// The kernels on which the suite runs.
+    /// Test target. Its `test = false` prevents `cargo test` from running it on the host, where it
+    /// would fail.
+    pub(crate) test_target: &'static str,
+    /// Kernels on which the suite runs.
     pub(crate) kernels: &'static [SuiteKernel],
     /// Whether the suite needs the interfaces of [`nic::all`].
-    pub(crate) cables: bool,
+    pub(crate) needs_nics: bool,
     /// Additional kernel parameters.
-    pub(crate) boot: &'static str,
+    pub(crate) kernel_parameters: &'static str,
 }
 
 /// A kernel on which a suite runs.
 #[derive(Debug)]
 pub(crate) struct SuiteKernel {
-    /// The first two numbers of the kernel's release.
+    /// First two numbers of the kernel's release.
     pub(crate) series: &'static str,
-    /// The part of the suite that CI runs on this kernel. `make vmtest` runs the whole suite on
-    /// each kernel.
+    /// Tests that CI runs on this kernel. `make vmtest` runs all tests.
     pub(crate) ci: CiTests,
 }
 
@@ -42,19 +41,19 @@ pub(crate) enum CiTests {
     None,
 }
 
-/// All suites. CI runs each suite on its main kernel: emulation is slow, and the other combinations
-/// rarely find more. The longest suites are first, which shortens parallel runs. To add a suite,
-/// add an entry here and a test target.
+/// All suites. CI runs all tests of a suite on its main kernel only: emulation is slow, and tests
+/// on other kernels rarely find more. The longest suites are first, which shortens parallel runs.
+/// To add a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
         about: "AF_XDP modes on virtio-net and igb: selection, reported mode, forwarding, fallback",
-        test: "vm_zero_copy",
+        test_target: "vm_zero_copy",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
-            // Tests the fallback from zero-copy and the older verifier, which rejects programs that
-            // newer kernels accept: loads each XDP program with and without a filter, and with and
-            // without `keep`.
+            // These tests cover the fallback from zero-copy to copy mode, and the older verifier,
+            // which rejects programs that newer kernels accept. They load each XDP program with and
+            // without a filter, and with and without `keep`.
             SuiteKernel {
                 series: "6.12",
                 ci: CiTests::Only(&[
@@ -66,49 +65,49 @@ pub(crate) const ALL: &[Suite] = &[
                 ]),
             },
         ],
-        cables: true,
-        boot: "",
+        needs_nics: true,
+        kernel_parameters: "",
     },
     Suite {
         name: "esp",
         about: "ESP against Linux: modes, transforms, replay, limits, extended sequence numbers",
-        test: "vm_esp",
+        test_target: "vm_esp",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
             SuiteKernel { series: "6.12", ci: CiTests::None },
         ],
-        cables: false,
-        boot: "",
+        needs_nics: false,
+        kernel_parameters: "",
     },
     Suite {
         name: "doctor",
         about: "findings and fixes of xdpfwd doctor for drivers that the lab does not have",
-        test: "vm_doctor",
+        test_target: "vm_doctor",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
             SuiteKernel { series: "6.12", ci: CiTests::None },
         ],
-        cables: true,
-        boot: "",
+        needs_nics: true,
+        kernel_parameters: "",
     },
     Suite {
         name: "isolated",
-        about: "findings of xdpfwd doctor for a core that is isolated as it recommends",
-        test: "vm_isolated",
+        about: "findings of xdpfwd doctor for a core that is isolated as recommended",
+        test_target: "vm_isolated",
         kernels: &[SuiteKernel { series: "7.2", ci: CiTests::All }],
-        cables: false,
-        boot: "isolcpus=1 nohz_full=1 rcu_nocbs=1",
+        needs_nics: false,
+        kernel_parameters: "isolcpus=1 nohz_full=1 rcu_nocbs=1",
     },
 ];
 
 impl Suite {
-    /// Returns the suite's entry for a kernel, if the suite runs on it.
-    pub(crate) fn on(&self, kernel: &Kernel) -> Option<&'static SuiteKernel> {
-        self.kernels.iter().find(|on| on.series == kernel.series)
+    /// Returns the entry of `kernels` for a kernel, if the suite runs on that kernel.
+    pub(crate) fn suite_kernel(&self, kernel: &Kernel) -> Option<&'static SuiteKernel> {
+        self.kernels.iter().find(|suite_kernel| suite_kernel.series == kernel.series)
     }
 
     pub(crate) fn nics(&self) -> Vec<Nic> {
-        if self.cables { nic::all() } else { Vec::new() }
+        if self.needs_nics { nic::all() } else { Vec::new() }
     }
 }
 
@@ -139,12 +138,12 @@ mod tests {
         let pinned = kernel::pinned().unwrap();
         for suite in ALL {
             assert!(!suite.kernels.is_empty(), "{}", suite.name);
-            for on in suite.kernels {
+            for suite_kernel in suite.kernels {
                 assert!(
-                    pinned.iter().any(|kernel| kernel.series == on.series),
+                    pinned.iter().any(|kernel| kernel.series == suite_kernel.series),
                     "{}: {}",
                     suite.name,
-                    on.series
+                    suite_kernel.series
                 );
             }
         }
@@ -153,7 +152,11 @@ mod tests {
     #[test]
     fn ci_runs_all_tests_of_every_suite() {
         for suite in ALL {
-            assert!(suite.kernels.iter().any(|on| matches!(on.ci, CiTests::All)), "{}", suite.name);
+            assert!(
+                suite.kernels.iter().any(|suite_kernel| matches!(suite_kernel.ci, CiTests::All)),
+                "{}",
+                suite.name
+            );
         }
     }
 
@@ -162,8 +165,8 @@ mod tests {
         for kernel in kernel::pinned().unwrap() {
             let boots = ALL
                 .iter()
-                .filter_map(|suite| suite.on(&kernel))
-                .any(|on| !matches!(on.ci, CiTests::None));
+                .filter_map(|suite| suite.suite_kernel(&kernel))
+                .any(|suite_kernel| !matches!(suite_kernel.ci, CiTests::None));
             assert!(boots, "{}", kernel.series);
         }
     }

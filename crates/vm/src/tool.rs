@@ -1,4 +1,4 @@
-//! Runs other programs.
+//! Runs external programs.
 
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
@@ -11,6 +11,7 @@ fn command_line(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
+/// Runs a command. If it cannot start, the error names the package to install.
 fn run(command: &mut Command) -> Result<Output> {
     let package = match command.get_program().to_str() {
         Some("depmod" | "modprobe") => "kmod",
@@ -25,7 +26,7 @@ fn run(command: &mut Command) -> Result<Output> {
     })
 }
 
-/// Returns the stdout of a command. If it fails, the error contains its output.
+/// Runs a command and returns its stdout. If the command fails, the error contains its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = run(command)?;
     if output.status.success() {
@@ -35,7 +36,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     bail!("`{}` failed with {}: {}", command_line(command), output.status, stderr.trim())
 }
 
-/// Returns the stdout of a command as text.
+/// Like [`output`], but returns text.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }

@@ -7,20 +7,20 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, write_u16};
 use crate::mac::MacAddr;
 
-/// Length of a message.
+/// Length of a message in bytes.
 pub const LEN: usize = field::TARGET_IP.end;
 
 /// Hardware type: Ethernet.
 const ETHERNET: u16 = 1;
 /// Protocol type: IPv4, the same number as its EtherType.
 const IPV4: u16 = 0x0800;
-/// Lengths of a hardware and of a protocol address.
+/// Lengths of a MAC address and of an IPv4 address in bytes.
 const ADDRESS_LENGTHS: [u8; 2] = [6, 4];
 
 /// A view of a message, which may be followed by Ethernet padding.
 ///
-/// `new_checked` checks the 28 bytes and that the message maps IPv4 to Ethernet addresses. After it
-/// no accessor panics.
+/// `new_checked` checks that the buffer holds the 28 bytes of the message, and that the addresses
+/// in it are Ethernet and IPv4 addresses. The accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -51,7 +51,8 @@ pub struct Repr {
     pub sender_mac: MacAddr,
     /// IPv4 address of the sender.
     pub sender_ip: Ipv4Addr,
-    /// MAC address of the target; all zero in a request.
+    /// MAC address of the target; without meaning in a request, where [`Repr::request`] sets it to
+    /// zero.
     pub target_mac: MacAddr,
     /// IPv4 address of the target.
     pub target_ip: Ipv4Addr,
@@ -69,10 +70,10 @@ impl Operation {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// Creates a view of `buffer`, which begins behind the Ethernet header.
+    /// Creates a view of `buffer`, which begins after the Ethernet header and VLAN tags.
     ///
-    /// Returns [`Error::Truncated`] below [`LEN`] bytes, and [`Error::Malformed`] if the message is
-    /// not about Ethernet and IPv4 addresses.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than [`LEN`], and [`Error::Malformed`]
+    /// if the message is not about Ethernet and IPv4 addresses.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -111,7 +112,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::SENDER_IP).into()
     }
 
-    /// Returns the MAC address of the target, which a request leaves zero.
+    /// Returns the MAC address of the target, which has no meaning in a request.
     #[inline]
     pub fn target_mac(&self) -> MacAddr {
         MacAddr(read_array(self.buffer.as_ref(), field::TARGET_MAC))
@@ -135,8 +136,8 @@ impl Repr {
         Repr { operation, sender_mac, sender_ip, target_mac, target_ip }
     }
 
-    /// Creates the reply to a request for an address that `mac` has. Send it to the sender of the
-    /// request.
+    /// Creates the reply to this request: `mac` has the requested IPv4 address. Send the reply to
+    /// the sender of the request.
     #[inline]
     pub const fn reply(&self, mac: MacAddr) -> Repr {
         Repr {
@@ -148,7 +149,7 @@ impl Repr {
         }
     }
 
-    /// Returns the content of a message. `emit` writes the same bytes again.
+    /// Returns the fields of a message. `emit` writes the bytes that were parsed.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -168,8 +169,8 @@ impl Repr {
 
     /// Writes the 28 bytes of the message to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is shorter. Ethernet requires
-    /// padding behind the message; NICs usually add it.
+    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short. Ethernet requires
+    /// padding after the message, which NICs usually add.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let message = buffer.first_chunk_mut::<LEN>().ok_or(Error::Truncated)?;

@@ -5,7 +5,8 @@ use crate::ip::{Addresses, IpProtocol};
 /// Returns the internet checksum of `data`: the complement of the ones' complement sum of its
 /// 16-bit words (RFC 1071). A last odd byte is padded with zero.
 ///
-/// Set the checksum field to zero before. Over data with a valid checksum in it, the result is 0.
+/// To compute a checksum, first set the checksum field in `data` to zero. To verify a checksum,
+/// leave the field as it is: the result is 0 if the checksum is valid.
 ///
 /// ```
 /// let mut header = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
@@ -19,7 +20,7 @@ pub fn internet(data: &[u8]) -> u16 {
     Sum::new().with(data).checksum()
 }
 
-/// A ones' complement sum to which bytes are added.
+/// A ones' complement sum of bytes.
 ///
 /// ```
 /// use xdpfwd_wire::checksum::Sum;
@@ -31,7 +32,7 @@ pub fn internet(data: &[u8]) -> u16 {
 pub struct Sum(u64);
 
 impl Sum {
-    /// Creates the sum of no bytes.
+    /// Creates an empty sum.
     #[inline]
     pub const fn new() -> Sum {
         Sum(0)
@@ -40,8 +41,8 @@ impl Sum {
     /// Creates the sum of the pseudo header of IPv4 (RFC 768; RFC 9293, section 3.1) or IPv6 (RFC
     /// 8200, section 8.1) for an upper-layer packet of `len` bytes, its header included.
     ///
-    /// All 32 bits of `len` count for both versions. The length field of IPv4's pseudo header has
-    /// 16 bits, but no IPv4 packet carries more.
+    /// `len` is added as 32 bits for both versions. The length field of the IPv4 pseudo header has
+    /// 16 bits, which gives the same sum, because no IPv4 payload exceeds 65535 bytes.
     #[inline]
     pub fn pseudo_header(addresses: Addresses, protocol: IpProtocol, len: u32) -> Sum {
         let sum = match addresses {
@@ -55,8 +56,8 @@ impl Sum {
         sum.add_u64(u64::from(protocol.0)).add_u64(u64::from(len))
     }
 
-    /// Adds bytes in network order. Only the last bytes added may be of odd length: they are padded
-    /// with a zero byte (RFC 1071, section 1).
+    /// Adds `data` as 16-bit words in network byte order. Data of odd length is padded with a zero
+    /// byte (RFC 1071, section 1), so only the last data added may have an odd length.
     #[inline]
     #[must_use]
     pub fn with(self, data: &[u8]) -> Sum {
@@ -65,8 +66,8 @@ impl Sum {
         for word in words {
             sum = sum.add_u64(u64::from_be_bytes(*word));
         }
-        // Zero bytes in front of a 16-bit sum change nothing if their number is even, so pairs may
-        // be added in any position of the 64-bit sum.
+        // 2^16 is 1 modulo 2^16 - 1, so a 16-bit word may be added at any 16-bit position of the
+        // 64-bit sum.
         let (pairs, odd) = tail.as_chunks::<2>();
         for pair in pairs {
             sum = sum.add_u64(u64::from(u16::from_be_bytes(*pair)));
@@ -77,8 +78,8 @@ impl Sum {
         }
     }
 
-    /// Returns the sum in 16 bits, not complemented. Data with a valid checksum in it sums to
-    /// 0xffff.
+    /// Returns the sum folded to 16 bits, not complemented. The sum of data that contains a valid
+    /// checksum is 0xffff.
     #[inline]
     pub const fn folded(self) -> u16 {
         let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
@@ -88,14 +89,14 @@ impl Sum {
         sum as u16
     }
 
-    /// Returns the checksum: the complement of the sum.
+    /// Returns the checksum: the complement of the folded sum.
     #[inline]
     pub const fn checksum(self) -> u16 {
         !self.folded()
     }
 
-    /// Adds a word with end-around carry, so that no length of data overflows: 2^64 - 1 is a
-    /// multiple of 2^16 - 1.
+    /// Adds a word with end-around carry, so that the sum never overflows. This keeps the 16-bit
+    /// sum, because 2^64 - 1 is a multiple of 2^16 - 1.
     #[inline]
     #[must_use]
     pub(super) const fn add_u64(self, word: u64) -> Sum {
@@ -104,12 +105,12 @@ impl Sum {
     }
 }
 
-/// Returns `checksum` after one 16-bit word of the data it covers changed from `old` to `new` (RFC
-/// 1624, equation 3: HC' = ~(~HC + ~m + m')).
+/// Returns the new value of `checksum` when one 16-bit word of the covered data changes from `old`
+/// to `new` (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
-/// The result equals a recomputation over data that is not all zero, as every IP header and every
-/// pseudo header is. An invalid checksum stays invalid. UDP over IPv4 needs care: leave a checksum
-/// of 0, which means "none", and send a result of 0 as 0xffff (RFC 768).
+/// The result equals a recomputation unless all covered data is zero, which no IP header or pseudo
+/// header is. An invalid checksum stays invalid. For UDP over IPv4, do not update a checksum of 0,
+/// which means "no checksum", and write a result of 0 as 0xffff (RFC 768).
 #[inline]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = !checksum as u32 + !old as u32 + new as u32;
@@ -118,11 +119,12 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
-/// Returns `checksum` after `N` bytes of the data it covers, from an even offset on, changed from
-/// `old` to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero byte followed.
+/// Returns the new value of `checksum` when `N` bytes of the covered data, starting at an even
+/// offset, change from `old` to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero
+/// byte followed.
 ///
-/// Use it for an address that is rewritten: pass the octets of the old and the new one. The notes
-/// at [`update`] apply.
+/// To rewrite an address, pass the octets of the old and the new address. The notes at [`update`]
+/// apply.
 ///
 /// ```
 /// use xdpfwd_wire::checksum;
@@ -133,7 +135,8 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 /// ```
 #[inline]
 pub fn update_bytes<const N: usize>(checksum: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
-    // ~HC + ~m + m'. The complement of a folded sum is the sum of the words' complements.
+    // Equation 3, with a folded sum as m and m': its complement is the sum of the complements of
+    // its words.
     let (old, new) = (Sum::new().with(old), Sum::new().with(new));
     update(checksum, old.folded(), new.folded())
 }
@@ -143,7 +146,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The algorithm of RFC 1071, section 4.1: 16 bits at a time, carries folded at the end.
+    /// Returns the folded sum by the algorithm of RFC 1071, section 4.1: adds 16 bits at a time and
+    /// folds the carries at the end.
     fn reference_sum(data: &[u8]) -> u16 {
         let mut sum = 0u64;
         for pair in data.chunks(2) {
@@ -161,7 +165,7 @@ mod tests {
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
-    /// Random words hardly ever carry twice, so test the extreme values.
+    /// Random words rarely carry twice, so this test uses extreme values.
     #[test]
     fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
@@ -208,7 +212,7 @@ mod tests {
             at in 0usize..12,
         ) {
             let mut after = before;
-            after[39] |= 1; // not all zero, before and after
+            after[39] |= 1; // keeps the data from being all zero
             let before = after;
             let old = before[2 * at..].first_chunk::<16>().unwrap();
             after[2 * at..2 * at + 16].copy_from_slice(&new);
@@ -231,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn sum_of_even_pieces_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
+        fn sum_split_at_even_offset_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
             let (front, back) = data.split_at((at * 2).min(data.len() & !1));
             prop_assert_eq!(Sum::new().with(front).with(back).folded(), reference_sum(&data));
         }
@@ -242,7 +246,7 @@ mod tests {
             at in any::<prop::sample::Index>(),
             new in prop_oneof![Just(0u16), Just(0xffff), any::<u16>()],
         ) {
-            data.push(1); // not all zero, before and after
+            data.push(1); // keeps the data from being all zero
             data.push(0);
             let at = at.index(data.len() / 2 - 1) * 2;
             let old = u16::from_be_bytes([data[at], data[at + 1]]);

@@ -2,22 +2,21 @@ use core::fmt;
 
 use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
 
-/// The reason why a view could not be created, or why a setter or an `emit` refused a value.
+/// The reason why a header could not be read or written.
 ///
-/// The enum is exhaustive: a caller that drops and counts packets needs one counter for each
-/// variant.
+/// The enum is exhaustive, so that a caller can count dropped packets with one counter per variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
-    /// The buffer ends before the header does, or before the end that the header states.
+    /// The buffer is shorter than the header, or shorter than a length that the header states.
     Truncated,
     /// A field has a value that the protocol does not allow, or fields contradict each other.
     Malformed,
-    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The bytes
-    /// after them were not parsed.
+    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The bytes after
+    /// these tags were not parsed.
     TooManyVlanTags,
-    /// There are more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
+    /// The packet has more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
     /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The bytes after
-    /// them were not parsed.
+    /// these headers were not parsed.
     ExtensionChainTooLong,
 }
 

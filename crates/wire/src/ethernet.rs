@@ -6,13 +6,13 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, write_u16};
 use crate::mac::MacAddr;
 
-/// Length of the untagged header.
+/// Length of the header in bytes, without VLAN tags.
 pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 
-/// A view of a frame: the header and everything behind it, VLAN tags included.
+/// A view of a frame: the header, and the bytes after it, including VLAN tags.
 ///
-/// `new_checked` checks that the buffer holds the 14 bytes of the header. After it no accessor
-/// panics, and no setter can invalidate these checks.
+/// `new_checked` checks that the buffer holds the 14 bytes of the header. The accessors never
+/// panic, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -20,8 +20,8 @@ pub struct Frame<T> {
 
 /// An untagged header to be written.
 ///
-/// Write VLAN tags behind it with [`vlan::Repr`](crate::vlan::Repr), and set
-/// [`ethertype`](Self::ethertype) to the type of the first tag.
+/// If a VLAN tag follows ([`vlan::Repr`](crate::vlan::Repr)), set [`ethertype`](Self::ethertype) to
+/// [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Repr {
     /// Destination address.
@@ -51,8 +51,8 @@ impl EtherType {
     /// Service VLAN tag (IEEE 802.1ad, "QinQ").
     pub const SERVICE_VLAN: EtherType = EtherType(0x88a8);
 
-    /// Returns whether a VLAN tag follows: 802.1Q or 802.1ad. The pre-standard 0x9100 does not
-    /// count.
+    /// Returns whether this is the type of a VLAN tag: 802.1Q or 802.1ad, but not the pre-standard
+    /// 0x9100.
     #[inline]
     pub const fn is_vlan(self) -> bool {
         matches!(self, EtherType::VLAN | EtherType::SERVICE_VLAN)
@@ -60,7 +60,8 @@ impl EtherType {
 }
 
 impl<T: AsRef<[u8]>> Frame<T> {
-    /// Creates a view of `buffer`. Returns [`Error::Truncated`] below [`HEADER_LEN`] bytes.
+    /// Creates a view of `buffer`. Returns [`Error::Truncated`] if `buffer` is shorter than the
+    /// header.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         if buffer.as_ref().len() < HEADER_LEN {
@@ -87,13 +88,14 @@ impl<T: AsRef<[u8]>> Frame<T> {
         MacAddr(read_array(self.buffer.as_ref(), field::SOURCE))
     }
 
-    /// Returns the type behind the addresses: of the payload, of a VLAN tag, or a length.
+    /// Returns the type field: the type of the payload or of a VLAN tag, or a length (see
+    /// [`EtherType`]).
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
     }
 
-    /// Returns the bytes behind the header, with any padding: the header does not tell where
+    /// Returns the bytes after the header, including padding: the header does not state where
     /// padding begins.
     #[inline]
     pub fn payload(&self) -> &[u8] {
@@ -122,7 +124,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
         self.buffer.as_mut()[field::SOURCE].copy_from_slice(&address.0);
     }
 
-    /// Sets the type behind the addresses.
+    /// Sets the type field.
     #[inline]
     pub fn set_ethertype(&mut self, ethertype: EtherType) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
@@ -144,14 +146,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses, for a [`HeaderStack`](crate::HeaderStack), which
-    /// fills the EtherType.
+    /// Creates a header with these addresses. Its EtherType is 0; a
+    /// [`HeaderStack`](crate::HeaderStack) fills it in.
     #[inline]
     pub fn new(source: MacAddr, destination: MacAddr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the header of a frame. `emit` writes the same bytes again.
+    /// Returns the header of a frame. `emit` writes the bytes that were parsed.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(frame: &Frame<T>) -> Repr {
         Repr {
@@ -169,7 +171,7 @@ impl Repr {
 
     /// Writes the 14 bytes of the header to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is shorter.
+    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut frame = Frame::new_checked(buffer)?;

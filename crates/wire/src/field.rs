@@ -1,10 +1,10 @@
-//! Fields of headers: read and written in network byte order.
+//! Reads and writes header fields in network byte order.
 
 /// The byte range of a field in its header.
 pub(crate) type Field = core::ops::Range<usize>;
 
-/// Reads a field of two bytes. Panics if `field` is not two bytes within `data`; each caller's
-/// `new_checked` rules that out.
+/// Reads a field of two bytes. Panics if `data` ends before the field; every caller checks the
+/// length first.
 #[inline]
 pub(crate) fn read_u16(data: &[u8], field: Field) -> u16 {
     let bytes = &data[field];

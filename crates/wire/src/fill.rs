@@ -1,23 +1,24 @@
-//! Checksums of a whole IP packet, filled in place.
+//! Computes the checksums of an IP packet in place.
 
 use crate::error::Error;
 use crate::icmp::packet::Packet as IcmpPacket;
 use crate::ip::{Addresses, Fragment, IpProtocol};
 use crate::{ipv4, ipv6, tcp, udp};
 
-/// Computes the header checksum of an IPv4 packet and the checksum of the UDP, TCP, ICMP or ICMPv6
-/// packet that it or an IPv6 packet carries, and writes them in place.
+/// Computes the checksums of an IP packet and writes them to their fields: the header checksum of
+/// IPv4, and the checksum of UDP, TCP, ICMP or ICMPv6.
 ///
-/// `packet` begins with the IP header; bytes behind the IP packet are ignored. A checksum of UDP
-/// is written even if it was 0. The packets that an outer UDP datagram carries are not touched:
-/// call this function for them first.
+/// `packet` begins with the IP header; bytes after the IP packet are ignored. The UDP checksum is
+/// written even if it was 0. Packets inside a UDP tunnel are not changed: fill their checksums
+/// first.
 ///
-/// Returns `false` if there is no upper-layer checksum to fill: the packet is a fragment, has
-/// another protocol, or has a routing header with segments left, so that its pseudo header needs
-/// another destination (RFC 8200, section 8.1). The header checksum is written in that case too.
+/// Returns whether it wrote an upper-layer checksum. Returns `false` if the packet is a fragment,
+/// has another protocol, or has a routing header with segments left, so that its pseudo header
+/// needs another destination (RFC 8200, section 8.1). The IPv4 header checksum is written even
+/// then.
 ///
-/// Returns the error of the first view that rejects its header. An IPv4 header checksum may have
-/// been written by then.
+/// Returns the error of the first invalid header. If this is the upper-layer header, the IPv4
+/// header checksum has already been written.
 ///
 /// ```
 /// use xdpfwd_wire::{IpProtocol, fill_checksums, ipv4, udp};
@@ -39,18 +40,17 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
     match packet.first().map(|byte| byte >> 4) {
         None => Err(Error::Truncated),
         Some(6) => fill_ipv6(packet),
-        // The view rejects any version but 4.
+        // Returns an error for any version but 4.
         Some(_) => fill_ipv4(packet),
     }
 }
 
-/// Computes the checksum of a UDP, TCP, ICMP or ICMPv6 packet and writes it in place. `packet`
-/// begins with the header of `protocol` and ends with the packet. `addresses` are those of the
-/// pseudo header.
+/// Computes the checksum of a UDP, TCP, ICMP or ICMPv6 packet and writes it to its field. `packet`
+/// begins with the header of `protocol` and has no padding at its end. `addresses` are the
+/// addresses of the pseudo header.
 ///
-/// Returns `false` if `protocol` is none of these or does not belong to the IP version of
-/// `addresses`: ICMP to IPv4, ICMPv6 to IPv6. Returns the error of the view that rejects the
-/// header; writes nothing then.
+/// Returns `false` if `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with
+/// IPv4 addresses. Returns an error, and writes nothing, if the header is invalid.
 pub fn fill_upper_checksum(
     protocol: IpProtocol,
     addresses: Addresses,
@@ -88,7 +88,7 @@ fn fill_ipv6(packet: &mut [u8]) -> Result<bool, Error> {
     fill_upper_checksum(upper.protocol, addresses, upper_packet)
 }
 
-/// Returns whether a routing header names further destinations (RFC 8200, section 4.4).
+/// Returns whether the packet has a routing header with segments left (RFC 8200, section 4.4).
 fn has_segments_left<T: AsRef<[u8]>>(packet: &ipv6::Packet<T>) -> bool {
     packet.extensions().map_while(Result::ok).any(|header| {
         header.kind == IpProtocol::ROUTING && header.content.get(1).is_some_and(|&left| left != 0)
@@ -119,7 +119,7 @@ mod tests {
         packet
     }
 
-    /// Returns a packet with a routing header of two segments.
+    /// Returns a packet with a routing header that has this number of segments left.
     fn ipv6_packet(next_header: IpProtocol, segments_left: u8, payload: &[u8]) -> Vec<u8> {
         let routing = [next_header.0, 0, 4, segments_left, 0, 0, 0, 0];
         let repr = ipv6::Repr {

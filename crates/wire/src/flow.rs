@@ -1,13 +1,14 @@
-//! The flow hash: multiplications of the fields that identify a flow, each folded to 64 bits.
+//! The flow hash. It multiplies the fields that identify a flow, and folds each 128-bit product to
+//! 64 bits.
 //!
-//! It spreads flows over tables and queues. It has no key, so an attacker who chooses addresses and
-//! ports can make flows collide: tables that outsiders fill must bound their probes. Its values may
-//! change with any release and have no meaning outside the process.
+//! The hash spreads flows over tables and queues. It has no key, so an attacker who chooses
+//! addresses and ports can make flows collide: limit the number of probes in a table that outsiders
+//! can fill. Hash values may change with any release and have no meaning outside the process.
 
 use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;
 
-/// Digits of pi after the point, made odd: an arbitrary constant.
+/// Arbitrary constants: fractional digits of pi, made odd.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
@@ -26,19 +27,19 @@ pub(super) fn hash(
     destination_port: u16,
 ) -> u32 {
     let protocol = protocol.map_or(0, |protocol| protocol.0);
-    let rest =
+    let protocol_and_ports =
         u64::from(protocol) << 32 | u64::from(source_port) << 16 | u64::from(destination_port);
     match addresses {
         Addresses::V4 { source, destination } => {
-            let pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-            finish(multiply(pair ^ SEEDS[0], rest ^ SEEDS[1]))
+            let address_pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+            finish(multiply(address_pair ^ SEEDS[0], protocol_and_ports ^ SEEDS[1]))
         }
         Addresses::V6 { source, destination } => {
             let [source_high, source_low] = halves(source.to_bits());
             let [destination_high, destination_low] = halves(destination.to_bits());
             let source = multiply(source_high ^ SEEDS[0], source_low ^ SEEDS[1]);
             let destination = multiply(destination_high ^ SEEDS[2], destination_low ^ SEEDS[3]);
-            finish(multiply(source ^ destination.rotate_left(32), rest ^ SEEDS[4]))
+            finish(multiply(source ^ destination.rotate_left(32), protocol_and_ports ^ SEEDS[4]))
         }
     }
 }
@@ -49,8 +50,7 @@ pub(super) fn hash_macs(destination: MacAddr, source: MacAddr) -> u32 {
     finish(multiply(widen(destination) ^ SEEDS[0], widen(source) ^ SEEDS[1]))
 }
 
-/// Combines both halves of the 128-bit product, so that each input bit affects higher and lower
-/// bits.
+/// Returns the product, folded to 64 bits so that each input bit affects higher and lower bits.
 #[inline]
 fn multiply(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -85,19 +85,20 @@ mod tests {
         Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
     }
 
-    /// Hashes 65536 flows into 4096 buckets, by the low and by the high bits. The average is 16,
-    /// with a standard deviation of 4, so the fullest of 4096 Poisson buckets should have about 32.
-    /// A bad hash puts hundreds into one bucket and leaves most empty.
+    /// Hashes 65536 flows into 4096 buckets, by the low and by the high 12 bits of the hash. A
+    /// bucket has 16 flows on average, with a standard deviation of 4, so the fullest of 4096
+    /// Poisson buckets should have about 32. A bad hash puts hundreds of flows into one bucket and
+    /// leaves most buckets empty.
     #[track_caller]
-    fn assert_spread(hashes: impl Fn(u32) -> u32) {
+    fn assert_spread(hash_of: impl Fn(u32) -> u32) {
         for shift in [0, 20] {
             let mut buckets = [0u32; 4096];
             for flow in 0..65_536 {
-                buckets[(hashes(flow) >> shift & 4095) as usize] += 1;
+                buckets[(hash_of(flow) >> shift & 4095) as usize] += 1;
             }
             assert!(
                 buckets.iter().all(|&flows| flows <= 40),
-                "fullest: {:?}",
+                "flows in the fullest bucket: {:?}",
                 buckets.iter().max()
             );
             let empty = buckets.iter().filter(|&&flows| flows == 0).count();

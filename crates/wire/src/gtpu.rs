@@ -7,7 +7,7 @@
 //! # Example
 //!
 //! A downlink packet from a UPF to a gNB: Ethernet, IPv4, UDP, GTP-U with a PDU session container,
-//! and the IPv4/UDP packet of the user. [`HeaderStack`](crate::HeaderStack) fills their lengths,
+//! and the user's packet of IPv4 and UDP. [`HeaderStack`](crate::HeaderStack) fills in lengths,
 //! types and checksums.
 //!
 //! ```

@@ -11,48 +11,49 @@ use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 /// The headers of a frame, parsed once for all stages.
 ///
 /// **Offsets** count from the start of the frame, in bytes. For every input, `l3_offset <=
-/// l4_offset <= l3_end <= frame length`. Fields that could not be parsed are empty, `None` or 0.
+/// l4_offset <= l3_end <= frame length`. Fields that could not be parsed are `None` or 0.
 /// [`status`](Headers::status) states how far parsing got.
 ///
 /// With [`Status::Parsed`], these views can be created: [`ipv4`] or [`ipv6`] over
 /// [`l3`](Headers::l3), and [`udp`], [`tcp`] or [`icmp`](crate::icmp) over [`l4`](Headers::l4). A
-/// later fragment has no view of L4, and for a first fragment that of UDP is
+/// later fragment has no header at L4, and a first fragment of UDP needs
 /// [`new_first_fragment`](udp::Packet::new_first_fragment). Checksums are not verified.
 ///
-/// The struct does not borrow the frame. Parse again after headers were moved or rewritten.
+/// The struct does not borrow the frame. Parse the frame again after moving or rewriting headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
-    /// Hash of the flow, to spread flows over tables. It covers addresses, protocol and ports;
-    /// addresses and protocol in later fragments, for protocols without ports and for damaged
-    /// headers; and the MAC addresses if there is no complete IP header. VLANs do not count.
+    /// Hash of the flow, to spread flows over tables. It covers IP addresses, protocol and ports,
+    /// as far as they could be parsed. Without a complete IP header, [`parse`](Headers::parse)
+    /// hashes the MAC addresses. VLANs are not covered.
     ///
-    /// The first fragment and the later fragments of a packet therefore hash differently, and so do
-    /// the two directions of a connection. The hash has no key: an attacker who chooses addresses
-    /// can make flows collide.
+    /// The first fragment of a packet has another hash than its later fragments, which have no
+    /// ports. The two directions of a connection have different hashes too. The hash has no key: an
+    /// attacker who chooses addresses can make flows collide.
     pub flow_hash: u32,
-    /// Offset of L3: the length of the Ethernet header with its VLAN tags. In a frame shorter than
-    /// that header, the length of the frame.
+    /// Offset of L3: the length of the Ethernet header and the VLAN tags. If the tags could not be
+    /// parsed, the length of the Ethernet header; in a frame shorter than this, the length of the
+    /// frame.
     pub l3_offset: u16,
-    /// Offset of the upper protocol, behind the options of IPv4 and the extension headers of IPv6;
-    /// in a later fragment, the offset of its data. Equal to [`l3_end`](Headers::l3_end) if parsing
+    /// Offset of the upper protocol, after the options of IPv4 or the extension headers of IPv6; in
+    /// a later fragment, the offset of its data. Equal to [`l3_end`](Headers::l3_end) if parsing
     /// did not reach it.
     pub l4_offset: u16,
     /// Offset of the end of the IP packet, where Ethernet padding may follow. Without a complete IP
     /// header, the length of the frame.
     pub l3_end: u16,
     /// Type of the data after the VLAN tags; `EtherType(0)` in a frame shorter than the Ethernet
-    /// header. If the tags could not be parsed, the type in front of the first tag.
+    /// header. If the tags could not be parsed, the type before the first tag.
     pub ethertype: EtherType,
-    /// VLAN of the tag nearest to the MAC addresses.
+    /// VLAN of the first tag.
     pub outer_vlan: Option<VlanId>,
     /// VLAN of the second tag.
     pub inner_vlan: Option<VlanId>,
     /// Source port of UDP, TCP and SCTP; 0 for other protocols, in later fragments, and if the
-    /// header is damaged.
+    /// header is truncated or malformed.
     pub source_port: u16,
-    /// Destination port, in the same cases as [`source_port`](Headers::source_port).
+    /// Destination port; 0 in the same cases as [`source_port`](Headers::source_port).
     pub destination_port: u16,
-    /// Upper protocol; see [`ipv6::Upper::protocol`] about later fragments of IPv6. `None` if there
+    /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` if there
     /// is no complete IP header or if its extension headers could not be parsed.
     pub protocol: Option<IpProtocol>,
     /// Version of IP; `None` if there is no complete IP header.
@@ -66,21 +67,22 @@ pub struct Headers {
 /// How far [`Headers::parse`] got, and what stopped it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// An IP packet whose upper protocol was reached. Its header is complete if it is UDP, TCP,
-    /// SCTP, ICMP or ICMPv6 and the packet is not a later fragment.
+    /// The frame is an IP packet, and parsing reached its upper protocol. The header of UDP, TCP,
+    /// SCTP, ICMP or ICMPv6 is complete, unless the packet is a later fragment.
     Parsed,
-    /// A complete Ethernet header with something else than IP behind it and its tags: ARP, LLC,
-    /// MPLS, …
+    /// The Ethernet header and the VLAN tags are complete, and a protocol other than IP follows:
+    /// ARP, LLC, MPLS, …
     NotIp,
-    /// The frame ends within this layer, or before the length that the layer states. At L4, the IP
-    /// packet ends, whatever the length of the frame.
+    /// The frame ends within the header of this layer, or before the end that the header states.
+    /// For L4, the IP packet ends there; the frame may be longer.
     Truncated(Layer),
     /// A field of this layer has a value that its protocol does not allow.
     Malformed(Layer),
-    /// More than [`vlan::MAX_TAGS`] VLAN tags. The bytes after them were not parsed and may be IP.
+    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags. The bytes after these tags were not
+    /// parsed and may be IP.
     TooManyVlanTags,
-    /// More than [`ipv6::MAX_EXTENSIONS`] extension headers. The upper protocol was not reached and
-    /// is unknown.
+    /// The packet has more than [`ipv6::MAX_EXTENSIONS`] extension headers. Its upper protocol is
+    /// unknown.
     ExtensionChainTooLong,
 }
 
@@ -91,7 +93,7 @@ pub enum Layer {
     Ethernet,
     /// The VLAN tags.
     Vlan,
-    /// The IP header, with options or extension headers.
+    /// The IP header with its options or extension headers.
     L3,
     /// The upper protocol's header.
     L4,
@@ -100,8 +102,8 @@ pub enum Layer {
 impl Headers {
     /// Parses `frame`. Never fails: [`status`](Headers::status) states how far parsing got.
     ///
-    /// Offsets have 16 bits. Of a longer frame only the first 65535 bytes are parsed, and an IP
-    /// packet that ends beyond them is truncated.
+    /// Offsets have 16 bits, so only the first 65535 bytes of a frame are parsed; an IP packet that
+    /// ends after these bytes counts as truncated.
     #[inline]
     pub fn parse(frame: &[u8]) -> Headers {
         let mut headers = Headers::unparsed(0, Status::NotIp);
@@ -110,7 +112,7 @@ impl Headers {
     }
 
     /// Parses `frame` as [`parse`](Headers::parse) does, and writes the result to `headers`. This
-    /// avoids a move right after the write, which costs about 5 ns per packet.
+    /// avoids moving the struct right after it was written, which costs about 5 ns per packet.
     #[inline]
     pub fn parse_into(frame: &[u8], headers: &mut Headers) {
         let frame = frame.get(..usize::from(u16::MAX)).unwrap_or(frame);
@@ -145,7 +147,8 @@ impl Headers {
     }
 
     /// Parses the encapsulated IP packet from `offset` to `end` of the frame. Offsets in the result
-    /// also count from the start of the frame. The result has no VLANs.
+    /// also count from the start of the frame. The result has no VLANs. Without a complete IP
+    /// header, its flow hash is 0.
     #[inline]
     pub fn parse_inner(frame: &[u8], offset: usize, end: usize) -> Headers {
         let end = end.min(frame.len()).min(usize::from(u16::MAX));
@@ -174,22 +177,23 @@ impl Headers {
         usize::from(self.l3_offset)
     }
 
-    /// Returns the IP packet in `frame` without padding. Empty if `frame` is another frame and too
-    /// short.
+    /// Returns the IP packet in `frame` without padding. Without a complete IP header, returns all
+    /// bytes from [`l3_offset`](Headers::l3_offset) on. Returns an empty slice if `frame` is a
+    /// different frame and too short.
     #[inline]
     pub fn l3<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         frame.get(usize::from(self.l3_offset)..usize::from(self.l3_end)).unwrap_or_default()
     }
 
-    /// Returns the header and payload of the upper protocol in `frame`, without padding. Empty if
-    /// parsing did not reach them, or if `frame` is another frame and too short.
+    /// Returns the header and payload of the upper protocol in `frame`, without padding. Returns an
+    /// empty slice if parsing did not reach them, or if `frame` is a different frame and too short.
     #[inline]
     pub fn l4<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         frame.get(usize::from(self.l4_offset)..usize::from(self.l3_end)).unwrap_or_default()
     }
 
     /// Returns the IP addresses in `frame`, or `None` without a complete IP header. Does not repeat
-    /// the checks of parsing.
+    /// the checks of [`parse`](Headers::parse).
     #[inline]
     pub fn addresses(&self, frame: &[u8]) -> Option<Addresses> {
         let l3 = self.l3(frame);
@@ -220,7 +224,7 @@ impl Headers {
         self.addresses(frame).map(Addresses::destination)
     }
 
-    /// Returns the headers of an unparsed frame of `len` bytes.
+    /// Returns the initial value for a frame of `len` bytes, before parsing.
     #[inline]
     const fn unparsed(len: u16, status: Status) -> Headers {
         Headers {
@@ -240,7 +244,7 @@ impl Headers {
         }
     }
 
-    /// Records the tags and returns the bytes behind them.
+    /// Records the tags and returns the bytes after them.
     #[inline]
     fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
         let tags = vlan::walk(self.ethertype, payload)?;
@@ -272,7 +276,7 @@ impl Headers {
             Err(error) => return self.status = Status::new(error, Layer::L3),
         };
         self.ip_version = Some(IpVersion::V6);
-        // Within the frame, which has no more than 65535 bytes.
+        // Cannot overflow: `l3` ends within the first 65535 bytes of the frame.
         self.l3_end = self.l3_offset + packet.total_len() as u16;
         self.l4_offset = self.l3_end;
         let upper = match packet.upper() {
@@ -318,10 +322,12 @@ impl Status {
     }
 }
 
-/// Length of SCTP's common header (RFC 9260, 3.1): ports, verification tag, checksum.
+/// Length of SCTP's common header (RFC 9260, section 3.1) in bytes: ports, verification tag,
+/// checksum.
 const SCTP_HEADER_LEN: usize = 12;
 
-/// Returns source and destination port at the front of `l4`, or 0 for a protocol without ports.
+/// Returns source and destination port of the header at the front of `l4`, or 0 for a protocol
+/// without ports. Returns an error if the header is truncated or malformed.
 #[inline]
 fn ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u16), Error> {
     match protocol {

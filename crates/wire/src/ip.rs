@@ -15,22 +15,23 @@ pub enum IpVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct IpProtocol(pub u8);
 
-/// The part of a fragmented packet that a packet is.
+/// Whether an IP packet is a fragment, and which one.
 ///
-/// An IPv6 packet whose fragment header has offset 0 and no more fragments is whole (RFC 6946, an
-/// atomic fragment).
+/// An atomic fragment is `Whole`: an IPv6 packet whose fragment header has offset 0 and no
+/// more-fragments flag (RFC 6946).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragment {
     /// Not a fragment.
     #[default]
     Whole,
-    /// The first fragment, with the header of the upper protocol.
+    /// The first fragment, which contains the header of the upper protocol.
     First,
-    /// A later fragment: data from the middle of the packet follows the IP header, not a header.
+    /// A later fragment: it continues the data of the fragment before it, without a header of the
+    /// upper protocol.
     Later,
 }
 
-/// Source and destination address of one IP version, as a pseudo header needs them.
+/// The source and destination address of an IP packet, as in a pseudo header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// Addresses of an IPv4 packet.
@@ -84,7 +85,7 @@ impl IpProtocol {
 }
 
 impl Fragment {
-    /// Returns the part for a fragment offset, in any unit, and a more-fragments flag.
+    /// Creates the value for a fragment offset, in any unit, and a more-fragments flag.
     #[inline]
     pub const fn new(offset: u16, more: bool) -> Fragment {
         match (offset, more) {

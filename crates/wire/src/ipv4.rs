@@ -7,18 +7,18 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, write_u16};
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// Length of a header without options.
+/// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
-/// A view of a packet, which may be followed by Ethernet padding: the payload ends at the total
-/// length.
+/// A view of a packet. Ethernet padding may follow the packet: the payload ends where the total
+/// length field states.
 ///
 /// `new_checked` checks that the version is 4 and that 20 <= header length <= total length <=
-/// length of the buffer. After it no accessor panics. No setter can invalidate these checks:
-/// [`set_total_len`](Packet::set_total_len) checks again.
+/// length of the buffer. The accessors never panic. No setter can invalidate these checks:
+/// [`set_total_len`](Packet::set_total_len) repeats them.
 ///
 /// Setters do not update the header checksum, except [`decrement_ttl`](Packet::decrement_ttl). Call
-/// [`fill_checksum`](Packet::fill_checksum) after the last one.
+/// [`fill_checksum`](Packet::fill_checksum) after the last setter.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -43,14 +43,14 @@ pub struct Repr {
     pub source: Ipv4Addr,
     /// Destination address.
     pub destination: Ipv4Addr,
-    /// Bytes behind the header, at most 65515.
+    /// Length of the payload in bytes, at most 65515.
     pub payload_len: u16,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` ends before the fixed header or before the total
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the fixed header or than the total
     /// length, and [`Error::Malformed`] if the version is not 4, the header length is below 20, or
     /// the total length is below the header length.
     #[inline]
@@ -118,8 +118,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.flags_and_offset() & 0x2000 != 0
     }
 
-    /// Returns the position of the payload in the payload of the whole packet, in bytes: a multiple
-    /// of 8, at most 65528.
+    /// Returns the fragment offset in bytes: the offset of this payload in the payload of the
+    /// unfragmented packet. A multiple of 8, at most 65528.
     #[inline]
     pub fn fragment_offset(&self) -> u16 {
         (self.flags_and_offset() & 0x1fff) * 8
@@ -167,19 +167,19 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, for a pseudo header.
+    /// Returns both addresses, as for a pseudo header.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source(), destination: self.destination() }
     }
 
-    /// Returns the options, 0 to 40 bytes, which are not parsed.
+    /// Returns the unparsed options, 0 to 40 bytes.
     #[inline]
     pub fn options(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
-    /// Returns the bytes from the end of the header to the total length.
+    /// Returns the bytes after the header, up to the end that the total length states.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..usize::from(self.total_len())]
@@ -232,8 +232,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 
     /// Sets the total length.
     ///
-    /// Returns [`Error::Malformed`] below the header length and [`Error::Truncated`] beyond the
-    /// buffer; changes nothing then.
+    /// Returns [`Error::Malformed`] if `total_len` is below the header length, and
+    /// [`Error::Truncated`] if it exceeds the length of the buffer. On error, changes nothing.
     #[inline]
     pub fn set_total_len(&mut self, total_len: u16) -> Result<(), Error> {
         if usize::from(total_len) < self.header_len() {
@@ -299,17 +299,17 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses. The rest is as in [`Repr::default`].
+    /// Creates a header with these addresses, and the other fields as in [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the header of a packet, or `None` if it has options or belongs to a fragment, which
-    /// this struct cannot represent.
+    /// Returns the header of a packet, or `None` if the packet has options or is a fragment, which
+    /// `Repr` cannot represent.
     ///
     /// Does not verify the checksum. If the checksum is valid and the reserved flag is clear,
-    /// `emit` writes the same bytes again.
+    /// `emit` writes the bytes that were parsed.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<Repr> {
         if packet.header_len() != HEADER_LEN || packet.fragment() != Fragment::Whole {
@@ -349,8 +349,9 @@ impl Repr {
 
     /// Writes the 20 bytes of the header, checksum included, to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter, and [`Error::Malformed`] if header and
-    /// payload exceed 65535 bytes; writes nothing then. The payload need not be in `buffer`.
+    /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if header
+    /// and payload exceed 65535 bytes. On error, writes nothing. The payload need not be in
+    /// `buffer`.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let total_len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
@@ -366,27 +367,27 @@ impl Repr {
         header[field::PROTOCOL] = self.protocol.0;
         header[field::SOURCE].copy_from_slice(&self.source.octets());
         header[field::DESTINATION].copy_from_slice(&self.destination.octets());
-        // Sum the values, not the bytes: reading bytes just written with other widths stalls the
-        // processor (no store forwarding).
-        let sum = [
+        // Sum the values, not the bytes in `header`: reading bytes that were just written with
+        // another width stalls the processor (no store forwarding).
+        let words = [
             u16::from_be_bytes([version_ihl, dscp_ecn]),
             total_len,
             self.ident,
             flags_offset,
             u16::from_be_bytes([self.ttl, self.protocol.0]),
         ];
-        let addresses = u64::from(self.source.to_bits()) + u64::from(self.destination.to_bits());
-        let sum = sum
+        let address_sum = u64::from(self.source.to_bits()) + u64::from(self.destination.to_bits());
+        let sum = words
             .into_iter()
-            .fold(Sum::new().add_u64(addresses), |sum, word| sum.add_u64(word.into()));
+            .fold(Sum::new().add_u64(address_sum), |sum, word| sum.add_u64(word.into()));
         write_u16(header, field::CHECKSUM, sum.checksum());
         Ok(())
     }
 }
 
 impl Default for Repr {
-    /// Returns a header without addresses and payload that may be fragmented, with the time to live
-    /// that RFC 1700 recommends: 64.
+    /// Returns a header with unspecified addresses, no payload, no don't-fragment flag, and the
+    /// time to live that RFC 1700 recommends, 64.
     fn default() -> Self {
         Repr {
             dscp: 0,
@@ -412,7 +413,7 @@ mod field {
     pub(super) const FLAGS_OFFSET: Field = 6..8;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
-    /// The 16-bit checksum word that contains the time to live.
+    /// Time to live and protocol: one 16-bit word of the checksum.
     pub(super) const TTL_PROTOCOL: Field = 8..10;
     pub(super) const CHECKSUM: Field = 10..12;
     pub(super) const SOURCE: Field = 12..16;

@@ -1,4 +1,4 @@
-//! IPv6 packets (RFC 8200): the fixed header, and the walk along the extension headers.
+//! IPv6 packets (RFC 8200): the fixed header and the extension headers.
 
 use core::net::Ipv6Addr;
 
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, read_u32, write_u16, write_u32};
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// Length of the fixed header.
+/// Length of the fixed header in bytes.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
 mod extension;
@@ -16,15 +16,15 @@ pub use extension::{ExtensionHeader, Extensions, FragmentHeader};
 
 use extension::is_extension;
 
-/// A view of a packet, which may be followed by Ethernet padding: the payload ends at the payload
-/// length.
+/// A view of a packet. Ethernet padding may follow the packet: the payload ends where the payload
+/// length field states.
 ///
 /// `new_checked` checks that the version is 6 and that the buffer holds the fixed header and the
-/// payload length. After it no accessor panics. No setter can invalidate these checks:
-/// [`set_payload_len`](Packet::set_payload_len) checks again.
+/// whole payload. The accessors never panic. No setter can invalidate these checks:
+/// [`set_payload_len`](Packet::set_payload_len) repeats them.
 ///
-/// Jumbograms (RFC 2675) are not supported: their payload length of 0 counts as 0, so that
-/// [`upper`](Packet::upper) returns [`Error::Truncated`].
+/// Jumbograms (RFC 2675) are not supported: their payload length field is 0, so that the payload is
+/// empty and [`upper`](Packet::upper) returns [`Error::Truncated`].
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -45,20 +45,21 @@ pub struct Repr {
     pub source: Ipv6Addr,
     /// Destination address.
     pub destination: Ipv6Addr,
-    /// Bytes behind the fixed header.
+    /// Length of extension headers and payload in bytes.
     pub payload_len: u16,
 }
 
-/// The upper protocol of a packet and where it begins.
+/// The upper protocol of a packet and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
-    /// The upper protocol: any number but those of the five extension headers that
-    /// [`Packet::upper`] walks over. In a later fragment this is what the fragment header states,
-    /// which may be an extension header that only the first fragment has.
+    /// The upper protocol, never one of the five extension headers that [`Packet::upper`] skips.
+    /// Exception: in a later fragment, this is the next header field of the fragment header, which
+    /// may name an extension header that only the first fragment contains.
     pub protocol: IpProtocol,
-    /// Offset of the upper protocol in the packet, in bytes; the packet's end if nothing follows.
+    /// Offset in the packet of the upper protocol's header, or of the data of a later fragment, in
+    /// bytes. Equal to the length of the packet if nothing follows the extension headers.
     pub offset: usize,
-    /// The fragment header, if there is one.
+    /// The fragment header, if the packet has one.
     pub fragment: Option<FragmentHeader>,
 }
 
@@ -74,8 +75,8 @@ impl Upper {
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` ends before the fixed header or before the payload
-    /// length, and [`Error::Malformed`] if the version is not 6.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the fixed header and the payload,
+    /// and [`Error::Malformed`] if the version is not 6.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -110,7 +111,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.first_word() & 0x000f_ffff
     }
 
-    /// Returns the number of bytes behind the fixed header.
+    /// Returns the length of extension headers and payload in bytes.
     #[inline]
     pub fn payload_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
@@ -146,26 +147,29 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, for a pseudo header. See [`Addresses::V6`] about routing headers.
+    /// Returns both addresses, as for a pseudo header. For packets with a routing header, see
+    /// [`Addresses::V6`].
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
     }
 
-    /// Returns the bytes from the end of the fixed header to the payload length.
+    /// Returns the bytes after the fixed header, up to the end that the payload length states.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.total_len()]
     }
 
-    /// Walks over hop-by-hop options, routing, fragment, destination options and AH headers, and
-    /// returns the upper protocol after them.
+    /// Skips hop-by-hop options, routing, fragment, destination options and AH headers, and returns
+    /// the upper protocol after them.
     ///
-    /// Every other type is the upper protocol: ESP and no-next-header, unknown numbers, and
-    /// extension headers that routers do not parse (mobility, HIP, shim6). The fragment header of a
-    /// later fragment ends the walk as well.
+    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown numbers, and
+    /// extension headers that routers do not parse (mobility, HIP, shim6). In a later fragment,
+    /// nothing after the fragment header is skipped.
     ///
-    /// - [`Error::Truncated`]: a header ends beyond the payload.
+    /// Errors:
+    ///
+    /// - [`Error::Truncated`]: an extension header exceeds the payload.
     /// - [`Error::Malformed`]: hop-by-hop options that are not first (RFC 8200, section 4.1), a
     ///   second fragment header, or an AH shorter than its fixed part (RFC 4302, section 2.2).
     /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] headers.
@@ -175,11 +179,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
         if !is_extension(protocol) {
             return Ok(Upper { protocol, offset: HEADER_LEN, fragment: None });
         }
-        walk(protocol, self.payload())
+        skip_extensions(protocol, self.payload())
     }
 
-    /// Returns an iterator over the extension headers that [`upper`](Packet::upper) walks over. It
-    /// yields each header, or the error that `upper` returns and then nothing more.
+    /// Returns an iterator over the extension headers that [`upper`](Packet::upper) skips. If
+    /// `upper` returns an error, the iterator ends with this error, after the headers before it.
     #[inline]
     pub fn extensions(&self) -> Extensions<'_> {
         Extensions::new(self.next_header(), self.payload())
@@ -206,13 +210,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// forwarded (RFC 8200, section 3).
     #[inline]
     pub fn decrement_hop_limit(&mut self) -> Option<u8> {
-        let left = self.hop_limit().checked_sub(1).filter(|&left| left > 0)?;
-        self.set_hop_limit(left);
-        Some(left)
+        let hop_limit = self.hop_limit().checked_sub(1).filter(|&hop_limit| hop_limit > 0)?;
+        self.set_hop_limit(hop_limit);
+        Some(hop_limit)
     }
 
-    /// Sets the payload length. Returns [`Error::Truncated`] and changes nothing if it ends beyond
-    /// the buffer.
+    /// Sets the payload length. Returns [`Error::Truncated`] and changes nothing if the payload
+    /// would exceed the buffer.
     #[inline]
     pub fn set_payload_len(&mut self, payload_len: u16) -> Result<(), Error> {
         if self.buffer.as_ref().len() - HEADER_LEN < usize::from(payload_len) {
@@ -262,13 +266,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses. The rest is as in [`Repr::default`].
+    /// Creates a header with these addresses, and the other fields as in [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv6Addr, destination: Ipv6Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the fixed header of a packet. `emit` writes the same bytes again.
+    /// Returns the fixed header of a packet. `emit` writes the bytes that were parsed.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -301,7 +305,7 @@ impl Repr {
     }
 
     /// Writes the 40 bytes of the header to the front of `buffer`. Returns [`Error::Truncated`] and
-    /// writes nothing if `buffer` is shorter.
+    /// writes nothing if `buffer` is too short.
     ///
     /// Bits of the flow label above the lower 20 are ignored. The payload need not be in `buffer`.
     #[inline]
@@ -320,7 +324,8 @@ impl Repr {
 }
 
 impl Default for Repr {
-    /// Returns a header without addresses and payload, with a hop limit of 64.
+    /// Returns a header with unspecified addresses, no payload, no next header, and a hop limit of
+    /// 64.
     fn default() -> Self {
         Repr {
             traffic_class: 0,
@@ -334,9 +339,10 @@ impl Default for Repr {
     }
 }
 
-/// The walk of [`Packet::upper`]. Out of line: most packets have no extension headers.
+/// Implements [`Packet::upper`] for packets with extension headers. Out of line, because most
+/// packets have none.
 #[cold]
-fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
+fn skip_extensions(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
     let mut extensions = Extensions::new(first, payload);
     let mut fragment = None;
     for header in extensions.by_ref() {

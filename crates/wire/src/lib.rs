@@ -2,33 +2,33 @@
 //!
 //! Each protocol has a module with
 //!
-//! - a view, `Packet<T>` over any `T: AsRef<[u8]>` (`Frame` and `Tag` for Ethernet and VLAN);
+//! - a view, `Packet<T>` over any `T: AsRef<[u8]>` (`Frame<T>` for Ethernet, `Tag<T>` for VLAN);
 //! - a `Repr`, which holds the fields of a header: `Repr::parse` reads them from a view, and
 //!   `Repr::emit` writes them to a buffer.
 //!
 //! `new_checked` creates a view. It compares every length that the packet states with the length of
-//! the buffer. After it **no accessor panics**, provided that `T` returns the same slice each time
-//! (slices, arrays, `Vec` and frames do). A setter that could invalidate these checks repeats them
-//! and returns an [`Error`].
+//! the buffer. The **accessors of a view never panic**, provided that `T` returns the same slice
+//! each time (slices, arrays, `Vec` and frames do). A setter that could invalidate these checks
+//! repeats them, and returns an [`Error`] if they fail.
 //!
-//! `emit` writes one header and needs no payload, except that `emit_with_checksum` of
-//! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] covers the payload, which must be in the buffer
-//! already. [`fill_checksums`] computes the checksums of a packet that was built or changed
-//! otherwise.
+//! `emit` writes one header; the payload need not be in the buffer. `emit_with_checksum` of
+//! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] also computes the checksum over the payload,
+//! which must already be in the buffer. [`fill_checksums`] computes the checksums of a complete
+//! packet.
 //!
-//! A [`HeaderStack`] writes several headers in front of a payload, and fills their lengths, types
-//! and checksums. The [`gtpu`] module shows a whole frame.
+//! A [`HeaderStack`] writes several headers before a payload, and fills in their lengths, types and
+//! checksums. The [`gtpu`] module has an example of a whole frame.
 //!
 //! [`Headers`] parses all headers of a frame at once, for the data path. [`Pretty`] prints a frame,
 //! one line for each layer.
 //!
-//! Nothing here allocates, except [`HeaderStack::packet`], and nothing here panics, whatever the
+//! No function allocates, except [`HeaderStack::packet`]. No function panics, whatever the input
 //! bytes are.
 //!
 //! ```
 //! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};
 //!
-//! let mut frame = [0; 60]; // 18 bytes of Ethernet padding behind the datagram's 42
+//! let mut frame = [0; 60]; // 42 bytes of headers, then 18 bytes of Ethernet padding
 //! frame[12..14].copy_from_slice(&[0x08, 0x00]);
 //! ipv4::Repr {
 //!     payload_len: 8,
@@ -80,7 +80,7 @@ pub use pretty::Pretty;
 pub use stack::{Header, HeaderStack};
 pub use vlan::VlanId;
 
-/// The example in README.md, compiled as a doctest.
+/// The examples in README.md, compiled as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

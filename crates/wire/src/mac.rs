@@ -9,14 +9,14 @@ impl MacAddr {
     /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
-    /// Returns whether the address is a group's: bit 0 of the first byte is set (IEEE 802-2014,
-    /// clause 8.2.2). The broadcast address is one of them.
+    /// Returns whether this is a group address: bit 0 of the first byte is set (IEEE 802-2014,
+    /// clause 8.2.2). The broadcast address is a group address too.
     #[inline]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 0x01 != 0
     }
 
-    /// Returns whether the address is the broadcast address.
+    /// Returns whether this is the broadcast address.
     #[inline]
     pub const fn is_broadcast(self) -> bool {
         matches!(self, MacAddr::BROADCAST)
@@ -56,12 +56,12 @@ impl FromStr for MacAddr {
     }
 }
 
-/// Reads the text that [`FromStr`] parses.
+/// Accepts the text that [`FromStr`] parses.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for MacAddr {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl serde::de::Visitor<'_> for Text {
+        struct MacAddrVisitor;
+        impl serde::de::Visitor<'_> for MacAddrVisitor {
             type Value = MacAddr;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +72,7 @@ impl<'de> serde::Deserialize<'de> for MacAddr {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(MacAddrVisitor)
     }
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for ParseMacAddrError {
 
 impl core::error::Error for ParseMacAddrError {}
 
-/// `u8::from_str_radix` alone would accept `+1`, which also has two characters.
+/// Parses two hexadecimal digits. `u8::from_str_radix` alone would also accept `+1`.
 fn parse_octet(group: &str) -> Option<u8> {
     if group.len() != 2 || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

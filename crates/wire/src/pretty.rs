@@ -13,13 +13,13 @@ use layer::{Layer, Lines};
 /// A frame to be printed with [`Display`](fmt::Display): one line for each layer.
 ///
 /// It prints Ethernet, VLAN tags, ARP, IPv4, IPv6 with its extension headers, TCP, UDP, SCTP, ICMP,
-/// ICMPv6, ESP and GTP-U. Packets within GTP-U, IPv4 and IPv6 are indented, up to
-/// [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is stated and ends the output.
+/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented, up to
+/// [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is reported in the last line.
 ///
-/// Of the checksums it verifies that of IPv4 headers only: a NIC or the kernel may fill the others
-/// later. GTP-U and ESP in UDP are recognized by their ports, 2152 and 4500.
+/// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may fill in the
+/// others later. GTP-U and ESP in UDP are recognized by their UDP ports, 2152 and 4500.
 ///
-/// Any bytes can be printed, without panic and without allocation. The output of a frame has at
+/// Printing never panics and never allocates, whatever the bytes are. The output of a frame has at
 /// most [`MAX_LEN`](Self::MAX_LEN) bytes and no line break at its end.
 ///
 /// ```
@@ -45,7 +45,7 @@ pub struct Pretty<'a> {
 }
 
 impl<'a> Pretty<'a> {
-    /// The maximum number of packets that are printed within a packet.
+    /// The maximum nesting depth of packets that are printed.
     pub const MAX_DEPTH: usize = 4;
 
     /// The maximum length of the output in bytes.
@@ -71,13 +71,13 @@ impl fmt::Display for Pretty<'_> {
         loop {
             next = match next {
                 Layer::End => return Ok(()),
-                Layer::Ethernet(frame) => link::ethernet(&mut lines, frame)?,
-                Layer::Arp(message) => link::arp(&mut lines, message)?,
-                Layer::Ip(packet) => network::ip(&mut lines, packet)?,
-                Layer::Ipv4(packet) => network::ipv4(&mut lines, packet)?,
-                Layer::Ipv6(packet) => network::ipv6(&mut lines, packet)?,
-                Layer::Upper(upper) => transport::upper(&mut lines, &upper)?,
-                Layer::Gtpu(message) => gtpu::gtpu(&mut lines, message)?,
+                Layer::Ethernet(frame) => link::print_ethernet(&mut lines, frame)?,
+                Layer::Arp(message) => link::print_arp(&mut lines, message)?,
+                Layer::Ip(packet) => network::print_ip(&mut lines, packet)?,
+                Layer::Ipv4(packet) => network::print_ipv4(&mut lines, packet)?,
+                Layer::Ipv6(packet) => network::print_ipv6(&mut lines, packet)?,
+                Layer::Upper(upper) => transport::print_upper(&mut lines, &upper)?,
+                Layer::Gtpu(message) => gtpu::print_gtpu(&mut lines, message)?,
                 Layer::Inner(packet) => {
                     lines.indent();
                     if lines.depth() > Self::MAX_DEPTH {

@@ -1,44 +1,43 @@
-//! Headers that are written together, in front of a payload.
+//! Writes several headers before a payload.
 
 use crate::error::Error;
 use crate::ethernet::EtherType;
 use crate::ip::{Addresses, IpProtocol, IpVersion};
 use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 
-/// Headers to be written in front of a payload, outermost first.
+/// Headers to be written before a payload, outermost first.
 ///
-/// A stack fills the fields that depend on other headers or on the payload, so that the fields of
-/// each `Repr` need only the values that are the caller's choice:
+/// A stack fills in the fields that depend on other headers or on the payload:
 ///
-/// - **Lengths.** `payload_len` of every header, from the bytes behind it. Values in the stack are
-///   ignored.
-/// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, from the
-///   next header of the stack. The last header of the stack keeps its own value, because the stack
-///   does not know the type of the payload. Only an EtherType of 0, the default, becomes that of
-///   IPv4 or IPv6 if the payload begins with its version. A VLAN tag may have two types: the header
-///   in front of it keeps [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]. Any other value
-///   becomes the service type if another tag follows the tag, and the customer type otherwise.
-/// - **Checksums.** The header checksum of IPv4. Those of UDP, TCP and ICMP, with the addresses of
-///   the IP header in front. Use [`Header::UdpWithoutChecksum`] for UDP over IPv4 without a
-///   checksum.
+/// - **Lengths.** The stack replaces `payload_len` of every `Repr` by the number of bytes after the
+///   header.
+/// - **Types.** The stack sets the EtherType of Ethernet and VLAN, and the protocol or next header
+///   of IP, to the type of the next header. Before a VLAN tag, an EtherType of [`EtherType::VLAN`]
+///   or [`EtherType::SERVICE_VLAN`] is kept; any other value becomes `SERVICE_VLAN` if two tags
+///   follow, else `VLAN`. The last header keeps its value, because the stack does not know the type
+///   of the payload. Exception: if its EtherType is 0 (the default) and the payload begins with IP
+///   version 4 or 6, it becomes the type of IPv4 or IPv6.
+/// - **Checksums.** The stack computes the checksums of IPv4, UDP, TCP and ICMP. To send UDP over
+///   IPv4 without a checksum, use [`Header::UdpWithoutChecksum`].
 ///
-/// Everything else is the caller's: the ports of GTP-U's UDP header, for example. The stack writes
-/// no padding for short Ethernet frames.
+/// The caller sets all other fields, for example the UDP ports of GTP-U. The stack writes no
+/// padding for short Ethernet frames.
 ///
 /// # Order
 ///
-/// | header | may be the first, or directly behind |
+/// | header | is first, or directly follows |
 /// |---|---|
 /// | Ethernet | GTP-U |
 /// | VLAN | Ethernet, VLAN |
 /// | IPv4, IPv6 | Ethernet, VLAN, IPv4, IPv6, GTP-U |
 /// | GTP-U | UDP |
 ///
-/// UDP, TCP and ICMP are never first. They must be directly behind IPv4 or IPv6, and UDP without
-/// checksum behind IPv4. [`emit`](Self::emit) returns [`Error::Malformed`] for any other order.
+/// UDP, TCP and ICMP are never first: they must directly follow IPv4 or IPv6. UDP without checksum
+/// must directly follow IPv4. [`emit`](Self::emit) returns [`Error::Malformed`] for any other
+/// order.
 ///
-/// For a protocol that is not listed, such as GRE, use two stacks: emit the headers behind it,
-/// write its header, and emit the headers in front of it.
+/// For a protocol that is not listed, such as GRE, use two stacks: emit the headers after it, write
+/// its header, and emit the headers before it.
 ///
 /// # Example
 ///
@@ -69,7 +68,7 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderStack<'a>(pub &'a [Header<'a>]);
 
-/// A header of a [`HeaderStack`]. The `Repr` of each protocol in it converts into it.
+/// A header of a [`HeaderStack`]. The `Repr` of each protocol converts into a `Header`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Header<'a> {
@@ -83,34 +82,38 @@ pub enum Header<'a> {
     Ipv6(ipv6::Repr),
     /// A UDP header with a checksum. `udp::Repr` converts into this.
     Udp(udp::Repr),
-    /// A UDP header with a checksum of 0, "none", which is allowed over IPv4 only (RFC 768; RFC
-    /// 8200, section 8.1). Tunnels over IPv4 often have none, because a checksum takes a pass over
-    /// the whole payload.
+    /// A UDP header with a checksum field of 0, which means "no checksum" and is allowed over IPv4
+    /// only (RFC 768; RFC 8200, section 8.1). Tunnels over IPv4 often omit the checksum, because
+    /// computing it takes a pass over the whole payload.
     ///
-    /// For the tunnels that may omit it over IPv6 (RFC 6936), emit [`Udp`](Self::Udp) and call
-    /// [`udp::Packet::set_checksum`].
+    /// For tunnels that may omit the checksum over IPv6 (RFC 6936), emit [`Udp`](Self::Udp), then
+    /// set the checksum to 0 with [`udp::Packet::set_checksum`].
     UdpWithoutChecksum(udp::Repr),
     /// A TCP header with its options.
     Tcp(tcp::Repr<'a>),
-    /// The first 8 bytes of an ICMP message, or behind IPv6 of an ICMPv6 message.
+    /// The first 8 bytes of an ICMP message, or of an ICMPv6 message if the header before it is
+    /// IPv6.
     Icmp(icmp::Repr),
     /// A GTP-U header with its extension headers.
     Gtpu(gtpu::Repr<'a>),
 }
 
 impl HeaderStack<'_> {
-    /// Returns the number of bytes of all headers.
+    /// Returns the total length of the headers in bytes.
     #[inline]
     pub fn header_len(&self) -> usize {
         self.0.iter().map(Header::header_len).fold(0, usize::saturating_add)
     }
 
-    /// Writes the headers to the front of `buffer`. Everything in `buffer` behind them is the
-    /// payload, which must be there already: cut off Ethernet padding before.
+    /// Writes the headers to the front of `buffer`. All bytes after them are the payload, which
+    /// must already be in `buffer`. Remove Ethernet padding first.
     ///
-    /// Never writes to the payload. After an error, the bytes in front of it may have any value:
+    /// Never writes to the payload. After an error, the bytes before the payload may have any
+    /// value.
+    ///
+    /// Errors:
     /// - [`Error::Truncated`] if `buffer` is shorter than the headers,
-    /// - [`Error::Malformed`] if the headers are in no order that the [type](Self) allows, or if a
+    /// - [`Error::Malformed`] if the order of the headers is invalid (see [`HeaderStack`]), or if a
     ///   length does not fit into its field,
     /// - the error of a `Repr` whose fields are invalid.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
@@ -120,8 +123,8 @@ impl HeaderStack<'_> {
         }
         // From the inside out: an outer checksum covers the inner headers.
         for index in (0..self.0.len()).rev() {
-            let (outer, rest) = self.0.split_at(index);
-            let Some((header, inner)) = rest.split_first() else { break };
+            let (outer, header_and_inner) = self.0.split_at(index);
+            let Some((header, inner)) = header_and_inner.split_first() else { break };
             if !header.may_follow(outer.last()) {
                 return Err(Error::Malformed);
             }
@@ -133,7 +136,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers with `payload` behind them, for tests and tools: allocates a vector.
+    /// Returns the headers, followed by `payload`, in a new vector. For tests and tools.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
@@ -160,7 +163,8 @@ impl Header<'_> {
         }
     }
 
-    /// Returns whether the header may be directly behind `outer`, or the first if that is `None`.
+    /// Returns whether the header may directly follow `outer`, or may be first if `outer` is
+    /// `None`.
     fn may_follow(&self, outer: Option<&Header<'_>>) -> bool {
         use Header::{Ethernet, Gtpu, Icmp, Ipv4, Ipv6, Tcp, Udp, UdpWithoutChecksum, Vlan};
         match self {
@@ -176,13 +180,19 @@ impl Header<'_> {
         }
     }
 
-    /// Writes the header to the front of `packet`, in which the inner headers and the payload
-    /// follow already. `ip` has the addresses of an IP header directly in front.
-    fn emit(&self, ip: Option<Addresses>, inner: &[Self], packet: &mut [u8]) -> Result<(), Error> {
+    /// Writes the header to the front of `packet`, which already contains the inner headers and the
+    /// payload. `ip_addresses` are the addresses of the IP header directly before this header, if
+    /// any.
+    fn emit(
+        &self,
+        ip_addresses: Option<Addresses>,
+        inner: &[Self],
+        packet: &mut [u8],
+    ) -> Result<(), Error> {
         let payload_len = packet.len().checked_sub(self.header_len()).ok_or(Error::Truncated)?;
-        // An error only for a header with a length field.
+        // Do not fail yet: Ethernet and VLAN have no length field and accept any length.
         let payload_len = u16::try_from(payload_len).map_err(|_| Error::Malformed);
-        let addresses = ip.ok_or(Error::Malformed);
+        let addresses = ip_addresses.ok_or(Error::Malformed);
         match *self {
             Header::Ethernet(repr) => {
                 let payload = packet.get(repr.header_len()..).unwrap_or_default();
@@ -222,7 +232,7 @@ impl Header<'_> {
         }
     }
 
-    /// Returns the addresses of an IP header.
+    /// Returns the addresses of an IP header, or `None` for any other header.
     fn addresses(&self) -> Option<Addresses> {
         match self {
             Header::Ipv4(repr) => Some(repr.addresses()),
@@ -232,8 +242,8 @@ impl Header<'_> {
     }
 }
 
-/// Returns the EtherType of the first of the headers, or `fallback` if it does not determine the
-/// type. Without headers and with a `fallback` of 0, the first byte of an IP packet determines it.
+/// Returns the EtherType that announces `headers` and `payload`, as described at [`HeaderStack`].
+/// `fallback` is the EtherType that the caller has set.
 fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> EtherType {
     let version = payload.first().map(|byte| byte >> 4);
     match headers {
@@ -248,8 +258,8 @@ fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> 
     }
 }
 
-/// Returns the protocol of the first of the headers, or `fallback` if there is none. `version` is
-/// that of the IP header in front.
+/// Returns the protocol of the first of `headers`, or `fallback` without headers. `version` is the
+/// version of the IP header before them.
 fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {
         (Some(Header::Udp(_) | Header::UdpWithoutChecksum(_)), _) => IpProtocol::UDP,

@@ -5,16 +5,16 @@ use crate::error::Error;
 use crate::field::{Field, read_u16, read_u32, write_u16, write_u32};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length of a header without options.
+/// Length of a header without options, in bytes.
 pub const HEADER_LEN: usize = field::URGENT.end;
 
-/// The maximum length of the options, which the data offset sets.
+/// The maximum length of the options in bytes. The data offset field cannot state more.
 pub const MAX_OPTIONS_LEN: usize = 40;
 
-/// A view of a segment, which ends where the buffer ends: TCP has no length field.
+/// A view of a segment. The segment is the whole buffer, because TCP has no length field.
 ///
-/// `new_checked` checks that 20 <= header length <= length of the buffer. After it no accessor
-/// panics, and no setter can invalidate these checks.
+/// `new_checked` checks that 20 <= header length <= length of the buffer. The accessors never
+/// panic, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -22,7 +22,7 @@ pub struct Packet<T> {
 
 /// A header to be written, with its options.
 ///
-/// The reserved bits are written as zero, and so is the accurate ECN flag among them.
+/// The reserved bits are written as zero, including the accurate ECN flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Repr<'a> {
     /// Source port.
@@ -42,7 +42,7 @@ pub struct Repr<'a> {
     /// Options, at most 40 bytes. `emit` pads them with zero bytes (end of option list) to a
     /// multiple of 4.
     pub options: &'a [u8],
-    /// Bytes behind the header.
+    /// Length of the payload in bytes.
     pub payload_len: u16,
 }
 
@@ -85,11 +85,10 @@ impl core::ops::BitOr for Flags {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// Creates a view of `buffer`, which must end with the segment: cut off Ethernet padding
-    /// before.
+    /// Creates a view of `buffer`, which must end with the segment: remove Ethernet padding first.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` ends before the header, and [`Error::Malformed`] if
-    /// the data offset is below 5.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
+    /// [`Error::Malformed`] if the data offset is below 5.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -154,7 +153,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::WINDOW)
     }
 
-    /// Returns the urgent pointer, which counts only with [`Flags::URG`].
+    /// Returns the urgent pointer, which is valid only with [`Flags::URG`].
     #[inline]
     pub fn urgent(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::URGENT)
@@ -172,13 +171,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// Returns the options, 0 to 40 bytes, which are not parsed.
+    /// Returns the unparsed options, 0 to 40 bytes.
     #[inline]
     pub fn options(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
-    /// Returns the bytes behind the header.
+    /// Returns the bytes after the header.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..]
@@ -212,37 +211,40 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `max` to `max`, and
-    /// updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option was
-    /// lowered.
+    /// Lowers every maximum segment size (RFC 9293, section 3.2) above `max` to `max`, and updates
+    /// the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option changed.
     ///
-    /// Returns [`Error::Malformed`] and changes nothing if an option ends beyond the header or is
+    /// Returns [`Error::Malformed`] and changes nothing if an option exceeds the header or is
     /// shorter than two bytes, or if a maximum segment size option does not have four bytes. Does
-    /// not check that the segment is a SYN, the only one that may have this option.
+    /// not check that the segment is a SYN, although only a SYN may have this option.
     pub fn lower_mss(&mut self, max: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];
-        // Check all options before changing the first.
+        // Check all options before changing any option.
         let mut at = HEADER_LEN;
         while let Some(mss) = next_mss(header, at)? {
             at = mss.end;
         }
-        let mut lowered = false;
+        let mut was_lowered = false;
         at = HEADER_LEN;
         while let Some(mss) = next_mss(header, at)? {
             at = mss.end;
-            let (old, odd) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
+            let (old, is_at_odd_offset) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
             if old > max {
                 // A word at an odd offset is summed with its bytes exchanged (RFC 1071, 2 (B)).
-                let word = |value: u16| if odd { value.swap_bytes() } else { value };
-                let checksum =
-                    checksum::update(read_u16(header, field::CHECKSUM), word(old), word(max));
+                let summed_word =
+                    |value: u16| if is_at_odd_offset { value.swap_bytes() } else { value };
+                let checksum = checksum::update(
+                    read_u16(header, field::CHECKSUM),
+                    summed_word(old),
+                    summed_word(max),
+                );
                 write_u16(header, mss, max);
                 write_u16(header, field::CHECKSUM, checksum);
-                lowered = true;
+                was_lowered = true;
             }
         }
-        Ok(lowered)
+        Ok(was_lowered)
     }
 
     /// Computes the checksum and writes it to its field.
@@ -258,7 +260,7 @@ impl<'a> Repr<'a> {
     /// Returns the header of a segment. The options are borrowed from the segment's buffer.
     ///
     /// Does not verify the checksum. If the checksum is valid and the reserved bits are clear,
-    /// `emit_with_checksum` writes the same bytes again.
+    /// `emit_with_checksum` writes the bytes that were parsed.
     ///
     /// Returns [`Error::Malformed`] if the segment is longer than 65535 bytes.
     #[inline]
@@ -280,7 +282,8 @@ impl<'a> Repr<'a> {
         })
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: header and padded options.
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: the header with its padded
+    /// options.
     #[inline]
     pub const fn header_len(&self) -> usize {
         HEADER_LEN + self.options.len().next_multiple_of(4)
@@ -297,7 +300,7 @@ impl<'a> Repr<'a> {
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
     /// [`Error::Malformed`] if there are more than 40 bytes of options or if header and payload
-    /// exceed 65535 bytes; writes nothing then.
+    /// exceed 65535 bytes. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         if self.options.len() > MAX_OPTIONS_LEN || self.buffer_len() > usize::from(u16::MAX) {
@@ -321,11 +324,11 @@ impl<'a> Repr<'a> {
         Ok(())
     }
 
-    /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
-    /// payload must already follow the space for the header in `buffer`.
+    /// Writes the header to the front of `buffer`, with the checksum of header and payload.
+    /// `buffer` must already contain the payload, after the space for the header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
-    /// [`Error::Malformed`] as [`emit`](Self::emit) does; writes nothing then.
+    /// [`Error::Malformed`] as [`emit`](Self::emit) does. On error, writes nothing.
     #[inline]
     pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
         let segment = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
@@ -335,7 +338,8 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// Kinds of options (RFC 9293, section 3.2), and the length of the maximum segment size option.
+/// Kinds of options (RFC 9293, section 3.2), and the length of the maximum segment size option in
+/// bytes.
 mod option {
     pub(super) const END: u8 = 0;
     pub(super) const NO_OPERATION: u8 = 1;
@@ -343,7 +347,8 @@ mod option {
     pub(super) const MSS_LEN: usize = 4;
 }
 
-/// Returns the offset of the first maximum segment size value, searching options from `at` on.
+/// Returns the byte range of the first maximum segment size value, searching the options from
+/// offset `at` on.
 fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
     while let Some(rest) = header.get(at..) {
         match *rest {

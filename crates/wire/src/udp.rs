@@ -5,14 +5,14 @@ use crate::error::Error;
 use crate::field::{read_u16, write_u16};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length of the header.
+/// Length of the header in bytes.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
 
-/// A view of a datagram, which may be followed by other bytes: the payload ends at the length
-/// field.
+/// A view of a datagram. Other bytes may follow the datagram: the payload ends where the length
+/// field states.
 ///
-/// `new_checked` checks that 8 <= length field <= length of the buffer. After it no accessor
-/// panics, and no setter can invalidate these checks.
+/// `new_checked` checks that 8 <= length field <= length of the buffer. The accessors never panic,
+/// and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -25,15 +25,15 @@ pub struct Repr {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// Bytes behind the header, at most 65527.
+    /// Length of the payload in bytes, at most 65527.
     pub payload_len: u16,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` ends before the header or before the length field,
-    /// and [`Error::Malformed`] if the length field is below 8.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header or than the length field
+    /// states, and [`Error::Malformed`] if the length field is below 8.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let packet = Self::new_first_fragment(buffer)?;
@@ -43,11 +43,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(packet)
     }
 
-    /// Creates a view of a datagram's first fragment: the length field may exceed `buffer`, and the
-    /// payload then ends with `buffer`.
+    /// Creates a view of a datagram's first fragment: the length field may exceed the length of
+    /// `buffer`; if so, the payload ends with `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` ends before the header, and [`Error::Malformed`] if
-    /// the length field is below 8.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
+    /// [`Error::Malformed`] if the length field is below 8.
     #[inline]
     pub fn new_first_fragment(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -78,8 +78,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
     }
 
-    /// Returns the length field: header and payload in bytes, at least 8.
-    #[expect(clippy::len_without_is_empty, reason = "the field's own name; no datagram is empty")]
+    /// Returns the length field: the length of header and payload in bytes, at least 8.
+    #[expect(clippy::len_without_is_empty, reason = "named like the field; no datagram is empty")]
     #[inline]
     pub fn len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::LEN)
@@ -91,10 +91,12 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Returns whether the checksum is valid. No checksum is valid over IPv4 (RFC 768) and invalid
-    /// over IPv6 (RFC 8200, section 8.1). For a tunnel without checksums over IPv6 (RFC 6936), test
-    /// [`checksum`](Packet::checksum) first. The checksum of a first fragment covers bytes that are
-    /// not there and is invalid.
+    /// Returns whether the checksum is valid. A checksum field of 0 (no checksum) counts as valid
+    /// over IPv4 (RFC 768) and as invalid over IPv6 (RFC 8200, section 8.1). For a tunnel without
+    /// checksums over IPv6 (RFC 6936), test [`checksum`](Packet::checksum) first.
+    ///
+    /// The result is meaningless for a first fragment with a checksum, because the checksum also
+    /// covers the later fragments.
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         if self.checksum() == 0 {
@@ -103,22 +105,22 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// Returns the bytes from the end of the header to the length field, or to the end of the
-    /// buffer if that comes first.
+    /// Returns the bytes after the header, up to the end that the length field states, or to the
+    /// end of the buffer if that comes first.
     #[inline]
     pub fn payload(&self) -> &[u8] {
-        &self.buffer.as_ref()[HEADER_LEN..self.end()]
+        &self.buffer.as_ref()[HEADER_LEN..self.payload_end()]
     }
 
     #[inline]
-    fn end(&self) -> usize {
+    fn payload_end(&self) -> usize {
         usize::from(self.len()).min(self.buffer.as_ref().len())
     }
 
     #[inline]
     fn sum(&self, addresses: Addresses) -> Sum {
         Sum::pseudo_header(addresses, IpProtocol::UDP, u32::from(self.len()))
-            .with(&self.buffer.as_ref()[..self.end()])
+            .with(&self.buffer.as_ref()[..self.payload_end()])
     }
 }
 
@@ -126,7 +128,7 @@ impl<'a> Packet<&'a [u8]> {
     /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
-        &self.buffer[HEADER_LEN..self.end()]
+        &self.buffer[HEADER_LEN..self.payload_end()]
     }
 }
 
@@ -164,14 +166,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// Returns the [`payload`](Packet::payload) for writing.
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
-        let range = HEADER_LEN..self.end();
+        let range = HEADER_LEN..self.payload_end();
         &mut self.buffer.as_mut()[range]
     }
 }
 
 impl Repr {
-    /// Creates a header with these ports, for a payload of no bytes or for a
-    /// [`HeaderStack`](crate::HeaderStack), which fills the length.
+    /// Creates a header with these ports. Its payload length is 0; a
+    /// [`HeaderStack`](crate::HeaderStack) fills it in.
     #[inline]
     pub const fn new(source_port: u16, destination_port: u16) -> Repr {
         Repr { source_port, destination_port, payload_len: 0 }
@@ -179,8 +181,8 @@ impl Repr {
 
     /// Returns the header of a datagram, without its checksum.
     ///
-    /// `emit_with_checksum` writes the same bytes again if the checksum is valid, and `emit` if it
-    /// is 0.
+    /// If the checksum field is 0, `emit` writes the bytes that were parsed. If the checksum is
+    /// valid, `emit_with_checksum` does.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -203,11 +205,11 @@ impl Repr {
         HEADER_LEN + self.payload_len as usize
     }
 
-    /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
-    /// payload must already follow the space for the header in `buffer`.
+    /// Writes the header to the front of `buffer`, with the checksum of header and payload.
+    /// `buffer` must already contain the payload, after the space for the header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
-    /// [`Error::Malformed`] if they exceed 65535 bytes; writes nothing then.
+    /// [`Error::Malformed`] if they exceed 65535 bytes. On error, writes nothing.
     #[inline]
     pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
         let datagram = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
@@ -216,12 +218,12 @@ impl Repr {
         Ok(())
     }
 
-    /// Writes the 8 bytes of the header to the front of `buffer`, with a checksum of 0: "none".
-    /// IPv4 allows no checksum (RFC 768). IPv6 forbids it except for some tunnels (RFC 8200,
-    /// section 8.1; RFC 6936).
+    /// Writes the 8 bytes of the header to the front of `buffer`, with a checksum field of 0, which
+    /// means "no checksum". Over IPv4, the checksum is optional (RFC 768). Over IPv6, only some
+    /// tunnels may omit it (RFC 8200, section 8.1; RFC 6936).
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
-    /// [`Error::Malformed`] if header and payload exceed 65535 bytes; writes nothing then. The
+    /// [`Error::Malformed`] if header and payload exceed 65535 bytes. On error, writes nothing. The
     /// payload need not be in `buffer`.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
@@ -263,7 +265,7 @@ mod tests {
     const PACKET: [u8; 12] =
         [0xbf, 0x00, 0x00, 0x35, 0x00, 0x0c, 0xa9, 0x69, 0xaa, 0x00, 0x00, 0xff];
 
-    fn with_len(len: u8) -> [u8; 12] {
+    fn packet_with_len(len: u8) -> [u8; 12] {
         let mut packet = PACKET;
         packet[5] = len;
         packet
@@ -295,9 +297,9 @@ mod tests {
         let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
         assert_eq!(view_error(&PACKET[..7]), Error::Truncated);
         assert_eq!(view_error(&PACKET[..11]), Error::Truncated);
-        assert_eq!(view_error(&with_len(7)), Error::Malformed);
-        assert_eq!(view_error(&with_len(13)), Error::Truncated);
-        assert!(Packet::new_checked(with_len(8)).unwrap().payload().is_empty());
+        assert_eq!(view_error(&packet_with_len(7)), Error::Malformed);
+        assert_eq!(view_error(&packet_with_len(13)), Error::Truncated);
+        assert!(Packet::new_checked(packet_with_len(8)).unwrap().payload().is_empty());
         let repr = Repr { payload_len: 65_528, ..Repr::default() };
         assert_eq!(repr.emit(&mut [0; 8]), Err(Error::Malformed));
         assert_eq!(Repr::default().emit(&mut [0; 7]), Err(Error::Truncated));
@@ -305,9 +307,12 @@ mod tests {
 
     #[test]
     fn first_fragment_may_be_shorter_than_length_field() {
-        assert_eq!(Packet::new_first_fragment(with_len(200)).unwrap().payload(), &PACKET[8..]);
         assert_eq!(
-            Packet::new_first_fragment(with_len(7)).map(|_| ()).unwrap_err(),
+            Packet::new_first_fragment(packet_with_len(200)).unwrap().payload(),
+            &PACKET[8..]
+        );
+        assert_eq!(
+            Packet::new_first_fragment(packet_with_len(7)).map(|_| ()).unwrap_err(),
             Error::Malformed
         );
     }
@@ -322,8 +327,8 @@ mod tests {
     #[test]
     fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        // 0xbf00 + 0xa969 in ones' complement: the port grows by the old checksum, so the new one
-        // is 0.
+        // 0xbf00 + 0xa969 in ones' complement: the source port grows by the old checksum, so the
+        // new checksum is 0.
         packet.set_source_port(0x686a);
         packet.fill_checksum(V4);
         assert_eq!(packet.checksum(), 0xffff);
@@ -347,7 +352,7 @@ mod tests {
         #[test]
         fn views_of_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
             if let Some(header) = bytes.first_chunk_mut::<6>() {
-                header[4] = 0; // otherwise most have an invalid length
+                header[4] = 0; // most random length fields exceed the buffer
                 header[5] = len;
             }
             if let Ok(packet) = Packet::new_checked(&bytes[..]) {

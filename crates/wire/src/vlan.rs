@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::ethernet::EtherType;
 use crate::field::{read_u16, write_u16};
 
-/// Length of a tag in bytes: tag control information, and the EtherType behind it.
+/// Length of a tag in bytes: the tag control information and the EtherType of the data after the
+/// tag.
 pub const TAG_LEN: usize = field::ETHERTYPE.end;
 
 pub use crate::limits::MAX_TAGS;
@@ -19,18 +20,18 @@ pub use crate::limits::MAX_TAGS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VlanId(NonZeroU16);
 
-/// A view of a tag. It begins *behind* the EtherType that announces the tag, with the tag control
-/// information. The next tag is therefore at the front of the payload of an
-/// [`ethernet::Frame`](super::ethernet::Frame) or of a tag.
+/// A view of a tag. The tag begins with its tag control information, *after* the EtherType that
+/// announces it. The payload of an [`ethernet::Frame`](super::ethernet::Frame) or of a tag
+/// therefore begins with the next tag.
 ///
-/// `new_checked` checks that the buffer holds the 4 bytes of the tag. After it no accessor panics,
+/// `new_checked` checks that the buffer holds the 4 bytes of the tag. The accessors never panic,
 /// and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
 }
 
-/// A tag to be written, with the EtherType behind it.
+/// A tag to be written, including the EtherType of the data after the tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr {
     /// VLAN identifier.
@@ -43,10 +44,10 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// The tags at the front of a payload, which [`walk`] found.
+/// The tags that [`walk`] found at the front of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tags {
-    /// VLAN of the tag nearest to the addresses.
+    /// VLAN of the first tag.
     pub outer: Option<VlanId>,
     /// VLAN of the second tag.
     pub inner: Option<VlanId>,
@@ -56,10 +57,10 @@ pub struct Tags {
     pub len: usize,
 }
 
-/// Parses the tags at the front of `payload`. `ethertype` is the type in front of them.
+/// Parses the tags at the front of `payload`. `ethertype` is the type that precedes `payload`.
 ///
 /// Returns [`Error::Truncated`] if `payload` ends within a tag, and [`Error::TooManyVlanTags`] if
-/// there are more than [`MAX_TAGS`].
+/// there are more than [`MAX_TAGS`] tags.
 #[inline]
 pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
     let mut ids = [None; MAX_TAGS];
@@ -83,18 +84,19 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// A bit above the identifier. It keeps the stored value from being zero, so that
-    /// `Option<VlanId>` has two bytes.
+    /// A bit above the identifier, set in every stored value. It keeps the value from being zero,
+    /// so that `Option<VlanId>` has two bytes.
     const PRESENT: u16 = 0x8000;
+    /// The bits of the identifier.
     const MASK: u16 = 0x0fff;
 
-    /// Creates an identifier, or returns `None` above 4095.
+    /// Creates an identifier, or returns `None` if `id` exceeds 4095.
     #[inline]
     pub const fn new(id: u16) -> Option<VlanId> {
         if id > Self::MASK { None } else { Some(Self::from_control(id)) }
     }
 
-    /// Returns the number, 0 to 4095.
+    /// Returns the identifier as a number, 0 to 4095.
     #[inline]
     pub const fn get(self) -> u16 {
         self.0.get() & Self::MASK
@@ -104,7 +106,7 @@ impl VlanId {
     /// and drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
-        // Never zero because of `PRESENT`. `unwrap` would compile to a panic branch.
+        // `PRESENT` rules out `None`, but `unwrap` would still compile to a panic branch.
         match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
             Some(id) => VlanId(id),
             None => VlanId(NonZeroU16::MIN),
@@ -113,7 +115,7 @@ impl VlanId {
 }
 
 impl<T: AsRef<[u8]>> Tag<T> {
-    /// Creates a view of `buffer`. Returns [`Error::Truncated`] below [`TAG_LEN`] bytes.
+    /// Creates a view of `buffer`. Returns [`Error::Truncated`] if `buffer` is shorter than a tag.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         if buffer.as_ref().len() < TAG_LEN {
@@ -159,7 +161,7 @@ impl<T: AsRef<[u8]>> Tag<T> {
 }
 
 impl<'a> Tag<&'a [u8]> {
-    /// Returns the bytes behind the tag with the lifetime of the buffer.
+    /// Returns the bytes after the tag with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[TAG_LEN..]
@@ -167,7 +169,7 @@ impl<'a> Tag<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
-    /// Sets the VLAN identifier. Priority and drop eligible indicator stay.
+    /// Sets the VLAN identifier. Keeps the priority and the drop eligible indicator.
     #[inline]
     pub fn set_id(&mut self, id: VlanId) {
         let control = self.control() & !VlanId::MASK | id.get();
@@ -196,7 +198,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
 }
 
 impl Repr {
-    /// Returns the content of a tag. `emit` writes the same bytes again.
+    /// Returns the fields of a tag. `emit` writes the bytes that were parsed.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(tag: &Tag<T>) -> Repr {
         Repr {
@@ -213,11 +215,11 @@ impl Repr {
         TAG_LEN
     }
 
-    /// Writes the 4 bytes of the tag to the front of `buffer`, which begins behind the EtherType
+    /// Writes the 4 bytes of the tag to the front of `buffer`, which begins after the EtherType
     /// that announces the tag ([`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]).
     ///
     /// Bits of the priority above the lower three are ignored. Returns [`Error::Truncated`] and
-    /// writes nothing if `buffer` is shorter.
+    /// writes nothing if `buffer` is too short.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut tag = Tag::new_checked(buffer)?;
@@ -256,8 +258,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): prio<<13 | dei<<12
-    // | vlan
+    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): tag control
+    // information prio << 13 | id << 12 | vlan, then type
     const TAGS: [u8; 9] = [0xbf, 0xff, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00, 0xaa];
 
     fn id(id: u16) -> Option<VlanId> {
@@ -274,14 +276,20 @@ mod tests {
 
     #[test]
     fn walk_returns_up_to_two_tags_and_rejects_three() {
-        let none = walk(EtherType::IPV4, &TAGS).unwrap();
-        assert_eq!(none, Tags { outer: None, inner: None, ethertype: EtherType::IPV4, len: 0 });
-        let one = walk(EtherType::VLAN, &TAGS[4..]).unwrap();
-        assert_eq!(one, Tags { outer: id(0), inner: None, ethertype: EtherType::IPV4, len: 4 });
-        let two = walk(EtherType::SERVICE_VLAN, &TAGS).unwrap();
-        assert_eq!(two, Tags { outer: id(4095), inner: id(0), ethertype: EtherType::IPV4, len: 8 });
-        let three = [0, 1, 0x81, 0x00, 0, 2, 0x88, 0xa8, 0, 3, 0x08, 0x00];
-        assert_eq!(walk(EtherType::VLAN, &three), Err(Error::TooManyVlanTags));
+        let untagged = walk(EtherType::IPV4, &TAGS).unwrap();
+        assert_eq!(untagged, Tags { outer: None, inner: None, ethertype: EtherType::IPV4, len: 0 });
+        let single_tagged = walk(EtherType::VLAN, &TAGS[4..]).unwrap();
+        assert_eq!(
+            single_tagged,
+            Tags { outer: id(0), inner: None, ethertype: EtherType::IPV4, len: 4 }
+        );
+        let double_tagged = walk(EtherType::SERVICE_VLAN, &TAGS).unwrap();
+        assert_eq!(
+            double_tagged,
+            Tags { outer: id(4095), inner: id(0), ethertype: EtherType::IPV4, len: 8 }
+        );
+        let three_tags = [0, 1, 0x81, 0x00, 0, 2, 0x88, 0xa8, 0, 3, 0x08, 0x00];
+        assert_eq!(walk(EtherType::VLAN, &three_tags), Err(Error::TooManyVlanTags));
     }
 
     #[test]
@@ -303,7 +311,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn walk_of_any_bytes_stays_within_them(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+        fn walk_of_any_bytes_returns_length_within_them(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Ok(tags) = walk(EtherType(ethertype), &bytes) {
                 prop_assert!(tags.len <= bytes.len());
                 prop_assert!(!tags.ethertype.is_vlan());

@@ -78,14 +78,14 @@ def is_present(layer, name):
 
 
 def main():
-    # Read all input before any output: the caller reads only after it has written everything.
+    # Read all input before printing: the caller reads only after it has written everything.
     for line in sys.stdin.readlines():
         raw = bytes.fromhex(line)
         packet = Ether(raw)
         layers, layer = [], packet
         while not isinstance(layer, NoPayload):
             layers.append(layer_fields(layer))
-            # UDP over IPv4 may have no checksum, but scapy would compute one.
+            # Keep a UDP checksum of 0 over IPv4, which scapy would otherwise compute.
             is_over_ipv4 = isinstance(layer.underlayer, IP)
             is_unchecked = isinstance(layer, UDP) and layer.chksum == 0 and is_over_ipv4
             for name in [] if is_unchecked else COMPUTED.get(type(layer), []):

@@ -1,8 +1,8 @@
 """Prints random packets and the fields that scapy reads in them, one JSON object per line, for
 wire_against_scapy.rs.
 
-scapy builds each packet and parses its bytes again; the expected fields are the parsed ones. The
-seed is fixed, so that each run has the same packets.
+scapy builds each packet and parses its bytes; the printed fields are those that it parsed. The seed
+is fixed, so that each run prints the same packets.
 """
 
 import json
@@ -22,7 +22,7 @@ from scapy.utils import checksum
 rng = random.Random(20240229)
 V6_EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, AH)
 
-# scapy knows only tunnels after AH.
+# Without this, scapy parses only tunnels after AH.
 bind_layers(AH, TCP, nh=6)
 bind_layers(AH, UDP, nh=17)
 
@@ -52,8 +52,8 @@ def port():
 def upper(version):
     kind = rng.choice(["udp", "udp", "tcp", "tcp", "icmp", "esp", "raw"])
     if kind == "udp":
-        zero = {"chksum": 0} if version == 4 and rng.random() < 0.2 else {}
-        return UDP(sport=port(), dport=port(), **zero) / data()
+        checksum_field = {"chksum": 0} if version == 4 and rng.random() < 0.2 else {}
+        return UDP(sport=port(), dport=port(), **checksum_field) / data()
     if kind == "tcp":
         options = rng.sample([("MSS", 1460), ("NOP", None), ("WScale", 7), ("Timestamp", (1, 2))],
                              rng.randrange(4))
@@ -72,11 +72,11 @@ def packet4():
     options = rng.sample([IPOption_NOP(), IPOption_RR(pointer=4, routers=["0.0.0.0"] * rng.randrange(1, 4)),
                           IPOption_Timestamp(pointer=9)], rng.choice([0, 0, 1, 2]))
     flags, frag = rng.choice([(0, 0), (0, 0), (2, 0), (1, 0), (1, rng.randrange(1, 1000)), (0, rng.randrange(1, 1000))])
-    above = upper(4)
-    # Raw data has protocol 253 (experimentation), so that no parser takes it for a header.
-    proto = {"proto": 253} if isinstance(above, Raw) else {}
+    upper_layer = upper(4)
+    # Raw data has protocol 253 (experimentation), so that no parser mistakes it for a header.
+    proto = {"proto": 253} if isinstance(upper_layer, Raw) else {}
     return IP(src=v4(), dst=v4(), tos=rng.randrange(256), id=port(), ttl=rng.randrange(256), flags=flags,
-              frag=frag, options=options, **proto) / above
+              frag=frag, options=options, **proto) / upper_layer
 
 
 def packet6():
@@ -86,19 +86,19 @@ def packet6():
     for _ in range(rng.choice([0, 0, 0, 1, 2])):
         packet /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(12))])
     if rng.random() < 0.3:
-        # No segments left: the pseudo header has the destination of the IPv6 header, as in
+        # Without segments left, the pseudo header has the destination of the IPv6 header, as in
         # xdpfwd_wire::checksum.
         packet /= IPv6ExtHdrRouting(addresses=[v6() for _ in range(rng.randrange(1, 3))], segleft=0)
     if rng.random() < 0.3:
         offset, more = rng.choice([(0, 0), (0, 1), (rng.randrange(1, 1000), 1), (rng.randrange(1, 1000), 0)])
         packet /= IPv6ExtHdrFragment(offset=offset, m=more, id=rng.randrange(1 << 32))
-    above = upper(6)
+    upper_layer = upper(6)
     if rng.random() < 0.2:
         icv = b"\0" * rng.choice([12, 16, 20, 32])
         # scapy does not compute nh and payloadlen.
-        packet /= AH(nh=UPPER_NUMBERS.get(type(above), 58), payloadlen=1 + len(icv) // 4, spi=1, seq=2, icv=icv)
-    packet /= above
-    if isinstance(above, Raw):
+        packet /= AH(nh=UPPER_NUMBERS.get(type(upper_layer), 58), payloadlen=1 + len(icv) // 4, spi=1, seq=2, icv=icv)
+    packet /= upper_layer
+    if isinstance(upper_layer, Raw):
         packet.lastlayer().underlayer.nh = rng.choice([59, 253])
     return packet
 
@@ -120,7 +120,7 @@ def header_len(layer):
     return len(layer) - len(layer.payload)
 
 
-def expectation(raw):
+def expected_fields(raw):
     packet = Ether(raw)
     layer, at, vlans = packet, 0, []
     while isinstance(layer, (Ether, Dot1Q, Dot1AD)):
@@ -129,17 +129,17 @@ def expectation(raw):
         ethertype = layer.type
         at += header_len(layer)
         layer = layer.payload
-    want = {"frame": raw.hex(), "vlans": vlans, "ethertype": ethertype, "l3_offset": at}
+    expected = {"frame": raw.hex(), "vlans": vlans, "ethertype": ethertype, "l3_offset": at}
     if not isinstance(layer, (IP, IPv6)):
-        return {**want, "version": 0}
+        return {**expected, "version": 0}
 
     ip = layer
-    want.update(src=ip.src, dst=ip.dst)
+    expected.update(src=ip.src, dst=ip.dst)
     if isinstance(ip, IP):
         # A copy without the checksum: scapy computes it when it builds the packet.
         rebuilt = ip.copy()
         del rebuilt.chksum
-        want.update(version=4, protocol=ip.proto, l3_end=at + ip.len, l4_offset=at + ip.ihl * 4, ttl=ip.ttl,
+        expected.update(version=4, protocol=ip.proto, l3_end=at + ip.len, l4_offset=at + ip.ihl * 4, ttl=ip.ttl,
                     header_checksum=ip.chksum, header_checksum_computed=IP(bytes(rebuilt)).chksum)
         offset, more = ip.frag, bool(ip.flags.MF)
         layer = ip.payload
@@ -153,28 +153,28 @@ def expectation(raw):
             protocol = layer.nh
             at += header_len(layer)
             layer = layer.payload
-        want.update(version=6, protocol=protocol, l3_end=want["l3_offset"] + 40 + ip.plen, l4_offset=at)
-    want["fragment"] = "later" if offset else "first" if more else "whole"
+        expected.update(version=6, protocol=protocol, l3_end=expected["l3_offset"] + 40 + ip.plen, l4_offset=at)
+    expected["fragment"] = "later" if offset else "first" if more else "whole"
     if isinstance(layer, (UDP, TCP)):
-        want.update(sport=layer.sport, dport=layer.dport)
+        expected.update(sport=layer.sport, dport=layer.dport)
         if isinstance(layer, TCP):
-            want.update(flags=int(layer.flags) & 0xff, seq=layer.seq, header_len=layer.dataofs * 4)
-    if want["fragment"] == "whole" and not isinstance(layer, (NoPayload, Padding)):
-        bytes4 = raw[want["l4_offset"]:want["l3_end"]]
+            expected.update(flags=int(layer.flags) & 0xff, seq=layer.seq, header_len=layer.dataofs * 4)
+    if expected["fragment"] == "whole" and not isinstance(layer, (NoPayload, Padding)):
+        l4_bytes = raw[expected["l4_offset"]:expected["l3_end"]]
         if isinstance(layer, ICMP):
-            want.update(type=layer.type, code=layer.code, sum=checksum(bytes4))
-        elif isinstance(layer, (UDP, TCP)) or protocol_is_icmp6(want):
+            expected.update(type=layer.type, code=layer.code, sum=checksum(l4_bytes))
+        elif isinstance(layer, (UDP, TCP)) or protocol_is_icmp6(expected):
             if isinstance(ip, IP):
-                want["sum"] = in4_chksum(ip.proto, ip, bytes4)
+                expected["sum"] = in4_chksum(ip.proto, ip, l4_bytes)
             else:
-                want["sum"] = in6_chksum(want["protocol"], IPv6(src=ip.src, dst=ip.dst), bytes4)
-            if protocol_is_icmp6(want):
-                want.update(type=bytes4[0], code=bytes4[1])
-    return want
+                expected["sum"] = in6_chksum(expected["protocol"], IPv6(src=ip.src, dst=ip.dst), l4_bytes)
+            if protocol_is_icmp6(expected):
+                expected.update(type=l4_bytes[0], code=l4_bytes[1])
+    return expected
 
 
-def protocol_is_icmp6(want):
-    return want["version"] == 6 and want["protocol"] == 58
+def protocol_is_icmp6(expected):
+    return expected["version"] == 6 and expected["protocol"] == 58
 
 
 def main():
@@ -185,12 +185,12 @@ def main():
             raw = raw.ljust(60, b"\0")
         elif roll < 0.4:
             raw += data()
-        want = expectation(raw)
-        if "sum" in want and rng.random() < 0.2:
-            # Flip a bit of the last two bytes, which are not a length in any of these protocols.
-            at = want["l3_end"] - 1 - rng.randrange(2)
-            want = expectation(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
-        print(json.dumps(want))
+        expected = expected_fields(raw)
+        if "sum" in expected and rng.random() < 0.2:
+            # Flip a bit of the last two bytes, which contain no length field in any of these protocols.
+            at = expected["l3_end"] - 1 - rng.randrange(2)
+            expected = expected_fields(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
+        print(json.dumps(expected))
 
 
 main()

@@ -1,5 +1,5 @@
-//! Compares [`xdpfwd_wire`] with scapy on random packets (fixed seed) that scapy builds and parses.
-//! The script `wire_against_scapy.py` lists the compared fields.
+//! Compares how [`xdpfwd_wire`] and scapy parse random packets (fixed seed). The script
+//! `wire_against_scapy.py` builds the packets and lists the fields that scapy parses.
 
 mod scapy;
 
@@ -10,26 +10,27 @@ use xdpfwd_wire::{
     Addresses, Fragment, Headers, IpProtocol, IpVersion, Status, icmp, ipv4, tcp, udp,
 };
 
-const PACKETS: usize = 600;
+const PACKET_COUNT: usize = 600;
 
 #[test]
 fn parsed_fields_equal_those_of_scapy() {
-    let lines = scapy::run("wire_against_scapy.py", &PACKETS.to_string(), "");
-    assert_eq!(lines.len(), PACKETS);
-    let mut checksums = [0, 0];
+    let lines = scapy::run("wire_against_scapy.py", &PACKET_COUNT.to_string(), "");
+    assert_eq!(lines.len(), PACKET_COUNT);
+    // Packets with an invalid and with a valid checksum.
+    let mut checksum_counts = [0, 0];
     for expected in &lines {
-        let frame = unhex(text(expected, "frame"));
+        let frame = parse_hex(text(expected, "frame"));
         let headers = Headers::parse(&frame);
         compare_headers(expected, &frame, &headers);
-        if let Some(is_valid) = compare_payload(expected, &frame, &headers) {
-            checksums[usize::from(is_valid)] += 1;
+        if let Some(is_valid) = compare_views(expected, &frame, &headers) {
+            checksum_counts[usize::from(is_valid)] += 1;
         }
         compare_truncated(expected, &frame);
     }
-    // A faulty generator could pass every comparison.
+    // A generator without these packets could pass every comparison.
     assert!(
-        checksums.iter().all(|&count| count > 20),
-        "too few invalid or valid checksums: {checksums:?}"
+        checksum_counts.iter().all(|&count| count > 20),
+        "too few invalid or valid checksums: {checksum_counts:?}"
     );
     for fragment in ["whole", "first", "later"] {
         let count = lines.iter().filter(|expected| expected["fragment"] == fragment).count();
@@ -84,15 +85,15 @@ fn compare_headers(expected: &Value, frame: &[u8], headers: &Headers) {
     );
 }
 
-/// Checks the views behind the headers. Returns whether the upper checksum is valid, if scapy
-/// reports it.
-fn compare_payload(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
+/// Compares the IPv4 header and the upper-layer header. Returns whether the upper-layer checksum is
+/// valid, or `None` if the packet has no such checksum or scapy does not report it.
+fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {
         compare_ipv4(expected, headers.l3(frame));
     }
     let l4 = headers.l4(frame);
-    let computed = expected["sum"].as_u64()?;
+    let scapy_sum = expected["sum"].as_u64()?;
     let is_valid = match headers.protocol? {
         IpProtocol::UDP => {
             let packet = udp::Packet::new_checked(l4).unwrap();
@@ -117,7 +118,7 @@ fn compare_payload(expected: &Value, frame: &[u8], headers: &Headers) -> Option<
         }
         other => panic!("unexpected checksum of protocol {other}: {expected}"),
     };
-    assert_eq!(is_valid, computed == 0, "{expected}");
+    assert_eq!(is_valid, scapy_sum == 0, "{expected}");
     Some(is_valid)
 }
 
@@ -137,7 +138,7 @@ fn compare_ipv4(expected: &Value, l3: &[u8]) {
     }
 }
 
-/// A frame that ends before its IP packet is never parsed as complete.
+/// Asserts that a frame that ends before its IP packet does is parsed as truncated.
 fn compare_truncated(expected: &Value, frame: &[u8]) {
     let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {
@@ -161,7 +162,7 @@ fn number_or_zero(expected: &Value, key: &str) -> u64 {
     expected[key].as_u64().unwrap_or(0)
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+fn parse_hex(text: &str) -> Vec<u8> {
     let digits = text.as_bytes().chunks(2);
     digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }

@@ -1,4 +1,4 @@
-//! Programs that embed the engine: name, stages, commands and hooks.
+//! A program that embeds the engine, with its own name, stages, commands and hooks.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::registry::Registry;
 /// An error of a hook or of a `ctl` command. `?` converts any error; `"…".into()` converts a text.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-type Hook<A> = Box<dyn Fn(&Handle, A) -> Result<(), BoxError> + Send + Sync>;
+type Hook = Box<dyn Fn(&Handle) -> Result<(), BoxError> + Send + Sync>;
 type RollbackHook = Box<dyn Fn(&Handle, &str) + Send + Sync>;
 type StoppedHook = Box<dyn Fn(&Report) + Send + Sync>;
 type RunCtl = Box<dyn Fn(&Handle, &[String]) -> Result<Value, BoxError> + Send + Sync>;
@@ -46,10 +46,10 @@ type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
 ///
 /// fn main() -> ExitCode {
 ///     let limit = Arc::new(AtomicU64::new(1500)); // shared by stages and commands
-///     let of_stages = Arc::clone(&limit);
+///     let stage_limit = Arc::clone(&limit);
 ///     App::new("limiter", env!("CARGO_PKG_VERSION"))
 ///         .about("Drops packets above a limit that can change while it runs")
-///         .stage_with("limit", move |_: LimitConfig, _| Ok(LimitPlan(of_stages.clone())))
+///         .stage_with("limit", move |_: LimitConfig, _| Ok(LimitPlan(stage_limit.clone())))
 ///         .ctl("limit", "Set the longest packet, in bytes", move |_, arguments| {
 ///             let [bytes] = arguments else { return Err("expected one argument: bytes".into()) };
 ///             limit.store(bytes.parse()?, Ordering::Relaxed);
@@ -68,7 +68,7 @@ pub struct App {
     hooks: Hooks,
 }
 
-/// A `ctl` command that the program adds.
+/// A `ctl` command that the program adds to the built-in ones.
 pub(crate) struct CustomCtl {
     pub(crate) name: &'static str,
     pub(crate) about: String,
@@ -77,9 +77,9 @@ pub(crate) struct CustomCtl {
 
 #[derive(Default)]
 struct Hooks {
-    start: Vec<Hook<()>>,
-    stop: Vec<Hook<()>>,
-    commit: Vec<Hook<()>>,
+    start: Vec<Hook>,
+    stop: Vec<Hook>,
+    commit: Vec<Hook>,
     roll_back: Vec<RollbackHook>,
     stopped: Vec<StoppedHook>,
 }
@@ -112,9 +112,10 @@ impl App {
         self
     }
 
-    /// Adds a kind of stage with a factory, which may capture values shared by stages, commands and
-    /// hooks. `C` is the stage's table in the configuration, without the key `kind`. The factory
-    /// runs on the control thread: at start, at each reload, and for `--check` and `doctor`.
+    /// Adds a kind of stage with the factory `plan`, which may capture values that stages, commands
+    /// and hooks share. `C` is the stage's table in the configuration, without the key `kind`. The
+    /// factory runs on the control thread: at start, at each reload, and for `--check` and
+    /// `doctor`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
         kind: &'static str,
@@ -132,21 +133,21 @@ impl App {
 
     /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running
     /// program, on the control thread. With `--json`, `ctl` prints `{"schema": 1, "type": COMMAND,
-    /// "answer": …}`. Without, it prints a text unchanged, a list of objects or a
+    /// "answer": …}`. Without `--json`, it prints a string unchanged, a list of objects or a
     /// [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A panic in the
     /// closure is reported as an error.
     ///
     /// # Panics
     ///
-    /// If xdpfwd or an earlier call has a command with this name.
+    /// If a command with this name already exists.
     pub fn ctl<A: Serialize>(
         mut self,
         name: &'static str,
         about: impl Into<String>,
         run: impl Fn(&Handle, &[String]) -> Result<A, BoxError> + Send + Sync + 'static,
     ) -> Self {
-        let is_taken =
-            crate::ctl::command::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
+        let is_taken = crate::ctl::command::is_builtin(name)
+            || self.ctl.iter().any(|custom| custom.name == name);
         assert!(!is_taken, "ctl command {name:?} already exists");
         let run: RunCtl =
             Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
@@ -154,10 +155,10 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command whose arguments are a type that derives [`clap::Parser`], with or
-    /// without subcommands. Invalid arguments return clap's error text; the subcommand `help`
-    /// returns the command's help. Put options of the command after `--`, because `ctl` parses the
-    /// options before it: `ctl sessions -- add --qfi 9`.
+    /// Adds a `ctl` command whose arguments parse as `C`, with or without subcommands. With invalid
+    /// arguments, the command fails with clap's error text; the subcommand `help` prints the
+    /// command's help. Put options of the command after `--`, because `ctl` itself parses the
+    /// options before `--`: `ctl sessions -- add --qfi 9`.
     ///
     /// ```
     /// # use std::net::Ipv4Addr;
@@ -165,15 +166,23 @@ impl App {
     /// #[derive(clap::Parser)]
     /// enum Sessions {
     ///     /// Add a session
-    ///     Add { address: Ipv4Addr, #[arg(value_parser = clap::value_parser!(u8).range(..64))] qfi: u8 },
+    ///     Add {
+    ///         address: Ipv4Addr,
+    ///         #[arg(value_parser = clap::value_parser!(u8).range(..64))]
+    ///         qfi: u8,
+    ///     },
     ///     /// Remove a session
     ///     Remove { address: Ipv4Addr },
     /// }
     ///
-    /// let app = App::new("sessions", "1.0.0").ctl_parsed("sessions", "Change sessions", |_, command| match command {
-    ///     Sessions::Add { address, qfi } => Ok(format!("added {address} with QFI {qfi}")),
-    ///     Sessions::Remove { address } => Ok(format!("removed {address}")),
-    /// });
+    /// let app = App::new("sessions", "1.0.0").ctl_parsed(
+    ///     "sessions",
+    ///     "Change sessions",
+    ///     |_, command| match command {
+    ///         Sessions::Add { address, qfi } => Ok(format!("added {address} with QFI {qfi}")),
+    ///         Sessions::Remove { address } => Ok(format!("removed {address}")),
+    ///     },
+    /// );
     /// ```
     ///
     /// # Panics
@@ -216,31 +225,31 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs when the data plane forwards. If the hook fails, the program stops and
-    /// exits with status 1.
+    /// Adds a hook that runs once the data plane forwards packets. If the hook fails, the program
+    /// stops and exits with status 1.
     pub fn on_start(
         mut self,
         hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
     ) -> Self {
-        self.hooks.start.push(Box::new(move |handle, ()| hook(handle)));
+        self.hooks.start.push(Box::new(hook));
         self
     }
 
-    /// Adds a hook that runs before the data plane stops: after a signal, after a failure of a
-    /// worker or an interface, and after an [`on_start`](Self::on_start) hook failed. It does not
-    /// run if the data plane never started.
+    /// Adds a hook that runs before the data plane stops, whatever the reason, such as a signal,
+    /// the end of `--duration`, or the failure of a worker, an interface or an
+    /// [`on_start`](Self::on_start) hook. The hook does not run if the data plane never started.
     ///
-    /// Packets still flow while it runs, so counters are not final;
-    /// [`on_stopped`](Self::on_stopped) receives the final ones.
+    /// Packets still flow while the hook runs, so counters are not final;
+    /// [`on_stopped`](Self::on_stopped) receives the final counters.
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
-        self.hooks.stop.push(Box::new(move |handle, ()| {
+        self.hooks.stop.push(Box::new(move |handle| {
             hook(handle);
             Ok(())
         }));
         self
     }
 
-    /// Adds a hook that runs when the data plane has stopped, with the final report. Workers and
+    /// Adds a hook that runs after the data plane has stopped, with the final report. Workers and
     /// stages no longer exist, and their [`SharedCounters`](xdpfwd_pipeline::SharedCounters) are
     /// final. The hook does not run if the data plane never started, or if another hook stopped it
     /// with [`Handle::stop`], which returns the report.
@@ -251,15 +260,16 @@ impl App {
 
     /// Adds a hook that runs after a reload, when the workers run the new stages.
     pub fn on_reload_commit(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
-        self.hooks.commit.push(Box::new(move |handle, ()| {
+        self.hooks.commit.push(Box::new(move |handle| {
             hook(handle);
             Ok(())
         }));
         self
     }
 
-    /// Adds a hook that runs after a failed reload, with the reason. The old stages stay, but
-    /// factories may have run: undo their side effects outside the returned plan here.
+    /// Adds a hook that runs after a failed reload, with the reason. The old stages keep running,
+    /// but factories may have run for the new ones. If a factory has side effects besides the plan
+    /// that it returns, undo them in this hook.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,
@@ -269,17 +279,17 @@ impl App {
     }
 
     /// Runs the start hooks until one fails.
-    pub(crate) fn started(&self, handle: &Handle) -> Result<(), BoxError> {
-        self.hooks.start.iter().try_for_each(|hook| catch_panic(|| hook(handle, ())))
+    pub(crate) fn run_start_hooks(&self, handle: &Handle) -> Result<(), BoxError> {
+        self.hooks.start.iter().try_for_each(|hook| catch_panic(|| hook(handle)))
     }
 
     /// Runs the stop hooks.
-    pub(crate) fn stopping(&self, handle: &Handle) {
-        run_all("on_stop", &self.hooks.stop, |hook| hook(handle, ()));
+    pub(crate) fn run_stop_hooks(&self, handle: &Handle) {
+        run_all("on_stop", &self.hooks.stop, |hook| hook(handle));
     }
 
-    /// Runs the hooks that receive the final report.
-    pub(crate) fn stopped(&self, report: &Report) {
+    /// Runs the stopped hooks, which receive the final report.
+    pub(crate) fn run_stopped_hooks(&self, report: &Report) {
         run_all("on_stopped", &self.hooks.stopped, |hook| {
             hook(report);
             Ok(())
@@ -287,12 +297,12 @@ impl App {
     }
 
     /// Runs the hooks of a successful reload.
-    pub(crate) fn committed(&self, handle: &Handle) {
-        run_all("on_reload_commit", &self.hooks.commit, |hook| hook(handle, ()));
+    pub(crate) fn run_commit_hooks(&self, handle: &Handle) {
+        run_all("on_reload_commit", &self.hooks.commit, |hook| hook(handle));
     }
 
     /// Runs the hooks of a failed reload.
-    pub(crate) fn rolled_back(&self, handle: &Handle, reason: &str) {
+    pub(crate) fn run_rollback_hooks(&self, handle: &Handle, reason: &str) {
         run_all("on_reload_rollback", &self.hooks.roll_back, |hook| {
             hook(handle, reason);
             Ok(())

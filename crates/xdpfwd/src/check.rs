@@ -12,7 +12,8 @@ use xdpfwd_xsk::HugePages;
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
-/// Output of `--check`. The JSON is a public contract: fields are added, never changed.
+/// The output of `--check`. The JSON is a public contract: new fields may be added, existing fields
+/// never change.
 #[derive(Debug, Serialize)]
 struct Check {
     schema: u32,
@@ -49,7 +50,7 @@ struct Umem {
     bytes: u64,
     /// Bytes of all workers.
     total_bytes: u64,
-    /// 2 MiB pages for all workers, if huge pages are used.
+    /// Number of 2 MiB pages that all workers need if they use huge pages.
     huge_pages_needed: u64,
 }
 
@@ -59,7 +60,7 @@ struct Port {
     interface: String,
     io: &'static str,
     queues: u16,
-    /// The rules for packets passed to the kernel.
+    /// The rules that name the packets passed to the kernel.
     keep: Vec<String>,
     promiscuous: bool,
     present: bool,
@@ -121,13 +122,15 @@ pub(crate) fn run(
 
 impl Check {
     fn new(config: &str, plan: &Plan, warnings: &Diagnostics, machine: &dyn Machine) -> Self {
-        let all = plan.workers.len();
+        let workers = plan.workers.len();
         let queues = plan.ports.iter().map(|port| port.queues).max().unwrap_or_default();
         let worker = |(worker, &core): (usize, &Option<usize>)| {
-            let queues = (0..queues).filter(|&queue| usize::from(queue) % all == worker).collect();
+            let queues =
+                (0..queues).filter(|&queue| usize::from(queue) % workers == worker).collect();
             Worker { worker, core, queues }
         };
-        let (one, total) = (RequiredMemory::of(&plan.umem, 1), RequiredMemory::of(&plan.umem, all));
+        let (per_worker, total) =
+            (RequiredMemory::of(&plan.umem, 1), RequiredMemory::of(&plan.umem, workers));
         let warning = |warning: &crate::config::Diagnostic| {
             let (line, column) = warning.position().map(|at| (at.line, at.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }
@@ -151,7 +154,7 @@ impl Check {
                     HugePages::On => "on",
                     HugePages::Off => "off",
                 },
-                bytes: one.bytes,
+                bytes: per_worker.bytes,
                 total_bytes: total.bytes,
                 huge_pages_needed: total.huge_pages,
             },
@@ -278,14 +281,14 @@ impl fmt::Display for Port {
         if !present {
             return write!(f, "missing; {queues} {noun} configured");
         }
-        let Some(has) = interface_queues else {
+        let Some(available) = interface_queues else {
             return write!(
                 f,
                 "present; {queues} {noun} configured; /sys does not show this network namespace"
             );
         };
-        let noun = if *has == 1 { "queue" } else { "queues" };
-        write!(f, "present; {queues} of {has} {noun}")?;
+        let noun = if *available == 1 { "queue" } else { "queues" };
+        write!(f, "present; {queues} of {available} {noun}")?;
         if let Some(mtu) = mtu {
             write!(f, ", MTU {mtu}")?;
         }
@@ -332,10 +335,11 @@ fn describe_mode(mode: &str) -> String {
     }
 }
 
-/// Formats bytes as MiB. The minimum is 0.5 MiB: at least 256 frames of at least 2 KiB.
+/// Formats bytes as MiB, rounded down to half a MiB. The smallest packet memory is 0.5 MiB: 256
+/// frames of 2 KiB.
 fn mebibytes(bytes: u64) -> String {
-    let (whole, half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
-    if half { format!("{whole}.5 MiB") } else { format!("{whole} MiB") }
+    let (mebibytes, has_half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
+    if has_half { format!("{mebibytes}.5 MiB") } else { format!("{mebibytes} MiB") }
 }
 
 #[cfg(test)]
@@ -343,7 +347,7 @@ mod tests {
     use super::*;
     use crate::config::{FakeMachine, plan};
 
-    const TEXT: &str = "\
+    const CONFIG: &str = "\
 [engine]
 cores = [2, 3]
 [umem]
@@ -389,14 +393,14 @@ destination = \"02:00:00:00:00:01\"
     #[test]
     fn check_text_matches_snapshot() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!("check", check(TEXT).to_string());
+            insta::assert_snapshot!("check", check(CONFIG).to_string());
         });
     }
 
     #[test]
     fn check_json_matches_snapshot() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!("check-json", serde_json::to_string_pretty(&check(TEXT)).unwrap());
+            insta::assert_snapshot!("check-json", serde_json::to_string_pretty(&check(CONFIG)).unwrap());
         });
     }
 

@@ -12,14 +12,14 @@ use xdpfwd_ipsec::Transform;
 
 use crate::app::App;
 
-/// The line about `filter test` in the help, if this build has the command.
+/// The help line about `filter test`; empty if this build lacks the command.
 const FILTER_EXAMPLE: &str = if cfg!(feature = "filter") {
     "\n  xdpfwd filter test --config configs/filter.toml --pcap some.pcap    # verdict per packet"
 } else {
     ""
 };
 
-/// The line about `esp` in the help, if this build has the command.
+/// The help line about `esp`; empty if this build lacks the command.
 const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
     "\n  xdpfwd esp new-key --transform aes-128-gcm out.key       # a key for ESP stages"
 } else {
@@ -44,7 +44,7 @@ Exit codes:
 
 Examples:
   xdpfwd --config configs/cross-connect.toml --check       # validate; change nothing
-  xdpfwd doctor --config configs/cross-connect.toml        # find problems here, with their fixes
+  xdpfwd doctor --config configs/cross-connect.toml        # find problems here, with fixes
   sudo xdpfwd --config configs/cross-connect.toml          # forward until Ctrl-C
   sudo xdpfwd ctl stats                                    # counters of a running xdpfwd\
 {FILTER_EXAMPLE}{ESP_EXAMPLE}
@@ -58,7 +58,7 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the command line of a program: that of xdpfwd under the program's name, with its
+/// Returns the definition of xdpfwd's command line, under the program's name and with the program's
 /// additional commands.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
@@ -68,11 +68,12 @@ pub(crate) fn command(app: &App) -> clap::Command {
     if app.name != "xdpfwd" {
         command = renamed(command, app.name);
     }
-    let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
-    let commands = crate::ctl::Command::value_variants()
+    let custom_commands =
+        app.ctl.iter().map(|custom| PossibleValue::new(custom.name).help(custom.about.clone()));
+    let builtin_commands = crate::ctl::Command::value_variants()
         .iter()
         .filter(|command| command.is_supported_by(&app.registry));
-    let commands = commands.filter_map(ValueEnum::to_possible_value).chain(own);
+    let commands = builtin_commands.filter_map(ValueEnum::to_possible_value).chain(custom_commands);
     command = command.mut_subcommand("ctl", |ctl| {
         ctl.mut_arg("command", |argument| {
             argument.value_parser(PossibleValuesParser::new(commands))
@@ -83,7 +84,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
     command.subcommands(app.subcommands.iter().map(|(command, _)| command.clone()))
 }
 
-/// Puts another name into the help of a command and its subcommands.
+/// Replaces `xdpfwd` with `name` in the help of a command and its subcommands.
 fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
     let with_name = |help: &StyledStr| help.to_string().replace("xdpfwd", name);
     if let Some(help) = command.get_about().map(with_name) {
@@ -101,7 +102,8 @@ pub(crate) const USAGE: u8 = 2;
 /// Subcommands.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Command {
-    /// Report what would prevent forwarding here or make it slow, with the fix for each
+    /// Report problems that would prevent or slow down forwarding on this machine, with a fix for
+    /// each
     Doctor(Doctor),
     /// Query or reload a running xdpfwd over its control socket
     Ctl(Ctl),
@@ -115,7 +117,7 @@ pub(crate) enum Command {
     Esp(Esp),
 }
 
-/// A query to a running xdpfwd, which listens on the socket that `[engine] control` names.
+/// Queries or reloads a running xdpfwd over the control socket that `[engine] control` names.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -128,12 +130,12 @@ pub(crate) struct Ctl {
     #[arg(value_name = "COMMAND")]
     pub(crate) command: String,
 
-    /// Arguments of the command, if it takes any
+    /// Arguments of the command
     #[arg(value_name = "ARGUMENT")]
     pub(crate) arguments: Vec<String>,
 
     /// The control socket
-    // `command` sets the default, which has the name of the program in it.
+    // The function `command` sets the default, which contains the program's name.
     #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 
@@ -150,9 +152,9 @@ pub(crate) enum Filter {
     Test(FilterTest),
 }
 
-/// A filter and a capture (pcap or pcapng, Ethernet). Runs the code of the data plane, without
-/// privileges; the interfaces of the configuration need not exist. Rate limits use the timestamps
-/// of the capture.
+/// Applies a filter to a capture (pcap or pcapng, Ethernet) with the code of the data plane. Needs
+/// no privileges, and the configured interfaces need not exist. Rate limits use the timestamps of
+/// the capture.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -173,7 +175,7 @@ pub(crate) struct FilterTest {
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
 
-    /// Print one JSON object per packet: index, verdict, rule (from 0; null if none decided),
+    /// Print one JSON object per packet: index, verdict, rule (from 0; null if no rule decided),
     /// reason (null if accepted)
     #[arg(long)]
     pub(crate) json: bool,
@@ -189,11 +191,12 @@ pub(crate) enum Esp {
     NewState(NewState),
 }
 
-/// The transform and the file of a new key.
+/// Creates a key file with a random key, and prints the fingerprint of the key.
 ///
-/// The file has one line of hexadecimal digits, key and salt, as `ip xfrm … aead` takes them. Only
-/// the user who creates it can read it, and xdpfwd must run as that user. The fingerprint is not
-/// secret; the key is never printed. Copy the file to the peer over a confidential channel.
+/// The file has one line of hexadecimal digits: the key and the salt, in the format of
+/// `ip xfrm … aead`. Only the user who creates the file can read it, and xdpfwd must run as that
+/// user. The fingerprint is not secret; the key is never printed. Copy the file to the peer over a
+/// confidential channel.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -215,11 +218,11 @@ pub(crate) struct NewKey {
     pub(crate) file: PathBuf,
 }
 
-/// The file of a new state.
+/// Creates a state file for new keys.
 ///
-/// A state file records the sequence numbers and IVs that are used, so that none is used twice,
-/// even after a crash. Each xdpfwd needs its own file. Create it together with new keys: with a new
-/// state for old keys, numbers would start again and IVs would repeat.
+/// A state file records the used sequence numbers and IVs, so that none is used twice, even after a
+/// crash. Each xdpfwd needs its own file. Create a state file only together with new keys: with old
+/// keys, sequence numbers would restart and IVs would repeat.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -236,7 +239,7 @@ pub(crate) struct NewState {
     pub(crate) file: PathBuf,
 }
 
-/// Transforms by their names.
+/// Returns a parser for the names of transforms.
 #[cfg(feature = "esp")]
 fn transforms() -> impl TypedValueParser<Value = Transform> {
     PossibleValuesParser::new(Transform::ALL.map(Transform::name)).try_map(|name| {
@@ -245,7 +248,7 @@ fn transforms() -> impl TypedValueParser<Value = Transform> {
     })
 }
 
-/// What to forward, and how to report.
+/// Options of forwarding and of its reports.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub(crate) struct Run {
     /// The configuration file (docs/configuration.md describes its keys)
@@ -276,14 +279,14 @@ pub(crate) struct Run {
 impl Run {
     /// Returns the configuration file.
     pub(crate) fn config(&self) -> &Path {
-        // clap requires it unless there is a subcommand.
+        // clap requires `--config` unless there is a subcommand.
         self.config.as_deref().unwrap_or(Path::new(""))
     }
 }
 
-/// A configuration, or interfaces without one. Checks drivers and XDP features, the mode that
-/// sockets get, queues and RSS, MTU, offloads, memory, privileges, cores, interrupts, and other
-/// programs on the interfaces; docs/doctor.md lists all checks.
+/// Checks a configuration, or interfaces without a configuration: drivers and XDP features, the
+/// mode that sockets get, queues and RSS, MTU, offloads, memory, privileges, cores, interrupts, and
+/// other programs on the interfaces. docs/doctor.md lists all checks.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -313,28 +316,28 @@ pub(crate) struct Doctor {
 /// Formats of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    // No docs: clap would print each value on a line of its own.
+    // No docs: clap would print each value on its own line.
     Text,
     Json,
 }
 
-/// Upper limit of times: adding it to the current time cannot overflow.
+/// Maximum of `--duration` and `--interval`: adding it to the current time cannot overflow.
 const MAX_SECONDS: f64 = 1e9;
 
 /// Parses positive decimal seconds: digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let accepted = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
-    // `f64` would also take `inf`, `nan`, `1e3` and `+1`.
+    let expected = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
+    // `f64` would also accept `inf`, `nan`, `1e3` and `+1`.
     if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return Err(accepted.to_owned());
+        return Err(expected.to_owned());
     }
-    let seconds: f64 = text.parse().map_err(|_| accepted.to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| expected.to_owned())?;
     if seconds > MAX_SECONDS {
-        return Err(accepted.to_owned());
+        return Err(expected.to_owned());
     }
     let duration =
-        Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}; {accepted}"))?;
-    if duration.is_zero() { Err(accepted.to_owned()) } else { Ok(duration) }
+        Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}; {expected}"))?;
+    if duration.is_zero() { Err(expected.to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -423,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_not_above_zero_are_value_errors() {
+    fn zero_or_negative_seconds_are_value_errors() {
         for arguments in [["--duration=-1"], ["--interval=0"]] {
             let error = parse(&[&["--config", "a"], &arguments[..]].concat()).unwrap_err();
             assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
@@ -450,7 +453,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seconds_returns_durations_that_an_instant_can_add(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
+        fn parsed_seconds_can_be_added_to_an_instant(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
             if let Ok(duration) = seconds(&text) {
                 prop_assert!(!duration.is_zero());
                 prop_assert!(std::time::Instant::now().checked_add(duration).is_some());

@@ -20,7 +20,7 @@ impl App {
         self.main_with(std::env::args_os())
     }
 
-    /// Runs the program with these arguments; the first is the name of the program.
+    /// Runs the program with `arguments`, the first of which is the name of the program.
     pub fn main_with(
         self,
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
@@ -33,7 +33,8 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
     program::set_name(app.name);
     let matches = cli::command(app).get_matches_from(arguments);
     if let Some((name, matches)) = matches.subcommand()
-        && let Some((_, run)) = app.subcommands.iter().find(|(own, _)| own.get_name() == name)
+        && let Some((_, run)) =
+            app.subcommands.iter().find(|(command, _)| command.get_name() == name)
     {
         return run(matches);
     }
@@ -51,7 +52,7 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
         None => {}
     }
     let loaded = config::load(cli.config(), &app.registry, &ThisMachine);
-    // `--check` starts no log: it prints its findings itself.
+    // `--check` starts no log: it prints errors and warnings to stderr.
     let _log_guard = (!cli.check).then(|| logging::start(cli.log_format));
     let format = if cli.check { LogFormat::Text } else { cli.log_format };
     let (plan, warnings) = match loaded {

@@ -23,8 +23,8 @@ mod tests {
     #[test]
     fn text_names_each_cause_once() {
         let cause = io::Error::other("no room");
-        let start = StartError::Io { what: "eventfd", source: cause };
-        let error = anyhow::Error::new(start).context("cannot start");
-        assert_eq!(with_causes(error.as_ref()), "cannot start: eventfd: no room");
+        let start_error = StartError::Io { what: "eventfd", source: cause };
+        let error = anyhow::Error::new(start_error).context("cannot start_error");
+        assert_eq!(with_causes(error.as_ref()), "cannot start_error: eventfd: no room");
     }
 }

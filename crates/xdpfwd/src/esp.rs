@@ -11,14 +11,14 @@ use crate::error_text::with_causes;
 
 /// Creates the file given on the command line.
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
-    let made = match arguments {
+    let created = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
             // Print the fingerprint, never the key. Ignore write errors: the file exists anyway.
             .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
     };
-    match made {
+    match created {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "xdpfwd: {}", with_causes(error.as_ref()));

@@ -1,5 +1,5 @@
 //! The command `xdpfwd`, an AF_XDP packet forwarding engine, as a library. An [`App`] is the same
-//! command under another name, with stages, `ctl` commands, subcommands and hooks of its own.
+//! command under another name, with additional stages, `ctl` commands, subcommands and hooks.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -43,8 +43,8 @@ pub use clap;
 pub use registry::{Registry, Toml};
 pub use xdpfwd_engine::{Handle, HandleError};
 
-/// Runs the command `xdpfwd` with the arguments of this process and these kinds of stages. To set
-/// another name or add commands and hooks, use [`App`].
+/// Runs the command `xdpfwd` with the arguments of this process and the kinds of stages in
+/// `registry`. To set another name or add commands and hooks, use [`App`].
 pub fn main(registry: &Registry) -> ExitCode {
     App::new("xdpfwd", env!("CARGO_PKG_VERSION")).stages(registry.clone()).main()
 }

@@ -7,7 +7,7 @@ use crate::cli::Run;
 use crate::config::{self, Diagnostics, ThisMachine};
 
 /// The result of a successful reload.
-pub(crate) struct Reloaded {
+pub(crate) struct ReloadSuccess {
     /// Stages whose counters restart from zero.
     pub(crate) afresh: Vec<String>,
     /// Warnings about the new configuration.
@@ -15,7 +15,7 @@ pub(crate) struct Reloaded {
 }
 
 /// The reason why a reload failed.
-pub(crate) struct Failed {
+pub(crate) struct ReloadFailure {
     pub(crate) message: String,
     /// Errors, each with its position in a file.
     pub(crate) problems: Vec<String>,
@@ -23,15 +23,15 @@ pub(crate) struct Failed {
 
 /// Reloads the configuration, replaces the stages, logs the outcome and runs the program's hooks.
 /// If the configuration is invalid, the running stages stay.
-pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Failed> {
+pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<ReloadSuccess, ReloadFailure> {
     let lines =
         |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
     let fail = |message: String, problems| {
         tracing::error!("{message}");
-        Err(Failed { message, problems })
+        Err(ReloadFailure { message, problems })
     };
     let not_reloaded = |message: String, problems| {
-        app.rolled_back(handle, &message);
+        app.run_rollback_hooks(handle, &message);
         fail(message, problems)
     };
     let (plan, warnings) = match config::load(cli.config(), &app.registry, &ThisMachine) {
@@ -46,12 +46,12 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Fai
     match handle.with(|data_plane| data_plane.reload(plan)) {
         Ok(Ok(afresh)) => {
             tracing::info!(afresh = afresh.join(", "), "reloaded");
-            app.committed(handle);
-            Ok(Reloaded { afresh, warnings: lines(&warnings) })
+            app.run_commit_hooks(handle);
+            Ok(ReloadSuccess { afresh, warnings: lines(&warnings) })
         }
         Ok(Err(error @ (ReloadError::Unconfirmed(_) | ReloadError::StillOffloaded { .. }))) => {
-            // The new stages run.
-            app.committed(handle);
+            // The workers run the new stages already.
+            app.run_commit_hooks(handle);
             fail(format!("partly reloaded: {error}"), Vec::new())
         }
         Ok(Err(error)) => not_reloaded(format!("not reloaded: {error}"), Vec::new()),

@@ -19,15 +19,16 @@ use crate::ctl::Server;
 use crate::error_text::with_causes;
 use crate::{doctor, program, reload, report, text};
 
-/// Exit status: start failed, or forwarding failed.
+/// Exit status: the start or the forwarding failed.
 const FAILED: u8 = 1;
 /// Exit status: a privilege, a capability or a kernel feature is missing.
 const PRIVILEGE: u8 = 3;
 
-/// Runs the plan until a signal arrives or the duration on the command line ends.
+/// Runs the plan until a signal arrives, `--duration` ends, or forwarding fails. Reports an error
+/// on stderr.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // Diagnose a failed start without stages: they are never the cause, and the resources that they
-    // hold (files, keys) must be released with them.
+    // The plan for diagnosing a failed start. It has no stages, because the diagnosis does not need
+    // them, and a copy of the stages would keep their resources (files, keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match run_until_stopped(plan, cli, app) {
@@ -37,17 +38,17 @@ pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
                 LogFormat::Text => program::print_error(error.as_ref()),
                 LogFormat::Json => tracing::error!("{}", with_causes(error.as_ref())),
             }
-            let start = error.downcast_ref::<StartError>();
-            if start.is_some() {
+            let start_error = error.downcast_ref::<StartError>();
+            if start_error.is_some() {
                 print_start_problems(&without_stages, cli);
             }
-            let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
-            ExitCode::from(if lacking { PRIVILEGE } else { FAILED })
+            let lacks_privilege = start_error.is_some_and(StartError::lacks_privilege_or_feature);
+            ExitCode::from(if lacks_privilege { PRIVILEGE } else { FAILED })
         }
     }
 }
 
-/// Prints why the start failed, as `doctor` findings with fixes.
+/// Prints the problems that prevent a start, as `doctor` findings with fixes.
 fn print_start_problems(plan: &Plan, cli: &Run) {
     let findings = doctor::start_problems(plan);
     match cli.log_format {
@@ -81,7 +82,7 @@ fn print_start_problems(plan: &Plan, cli: &Run) {
 }
 
 fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
-    // Before anything is attached: from here on, a signal causes an orderly stop.
+    // Handle signals before attaching anything, so that a signal always causes an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
@@ -97,22 +98,23 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     let server = Server::new(data_plane.plan(), &control);
     let handle = Handle::new(data_plane, &control);
 
-    let failure = match app.started(&handle) {
+    let failure = match app.run_start_hooks(&handle) {
         Ok(()) => serve(&handle, &mut control, &server, &mut printer, end, cli, app),
         Err(error) => Err(anyhow::anyhow!("cannot start {}: {error}", app.name)),
     };
-    app.stopping(&handle);
+    app.run_stop_hooks(&handle);
     start_watchdog(STOP_TIMEOUT);
     // `None` if a hook has stopped the data plane and taken the report.
-    let Some(last) = handle.stop().map(Report::into_final) else {
+    let Some(final_report) = handle.stop().map(Report::into_final) else {
         printer.finish();
         return failure;
     };
     // A worker can also fail while it stops.
-    let failure = failure
-        .and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stop_error(failure))));
-    app.stopped(&last);
-    printer.print(last);
+    let failure = failure.and_then(|()| {
+        final_report.failure.as_ref().map_or(Ok(()), |failure| Err(stop_error(failure)))
+    });
+    app.run_stopped_hooks(&final_report);
+    printer.print(final_report);
     printer.finish();
     failure
 }
@@ -127,13 +129,13 @@ fn serve(
     cli: &Run,
     app: &App,
 ) -> anyhow::Result<()> {
-    let mut next = Instant::now() + cli.interval;
+    let mut next_report = Instant::now() + cli.interval;
     loop {
-        // Check workers and interfaces more often than the report interval may require.
-        let soon = Instant::now() + HEALTH_CHECK_INTERVAL;
-        let due = end.map_or(next, |end| end.min(next)).min(soon);
-        let event = control.wait(due).context("cannot wait for events")?;
-        handle.with(|data_plane| failure(data_plane).map_or(Ok(()), Err))??;
+        // The report interval may be longer than the interval of health checks.
+        let next_check = Instant::now() + HEALTH_CHECK_INTERVAL;
+        let wake_up = end.map_or(next_report, |end| end.min(next_report)).min(next_check);
+        let event = control.wait(wake_up).context("cannot wait for events")?;
+        handle.with(|data_plane| find_failure(data_plane).map_or(Ok(()), Err))??;
         match event {
             Event::Stop(signal) => {
                 tracing::info!(signal, "stopping");
@@ -147,9 +149,9 @@ fn serve(
             Event::HostChanged => handle.with(DataPlane::update_host_addresses)?,
             Event::Reload => drop(reload::run(handle, cli, app)),
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => return Ok(()),
-            Event::Due if Instant::now() >= next => {
+            Event::Due if Instant::now() >= next_report => {
                 printer.print(handle.report()?);
-                next = next_report_time(next, cli.interval);
+                next_report = next_report_time(next_report, cli.interval);
             }
             Event::Due => {}
         }
@@ -160,10 +162,10 @@ fn serve(
 /// Interval between checks that workers and interfaces still exist.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Limit for stopping: a worker stuck in a stage would delay it forever.
+/// Time limit for stopping, because a worker stuck in a stage would delay the stop forever.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends the process if it has not stopped within the limit.
+/// Starts a thread that ends the process if it still runs after `limit`.
 fn start_watchdog(limit: Duration) {
     let watch = move || {
         thread::sleep(limit);
@@ -177,7 +179,7 @@ fn start_watchdog(limit: Duration) {
 }
 
 /// Returns the failure that ends forwarding, if any.
-fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
+fn find_failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
     if let Some(failure) = data_plane.failed_worker() {
         return Some(stop_error(failure));
     }
@@ -199,7 +201,8 @@ fn next_report_time(due: Instant, interval: Duration) -> Instant {
     due + interval.mul_f64(intervals)
 }
 
-/// Logs each port's mode, which matters most for speed; `auto` may have selected a slower one.
+/// Logs each port's mode, which matters most for speed. Warns if `mode = "auto"` fell back to a
+/// slower mode.
 fn log_modes(data_plane: &DataPlane) {
     for (port, mode) in data_plane.ports().iter().zip(data_plane.modes()) {
         tracing::info!(
@@ -210,14 +213,14 @@ fn log_modes(data_plane: &DataPlane) {
             "forwarding"
         );
     }
-    // Same text as in `doctor`.
+    // Warn with the text of `doctor`.
     let fallback = data_plane.fallback();
-    let decided = fallback.and_then(|fallback| {
+    let limiting_port = fallback.and_then(|fallback| {
         let ports = data_plane.ports().iter().zip(data_plane.modes());
         ports.into_iter().find(|(port, _)| port.interface == fallback.interface)
     });
-    if let Some((port, mode)) = decided {
-        let finding = doctor::mode(&port.interface, *mode, fallback);
+    if let Some((port, mode)) = limiting_port {
+        let finding = doctor::mode_finding(&port.interface, *mode, fallback);
         tracing::warn!(
             port = port.name,
             interface = port.interface,
@@ -234,10 +237,10 @@ struct Printer {
     json: bool,
     program: &'static str,
     version: &'static str,
-    last: Option<Report>,
+    previous: Option<Report>,
     texts: SyncSender<String>,
-    /// Reports dropped because the reader was too slow; the printer's thread reports the number
-    /// when it can print again.
+    /// Number of reports dropped because the reader was too slow. The printer's thread logs and
+    /// resets the number when it can print again.
     dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
@@ -245,7 +248,7 @@ struct Printer {
 /// Maximum number of reports queued for a slow reader; further reports are dropped.
 const MAX_QUEUED_REPORTS: usize = 16;
 
-/// Time limit for writing the final report.
+/// Time limit for queueing the final report, and again for printing the queued reports.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Printer {
@@ -254,13 +257,13 @@ impl Printer {
         let dropped = Arc::new(AtomicU64::new(0));
         let dropped_reports = Arc::clone(&dropped);
         let print = move || {
-            let mut broken = false;
+            let mut has_failed = false;
             for text in to_print {
                 let mut stdout = io::stdout().lock();
                 if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-                    && !broken
+                    && !has_failed
                 {
-                    broken = true;
+                    has_failed = true;
                     tracing::warn!(%error, "cannot write reports to stdout; forwarding continues");
                 }
                 let reports = dropped_reports.swap(0, Ordering::Relaxed);
@@ -277,29 +280,29 @@ impl Printer {
             json,
             program: app.name,
             version: app.version,
-            last: None,
+            previous: None,
             texts,
             dropped,
             thread,
         })
     }
 
+    /// Queues a report. If the queue is full, drops the report; only the final report waits.
     fn print(&mut self, report: Report) {
-        let text = match (self.json, report.kind) {
-            (true, _) => report::line(&report, self.program, self.version),
-            (false, ReportKind::Interval) => text::interval(&report, self.last.as_ref()),
+        let mut text = match (self.json, report.kind) {
+            (true, _) => report::json_line(&report, self.program, self.version),
+            (false, ReportKind::Interval) => text::interval(&report, self.previous.as_ref()),
             (false, ReportKind::Final) => text::summary(&report, self.program, self.version),
         };
         let deadline = Instant::now()
             + if report.kind == ReportKind::Final { FINAL_REPORT_TIMEOUT } else { Duration::ZERO };
-        self.last = Some(report);
-        let mut text = text;
-        while let Err(TrySendError::Full(back)) = self.texts.try_send(text) {
+        self.previous = Some(report);
+        while let Err(TrySendError::Full(unsent)) = self.texts.try_send(text) {
             if Instant::now() >= deadline {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            text = back;
+            text = unsent;
             thread::sleep(Duration::from_millis(1));
         }
     }

@@ -1,18 +1,18 @@
-//! Configurations on the test bench: tests stages without root and without interfaces.
+//! Runs configurations on a test bench, to test stages without root and without interfaces.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use xdpfwd_engine::{Lockout, PathPlan, Plan, PortPlan, ports_from_plan};
+use xdpfwd_engine::{Lockout, PathPlan, Plan, PortPlan, ports_without_interfaces};
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_pipeline::{PortInfo, Ports, StagePlan};
 
 use crate::app::App;
 use crate::config::{self, Interface, Machine, NoMachine, Source};
 
-/// The file name in error messages.
-const NAME: &str = "test.toml";
+/// The name of the configuration file in error messages.
+const FILE_NAME: &str = "test.toml";
 
 impl App {
     /// Creates a test bench with the ports and paths of a configuration. The text is checked like a
@@ -66,22 +66,22 @@ impl App {
     /// ```
     ///
     /// The bench runs one worker, with one queue per port. Stages see the configured number of
-    /// workers. Ports have their configured values and MAC addresses (02:00:00:00:00:01 for the
-    /// first port, and so on), but no IP addresses and no MTU:
-    /// [`test_bench_with_ports`](Self::test_bench_with_ports) adds those. Stages placed in the XDP
-    /// program run in user space.
+    /// workers. Ports have the configured names, interfaces and numbers of queues, and MAC
+    /// addresses (02:00:00:00:00:01 for the first port, and so on), but no IP addresses and no MTU.
+    /// To set addresses and MTU, use [`test_bench_with_ports`](Self::test_bench_with_ports). Stages
+    /// placed in the XDP program run in user space.
     ///
     /// # Errors
     ///
-    /// - If the configuration is invalid: the text that `--check` prints, one error per line with
-    ///   its line and column. The file's name is `test.toml`.
+    /// - If the configuration is invalid: the errors that `--check` prints, one per line, with line
+    ///   and column in a file called `test.toml`.
     /// - If a stage cannot acquire its resources, such as a lock on a state file.
     pub fn test_bench(&self, config: &str) -> Result<TestBench, String> {
         self.test_bench_in(Path::new("."), config)
     }
 
-    /// As [`test_bench`](Self::test_bench), with a directory that file names in the configuration
-    /// are relative to.
+    /// As [`test_bench`](Self::test_bench), with file names in the configuration relative to
+    /// `directory`.
     ///
     /// # Errors
     ///
@@ -91,7 +91,8 @@ impl App {
     }
 
     /// As [`test_bench_in`](Self::test_bench_in), with interface properties for stages: each
-    /// [`PortInfo`] sets MAC address, MTU and IP addresses of the port with its name.
+    /// [`PortInfo`] in `known` sets MAC address, MTU and IP addresses of the port with the same
+    /// name.
     ///
     /// # Errors
     ///
@@ -115,14 +116,14 @@ impl App {
 
     /// Reloads a test bench of [`test_bench`](Self::test_bench) with another configuration: new
     /// stages take over counters and state of old stages with the same name and kind. Returns the
-    /// names of the stages that could not and start from zero.
+    /// names of the other stages, whose counters start from zero.
     ///
     /// # Errors
     ///
     /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or has other
     ///   ports or paths than the bench. The bench keeps its stages.
-    /// - If a stage cannot acquire its resources. Paths before that stage's path already have their
-    ///   new stages.
+    /// - If a stage cannot acquire its resources. The paths before its path already have their new
+    ///   stages.
     ///
     /// # Panics
     ///
@@ -136,7 +137,7 @@ impl App {
     ) -> Result<Vec<String>, String> {
         let plan = self.plan_for_test(directory, config, &NoMachine)?;
         let names = |port: &PortInfo| port.name.clone();
-        let ports = ports_from_plan(&plan.ports);
+        let ports = ports_without_interfaces(&plan.ports);
         let has_same_ports = ports.iter().map(names).eq(bench.ports().iter().map(names));
         if !has_same_ports || !plan.paths.iter().map(|path| ends(&plan, path)).eq(bench.paths()) {
             return Err("ports and paths cannot change on reload; only stages can".to_owned());
@@ -157,13 +158,13 @@ impl App {
         config: &str,
         machine: &dyn Machine,
     ) -> Result<Plan, String> {
-        let source = Source::new(NAME.to_owned(), config.to_owned());
+        let source = Source::new(FILE_NAME.to_owned(), config.to_owned());
         let planned = config::plan(&source, directory, &self.registry, machine);
         planned.map(|(plan, _)| plan).map_err(|errors| errors.to_string().trim_end().to_owned())
     }
 }
 
-/// A machine with unknown properties, except the ports' that the test sets.
+/// A machine of which only the ports that the test describes have known properties.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {
@@ -184,14 +185,15 @@ impl Machine for KnownPorts<'_> {
     }
 
     fn describe(&self, ports: &[PortPlan]) -> Ports {
-        let described = ports_from_plan(ports);
-        let of_test = |port: &PortInfo| match self.0.iter().find(|known| known.name == port.name) {
-            Some(PortInfo { mac, mtu, addresses, .. }) => {
-                PortInfo { mac: *mac, mtu: *mtu, addresses: addresses.clone(), ..port.clone() }
-            }
-            None => port.clone(),
-        };
-        described.iter().map(of_test).collect()
+        let configured = ports_without_interfaces(ports);
+        let with_test_properties =
+            |port: &PortInfo| match self.0.iter().find(|known| known.name == port.name) {
+                Some(PortInfo { mac, mtu, addresses, .. }) => {
+                    PortInfo { mac: *mac, mtu: *mtu, addresses: addresses.clone(), ..port.clone() }
+                }
+                None => port.clone(),
+            };
+        configured.iter().map(with_test_properties).collect()
     }
 }
 
@@ -215,7 +217,8 @@ mod tests {
 
     use super::*;
 
-    static DENIED: DropReason = DropReason::new("test_bench_denied", "Of a test.");
+    static DENIED: DropReason =
+        DropReason::new("test_bench_denied", "Denied by the stage of a test.");
 
     /// `kind = "steer"`: sends packets to a port, or drops them.
     #[derive(serde::Deserialize)]
@@ -294,11 +297,11 @@ interface = \"if-{name}\"
     fn test_bench_builds_stages_with_configured_ports_and_workers() {
         let mut bench = app().test_bench(&config("kind = \"steer\"\nto = \"n9\"")).unwrap();
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
-        let seen = bench.worker().stages_mut(|name, steer: &mut Steer| {
+        let stage_values = bench.worker().stages_mut(|name, steer: &mut Steer| {
             assert_eq!(name, "s");
             (steer.workers, steer.from.clone())
         });
-        assert_eq!(seen, [(2, "if-n3".to_owned())]);
+        assert_eq!(stage_values, [(2, "if-n3".to_owned())]);
         assert_eq!(bench.counters("s"), [("seen", 1)]);
     }
 
@@ -310,9 +313,10 @@ interface = \"if-{name}\"
             PortInfo { mac, addresses: vec![address], ..PortInfo::new(PortId(7), "n3", "other") };
         let stage = config("kind = \"steer\"");
         let mut bench = app().test_bench_with_ports(Path::new("."), &stage, &[n3]).unwrap();
-        let seen = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
-        assert_eq!(seen, [(mac, Some([192, 0, 2, 1].into()))]);
-        // Number and interface come from the configuration.
+        let stage_values =
+            bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
+        assert_eq!(stage_values, [(mac, Some([192, 0, 2, 1].into()))]);
+        // Port ID, interface and number of queues come from the configuration.
         let port = bench.ports().by_name("n3").unwrap();
         assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));
         assert_eq!(bench.ports().by_name("n6").unwrap().mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));
@@ -325,28 +329,28 @@ interface = \"if-{name}\"
             error("kind = \"steer\"\nto = \"n8\""),
             "test.toml:26:6: no port is called \"n8\"; the ports are: \"n3\", \"n6\", \"n9\""
         );
-        let two = error("kind = \"ttl\"\n[stage.t]\nkind = \"ttl\"\nby = 1\nat = 1");
-        assert!(two.lines().count() >= 2, "{two}");
-        assert!(two.lines().all(|line| line.starts_with("test.toml:2")), "{two}");
+        let two_errors = error("kind = \"ttl\"\n[stage.t]\nkind = \"ttl\"\nby = 1\nat = 1");
+        assert!(two_errors.lines().count() >= 2, "{two_errors}");
+        assert!(two_errors.lines().all(|line| line.starts_with("test.toml:2")), "{two_errors}");
     }
 
     #[test]
     fn reload_test_bench_keeps_counters_and_rejects_other_paths() {
         let app = app();
-        let here = Path::new(".");
+        let directory = Path::new(".");
         let mut bench = app.test_bench(&config("kind = \"steer\"")).unwrap();
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::dropped(&DENIED));
 
         let to_n9 = config("kind = \"steer\"\nto = \"n9\"");
-        let afresh = app.reload_test_bench(&mut bench, here, &to_n9).unwrap();
+        let afresh = app.reload_test_bench(&mut bench, directory, &to_n9).unwrap();
         assert_eq!(afresh, Vec::<String>::new());
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
         assert_eq!(bench.counters("s"), [("seen", 2)]);
 
         let other_path = to_n9.replace("to = \"n6\"", "to = \"n9\"");
-        let error = app.reload_test_bench(&mut bench, here, &other_path).unwrap_err();
+        let error = app.reload_test_bench(&mut bench, directory, &other_path).unwrap_err();
         assert_eq!(error, "ports and paths cannot change on reload; only stages can");
-        let afresh = app.reload_test_bench(&mut bench, here, &config("kind = \"mac-swap\""));
+        let afresh = app.reload_test_bench(&mut bench, directory, &config("kind = \"mac-swap\""));
         assert_eq!(afresh.unwrap(), ["s"]);
     }
 
@@ -366,14 +370,14 @@ default = \"drop\"
         let one_worker = config(&limited).replace("cores = [0, 1]", "cores = [0]");
         let mut packet = [0; 60];
         packet[..16].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0");
-        packet[17] = 46; // the total length
+        packet[17] = 46; // total length in the IPv4 header
         let passed = Disposition::sent("n6", packet);
-        let over = Disposition::dropped(Reason::RATE_LIMIT);
+        let rate_limited = Disposition::dropped(Reason::RATE_LIMIT);
 
         let mut bench = app().test_bench(&one_worker).unwrap();
-        assert_eq!(bench.send_all("n3", [packet; 2]), [passed.clone(), over.clone()]);
+        assert_eq!(bench.send_all("n3", [packet; 2]), [passed.clone(), rate_limited.clone()]);
         bench.advance(Duration::from_millis(99));
-        assert_eq!(bench.send("n3", &packet), over);
+        assert_eq!(bench.send("n3", &packet), rate_limited);
         bench.advance(Duration::from_millis(1));
         assert_eq!(bench.send("n3", &packet), passed);
     }

@@ -4,26 +4,27 @@ use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// Formats the change since the last report as rates, in one line.
-pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
-    let seconds = report.elapsed_seconds - last.map_or(0.0, |last| last.elapsed_seconds);
+/// Formats packet rates and drops since the previous report, in one line.
+pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
+    let seconds =
+        report.elapsed_seconds - previous.map_or(0.0, |previous| previous.elapsed_seconds);
     let mut line = format!("{:7.1} s", report.elapsed_seconds);
     let rate = |now: u64, before: u64| mpps(now.saturating_sub(before), seconds);
     for (index, port) in report.ports.iter().enumerate() {
-        let before = last.and_then(|last| last.ports.get(index));
+        let before = previous.and_then(|previous| previous.ports.get(index));
         let received = rate(port.rx_packets, before.map_or(0, |before| before.rx_packets));
         let sent = rate(port.tx_packets, before.map_or(0, |before| before.tx_packets));
         // Writing to a String does not fail.
         let _ = write!(line, "   {} in {received:.3} out {sent:.3} Mpps", port.name);
     }
-    let dropped = total_drops(report).saturating_sub(last.map_or(0, total_drops));
-    let lost = kernel_losses(report).saturating_sub(last.map_or(0, kernel_losses));
+    let dropped = total_drops(report).saturating_sub(previous.map_or(0, total_drops));
+    let lost = kernel_losses(report).saturating_sub(previous.map_or(0, kernel_losses));
     let _ =
         writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
     line
 }
 
-/// Formats the final report as a table.
+/// Formats the final report as tables.
 pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -106,18 +107,18 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     losses.extend(kernel.map(|(name, count)| format!("kernel.{name} {}", grouped(count))));
     let losses = if losses.is_empty() { "none".into() } else { losses.join(", ") };
     let _ = writeln!(text, "drops   {losses}");
-    let f = report.frames;
+    let frames = report.frames;
     let _ = writeln!(
         text,
         "frames  {} = {} pool + {} fill + {} rx + {} in flight + {} tx + {} completion; leaked {}",
-        grouped(f.total),
-        grouped(f.pool),
-        grouped(f.fill),
-        grouped(f.rx),
-        grouped(f.in_flight),
-        grouped(f.tx),
-        grouped(f.completion),
-        f.leaked
+        grouped(frames.total),
+        grouped(frames.pool),
+        grouped(frames.fill),
+        grouped(frames.rx),
+        grouped(frames.in_flight),
+        grouped(frames.tx),
+        grouped(frames.completion),
+        frames.leaked
     );
     let packets: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
     let per_packet =
@@ -141,7 +142,7 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     text
 }
 
-/// Formats the stages' own counters.
+/// Formats the counters that stages define.
 fn counters(report: &Report) -> String {
     let mut text = String::new();
     for stage in report.stages.iter().filter(|stage| !stage.counters.is_empty()) {
@@ -162,20 +163,20 @@ const MAX_ROWS: usize = 32;
 fn tables(report: &Report) -> String {
     let mut text = String::new();
     for TableReport { path, stage, table, rows_omitted, .. } in &report.tables {
-        let on = path.as_ref().map_or(String::new(), |path| format!(" of {path}"));
+        let path_suffix = path.as_ref().map_or(String::new(), |path| format!(" of {path}"));
         let head = table.columns.iter().map(|column| column.name.to_owned()).collect();
         let rows = table
             .rows
             .iter()
             .take(MAX_ROWS)
             .map(|row| row.iter().map(ToString::to_string).collect());
-        let _ = writeln!(text, "\n{stage}{on}: {}", table.name);
+        let _ = writeln!(text, "\n{stage}{path_suffix}: {}", table.name);
         text += &columns(head, rows.collect());
-        let more = rows_omitted + table.rows.len().saturating_sub(MAX_ROWS);
-        if more > 0 {
+        let hidden = rows_omitted + table.rows.len().saturating_sub(MAX_ROWS);
+        if hidden > 0 {
             let _ = writeln!(
                 text,
-                "and {more} more rows: `{0} ctl inspect` shows all while {0} runs",
+                "and {hidden} more rows: `{0} ctl inspect` shows all while {0} runs",
                 crate::program::name()
             );
         }
@@ -183,13 +184,14 @@ fn tables(report: &Report) -> String {
     text
 }
 
-/// Formats rows below a head, with aligned columns.
+/// Formats a head and rows of text as aligned columns.
 pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let text_columns = head.len();
     Table { rows: [vec![head], rows].concat(), text_columns }.print()
 }
 
-/// Formats CPU cycles per received packet, so that the lines add up.
+/// Formats the CPU cycles per received packet of each task, and their sum. Leaves out the idle
+/// tasks `poll` and `wait`.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -197,7 +199,7 @@ fn ledger(report: &Report) -> String {
     if packets == 0 || busy == 0 {
         return String::new();
     }
-    let share = |part: u64, whole: u64| format!("{:.1} %", 100.0 * part as f64 / whole as f64);
+    let share = |part: u64, total: u64| format!("{:.1} %", 100.0 * part as f64 / total as f64);
     let per_packet = |cycles: u64| format!("{:.1}", cycles as f64 / packets as f64);
     let mut table = Table::new(&["work", "calls", "packets/call", "cycles/packet in", "share"], 1);
     for task in
@@ -223,8 +225,8 @@ fn total_drops(report: &Report) -> u64 {
         + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
-/// Returns packets that the kernel could not pass to a socket or could not send. In copy mode,
-/// `rx_dropped` includes its counter of empty fill rings.
+/// Returns the number of packets that the kernel could not pass to a socket or could not send. In
+/// copy mode, `rx_dropped` includes the packets that `fill_ring_empty` counts.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
     sockets.rx_ring_full
@@ -240,9 +242,11 @@ fn grouped(number: u64) -> String {
     groups.join(",")
 }
 
-/// A table with columns of minimal width: text left-aligned, numbers right-aligned.
+/// A table with columns of minimal width.
 struct Table {
     rows: Vec<Vec<String>>,
+    /// Number of leading columns with text, aligned left. The other columns have numbers, aligned
+    /// right.
     text_columns: usize,
 }
 

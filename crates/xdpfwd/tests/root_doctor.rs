@@ -161,7 +161,7 @@ fn doctor_names_holder_of_attached_xdp_program() {
     holder.wait();
     let examination = Examination::run(chain.fwd(), &["fwd0"]);
     examination.assert_ok("fwd0", "xdp-program");
-    examination.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
+    examination.fix("fwd0", "mode", "warning", "copy: fwd0 has no zero-copy");
 }
 
 #[test]

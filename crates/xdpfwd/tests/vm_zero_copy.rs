@@ -295,7 +295,7 @@ fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let reason = fallback["reason"].as_str().unwrap();
     for text in [
         "mode=\"copy\"".to_owned(),
-        format!("copy: it has no zero-copy ({reason}), which limits all ports"),
+        format!("copy: {limiting_port} has no zero-copy ({reason}), which limits all ports"),
         format!("`xdpfwd doctor {limiting_port}` shows its mtu, virtio and xdp-features"),
     ] {
         assert!(stderr.contains(&text), "{text:?} is not in:\n{stderr}");

@@ -1,4 +1,4 @@
-//! Kernel definitions that libc lacks, and checks of those that it has.
+//! Kernel definitions that libc lacks, and compile-time checks of struct sizes.
 //!
 //! Layouts follow `include/uapi/linux/if_xdp.h` and `include/uapi/linux/bpf.h`:
 //! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
@@ -7,17 +7,18 @@ use std::mem::size_of;
 
 pub(crate) use libc::xdp_desc as Descriptor;
 
-/// Descriptors sent per system call in copy mode (`if_xdp.h`, since Linux 6.17; libc has no name
-/// for it yet).
+/// Socket option: maximum number of descriptors sent per system call in copy mode (`if_xdp.h`,
+/// since Linux 6.17; libc does not define it yet).
 pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// Minimum budget of the kernel, also its default: `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
+/// Default of `XDP_MAX_TX_SKB_BUDGET` in descriptors, and the smallest value that the kernel
+/// accepts: `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
 pub(crate) const TX_BUDGET_DEFAULT: u32 = 32;
 
 /// `XDP_PACKET_HEADROOM` (`bpf.h`): bytes that the kernel leaves free before every received packet.
 pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 
-/// `ETH_HLEN` (`if_ether.h`): minimum length of a transmit descriptor.
+/// `ETH_HLEN` (`if_ether.h`): minimum length in bytes of a packet to transmit.
 pub(crate) const ETH_HLEN: usize = 14;
 
 /// `BPF_LINK_CREATE` of `enum bpf_cmd` (`bpf.h`).
@@ -33,8 +34,8 @@ pub(crate) const BPF_XDP: u32 = 37;
 pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// The head of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`), padded with
-/// the zeros that the kernel expects after the fields that an XDP link does not use.
+/// The first 64 bytes of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`). An
+/// XDP link does not use the fields in `unused`; the kernel expects zeros there.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkCreate {
@@ -45,14 +46,14 @@ pub(crate) struct BpfLinkCreate {
     pub(crate) unused: [u64; 6],
 }
 
-/// The head of `union bpf_attr` for `BPF_LINK_UPDATE` (`bpf.h`, struct `link_update`).
+/// The first 16 bytes of `union bpf_attr` for `BPF_LINK_UPDATE` (`bpf.h`, struct `link_update`).
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkUpdate {
     pub(crate) link_fd: u32,
     pub(crate) new_prog_fd: u32,
     pub(crate) flags: u32,
-    /// Compared with the attached program if the flags request it.
+    /// The program to replace. The kernel checks it only if `flags` contains `BPF_F_REPLACE`.
     pub(crate) old_prog_fd: u32,
 }
 

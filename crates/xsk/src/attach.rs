@@ -18,14 +18,16 @@ pub enum AttachMode {
     Skb,
 }
 
-/// An attached XDP program. It is detached on drop and whenever the process ends, even after
-/// SIGKILL: the link is a file descriptor that is not pinned.
+/// An attached XDP program. The kernel detaches the program on drop and when the process ends, even
+/// after SIGKILL, because the link is a file descriptor that is not pinned.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
-/// Attaches an XDP program to an interface. `EBUSY`: another program is attached. `EOPNOTSUPP` with
-/// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for
-/// the driver's XDP.
+/// Attaches an XDP program to an interface.
+///
+/// Errors: `EBUSY` if another program is attached; `EOPNOTSUPP` if the mode is
+/// [`AttachMode::Native`] and the driver does not support XDP; `ERANGE` or `EINVAL` possibly
+/// because the MTU is too large for XDP in this driver.
 ///
 /// Calls `bpf` directly because libbpf's `bpf_program__attach_xdp` takes no flags:
 /// <https://docs.kernel.org/bpf/libbpf/index.html>.
@@ -40,7 +42,7 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
         },
         ..BpfLinkCreate::default()
     };
-    // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
+    // SAFETY: the attributes are readable for their size. Unsafe because it is a foreign call.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -52,20 +54,20 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+    // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know that.
     Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 impl XdpLink {
-    /// Atomically replaces the attached program, in the same mode: every packet is handled by one
-    /// of the two.
+    /// Atomically replaces the attached program, in the same mode: each packet passes either the
+    /// old or the new program.
     pub fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let attributes = BpfLinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,
             new_prog_fd: program.as_raw_fd() as u32,
             ..BpfLinkUpdate::default()
         };
-        // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
+        // SAFETY: the attributes are readable for their size. Unsafe because it is a foreign call.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,

@@ -1,13 +1,13 @@
-//! Backoff for repeated wake-ups that changed nothing.
+//! Pauses between wake-ups of the kernel that have no effect.
 
 use std::time::{Duration, Instant};
 
-/// Backoff for wake-ups that change nothing. Pauses double from 10 µs to 640 µs. A temporary lack
-/// of kernel memory is retried quickly; while the link is down, there are at most two wake-ups in
-/// the millisecond that an idle worker waits anyway.
+/// Pauses between wake-ups of the kernel that have no effect. The pauses double from 10 to 640 µs.
+/// After a temporary lack of kernel memory, the next wake-up follows soon. While the link is down,
+/// there are at most two wake-ups per millisecond, the time that an idle worker waits.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// End of the pause, and its length.
+    /// End and length of the latest pause; `None` if there was progress since.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -15,16 +15,18 @@ impl Backoff {
     const SHORTEST: Duration = Duration::from_micros(10);
     const LONGEST: Duration = Duration::from_micros(640);
 
-    /// Returns whether no pause is in effect. Reads the clock only during a pause.
+    /// Returns whether no pause is in effect. Reads the clock only if [`extend`](Self::extend) was
+    /// called since the last [`reset`](Self::reset).
     #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.pause.is_none_or(|(end, _)| Instant::now() >= end)
     }
 
-    /// Records a wake-up that changed nothing: starts a longer pause.
+    /// Records a wake-up that had no effect: starts a pause, longer than the previous one.
     #[cold]
     pub(crate) fn extend(&mut self) {
-        let length = self.pause.map_or(Self::SHORTEST, |(_, last)| (last * 2).min(Self::LONGEST));
+        let length =
+            self.pause.map_or(Self::SHORTEST, |(_, previous)| (previous * 2).min(Self::LONGEST));
         self.pause = Some((Instant::now() + length, length));
     }
 

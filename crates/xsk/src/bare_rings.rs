@@ -1,50 +1,52 @@
-//! The four rings of a port without frames, owner record or packets. For benchmarks against the
-//! same loop in C (`benches/peers/ring_twin.c`).
+//! The four rings of a port, without frames, ownership record or packets. For benchmarks against
+//! the same loop in C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
-use crate::fake_kernel::{FakeKernel, Sizes};
+use crate::fake_kernel::{FakeKernel, FakeRingSizes};
 use crate::free_list::FreeList;
-use crate::owner::Slot;
+use crate::owner::PortSlot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
 
-/// The user's ends of a [`FakeKernel`]'s rings, and chunk addresses to fill them with.
+/// The user-space ends of a [`FakeKernel`]'s rings, and the addresses of the chunks that are in no
+/// ring.
 pub struct BareRings {
     rings: Rings,
     free: FreeList<u64>,
+    /// Received descriptors; the first `len` are valid.
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
-    /// Mask of the address bits within a chunk.
-    within: u64,
+    /// Mask of the address bits that are the offset in a chunk.
+    offset_mask: u64,
 }
 
 impl BareRings {
-    /// Creates rings of these sizes with a full fill ring, and the kernel's side of them. Only the
-    /// chunk addresses circulate; the memory is never accessed.
+    /// Creates rings of these sizes, with a full fill ring, and their fake kernel. Only chunk
+    /// addresses circulate; nothing accesses the memory of the chunks.
     ///
     /// # Panics
     /// If a size is not a power of two.
-    pub fn new(umem: &Umem, sizes: Sizes) -> (Self, FakeKernel) {
-        let slot = Slot::new(0).expect("0 is below 126");
+    pub fn new(umem: &Umem, sizes: FakeRingSizes) -> (Self, FakeKernel) {
+        let slot = PortSlot::new(0).expect("slot 0 is invalid");
         let (rings, kernel) = FakeKernel::rings(umem, slot, sizes);
         let free =
             FreeList::full((0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)));
         let empty = Descriptor { addr: 0, len: 0, options: 0 };
-        let within = u64::from(umem.frame_size()) - 1;
-        let mut bare = Self { rings, free, batch: [empty; Batch::CAPACITY], len: 0, within };
+        let offset_mask = u64::from(umem.frame_size()) - 1;
+        let mut bare = Self { rings, free, batch: [empty; Batch::CAPACITY], len: 0, offset_mask };
         bare.refill(sizes.fill);
         (bare, kernel)
     }
 
-    /// Takes up to `n` descriptors, at most [`Batch::CAPACITY`], and posts as many addresses.
-    /// Returns the number of descriptors.
+    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`], and posts the same number of
+    /// addresses to the fill ring. Returns the number of descriptors.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;
         let mut peek = self.rings.rx.peek(n.min(Batch::CAPACITY as u32));
-        for (slot, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
-            *slot = descriptor;
+        for (entry, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
+            *entry = descriptor;
             len += 1;
         }
         self.len = len;
@@ -56,28 +58,30 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: a slice's iterator has an exact length. Unsafe: others may not.
+        // SAFETY: the iterator of a slice reports its exact length. Unsafe because other iterators
+        // can report a wrong length.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }
 
-    /// Posts received descriptors for transmission. Returns whether the kernel requests a wake-up.
+    /// Posts the received descriptors for transmission. Returns whether the kernel requests a
+    /// wake-up.
     #[inline]
     pub fn transmit(&mut self) -> bool {
         let mut reservation = self.rings.tx.reserve(self.len as u32);
         let granted = reservation.granted() as usize;
-        // SAFETY: as above.
+        // SAFETY: as in `refill`.
         unsafe { reservation.extend(self.batch[..self.len.min(granted)].iter().copied()) };
         reservation.commit();
         self.rings.tx.needs_wakeup()
     }
 
-    /// Reclaims completed addresses. Returns how many.
+    /// Reclaims completed addresses. Returns their number.
     #[inline]
     pub fn reclaim(&mut self) -> u32 {
         let mut peek = self.rings.completion.peek(u32::MAX);
-        let within = self.within;
-        self.free.put(peek.by_ref().map(|address| address & !within));
+        let offset_mask = self.offset_mask;
+        self.free.put(peek.by_ref().map(|address| address & !offset_mask));
         peek.release()
     }
 }
@@ -93,20 +97,20 @@ mod tests {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
-        let sizes = Sizes { start: u32::MAX - 100, ..Sizes::default() };
+        let sizes = FakeRingSizes { start: u32::MAX - 100, ..FakeRingSizes::default() };
         let (mut rings, kernel) = BareRings::new(&umem, sizes);
         kernel.set(FakeKernelConfig::default());
         for n in [1, 8, 64, 100].repeat(20) {
-            let delivered = kernel.arrive(n, 60) as usize;
+            let delivered = kernel.deliver_unwritten(n, 60) as usize;
             assert_eq!(delivered, n as usize);
             assert_eq!(rings.receive(n), delivered.min(Batch::CAPACITY));
             assert!(rings.transmit(), "the kernel did not request a wake-up");
-            kernel.complete();
+            kernel.complete_all();
             assert_eq!(rings.reclaim() as usize, delivered.min(Batch::CAPACITY));
             // Receive the descriptors that did not fit into the first batch.
             rings.receive(n);
             rings.transmit();
-            kernel.complete();
+            kernel.complete_all();
             rings.reclaim();
             let mut all: Vec<u64> = rings.free.take(usize::MAX).collect();
             rings.free.put(all.iter().rev().copied());
@@ -118,16 +122,16 @@ mod tests {
     }
 
     #[test]
-    fn pretend_user_keeps_fake_kernel_supplied() {
+    fn pretend_user_keeps_rings_of_fake_kernel_supplied() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
-        let (_rings, kernel) = BareRings::new(&umem, Sizes::default());
+        let (_rings, kernel) = BareRings::new(&umem, FakeRingSizes::default());
         for n in [1, 8, 64].repeat(20) {
-            assert_eq!(kernel.arrive(n, 60), n);
+            assert_eq!(kernel.deliver_unwritten(n, 60), n);
             kernel.pretend_user(n);
-            assert_eq!(kernel.complete(), n);
-            assert_eq!(kernel.posted(), Sizes::default().fill);
+            assert_eq!(kernel.complete_all(), n);
+            assert_eq!(kernel.posted(), FakeRingSizes::default().fill);
         }
     }
 }

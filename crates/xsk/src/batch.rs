@@ -52,16 +52,16 @@ impl Batch {
         }
     }
 
-    /// Adds frames at the end while there is room. Returns how many.
+    /// Adds frames at the end until the batch is full. Returns the number of added frames.
     #[inline]
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
         let slots = &mut self.frames[self.len..];
         let pushed = fill(slots, frames, |slot, frame| {
-            // Slots beyond the end are empty. An assignment would check the old value in order to
-            // drop it.
-            let before = slot.replace(frame);
-            debug_assert!(before.is_none(), "a slot beyond the end contains a frame");
-            mem::forget(before);
+            // Unused slots are empty. An assignment would nevertheless check whether the slot
+            // contains a frame to drop.
+            let old = slot.replace(frame);
+            debug_assert!(old.is_none(), "an unused slot contains a frame");
+            mem::forget(old);
         });
         self.len += pushed;
         pushed
@@ -73,14 +73,13 @@ impl Batch {
         &self.frames[..self.len]
     }
 
-    /// Returns the used slots; a frame may be taken out of its slot.
+    /// Returns the used slots, mutable, so that callers can take frames out of them.
     #[inline]
     pub fn slots_mut(&mut self) -> &mut [Option<Frame>] {
         &mut self.frames[..self.len]
     }
 
-    /// Removes the slots from `len` on. Their frames must have been taken: a remaining frame is
-    /// lost.
+    /// Keeps the first `len` slots and removes the others. A frame in a removed slot is lost.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
@@ -89,8 +88,8 @@ impl Batch {
         }
     }
 
-    /// Empties the batch, whose frames must all have been taken. Checked in debug builds; in others
-    /// a remaining frame is lost, and may be counted as held forever.
+    /// Empties the batch. Callers must have taken all frames: debug builds panic if a frame
+    /// remains. In other builds, a remaining frame is lost or counted as held forever.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.slots().iter().all(Option::is_none), "a frame is still in the batch");

@@ -1,4 +1,4 @@
-//! The time-stamp counter, used to time stages.
+//! The time-stamp counter, which measures the time spent in stages.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// independent of the core clock (x86-64 with an invariant TSC; the virtual counter on aarch64;
 /// nanoseconds elsewhere).
 ///
-/// Not serialising: the processor may move a stamp by some tens of instructions, which is
-/// negligible per batch.
+/// Not serialising: the processor may read the counter some tens of instructions earlier or later,
+/// which is negligible for a batch.
 #[inline(always)]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -21,7 +21,7 @@ pub fn cycles() -> u64 {
     {
         let cycles: u64;
         // SAFETY: reading the virtual counter is allowed in user space on Linux and has no effect.
-        // Unsafe: assembly.
+        // Unsafe because it is assembly.
         unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) cycles, options(nomem, nostack)) };
         cycles
     }
@@ -32,13 +32,14 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Returns the cycles per second, measured once against the monotonic clock (20 ms on first use).
+/// Returns the cycles per second. The first call measures them against the monotonic clock, which
+/// takes 20 ms.
 pub fn cycles_per_second() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {
-        let (start, first) = (Instant::now(), cycles());
+        let (start, start_cycles) = (Instant::now(), cycles());
         std::thread::sleep(Duration::from_millis(20));
-        let (elapsed, last) = (start.elapsed(), cycles());
-        last.wrapping_sub(first) as f64 / elapsed.as_secs_f64()
+        let (elapsed, end_cycles) = (start.elapsed(), cycles());
+        end_cycles.wrapping_sub(start_cycles) as f64 / elapsed.as_secs_f64()
     })
 }

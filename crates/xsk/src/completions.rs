@@ -1,22 +1,23 @@
-//! Completed frames of ports that have no completion ring.
+//! Sent frames of ports that have no completion ring.
 
 use std::fmt;
 
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
 
-/// Frames that a port has sent and not yet returned to the pool. A copying I/O path is done with a
-/// frame when it has sent it, but only [`Port::reclaim`](crate::Port::reclaim) has access to the
-/// pool, not [`Port::transmit`](crate::Port::transmit).
+/// Frames that a copying port has sent and not yet returned to the pool.
+/// [`Port::transmit`](crate::Port::transmit) sends frames but has no access to the pool;
+/// [`Port::reclaim`](crate::Port::reclaim) returns them.
 ///
-/// The frames are recorded as the port's, like those sent by an AF_XDP port, and the port reports
-/// them as [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The list never
-/// grows: a port sends no more frames than there is [`room`](Self::room) for.
+/// The frames are recorded as owned by the port, like frames sent by an AF_XDP port, and the port
+/// counts them in [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The list
+/// never exceeds its capacity: the port must not send more frames than [`room`](Self::room)
+/// returns.
 pub struct Completions {
     umem: Umem,
-    slot: Slot,
+    slot: PortSlot,
     chunks: Vec<u32>,
     capacity: usize,
 }
@@ -24,14 +25,15 @@ pub struct Completions {
 impl Completions {
     /// Creates a list for `capacity` frames of this UMEM; `None` if the UMEM has no free port slot.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
-        let slot = (0..Slot::MAX).filter_map(Slot::new).find(|slot| umem.region().claim(*slot))?;
+        let slot =
+            (0..PortSlot::MAX).filter_map(PortSlot::new).find(|slot| umem.region().claim(*slot))?;
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
     }
 
-    /// Takes the `n` frames at the front of a queue, which the port has sent.
+    /// Moves the first `n` frames of a queue, which the port has sent, to the list.
     ///
     /// # Panics
-    /// If they do not fit, or if the queue belongs to another UMEM.
+    /// If the list has no room for `n` frames, or the queue belongs to another UMEM.
     #[inline]
     pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
         assert!(n <= self.room(), "the port sent more frames than the list has room for");
@@ -40,22 +42,22 @@ impl Completions {
         self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
     }
 
-    /// Returns all frames to the pool and reports their number.
+    /// Moves all frames to the pool and returns their number.
     ///
     /// # Panics
     /// If the pool belongs to another UMEM.
     #[inline]
     pub fn return_to_pool(&mut self, pool: &mut Pool) -> usize {
         assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
-        let back = self.chunks.len();
+        let returned = self.chunks.len();
         for chunk in self.chunks.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
             pool.push(chunk);
         }
-        back
+        returned
     }
 
-    /// Returns the free capacity in frames.
+    /// Returns the number of frames for which the list has room.
     #[inline]
     pub fn room(&self) -> usize {
         self.capacity - self.chunks.len()
@@ -80,7 +82,7 @@ impl Completions {
 }
 
 impl Drop for Completions {
-    /// Retires remaining frames and records them as closed.
+    /// Retires the remaining frames: records them as closed.
     fn drop(&mut self) {
         let region = self.umem.region();
         region.owners.close(self.slot, |_| ());
@@ -147,9 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn completions_new_without_free_slot_returns_none() {
+    fn new_returns_none_if_all_slots_are_in_use() {
         let (umem, _pool) = umem();
-        let mut all: Vec<_> = (0..Slot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
+        let mut all: Vec<_> =
+            (0..PortSlot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
         assert!(Completions::new(&umem, 1).is_none());
         all.pop();
         assert!(Completions::new(&umem, 1).is_some());

@@ -13,10 +13,11 @@ pub struct UmemConfig {
     pub huge_pages: HugePages,
 }
 
-/// Minimum frames of a UMEM: fewer do not allow one batch in flight in each direction.
+/// Minimum number of frames of a UMEM: fewer frames leave no room for one batch in flight in each
+/// direction.
 pub(crate) const MIN_FRAMES: u32 = 256;
 
-/// Maximum frames: 2²⁰ of 4096 bytes are 4 GiB per worker.
+/// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
 pub(crate) const MAX_FRAMES: u32 = 1 << 20;
 
 impl Default for UmemConfig {
@@ -51,12 +52,13 @@ pub enum HugePages {
     Auto,
     /// Reserved huge pages, or an error.
     On,
-    /// Pages of the normal size.
+    /// No reserved huge pages. The kernel may still use transparent ones, if shared memory supports
+    /// them.
     Off,
 }
 
-/// Returns a size for an error message, in MiB, or in KiB if it is not a whole number of MiB.
-pub(crate) fn in_mib(bytes: usize) -> String {
+/// Formats a size for an error message, in MiB, or in KiB if it is not a whole number of MiB.
+pub(crate) fn format_size(bytes: usize) -> String {
     match bytes % (1 << 20) {
         0 => format!("{} MiB", bytes >> 20),
         _ => format!("{} KiB", bytes >> 10),
@@ -67,21 +69,21 @@ pub(crate) fn in_mib(bytes: usize) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UmemError {
-    /// A frame size that AF_XDP (or this crate) does not support.
+    /// A frame size that AF_XDP or this crate does not support.
     #[error("umem.frame_size = {0} is invalid; use 2048 or 4096")]
     FrameSize(u32),
     /// Too few or too many frames.
     #[error("umem.frames = {frames} is out of range; use {MIN_FRAMES} to {MAX_FRAMES}")]
     Frames {
-        /// Frames requested.
+        /// Number of frames requested.
         frames: u32,
     },
     /// Huge pages were required and are not available.
     #[error(
-        "cannot allocate {} of packet memory in huge pages: {source}; this takes {pages} free pages \
-         of 2 MiB: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or set \
-         huge_pages = \"auto\"",
-        in_mib(*.bytes)
+        "cannot allocate {} of packet memory in huge pages: {source}; this takes {pages} free \
+         pages of 2 MiB: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or \
+         set huge_pages = \"auto\"",
+        format_size(*.bytes)
     )]
     HugePages {
         /// Bytes requested.
@@ -94,7 +96,7 @@ pub enum UmemError {
     /// The memory could not be mapped.
     #[error(
         "cannot allocate {} of packet memory: {source}; reduce umem.frames or free memory",
-        in_mib(*.bytes)
+        format_size(*.bytes)
     )]
     Map {
         /// Bytes requested.

@@ -1,6 +1,6 @@
 //! A fake kernel for tests: it plays the kernel's side of a port's four rings, in this process.
 //!
-//! It needs no interface and no privileges. The feature `fake-kernel` enables it; enable it in
+//! The fake kernel needs no interface and no privileges. Enable the feature `fake-kernel` in
 //! dev-dependencies only. A test delivers packets with [`FakeKernel::deliver`], lets the code under
 //! test work on the port, and reads what the port sent with [`FakeKernel::take_sent`].
 //!
@@ -11,7 +11,7 @@
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 //! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
 //!
-//! kernel.deliver(b"a frame of sixteen bytes, or so").unwrap();
+//! kernel.deliver(b"a frame of 20 bytes.").unwrap();
 //! let mut batch = Batch::new();
 //! assert_eq!(port.receive(&mut batch, &mut pool), 1);
 //!
@@ -20,14 +20,14 @@
 //!     queue.push(slot.take().unwrap()).unwrap();
 //! }
 //! port.transmit(&mut queue);
-//! assert_eq!(kernel.take_sent(), [b"a frame of sixteen bytes, or so"]);
+//! assert_eq!(kernel.take_sent(), [b"a frame of 20 bytes."]);
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
 //! # Simulating kernel faults
 //!
-//! A [`FakeKernelConfig`] makes the fake kernel refuse, delay or lose work; [`FakeKernel::set`]
-//! changes it at any time.
+//! A [`FakeKernelConfig`] makes the fake kernel refuse, delay or lose work. [`FakeKernel::set`]
+//! changes the configuration at any time.
 //!
 //! | fault | setting |
 //! |---|---|
@@ -40,11 +40,11 @@
 //! | reports completions late, or never | `completion_delay: Some(3)`, or `None` |
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
-//! These methods act at once: [`FakeKernel::vanish`] removes the interface.
+//! Some faults are methods: [`FakeKernel::vanish`] removes the interface.
 //! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write a ring entry that
-//! no correct kernel writes: an address outside the UMEM, or a chunk that the kernel does not own.
-//! Packets are lost on the receive side when the fill ring is empty or the RX ring is full:
-//! [`FakeKernel::deliver`] returns [`DeliveryError`] then.
+//! no correct kernel writes, such as an address outside the UMEM or the address of a chunk that the
+//! kernel does not own. If the fill ring is empty or the RX ring is full, the packet is lost and
+//! [`FakeKernel::deliver`] returns a [`DeliveryError`].
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::{FakeKernelConfig, FakeKernel};
@@ -74,7 +74,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::KernelCounters;
 use crate::ring::heap::HeapRing;
@@ -82,29 +82,29 @@ use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, Rings, XskPort};
 
-/// How the fake kernel behaves. By default it sends and completes everything at each wake-up.
+/// The behaviour of a fake kernel. By default, each wake-up sends and completes all packets.
 #[derive(Clone, Debug)]
 pub struct FakeKernelConfig {
-    /// Maximum number of descriptors sent per wake-up, as in copy mode; the rest waits for the next
-    /// wake-up.
+    /// Maximum number of descriptors sent per wake-up, as in copy mode. Further descriptors wait
+    /// for the next wake-up.
     pub budget: u32,
-    /// Number of wake-ups by which completions are delayed; `None`: never reported.
+    /// Number of wake-ups by which completions are delayed. With `None`, they are never reported.
     pub completion_delay: Option<u32>,
     /// Maximum number of completions reported per wake-up.
     pub completions_per_wakeup: u32,
-    /// Errors (errno values) returned by the next wake-ups, in order, without sending anything.
-    /// `EBUSY` drops a packet: it is completed without being sent.
+    /// Errors (errno values) of the next wake-ups, one for each, in order. These wake-ups send
+    /// nothing. `EBUSY` drops a packet: the packet is completed without being sent.
     pub errors: VecDeque<i32>,
-    /// Error returned by every wake-up after `errors` is used up, without sending anything.
+    /// Error (errno value) of every wake-up once `errors` is empty. These wake-ups send nothing.
     pub persistent_error: Option<i32>,
-    /// Number of next wake-ups that are lost: they return success and do nothing. `u32::MAX`: all
-    /// of them.
+    /// Number of wake-ups that are lost: they return success and do nothing. `u32::MAX` loses every
+    /// wake-up.
     pub ignored_wakeups: u32,
     /// Number of sent descriptors after which the interface disappears, possibly in the middle of a
     /// batch.
     pub vanishes_after: Option<u32>,
-    /// Whether the kernel requests transmit wake-ups. If not, it transmits when [`FakeKernel::run`]
-    /// is called.
+    /// Whether the kernel requests transmit wake-ups. If not, it transmits only when
+    /// [`FakeKernel::run`] is called.
     pub wants_tx_wakeup: bool,
     /// Whether the kernel requests receive wake-ups.
     pub wants_rx_wakeup: bool,
@@ -126,9 +126,9 @@ impl Default for FakeKernelConfig {
     }
 }
 
-/// Sizes of the fake rings and the start of their counters.
+/// The sizes of the fake rings, and the initial value of their counters.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub struct FakeRingSizes {
     /// Entries of the fill ring, and number of frames that the port keeps in it.
     pub fill: u32,
     /// Entries of the RX ring.
@@ -137,11 +137,11 @@ pub struct Sizes {
     pub tx: u32,
     /// Entries of the completion ring.
     pub completion: u32,
-    /// Start of all eight counters; a value near 2³² tests wrapping.
+    /// Initial value of the eight ring counters. A value near 2³² tests wrapping.
     pub start: u32,
 }
 
-impl Default for Sizes {
+impl Default for FakeRingSizes {
     fn default() -> Self {
         Self { fill: 128, rx: 128, tx: 128, completion: 128, start: 0 }
     }
@@ -154,39 +154,42 @@ pub enum DeliveryError {
     FillRingEmpty,
     /// The RX ring was full.
     RxRingFull,
-    /// The packet is longer than a frame has room for.
+    /// The packet does not fit into a frame.
     TooLong,
     /// The interface has disappeared.
     NoInterface,
 }
 
-/// A handle of the kernel's side; clones refer to the same kernel.
+/// A handle of a fake kernel; clones refer to the same kernel.
 #[derive(Clone)]
 pub struct FakeKernel(Rc<RefCell<KernelState>>);
 
 struct KernelState {
     umem: Umem,
-    slot: Slot,
+    slot: PortSlot,
     // The kernel's ends of the rings; dropped before the rings' memory.
     fill: Consumer<u64>,
     completion: Producer<u64>,
     rx: Producer<Descriptor>,
     tx: Consumer<Descriptor>,
-    memory: Rc<Memory>,
+    memory: Rc<RingMemory>,
     config: FakeKernelConfig,
-    /// Sent packets with their chunks; `None` if recording is off.
+    /// Sent packets, each with its chunk number; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
-    /// Dropped packets.
+    /// Packets dropped by `EBUSY`.
     discarded: Vec<Vec<u8>>,
-    /// The interface has disappeared.
+    /// Whether the interface has disappeared.
     gone: bool,
-    /// Addresses sent and not reported, with the wake-up from which they may be.
+    /// Addresses sent and not yet reported as completed, each with the number of the wake-up that
+    /// sent it.
     completing: VecDeque<(u64, u32)>,
+    /// Number of wake-ups so far; wraps.
     wakeups: u32,
     counters: KernelCounters,
 }
 
-struct Memory {
+/// The memory of the four rings.
+struct RingMemory {
     fill: Box<HeapRing<u64>>,
     completion: Box<HeapRing<u64>>,
     rx: Box<HeapRing<Descriptor>>,
@@ -194,47 +197,47 @@ struct Memory {
 }
 
 impl FakeKernel {
-    /// Creates a port and the kernel's side of it. Each port of a UMEM needs its own `index`.
+    /// Creates a port and its fake kernel. Each port of a UMEM needs a different `index`.
     ///
     /// # Panics
-    /// If `index` is not below 126 or another port of the UMEM has it, or the pool belongs to
+    /// If `index` is 126 or more, another port of the UMEM has this index, or the pool belongs to
     /// another UMEM.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
-        Self::port_with(umem, pool, index, Sizes::default(), FakeKernelConfig::default())
+        Self::port_with(umem, pool, index, FakeRingSizes::default(), FakeKernelConfig::default())
     }
 
     /// Like [`port`](Self::port), with ring sizes and configuration.
     ///
     /// # Panics
-    /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of
+    /// If `index` is 126 or more, another port of the UMEM has this index, a size is not a power of
     /// two, or the pool belongs to another UMEM.
     pub fn port_with(
         umem: &Umem,
         pool: &mut Pool,
         index: u32,
-        sizes: Sizes,
+        sizes: FakeRingSizes,
         config: FakeKernelConfig,
     ) -> (XskPort, Self) {
         assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
-        let slot = Slot::new(index).expect("the index of a port is below 126");
+        let slot = PortSlot::new(index).expect("the index of a port must be below 126");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
-        let (rings, side) = Self::rings(umem, slot, sizes);
-        side.set(config);
-        let mut port = XskPort::new(umem, slot, Box::new(side.clone()), rings, sizes.fill, false);
+        let (rings, kernel) = Self::rings(umem, slot, sizes);
+        kernel.set(config);
+        let mut port = XskPort::new(umem, slot, Box::new(kernel.clone()), rings, sizes.fill, false);
         port.refill(pool);
-        (port, side)
+        (port, kernel)
     }
 
-    /// Creates the user's ends of four rings, and the kernel's side of them.
-    pub(crate) fn rings(umem: &Umem, slot: Slot, sizes: Sizes) -> (Rings, Self) {
-        let memory = Rc::new(Memory {
+    /// Creates the user-space ends of four rings, and the fake kernel with the other ends.
+    pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: FakeRingSizes) -> (Rings, Self) {
+        let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),
             completion: HeapRing::new(sizes.completion, sizes.start),
             rx: HeapRing::new(sizes.rx, sizes.start),
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
-        // SAFETY: both sides keep `memory` in fields that are dropped after the ends; each ring's
-        // ends are taken once. Unsafe because the ends hold addresses.
+        // SAFETY: `Rings` and `KernelState` keep `memory` in a field that is dropped after the
+        // ends; the ends of each ring are created once. Unsafe because the ends hold raw pointers.
         let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
@@ -247,7 +250,7 @@ impl FakeKernel {
             tx: user_tx,
             _memory: Box::new(Rc::clone(&memory)),
         };
-        let side = Self(Rc::new(RefCell::new(KernelState {
+        let kernel = Self(Rc::new(RefCell::new(KernelState {
             umem: umem.clone(),
             slot,
             fill,
@@ -264,99 +267,99 @@ impl FakeKernel {
             wakeups: 0,
             counters: KernelCounters::default(),
         })));
-        (rings, side)
+        (rings, kernel)
     }
 
     /// Sets the configuration.
     pub fn set(&self, config: FakeKernelConfig) {
-        let mut side = self.0.borrow_mut();
-        side.tx.set_needs_wakeup(config.wants_tx_wakeup);
-        side.fill.set_needs_wakeup(config.wants_rx_wakeup);
-        side.config = config;
+        let mut state = self.0.borrow_mut();
+        state.tx.set_needs_wakeup(config.wants_tx_wakeup);
+        state.fill.set_needs_wakeup(config.wants_rx_wakeup);
+        state.config = config;
     }
 
-    /// Delivers a packet. An undelivered packet is counted as in the kernel.
+    /// Delivers a packet. Counts an undelivered packet like the real kernel.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), DeliveryError> {
         self.deliver_in_chunk(packet).map(drop)
     }
 
-    /// Delivers a packet like [`deliver`](Self::deliver) and returns the number of the chunk that
-    /// holds it, which is [`Frame::chunk`](crate::Frame::chunk) of the received frame.
+    /// Delivers a packet like [`deliver`](Self::deliver). Returns the number of the chunk that
+    /// holds the packet: the [`Frame::chunk`](crate::Frame::chunk) of the received frame.
     pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, DeliveryError> {
-        let mut side = self.0.borrow_mut();
-        let side = &mut *side;
-        if side.gone {
+        let mut state = self.0.borrow_mut();
+        let state = &mut *state;
+        if state.gone {
             return Err(DeliveryError::NoInterface);
         }
         let offset = XDP_PACKET_HEADROOM;
         let Ok(len) = u16::try_from(packet.len()) else {
-            return Err(side.count(DeliveryError::TooLong));
+            return Err(state.count(DeliveryError::TooLong));
         };
-        if u32::from(len) + offset > side.umem.frame_size() {
-            return Err(side.count(DeliveryError::TooLong));
+        if u32::from(len) + offset > state.umem.frame_size() {
+            return Err(state.count(DeliveryError::TooLong));
         }
-        let mut reservation = side.rx.reserve(1);
+        let mut reservation = state.rx.reserve(1);
         if reservation.granted() == 0 {
             drop(reservation);
-            return Err(side.count(DeliveryError::RxRingFull));
+            return Err(state.count(DeliveryError::RxRingFull));
         }
-        let mut posted = side.fill.peek(1);
+        let mut posted = state.fill.peek(1);
         let Some(address) = posted.next() else {
             drop(posted);
             drop(reservation);
-            return Err(side.count(DeliveryError::FillRingEmpty));
+            return Err(state.count(DeliveryError::FillRingEmpty));
         };
         posted.release();
-        // User space must not own the chunk any more: a chunk that was taken back since it was
-        // posted is not written to.
-        let (chunk, _) = side.umem.region().split(address);
-        if !side.umem.region().owners.has_owner(chunk, Owner::fill(side.slot)) {
+        // Do not write to the chunk if user space has taken it back since posting it.
+        let (chunk, _) = state.umem.region().split(address);
+        if !state.umem.region().owners.has_owner(chunk, Owner::fill(state.slot)) {
             drop(reservation);
-            side.counters.rx_invalid += 1;
-            return Err(side.count(DeliveryError::FillRingEmpty));
+            state.counters.rx_invalid += 1;
+            return Err(state.count(DeliveryError::FillRingEmpty));
         }
         let address = address + u64::from(offset);
-        write(&side.umem, address, packet);
+        write(&state.umem, address, packet);
         reservation.push(Descriptor { addr: address, len: u32::from(len), options: 0 });
         reservation.commit();
         Ok(chunk)
     }
 
-    /// Returns the length in bytes of the longest packet that fits a frame.
+    /// Returns the length in bytes of the longest packet that fits into a frame.
     pub fn longest_packet(&self) -> usize {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// Writes an RX descriptor that no correct kernel writes, to test how user space handles it.
+    /// Writes an RX descriptor without any check, to test how user space handles an invalid one.
+    /// Returns whether the RX ring had room.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
-        let mut side = self.0.borrow_mut();
-        let mut reservation = side.rx.reserve(1);
+        let mut state = self.0.borrow_mut();
+        let mut reservation = state.rx.reserve(1);
         let pushed = reservation.push(Descriptor { addr: address, len, options: 0 });
         reservation.commit();
         pushed
     }
 
-    /// Reports a completion that no correct kernel reports.
+    /// Reports a completion without any check. Returns whether the completion ring had room.
     pub fn complete_address(&self, address: u64) -> bool {
-        let mut side = self.0.borrow_mut();
-        let mut reservation = side.completion.reserve(1);
+        let mut state = self.0.borrow_mut();
+        let mut reservation = state.completion.reserve(1);
         let pushed = reservation.push(address);
         reservation.commit();
         pushed
     }
 
-    /// Works as after a wake-up, without a system call, as a driver does.
+    /// Sends and completes packets as after a wake-up, but without one, as a driver does.
     pub fn run(&self) {
         self.0.borrow_mut().send();
     }
 
-    /// Delivers up to `n` packets of `len` bytes as fast as possible, without writing a byte: for
-    /// benchmarks. Returns the number delivered.
-    pub fn arrive(&self, n: u32, len: u32) -> u32 {
-        let mut side = self.0.borrow_mut();
-        let side = &mut *side;
-        let mut reservation = side.rx.reserve(n);
-        let mut posted = side.fill.peek(reservation.granted());
+    /// Delivers up to `n` packets of `len` bytes as fast as possible, without writing their bytes:
+    /// for benchmarks. Returns the number of delivered packets.
+    pub fn deliver_unwritten(&self, n: u32, len: u32) -> u32 {
+        let mut state = self.0.borrow_mut();
+        let state = &mut *state;
+        let mut reservation = state.rx.reserve(n);
+        let mut posted = state.fill.peek(reservation.granted());
         for address in posted.by_ref() {
             reservation.push(Descriptor {
                 addr: address + u64::from(XDP_PACKET_HEADROOM),
@@ -368,13 +371,13 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Completes all frames posted for transmission as fast as possible, without reading them: for
-    /// benchmarks. Returns their number.
-    pub fn complete(&self) -> u32 {
-        let mut side = self.0.borrow_mut();
-        let side = &mut *side;
-        let mut reservation = side.completion.reserve(side.tx.available());
-        let mut sending = side.tx.peek(reservation.granted());
+    /// Completes all frames posted for transmission as fast as possible, without reading their
+    /// bytes: for benchmarks. Returns the number of completed frames.
+    pub fn complete_all(&self) -> u32 {
+        let mut state = self.0.borrow_mut();
+        let state = &mut *state;
+        let mut reservation = state.completion.reserve(state.tx.available());
+        let mut sending = state.tx.peek(reservation.granted());
         for descriptor in sending.by_ref() {
             reservation.push(descriptor.addr);
         }
@@ -382,30 +385,31 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Moves the user's counters only: takes all packets, posts `n` frames, transmits `n`, and
-    /// reclaims completed ones. A benchmark uses it to measure the cost of [`arrive`](Self::arrive)
-    /// and [`complete`](Self::complete) alone. The port is unusable afterwards.
+    /// Advances only the ring counters of user space, as if it received all packets, posted `n`
+    /// frames for reception and `n` for transmission, and reclaimed all completed frames.
+    /// Benchmarks use this method to measure the cost of [`arrive`](Self::deliver_unwritten) and
+    /// [`complete`](Self::complete) alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
-        let side = self.0.borrow();
-        let Memory { fill, completion, rx, tx } = &*side.memory;
+        let state = self.0.borrow();
+        let RingMemory { fill, completion, rx, tx } = &*state.memory;
         rx.pretend_consumed();
         fill.pretend_produced(n);
         tx.pretend_produced(n);
         completion.pretend_consumed();
     }
 
-    /// Returns the packets sent since the last call, in order.
+    /// Returns the packets sent since the previous call, in order.
     pub fn take_sent(&self) -> Vec<Vec<u8>> {
         self.take_sent_chunks().into_iter().map(|(_, packet)| packet).collect()
     }
 
-    /// Returns the packets that were sent since the last call, in order, each with the number of
-    /// the chunk that held it.
+    /// Returns the packets sent since the previous call, in order, each with the number of its
+    /// chunk.
     pub fn take_sent_chunks(&self) -> Vec<(u32, Vec<u8>)> {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Returns the packets dropped (`EBUSY`) since the last call, in order.
+    /// Returns the packets dropped by `EBUSY` since the previous call, in order.
     pub fn take_discarded(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0.borrow_mut().discarded)
     }
@@ -416,7 +420,7 @@ impl FakeKernel {
         self.0.borrow_mut().gone = true;
     }
 
-    /// Sets whether to keep copies of sent packets; on by default.
+    /// Sets whether to keep copies of sent and dropped packets; the default is `true`.
     pub fn set_recording(&self, on: bool) {
         self.0.borrow_mut().sent = on.then(Vec::new);
     }
@@ -426,7 +430,7 @@ impl FakeKernel {
         self.0.borrow().tx.available()
     }
 
-    /// Returns the number of wake-ups.
+    /// Returns the number of wake-ups so far.
     pub fn wakeups(&self) -> u32 {
         self.0.borrow().wakeups
     }
@@ -443,35 +447,35 @@ impl Kernel for FakeKernel {
     }
 
     fn wake_tx(&mut self) -> io::Result<()> {
-        let mut side = self.0.borrow_mut();
-        side.wakeups = side.wakeups.wrapping_add(1);
-        side.check_bound()?;
-        if side.config.ignored_wakeups > 0 {
-            if side.config.ignored_wakeups != u32::MAX {
-                side.config.ignored_wakeups -= 1;
+        let mut state = self.0.borrow_mut();
+        state.wakeups = state.wakeups.wrapping_add(1);
+        state.check_bound()?;
+        if state.config.ignored_wakeups > 0 {
+            if state.config.ignored_wakeups != u32::MAX {
+                state.config.ignored_wakeups -= 1;
             }
             return Ok(());
         }
-        let errno = side.config.errors.pop_front().or(side.config.persistent_error);
+        let errno = state.config.errors.pop_front().or(state.config.persistent_error);
         if let Some(errno) = errno {
-            if errno == libc::EBUSY && !side.drop_next() {
+            if errno == libc::EBUSY && !state.drop_next() {
                 return Ok(());
             }
             return Err(io::Error::from_raw_os_error(errno));
         }
-        side.send();
-        side.check_bound()?;
-        if side.tx.available() > 0 {
-            // Like `__xsk_generic_xmit` when the budget is used up.
+        state.send();
+        state.check_bound()?;
+        if state.tx.available() > 0 {
+            // As `__xsk_generic_xmit` does when the budget is used up.
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         Ok(())
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
-        let mut side = self.0.borrow_mut();
-        side.wakeups = side.wakeups.wrapping_add(1);
-        side.check_bound()
+        let mut state = self.0.borrow_mut();
+        state.wakeups = state.wakeups.wrapping_add(1);
+        state.check_bound()
     }
 
     fn fd(&self) -> Option<RawFd> {
@@ -484,40 +488,43 @@ impl Kernel for FakeKernel {
 }
 
 impl KernelState {
-    /// Like `xsk_is_bound`.
+    /// Fails if the interface has disappeared, like `xsk_is_bound`.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
     }
 
+    /// Sends and completes packets within the limits of the configuration.
     fn send(&mut self) {
         if self.gone {
             return;
         }
         let now = self.wakeups;
-        // Like `xsk_cq_reserve_locked`: send only packets whose completion has room in the ring.
+        // Like `xsk_cq_reserve_locked`: send a packet only if the completion ring has room for its
+        // completion.
         let free = self
             .completion
             .reserve(u32::MAX)
             .granted()
             .saturating_sub(self.completing.len() as u32);
-        let left = self.config.vanishes_after.unwrap_or(u32::MAX);
-        let mut sending = self.tx.peek(self.config.budget.min(free).min(left));
+        let until_gone = self.config.vanishes_after.unwrap_or(u32::MAX);
+        let mut sending = self.tx.peek(self.config.budget.min(free).min(until_gone));
         for descriptor in sending.by_ref() {
-            if is_sending(&self.umem, self.slot, &descriptor) {
+            if is_valid_tx(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
                     let (chunk, _) = self.umem.region().split(descriptor.addr);
                     sent.push((chunk, read(&self.umem, descriptor.addr, descriptor.len as usize)));
                 }
                 self.completing.push_back((descriptor.addr, now));
             } else {
-                // Like `xskq_cons_read_desc`: counted, skipped, never completed.
+                // Like `xskq_cons_read_desc`: count an invalid descriptor and skip it; it is never
+                // completed.
                 self.counters.tx_invalid += 1;
             }
         }
         let sent = sending.release();
-        if let Some(left) = &mut self.config.vanishes_after {
-            *left -= sent;
-            self.gone = *left == 0;
+        if let Some(until_gone) = &mut self.config.vanishes_after {
+            *until_gone -= sent;
+            self.gone = *until_gone == 0;
             if self.gone {
                 return;
             }
@@ -534,13 +541,14 @@ impl KernelState {
         completions.commit();
     }
 
-    /// Drops the next packet, like an interface without a carrier. Returns whether there was one.
+    /// Drops the next packet, like an interface without a carrier. Returns `false` if the TX ring
+    /// is empty.
     fn drop_next(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
         next.release();
         let Some(descriptor) = descriptor else { return false };
-        if !is_sending(&self.umem, self.slot, &descriptor) {
+        if !is_valid_tx(&self.umem, self.slot, &descriptor) {
             self.counters.tx_invalid += 1;
             return true;
         }
@@ -551,20 +559,21 @@ impl KernelState {
         true
     }
 
-    fn count(&mut self, lost: DeliveryError) -> DeliveryError {
-        match lost {
+    /// Counts an undelivered packet. Returns the error unchanged.
+    fn count(&mut self, error: DeliveryError) -> DeliveryError {
+        match error {
             DeliveryError::FillRingEmpty => self.counters.fill_ring_empty += 1,
             DeliveryError::RxRingFull => self.counters.rx_ring_full += 1,
             DeliveryError::TooLong => self.counters.rx_dropped += 1,
             DeliveryError::NoInterface => {}
         }
-        lost
+        error
     }
 }
 
-/// Returns whether the descriptor is a range within one chunk that user space posted for
+/// Returns whether the descriptor is valid: a range within one chunk that user space posted for
 /// transmission.
-fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
+fn is_valid_tx(umem: &Umem, slot: PortSlot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);
     region.owners.has_owner(chunk, Owner::tx(slot))
@@ -578,8 +587,9 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         address as usize + packet.len() <= region.len(),
         "the fill ring holds an address outside the UMEM"
     );
-    // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame owns
-    // it. Unsafe because, like a device, it writes to memory outside Rust's ownership.
+    // SAFETY: the range is within the mapping, and in a chunk that user space has posted, so that
+    // no frame owns it. Unsafe because, like a device, it writes to memory outside Rust's
+    // ownership.
     unsafe {
         region
             .base()
@@ -591,9 +601,9 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
-    // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the
-    // mapping, and that user space has posted it, so that no frame owns it. Unsafe because it acts
-    // as the device.
+    // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
+    // mapping, and that user space has posted it, so that no frame owns it. Unsafe because, like a
+    // device, it reads memory outside Rust's ownership.
     unsafe {
         umem.region()
             .base()

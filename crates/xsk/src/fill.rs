@@ -1,10 +1,10 @@
 //! The loop that fills slots with items.
 
-/// Puts one item into each slot until either runs out, and returns the number of items. An item is
-/// requested only if a slot is free.
+/// Puts one item into each slot until the slots or the items run out. Returns the number of items.
+/// Requests an item only if a slot is free.
 ///
-/// The progress is in the iterator. A separate counter would be one value too many for the
-/// registers: the compiler would keep it in memory, and each item would wait for the previous
+/// The iterator over the slots keeps track of the position. A separate counter would not fit into
+/// the registers: the compiler would keep it in memory, and each item would wait for the previous
 /// store.
 #[inline]
 pub(crate) fn fill<P, T>(

@@ -9,20 +9,20 @@ use std::slice;
 use crate::owner::Owner;
 use crate::region::{Chunks, Region};
 
-/// A token that owns one chunk of a UMEM. Only its holder may access the packet's bytes; the kernel
-/// may not. Giving it away (to a queue, a pool, the kernel) moves it. It cannot be copied or sent
-/// to another thread.
+/// A token that owns one chunk of a UMEM. Only code that holds the frame may access the packet's
+/// bytes; the kernel must not. Giving the frame away (to a queue, a pool or the kernel) moves it. A
+/// frame cannot be copied or sent to another thread.
 ///
-/// The packet lies within the chunk, with *headroom* in front and *tailroom* behind, so headers can
-/// be added and removed without moving the rest:
+/// The packet lies within the chunk, with *headroom* in front of it and *tailroom* after it, so
+/// headers can be added and removed without moving the payload:
 ///
 /// ```text
 ///   chunk ├── headroom ──┼──── the packet: Deref to [u8] ────┼── tailroom ──┤
 ///                  ◄ prepend  trim_front ►        truncate ◄  ► append
 /// ```
 ///
-/// A dropped frame is not reused: its chunk is *lost*, and counted in
-/// [`Umem::lost`](crate::Umem::lost).
+/// If a frame is dropped (`Drop`) instead of given away, its chunk is *lost*: it is not reused, and
+/// [`Umem::lost`](crate::Umem::lost) counts it.
 ///
 /// Using a frame after it was given away does not compile:
 ///
@@ -35,8 +35,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without the last access it compiles ([`EgressQueue`](crate::EgressQueue) has the example for
-/// transmission):
+/// Without the line `frame[0] = 1`, the example compiles ([`EgressQueue`](crate::EgressQueue) has
+/// an example for transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -46,7 +46,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Sending a frame to another thread does not compile either, with or without its UMEM:
+/// Sending a frame to another thread does not compile either:
 ///
 /// ```compile_fail,E0277
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -61,36 +61,39 @@ pub struct Frame {
     data: NonNull<u8>,
     region: NonNull<Region>,
     chunk: u32,
-    /// Bytes in front of the packet.
+    /// Number of bytes in front of the packet.
     headroom: u16,
     len: u16,
 }
 
-/// There is not enough room in front of a packet, or behind it.
+/// The error for too little room in front of a packet or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not enough {side}: {needed} bytes requested, {available} available")]
 pub struct NoRoom {
     /// `"headroom"` or `"tailroom"`.
     pub side: &'static str,
-    /// Bytes requested.
+    /// Number of bytes requested.
     pub needed: usize,
-    /// Bytes available.
+    /// Number of bytes available.
     pub available: usize,
 }
 
 impl Frame {
+    /// Creates the frame that owns a chunk.
+    ///
     /// # Safety
-    /// The chunk exists in the region and is recorded as `HELD`, no other frame owns it,
-    /// `headroom + len` is within the frame size, and the region lives as long as any of its chunks
-    /// is `HELD` (ensured by [`Umem`](crate::Umem)'s drop).
+    /// The chunk exists in the region, is recorded as `HELD`, and no other frame owns it. Headroom
+    /// and length add up to at most the frame size. The region lives as long as any of its chunks
+    /// is `HELD`, which [`Umem`](crate::Umem)'s drop ensures.
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
-        // SAFETY: the caller guarantees that the region is alive. Unsafe: it is held by address.
+        // SAFETY: the caller guarantees that the region is alive. Unsafe because `region` is a raw
+        // pointer.
         let region_ref = unsafe { region.as_ref() };
         let offset = region_ref.join(chunk, u32::from(headroom)) as usize;
         debug_assert!(offset + usize::from(len) <= region_ref.len());
-        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address
-        // arithmetic.
+        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe because it is
+        // pointer arithmetic.
         let data = unsafe { region_ref.base().add(offset) };
         Self { data, region, chunk, headroom, len }
     }
@@ -98,10 +101,11 @@ impl Frame {
     /// Like `new`, for a caller that knows the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new), and `data` is the chunk's start plus the headroom, derived from
-    /// the region's base: it is moved within the whole chunk.
+    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`,
+    /// and is derived from the region's base pointer, because `prepend` and `trim_front` move it
+    /// within the whole chunk.
     #[inline]
-    pub(crate) unsafe fn at(
+    pub(crate) unsafe fn from_data(
         data: NonNull<u8>,
         region: NonNull<Region>,
         chunk: u32,
@@ -113,19 +117,19 @@ impl Frame {
 
     #[inline]
     fn region_ref(&self) -> &Region {
-        // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame
-        // exists. Unsafe because a frame has no lifetime: it is stored beside the memory it points
-        // to.
+        // SAFETY: the region lives as long as this chunk is HELD, and the chunk is HELD as long as
+        // this frame exists. Unsafe because a frame has no lifetime parameter, so that a struct can
+        // contain both a UMEM and its frames.
         unsafe { self.region.as_ref() }
     }
 
-    /// Returns the bytes in front of the packet available to [`prepend`](Self::prepend).
+    /// Returns the number of bytes in front of the packet, available to [`prepend`](Self::prepend).
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// Returns the bytes behind the packet available to [`append`](Self::append).
+    /// Returns the number of bytes after the packet, available to [`append`](Self::append).
     #[inline]
     pub fn tailroom(&self) -> usize {
         self.region_ref().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
@@ -153,19 +157,20 @@ impl Frame {
         // n ≤ headroom ≤ 4096: no truncation.
         self.headroom -= n as u16;
         self.len += n as u16;
-        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe: address arithmetic.
+        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe because it is pointer
+        // arithmetic.
         self.data = unsafe { self.data.sub(n) };
         Ok(&mut self[..n])
     }
 
-    /// Removes `n` bytes from the packet's front, or all if it is shorter.
+    /// Removes the first `n` bytes of the packet, or all bytes if the packet is shorter.
     #[inline]
     pub fn trim_front(&mut self, n: usize) {
         let n = n.min(usize::from(self.len));
         self.headroom += n as u16;
         self.len -= n as u16;
-        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: address
-        // arithmetic.
+        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe because it
+        // is pointer arithmetic.
         self.data = unsafe { self.data.add(n) };
     }
 
@@ -181,7 +186,7 @@ impl Frame {
         Ok(&mut self[old..])
     }
 
-    /// Shortens the packet to `len` bytes; does nothing if it is not longer.
+    /// Shortens the packet to `len` bytes; a shorter packet stays unchanged.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = len.min(usize::from(self.len)) as u16;
@@ -192,8 +197,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns its number. This is the only way to give up a
-    /// frame without losing it.
+    /// Hands the chunk to another owner and returns its number. Apart from `give_up_in`, this is
+    /// the only way to give up a frame without losing it.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -201,7 +206,8 @@ impl Frame {
         frame.chunk
     }
 
-    /// Like `give_up`, for a caller that has its region by value.
+    /// Like `give_up`, but uses the caller's `Chunks` of the frame's region, which is faster in
+    /// packet loops, and returns nothing.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
         debug_assert!(chunks.contains(&self), "the frame belongs to another UMEM");
@@ -220,9 +226,9 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the chunk, and only this frame HOLDs it, so nothing else
-        // writes to it (the kernel included: see `owner.rs`). Unsafe because the frame points into
-        // the UMEM by address.
+        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame only, so
+        // nothing else writes to it, not even the kernel (see `owner.rs`). Unsafe because the frame
+        // has a raw pointer into the UMEM.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -230,7 +236,7 @@ impl Deref for Frame {
 impl DerefMut for Frame {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`; and `&mut self` makes this the only reference.
+        // SAFETY: as for `deref`. In addition, `&mut self` makes this the only reference.
         unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -242,19 +248,19 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Creates the token for the chunk that contains an address.
+    /// Creates the frame that owns `chunk`.
     ///
     /// # Safety
-    /// As for [`Frame::new`], and the address lies in that chunk, after that headroom.
+    /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.
     #[inline]
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
         debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
-        // SAFETY: the caller guarantees that the chunk exists and contains the address, so this
-        // stays in the mapping. Unsafe: address arithmetic.
+        // SAFETY: the caller guarantees that the chunk exists and contains the address, so the
+        // pointer stays in the mapping. Unsafe because it is pointer arithmetic.
         let data = unsafe { self.base.add(address as usize) };
-        // SAFETY: guaranteed by the caller; the address is that of `Frame::new`. Unsafe because it
-        // creates the token that owns the bytes.
-        unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }
+        // SAFETY: guaranteed by the caller; `data` equals the pointer that `Frame::new` computes.
+        // Unsafe because it creates the token that owns the bytes.
+        unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 
     /// Returns whether a frame belongs to this region.
@@ -299,8 +305,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of edits changes the packet like a vector, within its own chunk; edits that
-        /// do not fit are rejected and change nothing; neighbouring chunks keep their bytes.
+        /// Any sequence of edits changes the packet like a vector, within its chunk. Edits that do
+        /// not fit are rejected and change nothing. Neighbouring chunks keep their bytes.
         #[test]
         fn frame_edits_match_edits_of_a_vector(
             edits in prop::collection::vec(edit(), 1..60),
@@ -312,13 +318,13 @@ mod tests {
             let mut frame = pool.alloc().unwrap();
             let mut after = pool.alloc().unwrap();
             for neighbour in [&mut before, &mut after] {
-                let all = neighbour.headroom();
-                neighbour.prepend(all).unwrap();
-                let all = neighbour.tailroom();
-                neighbour.append(all).unwrap();
+                let headroom = neighbour.headroom();
+                neighbour.prepend(headroom).unwrap();
+                let tailroom = neighbour.tailroom();
+                neighbour.append(tailroom).unwrap();
                 neighbour.fill(0xee);
             }
-            let mut shadow = Shadow::of(&frame);
+            let mut shadow = Shadow::copy_of(&frame);
             for (edit, fill) in edits.into_iter().zip((0..0xee).cycle()) {
                 shadow.edit(&mut frame, edit, fill);
                 let chunk_start = u64::from(frame.chunk() * frame_size);

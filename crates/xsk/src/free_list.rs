@@ -1,9 +1,11 @@
-//! A stack of fixed size. The item put last, whose bytes are still in the cache, is taken first.
+//! A stack of fixed capacity. The item put last is taken first, because the bytes of its chunk are
+//! probably still in the cache.
 
 use crate::fill::fill;
 
-/// A stack with the capacity given at creation. With a vector, every loop that fills it would
-/// contain a call to grow it, for which its length has to be in memory.
+/// A stack whose capacity is fixed at creation. With a `Vec`, every loop that fills it would
+/// contain a call to grow it, and the compiler would have to keep its length in memory for that
+/// call.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,
@@ -27,7 +29,7 @@ impl<T: Copy> FreeList<T> {
         self.items.get(self.len).copied()
     }
 
-    /// Takes the upper `n` items (all, if there are fewer), from the top.
+    /// Takes the top `n` items (all, if there are fewer), the topmost first.
     #[inline]
     pub(crate) fn take(&mut self, n: usize) -> impl ExactSizeIterator<Item = T> {
         let end = self.len.min(self.items.len());
@@ -35,7 +37,8 @@ impl<T: Copy> FreeList<T> {
         self.items[self.len..end].iter().rev().copied()
     }
 
-    /// Puts items on top and returns their number. All items ever taken fit.
+    /// Puts items on top until the list is full, and returns their number. There is always room for
+    /// items that were taken from the list.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
         let pushed = fill(&mut self.items[self.len..], items, |slot, item| *slot = item);
@@ -63,8 +66,8 @@ mod tests {
                     0 => prop_assert_eq!(list.pop(), expected.pop()),
                     1 => {
                         let taken: Vec<usize> = list.take(n).collect();
-                        let left = expected.len().saturating_sub(n);
-                        let top: Vec<usize> = expected.drain(left..).rev().collect();
+                        let remaining = expected.len().saturating_sub(n);
+                        let top: Vec<usize> = expected.drain(remaining..).rev().collect();
                         prop_assert_eq!(taken, top);
                     }
                     _ => {

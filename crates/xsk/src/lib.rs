@@ -1,14 +1,14 @@
-//! AF_XDP for [xdpfwd](https://docs.kernel.org/networking/af_xdp.html): packet memory shared with
-//! the kernel, and frames in it that are *owned*.
+//! [AF_XDP](https://docs.kernel.org/networking/af_xdp.html) for xdpfwd: packet memory shared with
+//! the kernel, in frames that each have exactly one *owner*.
 //!
-//! A [`Umem`] is divided into chunks. A [`Frame`] owns one chunk in user space: only its owner can
-//! access the chunk. Frames are moved, never copied, from the [`Pool`] to the kernel's fill ring,
-//! back as received packets, through a [`Batch`] into an [`EgressQueue`], to the kernel for
+//! A [`Umem`] is divided into chunks. A [`Frame`] owns one chunk: only code that holds the frame
+//! can access the chunk. Frames are moved, never copied, from the [`Pool`] to the kernel's fill
+//! ring, back as received packets, through a [`Batch`] into an [`EgressQueue`], to the kernel for
 //! transmission, and back into the pool. [`Port::frame_counts`], [`Pool::len`] and [`Umem::lost`]
-//! report where all frames are.
+//! return how many frames are where.
 //!
 //! A [`Builder`] opens the AF_XDP ports of one worker, any number of (interface, queue) pairs on
-//! one UMEM, in the best mode that all of them support. The feature `fake-kernel` adds
+//! one UMEM, in the fastest mode that all of them support. The feature `fake-kernel` adds
 //! `fake_kernel`, which plays the kernel's side without an interface or privileges. This example
 //! runs on it:
 //!

@@ -10,13 +10,13 @@ use crate::config::{HugePages, UmemError};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// The owner of the mapping, if it is not this object.
+    /// The object that unmaps the memory, if it is not this one.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
 
 impl Mapping {
-    /// Wraps a mapping that its owner unmaps.
+    /// Wraps memory that `owner` unmaps.
     ///
     /// # Safety
     /// The `len` bytes at `base` are readable and writable for as long as `owner` lives.
@@ -41,8 +41,8 @@ impl Mapping {
 
     fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choosing affects no existing
-        // memory. Unsafe because it is a foreign call.
+        // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
+        // Unsafe because it is a foreign call.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
         };
@@ -60,8 +60,8 @@ impl Mapping {
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
-        // SAFETY: the range is our own mapping; none of the advice used here drops its contents.
-        // Unsafe: foreign call.
+        // SAFETY: the range is our own mapping, and no advice that the callers pass discards its
+        // contents. Unsafe because it is a foreign call.
         match unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -71,10 +71,10 @@ impl Mapping {
     /// Populates every page, so that no packet causes a page fault.
     fn populate(&self) -> io::Result<()> {
         match self.advise(libc::MADV_POPULATE_WRITE) {
-            // Before Linux 5.14: write to the pages instead.
+            // Linux before 5.14 rejects this advice: write to the pages instead.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // SAFETY: our own mapping, fresh and of this length, without other references.
-                // Unsafe: raw memory.
+                // SAFETY: our own new mapping of this length, without other references. Unsafe
+                // because it writes to raw memory.
                 unsafe { self.base.as_ptr().write_bytes(0, self.len) };
                 Ok(())
             }
@@ -89,29 +89,38 @@ impl Drop for Mapping {
         if self.owner.is_some() {
             return;
         }
-        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe:
-        // foreign call.
+        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe
+        // because it is a foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
-const HUGE_PAGE: usize = 2 << 20;
+/// Size of a huge page in bytes.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Maps the bytes, touches every page, and returns whether reserved huge pages back them.
+/// Maps memory of this size and populates every page. Returns the memfd, the mapping, and whether
+/// the memory is in reserved huge pages.
 pub(crate) fn map(
     bytes: usize,
     huge_pages: HugePages,
 ) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
         // Round up to whole huge pages; the excess is not used.
-        let rounded = bytes.next_multiple_of(HUGE_PAGE);
+        let rounded = bytes.next_multiple_of(HUGE_PAGE_BYTES);
         match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
             Ok((memfd, memory)) => return Ok((memfd, memory, true)),
             Err(source) if huge_pages == HugePages::On => {
-                return Err(UmemError::HugePages { bytes, pages: rounded / HUGE_PAGE, source });
+                return Err(UmemError::HugePages {
+                    bytes,
+                    pages: rounded / HUGE_PAGE_BYTES,
+                    source,
+                });
             }
             Err(error) => {
-                tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; using others");
+                tracing::debug!(
+                    %error, bytes,
+                    "no reserved huge pages for the UMEM; using other pages"
+                );
             }
         }
     }
@@ -121,16 +130,16 @@ pub(crate) fn map(
 
 fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags;
-    // SAFETY: the name is a C string. Unsafe: foreign call.
+    // SAFETY: the name is a C string. Unsafe because it is a foreign call.
     let memfd = unsafe { libc::memfd_create(c"xdpfwd-umem".as_ptr(), flags) };
     if memfd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+    // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know that.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    // SAFETY: plain system calls on our own descriptor. Unsafe: foreign calls. The seal prevents a
-    // process that shares the memory from truncating it.
+    // SAFETY: plain system calls on our own descriptor. Unsafe because these are foreign calls. The
+    // seal prevents other processes that share the memory from truncating it.
     let sized = unsafe {
         libc::ftruncate(memfd.as_raw_fd(), length) == 0
             && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0

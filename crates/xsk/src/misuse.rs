@@ -1,6 +1,7 @@
-//! Misuse of frames that must not compile. Each example has a counterpart that compiles, which
-//! shows that the failure has the intended cause. The two most important examples are at
-//! [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue).
+//! Misuse of frames that must not compile. After each group of such examples, a similar example
+//! compiles: this shows that the errors have the intended cause. The docs of
+//! [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue) contain the two most important
+//! examples.
 //!
 //! # Using a dropped frame
 //!

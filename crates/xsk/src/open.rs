@@ -1,4 +1,5 @@
-//! Opens (interface, queue) pairs as ports on one UMEM, in the best mode that all of them support.
+//! Opens (interface, queue) pairs as ports on one UMEM, in the fastest mode that all of them
+//! support.
 
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
@@ -8,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::abi::TX_BUDGET_DEFAULT;
-use crate::config::{UmemConfig, UmemError, in_mib};
-use crate::owner::Slot;
+use crate::config::{UmemConfig, UmemError, format_size};
+use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
 use crate::umem::Umem;
@@ -28,9 +29,9 @@ pub enum BindMode {
 
 /// Opens the ports of one worker: any number of (interface, queue) pairs on one UMEM.
 ///
-/// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], zero-copy is tried on each
-/// queue in turn; if one does not support it, all sockets are closed, the UMEM is registered anew,
-/// and all bind in copy mode.
+/// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], the builder tries zero-copy
+/// on each queue in turn. If a queue does not support zero-copy, the builder closes all sockets,
+/// creates a new UMEM, and binds all sockets in copy mode.
 #[derive(Clone, Debug)]
 pub struct Builder {
     umem: UmemConfig,
@@ -52,11 +53,11 @@ struct Queue {
 pub struct OpenPorts<P = XskPort> {
     /// The memory that all ports share.
     pub umem: Umem,
-    /// Its free frames.
+    /// The free frames of the UMEM.
     pub pool: Pool,
     /// The ports.
     pub ports: Vec<P>,
-    /// Whether the kernel reports zero-copy.
+    /// Whether the kernel reports zero-copy for all ports.
     pub zero_copy: bool,
     /// The reason for falling back to copy mode, with [`BindMode::Auto`].
     pub fallback: Option<Fallback>,
@@ -65,9 +66,9 @@ pub struct OpenPorts<P = XskPort> {
 /// The queue that does not support zero-copy.
 #[derive(Debug)]
 pub struct Fallback {
-    /// Its interface.
+    /// Name of the interface.
     pub interface: String,
-    /// Its queue index.
+    /// Index of the queue.
     pub queue: u32,
     /// The kernel's error.
     pub error: io::Error,
@@ -83,7 +84,7 @@ pub enum OpenError {
     /// More queues than a UMEM can serve, or none.
     #[error(
         "cannot open {0} queues on one worker; use 1 to {max} queues per worker, or more workers",
-        max = Slot::MAX
+        max = PortSlot::MAX
     )]
     Queues(usize),
     /// The UMEM is too small for that many queues.
@@ -93,11 +94,11 @@ pub enum OpenError {
         per_queue = 2 * MIN_RING
     )]
     TooFewFrames {
-        /// Frames requested.
+        /// Number of frames requested.
         frames: u32,
-        /// Queues of this worker.
+        /// Number of queues of this worker.
         queues: usize,
-        /// Frames needed.
+        /// Number of frames required.
         min: u32,
     },
     /// The process lacks the privileges to open AF_XDP sockets.
@@ -128,7 +129,7 @@ pub enum OpenError {
         interface: String,
         /// The queue.
         queue: u32,
-        /// How long the bind was repeated.
+        /// Time for which the bind was retried.
         waited: Duration,
     },
     /// Zero-copy was required, and the queue does not support it or does not exist.
@@ -147,10 +148,10 @@ pub enum OpenError {
     /// The memory cannot be locked.
     #[error(
         "cannot lock {} of packet memory: {source}; raise `ulimit -l` or grant CAP_IPC_LOCK",
-        in_mib(*.bytes)
+        format_size(*.bytes)
     )]
     Pin {
-        /// Bytes of the UMEM.
+        /// Size of the UMEM in bytes.
         bytes: usize,
         /// The kernel's error.
         source: io::Error,
@@ -187,7 +188,7 @@ impl Builder {
         self
     }
 
-    /// Sets preferred busy polling: the worker's system calls poll the device.
+    /// Sets whether to use preferred busy polling: the worker's system calls then poll the device.
     pub fn busy_poll(mut self, on: bool) -> Self {
         self.busy_poll = on;
         self
@@ -200,26 +201,28 @@ impl Builder {
         self
     }
 
-    /// Adds a queue. The name is used in messages only; `ifindex` selects the interface.
+    /// Adds a queue. [`open`](Self::open) selects the interface by `ifindex` and uses the name in
+    /// messages only. With the feature `xsk-rs`, `open_by_xsk_rs` selects the interface by name.
     pub fn queue(mut self, interface: &str, ifindex: u32, queue: u32) -> Self {
         self.queues.push(Queue { interface: interface.to_owned(), ifindex, queue });
         self
     }
 
-    /// Opens all ports on the calling thread, where they stay. Posts frames to each fill ring
-    /// before its bind, as some drivers require. Tries to raise the process's limit on locked
-    /// memory (`RLIMIT_MEMLOCK`).
+    /// Opens all ports. They must stay on the calling thread. Posts frames to each fill ring before
+    /// the bind, as some drivers require. Tries to raise the process's limit on locked memory
+    /// (`RLIMIT_MEMLOCK`).
     pub fn open(&self) -> Result<OpenPorts, OpenError> {
         self.open_with(|mode| self.open_all(mode))
     }
 
-    /// Opens all ports in the best mode that all support.
+    /// Checks the configuration, then calls `open_all` with the bind mode, or with the fastest mode
+    /// that all queues support.
     fn open_with<P>(
         &self,
         open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
     ) -> Result<OpenPorts<P>, OpenError> {
         let queues = self.queues.len();
-        if queues == 0 || queues > Slot::MAX as usize {
+        if queues == 0 || queues > PortSlot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
         let min = queues as u32 * 2 * MIN_RING;
@@ -248,13 +251,14 @@ impl Builder {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
         let deadline = Instant::now() + self.bind_timeout;
-        let mut first: Option<Socket> = None;
+        // The socket that registers the UMEM.
+        let mut first_socket: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
         for (index, queue) in (0..).zip(&self.queues) {
-            let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
+            let slot = PortSlot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
             let socket = Socket::new().map_err(|error| queue.socket_error(error))?;
-            if first.is_none() {
+            if first_socket.is_none() {
                 socket
                     .register(umem.region())
                     .map_err(|error| queue.register_error(error, &umem))?;
@@ -268,7 +272,7 @@ impl Builder {
             port.refill(&mut pool);
 
             queue
-                .bind(&socket, mode, first.as_ref(), deadline)
+                .bind(&socket, mode, first_socket.as_ref(), deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
             self.tune(&socket, queue, sizes);
             let is_zero_copy = socket
@@ -279,15 +283,15 @@ impl Builder {
             }
             zero_copy &= is_zero_copy;
             ports.push(port);
-            first.get_or_insert(socket);
+            first_socket.get_or_insert(socket);
         }
         Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
     }
 
     /// Sets optional socket options; failures are not fatal.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
-        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 per call, and the worker
-        // repeats the call.
+        // Kernels before 6.17 lack this option (ENOPROTOOPT). They send 32 packets per call, and
+        // the port repeats the call.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
             tracing::debug!(
@@ -305,13 +309,14 @@ impl Builder {
         }
     }
 
-    /// Returns the ring sizes: at most half of a port's share of the frames waits in its fill ring,
-    /// which leaves the other half in flight.
+    /// Returns the ring sizes. At most half of a port's share of the frames is in its fill ring;
+    /// the other half is for frames in flight.
     fn ring_sizes(&self) -> RingSizes {
-        let share = self.umem.frames / (2 * self.queues.len() as u32);
-        let power = 1u32.checked_shl(share.max(1).ilog2()).unwrap_or(1);
-        let fill = power.clamp(MIN_RING, 4096);
-        let tx = power.clamp(MIN_RING, 2048);
+        let half_share = self.umem.frames / (2 * self.queues.len() as u32);
+        // Rounded down to a power of two.
+        let entries = 1u32.checked_shl(half_share.max(1).ilog2()).unwrap_or(1);
+        let fill = entries.clamp(MIN_RING, 4096);
+        let tx = entries.clamp(MIN_RING, 2048);
         RingSizes { fill, completion: tx, rx: fill.min(2048), tx }
     }
 
@@ -325,8 +330,8 @@ impl Builder {
             Some(libc::ENODEV) => {
                 queue.error("bind the socket, because the interface was removed", source)
             }
-            // Drivers report it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own
-            // 524.
+            // Drivers report missing zero-copy support with various errors: EOPNOTSUPP, EINVAL,
+            // ENOMEM, ENOSPC, or 524, which only the kernel defines (ENOTSUPP).
             _ if mode == libc::XDP_ZEROCOPY => {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
             }
@@ -345,14 +350,18 @@ impl Queue {
         &self,
         socket: &Socket,
         mode: u16,
-        first: Option<&Socket>,
+        first_socket: Option<&Socket>,
         deadline: Instant,
     ) -> io::Result<()> {
-        // The first bind sets mode and wake-up; passing them again is an error (`xsk_bind`).
-        let flags =
-            if first.is_some() { libc::XDP_SHARED_UMEM } else { mode | libc::XDP_USE_NEED_WAKEUP };
+        // The bind of the first socket sets the mode and the wake-up flag for all sockets; passing
+        // them again is an error (`xsk_bind`).
+        let flags = if first_socket.is_some() {
+            libc::XDP_SHARED_UMEM
+        } else {
+            mode | libc::XDP_USE_NEED_WAKEUP
+        };
         loop {
-            match socket.bind(self.ifindex, self.queue, flags, first) {
+            match socket.bind(self.ifindex, self.queue, flags, first_socket) {
                 Err(error)
                     if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
                 {
@@ -383,7 +392,7 @@ impl Queue {
     }
 }
 
-/// The smallest ring: one batch.
+/// Minimum number of entries of a ring: one batch.
 const MIN_RING: u32 = 64;
 
 /// Desired number of descriptors per system call in copy mode: several batches.
@@ -393,12 +402,12 @@ const TX_BUDGET_DESIRED: u32 = 512;
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
-/// Raises the limit on locked memory, which kernels before 5.11 need for BPF, and any kernel for a
-/// UMEM without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails; the following calls usually
-/// succeed anyway.
+/// Raises the limit on locked memory. Kernels before 5.11 apply this limit to BPF memory, and all
+/// kernels apply it to the UMEM of a process without CAP_IPC_LOCK. Raising it fails without
+/// CAP_SYS_RESOURCE; the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
+    // SAFETY: a plain system call with a readable struct. Unsafe because it is a foreign call.
     if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
         tracing::debug!(error = %io::Error::last_os_error(), "cannot raise RLIMIT_MEMLOCK");
     }

@@ -1,8 +1,9 @@
-//! The owner of each chunk: one byte per chunk, written at every hand-over.
+//! The ownership record: one byte per chunk, written whenever the chunk changes hands.
 //!
-//! Frame counts show whether a frame is missing; this record shows *which* chunk is missing and its
-//! last owner. It also validates descriptors from the kernel: a chunk that the kernel did not own
-//! is rejected instead of becoming a second [`Frame`](crate::Frame) on the same bytes.
+//! Frame counts show whether a frame is missing. This record also shows *which* chunk is missing,
+//! and its last owner. The record also serves to validate descriptors from the kernel: a descriptor
+//! of a chunk that the kernel did not own is rejected. Otherwise a second [`Frame`](crate::Frame)
+//! with the same bytes would exist.
 //!
 //! The kernel is trusted to write only to chunks posted for reception and not handed back, and to
 //! read only chunks posted for transmission. A kernel that wrote to a chunk after handing it back
@@ -14,11 +15,11 @@ use std::fmt;
 
 /// The number of a port (an AF_XDP socket, or another I/O path) within its UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(u8);
+pub(crate) struct PortSlot(u8);
 
-impl Slot {
-    /// Maximum number of ports per UMEM: each takes two values of the owner byte, which has four
-    /// states without a port.
+impl PortSlot {
+    /// Maximum number of ports per UMEM. Of the 256 values of the owner byte, each port uses two,
+    /// and four belong to no port.
     pub(crate) const MAX: u32 = 126;
 
     pub(crate) fn new(index: u32) -> Option<Self> {
@@ -35,31 +36,32 @@ impl Slot {
 pub(crate) struct Owner(u8);
 
 impl Owner {
-    /// In the pool, free.
+    /// The chunk is free, in the pool.
     pub(crate) const POOL: Self = Self(0);
-    /// Held as a `Frame`.
+    /// User space holds the chunk as a `Frame`.
     pub(crate) const HELD: Self = Self(1);
-    /// Its `Frame` was dropped instead of given back.
+    /// The chunk's `Frame` was dropped instead of given away.
     pub(crate) const LOST: Self = Self(2);
-    /// Its port was closed while the kernel owned it, and no pool has taken it back.
+    /// The chunk's port was closed while the kernel owned the chunk, and the chunk has not returned
+    /// to the pool.
     pub(crate) const CLOSED: Self = Self(3);
 
     const FIRST_FILL: u8 = 4;
-    const FIRST_TX: u8 = Self::FIRST_FILL + Slot::MAX as u8;
+    const FIRST_TX: u8 = Self::FIRST_FILL + PortSlot::MAX as u8;
 
-    /// Posted to the port's fill ring and not received since.
+    /// Returns the owner of chunks that are posted to the port's fill ring and not yet received.
     #[inline]
-    pub(crate) fn fill(slot: Slot) -> Self {
+    pub(crate) fn fill(slot: PortSlot) -> Self {
         Self(Self::FIRST_FILL + slot.0)
     }
 
-    /// Posted to the port's TX ring and not completed since.
+    /// Returns the owner of chunks that are posted to the port's TX ring and not yet reclaimed.
     #[inline]
-    pub(crate) fn tx(slot: Slot) -> Self {
+    pub(crate) fn tx(slot: PortSlot) -> Self {
         Self(Self::FIRST_TX + slot.0)
     }
 
-    fn is_of(self, slot: Slot) -> bool {
+    fn belongs_to(self, slot: PortSlot) -> bool {
         self == Self::fill(slot) || self == Self::tx(slot)
     }
 }
@@ -88,9 +90,9 @@ pub struct Ownership {
     pub fill: u32,
     /// Posted for transmission and not reclaimed by user space.
     pub tx: u32,
-    /// Dropped instead of given back.
+    /// Lost: the [`Frame`](crate::Frame) was dropped instead of given away.
     pub lost: u32,
-    /// Retired since their port was closed.
+    /// Retired when their port was closed.
     pub closed: u32,
 }
 
@@ -102,14 +104,14 @@ impl Owners {
         Self((0..chunks).map(|_| Cell::new(Owner::POOL)).collect())
     }
 
-    /// A byte for each chunk.
+    /// Returns the owner of each chunk.
     #[inline]
     pub(crate) fn cells(&self) -> &[Cell<Owner>] {
         &self.0
     }
 
-    /// Hands a chunk from one owner to the next; returns `false` without a change if `from` does
-    /// not own it or it does not exist.
+    /// Changes the owner of a chunk from `from` to `to`. Returns `false`, and changes nothing, if
+    /// the chunk does not exist or has another owner.
     #[inline]
     pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
         match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {
@@ -121,7 +123,7 @@ impl Owners {
         }
     }
 
-    /// Sets the owner of a chunk that the caller is known to own.
+    /// Sets the owner of a chunk, which the caller must own.
     #[inline]
     pub(crate) fn set(&self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.0.get(chunk as usize) {
@@ -155,24 +157,25 @@ impl Owners {
         counts
     }
 
-    /// Retires the chunks of a closed port and returns their number. Calls `fill` for each chunk
-    /// that was posted for reception: it has no other owner and may be reused.
-    pub(crate) fn close(&self, slot: Slot, mut fill: impl FnMut(u32)) -> usize {
-        let mut all = 0;
+    /// Records all chunks of a closed port as `CLOSED`, and returns their number. Calls
+    /// `on_fill_chunk` for each of these chunks that was posted for reception, so that the caller
+    /// can reuse the chunk.
+    pub(crate) fn close(&self, slot: PortSlot, mut on_fill_chunk: impl FnMut(u32)) -> usize {
+        let mut closed = 0;
         for (chunk, owner) in self.0.iter().enumerate() {
-            let was = owner.get();
-            if was.is_of(slot) {
-                all += 1;
+            let old = owner.get();
+            if old.belongs_to(slot) {
+                closed += 1;
                 owner.set(Owner::CLOSED);
-                if was == Owner::fill(slot) {
-                    fill(chunk as u32);
+                if old == Owner::fill(slot) {
+                    on_fill_chunk(chunk as u32);
                 }
             }
         }
-        all
+        closed
     }
 
-    /// Iterates over the numbers of the chunks with this owner.
+    /// Returns the numbers of the chunks with this owner.
     pub(crate) fn chunks_of(&self, owner: Owner) -> impl Iterator<Item = u32> + '_ {
         self.0
             .iter()
@@ -189,30 +192,30 @@ mod tests {
     #[test]
     fn fill_and_tx_owners_of_all_slots_are_distinct() {
         let mut seen = vec![Owner::POOL, Owner::HELD, Owner::LOST, Owner::CLOSED];
-        for index in 0..Slot::MAX {
-            let slot = Slot::new(index).unwrap();
+        for index in 0..PortSlot::MAX {
+            let slot = PortSlot::new(index).unwrap();
             for owner in [Owner::fill(slot), Owner::tx(slot)] {
-                assert!(!seen.contains(&owner), "{owner:?} has the value of another owner");
-                assert!(owner.is_of(slot));
+                assert!(!seen.contains(&owner), "{owner:?} has the same value as another owner");
+                assert!(owner.belongs_to(slot));
                 seen.push(owner);
             }
         }
         assert_eq!(seen.len(), 256, "not all values of the byte are used");
-        assert_eq!(Slot::new(Slot::MAX), None);
+        assert_eq!(PortSlot::new(PortSlot::MAX), None);
     }
 
     #[test]
-    fn hand_over_from_other_owner_fails_without_change() {
+    fn hand_over_from_wrong_owner_changes_nothing() {
         let owners = Owners::new(2);
-        let slot = Slot::new(5).unwrap();
+        let slot = PortSlot::new(5).unwrap();
         let hand_over = |chunk, from, to| Owners::hand_over(owners.cells(), chunk, from, to);
         assert!(!hand_over(1, Owner::fill(slot), Owner::HELD));
-        assert!(!hand_over(2, Owner::POOL, Owner::HELD), "no such chunk");
+        assert!(!hand_over(2, Owner::POOL, Owner::HELD), "handed over a chunk that does not exist");
         assert_eq!(owners.count(Owner::POOL), 2);
         assert!(hand_over(1, Owner::POOL, Owner::fill(slot)));
-        let mut back = vec![];
-        owners.close(slot, |chunk| back.push(chunk));
-        assert_eq!(back, [1]);
+        let mut fill_chunks = vec![];
+        owners.close(slot, |chunk| fill_chunks.push(chunk));
+        assert_eq!(fill_chunks, [1]);
         assert_eq!(
             format!("{:?} {:?}", Owner::fill(slot), Owner::tx(slot)),
             "fill of port 5 tx of port 5"

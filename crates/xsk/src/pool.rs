@@ -12,7 +12,7 @@ use crate::config::{UmemConfig, UmemError};
 use crate::frame::Frame;
 use crate::free_list::FreeList;
 use crate::mapping::{self, Mapping};
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::region::Region;
 use crate::umem::Umem;
 
@@ -24,12 +24,12 @@ pub struct Pool {
     free: FreeList<u32>,
 }
 
-/// A frame of another UMEM was rejected; contains the frame.
+/// The error for a frame of another UMEM; contains the frame.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} belongs to another UMEM")]
 pub struct ForeignFrame(pub Frame);
 
-/// Constructors: initially, all frames are in the pool.
+/// Constructors. Initially, all frames are in the pool.
 impl Umem {
     /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling
     /// thread. The returned pool holds all frames.
@@ -39,7 +39,7 @@ impl Umem {
         Ok(Self::with_pool(config, memory, Some(memfd), huge))
     }
 
-    /// Creates a UMEM in memory that `owner` has mapped.
+    /// Creates a UMEM in memory that `owner` keeps mapped.
     ///
     /// # Safety
     /// The configured number of bytes at `base` is readable and writable for as long as `owner`
@@ -64,19 +64,19 @@ impl Umem {
         memfd: Option<OwnedFd>,
         huge: bool,
     ) -> (Self, Pool) {
-        let umem = Self::of(Region::new(config, memory, memfd, huge));
+        let umem = Self::from_region(Region::new(config, memory, memfd, huge));
         let pool = Pool::full(umem.clone());
         (umem, pool)
     }
 }
 
 impl Pool {
-    /// Headroom in bytes of a frame from the pool: the same as the kernel leaves in front of a
-    /// received packet.
+    /// Headroom in bytes of a frame from the pool. The kernel leaves the same headroom in front of
+    /// a received packet.
     pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
 
     pub(crate) fn full(umem: Umem) -> Self {
-        // The lowest chunk is handed out first.
+        // Chunk 0 is allocated first.
         let free = FreeList::full((0..umem.frames()).rev());
         Self { umem, free }
     }
@@ -98,27 +98,28 @@ impl Pool {
         &self.umem
     }
 
-    /// Allocates an empty frame with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` if none
-    /// is free.
+    /// Returns an empty frame with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` if no
+    /// frame is free.
     #[inline]
     pub fn alloc(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         let region = self.umem.region();
         region.owners.set(chunk, Owner::HELD);
         // SAFETY: the chunk was free, so no frame owns it, and it is HELD now; the headroom is
-        // below the frame size; `Umem` keeps the region while anything is HELD. Unsafe because it
-        // creates the token that owns the bytes.
+        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Unsafe because
+        // it creates the token that owns the bytes.
         Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
     }
 
-    /// Takes a frame back.
+    /// Returns a frame to the pool. Fails if the frame belongs to another UMEM; the error contains
+    /// the frame.
     ///
     /// ```
     /// # use xdpfwd_xsk::{Umem, UmemConfig};
     /// let (_umem, mut pool) = Umem::new(&UmemConfig::default())?;
     /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
     /// let frame = pool.alloc().unwrap();
-    /// let frame = other_pool.free(frame).unwrap_err().0; // not one of its own
+    /// let frame = other_pool.free(frame).unwrap_err().0; // a frame of another UMEM
     /// pool.free(frame).unwrap();
     /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
@@ -132,12 +133,12 @@ impl Pool {
     }
 
     /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring and
-    /// yields their addresses. A chunk whose address is not consumed stays recorded as `POOL` and
-    /// is lost.
+    /// yields their addresses. If the caller does not consume an address, its chunk stays recorded
+    /// as `POOL` but is lost.
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,
-        slot: Slot,
+        slot: PortSlot,
         n: u32,
     ) -> impl ExactSizeIterator<Item = u64> {
         let chunks = self.umem.region().chunks();
@@ -147,14 +148,14 @@ impl Pool {
         })
     }
 
-    /// Puts chunks back that are recorded as `POOL`. Returns their number.
+    /// Puts back chunks that are already recorded as `POOL`. Returns their number.
     #[inline]
-    pub(crate) fn push_all(&mut self, back: impl Iterator<Item = u32>) -> u32 {
-        // Has room for all: no chunk is listed twice.
-        self.free.put(back) as u32
+    pub(crate) fn push_all(&mut self, chunks: impl Iterator<Item = u32>) -> u32 {
+        // The list has room for all chunks of the UMEM, and contains none of them twice.
+        self.free.put(chunks) as u32
     }
 
-    /// Puts a chunk back that is recorded as `POOL`.
+    /// Puts back a chunk that is already recorded as `POOL`.
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
         let pushed = self.free.put([chunk].into_iter());

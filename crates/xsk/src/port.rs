@@ -5,50 +5,54 @@ use std::os::fd::RawFd;
 
 use crate::{Batch, EgressQueue, Pool, Umem};
 
-/// One queue of one interface, as a worker uses it. No method blocks.
+/// One queue of one interface, as workers use it. No method blocks.
 ///
 /// [`XskPort`](crate::XskPort) is the AF_XDP implementation. An I/O path with its own memory copies
 /// packets into and out of frames.
 ///
-/// Pool and queue must belong to the UMEM of the port. An implementation that hands frames to the
-/// kernel panics if they do not.
+/// The pool and the egress queue that callers pass must belong to the UMEM of the port. If they do
+/// not, an implementation that hands frames to the kernel panics.
 pub trait Port {
-    /// Returns the UMEM whose frames the port accepts; `None` if it copies and accepts any frame.
+    /// Returns the UMEM whose frames the port accepts; `None` if the port copies packets and
+    /// accepts any frame.
     fn umem(&self) -> Option<&Umem>;
 
     /// Moves received frames into the batch, up to its capacity, and refills the port from the
     /// pool. Returns the number of received frames.
-    fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize;
+    fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize;
 
-    /// Hands frames from the front of the queue to the interface and wakes the kernel if necessary.
-    /// Frames that do not fit stay in the queue. Call it in every iteration while
-    /// [`has_unsent`](Self::has_unsent) returns true, even with an empty queue: the kernel may have
-    /// deferred frames. The kernel is woken again only after new frames, after a completion, or
-    /// after a pause.
+    /// Hands frames from the front of the queue to the interface, and wakes the kernel if
+    /// necessary. Frames that do not fit stay in the queue. Returns the number of frames handed
+    /// over.
+    ///
+    /// Call this method in every iteration while [`has_unsent`](Self::has_unsent) returns true,
+    /// even with an empty queue: the kernel may have deferred frames. The port wakes the kernel
+    /// again only after new frames, after a completion, or after a pause.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
 
-    /// Takes back frames whose transmission is complete.
+    /// Moves frames whose transmission is complete to the pool, and returns their number.
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
-    /// Returns whether the interface has not yet taken all frames handed over.
+    /// Returns whether the interface has yet to take frames that were handed over.
     fn has_unsent(&self) -> bool;
 
     /// Returns a file descriptor that becomes readable when frames arrive; `None` if the port must
     /// be polled. It stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
-    /// Counts the frames given to this port by where they are now.
+    /// Returns how many frames the port has, by location.
     fn frame_counts(&self) -> PortFrameCounts;
 
     /// Returns the traffic counters.
     fn counters(&self) -> Counters;
 
-    /// Returns the kernel's loss counters. Makes a system call: not for the data path.
+    /// Returns the kernel's loss counters. Not for the data path, because it makes a system call.
     fn kernel_counters(&self) -> KernelCounters;
 
-    /// Closes the port and takes back completed frames. Returns how many frames had to be retired:
-    /// the posted ones, because a device may still send from them or the kernel write to them. User
-    /// space cannot rule this out: a process that waits on the socket keeps it bound.
+    /// Closes the port and moves completed frames to the pool. Returns the number of retired
+    /// frames. Posted frames are retired, because a device may still read them or the kernel may
+    /// still write to them. User space cannot rule this out: for example, a thread that waits in
+    /// `poll` on the socket keeps the socket bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 
@@ -94,22 +98,24 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// System calls that wake the kernel for transmission or reception.
     pub syscalls: u64,
-    /// Transmit wake-ups that the kernel deferred (EAGAIN without progress, ENOBUFS, ENETDOWN,
-    /// ENXIO). They are repeated after new frames or a pause; no frame is lost.
+    /// Transmit wake-ups after which the kernel deferred packets (EAGAIN without progress, ENOBUFS,
+    /// ENETDOWN, ENXIO). The port repeats such a wake-up after new frames, a completion or a pause;
+    /// no frame is lost.
     pub tx_retries: u64,
-    /// System calls that made the kernel transmit, included in `syscalls`.
+    /// System calls that wake the kernel for transmission. Included in `syscalls`.
     pub tx_wakes: u64,
-    /// Cycles of [`clock`](crate::clock) spent in these calls.
+    /// Cycles of [`clock`](crate::clock) spent in the calls counted in `tx_wakes`.
     pub tx_wake_cycles: u64,
-    /// Packets that the interface dropped after the kernel had accepted them: no carrier, or its
-    /// queue was full. Included in `tx_packets`. A lower bound: known in copy mode only, and not
-    /// for packets that a wait for packets sent along the way.
+    /// Packets that the interface dropped after the kernel had accepted them, because there was no
+    /// carrier or the interface's queue was full. Included in `tx_packets`. A lower bound: drops
+    /// are unknown in zero-copy mode, and for packets that the kernel sends while a worker waits in
+    /// `poll`.
     pub tx_dropped: u64,
     /// Packets that user space had to move in memory before transmission: the I/O path sends from a
     /// fixed offset in the frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
-    /// Descriptors from the kernel that named no chunk of this port and were rejected. A value
-    /// other than 0 indicates a bug in xdpfwd or in the kernel.
+    /// Rejected descriptors from the kernel: the chunk was not posted by this port, or the range
+    /// exceeded the chunk. A value other than 0 indicates a bug in xdpfwd or in the kernel.
     pub invalid_descriptors: u64,
 }
 
@@ -129,11 +135,12 @@ impl AddAssign for Counters {
     }
 }
 
-/// Kernel counters of a port: `XDP_STATISTICS`, <https://docs.kernel.org/networking/af_xdp.html>.
+/// The kernel's counters of a port: `XDP_STATISTICS`,
+/// <https://docs.kernel.org/networking/af_xdp.html>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped because no frame was available or the packet was longer than a frame has
-    /// room for. In copy mode this includes [`fill_ring_empty`](Self::fill_ring_empty).
+    /// Packets dropped because no frame was available or the packet did not fit into a frame. In
+    /// copy mode this includes [`fill_ring_empty`](Self::fill_ring_empty).
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel rejected.
     pub rx_invalid: u64,

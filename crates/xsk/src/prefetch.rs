@@ -1,4 +1,4 @@
-//! Prefetching of a packet's first bytes.
+//! Prefetches a packet's first bytes.
 
 /// Prefetches the first cache line of the bytes for writing: stages read the headers, and most
 /// rewrite them. Has no effect on processors other than x86-64.

@@ -9,8 +9,9 @@ use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::umem::Umem;
 
-/// A bounded queue of frames to be transmitted by a port. It never grows: a frame that does not fit
-/// is returned, to be dropped and counted, because waiting would delay all other packets.
+/// A bounded queue of frames to be transmitted by a port. The queue never grows: it returns a frame
+/// that does not fit, so that the caller can drop and count the packet. Waiting for room would
+/// delay all other packets.
 ///
 /// Pushing a frame moves it. Accessing it afterwards does not compile:
 ///
@@ -25,7 +26,7 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// It compiles without the last access:
+/// Without the line `frame[0] = 1`, the example compiles:
 ///
 /// ```
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -39,8 +40,8 @@ use crate::umem::Umem;
 pub struct EgressQueue {
     // Declared before the UMEM handle, so that the queue's frames are dropped first and do not keep
     // the UMEM alive.
-    /// A ring with a power-of-two number of slots, used from `head` to before `tail`; the counters
-    /// wrap.
+    /// A ring with a power-of-two number of slots. The slots from `head` (included) to `tail`
+    /// (excluded) are used; both counters wrap.
     slots: Box<[Option<Frame>]>,
     head: usize,
     tail: usize,
@@ -48,13 +49,13 @@ pub struct EgressQueue {
     umem: Umem,
 }
 
-/// The reason why a queue rejected a frame, with the frame.
+/// The reason why a queue rejected a frame; contains the frame.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The queue is full.
     #[error("the egress queue is full")]
     Full(Frame),
-    /// The frame is too short to be an Ethernet frame. The kernel would consume the descriptor
+    /// The packet is shorter than an Ethernet header. The kernel would consume the descriptor
     /// without ever completing it.
     #[error("{0:?} is shorter than an Ethernet header")]
     Runt(Frame),
@@ -94,16 +95,16 @@ impl EgressQueue {
     /// ```
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), PushError> {
-        let mut refused = Ok(());
-        self.extend([frame], |why| refused = Err(why));
-        refused
+        let mut result = Ok(());
+        self.extend([frame], |error| result = Err(error));
+        result
     }
 
-    /// Moves all frames of a batch to the queue, in order, and leaves the batch empty. Calls the
-    /// closure for each rejected frame.
+    /// Moves all frames of a batch to the queue, in order, and leaves the batch empty. Calls
+    /// `on_reject` for each rejected frame.
     #[inline]
-    pub fn push_batch(&mut self, batch: &mut Batch, refused: impl FnMut(PushError)) {
-        self.extend(batch.slots_mut().iter_mut().filter_map(Option::take), refused);
+    pub fn push_batch(&mut self, batch: &mut Batch, on_reject: impl FnMut(PushError)) {
+        self.extend(batch.slots_mut().iter_mut().filter_map(Option::take), on_reject);
         batch.clear_taken();
     }
 
@@ -111,32 +112,32 @@ impl EgressQueue {
     fn extend(
         &mut self,
         frames: impl IntoIterator<Item = Frame>,
-        mut refused: impl FnMut(PushError),
+        mut on_reject: impl FnMut(PushError),
     ) {
-        // Local copies while the frames move: the compiler must assume that each written frame
-        // changes the queue.
+        // Use local copies of the fields: otherwise the compiler must assume that each written
+        // frame changes them.
         let (mask, end) = (self.slots.len() - 1, self.head.wrapping_add(self.capacity));
         let (slots, region, mut tail) =
             (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
         for frame in frames {
-            let why = if tail == end {
+            let error = if tail == end {
                 PushError::Full(frame)
             } else if frame.len() < ETH_HLEN {
                 PushError::Runt(frame)
             } else if frame.region() != region {
                 PushError::Foreign(frame)
             } else {
-                // Unused slots are empty. An assignment would check the old value in order to drop
-                // it.
-                let before = slots[tail & mask].replace(frame);
-                debug_assert!(before.is_none(), "an unused slot contains a frame");
-                mem::forget(before);
+                // Unused slots are empty. An assignment would nevertheless check whether the slot
+                // contains a frame to drop.
+                let old = slots[tail & mask].replace(frame);
+                debug_assert!(old.is_none(), "an unused slot contains a frame");
+                mem::forget(old);
                 tail = tail.wrapping_add(1);
                 continue;
             };
-            // The closure may panic: keep the frames pushed so far in the queue.
+            // The closure can panic: keep the frames pushed so far in the queue.
             self.tail = tail;
-            refused(why);
+            on_reject(error);
         }
         self.tail = tail;
     }
@@ -154,14 +155,14 @@ impl EgressQueue {
         (0..self.len()).filter_map(move |n| self.slots[self.head.wrapping_add(n) & mask].as_ref())
     }
 
-    /// Removes the `n` frames at the front (all, if there are fewer). They leave the queue with
-    /// this call: frames not taken from the iterator are dropped with it and so lost; if the
-    /// iterator is forgotten, they stay held forever.
+    /// Removes the first `n` frames (all, if there are fewer) from the queue immediately. Frames
+    /// not taken from the iterator are lost when it is dropped. If the iterator is forgotten
+    /// (`mem::forget`), they stay held forever.
     #[inline]
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
-        let at = self.head;
-        self.head = at.wrapping_add(n.min(self.len()));
-        Drain { slots: &mut self.slots, at, end: self.head }
+        let start = self.head;
+        self.head = start.wrapping_add(n.min(self.len()));
+        Drain { slots: &mut self.slots, position: start, end: self.head }
     }
 
     /// Returns the UMEM whose frames the queue accepts.
@@ -170,7 +171,7 @@ impl EgressQueue {
         &self.umem
     }
 
-    /// Returns the free capacity in frames.
+    /// Returns the number of frames for which the queue has room.
     #[inline]
     pub fn room(&self) -> usize {
         self.capacity - self.len()
@@ -193,7 +194,7 @@ impl EgressQueue {
 /// frame.
 struct Drain<'a> {
     slots: &'a mut [Option<Frame>],
-    at: usize,
+    position: usize,
     end: usize,
 }
 
@@ -202,21 +203,21 @@ impl Iterator for Drain<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Frame> {
-        if self.at == self.end {
+        if self.position == self.end {
             return None;
         }
         let mask = self.slots.len() - 1;
-        let frame = self.slots[self.at & mask].take();
-        self.at = self.at.wrapping_add(1);
+        let frame = self.slots[self.position & mask].take();
+        self.position = self.position.wrapping_add(1);
         debug_assert!(frame.is_some(), "a used slot is empty");
         frame
     }
 
-    /// Exact: `Reservation::extend` writes as many ring entries as this length.
+    /// Must be exact: `Reservation::extend` relies on this length.
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.end.wrapping_sub(self.at);
-        (left, Some(left))
+        let remaining = self.end.wrapping_sub(self.position);
+        (remaining, Some(remaining))
     }
 }
 
@@ -260,16 +261,16 @@ mod tests {
     }
 
     proptest! {
-        /// Compares the queue with a `VecDeque`, for any capacity and any counter start.
+        /// Compares the queue with a `VecDeque`, for any capacity, with counters that wrap.
         #[test]
         fn egress_queue_matches_a_bounded_queue(
             capacity in 0..70usize,
-            back in 0..100usize,
+            before_wrap in 0..100usize,
             steps in prop::collection::vec((0..4u8, 0..70usize), 1..60),
         ) {
             let (umem, mut pool) = umem();
             let mut queue = EgressQueue::new(&umem, capacity);
-            (queue.head, queue.tail) = (usize::MAX - back, usize::MAX - back);
+            (queue.head, queue.tail) = (usize::MAX - before_wrap, usize::MAX - before_wrap);
             let mut expected = VecDeque::new();
             for (kind, n) in steps {
                 match kind {
@@ -287,26 +288,26 @@ mod tests {
                     }
                     1 => {
                         let mut batch = Batch::new();
-                        let mut refused = Vec::new();
+                        let mut rejected = Vec::new();
                         // Every seventh frame is a runt.
-                        for n in 0..n.min(Batch::CAPACITY) {
-                            let len = if n % 7 == 6 { 13 } else { 60 };
+                        for index in 0..n.min(Batch::CAPACITY) {
+                            let len = if index % 7 == 6 { 13 } else { 60 };
                             let frame = frame(&mut pool, len);
                             if len == 60 && expected.len() < capacity {
                                 expected.push_back(frame.chunk());
                             } else {
-                                refused.push(frame.chunk());
+                                rejected.push(frame.chunk());
                             }
                             batch.push(frame).unwrap();
                         }
-                        queue.push_batch(&mut batch, |why| match why {
+                        queue.push_batch(&mut batch, |error| match error {
                             PushError::Full(frame) | PushError::Runt(frame) => {
-                                assert_eq!(frame.chunk(), refused.remove(0));
+                                assert_eq!(frame.chunk(), rejected.remove(0));
                                 pool.free(frame).unwrap();
                             }
-                            PushError::Foreign(_) => panic!("{why}"),
+                            PushError::Foreign(_) => panic!("{error}"),
                         });
-                        prop_assert!(refused.is_empty() && batch.is_empty());
+                        prop_assert!(rejected.is_empty() && batch.is_empty());
                     }
                     2 => {
                         for frame in queue.drain(n) {
@@ -339,17 +340,18 @@ mod tests {
     }
 
     #[test]
-    fn push_batch_keeps_earlier_frames_when_closure_panics() {
+    fn push_batch_keeps_pushed_frames_when_closure_panics() {
         let (umem, mut pool) = umem();
         let mut queue = EgressQueue::new(&umem, 8);
         let mut batch = Batch::new();
         for len in [60, 60, 5, 60] {
             batch.push(frame(&mut pool, len)).unwrap();
         }
-        let result =
-            catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            queue.push_batch(&mut batch, |error| panic!("{error}"))
+        }));
         assert!(result.is_err());
-        // The runt was lost in the panic; the frames after it are still in the batch.
+        // The panic lost the runt; the frame after it is still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.slots()[3].is_some());
     }

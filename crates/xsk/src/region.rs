@@ -1,4 +1,4 @@
-//! The chunks of a UMEM, and the record of their owners.
+//! The chunks of a UMEM, and the ownership record.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -6,16 +6,17 @@ use std::ptr::NonNull;
 
 use crate::config::UmemConfig;
 use crate::mapping::Mapping;
-use crate::owner::{Owner, Owners, Slot};
+use crate::owner::{Owner, Owners, PortSlot};
 
-/// The memory of a UMEM and the record of its owners.
+/// The memory of a UMEM and the ownership record of its chunks.
 pub(crate) struct Region {
     memory: Mapping,
     frame_size: u32,
     pub(crate) frames: u32,
     pub(crate) owners: Owners,
-    /// `None` if the memory has another owner.
+    /// The file of the memory; `None` if the memory was mapped elsewhere.
     pub(crate) _memfd: Option<OwnedFd>,
+    /// Whether reserved huge pages back the memory.
     pub(crate) huge: bool,
     /// One bit per slot, set if a port uses it.
     slots: Cell<u128>,
@@ -29,7 +30,7 @@ impl Region {
         huge: bool,
     ) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
-        // Frames refer to these bytes.
+        // Frames access these bytes through raw pointers.
         assert!(
             memory.len() >= config.bytes(),
             "a mapping of {} bytes is too short for the UMEM",
@@ -50,7 +51,8 @@ impl Region {
         self.memory.base()
     }
 
-    /// Returns the bytes of all chunks; the mapping may be longer, rounded up to huge pages.
+    /// Returns the size in bytes of all chunks. The mapping can be longer: its size is rounded up
+    /// to whole huge pages.
     pub(crate) fn len(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }
@@ -61,18 +63,18 @@ impl Region {
     }
 
     /// Claims a slot for a port; returns `false` if another port has it.
-    pub(crate) fn claim(&self, slot: Slot) -> bool {
+    pub(crate) fn claim(&self, slot: PortSlot) -> bool {
         let taken = self.slots.get();
         self.slots.set(taken | slot.bit());
         taken & slot.bit() == 0
     }
 
     /// Releases the slot of a closed port.
-    pub(crate) fn release(&self, slot: Slot) {
+    pub(crate) fn release(&self, slot: PortSlot) {
         self.slots.set(self.slots.get() & !slot.bit());
     }
 
-    /// Returns a copy of the fields for use in a loop.
+    /// Returns a copy of the fields for packet loops.
     #[inline]
     pub(crate) fn chunks(&self) -> Chunks<'_> {
         Chunks {
@@ -92,8 +94,8 @@ impl Region {
         (chunk, address as u32 & (self.frame_size - 1))
     }
 
-    /// Returns the address within the UMEM of an offset in a chunk; the offset may be the chunk's
-    /// end, where an empty packet can lie.
+    /// Returns the address, relative to the UMEM's start, of an offset in a chunk. The offset can
+    /// equal the chunk size: an empty packet can lie at the chunk's end.
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
@@ -111,8 +113,8 @@ pub(crate) struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    /// Splits an address within the UMEM into chunk and offset. The address may come from the
-    /// kernel, so the chunk may not exist.
+    /// Splits an address, relative to the UMEM's start, into chunk number and offset. The address
+    /// can come from the kernel, so it is possible that the chunk does not exist.
     #[inline]
     pub(crate) fn split(self, address: u64) -> (u64, u32) {
         (address >> self.shift, address as u32 & (self.frame_size() - 1))
@@ -129,14 +131,13 @@ impl Chunks<'_> {
         1 << self.shift
     }
 
-    /// Hands a chunk from one owner to the next; returns `false` without a change if `from` does
-    /// not own it or it does not exist.
+    /// Like [`Owners::hand_over`].
     #[inline]
     pub(crate) fn hand_over(self, chunk: u64, from: Owner, to: Owner) -> bool {
         Owners::hand_over(self.owners, chunk, from, to)
     }
 
-    /// Sets the owner of a chunk that the caller is known to own.
+    /// Sets the owner of a chunk, which the caller must own.
     #[inline]
     pub(crate) fn set(self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.owners.get(chunk as usize) {

@@ -13,22 +13,22 @@ use std::ptr::NonNull;
 
 use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
-/// Addresses of a ring. The creator of a ring keeps the memory alive for as long as the ring
-/// exists.
+/// The addresses of a ring's parts. The creator of a [`Producer`] or [`Consumer`] keeps the memory
+/// valid as long as either exists.
 #[derive(Clone, Copy)]
 pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
     pub(crate) consumer: NonNull<AtomicU32>,
     pub(crate) flags: NonNull<AtomicU32>,
     pub(crate) entries: NonNull<Entry<T>>,
-    /// Entries in the ring, a power of two.
+    /// Number of entries, a power of two.
     pub(crate) size: u32,
 }
 
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
         // SAFETY: the caller of the ring's constructor guarantees that the memory outlives the
-        // ring; an AtomicU32 may be shared with the kernel. Unsafe because the address comes from
+        // ring; an AtomicU32 may be shared with the kernel. Unsafe because the pointer comes from
         // mmap.
         unsafe { self.producer.as_ref() }
     }
@@ -44,31 +44,38 @@ impl<T> RingLayout<T> {
     }
 }
 
-/// An iterator over the slots of a range of counter values. It copies the ring's size and address:
-/// through a reference to the ring, the compiler would have to assume that each written entry
-/// changes them, and reload both.
+/// An iterator over the slots for a range of counter values. It has copies of the ring's size and
+/// address. With a reference to the ring instead, the compiler would have to assume that each
+/// written entry changes them, and would reload both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
-    at: u32,
+    /// Counter value of the next slot.
+    position: u32,
+    /// Counter value after the last slot.
     end: u32,
 }
 
 impl<T> Cursor<T> {
     #[inline]
-    fn new(ring: &RingLayout<T>, from: u32, slots: u32) -> Self {
-        Self { entries: ring.entries, mask: ring.size - 1, at: from, end: from.wrapping_add(slots) }
+    fn new(ring: &RingLayout<T>, start: u32, slots: u32) -> Self {
+        Self {
+            entries: ring.entries,
+            mask: ring.size - 1,
+            position: start,
+            end: start.wrapping_add(slots),
+        }
     }
 
-    /// Returns the next slot. Unsafe to dereference without owning that slot.
+    /// Returns the next slot. Only the side that owns the slot may access it.
     #[inline]
     fn next(&mut self) -> Option<NonNull<Entry<T>>> {
-        if self.at == self.end {
+        if self.position == self.end {
             return None;
         }
-        let index = (self.at & self.mask) as usize;
-        self.at = self.at.wrapping_add(1);
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the address comes
+        let index = (self.position & self.mask) as usize;
+        self.position = self.position.wrapping_add(1);
+        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the pointer comes
         // from mmap.
         Some(unsafe { self.entries.add(index) })
     }
@@ -77,30 +84,31 @@ impl<T> Cursor<T> {
 /// The producing end of a ring.
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// Our own counter. Only this side writes it, so the shared copy need never be read back.
+    /// The producer's counter. Only this side writes the shared counter, so it need not be read
+    /// again.
     produced: u32,
-    /// The consumer's counter when last read; it can only have advanced since.
+    /// The consumer's counter when last read; since then, the counter can only have advanced.
     consumed: u32,
 }
 
 impl<T: Plain> Producer<T> {
     /// # Safety
-    /// The layout's addresses are valid, and stay so while this exists; `size` is a power of two;
-    /// this is the ring's only producer.
+    /// The layout's addresses are valid as long as this producer exists; `size` is a power of two;
+    /// the ring has no other producer.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        // Start as if full: the first reservation reads the consumer's counter.
+        // Start as if the ring were full: the first reservation reads the consumer's counter.
         Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
-    /// Reserves up to `wanted` entries: as many as are free, possibly none.
+    /// Reserves `wanted` entries, or all free entries if there are fewer.
     #[inline]
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
         if free < wanted {
-            // Acquire pairs with the consumer's Release: it has read the entries that will be
-            // overwritten.
+            // Acquire pairs with the consumer's Release: the consumer has read the entries that
+            // will be overwritten.
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
@@ -110,13 +118,14 @@ impl<T: Plain> Producer<T> {
 
     #[inline]
     fn free_cached(&self) -> u32 {
-        // Both counters wrap; their difference does not, and never exceeds the size while the
-        // consumer is correct. If a consumer claims more than was produced, the result is 0 rather
-        // than an out-of-bounds reservation.
+        // Both counters wrap; their wrapping difference is the number of used entries, which
+        // exceeds the size only if the consumer's counter is invalid. The result is then 0 instead
+        // of an out-of-bounds reservation.
         self.ring.size.saturating_sub(self.produced.wrapping_sub(self.consumed))
     }
 
-    /// Returns the entries published and not yet consumed, after re-reading the consumer's counter.
+    /// Returns the number of entries published and not yet consumed. Re-reads the consumer's
+    /// counter.
     #[inline]
     pub(crate) fn pending(&self) -> u32 {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
@@ -133,16 +142,17 @@ impl<T: Plain> Producer<T> {
         self.needs_wakeup_unfenced()
     }
 
-    /// Like `needs_wakeup`, without the fence, for use when nothing was published since the last
-    /// check. A flag that is seen late is seen by the next check.
+    /// Like `needs_wakeup`, but without the fence, for use if nothing was published since the last
+    /// check. If this check misses a flag that was just set, the next check sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
 
-/// Writable entries of a ring. Publish them with [`commit`](Self::commit); dropping cancels: the
-/// other side does not see the written entries, and they are free again.
+/// Writable entries of a ring. [`commit`](Self::commit) publishes the written entries. Dropping the
+/// reservation cancels it: the other side does not see the written entries, and they are free
+/// again.
 #[must_use = "dropping a reservation cancels it"]
 pub(crate) struct Reservation<'a, T> {
     ring: &'a mut Producer<T>,
@@ -169,39 +179,39 @@ impl<T: Plain> Reservation<'_, T> {
         true
     }
 
-    /// Writes these entries with a single check of their number.
+    /// Writes these entries. Checks their number only once.
     ///
     /// # Safety
-    /// The iterator yields at most as many entries as its length. (Writes never leave the ring, but
-    /// an excess entry may overwrite one that the other side is reading.)
+    /// The iterator does not yield more entries than its `len()`. (An excess entry would be written
+    /// within the ring, but could overwrite an entry that the other side is reading.)
     ///
     /// # Panics
     /// If the iterator's length exceeds the reserved entries.
     #[inline]
     pub(crate) unsafe fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
-        let left = self.cursor.end.wrapping_sub(self.cursor.at) as usize;
-        assert!(entries.len() <= left, "more entries than reserved");
-        let Cursor { entries: slots, mask, mut at, end } = self.cursor;
+        let remaining = self.cursor.end.wrapping_sub(self.cursor.position) as usize;
+        assert!(entries.len() <= remaining, "more entries than reserved");
+        let Cursor { entries: slots, mask, mut position, end } = self.cursor;
         entries.for_each(|entry| {
-            debug_assert!(at != end, "the iterator yields more entries than its length");
+            debug_assert!(position != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
             // yields at most its length, which is at most the reserved entries. Unsafe because it
             // is memory shared with the kernel.
-            unsafe { slots.add((at & mask) as usize).as_ref().write(entry) };
-            at = at.wrapping_add(1);
+            unsafe { slots.add((position & mask) as usize).as_ref().write(entry) };
+            position = position.wrapping_add(1);
         });
-        self.cursor.at = at;
+        self.cursor.position = position;
     }
 
     /// Publishes the written entries and returns their number.
     #[inline]
     pub(crate) fn commit(self) -> u32 {
         let ring = self.ring;
-        let written = self.cursor.at.wrapping_sub(ring.produced);
+        let written = self.cursor.position.wrapping_sub(ring.produced);
         if written == 0 {
-            return 0; // leaves the shared cache line clean
+            return 0; // do not write to the shared cache line
         }
-        ring.produced = self.cursor.at;
+        ring.produced = self.cursor.position;
         // Release: the entries are written before the counter that publishes them.
         ring.ring.producer().store(ring.produced, Ordering::Release);
         written
@@ -213,18 +223,18 @@ pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
     /// The producer's counter when last read.
     produced: u32,
-    /// Our own counter.
+    /// The consumer's counter. Only this side writes the shared counter.
     consumed: u32,
 }
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], but this is the ring's only consumer; entries never written are
-    /// zero.
+    /// As for [`Producer::new`], but the ring has no other consumer, and entries that were never
+    /// written are zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        // Start as if empty: the first peek reads the producer's counter.
+        // Start as if the ring were empty: the first peek reads the producer's counter.
         Self { produced: consumed, consumed, ring }
     }
 
@@ -242,11 +252,11 @@ impl<T: Plain> Consumer<T> {
 
     #[inline]
     fn available_cached(&self) -> u32 {
-        // If a producer claims more than the ring holds, limit it to the ring's size.
+        // If the producer's counter claims more entries than the ring has, use the ring's size.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Returns the number of readable entries, after re-reading the producer's counter.
+    /// Returns the number of readable entries. Re-reads the producer's counter.
     pub(crate) fn available(&self) -> u32 {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
@@ -261,8 +271,8 @@ impl<T: Plain> Consumer<T> {
     }
 }
 
-/// Entries being read. [`release`](Self::release) returns the entries read to the producer;
-/// dropping returns none, and the next peek yields them again.
+/// Entries being read. [`release`](Self::release) returns the entries read so far to the producer.
+/// Dropping the peek returns no entry, and the next peek yields the same entries again.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -277,29 +287,29 @@ impl<T: Plain> Iterator for Peek<'_, T> {
         let slot = self.cursor.next()?;
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
         // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
-        // its release. If the producer's counter is wrong, the slot may still be zeroed as
-        // allocated, which is valid for a plain type too. Unsafe because it is memory shared with
-        // the kernel.
+        // its release. If the producer's counter is wrong, the slot may still contain the zeros of
+        // the allocation, which are also valid for a plain type. Unsafe because it is memory shared
+        // with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
 
 impl<T: Plain> Peek<'_, T> {
-    /// Returns the number of entries read.
+    /// Returns the number of entries read so far.
     #[inline]
-    pub(crate) fn read(&self) -> u32 {
-        self.cursor.at.wrapping_sub(self.ring.consumed)
+    pub(crate) fn read_count(&self) -> u32 {
+        self.cursor.position.wrapping_sub(self.ring.consumed)
     }
 
-    /// Returns the entries read to the producer and reports their number.
+    /// Hands the entries read so far back to the producer. Returns their number.
     #[inline]
     pub(crate) fn release(self) -> u32 {
-        let read = self.read();
+        let read = self.read_count();
         let ring = self.ring;
         if read == 0 {
-            return 0; // as in `commit`
+            return 0; // do not write to the shared cache line
         }
-        ring.consumed = self.cursor.at;
+        ring.consumed = self.cursor.position;
         // Release: the reads of the entries are done before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);
         read
@@ -316,7 +326,7 @@ pub(crate) mod heap {
     use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry, Plain};
 
-    /// The memory of one ring. It must outlive the ends.
+    /// The memory of one ring. It must outlive the two ends.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
@@ -325,7 +335,7 @@ pub(crate) mod heap {
     }
 
     impl<T: Plain> HeapRing<T> {
-        /// Creates a ring of `size` entries with counters at `start`; a value near 2³² tests
+        /// Creates a ring of `size` entries whose counters start at `start`. A value near 2³² tests
         /// wrapping.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
@@ -360,11 +370,13 @@ pub(crate) mod heap {
             }
         }
 
+        /// Creates the two ends of the ring.
+        ///
         /// # Safety
-        /// `self` outlives both ends, and this is called once.
+        /// `self` outlives both ends, and this function is called once.
         pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
-            // SAFETY: the caller keeps the memory alive and takes each end once; `new` checked the
-            // size.
+            // SAFETY: the caller keeps the memory alive and creates the ends once; `new` checked
+            // the size.
             unsafe { (Producer::new(self.layout()), Consumer::new(self.layout())) }
         }
     }
@@ -392,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn partly_written_reservation_leaves_rest_free() {
+    fn partly_written_reservation_leaves_other_entries_free() {
         ring::check(
             4,
             0,
@@ -414,7 +426,7 @@ mod tests {
 
     #[test]
     fn reserve_grants_only_free_entries() {
-        for back in 0..8 {
+        for before_wrap in 0..8 {
             let steps = [
                 produce(3),
                 produce(3),
@@ -425,7 +437,7 @@ mod tests {
                 produce(2),
                 consume(8),
             ];
-            ring::check(4, 0u32.wrapping_sub(back), steps);
+            ring::check(4, 0u32.wrapping_sub(before_wrap), steps);
         }
     }
 
@@ -433,19 +445,20 @@ mod tests {
     #[should_panic(expected = "more entries than reserved")]
     fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
-        // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold
-        // addresses.
+        // SAFETY: the ring outlives both ends, which are created once. Unsafe because the ends hold
+        // raw pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: a slice's iterator has an exact length. Unsafe: others may not.
+        // SAFETY: the iterator of a slice reports its exact length. Unsafe because other iterators
+        // can report a wrong length.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
     /// An end of a ring that can be sent to another thread.
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because ends
-    // hold addresses.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because the ends
+    // hold raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
     /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
@@ -453,8 +466,8 @@ mod tests {
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
-        // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold
-        // addresses.
+        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe because
+        // the ends hold raw pointers.
         let (producer, mut consumer) = unsafe { ring.ends() };
         let producer = SendEnd(producer);
         std::thread::scope(|scope| {
@@ -467,7 +480,8 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: a vector's iterator has an exact length. Unsafe: others may not.
+                        // SAFETY: the iterator of a vector reports its exact length. Unsafe because
+                        // other iterators can report a wrong length.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {

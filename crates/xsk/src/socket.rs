@@ -15,7 +15,7 @@ use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
 use crate::xsk_port::{Kernel, Rings};
 
-/// Entries in each of a socket's rings, powers of two.
+/// Number of entries in each of a socket's rings: powers of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingSizes {
     pub(crate) fill: u32,
@@ -30,18 +30,19 @@ pub(crate) struct Socket(Rc<OwnedFd>);
 
 impl Socket {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call. Unsafe: foreign call.
+        // SAFETY: a plain system call. Unsafe because it is a foreign call.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+        // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know
+        // that.
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Creates a handle of a socket opened elsewhere.
+    /// Creates a handle of a socket that `xsk-rs` has opened.
     #[cfg(feature = "xsk-rs")]
-    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn from_fd(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
@@ -65,10 +66,10 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
         self.set(libc::SOL_XDP, libc::XDP_RX_RING, &sizes.rx)?;
         self.set(libc::SOL_XDP, libc::XDP_TX_RING, &sizes.tx)?;
-        let (offsets, known) =
+        let (offsets, len) =
             self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
-        if known < mem::size_of::<libc::xdp_mmap_offsets>() {
-            // Before Linux 5.4: no wake-up flags, and the struct has different offsets.
+        if len < mem::size_of::<libc::xdp_mmap_offsets>() {
+            // Linux before 5.4 has no wake-up flags, and a shorter struct with other offsets.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
@@ -82,8 +83,8 @@ impl Socket {
             self.map_ring::<Descriptor>(sizes.rx, &offsets.rx, libc::XDP_PGOFF_RX_RING as u64)?;
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
-        // SAFETY: each layout describes a ring that the kernel just allocated and mapped, and is
-        // used once; the maps are kept beside the ends. Unsafe because the ends hold addresses.
+        // SAFETY: each layout describes a ring that the kernel has just allocated and mapped, and
+        // is used once; `Rings` also contains the maps. Unsafe because the ends hold raw pointers.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -102,32 +103,32 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
-        // Mappings are page-aligned, so an aligned offset gives an aligned address. The kernel puts
-        // the counters in front.
-        let counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
+        // Mappings are page-aligned, so an aligned offset gives an aligned address. The counters
+        // are in front of the entries.
+        let is_valid_counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
         let counters = [offsets.producer, offsets.consumer, offsets.flags];
-        if !counters.into_iter().all(counter)
+        if !counters.into_iter().all(is_valid_counter)
             || !offsets.desc.is_multiple_of(mem::align_of::<T>() as u64)
         {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
         // SAFETY: each offset was checked to lie within the ring and to be aligned for its type.
-        // Unsafe: address arithmetic.
-        let at = |offset: u64| unsafe { map.base.add(offset as usize) };
+        // Unsafe because it is pointer arithmetic.
+        let pointer_to = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
-            producer: at(offsets.producer).cast::<AtomicU32>(),
-            consumer: at(offsets.consumer).cast::<AtomicU32>(),
-            flags: at(offsets.flags).cast::<AtomicU32>(),
-            entries: at(offsets.desc).cast::<Entry<T>>(),
+            producer: pointer_to(offsets.producer).cast::<AtomicU32>(),
+            consumer: pointer_to(offsets.consumer).cast::<AtomicU32>(),
+            flags: pointer_to(offsets.flags).cast::<AtomicU32>(),
+            entries: pointer_to(offsets.desc).cast::<Entry<T>>(),
             size,
         };
         Ok((map, layout))
     }
 
-    /// Binds to a queue. `flags` are `XDP_ZEROCOPY` or `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`; or,
-    /// if `shared` is the socket that registered the UMEM, `XDP_SHARED_UMEM` alone: the rest is
-    /// inherited.
+    /// Binds to a queue. The socket that registered the UMEM passes the flags `XDP_ZEROCOPY` or
+    /// `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`. Any other socket passes that socket as `shared` and
+    /// only the flag `XDP_SHARED_UMEM`; it inherits the other flags.
     pub(crate) fn bind(
         &self,
         ifindex: u32,
@@ -142,7 +143,7 @@ impl Socket {
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: shared.map_or(0, |socket| socket.0.as_raw_fd() as u32),
         };
-        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe: foreign call.
+        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe because it is a foreign call.
         let result = unsafe {
             libc::bind(
                 self.0.as_raw_fd(),
@@ -159,7 +160,8 @@ impl Socket {
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Sets the maximum descriptors per system call in copy mode. The TX ring must already exist.
+    /// Sets the maximum number of descriptors per system call in copy mode. The TX ring must
+    /// already exist.
     pub(crate) fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
         self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
     }
@@ -172,7 +174,7 @@ impl Socket {
     }
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value is readable for its size. Unsafe: foreign call.
+        // SAFETY: the value is readable for its size. Unsafe because it is a foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
@@ -185,12 +187,12 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the value and the number of bytes that the kernel wrote: an older kernel may know a
-    /// shorter struct. The rest is zero.
+    /// Returns the value and the number of bytes that the kernel wrote. An older kernel may write a
+    /// shorter struct; the remaining bytes are zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value is writable for its size. Unsafe: foreign call.
+        // SAFETY: the value is writable for its size. Unsafe because it is a foreign call.
         let result = unsafe {
             libc::getsockopt(
                 self.0.as_raw_fd(),
@@ -203,7 +205,8 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: any bytes are valid for a plain type. Unsafe: not for other types.
+        // SAFETY: any bytes are valid for a plain type. Unsafe because they are not for other
+        // types.
         Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
@@ -214,7 +217,7 @@ impl Kernel for Socket {
     }
 
     fn wake_tx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe: foreign call.
+        // SAFETY: no buffer is passed. Unsafe because it is a foreign call.
         let result = unsafe {
             libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
         };
@@ -222,7 +225,7 @@ impl Kernel for Socket {
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe: foreign call.
+        // SAFETY: no buffer is passed. Unsafe because it is a foreign call.
         let result = unsafe {
             libc::recvfrom(
                 self.0.as_raw_fd(),
@@ -266,7 +269,8 @@ struct RingMap {
 
 impl RingMap {
     fn new(fd: BorrowedFd<'_>, len: usize, page_offset: u64) -> io::Result<Self> {
-        // SAFETY: a fresh mapping at an address of the kernel's choosing. Unsafe: foreign call.
+        // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
+        // Unsafe because it is a foreign call.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -288,8 +292,8 @@ impl RingMap {
 
 impl Drop for RingMap {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; the ring's ends that point into it are dropped before (see
-        // `Rings`). Unsafe: foreign call.
+        // SAFETY: our own mapping; the ends of the ring, which point into it, are dropped earlier
+        // (see `Rings`). Unsafe because it is a foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

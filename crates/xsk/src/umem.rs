@@ -13,24 +13,25 @@ use crate::region::Region;
 
 /// Packet memory in chunks of equal size, shared with the kernel through the sockets bound to it.
 ///
-/// This is a handle: clones refer to the same memory. Dropping the last handle (the
-/// [`Pool`](crate::Pool) and every port have one) unmaps the memory. If a [`Frame`](crate::Frame)
-/// still exists, the mapping is leaked instead, with a warning, so that no frame points to unmapped
-/// memory. A UMEM and all its handles and frames stay on one thread.
+/// A `Umem` is a handle: clones refer to the same memory. Dropping the last handle unmaps the
+/// memory; the [`Pool`](crate::Pool) and every port also have a handle. If a
+/// [`Frame`](crate::Frame) still exists, the mapping is leaked instead, with a warning, so that no
+/// frame points to unmapped memory. A UMEM and all its handles and frames stay on one thread.
 pub struct Umem(Rc<Region>);
 
 impl Umem {
-    /// Minimum frames of a UMEM: fewer do not allow one batch in flight in each direction.
+    /// Minimum number of frames of a UMEM: fewer frames leave no room for one batch in flight in
+    /// each direction.
     pub const MIN_FRAMES: u32 = config::MIN_FRAMES;
-    /// Maximum frames: 2²⁰ of 4096 bytes are 4 GiB per worker.
+    /// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
     pub const MAX_FRAMES: u32 = config::MAX_FRAMES;
 
-    /// Creates a handle of a region.
-    pub(crate) fn of(region: Region) -> Self {
+    /// Creates the first handle of a region.
+    pub(crate) fn from_region(region: Region) -> Self {
         Self(Rc::new(region))
     }
 
-    /// Returns the bytes per chunk.
+    /// Returns the size of a chunk in bytes.
     pub fn frame_size(&self) -> u32 {
         self.0.frame_size()
     }
@@ -50,14 +51,16 @@ impl Umem {
         self.0.huge
     }
 
-    /// Returns the memory as a file, sealed against shrinking: a process that maps it sees the same
-    /// packets. Not public, because writing to the file changes frames that others own.
+    /// Returns the file of the memory, which is sealed against shrinking. A process that maps the
+    /// file sees the same packets. Not public, because writing to the file would change frames that
+    /// have an owner.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.0._memfd.as_ref().expect("the UMEM has its own memfd").as_fd()
     }
 
-    /// Returns the number of frames recorded as held by user space: neither free nor the kernel's.
+    /// Returns the number of chunks that user space holds as a [`Frame`](crate::Frame), according
+    /// to the ownership record.
     pub fn held(&self) -> u32 {
         self.0.owners.count(Owner::HELD)
     }
@@ -68,8 +71,8 @@ impl Umem {
         self.0.owners.has_owner(chunk, Owner::HELD)
     }
 
-    /// Returns the number of frames recorded as dropped instead of given back. They stay unusable
-    /// until the UMEM is dropped.
+    /// Returns the number of lost chunks, whose [`Frame`](crate::Frame) was dropped instead of
+    /// given away. They stay unusable until the UMEM is dropped.
     pub fn lost(&self) -> u32 {
         self.0.owners.count(Owner::LOST)
     }
@@ -79,8 +82,8 @@ impl Umem {
         self.0.owners.chunks_of(Owner::LOST).collect()
     }
 
-    /// Returns the number of chunks per kind of owner from the ownership record alone, to
-    /// cross-check the counts of pool and ports.
+    /// Returns the number of chunks per kind of owner, from the ownership record alone. Callers can
+    /// compare it with the frame counts of pool and ports.
     pub fn ownership(&self) -> Ownership {
         self.0.owners.counts()
     }
@@ -89,7 +92,7 @@ impl Umem {
         &self.0
     }
 
-    /// Returns whether both are handles of one UMEM.
+    /// Returns whether both handles refer to the same UMEM.
     #[inline]
     pub fn is_same(&self, other: &Umem) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
@@ -114,12 +117,12 @@ impl Drop for Umem {
         }
         let held = self.held();
         if held > 0 {
-            // Before any other step that could fail: prevents unmapping.
+            // Prevent unmapping first, before any step that can panic.
             mem::forget(Rc::clone(&self.0));
             tracing::warn!(
                 held,
                 bytes = self.bytes(),
-                "UMEM dropped while frames of it exist; its memory stays mapped"
+                "UMEM dropped while some of its frames exist; its memory stays mapped"
             );
         }
     }
@@ -141,14 +144,14 @@ mod tests {
     use crate::queue::EgressQueue;
     use crate::{HugePages, UmemConfig, UmemError};
 
-    fn small() -> UmemConfig {
+    fn small_config() -> UmemConfig {
         UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() }
     }
 
     #[test]
     fn umem_new_rejects_invalid_frame_size_and_count() {
         for frame_size in [0, 1024, 2047, 8192] {
-            let error = Umem::new(&UmemConfig { frame_size, ..small() }).unwrap_err();
+            let error = Umem::new(&UmemConfig { frame_size, ..small_config() }).unwrap_err();
             assert_eq!(
                 error.to_string(),
                 format!("umem.frame_size = {frame_size} is invalid; use 2048 or 4096")
@@ -156,18 +159,18 @@ mod tests {
         }
         for frames in [0, 255, (1 << 20) + 1, u32::MAX] {
             assert!(matches!(
-                Umem::new(&UmemConfig { frames, ..small() }),
+                Umem::new(&UmemConfig { frames, ..small_config() }),
                 Err(UmemError::Frames { .. })
             ));
         }
     }
 
     #[test]
-    fn huge_pages_auto_falls_back_and_on_names_sysctl() {
+    fn huge_pages_auto_falls_back_and_error_of_on_names_sysctl() {
         let (umem, _pool) =
-            Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small() }).unwrap();
+            Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small_config() }).unwrap();
         assert_eq!(umem.bytes(), 256 * 2048);
-        match Umem::new(&UmemConfig { huge_pages: HugePages::On, ..small() }) {
+        match Umem::new(&UmemConfig { huge_pages: HugePages::On, ..small_config() }) {
             Ok((umem, _)) => assert!(umem.is_huge()),
             Err(error) => {
                 assert!(error.to_string().contains("sysctl -w vm.nr_hugepages=1"), "{error}")
@@ -189,14 +192,14 @@ mod tests {
                 })
             }
         };
-        let (umem, pool) = Umem::new(&small()).unwrap();
+        let (umem, pool) = Umem::new(&small_config()).unwrap();
         let is_mapped = mapped(&umem);
         drop(umem);
         assert!(is_mapped(), "unmapped while the pool has a handle");
         drop(pool);
         assert!(!is_mapped());
 
-        let (umem, mut pool) = Umem::new(&small()).unwrap();
+        let (umem, mut pool) = Umem::new(&small_config()).unwrap();
         let is_mapped = mapped(&umem);
         let mut queue = EgressQueue::new(&umem, 64);
         let mut frame = pool.alloc().unwrap();
@@ -207,7 +210,7 @@ mod tests {
         drop(queue);
         assert!(!is_mapped(), "still mapped after the queue dropped its frames");
 
-        let (umem, mut pool) = Umem::new(&small()).unwrap();
+        let (umem, mut pool) = Umem::new(&small_config()).unwrap();
         let is_mapped = mapped(&umem);
         let mut frame = pool.alloc().unwrap();
         drop((umem, pool));
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn umem_memfd_shows_frame_bytes_and_cannot_shrink() {
-        let (umem, mut pool) = Umem::new(&small()).unwrap();
+        let (umem, mut pool) = Umem::new(&small_config()).unwrap();
         let mut frame = pool.alloc().unwrap();
         frame.append(7).unwrap().copy_from_slice(b"visible");
         let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());

@@ -1,4 +1,4 @@
-//! Waiting for packets without busy polling, and wake-ups from other threads.
+//! Waits for packets without busy polling, and for wake-ups by other threads.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -12,12 +12,13 @@ pub struct Waker(Arc<OwnedFd>);
 impl Waker {
     /// Creates a waker.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call. Unsafe: foreign call.
+        // SAFETY: a plain system call. Unsafe because it is a foreign call.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+        // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know
+        // that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -29,23 +30,25 @@ impl Waker {
     /// Ends the current wait, or the next one.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
-        // SAFETY: eight readable bytes. Unsafe: foreign call. It fails only when the counter is at
-        // its limit: the wake-up is pending then.
+        // SAFETY: eight readable bytes. Unsafe because it is a foreign call. The write fails only
+        // when the counter is at its limit; a wake-up is then pending.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Clears pending wake-ups. Returns whether there were any.
+    /// Clears pending wake-ups. Returns whether a wake-up was pending.
     pub fn clear(&self) -> bool {
         let mut count = [0u8; 8];
-        // SAFETY: eight writable bytes. Unsafe: foreign call. It fails when no wake-up is pending.
+        // SAFETY: eight writable bytes. Unsafe because it is a foreign call. The read fails when no
+        // wake-up is pending.
         let read =
             unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         read == count.len() as isize
     }
 }
 
-/// A set of file descriptors to wait on, allocated once so that waiting allocates nothing. The
-/// numbers are not owned: if a descriptor is closed, its number may refer to another file.
+/// A set of file descriptors to wait on, allocated once so that waiting allocates nothing. The set
+/// does not keep the files open: after a descriptor is closed, its number can refer to another
+/// file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 
@@ -58,13 +61,13 @@ impl WaitSet {
 
     /// Blocks until a descriptor is readable or has an error, the timeout expires, or a signal
     /// arrives. This call also wakes the kernel for AF_XDP sockets that request it.
-    pub fn wait(&mut self, at_most: Duration) {
-        let timeout = at_most.as_millis().min(i32::MAX as u128) as libc::c_int;
-        // SAFETY: the array is ours and of this length. Unsafe: foreign call.
+    pub fn wait(&mut self, timeout: Duration) {
+        let millis = timeout.as_millis().min(i32::MAX as u128) as libc::c_int;
+        // SAFETY: the array is ours and of this length. Unsafe because it is a foreign call.
         let ready =
-            unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
+            unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, millis) };
         if ready < 0 {
-            // Interrupted by a signal: poll has written nothing.
+            // A signal interrupted poll, which has written nothing.
             self.0.iter_mut().for_each(|entry| entry.revents = 0);
         }
     }

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::clock;
 use crate::frame::Frame;
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
 use crate::prefetch::prefetch_for_write;
@@ -20,20 +20,21 @@ use crate::region::Chunks;
 use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 
-/// The operations that a port needs besides its rings. Implemented by
-/// [`Socket`](crate::socket::Socket).
+/// The kernel operations that a port needs in addition to its rings. Implemented by
+/// [`Socket`](crate::socket::Socket) and the fake kernel.
 pub(crate) trait Kernel {
     /// Wakes the kernel to process the TX ring.
     fn wake_tx(&mut self) -> io::Result<()>;
     /// Wakes the kernel to process the fill ring.
     fn wake_rx(&mut self) -> io::Result<()>;
-    /// Returns a file descriptor to wait on.
+    /// Returns a file descriptor to wait on, if there is one.
     fn fd(&self) -> Option<RawFd>;
     /// Returns `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
-    /// Returns whether dropping this guarantees that nothing writes to frames posted for reception.
-    /// A socket cannot guarantee it: a thread in `poll`, or a process being forked, also refers to
-    /// the kernel's file, and the socket stays bound until that reference is released.
+    /// Returns whether nothing writes to frames posted for reception after this object is dropped.
+    /// A socket cannot guarantee that: a thread in `poll` or a process being forked can hold a
+    /// reference to the socket's file, and the socket stays bound until the last reference is
+    /// released.
     fn ends_access_on_drop(&self) -> bool;
 }
 
@@ -43,34 +44,35 @@ pub(crate) struct Rings {
     pub(crate) completion: Consumer<u64>,
     pub(crate) rx: Consumer<Descriptor>,
     pub(crate) tx: Producer<Descriptor>,
-    /// The memory of the rings. Declared last, so that it is dropped last.
+    /// The memory of the rings. Declared last, so that it is dropped after the ends.
     pub(crate) _memory: Box<dyn Any>,
 }
 
-/// One (interface, queue) over AF_XDP. Created by a [`Builder`](crate::Builder), or without an
-/// interface by a [`FakeKernel`](crate::fake_kernel::FakeKernel).
+/// An AF_XDP port: one queue of one interface. Created by a [`Builder`](crate::Builder), or without
+/// an interface by a [`FakeKernel`](crate::fake_kernel::FakeKernel).
 pub struct XskPort {
-    // The rings' memory also refers to the socket's file: the kernel releases the queue when both
-    // are dropped.
+    // The mapped memory of the rings also refers to the socket's file: the kernel releases the
+    // queue only after both `kernel` and `rings` are dropped.
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
-    slot: Slot,
-    /// Frames to keep posted for reception.
+    slot: PortSlot,
+    /// Number of frames to keep posted for reception.
     fill_target: u32,
-    /// Frames posted for reception and not received.
+    /// Number of frames posted for reception and not yet received.
     filled: u32,
-    /// Frames posted for transmission and not reclaimed.
+    /// Number of frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Wake the kernel to poll the device at every receive, not only when it requests a wake-up.
+    /// Whether every receive that finds no packet wakes the kernel, so that it polls the device,
+    /// even if the kernel does not request a wake-up.
     busy_poll: bool,
-    /// The device reads and writes the frames directly (zero-copy mode).
+    /// Whether the device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
     closed: bool,
-    /// Frames were posted for reception since the last fenced check of the fill ring's wake-up
-    /// flag.
+    /// Whether frames were posted for reception since the last fenced check of the fill ring's
+    /// wake-up flag.
     unannounced: bool,
-    /// Backoff for transmit and for receive wake-ups that changed nothing.
+    /// Backoff for transmit wake-ups, and for receive wake-ups, that have no effect.
     tx_backoff: Backoff,
     rx_backoff: Backoff,
     counters: Counters,
@@ -79,7 +81,7 @@ pub struct XskPort {
 impl XskPort {
     pub(crate) fn new(
         umem: &Umem,
-        slot: Slot,
+        slot: PortSlot,
         kernel: Box<dyn Kernel>,
         rings: Rings,
         fill_target: u32,
@@ -109,7 +111,7 @@ impl XskPort {
     }
 
     /// Posts free frames for reception until the target is reached or the pool is empty. Returns
-    /// whether it posted any.
+    /// whether it posted a frame.
     #[inline]
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let missing = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
@@ -117,19 +119,24 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
-        // SAFETY: the pool's iterator is that of a slice, which has an exact length. Unsafe: others
-        // may not.
+        // SAFETY: the pool returns the iterator of a slice, which reports its exact length. Unsafe
+        // because other iterators can report a wrong length.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
         posted > 0
     }
 
-    /// Returns the frame of an RX descriptor, or `None` if the kernel did not own its chunk.
+    /// Returns the frame of an RX descriptor; `None` if the range exceeds its chunk, or the kernel
+    /// did not own the chunk.
     #[inline]
-    pub(crate) fn accept(chunks: Chunks<'_>, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
+    pub(crate) fn accept(
+        chunks: Chunks<'_>,
+        slot: PortSlot,
+        descriptor: Descriptor,
+    ) -> Option<Frame> {
         let (chunk, offset) = chunks.split(descriptor.addr);
-        // No overflow: the sum has 64 bits, and the length is then within the chunk.
+        // The 64-bit sum of two 32-bit numbers cannot overflow.
         if u64::from(offset) + u64::from(descriptor.len) > u64::from(chunks.frame_size()) {
             return None;
         }
@@ -144,17 +151,18 @@ impl XskPort {
         })
     }
 
-    /// Returns the chunk of a completion, if the kernel owned it. The address is that of the
-    /// descriptor: the packet may start anywhere in its chunk.
+    /// Records the chunk of a completion as free and returns its number; `None` if the kernel did
+    /// not own the chunk. The address is that of the TX descriptor, so it can be anywhere in the
+    /// chunk.
     #[inline]
-    pub(crate) fn completed(chunks: Chunks<'_>, slot: Slot, address: u64) -> Option<u32> {
+    pub(crate) fn completed(chunks: Chunks<'_>, slot: PortSlot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// Returns the visible progress of the kernel: unsent descriptors and completions. Both are
-    /// needed: before Linux 6.17 in copy mode, the TX ring showed sent descriptors only when it was
-    /// empty or after a later call.
+    /// Returns the numbers of unsent descriptors and of completions, which show the progress of the
+    /// kernel. Both are needed: in copy mode before Linux 6.17, the TX ring showed sent descriptors
+    /// only after a later call, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -166,11 +174,12 @@ impl XskPort {
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
+    /// Wakes the kernel until it has sent all descriptors in the TX ring, or does not continue.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
-        // Each call ends when the interface drops a packet or the call's budget is used up; the
-        // loop limit bounds the number of calls.
+        // A call returns when the interface drops a packet or the call's budget is used up, so
+        // several calls may be necessary. The loop limit bounds their number.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
@@ -178,13 +187,14 @@ impl XskPort {
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
-                // sent (`__xsk_generic_xmit`). The ring may not show it yet: if it was the call's
-                // first, the kernel's counter is stored by a later call.
+                // sent (`__xsk_generic_xmit`). It is possible that the TX ring does not show this
+                // yet: if it was the first packet of the call, a later call stores the kernel's
+                // counter.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     dropped = true;
                 }
-                // The budget of one call is used up: 32 before Linux 6.17.
+                // The budget of one call is used up: 32 packets before Linux 6.17.
                 Some(libc::EAGAIN) if self.tx_progress() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: temporarily no
                 // memory. ENETDOWN: the link is down. ENXIO: the device is gone. The descriptors
@@ -205,7 +215,7 @@ impl XskPort {
         }
     }
 
-    /// Panics if the pool belongs to another UMEM, whose chunk numbers would be misinterpreted.
+    /// Panics if the pool belongs to another UMEM: its chunk numbers mean other bytes.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
         assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
@@ -217,24 +227,23 @@ impl Port for XskPort {
         Some(&self.umem)
     }
 
-    fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
+    fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let (chunks, slot) = (self.umem.region().chunks(), self.slot);
-        let before = into.len();
-        let mut peek = self.rings.rx.peek(into.room() as u32);
-        let received = into.push_all(peek.by_ref().filter_map(|descriptor| {
+        let before = batch.len();
+        let mut peek = self.rings.rx.peek(batch.room() as u32);
+        let received = batch.push_all(peek.by_ref().filter_map(|descriptor| {
             let frame = Self::accept(chunks, slot, descriptor)?;
             prefetch_for_write(&frame);
             Some(frame)
         })) as u32;
-        let entries = peek.read();
+        let entries = peek.read_count();
         peek.release();
         if entries > 0 {
-            // A rejected descriptor names no frame of this port, so it takes none out of the fill
-            // ring.
+            // Do not subtract rejected descriptors: no posted frame corresponds to them.
             self.filled -= received;
             self.counters.rx_packets += u64::from(received);
-            self.counters.rx_bytes += into.slots()[before..]
+            self.counters.rx_bytes += batch.slots()[before..]
                 .iter()
                 .flatten()
                 .map(|frame| frame.len() as u64)
@@ -278,7 +287,8 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: `Drain` yields exactly its length. Unsafe: others may not.
+            // SAFETY: `Drain` yields exactly its length. Unsafe because other iterators can report
+            // a wrong length.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -305,12 +315,12 @@ impl Port for XskPort {
         let mut peek = self.rings.completion.peek(self.sending);
         let returned = pool
             .push_all(peek.by_ref().filter_map(|address| Self::completed(chunks, slot, address)));
-        let entries = peek.read();
+        let entries = peek.read_count();
         if entries > 0 {
             peek.release();
             self.sending -= returned;
-            // Completions may have made room in the send buffer or the completion ring, for which
-            // the other frames wait.
+            // Unsent frames may have waited for room in the send buffer or the completion ring,
+            // which completions make.
             self.tx_backoff.reset();
             self.counters.invalid_descriptors += u64::from(entries - returned);
         }
@@ -347,25 +357,25 @@ impl Port for XskPort {
     }
 
     fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
-        // User space owns the completed frames.
+        // Completed frames belong to user space again.
         self.reclaim(pool);
         let (umem, slot) = (self.umem.clone(), self.slot);
-        let reuse = self.kernel.ends_access_on_drop() && !self.zero_copy;
+        let reuse_fill_frames = self.kernel.ends_access_on_drop() && !self.zero_copy;
         self.closed = true;
-        // Drop the kernel side first: it may then be done with frames posted for reception. Frames
-        // posted for transmission may still be referenced by a device queue, in copy mode too
-        // (`xsk_build_skb_zerocopy`).
+        // Drop the kernel side first: with the fake kernel, nothing then writes to frames posted
+        // for reception. A device queue may still refer to frames posted for transmission, in copy
+        // mode too (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
-        let mut back = 0;
-        let all = owners.close(slot, |chunk| {
-            if reuse {
+        let mut reused = 0;
+        let closed = owners.close(slot, |chunk| {
+            if reuse_fill_frames {
                 owners.set(chunk, Owner::POOL);
                 pool.push(chunk);
-                back += 1;
+                reused += 1;
             }
         });
-        all - back
+        closed - reused
     }
 }
 

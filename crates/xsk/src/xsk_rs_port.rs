@@ -11,7 +11,7 @@ use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::batch::Batch;
 use crate::clock;
 use crate::frame::Frame;
-use crate::owner::{Owner, Slot};
+use crate::owner::{Owner, PortSlot};
 use crate::pool::Pool;
 use crate::port::{Counters, KernelCounters, Port, PortFrameCounts};
 use crate::prefetch::prefetch_for_write;
@@ -21,42 +21,44 @@ use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, XskPort};
 
-/// One (interface, queue) over AF_XDP, with `xsk-rs`. Created by
+/// An AF_XDP port with `xsk-rs`: one queue of one interface. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
-/// `xsk-rs` sends packets from a fixed offset in the frame only, 256 bytes after the chunk's start,
-/// where received packets lie. If a stage has changed the packet's start, the packet is moved there
-/// first and counted as [`Counters::tx_copied`]. A packet too long for that is dropped and counted
-/// as [`Counters::tx_dropped`].
+/// `xsk-rs` sends a packet only if it starts at a fixed offset, 256 bytes after the chunk's start,
+/// as received packets do. If a stage has moved the packet's start, the port first moves the packet
+/// to this offset and counts it as [`Counters::tx_copied`]. A packet that does not fit there is
+/// dropped and counted as [`Counters::tx_dropped`].
 pub struct XskRsPort {
-    /// A second handle of the socket, for data that `xsk-rs` does not expose: wake-up errors and
-    /// statistics.
+    /// A second handle of the socket, for wake-up errors and statistics, which `xsk-rs` does not
+    /// expose.
     socket: Socket,
-    // Reading their fill level requires `&mut`.
+    // In a `RefCell`, because reading the fill level of a queue requires `&mut`.
     tx: RefCell<TxQueue>,
     rx: RefCell<RxQueue>,
     completion: RefCell<CompQueue>,
     fill: FillQueue,
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
-    slot: Slot,
-    /// One per chunk.
+    slot: PortSlot,
+    /// libxdp's descriptor of each chunk.
     descriptors: Rc<[FrameDesc]>,
+    /// Descriptors of one batch on their way to or from a queue.
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
-    /// Chunks of dropped packets: recorded as this port's until they return to the pool.
+    /// Chunks of dropped packets. They are recorded as owned by this port until `reclaim` returns
+    /// them to the pool.
     dropped: Vec<u32>,
     sizes: RingSizes,
-    /// Frames posted for reception and not received.
+    /// Number of frames posted for reception and not yet received.
     filled: u32,
-    /// Frames posted for transmission and not reclaimed.
+    /// Number of frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// The device reads and writes the frames directly (zero-copy mode).
+    /// Whether the device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
     closed: bool,
     counters: Counters,
 }
 
-/// The parts of a socket in `xsk-rs`.
+/// The queues of an `xsk-rs` socket, and its UMEM.
 pub(crate) struct Queues {
     pub(crate) tx: TxQueue,
     pub(crate) rx: RxQueue,
@@ -68,7 +70,7 @@ pub(crate) struct Queues {
 impl XskRsPort {
     pub(crate) fn new(
         umem: &Umem,
-        slot: Slot,
+        slot: PortSlot,
         socket: Socket,
         queues: Queues,
         descriptors: Rc<[FrameDesc]>,
@@ -98,7 +100,7 @@ impl XskRsPort {
     }
 
     /// Posts free frames for reception until the target is reached or the pool is empty. Returns
-    /// whether it posted any.
+    /// whether it posted a frame.
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let before = self.filled;
         loop {
@@ -110,13 +112,14 @@ impl XskRsPort {
                 return self.filled > before;
             }
             let chunks = self.umem.region().chunks();
-            for (place, address) in
+            for (descriptor, address) in
                 self.scratch.iter_mut().zip(pool.take_for_fill(self.slot, missing))
             {
-                *place = self.descriptors[chunks.split(address).0 as usize];
+                *descriptor = self.descriptors[chunks.split(address).0 as usize];
             }
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the
-            // pool, so it has no other owner. Unsafe: the kernel writes to it from now on.
+            // pool, so the chunk has no other owner. Unsafe because the kernel writes to the chunk
+            // from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
             debug_assert_eq!(
                 posted, missing as usize,
@@ -126,30 +129,30 @@ impl XskRsPort {
         }
     }
 
-    /// Moves a packet to the required offset. Returns whether it fits.
+    /// Moves a packet to the offset that `xsk-rs` requires. Returns whether the packet fits there.
     fn move_to_tx_offset(frame: &mut Frame) -> bool {
         const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();
-        if let Some(back) = TX_OFFSET.checked_sub(frame.headroom()) {
-            if frame.append(back).is_err() {
+        if let Some(distance) = TX_OFFSET.checked_sub(frame.headroom()) {
+            if frame.append(distance).is_err() {
                 return false;
             }
-            frame.copy_within(..len, back);
-            frame.trim_front(back);
+            frame.copy_within(..len, distance);
+            frame.trim_front(distance);
         } else {
-            let forth = frame.headroom() - TX_OFFSET;
-            // Cannot fail: the headroom is larger.
-            if frame.prepend(forth).is_err() {
+            let distance = frame.headroom() - TX_OFFSET;
+            // Cannot fail: the headroom exceeds the distance.
+            if frame.prepend(distance).is_err() {
                 return false;
             }
-            frame.copy_within(forth.., 0);
+            frame.copy_within(distance.., 0);
             frame.truncate(len);
         }
         true
     }
 
-    /// Hands at most one batch to the TX ring. Returns the number of frames, including dropped
-    /// ones.
+    /// Hands at most one batch to the TX ring. Returns the number of frames taken from the queue,
+    /// including dropped frames.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
         let room = self.scratch.len().min(self.dropped.capacity() - self.dropped.len());
         let wanted = queue.len().min(room);
@@ -166,30 +169,30 @@ impl XskRsPort {
                 }
                 self.counters.tx_copied += 1;
             }
-            let place = &mut self.scratch[count];
-            *place = self.descriptors[frame.chunk() as usize];
+            let descriptor = &mut self.scratch[count];
+            *descriptor = self.descriptors[frame.chunk() as usize];
             // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that this port
-            // owns, with no reference into it. Unsafe: it creates a reference to the chunk's bytes,
-            // used only to set the packet length.
-            unsafe { self.xsk_rs_umem.data_mut(place) }.cursor().set_pos(frame.len());
+            // owns, with no reference into the chunk. Unsafe because it creates a reference to the
+            // chunk's bytes, which is used only to set the packet length.
+            unsafe { self.xsk_rs_umem.data_mut(descriptor) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for
-        // transmission. Unsafe: the kernel reads it from now on.
+        // transmission. Unsafe because the kernel reads the chunk from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(posted, count, "`produce` accepted fewer descriptors than were free");
         self.sending += count as u32;
         wanted
     }
 
-    /// Returns the number of descriptors in the TX ring that the kernel has not taken.
+    /// Returns the number of descriptors in the TX ring that the kernel has not yet taken.
     fn pending(&self) -> u32 {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Like `XskPort::wake_tx`: the wake-up of `xsk-rs` is the same system call, but does not
-    /// distinguish errors.
+    /// Like `XskPort::wake_tx`. Does not use the wake-up of `xsk-rs`, which makes the same system
+    /// call but does not distinguish errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -221,11 +224,11 @@ impl Port for XskRsPort {
         Some(&self.umem)
     }
 
-    fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
+    fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
-        let room = into.room();
-        // SAFETY: the queue and the descriptors that it writes are of this UMEM. Unsafe: the
-        // compiler cannot know that.
+        let room = batch.room();
+        // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe
+        // because the compiler cannot know that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut received = 0;
         let mut bytes = 0;
@@ -239,8 +242,8 @@ impl Port for XskRsPort {
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             received += 1;
-            // Cannot fail: no more frames than the batch has room for were requested.
-            if into.push(frame).is_err() {
+            // Cannot fail: at most as many descriptors were consumed as the batch has room for.
+            if batch.push(frame).is_err() {
                 break;
             }
         }
@@ -249,7 +252,7 @@ impl Port for XskRsPort {
         self.counters.rx_bytes += bytes;
         self.counters.invalid_descriptors += entries as u64 - u64::from(received);
         if self.refill(pool) {
-            // libxdp has no fence between publishing and reading the flag (see
+            // libxdp has no fence between publishing entries and reading the flag (see
             // `Producer::needs_wakeup`).
             fence(Ordering::SeqCst);
         }
@@ -266,7 +269,7 @@ impl Port for XskRsPort {
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.has_unsent() {
-            // As above.
+            // As in `receive`.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
                 self.wake_tx();
@@ -277,16 +280,16 @@ impl Port for XskRsPort {
 
     fn reclaim(&mut self, pool: &mut Pool) -> usize {
         self.check_pool(pool);
-        let mut back = self.dropped.len();
+        let mut reclaimed = self.dropped.len();
         for chunk in self.dropped.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
             pool.push(chunk);
         }
         while self.sending > 0 {
-            let most = self.scratch.len().min(self.sending as usize);
-            // SAFETY: the queue and the descriptors that it writes are of this UMEM. Unsafe: the
-            // compiler cannot know that.
-            let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..most]) };
+            let max = self.scratch.len().min(self.sending as usize);
+            // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe
+            // because the compiler cannot know that.
+            let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..max]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
                 let chunks = self.umem.region().chunks();
@@ -298,12 +301,12 @@ impl Port for XskRsPort {
             }
             self.sending -= completed;
             self.counters.invalid_descriptors += entries as u64 - u64::from(completed);
-            back += completed as usize;
-            if entries < most {
+            reclaimed += completed as usize;
+            if entries < max {
                 break;
             }
         }
-        back
+        reclaimed
     }
 
     fn has_unsent(&self) -> bool {
@@ -338,8 +341,9 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // As with `XskPort` over a socket, no posted frame is reused. Here the kernel does continue
-        // writing: libxdp's UMEM refers to the first socket's file, and lives as long as ours.
+        // As with `XskPort` over a socket, no posted frame is reused. Here the kernel actually
+        // continues to write: libxdp's UMEM keeps the first socket's file open, and exists as long
+        // as our UMEM.
         umem.region().owners.close(slot, |_| ())
     }
 }
@@ -407,7 +411,7 @@ mod tests {
         frame.prepend(1).unwrap();
         assert!(
             !XskRsPort::move_to_tx_offset(&mut frame),
-            "the packet is too long for the TX offset"
+            "a packet that is too long for the TX offset was moved"
         );
         assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, 1793));
         pool.free(frame).unwrap();

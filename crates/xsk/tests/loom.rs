@@ -2,8 +2,8 @@
 //! memory model allows each load to see. Compiled only with `--cfg loom`: `make loom`.
 //!
 //! This test compiles `ring.rs` with a [`sync`] whose atomics and entries are loom's: concurrent
-//! access to an entry is an error. Further tests weaken each memory ordering in turn and expect
-//! loom to find the error, which shows that the model can fail.
+//! access to an entry is an error. Further tests weaken one memory ordering each, and expect loom
+//! to find the error, which shows that the model can detect errors.
 
 #![cfg(loom)]
 
@@ -18,14 +18,14 @@ use sync::Weaken;
 #[allow(dead_code, reason = "the fake kernel uses the rest")]
 mod ring;
 
-/// `src/sync.rs` on loom. One ordering per thread can be weakened.
+/// `src/sync.rs` with loom's types. One ordering per thread can be weakened.
 mod sync {
     use std::cell::Cell;
     use std::mem::MaybeUninit;
 
     pub(crate) use loom::sync::atomic::Ordering;
 
-    /// The ordering to weaken in a thread.
+    /// The ordering that is weakened in a thread.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Weaken {
         Nothing,
@@ -85,14 +85,15 @@ mod sync {
         /// # Safety
         /// None needed: loom checks for exclusive access.
         pub(crate) unsafe fn write(&self, value: T) {
-            // SAFETY: loom panics before a conflicting access. Unsafe: a raw pointer.
+            // SAFETY: loom panics before a conflicting access. Unsafe because the pointer is raw.
             self.0.with_mut(|entry| unsafe { entry.write(MaybeUninit::new(value)) });
         }
 
         /// # Safety
-        /// The entry was written. Loom checks that it is not written concurrently.
+        /// The entry was written. loom checks that no other thread writes to it at the same time.
         pub(crate) unsafe fn read(&self) -> T {
-            // SAFETY: the caller guarantees that it was written. Unsafe: a raw pointer.
+            // SAFETY: the caller guarantees that the entry was written. Unsafe because the pointer
+            // is raw.
             self.0.with(|entry| unsafe { entry.read().assume_init() })
         }
     }
@@ -101,7 +102,7 @@ mod sync {
 /// Counters that wrap after the first entry.
 const START: u32 = u32::MAX;
 
-/// One end of a ring and its memory.
+/// One end of a ring, and a handle that keeps the ring's memory alive.
 struct End<E> {
     end: E,
     _ring: Rc<HeapRing<u64>>,
@@ -109,14 +110,15 @@ struct End<E> {
 
 fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
     let ring: Rc<HeapRing<u64>> = Rc::from(HeapRing::new(size, START));
-    // SAFETY: each end has a handle of the ring beside it; they are taken once. Unsafe because ends
-    // hold addresses.
+    // SAFETY: each `End` has a handle of the ring; the ends are created once. Unsafe because the
+    // ends hold raw pointers.
     let (producer, consumer) = unsafe { ring.ends() };
     (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
 }
 
-/// Reserves entries, writes the next numbers and publishes them. Returns how many. Uses both ways
-/// to write: a leading odd number by `push`, the rest by `extend`.
+/// Reserves up to `wanted` entries, writes the numbers from `next` on, and publishes them. Returns
+/// the number of entries. Writes an odd first number with `push`, and the other numbers with
+/// `extend`.
 fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
     let mut reservation = producer.reserve(wanted);
     let mut values = next..next + u64::from(reservation.granted());
@@ -124,12 +126,14 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
         assert!(values.by_ref().take(1).all(|value| reservation.push(value)));
     }
     let values: Vec<u64> = values.collect();
-    // SAFETY: the iterator of a vector has an exact length. Unsafe: others may not.
+    // SAFETY: the iterator of a vector reports its exact length. Unsafe because other iterators can
+    // report a wrong length.
     unsafe { reservation.extend(values.into_iter()) };
     u64::from(reservation.commit())
 }
 
-/// Reads and releases up to `wanted` entries, which must be the next numbers. Returns how many.
+/// Reads and releases up to `wanted` entries, which must contain the numbers from `next` on.
+/// Returns the number of entries.
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
@@ -138,7 +142,9 @@ fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     u64::from(peek.release())
 }
 
-/// Sends batches through a ring of `size` entries and reads the remaining entries at the end.
+/// Sends batches of the sizes `produced` through a ring of `size` entries, and reads batches of the
+/// sizes `consumed`, then the remaining entries. `weak` contains the ordering to weaken in the
+/// producing and in the consuming thread.
 fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(size);
@@ -158,26 +164,27 @@ fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: 
         let published = producing.join().unwrap();
         while next < published {
             let read = consume(&mut consumer.end, size, next);
-            assert!(read > 0, "{published} entries published, {next} read");
+            assert!(read > 0, "{published} entries published, only {next} readable");
             next += read;
         }
         assert_eq!(next, published);
     });
 }
 
-const NOTHING: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
+const NOT_WEAKENED: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
 /// Every entry is written before it is read, and read before it is overwritten. The ring is full or
-/// empty most of the time, so that both sides re-read the other's counter, also across the wrap.
+/// empty most of the time, so that each side often re-reads the other side's counter, also across
+/// the wrap.
 #[test]
 fn ring_of_one_entry_passes_entries_in_order() {
-    batches(1, &[1, 1, 1], &[1, 1, 1], NOTHING);
+    batches(1, &[1, 1, 1], &[1, 1, 1], NOT_WEAKENED);
 }
 
 #[test]
 fn ring_passes_batches_in_order() {
-    batches(2, &[2, 2, 1], &[2, 1, 2], NOTHING);
-    batches(4, &[3, 4, 2], &[4, 4, 4], NOTHING);
+    batches(2, &[2, 2, 1], &[2, 1, 2], NOT_WEAKENED);
+    batches(4, &[3, 4, 2], &[4, 4, 4], NOT_WEAKENED);
 }
 
 #[test]
@@ -204,7 +211,7 @@ fn overwriting_entries_without_acquire_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
-/// Cancelled entries are never seen; peeked entries stay.
+/// The consumer never sees cancelled entries; peeked entries stay in the ring.
 #[test]
 fn dropped_reservation_and_peek_change_nothing() {
     loom::model(|| {
@@ -236,8 +243,8 @@ fn dropped_reservation_and_peek_change_nothing() {
     });
 }
 
-/// Counter reads without Acquire, used for frame counts: the next peek finds all entries reported
-/// as available, and the next reservation all entries reported as consumed.
+/// `available` and `pending` read counters without Acquire. The next peek still yields all entries
+/// reported as available, and the next reservation all entries reported as free.
 #[test]
 fn relaxed_counter_reads_never_exceed_later_grants() {
     loom::model(|| {
@@ -258,8 +265,9 @@ fn relaxed_counter_reads_never_exceed_later_grants() {
     });
 }
 
-/// User space publishes an entry and reads the flag; the kernel finds the ring empty, sets the
-/// flag, and checks again before it sleeps. At least one side must see the other's store.
+/// User space publishes an entry, then reads the flag. The kernel sets the flag, then checks the
+/// ring before it sleeps. At least one side must see the other side's store. `weak` contains the
+/// ordering to weaken in user space and in the kernel.
 fn check_wake_up_is_not_lost(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);
@@ -278,7 +286,7 @@ fn check_wake_up_is_not_lost(weak: (Weaken, Weaken)) {
 
 #[test]
 fn wake_up_is_not_lost_with_both_fences() {
-    check_wake_up_is_not_lost(NOTHING);
+    check_wake_up_is_not_lost(NOT_WEAKENED);
 }
 
 #[test]
@@ -293,8 +301,8 @@ fn missing_fence_in_kernel_is_detected() {
     check_wake_up_is_not_lost((Weaken::Nothing, Weaken::Fence));
 }
 
-/// Runs the complete protocol with a kernel that sleeps: loom reports a deadlock if the kernel is
-/// not woken.
+/// Runs the complete wake-up protocol with a kernel that sleeps. If user space does not wake the
+/// kernel, loom reports a deadlock.
 fn check_sleeping_kernel_consumes_all(entries: u64, weak: Weaken) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(4);

@@ -1,10 +1,10 @@
-//! Tests of the AF_XDP port on the fake kernel: packets are forwarded and every frame has one
-//! owner, however the kernel behaves.
+//! Tests of the AF_XDP port on the fake kernel: whatever the kernel does, packets are forwarded and
+//! every frame has one owner.
 
 use std::time::Instant;
 
 use proptest::prelude::*;
-use xdpfwd_xsk::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, Sizes};
+use xdpfwd_xsk::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use xdpfwd_xsk::oracle::frame::Edit;
 use xdpfwd_xsk::oracle::port::{PortModel, Step, assert_conserved};
 use xdpfwd_xsk::{
@@ -21,6 +21,7 @@ fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
+/// Moves the frames of a batch to a queue.
 fn move_all(batch: &mut Batch, queue: &mut EgressQueue) {
     for slot in batch.slots_mut() {
         queue.push(slot.take().unwrap()).unwrap();
@@ -38,28 +39,28 @@ fn new_port_has_full_fill_ring() {
 }
 
 #[test]
-fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
+fn frame_with_moved_start_and_end_is_sent_and_reclaimed() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut batch = Batch::new();
-    for (front, back) in [(-256i32, 0usize), (0, 1700), (20, 3), (-18, 16)] {
+    for (trimmed, appended) in [(-256i32, 0usize), (0, 1700), (20, 3), (-18, 16)] {
         kernel.deliver(&packet(1)).unwrap();
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
         let mut frame = batch.slots_mut()[0].take().unwrap();
         batch.clear_taken();
         assert_eq!(frame.headroom(), 256, "headroom of a received frame");
         let mut expected = packet(1);
-        if front < 0 {
-            let n = front.unsigned_abs() as usize;
+        if trimmed < 0 {
+            let n = trimmed.unsigned_abs() as usize;
             frame.prepend(n).unwrap().fill(7);
             expected.splice(0..0, vec![7; n]);
         } else {
-            frame.trim_front(front as usize);
-            expected.drain(..front as usize);
+            frame.trim_front(trimmed as usize);
+            expected.drain(..trimmed as usize);
         }
-        frame.append(back).unwrap().fill(9);
-        expected.extend(vec![9; back]);
+        frame.append(appended).unwrap().fill(9);
+        expected.extend(vec![9; appended]);
         queue.push(frame).unwrap();
         assert_eq!(port.transmit(&mut queue), 1);
         assert_eq!(kernel.take_sent(), [expected]);
@@ -79,7 +80,8 @@ fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
 fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     let (umem, mut pool) = umem(1024);
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), stalled);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), stalled);
     let mut queue = EgressQueue::new(&umem, 512);
     for number in 0..200 {
         let mut frame = pool.alloc().unwrap();
@@ -103,7 +105,7 @@ fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// Puts a frame into the queue.
+/// Puts a frame of 60 bytes into the queue.
 fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
     let mut frame = pool.alloc().unwrap();
     frame.append(60).unwrap().fill(1);
@@ -114,9 +116,9 @@ fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
 fn failed_wake_up_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
-    let behaviour = FakeKernelConfig { errors: errors.into(), ..FakeKernelConfig::default() };
+    let config = FakeKernelConfig { errors: errors.into(), ..FakeKernelConfig::default() };
     let (mut port, kernel) =
-        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while port.counters().tx_retries < errors.len() as u64 {
@@ -131,23 +133,23 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     assert_eq!(
         (port.counters().tx_packets, kernel.wakeups()),
         (1, 5),
-        "the packet is not counted once"
+        "expected one packet and five wake-ups"
     );
 }
 
 /// Wake-ups without effect are repeated at growing intervals, whatever the kernel returns. The
-/// limit follows from the elapsed time.
+/// expected maximum number of wake-ups depends on the elapsed time.
 #[test]
 fn wake_ups_without_effect_back_off() {
-    let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO].map(|errno| {
+    let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO].map(|errno| {
         FakeKernelConfig { persistent_error: Some(errno), ..FakeKernelConfig::default() }
     });
     let ignores_all = FakeKernelConfig { ignored_wakeups: u32::MAX, ..FakeKernelConfig::default() };
     let ignores_rx_too = FakeKernelConfig { wants_rx_wakeup: true, ..ignores_all.clone() };
-    for behaviour in answers.into_iter().chain([ignores_all, ignores_rx_too]) {
+    for config in errors.into_iter().chain([ignores_all, ignores_rx_too]) {
         let (umem, mut pool) = umem(256);
         let (mut port, kernel) =
-            FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour.clone());
+            FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config.clone());
         let mut queue = EgressQueue::new(&umem, 64);
         queue_one(&mut pool, &mut queue);
         let start = Instant::now();
@@ -155,17 +157,18 @@ fn wake_ups_without_effect_back_off() {
             port.transmit(&mut queue);
             port.receive(&mut Batch::new(), &mut pool);
         }
-        // 10, 20, 40, … 640 µs: seven in the first 1.3 ms; for transmission, and for reception.
-        let most = 2 * (8 + start.elapsed().as_micros() / 640);
+        // The pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per
+        // 640 µs. The factor 2 is for transmission and reception.
+        let max = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
-            u128::from(kernel.wakeups()) <= most,
-            "{} wake-ups; expected at most {most}: {behaviour:?}",
+            u128::from(kernel.wakeups()) <= max,
+            "{} wake-ups; expected at most {max}: {config:?}",
             kernel.wakeups()
         );
     }
 }
 
-/// New frames and completions end the pause, however long it is.
+/// New frames and completions end a pause of any length.
 #[test]
 fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
@@ -174,7 +177,8 @@ fn new_frame_and_completion_end_wake_up_backoff() {
         budget: 1,
         ..FakeKernelConfig::default()
     };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), refuses);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while kernel.wakeups() < 9 {
@@ -193,16 +197,17 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     }
 }
 
-/// `EBUSY` means that the interface dropped a packet; the rest is sent in the same call.
+/// `EBUSY` means that the interface dropped a packet. The same call of `transmit` sends the other
+/// packets.
 #[test]
 fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
-    let behaviour = FakeKernelConfig {
+    let config = FakeKernelConfig {
         errors: [libc::EBUSY, libc::EBUSY].into(),
         ..FakeKernelConfig::default()
     };
     let (mut port, kernel) =
-        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), config);
     let mut queue = EgressQueue::new(&umem, 64);
     for number in 0..5 {
         let mut frame = pool.alloc().unwrap();
@@ -217,7 +222,8 @@ fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// Chunk numbers mean different bytes in another UMEM: a port rejects its pool and queue.
+/// In another UMEM, the same chunk number means other bytes: a port rejects the pool and the queue
+/// of another UMEM.
 #[test]
 fn port_panics_for_pool_or_queue_of_another_umem() {
     type Call = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
@@ -249,13 +255,14 @@ fn second_port_with_same_index_panics() {
     let _second = FakeKernel::port(&umem, &mut pool, 0);
 }
 
-/// A kernel that sends 32 descriptors per call, as before Linux 6.17, is called until all are sent.
+/// A kernel that sends 32 descriptors per wake-up, as before Linux 6.17, is woken until all are
+/// sent.
 #[test]
-fn transmit_with_small_budget_sends_all_in_one_call() {
+fn transmit_with_small_budget_wakes_kernel_until_all_are_sent() {
     let (umem, mut pool) = umem(1024);
-    let sizes = Sizes { tx: 256, completion: 256, ..Sizes::default() };
-    let behaviour = FakeKernelConfig { budget: 32, ..FakeKernelConfig::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, behaviour);
+    let sizes = FakeRingSizes { tx: 256, completion: 256, ..FakeRingSizes::default() };
+    let config = FakeKernelConfig { budget: 32, ..FakeKernelConfig::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, config);
     let mut queue = EgressQueue::new(&umem, 256);
     for _ in 0..256 {
         let mut frame = pool.alloc().unwrap();
@@ -275,7 +282,7 @@ fn port_wakes_kernel_only_on_request() {
     let (umem, mut pool) = umem(256);
     let requests_none = FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() };
     let (mut port, kernel) =
-        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), requests_none);
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), requests_none);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut frame = pool.alloc().unwrap();
     frame.append(60).unwrap().fill(1);
@@ -291,7 +298,7 @@ fn port_wakes_kernel_only_on_request() {
     assert_eq!(
         (kernel.wakeups(), port.counters().syscalls),
         (1, 1),
-        "the flag of the fill ring causes one wake-up"
+        "expected one wake-up because of the fill ring's flag"
     );
 }
 
@@ -299,9 +306,9 @@ fn port_wakes_kernel_only_on_request() {
 fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
-    let free = 2048 * 200; // a chunk that is in the pool
+    let pool_chunk = 2048 * 200; // address of a chunk that is in the pool
     let invalid = [
-        (free + 256, 60),
+        (pool_chunk + 256, 60),
         (u64::MAX, 60),
         (256 * 2048, 60),
         (2048 + 2000, 60),
@@ -321,7 +328,7 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     move_all(&mut batch, &mut queue);
     kernel.set(FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() });
     port.transmit(&mut queue);
-    assert!(kernel.complete_address(free));
+    assert!(kernel.complete_address(pool_chunk));
     assert_eq!(port.reclaim(&mut pool), 0, "the completion of an unsent frame was accepted");
     assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64 + 1);
     assert_conserved(&umem, &pool, &[&port], 0);
@@ -333,8 +340,8 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     let never_completes =
         FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
     let (mut closing, kernel) =
-        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never_completes);
-    let (other, _) = FakeKernel::port(&umem, &mut pool, 1);
+        FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), never_completes);
+    let (other_port, _) = FakeKernel::port(&umem, &mut pool, 1);
     let mut batch = Batch::new();
     let mut queue = EgressQueue::new(&umem, 64);
     for number in 0..40 {
@@ -347,11 +354,11 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
         kernel.deliver(&packet(number)).unwrap();
     }
     assert_eq!((closing.frame_counts().tx, closing.frame_counts().rx), (40, 10));
-    // Frames posted for reception are back; a device may still refer to frames posted for
-    // transmission.
+    // Frames posted for reception are in the pool again. A device may still refer to frames posted
+    // for transmission.
     assert_eq!(Box::new(closing).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
-    assert_eq!(pool.len() as u64 + 40 + other.frame_counts().total(), 1024);
+    assert_eq!(pool.len() as u64 + 40 + other_port.frame_counts().total(), 1024);
     assert_eq!(
         kernel.deliver(&packet(0)),
         Err(DeliveryError::FillRingEmpty),
@@ -362,7 +369,7 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
 #[test]
 fn kernel_counters_show_ring_full_and_long_packets() {
     let (umem, mut pool) = umem(256);
-    let sizes = Sizes { fill: 16, rx: 8, ..Sizes::default() };
+    let sizes = FakeRingSizes { fill: 16, rx: 8, ..FakeRingSizes::default() };
     let (port, kernel) =
         FakeKernel::port_with(&umem, &mut pool, 0, sizes, FakeKernelConfig::default());
     for number in 0..8 {
@@ -373,11 +380,13 @@ fn kernel_counters_show_ring_full_and_long_packets() {
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 
-/// Runs two ports and their model through all kinds of frame events, in a fixed order.
+/// Runs every kind of step on two ports and their model, in a fixed order.
 #[test]
-fn ports_match_model_for_every_frame_event() {
-    let mut model =
-        PortModel::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
+fn ports_match_model_for_every_kind_of_step() {
+    let mut model = PortModel::new(
+        2048,
+        FakeRingSizes { fill: 64, start: 0u32.wrapping_sub(40), ..FakeRingSizes::default() },
+    );
     let never_completes =
         FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() };
     let partial = FakeKernelConfig {
@@ -393,11 +402,11 @@ fn ports_match_model_for_every_frame_event() {
     let ignores_all = FakeKernelConfig { ignored_wakeups: u32::MAX, ..FakeKernelConfig::default() };
     let refuses =
         FakeKernelConfig { persistent_error: Some(libc::ENETDOWN), ..FakeKernelConfig::default() };
-    for behaviour in
+    for config in
         [FakeKernelConfig::default(), partial, drops_packets, ignores_all, refuses, never_completes]
     {
         for step in [
-            Step::Configure(1, behaviour),
+            Step::Configure(1, config),
             Step::Deliver { port: 0, count: 70, len: 60 },
             Step::Deliver { port: 0, count: 2, len: 2000 },
             Step::Receive(0),
@@ -440,8 +449,8 @@ fn ports_match_model_for_every_frame_event() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// For any order of events and any kernel behaviour, each frame always has one owner, packets
-    /// leave unchanged and in order, and no frame stays in flight once the kernel works.
+    /// For any order of steps and any kernel behaviour, each frame always has one owner, packets
+    /// are sent unchanged and in order, and no frame stays in flight once the kernel works.
     #[test]
     fn ports_match_model_for_random_steps(
         steps in prop::collection::vec(any::<[u8; 4]>(), 1..200),

@@ -1,4 +1,4 @@
-//! A small UPF: GTP-U tunnels from and to gNBs on N3, plain IP packets on N6.
+//! A small UPF, with GTP-U tunnels from and to gNBs on N3, and plain IP packets on N6.
 
 mod sessions;
 mod stages;
@@ -8,13 +8,13 @@ mod tests;
 use sessions::Sessions;
 use xdpfwd::App;
 
-/// Creates the program with these sessions.
+/// Creates the program. Its stages and `ctl sessions` share `sessions`.
 fn app(sessions: Sessions) -> App {
-    let [uplink, downlink] = [sessions.clone(), sessions.clone()];
+    let [uplink_sessions, downlink_sessions] = [sessions.clone(), sessions.clone()];
     App::new("mini-upf", env!("CARGO_PKG_VERSION"))
         .about("Forwards packets of 5G sessions between N3 (GTP-U) and N6 (IP)")
-        .stage_with("gtpu-decap", move |config, _| stages::decap(config, uplink.clone()))
-        .stage_with("gtpu-encap", move |config, _| stages::encap(config, downlink.clone()))
+        .stage_with("gtpu-decap", move |config, _| stages::decap(config, uplink_sessions.clone()))
+        .stage_with("gtpu-encap", move |config, _| stages::encap(config, downlink_sessions.clone()))
         .ctl_parsed("sessions", "Add and remove sessions", move |handle, command| {
             Ok(sessions::run(&sessions, handle.workers()?, command)?)
         })

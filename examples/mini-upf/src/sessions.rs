@@ -27,11 +27,12 @@ pub struct Parameters {
 
 pub struct Session {
     pub parameters: Parameters,
-    /// Uplink and downlink packets, uplink and downlink bytes of the UE's IP packets.
+    /// Uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes are those of the
+    /// UE's IP packets.
     pub counters: SharedCounters<4>,
 }
 
-/// All sessions, by the key that packets of each direction have.
+/// All sessions, by the TEID of uplink packets and by the UE address of downlink packets.
 #[derive(Clone, Default)]
 pub struct Lookup {
     pub by_teid: HashMap<u32, Arc<Session>>,
@@ -46,8 +47,8 @@ pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), 
         Command::Add(parameters) => {
             let (ue, teid) = (parameters.ue, parameters.teid);
             let session = Arc::new(Session { parameters, counters: SharedCounters::new(workers) });
-            let of_teid = lookup.by_teid.insert(teid, session.clone());
-            let earlier = lookup.by_ue.insert(ue, session).or(of_teid);
+            let earlier_by_teid = lookup.by_teid.insert(teid, session.clone());
+            let earlier = lookup.by_ue.insert(ue, session).or(earlier_by_teid);
             earlier.map_or(Ok(()), |_| Err("the UE or the uplink TEID already has a session"))
         }
         Command::Remove { ue } => {

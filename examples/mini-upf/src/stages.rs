@@ -9,7 +9,7 @@ use xdpfwd_wire::{MacAddr, ipv4};
 
 use crate::sessions::{Sessions, table};
 
-/// The configuration of a stage, for both kinds.
+/// The configuration of a stage; both kinds have the same keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -19,13 +19,13 @@ pub struct Config {
     n3_address: Ipv4Addr,
 }
 
-/// Plans the stage that decapsulates packets.
+/// Plans the stage that removes the GTP-U tunnels of packets from UEs.
 pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let invalid_gtpu = Reason::register("invalid_gtpu", "The packet is not a G-PDU for this UPF.")?;
     let no_session = Reason::register("no_session", "No session has this TEID or UE address.")?;
     let wrong_ue_address =
         Reason::register("wrong_ue_address", "The source is not the UE address.")?;
-    let of_table = sessions.clone();
+    let table_sessions = sessions.clone();
     let plan = PlanFn::new(move |cx| {
         let ethernet = cx.ethernet_to(config.next_hop);
         sessions.stage(move |sessions, packet, cx| {
@@ -41,10 +41,10 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
             packet.encapsulate(&[ethernet.into()])
         })
     });
-    Ok(plan.with_table(move || table(&of_table)))
+    Ok(plan.with_table(move || table(&table_sessions)))
 }
 
-/// Plans the stage that encapsulates packets for the UEs' tunnels.
+/// Plans the stage that encapsulates packets to UEs in GTP-U tunnels.
 pub fn encap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let no_session = Reason::register("no_session", "No session has this TEID or UE address.")?;
     Ok(PlanFn::new(move |cx| {

@@ -1,4 +1,4 @@
-//! The UPF on the test bench: no root, no interfaces.
+//! Tests the UPF on the test bench, without root and without interfaces.
 
 use std::net::Ipv4Addr;
 
@@ -11,48 +11,48 @@ use crate::sessions::{Command, Sessions, run};
 
 const CONFIG: &str = include_str!("../mini-upf.toml");
 const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
-const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Runs `ctl sessions` with these words.
 fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
     run(sessions, 1, Command::parse_from(format!("sessions {words}").split(' ')))
 }
 
-/// A bench with one session.
+/// Returns a bench with one session, and the sessions.
 fn bench() -> (TestBench, Sessions) {
     let sessions = Sessions::default();
     ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
     (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
 }
 
-/// Returns a user's packet after an Ethernet header and the given outer headers.
+/// Returns a frame with an Ethernet header, the given outer headers, and a user's IP packet.
 fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let ip = ipv4::Repr::new(source, destination).into();
     let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();
     HeaderStack(&headers).packet(b"hello").unwrap()
 }
 
-/// A packet of a user on N3.
+/// Returns an uplink packet on N3: an IP packet of a user in a GTP-U tunnel.
 fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> {
     let ip = ipv4::Repr::new([172, 16, 0, 2].into(), [172, 16, 0, 1].into());
     let tunnel = gtpu::tunnel(ethernet::Repr::default(), ip, teid, extensions);
-    frame(&tunnel[1..], source, OTHER)
+    frame(&tunnel[1..], source, SERVER)
 }
 
 #[test]
 fn decap_strips_tunnels_with_and_without_extension_headers() {
-    let other = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[0, 1] };
-    let extensions = [PduSessionContainer::uplink(9).into(), other.into()];
+    let udp_port = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[0, 1] };
+    let extensions = [PduSessionContainer::uplink(9).into(), udp_port.into()];
     for count in 0..=2 {
         let sent = bench().0.send("n3", &uplink(4097, UE, &extensions[..count])).expect_sent("n6");
         let ethernet = b"\x02\0\0\0\x06\x01\x02\0\0\0\0\x02\x08\0";
-        assert_eq!(sent, [ethernet, &frame(&[], UE, OTHER)[14..]].concat());
+        assert_eq!(sent, [ethernet, &frame(&[], UE, SERVER)[14..]].concat());
     }
 }
 
 #[test]
 fn encap_writes_the_tunnel_with_the_qfi() {
-    let sent = bench().0.send("n6", &frame(&[], OTHER, UE)).expect_sent("n3");
+    let sent = bench().0.send("n6", &frame(&[], SERVER, UE)).expect_sent("n3");
     assert_eq!(
         Pretty::new(&sent).to_string(),
         "Ethernet: 02:00:00:00:00:01 > 02:00:00:00:03:01, ipv4, 83 bytes\n\
@@ -69,10 +69,10 @@ fn invalid_packet_is_dropped_with_its_reason() {
     let pdcp = ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] };
     for (port, frame, reason) in [
         ("n3", uplink(4098, UE, &[]), "no_session"),
-        ("n6", frame(&[], UE, OTHER), "no_session"),
-        ("n3", uplink(4097, OTHER, &[]), "wrong_ue_address"),
+        ("n6", frame(&[], UE, SERVER), "no_session"),
+        ("n3", uplink(4097, SERVER, &[]), "wrong_ue_address"),
         ("n3", uplink(4097, UE, &[pdcp.into()]), "invalid_gtpu"),
-        ("n3", frame(&[], UE, OTHER), "invalid_gtpu"),
+        ("n3", frame(&[], UE, SERVER), "invalid_gtpu"),
         ("n6", vec![0; 60], "not_ip"),
     ] {
         assert_eq!(bench().0.send(port, &frame).drop_reason(), Some(reason));
@@ -80,11 +80,11 @@ fn invalid_packet_is_dropped_with_its_reason() {
 }
 
 #[test]
-fn sessions_change_and_count_while_packets_flow() {
+fn added_and_removed_sessions_apply_to_next_packet() {
     let (mut bench, sessions) = bench();
     let up = uplink(4097, UE, &[]);
     bench.send("n3", &up).expect_sent("n6");
-    bench.send_all("n6", [frame(&[], OTHER, UE), frame(&[], OTHER, UE)]);
+    bench.send_all("n6", [frame(&[], SERVER, UE), frame(&[], SERVER, UE)]);
     assert_eq!(bench.table("sessions").rows[0][5..], [1_u64, 2, 25, 50].map(Into::into));
     ctl(&sessions, "add 10.45.0.3 4097 172.16.0.2 1 9").unwrap_err();
     ctl(&sessions, "remove 10.45.0.2").unwrap();
@@ -97,7 +97,7 @@ fn sessions_change_and_count_while_packets_flow() {
 fn stages_do_not_allocate() {
     let mut bench = bench().0;
     assert_eq!(bench.assert_no_allocation("n3", vec![uplink(4097, UE, &[]); 640]), 640);
-    assert_eq!(bench.assert_no_allocation("n6", vec![frame(&[], OTHER, UE); 640]), 640);
+    assert_eq!(bench.assert_no_allocation("n6", vec![frame(&[], SERVER, UE); 640]), 640);
 }
 
 #[test]

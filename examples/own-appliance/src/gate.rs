@@ -1,4 +1,5 @@
-//! The stage: lets packets of known subscribers pass.
+//! The gate, a stage that lets IPv4 packets of known subscribers pass, and drops or diverts those
+//! of others.
 
 use std::net::Ipv4Addr;
 
@@ -8,15 +9,15 @@ use xdpfwd_wire::Addresses;
 
 use crate::subscribers::{self, Subscribers};
 
-/// The keys of a stage with `kind = "subscribers"`.
+/// The configuration of a gate, a stage with `kind = "subscribers"`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
     /// Subscribers that exist from the start.
     #[serde(default)]
     known: Vec<Ipv4Addr>,
-    /// The port for packets of unknown subscribers. Without it they are dropped.
-    unknown_to: Option<PortName>,
+    /// The port to which packets of unknown subscribers go; `None` drops these packets.
+    unknown_port: Option<PortName>,
 }
 
 /// Validates the configuration and plans the stage.
@@ -27,18 +28,18 @@ pub fn plan(
 ) -> Result<PlanFn, PlanError> {
     let no_subscriber =
         Reason::register("no_subscriber", "The source address belongs to no subscriber.")?;
-    let unknown_to = match config.unknown_to {
+    let unknown_port = match config.unknown_port {
         Some(port) => Some(port.resolve(cx)?.id),
         None => None,
     };
-    let [of_stage, of_table] = [subscribers.clone(), subscribers.clone()];
+    let [stage_subscribers, table_subscribers] = [subscribers.clone(), subscribers.clone()];
     let plan = PlanFn::new(move |_| {
-        of_stage.stage(move |subscribers, packet, cx| {
+        stage_subscribers.stage(move |subscribers, packet, cx| {
             let Some(Addresses::V4 { source, .. }) = packet.meta.headers.addresses(packet.frame)
             else {
                 return Ok(()); // ARP and IPv6 pass.
             };
-            match (subscribers.get(&source), unknown_to) {
+            match (subscribers.get(&source), unknown_port) {
                 (Some(counters), _) => counters.add(cx.worker(), [1, packet.frame.len() as u64]),
                 (None, Some(port)) => packet.send_to(port),
                 (None, None) => return Err(no_subscriber),
@@ -49,7 +50,7 @@ pub fn plan(
     let workers = cx.workers;
     Ok(plan
         .with_summary(format!("{} subscribers configured", config.known.len()))
-        .with_table(move || subscribers::table(&of_table))
+        .with_table(move || subscribers::table(&table_subscribers))
         .with_acquire(move || {
             config
                 .known

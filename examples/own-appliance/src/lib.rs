@@ -1,5 +1,5 @@
-//! An appliance on xdpfwd: lets known subscribers pass, drops or diverts others, counts per
-//! subscriber.
+//! An appliance on xdpfwd. It lets packets of known subscribers pass, drops or diverts those of
+//! others, and counts packets and bytes per subscriber.
 
 mod gate;
 mod subscribers;
@@ -10,12 +10,14 @@ use xdpfwd::App;
 /// Creates the program.
 pub fn app() -> App {
     let subscribers = Subscribers::default();
-    let [of_gates, of_ctl] = [subscribers.clone(), subscribers.clone()];
+    let [gate_subscribers, ctl_subscribers] = [subscribers.clone(), subscribers.clone()];
     App::new("own-appliance", env!("CARGO_PKG_VERSION"))
         .about("Lets known subscribers pass and counts their traffic")
-        .stage_with("subscribers", move |config, cx| gate::plan(config, of_gates.clone(), cx))
+        .stage_with("subscribers", move |config, cx| {
+            gate::plan(config, gate_subscribers.clone(), cx)
+        })
         .ctl_parsed("subscribers", "List, add and remove subscribers", move |handle, arguments| {
-            Ok(subscribers::run(&of_ctl, handle.workers()?, arguments))
+            Ok(subscribers::run(&ctl_subscribers, handle.workers()?, arguments))
         })
         .on_stopped(move |_| {
             let packets = subscribers::packets(&subscribers);

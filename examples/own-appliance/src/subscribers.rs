@@ -7,10 +7,10 @@ use std::sync::Arc;
 use xdpfwd::clap;
 use xdpfwd_pipeline::{SharedCounters, SharedTable, Table, Unit};
 
-/// Packets and bytes of each subscriber, by address. A clone shares the same table.
+/// Counters of packets and bytes for each subscriber, by address. Clones share one table.
 pub type Subscribers = SharedTable<HashMap<Ipv4Addr, Arc<SharedCounters<2>>>>;
 
-/// Arguments of `ctl subscribers`, which lists the subscribers after the change.
+/// Arguments of `ctl subscribers`, which makes a change, if any, and lists the subscribers.
 #[derive(clap::Parser)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -35,21 +35,22 @@ pub fn run(subscribers: &Subscribers, workers: usize, arguments: Arguments) -> T
     table(subscribers)
 }
 
-/// Adds a subscriber, unless it exists.
+/// Adds a subscriber if it does not exist.
 pub fn add(subscribers: &Subscribers, address: Ipv4Addr, workers: usize) {
     subscribers.update(|map| {
         map.entry(address).or_insert_with(|| Arc::new(SharedCounters::new(workers)));
     });
 }
 
-/// Returns the inspection table, in the order of addresses.
+/// Returns the inspection table, sorted by address.
 pub fn table(subscribers: &Subscribers) -> Table {
     let mut table = Table::new("subscribers", &[])
         .columns(["address"])
         .columns_in(Unit::Packets, ["packets"])
         .columns_in(Unit::Bytes, ["bytes"]);
     let map = subscribers.load();
-    let mut all: Vec<_> = map.iter().map(|(address, own)| (*address, own.sums())).collect();
+    let mut all: Vec<_> =
+        map.iter().map(|(address, counters)| (*address, counters.sums())).collect();
     all.sort();
     for (address, [packets, bytes]) in all {
         table.push((address, packets, bytes));

@@ -1,4 +1,4 @@
-//! The code in docs/tutorial.md is the code of this crate.
+//! Checks that docs/tutorial.md quotes the code of this crate.
 
 const TUTORIAL: &str = include_str!("../../../docs/tutorial.md");
 
@@ -14,17 +14,17 @@ fn code_blocks_of_the_tutorial_are_in_the_files() {
         include_str!("without_root.rs"),
     ];
     let blocks = TUTORIAL.split("```").skip(1).step_by(2);
-    let code = blocks.filter_map(|block| {
+    let code_blocks = blocks.filter_map(|block| {
         let (language, text) = block.split_once('\n')?;
         matches!(language, "rust" | "toml").then_some(text)
     });
     let mut count = 0;
-    for text in code {
+    for text in code_blocks {
         count += 1;
         assert!(
             files.iter().any(|file| file.contains(text)),
             "no file of this crate contains:\n{text}"
         );
     }
-    assert!(count >= 12, "only {count} blocks of code");
+    assert!(count >= 12, "the tutorial has only {count} blocks of code");
 }

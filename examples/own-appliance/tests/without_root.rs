@@ -1,15 +1,16 @@
-//! The gate on the test bench: no root, no interfaces.
+//! Tests the gate on the test bench, without root and without interfaces.
 
 use own_appliance::app;
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_wire::{HeaderStack, ethernet, ipv4, udp};
 
+/// Returns a bench with these further keys in the gate's table.
 fn bench(keys: &str) -> Result<TestBench, String> {
     let config = include_str!("../appliance.toml");
     app().test_bench(&format!("{config}{keys}\n"))
 }
 
-/// A frame with a UDP packet from this address.
+/// Returns a frame with a UDP packet from this address.
 fn packet(source: [u8; 4]) -> Vec<u8> {
     let ip = ipv4::Repr::new(source.into(), [10, 77, 0, 254].into());
     let udp = udp::Repr::new(4000, 53);
@@ -28,7 +29,7 @@ fn gate_passes_known_and_drops_unknown_subscribers() {
 
 #[test]
 fn gate_sends_unknown_subscribers_to_the_configured_port() {
-    let mut bench = bench("unknown_to = \"lan\"").unwrap();
+    let mut bench = bench("unknown_port = \"lan\"").unwrap();
     let unknown = packet([10, 77, 0, 9]);
     assert_eq!(bench.send("lan", &unknown).expect_sent("lan"), unknown);
     assert_eq!(bench.table("subscribers").rows[0][1..], [0_u64, 0].map(Into::into));
@@ -36,8 +37,8 @@ fn gate_sends_unknown_subscribers_to_the_configured_port() {
 
 #[test]
 fn unknown_port_is_an_error_with_line_and_column() {
-    let error = bench("unknown_to = \"dmz\"").err().unwrap();
-    assert!(error.contains(":26:14: no port is called \"dmz\""), "{error}");
+    let error = bench("unknown_port = \"dmz\"").err().unwrap();
+    assert!(error.contains(":26:16: no port is called \"dmz\""), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How packets get from an interface to the sockets of its port.
+//! Attachment of a port to its interface: an XDP program or packet sockets.
 
 use std::io;
 use std::sync::Arc;
@@ -9,33 +9,35 @@ use xdpfwd_xsk::{AttachMode, XdpLink};
 
 use crate::attach::conflicts;
 use crate::attach::native::{EOPNOTSUPP, lacks_native_xdp, why_not_native};
-use crate::attach::program::{AddressUpdateError, Successor, XdpCounters, XdpProgram};
+use crate::attach::program::{AddressUpdateError, LoadedObject, XdpCounters, XdpProgram};
 use crate::error::StartError;
 use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
 use crate::plan::{Mode, PortPlan};
 
-/// The attachment of a port's sockets to its interface. Dropping it ends the attachment.
+/// The delivery of an interface's packets to the sockets of its port. Dropping it ends the
+/// delivery.
 pub(crate) enum Attachment {
     /// An XDP program on the interface.
-    Xdp(Box<LoadedProgram>),
-    /// Packet sockets, one per queue, with nothing attached to the interface. Each socket receives
-    /// only while enabled.
+    Xdp(Box<LinkedProgram>),
+    /// Packet sockets, one per queue, with no program on the interface. A socket receives packets
+    /// only between `redirect` and `stop_redirecting`.
     Packet(Vec<PacketSocket>),
 }
 
-/// The XDP program, loaded for and attached to an interface.
-pub(crate) struct LoadedProgram {
+/// An XDP program and the link that attaches it to an interface.
+pub(crate) struct LinkedProgram {
+    /// `None` after [`Attachment::detach`].
     link: Option<XdpLink>,
     mode: AttachMode,
     program: XdpProgram,
 }
 
 impl Attachment {
-    /// Opens the packet sockets of a port, or loads and attaches the XDP program, natively unless
-    /// the mode requests otherwise. With [`Mode::Auto`], falls back to generic XDP if the driver
-    /// lacks native support, and returns the error that caused the fallback. Sockets receive no
-    /// packets yet.
+    /// Opens the packet sockets of a port, or loads and attaches its XDP program: generically with
+    /// [`Mode::Skb`], otherwise natively. With [`Mode::Auto`], falls back to generic XDP if the
+    /// driver refuses native XDP, and returns the error that caused the fallback. Sockets receive
+    /// no packets yet.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
@@ -51,7 +53,7 @@ impl Attachment {
         }
         let program = XdpProgram::load(port.queues, &port.keep, image)?;
         let attach = |mode| program.attach(interface.index, mode);
-        let (link, attached, fallback) = match mode {
+        let (link, attach_mode, fallback) = match mode {
             Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),
             Mode::ZeroCopy | Mode::Copy => (attach(AttachMode::Native), AttachMode::Native, None),
             Mode::Auto => match attach(AttachMode::Native) {
@@ -61,22 +63,23 @@ impl Attachment {
                 result => (result, AttachMode::Native, None),
             },
         };
-        let link = link.map_err(|error| refused(interface, mode, error))?;
+        let link = link.map_err(|error| attach_error(interface, mode, error))?;
         Ok((
-            Self::Xdp(Box::new(LoadedProgram { link: Some(link), mode: attached, program })),
+            Self::Xdp(Box::new(LinkedProgram { link: Some(link), mode: attach_mode, program })),
             fallback,
         ))
     }
 
-    /// Returns the attach mode of the XDP program, if there is one.
+    /// Returns the attach mode of the XDP program; `None` with packet sockets.
     pub(crate) fn mode(&self) -> Option<AttachMode> {
         match self {
-            Self::Xdp(attached) => Some(attached.mode),
+            Self::Xdp(linked) => Some(linked.mode),
             Self::Packet(_) => None,
         }
     }
 
-    /// Returns the socket of a queue, for its worker; `None` if the worker opens its own.
+    /// Returns the packet socket of a queue, for its worker; `None` if the worker opens AF_XDP
+    /// sockets.
     pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
         match self {
             Self::Xdp(_) => None,
@@ -84,12 +87,12 @@ impl Attachment {
         }
     }
 
-    /// Redirects a queue's packets to a socket, given by descriptor. A packet socket receives its
-    /// own queue.
+    /// Redirects a queue's packets to the AF_XDP socket with the file descriptor `socket`. With
+    /// packet sockets, ignores `socket` and starts reception on the packet socket of the queue.
     pub(crate) fn redirect(&self, queue: u16, socket: i32) -> Result<(), String> {
         match self {
-            Self::Xdp(attached) => {
-                attached.program.redirect(queue, socket).map_err(|error| format!("{error:#}"))
+            Self::Xdp(linked) => {
+                linked.program.redirect(queue, socket).map_err(|error| format!("{error:#}"))
             }
             Self::Packet(sockets) => {
                 let socket = sockets.get(usize::from(queue)).ok_or("no socket for the queue")?;
@@ -98,10 +101,10 @@ impl Attachment {
         }
     }
 
-    /// Stops redirecting packets to sockets.
-    pub(crate) fn release(&self, queues: u16) {
+    /// Stops the delivery of packets to the sockets of all queues.
+    pub(crate) fn stop_redirecting(&self, queues: u16) {
         match self {
-            Self::Xdp(attached) => attached.program.release(queues),
+            Self::Xdp(linked) => linked.program.stop_redirecting(queues),
             Self::Packet(sockets) => {
                 for socket in sockets {
                     if let Err(error) = socket.stop() {
@@ -115,21 +118,21 @@ impl Attachment {
         }
     }
 
-    /// Returns whether the attachment needs the host's addresses.
+    /// Returns whether [`update_addresses`](Self::update_addresses) has an effect.
     pub(crate) fn needs_addresses(&self) -> bool {
         match self {
-            Self::Xdp(attached) => attached.program.needs_addresses(),
+            Self::Xdp(linked) => linked.program.needs_addresses(),
             Self::Packet(_) => false,
         }
     }
 
-    /// Sets the host's addresses.
+    /// Passes this host's addresses to the XDP program, if any.
     pub(crate) fn update_addresses(
         &mut self,
-        own: &OwnAddresses,
+        addresses: &OwnAddresses,
     ) -> Result<(), AddressUpdateError> {
         match self {
-            Self::Xdp(attached) => attached.program.update_addresses(own),
+            Self::Xdp(linked) => linked.program.update_addresses(addresses),
             Self::Packet(_) => Ok(()),
         }
     }
@@ -137,7 +140,7 @@ impl Attachment {
     /// Returns the counters of the XDP program; zeros if there is none.
     pub(crate) fn counters(&self) -> XdpCounters {
         match self {
-            Self::Xdp(attached) => attached.program.counters(),
+            Self::Xdp(linked) => linked.program.counters(),
             Self::Packet(_) => XdpCounters::default(),
         }
     }
@@ -145,27 +148,27 @@ impl Attachment {
     /// Returns the image of the stage that the XDP program runs, if any.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         match self {
-            Self::Xdp(attached) => attached.program.image(),
+            Self::Xdp(linked) => linked.program.image(),
             Self::Packet(_) => None,
         }
     }
 
-    /// Returns the row counters of that stage in the XDP program.
+    /// Returns the row counters of the stage that the XDP program runs, if any.
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
-            Self::Xdp(attached) => attached.program.row_counters(),
+            Self::Xdp(linked) => linked.program.row_counters(),
             Self::Packet(_) => None,
         }
     }
 
-    /// Loads a program with another image, or none, to replace the attached program. Returns `None`
-    /// if there is neither a program nor an image.
+    /// Loads the program that will replace the attached program; without an image, it runs no
+    /// stage. With packet sockets, returns `None`, or an error if there is an image.
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
-    ) -> Result<Option<Successor>, String> {
+    ) -> Result<Option<LoadedObject>, String> {
         match (self, image) {
-            (Self::Xdp(attached), _) => match attached.program.load_successor(image) {
+            (Self::Xdp(linked), _) => match linked.program.load_successor(image) {
                 Ok(successor) => Ok(Some(successor)),
                 Err(error) => Err(format!("{error:#}")),
             },
@@ -174,28 +177,28 @@ impl Attachment {
         }
     }
 
-    /// Replaces the program with a successor and returns the predecessor.
-    pub(crate) fn replace(&mut self, successor: Successor) -> io::Result<Option<Successor>> {
-        let Self::Xdp(attached) = self else { return Ok(None) };
-        let Some(link) = &attached.link else { return Ok(None) };
-        successor.replace(link)?;
-        Ok(Some(attached.program.replace_with(successor)))
+    /// Attaches the successor in place of the current program, and returns the predecessor, if any.
+    pub(crate) fn replace(&mut self, successor: LoadedObject) -> io::Result<Option<LoadedObject>> {
+        let Self::Xdp(linked) = self else { return Ok(None) };
+        let Some(link) = &linked.link else { return Ok(None) };
+        successor.attach_in_place(link)?;
+        Ok(Some(linked.program.set_current(successor)))
     }
 
-    /// Detaches the program from the interface.
+    /// Detaches the XDP program from the interface.
     pub(crate) fn detach(&mut self) {
-        if let Self::Xdp(attached) = self {
-            attached.link = None;
+        if let Self::Xdp(linked) = self {
+            linked.link = None;
         }
     }
 }
 
-/// Returns the error for an attach that the kernel refused.
-fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
+/// Returns the error for a refused attach.
+fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
     let find_program = || conflicts::find_attached_program(interface).map(Box::new);
     let mtu = interface.mtu();
     let interface = interface.name.clone();
-    let native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
+    let requires_native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
     match source.kind() {
         io::ErrorKind::PermissionDenied => {
             StartError::Permission { what: format!("{interface}: cannot attach the XDP program") }
@@ -204,7 +207,7 @@ fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
             StartError::AttachedAlready { program: find_program(), interface }
         }
         _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
-            // Some drivers return this error if only the MTU is too large.
+            // Some drivers support native XDP, but return this error if the MTU is too large.
             let at_mtu = mtu
                 .filter(|&mtu| mtu > 1500)
                 .map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
@@ -216,11 +219,12 @@ fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
                 fix: "set mode = \"skb\" or \"auto\"".into(),
             }
         }
-        _ => match native.then(|| why_not_native(&source)).flatten() {
+        _ => match requires_native.then(|| why_not_native(&source)).flatten() {
             Some((why, fix)) => {
-                let now = mtu.map_or(String::new(), |mtu| format!(" ({interface} has MTU {mtu})"));
+                let mtu_note =
+                    mtu.map_or(String::new(), |mtu| format!(" ({interface} has MTU {mtu})"));
                 StartError::NativeRefused {
-                    why: format!("{why}{now}"),
+                    why: format!("{why}{mtu_note}"),
                     fix: fix.replace('X', &interface),
                     interface,
                     mode,
@@ -236,13 +240,13 @@ mod tests {
     use super::*;
     use crate::attach::native::{EINVAL, ENOSPC, ERANGE};
 
-    fn refused(errno: i32, mode: Mode) -> String {
+    fn error_text(errno: i32, mode: Mode) -> String {
         let interface = Interface { name: "none-such0".into(), index: 0 };
-        super::refused(&interface, mode, io::Error::from_raw_os_error(errno)).to_string()
+        attach_error(&interface, mode, io::Error::from_raw_os_error(errno)).to_string()
     }
 
     #[test]
-    fn attach_error_states_cause_and_remedy() {
+    fn attach_error_contains_cause_and_remedy() {
         for (errno, parts) in [
             (ERANGE, ["MTU is too large", "`ip link set dev none-such0 mtu N`"]),
             (ENOSPC, ["too few queues", "`ethtool -L none-such0 rx N`"]),
@@ -250,7 +254,7 @@ mod tests {
             (EOPNOTSUPP, ["does not support", "set mode = \"skb\""]),
         ] {
             for mode in [Mode::Copy, Mode::ZeroCopy] {
-                let text = refused(errno, mode);
+                let text = error_text(errno, mode);
                 assert!(parts.iter().all(|part| text.contains(part)), "{text}");
                 assert!(
                     text.contains(&format!("mode \"{mode}\"")) && text.contains("\"auto\""),
@@ -259,8 +263,8 @@ mod tests {
             }
             assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
         }
-        // Generic XDP accepts any MTU, so the error has another cause there.
-        assert!(refused(EINVAL, Mode::Skb).contains("Invalid argument"));
+        // Generic XDP accepts any MTU, so the text must not blame the MTU.
+        assert!(error_text(EINVAL, Mode::Skb).contains("Invalid argument"));
         assert!(!lacks_native_xdp(&io::Error::from_raw_os_error(16)), "EBUSY");
     }
 }

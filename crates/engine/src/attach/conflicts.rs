@@ -1,5 +1,4 @@
-//! Detection of programs and sockets that already use an interface or queue. Runs only after the
-//! kernel refused an attach or a bind, and states what this process may not see.
+//! Detection of XDP programs and AF_XDP sockets that already use an interface or queue.
 
 use std::fmt;
 use std::fs;
@@ -13,21 +12,20 @@ use libbpf_rs::{Xdp, XdpFlags};
 
 use crate::host::interface::Interface;
 
-/// An attached XDP program and what keeps it attached.
+/// An attached XDP program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// Its interface: that of the port, or one above it (a bridge or bond), which also blocks the
-    /// port.
+    /// The interface: that of the port, or a bridge or bond above it. A program on either blocks
+    /// the port.
     pub interface: String,
-    /// Its kernel ID.
+    /// Program ID.
     pub id: u32,
-    /// Its name, if this process may read it, which requires CAP_SYS_ADMIN.
+    /// Program name, if this process may read it (CAP_SYS_ADMIN).
     pub name: Option<String>,
-    /// Its attach mode as named by `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or
-    /// `xdpoffload`.
+    /// Attach mode, as in `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or `xdpoffload`.
     pub mode: &'static str,
-    /// What keeps it attached.
+    /// What keeps the program attached.
     pub holder: AttachmentHolder,
 }
 
@@ -36,43 +34,41 @@ pub struct AttachedProgram {
 #[non_exhaustive]
 pub enum AttachmentHolder {
     /// A BPF link that these processes have open. The kernel detaches the program when the last of
-    /// them ends.
+    /// these processes ends.
     Processes(Vec<Process>),
-    /// A BPF link that no visible process has open.
+    /// A BPF link, given by its ID, that no visible process has open.
     Link(u32),
-    /// Nothing: attached over netlink, until it is explicitly detached. These processes have the
-    /// program open and may have attached it.
+    /// Nothing: the program was attached over netlink, and stays until it is explicitly detached.
+    /// These processes have the program open and may have attached it.
     Netlink(Vec<Process>),
     /// Not visible to this process.
     Unknown,
 }
 
-/// A visible process.
+/// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
-    /// Its process ID.
+    /// Process ID.
     pub pid: u32,
-    /// Its name, as in /proc/PID/comm: up to 15 characters.
+    /// Name from /proc/PID/comm, up to 15 bytes.
     pub name: String,
-    /// Whether all its threads are in other network namespaces than this thread. Its sockets may
-    /// still be in this one.
+    /// Whether all its threads are in network namespaces other than this thread's. The process may
+    /// still have sockets in this thread's namespace.
     pub in_other_namespace: bool,
 }
 
-/// Processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this one. The kernel
-/// does not report which of them holds a queue (unless built with CONFIG_XDP_SOCKETS_DIAG, which is
-/// rare).
+/// Processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this one. Only a
+/// kernel with CONFIG_XDP_SOCKETS_DIAG, which is rare, reports which of them holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
-    /// Those in our network namespace first.
+    /// The processes, those in this thread's network namespace first.
     pub processes: Vec<Process>,
-    /// Whether some processes could not be inspected.
+    /// Whether there may be processes that this process cannot inspect.
     pub some_hidden: bool,
 }
 
-/// Returns the program that blocks an interface. `None` if none is visible: it may have been
-/// detached meanwhile.
+/// Returns the XDP program that blocks an interface; `None` if none is visible.
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
@@ -82,7 +78,7 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
     let name = ProgInfoIter::default().find(|program| program.id == id);
     let name = name.map(|program| program.name.to_string_lossy().into_owned());
     let link = OpenObject::Link { program: id, ifindex: interface.index };
-    let holders = processes_with(|open| open == link);
+    let holders = processes_with_open(|open| open == link);
     let holder = if holders.is_empty() {
         let mut links = LinkInfoIter::default();
         let link = links.find(|link| {
@@ -91,8 +87,8 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
         });
         match link {
             Some(link) => AttachmentHolder::Link(link.id),
-            // Listing programs needs the same privilege as listing links, so there is no link.
-            None if name.is_some() => AttachmentHolder::Netlink(processes_with(
+            // This process may list programs, and therefore links: there is no link.
+            None if name.is_some() => AttachmentHolder::Netlink(processes_with_open(
                 |open| matches!(open, OpenObject::Program { id: program } if program == id),
             )),
             None => AttachmentHolder::Unknown,
@@ -103,14 +99,15 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
     Some(AttachedProgram { interface: interface.name, id, name, mode, holder })
 }
 
-/// Returns the XDP program on an interface of this network namespace, or on one above it that also
-/// blocks it.
+/// Returns the XDP program on an interface of this network namespace, or on a bridge or bond above
+/// it, if any.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
     find_attached_program(&Interface::find(interface, interface).ok()?)
 }
 
 impl AttachedProgram {
-    /// Returns the command that detaches it, or that shows its holder if that is unknown.
+    /// Returns the command that detaches the program, or, if the holder is unknown, how to find the
+    /// holder.
     pub fn fix(&self) -> String {
         match &self.holder {
             AttachmentHolder::Processes(processes) => {
@@ -145,10 +142,10 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// Returns the ID of the program on an interface of this network namespace, and its attach mode.
-/// The kernel does not allow native and generic programs at the same time.
+/// Returns the ID and attach mode of the program on an interface. The kernel does not allow native
+/// and generic programs at the same time.
 fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
-    // The API expects a program's descriptor, which a query does not use.
+    // `Xdp::new` needs the file descriptor of a program, but the query does not use it.
     let stdin = io::stdin();
     let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
     let modes = [
@@ -162,7 +159,7 @@ fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
 /// A BPF object that a process has open, from /proc/PID/fdinfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OpenObject {
-    /// An XDP link.
+    /// An XDP link; `program` is the ID of its program.
     Link {
         program: u32,
         ifindex: u32,
@@ -187,7 +184,7 @@ impl OpenObject {
     }
 }
 
-fn processes_with(wanted: impl Fn(OpenObject) -> bool) -> Vec<Process> {
+fn processes_with_open(wanted: impl Fn(OpenObject) -> bool) -> Vec<Process> {
     processes(|folder| {
         let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
         let open =
@@ -222,16 +219,16 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     processes
 }
 
-/// Returns whether this is the initial PID namespace, which contains every process
-/// (`PROC_PID_INIT_INO`).
+/// Returns whether this is the initial PID namespace (`PROC_PID_INIT_INO`), which contains every
+/// process.
 fn sees_all_processes() -> bool {
     fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
-/// Returns whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have, by its file
-/// offset (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`). AF_PACKET maps its rings
-/// at offset 0.
+/// Returns whether a line of /proc/PID/maps is the fill or completion ring of an AF_XDP socket.
+/// Their file offsets (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`) are unique:
+/// AF_PACKET maps its rings at offset 0.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
     let mut fields = line.split_whitespace();
@@ -240,7 +237,7 @@ fn is_af_xdp_ring(line: &str) -> bool {
         && matches!(offset, Some("100000000" | "180000000"))
 }
 
-/// Formats the error for an interface with another program.
+/// Describes the program that prevents an attach.
 pub(crate) fn describe_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
     match program {
         Some(program) => program.to_string(),
@@ -264,19 +261,23 @@ impl fmt::Display for AttachedProgram {
             AttachmentHolder::Processes(processes) => {
                 let pids: Vec<_> =
                     processes.iter().map(|process| process.pid.to_string()).collect();
-                let (list, pids) = (list(processes), pids.join(" "));
-                write!(f, "held by {list}; to detach it, end the holder: `kill {pids}`")
+                let (names, pids) = (join(processes), pids.join(" "));
+                write!(f, "held by {names}; to detach it, end the holder: `kill {pids}`")
             }
             AttachmentHolder::Link(link) => write!(
                 f,
                 "through BPF link {link}, which no visible process holds (it is pinned to a file, \
                  or held in another container); detach it: `bpftool link detach id {link}`"
             ),
-            AttachmentHolder::Netlink(open) if open.is_empty() => {
+            AttachmentHolder::Netlink(users) if users.is_empty() => {
                 write!(f, "and no process holds it; detach it: {off}")
             }
-            AttachmentHolder::Netlink(open) => {
-                write!(f, "and stays attached until you detach it: {off}; in use by {}", list(open))
+            AttachmentHolder::Netlink(users) => {
+                write!(
+                    f,
+                    "and stays attached until you detach it: {off}; in use by {}",
+                    join(users)
+                )
             }
             AttachmentHolder::Unknown => write!(
                 f,
@@ -304,7 +305,7 @@ impl fmt::Display for QueueHolders {
                 )?;
             }
             processes => {
-                write!(f, "these processes have AF_XDP sockets: {}; {FIND}", list(processes))?;
+                write!(f, "these processes have AF_XDP sockets: {}; {FIND}", join(processes))?;
             }
         }
         if self.some_hidden {
@@ -321,7 +322,7 @@ impl fmt::Display for Process {
     }
 }
 
-fn list(processes: &[Process]) -> String {
+fn join(processes: &[Process]) -> String {
     processes.iter().map(Process::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn fdinfo_parse_returns_xdp_links_and_programs_only() {
+    fn open_object_parse_accepts_only_xdp_links_and_programs() {
         let link = "pos:\t0\nflags:\t02000000\nmnt_id:\t15\nino:\t9\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\n\
                     prog_id:\t12\nifindex:\t2\n";
         assert_eq!(OpenObject::parse(link), Some(OpenObject::Link { program: 12, ifindex: 2 }));
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn is_af_xdp_ring_rejects_other_mappings() {
+    fn is_af_xdp_ring_accepts_only_fill_and_completion_rings() {
         let line = |offset: &str, path: &str| {
             format!("7f1c60000000-7f1c60011000 rw-s {offset} 00:08 34567   {path}")
         };
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn attached_program_message_contains_command() {
+    fn attached_program_message_contains_detach_command() {
         let text =
             message(AttachmentHolder::Processes(vec![process(12, "first"), process(34, "second")]));
         assert!(text.starts_with(
@@ -406,10 +407,10 @@ mod tests {
             text(&[process(8, "a")], false)
                 .starts_with("the owner is probably a (pid 8), the only")
         );
-        let two = text(&[process(8, "a"), other], false);
+        let two_processes = text(&[process(8, "a"), other], false);
         assert!(
-            two.starts_with("these processes have AF_XDP sockets:")
-                && two.contains("a (pid 8), b (pid 9, in another network namespace)")
+            two_processes.starts_with("these processes have AF_XDP sockets:")
+                && two_processes.contains("a (pid 8), b (pid 9, in another network namespace)")
         );
         assert!(text(&[], true).contains("no other visible process"));
         assert!(text(&[], true).ends_with("(some processes are not visible to this process)"));

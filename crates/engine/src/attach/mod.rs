@@ -1,5 +1,5 @@
-//! From an interface to the sockets of its port: XDP programs, their maps, and what prevents them
-//! from being attached.
+//! How packets reach the sockets of a port: XDP programs, their maps, packet sockets, and reasons
+//! why a program cannot be attached.
 
 pub(crate) mod attachment;
 pub(crate) mod conflicts;

@@ -1,4 +1,4 @@
-//! Reasons why a driver refuses native XDP.
+//! Errors of drivers that refuse native XDP.
 
 use std::io;
 
@@ -10,23 +10,24 @@ pub(crate) const EOPNOTSUPP: i32 = 95;
 const ENOTSUPP: i32 = 524;
 
 /// Returns whether an attach failed because the driver lacks native XDP, or refuses it in the
-/// interface's current configuration. Generic XDP may work then.
+/// interface's current configuration. Generic XDP may still work.
 pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
 }
 
-/// Returns the meaning of the kernel's error for native XDP, and a remedy, for an interface X.
+/// Returns why the driver refused native XDP, and a remedy, in which `X` stands for the interface.
+/// `None` if the error has another meaning.
 ///
-/// The kernel provides the text only over netlink (and in the tracepoint
-/// `bpf_xdp_link_attach_failed`).
+/// The kernel itself reports the reason only over netlink, and in the tracepoint
+/// `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
-    // `veth_xdp_set`: page − headroom − `skb_shared_info` − Ethernet header, for programs without
-    // fragments.
+    // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
+    // `skb_shared_info` − Ethernet header.
     Some(match error.raw_os_error()? {
         ERANGE => (
-            "the MTU is too large, of the interface or of the other end of a veth, which allows \
-             at most 3506 with 4 KiB pages",
-            "lower the MTU with `ip link set dev X mtu N`, for a veth at the other end",
+            "the MTU is too large (for a veth, the MTU of its other end: at most 3506 with 4 KiB \
+             pages)",
+            "lower the MTU with `ip link set dev X mtu N` (for a veth, at its other end)",
         ),
         ENOSPC => (
             "too few queues (a veth needs at least as many receive queues as its other end has \

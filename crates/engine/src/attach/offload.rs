@@ -1,19 +1,20 @@
-//! The maps of a stage that the XDP program runs. See [`XdpImage`]; `bpf/filter.h` has the filter's
-//! maps.
+//! The maps of a stage that runs in the XDP program; [`XdpImage`] describes their content. For the
+//! filter, `bpf/filter.h` defines the maps.
 
 use std::io;
 
 use libbpf_rs::{Map, MapCore as _, MapFlags, MapHandle, Object, OpenMapMut, OpenObject};
 use xdpfwd_pipeline::{XdpImage, XdpTables};
 
-fn missing(name: &str) -> libbpf_rs::Error {
+fn no_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Sizes the maps of a program before loading, as an image needs, and writes the read-only data.
+/// Before an opened program is loaded, checks its constants, sizes its maps, and writes its
+/// read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
-        map_mut(open, name, |map| {
+        change_map(open, name, |map| {
             if map.initial_value() == Some(expected) {
                 return Ok(());
             }
@@ -24,37 +25,37 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
     }
     prepare_tables(open, &image.tables)?;
     let (name, entries) = image.counters;
-    map_mut(open, name, |map| map.set_max_entries(entries))
+    change_map(open, name, |map| map.set_max_entries(entries))
 }
 
-/// Sizes the array maps of a program before loading, and writes the read-only data.
+/// Sizes the array maps of an opened program, and writes its read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
-        map_mut(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
+        change_map(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
     }
     for (name, bytes) in &tables.read_only {
-        map_mut(open, name, |map| map.set_initial_value(bytes))?;
+        change_map(open, name, |map| map.set_initial_value(bytes))?;
     }
     Ok(())
 }
 
-fn map_mut(
+fn change_map(
     open: &mut OpenObject,
     name: &str,
-    set: impl FnOnce(&mut OpenMapMut<'_>) -> Result<(), libbpf_rs::Error>,
+    change: impl FnOnce(&mut OpenMapMut<'_>) -> Result<(), libbpf_rs::Error>,
 ) -> Result<(), libbpf_rs::Error> {
-    let mut map = open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| missing(name))?;
-    set(&mut map)
+    let mut map = open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| no_map(name))?;
+    change(&mut map)
 }
 
-/// Fills the maps of a loaded program before it is attached.
-pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounters, libbpf_rs::Error> {
+/// Fills the maps of a loaded program that is not attached yet, and returns its row counters.
+pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounterMap, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;
-    Ok(RowCounters { map: MapHandle::try_from(&find(object, name)?)?, entries })
+    Ok(RowCounterMap { map: MapHandle::try_from(&find(object, name)?)?, entries })
 }
 
-/// Fills the array maps of a loaded program before it is attached.
+/// Fills the array maps of a loaded program that is not attached yet.
 pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in tables.arrays.iter().filter(|array| array.values > 0) {
         let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();
@@ -70,17 +71,18 @@ pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs:
 }
 
 fn find<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Error> {
-    object.maps().find(|map| map.name() == name).ok_or_else(|| missing(name))
+    object.maps().find(|map| map.name() == name).ok_or_else(|| no_map(name))
 }
 
-/// The row counters of a program, by [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
-pub(crate) struct RowCounters {
+/// The map of the row counters of a program, in the order of
+/// [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
+pub(crate) struct RowCounterMap {
     map: MapHandle,
     entries: u32,
 }
 
-impl RowCounters {
-    /// Sums each counter over all CPUs.
+impl RowCounterMap {
+    /// Returns each counter, summed over all CPUs.
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {
@@ -94,7 +96,7 @@ impl RowCounters {
         Ok(counters)
     }
 
-    /// Returns the counters, or logs why they cannot be read.
+    /// Returns the counters; logs a warning and returns `None` if they cannot be read.
     pub(crate) fn read_or_warn(&self) -> Option<Vec<u64>> {
         self.read()
             .inspect_err(

@@ -1,4 +1,4 @@
-//! The XDP program and its maps, described in `bpf/README.md`.
+//! The XDP program of an interface and its maps; `bpf/README.md` describes both.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,21 +13,21 @@ use libbpf_rs::{
 use xdpfwd_pipeline::{Reason, XdpImage};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
-use crate::attach::offload::{self, RowCounters};
+use crate::attach::offload::{self, RowCounterMap};
 use crate::error::StartError;
 use crate::host::addresses::{AddressUse, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
-/// Name of the XDP program without a kernel stage.
+/// Name of the XDP program that runs no stage.
 const PLAIN: &str = "xdpfwd";
 
-/// The embedded programs, by name.
+/// Embedded object files, by program name.
 static PROGRAMS: [(&str, &[u8]); 2] = [
     (PLAIN, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
 
-/// Drop reasons of a program, in the order of `enum reason` in `bpf/filter.h`.
+/// Drop reasons of the programs, in the order of `enum reason` in `bpf/filter.h`.
 const REASONS: [Reason; 7] = [
     Reason::POLICY,
     Reason::NOT_IP,
@@ -43,13 +43,13 @@ pub struct XdpProgram {
     object: Object,
     xsks: MapHandle,
     counters: MapHandle,
-    /// The image and row counters of the stage that runs in this program, if any.
-    offload: Option<(Arc<XdpImage>, RowCounters)>,
-    /// Maps of this host's addresses; `None` without `keep` rules, which need them.
-    own: Option<OwnMaps>,
+    /// The stage that runs in this program, if any: its image (tables) and its row counters.
+    offload: Option<(Arc<XdpImage>, RowCounterMap)>,
+    /// The maps of this host's addresses; `None` without `keep` rules.
+    address_maps: Option<AddressMaps>,
 }
 
-/// Counters of the program, summed over CPUs.
+/// Counters of an XDP program, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpCounters {
     /// Packets redirected to the AF_XDP socket of their queue.
@@ -63,12 +63,12 @@ pub struct XdpCounters {
 }
 
 impl XdpCounters {
-    /// Returns the packets dropped by the program, by reason.
+    /// Returns the packets that the program dropped, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> {
         REASONS.into_iter().zip(self.dropped)
     }
 
-    /// Returns the total of packets dropped by the program.
+    /// Returns the packets that the program dropped, for any reason.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
@@ -79,16 +79,16 @@ impl XdpCounters {
 pub enum XdpDecision {
     /// Passed to the kernel by a `keep` rule.
     Kept,
-    /// Redirected to the stages.
+    /// Redirected to the socket of its queue, or passed to the kernel because the queue has none.
     ForStages,
     /// Dropped.
     Dropped,
 }
 
 impl XdpProgram {
-    /// Loads the program for an interface with this number of queues, with the `keep` rules and the
-    /// filter image. Until [`update_addresses`](Self::update_addresses) supplies the host's
-    /// addresses, only multicast and broadcast frames can match `keep` rules.
+    /// Loads the program for a port. With an image, it runs the stage of the image. Until
+    /// [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the rules
+    /// `lldp` and `stp` match frames.
     pub fn load(
         queues: u16,
         keep: &Keep,
@@ -104,7 +104,7 @@ impl XdpProgram {
                 map.set_max_entries(MAX_ADDRESSES).map_err(fail)?;
             }
         }
-        let Successor { object, offload } = load(open, image).map_err(|error| match image {
+        let LoadedObject { object, offload } = load(open, image).map_err(|error| match image {
             Some(_) if error.kind() != libbpf_rs::ErrorKind::PermissionDenied => {
                 StartError::Offload(format!("{error:#}"))
             }
@@ -116,42 +116,44 @@ impl XdpProgram {
                 .and_then(|map| MapHandle::try_from(&map).map_err(fail))
         };
         let (xsks, counters) = (find("xsks")?, find("counters")?);
-        let own = (!keep.is_empty()).then(|| -> Result<_, StartError> {
-            Ok(OwnMaps {
+        let address_maps = (!keep.is_empty()).then(|| -> Result<_, StartError> {
+            Ok(AddressMaps {
                 macs: SyncedMap::new(find("own_macs")?),
                 vlans: SyncedMap::new(find("own_vlans")?),
                 ipv4: SyncedMap::new(find("own_ipv4")?),
                 ipv6: SyncedMap::new(find("own_ipv6")?),
             })
         });
-        let own = own.transpose()?;
-        find("keep")?.update(&0u32.to_ne_bytes(), &rules(keep), MapFlags::ANY).map_err(fail)?;
-        Ok(Self { object, xsks, counters, offload, own })
+        let address_maps = address_maps.transpose()?;
+        find("keep")?
+            .update(&0u32.to_ne_bytes(), &keep_map_value(keep), MapFlags::ANY)
+            .map_err(fail)?;
+        Ok(Self { object, xsks, counters, offload, address_maps })
     }
 
-    /// Loads the program again with another filter or none. The successor shares all other maps and
-    /// takes over when it is attached.
+    /// Loads a program to replace this one, with an image or without. It shares the [`SHARED_MAPS`]
+    /// with this program.
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
-    ) -> Result<Successor, libbpf_rs::Error> {
-        let mut open = open(image, self.own.is_some())?;
+    ) -> Result<LoadedObject, libbpf_rs::Error> {
+        let mut open = open(image, self.address_maps.is_some())?;
         for mut map in open.maps_mut() {
-            if SHARED.iter().any(|shared| map.name() == *shared) {
-                let own = self.object.maps().find(|own| own.name() == map.name());
-                if let Some(own) = own {
-                    map.reuse_fd(own.as_fd())?;
+            if SHARED_MAPS.iter().any(|shared| map.name() == *shared) {
+                let current = self.object.maps().find(|current| current.name() == map.name());
+                if let Some(current) = current {
+                    map.reuse_fd(current.as_fd())?;
                 }
             }
         }
         load(open, image)
     }
 
-    /// Replaces this program with an attached successor and returns the predecessor, which may
-    /// still be processing packets.
-    pub(crate) fn replace_with(&mut self, successor: Successor) -> Successor {
-        let Successor { object, offload } = successor;
-        Successor {
+    /// Records that `successor` is now attached, and returns the predecessor, which some CPUs may
+    /// still run.
+    pub(crate) fn set_current(&mut self, successor: LoadedObject) -> LoadedObject {
+        let LoadedObject { object, offload } = successor;
+        LoadedObject {
             object: mem::replace(&mut self.object, object),
             offload: mem::replace(&mut self.offload, offload),
         }
@@ -162,7 +164,8 @@ impl XdpProgram {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
 
-    /// Returns the row counters of the stage in this program; `None` if there is none.
+    /// Returns the row counters of the stage in this program; `None` if there is no stage, or if
+    /// they cannot be read.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
@@ -170,19 +173,22 @@ impl XdpProgram {
     /// Returns whether the program has `keep` rules and so needs
     /// [`update_addresses`](Self::update_addresses).
     pub fn needs_addresses(&self) -> bool {
-        self.own.is_some()
+        self.address_maps.is_some()
     }
 
-    /// Sets the host's addresses. Skips addresses that cannot be inserted, retries them in the next
-    /// call, and returns the error of the first.
-    pub fn update_addresses(&mut self, own: &OwnAddresses) -> Result<(), AddressUpdateError> {
-        let Some(maps) = &mut self.own else { return Ok(()) };
+    /// Passes this host's addresses to the program. Addresses that cannot be inserted are tried
+    /// again in the next call. Returns the error of the first map that failed.
+    pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
+        let Some(maps) = &mut self.address_maps else { return Ok(()) };
         let uses =
             |address: &AddressUse| u8::from(address.destination) | u8::from(address.target) << 1;
-        let macs = own.macs.iter().map(|mac| (mac.0, 1)).collect();
-        let vlans = own.vlans.iter().map(|vlan| (u32::from(*vlan).to_ne_bytes(), 1)).collect();
-        let ipv4 = own.ipv4.iter().map(|(ip, address)| (ip.octets(), uses(address))).collect();
-        let ipv6 = own.ipv6.iter().map(|(ip, address)| (ip.octets(), uses(address))).collect();
+        let macs = addresses.macs.iter().map(|mac| (mac.0, 1)).collect();
+        let vlans =
+            addresses.vlans.iter().map(|vlan| (u32::from(*vlan).to_ne_bytes(), 1)).collect();
+        let ipv4 =
+            addresses.ipv4.iter().map(|(ip, address)| (ip.octets(), uses(address))).collect();
+        let ipv6 =
+            addresses.ipv6.iter().map(|(ip, address)| (ip.octets(), uses(address))).collect();
         let results = [
             maps.macs.update(macs),
             maps.vlans.update(vlans),
@@ -192,21 +198,21 @@ impl XdpProgram {
         results.into_iter().collect()
     }
 
-    /// Redirects a queue's packets to a socket.
+    /// Redirects a queue's packets to the socket with this file descriptor.
     pub fn redirect(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
         let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 
     /// Passes the packets of all queues to the kernel again.
-    pub(crate) fn release(&self, queues: u16) {
+    pub(crate) fn stop_redirecting(&self, queues: u16) {
         for queue in 0..u32::from(queues) {
             // The queue may have no entry.
             let _ = self.xsks.delete(&queue.to_ne_bytes());
         }
     }
 
-    /// Returns the counters of the program.
+    /// Returns the counters of the program; zeros if they cannot be read.
     pub fn counters(&self) -> XdpCounters {
         let mut sum = XdpCounters::default();
         let per_cpu =
@@ -225,7 +231,8 @@ impl XdpProgram {
     }
 
     /// Runs the program on a frame without forwarding it (`BPF_PROG_TEST_RUN`) and returns the
-    /// decision. Use it only on a program that is not attached: the counters include the frame.
+    /// decision. Use it only on a program that is not attached, because its counters include the
+    /// frame.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
     pub fn test_run(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
@@ -246,40 +253,40 @@ impl XdpProgram {
     }
 }
 
-/// A program loaded to replace another one, or the program that was replaced.
-pub(crate) struct Successor {
+/// A loaded program that is not yet, or no longer, the current one: a successor or a predecessor.
+pub(crate) struct LoadedObject {
     object: Object,
-    offload: Option<(Arc<XdpImage>, RowCounters)>,
+    offload: Option<(Arc<XdpImage>, RowCounterMap)>,
 }
 
-impl Successor {
-    /// Attaches the program in place of the current one, atomically: every packet is processed by
-    /// exactly one of them.
-    pub(crate) fn replace(&self, link: &XdpLink) -> io::Result<()> {
+impl LoadedObject {
+    /// Attaches this program in place of the program on the link, atomically: each packet is
+    /// processed by exactly one of them.
+    pub(crate) fn attach_in_place(&self, link: &XdpLink) -> io::Result<()> {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// Returns the row counters of the stage in this program.
+    /// Returns the row counters of the stage in this program, if any.
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 }
 
-/// Maps that a successor shares: those that belong to no stage.
-const SHARED: [&str; 8] =
+/// Maps that a successor shares with its predecessor: those that belong to no stage.
+const SHARED_MAPS: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
-/// `enum xdp_action` in linux/bpf.h.
+/// From `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the program for an image. `has_keep_rules` is whether the port has `keep` rules.
+/// Opens the embedded program for an image ([`PLAIN`] without one).
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
 ) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
     let name = image.map_or(PLAIN, |image| image.program);
-    let Some((_, object)) = PROGRAMS.iter().find(|(own, _)| *own == name) else {
+    let Some((_, object)) = PROGRAMS.iter().find(|(embedded, _)| *embedded == name) else {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
             format!("no XDP program {name} is embedded"),
@@ -298,19 +305,21 @@ fn open(
     Ok(open)
 }
 
-/// Loads the program with an image's tables.
+/// Loads an opened program with the tables of its image.
 fn load(
     mut open: OpenObject,
     image: Option<&Arc<XdpImage>>,
-) -> Result<Successor, libbpf_rs::Error> {
-    let Some(image) = image else { return Ok(Successor { object: open.load()?, offload: None }) };
+) -> Result<LoadedObject, libbpf_rs::Error> {
+    let Some(image) = image else {
+        return Ok(LoadedObject { object: open.load()?, offload: None });
+    };
     offload::prepare(&mut open, image)?;
     let object = open.load()?;
     let counters = offload::fill(&object, image)?;
-    Ok(Successor { object, offload: Some((Arc::clone(image), counters)) })
+    Ok(LoadedObject { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// Logs libbpf's output, which is for developers; the error that follows is for users.
+/// Logs libbpf's output at debug level; users see the error of the failed call.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }
@@ -319,28 +328,29 @@ fn no_program() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the XDP object has no program")
 }
 
-/// Maximum number of addresses per kind and port.
+/// Maximum number of entries in each address map.
 const MAX_ADDRESSES: u32 = 65536;
 
-struct OwnMaps {
+struct AddressMaps {
     macs: SyncedMap<6>,
     vlans: SyncedMap<4>,
     ipv4: SyncedMap<4>,
     ipv6: SyncedMap<16>,
 }
 
-/// Error of a failed address update.
+/// The error of [`XdpProgram::update_addresses`].
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot update {missing} host addresses in the XDP program \
+    "cannot update {failed_updates} host addresses in the XDP program \
      (at most {MAX_ADDRESSES} of a kind fit): {source}"
 )]
 pub struct AddressUpdateError {
-    missing: usize,
+    failed_updates: usize,
+    /// The error of the last failed update.
     source: libbpf_rs::Error,
 }
 
-/// A map that is synchronised to a wanted content with as few updates as possible.
+/// A map that is brought to the wanted entries with as few updates as possible.
 struct SyncedMap<const N: usize> {
     map: MapHandle,
     /// Current entries of the map.
@@ -355,13 +365,13 @@ impl<const N: usize> SyncedMap<N> {
     fn update(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), AddressUpdateError> {
         let mut failed: Option<AddressUpdateError> = None;
         let mut fail = |source| {
-            let missing = failed.as_ref().map_or(0, |failed| failed.missing) + 1;
-            failed = Some(AddressUpdateError { missing, source });
+            let failed_updates = failed.as_ref().map_or(0, |failed| failed.failed_updates) + 1;
+            failed = Some(AddressUpdateError { failed_updates, source });
         };
-        // Delete first, to make room.
-        let gone: Vec<_> =
+        // Delete before inserting, to make room.
+        let obsolete: Vec<_> =
             self.entries.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
-        for key in gone {
+        for key in obsolete {
             match self.map.delete(&key) {
                 Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => fail(error),
                 _ => drop(self.entries.remove(&key)),
@@ -380,11 +390,11 @@ impl<const N: usize> SyncedMap<N> {
 }
 
 /// Returns the value of the map `keep`: `struct keep` in bpf/keep.h.
-fn rules(keep: &Keep) -> Vec<u8> {
+fn keep_map_value(keep: &Keep) -> Vec<u8> {
     let mut kinds = 0u64;
     let (mut vlan, mut tcp, mut udp) =
         (vec![0u64; 4096 / 64], vec![0u64; 65536 / 64], vec![0u64; 65536 / 64]);
-    let set = |bits: &mut [u64], number: u16| {
+    let set_bit = |bits: &mut [u64], number: u16| {
         if let Some(word) = bits.get_mut(usize::from(number) / 64) {
             *word |= 1 << (number % 64);
         }
@@ -398,15 +408,15 @@ fn rules(keep: &Keep) -> Vec<u8> {
             KeepRule::Lldp => 1 << 4,
             KeepRule::Stp => 1 << 5,
             KeepRule::Tcp(port) => {
-                set(&mut tcp, port);
+                set_bit(&mut tcp, port);
                 1 << 6
             }
             KeepRule::Udp(port) => {
-                set(&mut udp, port);
+                set_bit(&mut udp, port);
                 1 << 7
             }
             KeepRule::Vlan(id) => {
-                set(&mut vlan, id);
+                set_bit(&mut vlan, id);
                 1 << 8
             }
         };

@@ -22,8 +22,9 @@ use crate::plan::PortPlan;
 pub(crate) struct Host {
     links: Vec<Link>,
     addresses: Vec<Address>,
-    /// The kernel's table `local`, which decides what the kernel accepts. It may lack addresses
-    /// that failed duplicate address detection or belong to an interface that is down.
+    /// The addresses in the routing table `local`, which decides to which addresses the kernel
+    /// accepts packets. Addresses that failed duplicate address detection or whose interface is
+    /// down may be missing.
     local: BTreeSet<IpAddr>,
 }
 
@@ -34,15 +35,17 @@ struct Link {
     mac: Option<MacAddr>,
     mtu: Option<u32>,
     loopback: bool,
-    /// The lower link, for example of a VLAN.
+    /// Index of the interface below this one, for example of a VLAN.
     lower: Option<u32>,
+    /// VLAN ID.
     vlan: Option<u16>,
-    /// The bridge or bond of which this interface is a port.
+    /// Index of the bridge or bond of which this interface is a port.
     controller: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Address {
+    /// Index of the interface.
     link: u32,
     ip: IpAddr,
     prefix_len: u8,
@@ -50,44 +53,44 @@ struct Address {
     tentative: bool,
 }
 
-/// Addresses that make frames received on an interface frames for this host.
+/// This host's addresses to which frames on an interface can be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// MAC addresses of the interface and of interfaces stacked on it.
+    /// MAC addresses of the interface and of those above it.
     pub macs: BTreeSet<MacAddr>,
-    /// VLANs stacked on it.
+    /// IDs of the VLANs above the interface.
     pub vlans: BTreeSet<u16>,
     /// IPv4 addresses.
     pub ipv4: BTreeMap<Ipv4Addr, AddressUse>,
-    /// IPv6 addresses; link-local ones only of the interface's own stack.
+    /// IPv6 addresses; link-local ones only of the interface and of those above it.
     pub ipv6: BTreeMap<Ipv6Addr, AddressUse>,
 }
 
 /// The uses of an address of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressUse {
-    /// The kernel accepts packets to this address on any interface.
+    /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
-    /// ARP and Neighbor Discovery for this address are for this host: the address belongs to the
-    /// interface's own stack or to the loopback interface. The address of another interface may
-    /// belong to another host on this network.
+    /// Whether ARP and Neighbor Discovery for this address are for this host: the address is on the
+    /// interface, above it, or on loopback. An address of another interface may also belong to
+    /// another host on this network.
     pub target: bool,
 }
 
 impl Host {
-    /// Reads the links and addresses. If they change meanwhile, entries may be missing or
+    /// Reads the links and addresses. If these change meanwhile, entries may be missing or
     /// duplicated.
     pub(crate) fn read() -> io::Result<Self> {
         let mut host = Self::default();
         let mut links = LinkMessage::default();
         links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        for answer in dump(&RouteNetlinkMessage::GetLink(links))?.answers {
-            if let RouteNetlinkMessage::NewLink(message) = answer {
+        for reply in dump(&RouteNetlinkMessage::GetLink(links))?.replies {
+            if let RouteNetlinkMessage::NewLink(message) = reply {
                 host.links.push(Link::new(&message));
             }
         }
-        for answer in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?.answers {
-            if let RouteNetlinkMessage::NewAddress(message) = answer {
+        for reply in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?.replies {
+            if let RouteNetlinkMessage::NewAddress(message) = reply {
                 host.addresses.extend(Address::new(&message));
             }
         }
@@ -96,13 +99,13 @@ impl Host {
             request.header.address_family = family;
             request.header.table = TABLE_LOCAL;
             request.header.kind = RouteType::Local;
-            host.local.extend(routes(request)?.iter().filter_map(local));
+            host.local.extend(routes(request)?.iter().filter_map(local_address));
         }
         Ok(host)
     }
 
-    /// Returns an interface and all stacked on it: VLANs and the like, its bridge or bond, and
-    /// those stacked on these.
+    /// Returns an interface and all interfaces above it, at any depth: VLANs and the like, bridges
+    /// and bonds.
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
@@ -123,8 +126,8 @@ impl Host {
         }
     }
 
-    /// Returns the addresses that make frames received on an interface frames for this host.
-    pub(crate) fn own(&self, index: u32) -> OwnAddresses {
+    /// Returns this host's addresses to which frames on an interface can be sent.
+    pub(crate) fn own_addresses(&self, index: u32) -> OwnAddresses {
         let stack = self.stack(index);
         let mut own = OwnAddresses::default();
         for link in self.links.iter().filter(|link| stack.contains(&link.index)) {
@@ -133,12 +136,12 @@ impl Host {
         }
         for address @ Address { link, ip, tentative, .. } in &self.addresses {
             let in_stack = stack.contains(link);
-            let local = self.local.contains(ip);
+            let is_local = self.local.contains(ip);
             let in_stack_or_loopback =
                 in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
             let uses = AddressUse {
-                destination: local,
-                target: in_stack_or_loopback && (local || *tentative),
+                destination: is_local,
+                target: in_stack_or_loopback && (is_local || *tentative),
             };
             if address.is_special() || uses == AddressUse::default() {
                 continue;
@@ -163,17 +166,18 @@ impl Host {
             addresses: own
                 .map(|own| PortAddress { ip: own.ip, prefix_len: own.prefix_len })
                 .collect(),
-            ..undescribed(port)
+            ..without_interface(port)
         }
     }
 
-    /// Returns the interfaces that have an address.
+    /// Returns the indexes of the interfaces that have the address.
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)
     }
 }
 
-/// Returns the port information for stages; only names for interfaces that do not exist.
+/// Returns the port information for stages. For interfaces that do not exist, MAC address, MTU and
+/// IP addresses are missing.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
         tracing::warn!(
@@ -183,17 +187,17 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     });
     let describe = |port: &PortPlan| match (&host, if_nametoindex(&*port.interface)) {
         (Ok(host), Ok(index)) => host.describe(index, port),
-        _ => undescribed(port),
+        _ => without_interface(port),
     };
     ports.iter().map(describe).collect()
 }
 
-/// Returns the port information that does not depend on the interface.
-pub fn ports_from_plan(ports: &[PortPlan]) -> Ports {
-    ports.iter().map(undescribed).collect()
+/// Returns the port information for stages, without MAC addresses, MTUs and IP addresses.
+pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
+    ports.iter().map(without_interface).collect()
 }
 
-fn undescribed(port: &PortPlan) -> PortInfo {
+fn without_interface(port: &PortPlan) -> PortInfo {
     PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
 }
 
@@ -201,9 +205,9 @@ fn undescribed(port: &PortPlan) -> PortInfo {
 pub(crate) fn is_up(index: u32) -> io::Result<bool> {
     let mut request = LinkMessage::default();
     request.header.index = index;
-    let answer = query(&RouteNetlinkMessage::GetLink(request))?;
+    let reply = query(&RouteNetlinkMessage::GetLink(request))?;
     Ok(
-        matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)),
+        matches!(reply, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)),
     )
 }
 
@@ -214,7 +218,7 @@ impl AddressUse {
     }
 }
 
-/// Returns the interfaces of default routes, with true for IPv6.
+/// Returns the interface indexes of the default routes, with false for IPv4 and true for IPv6.
 pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     let mut links = BTreeSet::new();
     for family in FAMILIES {
@@ -242,30 +246,30 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// Returns the kernel's routes for a request. With `CONFIG_IP_MULTIPLE_TABLES` the kernel reports a
-/// table that was never written as missing: a network namespace whose loopback is down has no table
-/// `local`.
+/// Returns the kernel's routes for a request; none if the table is missing. With
+/// `CONFIG_IP_MULTIPLE_TABLES`, a table is missing until its first route is added: a network
+/// namespace whose loopback interface is down has no table `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {
-            let route = |answer| match answer {
+            let as_route = |reply| match reply {
                 RouteNetlinkMessage::NewRoute(route) => Some(route),
                 _ => None,
             };
-            Ok(dump.answers.into_iter().filter_map(route).collect())
+            Ok(dump.replies.into_iter().filter_map(as_route).collect())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// linux/rtnetlink.h, `RT_TABLE_LOCAL`.
+/// `RT_TABLE_LOCAL` in linux/rtnetlink.h.
 const TABLE_LOCAL: u8 = 255;
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
-/// Returns the host's address of a local route.
-fn local(route: &RouteMessage) -> Option<IpAddr> {
+/// Returns the host's address from a route of the table `local`.
+fn local_address(route: &RouteMessage) -> Option<IpAddr> {
     if route.header.kind != RouteType::Local || route.header.table != TABLE_LOCAL {
         return None;
     }
@@ -274,7 +278,7 @@ fn local(route: &RouteMessage) -> Option<IpAddr> {
         RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
         _ => None,
     })?;
-    // A prefix may be local, as 127.0.0.0/8 is; only single addresses are followed.
+    // Ignore routes to ranges of addresses, such as 127.0.0.0/8.
     let length = if destination.is_ipv4() { 32 } else { 128 };
     (route.header.destination_prefix_length == length).then_some(destination)
 }
@@ -287,7 +291,7 @@ impl Link {
             loopback: flags.contains(LinkFlags::Loopback),
             ..Self::default()
         };
-        let (mut lower, mut lower_is_foreign, mut stacked) = (None, false, false);
+        let (mut lower, mut lower_in_other_namespace, mut stacked) = (None, false, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Address(address) => {
@@ -298,7 +302,7 @@ impl Link {
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
                 LinkAttribute::Link(index) => lower = Some(*index),
-                LinkAttribute::LinkNetNsId(_) => lower_is_foreign = true,
+                LinkAttribute::LinkNetNsId(_) => lower_in_other_namespace = true,
                 LinkAttribute::Controller(controller) => link.controller = Some(*controller),
                 LinkAttribute::LinkInfo(infos) => {
                     stacked = infos.iter().any(is_stacked);
@@ -307,9 +311,9 @@ impl Link {
                 _ => {}
             }
         }
-        // A veth stores its peer in the same attribute, and a tunnel its underlying interface. A
-        // foreign index belongs to another network namespace.
-        link.lower = lower.filter(|_| stacked && !lower_is_foreign);
+        // A veth stores its peer in the attribute `Link`, and a tunnel its underlying interface.
+        // With `LinkNetNsId`, the index belongs to another network namespace.
+        link.lower = lower.filter(|_| stacked && !lower_in_other_namespace);
         link
     }
 }
@@ -333,13 +337,13 @@ impl Address {
             match attribute {
                 AddressAttribute::Local(ip) => local = Some(*ip),
                 AddressAttribute::Address(ip) => address = Some(*ip),
-                AddressAttribute::Flags(all) => flags = *all,
+                AddressAttribute::Flags(value) => flags = *value,
                 _ => {}
             }
         }
         let tentative =
             flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
-        // If they differ, the other address is the far end of a point-to-point link.
+        // On a point-to-point link, `Address` is the address of the far end.
         Some(Self {
             link: message.header.index,
             ip: local.or(address)?,
@@ -348,7 +352,7 @@ impl Address {
         })
     }
 
-    /// Returns whether no single host can own the address.
+    /// Returns whether the address is loopback, multicast or unspecified.
     fn is_special(&self) -> bool {
         self.ip.is_loopback() || self.ip.is_multicast() || self.ip.is_unspecified()
     }
@@ -368,9 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn stack_contains_interface_and_those_above_it() {
-        // 1 and 2 are ports of bridge 3, which has VLAN 4; 5 is a VLAN of 1 with a macvlan 6 on it;
-        // 7 is alone.
+    fn stack_contains_interface_and_all_above_it() {
+        // 1 and 2 are ports of bridge 3. VLAN 4 is stacked on 3, VLAN 5 on 1, and macvlan 6 on 5.
+        // No interface is above or below 7.
         let links = vec![
             link(6, Some(5), None),
             Link { vlan: Some(100), ..link(5, Some(1), None) },
@@ -385,15 +389,16 @@ mod tests {
         assert_eq!(host.stack(2), BTreeSet::from([2, 3, 4]));
         assert_eq!(host.stack(7), BTreeSet::from([7]));
         assert_eq!(
-            (host.own(1).vlans, host.own(2).vlans),
+            (host.own_addresses(1).vlans, host.own_addresses(2).vlans),
             (BTreeSet::from([100, 200]), BTreeSet::from([200]))
         );
-        assert_eq!(host.own(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
+        assert_eq!(host.own_addresses(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
     }
 
-    /// Uses of each address on interface 2: `d` destination, `t` target.
+    /// Rows: interface, address, in table `local`, tentative, expected uses on interface 2 (`d`
+    /// destination, `t` target).
     #[test]
-    fn own_addresses_have_uses_that_the_kernel_accepts() {
+    fn own_addresses_returns_uses_of_each_address() {
         let addresses = [
             (1, "127.0.0.1", true, false, ""),
             (1, "::1", true, false, ""),
@@ -404,8 +409,8 @@ mod tests {
             (2, "fe80::2", true, false, "dt"),
             (3, "fe80::3", true, false, ""),
             (3, "2001:db8::3", true, false, "d"),
-            (2, "2001:db8::4", false, true, "t"), // tentative: duplicate address detection runs
-            (2, "2001:db8::5", false, false, ""), // duplicate, or the interface is down
+            (2, "2001:db8::4", false, true, "t"), // duplicate address detection is in progress
+            (2, "2001:db8::5", false, false, ""), // failed detection, or the interface is down
             (3, "2001:db8::6", false, true, ""),
         ];
         let mut host =
@@ -415,7 +420,7 @@ mod tests {
             host.addresses.push(Address { link, ip: ip(text), prefix_len: 24, tentative });
             host.local.extend(local.then(|| ip(text)));
         }
-        let own = host.own(2);
+        let own = host.own_addresses(2);
         for (_, text, _, _, expected) in addresses {
             let uses = match ip(text) {
                 IpAddr::V4(ip) => own.ipv4.get(&ip),
@@ -430,10 +435,10 @@ mod tests {
         }
     }
 
-    /// Messages of Linux 6.18 for links as `ip -d link` shows them.
+    /// The attributes are those that Linux 6.18 sends for such links.
     #[test]
     fn link_is_parsed_from_kernel_message() {
-        let attributes = |kind: InfoKind, more: &[LinkAttribute]| {
+        let parsed = |kind: InfoKind, more: &[LinkAttribute]| {
             let mut message = LinkMessage::default();
             message.header.index = 9;
             message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]));
@@ -441,18 +446,17 @@ mod tests {
             message.attributes.extend_from_slice(more);
             Link::new(&message)
         };
-        let macvlan = attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4)]);
+        let macvlan = parsed(InfoKind::MacVlan, &[LinkAttribute::Link(4)]);
         assert_eq!((macvlan.lower, macvlan.controller), (Some(4), None));
         assert_eq!(macvlan.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
-        let veth =
-            attributes(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
+        let veth = parsed(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
         assert_eq!(
             (veth.lower, veth.controller),
             (None, Some(7)),
             "a veth's peer is not its lower link"
         );
         let in_other_namespace =
-            attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
+            parsed(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
         assert_eq!(
             in_other_namespace.lower, None,
             "the lower link is in another network namespace"
@@ -467,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn point_to_point_address_is_the_local_end() {
+    fn point_to_point_address_is_that_of_local_end() {
         let mut message = AddressMessage::default();
         message.attributes = vec![
             AddressAttribute::Address(ip("192.0.2.2")),
@@ -480,20 +484,23 @@ mod tests {
         );
         message.attributes[2] =
             AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
-        assert!(!Address::new(&message).unwrap().tentative, "another host has the address");
+        assert!(
+            !Address::new(&message).unwrap().tentative,
+            "detection has ended: another host has the address"
+        );
         message.attributes = vec![AddressAttribute::Address(ip("2001:db8::1"))];
         assert_eq!(Address::new(&message).unwrap().ip, ip("2001:db8::1"));
     }
 
     #[test]
-    fn local_returns_only_host_routes_of_local_table() {
+    fn local_address_accepts_only_single_addresses_of_local_table() {
         let route = |text: &str, length, kind, table| {
             let mut route = RouteMessage::default();
             route.header.destination_prefix_length = length;
             route.header.kind = kind;
             route.header.table = table;
             route.attributes.push(RouteAttribute::Destination(ip(text).into()));
-            local(&route)
+            local_address(&route)
         };
         let table = TABLE_LOCAL;
         assert_eq!(route("192.0.2.1", 32, RouteType::Local, table), Some(ip("192.0.2.1")));
@@ -508,7 +515,7 @@ mod tests {
         let host = Host::read().unwrap();
         assert!(host.links.iter().any(|link| link.index == 1 && link.loopback));
         assert!(host.local.contains(&ip("127.0.0.1")), "{:?}", host.local);
-        assert!(!host.own(1).ipv4.contains_key(&Ipv4Addr::LOCALHOST));
+        assert!(!host.own_addresses(1).ipv4.contains_key(&Ipv4Addr::LOCALHOST));
         default_routes().unwrap();
         assert!(is_up(1).is_ok() && is_up(0x7fff_ffff).is_err());
     }

@@ -12,48 +12,52 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage}
 use crate::host::generic::{Family, attribute, attributes, find, find_u32};
 use crate::host::netlink::query;
 
-/// The XDP features of a driver.
+/// The XDP features of an interface's driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpFeatures {
     bits: u64,
 }
 
 impl XdpFeatures {
+    /// The name of each bit, from bit 0 on (`enum netdev_xdp_act`).
     const NAMES: [&str; 7] =
         ["basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"];
 
     fn has(self, name: &str) -> bool {
-        Self::NAMES.iter().position(|own| *own == name).is_some_and(|bit| self.bits >> bit & 1 == 1)
+        Self::NAMES
+            .iter()
+            .position(|other| *other == name)
+            .is_some_and(|bit| self.bits >> bit & 1 == 1)
     }
 
     /// Returns whether the driver runs XDP programs natively.
-    pub fn native(self) -> bool {
+    pub fn has_native_xdp(self) -> bool {
         self.has("basic")
     }
 
-    /// Returns whether the driver redirects to AF_XDP sockets.
-    pub fn redirect(self) -> bool {
+    /// Returns whether the driver supports `XDP_REDIRECT`.
+    pub fn has_redirect(self) -> bool {
         self.has("redirect")
     }
 
-    /// Returns whether the driver reports AF_XDP zero-copy. A bind may still fail.
-    pub fn zero_copy(self) -> bool {
+    /// Returns whether the driver reports AF_XDP zero-copy. A zero-copy bind may still fail.
+    pub fn has_zero_copy(self) -> bool {
         self.has("xsk-zerocopy")
     }
 
-    /// Returns all features, named as in the kernel's specification.
+    /// Returns the names of the features, as in the kernel's specification.
     pub fn names(self) -> Vec<&'static str> {
         Self::NAMES.into_iter().filter(|name| self.has(name)).collect()
     }
 
-    /// Reads the features of an interface. Fails with `Unsupported` before Linux 6.3.
+    /// Reads the features of an interface's driver. Fails with `Unsupported` before Linux 6.3.
     pub fn read(ifindex: u32) -> io::Result<Self> {
         const DEV_GET: u8 = 1;
         const IFINDEX: u16 = 1;
         const XDP_FEATURES: u16 = 3;
         let family = open("netdev")?;
-        let answer = family.query(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
-        let bits = find(&answer, XDP_FEATURES)
+        let reply = family.query(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
+        let bits = find(&reply, XDP_FEATURES)
             .and_then(|bits| Some(u64::from_ne_bytes(bits.try_into().ok()?)));
         bits.map(|bits| Self { bits }).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
@@ -69,22 +73,23 @@ fn open(family: &'static str) -> io::Result<Family> {
     })
 }
 
-/// A client for the queries of `ethtool` on one interface.
+/// A client of the netlink family `ethtool`, for one interface.
 pub struct Ethtool {
     family: Family,
     ifindex: u32,
 }
 
-/// The number of queues, in use and possible.
+/// The numbers of queues of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channels {
-    /// Receive queues.
+    /// Receive queues in use.
     pub receive: u32,
-    /// Transmit queues.
+    /// Transmit queues in use.
     pub send: u32,
-    /// The largest number of queues that can be set.
+    /// The maximum number of queues for both receive and transmit.
     pub max: u32,
-    /// Whether queues are receive and transmit pairs (`ethtool -L … combined N`).
+    /// Whether the number of queues is set for receive and transmit together (`ethtool -L …
+    /// combined N`).
     pub combined: bool,
 }
 
@@ -94,8 +99,8 @@ impl Ethtool {
         Ok(Self { family: open("ethtool")?, ifindex })
     }
 
-    /// Sends a query. The first attribute of each is a header with the interface; its type is
-    /// always 1.
+    /// Sends a query. The first attribute of each query is a header, of type 1, that names the
+    /// interface.
     fn query(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -108,47 +113,48 @@ impl Ethtool {
     pub fn offloads(&self) -> io::Result<BTreeSet<String>> {
         const FEATURES_GET: u8 = 11;
         const ACTIVE: u16 = 4;
-        let answer = self.query(FEATURES_GET)?;
-        Ok(bitset(find(&answer, ACTIVE).unwrap_or_default()))
+        let reply = self.query(FEATURES_GET)?;
+        Ok(bitset(find(&reply, ACTIVE).unwrap_or_default()))
     }
 
-    /// Returns the queue counts.
+    /// Returns the numbers of queues.
     pub fn channels(&self) -> io::Result<Channels> {
         const CHANNELS_GET: u8 = 17;
-        let answer = self.query(CHANNELS_GET)?;
-        let number = |kind| find_u32(&answer, kind).unwrap_or(0);
-        let (receive_most, send_most, combined_most) = (number(2), number(3), number(5));
+        let reply = self.query(CHANNELS_GET)?;
+        let number = |kind| find_u32(&reply, kind).unwrap_or(0);
+        let (receive_max, send_max, combined_max) = (number(2), number(3), number(5));
         let (receive, send, combined) = (number(6), number(7), number(9));
         Ok(Channels {
             receive: receive + combined,
             send: send + combined,
-            max: combined_most.max(receive_most.min(send_most)),
-            combined: combined_most > 0,
+            max: combined_max.max(receive_max.min(send_max)),
+            combined: combined_max > 0,
         })
     }
 
-    /// Returns the queues in the RSS table. Fails with `Unsupported` if the driver, or a kernel
-    /// before 6.3, does not report it.
+    /// Returns the receive queues in the RSS indirection table. Fails with `Unsupported` if the
+    /// driver, or a kernel before 6.3, does not report it.
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;
-        let answer = self.query(RSS_GET)?;
-        let table = find(&answer, INDIRECTION).ok_or(io::ErrorKind::Unsupported)?;
+        let reply = self.query(RSS_GET)?;
+        let table = find(&reply, INDIRECTION).ok_or(io::ErrorKind::Unsupported)?;
         Ok(table.as_chunks::<4>().0.iter().map(|queue| u32::from_ne_bytes(*queue)).collect())
     }
 }
 
-/// Returns the names of the set bits of a non-compact bitset.
+/// Returns the names of the set bits of a verbose bitset.
 fn bitset(set: &[u8]) -> BTreeSet<String> {
     const NO_MASK: u16 = 1;
     const BITS: u16 = 3;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    // Without a mask, listed bits are set; with one, bits that have a value.
-    let listed = find(set, NO_MASK).is_some();
+    // Without a mask, a bitset lists the set bits. With a mask, the set bits are those with
+    // `VALUE`.
+    let has_no_mask = find(set, NO_MASK).is_some();
     let bits = find(set, BITS).unwrap_or_default();
     attributes(bits)
-        .filter(|(_, bit)| listed || find(bit, VALUE).is_some())
+        .filter(|(_, bit)| has_no_mask || find(bit, VALUE).is_some())
         .filter_map(|(_, bit)| {
             let name = find(bit, NAME)?;
             Some(String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned())
@@ -175,15 +181,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xdp_features_have_names_of_kernel_specification() {
+    fn xdp_feature_bits_have_names_of_kernel_specification() {
         let veth = XdpFeatures { bits: 0b110_0111 };
         assert_eq!(veth.names(), ["basic", "redirect", "ndo-xmit", "rx-sg", "ndo-xmit-sg"]);
-        assert!(veth.native() && veth.redirect() && !veth.zero_copy());
-        assert!(XdpFeatures { bits: 8 }.zero_copy());
+        assert!(veth.has_native_xdp() && veth.has_redirect() && !veth.has_zero_copy());
+        assert!(XdpFeatures { bits: 8 }.has_zero_copy());
     }
 
     #[test]
-    fn bitset_with_mask_returns_bits_with_value() {
+    fn bitset_with_mask_returns_only_bits_with_value() {
         let bit = |name: &str, on: bool| {
             let mut inner =
                 [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())]
@@ -199,16 +205,19 @@ mod tests {
             bitset(&[size.clone(), bits.clone()].concat()),
             BTreeSet::from(["rx-gro".to_owned()])
         );
-        let listed = [attribute(1, b""), size, bits].concat();
-        assert_eq!(bitset(&listed), BTreeSet::from(["rx-gro".to_owned(), "rx-lro".to_owned()]));
+        let without_mask = [attribute(1, b""), size, bits].concat();
+        assert_eq!(
+            bitset(&without_mask),
+            BTreeSet::from(["rx-gro".to_owned(), "rx-lro".to_owned()])
+        );
     }
 
     #[test]
-    fn loopback_reports_offloads_and_no_zero_copy() {
+    fn loopback_has_offloads_but_no_zero_copy() {
         let ethtool = Ethtool::open(1).unwrap();
         assert!(!ethtool.offloads().unwrap().is_empty());
         let features = XdpFeatures::read(1).unwrap();
-        assert!(!features.zero_copy(), "{features:?}");
+        assert!(!features.has_zero_copy(), "{features:?}");
         assert!(XdpFeatures::read(u32::MAX).is_err());
     }
 }

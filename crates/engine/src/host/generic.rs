@@ -6,21 +6,22 @@ use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NlasIterator}
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
-/// The control family, which resolves names (linux/genetlink.h).
+/// ID of the control family, which resolves family names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// Message header: length, type, flags, sequence number, port; then command, version, two reserved
-/// bytes.
-const HEADER: usize = 16;
-const GENERIC_HEADER: usize = 4;
+/// Bytes of the netlink header: length, type, flags, sequence number, port.
+const HEADER_LEN: usize = 16;
+/// Bytes of the generic netlink header: command, version, two reserved bytes.
+const GENERIC_HEADER_LEN: usize = 4;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// Maximum reply length: an interface's features by name take a few thousand bytes.
-const ANSWER: usize = 1 << 16;
+/// Receive buffer size. The longest reply, an interface's features by name, takes a few thousand
+/// bytes.
+const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 /// A generic netlink family with an open socket.
 pub(crate) struct Family {
@@ -35,12 +36,15 @@ impl Family {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         let mut family = Self { socket, id: CONTROL };
-        let answer =
+        let reply =
             family.query(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
         let id =
-            find(&answer, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
+            find(&reply, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
         family.id = id.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "netlink family without an ID")
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the kernel's reply has no ID of the netlink family",
+            )
         })?;
         Ok(family)
     }
@@ -48,7 +52,7 @@ impl Family {
     /// Sends a query for one object and returns the attributes of the reply.
     pub(crate) fn query(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         const VERSION: u8 = 1;
-        let length = HEADER + GENERIC_HEADER + attributes.len();
+        let length = HEADER_LEN + GENERIC_HEADER_LEN + attributes.len();
         let mut message = Vec::with_capacity(length);
         message.extend((length as u32).to_ne_bytes());
         message.extend(self.id.to_ne_bytes());
@@ -57,28 +61,28 @@ impl Family {
         message.extend([command, VERSION, 0, 0]);
         message.extend(attributes);
         self.socket.send(&message, 0)?;
-        let mut answer = Vec::new();
+        let mut reply = Vec::new();
         loop {
-            let mut datagram = Vec::with_capacity(ANSWER);
+            let mut datagram = Vec::with_capacity(RECEIVE_BUFFER_LEN);
             self.socket.recv(&mut datagram, 0)?;
-            if read(&datagram, self.id, &mut answer)? {
-                return Ok(answer);
+            if read(&datagram, self.id, &mut reply)? {
+                return Ok(reply);
             }
         }
     }
 }
 
-/// Parses a reply datagram and returns whether it was the last.
-fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> {
+/// Appends the attributes of a reply datagram to `reply`. Returns whether the reply is complete.
+fn read(datagram: &[u8], family: u16, reply: &mut Vec<u8>) -> io::Result<bool> {
     let mut rest = datagram;
-    while let Some((length, kind)) = header(rest) {
+    while let Some((length, kind)) = message_header(rest) {
         let (message, after) = rest.split_at(length);
         match kind {
             DONE => return Ok(true),
             // The requested acknowledgement is an error message with code 0.
             ERROR => {
                 let code = message
-                    .get(HEADER..HEADER + 4)
+                    .get(HEADER_LEN..HEADER_LEN + 4)
                     .and_then(|code| Some(i32::from_ne_bytes(code.try_into().ok()?)));
                 return match code {
                     Some(0) => Ok(true),
@@ -90,7 +94,7 @@ fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> 
                 };
             }
             kind if kind == family => {
-                answer.extend(message.get(HEADER + GENERIC_HEADER..).unwrap_or_default());
+                reply.extend(message.get(HEADER_LEN + GENERIC_HEADER_LEN..).unwrap_or_default());
             }
             _ => {}
         }
@@ -99,15 +103,16 @@ fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> 
     Ok(false)
 }
 
-/// Returns the padded length and the type of the first message; `None` if it is incomplete.
-fn header(messages: &[u8]) -> Option<(usize, u16)> {
+/// Returns the padded length and the type of the first message; `None` if the message is
+/// incomplete.
+fn message_header(messages: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
     let padded = length.next_multiple_of(4).min(messages.len());
-    (length >= HEADER && length <= messages.len()).then_some((padded, kind))
+    (length >= HEADER_LEN && length <= messages.len()).then_some((padded, kind))
 }
 
-/// Encodes an attribute.
+/// Returns an encoded attribute.
 pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
@@ -118,26 +123,26 @@ pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns all attributes with their types, up to the first malformed one.
+/// Returns the types and values of all attributes before the first malformed attribute.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes)
         .map_while(Result::ok)
         .map(|attribute| (attribute.kind() & NLA_TYPE_MASK, value(attribute.into_inner())))
 }
 
-/// Returns the value of the first attribute.
+/// Returns the value of an encoded attribute.
 fn value(attribute: &[u8]) -> &[u8] {
     let length =
         attribute.first_chunk().map_or(0, |length| usize::from(u16::from_ne_bytes(*length)));
     attribute.get(4..length).unwrap_or_default()
 }
 
-/// Returns the first attribute of a type.
+/// Returns the value of the first attribute of a type.
 pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
-/// Returns the first attribute of a type, as a number.
+/// Returns the value of the first attribute of a type, as a number.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }
@@ -160,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn truncated_attribute_or_header_is_not_read() {
+    fn truncated_attribute_or_header_is_ignored() {
         let bytes = attribute(1, &[9; 40]);
         for length in 0..bytes.len() {
             assert_eq!(attributes(&bytes[..length]).count(), 0, "{length}");
         }
-        for length in 0..HEADER {
-            assert_eq!(header(&vec![16; length]), None);
+        for length in 0..HEADER_LEN {
+            assert_eq!(message_header(&vec![16; length]), None);
         }
     }
 

@@ -24,7 +24,7 @@ pub struct NoInterface {
     pub port: String,
     /// Its interface.
     pub interface: String,
-    /// The interfaces that exist.
+    /// The names of the existing interfaces, separated by commas.
     pub present: String,
 }
 
@@ -35,20 +35,21 @@ impl Interface {
             Err(_) => Err(NoInterface {
                 port: port.to_owned(),
                 interface: name.to_owned(),
-                present: present(),
+                present: interface_names(),
             }),
         }
     }
 
     /// Returns whether the interface still exists.
     pub(crate) fn exists(&self) -> bool {
-        // Look up the index, to which sockets and program are bound; the name may have changed.
-        // (nix' `if_indextoname` turns the null pointer of a missing index into an empty name.)
+        // Look up the index, to which sockets and XDP program are bound; the name may have changed.
+        // (nix' `if_indextoname` returns an empty name for a missing index.)
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// Returns the interfaces above it, such as its bridge or bond, as far as /sys shows them.
+    /// Returns the interfaces directly above this one, such as its bridge or bond; none if /sys
+    /// shows another network namespace.
     pub(crate) fn above(&self) -> Vec<Self> {
         let files = self
             .sysfs()
@@ -63,13 +64,13 @@ impl Interface {
             .collect()
     }
 
-    /// Returns its MTU, if /sys shows it.
+    /// Returns the MTU; `None` if /sys shows another network namespace.
     pub(crate) fn mtu(&self) -> Option<u32> {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// Returns its directory in /sys, unless /sys shows another network namespace (entered without
-    /// remounting it).
+    /// Returns the interface's directory in /sys; `None` if /sys was mounted in another network
+    /// namespace.
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;
@@ -77,32 +78,32 @@ impl Interface {
     }
 }
 
-fn present() -> String {
+fn interface_names() -> String {
     let Ok(interfaces) = if_nameindex() else { return "unknown".into() };
     let names = interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned());
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// NAPI settings for preferred busy polling, restored on drop: defer interrupts while user space
-/// polls.
+/// Deferred interrupts of an interface, for preferred busy polling. Contains the previous NAPI
+/// settings, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
 impl DeferredInterrupts {
-    pub(crate) fn set(interface: &Interface) -> io::Result<Self> {
+    pub(crate) fn enable(interface: &Interface) -> io::Result<Self> {
         let folder = interface
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
-        let mut before = Self(Vec::new());
+        let mut previous = Self(Vec::new());
         // Interrupts return after two polls without a packet, or after 200 µs: the values of the
-        // kernel's own example.
+        // kernel's example.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;
             fs::write(&path, value)?;
-            before.0.push((path, old.trim().to_owned()));
+            previous.0.push((path, old.trim().to_owned()));
         }
-        Ok(before)
+        Ok(previous)
     }
 }
 

@@ -1,5 +1,4 @@
-//! Lockout detection: a plan takes all packets of its ports, which may carry an SSH session or the
-//! default route.
+//! Lockout detection: finds ports that take an SSH session or the default route from this host.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,42 +16,43 @@ use crate::plan::Plan;
 /// Traffic that a port takes from the kernel and that this host may need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lockout {
-    /// The port, an index into the plan's.
+    /// Index of the port in the plan.
     pub port: usize,
     /// Port name.
     pub name: String,
     /// Interface name.
     pub interface: String,
     /// The traffic.
-    pub what: TrafficUse,
+    pub traffic: TrafficUse,
 }
 
-/// Traffic of an interface.
+/// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// The default route, and the port keeps no rule by which this host stays reachable.
+    /// Traffic over the default route, which the `keep` rules of the port do not pass to the
+    /// kernel.
     DefaultRoute,
-    /// An SSH session, and the port lacks the `keep` rules for it.
+    /// An SSH session, which the `keep` rules of the port do not pass to the kernel.
     Ssh {
         /// The remote address.
         peer: IpAddr,
-        /// The required rules.
+        /// The `keep` rules that pass the session to the kernel.
         needed: Keep,
     },
 }
 
 impl Lockout {
-    /// Describes the traffic.
+    /// Describes the traffic, as a predicate of the interface: "has the default route".
     pub fn carries(&self) -> String {
-        match &self.what {
+        match &self.traffic {
             TrafficUse::DefaultRoute => "has the default route".to_owned(),
             TrafficUse::Ssh { peer, .. } => format!("carries an SSH session from {peer}"),
         }
     }
 
-    /// Returns the required `keep` rules.
+    /// Returns `keep` rules that pass the traffic to the kernel.
     pub fn needed(&self) -> Keep {
-        match &self.what {
+        match &self.traffic {
             TrafficUse::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
             TrafficUse::Ssh { needed, .. } => needed.clone(),
         }
@@ -71,38 +71,38 @@ impl fmt::Display for Lockout {
     }
 }
 
-/// Returns the traffic that a plan takes from the kernel and that this host may need. Ports without
-/// a path take nothing, nor do packet sockets, which receive copies.
+/// Returns the traffic that a plan takes from the kernel and that this host may need. Only AF_XDP
+/// ports from which a path starts take traffic.
 pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let host = Host::read()?;
-    let defaults = default_routes()?;
+    let default_routes = default_routes()?;
     let sessions = ssh_sessions();
     let mut found = Vec::new();
     for (index, port) in plan.ports.iter().enumerate() {
-        let takes =
+        let takes_packets =
             port.io.uses_xdp() && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
         let Ok(interface) = Interface::find(&port.name, &port.interface) else { continue };
-        if !takes {
+        if !takes_packets {
             continue;
         }
         let stack = host.stack(interface.index);
-        let mut add = |what| {
+        let mut add = |traffic| {
             let (name, interface) = (port.name.clone(), port.interface.clone());
-            found.push(Lockout { port: index, name, interface, what });
+            found.push(Lockout { port: index, name, interface, traffic });
         };
         let unreachable = |(link, ipv6): &(u32, bool)| {
             stack.contains(link) && !is_reachable(&port.keep, *ipv6, *link != interface.index)
         };
-        if defaults.iter().any(unreachable) {
+        if default_routes.iter().any(unreachable) {
             add(TrafficUse::DefaultRoute);
         }
         let mut peers = BTreeSet::new();
         for Session { local, peer } in &sessions {
             let needed = needed_rules(*local);
             let mut links = host.links_of(local.ip()).filter(|link| stack.contains(link));
-            let out =
+            let is_locked_out =
                 links.any(|link| !is_sufficient(&port.keep, &needed, link != interface.index));
-            if out && peers.insert(*peer) {
+            if is_locked_out && peers.insert(*peer) {
                 add(TrafficUse::Ssh { peer: *peer, needed });
             }
         }
@@ -110,42 +110,45 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     Ok(found)
 }
 
-/// A remote login session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session {
+    /// Address and port of this host.
     local: SocketAddr,
+    /// Address of the client.
     peer: IpAddr,
 }
 
-/// Returns the `keep` rules for TCP connections to a local address and port.
+/// Returns the `keep` rules that TCP connections to a local address and port need.
 fn needed_rules(local: SocketAddr) -> Keep {
     let neighbors = if local.is_ipv4() { KeepRule::Arp } else { KeepRule::Nd };
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Returns whether rules satisfy the need. `is_stacked` means that the address is on a stacked
-/// interface, such as a VLAN; any `vlan` rule is then assumed to name this VLAN.
+/// Returns whether the rules `keep` pass all that `needed` passes. `is_stacked` means that the
+/// address is on an interface above the port, such as a VLAN, which any `vlan` rule is assumed to
+/// name.
 fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
-    let local =
+    let passed_by_local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
-    is_stacked && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
+    is_stacked && has_vlan(keep)
+        || needed.iter().all(|rule| keep.contains(rule) || passed_by_local(rule))
 }
 
-/// Returns whether the rules keep the host reachable over a default route's address family.
+/// Returns whether the rules pass some traffic over a default route: address resolution and IP
+/// packets.
 fn is_reachable(keep: &Keep, ipv6: bool, is_stacked: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
-    let packets = |rule: &KeepRule| {
+    let passes_packets = |rule: &KeepRule| {
         matches!(rule, KeepRule::Icmp | KeepRule::Local | KeepRule::Tcp(_) | KeepRule::Udp(_))
     };
-    is_stacked && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(packets)
+    is_stacked && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(passes_packets)
 }
 
 fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// Returns the SSH connections of this network namespace: those to port 22, and the one from which
-/// this process was started.
+/// Returns the SSH sessions of this network namespace: all to port 22, and that of this process.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -154,28 +157,28 @@ fn ssh_sessions() -> BTreeSet<Session> {
         .filter(|entry| entry.state == TcpState::Established && entry.local_address.port() == SSH);
     let mut sessions: BTreeSet<Session> = established
         .map(|entry| Session {
-            local: unmapped(entry.local_address),
-            peer: unmapped(entry.remote_address).ip(),
+            local: to_canonical(entry.local_address),
+            peer: to_canonical(entry.remote_address).ip(),
         })
         .collect();
-    sessions.extend(own_session());
+    sessions.extend(session_of_process());
     sessions
 }
 
-/// Converts an IPv4-mapped IPv6 address, as dual-stack sockets show it, to IPv4.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+/// Converts an IPv4-mapped IPv6 address, which dual-stack sockets have, to IPv4.
+fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns the SSH session of this process or its ancestors: sudo clears `SSH_CONNECTION`.
-fn own_session() -> Option<Session> {
-    /// Maximum number of ancestors checked; there are seldom more than three.
-    const ANCESTORS: usize = 16;
+/// Returns the SSH session of this process, from its ancestors too: sudo clears `SSH_CONNECTION`.
+fn session_of_process() -> Option<Session> {
+    /// Maximum number of processes searched; more than three ancestors are rare.
+    const MAX_PROCESSES: usize = 16;
     let mut process = Process::myself().ok()?;
-    for _ in 0..ANCESTORS {
+    for _ in 0..MAX_PROCESSES {
         let environment = process.environ().unwrap_or_default();
         let connection = environment.iter().find(|(name, _)| *name == "SSH_CONNECTION");
-        if let Some(session) = connection.and_then(|(_, value)| session(value.to_str()?)) {
+        if let Some(session) = connection.and_then(|(_, value)| parse_session(value.to_str()?)) {
             return Some(session);
         }
         process = Process::new(process.stat().ok()?.ppid).ok()?;
@@ -183,11 +186,11 @@ fn own_session() -> Option<Session> {
     None
 }
 
-/// `SSH_CONNECTION` (ssh(1)): client's address and port, server's address and port.
-fn session(text: &str) -> Option<Session> {
+/// Parses `SSH_CONNECTION` (ssh(1)): the client's address and port, the server's address and port.
+fn parse_session(text: &str) -> Option<Session> {
     let mut words = text.split(' ');
     let (peer, _, ip, port) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    // A link-local address has a zone suffix.
+    // Remove the zone of a link-local address (`%eth0`).
     let parse = |text: &str| text.split('%').next().and_then(|ip| ip.parse::<IpAddr>().ok());
     Some(Session { local: SocketAddr::new(parse(ip)?, port.parse().ok()?), peer: parse(peer)? })
 }
@@ -201,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn ssh_connection_is_parsed_or_rejected() {
+    fn ssh_connection_is_parsed_unless_invalid() {
         let session = |text| {
-            session(text).map(|session| (session.local.to_string(), session.peer.to_string()))
+            parse_session(text).map(|session| (session.local.to_string(), session.peer.to_string()))
         };
         assert_eq!(
             session("192.0.2.7 51234 198.51.100.1 22"),
@@ -219,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn session_needs_tcp_port_and_arp_or_nd() {
+    fn session_needs_rules_for_its_tcp_port_and_address_resolution() {
         let ipv4 = needed_rules("198.51.100.1:22".parse().unwrap());
         let ipv6 = needed_rules("[2001:db8::1]:2222".parse().unwrap());
-        for (rules, four, six) in [
+        for (rules, ipv4_expected, ipv6_expected) in [
             (&[][..], false, false),
             (&["arp", "tcp/22"], true, false),
             (&["tcp/22"], false, false),
@@ -234,7 +237,7 @@ mod tests {
             let rules = keep(rules);
             assert_eq!(
                 (is_sufficient(&rules, &ipv4, false), is_sufficient(&rules, &ipv6, false)),
-                (four, six),
+                (ipv4_expected, ipv6_expected),
                 "{rules:?}"
             );
         }
@@ -242,8 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn default_route_needs_arp_or_nd_and_packet_rule() {
-        for (rules, four, six) in [
+    fn default_route_needs_rules_for_address_resolution_and_packets() {
+        for (rules, ipv4_expected, ipv6_expected) in [
             (&[][..], false, false),
             (&["lldp", "stp"], false, false),
             (&["arp"], false, false),
@@ -254,7 +257,7 @@ mod tests {
         ] {
             let rules = keep(rules);
             let reachable = (is_reachable(&rules, false, false), is_reachable(&rules, true, false));
-            assert_eq!(reachable, (four, six), "{rules:?}");
+            assert_eq!(reachable, (ipv4_expected, ipv6_expected), "{rules:?}");
         }
         assert!(is_reachable(&keep(&["vlan/5"]), false, true));
     }

@@ -1,4 +1,4 @@
-//! rtnetlink: queries, and change notifications.
+//! rtnetlink: queries, and notifications of changes.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,20 +10,21 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// The reply to a dump request.
+/// The messages in the reply to a dump request.
 pub(crate) struct Dump {
-    pub(crate) answers: Vec<RouteNetlinkMessage>,
+    pub(crate) replies: Vec<RouteNetlinkMessage>,
     /// Whether nothing changed during the dump. Otherwise entries may be missing or duplicated.
     pub(crate) consistent: bool,
 }
 
-/// Attempts to read a list that changes during the dump.
-const ATTEMPTS: usize = 3;
+/// Maximum number of dumps of a list that changes meanwhile.
+const MAX_ATTEMPTS: usize = 3;
 
-/// Returns the reply to a dump request. It may be inconsistent if entries change all the time.
+/// Sends a dump request and returns the reply, which is inconsistent if entries changed in each
+/// attempt.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
-    for _ in 1..ATTEMPTS {
+    for _ in 1..MAX_ATTEMPTS {
         if dump.consistent {
             break;
         }
@@ -32,12 +33,12 @@ pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     Ok(dump)
 }
 
-/// Returns the reply to a request for one object.
+/// Sends a request for one object and returns the reply.
 pub(crate) fn query(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
     let socket = send(request, NLM_F_REQUEST)?;
-    let mut dump = Dump { answers: Vec::new(), consistent: true };
+    let mut dump = Dump { replies: Vec::new(), consistent: true };
     read(&socket.recv_from_full()?.0, &mut dump)?;
-    dump.answers.pop().ok_or_else(|| {
+    dump.replies.pop().ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "cannot parse the kernel's reply")
     })
 }
@@ -46,8 +47,7 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // With strict checking (Linux 4.20) the kernel applies the request's filter and omits other
-    // routing tables.
+    // With strict checking (Linux 4.20) the kernel returns only the requested routing table.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
     message.header.flags = flags;
@@ -60,7 +60,7 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
 
 fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let socket = send(request, NLM_F_DUMP | NLM_F_REQUEST)?;
-    let mut dump = Dump { answers: Vec::new(), consistent: true };
+    let mut dump = Dump { replies: Vec::new(), consistent: true };
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         if read(&datagram, &mut dump)? {
@@ -69,7 +69,7 @@ fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     }
 }
 
-/// Parses a reply datagram and returns whether it was the last.
+/// Appends the messages of a reply datagram to `dump`. Returns whether the reply is complete.
 fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some(length) = message_length(rest) {
@@ -92,19 +92,19 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
             }
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(answer) => dump.answers.push(answer),
+            NetlinkPayload::InnerMessage(reply) => dump.replies.push(reply),
             _ => {}
         }
     }
     Ok(false)
 }
 
-/// Returns the padded length of the first message; `None` if it is incomplete.
+/// Returns the padded length of the first message; `None` if the message is incomplete.
 fn message_length(messages: &[u8]) -> Option<usize> {
-    const HEADER: usize = 16;
+    const HEADER_LEN: usize = 16;
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
     let padded = length.next_multiple_of(4).min(messages.len());
-    (HEADER <= length && length <= messages.len()).then_some(padded)
+    (HEADER_LEN <= length && length <= messages.len()).then_some(padded)
 }
 
 /// A subscription to link and address changes of this network namespace.
@@ -125,10 +125,9 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards pending notifications. Callers read the full state again, so lost notifications do
-    /// not matter.
+    /// Discards pending notifications. Lost ones do not matter: callers read the full state again.
     pub(crate) fn drain(&self) {
-        const ENOBUFS: i32 = 105; // messages were lost; reading clears the error
+        const ENOBUFS: i32 = 105; // notifications were lost; reading clears the error
         while self
             .0
             .recv_from_full()
@@ -172,21 +171,21 @@ mod tests {
     #[test]
     fn interrupted_dump_is_not_consistent() {
         for (flags, consistent) in [(0, true), (NLM_F_DUMP_INTR, false)] {
-            let mut dump = Dump { answers: Vec::new(), consistent: true };
+            let mut dump = Dump { replies: Vec::new(), consistent: true };
             let datagram = [message(link(), flags), message(link(), 0)].concat();
             assert!(!read(&datagram, &mut dump).unwrap());
             assert!(read(&message(done(0), 0), &mut dump).unwrap());
-            assert_eq!((dump.answers.len(), dump.consistent), (2, consistent));
+            assert_eq!((dump.replies.len(), dump.consistent), (2, consistent));
         }
     }
 
     #[test]
-    fn read_returns_done_error_and_skips_invalid_data() {
-        let mut dump = Dump { answers: Vec::new(), consistent: true };
+    fn read_returns_error_of_done_message_and_skips_invalid_data() {
+        let mut dump = Dump { replies: Vec::new(), consistent: true };
         assert_eq!(read(&message(done(-12), 0), &mut dump).unwrap_err().raw_os_error(), Some(12));
         for datagram in [&[][..], &[1], &[0; 16], &[255; 40], &[4, 0, 0, 0, 9, 9, 9, 9]] {
             assert!(!read(datagram, &mut dump).unwrap(), "{datagram:?}");
         }
-        assert!(dump.answers.is_empty());
+        assert!(dump.replies.is_empty());
     }
 }

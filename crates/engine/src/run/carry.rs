@@ -1,5 +1,5 @@
-//! Row counters of stages that a reload has replaced. A counter continues while a row with its key
-//! exists.
+//! Row counters of replaced stages. A counter continues if the new stage has a row with the same
+//! key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// Counters of a worker's replaced stages.
+/// Row counters of the stages that a worker has replaced.
 pub(crate) struct Retired {
-    /// The plan of those stages.
+    /// The plan of these stages.
     pub(crate) plan: Arc<Plan>,
-    /// Each path, in the plan's order.
+    /// The result for each path, in the plan's order.
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// Counters of each stage's predecessors.
+/// Row counters of replaced stages, by stage and row key. Rows with equal keys are in order.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// Adds the counters of a replaced stage with its own `keys`.
+    /// Adds the counters of a replaced stage and the keys of its rows.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -39,7 +39,7 @@ impl CarriedCounters {
         }
     }
 
-    /// Adds carried counters to those of a stage. Equal keys match in order.
+    /// Adds the carried counters to those of a new stage. Rows with equal keys match in order.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
@@ -51,7 +51,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Drops counters whose key no stage of the plan has. A row that returns later starts at zero.
+    /// Drops counters of rows that the plan lacks. A row that a later reload adds again starts at
+    /// zero.
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {
@@ -90,23 +91,23 @@ mod tests {
         (0, name.to_owned(), 0, TypeId::of::<()>())
     }
 
-    fn counted(carried: &CarriedCounters, stage: &str, rows: &[&str]) -> Vec<u64> {
+    fn carried_counters(carried: &CarriedCounters, stage: &str, rows: &[&str]) -> Vec<u64> {
         let mut counters = vec![0; rows.len()];
         carried.add_to(&id(stage), &keys(rows), &mut counters);
         counters
     }
 
     #[test]
-    fn counters_follow_their_key_to_its_new_position() {
+    fn carried_counter_follows_its_key_to_new_position() {
         let mut carried = CarriedCounters::default();
         carried.carry(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
-        // New rows are inserted; the two equal rows keep their order.
+        // The two rows `drop` match in order.
         let rows = ["accept dscp 0", "drop", "drop", "accept", "(default)"];
-        assert_eq!(counted(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
-        // A stage with the same name adds its counters.
+        assert_eq!(carried_counters(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
+        // A second reload.
         carried.carry(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
-        assert_eq!(counted(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
-        assert_eq!(counted(&carried, "other", &["drop"]), [0]);
+        assert_eq!(carried_counters(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
+        assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);
         // A stage of another kind does not inherit counters.
         let mut counters = [0];
         carried.add_to(

@@ -1,4 +1,5 @@
-//! The control thread's event loop: signals, the clock, workers that end, and changes of the host.
+//! The control thread's event loop: signals, requests, failed workers, changes of the host, a
+//! deadline.
 
 use std::io;
 use std::mem;
@@ -15,49 +16,50 @@ use signal_hook_mio::v1_0::Signals;
 use crate::host::Monitor;
 
 const SIGNALS: Token = Token(0);
-const WORKERS: Token = Token(1);
+const WAKER: Token = Token(1);
 const HOST: Token = Token(2);
 
-/// The control thread's event source. It never handles packets.
+/// The event source of the control thread, which never handles packets.
 pub struct Control {
     poll: Poll,
     events: Events,
     signals: Signals,
     waker: Arc<mio::Waker>,
-    requested: Arc<Requested>,
+    pending: Arc<PendingRequests>,
     host: Monitor,
-    /// Events that have occurred but were not returned yet. The kernel does not report them again.
+    /// Whether to return [`Event::Woken`]. The kernel reports a wake-up only once.
     woken: bool,
+    /// Whether to return [`Event::Reload`].
     reload: bool,
     /// When to return the next [`Event::HostChanged`].
     next_host_changed: Option<Instant>,
-    /// When the last one was returned.
+    /// When the last [`Event::HostChanged`] was returned.
     last_host_changed: Option<Instant>,
 }
 
 /// Requests of other threads that [`Control::wait`] has not returned yet.
 #[derive(Default)]
-struct Requested {
+struct PendingRequests {
     reload: AtomicBool,
     stop: AtomicBool,
 }
 
-/// A handle with which any thread sends requests to the control thread.
+/// A handle for requests from other threads to the control thread.
 #[derive(Clone)]
 pub(crate) struct Requests {
-    requested: Arc<Requested>,
+    pending: Arc<PendingRequests>,
     waker: Arc<mio::Waker>,
 }
 
 impl Requests {
     /// Makes [`Control::wait`] return [`Event::Reload`].
     pub(crate) fn reload(&self) {
-        self.request(&self.requested.reload);
+        self.request(&self.pending.reload);
     }
 
     /// Makes [`Control::wait`] return [`Event::StopRequested`].
     pub(crate) fn stop(&self) {
-        self.request(&self.requested.stop);
+        self.request(&self.pending.stop);
     }
 
     fn request(&self, flag: &AtomicBool) {
@@ -72,8 +74,8 @@ impl Requests {
     }
 }
 
-/// Minimum time between two [`Event::HostChanged`], so that frequent address changes do not occupy
-/// the control thread.
+/// Minimum time between two [`Event::HostChanged`], so that frequent changes do not keep the
+/// control thread busy.
 const HOST_MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Delay after the last change until [`Event::HostChanged`] is repeated: the kernel reports an
@@ -83,29 +85,29 @@ const HOST_SETTLE_TIME: Duration = Duration::from_secs(1);
 /// An event for the control thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// SIGINT or SIGTERM, with its number.
+    /// SIGINT or SIGTERM; contains its number.
     Stop(i32),
     /// Another thread called [`Handle::request_stop`](crate::Handle::request_stop).
     StopRequested,
     /// SIGHUP, or another thread called [`Handle::request_reload`](crate::Handle::request_reload):
     /// read the configuration again.
     Reload,
-    /// A worker's thread ended, or the waker was called.
+    /// A worker failed, or the control socket has a request. Can also occur without either.
     Woken,
     /// Links or addresses of this network namespace changed: call
     /// [`DataPlane::update_host_addresses`](crate::DataPlane::update_host_addresses).
     HostChanged,
-    /// The deadline has passed.
+    /// The deadline of [`Control::wait`] has passed.
     Due,
 }
 
 impl Control {
-    /// Creates the event loop and handles SIGINT, SIGTERM and SIGHUP for the process.
+    /// Creates the event source, and handles SIGINT, SIGTERM and SIGHUP from now on.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER)?);
         let host = Monitor::new()?;
         poll.registry().register(&mut SourceFd(&host.as_raw_fd()), HOST, Interest::READABLE)?;
         Ok(Self {
@@ -113,7 +115,7 @@ impl Control {
             events: Events::with_capacity(8),
             signals,
             waker,
-            requested: Arc::default(),
+            pending: Arc::default(),
             host,
             woken: false,
             reload: false,
@@ -122,40 +124,41 @@ impl Control {
         })
     }
 
-    /// Returns a waker that ends [`wait`](Self::wait) from another thread.
+    /// Returns a waker, which makes [`wait`](Self::wait) return [`Event::Woken`].
     pub(crate) fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Returns a sender of requests to this control thread.
+    /// Returns a handle for requests to this control thread.
     pub(crate) fn requests(&self) -> Requests {
-        Requests { requested: Arc::clone(&self.requested), waker: self.waker() }
+        Requests { pending: Arc::clone(&self.pending), waker: self.waker() }
     }
 
-    /// Waits for an event, until `due` at the latest. Events take precedence over the deadline, so
-    /// an expired deadline does not delay signals.
-    pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
+    /// Waits for an event, until the deadline at most. Signals, requests and wake-ups are returned
+    /// even if the deadline has passed.
+    pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
-            let next = self.next_host_changed.map_or(due, |host| host.min(due));
-            let left = if self.woken || self.reload {
+            let next = self.next_host_changed.map_or(deadline, |host| host.min(deadline));
+            let remaining = if self.woken || self.reload {
                 Duration::ZERO
             } else {
                 next.saturating_duration_since(now)
             };
-            // epoll rounds timeouts down to milliseconds. Add 1 ms so that the last millisecond is
-            // not a busy loop.
-            let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
+            // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop during the
+            // last one.
+            let timeout =
+                if remaining.is_zero() { remaining } else { remaining + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            self.woken |= self.events.iter().any(|event| event.token() == WORKERS);
+            self.woken |= self.events.iter().any(|event| event.token() == WAKER);
             if self.events.iter().any(|event| event.token() == HOST) {
                 self.host.drain();
                 let earliest = self.last_host_changed.map_or(now, |last| last + HOST_MIN_INTERVAL);
                 self.next_host_changed =
-                    Some(self.next_host_changed.map_or(earliest, |due| due.min(earliest)));
+                    Some(self.next_host_changed.map_or(earliest, |next| next.min(earliest)));
             }
             for signal in self.signals.pending() {
                 if signal != SIGHUP {
@@ -163,10 +166,10 @@ impl Control {
                 }
                 self.reload = true;
             }
-            if self.requested.stop.swap(false, Ordering::AcqRel) {
+            if self.pending.stop.swap(false, Ordering::AcqRel) {
                 return Ok(Event::StopRequested);
             }
-            self.reload |= self.requested.reload.swap(false, Ordering::AcqRel);
+            self.reload |= self.pending.reload.swap(false, Ordering::AcqRel);
             if mem::take(&mut self.reload) {
                 return Ok(Event::Reload);
             }
@@ -174,17 +177,17 @@ impl Control {
                 return Ok(Event::Woken);
             }
             let now = Instant::now();
-            // Return the event with the earlier deadline, so that neither starves the other.
+            // Return the event that was due earlier, so that neither starves the other.
             match self.next_host_changed {
-                Some(host) if host <= now && host <= due => {
-                    // Changes that arrive during `update_host_addresses` start a new period.
+                Some(host) if host <= now && host <= deadline => {
+                    // Repeat the event after the settle time, unless this is the repetition.
                     let settled =
                         self.last_host_changed.is_some_and(|last| host >= last + HOST_SETTLE_TIME);
                     self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);
                     self.last_host_changed = Some(now);
                     return Ok(Event::HostChanged);
                 }
-                _ if due <= now => return Ok(Event::Due),
+                _ if deadline <= now => return Ok(Event::Due),
                 _ => {}
             }
         }

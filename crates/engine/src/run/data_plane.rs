@@ -19,17 +19,18 @@ use crate::run::inspect::{self, Inspection, RowCounters};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
-/// Timeout for a worker's reply. Workers reply between two batches.
+/// Timeout for the reply of a worker. Workers reply between two batches.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time limit for transmitting packets that are in flight when the data plane stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A running data plane. [`stop`](Self::stop) ends it with a report; dropping it ends it without.
+/// A running data plane. [`stop`](Self::stop) ends it and returns the final report. Dropping it
+/// also ends it.
 pub struct DataPlane {
     pub(super) plan: Arc<Plan>,
     pub(super) started: Instant,
-    // Drop order matters: the program is detached before the sockets are closed.
+    // Declared before `workers`, so that the programs are detached before the sockets are closed.
     pub(super) attachments: Vec<Attachment>,
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
@@ -39,9 +40,9 @@ pub struct DataPlane {
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
     pub(super) carried: CarriedCounters,
-    /// Plans whose resources a worker may still use because it did not reply to a reload.
+    /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    /// Counters of replaced stages; each worker sends them when it replaces its stages.
+    /// The channel on which each worker sends the counters of its replaced stages.
     pub(super) retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
     pub(super) _interrupts: Vec<DeferredInterrupts>,
     /// Promiscuous mode of the ingress interfaces, disabled on drop.
@@ -52,14 +53,14 @@ pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// The worker's last reply, for the report if it stops replying.
-    pub(super) last: Option<WorkerReply>,
-    /// When the worker was started, in TSC cycles.
+    /// The last reply, for reports after the worker stops replying.
+    pub(super) last_reply: Option<WorkerReply>,
+    /// The TSC when the worker was started.
     pub(super) started_cycles: u64,
 }
 
 impl DataPlane {
-    /// The ports, in the order of the plan.
+    /// Returns the ports, in the order of the plan.
     pub fn ports(&self) -> &[PortPlan] {
         &self.plan.ports
     }
@@ -75,8 +76,8 @@ impl DataPlane {
         self.fallback.as_ref()
     }
 
-    /// Returns the worker that panicked or ended on its own, if any. The report includes its
-    /// counters, but its stages process no more packets; call [`stop`](Self::stop).
+    /// Returns the first worker that panicked or ended on its own, if any. Its stages process no
+    /// more packets, so call [`stop`](Self::stop). The final report includes its counters.
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
         let worker = self.workers.iter().position(|worker| worker.status.has_failed())?;
         Some(WorkerFailure {
@@ -85,14 +86,15 @@ impl DataPlane {
         })
     }
 
-    /// Returns the port whose interface has disappeared, if any. Its sockets receive nothing any
-    /// more.
+    /// Returns the first port whose interface has disappeared, if any. Its sockets receive no more
+    /// packets.
     pub fn lost_port(&self) -> Option<&PortPlan> {
-        let gone = self.interfaces.iter().position(|interface| !interface.exists())?;
-        self.plan.ports.get(gone)
+        let index = self.interfaces.iter().position(|interface| !interface.exists())?;
+        self.plan.ports.get(index)
     }
 
-    /// Updates this host's addresses in the XDP programs. Call it on [`Event::HostChanged`].
+    /// Passes this host's current addresses to the XDP programs. Call this on
+    /// [`Event::HostChanged`].
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
     pub fn update_host_addresses(&mut self) {
@@ -103,14 +105,17 @@ impl DataPlane {
         match Host::read() {
             Ok(host) => {
                 for (attachment, interface) in self.attachments.iter_mut().zip(&self.interfaces) {
-                    if let Err(error) = attachment.update_addresses(&host.own(interface.index)) {
+                    if let Err(error) =
+                        attachment.update_addresses(&host.own_addresses(interface.index))
+                    {
                         address_errors.push(format!("{}: {error}", interface.name));
                     }
                 }
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can make addresses change (router advertisements), so log each error once.
+        // Remote hosts can cause updates (router advertisements), so log errors only when they
+        // change.
         if address_errors != self.address_errors {
             for error in &address_errors {
                 tracing::warn!("`keep` rules may use outdated host addresses: {error}");
@@ -129,8 +134,8 @@ impl DataPlane {
         &self.plan.paths
     }
 
-    /// Returns the inspection tables of all stages, with counters added up over workers, reloads
-    /// and XDP programs.
+    /// Returns the inspection tables of all stages. Their counters are summed over workers, XDP
+    /// programs, and the stages that reloads have replaced.
     pub fn inspect(&mut self) -> Inspection {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
@@ -141,18 +146,19 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Call this after the workers have replied: a worker that replaced its stages late has sent
-        // their counters by then.
+        // Only after the replies: by then, a worker that replaced its stages late has sent their
+        // counters.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
     }
 
-    /// Returns the inspection tables that need no worker counters, without querying the workers.
+    /// Returns the inspection tables that contain no row counters, without querying the workers.
     pub fn inspect_plans(&self) -> Vec<inspect::TableReport> {
         inspect::tables_of_plans(&self.plan)
     }
 
+    /// Returns all inspection tables; `counted` is from the workers.
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
@@ -164,13 +170,13 @@ impl DataPlane {
         inspect::tables(&self.plan, &counted, &self.carried)
     }
 
-    /// Adds the counters of replaced stages to the carried counters.
+    /// Adds the received counters of replaced stages to `carried`.
     pub(super) fn absorb_retired(&mut self) {
-        let mut any = false;
+        let mut has_changed = false;
         while let Ok(Retired { plan, swapped }) = self.retired.1.try_recv() {
-            any = true;
+            has_changed = true;
             let mut stages = plan.stages_with_ids();
-            // Every worker has the paths and stages of the plan, in its order.
+            // Every worker has the paths and stages of the plan, in the same order.
             for counters in swapped.iter().flat_map(|path| &path.row_counters) {
                 let Some((id, stage)) = stages.next() else { break };
                 if let Some(inspectable) = stage.plan.as_inspectable() {
@@ -178,12 +184,12 @@ impl DataPlane {
                 }
             }
         }
-        if any {
+        if has_changed {
             self.carried.retain(&self.plan);
         }
     }
 
-    /// Runs the periodic work of the stages off the data path. Call it about once per second.
+    /// Runs the periodic work of the stages, off the data path. Call this about once per second.
     pub fn maintain(&self) {
         self.plan
             .each_stage()
@@ -194,24 +200,25 @@ impl DataPlane {
     /// Enables or disables the cycle ledger of all workers.
     pub fn switch_ledger(&self, on: bool) {
         for worker in &self.workers {
-            // `failed_worker` reports workers that have ended.
+            // If the worker has ended, sending fails and `failed_worker` reports the worker.
             let _ = worker.remote.send(move |worker| worker.switch_ledger(on));
         }
     }
 
     /// Returns all counters since the start. For a worker that does not reply, the report contains
-    /// its last reply.
+    /// the counters of its last reply.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
             if let Ok(report) = worker.remote.ask(|worker| worker.report(), REPLY_TIMEOUT) {
                 worker.record_report(report);
             }
         }
-        self.collect()
+        self.build_report()
     }
 
-    fn collect(&self) -> Report {
-        let reports = self.workers.iter().map(|worker| worker.last.as_ref());
+    /// Builds the report from the last replies of the workers.
+    fn build_report(&self) -> Report {
+        let reports = self.workers.iter().map(|worker| worker.last_reply.as_ref());
         let xdp =
             self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
         let failure = self.failed_worker().map(|failure| failure.to_string());
@@ -230,10 +237,10 @@ impl DataPlane {
     /// returns the final report.
     pub fn stop(mut self) -> Report {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
-            attachment.release(port.queues);
+            attachment.stop_redirecting(port.queues);
         }
-        // Drain all workers in parallel: a port that cannot transmit blocks its worker for the full
-        // time limit.
+        // Drain all workers in parallel: a worker whose port cannot transmit takes the whole
+        // `DRAIN_TIMEOUT`.
         let channels: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
         let deadline = Instant::now() + DRAIN_TIMEOUT + REPLY_TIMEOUT;
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
@@ -241,9 +248,8 @@ impl DataPlane {
             let remaining = || deadline.saturating_duration_since(Instant::now());
             let mut reply = replies.recv_timeout(remaining());
             if matches!(reply, Err(mpsc::RecvTimeoutError::Disconnected)) {
-                // Either a stage panicked while flushing the packets that it holds, and the second
-                // drain skips the stages; or the thread has ended, and the channel is disconnected
-                // at once.
+                // If a stage panicked while flushing, the worker now runs without stages, and a
+                // second drain succeeds. If the thread has ended, the second drain fails at once.
                 replies = worker.drain();
                 reply = replies.recv_timeout(remaining());
             }
@@ -252,16 +258,16 @@ impl DataPlane {
                     worker.record_report(report);
                     inspect::add_rows(&mut counted, &rows);
                 }
-                Err(_) if worker.last.is_some() => {
+                Err(_) if worker.last_reply.is_some() => {
                     tracing::warn!(
                         worker = index,
-                        "the worker does not reply; its last report is used"
+                        "the worker does not reply; the final report contains its last counters"
                     );
                 }
                 Err(_) => {
                     tracing::warn!(
                         worker = index,
-                        "the worker has never replied; its counters are missing from the report"
+                        "the worker has never replied; the final report lacks its counters"
                     );
                 }
             }
@@ -271,20 +277,20 @@ impl DataPlane {
         // for the reads.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
-        self.collect().with_tables(tables)
-        // Dropping the fields in order closes the rest.
+        self.build_report().with_tables(tables)
+        // Dropping `self` ends the worker threads and closes the sockets.
     }
 }
 
 impl RunningWorker {
     fn record_report(&mut self, report: WorkerReport) {
-        self.last = Some(WorkerReply {
+        self.last_reply = Some(WorkerReply {
             report,
             wall_cycles: clock::cycles().wrapping_sub(self.started_cycles),
         });
     }
 
-    /// Makes the worker transmit its packets and report.
+    /// Makes the worker transmit its packets, and then send its report and row counters.
     fn drain(&self) -> mpsc::Receiver<(WorkerReport, RowCounters)> {
         let (reply, replies) = mpsc::sync_channel(1);
         let drain = move |worker: &mut xdpfwd_pipeline::Worker<PlannedChain>| {

@@ -1,36 +1,37 @@
-//! Replacement of XDP programs in a running data plane when a reload changes their filters.
+//! Replacement of XDP programs whose filter a reload changes.
 
 use std::thread;
 use std::time::Duration;
 
 use xdpfwd_pipeline::{PortId, Verdicts};
 
-use crate::attach::program::Successor;
+use crate::attach::program::LoadedObject;
 use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// Delay after which a replaced XDP program no longer runs. Drivers run a program for a few dozen
-/// packets at a time.
+/// Time after which no CPU runs a replaced XDP program any more. Drivers run a program for a few
+/// dozen packets at a time.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads programs for ports whose filter changes or is removed, without attaching them. If a
-    /// program does not load and its filter may run in user space, the filter moves there.
+    /// Loads a program for each port whose kernel filter is added, changed or removed, and attaches
+    /// none of them. If a program does not load and its filter may run in user space, moves the
+    /// filter there.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
-    ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+    ) -> Result<Vec<(PortId, LoadedObject)>, ReloadError> {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
             // Compare with the attached program, not with the running plan.
-            let same = match (attachment.image(), plan.xdp_image(id)) {
+            let is_unchanged = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
                 (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
                 _ => false,
             };
-            if same {
+            if is_unchanged {
                 continue;
             }
             let successor = attachment.load_successor(plan.xdp_image(id)).or_else(|what| {
@@ -48,11 +49,12 @@ impl DataPlane {
         Ok(successors)
     }
 
-    /// Replaces all programs or none, and returns the previous ones.
+    /// Attaches the successors and returns the replaced programs. If one cannot be attached,
+    /// attaches the replaced programs again.
     pub(crate) fn exchange_programs(
         &mut self,
-        successors: Vec<(PortId, Successor)>,
-    ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+        successors: Vec<(PortId, LoadedObject)>,
+    ) -> Result<Vec<(PortId, LoadedObject)>, ReloadError> {
         let mut predecessors = Vec::new();
         for (port, successor) in successors {
             let Some(attachment) = self.attachments.get_mut(usize::from(port.0)) else { continue };
@@ -79,21 +81,22 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Carries over the counters of stages in replaced XDP programs, which ran with the plan `old`.
+    /// Keeps the row counters of the stages of `old_plan` that ran in replaced XDP programs.
     pub(crate) fn carry_from_programs(
         &mut self,
-        old: &Plan,
-        predecessors: Vec<(PortId, Successor)>,
+        old_plan: &Plan,
+        predecessors: Vec<(PortId, LoadedObject)>,
     ) {
         if predecessors.is_empty() {
             return;
         }
-        // After this delay, no CPU runs an old program.
+        // Wait until the counters of the replaced programs are final.
         thread::sleep(GRACE_PERIOD);
-        let paths = old.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
-        for (port, (id, stage)) in paths.zip(old.stages_with_ids()) {
+        let paths =
+            old_plan.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
+        for (port, (id, stage)) in paths.zip(old_plan.stages_with_ids()) {
             let Some((_, predecessor)) =
-                predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel)
+                predecessors.iter().find(|(replaced, _)| *replaced == port && stage.in_kernel)
             else {
                 continue;
             };
@@ -107,40 +110,41 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Moves filters of a new plan from the kernel to user space where packets could otherwise pass
-    /// between the old and the new rules. Fails if such a filter must run in the kernel.
+    /// Moves a filter of the new plan from the kernel to user space if packets that both the old
+    /// and the new rules drop could otherwise pass during the reload. Fails if the filter must run
+    /// in the kernel. There are two cases:
     ///
-    /// A filter cannot move from user space to the kernel while packets flow: neither filter would
-    /// check the packets queued for the workers. Rules in the kernel and in later stages cannot
-    /// change together either: they do not change atomically, so packets that one leaves to the
-    /// other would pass.
-    pub(crate) fn restrict_placement(&self, plan: &mut Self) -> Result<(), ReloadError> {
-        for number in 0..plan.paths.len() {
-            let port = plan.paths[number].from;
-            let Some(image) = plan.xdp_image(port) else { continue };
-            let (running, wanted) = (
-                self.paths[number].verdicts_in_user_space(),
-                plan.paths[number].verdicts_in_user_space(),
+    /// - A filter moves from user space to the kernel: no filter would check the packets that are
+    ///   already queued for the workers.
+    /// - A filter in the kernel and a later stage on its path both change: a packet could meet the
+    ///   new rules of one and the old rules of the other.
+    pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
+        for path in 0..new_plan.paths.len() {
+            let port = new_plan.paths[path].from;
+            let Some(image) = new_plan.xdp_image(port) else { continue };
+            let (old_verdicts, new_verdicts) = (
+                self.paths[path].verdicts_in_user_space(),
+                new_plan.paths[path].verdicts_in_user_space(),
             );
             match self.xdp_image(port) {
                 Some(running) if running.verdict_key == image.verdict_key => {}
-                Some(_) if running == wanted => {}
+                Some(_) if old_verdicts == new_verdicts => {}
                 Some(_) => {
-                    if !plan.fall_back_to_user_space(
+                    if !new_plan.fall_back_to_user_space(
                         port,
-                        "a later stage on the path changes in the same reload, \
-                         which does not replace it and the XDP program at the same moment",
+                        "a later stage on the path also changes, and a reload cannot replace that \
+                         stage and the XDP program at the same moment",
                     ) {
                         return Err(ReloadError::NotAtomic(
-                            plan.ports[usize::from(port.0)].name.clone(),
+                            new_plan.ports[usize::from(port.0)].name.clone(),
                         ));
                     }
                 }
                 // The workers keep every filter that they run now, so it still checks the queued
                 // packets.
-                None if is_subsequence(&running, &wanted) => {}
+                None if is_subsequence(&old_verdicts, &new_verdicts) => {}
                 None => {
-                    if !plan.fall_back_to_user_space(
+                    if !new_plan.fall_back_to_user_space(
                         port,
                         "a filter moves from user space to the kernel only on restart",
                     ) {
@@ -154,8 +158,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Moves the filter of a port to user space, if allowed, and logs the reason. Otherwise leaves
-    /// it in place.
+    /// Moves the filter of a port from the kernel to user space, and logs the reason. Returns false
+    /// if there is no such filter, or if it must not move.
     pub(crate) fn fall_back_to_user_space(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
@@ -171,7 +175,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns the verdict keys of the stages that workers run, in order.
+    /// Returns the verdicts of the stages that run in workers and can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
@@ -179,10 +183,10 @@ impl PathPlan {
     }
 }
 
-/// Returns whether a list is a subsequence of another.
-fn is_subsequence<T: PartialEq>(some: &[T], all: &[T]) -> bool {
-    let mut all = all.iter();
-    some.iter().all(|one| all.any(|other| other == one))
+/// Returns whether `part` is a subsequence of `list`.
+fn is_subsequence<T: PartialEq>(part: &[T], list: &[T]) -> bool {
+    let mut remaining = list.iter();
+    part.iter().all(|item| remaining.any(|other| other == item))
 }
 
 #[cfg(test)]
@@ -191,12 +195,12 @@ mod tests {
 
     #[test]
     fn is_subsequence_rejects_missing_or_reordered_items() {
-        let list = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
-        for (some, all) in [("", ""), ("", "ab"), ("ab", "ab"), ("ac", "abc")] {
-            assert!(is_subsequence(&list(some), &list(all)), "{some} in {all}");
+        let letters = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (part, list) in [("", ""), ("", "ab"), ("ab", "ab"), ("ac", "abc")] {
+            assert!(is_subsequence(&letters(part), &letters(list)), "{part} in {list}");
         }
-        for (some, all) in [("ca", "abc"), ("ab", "a"), ("aa", "ab")] {
-            assert!(!is_subsequence(&list(some), &list(all)), "{some} in {all}");
+        for (part, list) in [("ca", "abc"), ("ab", "a"), ("aa", "ab")] {
+            assert!(!is_subsequence(&letters(part), &letters(list)), "{part} in {list}");
         }
     }
 }

@@ -11,12 +11,11 @@ use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
-/// A handle to a running data plane. Any thread except a worker may hold a clone: a stage that
-/// called it would wait for its own worker.
+/// A handle to a running data plane, which any thread except a worker may use. A stage that called
+/// the handle would wait for its own worker.
 ///
-/// Every method that returns a result takes one lock, which a reload holds from start to end. An
-/// update therefore reaches either the old stages or the new ones, never stages that are about to
-/// be replaced.
+/// All methods except the requests take one lock, which a reload holds from start to end. A call
+/// therefore runs before or after a reload, never during it.
 #[derive(Clone)]
 pub struct Handle {
     data_plane: Arc<Mutex<Option<DataPlane>>>,
@@ -30,7 +29,7 @@ pub enum HandleError {
     /// The data plane has ended.
     #[error("the data plane has ended")]
     Ended,
-    /// A worker did not reply in time, or its thread has ended. It may still run the closure later.
+    /// A worker did not reply in time, or its thread has ended. It may still run the command later.
     #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
     NoReply(usize),
 }
@@ -48,10 +47,11 @@ impl Handle {
     }
 
     /// Runs a closure on the thread of every worker, between two batches, and returns the results
-    /// in worker order. Packets wait until the closure returns, so do slow work beforehand.
+    /// in the order of the workers. Packets wait until the closure returns, so do slow work
+    /// beforehand.
     ///
-    /// A panic in the closure counts as a panic of the worker. If one worker does not reply, the
-    /// others have still run the closure.
+    /// A panic in the closure is handled like a panic of a stage. If one worker does not reply, the
+    /// other workers still run the closure.
     pub fn each_worker<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
@@ -62,26 +62,26 @@ impl Handle {
             let send = |running: &RunningWorker| {
                 let (reply, replies) = mpsc::sync_channel(1);
                 let run = Arc::clone(&run);
-                // A worker that has ended drops the command, which ends the wait for its reply.
+                // If the worker has ended, the command is dropped, and receiving its reply fails.
                 let _ = running.remote.send(move |worker| drop(reply.send(run(worker))));
                 replies
             };
             let replies: Vec<_> = data_plane.workers.iter().map(send).collect();
             let deadline = Instant::now() + REPLY_TIMEOUT;
             let results = replies.iter().enumerate().map(|(worker, reply)| {
-                let left = deadline.saturating_duration_since(Instant::now());
-                reply.recv_timeout(left).map_err(|_| HandleError::NoReply(worker))
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                reply.recv_timeout(remaining).map_err(|_| HandleError::NoReply(worker))
             });
             results.collect()
         })?
     }
 
-    /// Runs a closure with the name and value of every stage of type `S`, on the worker threads,
-    /// between two batches. Returns the results of each worker, in path order.
+    /// Runs a closure on every stage of type `S` in every worker, between two batches. The closure
+    /// gets the stage and its name. Returns the results of each worker, in path order.
     ///
     /// Use this to update tables of stages without a lock on the data path. A reload builds new
-    /// stages from their plans, so keep a table that must survive a reload in the plan, and copy it
-    /// in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    /// stages from their plans. To keep a table across reloads, store it in the plan too, and copy
+    /// it in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
     pub fn each_stage<S: Stage, R: Send + 'static>(
         &self,
         run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,
@@ -111,8 +111,8 @@ impl Handle {
         self.requests.stop();
     }
 
-    /// Runs a closure with the data plane. Calling a method of this handle inside the closure
-    /// deadlocks.
+    /// Runs a closure on the data plane. The closure must not call this handle, which would
+    /// deadlock.
     pub fn with<R>(&self, run: impl FnOnce(&mut DataPlane) -> R) -> Result<R, HandleError> {
         self.lock().as_mut().map(run).ok_or(HandleError::Ended)
     }

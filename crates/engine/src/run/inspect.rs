@@ -11,26 +11,26 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// The number of workers that replied. Counters of the others are missing.
+    /// The number of workers that replied. The counters of the others are missing.
     pub answered: usize,
-    /// The tables.
+    /// The tables of all stages.
     pub tables: Vec<TableReport>,
 }
 
 /// An inspection table of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// The path, as `"lan->wan"`; `None` if the rows belong to the stage's plan, shared by all
-    /// paths.
+    /// The path, as `"lan->wan"`; `None` if all paths share the table, which belongs to the stage's
+    /// plan.
     pub path: Option<String>,
-    /// The stage's name.
+    /// The name of the stage.
     pub stage: String,
-    /// Where the stage works: `"user"` or `"kernel"`.
+    /// Where the stage runs: `"user"` or `"kernel"`.
     pub place: &'static str,
-    /// Its name, columns and rows.
+    /// Name, columns and rows.
     #[serde(flatten)]
     pub table: Table,
-    /// Number of omitted rows.
+    /// The number of omitted rows.
     #[serde(skip_serializing_if = "is_zero")]
     pub rows_omitted: usize,
 }
@@ -45,17 +45,17 @@ impl TableReport {
         Self { path, stage: stage.name.clone(), place: stage.place(), table, rows_omitted: 0 }
     }
 
-    /// Truncates the table to its first rows.
+    /// Truncates the table to its first `max` rows.
     pub fn limit_rows(&mut self, max: usize) {
         self.rows_omitted += self.table.rows.len().saturating_sub(max);
         self.table.rows.truncate(max);
     }
 }
 
-/// The row counters of each stage of each path, of one worker or summed.
+/// Row counters by path, stage and row: of one worker, or summed over workers.
 pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
 
-/// Adds the row counters of each stage of each path.
+/// Adds row counters to a sum.
 pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     for (sum, rows) in sum.iter_mut().zip(rows) {
         sum.resize(sum.len().max(rows.len()), Vec::new());
@@ -66,7 +66,7 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     }
 }
 
-/// Returns the tables of stages whose rows have no worker counters.
+/// Returns the tables that contain no row counters, and so need only the plan.
 pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     let mut reports = Vec::new();
     for stage in plan.each_stage() {
@@ -83,7 +83,8 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Returns the tables of a plan's stages with the counters of workers and XDP programs.
+/// Returns the tables of all stages, with the counters `counted` (workers and XDP programs) plus
+/// `carried` (replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
     counted: &RowCounters,
@@ -95,8 +96,8 @@ pub(crate) fn tables(
         .paths
         .iter()
         .enumerate()
-        .flat_map(|(path, plan)| (0..plan.stages.len()).map(move |at| (path, at)));
-    for ((path, at), (id, stage)) in stages.zip(plan.stages_with_ids()) {
+        .flat_map(|(path, plan)| (0..plan.stages.len()).map(move |position| (path, position)));
+    for ((path, position), (id, stage)) in stages.zip(plan.stages_with_ids()) {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         let keys = inspectable.counter_keys();
         if keys.is_empty() {
@@ -107,7 +108,7 @@ pub(crate) fn tables(
             seen.push(plan);
         }
         let mut counters = vec![0; keys.len()];
-        if let Some(counted) = counted.get(path).and_then(|stages| stages.get(at)) {
+        if let Some(counted) = counted.get(path).and_then(|stages| stages.get(position)) {
             counters.iter_mut().zip(counted).for_each(|(sum, counter)| *sum += counter);
         }
         carried.add_to(&id, &keys, &mut counters);

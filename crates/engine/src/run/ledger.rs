@@ -12,62 +12,62 @@ pub struct Ledger {
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// Cycles per time stamp, subtracted from each task and reported under `stamps`.
+    /// Cycles per time stamp, subtracted from each task and reported as the task `stamps`.
     pub stamp_cycles: u64,
-    /// Cycles spent with work to do.
+    /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
-    /// Cycles spent without.
+    /// Cycles without work.
     pub idle_cycles: u64,
     /// Cycles per task, summed over the workers.
     pub tasks: Vec<TaskReport>,
-    /// Each worker.
+    /// The cycles of each worker.
     pub workers: Vec<WorkerLedger>,
 }
 
-/// One kind of work, summed over the workers.
+/// The cycles of one task, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskReport {
-    /// Name of the task.
+    /// Task name.
     pub name: &'static str,
     /// Number of calls.
     pub calls: u64,
-    /// Packets moved.
+    /// Packets handled.
     pub packets: u64,
-    /// Their bytes, where they are counted.
+    /// Bytes handled; 0 if not counted.
     pub bytes: u64,
     /// Cycles.
     pub cycles: u64,
-    /// Cycles per packet; 0 if it moves none.
+    /// Cycles per packet; 0 without packets.
     pub cycles_per_packet: f64,
-    /// Packets per call.
+    /// Packets per call; 0 without calls.
     pub packets_per_call: f64,
 }
 
-/// The load of a worker.
+/// The cycles of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerLedger {
     /// Worker number.
     pub worker: usize,
-    /// Cycles since the worker started, by another thread's clock. Busy and idle cycles should add
-    /// up to this.
+    /// Cycles since the worker started, measured by the thread that requested the report. Busy and
+    /// idle cycles should add up to this.
     pub wall_cycles: u64,
-    /// Cycles with work to do.
+    /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
-    /// Cycles without.
+    /// Cycles without work.
     pub idle_cycles: u64,
 }
 
 impl Ledger {
-    /// Sums the workers' ledgers, each with its wall-clock cycles; `None` for a worker that never
+    /// Sums the ledgers of the workers, each with its wall cycles; `None` for a worker that never
     /// reported.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
-        let mut each = Vec::new();
+        let mut worker_ledgers = Vec::new();
         for (worker, ledger) in workers.enumerate() {
             let Some((ledger, wall_cycles)) = ledger else { continue };
             sum.add(ledger);
             let (busy_cycles, idle_cycles) = (ledger.busy_cycles(), ledger.idle_cycles());
-            each.push(WorkerLedger { worker, wall_cycles, busy_cycles, idle_cycles });
+            worker_ledgers.push(WorkerLedger { worker, wall_cycles, busy_cycles, idle_cycles });
         }
         let stages = TaskAccount { cycles: sum.stages, ..TaskAccount::default() };
         let mut tasks: Vec<_> = Task::ALL
@@ -77,13 +77,13 @@ impl Ledger {
         tasks.push(TaskReport::new("stages", &stages));
         tasks.push(TaskReport::new("stamps", &sum.stamps));
         Self {
-            on: sum.on,
+            on: sum.is_on,
             cycles_per_second: clock::cycles_per_second().round(),
             stamp_cycles: xdpfwd_pipeline::stamp_cost(),
             busy_cycles: sum.busy_cycles(),
             idle_cycles: sum.idle_cycles(),
             tasks,
-            workers: each,
+            workers: worker_ledgers,
         }
     }
 }
@@ -91,8 +91,12 @@ impl Ledger {
 impl TaskReport {
     fn new(name: &'static str, account: &TaskAccount) -> Self {
         let TaskAccount { calls, packets, bytes, cycles } = *account;
-        let ratio = |above: u64, below: u64| {
-            if below == 0 { 0.0 } else { (above as f64 / below as f64 * 10.0).round() / 10.0 }
+        let ratio = |numerator: u64, denominator: u64| {
+            if denominator == 0 {
+                0.0
+            } else {
+                (numerator as f64 / denominator as f64 * 10.0).round() / 10.0
+            }
         };
         let (cycles_per_packet, packets_per_call) = (ratio(cycles, packets), ratio(packets, calls));
         Self { name, calls, packets, bytes, cycles, cycles_per_packet, packets_per_call }

@@ -1,4 +1,4 @@
-//! Replacement of the stages of a running data plane, all or none.
+//! Replacement of the stages of a running data plane.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,37 +15,37 @@ use crate::run::thread::{PlannedChain, build_chain, panic_message, ports_for_sta
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// The new plan changes more than stages.
+    /// The new plan changes a setting other than the stages.
     #[error("{0} cannot change on reload; restart to apply it (a reload changes only stages)")]
     RequiresRestart(&'static str),
-    /// A worker could not build its stages.
+    /// A worker could not build the new stages.
     #[error("worker {worker} cannot build its stages: {what}")]
     Build {
-        /// The worker.
+        /// Worker number.
         worker: usize,
         /// The reason.
         what: String,
     },
-    /// A stage lacks an external resource, such as a file.
+    /// An external resource of a stage, such as a file, could not be acquired.
     #[error("stage {stage}: {what}")]
     Resource {
-        /// The stage.
+        /// Stage name.
         stage: String,
-        /// The missing resource and the remedy.
+        /// The cause and the remedy.
         what: String,
     },
-    /// A worker does not reply.
+    /// A worker did not reply while the new stages were built.
     #[error("worker {0} does not reply")]
     NoReply(usize),
     /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot run in the kernel: {why}")]
     NotInKernel {
-        /// The stage.
+        /// Stage name.
         stage: String,
         /// The reason.
         why: String,
     },
-    /// Rules in the kernel and rules of later stages would change together, which is not atomic.
+    /// A filter in the kernel and later stages on its path both change, which is not atomic.
     #[error(
         "on the path from port {0}, the filter in the kernel and the rules of later stages both \
          change: a packet between the two changes could pass unchecked; change them in two reloads"
@@ -54,28 +54,27 @@ pub enum ReloadError {
     /// The XDP program of a port cannot be replaced. Nothing was changed.
     #[error("port {port}: cannot replace the XDP program: {what}")]
     Program {
-        /// The port.
+        /// Port name.
         port: String,
         /// The reason.
         what: String,
     },
-    /// The stages were replaced, but the XDP program of a port still filters although the plan
-    /// removes its filter.
+    /// The stages were replaced, but the XDP program of a port still runs a filter that the new
+    /// plan removes.
     #[error(
         "the stages were replaced, but the XDP program of port {port} still has its old filter: \
          {what}; reload again"
     )]
     StillOffloaded {
-        /// The port.
+        /// Port name.
         port: String,
         /// The reason.
         what: String,
     },
-    /// A worker has built its stages but did not confirm the replacement. The others have replaced
-    /// theirs.
+    /// A worker did not confirm that it uses the new stages. The other workers use them.
     #[error(
-        "worker {0} did not confirm that it replaced its stages; the others have replaced theirs. \
-         A filter that this reload removes from an XDP program is still in it"
+        "worker {0} did not confirm that it replaced its stages; the other workers have replaced \
+         theirs. XDP programs still run the filters that this reload removes"
     )]
     Unconfirmed(usize),
 }
@@ -90,12 +89,11 @@ impl ReloadError {
 }
 
 impl DataPlane {
-    /// Replaces the stages of every path with those of another plan; each worker switches between
-    /// two batches. A stage that keeps its name and kind takes over counters and state. Returns the
-    /// names of the stages that could not.
+    /// Replaces the stages of every path with those of a new plan, in each worker between two
+    /// batches. A stage that keeps its name and kind takes over counters and state. Returns the
+    /// names of the stages that kept their name but could not take over the state.
     ///
-    /// The plan may differ from the running one only in its stages; otherwise nothing is changed.
-    /// Slow work was done when the plan was created.
+    /// Fails without any change if the plans differ in more than stages.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
         if let Some(what) = self.plan().differs_from(&plan) {
             return Err(ReloadError::RequiresRestart(what));
@@ -105,7 +103,7 @@ impl DataPlane {
         self.plan().restrict_placement(&mut plan)?;
         plan.acquire(Some(self.plan()))
             .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
-        let result = self.exchange(&mut plan);
+        let result = self.exchange_stages(&mut plan);
         match &result {
             // The worker may still build stages of this plan.
             Err(ReloadError::NoReply(_)) => self.unreleased.push(Arc::new(plan)),
@@ -116,102 +114,105 @@ impl DataPlane {
     }
 
     /// Replaces the stages in the workers and in the XDP programs.
-    fn exchange(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
+    fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
-        // All workers build before any of them exchanges stages, so a failure changes nothing.
+        // All workers build their new stages before any worker uses them, so a failure changes
+        // nothing.
         let built: Result<(), ReloadError> = self.workers.iter().enumerate().try_for_each(
-            |(number, RunningWorker { remote, .. })| {
+            |(worker_number, RunningWorker { remote, .. })| {
                 let (plan, ports) = (Arc::clone(&plan), ports.clone());
                 let build = move |worker: &mut Worker<PlannedChain>| {
-                    let chain = |path| build_chain(&plan, path, &ports, number);
-                    let all = || {
+                    let chain = |path| build_chain(&plan, path, &ports, worker_number);
+                    let build_all = || {
                         plan.paths
                             .iter()
                             .map(|path| (path.from, chain(path)))
                             .collect::<Vec<(PortId, _)>>()
                     };
-                    let chains = catch_unwind(AssertUnwindSafe(all))
+                    let chains = catch_unwind(AssertUnwindSafe(build_all))
                         .map_err(|panic| panic_message(&*panic))?;
-                    worker.stage_chains(chains);
+                    worker.store_chains(chains);
                     Ok::<(), String>(())
                 };
                 match remote.ask(build, REPLY_TIMEOUT) {
                     Ok(result) => {
-                        result.map_err(|what| ReloadError::Build { worker: number, what })
+                        result.map_err(|what| ReloadError::Build { worker: worker_number, what })
                     }
-                    Err(_) => Err(ReloadError::NoReply(number)),
+                    Err(_) => Err(ReloadError::NoReply(worker_number)),
                 }
             },
         );
-        built.inspect_err(|_| self.drop_staged())?;
-        // A program that gains or changes a filter is replaced before any worker swaps its stages,
-        // which may rely on the program. A program that loses its filter keeps it until the workers
-        // have theirs.
-        let (first, last): (Vec<_>, Vec<_>) =
+        built.inspect_err(|_| self.discard_stored_chains())?;
+        // Attach programs with a new filter before any worker uses its new stages, which may rely
+        // on that filter. Remove filters from programs only after all workers use their new stages.
+        let (with_filter, without_filter): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
-        let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;
+        let mut predecessors =
+            self.exchange_programs(with_filter).inspect_err(|_| self.discard_stored_chains())?;
         let mut afresh = Vec::new();
         let mut unconfirmed = None;
         let retired = self.retired.0.clone();
-        let old = Arc::clone(&self.plan);
-        for (number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
-            let (retired, plan) = (retired.clone(), Arc::clone(&old));
-            let exchange = move |worker: &mut Worker<PlannedChain>| {
-                // The staged paths match the worker's paths.
-                let mut swapped = worker.swap_staged().unwrap_or_default();
+        let old_plan = Arc::clone(&self.plan);
+        for (worker_number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
+            let (retired, plan) = (retired.clone(), Arc::clone(&old_plan));
+            let swap = move |worker: &mut Worker<PlannedChain>| {
+                // Cannot fail: the new stages are for the paths that the worker has.
+                let mut swapped = worker.swap_stored_chains().unwrap_or_default();
                 let afresh: Vec<_> = swapped
                     .iter_mut()
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan to the control thread, because dropping it can be slow.
+                // Send the old plan back, because dropping it can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 afresh
             };
-            match remote.ask(exchange, REPLY_TIMEOUT) {
+            match remote.ask(swap, REPLY_TIMEOUT) {
                 Ok(names) => afresh.extend(names),
-                // The worker exchanges its stages when it runs the command.
-                Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(number)),
+                // The worker replaces its stages when it later runs the command.
+                Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
             }
         }
-        // While a worker may lack its new stages, keep the XDP programs that they rely on or
-        // replace.
-        let removed =
-            if unconfirmed.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
-        let removed = removed.map(|programs| predecessors.extend(programs));
+        // A worker with old stages may rely on a filter in an XDP program: remove none.
+        let removal = if unconfirmed.is_some() {
+            Ok(Vec::new())
+        } else {
+            self.exchange_programs(without_filter)
+        };
+        let removal = removal.map(|programs| predecessors.extend(programs));
         self.plan = plan;
-        self.carry_from_programs(&old, predecessors);
+        self.carry_from_programs(&old_plan, predecessors);
         self.absorb_retired();
         self.carried.retain(&self.plan);
         match unconfirmed {
-            // The worker still has stages of the old plan.
-            Some(_) => self.unreleased.push(old),
-            None => old.release(Some(self.plan())),
+            // The worker may still use old stages.
+            Some(_) => self.unreleased.push(old_plan),
+            None => old_plan.release(Some(self.plan())),
         }
-        removed.map_err(ReloadError::still_offloaded)?;
+        removal.map_err(ReloadError::still_offloaded)?;
         unconfirmed.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();
         Ok(afresh)
     }
 
-    /// Drops the stages that workers have built and not swapped in.
-    fn drop_staged(&self) {
+    /// Drops stages that workers have built but do not use yet.
+    fn discard_stored_chains(&self) {
         for RunningWorker { remote, .. } in &self.workers {
-            let _ = remote.ask(Worker::drop_staged, REPLY_TIMEOUT);
+            let _ = remote.ask(Worker::discard_stored_chains, REPLY_TIMEOUT);
         }
     }
 }
 
 impl Plan {
-    /// Returns the first setting that differs and that a reload cannot change.
+    /// Returns the first setting that differs although a reload cannot change it.
     fn differs_from(&self, other: &Self) -> Option<&'static str> {
         let paths =
             |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();
         let umem = |plan: &Self| (plan.umem.frame_size, plan.umem.frames, plan.umem.huge_pages);
-        let found = [
+        let settings = [
             ("`mode`", self.mode == other.mode),
             ("`cores`", self.workers == other.workers),
             ("`busy_poll`", self.busy_poll == other.busy_poll),
@@ -222,6 +223,6 @@ impl Plan {
             ("a `[[port]]`", self.ports == other.ports),
             ("the ports of a `[[path]]`", paths(self) == paths(other)),
         ];
-        found.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+        settings.into_iter().find(|(_, is_equal)| !is_equal).map(|(setting, _)| setting)
     }
 }

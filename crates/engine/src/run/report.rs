@@ -1,7 +1,7 @@
 //! The report: the content of each line of `--json` and of the final table.
 //!
-//! Counters are cumulative from the start. The schema is versioned: fields are added, not changed,
-//! within one version.
+//! Counters are cumulative from the start. Within one version of the schema, fields are added, not
+//! changed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,13 +30,13 @@ pub struct Report {
     pub kind: ReportKind,
     /// Seconds since the start.
     pub elapsed_seconds: f64,
-    /// Number of workers included.
+    /// Number of workers.
     pub workers: usize,
-    /// Each port, in the order of the configuration.
+    /// The counters of each port, in the order of the configuration.
     pub ports: Vec<PortReport>,
-    /// Packets dropped in user space, by reason; every reason is listed. See [`Reason`].
+    /// Packets dropped in user space, by [`Reason`]; includes reasons with zero packets.
     pub drops: BTreeMap<&'static str, u64>,
-    /// Each stage of each path.
+    /// The counters of each stage of each path.
     pub stages: Vec<StageReport>,
     /// CPU cycles of the workers, by task.
     pub ledger: Ledger,
@@ -45,9 +45,9 @@ pub struct Report {
     /// Counters of the kernel.
     pub kernel: KernelReport,
     /// Why the ports do not use a better mode; `null` if they use the best mode or the configured
-    /// one.
+    /// mode.
     pub fallback: Option<Fallback>,
-    /// The failed worker and its error; `null` if all work.
+    /// The failed worker and its error; `null` if all workers work.
     pub failure: Option<String>,
     /// The inspection tables of the stages, in the final report only. Each table holds its first
     /// [`REPORTED_ROWS`] rows.
@@ -55,20 +55,20 @@ pub struct Report {
     pub tables: Vec<TableReport>,
 }
 
-/// Maximum rows of an inspection table in a report. `xdpfwd ctl inspect` shows all.
+/// Maximum number of rows of an inspection table in a report.
 pub const REPORTED_ROWS: usize = 256;
 
 /// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportKind {
-    /// Report of a running data plane.
+    /// A report of a running data plane.
     Interval,
-    /// The final report.
+    /// The report of a data plane that has ended, or was never started.
     Final,
 }
 
-/// One port, summed over its queues.
+/// The counters of one port, summed over its queues.
 #[derive(Clone, Debug, Serialize)]
 pub struct PortReport {
     /// Port name.
@@ -94,32 +94,31 @@ pub struct PortReport {
     pub xdp_redirected: u64,
     /// Packets that the XDP program passed to the kernel because no socket serves their queue.
     pub xdp_passed: u64,
-    /// Packets that the XDP program passed to the kernel by a rule of `keep`.
+    /// Packets that the XDP program passed to the kernel by a `keep` rule.
     pub xdp_kept: u64,
-    /// Packets dropped by the XDP program, by a filter with `place = "kernel"`. They never reach
-    /// user space.
+    /// Packets dropped by the filter in the XDP program. They never reach user space.
     pub xdp_dropped: u64,
-    /// The same by reason; all possible reasons are listed. See [`Reason`].
+    /// The packets of `xdp_dropped` by [`Reason`]; includes reasons with zero packets.
     pub xdp_drops: BTreeMap<&'static str, u64>,
-    /// Packets that the kernel lost before this port's sockets, and descriptors that it refused.
+    /// Packets that the kernel lost before the port's sockets, and descriptors that it refused.
     pub kernel: PortKernelReport,
 }
 
-/// `XDP_STATISTICS` summed over a port's sockets.
+/// `XDP_STATISTICS`, summed over sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
-    /// Times that a fill ring was empty: too few frames, or user space did not keep up. In copy
-    /// mode each loses a packet, also counted in `rx_dropped`.
+    /// Times that the kernel found a fill ring empty: too few frames, or user space did not keep
+    /// up. In copy mode, each time loses a packet, which `rx_dropped` also counts.
     pub fill_ring_empty: u64,
-    /// Packets lost because no frame was available, or because they exceed a frame's capacity.
+    /// Packets lost because no frame was available, or because they were too long for a frame.
     pub rx_dropped: u64,
-    /// Fill-ring entries that the kernel refused: 0, or there is a bug.
+    /// Fill-ring entries that the kernel refused. Nonzero indicates a bug.
     pub rx_invalid: u64,
-    /// Transmit descriptors that the kernel refused: 0, or there is a bug.
+    /// Transmit descriptors that the kernel refused. Nonzero indicates a bug.
     pub tx_invalid: u64,
-    /// Times that the kernel found no transmit work. Not a loss.
+    /// Times that the kernel found a TX ring empty. Not a loss.
     pub tx_ring_empty: u64,
 }
 
@@ -129,18 +128,18 @@ pub struct PortKernelReport {
 pub enum PortMode {
     /// The device reads and writes the frames itself.
     ZeroCopy,
-    /// The XDP program runs in the driver; the kernel copies.
+    /// The XDP program runs in the driver; the kernel copies packets.
     Copy,
-    /// The XDP program runs in the kernel's generic path; the kernel copies.
+    /// Generic XDP; the kernel copies packets.
     Skb,
-    /// Packet sockets without an XDP program; the kernel copies.
+    /// Packet sockets; the kernel copies packets.
     PacketMmsg,
-    /// No mode: stopped while waiting for an interface.
+    /// No mode, because the data plane was not started.
     None,
 }
 
 impl PortMode {
-    /// Returns the name used in the configuration.
+    /// Returns the name of the mode in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::ZeroCopy => "zero-copy",
@@ -152,7 +151,7 @@ impl PortMode {
     }
 }
 
-/// Why all ports use a lower mode.
+/// Why the ports do not use a better mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fallback {
     /// The port that caused the fallback.
@@ -175,20 +174,20 @@ impl Fallback {
     }
 }
 
-/// One stage of one path, summed over the workers.
+/// The counters of one stage of one path, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
     /// The path: `"lan->wan"`.
     pub path: String,
-    /// The stage's name.
+    /// Stage name.
     pub name: String,
     /// Where the stage runs: `"user"`, or `"kernel"` if the XDP program of the path's ingress port
-    /// runs it. In the kernel, the figures cover passed packets only, and drops are in that port's
-    /// `xdp_dropped`.
+    /// runs it. For a stage in the kernel, the counters cover only the packets that it passed; its
+    /// drops are in the `xdp_dropped` of that port.
     pub place: &'static str,
-    /// Batches.
+    /// Number of batches.
     pub calls: u64,
-    /// Packets.
+    /// Number of packets.
     pub packets: u64,
     /// Packets dropped by the stage.
     pub drops: u64,
@@ -196,7 +195,7 @@ pub struct StageReport {
     pub cycles_per_packet: f64,
     /// Packets per batch.
     pub packets_per_call: f64,
-    /// Counters specific to the stage.
+    /// The counters that the stage itself defines.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -205,24 +204,24 @@ fn port_name(plan: &Plan, id: xdpfwd_pipeline::PortId) -> &str {
     plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str())
 }
 
-/// Kernel activity and losses, summed over all ports.
+/// System calls, and losses in the kernel, summed over all ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
     /// System calls of the workers: wake-ups and waits.
     pub syscalls: u64,
     /// System calls that waited for packets.
     pub waits: u64,
-    /// Transmit wake-ups that the kernel asked to repeat. No packet is lost.
+    /// System calls for transmission that the kernel asked to repeat. No packet is lost.
     pub tx_retries: u64,
     /// Packets that interfaces dropped after the kernel accepted them (no carrier or full queue);
-    /// included in the ports' `tx_packets`. A lower bound: known in copy mode only.
+    /// included in `tx_packets`. A lower bound: known only in copy mode.
     pub tx_dropped: u64,
-    /// Packets moved in memory before transmission, after a stage added or removed bytes at the
-    /// front. Only `io = "xsk-rs"` needs this.
+    /// Packets moved in memory before transmission, because a stage added or removed bytes at the
+    /// front (only with `io = "xsk-rs"`).
     pub tx_copied: u64,
-    /// Invalid descriptors from the kernel, which were refused. Nonzero indicates a bug.
+    /// Invalid descriptors from the kernel, which xdpfwd refused. Nonzero indicates a bug.
     pub invalid_descriptors: u64,
-    /// Counters of the sockets.
+    /// The counters of all AF_XDP sockets.
     #[serde(flatten)]
     pub sockets: PortKernelReport,
 }
@@ -238,11 +237,11 @@ impl Report {
         failure: Option<String>,
     ) -> Self {
         let mut sums = Sums::new(plan);
-        for answer in workers.clone().flatten() {
-            sums.add(&answer.report);
+        for reply in workers.clone().flatten() {
+            sums.add(&reply.report);
         }
         let ledger = Ledger::new(
-            workers.map(|answer| answer.map(|answer| (&answer.report.ledger, answer.wall_cycles))),
+            workers.map(|reply| reply.map(|reply| (&reply.report.ledger, reply.wall_cycles))),
         );
         let ports = plan.ports.iter().zip(&sums.ports).zip(modes.iter().zip(xdp));
         let ports = ports.map(|((port, (counters, kernel)), (&mode, xdp))| PortReport {
@@ -263,11 +262,11 @@ impl Report {
             kernel: (*kernel).into(),
         });
         let ports = ports.collect();
-        let mut all = Counters::default();
+        let mut total = Counters::default();
         let mut kernel = KernelCounters::default();
-        for (counters, lost) in &sums.ports {
-            all += *counters;
-            kernel += *lost;
+        for (counters, port_kernel) in &sums.ports {
+            total += *counters;
+            kernel += *port_kernel;
         }
         Self {
             schema: SCHEMA,
@@ -280,12 +279,12 @@ impl Report {
             ledger,
             frames: sums.frames,
             kernel: KernelReport {
-                syscalls: all.syscalls + sums.waits,
+                syscalls: total.syscalls + sums.waits,
                 waits: sums.waits,
-                tx_retries: all.tx_retries,
-                tx_dropped: all.tx_dropped,
-                tx_copied: all.tx_copied,
-                invalid_descriptors: all.invalid_descriptors,
+                tx_retries: total.tx_retries,
+                tx_dropped: total.tx_dropped,
+                tx_copied: total.tx_copied,
+                invalid_descriptors: total.invalid_descriptors,
                 sockets: kernel.into(),
             },
             fallback,
@@ -301,14 +300,14 @@ impl Report {
         Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
     }
 
-    /// Adds inspection tables, limited to their first rows.
+    /// Adds inspection tables, each truncated to its first [`REPORTED_ROWS`] rows.
     pub(crate) fn with_tables(mut self, mut tables: Vec<TableReport>) -> Self {
         tables.iter_mut().for_each(|table| table.limit_rows(REPORTED_ROWS));
         self.tables = tables;
         self
     }
 
-    /// Returns the same report as a final one.
+    /// Returns the same report, with the kind `final`.
     pub fn into_final(self) -> Self {
         Self { kind: ReportKind::Final, ..self }
     }
@@ -328,18 +327,19 @@ impl From<KernelCounters> for PortKernelReport {
     }
 }
 
-/// The final report of a worker.
+/// The report of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
-    /// Cycles since the worker started, by the requesting thread's clock.
+    /// Cycles since the worker started, measured by the requesting thread.
     pub(crate) wall_cycles: u64,
 }
 
-/// The sum of the workers' reports.
+/// The sum of all worker reports.
 struct Sums {
+    /// By port.
     ports: Vec<(Counters, KernelCounters)>,
-    /// Per path, per stage.
+    /// By path and stage.
     stages: Vec<Vec<(xdpfwd_pipeline::StageAccount, BTreeMap<&'static str, u64>)>>,
     drops: xdpfwd_pipeline::Drops,
     frames: FrameCounts,
@@ -368,7 +368,7 @@ impl Sums {
                 *kernel += queue.kernel;
             }
         }
-        // Every worker has the paths and stages of the plan, in its order.
+        // Every worker has the paths and stages of the plan, in the same order.
         for (path, sums) in worker.paths.iter().zip(&mut self.stages) {
             for (stage, (account, counters)) in path.stages.iter().zip(sums) {
                 account.add(&stage.account);

@@ -16,22 +16,22 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// Maximum length of a request, in bytes.
+/// Bytes without a line end after which a request is rejected.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// Timeout for a client to send its request, and to read the reply.
+/// Timeout for a client to send its request, and again to read the reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Timeout for a reply: a reload reads files and compiles rules.
+/// Timeout for a reply from the control thread; a reload reads files and compiles rules.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum number of queued requests.
 const MAX_QUEUED_REQUESTS: usize = 8;
 
-/// A listening socket with its own thread. Dropping it removes its file.
+/// A control socket, served by its own thread. Dropping it removes the socket file.
 pub struct ControlSocket {
     path: PathBuf,
-    /// Device and inode of the file, so that no other file is removed.
+    /// Device and inode of the socket file, so that drop removes no other file.
     identity: (u64, u64),
     requests: Receiver<Request>,
 }
@@ -39,30 +39,30 @@ pub struct ControlSocket {
 /// A request and its reply channel.
 #[derive(Debug)]
 pub struct Request {
-    /// The request without the line end.
+    /// The text of the request, without the line end.
     pub line: String,
-    answer: SyncSender<String>,
+    reply: SyncSender<String>,
 }
 
 impl Request {
-    /// Replies with one line.
-    pub fn answer(self, line: String) {
-        // If the client has gone, the reply is dropped.
-        let _ = self.answer.send(line);
+    /// Replies to the client with one line.
+    pub fn reply(self, line: String) {
+        // If the client has disconnected, drop the reply.
+        let _ = self.reply.send(line);
     }
 }
 
 impl ControlSocket {
-    /// Listens at a path, with a file that only its owner may use. Each request wakes the control
-    /// thread ([`Event::Woken`](crate::Event::Woken)), which reads it with [`next`](Self::next).
+    /// Listens on a socket file that only its owner may use. Each request wakes the control thread
+    /// ([`Event::Woken`](crate::Event::Woken)), which gets the request from [`next`](Self::next).
     ///
-    /// Replaces a socket file left by a dead process; fails if a process listens on it.
+    /// Replaces a socket file on which no process listens; fails if a process listens on it.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
         // Create the file with owner-only permissions from the start.
         let bind = || {
-            let before = umask(Mode::from_bits_truncate(0o177));
+            let previous = umask(Mode::from_bits_truncate(0o177));
             let bound = UnixListener::bind(path);
-            umask(before);
+            umask(previous);
             bound
         };
         let listener = match bind() {
@@ -77,12 +77,12 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // This thread ends with the process. It serves clients one by one; the timeouts bound
-            // slow ones.
+            // This thread ends with the process. It serves one client at a time; timeouts limit
+            // slow clients.
             for stream in listener.incoming() {
                 if let Err(error) = stream.and_then(|stream| serve(&stream, &sender, &waker)) {
-                    tracing::debug!(%error, "cannot answer a request on the control socket");
-                    // Without free descriptors, accepting would fail again at once.
+                    tracing::debug!(%error, "cannot serve a client of the control socket");
+                    // Without free file descriptors, the next accept would fail at once.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -91,7 +91,7 @@ impl ControlSocket {
         Ok(Self { path: path.to_owned(), identity, requests })
     }
 
-    /// Returns the next request, if any.
+    /// Returns the next queued request, if any.
     pub fn next(&self) -> Option<Request> {
         self.requests.try_recv().ok()
     }
@@ -99,15 +99,15 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let own = fs::symlink_metadata(&self.path)
+        let is_own_file = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
-        if own {
+        if is_own_file {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Returns whether the file is a socket on which no process listens.
+/// Returns whether a file is a socket on which no process listens.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket
@@ -121,9 +121,9 @@ fn serve(
     waker: &Arc<mio::Waker>,
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
-    let own = nix::unistd::geteuid().as_raw();
-    // The mode of the socket file enforces the same.
-    if peer.uid() != 0 && peer.uid() != own {
+    let own_uid = nix::unistd::geteuid().as_raw();
+    // The mode of the socket file already enforces this.
+    if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
             concat!(
@@ -138,8 +138,8 @@ fn serve(
             r#"{"error":"invalid request: expected a line of up to 4096 bytes"}"#,
         );
     };
-    let (answer, answered) = mpsc::sync_channel(1);
-    let request = Request { line, answer };
+    let (reply, replies) = mpsc::sync_channel(1);
+    let request = Request { line, reply };
     if sender.try_send(request).is_err() {
         return write_line(
             stream,
@@ -147,7 +147,7 @@ fn serve(
         );
     }
     waker.wake()?;
-    match answered.recv_timeout(REPLY_TIMEOUT) {
+    match replies.recv_timeout(REPLY_TIMEOUT) {
         Ok(line) => write_line(stream, &line),
         Err(RecvTimeoutError::Timeout) => {
             write_line(stream, r#"{"error":"no reply within 30 s: the control thread is busy"}"#)
@@ -156,7 +156,7 @@ fn serve(
     }
 }
 
-/// Reads a line before the timeout; `None` if it is incomplete or too long.
+/// Reads a line, or fails at the timeout. Returns `None` if the line is incomplete or too long.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);
@@ -175,7 +175,7 @@ fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     }
 }
 
-/// Writes a line before the timeout.
+/// Writes a line, or fails at the timeout.
 fn write_line(mut stream: &UnixStream, line: &str) -> io::Result<()> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let text = format!("{line}\n");

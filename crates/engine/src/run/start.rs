@@ -1,4 +1,4 @@
-//! Startup of a data plane, all or nothing.
+//! Startup of a data plane. A failed start is undone.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -17,9 +17,9 @@ use crate::run::carry::CarriedCounters;
 use crate::run::control::Control;
 use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::report::{Fallback, PortMode};
-use crate::run::thread::{self, Ready, Setup, WorkerStatus, queues_of};
+use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 
-/// Timeout for a worker to open its sockets, including retries on a busy queue.
+/// Timeout for the preparation of a worker, including retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The modes that a plan would use.
@@ -27,24 +27,23 @@ const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Probe {
     /// The mode of each port, in the order of the plan.
     pub modes: Vec<PortMode>,
-    /// Why the ports do not use a better mode, if they fall back.
+    /// Why the ports do not use the best mode, if a driver does not support it.
     pub fallback: Option<Fallback>,
 }
 
 impl DataPlane {
-    /// Starts everything in the plan, or nothing: on an error, everything already started is
-    /// undone.
+    /// Starts the data plane of a plan. On an error, undoes the steps already done.
     ///
-    /// Attaches the XDP programs, which pass all packets to the kernel while they have no sockets.
-    /// Then starts the workers, each of which opens its sockets on its own core. Then inserts the
-    /// sockets into the programs' maps and runs the workers.
+    /// First attaches the XDP programs, which without sockets pass all packets to the kernel. Then
+    /// starts the worker threads, which open their sockets on their cores. Finally inserts the
+    /// sockets into the maps of the programs and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         Self::start_with(plan, control, true)
     }
 
-    /// Determines the mode of each port, without stages: attaches the programs, binds the sockets,
-    /// and undoes both, while all packets pass to the kernel. Drivers that reconfigure their queues
-    /// for this lose packets that arrive meanwhile, as at every start.
+    /// Determines the mode of each port: attaches the XDP programs without stages, binds the
+    /// sockets, and undoes both. All packets pass to the kernel, but as at every start, some
+    /// drivers reconfigure their queues and lose packets meanwhile.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -53,6 +52,7 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
+    /// Starts the data plane. Without `redirect`, no packets reach its sockets.
     fn start_with(plan: Plan, control: &Control, redirect: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
@@ -64,17 +64,17 @@ impl DataPlane {
             .map(|port| Interface::find(&port.name, &port.interface))
             .collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
-        check_memory(&plan)?;
+        check_umem_sharing(&plan)?;
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| StartError::NotInKernel { stage, why })?;
-        // Before any change to the network.
+        // Acquire the stages' resources before changing the network.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
         Self::start_acquired(plan, interfaces, control, redirect)
             .inspect_err(|_| acquired.release(None))
     }
 
-    /// The part of a start that follows the acquisition of resources.
+    /// Starts the data plane after the stages' resources were acquired.
     fn start_acquired(
         mut plan: Plan,
         interfaces: Vec<Interface>,
@@ -125,7 +125,8 @@ impl DataPlane {
             }
             Mode::Auto => BindMode::Auto,
         };
-        let indexes: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
+        let interface_indexes: Vec<u32> =
+            interfaces.iter().map(|interface| interface.index).collect();
         let mut data_plane = Self {
             plan: Arc::clone(&plan),
             started: Instant::now(),
@@ -145,19 +146,19 @@ impl DataPlane {
         if redirect {
             data_plane.enable_promiscuous_mode()?;
         }
-        data_plane.start_workers(bind, &indexes, control, redirect)?;
+        data_plane.start_workers(bind, &interface_indexes, control, redirect)?;
         Ok(data_plane)
     }
 
     fn start_workers(
         &mut self,
         bind: BindMode,
-        indexes: &[u32],
+        interface_indexes: &[u32],
         control: &Control,
         redirect: bool,
     ) -> Result<(), StartError> {
-        let mut starting = Vec::with_capacity(self.plan.workers.len());
-        let described = thread::ports_for_stages(&self.plan);
+        let mut starting_workers = Vec::with_capacity(self.plan.workers.len());
+        let port_infos = thread::ports_for_stages(&self.plan);
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
             let sockets =
@@ -171,40 +172,40 @@ impl DataPlane {
                 plan: Arc::clone(&self.plan),
                 worker,
                 bind,
-                indexes: indexes.to_vec(),
-                described: described.clone(),
+                interface_indexes: interface_indexes.to_vec(),
+                port_infos: port_infos.clone(),
                 sockets,
             };
-            match Starting::spawn(setup, control) {
-                Ok(started) => starting.push(started),
+            match StartingWorker::spawn(setup, control) {
+                Ok(starting_worker) => starting_workers.push(starting_worker),
                 Err(error) => {
                     result = Err(error);
                     break;
                 }
             }
         }
-        let mut ready = Vec::with_capacity(starting.len());
-        for (worker, started) in starting.iter().enumerate() {
+        let mut ready_workers = Vec::with_capacity(starting_workers.len());
+        for (worker, starting_worker) in starting_workers.iter().enumerate() {
             // After a failure, stop the other workers without waiting for them.
             if result.is_ok() {
-                match wait_ready(worker, &started.ready) {
-                    Ok(is_ready) => ready.push(is_ready),
+                match wait_ready(worker, &starting_worker.ready_receiver) {
+                    Ok(ready_worker) => ready_workers.push(ready_worker),
                     Err(error) => result = Err(error),
                 }
             }
         }
-        // Redirect only when all workers are ready. Earlier packets would wait in the rings of a
-        // worker that does not run.
-        for is_ready in ready.iter().filter(|_| redirect) {
-            result = result.and_then(|()| self.redirect(is_ready));
+        // Redirect only when all workers are ready, so that no packets wait for a worker that does
+        // not run yet.
+        for ready_worker in ready_workers.iter().filter(|_| redirect) {
+            result = result.and_then(|()| self.redirect(ready_worker));
         }
         if let Err(error) = result {
-            for started in starting {
-                started.abandon();
+            for starting_worker in starting_workers {
+                starting_worker.abandon();
             }
             return Err(error);
         }
-        let zero_copy = ready.iter().all(|is_ready| is_ready.zero_copy);
+        let zero_copy = ready_workers.iter().all(|worker| worker.zero_copy);
         self.modes = (self.attachments.iter())
             .map(|attachment| match (attachment.mode(), zero_copy) {
                 (None, _) => PortMode::PacketMmsg,
@@ -213,24 +214,31 @@ impl DataPlane {
                 (Some(AttachMode::Native), false) => PortMode::Copy,
             })
             .collect();
-        for (started, is_ready) in starting.into_iter().zip(ready) {
-            let Ready { remote, fallback, .. } = is_ready;
+        for (starting_worker, ready_worker) in starting_workers.into_iter().zip(ready_workers) {
+            let ReadyWorker { remote, fallback, .. } = ready_worker;
             if let Some(fallback) = fallback {
                 let port = self.plan.ports.iter().find(|port| port.interface == fallback.interface);
                 let name = port.map_or("", |port| &port.name);
-                let own = Fallback::new(name, &fallback.interface, "zero-copy", &fallback.error);
-                self.fallback.get_or_insert(own);
+                let port_fallback =
+                    Fallback::new(name, &fallback.interface, "zero-copy", &fallback.error);
+                self.fallback.get_or_insert(port_fallback);
             }
-            // `failed_worker` reports workers that have already ended.
             let started_cycles = clock::cycles();
-            let _ = started.go.send(());
-            let Starting { thread, status, .. } = started;
-            self.workers.push(RunningWorker { remote, thread, status, last: None, started_cycles });
+            // If the worker has already ended, sending fails, and `failed_worker` reports it.
+            let _ = starting_worker.start_signal.send(());
+            let StartingWorker { thread, status, .. } = starting_worker;
+            self.workers.push(RunningWorker {
+                remote,
+                thread,
+                status,
+                last_reply: None,
+                started_cycles,
+            });
         }
         Ok(())
     }
 
-    /// Enables promiscuous mode on the ingress interfaces.
+    /// Enables promiscuous mode on the interfaces of ingress ports that request it.
     fn enable_promiscuous_mode(&mut self) -> Result<(), StartError> {
         for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
@@ -243,8 +251,8 @@ impl DataPlane {
     }
 
     /// Redirects packets to a worker's sockets.
-    fn redirect(&self, ready: &Ready) -> Result<(), StartError> {
-        for (port, queue, socket) in &ready.sockets {
+    fn redirect(&self, worker: &ReadyWorker) -> Result<(), StartError> {
+        for (port, queue, socket) in &worker.sockets {
             let attachment = &self.attachments[usize::from(port.0)];
             attachment.redirect(*queue, *socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
@@ -258,38 +266,38 @@ impl DataPlane {
     }
 }
 
-/// A worker's thread during startup.
-struct Starting {
+/// The thread of a worker during startup.
+struct StartingWorker {
     thread: JoinHandle<()>,
-    ready: mpsc::Receiver<Result<Ready, StartError>>,
-    /// Starts the worker; dropping it ends the thread.
-    go: mpsc::SyncSender<()>,
+    ready_receiver: mpsc::Receiver<Result<ReadyWorker, StartError>>,
+    /// Sending starts the worker; dropping the sender ends the thread.
+    start_signal: mpsc::SyncSender<()>,
     status: Arc<WorkerStatus>,
 }
 
-impl Starting {
+impl StartingWorker {
     fn spawn(setup: Setup, control: &Control) -> Result<Self, StartError> {
-        let (ready_sender, ready) = mpsc::sync_channel(1);
-        let (go, go_receiver) = mpsc::sync_channel(1);
+        let (ready_sender, ready_receiver) = mpsc::sync_channel(1);
+        let (start_signal, start_receiver) = mpsc::sync_channel(1);
         let status = Arc::new(WorkerStatus::new(control.waker()));
-        let own = Arc::clone(&status);
+        let worker_status = Arc::clone(&status);
         let thread = ThreadBuilder::new()
             .name(format!("worker-{}", setup.worker))
-            .spawn(move || thread::run(setup, &own, ready_sender, &go_receiver));
+            .spawn(move || thread::run(setup, &worker_status, ready_sender, &start_receiver));
         let thread = thread
             .map_err(|source| StartError::Io { what: "cannot start a worker's thread", source })?;
-        Ok(Self { thread, ready, go, status })
+        Ok(Self { thread, ready_receiver, start_signal, status })
     }
 
-    /// Ends the thread and closes its sockets.
+    /// Ends the thread, which closes its sockets.
     fn abandon(self) {
-        drop((self.go, self.ready));
+        drop((self.start_signal, self.ready_receiver));
         let _ = self.thread.join();
     }
 }
 
-/// Rejects two ports on one interface: each would find the other's program attached. An interface
-/// can have several names.
+/// Rejects two ports on one interface, which can carry one XDP program. Compares indexes, because
+/// an interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =
@@ -305,17 +313,18 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects combinations of libxdp and other ports: xdpfwd's own sockets cannot transmit from
-/// libxdp's memory.
-fn check_memory(plan: &Plan) -> Result<(), StartError> {
-    let by = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
-    match (by(Io::AfXdp), by(Io::XskRs)) {
+/// Rejects plans with both `io = "af_xdp"` and `io = "xsk-rs"`: the former cannot transmit from the
+/// UMEM that libxdp registers for the latter.
+fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
+    let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
+    match (port_with(Io::AfXdp), port_with(Io::XskRs)) {
         (Some(first), Some(second)) => Err(StartError::UnsharedMemory { first, second }),
         _ => Ok(()),
     }
 }
 
-/// Rejects kernel stages that the XDP program cannot run, which a library user may request.
+/// Rejects plans with an `in_kernel` stage that the XDP program cannot run. Only plans made in Rust
+/// can have one.
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
@@ -329,8 +338,8 @@ pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
 
 fn wait_ready(
     worker: usize,
-    ready: &mpsc::Receiver<Result<Ready, StartError>>,
-) -> Result<Ready, StartError> {
+    ready: &mpsc::Receiver<Result<ReadyWorker, StartError>>,
+) -> Result<ReadyWorker, StartError> {
     match ready.recv_timeout(STARTUP_TIMEOUT) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -342,9 +351,10 @@ fn wait_ready(
     }
 }
 
+/// Defers the interrupts of all AF_XDP interfaces; logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
-    let set = |interface: &Interface| match DeferredInterrupts::set(interface) {
-        Ok(settings) => Some(settings),
+    let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
+        Ok(deferred) => Some(deferred),
         Err(error) => {
             tracing::warn!(
                 interface = interface.name,
@@ -354,6 +364,6 @@ fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterr
             None
         }
     };
-    let polled = plan.ports.iter().zip(interfaces).filter(|(port, _)| port.io.uses_xdp());
-    polled.filter_map(|(_, interface)| set(interface)).collect()
+    let polled_ports = plan.ports.iter().zip(interfaces).filter(|(port, _)| port.io.uses_xdp());
+    polled_ports.filter_map(|(_, interface)| defer(interface)).collect()
 }

@@ -1,4 +1,4 @@
-//! A worker's thread. It opens its sockets on its own core, so that their memory is NUMA-local.
+//! The thread of a worker. It opens sockets on its own core, so that their memory is NUMA-local.
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -19,21 +19,20 @@ use crate::plan::{Io, PathPlan, Plan, PortPlan};
 /// The stages of a path, built from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
-/// The input of a worker's thread.
+/// The parameters of the thread of a worker.
 pub(crate) struct Setup {
     pub(crate) plan: Arc<Plan>,
     pub(crate) worker: usize,
     pub(crate) bind: BindMode,
-    /// The interface index of each port.
-    pub(crate) indexes: Vec<u32>,
+    /// The index of each port's interface.
+    pub(crate) interface_indexes: Vec<u32>,
     /// Port information for stages.
-    pub(crate) described: Ports,
-    /// For each port, the packet sockets of the worker's queues; empty if the worker opens AF_XDP
-    /// sockets.
+    pub(crate) port_infos: Ports,
+    /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// Returns the port information for stages. Empty if the plan has no stage.
+/// Returns the port information for stages; empty if the plan has no stages.
 pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     match plan.stages().next() {
         Some(_) => describe_ports(&plan.ports),
@@ -42,16 +41,16 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
 }
 
 /// A worker that is ready to run.
-pub(crate) struct Ready {
+pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
-    /// Sockets to which packets are redirected: those of ports from which a path starts. The worker
-    /// keeps them open while it waits for the start.
+    /// The AF_XDP sockets of ports from which a path starts: port, queue, file descriptor. The
+    /// worker keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
     pub(crate) fallback: Option<xdpfwd_xsk::Fallback>,
 }
 
-/// A worker's status, shared with the control thread.
+/// The status of a worker, shared with the control thread.
 pub(crate) struct WorkerStatus {
     failed: AtomicBool,
     panic: OnceLock<String>,
@@ -63,7 +62,7 @@ impl WorkerStatus {
         Self { failed: AtomicBool::new(false), panic: OnceLock::new(), waker }
     }
 
-    /// Whether the worker has panicked or its thread has ended.
+    /// Returns whether the worker has panicked or its thread has ended.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -81,7 +80,7 @@ impl WorkerStatus {
     }
 }
 
-/// A guard that reports the end of a thread on drop, including by panic.
+/// A guard that marks the worker as failed when its thread ends, even by a panic.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -90,44 +89,45 @@ impl Drop for ExitNotice<'_> {
     }
 }
 
-/// Runs a worker's thread. Reports once that the worker is ready, or an error; runs when told to,
-/// unless another worker failed; and ends when the mailbox requests it.
+/// Runs the thread of a worker. Prepares the worker and sends the result to `ready_sender`. After
+/// `start_signal`, runs the worker until its mailbox requests the end. Ends at once if the sender
+/// of the signal is dropped, because another worker failed.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
-    ready: SyncSender<Result<Ready, StartError>>,
-    go: &Receiver<()>,
+    ready_sender: SyncSender<Result<ReadyWorker, StartError>>,
+    start_signal: &Receiver<()>,
 ) {
     let _notice = ExitNotice(status);
-    // Do not retry a plan that panicked.
+    // A stage can panic while it is built.
     let prepared = catch_unwind(AssertUnwindSafe(|| prepare(&setup))).unwrap_or_else(|panic| {
         let what = format!("panicked during startup: {}", panic_message(&*panic));
         Err(StartError::Worker { worker: setup.worker, what })
     });
     let (mut worker, mailbox) = match prepared {
-        Ok((worker, mailbox, is_ready)) => {
-            if ready.send(Ok(is_ready)).is_err() {
+        Ok((worker, mailbox, ready_worker)) => {
+            if ready_sender.send(Ok(ready_worker)).is_err() {
                 return;
             }
             (worker, mailbox)
         }
         Err(error) => {
-            // Without a receiver, another worker has already failed.
-            let _ = ready.send(Err(error));
+            // Sending fails only if another worker has already failed.
+            let _ = ready_sender.send(Err(error));
             return;
         }
     };
-    drop(ready);
-    // Drop the plan, whose files and keys must not outlive the first reload.
+    drop(ready_sender);
+    // Drop the plan: the plan's files and keys must not stay in use after a reload.
     let idle = setup.plan.idle;
     drop(setup);
-    if go.recv().is_ok() {
+    if start_signal.recv().is_ok() {
         run_worker(&mut worker, &mailbox, idle, status);
     }
 }
 
-/// Runs the worker until its mailbox stops it. After a panic the worker continues without its
-/// stages: the control thread is notified at once, then drains it and requests its report as usual.
+/// Runs the worker until its mailbox requests the end. After a panic, wakes the control thread and
+/// continues without stages, so that the worker can still be drained and report.
 fn run_worker(
     worker: &mut Worker<PlannedChain>,
     mailbox: &Mailbox<PlannedChain>,
@@ -135,9 +135,9 @@ fn run_worker(
     status: &WorkerStatus,
 ) {
     for _ in 0..2 {
-        // Unwind safety: a panic can leave inconsistent state only in the stages, which are not
-        // called again, and in the current batch, which is abandoned. Calls into the engine
-        // complete or do nothing.
+        // Unwind safety: a panic can leave inconsistent state only in the stages, which process no
+        // more packets, and in the current batch, which is abandoned. Calls from a stage into the
+        // worker complete or do nothing.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };
@@ -145,17 +145,17 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // Second panic, without stages: the fault is not in a stage, so end the thread.
+    // A second panic is not from a stage: end the thread.
 }
 
-/// Returns the message of a panic.
+/// Returns the message of a caught panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "(no message)".into())
 }
 
-type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, Ready);
+type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, ReadyWorker);
 
 fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let Setup { plan, worker, .. } = setup;
@@ -172,18 +172,19 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
         .ledger(plan.ledger);
     for ((id, port), queues) in plan.numbered_ports().zip(ports) {
         if plan.paths.iter().any(|path| path.from == id) {
-            let numbered = queues_of(worker, plan, port).zip(&queues);
-            sockets.extend(numbered.filter_map(|(number, queue)| Some((id, number, queue.fd()?))));
+            let with_numbers = queues_of(worker, plan, port).zip(&queues);
+            sockets
+                .extend(with_numbers.filter_map(|(number, queue)| Some((id, number, queue.fd()?))));
         }
         builder = builder.port(queues);
     }
     for path in &plan.paths {
         builder =
-            builder.path(path.from, path.to, build_chain(plan, path, &setup.described, worker));
+            builder.path(path.from, path.to, build_chain(plan, path, &setup.port_infos, worker));
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io("cannot create an eventfd"))?;
-    Ok((built, mailbox, Ready { remote, sockets, zero_copy, fallback }))
+    Ok((built, mailbox, ReadyWorker { remote, sockets, zero_copy, fallback }))
 }
 
 /// Pins the calling thread to the worker's core, if it has one.
@@ -198,17 +199,17 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
     }
 }
 
-/// A worker's ports, with their shared UMEM and frame pool.
+/// The ports of a worker, with their shared UMEM and frame pool.
 struct OpenedPorts {
     umem: Umem,
     pool: Pool,
-    /// For each port of the plan, one port object per queue of the worker.
+    /// For each port of the plan, one `Port` object per queue that the worker serves.
     ports: Vec<Vec<Box<dyn Port>>>,
     zero_copy: bool,
     fallback: Option<Fallback>,
 }
 
-/// Returns the queues of a port that a worker serves.
+/// Returns the numbers of the queues of a port that a worker serves.
 pub(crate) fn queues_of(
     worker: usize,
     plan: &Plan,
@@ -217,28 +218,30 @@ pub(crate) fn queues_of(
     (0..port.queues).skip(worker).step_by(plan.workers.len())
 }
 
-/// Opens the worker's sockets and creates its ports.
+/// Opens the AF_XDP sockets of the worker and creates its ports.
 fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
-    let Setup { plan, worker, bind, indexes, sockets, .. } = setup;
+    let Setup { plan, worker, bind, interface_indexes, sockets, .. } = setup;
     let worker = *worker;
     let mut builder = Builder::new(plan.umem.clone()).mode(*bind).busy_poll(plan.busy_poll);
-    let mut by_xsk_rs = false;
-    let by_xdp = || plan.ports.iter().zip(indexes).filter(|(port, _)| port.io.uses_xdp());
-    for (port, index) in by_xdp() {
-        by_xsk_rs |= port.io == Io::XskRs;
+    let mut uses_xsk_rs = false;
+    let xdp_ports =
+        || plan.ports.iter().zip(interface_indexes).filter(|(port, _)| port.io.uses_xdp());
+    for (port, index) in xdp_ports() {
+        uses_xsk_rs |= port.io == Io::XskRs;
         for queue in queues_of(worker, plan, port) {
             builder = builder.queue(&port.interface, *index, u32::from(queue));
         }
     }
-    let failed = |source| StartError::open(worker, source);
-    let OpenPorts { umem, pool, ports, zero_copy, fallback } = if by_xdp().next().is_none() {
-        // No socket uses this memory: packets are copied in and out.
-        let (umem, pool) = Umem::new(&plan.umem).map_err(|error| failed(OpenError::Umem(error)))?;
+    let open_error = |source| StartError::open(worker, source);
+    let OpenPorts { umem, pool, ports, zero_copy, fallback } = if xdp_ports().next().is_none() {
+        // Packet sockets do not share this memory with the kernel.
+        let (umem, pool) =
+            Umem::new(&plan.umem).map_err(|error| open_error(OpenError::Umem(error)))?;
         OpenPorts { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
-    } else if by_xsk_rs {
-        open_by_xsk_rs(&builder).map_err(failed)?
+    } else if uses_xsk_rs {
+        open_by_xsk_rs(&builder).map_err(open_error)?
     } else {
-        boxed(builder.open().map_err(failed)?)
+        boxed(builder.open().map_err(open_error)?)
     };
     let mut opened = ports.into_iter();
     let mut ports = Vec::with_capacity(plan.ports.len());
@@ -283,7 +286,7 @@ pub(crate) fn build_chain(
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
-        // Name the stage that panics: the catching code cannot identify it.
+        // Add the stage name to the panic message: the caller cannot know it.
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {

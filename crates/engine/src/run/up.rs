@@ -17,21 +17,21 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 pub enum WaitOutcome {
     /// All interfaces are up.
     Up,
-    /// SIGINT or SIGTERM, with its number.
+    /// SIGINT or SIGTERM; contains its number.
     Stopped(i32),
-    /// Timeout.
+    /// The deadline passed.
     TimedOut,
 }
 
-/// Waits until all interfaces of the plan are up, until `end` at the latest. Logs what is missing,
-/// at once and every five seconds. Fails if an interface does not exist.
+/// Waits until all interfaces of the plan are up, or until the deadline. Logs the interfaces that
+/// are down, at once and then every five seconds. Fails if an interface does not exist.
 ///
 /// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
-/// drivers refuse sockets and others forward nothing.
+/// drivers refuse AF_XDP sockets and others forward nothing.
 pub fn wait_until_up(
     plan: &Plan,
     control: &mut Control,
-    end: Option<Instant>,
+    deadline: Option<Instant>,
 ) -> Result<WaitOutcome, StartError> {
     let io = |what| move |source: io::Error| StartError::Io { what, source };
     let start = Instant::now();
@@ -58,14 +58,14 @@ pub fn wait_until_up(
         if all_up {
             return Ok(WaitOutcome::Up);
         }
-        if end.is_some_and(|end| now >= end) {
+        if deadline.is_some_and(|deadline| now >= deadline) {
             return Ok(WaitOutcome::TimedOut);
         }
         if now >= next_log {
             next_log += LOG_INTERVAL;
         }
         if let Event::Stop(signal) = control
-            .wait(end.map_or(next_log, |end| end.min(next_log)))
+            .wait(deadline.map_or(next_log, |deadline| deadline.min(next_log)))
             .map_err(io("cannot wait for an interface"))?
         {
             return Ok(WaitOutcome::Stopped(signal));

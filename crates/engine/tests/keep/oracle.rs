@@ -1,5 +1,5 @@
-//! A second implementation of the `keep` rules, on the user-space parser, without the XDP program's
-//! code.
+//! A second implementation of the `keep` rules. It uses the user-space parser and no code of the
+//! XDP program.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,30 +12,36 @@ use xdpfwd_wire::{
 const ARP: EtherType = EtherType(0x0806);
 const LLDP: EtherType = EtherType(0x88cc);
 
-/// A port with one rule.
+/// The `keep` decisions for a port with one rule.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
-    pub(crate) own: &'a OwnAddresses,
-    /// First fragments that were kept: sender, receiver, upper protocol, identification.
-    kept: HashSet<(IpAddr, IpAddr, u8, u32)>,
+    pub(crate) addresses: &'a OwnAddresses,
+    /// Datagrams whose first fragment was kept: source, destination, protocol, identification.
+    kept_datagrams: HashSet<(IpAddr, IpAddr, u8, u32)>,
 }
 
 impl<'a> Oracle<'a> {
-    pub(crate) fn new(rule: KeepRule, own: &'a OwnAddresses) -> Self {
-        Self { rule, own, kept: HashSet::new() }
+    pub(crate) fn new(rule: KeepRule, addresses: &'a OwnAddresses) -> Self {
+        Self { rule, addresses, kept_datagrams: HashSet::new() }
     }
 
+    /// Returns whether the rule keeps a frame.
     pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
         let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
-        let to_group = destination[0] & 1 == 1;
-        if frame.len() < 14 || !to_group && !self.own.macs.contains(&MacAddr(*destination)) {
+        let is_to_group = destination[0] & 1 == 1;
+        if frame.len() < 14 || !is_to_group && !self.addresses.macs.contains(&MacAddr(*destination))
+        {
             return false;
         }
         let headers = Headers::parse(frame);
-        let in_vlan = headers.outer_vlan.map_or(0, |vlan| vlan.get());
+        let vlan_id = headers.outer_vlan.map_or(0, |vlan| vlan.get());
         let vlan_rule_matches =
-            headers.outer_vlan.is_some() && self.rule == KeepRule::Vlan(in_vlan);
-        if to_group && in_vlan != 0 && !vlan_rule_matches && !self.own.vlans.contains(&in_vlan) {
+            headers.outer_vlan.is_some() && self.rule == KeepRule::Vlan(vlan_id);
+        if is_to_group
+            && vlan_id != 0
+            && !vlan_rule_matches
+            && !self.addresses.vlans.contains(&vlan_id)
+        {
             return false;
         }
         match headers.status {
@@ -45,26 +51,27 @@ impl<'a> Oracle<'a> {
             Status::TooManyVlanTags | Status::ExtensionChainTooLong => return false,
             _ => {}
         }
-        let vlan = vlan_rule_matches;
         let l3 = frame.get(usize::from(headers.l3_offset)..).unwrap_or_default();
         if let Some(addresses) = headers.addresses(frame) {
-            return self.keeps_ip(frame, &headers, addresses, vlan);
+            return self.keeps_ip(frame, &headers, addresses, vlan_rule_matches);
         }
         if headers.ethertype == ARP {
-            let fixed = [0, 1, 8, 0, 6, 4]; // Ethernet, IPv4, and their lengths
+            // Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
+            let expected_start = [0, 1, 8, 0, 6, 4];
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
-            let is_own = l3.starts_with(&fixed)
-                && self.own.ipv4.get(&target.into()).is_some_and(|uses| uses.target);
-            return is_own && (vlan || self.rule == KeepRule::Arp);
+            let is_own = l3.starts_with(&expected_start)
+                && self.addresses.ipv4.get(&target.into()).is_some_and(|uses| uses.target);
+            return is_own && (vlan_rule_matches || self.rule == KeepRule::Arp);
         }
-        let to_next_device = headers.outer_vlan.is_none()
+        // Bridges do not forward frames to these addresses (IEEE 802.1Q).
+        let is_link_control = headers.outer_vlan.is_none()
             && destination.starts_with(&[0x01, 0x80, 0xc2, 0, 0])
             && destination[5] < 0x10;
         match self.rule {
-            KeepRule::Lldp => to_next_device && headers.ethertype == LLDP,
+            KeepRule::Lldp => is_link_control && headers.ethertype == LLDP,
             KeepRule::Stp => {
-                to_next_device && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3])
+                is_link_control && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3])
             }
             _ => false,
         }
@@ -75,24 +82,26 @@ impl<'a> Oracle<'a> {
         frame: &[u8],
         headers: &Headers,
         addresses: Addresses,
-        vlan: bool,
+        vlan_rule_matches: bool,
     ) -> bool {
         let l3 = headers.l3(frame);
         let destination = addresses.destination();
-        let (own, icmp, fragment_key, is_final_destination) = match (addresses, destination) {
+        let (is_own, icmp, fragment_key, is_final_destination) = match (addresses, destination) {
             (Addresses::V4 { destination, .. }, _) => {
                 let packet = ipv4::Packet::new_checked(l3).unwrap();
                 let options = &l3[ipv4::HEADER_LEN..packet.header_len()];
-                let own = self.own.ipv4.get(&destination).is_some_and(|uses| uses.destination);
+                let is_own =
+                    self.addresses.ipv4.get(&destination).is_some_and(|uses| uses.destination);
                 let fragment_key = (packet.protocol().0, u32::from(packet.ident()));
-                (own, IpProtocol::ICMP, fragment_key, has_no_source_route(options))
+                (is_own, IpProtocol::ICMP, fragment_key, has_no_source_route(options))
             }
             (Addresses::V6 { destination, .. }, _) => {
                 let upper = ipv6::Packet::new_checked(l3).unwrap().upper().unwrap();
-                let own = self.own.ipv6.get(&destination).is_some_and(|uses| uses.destination);
+                let is_own =
+                    self.addresses.ipv6.get(&destination).is_some_and(|uses| uses.destination);
                 let fragment_key =
                     (fragment_protocol(l3), upper.fragment.map_or(0, |fragment| fragment.ident));
-                (own, IpProtocol::ICMPV6, fragment_key, !has_segments_left(l3))
+                (is_own, IpProtocol::ICMPV6, fragment_key, !has_segments_left(l3))
             }
         };
         if !is_final_destination {
@@ -100,18 +109,20 @@ impl<'a> Oracle<'a> {
         }
         let protocol = headers.protocol.unwrap();
         let l4 = headers.l4(frame);
-        if (vlan || self.rule == KeepRule::Nd) && self.is_own_nd(headers, l3, l4, own) {
+        if (vlan_rule_matches || self.rule == KeepRule::Nd)
+            && self.is_nd_for_host(headers, l3, l4, is_own)
+        {
             return true;
         }
-        if !own {
+        if !is_own {
             return false;
         }
-        if vlan || self.rule == KeepRule::Local {
+        if vlan_rule_matches || self.rule == KeepRule::Local {
             return true;
         }
         let datagram = (addresses.source(), destination, fragment_key.0, fragment_key.1);
         if headers.fragment == Fragment::Later {
-            return self.kept.contains(&datagram);
+            return self.kept_datagrams.contains(&datagram);
         }
         let to_port = |port: u16| l4.get(2..4) == Some(&port.to_be_bytes());
         let kept = match self.rule {
@@ -121,12 +132,14 @@ impl<'a> Oracle<'a> {
             _ => false,
         };
         if kept && headers.fragment == Fragment::First {
-            self.kept.insert(datagram);
+            self.kept_datagrams.insert(datagram);
         }
         kept
     }
 
-    fn is_own_nd(&self, headers: &Headers, l3: &[u8], l4: &[u8], own: bool) -> bool {
+    /// Returns whether a packet is Neighbor Discovery to this host (`is_own`) or about its
+    /// addresses.
+    fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
         if headers.protocol != Some(IpProtocol::ICMPV6)
             || headers.fragment != Fragment::Whole
@@ -135,19 +148,20 @@ impl<'a> Oracle<'a> {
             return false;
         }
         let target = rest.first_chunk::<16>().map(|target| Ipv6Addr::from(*target));
-        let about_us = l3[24] == 0xff
-            && target
-                .is_some_and(|target| self.own.ipv6.get(&target).is_some_and(|uses| uses.target));
+        let is_about_own = l3[24] == 0xff
+            && target.is_some_and(|target| {
+                self.addresses.ipv6.get(&target).is_some_and(|uses| uses.target)
+            });
         l3[7] == 255
             && match kind {
-                133 | 134 | 137 => own,
-                135 | 136 => own || about_us,
+                133 | 134 | 137 => is_own,
+                135 | 136 => is_own || is_about_own,
                 _ => false,
             }
     }
 }
 
-/// Returns whether options are well-formed and contain no source route.
+/// Returns whether IPv4 options are well-formed and contain no source route.
 fn has_no_source_route(mut options: &[u8]) -> bool {
     loop {
         options = match *options {
@@ -163,7 +177,8 @@ fn has_no_source_route(mut options: &[u8]) -> bool {
     }
 }
 
-/// Returns whether a packet with valid extension headers has a routing header with segments left.
+/// Returns whether an IPv6 packet has a routing header with segments left. Its extension headers
+/// must be valid.
 fn has_segments_left(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
@@ -180,7 +195,7 @@ fn has_segments_left(l3: &[u8]) -> bool {
     }
 }
 
-/// Returns the upper protocol in the fragment header of a packet; 0 without one.
+/// Returns the protocol in the fragment header of an IPv6 packet; 0 without a fragment header.
 fn fragment_protocol(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {

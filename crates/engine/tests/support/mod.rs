@@ -1,6 +1,6 @@
-//! Runs a data plane in this process, between the lab's two ends.
+//! Support for tests that run a data plane in the test process, in a lab with generator and sink.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses only some of these items")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::TIMEOUT;
 
-/// Creates a plan for a cross-connect of fwd0 and fwd1 with one queue per worker, optionally with a
-/// stage from fwd0 to fwd1.
+/// Returns a plan that connects fwd0 and fwd1 in both directions, with one queue per worker. The
+/// stage, if any, is on the path from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -43,7 +43,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     }
 }
 
-/// Waits for a condition while handling control events.
+/// Waits until a condition is met, and discards control events meanwhile.
 #[track_caller]
 pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
@@ -54,15 +54,15 @@ pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Stops the data plane and checks the totals: every frame has one location or leaked, and received
-/// packets were transmitted, dropped or leaked.
+/// Stops a data plane and checks the totals of its report: each frame has a location or leaked, and
+/// each received packet was transmitted or dropped, or its frame leaked.
 #[track_caller]
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();
     let frames = &report.frames;
-    let located =
+    let located_frames =
         frames.pool + frames.fill + frames.rx + frames.in_flight + frames.tx + frames.completion;
-    assert_eq!(located as i64 + frames.leaked, frames.total as i64, "{frames:?}");
+    assert_eq!(located_frames as i64 + frames.leaked, frames.total as i64, "{frames:?}");
     assert_eq!(
         (frames.rx, frames.in_flight, frames.tx, frames.completion),
         (0, 0, 0, 0),
@@ -73,7 +73,7 @@ pub fn stop(data_plane: DataPlane) -> Report {
     let dropped: u64 = report.drops.values().sum();
     assert_eq!(received as i64, (sent + dropped) as i64 + frames.leaked, "{report:?}");
     for port in &report.ports {
-        // In copy mode, the kernel delivers a redirected packet or counts its loss.
+        // In copy mode, the kernel delivers each redirected packet or counts it as lost.
         let arrived = port.rx_packets + port.kernel.rx_ring_full + port.kernel.rx_dropped;
         assert_eq!(port.xdp_redirected, arrived, "{port:?}");
     }

@@ -3,7 +3,7 @@
 
 use super::layout::MAX_TUPLES;
 use super::prune::PORT_SETS;
-use super::space::{MAX_UNHASHED, Space};
+use super::space::{MAX_LINEAR_RULES, Space};
 use crate::rule::{Rule, Verdict};
 
 /// The tables of both IP versions for the kernel.
@@ -20,21 +20,22 @@ pub struct Image {
 pub struct SpaceImage {
     /// `struct space`: the part whose size does not depend on the rules.
     pub space: Vec<u8>,
-    /// `struct numbers`: tuple sets by the first 16 bits of source and destination address.
+    /// `struct numbers`: set or part numbers by the first 16 compared bits of an address, for the
+    /// source and then the destination.
     pub first: Table,
-    /// `struct numbers`: tuple sets by the next 8 bits.
+    /// `struct numbers`: set numbers by the next 8 bits of the address.
     pub parts: Table,
-    /// Sets of tuples.
+    /// Sets of tuples: 64 bits, one per tuple.
     pub sets: Table,
-    /// Groups of four tags.
+    /// Groups of four tags in 64 bits.
     pub tags: Table,
-    /// `struct firsts`: the first entry for each tag.
+    /// `struct firsts`: for each tag, the index of the first entry of its bucket.
     pub firsts: Table,
-    /// `struct entry`.
+    /// `struct entry_v4` or `struct entry_v6`: the rules, bucket by bucket.
     pub entries: Table,
 }
 
-/// Consecutive values of one size.
+/// The values of a BPF array map, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Length of a value in bytes.
@@ -54,7 +55,7 @@ impl Table {
     }
 }
 
-/// A limit of the XDP program that rules exceed.
+/// The limit of the XDP program that the rules exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelLimitError {
@@ -66,7 +67,7 @@ pub enum KernelLimitError {
     LongBucket {
         /// Number of rules in the longest bucket.
         longest: usize,
-        /// Maximum per bucket.
+        /// Maximum number of rules per bucket.
         max: usize,
     },
     /// Too many hashes collide.
@@ -77,7 +78,7 @@ pub enum KernelLimitError {
     LongRun {
         /// Number of full groups in the longest run.
         longest: usize,
-        /// Smallest run that is not accepted.
+        /// Number of full groups in the shortest run that is not supported.
         limit: usize,
     },
     /// Too many rules have no verdict.
@@ -85,21 +86,21 @@ pub enum KernelLimitError {
     ContinueRules {
         /// Number of rules without a verdict.
         count: usize,
-        /// Accepted maximum.
+        /// Maximum number of rules without a verdict.
         max: usize,
     },
-    /// The number of rules exceeds the rule number field.
+    /// A decision has no bits for so many rule numbers.
     #[error("{0} rules; the XDP program supports at most {max}", max = MAX_RULES)]
     TooManyRules(usize),
 }
 
-/// Limits of `bpf/classify.h` and `bpf/filter.h`.
-const LONGEST_BUCKET: usize = 256;
+/// Limits of the XDP program, in `bpf/classify.h` and `bpf/filter.h`.
+const MAX_BUCKET_LENGTH: usize = 256;
 const MAX_GROUPS: usize = 32;
 const MAX_CONTINUE_RULES: usize = 16;
 const MAX_RULES: usize = (1 << 30) - 1;
 
-/// Values of the two lowest bits of a decision.
+/// Values of the two lowest bits of a decision. The other 30 bits are the rule number.
 const CONTINUE: u32 = 0;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 2;
@@ -116,8 +117,8 @@ impl Image {
     /// Constants that must equal those of the XDP program: `in_step` in `bpf/filter.h`.
     pub const SHARED_CONSTANTS: [u32; 9] = [
         MAX_TUPLES as u32,
-        MAX_UNHASHED as u32,
-        LONGEST_BUCKET as u32,
+        MAX_LINEAR_RULES as u32,
+        MAX_BUCKET_LENGTH as u32,
         MAX_GROUPS as u32,
         MAX_CONTINUE_RULES as u32,
         PORT_SETS as u32,
@@ -144,75 +145,76 @@ impl Image {
 
 impl SpaceImage {
     fn new<const N: usize>(space: &Space<N>, rules: &[Rule]) -> Result<Self, KernelLimitError> {
-        let longest = space.tuples.iter().map(|tuple| tuple.shape.longest).max().unwrap_or(0);
-        if longest > LONGEST_BUCKET {
-            return Err(KernelLimitError::LongBucket { longest, max: LONGEST_BUCKET });
+        let longest =
+            space.tuples.iter().map(|tuple| tuple.shape.longest_bucket).max().unwrap_or(0);
+        if longest > MAX_BUCKET_LENGTH {
+            return Err(KernelLimitError::LongBucket { longest, max: MAX_BUCKET_LENGTH });
         }
-        let longest = space.table.longest_run();
-        if longest >= MAX_GROUPS {
-            return Err(KernelLimitError::LongRun { longest, limit: MAX_GROUPS });
+        let longest_run = space.table.longest_run();
+        if longest_run >= MAX_GROUPS {
+            return Err(KernelLimitError::LongRun { longest: longest_run, limit: MAX_GROUPS });
         }
         let decision = |rule: u32| {
             rule << 2 | verdict_bits(rules.get(rule as usize).and_then(|rule| rule.verdict))
         };
-        let mut entries = Bytes::default();
+        let mut entries = NativeBytes::default();
         for entry in &space.entries {
-            entries.words(&entry.value);
-            entries.words(&entry.mask);
-            entries.shorts(entry.source.into_iter().chain(entry.destination));
-            entries.ints([decision(entry.rule), u32::from(entry.last)]);
+            entries.push_u64s(&entry.value);
+            entries.push_u64s(&entry.mask);
+            entries.push_u16s(entry.source_ports.into_iter().chain(entry.destination_ports));
+            entries.push_u32s([decision(entry.rule), u32::from(entry.is_last)]);
         }
-        let (mut tags, mut firsts) = (Bytes::default(), Bytes::default());
-        for (own, numbers) in space.table.groups() {
-            tags.words(&[own]);
-            firsts.ints(numbers);
+        let (mut tags, mut firsts) = (NativeBytes::default(), NativeBytes::default());
+        for (group, first_entries) in space.table.groups() {
+            tags.push_u64s(&[group]);
+            firsts.push_u32s(first_entries);
         }
         let (mut first, mut parts, mut sets) =
-            (Bytes::default(), Bytes::default(), Bytes::default());
-        // Offsets of the destination's tables, which follow the source's.
-        let (mut skips, mut parts_from, mut sets_from) = ([0; 2], [0; 2], [0; 2]);
+            (NativeBytes::default(), NativeBytes::default(), NativeBytes::default());
+        // For source and destination: number of skipped address bits, first part and first set.
+        let (mut skips, mut first_parts, mut first_sets) = ([0; 2], [0; 2], [0; 2]);
         for (side, addresses) in
             space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate()
         {
             skips[side] = addresses.skip;
-            parts_from[side] = (parts.0.len() / NUMBERS) as u32;
-            sets_from[side] = (sets.0.len() / size_of::<u64>()) as u32;
-            first.shorts(addresses.first.iter().copied());
-            parts.shorts(addresses.parts.iter().flatten().copied());
-            sets.words(&addresses.sets);
+            first_parts[side] = (parts.0.len() / NUMBERS_SIZE) as u32;
+            first_sets[side] = (sets.0.len() / size_of::<u64>()) as u32;
+            first.push_u16s(addresses.first.iter().copied());
+            parts.push_u16s(addresses.parts.iter().flatten().copied());
+            sets.push_u64s(&addresses.sets);
         }
-        let unhashed = if space.prune.is_none() { space.entries.len() } else { 0 };
-        let mut fixed = Bytes::default();
-        fixed.words(&[space.seed]);
-        fixed.ints([
-            unhashed as u32,
+        let linear_rules = if space.prune.is_none() { space.entries.len() } else { 0 };
+        let mut fixed_part = NativeBytes::default();
+        fixed_part.push_u64s(&[space.seed]);
+        fixed_part.push_u32s([
+            linear_rules as u32,
             u32::from(space.prune.is_some()),
             space.table.shift(),
-            space.table.size() as u32,
+            space.table.group_count() as u32,
         ]);
-        fixed.ints(skips.into_iter().chain(parts_from).chain(sets_from));
+        fixed_part.push_u32s(skips.into_iter().chain(first_parts).chain(first_sets));
         for index in 0..MAX_TUPLES {
             let tuple = space.tuples.get(index);
-            // Only the hashed words: all but the last.
+            // The hash covers all words of a key except the last.
             let mask = tuple.map_or([0; N], |tuple| tuple.mask);
-            fixed.words(&std::array::from_fn::<u64, 5, _>(|word| {
+            fixed_part.push_u64s(&std::array::from_fn::<u64, 5, _>(|word| {
                 if word + 1 < N { mask[word] } else { 0 }
             }));
-            fixed.words(&[tuple.map_or(0, |tuple| tuple.seed)]);
-            fixed.ints([tuple.map_or(u32::MAX, |tuple| tuple.best << 2), 0, 0, 0]);
+            fixed_part.push_u64s(&[tuple.map_or(0, |tuple| tuple.seed)]);
+            fixed_part.push_u32s([tuple.map_or(u32::MAX, |tuple| tuple.best_rule << 2), 0, 0, 0]);
         }
         match &space.prune {
             Some(prune) => {
-                fixed.words(&*prune.protocol);
-                fixed.words(&*prune.source_port.0);
-                fixed.words(&*prune.destination_port.0);
+                fixed_part.push_u64s(&*prune.protocol);
+                fixed_part.push_u64s(&*prune.source_port.0);
+                fixed_part.push_u64s(&*prune.destination_port.0);
             }
-            None => fixed.words(&[0; 256 + 2 * PORT_SETS]),
+            None => fixed_part.push_u64s(&[0; 256 + 2 * PORT_SETS]),
         }
         Ok(Self {
-            space: fixed.0,
-            first: Table::new(NUMBERS, first.0),
-            parts: Table::new(NUMBERS, parts.0),
+            space: fixed_part.0,
+            first: Table::new(NUMBERS_SIZE, first.0),
+            parts: Table::new(NUMBERS_SIZE, parts.0),
             sets: Table::new(size_of::<u64>(), sets.0),
             tags: Table::new(size_of::<u64>(), tags.0),
             firsts: Table::new(4 * size_of::<u32>(), firsts.0),
@@ -221,23 +223,23 @@ impl SpaceImage {
     }
 }
 
-/// Length of `struct numbers` in bytes.
-const NUMBERS: usize = 256 * size_of::<u16>();
+/// Size of `struct numbers` in bytes.
+const NUMBERS_SIZE: usize = 256 * size_of::<u16>();
 
-/// Integers in native byte order.
+/// A buffer for integers in native byte order.
 #[derive(Default)]
-struct Bytes(Vec<u8>);
+struct NativeBytes(Vec<u8>);
 
-impl Bytes {
-    fn words(&mut self, words: &[u64]) {
+impl NativeBytes {
+    fn push_u64s(&mut self, words: &[u64]) {
         self.0.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
     }
 
-    fn ints(&mut self, ints: impl IntoIterator<Item = u32>) {
+    fn push_u32s(&mut self, ints: impl IntoIterator<Item = u32>) {
         self.0.extend(ints.into_iter().flat_map(u32::to_ne_bytes));
     }
 
-    fn shorts(&mut self, shorts: impl IntoIterator<Item = u16>) {
+    fn push_u16s(&mut self, shorts: impl IntoIterator<Item = u16>) {
         self.0.extend(shorts.into_iter().flat_map(u16::to_ne_bytes));
     }
 }

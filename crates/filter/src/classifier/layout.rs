@@ -1,56 +1,66 @@
-//! Chooses the tuples and assigns each rule to one.
+//! Chooses the tuples and assigns each rule to one of them.
 //!
 //! Each tuple costs a lookup per packet, and each rule in a bucket a comparison, so the layout
-//! needs few tuples with short buckets. A greedy search takes the candidate that accepts most of
-//! the remaining rules, until every rule is assigned. The value of a candidate only falls, so it is
-//! recomputed only when the candidate reaches the top of the heap.
+//! needs few tuples with short buckets. A greedy search repeatedly chooses the candidate tuple that
+//! accepts most of the remaining rules. The number of rules that a candidate accepts never rises,
+//! so it is recomputed only when the candidate reaches the top of the heap.
 
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use super::pattern::{Bits, Pattern};
 use crate::key::Packed;
 
-/// Rules by tuple and bucket, as indexes of patterns.
+/// The chosen tuples and their buckets.
 pub(super) struct Layout {
+    /// The bits that each tuple compares, and its buckets. A bucket is a list of pattern indexes.
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
-    /// Total number of buckets.
-    pub(super) buckets: usize,
+    /// Number of buckets of all tuples.
+    pub(super) bucket_count: usize,
 }
 
-/// Maximum number of rules in a bucket while another tuple is available.
-const MAX_BUCKET: u8 = 1;
+/// Maximum number of rules per bucket in the greedy search. Rules that remain after the search can
+/// make buckets longer.
+const GREEDY_BUCKET_LENGTH: u8 = 1;
 
-/// Number of prefix lengths tried on each side.
-const LENGTHS: usize = 6;
+/// Maximum number of prefix lengths tried for the source address, and for the destination address,
+/// including 0.
+const MAX_LENGTHS: usize = 6;
 
-/// Maximum number of tuples: the bits of a tuple set.
+/// Maximum number of tuples: a set of tuples is a `u64` with one bit per tuple.
 pub(super) const MAX_TUPLES: usize = 64;
 
+/// Chooses the tuples for the patterns, and assigns each pattern to a bucket.
 pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let candidates = candidates(patterns);
-    // Rules with the fewest possible tuples first, so that they get into a bucket before it is
-    // full.
-    let mut left: Vec<u32> = (0..patterns.len() as u32).collect();
-    left.sort_by_key(|&index| patterns[index as usize].bits.sum());
-    let mut counts = Counts::new(patterns.len());
+    // Assign rules with the fewest bits first, before buckets are full: they fit the fewest tuples.
+    let mut remaining: Vec<u32> = (0..patterns.len() as u32).collect();
+    remaining.sort_by_key(|&index| patterns[index as usize].bits.sum());
+    let mut counts = BucketCounts::new(patterns.len());
+    // Each candidate: the number of rules that it accepts, the sum of its bits, its bits, and the
+    // number of rules that remained when the first number was computed.
     let mut heap: BinaryHeap<(usize, u32, Bits, usize)> = BinaryHeap::new();
     for bits in candidates {
-        heap.push((counts.accepted_by(patterns, &left, bits), bits.sum(), bits, left.len()));
+        heap.push((
+            counts.accepted_by(patterns, &remaining, bits),
+            bits.sum(),
+            bits,
+            remaining.len(),
+        ));
     }
     let mut chosen: Vec<(Bits, Vec<u32>)> = Vec::new();
-    while !left.is_empty() && chosen.len() + 1 < MAX_TUPLES {
-        let Some((accepts, sum, bits, of)) = heap.pop() else { break };
-        if of != left.len() {
-            heap.push((counts.accepted_by(patterns, &left, bits), sum, bits, left.len()));
+    while !remaining.is_empty() && chosen.len() + 1 < MAX_TUPLES {
+        let Some((accepted, sum, bits, remaining_then)) = heap.pop() else { break };
+        if remaining_then != remaining.len() {
+            heap.push((counts.accepted_by(patterns, &remaining, bits), sum, bits, remaining.len()));
             continue;
         }
-        if accepts * 64 < left.len() && accepts <= usize::from(MAX_BUCKET) {
+        if accepted * 64 < remaining.len() && accepted <= usize::from(GREEDY_BUCKET_LENGTH) {
             break;
         }
         let mask = bits.mask();
         counts.clear();
-        let mut members = Vec::with_capacity(accepts);
-        left.retain(|&index| {
+        let mut members = Vec::with_capacity(accepted);
+        remaining.retain(|&index| {
             let pattern = &patterns[index as usize];
             let accepted = pattern.bits.covers(bits) && counts.add(&pattern.value, &mask);
             if accepted {
@@ -60,15 +70,17 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
         });
         chosen.push((bits, members));
     }
-    // The remaining rules overlap too much for short buckets: assign each to the fitting tuple with
-    // the most bits.
-    for index in left {
+    // The rules that remain overlap too much for short buckets, or no further tuple is possible:
+    // assign each to the fitting tuple with the most bits.
+    for index in remaining {
         let bits = patterns[index as usize].bits;
-        let fitting =
-            chosen.iter_mut().filter(|(of, _)| bits.covers(*of)).max_by_key(|(of, _)| of.sum());
+        let fitting = chosen
+            .iter_mut()
+            .filter(|(tuple, _)| bits.covers(*tuple))
+            .max_by_key(|(tuple, _)| tuple.sum());
         match fitting {
             Some((_, members)) => members.push(index),
-            // Add a tuple that accepts any rule. The loop above left room for one.
+            // Add a tuple that accepts any rule. The loop above leaves room for this tuple.
             None => {
                 let no_bits = Bits {
                     source: 0,
@@ -85,12 +97,12 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
         .into_iter()
         .map(|(bits, members)| (bits, buckets(patterns, bits, members)))
         .collect();
-    let buckets = tuples.iter().map(|(_, buckets)| buckets.len()).sum();
-    Layout { tuples, buckets }
+    let bucket_count = tuples.iter().map(|(_, buckets)| buckets.len()).sum();
+    Layout { tuples, bucket_count }
 }
 
-/// Groups the members of a tuple into buckets by the bits that the tuple compares. Each bucket is
-/// in rule order.
+/// Groups the members of a tuple (pattern indexes) into buckets of equal compared bits. Each bucket
+/// is in rule order.
 fn buckets<const N: usize>(
     patterns: &[Pattern<N>],
     bits: Bits,
@@ -98,11 +110,11 @@ fn buckets<const N: usize>(
 ) -> Vec<Vec<u32>> {
     let mask = bits.mask();
     members.sort_by_key(|&index| patterns[index as usize].rule);
-    let mut bucket_of: HashMap<Packed<N>, usize> = HashMap::with_capacity(members.len());
+    let mut bucket_indexes: HashMap<Packed<N>, usize> = HashMap::with_capacity(members.len());
     let mut buckets: Vec<Vec<u32>> = Vec::new();
     for index in members {
         let key = masked(&patterns[index as usize].value, &mask);
-        let bucket = *bucket_of.entry(key).or_insert_with(|| {
+        let bucket = *bucket_indexes.entry(key).or_insert_with(|| {
             buckets.push(Vec::new());
             buckets.len() - 1
         });
@@ -115,14 +127,17 @@ fn masked<const N: usize>(value: &Packed<N>, mask: &Packed<N>) -> Packed<N> {
     std::array::from_fn(|word| value[word] & mask[word])
 }
 
-/// Returns all combinations of some lengths of each field.
+/// Returns the candidate tuples: all combinations of a few prefix lengths per address, and all bits
+/// or none of each port and of the protocol.
 fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
-    let field = |of: fn(&Bits) -> u8| lengths(patterns.iter().map(|pattern| of(&pattern.bits)));
-    let (sources, destinations) = (field(|bits| bits.source), field(|bits| bits.destination));
-    // Of ports, use all bits or none.
-    let all_or_none = |of: fn(&Bits) -> u8, all: u8| {
-        let any = patterns.iter().any(|pattern| of(&pattern.bits) == all);
-        if any { vec![0, all] } else { vec![0] }
+    let lengths_of = |bits_of: fn(&Bits) -> u8| {
+        few_lengths(patterns.iter().map(|pattern| bits_of(&pattern.bits)))
+    };
+    let (sources, destinations) =
+        (lengths_of(|bits| bits.source), lengths_of(|bits| bits.destination));
+    let all_or_none = |bits_of: fn(&Bits) -> u8, all: u8| {
+        let is_used = patterns.iter().any(|pattern| bits_of(&pattern.bits) == all);
+        if is_used { vec![0, all] } else { vec![0] }
     };
     let (source_ports, destination_ports) =
         (all_or_none(|bits| bits.source_port, 16), all_or_none(|bits| bits.destination_port, 16));
@@ -146,23 +161,25 @@ fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     all
 }
 
-/// Returns 0 and the lengths that divide the rules into parts of equal size.
-fn lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
+/// Returns 0 and up to `MAX_LENGTHS - 1` quantiles of the other lengths.
+fn few_lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     let mut all: Vec<u8> = all.filter(|&length| length > 0).collect();
     all.sort_unstable();
     let mut chosen = BTreeSet::from([0]);
-    let parts = LENGTHS - 1;
+    let parts = MAX_LENGTHS - 1;
     chosen.extend((0..parts).filter_map(|part| all.get(part * all.len() / parts).copied()));
     chosen
 }
 
-/// Number of rules per bucket, by a hash of the compared bits. Two buckets may share a count.
-struct Counts {
+/// The number of rules in each bucket of one tuple, by a hash of the compared bits. Buckets with
+/// equal hashes share a count.
+struct BucketCounts {
     counts: Vec<u8>,
+    /// Right shift that turns a hash into an index of `counts`.
     shift: u32,
 }
 
-impl Counts {
+impl BucketCounts {
     fn new(rules: usize) -> Self {
         let size = (4 * rules).next_power_of_two();
         Self { counts: vec![0; size], shift: 64 - size.trailing_zeros() }
@@ -172,7 +189,7 @@ impl Counts {
         self.counts.fill(0);
     }
 
-    /// Adds a rule and returns whether its bucket had room.
+    /// Counts a rule if its bucket has room. Returns whether the bucket had room.
     #[inline]
     fn add<const N: usize>(&mut self, value: &Packed<N>, mask: &Packed<N>) -> bool {
         let mut hash = 0_u64;
@@ -180,7 +197,7 @@ impl Counts {
             hash = (hash.rotate_left(29) ^ (value & mask)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
         let count = &mut self.counts[(hash >> self.shift) as usize];
-        let fits = *count < MAX_BUCKET;
+        let fits = *count < GREEDY_BUCKET_LENGTH;
         *count += u8::from(fits);
         fits
     }
@@ -189,12 +206,12 @@ impl Counts {
     fn accepted_by<const N: usize>(
         &mut self,
         patterns: &[Pattern<N>],
-        left: &[u32],
+        remaining: &[u32],
         bits: Bits,
     ) -> usize {
         self.clear();
         let mask = bits.mask();
-        let members = left
+        let members = remaining
             .iter()
             .map(|&index| &patterns[index as usize])
             .filter(|pattern| pattern.bits.covers(bits));

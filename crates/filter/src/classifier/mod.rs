@@ -1,16 +1,17 @@
 //! The classifier, which finds the first matching rule among many.
 //!
-//! It is a **tuple space** with merging, after Srinivasan et al. (1999) and TupleMerge (Daly et
-//! al., 2019). A tuple states how many bits of each address and port are compared, and whether the
-//! protocol is. One hash table lookup with these bits of the key finds all candidate rules of a
-//! tuple; their other conditions are verified in the bucket. A rule may belong to any tuple that
-//! compares no more bits than the rule gives, so a few tuples hold thousands of rules. [`layout`]
-//! chooses them.
+//! It searches a **tuple space** (Srinivasan et al., 1999) with merged tuples (TupleMerge, Daly et
+//! al., 2019). A tuple states how many leading bits of each address and port are compared, and
+//! whether the protocol is compared. One hash table lookup with these bits of the key finds a
+//! bucket with all rules of the tuple that can match. The other conditions of these rules are then
+//! verified one rule after the other. A rule may be stored in any tuple that compares only bits
+//! that the rule specifies, so a few tuples can hold thousands of rules. [`layout`] chooses the
+//! tuples.
 //!
-//! [`prune`] selects the tuples that can have a rule for a key. They are searched in the order of
-//! their best rule, until none can improve the result. A batch is searched in rounds, one tuple per
-//! key in each round, so that loads overlap and no branch depends on unpredictable data ([`space`],
-//! [`table`]).
+//! [`prune`] selects the tuples that can contain a matching rule for a key. These tuples are
+//! searched in the order of their best (smallest) rule number, until no further tuple can improve
+//! the result. A batch of keys is searched in rounds, one tuple per key in each round, so that
+//! loads overlap and no branch depends on unpredictable data ([`space`], [`table`]).
 
 mod cache;
 mod image;
@@ -21,7 +22,7 @@ mod shape;
 mod space;
 mod table;
 
-use crate::key::{Addresses, Key, Packed, V4, V6, words_v4, words_v6};
+use crate::key::{Addresses, Key, Packed, V4_WORDS, V6_WORDS, pack_v4, pack_v6};
 use crate::rule::Rule;
 pub use cache::FlowCache;
 pub use image::{Image, KernelLimitError, SpaceImage, Table};
@@ -32,8 +33,8 @@ use space::Space;
 /// Finds the first matching rule of a list.
 #[derive(Clone, Debug)]
 pub struct Classifier {
-    v4: Space<V4>,
-    v6: Space<V6>,
+    v4: Space<V4_WORDS>,
+    v6: Space<V6_WORDS>,
 }
 
 impl Classifier {
@@ -51,30 +52,30 @@ impl Classifier {
         Self { v4: Space::new(v4, seed), v6: Space::new(v6, seed) }
     }
 
-    /// Returns the first matching rule, starting at rule `from`.
+    /// Returns the number of the first matching rule from rule `from` on.
     #[inline]
     pub fn first_match(&self, key: &Key, from: u32) -> Option<u32> {
-        let upper = key.upper();
+        let last_words = key.last_words();
         match key.addresses {
             Addresses::V4 { source, destination } => {
-                self.v4.first_match(&words_v4(source, destination, upper), from)
+                self.v4.first_match(&pack_v4(source, destination, last_words), from)
             }
             Addresses::V6 { source, destination } => {
-                self.v6.first_match(&words_v6(source, destination, upper), from)
+                self.v6.first_match(&pack_v6(source, destination, last_words), from)
             }
         }
     }
 
-    /// Finds the first match of each of at most [`Self::BATCH`] keys and writes it to `found`:
-    /// [`Self::NONE`] if no rule matches.
+    /// Writes to `found` the number of the first matching rule for each key, or [`Self::NONE`] if
+    /// no rule matches. Ignores keys after the first [`Self::BATCH`].
     #[inline]
     pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
         let v4 = |keys: &[_], found: &mut _| self.v4.classify(keys, found);
         let v6 = |keys: &[_], found: &mut _| self.v6.classify(keys, found);
-        by_version(keys, found, v4, v6);
+        classify_by_version(keys, found, v4, v6);
     }
 
-    /// Like [`Self::classify`], with a cache, which must be used with this classifier only.
+    /// Like [`Self::classify`], with a cache. Use a cache with one classifier only.
     #[inline]
     pub fn classify_cached(
         &self,
@@ -82,34 +83,36 @@ impl Classifier {
         found: &mut [u32; Self::BATCH],
         cache: &mut FlowCache,
     ) {
-        let FlowCache { v4: slots4, v6: slots6 } = cache;
-        // With so few rules, a cache would not be faster than comparing all.
+        let FlowCache { v4: slots_v4, v6: slots_v6 } = cache;
+        // Without tuples there are so few rules that a cache would not be faster than comparing
+        // all.
         let v4 = |keys: &[_], found: &mut _| match self.v4.prune {
-            Some(_) => slots4.classify(&self.v4, keys, found),
+            Some(_) => slots_v4.classify(&self.v4, keys, found),
             None => self.v4.classify(keys, found),
         };
         let v6 = |keys: &[_], found: &mut _| match self.v6.prune {
-            Some(_) => slots6.classify(&self.v6, keys, found),
+            Some(_) => slots_v6.classify(&self.v6, keys, found),
             None => self.v6.classify(keys, found),
         };
-        by_version(keys, found, v4, v6);
+        classify_by_version(keys, found, v4, v6);
     }
 
-    /// The result if no rule matches.
+    /// The result of [`Self::classify`] if no rule matches.
     pub const NONE: u32 = space::NONE;
 
-    /// Returns whether rules are looked up in tables. A few rules are compared one by one instead.
+    /// Returns whether the rules of at least one IP version are in tuples. Few rules are compared
+    /// one by one instead.
     pub fn has_tuples(&self) -> bool {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
-    /// Returns the tables for the XDP program, with the verdicts of `rules`, from which the
-    /// classifier was compiled, or the reason why the kernel cannot apply them.
+    /// Returns the tables for the XDP program, or an error if they exceed a limit of the XDP
+    /// program. `rules` must be the rules from which the classifier was compiled.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, KernelLimitError> {
         Image::new(&self.v4, &self.v6, rules)
     }
 
-    /// Returns the number and size of the tables.
+    /// Returns the tuples of each IP version, and the memory.
     pub fn shape(&self) -> Shape {
         Shape {
             v4: self.v4.shape(),
@@ -121,26 +124,25 @@ impl Classifier {
 
 /// Packs keys, looks up those of each IP version, and writes the results in the order of the keys.
 #[inline]
-fn by_version(
+fn classify_by_version(
     keys: &[Key],
     found: &mut [u32; Classifier::BATCH],
-    look_up_v4: impl FnOnce(&[Packed<V4>], &mut [u32; Classifier::BATCH]),
-    look_up_v6: impl FnOnce(&[Packed<V6>], &mut [u32; Classifier::BATCH]),
+    look_up_v4: impl FnOnce(&[Packed<V4_WORDS>], &mut [u32; Classifier::BATCH]),
+    look_up_v6: impl FnOnce(&[Packed<V6_WORDS>], &mut [u32; Classifier::BATCH]),
 ) {
     const BATCH: usize = Classifier::BATCH;
     let keys = &keys[..keys.len().min(BATCH)];
-    let (mut v4, mut v6) = ([[0; V4]; BATCH], [[0; V6]; BATCH]);
-    // Index of each key among the keys of its IP version.
+    let (mut v4, mut v6) = ([[0; V4_WORDS]; BATCH], [[0; V6_WORDS]; BATCH]);
     let (mut count4, mut count6) = (0, 0);
     for key in keys {
-        let upper = key.upper();
+        let last_words = key.last_words();
         match key.addresses {
             Addresses::V4 { source, destination } => {
-                v4[count4 % BATCH] = words_v4(source, destination, upper);
+                v4[count4 % BATCH] = pack_v4(source, destination, last_words);
                 count4 += 1;
             }
             Addresses::V6 { source, destination } => {
-                v6[count6 % BATCH] = words_v6(source, destination, upper);
+                v6[count6 % BATCH] = pack_v6(source, destination, last_words);
                 count6 += 1;
             }
         }
@@ -156,9 +158,9 @@ fn by_version(
     look_up_v6(&v6[..count6], &mut found6);
     let (mut found4, mut found6) = (found4.iter(), found6.iter());
     for (key, found) in keys.iter().zip(found) {
-        let of_version =
+        let found_of_version =
             if matches!(key.addresses, Addresses::V4 { .. }) { &mut found4 } else { &mut found6 };
-        *found = of_version.next().copied().unwrap_or(Classifier::NONE);
+        *found = found_of_version.next().copied().unwrap_or(Classifier::NONE);
     }
 }
 

@@ -1,28 +1,29 @@
-//! A rule as the classifier compares it with a packed key.
+//! Rules in the form that the classifier compares with packed keys.
 
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::key::{Packed, V4, V6, ports, rest, words_v4, words_v6};
-use crate::rule::{Fragments, Match, Version};
+use crate::key::{Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word};
+use crate::rule::{FragmentMatch, Match, Version};
 
-/// A rule over packed keys: `key & mask == value`, and both ports within their ranges.
+/// A rule for packed keys. It matches if `key & mask == value` and both ports are within their
+/// ranges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
     /// First and last source port; the full range if the rule has none.
-    pub(super) source: [u16; 2],
-    /// First and last destination port, likewise.
-    pub(super) destination: [u16; 2],
+    pub(super) source_ports: [u16; 2],
+    /// First and last destination port; the full range if the rule has none.
+    pub(super) destination_ports: [u16; 2],
     /// Rule number. Smaller numbers take precedence.
     pub(super) rule: u32,
-    /// Number of bits that the rule gives in each field.
+    /// Number of leading bits of each field that the rule specifies.
     pub(super) bits: Bits,
 }
 
-/// A number of bits for each field.
+/// A number of leading bits for each field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Bits {
     pub(super) source: u8,
@@ -43,6 +44,7 @@ impl Bits {
             && self.protocol >= other.protocol
     }
 
+    /// Returns the number of bits in all fields.
     pub(super) fn sum(self) -> u32 {
         let all =
             [self.source, self.destination, self.source_port, self.destination_port, self.protocol];
@@ -51,25 +53,25 @@ impl Bits {
 
     /// Returns the mask that selects these bits.
     pub(super) fn mask<const N: usize>(self) -> Packed<N> {
-        let upper = [
-            high_bits(self.source_port, 16) << ports::SOURCE
-                | high_bits(self.destination_port, 16) << ports::DESTINATION
-                | high_bits(self.protocol, 8) << ports::PROTOCOL,
+        let last_words = [
+            high_bits(self.source_port, 16) << l4_word::SOURCE_PORT
+                | high_bits(self.destination_port, 16) << l4_word::DESTINATION_PORT
+                | high_bits(self.protocol, 8) << l4_word::PROTOCOL,
             0,
         ];
         let mut mask = [0; N];
         // The number of words determines the IP version.
-        if N == V4 {
-            mask.copy_from_slice(&words_v4(
+        if N == V4_WORDS {
+            mask.copy_from_slice(&pack_v4(
                 prefix_v4(self.source),
                 prefix_v4(self.destination),
-                upper,
+                last_words,
             ));
         } else {
-            mask.copy_from_slice(&words_v6(
+            mask.copy_from_slice(&pack_v6(
                 prefix_v6(self.source),
                 prefix_v6(self.destination),
-                upper,
+                last_words,
             ));
         }
         mask
@@ -90,89 +92,100 @@ fn prefix_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// Value and mask of the two words that both versions have, and the port ranges, which they cannot
-/// express.
-struct Upper {
+/// The part of a pattern that is the same for both IP versions: value and mask of the last two
+/// words, and the port ranges, which a mask cannot express.
+struct CommonPart {
     value: [u64; 2],
     mask: [u64; 2],
-    source: [u16; 2],
-    destination: [u16; 2],
+    source_ports: [u16; 2],
+    destination_ports: [u16; 2],
     bits: Bits,
 }
 
-impl Upper {
+impl CommonPart {
     fn new(matches: &Match) -> Self {
         let no_bits =
             Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
         let all = [0, u16::MAX];
-        let mut upper =
-            Self { value: [0; 2], mask: [0; 2], source: all, destination: all, bits: no_bits };
+        let mut common = Self {
+            value: [0; 2],
+            mask: [0; 2],
+            source_ports: all,
+            destination_ports: all,
+            bits: no_bits,
+        };
         if let Some(protocol) = matches.protocol {
-            upper.require(0, ports::PROTOCOL, 0xff, protocol.into());
-            upper.bits.protocol = 8;
+            common.require(0, l4_word::PROTOCOL, 0xff, protocol.into());
+            common.bits.protocol = 8;
         }
         if let Some(range) = &matches.source_port {
-            (upper.source, upper.bits.source_port) = upper.require_port(ports::SOURCE, range);
+            (common.source_ports, common.bits.source_port) =
+                common.require_port(l4_word::SOURCE_PORT, range);
         }
         if let Some(range) = &matches.destination_port {
-            (upper.destination, upper.bits.destination_port) =
-                upper.require_port(ports::DESTINATION, range);
+            (common.destination_ports, common.bits.destination_port) =
+                common.require_port(l4_word::DESTINATION_PORT, range);
         }
-        for (shift, wanted) in
-            [(ports::SOURCE, matches.icmp_type), (ports::DESTINATION, matches.icmp_code)]
-        {
+        for (shift, wanted) in [
+            (l4_word::SOURCE_PORT, matches.icmp_type),
+            (l4_word::DESTINATION_PORT, matches.icmp_code),
+        ] {
             if let Some(wanted) = wanted {
-                upper.require(0, shift, 0xffff, wanted.into());
-                upper.require(0, ports::KIND, ports::KIND_MASK, ports::KIND_ICMP);
+                common.require(0, shift, 0xffff, wanted.into());
+                common.require(0, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_ICMP);
             }
         }
         match matches.fragment {
-            Some(Fragments::Any) => {
-                upper.require(0, ports::FRAGMENT, ports::IS_FRAGMENT, ports::IS_FRAGMENT)
+            Some(FragmentMatch::Any) => {
+                common.require(0, l4_word::FRAGMENT, l4_word::IS_FRAGMENT, l4_word::IS_FRAGMENT)
             }
-            Some(Fragments::First) => {
-                upper.require(
+            Some(FragmentMatch::First) => {
+                common.require(
                     0,
-                    ports::FRAGMENT,
-                    ports::IS_FRAGMENT | ports::IS_LATER,
-                    ports::IS_FRAGMENT,
+                    l4_word::FRAGMENT,
+                    l4_word::IS_FRAGMENT | l4_word::IS_LATER,
+                    l4_word::IS_FRAGMENT,
                 );
             }
-            Some(Fragments::Later) => {
-                upper.require(0, ports::FRAGMENT, ports::IS_LATER, ports::IS_LATER)
+            Some(FragmentMatch::Later) => {
+                common.require(0, l4_word::FRAGMENT, l4_word::IS_LATER, l4_word::IS_LATER)
             }
             None => {}
         }
         if let Some(flags) = matches.flags {
-            let wanted = rest::HAS_FLAGS | u64::from(flags.value);
-            upper.require(1, rest::FLAGS, rest::HAS_FLAGS | u64::from(flags.mask), wanted);
+            let wanted = tag_word::HAS_FLAGS | u64::from(flags.value);
+            common.require(1, tag_word::FLAGS, tag_word::HAS_FLAGS | u64::from(flags.mask), wanted);
         }
         if let Some(vlan) = matches.vlan {
-            upper.require(
+            common.require(
                 1,
-                rest::VLAN,
-                rest::IS_TAGGED | 0xfff,
-                rest::IS_TAGGED | u64::from(vlan),
+                tag_word::VLAN,
+                tag_word::IS_TAGGED | 0xfff,
+                tag_word::IS_TAGGED | u64::from(vlan),
             );
         }
         if let Some(dscp) = matches.dscp {
-            upper.require(1, rest::DSCP, 0x3f, dscp.into());
+            common.require(1, tag_word::DSCP, 0x3f, dscp.into());
         }
+        // The ICMP type is in the field of the source port.
         if matches.icmp_type.is_some() {
-            upper.bits.source_port = 16;
+            common.bits.source_port = 16;
         }
-        upper
+        common
     }
 
+    /// Adds the condition that the bits of `mask`, shifted left by `shift`, have this value. `word`
+    /// is 0 for `l4_word`, 1 for `tag_word`.
     fn require(&mut self, word: usize, shift: u32, mask: u64, value: u64) {
         self.mask[word] |= mask << shift;
         self.value[word] |= (value & mask) << shift;
     }
 
-    /// Adds the bits that all ports of the range have in common, and returns the range, to be
-    /// compared in the bucket, and the number of common bits.
+    /// Adds the condition that the packet has ports, and that a port has the leading bits that all
+    /// ports of the range share. Returns the range, which is compared in the bucket, and the number
+    /// of these bits.
     fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
-        self.require(0, ports::KIND, ports::KIND_MASK, ports::KIND_PORTS);
+        self.require(0, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());
         let common = (first ^ last).leading_zeros() as u8;
         let mask = high_bits(common, 16);
@@ -181,46 +194,46 @@ impl Upper {
     }
 }
 
-/// Returns `None` if the rule applies to IPv6 only.
-pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4>> {
+/// Returns the pattern of a rule for IPv4 keys, or `None` if the rule applies to IPv6 only.
+pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>> {
     if matches.version() == Some(Version::V6) {
         return None;
     }
-    let of = |prefix: Option<IpNet>| match prefix {
+    let network_and_length = |prefix: Option<IpNet>| match prefix {
         Some(IpNet::V4(prefix)) => (prefix.network().to_bits(), prefix.prefix_len()),
         _ => (0, 0),
     };
     let ((source, source_bits), (destination, destination_bits)) =
-        (of(matches.source), of(matches.destination));
-    let upper = Upper::new(matches);
+        (network_and_length(matches.source), network_and_length(matches.destination));
+    let common = CommonPart::new(matches);
     Some(Pattern {
-        value: words_v4(source, destination, upper.value),
-        mask: words_v4(prefix_v4(source_bits), prefix_v4(destination_bits), upper.mask),
-        source: upper.source,
-        destination: upper.destination,
+        value: pack_v4(source, destination, common.value),
+        mask: pack_v4(prefix_v4(source_bits), prefix_v4(destination_bits), common.mask),
+        source_ports: common.source_ports,
+        destination_ports: common.destination_ports,
         rule,
-        bits: Bits { source: source_bits, destination: destination_bits, ..upper.bits },
+        bits: Bits { source: source_bits, destination: destination_bits, ..common.bits },
     })
 }
 
-/// Returns `None` if the rule applies to IPv4 only.
-pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6>> {
+/// Returns the pattern of a rule for IPv6 keys, or `None` if the rule applies to IPv4 only.
+pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6_WORDS>> {
     if matches.version() == Some(Version::V4) {
         return None;
     }
-    let of = |prefix: Option<IpNet>| match prefix {
+    let network_and_length = |prefix: Option<IpNet>| match prefix {
         Some(IpNet::V6(prefix)) => (prefix.network().to_bits(), prefix.prefix_len()),
         _ => (0, 0),
     };
     let ((source, source_bits), (destination, destination_bits)) =
-        (of(matches.source), of(matches.destination));
-    let upper = Upper::new(matches);
+        (network_and_length(matches.source), network_and_length(matches.destination));
+    let common = CommonPart::new(matches);
     Some(Pattern {
-        value: words_v6(source, destination, upper.value),
-        mask: words_v6(prefix_v6(source_bits), prefix_v6(destination_bits), upper.mask),
-        source: upper.source,
-        destination: upper.destination,
+        value: pack_v6(source, destination, common.value),
+        mask: pack_v6(prefix_v6(source_bits), prefix_v6(destination_bits), common.mask),
+        source_ports: common.source_ports,
+        destination_ports: common.destination_ports,
         rule,
-        bits: Bits { source: source_bits, destination: destination_bits, ..upper.bits },
+        bits: Bits { source: source_bits, destination: destination_bits, ..common.bits },
     })
 }

@@ -1,79 +1,84 @@
-//! Selects the tuples that can have a rule for a key: those with a rule for its source, its
-//! destination, and so on.
+//! Selects the tuples that can contain a matching rule for a key.
 //!
-//! After the pruned tuple space of Srinivasan et al. (1999): each field of a key is looked up in a
-//! small table of tuple sets, and the sets are intersected. The result may contain too many tuples,
-//! never too few: addresses count by at most 24 bits, ports from 1024 on by their upper ten.
+//! This is the pruned tuple space of Srinivasan et al. (1999). A small table per field contains,
+//! for each value of the field, the set of tuples with a rule for this value. The sets for all
+//! fields of a key are intersected. The result may contain too many tuples, never too few: the
+//! tables distinguish addresses by at most 24 bits, and ports from 1024 on by their upper ten bits.
 
 use std::collections::HashMap;
 
 use super::pattern::Pattern;
-use crate::key::{Packed, V4, ports};
+use crate::key::{Packed, V4_WORDS, l4_word};
 
-/// A set of tuples, by their position in the order.
-pub(super) type Tuples = u64;
+/// A set of tuples: bit n stands for the tuple at position n of the search order.
+pub(super) type TupleSet = u64;
 
-/// Returns the set with one tuple.
-pub(super) fn tuple_set(position: usize) -> Tuples {
+/// Returns the set that contains only the tuple at this position.
+pub(super) fn tuple_set(position: usize) -> TupleSet {
     1 << position
 }
 
 /// The tables of tuple sets.
 #[derive(Clone, Debug)]
 pub(super) struct Prune {
-    pub(super) source: Addresses,
-    pub(super) destination: Addresses,
-    pub(super) source_port: Ports,
-    pub(super) destination_port: Ports,
-    pub(super) protocol: Box<[Tuples; 256]>,
+    pub(super) source: AddressSets,
+    pub(super) destination: AddressSets,
+    pub(super) source_port: PortSets,
+    pub(super) destination_port: PortSets,
+    pub(super) protocol: Box<[TupleSet; 256]>,
 }
 
 impl Prune {
-    /// Creates the tables from patterns, each with the position of its tuple.
+    /// Creates the tables from pairs of a tuple's position and one of its patterns.
     pub(super) fn new<const N: usize>(patterns: &[(usize, &Pattern<N>)]) -> Self {
         let rules = || patterns.iter().map(|(position, pattern)| (tuple_set(*position), *pattern));
         let mut protocol = Box::new([0; 256]);
         for (tuple, pattern) in rules() {
-            let upper = |word: &Packed<N>| (word[N - 2] >> ports::PROTOCOL & 0xff) as usize;
+            let protocol_of = |key: &Packed<N>| (key[N - 2] >> l4_word::PROTOCOL & 0xff) as usize;
             if pattern.bits.protocol == 0 {
                 protocol.iter_mut().for_each(|tuples| *tuples |= tuple);
             } else {
-                protocol[upper(&pattern.value)] |= tuple;
+                protocol[protocol_of(&pattern.value)] |= tuple;
             }
         }
-        let half = |first: usize| {
-            // IPv4 has both addresses in one word; of IPv6 the upper half of each is precise
-            // enough.
+        let prefixes = |side: usize| {
+            // One word of an IPv4 key contains both addresses. Of an IPv6 address, the upper half
+            // is precise enough.
             rules().map(move |(tuple, pattern)| match N {
-                V4 => (tuple, pattern.value[0] << (32 * first), length(pattern, first).min(32)),
-                _ => (tuple, pattern.value[2 * first], length(pattern, first).min(64)),
+                V4_WORDS => {
+                    (tuple, pattern.value[0] << (32 * side), prefix_length(pattern, side).min(32))
+                }
+                _ => (tuple, pattern.value[2 * side], prefix_length(pattern, side).min(64)),
             })
         };
         Self {
-            source: Addresses::new(half(0)),
-            destination: Addresses::new(half(1)),
-            source_port: Ports::new(rules().map(|(tuple, pattern)| (tuple, pattern.source))),
-            destination_port: Ports::new(
-                rules().map(|(tuple, pattern)| (tuple, pattern.destination)),
+            source: AddressSets::new(prefixes(0)),
+            destination: AddressSets::new(prefixes(1)),
+            source_port: PortSets::new(
+                rules().map(|(tuple, pattern)| (tuple, pattern.source_ports)),
+            ),
+            destination_port: PortSets::new(
+                rules().map(|(tuple, pattern)| (tuple, pattern.destination_ports)),
             ),
             protocol,
         }
     }
 
-    /// Returns the tuples that may have a rule for a key.
+    /// Returns the tuples that may contain a matching rule for a key.
     #[inline]
-    pub(super) fn tuples<const N: usize>(&self, key: &Packed<N>) -> Tuples {
-        let (source, destination) = if N == V4 { (key[0], key[0] << 32) } else { (key[0], key[2]) };
-        let upper = key[N - 2];
-        self.protocol[(upper >> ports::PROTOCOL & 0xff) as usize]
+    pub(super) fn tuples<const N: usize>(&self, key: &Packed<N>) -> TupleSet {
+        let (source, destination) =
+            if N == V4_WORDS { (key[0], key[0] << 32) } else { (key[0], key[2]) };
+        let l4 = key[N - 2];
+        self.protocol[(l4 >> l4_word::PROTOCOL & 0xff) as usize]
             & self.source.get(source)
             & self.destination.get(destination)
-            & self.source_port.get((upper >> ports::SOURCE) as u16)
-            & self.destination_port.get((upper >> ports::DESTINATION) as u16)
+            & self.source_port.get((l4 >> l4_word::SOURCE_PORT) as u16)
+            & self.destination_port.get((l4 >> l4_word::DESTINATION_PORT) as u16)
     }
 
     pub(super) fn memory(&self) -> usize {
-        let ports = |ports: &Ports| size_of_val(&ports.0[..]);
+        let ports = |ports: &PortSets| size_of_val(&ports.0[..]);
         self.source.memory()
             + self.destination.memory()
             + ports(&self.source_port)
@@ -82,35 +87,39 @@ impl Prune {
     }
 }
 
-fn length<const N: usize>(pattern: &Pattern<N>, first: usize) -> u8 {
-    if first == 0 { pattern.bits.source } else { pattern.bits.destination }
+fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
+    if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Tuple sets by address: by 16 bits after the skipped ones, and by the next 8 bits where they make
-/// a difference.
+/// Tuple sets by address: by the 16 bits after the skipped ones and, for longer prefixes, also by
+/// the next 8 bits.
 #[derive(Clone, Debug)]
-pub(super) struct Addresses {
-    /// Number of leading bits that are skipped.
+pub(super) struct AddressSets {
+    /// Number of leading bits that are skipped, because all prefixes share them.
     pub(super) skip: u32,
-    /// For each 16-bit value, the number of a set, or from `PARTS` on, of a part in `parts`.
+    /// For each value of the 16 bits, a set number; values from `FIRST_PART` on are part numbers
+    /// plus `FIRST_PART`.
     pub(super) first: Vec<u16>,
+    /// For each part and each value of the next 8 bits, a set number.
     pub(super) parts: Vec<[u16; 256]>,
-    pub(super) sets: Vec<Tuples>,
+    /// The sets by number. Set 0 contains all tuples.
+    pub(super) sets: Vec<TupleSet>,
 }
 
-/// Numbers from here on name a part instead of a set.
-const PARTS: u16 = 1 << 15;
+/// The smallest value in `first` that stands for a part instead of a set.
+const FIRST_PART: u16 = 1 << 15;
 
-/// Maximum number of parts: half a megabyte. Further addresses count by 16 bits.
+/// Maximum number of parts (512 KiB of memory). Without a part, prefixes are cut to 16 bits.
 const MAX_PARTS: usize = 1024;
 
-impl Addresses {
-    /// Creates the sets from left-aligned prefixes.
-    fn new(prefixes: impl Iterator<Item = (Tuples, u64, u8)> + Clone) -> Self {
+impl AddressSets {
+    /// Creates the sets from prefixes: the set of the tuple, the left-aligned address, and the
+    /// length.
+    fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
         let mut everywhere = 0;
-        let mut distinct: Vec<(u64, u8, Tuples)> = Vec::new();
+        let mut distinct: Vec<(u64, u8, TupleSet)> = Vec::new();
         for (tuple, value, length) in prefixes {
-            // Bits beyond the length belong to the other IPv4 address.
+            // Clear the bits after the prefix: in an IPv4 word, they include the other address.
             match length {
                 0 => everywhere |= tuple,
                 _ => distinct.push((
@@ -122,10 +131,11 @@ impl Addresses {
         }
         distinct.sort_unstable();
         distinct.dedup();
-        let skip = common(&distinct);
+        let skip = shared_bits(&distinct);
         let mut first = vec![everywhere; 1 << 16];
-        let mut parts: HashMap<u16, [Tuples; 256]> = HashMap::new();
-        // Short prefixes first: a part starts as a copy of the set that they fill.
+        let mut parts: HashMap<u16, [TupleSet; 256]> = HashMap::new();
+        // Short prefixes first: they change sets in `first`, and a part starts as a copy of such a
+        // set.
         distinct.sort_unstable_by_key(|(_, length, _)| *length);
         for (value, length, tuple) in distinct {
             let value = value << skip;
@@ -146,27 +156,28 @@ impl Addresses {
             part[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
         }
         // Store each distinct set once.
-        let mut numbers: HashMap<Tuples, u16> = HashMap::new();
+        let mut set_numbers: HashMap<TupleSet, u16> = HashMap::new();
         let mut sets = Vec::new();
-        let mut number = |tuples: Tuples| {
-            *numbers.entry(tuples).or_insert_with(|| {
+        let mut set_number = |tuples: TupleSet| {
+            *set_numbers.entry(tuples).or_insert_with(|| {
                 // Out of set numbers: use set 0, which contains all tuples.
-                if sets.len() + 1 >= usize::from(PARTS) {
+                if sets.len() + 1 >= usize::from(FIRST_PART) {
                     return 0;
                 }
                 sets.push(tuples);
                 (sets.len() - 1) as u16
             })
         };
-        number(Tuples::MAX);
+        // Set 0.
+        set_number(TupleSet::MAX);
         let mut table: Vec<u16> = Vec::with_capacity(1 << 16);
         let mut part_table: Vec<[u16; 256]> = Vec::new();
         for (start, tuples) in (0..=u16::MAX).zip(first) {
             match parts.get(&start) {
-                None => table.push(number(tuples)),
+                None => table.push(set_number(tuples)),
                 Some(part) => {
-                    table.push(PARTS + part_table.len() as u16);
-                    part_table.push(part.map(&mut number));
+                    table.push(FIRST_PART + part_table.len() as u16);
+                    part_table.push(part.map(&mut set_number));
                 }
             }
         }
@@ -174,11 +185,11 @@ impl Addresses {
     }
 
     #[inline]
-    fn get(&self, address: u64) -> Tuples {
+    fn get(&self, address: u64) -> TupleSet {
         let address = address << self.skip;
         let mut number = self.first[(address >> 48) as usize];
-        if number >= PARTS {
-            number = self.parts[usize::from(number - PARTS)][(address >> 40 & 0xff) as usize];
+        if number >= FIRST_PART {
+            number = self.parts[usize::from(number - FIRST_PART)][(address >> 40 & 0xff) as usize];
         }
         self.sets[usize::from(number)]
     }
@@ -188,31 +199,33 @@ impl Addresses {
     }
 }
 
-/// Returns the number of leading bits that all prefixes have in common.
-fn common(prefixes: &[(u64, u8, Tuples)]) -> u32 {
-    let Some((any, _, _)) = prefixes.first() else { return 0 };
+/// Returns the number of leading bits that all prefixes share, but at most 40 of the 64 bits.
+fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
+    let Some((first, _, _)) = prefixes.first() else { return 0 };
     let shortest = prefixes.iter().map(|(_, length, _)| u32::from(*length)).min().unwrap_or(0);
-    let differing = prefixes.iter().fold(0, |differing, (value, _, _)| differing | (value ^ any));
+    let differing = prefixes.iter().fold(0, |differing, (value, _, _)| differing | (value ^ first));
     differing.leading_zeros().min(shortest).min(40)
 }
 
-/// Tuple sets by port: one per port below 1024, one per 64 ports above.
+/// Tuple sets by port: one per port below 1024, one per 64 ports from 1024 on.
 #[derive(Clone, Debug)]
-pub(super) struct Ports(pub(super) Box<[Tuples; PORT_SETS]>);
+pub(super) struct PortSets(pub(super) Box<[TupleSet; PORT_SETS]>);
 
+/// Ports below this number have a set each.
 const SINGLE_PORTS: usize = 1024;
+/// Other ports share a set if they differ only in this number of low bits.
 const SHARED_PORT_BITS: u32 = 6;
 pub(super) const PORT_SETS: usize = SINGLE_PORTS + (1 << (16 - SHARED_PORT_BITS));
 
-impl Ports {
+impl PortSets {
     fn position(port: u16) -> usize {
         let port = usize::from(port);
         if port < SINGLE_PORTS { port } else { SINGLE_PORTS + (port >> SHARED_PORT_BITS) }
     }
 
-    /// Creates the sets from ranges. A key without ports has zeros or ICMP fields there, so a rule
-    /// without ports counts for all.
-    fn new(ranges: impl Iterator<Item = (Tuples, [u16; 2])>) -> Self {
+    /// Creates the sets from port ranges. The range of a rule without ports contains all ports: a
+    /// key without ports contains zeros or ICMP fields instead.
+    fn new(ranges: impl Iterator<Item = (TupleSet, [u16; 2])>) -> Self {
         let mut sets = Box::new([0; PORT_SETS]);
         let mut distinct: Vec<_> = ranges.collect();
         distinct.sort_unstable();
@@ -226,7 +239,7 @@ impl Ports {
     }
 
     #[inline]
-    fn get(&self, port: u16) -> Tuples {
+    fn get(&self, port: u16) -> TupleSet {
         self.0[Self::position(port) % PORT_SETS]
     }
 }

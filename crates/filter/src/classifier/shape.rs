@@ -1,6 +1,6 @@
 //! The size and shape of a classifier.
 
-/// The tuples and memory of a classifier, for reports and decisions.
+/// The tuples and the memory of a classifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Tuples of IPv4, in search order.
@@ -11,7 +11,7 @@ pub struct Shape {
     pub memory: usize,
 }
 
-/// The size of a tuple.
+/// The compared bits and the size of a tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TupleShape {
     /// Compared bits of the source address.
@@ -27,5 +27,5 @@ pub struct TupleShape {
     /// Number of rules.
     pub rules: usize,
     /// Number of rules in the longest bucket.
-    pub longest: usize,
+    pub longest_bucket: usize,
 }

@@ -7,7 +7,7 @@ use super::pattern::{Bits, Pattern};
 use super::prune::Prune;
 use super::shape::TupleShape;
 use super::table::Table;
-use crate::key::{Packed, V4, ports};
+use crate::key::{Packed, V4_WORDS, l4_word};
 
 /// Maximum number of packets per batch.
 pub(super) const BATCH: usize = 64;
@@ -17,25 +17,26 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The compiled rules of one IP version.
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// In the order of their best rule. Empty if there are so few rules that all are compared.
+    /// In the order of their best rule. Empty if the rules are compared one by one.
     pub(super) tuples: Vec<Tuple<N>>,
-    /// Buckets of all tuples, by hash.
+    /// The index in `entries` of each bucket's first entry, by hash.
     pub(super) table: Table,
-    /// Best rule of each tuple, followed by a number worse than any rule.
-    bests: [u32; MAX_TUPLES + 1],
-    /// Selects the tuples to search.
+    /// Best rule of each tuple. The other elements are `u32::MAX`, which is worse than any rule.
+    best_rules: [u32; MAX_TUPLES + 1],
+    /// Selects the tuples to search. `None` if the rules are compared one by one.
     pub(super) prune: Option<Prune>,
-    /// Consecutive buckets, each in rule order.
+    /// The buckets, one after the other. The entries of a bucket are in rule order.
     pub(super) entries: Vec<Entry<N>>,
     pub(super) seed: u64,
 }
 
+/// A tuple, without its rules.
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
     /// Best (smallest) rule number of the tuple.
-    pub(super) best: u32,
-    /// Makes the hashes of equal bits differ between tuples.
+    pub(super) best_rule: u32,
+    /// Differs between tuples, so that equal bits have different hashes.
     pub(super) seed: u64,
     pub(super) shape: TupleShape,
 }
@@ -47,18 +48,18 @@ pub(super) struct Entry<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
     /// First source port and number of further ports.
-    pub(super) source: [u16; 2],
+    pub(super) source_ports: [u16; 2],
     /// First destination port and number of further ports.
-    pub(super) destination: [u16; 2],
+    pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
-    /// Whether this entry ends its bucket.
-    pub(super) last: bool,
+    /// Whether this entry is the last of its bucket.
+    pub(super) is_last: bool,
 }
 
-const _: () = assert!(size_of::<Entry<V4>>() == 64);
+const _: () = assert!(size_of::<Entry<V4_WORDS>>() == 64);
 
-/// Up to this number of rules, comparing all costs less than a lookup.
-pub(super) const MAX_UNHASHED: usize = 8;
+/// Up to this number of rules are compared one by one, which costs less than a lookup.
+pub(super) const MAX_LINEAR_RULES: usize = 8;
 
 impl<const N: usize> Entry<N> {
     #[inline]
@@ -67,14 +68,17 @@ impl<const N: usize> Entry<N> {
         for ((key, mask), value) in key.iter().zip(&self.mask).zip(&self.value) {
             differing |= (key & mask) ^ value;
         }
-        let upper = key[N - 2];
+        let l4 = key[N - 2];
         let (source, destination) =
-            ((upper >> ports::SOURCE) as u16, (upper >> ports::DESTINATION) as u16);
-        // Returns 0 within the range. Avoids a branch per port.
-        let beyond = |port: u16, [first, more]: [u16; 2]| {
+            ((l4 >> l4_word::SOURCE_PORT) as u16, (l4 >> l4_word::DESTINATION_PORT) as u16);
+        // Returns 0 if the port is within the range. Avoids a branch per port.
+        let outside = |port: u16, [first, more]: [u16; 2]| {
             u64::from(port.wrapping_sub(first).saturating_sub(more))
         };
-        differing | beyond(source, self.source) | beyond(destination, self.destination) == 0
+        differing
+            | outside(source, self.source_ports)
+            | outside(destination, self.destination_ports)
+            == 0
     }
 }
 
@@ -82,70 +86,72 @@ impl<const N: usize> Space<N> {
     pub(super) fn new(patterns: Vec<Pattern<N>>, seed: u64) -> Self {
         // Spread the bits of the caller's seed, which may be a small number.
         let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
-        let entry = |pattern: &Pattern<N>, last| {
-            let Pattern { value, mask, source, destination, rule, .. } = *pattern;
-            let [source, destination] =
-                [source, destination].map(|[first, last]| [first, last - first]);
-            Entry { value, mask, source, destination, rule, last }
+        let entry = |pattern: &Pattern<N>, is_last| {
+            let Pattern { value, mask, source_ports, destination_ports, rule, .. } = *pattern;
+            let [source_ports, destination_ports] =
+                [source_ports, destination_ports].map(|[first, last]| [first, last - first]);
+            Entry { value, mask, source_ports, destination_ports, rule, is_last }
         };
-        if patterns.len() <= MAX_UNHASHED {
+        if patterns.len() <= MAX_LINEAR_RULES {
             let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
             return Self {
                 tuples: Vec::new(),
                 table: Table::new(0),
-                bests: [u32::MAX; MAX_TUPLES + 1],
+                best_rules: [u32::MAX; MAX_TUPLES + 1],
                 prune: None,
                 entries,
                 seed,
             };
         }
-        let Layout { tuples: laid, buckets } = layout::choose_tuples(&patterns);
+        let Layout { tuples, bucket_count } = layout::choose_tuples(&patterns);
         let mut space = Self {
-            tuples: Vec::with_capacity(laid.len()),
-            table: Table::new(buckets),
-            bests: [u32::MAX; MAX_TUPLES + 1],
+            tuples: Vec::with_capacity(tuples.len()),
+            table: Table::new(bucket_count),
+            best_rules: [u32::MAX; MAX_TUPLES + 1],
             prune: None,
             entries: Vec::with_capacity(patterns.len()),
             seed,
         };
         // Search tuples in the order of their best rule.
-        let mut laid: Vec<_> = laid
+        let mut tuples: Vec<_> = tuples
             .into_iter()
-            .map(|(bits, members)| (best(&patterns, &members), bits, members))
+            .map(|(bits, buckets)| (best_rule(&patterns, &buckets), bits, buckets))
             .collect();
-        laid.sort_by_key(|(best, _, _)| *best);
+        tuples.sort_by_key(|(best, _, _)| *best);
         let mut patterns_by_tuple = Vec::with_capacity(patterns.len());
-        for (position, (best, bits, members)) in laid.iter().enumerate() {
+        for (position, (best_rule, bits, buckets)) in tuples.iter().enumerate() {
             let tuple_seed = fold(seed ^ (position as u64 + 1).wrapping_mul(SEEDS[0]), SEEDS[1]);
-            space.bests[position] = *best;
-            space.add_tuple(*bits, *best, tuple_seed, members, |index, last| {
-                entry(&patterns[index as usize], last)
+            space.best_rules[position] = *best_rule;
+            space.add_tuple(*bits, *best_rule, tuple_seed, buckets, |index, is_last| {
+                entry(&patterns[index as usize], is_last)
             });
             patterns_by_tuple.extend(
-                members.iter().flatten().map(|&index| (position, &patterns[index as usize])),
+                buckets.iter().flatten().map(|&index| (position, &patterns[index as usize])),
             );
         }
         space.prune = Some(Prune::new(&patterns_by_tuple));
         space
     }
 
-    /// `members` are buckets, each in rule order.
+    /// Adds a tuple. `buckets` contains lists of pattern indexes in rule order. `entry` creates an
+    /// entry from such an index and the value of `is_last`.
     fn add_tuple(
         &mut self,
         bits: Bits,
-        best: u32,
+        best_rule: u32,
         seed: u64,
-        members: &[Vec<u32>],
+        buckets: &[Vec<u32>],
         entry: impl Fn(u32, bool) -> Entry<N>,
     ) {
         let mask: Packed<N> = bits.mask();
-        for bucket in members {
+        for bucket in buckets {
             let first = self.entries.len();
-            let last = bucket.len().saturating_sub(1);
-            self.entries
-                .extend(bucket.iter().enumerate().map(|(at, &index)| entry(index, at == last)));
-            let Some(head) = self.entries.get(first) else { continue };
-            let hash = hash(&head.value, &mask, self.seed, seed);
+            let last_index = bucket.len().saturating_sub(1);
+            self.entries.extend(
+                bucket.iter().enumerate().map(|(at, &index)| entry(index, at == last_index)),
+            );
+            let Some(first_entry) = self.entries.get(first) else { continue };
+            let hash = hash(&first_entry.value, &mask, self.seed, seed);
             self.table.insert(hash, first as u32);
         }
         let shape = TupleShape {
@@ -154,10 +160,10 @@ impl<const N: usize> Space<N> {
             source_port: bits.source_port,
             destination_port: bits.destination_port,
             protocol: bits.protocol > 0,
-            rules: members.iter().map(Vec::len).sum(),
-            longest: members.iter().map(Vec::len).max().unwrap_or(0),
+            rules: buckets.iter().map(Vec::len).sum(),
+            longest_bucket: buckets.iter().map(Vec::len).max().unwrap_or(0),
         };
-        self.tuples.push(Tuple { mask, best, seed, shape });
+        self.tuples.push(Tuple { mask, best_rule, seed, shape });
     }
 
     #[inline]
@@ -173,11 +179,11 @@ impl<const N: usize> Space<N> {
         let mut tuples = prune.tuples(key);
         while tuples != 0 {
             let tuple = &self.tuples[tuples.trailing_zeros() as usize];
-            if tuple.best >= found {
+            if tuple.best_rule >= found {
                 break;
             }
             let hash = hash(key, &tuple.mask, self.seed, tuple.seed);
-            found = self.look_up(hash, key, from, found);
+            found = self.search_buckets(hash, key, from, found);
             tuples &= tuples - 1;
         }
         Some(found).filter(|found| *found != NONE)
@@ -185,9 +191,9 @@ impl<const N: usize> Space<N> {
 
     /// Finds the first match of each key.
     ///
-    /// Each round searches one tuple per remaining key. Branches on the tuple, the lookup or the
-    /// match would be mispredicted, so the code counts instead: a key stays in a list if the count
-    /// advances.
+    /// Each round searches one tuple for each active key. Branches on the result of a lookup or a
+    /// comparison would be mispredicted. Instead, the code appends every key to a list, and then
+    /// increases the length of the list only if the key is to stay.
     #[inline]
     pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
         let keys = &keys[..keys.len().min(BATCH)];
@@ -198,62 +204,67 @@ impl<const N: usize> Space<N> {
             }
             return;
         };
-        let (mut tuples, mut open, mut left) = ([0; BATCH], [0_u8; BATCH], 0);
+        // `active` contains the indexes of the keys with a tuple to search.
+        let (mut tuples, mut active, mut active_count) = ([0; BATCH], [0_u8; BATCH], 0);
         for (index, (key, tuples)) in (0..).zip(keys.iter().zip(&mut tuples)) {
             *tuples = prune.tuples(key);
-            open[left % BATCH] = index;
-            left += usize::from(*tuples != 0);
+            active[active_count % BATCH] = index;
+            active_count += usize::from(*tuples != 0);
         }
         found[..keys.len()].fill(NONE);
-        let (mut maybe, mut hashes) = ([0_u8; BATCH], [0; BATCH]);
-        while left > 0 {
-            let mut count = 0;
-            for &index in &open[..left.min(BATCH)] {
-                let at = usize::from(index) % BATCH;
-                let tuple = &self.tuples[tuples[at].trailing_zeros() as usize];
-                let hash = hash(&keys[at], &tuple.mask, self.seed, tuple.seed);
-                maybe[count % BATCH] = index;
-                hashes[count % BATCH] = hash;
-                count += usize::from(self.table.may_have(hash));
+        let (mut candidates, mut hashes) = ([0_u8; BATCH], [0; BATCH]);
+        while active_count > 0 {
+            let mut candidate_count = 0;
+            for &key in &active[..active_count.min(BATCH)] {
+                let index = usize::from(key) % BATCH;
+                let tuple = &self.tuples[tuples[index].trailing_zeros() as usize];
+                let hash = hash(&keys[index], &tuple.mask, self.seed, tuple.seed);
+                candidates[candidate_count % BATCH] = key;
+                hashes[candidate_count % BATCH] = hash;
+                candidate_count += usize::from(self.table.may_contain(hash));
             }
-            for (&index, &hash) in maybe.iter().zip(&hashes).take(count) {
-                let at = usize::from(index) % BATCH;
-                found[at] = self.verify(hash, &keys[at], found[at]);
+            for (&key, &hash) in candidates.iter().zip(&hashes).take(candidate_count) {
+                let index = usize::from(key) % BATCH;
+                found[index] = self.verify(hash, &keys[index], found[index]);
             }
-            let mut still = 0;
-            for at in 0..left.min(BATCH) {
-                let index = usize::from(open[at]) % BATCH;
+            let mut kept_count = 0;
+            for at in 0..active_count.min(BATCH) {
+                let index = usize::from(active[at]) % BATCH;
                 tuples[index] &= tuples[index] - 1;
-                // Without a tuple left, the best rule is worse than any.
-                let best = self.bests[tuples[index].trailing_zeros() as usize];
-                open[still % BATCH] = index as u8;
-                still += usize::from(best < found[index]);
+                // If no tuple is left, the index is `MAX_TUPLES`, and `best` is worse than any
+                // rule.
+                let best = self.best_rules[tuples[index].trailing_zeros() as usize];
+                active[kept_count % BATCH] = index as u8;
+                kept_count += usize::from(best < found[index]);
             }
-            left = still;
+            active_count = kept_count;
         }
     }
 
-    /// Verifies a hash that the table may have. Usually it leads to one bucket with one rule.
+    /// Like [`Self::search_buckets`] from rule 0 on, but faster in the usual case: the hash leads
+    /// to one bucket with one rule.
     #[inline]
     fn verify(&self, hash: u64, key: &Packed<N>, found: u32) -> u32 {
         let Some(first) = self.table.single_candidate(hash) else {
-            return self.look_up(hash, key, 0, found);
+            return self.search_buckets(hash, key, 0, found);
         };
         let entry = &self.entries[first as usize];
-        if !entry.last {
-            return self.look_through(first, key, 0, found);
+        if !entry.is_last {
+            return self.search_bucket(first, key, 0, found);
         }
         found.min(select_unpredictable(entry.matches(key), entry.rule, NONE))
     }
 
-    /// Searches all buckets of a hash for a rule better than `found`.
-    fn look_up(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
-        self.table.get(hash).fold(found, |found, first| self.look_through(first, key, from, found))
+    /// Returns the best matching rule from rule `from` on in the buckets of a hash, or `found` if
+    /// that is better.
+    fn search_buckets(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
+        self.table.get(hash).fold(found, |found, first| self.search_bucket(first, key, from, found))
     }
 
-    /// Searches a bucket for a rule better than `found`.
+    /// Returns the best matching rule from rule `from` on in the bucket that starts at entry
+    /// `first`, or `found` if that is better.
     #[inline]
-    fn look_through(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
+    fn search_bucket(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {
             if entry.rule >= found {
                 break;
@@ -261,7 +272,7 @@ impl<const N: usize> Space<N> {
             if entry.rule >= from && entry.matches(key) {
                 return entry.rule;
             }
-            if entry.last {
+            if entry.is_last {
                 break;
             }
         }
@@ -280,25 +291,25 @@ impl<const N: usize> Space<N> {
     }
 }
 
-/// Returns the best rule among the members of a tuple.
-fn best<const N: usize>(patterns: &[Pattern<N>], members: &[Vec<u32>]) -> u32 {
-    members.iter().flatten().map(|&index| patterns[index as usize].rule).min().unwrap_or(u32::MAX)
+/// Returns the best (smallest) rule number in the buckets of a tuple.
+fn best_rule<const N: usize>(patterns: &[Pattern<N>], buckets: &[Vec<u32>]) -> u32 {
+    buckets.iter().flatten().map(|&index| patterns[index as usize].rule).min().unwrap_or(u32::MAX)
 }
 
 /// Hashes the bits of a key that a tuple compares.
 #[inline]
-fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, of_tuple: u64) -> u64 {
+fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, tuple_seed: u64) -> u64 {
     let word = |index: usize| key[index] & mask[index];
-    if N == V4 {
-        fold(word(0) ^ seed, word(1) ^ of_tuple)
+    if N == V4_WORDS {
+        fold(word(0) ^ seed, word(1) ^ tuple_seed)
     } else {
         let source = fold(word(0) ^ seed, word(1) ^ SEEDS[2]);
-        let destination = fold(word(2) ^ SEEDS[3], word(3) ^ of_tuple);
+        let destination = fold(word(2) ^ SEEDS[3], word(3) ^ tuple_seed);
         fold(source ^ destination.rotate_left(32), word(N - 2) ^ SEEDS[4])
     }
 }
 
-/// Digits of pi after the point, an arbitrary constant.
+/// Arbitrary constants for hashing: the fractional digits of pi.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
@@ -307,8 +318,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Combines both halves of the 128-bit product, so that each input bit affects higher and lower
-/// bits.
+/// Returns the exclusive or of both halves of the 128-bit product, so that each input bit affects
+/// higher and lower bits.
 #[inline]
 pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);

@@ -1,32 +1,35 @@
-//! A hash table whose negative lookups are branchless: most lookups in a tuple space find nothing,
-//! and the exceptions are unpredictable.
+//! A hash table with a test for absent hashes that has no branch. Most lookups in a tuple space
+//! find nothing, and a branch predictor could not foresee the others.
 //!
-//! A group is one word with four tags of 16 bits, compared at once. An entry whose group is full
-//! goes to the next group and marks the full one.
+//! A group is a 64-bit word with four lanes for tags of 16 bits, which are compared at once. If the
+//! group of an entry is full, the group is marked, and the entry goes to the next group with a free
+//! lane.
 
 /// Maps hashes to numbers. Several numbers may have the same hash.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// The length is a power of two.
+    /// The tags. The number of groups is a power of two.
     groups: Vec<u64>,
-    /// The number that belongs to each tag.
+    /// The inserted number that belongs to each tag.
     numbers: Vec<[u32; LANES]>,
+    /// Right shift that turns a hash into a group index.
     shift: u32,
 }
 
+/// Number of tags in a group.
 const LANES: usize = 4;
 /// Lowest bit of each lane.
 const ONES: u64 = 0x0001_0001_0001_0001;
 /// Highest bit of each lane.
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// Set in a full group that rejected an entry.
-const OVERFLOWN: u64 = 1 << 63;
+/// Set in a full group if an entry had to go to another group.
+const OVERFLOWED: u64 = 1 << 63;
 
 impl Table {
     /// Creates a table for `entries` entries.
     pub(super) fn new(entries: usize) -> Self {
-        // Between one in eight and one in four lanes has a tag. A sparser table would not be worth
-        // its memory.
+        // One in eight to one in four lanes has a tag. A sparser table would not be worth its
+        // memory.
         let groups = entries.next_power_of_two().max(2);
         Self {
             groups: vec![0; groups],
@@ -35,20 +38,22 @@ impl Table {
         }
     }
 
-    /// Returns a nonzero tag without the highest bit of its lane.
+    /// Returns the tag of a hash: not zero, and with the highest bit clear.
     #[inline]
     fn tag(hash: u64) -> u64 {
         hash & 0x7ffe | 1
     }
 
     #[inline]
-    fn group(&self, hash: u64) -> usize {
+    /// Returns the index of the group where the search for a hash begins.
+    fn group_index(&self, hash: u64) -> usize {
         (hash >> self.shift) as usize
     }
 
-    /// Inserts a number. The table has room for twice the announced entries.
+    /// Inserts a number. Never ends if the table is full, which takes at least four times the
+    /// number of entries given to [`Self::new`].
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
-        let mut at = self.group(hash);
+        let mut at = self.group_index(hash);
         loop {
             let group = self.groups[at];
             let free = (0..LANES).find(|lane| group >> (16 * lane) & 0x7fff == 0);
@@ -57,47 +62,48 @@ impl Table {
                 self.numbers[at][lane] = number;
                 return;
             }
-            self.groups[at] = group | OVERFLOWN;
+            self.groups[at] = group | OVERFLOWED;
             at = (at + 1) & (self.groups.len() - 1);
         }
     }
 
-    /// Returns the highest bit of each lane with the tag. The lane above a match may be a false
-    /// positive.
+    /// Returns the highest bit of each lane that contains the tag of a hash. A lane above a match
+    /// may be a false positive.
     #[inline]
-    fn lanes(group: u64, hash: u64) -> u64 {
-        let differing = (group & !OVERFLOWN) ^ Self::tag(hash).wrapping_mul(ONES);
+    fn matching_lanes(group: u64, hash: u64) -> u64 {
+        let differing = (group & !OVERFLOWED) ^ Self::tag(hash).wrapping_mul(ONES);
         differing.wrapping_sub(ONES) & !differing & HIGH
     }
 
-    /// Returns `false` if the hash is absent; `true` may be a false positive.
+    /// Returns `false` if the hash was not inserted; `true` may be a false positive.
     #[inline]
-    pub(super) fn may_have(&self, hash: u64) -> bool {
-        let group = self.groups[self.group(hash)];
-        Self::lanes(group, hash) | group & OVERFLOWN != 0
+    pub(super) fn may_contain(&self, hash: u64) -> bool {
+        let group = self.groups[self.group_index(hash)];
+        Self::matching_lanes(group, hash) | group & OVERFLOWED != 0
     }
 
-    /// Returns the number of this hash if there is exactly one candidate.
+    /// Returns the number of the only tag that matches a hash, or `None` if [`Self::get`] is
+    /// needed.
     #[inline]
     pub(super) fn single_candidate(&self, hash: u64) -> Option<u32> {
-        let at = self.group(hash);
+        let at = self.group_index(hash);
         let group = self.groups[at];
-        let lanes = Self::lanes(group, hash);
+        let lanes = Self::matching_lanes(group, hash);
         let lane = lanes.trailing_zeros() as usize / 16;
-        (lanes.is_power_of_two() && group & OVERFLOWN == 0).then(|| self.numbers[at][lane % LANES])
+        (lanes.is_power_of_two() && group & OVERFLOWED == 0).then(|| self.numbers[at][lane % LANES])
     }
 
-    /// Returns all numbers of this hash and possibly some of other hashes.
+    /// Returns all numbers of a hash, possibly with numbers of other hashes.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
-        let at = self.group(hash);
+        let at = self.group_index(hash);
         let group = self.groups[at];
         Numbers {
             table: self,
             hash,
             at,
-            lanes: Self::lanes(group, hash),
-            more: group & OVERFLOWN != 0,
+            lanes: Self::matching_lanes(group, hash),
+            more: group & OVERFLOWED != 0,
         }
     }
 
@@ -106,7 +112,8 @@ impl Table {
         self.groups.iter().copied().zip(self.numbers.iter().copied())
     }
 
-    pub(super) fn size(&self) -> usize {
+    /// Returns the number of groups, a power of two.
+    pub(super) fn group_count(&self) -> usize {
         self.groups.len()
     }
 
@@ -115,12 +122,13 @@ impl Table {
         self.shift
     }
 
-    /// Returns the longest run of overflown groups: a lookup visits one group more.
+    /// Returns the length of the longest run of overflowed groups. A lookup visits at most one
+    /// group more.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
         // Iterate twice, since a run may wrap around.
         for group in self.groups.iter().chain(&self.groups) {
-            run = if group & OVERFLOWN != 0 { run + 1 } else { 0 };
+            run = if group & OVERFLOWED != 0 { run + 1 } else { 0 };
             longest = longest.max(run);
         }
         longest
@@ -131,7 +139,7 @@ impl Table {
     }
 }
 
-/// An iterator over the numbers of a hash.
+/// An iterator over the numbers of a hash. `more` is whether to visit a further group.
 pub(super) struct Numbers<'a> {
     table: &'a Table,
     hash: u64,
@@ -151,8 +159,8 @@ impl Iterator for Numbers<'_> {
             }
             self.at = (self.at + 1) & (self.table.groups.len() - 1);
             let group = self.table.groups[self.at];
-            self.lanes = Table::lanes(group, self.hash);
-            self.more = group & OVERFLOWN != 0;
+            self.lanes = Table::matching_lanes(group, self.hash);
+            self.more = group & OVERFLOWED != 0;
         }
         let lane = self.lanes.trailing_zeros() as usize / 16;
         self.lanes &= self.lanes - 1;
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn table_finds_inserted_hashes_and_few_others() {
-        // Few groups, so that they overflow, and hashes that share groups and tags.
+        // With 10 entries, the hashes share few groups and tags, so that groups overflow.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = Table::new(entries);
             let hash = |number: u64| {
@@ -175,19 +183,19 @@ mod tests {
             };
             (0..entries as u32).for_each(|number| table.insert(hash(number.into()), number));
             for number in 0..entries as u32 {
-                assert!(table.may_have(hash(number.into())), "{number} of {entries}");
+                assert!(table.may_contain(hash(number.into())), "{number} of {entries}");
                 assert!(
                     table.get(hash(number.into())).any(|found| found == number),
                     "{number} of {entries}"
                 );
             }
             if entries != 10 {
-                let others = (1 << 32..(1_u64 << 32) + 10_000)
-                    .filter(|&number| table.may_have(hash(number)))
+                let false_positives = (1 << 32..(1_u64 << 32) + 10_000)
+                    .filter(|&number| table.may_contain(hash(number)))
                     .count();
                 assert!(
-                    others < 20,
-                    "{others} of 10000 absent hashes found, with {entries} entries"
+                    false_positives < 20,
+                    "{false_positives} of 10000 absent hashes found, with {entries} entries"
                 );
             }
         }

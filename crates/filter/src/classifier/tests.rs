@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::key::{Fragment, L4};
-use crate::rule::{Fragments, Match, TcpFlags, Verdict, Version};
+use crate::rule::{FragmentMatch, Match, TcpFlags, Verdict, Version};
 
-/// Uses few addresses, so that rules overlap and packets match them.
+/// Generates only a few different addresses, so that rules overlap and packets match.
 fn address_v4() -> impl Strategy<Value = u32> {
     (0..4_u32, 0..3_u32, 0..3_u32).prop_map(|(a, b, c)| 10 << 24 | a << 22 | b << 9 | c)
 }
@@ -80,11 +80,14 @@ pub(crate) fn matches() -> impl Strategy<Value = Match> {
             often(prefix(v4)),
         )
     });
-    let upper = (often(protocol()), rarely(range()), often(range()));
+    let protocol_and_ports = (often(protocol()), rarely(range()), often(range()));
     let flags = any::<(u8, u8)>().prop_map(|(mask, value)| TcpFlags { mask, value: value & mask });
-    let fragment =
-        prop_oneof![Just(Fragments::First), Just(Fragments::Later), Just(Fragments::Any)];
-    let few = (
+    let fragment = prop_oneof![
+        Just(FragmentMatch::First),
+        Just(FragmentMatch::Later),
+        Just(FragmentMatch::Any)
+    ];
+    let other_fields = (
         rarely(flags),
         rarely(0..3_u8),
         rarely(0..3_u8),
@@ -92,9 +95,13 @@ pub(crate) fn matches() -> impl Strategy<Value = Match> {
         rarely(fragment),
         rarely(0..3_u8),
     );
-    (addresses, upper, few).prop_map(
-        |((version, source, destination), (protocol, source_port, destination_port), few)| {
-            let (flags, icmp_type, icmp_code, vlan, fragment, dscp) = few;
+    (addresses, protocol_and_ports, other_fields).prop_map(
+        |(
+            (version, source, destination),
+            (protocol, source_port, destination_port),
+            other_fields,
+        )| {
+            let (flags, icmp_type, icmp_code, vlan, fragment, dscp) = other_fields;
             Match {
                 version,
                 source,
@@ -180,7 +187,7 @@ proptest! {
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), linear_search(&rules, key, from));
         }
-        // The small cache makes flows replace each other; the second pass finds cached flows.
+        // The cache is small, so that flows replace each other. The second pass finds cached flows.
         let mut cache = FlowCache::new(0, seed);
         for _ in 0..2 {
             for keys in keys.chunks(40) {
@@ -194,9 +201,10 @@ proptest! {
         let (hits, misses) = cache.hits_and_misses();
         prop_assert!(hits + misses <= 2 * keys.len() as u64);
         let shape = classifier.shape();
-        let of_v4 = rules.iter().filter(|rule| rule.matches.version() != Some(Version::V6)).count();
-        if of_v4 > 8 {
-            prop_assert_eq!(shape.v4.iter().map(|tuple| tuple.rules).sum::<usize>(), of_v4);
+        let v4_rule_count =
+            rules.iter().filter(|rule| rule.matches.version() != Some(Version::V6)).count();
+        if v4_rule_count > 8 {
+            prop_assert_eq!(shape.v4.iter().map(|tuple| tuple.rules).sum::<usize>(), v4_rule_count);
         }
     }
 
@@ -243,8 +251,9 @@ fn flow_cache_hits_repeated_flows() {
         let (hits, misses) = cache.hits_and_misses();
         assert!(hits >= round * 56 && misses >= 64, "{hits} {misses}");
     }
-    let ten = Key { addresses: Addresses::V4 { source: 0, destination: 10 << 24 }, ..keys[0] };
-    classifier.classify_cached(&[ten], &mut found, &mut cache);
+    let matching_key =
+        Key { addresses: Addresses::V4 { source: 0, destination: 10 << 24 }, ..keys[0] };
+    classifier.classify_cached(&[matching_key], &mut found, &mut cache);
     assert_eq!(found[0], 0);
 }
 
@@ -286,11 +295,11 @@ fn similar_rules_share_few_tuples_with_short_buckets() {
     rules.push(crate::parse_rule("drop").unwrap().unwrap());
     let shape = Classifier::new(&rules, 1).shape();
     assert!(shape.v4.len() <= 4, "{shape:?}");
-    assert!(shape.v4.iter().all(|tuple| tuple.longest <= 8), "{shape:?}");
+    assert!(shape.v4.iter().all(|tuple| tuple.longest_bucket <= 8), "{shape:?}");
 }
 
-/// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds they do not fit the XDP
-/// program, and the filter stage draws another seed.
+/// Uses the rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds, their tables exceed a
+/// limit of the XDP program; the filter stage then draws another seed.
 #[test]
 fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
@@ -306,8 +315,8 @@ fn image_fits_xdp_program_with_most_seeds() {
     assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
-/// Exceeds the limits of tuples, sets and parts. The classifier then prunes less but finds the same
-/// rules.
+/// The rules exceed the limits of tuples, sets and parts. The classifier then prunes less but finds
+/// the same rules.
 #[test]
 fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;
@@ -329,10 +338,11 @@ fn rules_beyond_table_limits_are_still_found() {
                         .into(),
                 }
             };
-            let (a, b) = (20 + (draw() % 13) as u8, 1 + (draw() % 32) as u8);
+            let (source_length, destination_length) =
+                (20 + (draw() % 13) as u8, 1 + (draw() % 32) as u8);
             let matches = Match {
-                source: Some(prefix(source, a)),
-                destination: Some(prefix(destination, b)),
+                source: Some(prefix(source, source_length)),
+                destination: Some(prefix(destination, destination_length)),
                 destination_port: draw().is_multiple_of(2).then(|| (draw() % 60000) as u16..=60000),
                 protocol: draw().is_multiple_of(2).then_some(17),
                 ..Match::default()
@@ -344,13 +354,14 @@ fn rules_beyond_table_limits_are_still_found() {
         let classifier = Classifier::new(&rules, 3);
         for number in 0..600 {
             let rule = &rules[(draw() % 3000) as usize].matches;
-            let of = |prefix: Option<IpNet>, low: u32| match prefix.unwrap() {
+            let address_in = |prefix: Option<IpNet>, host_bits: u32| match prefix.unwrap() {
                 IpNet::V4(prefix) => {
-                    u128::from(prefix.network().to_bits() | low & !prefix.netmask().to_bits())
+                    u128::from(prefix.network().to_bits() | host_bits & !prefix.netmask().to_bits())
                 }
-                IpNet::V6(prefix) => prefix.network().to_bits() | u128::from(low),
+                IpNet::V6(prefix) => prefix.network().to_bits() | u128::from(host_bits),
             };
-            let (source, destination) = (of(rule.source, draw()), of(rule.destination, draw()));
+            let (source, destination) =
+                (address_in(rule.source, draw()), address_in(rule.destination, draw()));
             let addresses = match v4 {
                 true => Addresses::V4 { source: source as u32, destination: destination as u32 },
                 false => Addresses::V6 { source, destination },

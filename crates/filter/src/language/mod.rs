@@ -1,4 +1,4 @@
-//! The rule language, with one rule per line. docs/filter.md has its grammar.
+//! The rule language, with one rule per line. The grammar is in docs/filter.md.
 
 mod problem;
 mod reader;
@@ -12,8 +12,8 @@ use reader::{RULE_KEYWORDS, Reader};
 pub use problem::Problem;
 pub use signature::{parse_signature, parse_signatures};
 
-/// Parses the rules of a text, each with its line number. Ignores empty lines and text after `#`.
-/// Returns all errors.
+/// Parses a text and returns the rules with their line numbers, or the first error of each invalid
+/// line. Ignores empty lines and text after `#`.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
 }
 
-/// Parses one line; returns `None` if it has no rule. Errors have line number 1.
+/// Parses one line. Returns `None` if the line is empty or a comment. Errors have line number 1.
 pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn parse_rule_error_has_column_and_expected_values() {
-        for (line, column, part) in [
+        for (line, column, expected) in [
             (
                 "allow src 10.0.0.0/8",
                 1,
@@ -116,7 +116,7 @@ mod tests {
         ] {
             let problem = parse_rule(line).expect_err(line);
             assert_eq!(problem.column, column, "{line}: {problem}");
-            assert!(problem.message.contains(part), "{line}: {problem}");
+            assert!(problem.message.contains(expected), "{line}: {problem}");
         }
     }
 

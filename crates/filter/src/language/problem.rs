@@ -1,13 +1,13 @@
-//! Errors of the languages of rules and signatures.
+//! Errors in the text of rules and signatures.
 
-/// An error in a line, with its position and what would be accepted.
+/// An error in a line of rules or signatures.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}:{column}: {message}")]
 pub struct Problem {
-    /// The line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
-    /// The error, and what would be accepted.
+    /// The cause, and the accepted values.
     pub message: String,
 }

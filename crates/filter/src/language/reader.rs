@@ -1,4 +1,4 @@
-//! Reads the words and values of one rule.
+//! Reads the keywords and values of one rule.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::problem::Problem;
 use super::words::{Word, Words};
 use super::write::{FLAG_NAMES, PROTOCOLS};
-use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
 pub(super) const RULE_KEYWORDS: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, \
     icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
@@ -30,12 +30,12 @@ const ICMP_PROTOCOLS: [u8; 2] = [1, 58];
 pub(super) struct Reader<'a> {
     pub(super) words: Words<'a>,
     pub(super) rule: Rule,
-    /// Words read so far.
+    /// Keywords read so far.
     seen: Vec<Word<'a>>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the verdict. Returns `None` if the line is empty.
+    /// Starts a rule by reading the verdict. Returns `None` if the line is empty or a comment.
     pub(super) fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
         let mut words = Words::new(line);
         let Some(first) = words.next() else { return Ok(None) };
@@ -52,26 +52,26 @@ impl<'a> Reader<'a> {
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
     }
 
-    /// Records a word. Returns an error if it is a duplicate.
+    /// Records a keyword. Returns an error if it was recorded before.
     pub(super) fn record(&mut self, word: Word<'a>) -> Result<(), Problem> {
-        if let Some(before) = self.seen.iter().find(|seen| seen.text == word.text) {
+        if let Some(earlier) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(word.problem(format!(
                 "duplicate `{}`: already set in column {}",
-                word.text, before.column
+                word.text, earlier.column
             )));
         }
         self.seen.push(word);
         Ok(())
     }
 
-    /// Returns `false` if the word does not belong to a rule.
+    /// Reads the value of a keyword. Returns `false` if `word` is not a keyword of rules.
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
-        // `ipv4` and `ipv6` exclude each other.
-        let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
-        if let Err(problem) = self.record(Word { text: subject, ..word }) {
+        // `ipv4` and `ipv6` exclude each other, so both are recorded as `ipv4`.
+        let recorded_as = if word.text == "ipv6" { "ipv4" } else { word.text };
+        if let Err(problem) = self.record(Word { text: recorded_as, ..word }) {
             return Err(Problem {
                 message: problem.message.replacen(
-                    &format!("`{subject}`"),
+                    &format!("`{recorded_as}`"),
                     &format!("`{}`", word.text),
                     1,
                 ),
@@ -82,23 +82,25 @@ impl<'a> Reader<'a> {
         match word.text {
             "ipv4" => matches.version = Some(Version::V4),
             "ipv6" => matches.version = Some(Version::V6),
-            "src" => matches.source = Some(prefix(self.words.after(word, PREFIX)?)?),
-            "dst" => matches.destination = Some(prefix(self.words.after(word, PREFIX)?)?),
-            "proto" => matches.protocol = Some(protocol(self.words.after(word, PROTOCOL)?)?),
-            "sport" => matches.source_port = Some(ports(self.words.after(word, PORTS)?)?),
-            "dport" => matches.destination_port = Some(ports(self.words.after(word, PORTS)?)?),
-            "flags" => matches.flags = Some(flags(self.words.after(word, FLAGS)?)?),
+            "src" => matches.source = Some(prefix(self.words.value_after(word, PREFIX)?)?),
+            "dst" => matches.destination = Some(prefix(self.words.value_after(word, PREFIX)?)?),
+            "proto" => matches.protocol = Some(protocol(self.words.value_after(word, PROTOCOL)?)?),
+            "sport" => matches.source_port = Some(ports(self.words.value_after(word, PORTS)?)?),
+            "dport" => {
+                matches.destination_port = Some(ports(self.words.value_after(word, PORTS)?)?)
+            }
+            "flags" => matches.flags = Some(flags(self.words.value_after(word, FLAGS)?)?),
             "icmp-type" => matches.icmp_type = Some(number(&mut self.words, word, 0, 255)?),
             "icmp-code" => matches.icmp_code = Some(number(&mut self.words, word, 0, 255)?),
             "vlan" => matches.vlan = Some(number(&mut self.words, word, 1, 4094)?),
-            "dscp" => matches.dscp = Some(dscp(self.words.after(word, DSCP)?)?),
+            "dscp" => matches.dscp = Some(dscp(self.words.value_after(word, DSCP)?)?),
             "fragment" => {
                 const WHICH: &str = "first, later or any";
-                let which = self.words.after(word, WHICH)?;
+                let which = self.words.value_after(word, WHICH)?;
                 matches.fragment = Some(match which.text {
-                    "first" => Fragments::First,
-                    "later" => Fragments::Later,
-                    "any" => Fragments::Any,
+                    "first" => FragmentMatch::First,
+                    "later" => FragmentMatch::Later,
+                    "any" => FragmentMatch::Any,
                     other => {
                         return Err(
                             which.problem(format!("unknown fragment `{other}`: expected {WHICH}"))
@@ -107,7 +109,7 @@ impl<'a> Reader<'a> {
                 });
             }
             "limit" => {
-                let (rate, unit) = rate(self.words.after(word, RATE)?)?;
+                let (rate, unit) = rate(self.words.value_after(word, RATE)?)?;
                 self.rule.limit = Some(Limit {
                     rate,
                     unit,
@@ -118,12 +120,16 @@ impl<'a> Reader<'a> {
             "burst" | "per" => self.read_limit_option(word)?,
             "log" => {
                 const SAMPLE: &str = "1/N, like 1/1000 for one of 1000 packets";
-                let value = self.words.after(word, SAMPLE)?;
-                let of = value.text.strip_prefix("1/").and_then(digits).filter(|&of: &u32| of > 0);
-                let of = of.ok_or_else(|| {
+                let value = self.words.value_after(word, SAMPLE)?;
+                let sample = value
+                    .text
+                    .strip_prefix("1/")
+                    .and_then(digits)
+                    .filter(|&sample: &u32| sample > 0);
+                let sample = sample.ok_or_else(|| {
                     value.problem(format!("invalid sample `{}`: expected {SAMPLE}", value.text))
                 })?;
-                self.rule.log = Some(of);
+                self.rule.log = Some(sample);
             }
             _ => {
                 self.seen.pop();
@@ -133,7 +139,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Reads an option of a limit.
+    /// Reads the value of `burst` or `per`.
     pub(super) fn read_limit_option(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
             return Err(word.problem(format!(
@@ -146,7 +152,7 @@ impl<'a> Reader<'a> {
                 Unit::Packets => "a number of packets, at least 1, like 64 or 2k",
                 Unit::Bits => "a number of bits, at least 1, like 12000bit, 100kbit or 1Mbit",
             };
-            let value = self.words.after(word, expected)?;
+            let value = self.words.value_after(word, expected)?;
             let number = if limit.unit == Unit::Bits {
                 value.text.strip_suffix("bit")
             } else {
@@ -159,7 +165,7 @@ impl<'a> Reader<'a> {
         } else {
             const SOURCE: &str =
                 "src/LENGTH, like src/24 for one bucket per source prefix of 24 bits";
-            let value = self.words.after(word, SOURCE)?;
+            let value = self.words.value_after(word, SOURCE)?;
             let length =
                 value.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
             let length = length.ok_or_else(|| {
@@ -170,7 +176,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns the recorded word with this text.
+    /// Returns the recorded keyword with this text, for the column of an error.
     pub(super) fn recorded(&self, text: &str) -> Word<'a> {
         self.seen
             .iter()
@@ -179,7 +185,7 @@ impl<'a> Reader<'a> {
             .unwrap_or(Word { text: "", column: 1 })
     }
 
-    /// Checks conditions that involve several words.
+    /// Returns the rule after checks that involve several keywords.
     pub(super) fn finish(mut self) -> Result<Rule, Problem> {
         let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
         let version_of =
@@ -193,17 +199,19 @@ impl<'a> Reader<'a> {
                 "source and destination have different IP versions: the rule would never match",
             ));
         }
-        if let (Some(given), Some(of_prefix)) = (self.rule.matches.version, source.or(destination))
-            && given != of_prefix
+        if let (Some(version), Some(prefix_version)) =
+            (self.rule.matches.version, source.or(destination))
+            && version != prefix_version
         {
             return Err(self
                 .recorded("ipv4")
                 .problem("the prefix has another IP version: the rule would never match"));
         }
-        let upper = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
-        let upper = self.seen.iter().copied().find(|word| upper.contains(&word.text));
-        if let Some(word) = upper
-            && *fragment == Some(Fragments::Later)
+        let upper_layer_keywords = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
+        let upper_layer_word =
+            self.seen.iter().copied().find(|word| upper_layer_keywords.contains(&word.text));
+        if let Some(word) = upper_layer_word
+            && *fragment == Some(FragmentMatch::Later)
         {
             let message = format!(
                 "`{}` never matches a later fragment, which has no upper-layer header",
@@ -251,6 +259,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads the value of the keyword `word`, a number.
 pub(super) fn number<N: TryFrom<u32>>(
     words: &mut Words<'_>,
     word: Word<'_>,
@@ -258,7 +267,7 @@ pub(super) fn number<N: TryFrom<u32>>(
     max: u32,
 ) -> Result<N, Problem> {
     let expected = format!("a number from {min} to {max}");
-    let value = words.after(word, &expected)?;
+    let value = words.value_after(word, &expected)?;
     let number = digits(value.text)
         .filter(|number| (min..=max).contains(number))
         .and_then(|n| N::try_from(n).ok());
@@ -267,7 +276,7 @@ pub(super) fn number<N: TryFrom<u32>>(
     })
 }
 
-/// Parses digits only: `parse` would accept a sign.
+/// Parses a number without a sign, which `parse` would accept.
 fn digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -311,29 +320,30 @@ fn ports(word: Word<'_>) -> Result<RangeInclusive<u16>, Problem> {
 fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
     let mut flags = TcpFlags { mask: 0, value: 0 };
     for name in word.text.split(',') {
-        let (bare, set) = name.strip_prefix('!').map_or((name, true), |bare| (bare, false));
-        let Some((_, bit)) = FLAG_NAMES.iter().find(|(known, _)| *known == bare) else {
+        let (bare, must_be_set) = name.strip_prefix('!').map_or((name, true), |bare| (bare, false));
+        let Some((_, bit)) = FLAG_NAMES.iter().find(|(flag, _)| *flag == bare) else {
             return Err(word.problem(format!("unknown flag `{name}`: expected {FLAGS}")));
         };
         if flags.mask & bit != 0 {
             return Err(word.problem(format!("duplicate flag `{bare}`")));
         }
         flags.mask |= bit;
-        flags.value |= if set { *bit } else { 0 };
+        flags.value |= if must_be_set { *bit } else { 0 };
     }
     Ok(flags)
 }
 
-/// Parses a code point (RFC 2474, 2597, 3246).
+/// Parses a DSCP as a number or a name (RFC 2474, 2597, 3246).
 fn dscp(word: Word<'_>) -> Result<u8, Problem> {
-    let values = |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
+    let digits_in =
+        |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
     let named = match word.text.split_at_checked(2) {
         Some(("ef", "")) => Some(46),
-        Some(("cs", class)) => match values(class)[..] {
+        Some(("cs", class)) => match digits_in(class)[..] {
             [class @ 0..=7] => Some(class * 8),
             _ => None,
         },
-        Some(("af", rest)) => match values(rest)[..] {
+        Some(("af", rest)) => match digits_in(rest)[..] {
             [class @ 1..=4, drop @ 1..=3] => Some(class * 8 + drop * 2),
             _ => None,
         },
@@ -370,7 +380,8 @@ fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
 }
 
 impl Limit {
-    /// Returns the default burst: a tenth of a second, at least one packet of the usual length.
+    /// Returns the default burst: a tenth of a second at this rate, but at least one packet (of
+    /// 1514 bytes if the unit is bits).
     fn default_burst(rate: u64, unit: Unit) -> u64 {
         let min = match unit {
             Unit::Packets => 1,

@@ -1,4 +1,4 @@
-//! Parses signature files: each line is a rule with a byte pattern.
+//! The signature language: each line is a rule with a byte pattern.
 
 use super::problem::Problem;
 use super::reader::{RULE_KEYWORDS, Reader, number};
@@ -10,7 +10,8 @@ const TEXT: &str =
     r#"a text in double quotes, like "GET /", with the escapes \" \\ \n \r \t and \xHH"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
-/// Parses the signatures of a text, each with its line number. Returns all errors.
+/// Parses a text and returns the signatures with their line numbers, or the first error of each
+/// invalid line.
 pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Problem>> {
     let (mut signatures, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -23,7 +24,7 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
     if problems.is_empty() { Ok(signatures) } else { Err(problems) }
 }
 
-/// Parses one line; returns `None` if it has no signature. Errors have line number 1.
+/// Parses one line. Returns `None` if the line is empty or a comment. Errors have line number 1.
 pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     let (mut bytes, mut no_case, mut offset, mut depth): (Option<(Word<'_>, Vec<u8>)>, _, u16, _) =
@@ -34,20 +35,24 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
         }
         match word.text {
             "text" | "hex" => {
-                if let Some((before, _)) = &bytes {
+                if let Some((earlier, _)) = &bytes {
                     let message =
-                        format!("duplicate pattern: already set in column {}", before.column);
+                        format!("duplicate pattern: already set in column {}", earlier.column);
                     return Err(word.problem(message));
                 }
                 let expected = if word.text == "text" { TEXT } else { HEX };
-                let pattern = reader.words.after(word, expected)?;
-                let read = if word.text == "text" { text(pattern.text) } else { hex(pattern.text) };
-                let read = read.filter(|bytes| !bytes.is_empty());
+                let pattern = reader.words.value_after(word, expected)?;
+                let parsed = if word.text == "text" {
+                    text_bytes(pattern.text)
+                } else {
+                    hex_bytes(pattern.text)
+                };
+                let parsed = parsed.filter(|bytes| !bytes.is_empty());
                 let invalid = || {
                     pattern
                         .problem(format!("invalid pattern `{}`: expected {expected}", pattern.text))
                 };
-                bytes = Some((word, read.ok_or_else(invalid)?));
+                bytes = Some((word, parsed.ok_or_else(invalid)?));
             }
             "nocase" => {
                 reader.record(word)?;
@@ -78,7 +83,7 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
         && usize::from(depth) < bytes.len()
     {
         let message = format!(
-            "depth {depth} is too small for the pattern of {} bytes: it would never match",
+            "depth {depth} is too small for the pattern of {} bytes, which would never match",
             bytes.len()
         );
         return Err(word.problem(message));
@@ -87,12 +92,12 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     Ok(Some(Signature { rule, bytes, no_case, offset, depth: depth.map(|(_, depth)| depth) }))
 }
 
-/// Returns the text between the quotes, or `None` without quotes.
+/// Returns the text between the quotes, or `None` if `word` is not quoted.
 fn quoted(word: &str) -> Option<&str> {
     word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
 }
 
-fn text(word: &str) -> Option<Vec<u8>> {
+fn text_bytes(word: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = quoted(word)?.chars();
     while let Some(character) = rest.next() {
@@ -116,7 +121,7 @@ fn text(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn hex(word: &str) -> Option<Vec<u8>> {
+fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()
         .filter(|character| *character != ' ')
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn parse_signature_error_has_column_and_expected_values() {
-        for (line, column, part) in [
+        for (line, column, expected) in [
             ("drop proto tcp", 15, "missing pattern: expected text"),
             ("drop text GET", 11, "invalid pattern `GET`: expected a text in double quotes"),
             ("drop text \"open", 11, "invalid pattern"),
@@ -170,7 +175,7 @@ mod tests {
         ] {
             let problem = parse_signature(line).expect_err(line);
             assert_eq!(problem.column, column, "{line}: {problem}");
-            assert!(problem.message.contains(part), "{line}: {problem}");
+            assert!(problem.message.contains(expected), "{line}: {problem}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 
-/// A word and its column.
+/// A word and its column in characters, from 1.
 #[derive(Clone, Copy)]
 pub(super) struct Word<'a> {
     pub(super) text: &'a str,
@@ -19,31 +19,32 @@ impl Word<'_> {
 /// included.
 pub(super) struct Words<'a> {
     line: &'a str,
-    at: usize,
+    /// Byte offset of the part that is not read yet.
+    offset: usize,
 }
 
 impl<'a> Words<'a> {
     pub(super) fn new(line: &'a str) -> Self {
-        let mut words = Self { line, at: 0 };
+        let mut words = Self { line, offset: 0 };
         // Find the comment. A `#` in quotes does not start one.
         let mut end = line.len();
         loop {
-            let rest = &words.line[words.at..];
+            let rest = &words.line[words.offset..];
             let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
                 break;
             };
             if rest[start..].starts_with('#') {
-                end = words.at + start;
+                end = words.offset + start;
                 break;
             }
-            let length = length_of(&rest[start..]);
-            words.at += start + length;
+            let length = word_length(&rest[start..]);
+            words.offset += start + length;
         }
-        Self { line: &line[..end], at: 0 }
+        Self { line: &line[..end], offset: 0 }
     }
 
-    fn column(&self, at: usize) -> usize {
-        self.line[..at].chars().count() + 1
+    fn column(&self, offset: usize) -> usize {
+        self.line[..offset].chars().count() + 1
     }
 
     /// Returns an empty word at the end of the line.
@@ -51,8 +52,13 @@ impl<'a> Words<'a> {
         Word { text: "", column: self.column(self.line.trim_end().len()) }
     }
 
-    /// Returns the value that follows a word.
-    pub(super) fn after(&mut self, word: Word<'_>, expected: &str) -> Result<Word<'a>, Problem> {
+    /// Returns the next word, which is the value of the keyword `word`. `expected` describes the
+    /// value in an error.
+    pub(super) fn value_after(
+        &mut self,
+        word: Word<'_>,
+        expected: &str,
+    ) -> Result<Word<'a>, Problem> {
         let end = self.end();
         self.next().ok_or_else(|| {
             end.problem(format!("missing value after `{}`: expected {expected}", word.text))
@@ -64,22 +70,22 @@ impl<'a> Iterator for Words<'a> {
     type Item = Word<'a>;
 
     fn next(&mut self) -> Option<Word<'a>> {
-        let rest = &self.line[self.at..];
-        let start = self.at + rest.find(|character: char| !character.is_whitespace())?;
-        let length = length_of(&self.line[start..]);
-        self.at = start + length;
-        Some(Word { text: &self.line[start..self.at], column: self.column(start) })
+        let rest = &self.line[self.offset..];
+        let start = self.offset + rest.find(|character: char| !character.is_whitespace())?;
+        let length = word_length(&self.line[start..]);
+        self.offset = start + length;
+        Some(Word { text: &self.line[start..self.offset], column: self.column(start) })
     }
 }
 
-/// Returns the length of the first word of a text, which ends at a space, a comment or the second
-/// quote.
-fn length_of(text: &str) -> usize {
+/// Returns the length in bytes of the word at the start of a text. The word ends before white space
+/// or `#`; a quoted word ends with its closing quote.
+fn word_length(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;
-        for (at, character) in quoted.char_indices() {
+        for (offset, character) in quoted.char_indices() {
             match character {
-                '"' if !escaped => return at + 2,
+                '"' if !escaped => return offset + 2,
                 _ => escaped = character == '\\' && !escaped,
             }
         }

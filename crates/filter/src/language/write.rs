@@ -1,9 +1,9 @@
-//! Writes rules in their language.
+//! Formats rules in the rule language.
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 
-use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
 pub(super) const PROTOCOLS: [(&str, u8); 11] = [
     ("icmp", 1),
@@ -29,7 +29,7 @@ pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("cwr", 0x80),
 ];
 
-/// Writes the rule in its language; parsing the text returns the same rule.
+/// Formats the rule in the rule language; parsing the text returns an equal rule.
 impl Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.verdict {
@@ -57,22 +57,23 @@ impl Display for Rule {
         field("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
         field("icmp-code", icmp_code.map(|code| code.to_string()))?;
         field("vlan", vlan.map(|vlan| vlan.to_string()))?;
-        let which = |fragment| match fragment {
-            Fragments::First => "first",
-            Fragments::Later => "later",
-            Fragments::Any => "any",
+        let fragment_name = |fragment| match fragment {
+            FragmentMatch::First => "first",
+            FragmentMatch::Later => "later",
+            FragmentMatch::Any => "any",
         };
-        field("fragment", fragment.map(|fragment| which(fragment).to_owned()))?;
+        field("fragment", fragment.map(|fragment| fragment_name(fragment).to_owned()))?;
         field("dscp", dscp.map(|dscp| dscp.to_string()))?;
         if let Some(Limit { rate, unit, burst, per }) = self.limit {
-            let (of, bits) = if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
-            field("limit", Some(unscaled(rate) + of))?;
-            field("burst", Some(unscaled(burst) + bits))?;
+            let (rate_unit, burst_unit) =
+                if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
+            field("limit", Some(unscaled(rate) + rate_unit))?;
+            field("burst", Some(unscaled(burst) + burst_unit))?;
             if let Per::Source(length) = per {
                 field("per", Some(format!("src/{length}")))?;
             }
         }
-        field("log", self.log.map(|of| format!("1/{of}")))
+        field("log", self.log.map(|sample| format!("1/{sample}")))
     }
 }
 
@@ -96,7 +97,7 @@ fn flag_names(flags: TcpFlags) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// Returns a number with the largest exact suffix.
+/// Formats a number with the largest suffix (G, M or k) that does not change its value.
 fn unscaled(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if number >= scale && number.is_multiple_of(scale) {

@@ -1,13 +1,13 @@
-//! AWS-LC, through `aws-lc-rs`: uses AES instructions on many blocks at once.
+//! The backend on AWS-LC (`aws-lc-rs`), which runs AES instructions on many blocks at once.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 
-use super::job::{Aead, Job, KeyLengthError, parts};
+use super::job::{Aead, Job, KeyLengthError, split_tag};
 use crate::transform::Transform;
 
-/// A key of AWS-LC.
+/// An expanded key for AWS-LC.
 #[derive(Debug)]
 pub struct AwsLc {
     key: LessSafeKey,
@@ -15,7 +15,7 @@ pub struct AwsLc {
 }
 
 impl AwsLc {
-    /// Creates a key, whose length must match the transform.
+    /// Expands a key. Returns an error if its length does not match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
         KeyLengthError::check(transform, key)?;
         let algorithm = match transform {
@@ -24,9 +24,10 @@ impl AwsLc {
             Transform::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let unbound = UnboundKey::new(algorithm, key);
-        let length = KeyLengthError { transform, got: key.len(), wanted: transform.key_len() };
+        let length_error =
+            KeyLengthError { transform, got: key.len(), wanted: transform.key_len() };
         Ok(Self {
-            key: LessSafeKey::new(unbound.map_err(|_| length)?),
+            key: LessSafeKey::new(unbound.map_err(|_| length_error)?),
             encrypts: transform.encrypts(),
         })
     }
@@ -35,26 +36,26 @@ impl AwsLc {
 impl Aead for AwsLc {
     fn seal_batch(&self, jobs: &mut [Job<'_>]) {
         for job in jobs {
-            job.is_good = self.seal(job).is_some();
+            job.is_ok = self.seal(job).is_some();
         }
     }
 
     fn open_batch(&self, jobs: &mut [Job<'_>]) {
         for job in jobs {
-            job.is_good = self.open(job).is_some();
+            job.is_ok = self.open(job).is_some();
         }
     }
 }
 
 impl AwsLc {
-    // The two calls used here neither copy a tag nor move the text, while
-    // `seal_in_place_separate_tag` returns a tag and `open_in_place` moves the text. The nonce is
-    // passed by reference: by value, or out of an `Option`, it is copied byte by byte, and wider
-    // loads then stall for up to 15 ns.
+    // `seal_in_place_scatter` and `open_in_place_separate_tag` neither copy the tag nor move the
+    // text, unlike `seal_in_place_separate_tag`, which returns the tag, and `open_in_place`, which
+    // moves the text. Pass the nonce by reference: a nonce passed by value, or taken out of an
+    // `Option`, is copied byte by byte, and wider loads of the copy then stall for up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;
-        let (text, tag) = parts(text_and_tag)?;
+        let (text, tag) = split_tag(text_and_tag)?;
         // Cannot fail for texts shorter than 2^36 bytes.
         let sealed = if self.encrypts {
             self.key.seal_in_place_scatter(
@@ -79,7 +80,7 @@ impl AwsLc {
     #[inline]
     fn open(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;
-        let (text, tag) = parts(text_and_tag)?;
+        let (text, tag) = split_tag(text_and_tag)?;
         let opened = if self.encrypts {
             self.key.open_in_place_separate_tag(
                 Nonce::from(&*nonce),

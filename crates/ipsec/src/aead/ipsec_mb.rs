@@ -1,11 +1,12 @@
-//! Intel's libipsec-mb, which has the lowest overhead per packet and is fastest for short packets.
+//! The backend on Intel's libipsec-mb, which has the lowest overhead per packet and is the fastest
+//! for short packets.
 //!
-//! AES-GCM uses the direct API: one call per packet reads the key, and writes the packet and a
-//! context on the stack. Workers share a key, because no manager is involved: the manager that
-//! selected the functions for this processor is freed before the first packet.
+//! AES-GCM uses the library's direct API: one call per packet, which reads the key and writes only
+//! the packet and a context on the stack, so workers can share a key. A manager (`IMB_MGR`) is
+//! needed only to select the functions for this processor, and is freed before the first packet.
 //!
-//! ChaCha20-Poly1305 uses jobs, which need a manager for each batch. There is one manager per
-//! processor, created with the first such key.
+//! ChaCha20-Poly1305 uses the library's jobs, so each batch needs exclusive use of a manager. The
+//! first ChaCha20-Poly1305 key creates one manager per processor.
 
 mod ffi;
 
@@ -20,11 +21,11 @@ use std::thread;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
-use super::job::{Aead, Job, KeyLengthError, parts};
-use crate::transform::{ICV, Transform};
+use self::ffi::{Functions, GcmContext, GcmFunction, GcmFunctions, GcmKey};
+use super::job::{Aead, Job, KeyLengthError, split_tag};
+use crate::transform::{ICV_LEN, Transform};
 
-/// A key of libipsec-mb.
+/// An expanded key for libipsec-mb.
 pub struct IpsecMb {
     key: Key,
     encrypts: bool,
@@ -35,7 +36,7 @@ enum Key {
     ChaCha20 { key: Box<Zeroizing<[u8; 32]>>, managers: &'static Managers },
 }
 
-/// The reason reason libipsec-mb cannot use a key.
+/// The reason why libipsec-mb cannot use a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecMbError {
     /// The key has the wrong length.
@@ -47,7 +48,8 @@ pub enum IpsecMbError {
 }
 
 impl IpsecMb {
-    /// Creates a key, whose length must match the transform.
+    /// Expands a key. Returns an error if its length does not match the transform, or if the
+    /// library does not work on this machine.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
         KeyLengthError::check(transform, key)?;
         let key = match transform {
@@ -68,11 +70,11 @@ impl IpsecMb {
 }
 
 impl Key {
-    /// Expands a key, which must have the functions' length: 16 or 32 bytes.
+    /// Expands a key. `functions` must be those for the key's length, 16 or 32 bytes.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
         // SAFETY: reads the key, whose length `KeyLengthError::check` verified, and writes a
-        // `gcm_key_data`, which is not larger.
+        // `gcm_key_data`, which is not larger than `GcmKey` (checked in shim.c).
         unsafe { (functions.expand)(key.as_ptr(), &raw mut *expanded) };
         Self::AesGcm { key: expanded, functions }
     }
@@ -105,88 +107,89 @@ impl Aead for IpsecMb {
     fn open_batch(&self, jobs: &mut [Job<'_>]) {
         match &self.key {
             Key::AesGcm { key, functions } => {
-                self.gcm(functions.open, key, jobs, |tag, computed| equal(tag, computed))
+                self.gcm(functions.open, key, jobs, |tag, computed| tags_equal(tag, computed))
             }
             Key::ChaCha20 { key, managers } => {
-                managers.chacha20(true, key, jobs, |tag, computed| equal(tag, computed))
+                managers.chacha20(true, key, jobs, |tag, computed| tags_equal(tag, computed))
             }
         }
     }
 }
 
-/// Compares tags in constant time: all bytes are compared, and `black_box` hides the comparison
-/// from the compiler.
+/// Compares two tags in constant time: all bytes are compared, and `black_box` prevents the
+/// compiler from adding an early exit.
 #[inline]
-fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
-    let halves = |tag: &[u8; ICV]| {
-        let whole = u128::from_ne_bytes(*tag);
-        [whole as u64, (whole >> 64) as u64]
+fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
+    let halves = |tag: &[u8; ICV_LEN]| {
+        let value = u128::from_ne_bytes(*tag);
+        [value as u64, (value >> 64) as u64]
     };
     let ([a, b], [c, d]) = (halves(one), halves(other));
     black_box((a ^ c) | (b ^ d)) == 0
 }
 
-/// The longest text, above any packet and below GCM's limit (2^36 - 32). For longer texts the
-/// library would do nothing and only set its error number.
+/// Maximum length of a text in bytes: above any packet, and below the limit of GCM (2^36 - 32).
+/// Above GCM's limit, the library would only set its error number.
 const MAX_TEXT_LEN: usize = 1 << 31;
 
 impl IpsecMb {
     #[inline]
     fn gcm(
         &self,
-        run: Gcm,
+        process: GcmFunction,
         key: &GcmKey,
         jobs: &mut [Job<'_>],
-        check_tag: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+        check_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
     ) {
         let mut context = GcmContext([0; _]);
-        let mut computed = [0; ICV];
+        let mut computed = [0; ICV_LEN];
         for job in jobs {
-            let Job { nonce, aad, text_and_tag, is_good: job_is_good } = job;
+            let Job { nonce, aad, text_and_tag, is_ok } = job;
             let Some((text, tag)) =
-                parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
+                split_tag(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
-                *job_is_good = false;
+                *is_ok = false;
                 continue;
             };
-            let (at, len) = (text.as_mut_ptr(), text.len() as u64);
+            let (start, len) = (text.as_mut_ptr(), text.len() as u64);
             let (len, aad, aad_len) = if self.encrypts {
                 (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
             } else {
-                // GMAC: everything is authenticated, nothing encrypted.
-                (0, at.cast_const(), len)
+                // GMAC: the whole text is authenticated, and nothing is encrypted.
+                (0, start.cast_const(), len)
             };
             // SAFETY: reads the key, 12 bytes of nonce, and the authenticated data; reads and
             // writes `len` bytes of text, in place, and the context; writes 16 bytes of tag. All
-            // are live, written ones are borrowed exclusively, and no pointer is kept.
+            // this memory is live, the written memory is borrowed exclusively, and the library
+            // keeps no pointer.
             unsafe {
-                run(
+                process(
                     key,
                     &raw mut context,
-                    at,
-                    at,
+                    start,
+                    start,
                     len,
                     nonce.as_ptr(),
                     aad,
                     aad_len,
                     computed.as_mut_ptr(),
-                    ICV as u64,
+                    ICV_LEN as u64,
                 );
             }
-            *job_is_good = check_tag(tag, &computed);
+            *is_ok = check_tag(tag, &computed);
         }
         context.0.zeroize();
     }
 }
 
-/// Returns the functions for this processor.
+/// Returns the direct API's functions for this processor.
 fn functions() -> Result<Functions, IpsecMbError> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(|| {
         let manager = Manager::new()?;
         let mut functions = MaybeUninit::uninit();
-        // SAFETY: reads an initialized manager, and writes all functions, which are code of the
-        // library. The library is never unloaded.
+        // SAFETY: reads an initialized manager, and writes all function pointers. They stay valid,
+        // because the library is never unloaded.
         let functions = unsafe {
             ffi::xdpfwd_imb_functions(manager.0.as_ptr(), functions.as_mut_ptr());
             functions.assume_init()
@@ -196,19 +199,20 @@ fn functions() -> Result<Functions, IpsecMbError> {
     functions.clone().map_err(IpsecMbError::Unusable)
 }
 
-/// An exclusively owned `IMB_MGR`.
+/// An owned `IMB_MGR`.
 struct Manager(NonNull<ffi::Manager>);
 
-// SAFETY: not tied to a thread; `&mut` ensures that one thread uses it at a time.
+// SAFETY: a manager is not tied to a thread. `Manager` is not `Sync`, so only one thread at a time
+// uses it.
 unsafe impl Send for Manager {}
 
 impl Manager {
     fn new() -> Result<Self, String> {
         let mut reason = ptr::null();
-        // SAFETY: writes only `reason`, and only if it returns NULL.
+        // SAFETY: writes only `reason`, and does so whenever it returns NULL.
         let manager = unsafe { ffi::xdpfwd_imb_new(&raw mut reason) };
         NonNull::new(manager).map(Self).ok_or_else(|| {
-            // SAFETY: `reason` is then a static string.
+            // SAFETY: the call returned NULL, so `reason` is a static string.
             let reason = unsafe { CStr::from_ptr(reason) };
             reason.to_string_lossy().into_owned()
         })
@@ -217,17 +221,18 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        // SAFETY: from `xdpfwd_imb_new`, owned exclusively.
+        // SAFETY: `xdpfwd_imb_new` returned this manager, and `self` owns it.
         unsafe { ffi::xdpfwd_imb_free(self.0.as_ptr()) };
     }
 }
 
-/// The managers of the process, one per processor, for all keys.
+/// The managers of the process, one per processor, which all ChaCha20-Poly1305 keys share.
 ///
-/// Workers never wait for a manager: they only try to lock, so unlocking wakes no thread. There are
-/// at least as many managers as pinned workers, so a worker finds a free one.
+/// Workers never wait for a manager: they only call `try_lock`, so unlocking wakes no thread. There
+/// are at least as many managers as pinned workers, so a worker finds a free manager.
 struct Managers(Box<[Mutex<Manager>]>);
 
+/// Returns the managers, which the first call creates.
 fn managers() -> Result<&'static Managers, IpsecMbError> {
     static MANAGERS: OnceLock<Result<Managers, String>> = OnceLock::new();
     let managers = MANAGERS.get_or_init(|| {
@@ -256,17 +261,17 @@ impl BatchManager<'_> {
 }
 
 impl Managers {
-    /// Takes a free manager: usually the one assigned to this thread, otherwise any other. Creates
-    /// one if all are in use, which can happen only with more threads than processors. Returns
+    /// Locks a free manager, preferably the same one in every call of a thread. If all managers are
+    /// in use, which requires more threads than processors, creates a further manager. Returns
     /// `None` if that fails.
-    fn take(&self) -> Option<BatchManager<'_>> {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
+    fn acquire(&self) -> Option<BatchManager<'_>> {
+        static NEXT_NUMBER: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
+            static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
         }
-        let thread = THREAD.get().unwrap_or_else(|| THREADS.fetch_add(1, Ordering::Relaxed));
-        THREAD.set(Some(thread));
-        let first = thread % self.0.len();
+        let number = NUMBER.get().unwrap_or_else(|| NEXT_NUMBER.fetch_add(1, Ordering::Relaxed));
+        NUMBER.set(Some(number));
+        let first = number % self.0.len();
         let managers = self.0[first..].iter().chain(&self.0[..first]);
         let free = managers.map(Mutex::try_lock).find_map(|attempt| match attempt {
             Ok(manager) => Some(manager),
@@ -280,32 +285,33 @@ impl Managers {
     #[inline]
     fn chacha20(
         &self,
-        opens: bool,
+        decrypt: bool,
         key: &[u8; 32],
         jobs: &mut [Job<'_>],
-        check_tag: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+        check_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
     ) {
-        let Some(manager) = self.take() else {
-            jobs.iter_mut().for_each(|job| job.is_good = false);
+        let Some(manager) = self.acquire() else {
+            jobs.iter_mut().for_each(|job| job.is_ok = false);
             return;
         };
         let manager = manager.get();
-        let mut computed = [0; ICV];
+        let mut computed = [0; ICV_LEN];
         for job in jobs {
-            let Job { nonce, aad, text_and_tag, is_good: job_is_good } = job;
+            let Job { nonce, aad, text_and_tag, is_ok } = job;
             let Some((text, tag)) =
-                parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
+                split_tag(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
-                *job_is_good = false;
+                *is_ok = false;
                 continue;
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
-            // AAD; reads and writes the text, in place; writes 16 bytes of tag. All are live,
-            // written ones are borrowed exclusively, and no job remains on return.
+            // AAD; reads and writes the text, in place; writes 16 bytes of tag. All this memory is
+            // live, the written memory is borrowed exclusively, and no job with pointers remains on
+            // return.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),
-                    c_int::from(opens),
+                    c_int::from(decrypt),
                     key.as_ptr(),
                     nonce.as_ptr(),
                     aad.bytes().as_ptr(),
@@ -315,7 +321,7 @@ impl Managers {
                     computed.as_mut_ptr(),
                 )
             };
-            *job_is_good = error == 0 && check_tag(tag, &computed);
+            *is_ok = error == 0 && check_tag(tag, &computed);
         }
     }
 }

@@ -1,38 +1,38 @@
-//! The interface of AEAD implementations: jobs, and additional authenticated data.
+//! The interface of the AEAD backends: jobs, and additional authenticated data.
 
-use crate::transform::{ICV, NONCE, Transform};
+use crate::transform::{ICV_LEN, NONCE_LEN, Transform};
 
-/// An expanded key. Costs one virtual call per batch.
+/// An AEAD with an expanded key. A batch costs one virtual call.
 pub trait Aead: Send + Sync {
     /// Seals each job: encrypts its text in place, and writes its tag.
     fn seal_batch(&self, jobs: &mut [Job<'_>]);
 
-    /// Opens each job: verifies its tag, and decrypts its text in place. If the tag is wrong, the
-    /// text is undefined.
+    /// Opens each job: verifies its tag, and decrypts its text in place. If the tag is invalid, the
+    /// content of the text is unspecified afterwards.
     fn open_batch(&self, jobs: &mut [Job<'_>]);
 }
 
 /// The cryptographic work on one packet.
 ///
-/// The field order matters: 16-byte loads of nonce or AAD would stall on recent stores to the bytes
-/// that follow.
+/// The field order matters: backends load the nonce and the AAD with 16-byte loads, which stall if
+/// the bytes after the 12-byte field were stored just before.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
     /// The nonce; must be unique among packets sealed with one key.
-    pub nonce: [u8; NONCE],
-    /// Additional authenticated data of transforms that encrypt.
+    pub nonce: [u8; NONCE_LEN],
+    /// Additional authenticated data. Transforms without encryption ignore it.
     pub aad: Aad,
-    /// The text to seal or open (without encryption, all authenticated bytes), then the tag to
-    /// write or compare.
+    /// The text to seal or open (without encryption: all authenticated bytes), then the tag, which
+    /// sealing writes and opening verifies.
     pub text_and_tag: &'a mut [u8],
-    /// Whether the packet was sealed, or opened with a valid tag.
-    pub is_good: bool,
+    /// The result: whether the packet was sealed, or opened with a valid tag.
+    pub is_ok: bool,
 }
 
 /// Splits text and tag; returns `None` if the buffer is too short for a tag.
 #[inline]
-pub(super) fn parts(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV])> {
+pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
     text_and_tag.split_last_chunk_mut()
 }
 
@@ -45,7 +45,8 @@ pub struct Aad {
 }
 
 impl Aad {
-    /// Creates the AAD of a packet; `extended` authenticates the full number (RFC 4106, 5).
+    /// Creates the AAD of an ESP packet, with all 64 bits of the sequence number if `extended` (RFC
+    /// 4106, 5), otherwise with the lower 32.
     #[inline]
     pub fn new(spi: u32, number: u64, extended: bool) -> Self {
         let mut bytes = [0; 12];
@@ -58,14 +59,14 @@ impl Aad {
         Self { bytes, len: if extended { 12 } else { 8 } }
     }
 
-    /// Creates arbitrary AAD of up to 12 bytes. For ESP, use [`Self::new`].
-    pub fn of(bytes: &[u8]) -> Option<Self> {
+    /// Creates AAD from any bytes; returns `None` for more than 12. For ESP, use [`Self::new`].
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut aad = Self { bytes: [0; 12], len: bytes.len() };
         aad.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(aad)
     }
 
-    /// Returns the bytes.
+    /// Returns the authenticated bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]

@@ -1,4 +1,4 @@
-//! RustCrypto's ciphers: pure Rust, the reference for the other backends.
+//! The backend on RustCrypto's ciphers: pure Rust, and the reference for the other backends.
 
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::generic_array::GenericArray;
@@ -6,10 +6,10 @@ use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
-use super::job::{Aead, Job, KeyLengthError, parts};
+use super::job::{Aead, Job, KeyLengthError, split_tag};
 use crate::transform::Transform;
 
-/// A key of RustCrypto.
+/// An expanded key for RustCrypto.
 pub struct RustCrypto {
     cipher: Cipher,
     encrypts: bool,
@@ -23,20 +23,20 @@ enum Cipher {
 }
 
 impl RustCrypto {
-    /// Creates a key, whose length must match the transform.
+    /// Expands a key. Returns an error if its length does not match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
         KeyLengthError::check(transform, key)?;
-        let key_length =
+        let length_error =
             |_| KeyLengthError { transform, got: key.len(), wanted: transform.key_len() };
         let cipher = match transform {
             Transform::Aes128Gcm | Transform::NullAes128Gmac => {
-                Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(key_length)?)
+                Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(length_error)?)
             }
             Transform::Aes256Gcm | Transform::NullAes256Gmac => {
-                Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(key_length)?)
+                Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(length_error)?)
             }
             Transform::ChaCha20Poly1305 => {
-                Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(key_length)?)
+                Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(length_error)?)
             }
         };
         Ok(Self { cipher, encrypts: transform.encrypts() })
@@ -49,9 +49,9 @@ trait InPlace: AeadInPlace<NonceSize = U12, TagSize = U16> {}
 impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> InPlace for C {}
 
 fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
-    for Job { nonce, aad, text_and_tag, is_good } in jobs {
+    for Job { nonce, aad, text_and_tag, is_ok } in jobs {
         let nonce = GenericArray::from_slice(&*nonce);
-        *is_good = parts(text_and_tag).is_some_and(|(text, tag)| {
+        *is_ok = split_tag(text_and_tag).is_some_and(|(text, tag)| {
             let computed = if encrypts {
                 cipher.encrypt_in_place_detached(nonce, aad.bytes(), text)
             } else {
@@ -63,9 +63,9 @@ fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
 }
 
 fn open(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
-    for Job { nonce, aad, text_and_tag, is_good } in jobs {
+    for Job { nonce, aad, text_and_tag, is_ok } in jobs {
         let nonce = GenericArray::from_slice(&*nonce);
-        *is_good = parts(text_and_tag).is_some_and(|(text, tag)| {
+        *is_ok = split_tag(text_and_tag).is_some_and(|(text, tag)| {
             let tag = GenericArray::from_slice(&*tag);
             if encrypts {
                 cipher.decrypt_in_place_detached(nonce, aad.bytes(), text, tag).is_ok()

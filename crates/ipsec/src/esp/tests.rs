@@ -28,14 +28,14 @@ fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
-/// Returns a buffer with the payload and the room around it.
-fn room(payload: &[u8]) -> Vec<u8> {
+/// Returns a buffer with the payload, and with room for header and trailer.
+fn buffer(payload: &[u8]) -> Vec<u8> {
     [&[0xaa; PREFIX_LEN][..], &[0; HEADER_LEN], payload, &vec![0; trailer_len(payload.len())]]
         .concat()
 }
 
 fn seal(protection: &Protection, payload: &[u8], number: u64, iv: u64) -> Vec<u8> {
-    let mut bytes = room(payload);
+    let mut bytes = buffer(payload);
     let mut packet =
         [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header: 4, number, iv }];
     assert_eq!(protection.seal_batch(&mut packet), 1);
@@ -62,13 +62,13 @@ proptest! {
     fn every_backend_opens_packets_of_every_backend(
         transform in any_transform(),
         extended in any::<bool>(),
-        (seals, opens) in (any_backend(), any_backend()),
+        (sealing, opening) in (any_backend(), any_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..300),
         number in prop_oneof![1_u64..1000, Just(u64::from(u32::MAX)), Just((3 << 32) + 5)],
         iv in any::<u64>(),
     ) {
         let number = if extended { number } else { number.min(u64::from(u32::MAX)) };
-        let bytes = seal(&protection(transform, extended, seals, 9), &payload, number, iv);
+        let bytes = seal(&protection(transform, extended, sealing, 9), &payload, number, iv);
         prop_assert_eq!(&bytes[..PREFIX_LEN], &[0xaa; PREFIX_LEN], "bytes in front of the SPI changed");
         prop_assert_eq!(&bytes[PREFIX_LEN..PREFIX_LEN + 8], &[&0x1234_5678_u32.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
         prop_assert_eq!((bytes.len() - PREFIX_LEN) % 4, 0);
@@ -76,7 +76,7 @@ proptest! {
         if payload.len() > 16 {
             prop_assert_eq!(bytes[inner.clone()] == payload[..], !transform.encrypts());
         }
-        let protection = protection(transform, extended, opens, 9);
+        let protection = protection(transform, extended, opening, 9);
         let mut window = Window::new(64, extended).unwrap();
         if number > 64 {
             window.mark_received(number - 1).unwrap();
@@ -89,11 +89,11 @@ proptest! {
         prop_assert_eq!(open(&protection, &mut window, &mut bytes.clone()), Err(OpenError::Replay));
     }
 
-    /// A packet with one flipped bit is rejected, and the window does not move.
+    /// Also checks that the window does not move.
     #[test]
     fn open_rejects_packet_with_flipped_bit(
         transform in any_transform(),
-        (extended, opens) in (any::<bool>(), any_backend()),
+        (extended, opening) in (any::<bool>(), any_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..100),
         at in any::<prop::sample::Index>(),
         bit in 0..8_u8,
@@ -103,9 +103,9 @@ proptest! {
         let at = PREFIX_LEN + at.index(packet_len);
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
-        let outcome = open(&protection(transform, extended, opens, 9), &mut window, &mut bytes);
-        // The SPI is not compared here: the caller finds the SA by it, and the SA's own SPI is
-        // authenticated.
+        let outcome = open(&protection(transform, extended, opening, 9), &mut window, &mut bytes);
+        // `open_batch` ignores the packet's SPI, by which the caller found the SA, and
+        // authenticates the SPI of the SA.
         if (PREFIX_LEN..PREFIX_LEN + 4).contains(&at) {
             prop_assert!(outcome.is_ok() || outcome == Err(OpenError::BadTag));
         } else {
@@ -119,11 +119,11 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         transform in any_transform(),
         extended in any::<bool>(),
-        opens in any_backend(),
+        opening in any_backend(),
     ) {
         let mut bytes = bytes;
         let mut window = Window::new(64, extended).unwrap();
-        prop_assert!(open(&protection(transform, extended, opens, 9), &mut window, &mut bytes).is_err());
+        prop_assert!(open(&protection(transform, extended, opening, 9), &mut window, &mut bytes).is_err());
         prop_assert_eq!(window.highest(), 0);
     }
 }
@@ -146,7 +146,7 @@ fn open_batch_rejects_only_invalid_packets() {
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)])
     {
         let protection = protection(transform, extended, AWS_LC, 9);
-        let mut all: Vec<Vec<u8>> = (0..150).map(|n| room(&vec![n as u8; n])).collect();
+        let mut all: Vec<Vec<u8>> = (0..150).map(|n| buffer(&vec![n as u8; n])).collect();
         let mut packets: Vec<Outgoing<'_>> = (0..)
             .zip(&mut all)
             .map(|(n, bytes)| Outgoing {
@@ -159,9 +159,9 @@ fn open_batch_rejects_only_invalid_packets() {
             .collect();
         assert_eq!(protection.seal_batch(&mut packets), 150);
         all[70][PREFIX_LEN + HEADER_LEN] ^= 1;
-        // Add one packet twice.
-        let again = all[5].clone();
-        all.insert(6, again);
+        // Insert a copy of packet 5.
+        let copy = all[5].clone();
+        all.insert(6, copy);
         let mut window = Window::new(256, extended).unwrap();
         let mut packets: Vec<Incoming<'_>> =
             all.iter_mut().map(|bytes| Incoming::new(bytes)).collect();
@@ -192,18 +192,19 @@ fn open_batch_rejects_only_invalid_packets() {
 #[test]
 fn seal_without_exact_room_leaves_packet_unchanged() {
     let protection = protection(Transform::Aes128Gcm, true, AWS_LC, 9);
-    let mut bytes = room(b"hello");
+    let mut bytes = buffer(b"hello");
     for payload in [0, 1, 9, 10_000, usize::MAX] {
         let mut packet =
             [Outgoing { bytes: &mut bytes, payload, next_header: 4, number: 1, iv: 1 }];
         assert_eq!(protection.seal_batch(&mut packet), 0, "{payload}");
     }
-    assert_eq!(bytes, room(b"hello"));
+    assert_eq!(bytes, buffer(b"hello"));
 }
 
 #[test]
 fn open_rejects_invalid_padding_and_moves_window() {
-    // GMAC leaves the text in the clear: a sender with the key can write invalid padding.
+    // GMAC does not encrypt the text, so the test can write invalid padding and then authenticate
+    // it.
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
@@ -211,11 +212,11 @@ fn open_rejects_invalid_padding_and_moves_window() {
         ([0, 0, 2, 4], Err(OpenError::BadPadding)),
         ([1, 2, 200, 4], Err(OpenError::BadPadding)),
     ] {
-        let mut bytes = room(b"payload!");
-        let end = bytes.len() - ICV;
+        let mut bytes = buffer(b"payload!");
+        let end = bytes.len() - ICV_LEN;
         bytes[end - 4..end].copy_from_slice(&trailer);
         bytes[PREFIX_LEN + 7] = 1;
-        let job = protection.job(&mut bytes, 1, [0; IV]).unwrap();
+        let job = protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap();
         let mut jobs = [job];
         protection.aead.seal_batch(&mut jobs);
         let mut window = Window::new(64, false).unwrap();
@@ -230,9 +231,9 @@ fn open_rejects_invalid_padding_and_moves_window() {
 fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     let outcome = |text: &[u8]| {
-        let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV]].concat();
+        let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV_LEN]].concat();
         bytes[PREFIX_LEN + 7] = 1;
-        let mut jobs = [protection.job(&mut bytes, 1, [0; IV]).unwrap()];
+        let mut jobs = [protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap()];
         protection.aead.seal_batch(&mut jobs);
         open(&protection, &mut Window::new(64, false).unwrap(), &mut bytes)
     };
@@ -262,7 +263,7 @@ fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
 fn trailer_pads_payload_to_multiple_of_4() {
     assert_eq!(
         (trailer_len(0), trailer_len(1), trailer_len(2), trailer_len(3)),
-        (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV)
+        (4 + ICV_LEN, 3 + ICV_LEN, 2 + ICV_LEN, 5 + ICV_LEN)
     );
     for payload in 0..100 {
         assert!((payload + trailer_len(payload)).is_multiple_of(4));

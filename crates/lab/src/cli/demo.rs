@@ -23,7 +23,7 @@ use super::{
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// Time without arrivals at the sink after which no frame is assumed to be in transit.
+/// If no frame arrives at the sink for this long, none is assumed to be in transit.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     } else {
         demo_text::as_text(&arguments.traffic, &outcome)
     })?;
-    let is_good = outcome.accounting.is_good() && outcome.ended.status.success();
+    let is_good = outcome.accounting.is_good() && outcome.exit.status.success();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -99,7 +99,7 @@ fn measure(
     let sent = generator.stop()?;
     settle(&sink)?;
     forwarder.check_running()?;
-    let ended = forwarder.stop(STOP_DEADLINE)?;
+    let exit = forwarder.stop(STOP_DEADLINE)?;
     let seen = sink.seen()?;
     let veth = VethReading::read(&chain)?.since(&before);
 
@@ -109,25 +109,25 @@ fn measure(
     else {
         bail!(
             "xdpfwd ended with {}{} without a final report; the end of its stderr:\n{}",
-            ended.status,
-            if ended.killed { " (killed: SIGINT did not end it)" } else { "" },
+            exit.status,
+            if exit.killed { " (killed: SIGINT did not end it)" } else { "" },
             tail(&forwarder.stderr())
         );
     };
-    if !ended.status.success() {
+    if !exit.status.success() {
         eprintln!(
             "xdpfwd ended with {}; the end of its stderr:\n{}",
-            ended.status,
+            exit.status,
             tail(&forwarder.stderr())
         );
     }
     let offered = Counters { packets: sent.packets, bytes: sent.bytes };
     let accounting = PacketAccounting::new(offered, &seen, &report, Some(&veth));
-    let raw = serde_json::from_str(&line).context("reading xdpfwd's final line")?;
-    Ok(Outcome { sent, seen, report, raw, accounting, ended })
+    let final_report_json = serde_json::from_str(&line).context("reading xdpfwd's final line")?;
+    Ok(Outcome { sent, seen, report, final_report_json, accounting, exit })
 }
 
-/// Waits for the first interval line, in small steps so that Ctrl-C is noticed.
+/// Waits for xdpfwd's first interval report. Checks `stop` every 100 ms.
 fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -136,9 +136,9 @@ fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
             report_kind(line).as_deref() == Some("interval")
         }) {
             Ok(_) => return Ok(()),
-            Err(Error::Timeout { what, hint, .. }) => {
+            Err(Error::Timeout { event, hint, .. }) => {
                 if start.elapsed() > READY_DEADLINE {
-                    bail!(Error::Timeout { what, hint, seconds: READY_DEADLINE.as_secs_f64() });
+                    bail!(Error::Timeout { event, hint, seconds: READY_DEADLINE.as_secs_f64() });
                 }
             }
             Err(other) => return Err(other.into()),
@@ -150,20 +150,21 @@ fn report_kind(line: &str) -> Option<String> {
     Report::parse(line).map(|report| report.kind)
 }
 
+/// Returns the last 20 lines.
 fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Waits until no frame arrives at the sink, or the deadline passes: a forwarder may send frames of
-/// its own.
+/// Waits until no frame has arrived at the sink for [`SETTLE_TIME`]. Gives up without an error
+/// after [`SETTLE_DEADLINE`], because a forwarder may also send frames that it generates itself.
 fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
-    let mut last = (sink.seen()?, Instant::now());
-    while last.1.elapsed() < SETTLE_TIME && start.elapsed() < SETTLE_DEADLINE {
+    let (mut seen, mut last_change) = (sink.seen()?, Instant::now());
+    while last_change.elapsed() < SETTLE_TIME && start.elapsed() < SETTLE_DEADLINE {
         thread::sleep(Duration::from_millis(20));
         let now = sink.seen()?;
-        if now != last.0 {
-            last = (now, Instant::now());
+        if now != seen {
+            (seen, last_change) = (now, Instant::now());
         }
     }
     Ok(())

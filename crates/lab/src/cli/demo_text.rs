@@ -11,18 +11,19 @@ use super::{
     screen::{bits, rate},
 };
 
-/// The outcome of a run.
+/// The results of a demo run.
 pub(super) struct Outcome {
     pub(super) sent: SentTotals,
     pub(super) seen: SinkCounters,
     pub(super) report: Report,
-    pub(super) raw: serde_json::Value,
+    /// The line from which `report` was parsed.
+    pub(super) final_report_json: serde_json::Value,
     pub(super) accounting: PacketAccounting,
-    pub(super) ended: ForwarderExit,
+    pub(super) exit: ForwarderExit,
 }
 
 pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_json::Value {
-    let Outcome { sent, seen, accounting, raw, .. } = outcome;
+    let Outcome { sent, seen, accounting, final_report_json, .. } = outcome;
     let pps = |packets: u64| if sent.seconds > 0.0 { packets as f64 / sent.seconds } else { 0.0 };
     let losses: Vec<_> = accounting
         .losses
@@ -59,7 +60,7 @@ pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_js
         "balance": accounting.is_balanced(),
         "good": accounting.is_good(),
         "verdict": accounting.verdict(traffic.rate),
-        "xdpfwd": raw,
+        "xdpfwd": final_report_json,
     })
 }
 
@@ -93,7 +94,7 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
         "{:<42}{:>14}{:>13}\n\n",
         "lost",
         grouped(accounting.lost()),
-        share(accounting.lost().into(), accounting.offered)
+        percentage(accounting.lost().into(), accounting.offered)
     );
     text += &format!(
         "{:<42}{:>14}{:>13}   determined by\n",
@@ -111,7 +112,7 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
             "  {:<40}{:>14}{:>13}   {basis}\n",
             loss.location,
             grouped(loss.packets),
-            share(loss.packets, accounting.offered)
+            percentage(loss.packets, accounting.offered)
         );
     }
     for mismatch in &accounting.mismatches {
@@ -166,6 +167,6 @@ fn or_unknown(text: &str) -> &str {
     if text.is_empty() { "not reported" } else { text }
 }
 
-fn share(part: i128, whole: u64) -> String {
-    if whole == 0 { "–".into() } else { format!("{:.2} %", 100.0 * part as f64 / whole as f64) }
+fn percentage(part: i128, total: u64) -> String {
+    if total == 0 { "–".into() } else { format!("{:.2} %", 100.0 * part as f64 / total as f64) }
 }

@@ -1,4 +1,4 @@
-//! Commands for a persistent lab, whose generator and sink the user starts.
+//! Commands for a persistent lab, in which the user starts generator and sink.
 
 use std::{
     process::ExitCode,
@@ -11,7 +11,7 @@ use xdpfwd_lab::{Chain, Counters, Sink, grouped, sweep, take_down};
 
 use super::{
     options::{TrafficArguments, seconds},
-    screen::{checked, print, rate},
+    screen::{check_results, print, rate},
     stop::Stop,
 };
 
@@ -111,14 +111,14 @@ pub(crate) fn generate(arguments: &Generate, stop: &Stop) -> Result<ExitCode> {
     let generator = traffic.start_here(&arguments.interface)?;
     let start = Instant::now();
     let time = arguments.seconds.unwrap_or(Duration::MAX);
-    let mut last = Counters::default();
-    let mut at = start;
+    let mut previous = Counters::default();
+    let mut read_at = start;
     while !stop.is_set() && generator.is_running() && start.elapsed() < time {
-        let left = time.saturating_sub(start.elapsed());
-        stop.sleep_until(Instant::now(), left.min(Duration::from_secs(1)));
+        let remaining = time.saturating_sub(start.elapsed());
+        stop.sleep_until(Instant::now(), remaining.min(Duration::from_secs(1)));
         let now = generator.sent()?;
-        let pps = (now - last).packets as f64 / at.elapsed().as_secs_f64();
-        (last, at) = (now, Instant::now());
+        let pps = (now - previous).packets as f64 / read_at.elapsed().as_secs_f64();
+        (previous, read_at) = (now, Instant::now());
         print(&format!("{} sent, {}\n", grouped(now.packets), rate(pps)))?;
         if arguments.count.is_some_and(|count| now.packets >= count) {
             break;
@@ -139,21 +139,21 @@ pub(crate) fn sink(arguments: &SinkArguments, stop: &Stop) -> Result<ExitCode> {
         .check(arguments.check)
         .anything(arguments.anything)
         .attach_here(&arguments.interface)?;
-    let mut last = Counters::default();
-    let mut at = Instant::now();
+    let mut previous = Counters::default();
+    let mut read_at = Instant::now();
     while !stop.is_set() {
-        stop.sleep_until(at, Duration::from_secs(1));
+        stop.sleep_until(read_at, Duration::from_secs(1));
         let seen = sink.seen()?;
-        let pps = (seen.arrived - last).packets as f64 / at.elapsed().as_secs_f64();
-        (last, at) = (seen.arrived, Instant::now());
+        let pps = (seen.arrived - previous).packets as f64 / read_at.elapsed().as_secs_f64();
+        (previous, read_at) = (seen.arrived, Instant::now());
         let mut line = format!(
             "{} arrived, {}, {} foreign",
-            grouped(last.packets),
+            grouped(previous.packets),
             rate(pps),
             grouped(seen.foreign)
         );
         if arguments.check {
-            line += &format!(", {}", checked(&seen));
+            line += &format!(", {}", check_results(&seen));
         }
         print(&format!("{line}\n"))?;
     }

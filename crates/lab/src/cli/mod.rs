@@ -57,8 +57,8 @@ Examples:
     Demo(demo::Arguments),
     /// Measure any forwarder
     #[command(after_help = "\
-Runs COMMAND in namespace fwd and prints the offered and the forwarded traffic. The lab's own
-programs count both, over a window in the middle of the run.
+Runs COMMAND in namespace fwd and prints the offered and the forwarded traffic. The generator and
+the sink count both, over a window in the middle of the run.
 
 Examples:
   sudo xdpfwd-lab run --seconds 5 -- ./bare_loop fwd0 fwd1 1

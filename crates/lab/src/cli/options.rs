@@ -31,7 +31,7 @@ impl TrafficArguments {
         }
     }
 
-    /// Returns the smallest MTU, at least 1500, that carries these frames.
+    /// Returns the smallest MTU of at least 1500 bytes that fits these frames.
     pub(super) fn mtu(&self) -> u16 {
         self.size.saturating_sub(14).max(1500)
     }

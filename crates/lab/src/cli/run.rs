@@ -1,4 +1,4 @@
-//! `run`: measure any forwarder.
+//! `run`: measures any forwarder.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -16,13 +16,13 @@ use xdpfwd_lab::{
 
 use super::{
     options::{TrafficArguments, seconds},
-    screen::{Progress, bits, checked, print, rate},
+    screen::{Progress, bits, check_results, print, rate},
     stop::Stop,
     watch::watch,
 };
 
-/// Time to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a router)
-/// is measured anyway.
+/// Maximum time to wait for XDP programs on both interfaces. A forwarder without XDP programs (a
+/// bridge, a router) is measured anyway.
 const XDP_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     if arguments.seconds.is_zero() {
         bail!(Error::Value {
-            what: "--seconds",
+            parameter: "--seconds",
             value: "0".into(),
             accepted: "use more than 0".into()
         });
@@ -83,17 +83,17 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let sent = generator.stop()?;
     // Let frames in rings and queues reach the sink.
     stop.sleep_until(Instant::now(), Duration::from_millis(200));
-    let ended = forwarder.stop(STOP_DEADLINE)?;
+    let exit = forwarder.stop(STOP_DEADLINE)?;
     let seen = sink.seen()?;
-    if ended.killed {
+    if exit.killed {
         eprintln!(
             "xdpfwd-lab: the forwarder did not end within {} s of SIGINT and was killed",
             STOP_DEADLINE.as_secs()
         );
-    } else if !has_ended_as_requested(&ended) {
+    } else if !has_ended_as_requested(&exit) {
         eprintln!(
             "xdpfwd-lab: the forwarder ended with {}:\n{}",
-            ended.status,
+            exit.status,
             forwarder.stderr().join("\n")
         );
     }
@@ -102,14 +102,15 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     } else {
         as_text(arguments, &window, &sent, &seen, &forwarder)
     })?;
-    let good = window.forwarded.packets > 0 && seen.is_clean() && has_ended_as_requested(&ended);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_good = window.forwarded.packets > 0 && seen.is_clean() && has_ended_as_requested(&exit);
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns whether the forwarder ended on request: successfully, or by SIGINT if it has no handler.
-fn has_ended_as_requested(ended: &ForwarderExit) -> bool {
-    !ended.killed
-        && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
+/// Returns whether the forwarder ended on request: with success, or by SIGINT if it does not handle
+/// SIGINT.
+fn has_ended_as_requested(exit: &ForwarderExit) -> bool {
+    !exit.killed
+        && (exit.status.success() || exit.status.signal() == Some(signal_hook::consts::SIGINT))
 }
 
 fn as_json(
@@ -182,7 +183,7 @@ fn as_text(
         grouped(seen.foreign)
     );
     if arguments.check {
-        text += &format!("  checked: {}\n", checked(seen));
+        text += &format!("  checked: {}\n", check_results(seen));
     }
     for line in forwarder.stdout() {
         text += &format!("  | {line}\n");

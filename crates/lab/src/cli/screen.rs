@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use xdpfwd_lab::{SinkCounters, grouped};
 
-/// The progress display: one line, rewritten in place, on a terminal, otherwise a line per update.
-/// On stderr, so that stdout contains only the result.
+/// A progress display on stderr; stdout contains only the result. On a terminal, each update
+/// overwrites the previous one; otherwise, each update is a new line.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,
@@ -53,7 +53,7 @@ pub(super) fn print(text: &str) -> Result<()> {
 }
 
 /// Formats the results of a checking sink, as "0 corrupt, 2 reordered, 1,000 duplicates".
-pub(super) fn checked(seen: &SinkCounters) -> String {
+pub(super) fn check_results(seen: &SinkCounters) -> String {
     let (corrupt, reordered, duplicates) =
         (grouped(seen.corrupt), grouped(seen.reordered), grouped(seen.duplicates));
     format!("{corrupt} corrupt, {reordered} reordered, {duplicates} duplicates")

@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 /// Interval at which a waiting command checks the flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Every wait checks it, so that the command
-/// ends normally and removes the lab.
+/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Waiting commands check the flag, so that
+/// they end normally and remove the lab.
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -47,7 +47,9 @@ impl Stop {
     pub(super) fn sleep_until(&self, from: Instant, time: Duration) {
         while !self.is_set() {
             match time.checked_sub(from.elapsed()) {
-                Some(left) if !left.is_zero() => thread::sleep(left.min(POLL_INTERVAL)),
+                Some(remaining) if !remaining.is_zero() => {
+                    thread::sleep(remaining.min(POLL_INTERVAL))
+                }
                 _ => return,
             }
         }

@@ -10,7 +10,7 @@ use super::{
     stop::Stop,
 };
 
-/// Shows the rates of every second for `time`, and returns the counters over the whole time.
+/// Shows the rates once per second for `time`, and returns the frames of the whole time.
 ///
 /// # Errors
 ///
@@ -25,23 +25,23 @@ pub(super) fn watch(
 ) -> Result<Window> {
     let start = Instant::now();
     let first = Reading::take(generator, sink)?;
-    let mut last = first;
+    let mut previous = first;
     for second in 1.. {
         stop.sleep_until(start, time.min(Duration::from_secs(second)));
         stop.check()?;
         forwarder.check_running()?;
         let now = Reading::take(generator, sink)?;
-        let window = last.until(&now);
+        let window = previous.until(&now);
         progress.show(&format!(
             "{:>4.1} s   offered {}   forwarded {}",
             start.elapsed().as_secs_f64(),
             rate(window.offered_pps()),
             rate(window.forwarded_pps())
         ));
-        last = now;
+        previous = now;
         if start.elapsed() >= time {
             break;
         }
     }
-    Ok(first.until(&last))
+    Ok(first.until(&previous))
 }

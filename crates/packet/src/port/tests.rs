@@ -1,6 +1,5 @@
-//! Tests of the port on a pair of connected datagram sockets, which preserve message boundaries
-//! like packet sockets. Tests specific to packet sockets need root:
-//! `crates/xdpfwd/tests/root_io.rs`.
+//! Tests the port on a pair of connected datagram sockets, which preserve message boundaries like
+//! packet sockets. Tests on packet sockets need root, see `crates/xdpfwd/tests/root_io.rs`.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +8,7 @@ use xdpfwd_xsk::{Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig};
 
 use super::*;
 
-struct Wire {
+struct Fixture {
     port: Box<MmsgPort>,
     umem: Umem,
     pool: Pool,
@@ -18,24 +17,24 @@ struct Wire {
     peer: UnixDatagram,
 }
 
-fn wire() -> Wire {
+fn fixture() -> Fixture {
     let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, pool) = Umem::new(&config).unwrap();
-    let (near, peer) = UnixDatagram::pair().unwrap();
+    let (local, peer) = UnixDatagram::pair().unwrap();
     peer.set_nonblocking(true).unwrap();
-    let port = Box::new(MmsgPort::new(near.into(), &umem).unwrap());
+    let port = Box::new(MmsgPort::new(local.into(), &umem).unwrap());
     let queue = EgressQueue::new(&umem, 512);
-    Wire { port, umem, pool, queue, batch: Batch::new(), peer }
+    Fixture { port, umem, pool, queue, batch: Batch::new(), peer }
 }
 
 fn packet(number: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (number * 7 + at) as u8).collect()
 }
 
-impl Wire {
-    /// Checks that frame counts and ownership record agree.
+impl Fixture {
+    /// Asserts that the frame counts of the port agree with the ownership record of the UMEM.
     #[track_caller]
-    fn check(&self) {
+    fn assert_frames_consistent(&self) {
         let frame_counts = self.port.frame_counts();
         let ownership = self.umem.ownership();
         assert_eq!(ownership.pool as usize, self.pool.len());
@@ -49,7 +48,7 @@ impl Wire {
     fn receive(&mut self) -> Vec<Vec<u8>> {
         let count = self.port.receive(&mut self.batch, &mut self.pool);
         assert_eq!(count, self.batch.len());
-        self.check();
+        self.assert_frames_consistent();
         let mut packets = Vec::new();
         for frame in self.batch.slots_mut().iter_mut().filter_map(Option::take) {
             packets.push(frame.to_vec());
@@ -66,7 +65,7 @@ impl Wire {
     }
 
     /// Returns all packets that the peer received.
-    fn arrived(&self) -> Vec<Vec<u8>> {
+    fn received_by_peer(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut buffer = [0; 65536];
         loop {
@@ -83,14 +82,14 @@ impl Wire {
 
 #[test]
 fn receive_returns_packets_complete_and_in_order() {
-    let mut wire = wire();
-    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "an empty socket returned packets");
+    let mut fixture = fixture();
+    assert_eq!(fixture.receive(), Vec::<Vec<u8>>::new(), "an empty socket returned packets");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
     // Send as many as a datagram socket accepts.
     let mut sent = Vec::new();
     for number in 0.. {
         let packet = packet(number, lengths[number % lengths.len()]);
-        match wire.peer.send(&packet) {
+        match fixture.peer.send(&packet) {
             Ok(_) => sent.push(packet),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
@@ -101,96 +100,104 @@ fn receive_returns_packets_complete_and_in_order() {
     assert!(sent.len() >= 10, "the socket accepted only {} packets", sent.len());
     let mut received = Vec::new();
     for _ in 0..sent.len() {
-        received.extend(wire.receive());
+        received.extend(fixture.receive());
     }
     assert_eq!(received, sent);
-    let counters = wire.port.counters();
+    let counters = fixture.port.counters();
     assert_eq!(counters.rx_packets as usize, sent.len());
     assert_eq!(counters.rx_bytes as usize, sent.iter().map(Vec::len).sum::<usize>());
-    assert_eq!(counters.syscalls as usize, 1 + sent.len(), "not one system call per batch");
+    assert_eq!(
+        counters.syscalls as usize,
+        1 + sent.len(),
+        "expected one system call per call of receive"
+    );
 }
 
 #[test]
 fn receive_drops_packet_longer_than_frame_and_counts_it() {
-    let mut wire = wire();
+    let mut fixture = fixture();
     for len in [1792, 1793, 9000, 60] {
-        wire.peer.send(&packet(1, len)).unwrap();
+        fixture.peer.send(&packet(1, len)).unwrap();
     }
-    assert_eq!(wire.receive(), [packet(1, 1792), packet(1, 60)]);
-    assert_eq!(wire.port.kernel_counters().rx_dropped, 2);
-    assert_eq!(wire.port.counters().rx_packets, 2);
-    assert_eq!(wire.pool.len(), 256);
+    assert_eq!(fixture.receive(), [packet(1, 1792), packet(1, 60)]);
+    assert_eq!(fixture.port.kernel_counters().rx_dropped, 2);
+    assert_eq!(fixture.port.counters().rx_packets, 2);
+    assert_eq!(fixture.pool.len(), 256);
 }
 
 #[test]
 fn receive_without_free_frames_leaves_packets_in_kernel() {
-    let mut wire = wire();
-    let held: Vec<_> = (0..253).map(|_| wire.pool.alloc().unwrap()).collect();
+    let mut fixture = fixture();
+    let held: Vec<_> = (0..253).map(|_| fixture.pool.alloc().unwrap()).collect();
     for number in 0..5 {
-        wire.peer.send(&packet(number, 60)).unwrap();
+        fixture.peer.send(&packet(number, 60)).unwrap();
     }
-    let Wire { port, pool, batch, .. } = &mut wire;
+    let Fixture { port, pool, batch, .. } = &mut fixture;
     assert_eq!(port.receive(batch, pool), 3);
     let syscalls = port.counters().syscalls;
     assert_eq!(port.receive(batch, pool), 0);
-    assert_eq!(port.counters().syscalls, syscalls, "system call without a free frame");
+    assert_eq!(
+        port.counters().syscalls,
+        syscalls,
+        "receive made a system call without a free frame"
+    );
     for frame in batch.slots_mut().iter_mut().filter_map(Option::take).chain(held) {
         pool.free(frame).unwrap();
     }
     batch.clear_taken();
-    assert_eq!(wire.receive(), [packet(3, 60), packet(4, 60)]);
+    assert_eq!(fixture.receive(), [packet(3, 60), packet(4, 60)]);
 }
 
 #[test]
 fn transmit_keeps_unsent_packets_and_sends_them_later() {
-    let mut wire = wire();
+    let mut fixture = fixture();
     let packets: Vec<_> = (0..200).map(|number| packet(number, 60 + number)).collect();
-    packets.iter().for_each(|packet| wire.push(packet));
+    packets.iter().for_each(|packet| fixture.push(packet));
     let mut arrived = Vec::new();
     let mut iterations = 0;
     while arrived.len() < packets.len() {
-        let before = wire.queue.len();
-        let sent = wire.port.transmit(&mut wire.queue);
-        assert_eq!(wire.queue.len(), before - sent);
-        wire.check();
-        arrived.extend(wire.arrived());
-        wire.port.reclaim(&mut wire.pool);
-        wire.check();
+        let before = fixture.queue.len();
+        let sent = fixture.port.transmit(&mut fixture.queue);
+        assert_eq!(fixture.queue.len(), before - sent);
+        fixture.assert_frames_consistent();
+        arrived.extend(fixture.received_by_peer());
+        fixture.port.reclaim(&mut fixture.pool);
+        fixture.assert_frames_consistent();
         iterations += 1;
         assert!(iterations < 1000, "not all packets were sent in 1000 iterations");
     }
     assert_eq!(arrived, packets);
-    let counters = wire.port.counters();
+    let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
     // Whether the peer's buffer fills up depends on net.unix.max_dgram_qlen.
     assert!(counters.tx_retries as usize >= iterations - 1, "{counters:?}");
-    assert_eq!(wire.pool.len(), 256);
+    assert_eq!(fixture.pool.len(), 256);
 }
 
 #[test]
 fn transmit_drops_unsendable_packets_and_counts_them() {
-    let mut wire = wire();
+    let mut fixture = fixture();
     for number in 0..3 {
-        wire.push(&packet(number, 60));
+        fixture.push(&packet(number, 60));
     }
-    let peer = std::mem::replace(&mut wire.peer, UnixDatagram::unbound().unwrap());
+    let peer = std::mem::replace(&mut fixture.peer, UnixDatagram::unbound().unwrap());
     drop(peer);
     // ECONNREFUSED, ENOTCONN: the peer is closed.
-    assert_eq!(wire.port.transmit(&mut wire.queue), 3);
-    let counters = wire.port.counters();
+    assert_eq!(fixture.port.transmit(&mut fixture.queue), 3);
+    let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));
-    wire.check();
-    assert_eq!(wire.port.close(&mut wire.pool), 0);
-    assert_eq!(wire.pool.len(), 256);
+    fixture.assert_frames_consistent();
+    assert_eq!(fixture.port.close(&mut fixture.pool), 0);
+    assert_eq!(fixture.pool.len(), 256);
 }
 
 #[test]
 fn transmit_stops_until_completions_are_reclaimed() {
     let config = UmemConfig { frames: 2048, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, mut pool) = Umem::new(&config).unwrap();
-    let (near, peer) = UnixDatagram::pair().unwrap();
-    let mut port = MmsgPort::new(near.into(), &umem).unwrap();
+    let (local, peer) = UnixDatagram::pair().unwrap();
+    let mut port = MmsgPort::new(local.into(), &umem).unwrap();
     let mut queue = EgressQueue::new(&umem, 2048);
     for _ in 0..MAX_COMPLETIONS + 1 {
         let mut frame = pool.alloc().unwrap();
@@ -216,12 +223,12 @@ fn transmit_stops_until_completions_are_reclaimed() {
 
 #[test]
 fn port_does_not_allocate_per_packet() {
-    let mut wire = wire();
-    let (one, two) = (packet(1, 60), packet(2, 1514));
+    let mut fixture = fixture();
+    let (short, long) = (packet(1, 60), packet(2, 1514));
     for round in 0..20 {
-        wire.peer.send(&one).unwrap();
-        wire.peer.send(&two).unwrap();
-        let Wire { port, pool, batch, queue, .. } = &mut wire;
+        fixture.peer.send(&short).unwrap();
+        fixture.peer.send(&long).unwrap();
+        let Fixture { port, pool, batch, queue, .. } = &mut fixture;
         let info = allocation_counter::measure(|| {
             assert_eq!(port.receive(batch, pool), 2);
             for frame in batch.slots_mut().iter_mut().filter_map(Option::take) {
@@ -232,6 +239,6 @@ fn port_does_not_allocate_per_packet() {
             assert_eq!(port.reclaim(pool), 2);
         });
         assert_eq!(info.count_total, 0, "round {round}: {info:?}");
-        assert_eq!(wire.arrived(), [one.clone(), two.clone()]);
+        assert_eq!(fixture.received_by_peer(), [short.clone(), long.clone()]);
     }
 }

@@ -38,7 +38,7 @@ struct PathSpec {
 
 enum PathStages {
     Built(Vec<NamedStage>),
-    Planned(Vec<NamedPlan>),
+    PlanResult(Vec<NamedPlan>),
 }
 
 impl TestBench {
@@ -71,8 +71,8 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. A port
-    /// without a MAC address gets 02:00:00:00:00:NN, where NN is its position, in hexadecimal.
+    /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. A
+    /// port without a MAC address gets 02:00:00:00:00:NN, where NN is its position, in hexadecimal.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
@@ -96,7 +96,7 @@ impl TestBenchBuilder {
         plans: impl IntoIterator<Item = (N, Arc<dyn StagePlan>)>,
     ) -> Self {
         let plans = plans.into_iter().map(|(name, plan)| (name.into(), plan));
-        self.add(from, to, PathStages::Planned(plans.collect()))
+        self.add(from, to, PathStages::PlanResult(plans.collect()))
     }
 
     fn add(mut self, from: &str, to: &str, stages: PathStages) -> Self {
@@ -171,7 +171,7 @@ impl TestBenchBuilder {
             path_ports.push((from, to));
             let stages = match path.stages {
                 PathStages::Built(stages) => stages,
-                PathStages::Planned(named) => {
+                PathStages::PlanResult(named) => {
                     plans.acquire(from, &named)?;
                     let cx = BuildCx { workers, from, to, ports: &ports, ..BuildCx::default() };
                     build(&named, &cx)

@@ -25,6 +25,13 @@ impl<C: Chain> Worker<C> {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 
+    /// Sets the quota from the record of frame owners. Frames that a stage lost are not in it and
+    /// must not reduce the quota of the other stages.
+    pub(super) fn recount_quota(&mut self) {
+        let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
+        self.quota = self.full_quota.saturating_sub(held as u32);
+    }
+
     /// Returns all counters of the worker.
     pub fn report(&mut self) -> WorkerReport {
         let queues = self.port_queues.iter().map(|port_queue| QueueReport {
@@ -35,9 +42,7 @@ impl<C: Chain> Worker<C> {
             frame_counts: port_queue.socket.frame_counts(),
         });
         let queues: Vec<_> = queues.collect();
-        // Frames that a stage lost must not reduce the quota of the other stages.
-        let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
-        self.quota = self.full_quota.saturating_sub(held as u32);
+        self.recount_quota();
         let frames = self.frames();
         self.ledger.book(Task::Control, 0);
         let ledger = self.ledger_report();

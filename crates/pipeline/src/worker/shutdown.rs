@@ -23,19 +23,26 @@ impl<C: Chain> Worker<C> {
                 quiet_since = Instant::now();
             } else if quiet_since.elapsed() >= QUIET {
                 if !retired {
-                    // Stages emit or drop the frames that they hold.
-                    (0..self.paths.len()).for_each(|index| self.retire(index));
+                    self.retire_all();
                     retired = true;
                 } else if !self.has_unsent_frames() && self.unreclaimed_frames() == 0 {
                     break;
                 }
             }
         }
+        if !retired {
+            self.retire_all();
+        }
         for queue in self.egress.queues_mut() {
             while let Some(frame) = queue.pop() {
                 discard(&mut self.pool, &mut self.drops, frame, Reason::SHUTDOWN);
             }
         }
+    }
+
+    /// Retires the stages of all paths: they emit or drop the frames that they hold.
+    pub(crate) fn retire_all(&mut self) {
+        (0..self.paths.len()).for_each(|index| self.retire(index));
     }
 
     /// Makes the worker run without its stages. Call it after you have caught a panic of a stage in

@@ -23,7 +23,7 @@ pub struct SwapResult {
 impl<C: Chain> Worker<C> {
     /// Replaces the stages of the path from a port. Returns the old stages, which are retired. A
     /// new stage continues the account and the counters of the old stage with the same name, but
-    /// not its state; see [`swap_staged`](Worker::swap_staged).
+    /// not its state; see [`swap_stored_chains`](Worker::swap_stored_chains).
     pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
         let index = self.path_from(from)?;
         self.replace(index, chain, |_, _| true)
@@ -55,23 +55,23 @@ impl<C: Chain> Worker<C> {
             }
         }
         for (old_index, account) in old.accounts.iter_mut().enumerate() {
-            // Frames that a retired stage did not give back are lost: stop counting them as held.
-            self.quota += mem::take(&mut account.held);
+            account.held = 0;
             if find_same_name(&old.names, old_index, &path.names).is_none() {
                 self.former_stages.add(account);
             }
         }
+        self.recount_quota();
         Ok(old.chain)
     }
 
     /// Stores new stages of paths, each with the path's ingress port, for
-    /// [`swap_staged`](Worker::swap_staged).
-    pub fn stage_chains(&mut self, chains: Vec<(PortId, C)>) {
+    /// [`swap_stored_chains`](Worker::swap_stored_chains).
+    pub fn store_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.staged = chains;
     }
 
     /// Discards the stored stages.
-    pub fn drop_staged(&mut self) {
+    pub fn discard_stored_chains(&mut self) {
         self.staged.clear();
     }
 
@@ -89,9 +89,9 @@ fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<u
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) stored
+    /// Replaces the stages of every path for which [`store_chains`](Worker::store_chains) stored
     /// new stages; see [`swap_named`](Self::swap_named).
-    pub fn swap_staged(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
+    pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let staged = mem::take(&mut self.staged);
         staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }

@@ -16,11 +16,6 @@ impl<C: Chain> Worker<C> {
         self.tick(now);
     }
 
-    /// Retires the stages of every path.
-    pub(crate) fn retire_all(&mut self) {
-        (0..self.paths.len()).for_each(|path| self.retire(path));
-    }
-
     /// Returns the number of frames that stages hold, as the worker counts them.
     pub(crate) fn held_by_stages(&self) -> u32 {
         self.full_quota - self.quota

@@ -4,7 +4,7 @@ use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_testkit::wires::{
     LAN, WAN, assert_conserved, cross_connect, numbers, packet, umem_config,
 };
-use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, Sizes};
+use xdpfwd_xsk::fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes};
 use xdpfwd_xsk::{Umem, UmemConfig};
 
 use crate::DelayByOne;
@@ -85,7 +85,7 @@ fn emitted_packet_leaves_on_queue_of_current_batch() {
 #[test]
 fn bursts_from_five_ports_to_one_port_are_not_dropped() {
     let (umem, mut pool) = Umem::new(&UmemConfig { frames: 8192, ..umem_config() }).unwrap();
-    let sizes = Sizes { fill: 512, rx: 512, tx: 2048, completion: 2048, start: 0 };
+    let sizes = FakeRingSizes { fill: 512, rx: 512, tx: 2048, completion: 2048, start: 0 };
     let mut ports = vec![];
     let mut wires = vec![];
     for index in 0..6 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
+use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{assert_conserved, cross_connect, numbers, packet};
 use xdpfwd_xsk::Frame;
 
@@ -24,6 +24,16 @@ fn stage_can_hold_emit_and_allocate_frames() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
+#[test]
+fn drain_that_times_out_drops_held_frames_as_shutdown() {
+    let (mut worker, wires) = cross_connect((DelayByOne::default(),), (DelayByOne::default(),));
+    wires.lan.deliver(&packet(0)).unwrap();
+    worker.poll_once();
+    worker.drain(Duration::ZERO);
+    assert_eq!(worker.report().drops[Reason::SHUTDOWN], 1);
+    assert_eq!(assert_conserved(&mut worker).in_flight, 0);
+}
+
 /// Holds as many frames as possible, and drops other packets. Checks that it cannot allocate more
 /// frames than the quota allows.
 #[derive(Default)]
@@ -34,7 +44,7 @@ impl Stage for HoldAll {
         for index in 0..view.len() {
             match view.hold(index, cx) {
                 Some(frame) => self.0.push(frame),
-                None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
+                None => view.set_verdict(index, Verdict::Drop(Reason::HOLD_QUOTA)),
             }
         }
         if self.0.len() == 256 {
@@ -107,4 +117,15 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
         0,
         "lost frames still count toward the quota after a report"
     );
+}
+
+#[test]
+fn swap_after_loss_returns_no_frame_to_quota_twice() {
+    let (mut worker, wires) = cross_connect((LoseHeld,), (LoseHeld,));
+    (0..20).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
+    worker.poll_once();
+    worker.report();
+    worker.swap(PortId(0), (LoseHeld,)).unwrap();
+    assert_eq!(worker.frames_in_user_space(), 0);
+    assert_eq!(worker.report().frames.leaked, 20);
 }

@@ -38,7 +38,7 @@ impl Stage for DelayByOne {
                     }
                     self.held = Some(frame);
                 }
-                None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
+                None => view.set_verdict(index, Verdict::Drop(Reason::HOLD_QUOTA)),
             }
         }
     }

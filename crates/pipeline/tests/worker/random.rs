@@ -26,9 +26,9 @@ impl Stage for RandomStage {
         for index in 0..view.len() {
             let packet = view.packet(index).unwrap();
             match random_action(self.seed, number(packet.frame)) {
-                0 => view.set(index, Verdict::Drop(Reason::POLICY)),
-                1 => view.set(index, Verdict::To(LAN)),
-                2 => view.set(index, Verdict::To(PortId(200))),
+                0 => view.set_verdict(index, Verdict::Drop(Reason::POLICY)),
+                1 => view.set_verdict(index, Verdict::To(LAN)),
+                2 => view.set_verdict(index, Verdict::To(PortId(200))),
                 3 => self.held.extend(view.hold(index, cx)),
                 4 => {
                     if let Some(frame) = self.held.pop() {

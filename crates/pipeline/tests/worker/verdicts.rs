@@ -24,9 +24,9 @@ impl Stage for VerdictByNumber {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for index in 0..view.len() {
             let number = number(view.packet(index).unwrap().frame);
-            view.set(index, Self::verdict(number));
+            view.set_verdict(index, Self::verdict(number));
         }
-        view.set(view.len(), Verdict::To(LAN)); // beyond the last index: has no effect
+        view.set_verdict(view.len(), Verdict::To(LAN)); // beyond the last index: has no effect
     }
 }
 

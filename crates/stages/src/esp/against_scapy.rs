@@ -1,5 +1,5 @@
-//! Compares ICMP messages and clamped SYNs byte by byte with scapy's. `esp_answers_by_scapy.py`
-//! defines the cases.
+//! Compares ICMP messages and SYNs with a lowered MSS byte by byte with those of scapy.
+//! `esp_answers_by_scapy.py` generates the cases.
 
 use std::process::Command;
 
@@ -10,7 +10,8 @@ use super::mss;
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
-/// Debian's scapy needs Debian's interpreter, which may not be the first `python3` in the path.
+/// Returns `count` cases of a kind. Runs Debian's Python, which has scapy; `python3` in the path
+/// may be another one.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
     let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();
@@ -39,8 +40,8 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
     text.as_str().map(|text| text.parse().unwrap())
 }
 
-/// Fails if the generator covers a kind too rarely.
-fn assert_all_kinds_occur(cases: &[Value], min: usize) {
+/// Checks that at least `min` cases have an answer over IPv4, over IPv6, and none at all.
+fn assert_all_outcomes_occur(cases: &[Value], min: usize) {
     for version in ["v4", "v6"] {
         let count = cases
             .iter()
@@ -53,9 +54,9 @@ fn assert_all_kinds_occur(cases: &[Value], min: usize) {
 }
 
 #[test]
-fn too_big_message_equals_that_of_scapy() {
+fn too_big_message_equals_message_of_scapy() {
     let cases = cases("too_big", 2500);
-    assert_all_kinds_occur(&cases, 200);
+    assert_all_outcomes_occur(&cases, 200);
     let (_umem, mut pool) =
         Umem::new(&UmemConfig { frame_size: 4096, frames: 256, huge_pages: HugePages::Off })
             .unwrap();
@@ -79,10 +80,10 @@ fn too_big_message_equals_that_of_scapy() {
 }
 
 #[test]
-fn clamped_syn_equals_that_of_scapy() {
+fn syn_with_lowered_mss_equals_syn_of_scapy() {
     let cases = cases("mss", 1500);
-    assert_all_kinds_occur(&cases, 150);
-    let mut odd = 0;
+    assert_all_outcomes_occur(&cases, 150);
+    let mut odd_offsets = 0;
     for case in &cases {
         let mut frame = unhex(&case["frame"]);
         let headers = Headers::parse(&frame);
@@ -91,11 +92,11 @@ fn clamped_syn_equals_that_of_scapy() {
         assert_eq!(clamped, !case["answer"].is_null(), "{case}");
         let expected = if clamped { &case["answer"] } else { &case["frame"] };
         assert_eq!(hex(&frame), *expected, "{case}");
-        let options = usize::from(headers.l4_offset) + 20;
-        let changed = (options..frame.len()).find(|&at| frame[at] != before[at]);
-        odd += usize::from(
-            changed.is_some_and(|at| frame[at - 2..at] == [2, 4] && at % 2 != options % 2),
-        );
+        let options_start = usize::from(headers.l4_offset) + 20;
+        let changed = (options_start..frame.len()).find(|&offset| frame[offset] != before[offset]);
+        odd_offsets += usize::from(changed.is_some_and(|offset| {
+            frame[offset - 2..offset] == [2, 4] && offset % 2 != options_start % 2
+        }));
     }
-    assert!(odd >= 50, "expected 50 options at an odd offset, got {odd}");
+    assert!(odd_offsets >= 50, "expected 50 MSS options at an odd offset, got {odd_offsets}");
 }

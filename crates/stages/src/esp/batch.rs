@@ -1,4 +1,4 @@
-//! Jobs of a batch: packets that wait for encryption or decryption, one SA after the other.
+//! The jobs of a batch: packets that wait for encryption or decryption.
 
 use xdpfwd_pipeline::{Reason, Verdict, View};
 
@@ -9,28 +9,28 @@ pub(super) const NONE: u16 = u16::MAX;
 
 const _: () = assert!(xdpfwd_ipsec::BATCH >= xdpfwd_xsk::Batch::CAPACITY);
 
-/// A packet's job.
+/// The encapsulation or decapsulation of one packet.
 pub(super) trait Job {
-    /// Returns the index of its SA, or [`NONE`].
-    fn sa(&mut self) -> &mut u16;
+    /// Returns a reference to the index of the packet's SA, or to [`NONE`].
+    fn sa_index(&mut self) -> &mut u16;
 }
 
-/// Drops all packets of an SA from the index `from` on, and counts them for the SA.
+/// Drops all packets of an SA whose batch index is at least `from`, and counts them in `counts`.
 #[cold]
 pub(super) fn drop_all<J: Job>(
     jobs: &mut [J],
     view: &mut View<'_>,
     from: usize,
-    sa: u16,
+    sa_index: u16,
     reason: Reason,
     counts: Option<&Counts>,
 ) {
     for (index, job) in jobs.iter_mut().enumerate().skip(from) {
-        if *job.sa() != sa {
+        if *job.sa_index() != sa_index {
             continue;
         }
-        *job.sa() = NONE;
-        view.set(index, Verdict::Drop(reason));
+        *job.sa_index() = NONE;
+        view.set_verdict(index, Verdict::Drop(reason));
         if let Some(counts) = counts {
             counts.drop(reason);
         }

@@ -1,4 +1,4 @@
-//! Packets that pass unchanged (RFC 4301: BYPASS).
+//! Selection of packets that pass unchanged (RFC 4301: BYPASS).
 
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
@@ -11,16 +11,17 @@ pub(super) struct Bypass {
     ike: bool,
     not_ip: bool,
     unmatched: bool,
-    /// Whether any kind is set.
+    /// Whether any of the kinds above is set.
     any: bool,
 }
 
-/// The ports of IKE (RFC 7296, 2), and of IKE and ESP behind NATs (RFC 3948, 2.2).
-const IKE: u16 = 500;
-const NAT_T: u16 = 4500;
+/// UDP port of IKE (RFC 7296, 2).
+const IKE_PORT: u16 = 500;
+/// UDP port that IKE and ESP share if a NAT is on the path (RFC 3948, 2.2).
+const NAT_T_PORT: u16 = 4500;
 
-/// Neighbor Discovery: router solicitation to redirect (RFC 4861, 4).
-const ND: std::ops::RangeInclusive<u8> = 133..=137;
+/// ICMPv6 types of Neighbor Discovery, from router solicitation to redirect (RFC 4861, 4).
+const ND_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
 impl Bypass {
     pub(super) fn new(words: &[Bypassed]) -> Self {
@@ -35,7 +36,7 @@ impl Bypass {
         }
     }
 
-    /// Returns whether a packet passes regardless of SAs.
+    /// Returns whether a packet passes unchanged even if an SA matches it.
     #[inline]
     pub(super) fn matches(&self, frame: &[u8], headers: &Headers) -> bool {
         self.any && self.matches_kind(frame, headers)
@@ -49,7 +50,7 @@ impl Bypass {
         self.nd && is_nd(frame, headers) || self.ike && is_ike(frame, headers)
     }
 
-    /// Returns whether packets without an SA pass.
+    /// Returns whether packets that match no SA pass.
     #[inline]
     pub(super) fn passes_unmatched(&self) -> bool {
         self.unmatched
@@ -61,21 +62,25 @@ fn is_nd(frame: &[u8], headers: &Headers) -> bool {
     let is_icmp = headers.ip_version == Some(IpVersion::V6)
         && headers.protocol == Some(IpProtocol::ICMPV6)
         && headers.fragment == xdpfwd_wire::Fragment::Whole;
-    let is_unforwarded = headers.l3(frame).get(HOP_LIMIT) == Some(&255);
-    is_icmp && is_unforwarded && headers.l4(frame).first().is_some_and(|kind| ND.contains(kind))
+    let was_not_forwarded = headers.l3(frame).get(HOP_LIMIT) == Some(&255);
+    is_icmp
+        && was_not_forwarded
+        && headers.l4(frame).first().is_some_and(|kind| ND_TYPES.contains(kind))
 }
 
 fn is_ike(frame: &[u8], headers: &Headers) -> bool {
     if headers.protocol != Some(IpProtocol::UDP) || headers.status != Status::Parsed {
         return false;
     }
-    let at = |port: u16| headers.source_port == port || headers.destination_port == port;
-    at(IKE)
-        || at(NAT_T)
-            && has_marker(headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default())
+    let uses_port = |port: u16| headers.source_port == port || headers.destination_port == port;
+    uses_port(IKE_PORT)
+        || uses_port(NAT_T_PORT)
+            && has_non_esp_marker(
+                headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default(),
+            )
 }
 
 /// Returns whether a UDP payload begins with the non-ESP marker (RFC 3948, 2.2).
-pub(super) fn has_marker(payload: &[u8]) -> bool {
+pub(super) fn has_non_esp_marker(payload: &[u8]) -> bool {
     payload.first_chunk::<4>() == Some(&[0; 4])
 }

@@ -1,4 +1,4 @@
-//! The tables of `esp-seal` and `esp-open`.
+//! The configuration tables of `esp-seal` and `esp-open`, and the planning of both stages.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::icmp;
 
-/// `kind = "esp-seal"`.
+/// The keys of `kind = "esp-seal"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspSealConfig {
@@ -44,7 +44,7 @@ pub struct EspSealConfig {
     backend: Backend,
 }
 
-/// `kind = "esp-open"`.
+/// The keys of `kind = "esp-open"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspOpenConfig {
@@ -58,7 +58,7 @@ pub struct EspOpenConfig {
     backend: Backend,
 }
 
-/// `[[stage.NAME.sa]]` of `esp-seal`.
+/// The keys of `[[stage.NAME.sa]]` in `esp-seal`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
@@ -83,7 +83,7 @@ struct OutboundTable {
     hard_bytes: Option<Amount>,
 }
 
-/// `[[stage.NAME.sa]]` of `esp-open`.
+/// The keys of `[[stage.NAME.sa]]` in `esp-open`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InboundTable {
@@ -116,10 +116,14 @@ impl Element for Spanned<InboundTable> {
 
 /// Maximum number of SAs per stage.
 const MAX_SAS: usize = 1024;
-const MTU: u64 = 1500;
-const ICMP_RATE: u64 = 100;
-const WINDOW: u32 = 1024;
-const TTL: u64 = 64;
+/// Default of `mtu`, in bytes.
+const DEFAULT_MTU: u64 = 1500;
+/// Default of `icmp_rate`, in messages per second.
+const DEFAULT_ICMP_RATE: u64 = 100;
+/// Default of `window`, in packets.
+const DEFAULT_WINDOW: u32 = 1024;
+/// Default of `ttl`.
+const DEFAULT_TTL: u64 = 64;
 
 impl StageConfig for EspSealConfig {
     const KIND: &'static str = "esp-seal";
@@ -127,14 +131,14 @@ impl StageConfig for EspSealConfig {
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         reasons::register()?;
         let mut errors = Vec::new();
-        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
+        check_common_keys(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
         let mut icmp_sources = icmp::Sources::default();
         for address in &self.icmp_source.0 {
-            let again = match address.get_ref().0 {
+            let is_duplicate = match address.get_ref().0 {
                 IpAddr::V4(v4) => icmp_sources.v4.replace(v4).is_some(),
                 IpAddr::V6(v6) => icmp_sources.v6.replace(v6).is_some(),
             };
-            if again {
+            if is_duplicate {
                 let message =
                     "icmp_source: must be at most one IPv4 and one IPv6 address".to_owned();
                 errors.push(PlanDiagnostic {
@@ -172,7 +176,7 @@ impl StageConfig for EspSealConfig {
                     sas.push(Outbound::new(sa, outer, udp));
                 }
                 Err(diagnostics) => errors.extend(
-                    diagnostics.into_iter().map(|diagnostic| located(diagnostic, &location)),
+                    diagnostics.into_iter().map(|diagnostic| locate(diagnostic, &location)),
                 ),
             }
         }
@@ -187,10 +191,10 @@ impl StageConfig for EspSealConfig {
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
             keys,
-            own: Seal {
-                mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
+            direction: Seal {
+                mtu: self.mtu.map_or(DEFAULT_MTU, |mtu| mtu.0) as usize,
                 icmp_sources,
-                icmp_rate: self.icmp_rate.map_or(ICMP_RATE, |rate| rate.0) as u32,
+                icmp_rate: self.icmp_rate.map_or(DEFAULT_ICMP_RATE, |rate| rate.0) as u32,
                 lacks_iv_range: AtomicBool::new(false),
             },
         }))))
@@ -203,7 +207,7 @@ impl StageConfig for EspOpenConfig {
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         reasons::register()?;
         let mut errors = Vec::new();
-        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
+        check_common_keys(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
         let mut sas: Vec<Inbound> = Vec::new();
         let mut keys = Vec::new();
         for table in self.sa.0.iter().take(MAX_SAS) {
@@ -232,7 +236,7 @@ impl StageConfig for EspOpenConfig {
                     sas.push(sa);
                 }
                 Err(diagnostics) => errors.extend(
-                    diagnostics.into_iter().map(|diagnostic| located(diagnostic, &location)),
+                    diagnostics.into_iter().map(|diagnostic| locate(diagnostic, &location)),
                 ),
             }
         }
@@ -243,7 +247,7 @@ impl StageConfig for EspOpenConfig {
         udp_ports.sort_unstable();
         udp_ports.dedup();
         Ok(Arc::new(Plan(Arc::new(Settings {
-            own: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
+            direction: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
             sas,
             bypass: Bypass::new(&self.bypass.0),
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
@@ -255,33 +259,33 @@ impl StageConfig for EspOpenConfig {
     }
 }
 
-/// Locates a diagnostic about an SA as a whole at the SA's table.
-fn located(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
+/// Sets the location of a diagnostic that has none of its own to the table of the SA.
+fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     match diagnostic.location {
         Location::Stage => PlanDiagnostic { location: table.clone(), ..diagnostic },
         _ => diagnostic,
     }
 }
 
-/// Checks the settings that both kinds share.
-fn check(
+/// Checks the keys that both stage kinds have. Adds the errors to `errors`.
+fn check_common_keys(
     lab: Option<&Spanned<bool>>,
-    sas: usize,
+    sa_count: usize,
     backend: Backend,
     errors: &mut Vec<PlanDiagnostic>,
 ) {
     if lab.is_none_or(|lab| !lab.get_ref()) {
-        let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) allow only in \
+        let reason = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) allow only in \
                    laboratories; set `lab = true` to confirm";
         let message = match lab {
-            Some(_) => format!("lab = false: must be true: {why}"),
-            None => format!("missing key `lab`: {why}"),
+            Some(_) => format!("lab = false: must be true: {reason}"),
+            None => format!("missing key `lab`: {reason}"),
         };
         let location = lab.map_or(Location::Stage, |lab| Location::Configuration(lab.span()));
         errors.push(PlanDiagnostic { location, message });
     }
-    if !(1..=MAX_SAS).contains(&sas) {
-        let message = format!("{sas} SAs: must be 1 to {MAX_SAS} tables [[stage.NAME.sa]]");
+    if !(1..=MAX_SAS).contains(&sa_count) {
+        let message = format!("{sa_count} SAs: must be 1 to {MAX_SAS} tables [[stage.NAME.sa]]");
         errors.push(PlanDiagnostic { location: Location::Stage, message });
     }
     if backend == Backend::IpsecMb && !cfg!(feature = "ipsec-mb") {
@@ -293,7 +297,8 @@ fn check(
     }
 }
 
-/// Claims the key for one SA: with one key in both directions, the two ends could reuse a nonce.
+/// Returns the key of an SA as a resource that no other SA may use: with one key for both
+/// directions, for example, both peers could use the same nonce.
 fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
@@ -303,11 +308,11 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
     }
 }
 
-/// The keys of limits: in packets and in bytes, soft and hard.
+/// Names of the configuration keys of an SA's limits.
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
-/// Settings of an SA of either direction.
-struct Common<'a> {
+/// The keys that SAs of both directions have.
+struct CommonKeys<'a> {
     spi: u64,
     transform: Transform,
     key_file: &'a Spanned<FileName>,
@@ -318,13 +323,14 @@ struct Common<'a> {
     limits: [Option<Amount>; 4],
 }
 
-impl Common<'_> {
+impl CommonKeys<'_> {
+    /// Checks the keys, reads the key file, and returns the SA.
     fn association(
         &self,
         backend: Backend,
         cx: &PlanCx<'_>,
     ) -> Result<Association, Vec<PlanDiagnostic>> {
-        let at_key = |message: String| {
+        let key_file_error = |message: String| {
             vec![PlanDiagnostic {
                 location: Location::Configuration(self.key_file.span()),
                 message,
@@ -344,10 +350,10 @@ impl Common<'_> {
         }
         let path = cx.directory.join(&self.key_file.get_ref().0);
         let material = key_file::read(&path, self.transform)
-            .map_err(|error| at_key(format!("key_file: {error}")))?;
+            .map_err(|error| key_file_error(format!("key_file: {error}")))?;
         let fingerprint: Fingerprint = material.fingerprint(self.transform);
         let aead = aead(backend, self.transform, &material)
-            .map_err(|error| at_key(format!("key_file: {error}")))?;
+            .map_err(|error| key_file_error(format!("key_file: {error}")))?;
         let spi = self.spi as u32;
         let esn = self.esn.unwrap_or(true);
         Ok(Association {
@@ -365,6 +371,7 @@ impl Common<'_> {
     }
 }
 
+/// Creates the cipher of an SA.
 fn aead(
     backend: Backend,
     transform: Transform,
@@ -390,7 +397,7 @@ fn aead(
     })
 }
 
-/// An outbound SA, its outer header, its UDP ports.
+/// The parts of an outbound SA: properties, outer header, and UDP source and destination port.
 type OutboundParts = (Association, Option<Outer>, Option<[u16; 2]>);
 
 impl OutboundTable {
@@ -401,7 +408,7 @@ impl OutboundTable {
     ) -> Result<OutboundParts, Vec<PlanDiagnostic>> {
         let outer = self.outer()?;
         let udp = self.udp()?;
-        let common = Common {
+        let common = CommonKeys {
             spi: self.spi.get_ref().0,
             transform: self.transform,
             key_file: &self.key_file,
@@ -463,7 +470,7 @@ impl OutboundTable {
             );
         };
         let dscp = self.dscp.as_ref().map_or(Dscp::Copy, |dscp| *dscp.get_ref());
-        let ttl = self.ttl.as_ref().map_or(TTL, |ttl| ttl.get_ref().0) as u8;
+        let ttl = self.ttl.as_ref().map_or(DEFAULT_TTL, |ttl| ttl.get_ref().0) as u8;
         let df = self.df.as_ref().map_or(Df::Copy, |df| *df.get_ref());
         match Outer::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
             Some(outer) => Ok(Some(outer)),
@@ -488,7 +495,7 @@ impl InboundTable {
         let window = self
             .window
             .as_ref()
-            .map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
+            .map_or(DEFAULT_WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
         if let Err(error) = Window::new(window, true) {
             let location = self
                 .window
@@ -499,7 +506,7 @@ impl InboundTable {
                 message: format!("window = {window}: {error}"),
             }]);
         }
-        let common = Common {
+        let common = CommonKeys {
             spi: self.spi.get_ref().0,
             transform: self.transform,
             key_file: &self.key_file,

@@ -1,4 +1,4 @@
-//! Key files: secure reading, and creation.
+//! Reading and creation of key files. The module rejects key files that other users can access.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -13,7 +13,7 @@ use super::private_file::{self, OpenFailure, create_durably, effective_user, for
 /// Maximum size of a key file in bytes.
 const MAX_SIZE: usize = 4096;
 
-/// An error of reading a key file. Reveals none of its content.
+/// An error that occurred while reading a key file. The message does not reveal the file's content.
 #[derive(Debug, thiserror::Error)]
 #[error("key file {path}: {problem}", path = .path.display())]
 pub struct KeyFileReadError {
@@ -23,7 +23,7 @@ pub struct KeyFileReadError {
     pub problem: KeyFileProblem,
 }
 
-/// The cause of an error with a key file, and what to do about it.
+/// The cause of an error while reading a key file, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileProblem {
     /// The file does not exist.
@@ -99,7 +99,7 @@ pub enum KeyFileProblem {
     Io(#[source] io::Error),
 }
 
-/// An error of creating a key file.
+/// An error that occurred while creating a key file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileCreateError {
     /// The file exists already.
@@ -122,17 +122,17 @@ pub enum KeyFileCreateError {
 }
 
 /// Reads a key file that only this user can access, without following symbolic links. Disables core
-/// dumps of the process. Wipes the text read.
+/// dumps of the process. Wipes the buffer with the text afterwards.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     try_read(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
 
 fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
-    // Check the opened file: the path may name another one by now.
+    // Check the opened file, because the path may name another file by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
     if !metadata.is_file() {
-        return Err(KeyFileProblem::NotRegular(kind(metadata.file_type())));
+        return Err(KeyFileProblem::NotRegular(file_kind(metadata.file_type())));
     }
     let (owner, user) = (metadata.uid(), effective_user());
     if owner != user {
@@ -143,8 +143,8 @@ fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFilePro
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
-    // Fixed size, because growing would leave copies of the key. One extra byte detects files that
-    // are too large.
+    // The buffer has a fixed size, because a growing buffer would leave copies of the key in
+    // memory. The extra byte detects files that are too large.
     let mut text = Zeroizing::new([0; MAX_SIZE + 1]);
     let mut len = 0;
     while len < text.len() {
@@ -171,10 +171,10 @@ fn open(path: &Path, transform: Transform) -> Result<File, KeyFileProblem> {
     })
 }
 
-fn kind(kind: fs::FileType) -> &'static str {
-    if kind.is_dir() {
+fn file_kind(file_type: fs::FileType) -> &'static str {
+    if file_type.is_dir() {
         "a directory"
-    } else if kind.is_fifo() {
+    } else if file_type.is_fifo() {
         "a FIFO"
     } else {
         "a device"
@@ -184,12 +184,12 @@ fn kind(kind: fs::FileType) -> &'static str {
 /// Creates a key file with a random key, accessible only to this user, and returns the key's
 /// fingerprint. Leaves an existing file unchanged.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
-    let failed = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
-    forbid_core_dumps().map_err(failed)?;
+    let io_error = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
+    forbid_core_dumps().map_err(io_error)?;
     let key = KeyMaterial::random(transform)?;
     create_durably(path, key.to_line().as_bytes()).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => KeyFileCreateError::Exists(path.to_owned()),
-        _ => failed(error),
+        _ => io_error(error),
     })?;
     Ok(key.fingerprint(transform))
 }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn read_requires_mode_without_rights_for_others() {
+    fn read_rejects_file_accessible_to_group_or_others() {
         let folder = Folder::new();
         let path = folder.join("key");
         for mode in [0o600, 0o400, 0o700] {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn read_rejects_irregular_file_without_blocking() {
+    fn read_rejects_missing_file_link_folder_device_and_fifo() {
         let folder = Folder::new();
         let path = folder.join("missing");
         assert!(read_error(&path).contains(&format!(
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn create_makes_private_file_and_keeps_existing_one() {
+    fn create_writes_private_file_and_leaves_existing_file_unchanged() {
         let folder = Folder::new();
         for transform in Transform::ALL {
             let path = folder.join(transform.name());

@@ -1,9 +1,10 @@
 //! `esp-seal` and `esp-open`: IPsec ESP (RFC 4303) between two ports. docs/esp.md documents them.
 //!
 //! Planning a configuration (`config`) loads the keys and creates the SAs (`sa`). A plan (`plan`)
-//! acquires its state file ([`state_file`]) and finds SAs that another plan uses already. The stage
-//! of each worker (`seal`, `open`) makes room around each packet of a batch, assigns numbers, and
-//! then has the crate `xdpfwd-ipsec` encrypt or decrypt the whole batch.
+//! acquires its state file ([`state_file`]), and shares the state of SAs that another plan uses.
+//! The stages of a worker (`seal`, `open`) pass the packets of a batch, one SA at a time, to the
+//! crate `xdpfwd-ipsec`, which encrypts or decrypts them. `seal` first makes room around each
+//! packet, and assigns sequence numbers and IVs.
 
 #[cfg(test)]
 mod against_scapy;

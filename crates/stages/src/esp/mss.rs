@@ -1,12 +1,13 @@
-//! `tcp_mss`: lowers the MSS of TCP connections so that their segments fit the tunnel.
+//! The key `tcp_mss`: lowers the MSS of TCP connections, so that their segments fit the tunnel.
 
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 
-/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `max_mss` (RFC 9293, 3.7.1), and
-/// returns whether it changed. Does not change a SYN without an MSS (the default is 536 or 1220
-/// bytes), other segments, later fragments, and segments with malformed options.
+/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `max_mss` (RFC 9293, 3.7.1). Returns
+/// whether the segment changed. Does not change a SYN without the MSS option (its MSS is the
+/// default of 536 or 1220 bytes), a later fragment, a segment with malformed options, or any other
+/// segment.
 ///
-/// `headers` are those of the frame, or of a packet inside it.
+/// `headers` are those of the frame, or of a packet inside the frame.
 pub(super) fn clamp(frame: &mut [u8], headers: &Headers, max_mss: u16) -> bool {
     if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
         return false;
@@ -25,11 +26,11 @@ mod tests {
     use super::*;
     use xdpfwd_wire::{Addresses, ipv4, ipv6};
 
-    /// Returns a frame with a segment with these flags and an MSS of 1460, and the offset of the
-    /// MSS.
-    fn frame(v6: bool, tag: bool, flags: u8) -> (Vec<u8>, usize) {
+    /// Returns a frame that carries a segment with the given flags and an MSS of 1460, and the
+    /// offset of the MSS in the frame.
+    fn frame(v6: bool, tagged: bool, flags: u8) -> (Vec<u8>, usize) {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-        if tag {
+        if tagged {
             frame.extend([0x81, 0, 0, 7]);
         }
         frame.extend(if v6 { [0x86, 0xdd] } else { [8, 0] });
@@ -54,7 +55,7 @@ mod tests {
         ]);
         let addresses = addresses(&frame);
         tcp::Packet::new_checked(&mut frame[l4..]).unwrap().fill_checksum(addresses);
-        frame.extend([0x55; 6]); // padding
+        frame.extend([0x55; 6]); // Ethernet padding
         (frame, l4 + 22)
     }
 
@@ -62,25 +63,27 @@ mod tests {
         Headers::parse(frame).addresses(frame).unwrap()
     }
 
-    fn checksum_is_right(frame: &[u8]) -> bool {
+    fn is_checksum_valid(frame: &[u8]) -> bool {
         let headers = Headers::parse(frame);
         tcp::Packet::new_checked(headers.l4(frame)).unwrap().verify_checksum(addresses(frame))
     }
 
     #[test]
     fn clamp_changes_only_syns() {
-        for (v6, tag) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (v6, tagged) in [(false, false), (false, true), (true, false), (true, true)] {
             for flags in 0..=255 {
-                let (before, at) = frame(v6, tag, flags);
+                let (before, mss_offset) = frame(v6, tagged, flags);
                 let mut after = before.clone();
                 let headers = Headers::parse(&before);
                 let is_syn = flags & 2 != 0;
                 assert_eq!(clamp(&mut after, &headers, 1300), is_syn, "{flags:#x}");
-                assert!(checksum_is_right(&after));
+                assert!(is_checksum_valid(&after));
                 if is_syn {
-                    assert_eq!(after[at..at + 2], [0x05, 0x14]);
-                    after[at..at + 2].copy_from_slice(&before[at..at + 2]);
-                    after[at - 6..at - 4].copy_from_slice(&before[at - 6..at - 4]);
+                    assert_eq!(after[mss_offset..mss_offset + 2], [0x05, 0x14]);
+                    after[mss_offset..mss_offset + 2]
+                        .copy_from_slice(&before[mss_offset..mss_offset + 2]);
+                    after[mss_offset - 6..mss_offset - 4]
+                        .copy_from_slice(&before[mss_offset - 6..mss_offset - 4]);
                 }
                 assert_eq!(after, before);
             }
@@ -98,12 +101,13 @@ mod tests {
 
     #[test]
     fn clamp_changes_only_first_fragment() {
-        let (mut frame, at) = frame(false, false, 2);
-        for (field, clamped) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false)] {
-            frame[20..22].copy_from_slice(&field);
-            frame[at..at + 2].copy_from_slice(&[0x05, 0xb4]);
+        let (mut frame, mss_offset) = frame(false, false, 2);
+        for (fragment_field, is_clamped) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false)]
+        {
+            frame[20..22].copy_from_slice(&fragment_field);
+            frame[mss_offset..mss_offset + 2].copy_from_slice(&[0x05, 0xb4]);
             let headers = Headers::parse(&frame);
-            assert_eq!(clamp(&mut frame, &headers, 1300), clamped, "{field:?}");
+            assert_eq!(clamp(&mut frame, &headers, 1300), is_clamped, "{fragment_field:?}");
         }
     }
 
@@ -116,47 +120,50 @@ mod tests {
     }
 
     proptest! {
-        /// Random bytes after the ports, and headers of the truncated or the whole frame: no panic,
-        /// and the result reports changes correctly.
+        /// The TCP header from its data offset on is random. `headers` are those of the frame
+        /// before or after it is changed and truncated.
         #[test]
-        fn clamp_of_random_bytes_does_not_panic(
-            l4 in prop::collection::vec(any::<u8>(), 0..90),
-            shape: [bool; 2],
-            cut in 0usize..200,
+        fn clamp_of_random_bytes_returns_whether_it_changed_the_frame(
+            tcp_end in prop::collection::vec(any::<u8>(), 0..90),
+            v6: bool,
+            tagged: bool,
+            len in 0usize..200,
             max_mss: u16,
         ) {
-            let (mut bytes, at) = frame(shape[0], shape[1], 2);
+            let (mut bytes, mss_offset) = frame(v6, tagged, 2);
             let headers = Headers::parse(&bytes);
-            bytes.splice(at - 10.., l4);
-            bytes.truncate(cut);
+            bytes.splice(mss_offset - 10.., tcp_end);
+            bytes.truncate(len);
             for headers in [headers, Headers::parse(&bytes)] {
                 let mut after = bytes.clone();
-                let clamped = clamp(&mut after, &headers, max_mss);
+                let is_clamped = clamp(&mut after, &headers, max_mss);
                 let changed =
                     bytes.iter().zip(&after).filter(|(before, after)| before != after).count();
-                prop_assert_eq!(clamped, changed > 0);
+                prop_assert_eq!(is_clamped, changed > 0);
                 prop_assert_eq!(after.len(), bytes.len());
             }
         }
 
         #[test]
-        fn clamp_keeps_checksum_as_valid_as_it_was(
+        fn clamp_keeps_valid_checksum_valid_and_invalid_one_invalid(
             mss: u16,
             max_mss: u16,
-            shape: [bool; 2],
+            v6: bool,
+            tagged: bool,
             error: u16,
         ) {
-            let (mut before, at) = frame(shape[0], shape[1], 2);
-            before[at..at + 2].copy_from_slice(&mss.to_be_bytes());
+            let (mut before, mss_offset) = frame(v6, tagged, 2);
+            before[mss_offset..mss_offset + 2].copy_from_slice(&mss.to_be_bytes());
             let addresses = addresses(&before);
             let end = usize::from(Headers::parse(&before).l3_end);
-            tcp::Packet::new_checked(&mut before[at - 22..end]).unwrap().fill_checksum(addresses);
-            let right = u16::from_be_bytes([before[at - 6], before[at - 5]]);
-            before[at - 6..at - 4].copy_from_slice(&(right ^ error).to_be_bytes());
-            let was_right = checksum_is_right(&before);
+            let (l4, checksum) = (mss_offset - 22, mss_offset - 6..mss_offset - 4);
+            tcp::Packet::new_checked(&mut before[l4..end]).unwrap().fill_checksum(addresses);
+            let valid = u16::from_be_bytes(before[checksum.clone()].try_into().unwrap());
+            before[checksum].copy_from_slice(&(valid ^ error).to_be_bytes());
+            let was_valid = is_checksum_valid(&before);
             let mut after = before.clone();
             prop_assert_eq!(clamp(&mut after, &Headers::parse(&before), max_mss), mss > max_mss);
-            prop_assert_eq!(checksum_is_right(&after), was_right);
+            prop_assert_eq!(is_checksum_valid(&after), was_valid);
         }
     }
 }

@@ -17,7 +17,7 @@ use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, u
 use xdpfwd_xsk::Frame;
 
 use super::batch::{self, NONE, drop_all};
-use super::bypass::has_marker;
+use super::bypass::has_non_esp_marker;
 use super::plan::{Open, Plan, Settings};
 use super::sa::{HeldWindow, Inbound};
 use super::selector::End;
@@ -34,7 +34,7 @@ pub struct EspOpen {
 struct Opener {
     /// For each SA, whether it belongs to this worker.
     owns: Vec<bool>,
-    /// For each SA, its window, once this worker holds it.
+    /// For each SA, its anti-replay window if this worker holds it.
     windows: Vec<Option<HeldWindow>>,
     jobs: Box<[Job; BATCH]>,
     /// Values of [`COUNTERS`].
@@ -46,25 +46,25 @@ const OPENED: usize = 0;
 const BYPASSED: usize = 1;
 const MSS_LOWERED: usize = 2;
 
-/// The decapsulation of a packet of the batch.
+/// The decapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if there is nothing to do, or no more.
-    sa: u16,
+    /// Index of the SA; [`NONE`] if the packet needs no decapsulation, or no more.
+    sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
-    /// Offset of the end of the packet.
+    /// Offset of the end of the ESP packet in the frame.
     end: u16,
 }
 
 impl batch::Job for Job {
     #[inline]
-    fn sa(&mut self) -> &mut u16 {
-        &mut self.sa
+    fn sa_index(&mut self) -> &mut u16 {
+        &mut self.sa_index
     }
 }
 
-/// The treatment of a packet.
+/// What to do with a packet.
 enum Disposition {
     Open(Job),
     Pass,
@@ -74,9 +74,9 @@ enum Disposition {
 impl StagePlan for Plan<Open> {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
-        let owner = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
+        let is_owned = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
         let work = Opener {
-            owns: settings.sas.iter().map(owner).collect(),
+            owns: settings.sas.iter().map(is_owned).collect(),
             windows: settings.sas.iter().map(|_| None).collect(),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
@@ -121,17 +121,17 @@ impl Stage for EspOpen {
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
-            let mut job = Job { sa: NONE, ..Job::default() };
+            let mut job = Job { sa_index: NONE, ..Job::default() };
             match classify(settings, packet.frame, &packet.meta.headers) {
-                Disposition::Open(open) => job = open,
+                Disposition::Open(open_job) => job = open_job,
                 Disposition::Pass => work.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
             }
             work.jobs[index] = job;
         }
-        // One SA after the other; most batches have only one.
+        // Decapsulate the packets of one SA at a time; most batches have only one SA.
         let mut from = 0;
-        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa != NONE) {
+        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
             work.open(settings, view, from, len);
         }
@@ -142,15 +142,15 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // Returns the windows to their slots, for the successor.
+        // Returns the windows to their slots, for the next plan's stage.
         self.work.windows.iter_mut().for_each(|window| *window = None);
     }
 }
 
-/// Classifies a packet: whether it is ESP, and of which SA.
+/// Returns what to do with a packet, and for an ESP packet its SA.
 #[inline]
 fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
-    let (esp, end, port) = match find(frame, headers, &settings.own.udp_ports) {
+    let (esp, end, port) = match find(frame, headers, &settings.direction.udp_ports) {
         Found::Esp { esp, end, port } => (esp, end, port),
         Found::Fragment => return Disposition::Drop(reasons::ESP_FRAGMENT.reason()),
         Found::Keepalive => return Disposition::Drop(reasons::DUMMY.reason()),
@@ -170,54 +170,54 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
     };
     let is_match = |index: u16| {
         settings.sas.get(usize::from(index)).is_some_and(|sa| {
-            let is_destination = |wanted: IpAddr| {
-                headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted)
+            let is_destination = |address: IpAddr| {
+                headers.addresses(frame).is_some_and(|addresses| addresses.destination() == address)
             };
             sa.udp_port == port && sa.destination.is_none_or(is_destination)
         })
     };
-    match settings.own.by_spi.find(u32::from_be_bytes(*spi), is_match) {
-        // A frame has at most 4096 bytes.
-        Some(sa) => Disposition::Open(Job { sa, esp: esp as u16, end: end as u16 }),
+    match settings.direction.by_spi.find(u32::from_be_bytes(*spi), is_match) {
+        // The offsets fit: a frame has at most 4096 bytes.
+        Some(sa_index) => Disposition::Open(Job { sa_index, esp: esp as u16, end: end as u16 }),
         None if settings.bypass.passes_unmatched() => Disposition::Pass,
         None => Disposition::Drop(reasons::NO_SA.reason()),
     }
 }
 
 impl Opener {
-    /// Decapsulates all packets of the SA of the first job.
+    /// Decapsulates all packets of the SA of the packet at the batch index `from`.
     ///
     /// Never waits: a worker takes the window of its SA from a lock-free slot.
     #[inline]
     fn open(&mut self, settings: &Settings<Open>, view: &mut View<'_>, from: usize, len: usize) {
-        let which = self.jobs[from].sa;
-        let index = usize::from(which);
+        let sa_index = self.jobs[from].sa_index;
+        let index = usize::from(sa_index);
         let sa = &settings.sas[index];
         if self.windows[index].is_none() && self.owns[index] {
             self.windows[index] = sa.take_window();
         }
         let Some(shared) = sa.shared() else {
             let reason = reasons::STATE_FILE.reason();
-            return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
         let limits = &sa.sa.limits;
         let (max_packets, max_bytes) =
             (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
-        // Load and store suffice: only this worker counts for the SA.
+        // No atomic addition is needed: only the worker with the window writes these counters.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
         if packets >= max_packets || bytes >= max_bytes {
             let (reason, counts) = (reasons::SA_LIMIT.reason(), Some(&shared.counts));
-            return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, counts);
         }
         let Some(window) = self.windows[index].as_mut().and_then(HeldWindow::window) else {
             let (reason, counts) = (reasons::WRONG_QUEUE.reason(), Some(&shared.counts));
-            return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, counts);
         };
         let jobs = &mut self.jobs[from..len];
         let mut incoming: ArrayVec<Incoming<'_>, BATCH> = ArrayVec::new();
         for (packet, job) in
-            view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which)
+            view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa_index == sa_index)
         {
             let PacketMut { frame, .. } = packet;
             incoming.push(Incoming::new(
@@ -228,14 +228,17 @@ impl Opener {
         let outcomes: ArrayVec<_, BATCH> =
             incoming.into_iter().map(|incoming| incoming.outcome).collect();
         let mut outcomes = outcomes.into_iter();
-        let mut lowered = 0;
-        for (mut packet, job) in
-            view.packets().skip(from).zip(jobs.iter_mut()).filter(|(_, job)| job.sa == which)
+        let mut mss_lowered = 0;
+        for (mut packet, job) in view
+            .packets()
+            .skip(from)
+            .zip(jobs.iter_mut())
+            .filter(|(_, job)| job.sa_index == sa_index)
         {
             let esp = usize::from(job.esp);
-            job.sa = NONE;
+            job.sa_index = NONE;
             let Some(outcome) = outcomes.next() else { break };
-            let done = outcome.map_err(drop_reason).and_then(|opened| {
+            let result = outcome.map_err(drop_reason).and_then(|opened| {
                 let payload =
                     opened.payload.start + esp - PREFIX_LEN..opened.payload.end + esp - PREFIX_LEN;
                 let len = payload.len() as u64;
@@ -249,12 +252,12 @@ impl Opener {
                 packet.meta.decrypted = true;
                 Ok(())
             });
-            match done {
+            match result {
                 Ok(()) => {
                     if let Some(max_mss) = settings.tcp_mss
                         && packet.meta.headers.protocol == Some(IpProtocol::TCP)
                     {
-                        lowered +=
+                        mss_lowered +=
                             u64::from(mss::clamp(packet.frame, &packet.meta.headers, max_mss));
                     }
                 }
@@ -265,7 +268,7 @@ impl Opener {
             }
         }
         self.counters[OPENED] += packets - shared.counts.packets.load(Ordering::Relaxed);
-        self.counters[MSS_LOWERED] += lowered;
+        self.counters[MSS_LOWERED] += mss_lowered;
         shared.counts.packets.store(packets, Ordering::Relaxed);
         shared.bytes.store(bytes, Ordering::Relaxed);
         if let Some(held) = &self.windows[index] {
@@ -274,13 +277,13 @@ impl Opener {
     }
 }
 
-/// The ESP-related content of a packet.
+/// The result of [`find`].
 enum Found {
     Esp {
         /// Offset of the SPI.
         esp: usize,
         end: usize,
-        /// The UDP destination port, if it is ESP in UDP.
+        /// The UDP destination port; `None` if ESP is not in UDP.
         port: Option<u16>,
     },
     Fragment,
@@ -288,6 +291,7 @@ enum Found {
     Nothing,
 }
 
+/// Finds ESP, also in UDP to one of `udp_ports`.
 #[inline]
 fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
     const KEEPALIVE: [u8; 1] = [0xff];
@@ -297,7 +301,7 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
             Found::Esp { esp, end, port: None }
         }
         Some(IpProtocol::ESP) => Found::Fragment,
-        // A later fragment has no ports, and may belong to any datagram.
+        // A later fragment has no ports, so it may belong to a datagram with ESP.
         Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !udp_ports.is_empty() => {
             Found::Fragment
         }
@@ -312,7 +316,7 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
             if payload == KEEPALIVE {
                 return Found::Keepalive;
             }
-            if has_marker(payload) {
+            if has_non_esp_marker(payload) {
                 return Found::Nothing;
             }
             let esp = esp + udp::HEADER_LEN;
@@ -323,8 +327,8 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
 }
 
 #[inline]
-fn drop_reason(unopened: OpenError) -> Reason {
-    match unopened {
+fn drop_reason(error: OpenError) -> Reason {
+    match error {
         OpenError::BadLength => reasons::BAD_LENGTH.reason(),
         OpenError::Replay => reasons::REPLAY.reason(),
         OpenError::Late => reasons::LATE.reason(),
@@ -333,8 +337,8 @@ fn drop_reason(unopened: OpenError) -> Reason {
     }
 }
 
-/// Replaces the frame by its decapsulated packet, and updates `headers`, initially the outer
-/// packet's.
+/// Replaces the outer packet in the frame by the decapsulated one, whose decrypted bytes are at
+/// `payload`, and parses its headers into `headers`, initially those of the outer packet.
 #[inline]
 fn decapsulate(
     frame: &mut Frame,
@@ -347,14 +351,16 @@ fn decapsulate(
     if next_header == IpProtocol::NO_NEXT_HEADER {
         return Err(reasons::DUMMY.reason());
     }
-    let inner = match next_header {
+    let inner_ethertype = match next_header {
         IpProtocol::IPV4 => Some(EtherType::IPV4),
         IpProtocol::IPV6 => Some(EtherType::IPV6),
         _ => None,
     };
-    match (sa.sa.mode, inner) {
-        (Mode::Tunnel, Some(inner)) => decapsulate_tunnel(frame, headers, sa, payload, inner),
-        // The payload may be another kind of tunnel.
+    match (sa.sa.mode, inner_ethertype) {
+        (Mode::Tunnel, Some(ethertype)) => {
+            decapsulate_tunnel(frame, headers, sa, payload, ethertype)
+        }
+        // The payload may itself be an IP packet (another tunnel).
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }
@@ -370,24 +376,24 @@ fn decapsulate_tunnel(
     payload: Range<usize>,
     ethertype: EtherType,
 ) -> Result<(), Reason> {
-    let l2 = usize::from(headers.l3_offset);
-    let mark = traffic_class(frame, l2) & 0b11;
+    let l2_len = usize::from(headers.l3_offset);
+    let outer_ecn = traffic_class(frame, l2_len) & 0b11;
     frame.truncate(payload.end);
     // Move the link-layer header in front of the inner header.
-    let shift = payload.start.checked_sub(l2).ok_or(Reason::MALFORMED)?;
-    frame.copy_within(..l2, shift);
+    let shift = payload.start.checked_sub(l2_len).ok_or(Reason::MALFORMED)?;
+    frame.copy_within(..l2_len, shift);
     frame.trim_front(shift);
-    let field = frame.get_mut(l2.wrapping_sub(2)..l2).ok_or(Reason::MALFORMED)?;
-    field.copy_from_slice(&ethertype.0.to_be_bytes());
+    let ethertype_field = frame.get_mut(l2_len.wrapping_sub(2)..l2_len).ok_or(Reason::MALFORMED)?;
+    ethertype_field.copy_from_slice(&ethertype.0.to_be_bytes());
     Headers::parse_into(frame, headers);
     let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
     // Remove traffic-flow-confidentiality padding after the inner packet.
     frame.truncate(headers.l3_end.into());
     check_selector(sa, headers, frame)?;
-    let own = traffic_class(frame, l2) & 0b11;
-    let marked = ecn::decapsulated(own, mark).ok_or(reasons::ECN.reason())?;
-    if marked != own {
-        set_ecn(frame, l2, version, marked);
+    let inner_ecn = traffic_class(frame, l2_len) & 0b11;
+    let new_ecn = ecn::decapsulated(inner_ecn, outer_ecn).ok_or(reasons::ECN.reason())?;
+    if new_ecn != inner_ecn {
+        set_ecn(frame, l2_len, version, new_ecn);
     }
     Ok(())
 }
@@ -403,13 +409,13 @@ fn decapsulate_transport(
 ) -> Result<(), Reason> {
     let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
     check_selector(sa, headers, frame)?;
-    let position = transport::upper(frame, headers).ok_or(Reason::MALFORMED)?;
-    if position.at > esp {
+    let position = transport::upper_position(frame, headers).ok_or(Reason::MALFORMED)?;
+    if position.offset > esp {
         return Err(Reason::MALFORMED);
     }
     frame.truncate(payload.end);
-    let shift = payload.start.checked_sub(position.at).ok_or(Reason::MALFORMED)?;
-    frame.copy_within(..position.at, shift);
+    let shift = payload.start.checked_sub(position.offset).ok_or(Reason::MALFORMED)?;
+    frame.copy_within(..position.offset, shift);
     frame.trim_front(shift);
     transport::set_next_protocol(
         frame,
@@ -423,7 +429,7 @@ fn decapsulate_transport(
     Ok(())
 }
 
-/// Checks the packet's source address against the SA (RFC 4301, 5.2).
+/// Checks the packet's source address against the SA's selector (RFC 4301, 5.2).
 #[inline]
 fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     let selector = &sa.sa.selector;
@@ -431,10 +437,10 @@ fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), R
         return Ok(());
     }
     let addresses = headers.addresses(frame).ok_or(Reason::MALFORMED)?;
-    if selector.has(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
+    if selector.contains(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
 }
 
-/// Returns DSCP and ECN of the IP header at this offset.
+/// Returns DSCP and ECN of the IP header at the offset `l3`.
 #[inline]
 fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     let [first, second] =
@@ -442,7 +448,8 @@ fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
-/// Sets ECN, and updates the IPv4 checksum incrementally (RFC 1624): an invalid one stays invalid.
+/// Sets ECN. Updates the IPv4 checksum incrementally (RFC 1624), so that an invalid one stays
+/// invalid.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
     let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {

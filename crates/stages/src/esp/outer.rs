@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::values::{Df, Dscp};
 use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
 
-/// The fields of the outer header that are the same for every packet.
+/// The settings of an SA's outer header, the same for every packet.
 #[derive(Clone, Debug)]
 pub(super) struct Outer {
     addresses: TunnelAddresses,
@@ -14,14 +14,14 @@ pub(super) struct Outer {
     pub(super) df: Df,
 }
 
-/// Two addresses of one IP version.
+/// The source and destination address of a tunnel, of the same IP version.
 #[derive(Clone, Copy, Debug)]
 enum TunnelAddresses {
     V4(Ipv4Addr, Ipv4Addr),
     V6(Ipv6Addr, Ipv6Addr),
 }
 
-/// The fields copied from the inner header.
+/// The fields of the inner header that the outer header may copy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inner {
     /// DSCP and ECN.
@@ -31,7 +31,7 @@ pub(super) struct Inner {
 }
 
 impl Outer {
-    /// Returns `None` if the IP versions of the addresses differ.
+    /// Creates the settings. Returns `None` if the IP versions of the addresses differ.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,
@@ -82,15 +82,15 @@ impl Outer {
         }
     }
 
-    /// Writes the header to the front of `buffer`, for this many following bytes. Returns whether
-    /// the packet may be fragmented: it then needs an identification (RFC 6864, 4.1).
+    /// Writes the header to the front of `buffer`, for a payload of `payload_len` bytes. Returns
+    /// whether routers may fragment the packet, which then needs an identification (RFC 6864, 4.1).
     #[inline]
     pub(super) fn write(
         &self,
         buffer: &mut [u8],
         inner: Inner,
         protocol: IpProtocol,
-        payload: u16,
+        payload_len: u16,
     ) -> bool {
         let mut may_be_fragmented = false;
         let dscp = match self.dscp {
@@ -98,7 +98,7 @@ impl Outer {
             Dscp::Fixed(dscp) => dscp,
         };
         let ecn = xdpfwd_ipsec::ecn::outer(inner.traffic_class & 0b11);
-        let written = match self.addresses {
+        let result = match self.addresses {
             TunnelAddresses::V4(source, destination) => {
                 let dont_fragment = match self.df {
                     Df::Copy => inner.df,
@@ -116,7 +116,7 @@ impl Outer {
                     protocol,
                     source,
                     destination,
-                    payload_len: payload,
+                    payload_len,
                 };
                 repr.emit(buffer)
             }
@@ -127,12 +127,12 @@ impl Outer {
                 hop_limit: self.ttl,
                 source,
                 destination,
-                payload_len: payload,
+                payload_len,
             }
             .emit(buffer),
         };
-        // Cannot fail: the room was checked, and the length is within the MTU.
-        debug_assert!(written.is_ok());
+        // Cannot fail: the caller checked the size of the buffer, and the length is within the MTU.
+        debug_assert!(result.is_ok());
         may_be_fragmented
     }
 }

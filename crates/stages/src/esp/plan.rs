@@ -1,5 +1,5 @@
-//! The plans of `esp-seal` and `esp-open`, and what they do on the control thread: acquire state
-//! files, share SAs with other plans, log, and show SAs.
+//! The plans of `esp-seal` and `esp-open`. On the control thread, a plan acquires its state file,
+//! shares SAs with other plans, logs warnings, and returns the inspection table of its SAs.
 
 use std::any::Any;
 use std::fmt;
@@ -31,30 +31,31 @@ pub(super) struct Settings<D: Direction> {
     /// The state file, from acquisition to release.
     pub(super) state: ArcSwapOption<StateFile>,
     pub(super) was_acquired: AtomicBool,
+    /// The keys of the SAs, as resources that no other SA may use.
     pub(super) keys: Vec<ExclusiveResource>,
-    pub(super) own: D,
+    pub(super) direction: D,
 }
 
 /// The direction of an ESP stage, with the settings that only this direction has.
 pub(super) trait Direction: Sized + Send + Sync + 'static {
-    /// SAs of this direction.
+    /// The type of an SA of this direction.
     type Sa: SecurityAssociation;
     type Opposite: Direction;
-    /// The verb of the stage's summary.
+    /// The verb in the summary of the stage.
     const VERB: &'static str;
     /// Whether only one stage of this direction may be configured.
     const IS_EXCLUSIVE: bool;
 
-    /// Logs what workers have reported.
+    /// Logs the problems that workers have reported.
     fn maintain(&self, _state_path: &Path) {}
 }
 
 /// Settings of `esp-seal`.
 pub(super) struct Seal {
-    /// The largest packet after encapsulation, in bytes.
+    /// Maximum length of an encapsulated packet, in bytes.
     pub(super) mtu: usize,
     pub(super) icmp_sources: icmp::Sources,
-    /// ICMP messages per second, over all workers.
+    /// Maximum number of ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
     /// Whether a worker found no free IV range.
     pub(super) lacks_iv_range: AtomicBool,
@@ -77,7 +78,7 @@ impl Direction for Seal {
         if self.lacks_iv_range.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 state_file = %state_path.display(),
-                "a worker has no IV range and drops packets as state_file: a state file has {} \
+                "a worker has no IV_LEN range and drops packets as state_file: a state file has {} \
                  ranges, one for each worker and path that seals; configure another state file, \
                  and other keys, for some paths",
                 Ivs::WORKERS
@@ -95,14 +96,14 @@ impl Direction for Open {
 }
 
 impl Settings<Seal> {
-    /// Takes an IV range for a worker. Never waits.
+    /// Takes an IV range for a worker. Returns `None` if no range is free. Never waits.
     pub(super) fn iv_range(&self) -> Option<IvRange> {
         self.state.load().as_ref().and_then(StateFile::iv_range)
     }
 }
 
 impl<D: Direction> Plan<D> {
-    /// Describes the stage, with the first SAs.
+    /// Describes the stage in one line, with up to three SAs.
     pub(super) fn describe(&self) -> String {
         /// Maximum number of SAs named.
         const MAX_NAMED: usize = 3;
@@ -113,15 +114,14 @@ impl<D: Direction> Plan<D> {
         };
         let sas = &self.0.sas;
         let named = sas.iter().take(MAX_NAMED).map(name).collect::<Vec<_>>().join(", ");
-        let rest = match sas.len().saturating_sub(MAX_NAMED) {
+        let others = match sas.len().saturating_sub(MAX_NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!("{} ESP: SA {named}{rest}", D::VERB)
+        format!("{} ESP: SA {named}{others}", D::VERB)
     }
 
-    /// Returns the keys of its SAs that are equal for two plans exactly when they drop the same
-    /// packets.
+    /// Returns the verdict keys of the SAs.
     pub(super) fn verdict_keys(&self) -> Vec<String> {
         self.0.sas.iter().map(D::Sa::verdict_key).collect()
     }
@@ -130,15 +130,17 @@ impl<D: Direction> Plan<D> {
 impl<D: Direction> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // The SAs refer to the state file of the first acquisition, which may be closed.
+        // The SAs still refer to the state file of the first acquisition, which may be closed by
+        // now.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let message = "the plan of an ESP stage can acquire its state file only once; plan the \
                            stage again";
             return Err(ResourceError(message.to_owned()));
         }
-        let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
+        let (same_direction, opposite_direction) =
+            (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
         for sa in sas {
-            check_key(state_path, sa.association(), &same, &opposite)?;
+            check_key(state_path, sa.association(), &same_direction, &opposite_direction)?;
         }
         let state = state_file::<D>(state_path, others)?;
         for sa in sas {
@@ -166,7 +168,7 @@ impl<D: Direction> ResourceOwner for Plan<D> {
 impl<D: Direction> Maintained for Plan<D> {
     fn maintain(&self) {
         self.0.sas.iter().for_each(D::Sa::maintain);
-        self.0.own.maintain(&self.0.state_path);
+        self.0.direction.maintain(&self.0.state_path);
     }
 }
 
@@ -182,17 +184,17 @@ impl<D: Direction> fmt::Debug for Plan<D> {
     }
 }
 
-/// Returns the plans of one direction.
+/// Returns the ESP plans of the direction `D`.
 fn plans<'p, D: Direction>(plans: &[&'p dyn Any]) -> impl Iterator<Item = &'p Plan<D>> {
     plans.iter().filter_map(|plan| plan.downcast_ref())
 }
 
-/// Returns the open state files of plans of one direction.
+/// Returns the open state files of the ESP plans of the direction `D`.
 fn state_files<D: Direction>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<StateFile>> {
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns the state file at a path; shares it if another plan has it open.
+/// Returns the state file at a path, and shares it if another plan has opened it.
 fn state_file<D: Direction>(
     path: &Path,
     others: &[&dyn Any],
@@ -204,7 +206,7 @@ fn state_file<D: Direction>(
     }
 }
 
-/// SAs of one direction, each with its state file.
+/// SAs of one direction, each with its open state file.
 type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
 
 fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
@@ -215,34 +217,35 @@ fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
         .collect()
 }
 
-/// Checks that the key of an SA stays with its state file, which alone has the numbers used or
-/// received, and with its direction: in the other one the peer has used its numbers.
+/// Checks that the key of an SA is not in use with another state file, which alone would have its
+/// sequence numbers, or in the opposite direction, in which the peer uses sequence numbers.
 fn check_key(
     path: &Path,
-    own: &Association,
-    same: &SasInUse<'_>,
-    opposite: &SasInUse<'_>,
+    new: &Association,
+    same_direction: &SasInUse<'_>,
+    opposite_direction: &SasInUse<'_>,
 ) -> Result<(), ResourceError> {
-    let spi = own.spi;
-    let elsewhere =
-        same.iter().find(|(state, sa)| sa.identity == own.identity && !state.is_at(path));
-    if let Some((state, _)) = elsewhere {
+    let spi = new.spi;
+    let in_other_file =
+        same_direction.iter().find(|(state, sa)| sa.identity == new.identity && !state.is_at(path));
+    if let Some((state, _)) = in_other_file {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers; keep \
-             that state file, or create a new key (xdpfwd esp new-key)",
+            "the key of SA {spi:#x} is in use with the state file {}, which has its sequence \
+             numbers; keep that state file, or create a new key (xdpfwd esp new-key)",
             state.path().display()
         )));
     }
-    if opposite.iter().any(|(_, sa)| sa.identity == own.identity) {
+    if opposite_direction.iter().any(|(_, sa)| sa.identity == new.identity) {
         return Err(ResourceError(format!(
             "the key of SA {spi:#x} is in use in the other direction, where the peer uses its \
-             numbers; create a new key (xdpfwd esp new-key)"
+             sequence numbers; create a new key (xdpfwd esp new-key)"
         )));
     }
     Ok(())
 }
 
-/// Warns of static keys at every start, as RFC 8221, section 4, forbids them in production.
+/// Warns of static keys whenever a plan starts, because RFC 8221, section 4, forbids them in
+/// production.
 fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
     for sa in sas {
         tracing::warn!(

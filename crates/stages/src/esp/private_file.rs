@@ -1,5 +1,5 @@
-//! Files that belong to the user of this process alone: opened without following links, created
-//! with mode 0600, synchronized, locked.
+//! Functions for files that only the user of this process may write: open them without following
+//! links, create them with mode 0600, synchronize and lock them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,28 +11,29 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
 
-/// Returns the effective user of this process, who must own the files.
+/// Returns the effective user ID of this process. The files must belong to this user.
 pub(super) fn effective_user() -> u32 {
     Uid::effective().as_raw()
 }
 
-/// Forbids core dumps of this process, and other processes of the user to read its memory.
+/// Disables core dumps of this process, and prevents other processes of the user from reading its
+/// memory.
 pub(super) fn forbid_core_dumps() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Opens a file to read. A symbolic link is not followed, and a FIFO without a writer does not
-/// block.
+/// Opens a file for reading. Does not follow a symbolic link, and does not block on a FIFO without
+/// a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// The failures of [`open`] that have their own messages.
+/// The cause of an error of [`open`], as far as messages distinguish it.
 pub(super) enum OpenFailure {
     Missing,
     Link,
-    /// A socket, or an absent device.
+    /// The path is a socket, or a device file without a device.
     NotRegular,
     Other(io::Error),
 }
@@ -48,7 +49,7 @@ impl From<io::Error> for OpenFailure {
     }
 }
 
-/// Locks an open file without waiting. Returns `None` if another open file has the lock.
+/// Locks an open file without waiting. Returns `None` if another file description holds the lock.
 pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(locked) => Ok(Some(locked)),
@@ -57,18 +58,19 @@ pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     }
 }
 
-/// Creates a file whose content survives a crash. Leaves an existing file unchanged.
+/// Creates a file with the given text, which survives a crash once this returns. Leaves an existing
+/// file unchanged.
 pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = create_new(path)?;
-    let written =
+    let result =
         file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
-    written.inspect_err(|_| {
-        // A partly written file would block the next attempt.
+    result.inspect_err(|_| {
+        // Otherwise the next attempt would fail, because the file exists.
         let _ = fs::remove_file(path);
     })
 }
 
-/// Creates an empty file. Fails if it exists.
+/// Creates an empty file. Fails if the file exists.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
@@ -106,12 +108,12 @@ mod tests {
     fn try_lock_of_locked_file_returns_none() {
         let folder = Folder::new();
         let path = folder.join("lock");
-        let (one, other) = (File::create(&path).unwrap(), || File::open(&path).unwrap());
-        let one = try_lock(one).unwrap();
-        assert!(one.is_some());
-        assert!(try_lock(other()).unwrap().is_none());
-        drop(one);
-        assert!(try_lock(other()).unwrap().is_some());
+        let (first, open_again) = (File::create(&path).unwrap(), || File::open(&path).unwrap());
+        let first_lock = try_lock(first).unwrap();
+        assert!(first_lock.is_some());
+        assert!(try_lock(open_again()).unwrap().is_none());
+        drop(first_lock);
+        assert!(try_lock(open_again()).unwrap().is_some());
     }
 
     #[test]

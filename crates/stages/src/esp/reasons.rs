@@ -42,7 +42,7 @@ reasons! {
          6040, section 4.2)."
 }
 
-/// Registers the reasons.
+/// Registers all drop reasons of the ESP stages.
 pub(crate) fn register() -> Result<(), ReasonError> {
     ALL.iter().try_for_each(|reason| reason.register().map(drop))
 }

@@ -1,4 +1,4 @@
-//! Security associations: their state that workers share, and the window that one worker holds.
+//! Security associations, and the state that workers share.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +20,6 @@ pub(super) struct SaStatus {
     direction: &'static str,
     spi: u32,
     transform: &'static str,
-    /// Identifies the key.
     fingerprint: String,
     mode: &'static str,
     /// The outer header's source address, if one is configured.
@@ -28,7 +27,7 @@ pub(super) struct SaStatus {
     /// The outer header's destination address; for an inbound SA, the address that packets must be
     /// sent to, if configured.
     destination: Option<IpAddr>,
-    /// UDP source and destination port, or the destination port alone.
+    /// UDP source and destination port; for an inbound SA, only the destination port.
     udp_ports: Vec<u16>,
     esn: bool,
     backend: &'static str,
@@ -36,17 +35,17 @@ pub(super) struct SaStatus {
     sequence: u64,
     /// Packets encapsulated or decapsulated since xdpfwd started.
     packets: u64,
-    /// Their inner bytes; for an outbound SA, over restarts.
+    /// Bytes of the inner packets; for an outbound SA, including those of earlier runs.
     bytes: u64,
     drops: BTreeMap<&'static str, u64>,
-    /// Size of the anti-replay window.
+    /// Size of the anti-replay window in packets.
     window: Option<u32>,
     /// The queue whose worker owns the SA.
     queue: Option<u16>,
     limits: Limits,
 }
 
-/// Returns the inspection table of SAs. `xdpfwd ctl sa` prints it.
+/// Returns the inspection table of the given SAs, which `xdpfwd ctl sa` prints.
 pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
     const PACKETS: Option<Unit> = Some(Unit::Packets);
     const BYTES: Option<Unit> = Some(Unit::Bytes);
@@ -118,18 +117,18 @@ pub(super) struct Limits {
     pub(super) hard_bytes: Option<u64>,
 }
 
-/// The properties of an SA of either direction.
+/// The properties of an SA that do not depend on its direction.
 pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// Fingerprint of the key, equal across transforms.
+    /// Fingerprint of the key alone, the same for all transforms.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
     pub(super) backend: Backend,
     pub(super) limits: Limits,
-    /// Matches the destination of outbound packets, the source of inbound packets.
+    /// Matches the destination address of outbound packets, and the source address of inbound ones.
     pub(super) selector: Selector,
     pub(super) protection: Protection,
 }
@@ -149,10 +148,10 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     /// Returns a key that is equal for two SAs exactly when they drop the same packets.
     fn verdict_key(&self) -> String;
 
-    /// Returns its row of the inspection table.
+    /// Returns the SA's status for the inspection table.
     fn status(&self) -> SaStatus;
 
-    /// Logs soft limits that were reached.
+    /// Logs the soft limits that the SA has reached.
     fn maintain(&self);
 }
 
@@ -161,7 +160,7 @@ pub(super) struct Outbound {
     pub(super) sa: Association,
     /// The outer header, in tunnel mode.
     pub(super) outer: Option<Outer>,
-    /// Source and destination port.
+    /// UDP source and destination port.
     pub(super) udp: Option<[u16; 2]>,
     shared: OnceLock<Arc<OutboundShared>>,
 }
@@ -175,6 +174,7 @@ pub(super) struct OutboundShared {
 /// An SA that decapsulates packets.
 pub(super) struct Inbound {
     pub(super) sa: Association,
+    /// The destination address that packets must have, if configured.
     pub(super) destination: Option<IpAddr>,
     pub(super) udp_port: Option<u16>,
     pub(super) window: u32,
@@ -184,43 +184,44 @@ pub(super) struct Inbound {
 
 /// State of an inbound SA that survives a reload.
 pub(super) struct InboundShared {
-    /// The window while no worker holds it: a lock-free slot.
+    /// A lock-free slot with the window; empty while a worker holds the window.
     window: ArrayQueue<Window>,
     progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
-    /// Inner bytes since the start.
+    /// Bytes of decapsulated packets since xdpfwd started.
     pub(super) bytes: AtomicU64,
 }
 
-/// Counters of all workers.
+/// The counters of an SA, for all workers together.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
     drops: DropCounts,
-    /// The soft limits already warned of.
+    /// The soft limits for which a warning was logged; 0 for none.
     warned_packets: AtomicU64,
     warned_bytes: AtomicU64,
 }
 
-/// Drops of one SA, by reason. A reason takes the next free counter when it first occurs.
+/// The drops of one SA by reason. A reason takes the next free counter when it first occurs.
 #[derive(Default)]
 struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MAX]);
 
 impl DropCounts {
     /// Maximum number of drop reasons per SA.
     const MAX: usize = 24;
+    /// Marks a free counter. Other counters have the number of their reason plus 1.
     const FREE: u16 = 0;
 
     fn count(&self, reason: Reason) {
-        let own = u16::from(reason.number()) + 1;
-        for (number, count) in &self.0 {
-            let taken = match number.load(Ordering::Relaxed) {
-                Self::FREE => number
-                    .compare_exchange(Self::FREE, own, Ordering::Relaxed, Ordering::Relaxed)
-                    .map_or_else(|other| other, |_| own),
-                taken => taken,
+        let id = u16::from(reason.number()) + 1;
+        for (counter_id, count) in &self.0 {
+            let taken_by = match counter_id.load(Ordering::Relaxed) {
+                Self::FREE => counter_id
+                    .compare_exchange(Self::FREE, id, Ordering::Relaxed, Ordering::Relaxed)
+                    .map_or_else(|other_id| other_id, |_| id),
+                other_id => other_id,
             };
-            if taken == own {
+            if taken_by == id {
                 count.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -232,10 +233,10 @@ impl DropCounts {
         let used = self
             .0
             .iter()
-            .map(|(number, count)| (number.load(Ordering::Relaxed), count.load(Ordering::Relaxed)));
-        let used = used.filter(|(number, count)| *number != Self::FREE && *count > 0);
-        used.filter_map(|(number, count)| {
-            let reason = Reason::all().find(|reason| u16::from(reason.number()) + 1 == number)?;
+            .map(|(id, count)| (id.load(Ordering::Relaxed), count.load(Ordering::Relaxed)));
+        let used = used.filter(|(id, count)| *id != Self::FREE && *count > 0);
+        used.filter_map(|(id, count)| {
+            let reason = Reason::all().find(|reason| u16::from(reason.number()) + 1 == id)?;
             Some((reason.name(), count))
         })
         .collect()
@@ -249,7 +250,7 @@ impl Counts {
         self.drops.count(reason);
     }
 
-    /// Warns once per soft limit reached.
+    /// Warns once of each soft limit that the SA has reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
         let warn =
             |unit: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
@@ -275,8 +276,8 @@ impl Counts {
 impl Association {
     /// Returns whether both are the same SA, apart from settings that a reload may change.
     fn is_same(&self, other: &Self) -> bool {
-        let own = (self.spi, self.fingerprint, self.esn, self.mode);
-        own == (other.spi, other.fingerprint, other.esn, other.mode)
+        (self.spi, self.fingerprint, self.esn, self.mode)
+            == (other.spi, other.fingerprint, other.esn, other.mode)
     }
 
     fn verdict_key(&self) -> String {
@@ -318,7 +319,7 @@ impl Outbound {
         self.shared.get()
     }
 
-    /// Applies the SA's limits to its numbers. Call it only once the plan is certain to be in use.
+    /// Applies the SA's limits to its sequence numbers. Call it only once the plan is in use.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
@@ -343,10 +344,10 @@ impl SecurityAssociation for Outbound {
                 && tunnel_addresses(&other.outer) == tunnel_addresses(&self.outer)
                 && other.udp == self.udp
         };
-        let known = others.find(is_same).and_then(|other| other.shared.get().cloned());
-        let known = known.filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
+        let existing = others.find(is_same).and_then(|other| other.shared.get().cloned());
+        let existing = existing.filter(|existing| Arc::ptr_eq(&existing.numbers, &numbers));
         let new = || Arc::new(OutboundShared { numbers, counts: Counts::default() });
-        let _ = self.shared.set(known.unwrap_or_else(new));
+        let _ = self.shared.set(existing.unwrap_or_else(new));
         Ok(())
     }
 
@@ -373,7 +374,7 @@ impl SecurityAssociation for Outbound {
     }
 }
 
-/// Returns the addresses of a tunnel.
+/// Returns the source and destination address of a tunnel.
 fn tunnel_addresses(outer: &Option<Outer>) -> Option<(IpAddr, IpAddr)> {
     outer.as_ref().map(|outer| (outer.source(), outer.destination()))
 }
@@ -395,8 +396,8 @@ impl Inbound {
         self.shared.get()
     }
 
-    /// Takes the window for the worker that owns the SA. Returns `None` while another worker holds
-    /// it.
+    /// Takes the window for the worker that owns the SA. Returns `None` if another worker still
+    /// holds the window.
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
@@ -409,16 +410,16 @@ impl Inbound {
         Some(HeldWindow { window: Some(window), shared })
     }
 
-    /// Returns the queue that its packets must arrive on, and the flow for `ethtool -N`.
+    /// Returns the queue on which packets of the SA must arrive, and the flow for `ethtool -N`.
     pub(super) fn queue_binding(&self) -> QueueBinding {
-        let to =
+        let destination =
             self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
         let version = if matches!(self.destination, Some(IpAddr::V6(_))) { 6 } else { 4 };
         let spi = self.sa.spi;
         let flow = match self.udp_port {
             // ESP in UDP: flow rules cannot match the SPI.
-            Some(port) => format!("flow-type udp{version}{to} dst-port {port}"),
-            None => format!("flow-type esp{version}{to} spi {spi:#x}"),
+            Some(port) => format!("flow-type udp{version}{destination} dst-port {port}"),
+            None => format!("flow-type esp{version}{destination} spi {spi:#x}"),
         };
         QueueBinding { queue: self.queue, owner: format!("SA {spi:#x}"), flow }
     }
@@ -435,9 +436,9 @@ impl SecurityAssociation for Inbound {
         mut others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError> {
         let progress = state.inbound(self.sa.spi, self.sa.fingerprint)?;
-        let known = others.find(|other| other.sa.is_same(&self.sa));
-        let known = known.and_then(|other| other.shared.get().cloned());
-        let known = known.filter(|known| Arc::ptr_eq(&known.progress, &progress));
+        let existing = others.find(|other| other.sa.is_same(&self.sa));
+        let existing = existing.and_then(|other| other.shared.get().cloned());
+        let existing = existing.filter(|existing| Arc::ptr_eq(&existing.progress, &progress));
         let new = || InboundShared {
             // Cannot fail: planning checked the size.
             window: slot(Window::new(self.window, self.sa.esn).ok()),
@@ -445,7 +446,7 @@ impl SecurityAssociation for Inbound {
             counts: Counts::default(),
             bytes: AtomicU64::new(0),
         };
-        let _ = self.shared.set(known.unwrap_or_else(|| Arc::new(new())));
+        let _ = self.shared.set(existing.unwrap_or_else(|| Arc::new(new())));
         Ok(())
     }
 
@@ -474,7 +475,7 @@ impl SecurityAssociation for Inbound {
     }
 }
 
-/// Returns the slot of a window. Workers take and return the window without a lock.
+/// Returns a slot that contains the window, if there is one.
 fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     let slot = ArrayQueue::new(1);
     if let Some(window) = window {
@@ -483,9 +484,9 @@ fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     slot
 }
 
-/// A window that one worker holds. It returns to its slot on drop.
+/// A window that one worker holds. Dropping it returns the window to its slot.
 pub(super) struct HeldWindow {
-    /// Present until drop.
+    /// `None` only during drop.
     window: Option<Window>,
     shared: Arc<InboundShared>,
 }
@@ -496,7 +497,7 @@ impl HeldWindow {
         self.window.as_mut()
     }
 
-    /// Publishes the highest number received.
+    /// Publishes the highest sequence number received.
     #[inline]
     pub(super) fn publish(&self) {
         if let Some(window) = &self.window {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
-use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV, Outgoing, PREFIX_LEN, trailer_len};
+use xdpfwd_ipsec::{BATCH, Exhausted, HEADER_LEN, ICV_LEN, Outgoing, PREFIX_LEN, trailer_len};
 use xdpfwd_pipeline::{
     BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner,
     SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
@@ -34,9 +34,9 @@ pub struct EspSeal {
 
 /// State of one worker.
 struct Sealer {
-    /// The worker's IVs; `None` if no range was free yet.
+    /// `None` while no IV range has been free.
     ivs: Option<IvRange>,
-    /// Whether the SAs have the limits of this plan.
+    /// Whether this worker has set the limits of the SAs to those of its plan.
     has_set_limits: bool,
     icmp: IcmpErrors,
     jobs: Box<[Job; BATCH]>,
@@ -50,43 +50,43 @@ const BYPASSED: usize = 1;
 const ICMP_SENT: usize = 2;
 const MSS_LOWERED: usize = 3;
 
-/// The encapsulation of a packet of the batch.
+/// The encapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if there is nothing to do, or no more.
-    sa: u16,
+    /// Index of the SA; [`NONE`] if the packet needs no encapsulation, or no more.
+    sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
-    payload: u16,
+    payload_len: u16,
     next_header: u8,
-    /// Offset of the UDP header, if it needs a checksum: over IPv6.
+    /// Offset of the UDP header if it needs a checksum (over IPv6).
     udp: Option<u16>,
-    /// Offset of the outer header, if it needs an identification: it may be fragmented.
+    /// Offset of the outer header if routers may fragment it, so that it needs an identification.
     ident: Option<u16>,
-    number: u64,
+    sequence_number: u64,
     iv: u64,
 }
 
 impl batch::Job for Job {
     #[inline]
-    fn sa(&mut self) -> &mut u16 {
-        &mut self.sa
+    fn sa_index(&mut self) -> &mut u16 {
+        &mut self.sa_index
     }
 }
 
-/// The treatment of a packet.
+/// What to do with a packet.
 enum Disposition {
     Seal(Job),
     Pass,
     Drop(Reason),
-    /// An ICMP message goes back to the sender.
+    /// The frame is now an ICMP message to the sender of the packet.
     Answered,
 }
 
 impl StagePlan for Plan<Seal> {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
-        let Seal { icmp_rate, icmp_sources, .. } = settings.own;
+        let Seal { icmp_rate, icmp_sources, .. } = settings.direction;
         let work = Sealer {
             ivs: settings.iv_range(),
             has_set_limits: false,
@@ -102,7 +102,7 @@ impl StagePlan for Plan<Seal> {
     }
 
     fn verdicts(&self) -> Verdicts {
-        let Settings { bypass, own: Seal { mtu, .. }, .. } = &*self.0;
+        let Settings { bypass, direction: Seal { mtu, .. }, .. } = &*self.0;
         Verdicts::Key(format!("seals by {bypass:?}, {mtu}: {:?}", self.verdict_keys()))
     }
 
@@ -129,18 +129,18 @@ impl Stage for EspSeal {
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
-            let mut job = Job { sa: NONE, ..Job::default() };
+            let mut job = Job { sa_index: NONE, ..Job::default() };
             match work.prepare(settings, &mut packet, cx.now()) {
-                Disposition::Seal(seal) => job = seal,
+                Disposition::Seal(seal_job) => job = seal_job,
                 Disposition::Pass => work.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
                 Disposition::Answered => work.counters[ICMP_SENT] += 1,
             }
             work.jobs[index] = job;
         }
-        // One SA after the other; most batches have only one.
+        // Encapsulate the packets of one SA at a time; most batches have only one SA.
         let mut from = 0;
-        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa != NONE) {
+        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
             work.seal(settings, view, from, len);
         }
@@ -150,12 +150,12 @@ impl Stage for EspSeal {
         COUNTERS.into_iter().zip(self.work.counters).collect()
     }
 
-    /// There is no state to hand over: the snapshot has the successor called.
+    /// Returns an empty snapshot, so that `restore` of the new stage is called.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }
 
-    /// Sets the limits of the SAs again: another worker's old stage may have set its own since.
+    /// Sets the limits again: an old stage on another worker may have set the old ones since.
     fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
         self.settings.sas.iter().for_each(Outbound::limit);
         Ok(())
@@ -163,7 +163,7 @@ impl Stage for EspSeal {
 }
 
 impl Sealer {
-    /// Classifies a packet, and makes room around the payload to encapsulate.
+    /// Decides about a packet. To encapsulate it, makes room and writes the headers before ESP.
     #[inline]
     fn prepare(
         &mut self,
@@ -176,10 +176,10 @@ impl Sealer {
             return Disposition::Pass;
         }
         let Some(version) = headers.ip_version else {
-            let is_other = headers.status == Status::NotIp;
-            return match is_other && settings.bypass.passes_unmatched() {
+            let is_not_ip = headers.status == Status::NotIp;
+            return match is_not_ip && settings.bypass.passes_unmatched() {
                 true => Disposition::Pass,
-                false => Disposition::Drop(if is_other {
+                false => Disposition::Drop(if is_not_ip {
                     reasons::NO_SA.reason()
                 } else {
                     Reason::MALFORMED
@@ -194,7 +194,7 @@ impl Sealer {
             };
         };
         let sa = &settings.sas[index];
-        let dropped = |reason: Reason| {
+        let count_drop = |reason: Reason| {
             if let Some(shared) = sa.shared() {
                 shared.counts.drop(reason);
             }
@@ -206,158 +206,170 @@ impl Sealer {
             self.counters[MSS_LOWERED] += u64::from(mss::clamp(frame, &headers, max_mss));
         }
         let udp_len = if sa.udp.is_some() { udp::HEADER_LEN } else { 0 };
-        let (start, end) = (usize::from(headers.l3_offset), usize::from(headers.l3_end));
-        // Start of the payload, its protocol, and where ESP goes in transport mode.
-        let (from, next_header, position) = match (&sa.outer, sa.sa.mode) {
+        let (ip_start, end) = (usize::from(headers.l3_offset), usize::from(headers.l3_end));
+        // Start and protocol of the payload, and the position of ESP in transport mode.
+        let (payload_start, next_header, position) = match (&sa.outer, sa.sa.mode) {
             (Some(_), Mode::Tunnel) => {
-                let inner =
+                let protocol =
                     if version == IpVersion::V4 { IpProtocol::IPV4 } else { IpProtocol::IPV6 };
-                (start, inner, None)
+                (ip_start, protocol, None)
             }
             _ => {
                 if headers.fragment != Fragment::Whole {
-                    return dropped(reasons::ESP_FRAGMENT.reason());
+                    return count_drop(reasons::ESP_FRAGMENT.reason());
                 }
-                let Some(position) = transport::before_payload(frame, &headers) else {
-                    return dropped(Reason::MALFORMED);
+                let Some(position) = transport::esp_position(frame, &headers) else {
+                    return count_drop(Reason::MALFORMED);
                 };
-                (position.at, position.protocol, Some(position))
+                (position.offset, position.protocol, Some(position))
             }
         };
-        let payload = end - from;
-        let in_front = position.map_or_else(
+        let payload_len = end - payload_start;
+        // Length of the IP headers before ESP or UDP.
+        let ip_len = position.map_or_else(
             || sa.outer.as_ref().map_or(0, |outer| outer.len()),
-            |position| position.at - start,
+            |position| position.offset - ip_start,
         );
-        if in_front + udp_len + HEADER_LEN + payload + trailer_len(payload) > settings.own.mtu {
-            // The largest payload: a multiple of four with pad length and next header.
-            let max_payload =
-                (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER_LEN + ICV) & !3)
+        if ip_len + udp_len + HEADER_LEN + payload_len + trailer_len(payload_len)
+            > settings.direction.mtu
+        {
+            // Payload, padding, pad length and next header are a multiple of 4 bytes together.
+            let max_payload_len =
+                (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV_LEN)
+                    & !3)
                     .saturating_sub(2);
-            let largest = if position.is_some() { max_payload + in_front } else { max_payload };
-            return match self.icmp.answer(packet, Problem::TooBig { mtu: largest as u16 }, now) {
+            let max_packet_len =
+                if position.is_some() { max_payload_len + ip_len } else { max_payload_len };
+            return match self.icmp.answer(
+                packet,
+                Problem::TooBig { mtu: max_packet_len as u16 },
+                now,
+            ) {
                 true => Disposition::Answered,
-                false => dropped(reasons::TOO_BIG.reason()),
+                false => count_drop(reasons::TOO_BIG.reason()),
             };
         }
-        let front = udp_len + HEADER_LEN + if position.is_none() { in_front } else { 0 };
-        let inner = inner(frame, start, version);
+        let prepended = udp_len + HEADER_LEN + if position.is_none() { ip_len } else { 0 };
+        let inner = inner(frame, ip_start, version);
         frame.truncate(end);
-        if frame.headroom() < front
-            || frame.append(trailer_len(payload)).is_err()
-            || frame.prepend(front).is_err()
+        if frame.headroom() < prepended
+            || frame.append(trailer_len(payload_len)).is_err()
+            || frame.prepend(prepended).is_err()
         {
-            return dropped(Reason::NO_ROOM);
+            return count_drop(Reason::NO_ROOM);
         }
-        let carried = if sa.udp.is_some() { IpProtocol::UDP } else { IpProtocol::ESP };
-        let esp = from + front - HEADER_LEN;
+        let outer_protocol = if sa.udp.is_some() { IpProtocol::UDP } else { IpProtocol::ESP };
+        let esp = payload_start + prepended - HEADER_LEN;
         let mut ident = None;
         match (position, &sa.outer) {
             (None, Some(outer)) => {
-                frame.copy_within(front..front + start, 0);
-                if let Some(ethertype) = frame.get_mut(start.wrapping_sub(2)..start) {
+                frame.copy_within(prepended..prepended + ip_start, 0);
+                if let Some(ethertype) = frame.get_mut(ip_start.wrapping_sub(2)..ip_start) {
                     ethertype.copy_from_slice(&outer.ethertype().0.to_be_bytes());
                 }
-                // Cannot overflow: at most the MTU.
-                let len = (frame.len() - start - in_front) as u16;
-                let may_be_fragmented = outer.write(&mut frame[start..], inner, carried, len);
-                ident = may_be_fragmented.then_some(start as u16);
+                // Cannot overflow: the length is at most the MTU.
+                let len = (frame.len() - ip_start - ip_len) as u16;
+                let may_be_fragmented =
+                    outer.write(&mut frame[ip_start..], inner, outer_protocol, len);
+                ident = may_be_fragmented.then_some(ip_start as u16);
             }
-            (Some(Position { at, field, .. }), _) => {
-                frame.copy_within(front..front + at, 0);
-                if transport::set_next_protocol(frame, start, version, field, carried).is_none() {
-                    return dropped(Reason::MALFORMED);
+            (Some(Position { offset, field, .. }), _) => {
+                frame.copy_within(prepended..prepended + offset, 0);
+                if transport::set_next_protocol(frame, ip_start, version, field, outer_protocol)
+                    .is_none()
+                {
+                    return count_drop(Reason::MALFORMED);
                 }
             }
-            (None, None) => return dropped(Reason::MALFORMED),
+            (None, None) => return count_drop(Reason::MALFORMED),
         }
         let mut udp = None;
         if let Some([source, destination]) = sa.udp {
-            let at = esp - udp::HEADER_LEN;
+            let udp_start = esp - udp::HEADER_LEN;
             let repr = udp::Repr {
                 source_port: source,
                 destination_port: destination,
                 payload_len: (frame.len() - esp) as u16,
             };
-            let written = repr.emit(&mut frame[at..]);
-            debug_assert!(written.is_ok());
-            let outer_is_v6 = sa.outer.as_ref().map_or(version == IpVersion::V6, |outer| {
+            let result = repr.emit(&mut frame[udp_start..]);
+            debug_assert!(result.is_ok());
+            let is_outer_v6 = sa.outer.as_ref().map_or(version == IpVersion::V6, |outer| {
                 outer.len() == xdpfwd_wire::ipv6::HEADER_LEN
             });
-            udp = outer_is_v6.then_some(at as u16);
+            udp = is_outer_v6.then_some(udp_start as u16);
         }
-        // A frame has at most 4096 bytes.
+        // The offsets fit: a frame has at most 4096 bytes.
         Disposition::Seal(Job {
-            sa: index as u16,
+            sa_index: index as u16,
             esp: esp as u16,
-            payload: payload as u16,
+            payload_len: payload_len as u16,
             next_header: next_header.0,
             udp,
             ident,
-            number: 0,
+            sequence_number: 0,
             iv: 0,
         })
     }
 
-    /// Encapsulates all packets of the SA of the first job.
+    /// Encapsulates all packets of the SA of the packet at the batch index `from`.
     ///
-    /// Never waits: windows, IV ranges and the state file are shared by lock-free queues and
-    /// atomics.
+    /// Never waits: IVs and sequence numbers are shared through lock-free queues and atomics.
     #[inline]
     fn seal(&mut self, settings: &Settings<Seal>, view: &mut View<'_>, from: usize, len: usize) {
-        let which = self.jobs[from].sa;
-        let sa = &settings.sas[usize::from(which)];
+        let sa_index = self.jobs[from].sa_index;
+        let sa = &settings.sas[usize::from(sa_index)];
         let Some(shared) = sa.shared() else {
             let reason = reasons::STATE_FILE.reason();
-            return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
         if self.ivs.is_none() {
-            // A predecessor may have returned its range since.
+            // Another stage may have returned its range in the meantime.
             self.ivs = settings.iv_range();
-            settings.own.lacks_iv_range.store(self.ivs.is_none(), Ordering::Relaxed);
+            settings.direction.lacks_iv_range.store(self.ivs.is_none(), Ordering::Relaxed);
         }
-        self.number(view, from, len, shared, sa);
+        self.assign_numbers(view, from, len, shared, sa);
         let jobs = &mut self.jobs[from..len];
         let mut outgoing: ArrayVec<Outgoing<'_>, BATCH> = ArrayVec::new();
         for (packet, job) in
-            view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which)
+            view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa_index == sa_index)
         {
             let PacketMut { frame, .. } = packet;
             outgoing.push(Outgoing {
                 bytes: &mut frame[usize::from(job.esp) - PREFIX_LEN..],
-                payload: job.payload.into(),
+                payload: job.payload_len.into(),
                 next_header: job.next_header,
-                number: job.number,
+                number: job.sequence_number,
                 iv: job.iv,
             });
         }
         let count = outgoing.len();
-        let sealed = sa.sa.protection.seal_batch(&mut outgoing);
+        let sealed_count = sa.sa.protection.seal_batch(&mut outgoing);
         drop(outgoing);
-        if sealed != count {
-            // Cannot happen, as each packet has its room. Never send a packet in clear text.
+        if sealed_count != count {
+            // Cannot happen: `prepare` made room for each packet. Never send one in clear text.
             let counts = Some(&shared.counts);
-            return drop_all(&mut self.jobs[..len], view, from, which, Reason::NO_ROOM, counts);
+            return drop_all(&mut self.jobs[..len], view, from, sa_index, Reason::NO_ROOM, counts);
         }
         for (mut packet, job) in
-            view.packets().skip(from).zip(jobs).filter(|(_, job)| job.sa == which)
+            view.packets().skip(from).zip(jobs).filter(|(_, job)| job.sa_index == sa_index)
         {
-            job.sa = NONE;
-            if let Some(at) = job.ident {
-                set_identification(packet.frame, at.into(), job.number as u16);
+            job.sa_index = NONE;
+            if let Some(ip_start) = job.ident {
+                set_identification(packet.frame, ip_start.into(), job.sequence_number as u16);
             }
             packet.reparse();
-            if let Some(at) = job.udp {
-                set_udp_checksum(packet.frame, &packet.meta.headers, at.into());
+            if let Some(udp_start) = job.udp {
+                set_udp_checksum(packet.frame, &packet.meta.headers, udp_start.into());
             }
         }
         self.counters[SEALED] += count as u64;
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Assigns numbers and IVs to the packets of an SA. Drops packets for which none is left.
+    /// Assigns sequence numbers and IVs to the packets that `seal` encapsulates. Drops packets for
+    /// which none is left.
     #[inline]
-    fn number(
+    fn assign_numbers(
         &mut self,
         view: &mut View<'_>,
         from: usize,
@@ -365,52 +377,53 @@ impl Sealer {
         shared: &OutboundShared,
         sa: &Outbound,
     ) {
-        let which = self.jobs[from].sa;
-        let own = |job: &&mut Job| job.sa == which;
+        let sa_index = self.jobs[from].sa_index;
+        let is_of_sa = |job: &&mut Job| job.sa_index == sa_index;
         let jobs = &mut self.jobs[from..len];
-        let (mut wanted, mut bytes) = (0_u64, 0_u64);
-        for job in jobs.iter_mut().filter(own) {
-            wanted += 1;
-            bytes += u64::from(job.payload);
+        let (mut packets_left, mut bytes) = (0_u64, 0_u64);
+        for job in jobs.iter_mut().filter(is_of_sa) {
+            packets_left += 1;
+            bytes += u64::from(job.payload_len);
         }
         let mut total = shared.numbers.add_bytes(bytes);
         let limit = sa.sa.limits.hard_bytes.unwrap_or(u64::MAX);
-        // The bytes before this batch.
-        let mut so_far = total - bytes;
+        // The bytes encapsulated before the current packet.
+        let mut bytes_before = total - bytes;
         let (mut numbers, mut ivs) = (0..0_u64, 0..0_u64);
-        for (index, job) in jobs.iter_mut().enumerate().filter(|(_, job)| job.sa == which) {
-            let size = u64::from(job.payload);
-            let mut why = None;
-            if total > limit && so_far.saturating_add(size) > limit {
-                why = Some(reasons::SA_LIMIT.reason());
+        for (index, job) in jobs.iter_mut().enumerate().filter(|(_, job)| job.sa_index == sa_index)
+        {
+            let size = u64::from(job.payload_len);
+            let mut drop_reason = None;
+            if total > limit && bytes_before.saturating_add(size) > limit {
+                drop_reason = Some(reasons::SA_LIMIT.reason());
             } else if numbers.is_empty() {
-                match shared.numbers.reserve(wanted) {
+                match shared.numbers.reserve(packets_left) {
                     Ok(range) => numbers = range,
-                    Err(Exhausted::Limit) => why = Some(reasons::SA_LIMIT.reason()),
-                    Err(Exhausted::NotStored) => why = Some(reasons::STATE_FILE.reason()),
+                    Err(Exhausted::Limit) => drop_reason = Some(reasons::SA_LIMIT.reason()),
+                    Err(Exhausted::NotStored) => drop_reason = Some(reasons::STATE_FILE.reason()),
                 }
             }
-            if why.is_none() && ivs.is_empty() {
-                match self.ivs.as_mut().and_then(|ivs| ivs.reserve(wanted as u32)) {
+            if drop_reason.is_none() && ivs.is_empty() {
+                match self.ivs.as_mut().and_then(|ivs| ivs.reserve(packets_left as u32)) {
                     Some(range) => ivs = range,
-                    None => why = Some(reasons::STATE_FILE.reason()),
+                    None => drop_reason = Some(reasons::STATE_FILE.reason()),
                 }
             }
-            wanted -= 1;
+            packets_left -= 1;
             let number = numbers.next();
-            // Another plan with extended numbers may have used up the 32 bits of this one.
+            // Another plan with ESN may have used all 32-bit numbers of this SA.
             if !sa.sa.esn && number.is_some_and(|number| number > u64::from(u32::MAX)) {
-                why = why.or(Some(reasons::SA_LIMIT.reason()));
+                drop_reason = drop_reason.or(Some(reasons::SA_LIMIT.reason()));
             }
-            match (why, number, ivs.next()) {
+            match (drop_reason, number, ivs.next()) {
                 (None, Some(number), Some(iv)) => {
-                    (job.number, job.iv) = (number, iv);
-                    so_far += size;
+                    (job.sequence_number, job.iv) = (number, iv);
+                    bytes_before += size;
                 }
-                (why, ..) => {
-                    let reason = why.unwrap_or(reasons::STATE_FILE.reason());
-                    job.sa = NONE;
-                    view.set(from + index, Verdict::Drop(reason));
+                (drop_reason, ..) => {
+                    let reason = drop_reason.unwrap_or(reasons::STATE_FILE.reason());
+                    job.sa_index = NONE;
+                    view.set_verdict(from + index, Verdict::Drop(reason));
                     shared.counts.drop(reason);
                     total = shared.numbers.subtract_bytes(size);
                 }
@@ -419,50 +432,51 @@ impl Sealer {
     }
 }
 
-/// Returns the index of the first SA whose selector has the packet.
+/// Returns the index of the first SA whose selector contains the packet's destination address.
 #[inline]
 fn select(sas: &[Outbound], frame: &[u8], headers: &Headers) -> Option<usize> {
     if sas.first()?.sa.selector.is_all() {
         return Some(0);
     }
     let addresses = headers.addresses(frame)?;
-    sas.iter().position(|sa| sa.sa.selector.has(addresses, End::Destination))
+    sas.iter().position(|sa| sa.sa.selector.contains(addresses, End::Destination))
 }
 
-/// Returns the fields that the outer header copies from a packet.
+/// Returns the fields that the outer header may copy from the packet.
 #[inline]
-fn inner(frame: &[u8], start: usize, version: IpVersion) -> Inner {
+fn inner(frame: &[u8], ip_start: usize, version: IpVersion) -> Inner {
     const DONT_FRAGMENT: u8 = 0x40;
-    let byte = |at: usize| frame.get(start + at).copied().unwrap_or_default();
+    let byte = |offset: usize| frame.get(ip_start + offset).copied().unwrap_or_default();
     match version {
         IpVersion::V4 => Inner { traffic_class: byte(1), df: byte(6) & DONT_FRAGMENT != 0 },
         IpVersion::V6 => Inner { traffic_class: byte(0) << 4 | byte(1) >> 4, df: true },
     }
 }
 
-/// Sets the identification of an IPv4 header that has none (RFC 6864, section 4.3).
+/// Sets the identification in an IPv4 header, initially 0 (RFC 6864, section 4.3).
 #[inline]
-fn set_identification(frame: &mut Frame, at: usize, ident: u16) {
-    let Some(header) = frame.get_mut(at..).and_then(|header| header.first_chunk_mut::<20>()) else {
+fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
+    let Some(header) = frame.get_mut(ip_start..).and_then(|header| header.first_chunk_mut::<20>())
+    else {
         return;
     };
     header[4..6].copy_from_slice(&ident.to_be_bytes());
-    let sum = update(u16::from_be_bytes([header[10], header[11]]), 0, ident);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let checksum = update(u16::from_be_bytes([header[10], header[11]]), 0, ident);
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// Writes the UDP checksum, which IPv6 requires (RFC 8200, section 8.1).
+/// Sets the UDP checksum, which IPv6 requires (RFC 8200, section 8.1).
 #[cold]
-fn set_udp_checksum(frame: &mut Frame, headers: &Headers, at: usize) {
+fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
     let Some(addresses) = headers.addresses(frame) else { return };
-    let Some(datagram) = frame.get(at..) else { return };
-    let sum = Sum::pseudo_header(addresses, IpProtocol::UDP, datagram.len() as u32)
+    let Some(datagram) = frame.get(udp_start..) else { return };
+    let checksum = Sum::pseudo_header(addresses, IpProtocol::UDP, datagram.len() as u32)
         .with(datagram)
         .checksum();
-    // 0 means that there is no checksum.
-    let sum = if sum == 0 { u16::MAX } else { sum };
-    if let Some(field) = frame.get_mut(at + 6..at + 8) {
-        field.copy_from_slice(&sum.to_be_bytes());
+    // In UDP, 0 means that there is no checksum.
+    let checksum = if checksum == 0 { u16::MAX } else { checksum };
+    if let Some(field) = frame.get_mut(udp_start + 6..udp_start + 8) {
+        field.copy_from_slice(&checksum.to_be_bytes());
     }
 }
 

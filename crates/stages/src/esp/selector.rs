@@ -1,4 +1,4 @@
-//! Selectors: the addresses that an SA applies to.
+//! Selectors: the addresses of the packets that an SA applies to.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,15 @@ use ipnet::IpNet;
 
 use xdpfwd_wire::Addresses;
 
-/// Prefixes, in match order: IPv4, then IPv6. Without prefixes, every address matches.
+/// The prefixes of an SA, each as network address and mask. Without prefixes, every address
+/// matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
 
-/// The address of a packet to match.
+/// Which address of a packet to match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Source,
@@ -36,15 +37,15 @@ impl Selector {
         selector
     }
 
-    /// Returns whether every packet matches.
+    /// Returns whether every address matches.
     #[inline]
     pub(super) fn is_all(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Returns whether a prefix contains the packet's address.
+    /// Returns whether a prefix contains the source or destination address, as `end` selects.
     #[inline]
-    pub(super) fn has(&self, addresses: Addresses, end: End) -> bool {
+    pub(super) fn contains(&self, addresses: Addresses, end: End) -> bool {
         if self.is_all() {
             return true;
         }
@@ -80,7 +81,7 @@ mod tests {
             source: "2001:db8::1".parse().unwrap(),
             destination: destination.parse().unwrap(),
         };
-        for (addresses, is_in) in [
+        for (addresses, is_contained) in [
             (v4("10.255.0.1"), true),
             (v4("11.0.0.1"), false),
             (v4("0.0.0.0"), true),
@@ -89,12 +90,20 @@ mod tests {
             (v6("2001:db9::"), false),
             (v6("::"), false),
         ] {
-            assert_eq!(selector.has(addresses, End::Destination), is_in, "{addresses:?}");
-            assert!(Selector::default().has(addresses, End::Destination));
+            assert_eq!(
+                selector.contains(addresses, End::Destination),
+                is_contained,
+                "{addresses:?}"
+            );
+            assert!(Selector::default().contains(addresses, End::Destination));
         }
-        assert!(!selector.has(v4("10.0.0.1"), End::Source));
-        assert!(selector.has(v6("fe80::1"), End::Source));
-        assert!(Selector::new(["0.0.0.0/0".parse().unwrap()]).has(v4("1.2.3.4"), End::Destination));
-        assert!(!Selector::new(["0.0.0.0/0".parse().unwrap()]).has(v6("::1"), End::Destination));
+        assert!(!selector.contains(v4("10.0.0.1"), End::Source));
+        assert!(selector.contains(v6("fe80::1"), End::Source));
+        assert!(
+            Selector::new(["0.0.0.0/0".parse().unwrap()]).contains(v4("1.2.3.4"), End::Destination)
+        );
+        assert!(
+            !Selector::new(["0.0.0.0/0".parse().unwrap()]).contains(v6("::1"), End::Destination)
+        );
     }
 }

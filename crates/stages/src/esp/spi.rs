@@ -1,52 +1,52 @@
-//! Finding an SA by its SPI.
+//! The lookup of an SA by its SPI.
 
-/// A hash table of SPIs. Senders choose the SPIs looked up, but not the table's content: a lookup
-/// takes at most as long as the longest run of occupied slots.
+/// A hash table of the SPIs of SAs. Senders choose the SPIs that are looked up, but not those in
+/// the table: no lookup visits more slots than the longest run of occupied slots.
 #[derive(Debug)]
 pub(super) struct SpiTable {
-    /// A power of two in length; at least half of the slots are empty.
+    /// SPI and SA index. The number of slots is a power of two; at least half of them are empty.
     slots: Vec<Option<(u32, u16)>>,
     /// Right shift that reduces a 32-bit hash to a slot index.
     shift: u32,
 }
 
 impl SpiTable {
-    /// Creates the table from the SPIs of SAs, in their order.
+    /// Creates the table from the SPIs of all SAs, in the order of the SA indices.
     pub(super) fn new(spis: impl ExactSizeIterator<Item = u32>) -> Self {
         let slots = (2 * spis.len()).next_power_of_two().max(2);
         let mut table = Self { slots: vec![None; slots], shift: 32 - slots.trailing_zeros() };
         for (index, spi) in (0..=u16::MAX).zip(spis) {
-            let mut slot = table.first(spi);
+            let mut slot = table.first_slot(spi);
             while table.slots[slot].is_some() {
-                slot = table.next(slot);
+                slot = table.next_slot(slot);
             }
             table.slots[slot] = Some((spi, index));
         }
         table
     }
 
-    /// Returns the first SA with this SPI for which `is_match` holds.
+    /// Returns the index of the first SA that has this SPI and for which `is_match` returns true.
     #[inline]
     pub(super) fn find(&self, spi: u32, mut is_match: impl FnMut(u16) -> bool) -> Option<u16> {
-        let mut slot = self.first(spi);
-        while let Some((other, index)) = self.slots[slot] {
-            if other == spi && is_match(index) {
+        let mut slot = self.first_slot(spi);
+        while let Some((slot_spi, index)) = self.slots[slot] {
+            if slot_spi == spi && is_match(index) {
                 return Some(index);
             }
-            slot = self.next(slot);
+            slot = self.next_slot(slot);
         }
         None
     }
 
     #[inline]
-    fn first(&self, spi: u32) -> usize {
-        // Fibonacci hashing with the upper bits of the product: SPIs are often consecutive or in
-        // steps.
+    fn first_slot(&self, spi: u32) -> usize {
+        // Fibonacci hashing with the upper bits of the product. It spreads SPIs that are
+        // consecutive or a constant step apart.
         (spi.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
     }
 
     #[inline]
-    fn next(&self, slot: usize) -> usize {
+    fn next_slot(&self, slot: usize) -> usize {
         (slot + 1) & (self.slots.len() - 1)
     }
 }
@@ -65,12 +65,12 @@ mod tests {
                     .into_iter(),
             );
             let longest = table.slots.split(Option::is_none).map(<[_]>::len).max().unwrap();
-            assert!(longest < 64, "steps of 2^{step}: {longest} in a row");
+            assert!(longest < 64, "steps of 2^{step}: {longest} occupied slots in a row");
         }
     }
 
     #[test]
-    fn find_returns_first_accepted_entry() {
+    fn find_returns_first_matching_sa() {
         let spis: Vec<u32> =
             (0..1000).map(|number| 256 + number * 7).chain([256, 263, 256]).collect();
         let table = SpiTable::new(spis.iter().copied());
@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(table.find(*spi, |found| usize::from(found) == index), Some(index as u16));
             assert_eq!(
                 table.find(spi + 1, |_| true),
-                spis.iter().position(|other| *other == spi + 1).map(|at| at as u16)
+                spis.iter().position(|other| *other == spi + 1).map(|index| index as u16)
             );
             assert_eq!(table.find(*spi, |_| false), None);
         }

@@ -1,5 +1,5 @@
-//! The text format of the ESP state file, which prevents reuse of nonces and sequence numbers
-//! across runs.
+//! The text format of the ESP state file. The file prevents that a later run reuses nonces or
+//! sequence numbers.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,27 +13,27 @@ use xdpfwd_ipsec::Fingerprint;
 pub struct State {
     /// The last epoch used.
     pub epoch: u32,
-    /// The progress of each SA.
+    /// The entries of all SAs.
     pub sas: Vec<SaState>,
 }
 
-/// The progress of an SA, as the file has it.
+/// The entry of an SA in the state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaState {
-    /// Its security parameters index.
+    /// The security parameters index.
     pub spi: u32,
-    /// Fingerprint of its key.
+    /// Fingerprint of the key.
     pub fingerprint: Fingerprint,
-    /// Its progress.
+    /// The sequence numbers used or received.
     pub sequence: SequenceState,
 }
 
-/// The progress of an SA, by direction.
+/// The sequence numbers that an SA has used or received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceState {
     /// Outbound.
     Out {
-        /// Upper bound: no sequence number from here on was used.
+        /// Exclusive upper bound of the used sequence numbers.
         next: u64,
         /// Bytes of encapsulated inner packets.
         bytes: u64,
@@ -56,7 +56,7 @@ pub enum Direction {
     In,
 }
 
-/// The reason why a text is not a valid state.
+/// The reason why the text of a state file is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// The text is too long.
@@ -87,13 +87,14 @@ pub enum StateError {
     },
 }
 
-/// The last line; detects truncated files.
+/// The last line of the file; if it is missing, the file is truncated.
 const END: &str = "# end";
 
+/// The first line of the file.
 const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
     one state repeat nonces.";
 
-/// The field to read before all others.
+/// The format version, which is read before the other keys.
 #[derive(Deserialize)]
 struct Versioned {
     version: i64,
@@ -121,24 +122,24 @@ struct Sa {
 }
 
 impl State {
-    /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`].
+    /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`] SAs.
     pub const MAX_LEN: usize = 16 << 20;
     /// Maximum number of SAs.
     pub const MAX_SAS: usize = 65_536;
-    /// The largest number that fits TOML's signed integers. No SA gets there.
+    /// The largest integer of TOML, which is signed. No SA reaches it.
     pub const MAX_NUMBER: u64 = i64::MAX as u64;
-    /// The smallest SPI of an SA: those below are reserved (RFC 4303, 2.1).
+    /// The smallest SPI of an SA: smaller values are reserved (RFC 4303, 2.1).
     const MIN_SPI: u32 = 256;
 
-    /// Parses the output of [`State::to_text`].
+    /// Parses the text of a state file, as returned by [`State::to_text`].
     pub fn parse(text: &[u8]) -> Result<Self, StateError> {
         if text.len() > Self::MAX_LEN {
             return Err(StateError::TooLarge(text.len()));
         }
         let text = std::str::from_utf8(text)
             .map_err(|error| StateError::NotText(error.valid_up_to() + 1))?;
-        let without_end = text.strip_suffix('\n').and_then(|text| text.strip_suffix(END));
-        if !without_end.is_some_and(|text| text.ends_with('\n')) {
+        let before_end = text.strip_suffix('\n').and_then(|text| text.strip_suffix(END));
+        if !before_end.is_some_and(|text| text.ends_with('\n')) {
             return Err(StateError::CutOff);
         }
         let toml =
@@ -161,14 +162,14 @@ impl State {
             } else {
                 Err(StateError::Sa {
                     number,
-                    cause: "same direction, SPI and fingerprint as an earlier one",
+                    cause: "same direction, SPI and fingerprint as an earlier SA",
                 })
             }
         });
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
     }
 
-    /// Returns the text of the file.
+    /// Returns the text of the state file.
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
         let storable = |number: u64| number.min(Self::MAX_NUMBER);
@@ -258,7 +259,7 @@ highest = 4711
 ";
 
     fn example() -> State {
-        let out = SaState {
+        let outbound = SaState {
             spi: 4097,
             fingerprint: "9f86d081884c7d65".parse().unwrap(),
             sequence: SequenceState::Out { next: 1_048_577, bytes: 123_456 },
@@ -268,7 +269,7 @@ highest = 4711
             fingerprint: "60303ae22b998861".parse().unwrap(),
             sequence: SequenceState::In { highest: 4711 },
         };
-        State { epoch: 1_795_305_087, sas: vec![out, inbound] }
+        State { epoch: 1_795_305_087, sas: vec![outbound, inbound] }
     }
 
     fn parse_error(text: &str) -> String {
@@ -276,7 +277,7 @@ highest = 4711
     }
 
     #[test]
-    fn state_text_equals_documented_example() {
+    fn to_text_returns_documented_text() {
         assert_eq!(example().to_text(), TEXT);
         assert_eq!(State::parse(TEXT.as_bytes()), Ok(example()));
         let empty = State { epoch: 7, sas: Vec::new() };
@@ -284,7 +285,7 @@ highest = 4711
     }
 
     #[test]
-    fn parse_rejects_text_cut_anywhere() {
+    fn parse_rejects_truncated_text() {
         for end in 0..TEXT.len() {
             assert!(State::parse(&TEXT.as_bytes()[..end]).is_err(), "{}", &TEXT[..end]);
         }
@@ -296,38 +297,46 @@ highest = 4711
     }
 
     #[test]
-    fn parse_error_names_invalid_value() {
-        let with = |from: &str, to: &str| {
+    fn parse_error_states_invalid_value() {
+        let error_with = |from: &str, to: &str| {
             assert!(TEXT.contains(from));
             parse_error(&TEXT.replacen(from, to, 1))
         };
         assert_eq!(
-            with("version = 1", "version = 2\nmore = true"),
+            error_with("version = 1", "version = 2\nmore = true"),
             "version = 2: this xdpfwd reads version 1"
         );
-        assert!(with("version = 1\n", "").contains("missing field `version`"));
-        assert!(with("epoch = 1795305087\n", "").contains("missing field `epoch`"));
-        assert!(with("epoch = 1795305087", "epoch = 4294967296").contains("4294967296"));
-        assert!(with("epoch", "other = 1\nepoch").contains("unknown field `other`"));
-        assert!(with("bytes", "bites").contains("unknown field `bites`"));
-        assert!(with("\"out\"", "\"up\"").contains("unknown variant `up`"));
-        assert!(with("9f86d081884c7d65", "9F86d081884c7d65").contains("16 hexadecimal digits"));
-        assert!(with("next = 1048577", "next = -1").contains("-1"));
-        assert_eq!(with("next = 1048577", "next = 0"), "[[sa]] number 1: next: must be at least 1");
-        assert_eq!(with("spi = 8193", "spi = 255"), "[[sa]] number 2: spi: must be at least 256");
+        assert!(error_with("version = 1\n", "").contains("missing field `version`"));
+        assert!(error_with("epoch = 1795305087\n", "").contains("missing field `epoch`"));
+        assert!(error_with("epoch = 1795305087", "epoch = 4294967296").contains("4294967296"));
+        assert!(error_with("epoch", "other = 1\nepoch").contains("unknown field `other`"));
+        assert!(error_with("bytes", "bites").contains("unknown field `bites`"));
+        assert!(error_with("\"out\"", "\"up\"").contains("unknown variant `up`"));
+        assert!(
+            error_with("9f86d081884c7d65", "9F86d081884c7d65").contains("16 hexadecimal digits")
+        );
+        assert!(error_with("next = 1048577", "next = -1").contains("-1"));
         assert_eq!(
-            with("highest = 4711", "next = 4711"),
+            error_with("next = 1048577", "next = 0"),
+            "[[sa]] number 1: next: must be at least 1"
+        );
+        assert_eq!(
+            error_with("spi = 8193", "spi = 255"),
+            "[[sa]] number 2: spi: must be at least 256"
+        );
+        assert_eq!(
+            error_with("highest = 4711", "next = 4711"),
             "[[sa]] number 2: direction \"in\": must have highest, not next or bytes"
         );
         assert_eq!(
-            with("bytes = 123456\n", ""),
+            error_with("bytes = 123456\n", ""),
             "[[sa]] number 1: direction \"out\": must have next and bytes, not highest"
         );
-        let (_, second) = TEXT.split_once("4711\n").unwrap();
-        let twice = TEXT.replace(second, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
+        let (_, end) = TEXT.split_once("4711\n").unwrap();
+        let twice = TEXT.replace(end, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
         assert_eq!(
             parse_error(&twice),
-            "[[sa]] number 3: same direction, SPI and fingerprint as an earlier one"
+            "[[sa]] number 3: same direction, SPI and fingerprint as an earlier SA"
         );
         assert_eq!(State::parse(b"version = 1\nepoch = \xff\n"), Err(StateError::NotText(21)));
         let large = vec![b'#'; State::MAX_LEN + 1];
@@ -335,7 +344,7 @@ highest = 4711
     }
 
     #[test]
-    fn parse_accepts_maximum_number_of_sas_and_no_more() {
+    fn parse_rejects_more_than_maximum_number_of_sas() {
         let sa = |spi| SaState {
             spi,
             fingerprint: "ffffffffffffffff".parse().unwrap(),
@@ -344,10 +353,10 @@ highest = 4711
         let max = State::MAX_SAS as u32;
         let mut state =
             State { epoch: u32::MAX, sas: (0..max).map(|index| sa(u32::MAX - index)).collect() };
-        let read = State::parse(state.to_text().as_bytes()).unwrap();
-        assert_eq!(read.sas.len(), State::MAX_SAS);
+        let parsed = State::parse(state.to_text().as_bytes()).unwrap();
+        assert_eq!(parsed.sas.len(), State::MAX_SAS);
         let largest = State::MAX_NUMBER;
-        assert_eq!(read.sas[0].sequence, SequenceState::Out { next: largest, bytes: largest });
+        assert_eq!(parsed.sas[0].sequence, SequenceState::Out { next: largest, bytes: largest });
         state.sas.push(sa(300));
         assert_eq!(
             State::parse(state.to_text().as_bytes()),
@@ -358,9 +367,9 @@ highest = 4711
     fn states() -> impl Strategy<Value = State> {
         let number = prop_oneof![1_u64..5, Just(State::MAX_NUMBER), 1..State::MAX_NUMBER];
         let sequence =
-            (any::<bool>(), number, 0..State::MAX_NUMBER).prop_map(|(out, first, other)| {
-                if out {
-                    SequenceState::Out { next: first, bytes: other }
+            (any::<bool>(), number, 0..State::MAX_NUMBER).prop_map(|(is_outbound, next, other)| {
+                if is_outbound {
+                    SequenceState::Out { next, bytes: other }
                 } else {
                     SequenceState::In { highest: other }
                 }

@@ -1,29 +1,32 @@
-//! Position of the ESP header in transport mode (RFC 4303, 3.1.1).
+//! The position of the ESP header in transport mode (RFC 4303, 3.1.1).
 
 use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 
-/// A position between IP header and upper protocol, in the frame.
+/// The position in a frame between two headers of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
-    /// Offset; bytes below it stay in front of ESP.
-    pub(super) at: usize,
-    /// Offset of the field that states the next protocol.
+    pub(super) offset: usize,
+    /// Offset of the field in an earlier header that states the protocol at the position.
     pub(super) field: usize,
     /// The protocol in that field.
     pub(super) protocol: IpProtocol,
 }
 
+// Offsets of fields in the IP headers.
+const IPV4_LENGTH: usize = 2;
 const IPV4_PROTOCOL: usize = 9;
+const IPV4_CHECKSUM: usize = 10;
+const IPV6_LENGTH: usize = 4;
 const IPV6_NEXT_HEADER: usize = 6;
 
-/// Returns the position for ESP: after the headers that routers process (hop-by-hop options,
-/// routing, fragment), before those for the receiver. Returns `None` if the headers cannot be
-/// parsed.
+/// Returns the position at which to insert ESP: after the headers that routers process (hop-by-hop
+/// options, routing, fragment), before the headers for the receiver. Returns `None` if the headers
+/// cannot be parsed.
 #[inline]
-pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Position> {
+pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
-        IpVersion::V4 => ipv4(headers),
+        IpVersion::V4 => ipv4_position(headers),
         IpVersion::V6 => {
             // A known protocol means that the whole header chain was parsed.
             headers.protocol?;
@@ -32,7 +35,7 @@ pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Position
                 let for_routers =
                     [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
                 // Keep the position after the last header for routers.
-                if position.is_none() || for_routers.contains(&step.before) {
+                if position.is_none() || for_routers.contains(&step.previous) {
                     position = Some(step.position);
                 }
             })?;
@@ -43,9 +46,9 @@ pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Position
 
 /// Returns the position of the upper protocol.
 #[inline]
-pub(super) fn upper(frame: &[u8], headers: &Headers) -> Option<Position> {
+pub(super) fn upper_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
-        IpVersion::V4 => ipv4(headers),
+        IpVersion::V4 => ipv4_position(headers),
         IpVersion::V6 => {
             let mut position = None;
             walk(frame, headers, |step| position = Some(step.position))?;
@@ -55,44 +58,45 @@ pub(super) fn upper(frame: &[u8], headers: &Headers) -> Option<Position> {
 }
 
 #[inline]
-fn ipv4(headers: &Headers) -> Option<Position> {
+fn ipv4_position(headers: &Headers) -> Option<Position> {
     let field = usize::from(headers.l3_offset) + IPV4_PROTOCOL;
-    Some(Position { at: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
+    Some(Position { offset: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
 }
 
-/// A position after a header.
+/// A position after a header, and the protocol number of that header.
 struct Step {
     position: Position,
-    before: IpProtocol,
+    previous: IpProtocol,
 }
 
-/// Visits the position after each header, from that after the IPv6 header to the upper protocol
-/// that `Headers` found.
+/// Calls `visit` for the position after each header: first after the IPv6 header, last before the
+/// upper protocol that `headers` states.
 #[inline]
 fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
-    let (mut at, mut field, mut before) =
+    let (mut offset, mut field, mut previous) =
         (start + ipv6::HEADER_LEN, start + IPV6_NEXT_HEADER, IpProtocol::IPV6);
     let end = usize::from(headers.l4_offset);
     loop {
         let protocol = IpProtocol(*frame.get(field)?);
-        visit(Step { position: Position { at, field, protocol }, before });
-        if at >= end {
-            return (at == end).then_some(());
+        visit(Step { position: Position { offset, field, protocol }, previous });
+        if offset >= end {
+            return (offset == end).then_some(());
         }
-        let units = usize::from(*frame.get(at + 1)?);
+        let len_field = usize::from(*frame.get(offset + 1)?);
         let len = match protocol {
             IpProtocol::FRAGMENT => 8,
-            IpProtocol::AH => (units + 2) * 4,
-            _ => (units + 1) * 8,
+            IpProtocol::AH => (len_field + 2) * 4,
+            _ => (len_field + 1) * 8,
         };
-        (field, before) = (at, protocol);
-        at += len;
+        (field, previous) = (offset, protocol);
+        offset += len;
     }
 }
 
-/// Writes the protocol (at `field`) and the length of a packet from `start` to the end of the
-/// frame. Updates the IPv4 checksum incrementally (RFC 1624): an invalid one stays invalid.
+/// Sets the protocol at the frame offset `field`, and sets the length of the packet, which extends
+/// from `start` to the end of the frame. Updates the IPv4 checksum incrementally (RFC 1624), so
+/// that an invalid checksum stays invalid.
 #[inline]
 pub(super) fn set_next_protocol(
     frame: &mut [u8],
@@ -107,35 +111,31 @@ pub(super) fn set_next_protocol(
     match version {
         IpVersion::V4 => {
             let header = l3.first_chunk_mut::<{ ipv4::HEADER_LEN }>()?;
-            let old = words(header);
+            let old = changing_words(header);
             header[IPV4_LENGTH..IPV4_LENGTH + 2].copy_from_slice(&len.to_be_bytes());
             *header.get_mut(field)? = protocol.0;
-            let new = words(header);
-            let checksum = old
-                .iter()
-                .zip(new)
-                .fold(word(header, IPV4_CHECKSUM), |sum, (old, new)| update(sum, *old, new));
+            let new = changing_words(header);
+            let checksum =
+                old.iter().zip(new).fold(word(header, IPV4_CHECKSUM), |checksum, (old, new)| {
+                    update(checksum, *old, new)
+                });
             header[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
         }
         IpVersion::V6 => {
-            let payload = len.checked_sub(ipv6::HEADER_LEN as u16)?;
-            l3.get_mut(IPV6_LENGTH..IPV6_LENGTH + 2)?.copy_from_slice(&payload.to_be_bytes());
+            let payload_len = len.checked_sub(ipv6::HEADER_LEN as u16)?;
+            l3.get_mut(IPV6_LENGTH..IPV6_LENGTH + 2)?.copy_from_slice(&payload_len.to_be_bytes());
             *l3.get_mut(field)? = protocol.0;
         }
     }
     Some(())
 }
 
-const IPV4_LENGTH: usize = 2;
-const IPV4_CHECKSUM: usize = 10;
-const IPV6_LENGTH: usize = 4;
-
-fn word(header: &[u8; ipv4::HEADER_LEN], at: usize) -> u16 {
-    u16::from_be_bytes([header[at], header[at + 1]])
+fn word(header: &[u8; ipv4::HEADER_LEN], offset: usize) -> u16 {
+    u16::from_be_bytes([header[offset], header[offset + 1]])
 }
 
-/// Returns the words that change: the length; time to live and protocol.
-fn words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
+/// Returns the 16-bit words that `set_next_protocol` changes: total length, and TTL with protocol.
+fn changing_words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
     [word(header, IPV4_LENGTH), word(header, IPV4_PROTOCOL - 1)]
 }
 
@@ -143,7 +143,7 @@ fn words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
 mod tests {
     use super::*;
 
-    /// Returns an IPv6 frame with these extension headers, 8 bytes each, before UDP.
+    /// Returns an IPv6 frame with UDP after the given extension headers, which have 8 bytes each.
     fn frame(extensions: &[IpProtocol]) -> Vec<u8> {
         let mut frame = vec![0; 14];
         frame[12..14].copy_from_slice(&[0x86, 0xdd]);
@@ -164,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn esp_follows_headers_for_routers_on_the_path() {
+    fn esp_position_is_after_headers_for_routers() {
         use IpProtocol as P;
         let (hop, routing, fragment, options) =
             (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
-        // Number of headers that stay in front.
-        for (extensions, in_front) in [
+        // Extension headers, and the number of them that stay before ESP.
+        for (extensions, before_esp) in [
             (&[][..], 0),
             (&[hop], 1),
             (&[options], 0),
@@ -180,12 +180,12 @@ mod tests {
             let frame = frame(extensions);
             let headers = Headers::parse(&frame);
             assert_eq!(headers.protocol, Some(P::UDP), "{extensions:?}");
-            let position = before_payload(&frame, &headers).unwrap();
-            assert_eq!(position.at, 54 + 8 * in_front, "{extensions:?}");
-            assert_eq!(position.protocol, extensions.get(in_front).copied().unwrap_or(P::UDP));
+            let position = esp_position(&frame, &headers).unwrap();
+            assert_eq!(position.offset, 54 + 8 * before_esp, "{extensions:?}");
+            assert_eq!(position.protocol, extensions.get(before_esp).copied().unwrap_or(P::UDP));
             assert_eq!(frame[position.field], position.protocol.0);
-            let upper = upper(&frame, &headers).unwrap();
-            assert_eq!((upper.at, upper.protocol), (usize::from(headers.l4_offset), P::UDP));
+            let upper = upper_position(&frame, &headers).unwrap();
+            assert_eq!((upper.offset, upper.protocol), (usize::from(headers.l4_offset), P::UDP));
             assert_eq!(frame[upper.field], P::UDP.0);
         }
     }

@@ -1,4 +1,4 @@
-//! Values in the configuration of the ESP stages. The error of each states what is accepted.
+//! Types of values in the configuration of the ESP stages. Their errors state the accepted values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,42 +12,42 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::words::deserialize_one_of;
 
-/// An integer within bounds.
+/// An integer from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bounded<const FIRST: u64, const LAST: u64>(pub(super) u64);
+pub(super) struct Bounded<const MIN: u64, const MAX: u64>(pub(super) u64);
 
-impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Bounded<FIRST, LAST> {
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number<const FIRST: u64, const LAST: u64>;
+        struct BoundedVisitor<const MIN: u64, const MAX: u64>;
 
-        impl<const FIRST: u64, const LAST: u64> Visitor<'_> for Number<FIRST, LAST> {
-            type Value = Bounded<FIRST, LAST>;
+        impl<const MIN: u64, const MAX: u64> Visitor<'_> for BoundedVisitor<MIN, MAX> {
+            type Value = Bounded<MIN, MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match LAST {
-                    // The largest integer of TOML is smaller: do not state a limit.
-                    u64::MAX => write!(f, "an integer from {FIRST}"),
-                    _ => write!(f, "an integer from {FIRST} to {LAST}"),
+                match MAX {
+                    // Do not state a maximum: every positive TOML integer is accepted.
+                    u64::MAX => write!(f, "an integer from {MIN}"),
+                    _ => write!(f, "an integer from {MIN} to {MAX}"),
                 }
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
                 let bounded =
-                    u64::try_from(number).ok().filter(|number| (FIRST..=LAST).contains(number));
+                    u64::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number));
                 bounded
                     .map(Bounded)
                     .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
 
-        deserializer.deserialize_i64(Number::<FIRST, LAST>)
+        deserializer.deserialize_i64(BoundedVisitor::<MIN, MAX>)
     }
 }
 
 /// A number of packets or bytes.
 pub(super) type Amount = Bounded<1, { u64::MAX }>;
 
-/// The mode of an SA.
+/// The mode of an SA: tunnel or transport (RFC 4301, 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Mode {
@@ -56,7 +56,7 @@ pub(super) enum Mode {
     Transport,
 }
 
-/// The don't-fragment bit of the outer header.
+/// How the don't-fragment bit of the outer header is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Df {
@@ -77,7 +77,7 @@ pub(super) enum Backend {
     IpsecMb,
 }
 
-/// Traffic that passes unchanged.
+/// A kind of traffic that passes unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Bypassed {
@@ -90,7 +90,7 @@ pub(super) enum Bypassed {
 
 deserialize_one_of!(Mode, Df, Backend, Bypassed);
 
-/// The DSCP of the outer header.
+/// How the DSCP of the outer header is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Dscp {
     #[default]
@@ -100,9 +100,9 @@ pub(super) enum Dscp {
 
 impl<'de> Deserialize<'de> for Dscp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
+        struct DscpVisitor;
 
-        impl Visitor<'_> for Either {
+        impl Visitor<'_> for DscpVisitor {
             type Value = Dscp;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for Dscp {
             }
         }
 
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(DscpVisitor)
     }
 }
 
@@ -132,20 +132,20 @@ impl<'de> Deserialize<'de> for Dscp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address(pub(super) IpAddr);
 
-/// A prefix in quotes; a single address is one too.
+/// An IP prefix in quotes. An address without a length is the prefix of that address alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix(pub(super) IpNet);
 
-/// The name of a file.
+/// The name of a file, not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileName(pub(super) String);
 
 impl<'de> Deserialize<'de> for FileName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| {
+        let parse = |text: &str| {
             if text.is_empty() { Err(String::new()) } else { Ok(Self(text.to_owned())) }
         };
-        deserializer.deserialize_str(Quoted("the name of a file in quotes", read))
+        deserializer.deserialize_str(QuotedVisitor("the name of a file in quotes", parse))
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) struct List<T>(pub(super) Vec<T>);
 
 /// An element of a [`List`].
 pub(super) trait Element {
-    /// The text of the error if the value is not such a list.
+    /// What an error states as expected if the value is not a list of these elements.
     const LIST: &'static str;
 }
 
@@ -185,32 +185,33 @@ impl<T> Default for List<T> {
 
 impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements<T>(PhantomData<T>);
+        struct ListVisitor<T>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de> + Element> Visitor<'de> for Elements<T> {
+        impl<'de, T: Deserialize<'de> + Element> Visitor<'de> for ListVisitor<T> {
             type Value = List<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(T::LIST)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<List<T>, A::Error> {
-                let mut all = Vec::new();
-                while let Some(element) = elements.next_element()? {
-                    all.push(element);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<List<T>, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = sequence.next_element()? {
+                    elements.push(element);
                 }
-                Ok(List(all))
+                Ok(List(elements))
             }
         }
 
-        deserializer.deserialize_seq(Elements(PhantomData))
+        deserializer.deserialize_seq(ListVisitor(PhantomData))
     }
 }
 
-/// Reads a value in quotes.
-struct Quoted<T>(&'static str, fn(&str) -> Result<T, String>);
+/// Reads a value in quotes. Has the text of the expected value, and the function that parses it. If
+/// the function returns an empty message, the error states the expected value.
+struct QuotedVisitor<T>(&'static str, fn(&str) -> Result<T, String>);
 
-impl<T> Visitor<'_> for Quoted<T> {
+impl<T> Visitor<'_> for QuotedVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,17 +231,17 @@ impl<T> Visitor<'_> for Quoted<T> {
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| text.parse().map(Address).map_err(|_| String::new());
-        deserializer.deserialize_str(Quoted(
+        let parse = |text: &str| text.parse().map(Address).map_err(|_| String::new());
+        deserializer.deserialize_str(QuotedVisitor(
             "an IP address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"",
-            read,
+            parse,
         ))
     }
 }
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        fn read(text: &str) -> Result<Prefix, String> {
+        fn parse(text: &str) -> Result<Prefix, String> {
             let net: IpNet = match text.contains('/') {
                 true => text.parse().map_err(|_| String::new())?,
                 false => text.parse::<IpAddr>().map_err(|_| String::new())?.into(),
@@ -250,9 +251,9 @@ impl<'de> Deserialize<'de> for Prefix {
             }
             Err(format!("prefix `{net}` has bits set beyond its length: use {}", net.trunc()))
         }
-        deserializer.deserialize_str(Quoted(
+        deserializer.deserialize_str(QuotedVisitor(
             "a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"",
-            read,
+            parse,
         ))
     }
 }

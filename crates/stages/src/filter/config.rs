@@ -1,4 +1,4 @@
-//! The filter's table in the configuration, and its rules.
+//! The table of a filter in the configuration, and the planning of the filter.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,7 +18,7 @@ use super::source::{Lines, Source, VerdictWord};
 use crate::words::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
-/// `kind = "filter"`.
+/// The keys of `kind = "filter"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterConfig {
@@ -30,7 +30,7 @@ pub struct FilterConfig {
     #[serde(default)]
     place: Placement,
     #[serde(default)]
-    flow_cache: Flows,
+    flow_cache: FlowCacheSize,
     #[serde(default)]
     gtpu: GtpuLayer,
     not_ip: Option<VerdictWord>,
@@ -41,7 +41,7 @@ pub struct FilterConfig {
     later_fragments: Option<ExceptionAction>,
 }
 
-/// The treatment of a kind of packet exception.
+/// What the filter does with a kind of packet exception. `Judge` applies the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum ExceptionAction {
@@ -50,7 +50,7 @@ enum ExceptionAction {
     Accept,
 }
 
-/// Where rules are evaluated.
+/// Where rules are evaluated: in the stage, or in the XDP program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Placement {
@@ -60,33 +60,35 @@ enum Placement {
     Auto,
 }
 
-/// A number of flows, up to the capacity of a cache.
+/// The number of flows that each worker caches; 0 for no cache.
 #[derive(Clone, Copy, Debug, Default)]
-struct Flows(usize);
+struct FlowCacheSize(usize);
 
-impl<'de> Deserialize<'de> for Flows {
+impl<'de> Deserialize<'de> for FlowCacheSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
+        struct SizeVisitor;
 
-        impl Visitor<'_> for Number {
-            type Value = Flows;
+        impl Visitor<'_> for SizeVisitor {
+            type Value = FlowCacheSize;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "a number of flows, 0 to {}", FlowCache::MAX_SLOTS)
             }
 
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Flows, E> {
+            fn visit_i64<E: Error>(self, number: i64) -> Result<FlowCacheSize, E> {
                 let flows =
                     usize::try_from(number).ok().filter(|flows| *flows <= FlowCache::MAX_SLOTS);
-                flows.map(Flows).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+                flows
+                    .map(FlowCacheSize)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
 
-        deserializer.deserialize_i64(Number)
+        deserializer.deserialize_i64(SizeVisitor)
     }
 }
 
-/// The headers of GTP-U traffic that rules see.
+/// The packet of GTP-U traffic that rules see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum GtpuLayer {
@@ -95,6 +97,7 @@ enum GtpuLayer {
     Inner,
 }
 
+/// The language of the file with rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Format {
@@ -105,12 +108,14 @@ enum Format {
 
 deserialize_one_of!(ExceptionAction, Placement, GtpuLayer, Format);
 
-/// Compiles rules with a random seed.
+/// Maximum number of seeds to try for a filter in the XDP program.
+const SEEDS: usize = 16;
+
+/// Compiles rules with a random hash seed.
 ///
-/// With some seeds, too many rules share a place in the XDP program's hash table. The rules are not
-/// the cause, so another seed is drawn.
+/// With some seeds, a run of full groups in a hash table is too long for the XDP program. This
+/// depends on the seed, not on the rules: if `for_kernel`, up to [`SEEDS`] seeds are tried.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
-    const SEEDS: usize = 16;
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
     let mut classifier = compile();
     if for_kernel {
@@ -124,7 +129,8 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Bucket length at which lookups and the search for shadowed rules become slow.
+/// Number of rules in a bucket above which shadowed rules are not searched, because the search
+/// would be slow. Lookups are slow as well.
 const LONG_BUCKET: usize = 512;
 
 /// Maximum number of shadowed or unsupported rules named in diagnostics.
@@ -146,7 +152,7 @@ impl StageConfig for FilterConfig {
         let classifier = compile(&rules, self.place != Placement::User);
         let shape = classifier.shape();
         let longest =
-            shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
+            shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest_bucket).max().unwrap_or(0);
         let shadowed = if longest > LONG_BUCKET {
             Vec::new()
         } else {
@@ -161,12 +167,12 @@ impl StageConfig for FilterConfig {
         }
         let more = shadowed.len().saturating_sub(MAX_NAMED);
         for shadowed in shadowed.iter().take(MAX_NAMED) {
-            let (own, by) = (shadowed.rule as usize, shadowed.by as usize);
+            let (rule, by) = (shadowed.rule as usize, shadowed.by as usize);
             let message = format!(
-                "rule {own} never decides: rule {by} (`{}`, {}) matches all of its packets first",
+                "rule {rule} never decides: rule {by} (`{}`, {}) matches all of its packets first",
                 rules[by], locations[by]
             );
-            warnings.push(PlanDiagnostic { location: locations[own].clone(), message });
+            warnings.push(PlanDiagnostic { location: locations[rule].clone(), message });
         }
         if more > 0 {
             warnings.push(PlanDiagnostic {
@@ -176,7 +182,7 @@ impl StageConfig for FilterConfig {
         }
         let rules_see_later_fragments = self.later_fragments == Some(ExceptionAction::Judge);
         let is_for_later_fragments =
-            |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::Fragments::Later);
+            |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::FragmentMatch::Later);
         if let Some(rule) =
             rules.iter().position(is_for_later_fragments).filter(|_| !rules_see_later_fragments)
         {
@@ -186,15 +192,22 @@ impl StageConfig for FilterConfig {
             warnings.push(PlanDiagnostic { location: locations[rule].clone(), message });
         }
         let exceptions = self.exceptions();
-        let (default, inner) = (self.default.into(), self.gtpu == GtpuLayer::Inner);
+        let (default, gtpu_inner) = (self.default.into(), self.gtpu == GtpuLayer::Inner);
         if self.flow_cache.0 > 0 && self.place == Placement::Kernel {
             return Err(PlanError::new(
                 "flow_cache works only in user space: remove it, or set place = \"user\"",
             ));
         }
         let limits = Limits::new(&rules, cx.workers)?;
-        let program =
-            Program::new(rules, classifier, default, exceptions, limits, inner, self.flow_cache.0);
+        let program = Program::new(
+            rules,
+            classifier,
+            default,
+            exceptions,
+            limits,
+            gtpu_inner,
+            self.flow_cache.0,
+        );
         let (mut offload, mut not_in_kernel) = (None, None);
         if self.place != Placement::User {
             let Program { rules, classifier, .. } = &program;
@@ -204,7 +217,7 @@ impl StageConfig for FilterConfig {
                 classifier,
                 default,
                 exceptions,
-                inner,
+                gtpu_inner,
                 program.verdict_key(),
             ) {
                 Ok(image) => {
@@ -213,7 +226,7 @@ impl StageConfig for FilterConfig {
                 Err(reasons) if self.place == Placement::Kernel => {
                     return Err(kernel_error(reasons));
                 }
-                // Report the first; `place = "kernel"` reports all.
+                // Report only the first reason; `place = "kernel"` reports more.
                 Err(reasons) => not_in_kernel = reasons.first().map(ToString::to_string),
             }
         }
@@ -221,7 +234,7 @@ impl StageConfig for FilterConfig {
     }
 }
 
-/// Returns an error with the reasons against the XDP program, up to [`MAX_NAMED`].
+/// Returns the error for `place = "kernel"`, with up to [`MAX_NAMED`] reasons.
 fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
     let more = reasons.len().saturating_sub(MAX_NAMED);
     reasons.truncate(MAX_NAMED);
@@ -236,7 +249,8 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// Returns the verdict on each kind of packet exception; `None` if the rules judge it.
+    /// Returns the configured verdict on each kind of packet exception; `None` if rules apply to
+    /// it.
     fn exceptions(&self) -> ExceptionPolicy {
         let verdict =
             |word: Option<VerdictWord>, default| Some(word.map_or(default, Verdict::from));

@@ -11,10 +11,10 @@ use xdpfwd_pipeline::{
 use super::key::PacketException;
 use super::program::ExceptionPolicy;
 
-/// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
+/// Name of the XDP program that contains the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
 
-/// The stage's work, for the XDP program.
+/// The image of a filter for the XDP program, and whether the configuration requires it.
 #[derive(Debug)]
 pub(super) struct Offload {
     pub(super) image: Arc<XdpImage>,
@@ -31,8 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Packet exceptions in the order of `enum reason` in `bpf/filter.h`, after `REASON_POLICY`, which
-/// is not an exception.
+/// Packet exceptions in the order of `enum reason` in `bpf/filter.h`, which begins with
+/// `REASON_POLICY`, not an exception.
 const EXCEPTIONS: [PacketException; 6] = [
     PacketException::NotIp,
     PacketException::Malformed,
@@ -42,53 +42,54 @@ const EXCEPTIONS: [PacketException; 6] = [
     PacketException::LaterFragment,
 ];
 
-/// Builds the image of a filter, or returns everything that the XDP program does not support.
-#[allow(clippy::too_many_arguments, reason = "a filter's parts, once")]
+/// Returns the image of a filter, or one diagnostic for each part that the XDP program does not
+/// support.
+#[allow(clippy::too_many_arguments, reason = "the parts of a filter; called only once")]
 pub(super) fn image(
     rules: &[Rule],
     locations: &[Location],
     classifier: &Classifier,
     default: Verdict,
     exceptions: ExceptionPolicy,
-    inner: bool,
+    gtpu_inner: bool,
     verdict_key: String,
 ) -> Result<Arc<XdpImage>, Vec<PlanDiagnostic>> {
     let mut reasons = Vec::new();
-    let mut stage =
+    let mut unsupported =
         |message: String| reasons.push(PlanDiagnostic { location: Location::Stage, message });
-    if inner {
-        stage("gtpu = \"inner\": the XDP program does not parse GTP-U".to_owned());
+    if gtpu_inner {
+        unsupported("gtpu = \"inner\": the XDP program does not parse GTP-U".to_owned());
     }
     let image = match classifier.image(rules) {
         Ok(image) => Some(image),
         Err(error) => {
-            stage(error.to_string());
+            unsupported(error.to_string());
             None
         }
     };
     for (rule, location) in rules.iter().zip(locations) {
         let modifiers = [("rate limits", rule.limit.is_some()), ("logging", rule.log.is_some())];
-        if let Some((modifier, _)) = modifiers.into_iter().find(|(_, has)| *has) {
+        if let Some((modifier, _)) = modifiers.into_iter().find(|(_, is_used)| *is_used) {
             let message = format!("`{rule}`: the XDP program does not support {modifier}");
             reasons.push(PlanDiagnostic { location: location.clone(), message });
         }
     }
     let Some(image) = image.filter(|_| reasons.is_empty()) else { return Err(reasons) };
-    let mut tables = tables(image);
+    let mut tables = map_contents(image);
     tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, exceptions)));
-    let in_step = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
-        constants: vec![(".rodata.in_step", in_step)],
+        constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // `Classifier::image` refuses more rules than 32 bits can number.
+        // Cannot overflow: `Classifier::image` rejects too many rules.
         counters: ("hits", rules.len() as u32 + 1),
         verdict_key,
     }))
 }
 
-/// Returns the maps of `bpf/classify.h` for a classifier.
-pub fn tables(image: Image) -> XdpTables {
+/// Returns the contents of the maps of `bpf/classify.h` for the image of a classifier.
+pub fn map_contents(image: Image) -> XdpTables {
     let mut tables = XdpTables::default();
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
         let SpaceImage { space, first, parts, sets, tags, firsts, entries } = space;
@@ -110,21 +111,23 @@ pub fn tables(image: Image) -> XdpTables {
     tables
 }
 
-/// `struct filter` of `bpf/filter.h`.
+/// Returns the bytes of `struct filter` of `bpf/filter.h`.
 fn read_only(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
-    let action = |exception: PacketException| match exceptions.of(exception) {
+    let action = |exception: PacketException| match exceptions.verdict(exception) {
         None => 0,
         Some(Verdict::Accept) => 1,
         Some(Verdict::Drop) => 2,
     };
-    let head = [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(has_continue)];
-    // `REASON_POLICY` comes first; the rules judge it.
-    let all = head.into_iter().chain([0]).chain(EXCEPTIONS.map(action));
-    all.flat_map(u32::to_ne_bytes).collect()
+    let first_fields =
+        [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(has_continue)];
+    // The 0 is the unused array entry of `REASON_POLICY`, which is not an exception.
+    let fields = first_fields.into_iter().chain([0]).chain(EXCEPTIONS.map(action));
+    fields.flat_map(u32::to_ne_bytes).collect()
 }
 
-/// The user-space stage of a filter in the XDP program: arriving packets have been judged.
+/// The user-space stage of a filter that runs in the XDP program. Passes all packets, because the
+/// XDP program has already dropped the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassThrough;
 

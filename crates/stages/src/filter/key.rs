@@ -1,4 +1,4 @@
-//! Extracts the fields that rules match, or the reason why rules cannot judge the packet.
+//! Extraction of the packet fields that rules match, and detection of packet exceptions.
 
 use xdpfwd_filter::{Addresses, Fragment, Key, L4};
 
@@ -7,9 +7,9 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 /// The result of inspecting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// An ordinary packet: rules judge its key.
+    /// An ordinary packet: rules apply to its key.
     Key(Key),
-    /// A packet exception, with a key if rules could judge it nevertheless.
+    /// A packet exception, with a key if rules can be applied to the packet nevertheless.
     Exception(PacketException, Option<Key>),
 }
 
@@ -20,18 +20,18 @@ pub enum PacketException {
     NotIp,
     /// A header is truncated or inconsistent.
     Malformed,
-    /// More VLAN tags than the parser follows.
+    /// The packet has more VLAN tags than the parser follows.
     VlanStack,
-    /// More IPv6 extension headers than the parser follows.
+    /// The packet has more IPv6 extension headers than the parser follows.
     ExtensionChain,
     /// The IPv4 header has options.
     IpOptions,
-    /// A later fragment, which has no ports.
+    /// The packet is a later fragment, which has no ports.
     LaterFragment,
 }
 
 impl PacketException {
-    /// All kinds.
+    /// All kinds of packet exceptions, in declaration order.
     pub const ALL: [Self; 6] = [
         Self::NotIp,
         Self::Malformed,
@@ -42,7 +42,7 @@ impl PacketException {
     ];
 }
 
-/// Inspects a frame with its parsed headers.
+/// Returns the key of a frame, or its packet exception. `headers` are the frame's parsed headers.
 #[inline]
 pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     match headers.status {
@@ -70,16 +70,17 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     Inspection::Key(key)
 }
 
-/// Inspects a frame, or the user packet that it carries in GTP-U: the user packet's addresses,
-/// protocol and ports, and the frame's VLAN.
+/// Like [`inspect`], but if the frame carries a user packet in GTP-U, inspects the user packet. Its
+/// key has the VLAN of the frame.
 #[inline]
 pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
-    let to_gtpu = headers.destination_port == gtpu::PORT
+    let is_gtpu = headers.destination_port == gtpu::PORT
         && headers.protocol == Some(IpProtocol::UDP)
         && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
     match inspect(frame, headers) {
-        // The outer packet must be ordinary and unfragmented: the content of a fragment is unknown.
+        // The first fragment of GTP-U is an exception like a later one: it does not have the whole
+        // user packet.
         Inspection::Key(key)
             if key.fragment == Fragment::First
                 && key.protocol == IpProtocol::UDP.0
@@ -87,8 +88,8 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
         {
             return Inspection::Exception(PacketException::LaterFragment, None);
         }
-        Inspection::Key(_) if to_gtpu => {}
-        seen => return seen,
+        Inspection::Key(_) if is_gtpu => {}
+        inspection => return inspection,
     }
     let offset = usize::from(headers.l4_offset) + udp::HEADER_LEN;
     let message = frame.get(offset..usize::from(headers.l3_end)).unwrap_or_default();
@@ -98,13 +99,13 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
             let inner = Headers::parse_inner(frame, start, start + packet.payload().len());
             inspect(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
         }
-        // Signalling between the nodes: judge the outer packet.
+        // Signalling between GTP-U nodes, without a user packet: inspect the outer packet.
         Ok(_) => inspect(frame, headers),
         Err(_) => Inspection::Exception(PacketException::Malformed, None),
     }
 }
 
-/// Returns `None` if the headers do not belong to this frame.
+/// Returns the fields that rules match; `None` if the headers do not belong to this frame.
 #[inline]
 fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     let l3 = headers.l3(frame);

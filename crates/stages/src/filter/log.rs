@@ -1,4 +1,4 @@
-//! Samples for the log: recorded on the data path, written by a separate thread.
+//! Log samples: recorded on the data path, and written to the log by a separate thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,11 @@ use std::thread::{self, Thread};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Capacity of the queue of samples. Further samples are lost, and counted.
+/// Maximum number of samples that wait to be written. Further samples are lost, and counted.
 const QUEUE_CAPACITY: usize = 256;
 
-/// The log that all workers share. Created with the plan, so that its thread does not run on a
-/// worker's core.
+/// The writer of samples, shared by all workers; `None` if no rule has a `log` modifier, or if the
+/// thread did not start. Created with the plan, so that its thread does not run on a worker's core.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
@@ -22,17 +22,19 @@ struct WriterHandle {
     thread: Thread,
 }
 
-/// Samples to be written: a lock-free queue, because workers add to it.
+/// The samples to be written. The queue is lock-free because workers add samples to it.
 #[derive(Debug)]
 struct SampleQueue {
     queue: ArrayQueue<Sample>,
+    /// Whether no worker can add samples any more.
     is_closed: AtomicBool,
 }
 
-/// A worker's log.
+/// The log as one worker uses it.
 #[derive(Debug)]
 pub(super) struct Log {
     writer: LogWriter,
+    /// Number of samples that could not be added.
     lost: u64,
 }
 
@@ -45,7 +47,7 @@ struct Sample {
 }
 
 impl LogWriter {
-    /// Creates the log, with a thread if any rule has a `log` modifier.
+    /// Creates the writer; starts its thread if any rule has a `log` modifier.
     pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);
@@ -58,9 +60,10 @@ impl LogWriter {
             queue: ArrayQueue::new(QUEUE_CAPACITY),
             is_closed: AtomicBool::new(false),
         });
-        let to_write = Arc::clone(&samples);
-        let thread =
-            thread::Builder::new().name("filter-log".into()).spawn(move || to_write.write(&texts));
+        let thread_samples = Arc::clone(&samples);
+        let thread = thread::Builder::new()
+            .name("filter-log".into())
+            .spawn(move || thread_samples.write(&texts));
         Self(
             thread
                 .ok()
@@ -80,15 +83,15 @@ impl SampleQueue {
     /// Writes samples until the last stage of the plan is dropped.
     fn write(&self, rules: &[String]) {
         loop {
-            // Load before draining: samples added before closing are still written.
-            let is_last = self.is_closed.load(Ordering::Acquire);
+            // Load before draining, so that samples added before closing are still written.
+            let is_closed = self.is_closed.load(Ordering::Acquire);
             while let Some(sample) = self.queue.pop() {
                 sample.write(rules);
             }
-            if is_last {
+            if is_closed {
                 return;
             }
-            // Returns at once if a sample was added meanwhile.
+            // Returns at once if a sample was added since the queue was drained.
             thread::park();
         }
     }
@@ -99,17 +102,18 @@ impl Log {
         Self { writer: writer.clone(), lost: 0 }
     }
 
-    /// Records a packet. Only sampled packets get here, so waking the thread is not a per-packet
-    /// cost.
+    /// Records a sampled packet, and wakes the writer thread. The cost of waking it arises only for
+    /// sampled packets.
     pub(super) fn record(&mut self, rule: u32, key: &Key, bytes: usize) {
-        let sent = self.writer.0.as_ref().is_some_and(|handle| {
-            // Check first: pushing to a full queue could spin until the writer finishes a pop.
+        let is_recorded = self.writer.0.as_ref().is_some_and(|handle| {
+            // Check `is_full` first: `push` on a full queue can spin until the writer finishes a
+            // pop.
             let queue = &handle.samples.queue;
             let pushed = !queue.is_full() && queue.push(Sample { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();
             pushed
         });
-        self.lost += u64::from(!sent);
+        self.lost += u64::from(!is_recorded);
     }
 
     pub(super) fn lost(&self) -> u64 {

@@ -13,7 +13,7 @@ pub(crate) mod source;
 mod stage;
 
 pub use config::FilterConfig;
-pub use kernel::{IMAGE_PROGRAM, tables};
+pub use kernel::{IMAGE_PROGRAM, map_contents};
 pub use key::{Inspection, PacketException, inspect, inspect_gtpu};
 pub use plan::FilterPlan;
 pub use program::Program;

@@ -1,4 +1,4 @@
-//! Modifiers of rules: rate limits and logging.
+//! The modifiers of rules: rate limits and log samples.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use super::limit::{Bucket, Meter, Sources};
 use super::log::{Log, LogWriter};
 use xdpfwd_pipeline::PlanError;
 
-/// The limits of rules, shared by all workers, and their log.
+/// The limits of all rules and the log, both shared by all workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Each limit with its rule's number.
+    /// Each limit: the index of its rule, the configured limit, and its buckets.
     all: Vec<(u32, Limit, SharedLimit)>,
     workers: usize,
     log: LogWriter,
 }
 
-/// Maximum number of rules with a bucket per source prefix; each uses 1 MiB.
+/// Maximum number of rules with a limit per source prefix; the buckets of each use 1 MiB.
 const MAX_SOURCE_LIMITS: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -31,12 +31,13 @@ impl Limits {
         rules: impl IntoIterator<Item = &'r Rule> + Clone,
         workers: usize,
     ) -> Result<Self, PlanError> {
-        let by_source = |rule: &&Rule| rule.limit.is_some_and(|limit| limit.per != Per::Rule);
-        let count = rules.clone().into_iter().filter(by_source).count();
+        let is_per_source = |rule: &&Rule| rule.limit.is_some_and(|limit| limit.per != Per::Rule);
+        let count = rules.clone().into_iter().filter(is_per_source).count();
         if count > MAX_SOURCE_LIMITS {
             let message = format!(
                 "{count} limits per source prefix: a stage supports at most {MAX_SOURCE_LIMITS} \
-                 (1 MiB each); share one among several rules by a `continue` rule in front of them"
+                 (1 MiB each); to share a limit among several rules, put it into a `continue` rule \
+                 before them"
             );
             return Err(PlanError::new(message));
         }
@@ -47,17 +48,17 @@ impl Limits {
         };
         let all = (0..)
             .zip(rules)
-            .filter_map(|(number, rule)| rule.limit.map(|limit| (number, limit, shared(&limit))));
+            .filter_map(|(index, rule)| rule.limit.map(|limit| (index, limit, shared(&limit))));
         Ok(Self { all: all.collect(), workers, log })
     }
 }
 
-/// A worker's share of the limits, and its log.
+/// The limits and the log as one worker uses them.
 #[derive(Debug)]
 pub(crate) struct Modifiers {
-    /// For each rule, the index of its limit, or an index out of range. Empty if there are no
-    /// limits.
-    limit_of: Vec<u32>,
+    /// For each rule, the index of its limit, or an index out of range if it has no limit. Empty if
+    /// no rule has a limit.
+    limit_indices: Vec<u32>,
     limits: Vec<WorkerLimit>,
     log: Log,
 }
@@ -73,13 +74,13 @@ impl Modifiers {
         rules: impl IntoIterator<Item = &'r Rule> + Clone,
         limits: &Limits,
     ) -> Self {
-        let mut limit_of = Vec::new();
+        let mut limit_indices = Vec::new();
         if !limits.all.is_empty() {
-            limit_of = vec![u32::MAX; rules.clone().into_iter().count()];
+            limit_indices = vec![u32::MAX; rules.clone().into_iter().count()];
         }
         let mut worker_limits = Vec::new();
         for (rule, limit, shared) in &limits.all {
-            limit_of[*rule as usize] = worker_limits.len() as u32;
+            limit_indices[*rule as usize] = worker_limits.len() as u32;
             worker_limits.push(match shared {
                 SharedLimit::Rule(bucket) => {
                     WorkerLimit::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers))
@@ -87,14 +88,16 @@ impl Modifiers {
                 SharedLimit::Source(sources) => WorkerLimit::Source(Arc::clone(sources)),
             });
         }
-        Self { limit_of, limits: worker_limits, log: Log::new(&limits.log) }
+        Self { limit_indices, limits: worker_limits, log: Log::new(&limits.log) }
     }
 
-    /// Returns whether a rule's limit lets a packet pass.
+    /// Returns whether the limit of a rule lets a packet of `bytes` bytes pass.
     #[inline]
     pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
-        let Some(limit) =
-            self.limit_of.get(rule as usize).and_then(|index| self.limits.get_mut(*index as usize))
+        let Some(limit) = self
+            .limit_indices
+            .get(rule as usize)
+            .and_then(|index| self.limits.get_mut(*index as usize))
         else {
             return true;
         };
@@ -104,24 +107,25 @@ impl Modifiers {
         }
     }
 
-    /// Logs the packet if its rule samples it.
+    /// Logs a packet if its rule samples it. `matched` is the number of packets that the rule has
+    /// matched, including this one.
     #[inline]
     pub(crate) fn sample(
         &mut self,
-        number: u32,
+        rule_index: u32,
         rule: &Rule,
         matched: u64,
         key: &Key,
         bytes: usize,
     ) {
-        if let Some(of) = rule.log
-            && matched.is_multiple_of(u64::from(of))
+        if let Some(interval) = rule.log
+            && matched.is_multiple_of(u64::from(interval))
         {
-            self.log.record(number, key, bytes);
+            self.log.record(rule_index, key, bytes);
         }
     }
 
-    /// Returns the number of samples lost.
+    /// Returns the number of lost log samples.
     pub(crate) fn log_lost(&self) -> u64 {
         self.log.lost()
     }

@@ -1,4 +1,4 @@
-//! The plan of a filter, which its workers share.
+//! The plan of a filter, shared by all workers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ pub struct FilterPlan {
     pub(super) program: Arc<Program>,
     pub(super) warnings: Vec<PlanDiagnostic>,
     pub(super) offload: Option<Offload>,
-    /// The reason why it is not in the kernel, if that was configured.
+    /// Why the XDP program cannot run the filter; `None` if it can, or if the filter is configured
+    /// for user space.
     pub(super) not_in_kernel: Option<String>,
 }
 

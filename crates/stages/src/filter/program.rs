@@ -1,4 +1,4 @@
-//! The decisions of a filter, shared by workers and dry runs.
+//! The compiled filter, shared by workers and dry runs.
 
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 
@@ -7,7 +7,7 @@ use super::modifiers::Limits;
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
 
-/// Compiled rules, and the verdicts on other packets.
+/// Compiled rules, and the verdicts on packets that no rule decides.
 #[derive(Debug)]
 pub struct Program {
     pub(super) rules: Vec<Rule>,
@@ -15,28 +15,28 @@ pub struct Program {
     pub(super) default: Verdict,
     pub(super) exceptions: ExceptionPolicy,
     pub(super) limits: Limits,
-    /// Whether to judge the packet inside GTP-U instead of the outer one.
-    pub(super) inner: bool,
-    /// Flows that each worker caches; 0 for none.
+    /// Whether rules apply to the user packet inside GTP-U instead of the outer packet.
+    pub(super) gtpu_inner: bool,
+    /// Number of flows that each worker caches; 0 for no cache.
     pub(super) flow_cache: usize,
 }
 
-/// The verdict on each kind of packet exception; `None` if the rules judge it.
+/// The verdict on each kind of packet exception; `None` if rules apply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExceptionPolicy([Option<Verdict>; PacketException::ALL.len()]);
 
 impl ExceptionPolicy {
-    pub(super) fn new(of: impl Fn(PacketException) -> Option<Verdict>) -> Self {
-        Self(PacketException::ALL.map(of))
+    pub(super) fn new(verdict: impl Fn(PacketException) -> Option<Verdict>) -> Self {
+        Self(PacketException::ALL.map(verdict))
     }
 
-    pub(super) fn of(&self, exception: PacketException) -> Option<Verdict> {
+    pub(super) fn verdict(&self, exception: PacketException) -> Option<Verdict> {
         self.0[exception as usize]
     }
 }
 
 impl PacketException {
-    /// Returns the reason under which its drop is counted.
+    /// Returns the drop reason for packets with this exception.
     pub fn reason(self) -> Reason {
         match self {
             Self::NotIp => Reason::NOT_IP,
@@ -50,10 +50,10 @@ impl PacketException {
 }
 
 impl Program {
-    /// Inspects a frame as the rules require.
+    /// Inspects a frame, or with `gtpu = "inner"` the user packet that it carries in GTP-U.
     #[inline]
     pub fn inspect(&self, frame: &[u8], headers: &Headers) -> Inspection {
-        if self.inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
+        if self.gtpu_inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
     }
 
     /// Returns a rule by number.
@@ -67,16 +67,16 @@ impl Program {
         default: Verdict,
         exceptions: ExceptionPolicy,
         limits: Limits,
-        inner: bool,
+        gtpu_inner: bool,
         flow_cache: usize,
     ) -> Self {
-        Self { rules, classifier, default, exceptions, limits, inner, flow_cache }
+        Self { rules, classifier, default, exceptions, limits, gtpu_inner, flow_cache }
     }
 
-    /// Returns a key that is equal for two filters exactly when they come to the same verdicts.
+    /// Returns a key that is equal for two filters exactly when they give the same verdicts.
     pub(super) fn verdict_key(&self) -> String {
-        let Self { rules, default, exceptions, inner, .. } = self;
+        let Self { rules, default, exceptions, gtpu_inner, .. } = self;
         let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
-        format!("{default:?} {exceptions:?} {inner}\n{}", rules.join("\n"))
+        format!("{default:?} {exceptions:?} {gtpu_inner}\n{}", rules.join("\n"))
     }
 }

@@ -1,4 +1,4 @@
-//! The inspection table of a stage with rules: each rule with its packet count.
+//! The inspection table of a stage with rules or signatures: each with its packet count.
 
 use std::fmt;
 
@@ -7,18 +7,19 @@ use xdpfwd_pipeline::{Cell, Table, Unit};
 /// The counter key of packets that no rule decided. No rule has this text.
 const DEFAULT: &str = "(default)";
 
-/// Returns the keys of the counters: the text of each rule, then the default.
+/// Returns the keys of the counters: the text of each rule, then [`DEFAULT`].
 pub(crate) fn counter_keys<R: fmt::Display>(rules: &[R]) -> Vec<String> {
     rules.iter().map(ToString::to_string).chain([DEFAULT.to_owned()]).collect()
 }
 
-/// Returns the counters of a worker, in the order of [`counter_keys`].
+/// Returns the counters of a worker in the order of [`counter_keys`]: `rules` are the packets of
+/// each rule, `default` those that no rule decided.
 pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
     rules.iter().copied().chain([default]).collect()
 }
 
-/// Returns the table `rules`: number, packets, text. The last row is the default, which has no
-/// number.
+/// Returns the table `rules` with the columns rule number, packets and text. The last row is the
+/// default, which has no rule number.
 pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     let mut table =
         Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);
@@ -39,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_lists_rules_in_order_and_the_default_last() {
+    fn table_lists_rules_in_order_and_default_last() {
         let rules = ["drop", "accept dscp 0"];
         assert_eq!(counter_keys(&rules), ["drop", "accept dscp 0", "(default)"]);
         assert_eq!(row_counters(&[1, 2], 3), [1, 2, 3]);
         let table = table(&rules, &[1, 2, 3]);
-        let shown: Vec<String> =
+        let rows: Vec<String> =
             table.rows.iter().map(|row| format!("{} {} {}", row[0], row[1], row[2])).collect();
-        assert_eq!(shown, ["0 1 drop", "1 2 accept dscp 0", "- 3 (default)"]);
+        assert_eq!(rows, ["0 1 drop", "1 2 accept dscp 0", "- 3 (default)"]);
     }
 }

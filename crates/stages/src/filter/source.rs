@@ -1,4 +1,4 @@
-//! Sources of rules and signatures: a file, or the configuration itself.
+//! Reading of rules and signatures, from a file or from the configuration itself.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use xdpfwd_filter::{Problem, Verdict};
 use crate::words::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
 
-/// `"FILE"` or `["LINE", …]`.
+/// The value of `rules` or `signatures`: `"FILE"` or `["LINE", …]`.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(String),
@@ -31,9 +31,9 @@ pub(crate) enum VerdictWord {
 
 impl<'de> Deserialize<'de> for Source {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
+        struct SourceVisitor;
 
-        impl<'de> Visitor<'de> for Either {
+        impl<'de> Visitor<'de> for SourceVisitor {
             type Value = Source;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,16 +46,16 @@ impl<'de> Deserialize<'de> for Source {
                 Ok(Source::File(name.to_owned()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut rules: A) -> Result<Source, A::Error> {
-                let mut all = Vec::new();
-                while let Some(rule) = rules.next_element()? {
-                    all.push(rule);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Source, A::Error> {
+                let mut lines = Vec::new();
+                while let Some(line) = sequence.next_element()? {
+                    lines.push(line);
                 }
-                Ok(Source::Inline(all))
+                Ok(Source::Inline(lines))
             }
         }
 
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(SourceVisitor)
     }
 }
 
@@ -70,70 +70,72 @@ impl From<VerdictWord> for Verdict {
     }
 }
 
-/// Parsed lines, each with its location.
+/// Parsed lines (rules or signatures), and the location of each.
 pub(crate) struct Lines<T> {
     pub(crate) lines: Vec<T>,
     pub(crate) locations: Vec<Location>,
 }
 
 impl Source {
-    /// Reads the lines of the configuration or of the file.
+    /// Reads and parses the lines of the file or of the configuration. `key` is the name of the key
+    /// in the configuration.
     pub(crate) fn read<T>(
         &self,
         key: &str,
         cx: &PlanCx<'_>,
-        line: impl Fn(&str) -> Result<Option<T>, Problem>,
-        text: impl FnOnce(&str) -> Result<Vec<(usize, T)>, Vec<Problem>>,
+        parse_line: impl Fn(&str) -> Result<Option<T>, Problem>,
+        parse_file: impl FnOnce(&str) -> Result<Vec<(usize, T)>, Vec<Problem>>,
     ) -> Result<Lines<T>, PlanError> {
         match self {
-            Self::Inline(texts) => read_inline(texts, line),
+            Self::Inline(texts) => read_inline(texts, parse_line),
             Self::File(name) => {
                 let path = cx.directory.join(name);
-                let failed = |error| {
+                let read_error = |error| {
                     PlanError::new(format!(
                         "{key} = {name:?}: cannot read {}: {error}",
                         path.display()
                     ))
                 };
                 let file = path.display().to_string();
-                let read = text(&read_file(&path).map_err(failed)?);
-                let at = |line, column| Location::File { file: file.clone(), line, column };
-                let problem = |Problem { line, column, message }| PlanDiagnostic {
-                    location: at(line, column),
+                let parsed = parse_file(&read_file(&path).map_err(read_error)?);
+                let location = |line, column| Location::File { file: file.clone(), line, column };
+                let diagnostic = |Problem { line, column, message }| PlanDiagnostic {
+                    location: location(line, column),
                     message,
                 };
-                let read = read
-                    .map_err(|problems| PlanError(problems.into_iter().map(problem).collect()))?;
-                let (numbers, lines): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+                let parsed = parsed.map_err(|problems| {
+                    PlanError(problems.into_iter().map(diagnostic).collect())
+                })?;
+                let (line_numbers, lines): (Vec<_>, Vec<_>) = parsed.into_iter().unzip();
                 Ok(Lines {
                     lines,
-                    locations: numbers.into_iter().map(|number| at(number, 1)).collect(),
+                    locations: line_numbers.into_iter().map(|line| location(line, 1)).collect(),
                 })
             }
         }
     }
 }
 
-/// Maximum file size in bytes; enough for over a million rules.
+/// Maximum size of a file with rules or signatures in bytes; enough for over a million rules.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
-/// Reads a regular file. Other kinds of file may block or never end.
+/// Reads a regular file. Rejects other kinds of files, because reading them can block or never end.
 fn read_file(path: &Path) -> io::Result<String> {
-    let regular = |file: fs::Metadata| match file.is_file() {
+    let check_regular = |file: fs::Metadata| match file.is_file() {
         true => Ok(()),
         false => Err(io::Error::other("not a regular file")),
     };
     // Check before opening, because opening a FIFO can block.
-    regular(fs::metadata(path)?)?;
+    check_regular(fs::metadata(path)?)?;
     let file = File::open(path)?;
-    regular(file.metadata()?)?;
+    check_regular(file.metadata()?)?;
     let mut text = String::new();
     if file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text)? as u64 > MAX_FILE_SIZE {
         return Err(io::Error::other("larger than 64 MiB"));
     }
-    // The configuration file may start with a byte order mark, too.
-    if let Some(rest) = text.strip_prefix('\u{feff}') {
-        text = rest.to_owned();
+    // Ignore a byte order mark, as in the configuration file.
+    if let Some(without_mark) = text.strip_prefix('\u{feff}') {
+        text = without_mark.to_owned();
     }
     Ok(text)
 }
@@ -153,11 +155,13 @@ fn read_inline<T>(
             Ok(None) => problems
                 .push(PlanDiagnostic { location, message: "empty line: remove it".to_owned() }),
             Err(Problem { column, message, .. }) => {
-                // After the quote. Not exact if escape sequences precede it.
-                let at = text.span().start
+                // Inexact if escape sequences precede the column.
+                let before_column = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
+                // The span begins with the opening quote.
+                let offset = before_column + 1;
                 problems.push(PlanDiagnostic {
-                    location: Location::Configuration(at + 1..at + 1),
+                    location: Location::Configuration(offset..offset),
                     message,
                 });
             }

@@ -16,18 +16,19 @@ use super::rules;
 #[derive(Debug)]
 pub struct Filter {
     program: Arc<Program>,
-    /// Packets that each rule matched.
+    /// For each rule, the number of packets that it matched.
     hits: Vec<u64>,
-    /// Packets that the default decided.
+    /// Number of packets that no rule decided, so that the default applied.
     defaulted: u64,
     accepted: u64,
     modifiers: Modifiers,
-    /// Present if configured, and if there are enough rules for it to help.
+    /// `None` if not configured, or if rules are few and are compared one by one.
     cache: Option<FlowCache>,
-    // Buffers that each batch overwrites.
+    // Buffers for one batch: for each packet that rules apply to, its key, its index in the batch,
+    // and its first matching rule or [`Classifier::NONE`].
     keys: Box<[Key; Batch::CAPACITY]>,
     batch_indices: Box<[u8; Batch::CAPACITY]>,
-    found: Box<[u32; Batch::CAPACITY]>,
+    first_matches: Box<[u32; Batch::CAPACITY]>,
 }
 
 /// The decision about a packet.
@@ -35,7 +36,8 @@ pub struct Filter {
 pub struct Outcome {
     /// The drop reason, or `None` if the packet passes.
     pub drop: Option<Reason>,
-    /// Index of the deciding rule, or `None`.
+    /// Index of the deciding rule, or of the rule whose limit dropped the packet; `None` if no rule
+    /// decided.
     pub rule: Option<u32>,
 }
 
@@ -63,24 +65,24 @@ impl Filter {
                 .then(|| FlowCache::new(program.flow_cache, RandomState::new().hash_one(0_u64))),
             keys: Box::new([empty_key; Batch::CAPACITY]),
             batch_indices: Box::new([0; Batch::CAPACITY]),
-            found: Box::new([NONE; Batch::CAPACITY]),
+            first_matches: Box::new([NONE; Batch::CAPACITY]),
             program,
         }
     }
 
-    /// Returns the packets that each rule matched, in rule order.
+    /// Returns the number of packets that each rule matched, in rule order.
     pub fn hits(&self) -> &[u64] {
         &self.hits
     }
 
-    /// Judges a single packet, for dry runs.
-    pub fn judge(&mut self, seen: Inspection, bytes: usize, now: u64) -> Outcome {
-        match seen {
+    /// Decides about a single packet of `bytes` bytes, for dry runs.
+    pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
+        match inspection {
             Inspection::Key(key) => {
                 self.apply_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
             }
             Inspection::Exception(exception, key) => {
-                match (self.program.exceptions.of(exception), key) {
+                match (self.program.exceptions.verdict(exception), key) {
                     (None, Some(key)) => self.apply_rules(
                         &key,
                         self.program.classifier.first_match(&key, 0),
@@ -94,26 +96,26 @@ impl Filter {
         }
     }
 
-    /// Continues from the first matching rule to the rule that decides.
+    /// Applies `first`, the first matching rule, and the next matching rules until one decides.
     #[inline]
     fn apply_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
         let mut next = first;
-        while let Some(number) = next {
-            let rule = &self.program.rules[number as usize];
-            self.hits[number as usize] += 1;
-            self.modifiers.sample(number, rule, self.hits[number as usize], key, bytes);
-            if !self.modifiers.passes(number, key, bytes, now) {
-                return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(number) };
+        while let Some(rule_index) = next {
+            let rule = &self.program.rules[rule_index as usize];
+            self.hits[rule_index as usize] += 1;
+            self.modifiers.sample(rule_index, rule, self.hits[rule_index as usize], key, bytes);
+            if !self.modifiers.passes(rule_index, key, bytes, now) {
+                return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(rule_index) };
             }
             match rule.verdict {
                 Some(Verdict::Accept) => {
                     self.accepted += 1;
-                    return Outcome { drop: None, rule: Some(number) };
+                    return Outcome { drop: None, rule: Some(rule_index) };
                 }
                 Some(Verdict::Drop) => {
-                    return Outcome { drop: Some(Reason::POLICY), rule: Some(number) };
+                    return Outcome { drop: Some(Reason::POLICY), rule: Some(rule_index) };
                 }
-                None => next = self.program.classifier.first_match(key, number + 1),
+                None => next = self.program.classifier.first_match(key, rule_index + 1),
             }
         }
         self.defaulted += 1;
@@ -131,7 +133,7 @@ impl Stage for Filter {
             let key = match self.program.inspect(packet.frame, &packet.meta.headers) {
                 Inspection::Key(key) => key,
                 Inspection::Exception(exception, key) => {
-                    match (self.program.exceptions.of(exception), key) {
+                    match (self.program.exceptions.verdict(exception), key) {
                         (None, Some(key)) => key,
                         (Some(Verdict::Accept), _) => {
                             self.accepted += 1;
@@ -150,13 +152,15 @@ impl Stage for Filter {
         }
         let keys = &self.keys[..count];
         match &mut self.cache {
-            None => self.program.classifier.classify(keys, &mut self.found),
-            Some(cache) => self.program.classifier.classify_cached(keys, &mut self.found, cache),
+            None => self.program.classifier.classify(keys, &mut self.first_matches),
+            Some(cache) => {
+                self.program.classifier.classify_cached(keys, &mut self.first_matches, cache)
+            }
         }
         for index in 0..count {
             let Some(mut packet) = view.packet(self.batch_indices[index].into()) else { continue };
-            let (key, found) = (self.keys[index], self.found[index]);
-            let first = Some(found).filter(|found| *found != Classifier::NONE);
+            let (key, first_match) = (self.keys[index], self.first_matches[index]);
+            let first = Some(first_match).filter(|rule| *rule != Classifier::NONE);
             if let Some(reason) = self.apply_rules(&key, first, packet.frame.len(), cx.now()).drop {
                 packet.drop(reason);
             }
@@ -164,16 +168,16 @@ impl Stage for Filter {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        let mut all = vec![
+        let mut counters = vec![
             ("accepted", self.accepted),
             ("default", self.defaulted),
             ("log_lost", self.modifiers.log_lost()),
         ];
         if let Some(cache) = &self.cache {
             let (hits, misses) = cache.hits_and_misses();
-            all.extend([("flow_cache_hits", hits), ("flow_cache_misses", misses)]);
+            counters.extend([("flow_cache_hits", hits), ("flow_cache_misses", misses)]);
         }
-        all
+        counters
     }
 
     fn row_counters(&self) -> Vec<u64> {

@@ -1,4 +1,4 @@
-//! Selection of bypassed packets, and of the SA for all others.
+//! Tests of which packets bypass ESP, and which SA applies to all others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,85 +7,101 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::support::*;
 
-fn to(destination: Ipv4Addr) -> Vec<u8> {
-    ipv4(UDP, TEN, destination.octets(), 0, &udp(1, 2, b"payload"))
+fn packet_to(destination: Ipv4Addr) -> Vec<u8> {
+    ipv4(UDP, SOURCE_V4, destination.octets(), 0, &udp(1, 2, b"payload"))
 }
 
-fn to_v6(destination: Ipv6Addr) -> Vec<u8> {
-    ipv6(UDP, SIX, destination.to_bits(), 64, &udp(1, 2, b"payload"))
+fn packet_to_v6(destination: Ipv6Addr) -> Vec<u8> {
+    ipv6(UDP, SOURCE_V6, destination.to_bits(), 64, &udp(1, 2, b"payload"))
 }
 
 #[test]
 fn bypass_passes_only_configured_traffic() {
     let icmp6 = |kind: u8, hop_limit: u8| {
-        ipv6(58, SIX, SEVEN, hop_limit, &[&[kind, 0, 0, 0][..], &[0; 20]].concat())
+        ipv6(58, SOURCE_V6, DESTINATION_V6, hop_limit, &[&[kind, 0, 0, 0][..], &[0; 20]].concat())
     };
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
-    let matched = |payload: &[u8]| ipv4(UDP, TEN, ELEVEN, 0, payload);
-    let marker = [&[0; 4][..], b"a message of IKE"].concat();
-    // Name, frame, the values of `bypass` that let it pass, whether an SA matches it.
+    let matching = |payload: &[u8]| ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, payload);
+    let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
+    // Name, frame, values of `bypass` with which the frame bypasses ESP, and whether an outbound SA
+    // matches the frame.
     let cases: Vec<(&str, Vec<u8>, &[&str], bool)> = vec![
         ("ARP", arp, &["arp", "not-ip", "unmatched"], false),
         ("router solicitation", icmp6(133, 255), &["nd", "unmatched"], false),
         ("neighbour solicitation", icmp6(135, 255), &["nd", "unmatched"], false),
         ("neighbour advertisement", icmp6(136, 255), &["nd", "unmatched"], false),
         ("redirect", icmp6(137, 255), &["nd", "unmatched"], false),
-        ("neighbour solicitation from afar", icmp6(135, 254), &["unmatched"], false),
+        ("neighbour solicitation with a hop limit of 254", icmp6(135, 254), &["unmatched"], false),
         ("echo request", icmp6(128, 255), &["unmatched"], false),
         ("not IP", ethernet(0x88b5, &[0; 50]), &["not-ip", "unmatched"], false),
-        ("UDP to where no SA leads", to(Ipv4Addr::new(10, 3, 0, 1)), &["unmatched"], false),
-        ("IKE to 500", matched(&udp(9, 500, b"a message of IKE")), &["ike"], true),
-        ("IKE from 500", matched(&udp(500, 9, b"a message of IKE")), &["ike"], true),
-        ("IKE to 4500", matched(&udp(9, 4500, &marker)), &["ike"], true),
-        ("IKE from 4500", matched(&udp(4500, 9, &marker)), &["ike"], true),
-        ("4500 without a marker", matched(&udp(4500, 4500, b"a message of IKE")), &[], true),
-        ("4500, three bytes", matched(&udp(4500, 4500, &[0; 3])), &[], true),
-        ("UDP to 501", matched(&udp(9, 501, &marker)), &[], true),
-        ("TCP to 500", ipv4(6, TEN, ELEVEN, 0, &udp(9, 500, &marker)), &[], true),
+        (
+            "UDP to an address without an SA",
+            packet_to(Ipv4Addr::new(10, 3, 0, 1)),
+            &["unmatched"],
+            false,
+        ),
+        ("IKE to 500", matching(&udp(9, 500, b"a message of IKE")), &["ike"], true),
+        ("IKE from 500", matching(&udp(500, 9, b"a message of IKE")), &["ike"], true),
+        ("IKE to 4500", matching(&udp(9, 4500, &with_marker)), &["ike"], true),
+        ("IKE from 4500", matching(&udp(4500, 9, &with_marker)), &["ike"], true),
+        (
+            "UDP to 4500 without a marker",
+            matching(&udp(4500, 4500, b"a message of IKE")),
+            &[],
+            true,
+        ),
+        ("UDP to 4500 with three bytes", matching(&udp(4500, 4500, &[0; 3])), &[], true),
+        ("UDP to 501", matching(&udp(9, 501, &with_marker)), &[], true),
+        (
+            "TCP to 500",
+            ipv4(6, SOURCE_V4, DESTINATION_V4, 0, &udp(9, 500, &with_marker)),
+            &[],
+            true,
+        ),
     ];
     let folder = Folder::new();
     for bypass in [None, Some("arp"), Some("nd"), Some("ike"), Some("not-ip"), Some("unmatched")] {
-        let more = format!(
+        let other_keys = format!(
             ", bypass = [{}]",
             bypass.map(|bypass| format!("'{bypass}'")).unwrap_or_default()
         );
-        let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
-        let mut seal = bench(&plan_seal(&folder, &selected, &more));
-        let mut open = bench(&plan_open(&folder, OPEN, &more));
-        for (what, frame, passes, has_sa) in &cases {
+        let seal_sa = format!("{SEAL}, selector = ['10.2.0.0/16']");
+        let mut seal = bench(&plan_seal(&folder, &seal_sa, &other_keys));
+        let mut open = bench(&plan_open(&folder, OPEN, &other_keys));
+        for (name, frame, bypasses, has_sa) in &cases {
             for tags in 0..3 {
                 let frame = tagged(frame, tags);
-                let as_it_is = bypass.is_some_and(|bypass| passes.contains(&bypass));
+                let is_bypassed = bypass.is_some_and(|bypass| bypasses.contains(&bypass));
                 match seal.send_one(&frame) {
-                    Disposition::Passed(got) if as_it_is => {
-                        assert_eq!(got, frame, "{what} with {bypass:?}")
+                    Disposition::Passed(got) if is_bypassed => {
+                        assert_eq!(got, frame, "{name} with {bypass:?}")
                     }
                     Disposition::Passed(got) => {
-                        assert!(*has_sa && got.len() > frame.len(), "{what} with {bypass:?}")
+                        assert!(*has_sa && got.len() > frame.len(), "{name} with {bypass:?}")
                     }
                     other => assert_eq!(
-                        (other, as_it_is, *has_sa),
+                        (other, is_bypassed, *has_sa),
                         (Disposition::Dropped("no_sa"), false, false),
-                        "{what} with {bypass:?}"
+                        "{name} with {bypass:?}"
                     ),
                 }
-                // Packets that are not ESP match no inbound SA.
-                let as_it_is = as_it_is || bypass == Some("unmatched");
-                let expected = if as_it_is {
+                // No inbound SA matches a packet that is not ESP.
+                let is_bypassed = is_bypassed || bypass == Some("unmatched");
+                let expected = if is_bypassed {
                     Disposition::Passed(frame.clone())
                 } else {
                     Disposition::Dropped("unprotected")
                 };
-                assert_eq!(open.send_one(&frame), expected, "{what} with {bypass:?}");
+                assert_eq!(open.send_one(&frame), expected, "{name} with {bypass:?}");
             }
         }
-        let unknown = ipv4(50, TEN, ELEVEN, 0, &[9; 60]);
+        let unknown_spi = ipv4(50, SOURCE_V4, DESTINATION_V4, 0, &[9; 60]);
         let expected = if bypass == Some("unmatched") {
-            Disposition::Passed(unknown.clone())
+            Disposition::Passed(unknown_spi.clone())
         } else {
             Disposition::Dropped("no_sa")
         };
-        assert_eq!(open.send_one(&unknown), expected, "{bypass:?}");
+        assert_eq!(open.send_one(&unknown_spi), expected, "{bypass:?}");
         seal.assert_balanced();
         open.assert_balanced();
     }
@@ -94,11 +110,11 @@ fn bypass_passes_only_configured_traffic() {
 #[test]
 fn first_sa_whose_selector_matches_encapsulates() {
     let folder = Folder::new();
-    // Prefixes of few addresses, so that many overlap.
+    // Small prefixes of neighbouring addresses, so that many overlap.
     let prefix = prop_oneof![
         (0_u32..16, 24_u8..=32).prop_map(|(low, bits)| format!(
             "{}/{bits}",
-            Ipv4Addr::from_bits((0x0a02_0000 | low) & !mask(bits))
+            Ipv4Addr::from_bits((0x0a02_0000 | low) & !host_mask(bits))
         )),
         (0_u128..16, 124_u8..=128).prop_map(|(low, bits)| {
             format!(
@@ -132,25 +148,26 @@ fn first_sa_whose_selector_matches_encapsulates() {
             })
             .collect();
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
-        // A new state file: an open right after another one would wait for the clock.
+        // Create a new state file. With the last one, opening would wait until the clock is later
+        // than the stored epoch.
         folder.state("selectors.state");
         let mut bench = bench(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
             let (frame, destination) = if is_v6 {
                 let destination = Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(low));
-                (to_v6(destination), std::net::IpAddr::from(destination))
+                (packet_to_v6(destination), std::net::IpAddr::from(destination))
             } else {
                 let destination = Ipv4Addr::from_bits(0x0a02_0000 | u32::from(low));
-                (to(destination), std::net::IpAddr::from(destination))
+                (packet_to(destination), std::net::IpAddr::from(destination))
             };
-            let has = |prefixes: &Option<Vec<String>>| {
+            let matches = |prefixes: &Option<Vec<String>>| {
                 prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| contains(prefix, destination)))
             };
-            match (bench.send_one(&frame), selectors.iter().position(has)) {
+            match (bench.send_one(&frame), selectors.iter().position(matches)) {
                 (Disposition::Passed(sealed), Some(index)) => prop_assert_eq!(spi(&sealed), 1000 + index as u32),
                 (Disposition::Dropped("no_sa"), None) => {}
                 (disposition, expected) => {
-                    prop_assert!(false, "{disposition:?}, not by {expected:?}: {selectors:?} {destination}")
+                    prop_assert!(false, "{disposition:?}, expected SA {expected:?}: {selectors:?} {destination}")
                 }
             }
         }
@@ -160,19 +177,21 @@ fn first_sa_whose_selector_matches_encapsulates() {
     outcome.unwrap();
 }
 
-fn mask(bits: u8) -> u32 {
+fn host_mask(bits: u8) -> u32 {
     u32::MAX.checked_shr(bits.into()).unwrap_or(0)
 }
 
-/// Returns whether a prefix contains an address: a second implementation, bit by bit.
+/// Returns whether a prefix contains an address. Compares bit by bit, unlike the implementation
+/// under test.
 fn contains(prefix: &str, address: std::net::IpAddr) -> bool {
     let (base, bits) = prefix.split_once('/').unwrap();
-    let of = |address: std::net::IpAddr| match address {
+    let version_and_bytes = |address: std::net::IpAddr| match address {
         std::net::IpAddr::V4(v4) => (4, v4.octets().to_vec()),
         std::net::IpAddr::V6(v6) => (6, v6.octets().to_vec()),
     };
-    let ((version, base), (own, address)) = (of(base.parse().unwrap()), of(address));
-    version == own
+    let (version, base) = version_and_bytes(base.parse().unwrap());
+    let (address_version, address) = version_and_bytes(address);
+    version == address_version
         && (0..bits.parse().unwrap())
             .all(|bit: usize| (base[bit / 8] ^ address[bit / 8]) >> (7 - bit % 8) & 1 == 0)
 }
@@ -180,17 +199,17 @@ fn contains(prefix: &str, address: std::net::IpAddr) -> bool {
 #[test]
 fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     let folder = Folder::new();
-    let outer = |destination: &str, udp: &str, spi: u32| {
+    let seal_sa = |destination: &str, udp: &str, spi: u32| {
         format!(
             "spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}"
         )
     };
-    // Each SA is the peer of the SA at the same index of `opens`.
+    // Each outbound SA has the same key as the inbound SA at the same index in `opens`.
     let seals = [
-        outer("192.0.2.1", "", 4096),
-        outer("192.0.2.2", "", 4096),
-        outer("192.0.2.3", ", udp_ports = [7, 4500]", 4097),
-        outer("192.0.2.3", "", 4098),
+        seal_sa("192.0.2.1", "", 4096),
+        seal_sa("192.0.2.2", "", 4096),
+        seal_sa("192.0.2.3", ", udp_ports = [7, 4500]", 4097),
+        seal_sa("192.0.2.3", "", 4098),
     ];
     let opens = [
         "spi = 4096, transform = 'aes-128-gcm', destination = '192.0.2.1'",
@@ -199,53 +218,54 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
         "spi = 4098, transform = 'aes-128-gcm'",
     ];
     let mut open = bench(&plan("esp-open", &table(&folder, "open.state", &opens, "")));
-    let packet = some_v4(20);
+    let packet = udp_v4(20);
     let sealed: Vec<Vec<u8>> = (0..seals.len())
         .map(|index| {
-            // The key depends on the index, so fill the list up to it.
-            let all: Vec<String> = (0..=index)
-                .map(|at| {
-                    if at == index {
-                        seals[at].clone()
+            // The key of an SA depends on its index, so add other SAs before it.
+            let sas: Vec<String> = (0..=index)
+                .map(|sa_index| {
+                    if sa_index == index {
+                        seals[sa_index].clone()
                     } else {
                         format!(
-                            "{}, selector = ['192.168.{at}.0/24']",
-                            outer("192.0.2.7", "", 5000 + at as u32)
+                            "{}, selector = ['192.168.{sa_index}.0/24']",
+                            seal_sa("192.0.2.7", "", 5000 + sa_index as u32)
                         )
                     }
                 })
                 .collect();
-            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
             let mut seal =
-                bench(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &all, "")));
+                bench(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &sas, "")));
             seal.forward(std::slice::from_ref(&packet)).remove(0)
         })
         .collect();
     for sealed in &sealed {
         assert_eq!(open.send_one(sealed), Disposition::Passed(packet.clone()));
     }
-    // No SA at this destination; the key of another SA; in UDP instead of bare, and the reverse.
+    // Changes a sealed frame, and corrects its IP checksum.
     let altered = |index: usize, change: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = sealed[index].clone();
         change(&mut frame);
         frame[24..26].fill(0);
-        let sum = !sum(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        let checksum = !ones_complement_sum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
         frame
     };
-    let elsewhere = altered(0, &|frame| frame[33] = 3);
-    assert_eq!(open.send_one(&elsewhere), Disposition::Dropped("no_sa"));
-    // Number 1 was received before, so use number 2, which is decrypted with the wrong key.
-    let by_another = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
-    assert_eq!(open.send_one(&by_another), Disposition::Dropped("bad_tag"));
-    let anywhere = altered(3, &|frame| frame[33] = 77);
+    let to_other_destination = altered(0, &|frame| frame[33] = 3);
+    assert_eq!(open.send_one(&to_other_destination), Disposition::Dropped("no_sa"));
+    // Change the sequence number from 1, which the other SA has received, to 2. Then the other SA
+    // decrypts the packet, with the wrong key.
+    let to_other_sa = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
+    assert_eq!(open.send_one(&to_other_sa), Disposition::Dropped("bad_tag"));
+    let to_any_destination = altered(3, &|frame| frame[33] = 77);
     assert_eq!(
-        open.send_one(&anywhere),
+        open.send_one(&to_any_destination),
         Disposition::Dropped("replay"),
-        "its SA is for any destination"
+        "the SA accepts every destination address"
     );
-    let bare = ipv4(50, [192, 0, 2, 9], [192, 0, 2, 3], 0, &sealed[2][42..]);
-    assert_eq!(open.send_one(&bare), Disposition::Dropped("no_sa"));
+    let without_udp = ipv4(50, [192, 0, 2, 9], [192, 0, 2, 3], 0, &sealed[2][42..]);
+    assert_eq!(open.send_one(&without_udp), Disposition::Dropped("no_sa"));
     let in_udp = ipv4(UDP, [192, 0, 2, 9], [192, 0, 2, 3], 0, &udp(7, 4500, &sealed[3][34..]));
     assert_eq!(open.send_one(&in_udp), Disposition::Dropped("no_sa"));
     open.assert_balanced();
@@ -255,7 +275,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
 fn syn() -> Vec<u8> {
     let tcp =
         [&[0, 1, 0, 2][..], &[0; 8], &[0x60, 2, 0, 0, 0, 0, 0, 0], &[2, 4, 0x05, 0xb4]].concat();
-    ipv4(6, TEN, ELEVEN, 0, &tcp)
+    ipv4(6, SOURCE_V4, DESTINATION_V4, 0, &tcp)
 }
 
 #[test]
@@ -266,7 +286,7 @@ fn bypassed_syn_keeps_its_mss() {
     assert_eq!(open.send_one(&syn()), Disposition::Passed(syn()));
     let mut seal = bench(&plan_seal(&folder, &format!("{SEAL}, selector = ['10.3.0.0/16']"), more));
     assert_eq!(seal.send_one(&syn()), Disposition::Passed(syn()));
-    // The MSS of a decapsulated SYN is lowered.
+    // In contrast, the MSS of a decapsulated SYN is lowered.
     let sealed =
         bench(&plan("esp-seal", &table(&folder, "all.state", &[SEAL], ""))).forward(&[syn()]);
     let Disposition::Passed(opened) = open.send_one(&sealed[0]) else {

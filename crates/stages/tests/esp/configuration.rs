@@ -1,14 +1,17 @@
-//! Invalid configurations, key files and state files.
+//! Tests of invalid configurations, key files and state files.
 
 use super::support::*;
 
 #[test]
-fn invalid_table_error_lists_accepted_values() {
+fn error_for_invalid_table_or_key_file_states_cause() {
     let folder = Folder::new();
-    let good = table(&folder, "seal.state", &[SEAL], "");
-    let good_open = table(&folder, "open.state", &[OPEN], "");
-    assert!(plan_for("esp-seal", &good, 1).is_ok() && plan_for("esp-open", &good_open, 1).is_ok());
-    let key = good.split('\'').find(|part| part.ends_with(".key")).unwrap();
+    let valid_seal = table(&folder, "seal.state", &[SEAL], "");
+    let valid_open = table(&folder, "open.state", &[OPEN], "");
+    assert!(
+        plan_for("esp-seal", &valid_seal, 1).is_ok()
+            && plan_for("esp-open", &valid_open, 1).is_ok()
+    );
+    let key = valid_seal.split('\'').find(|part| part.ends_with(".key")).unwrap();
     let seal: [(&str, &str, &[&str]); 21] = [
         ("lab = true, ", "", &["lab"]),
         ("lab = true", "lab = false", &["lab", "true"]),
@@ -49,30 +52,31 @@ fn invalid_table_error_lists_accepted_values() {
     ];
     let cases = seal
         .iter()
-        .map(|case| ("esp-seal", &good, case))
-        .chain(open.iter().map(|case| ("esp-open", &good_open, case)));
-    for (kind, good, (from, to, words)) in cases {
-        assert!(good.contains(from), "{from}");
-        let error = plan_for(kind, &good.replacen(from, to, 1), 1)
+        .map(|case| ("esp-seal", &valid_seal, case))
+        .chain(open.iter().map(|case| ("esp-open", &valid_open, case)));
+    for (kind, valid, (from, to, words)) in cases {
+        assert!(valid.contains(from), "{from}");
+        let error = plan_for(kind, &valid.replacen(from, to, 1), 1)
             .err()
-            .unwrap_or_else(|| panic!("accepted with {from} → {to}"))
+            .unwrap_or_else(|| panic!("the table was accepted with {from} → {to}"))
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{from} → {to}: {error}");
     }
     // Invalid key files.
     let assert_error_contains = |words: &[&str]| {
-        let error = plan_for("esp-seal", &good, 1)
+        let error = plan_for("esp-seal", &valid_seal, 1)
             .err()
-            .unwrap_or_else(|| panic!("accepted; expected an error with {words:?}"))
+            .unwrap_or_else(|| panic!("no error; expected one with {words:?}"))
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
         assert!(!error.contains(&KEY_128[8..20]), "the error reveals a key: {error}");
     };
     use std::os::unix::fs::PermissionsExt as _;
-    let mode = |mode| std::fs::set_permissions(key, std::fs::Permissions::from_mode(mode)).unwrap();
-    for (given, sign) in [(0o640, "chmod 600"), (0o604, "chmod 600"), (0o660, "chmod 600")] {
-        mode(given);
-        assert_error_contains(&[key, sign]);
+    let set_mode =
+        |mode| std::fs::set_permissions(key, std::fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o640, 0o604, 0o660] {
+        set_mode(mode);
+        assert_error_contains(&[key, "chmod 600"]);
     }
     for (digits, words) in [
         ("00112233", &[key, "40"][..]),
@@ -80,12 +84,12 @@ fn invalid_table_error_lists_accepted_values() {
         ("not digits at all, but forty characters!", &[key]),
     ] {
         std::fs::write(key, digits).unwrap();
-        mode(0o600);
+        set_mode(0o600);
         assert_error_contains(words);
     }
     for digits in [format!("0x{KEY_128}\n"), format!("  {KEY_128} \n"), KEY_128.to_uppercase()] {
         std::fs::write(key, digits).unwrap();
-        assert!(plan_for("esp-seal", &good, 1).is_ok());
+        assert!(plan_for("esp-seal", &valid_seal, 1).is_ok());
     }
     std::fs::rename(key, format!("{key}.elsewhere")).unwrap();
     assert_error_contains(&[key]);
@@ -102,7 +106,7 @@ fn invalid_state_file_prevents_start() {
     let assert_error_contains = |words: &[&str]| {
         let error = acquire(&plan_for("esp-seal", &table, 1).unwrap(), &[])
             .err()
-            .unwrap_or_else(|| panic!("accepted; expected an error with {words:?}"))
+            .unwrap_or_else(|| panic!("no error; expected one with {words:?}"))
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
     };
@@ -121,16 +125,16 @@ fn invalid_state_file_prevents_start() {
         std::fs::write(&state, text).unwrap();
         assert_error_contains(&[name]);
     }
-    let later = now + 3600;
-    std::fs::write(&state, format!("version = 1\nepoch = {later}\n# end\n")).unwrap();
+    let future = now + 3600;
+    std::fs::write(&state, format!("version = 1\nepoch = {future}\n# end\n")).unwrap();
     assert_error_contains(&["clock"]);
-    // The epoch is later than any before it, and in the file before the first packet.
+    // The new epoch is later than the stored one, and is written before the first packet is sent.
     std::fs::write(&state, format!("version = 1\nepoch = {}\n# end\n", now - 5)).unwrap();
     let plan = plan("esp-seal", &table);
-    let epoch = |text: String| -> u64 {
+    let epoch_of = |text: String| -> u64 {
         text.lines().find_map(|line| line.strip_prefix("epoch = ")).unwrap().trim().parse().unwrap()
     };
-    let written = epoch(folder.read("seal.state"));
+    let written = epoch_of(folder.read("seal.state"));
     assert!(written >= now, "{written}");
-    assert_eq!(iv(&bench(&plan).forward(&[some_v4(0)])[0]) >> 32, written);
+    assert_eq!(iv(&bench(&plan).forward(&[udp_v4(0)])[0]) >> 32, written);
 }

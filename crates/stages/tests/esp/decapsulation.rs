@@ -1,5 +1,5 @@
-//! Packets that `esp-open` decapsulates: valid ones, once, at the right worker. Further drop
-//! reasons are in `esp_against_scapy.rs`.
+//! Tests that `esp-open` decapsulates only valid packets, only once, and only at the worker that
+//! owns the SA. `esp_against_scapy.rs` tests further drop reasons.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -11,10 +11,10 @@ use xdpfwd_pipeline::BuildCx;
 use super::support::*;
 
 #[test]
-fn packet_is_accepted_once_and_within_window() {
+fn packet_is_accepted_only_once_and_only_above_lower_end_of_window() {
     const PACKETS: usize = 400;
     let folder = Folder::new();
-    let packets: Vec<Vec<u8>> = (0..PACKETS).map(some_v4).collect();
+    let packets: Vec<Vec<u8>> = (0..PACKETS).map(udp_v4).collect();
     for (transform, window, esn) in [
         ("aes-128-gcm", 64, true),
         ("chacha20-poly1305", 64, false),
@@ -32,16 +32,16 @@ fn packet_is_accepted_once_and_within_window() {
         let outcome = runner.run(&prop::collection::vec(step, 1..300), |steps| {
             folder.state("open.state");
             let mut bench = bench(&plan_open(&folder, &open, ""));
-            let mut taken = BTreeSet::new();
+            let mut accepted = BTreeSet::new();
             for step in steps {
-                let highest = taken.last().map_or(0, |highest| *highest);
+                let highest = accepted.last().map_or(0, |highest| *highest);
                 let number = (highest + step).clamp(1, PACKETS as i32);
                 let index = number as usize - 1;
                 let expected = if number <= highest - window {
-                    // With ESN, a number below the window is taken as one ahead, and the ICV fails
-                    // (RFC 4303, A2.2).
+                    // With ESN, a number below the window is taken for a higher number with the
+                    // same lower 32 bits, and the ICV is invalid (RFC 4303, A2.2).
                     Disposition::Dropped(if esn { "bad_tag" } else { "late" })
-                } else if taken.insert(number) {
+                } else if accepted.insert(number) {
                     Disposition::Passed(packets[index].clone())
                 } else {
                     Disposition::Dropped("replay")
@@ -49,7 +49,7 @@ fn packet_is_accepted_once_and_within_window() {
                 prop_assert_eq!(
                     bench.send_one(&sealed[index]),
                     expected,
-                    "{} behind {}",
+                    "number {}, highest {}",
                     number,
                     highest
                 );
@@ -64,7 +64,7 @@ fn packet_is_accepted_once_and_within_window() {
 #[test]
 fn duplicate_in_batch_is_dropped_as_replay() {
     let folder = Folder::new();
-    let packets: Vec<Vec<u8>> = (0..20).map(some_v4).collect();
+    let packets: Vec<Vec<u8>> = (0..20).map(udp_v4).collect();
     let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
     let mut bench = bench(&plan_open(&folder, OPEN, ""));
     let twice: Vec<Vec<u8>> =
@@ -77,7 +77,7 @@ fn duplicate_in_batch_is_dropped_as_replay() {
 #[test]
 fn packet_at_other_worker_is_dropped_as_wrong_queue() {
     let folder = Folder::new();
-    let packets = [some_v4(20), some_v6(20)];
+    let packets = [udp_v4(20), udp_v6(20)];
     let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
     for workers in [2, 3] {
         for queue in 0..workers {
@@ -109,8 +109,9 @@ fn packet_at_other_worker_is_dropped_as_wrong_queue() {
 #[test]
 fn decapsulated_source_outside_selector_is_dropped_as_policy() {
     let folder = Folder::new();
-    let source = |last: u8| ipv4(UDP, [10, 1, 0, last], ELEVEN, 0, &udp(1, 2, b"payload"));
-    let source_v6 = |low: u128| ipv6(UDP, 0xfd00 << 112 | low, SEVEN, 64, &udp(1, 2, b"payload"));
+    let source = |last: u8| ipv4(UDP, [10, 1, 0, last], DESTINATION_V4, 0, &udp(1, 2, b"payload"));
+    let source_v6 =
+        |low: u128| ipv6(UDP, 0xfd00 << 112 | low, DESTINATION_V6, 64, &udp(1, 2, b"payload"));
     let packets = [
         source(0),
         source(15),
@@ -133,10 +134,10 @@ fn decapsulated_source_outside_selector_is_dropped_as_policy() {
         let mut bench =
             bench(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
         let dispositions = bench.send_each(&sealed);
-        for (index, passes) in
+        for (index, is_passed) in
             [true, true, false, true, true, true, false, false].into_iter().enumerate()
         {
-            let expected = if passes {
+            let expected = if is_passed {
                 Disposition::Passed(packets[index].clone())
             } else {
                 Disposition::Dropped("policy")
@@ -150,20 +151,21 @@ fn decapsulated_source_outside_selector_is_dropped_as_policy() {
 #[test]
 fn tunnel_mode_requires_inner_ip_packet() {
     let folder = Folder::new();
-    let packets = [some_v4(9), some_v6(9)];
+    let packets = [udp_v4(9), udp_v6(9)];
     let transport = format!("{OPEN}, mode = 'transport'");
-    let in_tunnel = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
-    let as_it_is = bench(&plan("esp-seal", &table(&folder, "transport.state", &[&transport], "")))
-        .forward(&packets);
+    let tunnel_packets = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
+    let transport_packets =
+        bench(&plan("esp-seal", &table(&folder, "transport.state", &[&transport], "")))
+            .forward(&packets);
     let mut tunnel = bench(&plan_open(&folder, OPEN, ""));
     assert_eq!(
-        tunnel.send_each(&as_it_is),
+        tunnel.send_each(&transport_packets),
         [Disposition::Dropped("policy"), Disposition::Dropped("policy")]
     );
-    // A whole packet may be the payload of transport mode: IP in IP (RFC 2003).
+    // In transport mode, the payload may be an IP packet: IP in IP (RFC 2003).
     let mut transport =
         bench(&plan("esp-open", &table(&folder, "transport-open.state", &[&transport], "")));
-    for (disposition, packet) in transport.send_each(&in_tunnel).into_iter().zip(&packets) {
+    for (disposition, packet) in transport.send_each(&tunnel_packets).into_iter().zip(&packets) {
         let Disposition::Passed(opened) = disposition else { panic!("{disposition:?}") };
         let inner = &packet[14..];
         assert_eq!(&opened[opened.len() - inner.len()..], inner);
@@ -173,10 +175,10 @@ fn tunnel_mode_requires_inner_ip_packet() {
 }
 
 #[test]
-fn flipped_bit_drops_only_its_packet() {
+fn packet_with_flipped_bit_is_dropped_without_effect_on_other_packets() {
     let folder = Folder::new();
-    for (at, transform) in TRANSFORMS.into_iter().enumerate() {
-        for (more, open_more) in [
+    for transform in TRANSFORMS {
+        for (seal_keys, open_keys) in [
             (", source = '192.0.2.1', destination = '192.0.2.2'", ""),
             (", source = '2001:db8::1', destination = '2001:db8::2', esn = false", ", esn = false"),
             (
@@ -190,14 +192,14 @@ fn flipped_bit_drops_only_its_packet() {
                 folder.state(name);
             }
             let seal =
-                plan("esp-seal", &table(&folder, "seal.state", &[&format!("{sa}{more}")], ""));
-            let open = plan_open(&folder, &format!("{sa}{open_more}"), "");
+                plan("esp-seal", &table(&folder, "seal.state", &[&format!("{sa}{seal_keys}")], ""));
+            let open = plan_open(&folder, &format!("{sa}{open_keys}"), "");
             let (mut seal, mut open) = (bench(&seal), bench(&open));
-            let packet = some_v4(9);
-            let good = seal.forward(&vec![packet.clone(); 200]);
-            let (mut good, target) = (good[1..].iter(), &good[0]);
-            let begins = esp_offset(target);
-            for byte in begins..target.len() {
+            let packet = udp_v4(9);
+            let sealed = seal.forward(&vec![packet.clone(); 200]);
+            let (mut unchanged, target) = (sealed[1..].iter(), &sealed[0]);
+            let esp_start = esp_offset(target);
+            for byte in esp_start..target.len() {
                 let mut batch: Vec<Vec<u8>> = (0..8)
                     .map(|bit| {
                         let mut flipped = target.clone();
@@ -205,25 +207,29 @@ fn flipped_bit_drops_only_its_packet() {
                         flipped
                     })
                     .collect();
-                batch.insert(byte % 9, good.next().unwrap().clone());
+                batch.insert(byte % 9, unchanged.next().unwrap().clone());
                 assert_eq!(
                     open.send(&batch),
                     (vec![packet.clone()], vec![]),
-                    "byte {} of {transform}{more}",
-                    byte - begins
+                    "byte {} of {transform}{seal_keys}",
+                    byte - esp_start
                 );
             }
-            let expected = 8 * (target.len() - begins) as u64;
+            let expected = 8 * (target.len() - esp_start) as u64;
             assert_eq!(open.worker.report().drops.total(), expected);
-            let known = ["no_sa", "bad_tag", "late", "replay"];
+            let expected_reasons = ["no_sa", "bad_tag", "late", "replay"];
             assert!(
-                open.drops().iter().all(|(reason, _)| known.contains(reason)),
+                open.drops().iter().all(|(reason, _)| expected_reasons.contains(reason)),
                 "{:?}",
                 open.drops()
             );
             assert!(open.drops().contains(&("no_sa", 32)), "{:?}", open.drops());
-            // The changed packets have not moved the window.
-            assert_eq!(open.send_one(target), Disposition::Passed(packet), "{at}");
+            // The changed packets did not advance the window: the original packet still passes.
+            assert_eq!(
+                open.send_one(target),
+                Disposition::Passed(packet),
+                "{transform}{seal_keys}"
+            );
             seal.assert_balanced();
             open.assert_balanced();
         }
@@ -231,26 +237,26 @@ fn flipped_bit_drops_only_its_packet() {
 }
 
 #[test]
-fn random_packets_are_never_decapsulated() {
+fn random_packets_are_dropped() {
     let folder = Folder::new();
-    let opens = ["", ", udp_port = 4500"].map(|udp| {
+    let sas = ["", ", udp_port = 4500"].map(|udp| {
         TRANSFORMS
             .into_iter()
             .enumerate()
-            .map(|(at, transform)| {
-                (at, format!("spi = 0x12345678, transform = '{transform}'{udp}"))
+            .map(|(index, transform)| {
+                (index, format!("spi = 0x12345678, transform = '{transform}'{udp}"))
             })
-            .flat_map(|(at, sa)| {
+            .flat_map(|(index, sa)| {
                 [
-                    (at * 2, sa.clone()),
-                    (at * 2 + 1, format!("{sa}, mode = 'transport', esn = false")),
+                    (index * 2, sa.clone()),
+                    (index * 2 + 1, format!("{sa}, mode = 'transport', esn = false")),
                 ]
             })
             .collect::<Vec<_>>()
     });
     let mut drops = BTreeSet::new();
-    for (at, sa) in opens.iter().flatten() {
-        let bench = bench(&plan("esp-open", &table(&folder, &format!("{at}.state"), &[sa], "")));
+    for (index, sa) in sas.iter().flatten() {
+        let bench = bench(&plan("esp-open", &table(&folder, &format!("{index}.state"), &[sa], "")));
         let bench = RefCell::new(bench);
         let mut runner =
             TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
@@ -261,8 +267,8 @@ fn random_packets_are_never_decapsulated() {
         });
         outcome.unwrap();
         let mut bench = bench.into_inner();
-        let counted: u64 = bench.drops().iter().map(|(_, count)| count).sum();
-        assert_eq!(counted, bench.accounting.delivered);
+        let dropped: u64 = bench.drops().iter().map(|(_, count)| count).sum();
+        assert_eq!(dropped, bench.accounting.delivered);
         drops.extend(bench.drops().into_iter().map(|(reason, _)| reason));
         bench.assert_balanced();
     }

@@ -1,4 +1,4 @@
-//! Packets that `esp-seal` encapsulates or drops.
+//! Tests of packets that `esp-seal` encapsulates or drops.
 
 use std::collections::HashSet;
 
@@ -13,26 +13,29 @@ fn fragments_are_encapsulated_in_tunnel_mode_only() {
         let field = (offset << 3 | more).to_be_bytes();
         ipv6(
             44,
-            SIX,
-            SEVEN,
+            SOURCE_V6,
+            DESTINATION_V6,
             64,
             &[&[UDP, 0, field[0], field[1], 0, 0, 0, 9][..], &udp(1, 2, b"payload")].concat(),
         )
     };
-    let behind_options = |mut frame: Vec<u8>| {
+    let with_hop_by_hop_header = |mut frame: Vec<u8>| {
         frame[20] = 0;
         frame.splice(54..54, [44, 0, 1, 4, 0, 0, 0, 0]);
         frame[19] += 8;
         frame
     };
     let cases = [
-        ("first IPv4 fragment", ipv4(UDP, TEN, ELEVEN, 0x2000, &udp(1, 2, b"payload"))),
-        ("middle IPv4 fragment", ipv4(UDP, TEN, ELEVEN, 0x2007, b"payload")),
-        ("last IPv4 fragment", ipv4(UDP, TEN, ELEVEN, 7, b"payload")),
+        (
+            "first IPv4 fragment",
+            ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0x2000, &udp(1, 2, b"payload")),
+        ),
+        ("middle IPv4 fragment", ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0x2007, b"payload")),
+        ("last IPv4 fragment", ipv4(UDP, SOURCE_V4, DESTINATION_V4, 7, b"payload")),
         ("first IPv6 fragment", fragment(0, 1)),
         ("middle IPv6 fragment", fragment(7, 1)),
         ("last IPv6 fragment", fragment(7, 0)),
-        ("last IPv6 fragment behind options", behind_options(fragment(7, 0))),
+        ("last IPv6 fragment after a hop-by-hop header", with_hop_by_hop_header(fragment(7, 0))),
     ];
     let stages = vec![
         build(&plan("esp-seal", &table(&folder, "tunnel.state", &[SEAL], ""))),
@@ -51,32 +54,38 @@ fn fragments_are_encapsulated_in_tunnel_mode_only() {
 #[test]
 fn malformed_packet_is_not_encapsulated() {
     let folder = Folder::new();
-    let (v4, v6) = (some_v4(20), some_v6(20));
-    let with = |frame: &[u8], at: usize, byte: u8| {
+    let (v4, v6) = (udp_v4(20), udp_v6(20));
+    let changed = |frame: &[u8], offset: usize, byte: u8| {
         let mut frame = frame.to_vec();
-        frame[at] = byte;
+        frame[offset] = byte;
         frame
     };
     let mut cases = vec![
-        ("IPv4 header length of 16".to_owned(), with(&v4, 14, 0x44)),
-        ("version 5 as IPv4".to_owned(), with(&v4, 14, 0x55)),
-        ("version 6 as IPv4".to_owned(), with(&v4, 14, 0x65)),
-        ("IPv4 total length of 19".to_owned(), with(&v4, 17, 19)),
-        ("IPv4 total length beyond the frame".to_owned(), with(&v4, 16, 9)),
-        ("version 4 as IPv6".to_owned(), with(&v6, 14, 0x40)),
-        ("version 5 as IPv6".to_owned(), with(&v6, 14, 0x50)),
-        ("IPv6 payload length beyond the frame".to_owned(), with(&v6, 18, 9)),
+        ("IPv4 header length of 16".to_owned(), changed(&v4, 14, 0x44)),
+        ("version 5 as IPv4".to_owned(), changed(&v4, 14, 0x55)),
+        ("version 6 as IPv4".to_owned(), changed(&v4, 14, 0x65)),
+        ("IPv4 total length of 19".to_owned(), changed(&v4, 17, 19)),
+        ("IPv4 total length beyond the frame".to_owned(), changed(&v4, 16, 9)),
+        ("version 4 as IPv6".to_owned(), changed(&v6, 14, 0x40)),
+        ("version 5 as IPv6".to_owned(), changed(&v6, 14, 0x50)),
+        ("IPv6 payload length beyond the frame".to_owned(), changed(&v6, 18, 9)),
     ];
     cases.extend(
-        [15, 20, 33, v4.len() - 1].map(|len| (format!("IPv4 cut at {len}"), v4[..len].to_vec())),
+        [15, 20, 33, v4.len() - 1]
+            .map(|len| (format!("IPv4, truncated to {len} bytes"), v4[..len].to_vec())),
     );
     cases.extend(
-        [15, 40, 53, v6.len() - 1].map(|len| (format!("IPv6 cut at {len}"), v6[..len].to_vec())),
+        [15, 40, 53, v6.len() - 1]
+            .map(|len| (format!("IPv6, truncated to {len} bytes"), v6[..len].to_vec())),
     );
-    for (at, sa) in [SEAL.to_owned(), format!("{OPEN}, mode = 'transport'")].iter().enumerate() {
+    for (sa_index, sa) in
+        [SEAL.to_owned(), format!("{OPEN}, mode = 'transport'")].iter().enumerate()
+    {
         for bypass in ["", ", bypass = ['not-ip', 'unmatched', 'nd', 'ike', 'arp']"] {
-            let mut bench =
-                bench(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[sa], bypass)));
+            let mut bench = bench(&plan(
+                "esp-seal",
+                &table(&folder, &format!("{sa_index}.state"), &[sa], bypass),
+            ));
             for (name, frame) in &cases {
                 assert_eq!(
                     bench.send_one(frame),
@@ -89,15 +98,15 @@ fn malformed_packet_is_not_encapsulated() {
     }
 }
 
-/// A stage that moves each packet to the front of its frame and leaves this much headroom.
-struct Forward(usize);
+/// A stage that moves each packet so that its frame has this headroom, in bytes.
+struct SetHeadroom(usize);
 
-impl Stage for Forward {
+impl Stage for SetHeadroom {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
             let bytes = packet.frame.to_vec();
-            let by = packet.frame.headroom() - self.0;
-            packet.frame.prepend(by).unwrap();
+            let shift = packet.frame.headroom() - self.0;
+            packet.frame.prepend(shift).unwrap();
             packet.frame[..bytes.len()].copy_from_slice(&bytes);
             packet.frame.truncate(bytes.len());
         }
@@ -107,23 +116,24 @@ impl Stage for Forward {
 #[test]
 fn frame_without_room_is_dropped_as_no_room() {
     let folder = Folder::new();
-    let moved = |room: usize| NamedStage::new("moved", Forward(room));
-    // Headroom for the outer header, UDP, SPI, number and IV. GMAC with ESN borrows four more
-    // bytes.
-    for (at, sa) in encapsulations().iter().enumerate() {
-        let outer = if sa.contains("transport") {
+    let set_headroom = |room: usize| NamedStage::new("set-headroom", SetHeadroom(room));
+    // Headroom is needed for the outer header, UDP, SPI, sequence number and IV.
+    for (sa_index, sa) in encapsulations().iter().enumerate() {
+        let outer_len = if sa.contains("transport") {
             0
         } else if sa.contains("2001") {
             40
         } else {
             20
         };
-        let needed = outer + if sa.contains("udp") { 8 } else { 0 } + 16;
+        let needed = outer_len + if sa.contains("udp") { 8 } else { 0 } + 16;
         for (room, fits) in [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)] {
-            let stage =
-                build(&plan("esp-seal", &table(&folder, &format!("{at}-{room}.state"), &[sa], "")));
-            let mut bench = EspBench::new(vec![moved(room), stage]);
-            for frame in [some_v4(40), some_v6(40), tagged(&some_v4(40), 2)] {
+            let stage = build(&plan(
+                "esp-seal",
+                &table(&folder, &format!("{sa_index}-{room}.state"), &[sa], ""),
+            ));
+            let mut bench = EspBench::new(vec![set_headroom(room), stage]);
+            for frame in [udp_v4(40), udp_v6(40), tagged(&udp_v4(40), 2)] {
                 match bench.send_one(&frame) {
                     Disposition::Passed(_) => assert!(fits, "{room}: {sa}"),
                     other => assert_eq!(
@@ -136,16 +146,18 @@ fn frame_without_room_is_dropped_as_no_room() {
             bench.assert_balanced();
         }
     }
-    // Tailroom for padding, trailer and ICV. A frame has 2048 bytes, 256 of them headroom.
-    let stage = build(&plan("esp-seal", &table(&folder, "behind.state", &[SEAL], ", mtu = 9216")));
+    // Tailroom is needed for padding, pad length, next header and ICV. A frame has 2048 bytes, of
+    // which 256 are headroom.
+    let stage =
+        build(&plan("esp-seal", &table(&folder, "tailroom.state", &[SEAL], ", mtu = 9216")));
     let mut bench = EspBench::new(vec![stage]);
     for size in 1740..=1778 {
         let frame = packet_of_size(size, false);
-        let behind = (4 - (size + 2) % 4) % 4 + 2 + 16;
-        let fits = 256 + frame.len() + behind <= 2048;
+        let trailer_len = (4 - (size + 2) % 4) % 4 + 2 + 16;
+        let fits = 256 + frame.len() + trailer_len <= 2048;
         match bench.send_one(&frame) {
             Disposition::Passed(sealed) => {
-                assert_eq!((sealed.len(), fits), (frame.len() + 36 + behind, true), "{size}")
+                assert_eq!((sealed.len(), fits), (frame.len() + 36 + trailer_len, true), "{size}")
             }
             other => assert_eq!((other, fits), (Disposition::Dropped("no_room"), false), "{size}"),
         }
@@ -153,9 +165,9 @@ fn frame_without_room_is_dropped_as_no_room() {
     bench.assert_balanced();
 }
 
-/// See RFC 6864, section 4.1.
+/// RFC 6864, section 4.1, requires distinct identifications.
 #[test]
-fn fragmentable_packets_have_distinct_identifications() {
+fn packets_that_may_be_fragmented_have_distinct_identifications() {
     let folder = Folder::new();
     let sealed = bench(&plan_seal(&folder, &format!("{SEAL}, df = 'clear'"), "")).forward(&vec![
         packet_of_size(

@@ -1,4 +1,5 @@
-//! Limits of SAs: packets, bytes, sequence numbers, a failing state file; and the counters of SAs.
+//! Tests of the limits of SAs (packets, bytes, sequence numbers, numbers in the state file) and of
+//! their counters.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -8,29 +9,35 @@ use xdpfwd_pipeline::StagePlan;
 
 use super::support::*;
 
-/// Starts the stage once for each number of packets, and expects this many to pass in total.
-struct Limited {
+struct LimitCase {
+    /// Keys of the SA.
     limit: &'static str,
+    /// Number of packets sent in each run. The stage restarts before each run.
     runs: &'static [usize],
+    /// Expected number of packets that pass in all runs together.
     passes: RangeInclusive<usize>,
 }
 
 #[test]
 fn hard_limit_ends_encapsulation_even_after_restart() {
-    // An inner packet has 128 bytes.
+    // Each inner packet has 128 bytes.
     let cases = [
-        Limited { limit: "soft_packets = 1, hard_packets = 7", runs: &[3, 3, 3, 3], passes: 7..=7 },
-        Limited { limit: "hard_packets = 7", runs: &[40, 1], passes: 7..=7 },
-        Limited { limit: "soft_bytes = 1, hard_bytes = 1000", runs: &[6, 6, 6], passes: 7..=8 },
-        Limited { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
+        LimitCase {
+            limit: "soft_packets = 1, hard_packets = 7",
+            runs: &[3, 3, 3, 3],
+            passes: 7..=7,
+        },
+        LimitCase { limit: "hard_packets = 7", runs: &[40, 1], passes: 7..=7 },
+        LimitCase { limit: "soft_bytes = 1, hard_bytes = 1000", runs: &[6, 6, 6], passes: 7..=8 },
+        LimitCase { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
     ];
     let folder = Folder::new();
-    for Limited { limit, runs, passes } in cases {
+    for LimitCase { limit, runs, passes } in cases {
         folder.state("seal.state");
         let mut passed = 0;
         for &packets in runs {
             let mut bench = bench(&plan_seal(&folder, &format!("{SEAL}, {limit}"), ""));
-            let got = bench.send(&vec![some_v4(100); packets]).0.len();
+            let got = bench.send(&vec![udp_v4(100); packets]).0.len();
             assert_eq!(bench.drops(), limit_drops(packets - got), "{limit}");
             passed += got;
             bench.assert_balanced();
@@ -42,13 +49,13 @@ fn hard_limit_ends_encapsulation_even_after_restart() {
 #[test]
 fn hard_limit_ends_decapsulation_until_restart() {
     let cases = [
-        Limited { limit: "hard_packets = 7", runs: &[20, 20], passes: 14..=14 },
-        Limited { limit: "soft_packets = 1, hard_packets = 7", runs: &[40], passes: 7..=7 },
-        Limited { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
+        LimitCase { limit: "hard_packets = 7", runs: &[20, 20], passes: 14..=14 },
+        LimitCase { limit: "soft_packets = 1, hard_packets = 7", runs: &[40], passes: 7..=7 },
+        LimitCase { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
     ];
     let folder = Folder::new();
-    let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&vec![some_v4(100); 40]);
-    for Limited { limit, runs, passes } in cases {
+    let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&vec![udp_v4(100); 40]);
+    for LimitCase { limit, runs, passes } in cases {
         folder.state("open.state");
         let (mut passed, mut sealed) = (0, &sealed[..]);
         for &packets in runs {
@@ -68,15 +75,14 @@ fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
     if count == 0 { vec![] } else { vec![("sa_limit", count as u64)] }
 }
 
-/// A packet that exceeds the limit does not make room for a later one.
 #[test]
-fn hard_byte_limit_stays_reached() {
+fn all_packets_after_first_drop_by_byte_limit_are_dropped() {
     let folder = Folder::new();
-    let packets = vec![some_v4(100); 6];
-    let limited = format!("{SEAL}, soft_bytes = 1, hard_bytes = 1000");
+    let packets = vec![udp_v4(100); 6];
+    let limited_sa = format!("{SEAL}, soft_bytes = 1, hard_bytes = 1000");
     let mut sealed = 0;
     for _ in 0..3 {
-        let mut bench = bench(&plan_seal(&folder, &limited, ""));
+        let mut bench = bench(&plan_seal(&folder, &limited_sa, ""));
         let dispositions = bench.send_each(&packets);
         let passed = dispositions
             .iter()
@@ -91,38 +97,38 @@ fn hard_byte_limit_stays_reached() {
         sealed += passed;
         bench.assert_balanced();
     }
-    assert!(sealed == 7 || sealed == 8, "{} bytes of 1000", sealed * 128);
+    assert!(sealed == 7 || sealed == 8, "{} bytes passed with a limit of 1000", sealed * 128);
 }
 
 #[test]
 fn sa_without_esn_ends_after_32_bit_numbers() {
     let folder = Folder::new();
-    let packets = vec![some_v4(9); 8];
-    let plain = format!("{SEAL}, esn = false");
-    drop(plan_seal(&folder, &plain, ""));
-    folder.renumber("seal.state", "next", (1 << 32) - 5);
-    let mut bench = bench(&plan_seal(&folder, &plain, ""));
+    let packets = vec![udp_v4(9); 8];
+    let sa = format!("{SEAL}, esn = false");
+    drop(plan_seal(&folder, &sa, ""));
+    folder.set_number("seal.state", "next", (1 << 32) - 5);
+    let mut bench = bench(&plan_seal(&folder, &sa, ""));
     let (sealed, _) = bench.send(&packets);
     assert_eq!(
-        sealed.iter().map(|frame| number(frame)).collect::<Vec<_>>(),
+        sealed.iter().map(|frame| sequence_number(frame)).collect::<Vec<_>>(),
         (u32::MAX - 4..=u32::MAX).collect::<Vec<_>>()
     );
     assert_eq!(bench.drops(), [("sa_limit", 3)]);
     bench.assert_balanced();
-    // The count continues after a restart.
-    let mut bench = self::bench(&plan_seal(&folder, &plain, ""));
+    // The limit also applies after a restart.
+    let mut bench = self::bench(&plan_seal(&folder, &sa, ""));
     assert_eq!(bench.send_one(&packets[0]), Disposition::Dropped("sa_limit"));
 }
 
-/// Removes the folder of the state file and uses up the reserved numbers.
 #[test]
 fn numbers_run_out_when_state_file_cannot_be_written() {
     let folder = Folder::new();
     let plan = plan_seal(&folder, SEAL, "");
     let mut bench = bench(&plan);
+    // Without its folder, the state file cannot be written.
     std::fs::remove_dir_all(&*folder).unwrap();
     bench.wires.wan.set_recording(false);
-    let frame = some_v4(0);
+    let frame = udp_v4(0);
     let (mut delivered, mut dropped) = (0_u64, 0);
     while dropped == 0 && delivered < 5 << 20 {
         for _ in 0..4096 / 64 {
@@ -134,12 +140,12 @@ fn numbers_run_out_when_state_file_cannot_be_written() {
         dropped = bench.worker.report().drops.total();
     }
     let passed = delivered - dropped;
-    assert_eq!(bench.drops(), [("state_file", dropped)], "of {delivered}");
+    assert_eq!(bench.drops(), [("state_file", dropped)], "{delivered} packets delivered");
     assert!(
         dropped > 0 && (1 << 16..=2 << 20).contains(&passed),
         "{passed} passed, {dropped} dropped"
     );
-    // It stays exhausted.
+    // All later packets are dropped, too.
     assert_eq!(bench.send_one(&frame), Disposition::Dropped("state_file"));
     xdpfwd_testkit::wires::assert_conserved(&mut bench.worker);
 }
@@ -147,10 +153,10 @@ fn numbers_run_out_when_state_file_cannot_be_written() {
 #[test]
 fn sa_counts_packets_bytes_and_drops() {
     let folder = Folder::new();
-    let limited = format!("{SEAL}, hard_packets = 30, soft_packets = 20");
-    let (seal, open) = (plan_seal(&folder, &limited, ""), plan_open(&folder, OPEN, ""));
+    let limited_sa = format!("{SEAL}, hard_packets = 30, soft_packets = 20");
+    let (seal, open) = (plan_seal(&folder, &limited_sa, ""), plan_open(&folder, OPEN, ""));
     let (mut sealing, mut opening) = (bench(&seal), bench(&open));
-    let packets: Vec<Vec<u8>> = (0..32).map(some_v4).collect();
+    let packets: Vec<Vec<u8>> = (0..32).map(udp_v4).collect();
     let sealed = sealing.send(&packets).0;
     opening.forward(&sealed[..20]);
     opening.send(&sealed[..5]);
@@ -163,7 +169,7 @@ fn sa_counts_packets_bytes_and_drops() {
         let sa = &sas[0];
         json!([sa["direction"], sa["spi"], sa["sequence"], sa["packets"], sa["bytes"], sa["drops"]])
     };
-    // Bytes of inner packets, 28 and more each.
+    // An inner packet has its payload and 28 bytes of headers.
     let bytes = |count: u64| (0..count).map(|size| size + 28).sum::<u64>();
     assert_eq!(status(&seal), json!(["out", SPI, 30, 30, bytes(30), { "sa_limit": 2 }]));
     assert_eq!(status(&open), json!(["in", SPI, 20, 20, bytes(20), { "bad_tag": 1, "replay": 5 }]));

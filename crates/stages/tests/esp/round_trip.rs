@@ -1,4 +1,5 @@
-//! Both stages in a row: packets, header checksums and frames survive.
+//! Tests with `esp-seal` and `esp-open` in sequence: packets are restored, and frames are
+//! conserved.
 
 use std::cell::{Cell, RefCell};
 
@@ -8,7 +9,8 @@ use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
 use super::support::*;
 
-/// ESP does not protect the outer header, and must not repair it either.
+/// ESP does not protect the outer header. Encapsulation and decapsulation must not correct an
+/// invalid checksum in it either.
 #[test]
 fn invalid_ip_checksum_stays_invalid() {
     let folder = Folder::new();
@@ -20,20 +22,20 @@ fn invalid_ip_checksum_stays_invalid() {
             bench(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
         let mut open =
             bench(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
-        // Flip a bit of the TTL before encapsulation, and another on the way.
-        let mut before = some_v4(20);
+        // Flip a bit of the TTL of one packet before encapsulation, and of another packet after it.
+        let mut before = udp_v4(20);
         before[22] ^= 4;
-        let sealed = seal.forward(&[before.clone(), some_v4(20)]);
-        let right = |frame: &[u8]| sum(&frame[14..34]) == 0;
+        let sealed = seal.forward(&[before.clone(), udp_v4(20)]);
+        let is_valid = |frame: &[u8]| ones_complement_sum(&frame[14..34]) == 0;
         assert_eq!(
-            sealed.iter().map(|frame| right(frame)).collect::<Vec<_>>(),
+            sealed.iter().map(|frame| is_valid(frame)).collect::<Vec<_>>(),
             [mode == "tunnel", true]
         );
-        let mut on_the_way = sealed[1].clone();
-        on_the_way[22] ^= 4;
-        let opened = open.forward(&[sealed[0].clone(), on_the_way]);
+        let mut changed_after = sealed[1].clone();
+        changed_after[22] ^= 4;
+        let opened = open.forward(&[sealed[0].clone(), changed_after]);
         assert_eq!(opened[0], before);
-        assert_eq!(right(&opened[1]), mode == "tunnel", "{mode}");
+        assert_eq!(is_valid(&opened[1]), mode == "tunnel", "{mode}");
     }
 }
 
@@ -41,7 +43,7 @@ fn invalid_ip_checksum_stays_invalid() {
 fn decapsulation_restores_encapsulated_packet() {
     let folder = Folder::new();
     let encapsulations = encapsulations();
-    for (at, sa) in encapsulations.iter().enumerate() {
+    for (index, sa) in encapsulations.iter().enumerate() {
         let open = sa
             .split(", source")
             .next()
@@ -50,7 +52,7 @@ fn decapsulation_restores_encapsulated_packet() {
         let stages = [("esp-seal", sa), ("esp-open", &open)].map(|(kind, sa)| {
             build(&plan(
                 kind,
-                &table(&folder, &format!("{at}-{kind}.state"), &[sa], ", bypass = ['not-ip']"),
+                &table(&folder, &format!("{index}-{kind}.state"), &[sa], ", bypass = ['not-ip']"),
             ))
         });
         let bench = RefCell::new(EspBench::new(stages.into()));
@@ -59,13 +61,16 @@ fn decapsulation_restores_encapsulated_packet() {
             TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&random_frame(), |frame| {
             if let Disposition::Passed(got) = bench.borrow_mut().send_one(&frame) {
-                prop_assert!(frame.starts_with(&got), "{got:02x?} is not {frame:02x?}");
+                prop_assert!(
+                    frame.starts_with(&got),
+                    "{got:02x?} is not the beginning of {frame:02x?}"
+                );
                 passed.set(passed.get() + 1);
             }
             Ok(())
         });
         outcome.unwrap();
-        assert!(passed.get() > 200, "{passed:?} of 1500");
+        assert!(passed.get() > 200, "only {passed:?} of 1500 frames passed");
         bench.into_inner().assert_balanced();
     }
 }
@@ -74,8 +79,8 @@ fn decapsulation_restores_encapsulated_packet() {
 fn backends_interoperate() {
     let folder = Folder::new();
     let packets: Vec<Vec<u8>> =
-        (0..100).flat_map(|size| [some_v4(size), some_v6(1400 - size)]).collect();
-    for (at, sa) in encapsulations().iter().enumerate() {
+        (0..100).flat_map(|size| [udp_v4(size), udp_v6(1400 - size)]).collect();
+    for (index, sa) in encapsulations().iter().enumerate() {
         for transform in TRANSFORMS {
             let sa = sa.replace("aes-128-gcm", transform).replace("null-aes-256-gmac", transform);
             let open = sa
@@ -87,10 +92,10 @@ fn backends_interoperate() {
                 let mut backends = backends.iter();
                 let stages = [("esp-seal", &sa), ("esp-open", &open)].map(|(kind, sa)| {
                     let backend = backends.next().unwrap();
-                    let state = format!("{at}-{transform}-{kind}-{backend}.state");
+                    let state = format!("{index}-{transform}-{kind}-{backend}.state");
                     let mtu = if kind == "esp-seal" { ", mtu = 9216" } else { "" };
-                    let more = format!(", backend = '{backend}'{mtu}");
-                    build(&plan(kind, &table(&folder, &state, &[sa], &more)))
+                    let other_keys = format!(", backend = '{backend}'{mtu}");
+                    build(&plan(kind, &table(&folder, &state, &[sa], &other_keys)))
                 });
                 assert_eq!(EspBench::new(stages.into()).forward(&packets), packets, "{sa}");
             }
@@ -112,8 +117,8 @@ fn frames_are_conserved_with_faulty_kernel() {
         ]
     };
     let mut bench = EspBench::with_both_paths(stages("lan"), stages("wan"));
-    let mut kinds =
-        [some_v4(5), packet_of_size(1500, false), some_v6(5), ethernet(0x0806, &[0; 46])]
+    let mut frames =
+        [udp_v4(5), packet_of_size(1500, false), udp_v6(5), ethernet(0x0806, &[0; 46])]
             .into_iter()
             .cycle();
     for round in 0..600_u32 {
@@ -130,7 +135,7 @@ fn frames_are_conserved_with_faulty_kernel() {
         for wire in [&bench.wires.lan, &bench.wires.wan] {
             for _ in 0..round % 50 {
                 bench.accounting.delivered +=
-                    u64::from(wire.deliver(&kinds.next().unwrap()).is_ok());
+                    u64::from(wire.deliver(&frames.next().unwrap()).is_ok());
             }
         }
         bench.worker.poll_once();

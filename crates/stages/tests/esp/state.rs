@@ -1,4 +1,4 @@
-//! Numbers, IVs and windows over restarts, crashes and reloads.
+//! Tests of sequence numbers, IVs and anti-replay windows across restarts, crashes and reloads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use xdpfwd_pipeline::{BuildCx, StagePlan};
 
 use super::support::*;
 
-/// The numbers and IVs seen so far.
+/// The sequence numbers and IVs of all packets so far.
 #[derive(Default)]
 struct Seen {
     ivs: HashSet<u64>,
@@ -17,10 +17,14 @@ struct Seen {
 
 impl Seen {
     #[track_caller]
-    fn take(&mut self, sealed: &[Vec<u8>]) {
+    fn check_and_add(&mut self, sealed: &[Vec<u8>]) {
         for frame in sealed {
             assert!(self.ivs.insert(iv(frame)), "IV {:x} used twice", iv(frame));
-            assert!(self.numbers.insert(number(frame)), "number {} used twice", number(frame));
+            assert!(
+                self.numbers.insert(sequence_number(frame)),
+                "sequence number {} used twice",
+                sequence_number(frame)
+            );
         }
     }
 }
@@ -29,8 +33,8 @@ impl Seen {
 fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
-    // Restarts within one second get different epochs.
-    for start in 0..3 {
+    // Runs that start within the same second have different epochs.
+    for run in 0..3 {
         let plan = plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), 2).unwrap();
         acquire(&plan, &[]).unwrap();
         let sealed: Vec<Vec<Vec<u8>>> = std::thread::scope(|scope| {
@@ -45,8 +49,8 @@ fn paths_and_workers_never_share_iv_or_number() {
                         let mut sealed = vec![];
                         for round in 0..50 {
                             for _ in 0..20 + round % 3 {
-                                bench.wires.lan.deliver(&some_v4(3)).unwrap();
-                                bench.wires.wan.deliver(&some_v6(3)).unwrap();
+                                bench.wires.lan.deliver(&udp_v4(3)).unwrap();
+                                bench.wires.wan.deliver(&udp_v6(3)).unwrap();
                             }
                             while bench.worker.poll_once() > 0 {}
                             sealed.extend(bench.wires.wan.take_sent());
@@ -59,10 +63,10 @@ fn paths_and_workers_never_share_iv_or_number() {
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).collect()
         });
-        sealed.iter().for_each(|sealed| seen.take(sealed));
+        sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
-        assert_eq!(count, (start + 1) * sealed.iter().map(Vec::len).sum::<usize>());
-        // An orderly end leaves no gap in the numbers.
+        assert_eq!(count, (run + 1) * sealed.iter().map(Vec::len).sum::<usize>());
+        // After an orderly end, the next run continues without a gap.
         drop(plan);
         let highest = *seen.numbers.iter().max().unwrap();
         assert_eq!(highest as usize, count);
@@ -70,38 +74,38 @@ fn paths_and_workers_never_share_iv_or_number() {
 }
 
 #[test]
-fn crash_never_repeats_numbers_or_ivs() {
+fn run_after_crash_repeats_no_number_or_iv() {
     let folder = Folder::new();
     let mut seen = Seen::default();
-    let packets = vec![some_v4(3); 40];
+    let packets = vec![udp_v4(3); 40];
     let mut open = bench(&plan_open(&folder, OPEN, ""));
     for crash in 0..4 {
         let plan = plan_seal(&folder, SEAL, "");
         let mut bench = bench(&plan);
-        let left = folder.read("seal.state");
+        let state = folder.read("seal.state");
         let sealed = bench.forward(&packets);
-        seen.take(&sealed);
-        // The peer accepts them: they are ahead of its window.
+        seen.check_and_add(&sealed);
+        // The peer accepts the packets, because their numbers are above those it has received.
         assert_eq!(open.forward(&sealed), packets, "{crash}");
-        assert!(number(&sealed[0]) <= crash << 20 | 1 || crash > 0);
+        assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);
-        // Restore the file as it was during the run: a crash would have left it like that.
-        std::fs::write(folder.join("seal.state"), left).unwrap();
+        // Restore the file as it was during the run, which is how a crash would have left it.
+        std::fs::write(folder.join("seal.state"), state).unwrap();
     }
     assert!(*seen.numbers.iter().max().unwrap() < 5 << 20, "a crash costs up to 2^20 numbers");
 }
 
 #[test]
-fn window_restored_at_n_rejects_all_up_to_n() {
+fn window_after_restart_rejects_all_up_to_highest_received_number() {
     let folder = Folder::new();
-    let packets = vec![some_v4(3); 60];
+    let packets = vec![udp_v4(3); 60];
     let sealed = bench(&plan_seal(&folder, SEAL, "")).forward(&packets);
     let open = plan_open(&folder, OPEN, "");
     let mut bench = bench(&open);
-    // All but the first ten and number 45.
-    let some: Vec<_> = (10..50).filter(|n| *n != 45).map(|n| sealed[n].clone()).collect();
-    bench.forward(&some);
+    // Receive numbers 11 to 50, except number 46.
+    let received: Vec<_> = (10..50).filter(|n| *n != 45).map(|n| sealed[n].clone()).collect();
+    bench.forward(&received);
     bench.assert_balanced();
     drop(open);
     assert!(folder.read("open.state").contains("highest = 50"), "{}", folder.read("open.state"));
@@ -120,25 +124,25 @@ fn window_restored_at_n_rejects_all_up_to_n() {
 #[test]
 fn reload_keeps_numbers_and_window_of_same_sa() {
     let folder = Folder::new();
-    let packets = vec![some_v4(3); 20];
-    let tables = |selector: &str, hard: &str| {
-        let seal = format!("{SEAL}{selector}{hard}");
+    let packets = vec![udp_v4(3); 20];
+    let tables = |selector: &str| {
+        let seal = format!("{SEAL}{selector}");
         let open = format!("{OPEN}{selector}");
         [table(&folder, "seal.state", &[&seal], ""), table(&folder, "open.state", &[&open], "")]
     };
-    let [seal, open] = tables("", "");
+    let [seal, open] = tables("");
     let old = [plan("esp-seal", &seal), plan("esp-open", &open)];
     let mut sealing = EspBench::new(vec![build(&old[0])]);
     let mut opening = EspBench::new(vec![build(&old[1])]);
     let mut seen = Seen::default();
-    let mut all = sealing.forward(&packets);
-    seen.take(&all);
-    // One packet arrives after the reload.
-    let late = all[15].clone();
-    let in_time: Vec<_> = all.iter().filter(|frame| **frame != late).cloned().collect();
+    let before_reload = sealing.forward(&packets);
+    seen.check_and_add(&before_reload);
+    // The packet at index 15 arrives only after the reload.
+    let late = before_reload[15].clone();
+    let in_time: Vec<_> = before_reload.iter().filter(|frame| **frame != late).cloned().collect();
     assert_eq!(opening.forward(&in_time), &packets[1..]);
     // The same SAs with another selector.
-    let [seal, open] = tables(", selector = ['10.0.0.0/8']", "");
+    let [seal, open] = tables(", selector = ['10.0.0.0/8']");
     let new =
         [("esp-seal", seal, &old[..1]), ("esp-open", open, &old[1..])].map(|(kind, table, old)| {
             let plan = plan_for(kind, &table, 1).unwrap();
@@ -155,11 +159,10 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
             .all(|disposition| *disposition == Disposition::Dropped("replay"))
     );
     assert_eq!(opening.send_one(&late), Disposition::Passed(packets[0].clone()));
-    let more = sealing.forward(&packets);
-    seen.take(&more);
-    assert_eq!(number(&more[0]), 21);
-    assert_eq!(opening.forward(&more), packets);
-    all.extend(more);
+    let after_reload = sealing.forward(&packets);
+    seen.check_and_add(&after_reload);
+    assert_eq!(sequence_number(&after_reload[0]), 21);
+    assert_eq!(opening.forward(&after_reload), packets);
     let (sealed, opened) = (&sas(&new[0])[0], &sas(&new[1])[0]);
     assert_eq!(
         json!([sealed["packets"], opened["packets"], opened["drops"]["replay"]]),
@@ -176,7 +179,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
     let folder = Folder::new();
     for (kind, sa) in [("esp-seal", SEAL), ("esp-open", OPEN)] {
         let old = [plan(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""))];
-        // The same key with another transform.
+        // The same SA, and the same key with another transform and SPI.
         for sa in [
             sa.to_owned(),
             sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc"),
@@ -189,27 +192,33 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
                 "{error}"
             );
         }
-        let stays =
+        let unmoved =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // The key cannot change direction: in the other one, the peer has used its numbers.
-        let (back, sa) = if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
-        let turned =
-            plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();
-        let error = acquire(&turned, &old).unwrap_err().to_string();
+        // The key cannot be used in the opposite direction, in which the peer has used numbers.
+        let (opposite_kind, sa) =
+            if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
+        let reversed = plan_for(
+            opposite_kind,
+            &table(&folder, &format!("{opposite_kind}-3.state"), &[sa], ""),
+            1,
+        )
+        .unwrap();
+        let error = acquire(&reversed, &old).unwrap_err().to_string();
         assert!(error.contains("is in use in the other direction"), "{error}");
-        // `table` has replaced the file, but the path is still that of the open one.
-        acquire(&stays, &old).unwrap();
+        // The key may stay with its state file and direction.
+        acquire(&unmoved, &old).unwrap();
     }
 }
 
-/// The procedure of docs/esp.md: add the new key, switch to it, remove the old one.
+/// The procedure in docs/esp.md: add the new key, switch to the new key, remove the old key.
 #[test]
 fn rekeying_by_reloads_loses_no_packet() {
     let folder = Folder::new();
     let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
     let (old_open, new_open) =
         (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
-    // The key depends on the index in the list: the new SA is the first.
+    // The key of an SA depends on its index in the list. The new SA has index 0, the old SA index
+    // 1; before the new SA is added to `esp-open`, `other` is at index 0.
     let other = "spi = 256, transform = 'aes-128-gcm'";
     let seals = [
         table(&folder, "seal.state", &[&format!("{new}, selector = ['192.168.0.1/32']"), &old], ""),
@@ -221,7 +230,7 @@ fn rekeying_by_reloads_loses_no_packet() {
         table(&folder, "open.state", &[&new_open, &old_open], ""),
         table(&folder, "open.state", &[&new_open], ""),
     ];
-    let packets: Vec<Vec<u8>> = (0..10).map(some_v4).collect();
+    let packets: Vec<Vec<u8>> = (0..10).map(udp_v4).collect();
     let mut plans = [plan("esp-seal", &seals[0]), plan("esp-open", &opens[0])];
     let mut sealing = EspBench::new(vec![build(&plans[0])]);
     let mut opening = EspBench::new(vec![build(&plans[1])]);
@@ -236,15 +245,15 @@ fn rekeying_by_reloads_loses_no_packet() {
     reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[1]);
     let by_new = sealing.forward(&packets);
-    assert_eq!((spi(&by_new[0]), number(&by_new[0])), (0x9abc, 1));
-    // Packets on the way are decapsulated by the old SA.
+    assert_eq!((spi(&by_new[0]), sequence_number(&by_new[0])), (0x9abc, 1));
+    // The old SA still decapsulates packets that were sent before the switch.
     assert_eq!(opening.forward(&by_new[..5]), packets[..5]);
     assert_eq!(opening.forward(&by_old[5..9]), packets[5..9]);
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[2]);
     reload(&mut opening, &mut plans[1], "esp-open", &opens[2]);
     assert_eq!(opening.send_one(&by_old[9]), Disposition::Dropped("no_sa"));
     assert_eq!(opening.forward(&by_new[5..]), packets[5..]);
-    // With the old key back, the packets received before are replays.
+    // After the old key is added again, packets received earlier are dropped as replays.
     reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
     for frame in &by_old[..9] {
         let disposition = opening.send_one(frame);
@@ -254,10 +263,10 @@ fn rekeying_by_reloads_loses_no_packet() {
         );
     }
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[0]);
-    let again = sealing.forward(&packets);
-    assert_eq!(spi(&again[0]), SPI);
-    assert!(number(&again[0]) > 10);
-    assert_eq!(opening.forward(&again), packets);
+    let by_old_again = sealing.forward(&packets);
+    assert_eq!(spi(&by_old_again[0]), SPI);
+    assert!(sequence_number(&by_old_again[0]) > 10);
+    assert_eq!(opening.forward(&by_old_again), packets);
     sealing.assert_balanced();
     opening.assert_balanced();
 }

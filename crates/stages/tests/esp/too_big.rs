@@ -1,17 +1,18 @@
-//! ICMP messages about packets that are too big for the tunnel.
+//! Tests of ICMP messages about packets that are too big for the MTU after encapsulation.
 
 use serde_json::json;
 use xdpfwd_pipeline::{BuildCx, NamedStage, PortAddress, PortId, PortInfo, Ports};
 
 use super::support::*;
 
-/// An IPv4 and an IPv6 address.
+/// An IPv4 and an IPv6 address; `None` for an address that is not set.
 type AddressPair = [Option<&'static str>; 2];
 
 #[test]
 fn too_big_packet_is_answered_with_mtu_that_fits() {
     let folder = Folder::new();
-    // Source addresses: configured, of the port, and expected in messages.
+    // For each case: configured source addresses, addresses of the port, and the expected source
+    // addresses of messages (`None`: the destination address of the packet).
     let sources: [(&str, AddressPair, AddressPair); 4] = [
         (
             ", icmp_source = ['192.0.2.77', '2001:db8::77']",
@@ -28,12 +29,12 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     ];
     let mut replies = String::new();
     let mut answered = vec![];
-    for (at, sa) in encapsulations().iter().enumerate() {
+    for (sa_index, sa) in encapsulations().iter().enumerate() {
         for mtu in [1400, 1500] {
-            let (source, port_addresses, expected_sources) = &sources[at % sources.len()];
-            let more = format!(", mtu = {mtu}, icmp_rate = 1000000{source}");
-            let state = format!("{at}-{mtu}.state");
-            let plan = plan("esp-seal", &table(&folder, &state, &[sa], &more));
+            let (source, port_addresses, expected_sources) = &sources[sa_index % sources.len()];
+            let other_keys = format!(", mtu = {mtu}, icmp_rate = 1000000{source}");
+            let state = format!("{sa_index}-{mtu}.state");
+            let plan = plan("esp-seal", &table(&folder, &state, &[sa], &other_keys));
             let address = |ip: &&str| PortAddress { ip: ip.parse().unwrap(), prefix_len: 64 };
             let addresses = port_addresses.iter().flatten().map(address).collect();
             let ports = Ports::from_iter([PortInfo {
@@ -57,34 +58,37 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
             bench.assert_balanced();
         }
     }
-    // The stated MTU is exact: a packet of this size passes, one byte more does not.
+    // The reported MTU is exact: a packet of this size passes, a packet one byte longer does not.
     let answers = scapy("icmp", &replies);
     let mtus: Vec<usize> = answers.lines().map(|line| line.parse().unwrap()).collect();
-    let mut mtus = mtus.chunks(3).map(|three| {
-        assert!(three.iter().all(|mtu| *mtu == three[0]), "{three:?}");
-        three[0]
+    let mut mtus = mtus.chunks(3).map(|equal_mtus| {
+        assert!(equal_mtus.iter().all(|mtu| *mtu == equal_mtus[0]), "{equal_mtus:?}");
+        equal_mtus[0]
     });
-    for (at, sa) in encapsulations().iter().enumerate() {
+    for (sa_index, sa) in encapsulations().iter().enumerate() {
         for mtu in [1400, 1500] {
-            let state = format!("{at}-{mtu}.state");
+            let state = format!("{sa_index}-{mtu}.state");
             let mut bench = bench(&plan(
                 "esp-seal",
                 &table(&folder, &state, &[sa], &format!(", mtu = {mtu}, icmp_rate = 1000000")),
             ));
             for is_v6 in [false, true] {
-                let fits = mtus.next().unwrap();
-                let Disposition::Passed(sealed) = bench.send_one(&packet_of_size(fits, is_v6))
+                let reported_mtu = mtus.next().unwrap();
+                let Disposition::Passed(sealed) =
+                    bench.send_one(&packet_of_size(reported_mtu, is_v6))
                 else {
-                    panic!("{fits} of {mtu}: {sa}")
+                    panic!(
+                        "a packet of {reported_mtu} bytes did not pass with an MTU of {mtu}: {sa}"
+                    )
                 };
                 assert!(sealed.len() - 14 <= mtu, "{} bytes over {mtu}: {sa}", sealed.len() - 14);
                 assert!(
                     matches!(
-                        bench.send_one(&packet_of_size(fits + 1, is_v6)),
+                        bench.send_one(&packet_of_size(reported_mtu + 1, is_v6)),
                         Disposition::Answered(_)
                     ),
-                    "{} of {mtu}: {sa}",
-                    fits + 1
+                    "a packet of {} bytes was not answered with an MTU of {mtu}: {sa}",
+                    reported_mtu + 1
                 );
             }
             bench.assert_balanced();
@@ -93,17 +97,22 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
 }
 
-/// See RFC 1122, section 3.2.2, RFC 1812, section 4.3.2.7, and RFC 4443, section 2.4 (e).
+/// The messages forbidden by RFC 1122, section 3.2.2, RFC 1812, section 4.3.2.7, and RFC 4443,
+/// section 2.4 (e).
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
     let payload = vec![0; 1500];
     let v4 = |source: [u8; 4], destination: [u8; 4]| {
         ipv4(UDP, source, destination, 0x4000, &udp(1, 2, &payload))
     };
-    let icmp = |kind: u8| ipv4(1, TEN, ELEVEN, 0x4000, &[&[kind, 0, 0, 0][..], &payload].concat());
-    let v6 = |source: u128| ipv6(UDP, source, SEVEN, 64, &udp(1, 2, &payload));
-    let icmp6 = |kind: u8| ipv6(58, SIX, SEVEN, 64, &[&[kind, 0, 0, 0][..], &payload].concat());
-    let to_broadcast_mac = [&[0xff; 6], &v4(TEN, ELEVEN)[6..]].concat();
+    let icmp = |kind: u8| {
+        ipv4(1, SOURCE_V4, DESTINATION_V4, 0x4000, &[&[kind, 0, 0, 0][..], &payload].concat())
+    };
+    let v6 = |source: u128| ipv6(UDP, source, DESTINATION_V6, 64, &udp(1, 2, &payload));
+    let icmp6 = |kind: u8| {
+        ipv6(58, SOURCE_V6, DESTINATION_V6, 64, &[&[kind, 0, 0, 0][..], &payload].concat())
+    };
+    let to_broadcast_mac = [&[0xff; 6], &v4(SOURCE_V4, DESTINATION_V4)[6..]].concat();
     let cases = [
         ("ICMP unreachable", icmp(3), false),
         ("ICMP source quench", icmp(4), false),
@@ -112,16 +121,16 @@ fn forbidden_icmp_message_is_not_sent() {
         ("ICMP parameter problem", icmp(12), false),
         ("ICMP echo request", icmp(8), true),
         ("ICMP echo reply", icmp(0), true),
-        ("later fragment", ipv4(UDP, TEN, ELEVEN, 0x4000 | 7, &payload), false),
-        ("to a multicast address", v4(TEN, [224, 0, 0, 9]), false),
-        ("to an administratively scoped multicast address", v4(TEN, [239, 1, 2, 3]), false),
-        ("to the broadcast address", v4(TEN, [255; 4]), false),
-        ("from the unspecified address", v4([0; 4], ELEVEN), false),
-        ("from loopback", v4([127, 0, 0, 1], ELEVEN), false),
-        ("from a multicast address", v4([224, 0, 0, 1], ELEVEN), false),
-        ("from the broadcast address", v4([255; 4], ELEVEN), false),
+        ("later fragment", ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0x4000 | 7, &payload), false),
+        ("to a multicast address", v4(SOURCE_V4, [224, 0, 0, 9]), false),
+        ("to an administratively scoped multicast address", v4(SOURCE_V4, [239, 1, 2, 3]), false),
+        ("to the broadcast address", v4(SOURCE_V4, [255; 4]), false),
+        ("from the unspecified address", v4([0; 4], DESTINATION_V4), false),
+        ("from loopback", v4([127, 0, 0, 1], DESTINATION_V4), false),
+        ("from a multicast address", v4([224, 0, 0, 1], DESTINATION_V4), false),
+        ("from the broadcast address", v4([255; 4], DESTINATION_V4), false),
         ("to the broadcast MAC address", to_broadcast_mac, false),
-        ("UDP over IPv4", v4(TEN, ELEVEN), true),
+        ("UDP over IPv4", v4(SOURCE_V4, DESTINATION_V4), true),
         ("ICMPv6 unreachable", icmp6(1), false),
         ("ICMPv6 packet too big", icmp6(2), false),
         ("ICMPv6 time exceeded", icmp6(3), false),
@@ -132,7 +141,7 @@ fn forbidden_icmp_message_is_not_sent() {
         ("ICMPv6 echo reply", icmp6(129), true),
         ("from the IPv6 unspecified address", v6(0), false),
         ("from an IPv6 multicast address", v6(0xff02 << 112 | 1), false),
-        ("UDP over IPv6", v6(SIX), true),
+        ("UDP over IPv6", v6(SOURCE_V6), true),
     ];
     let folder = Folder::new();
     let mut bench = bench(&plan_seal(&folder, SEAL, ", icmp_rate = 1000000"));
@@ -147,8 +156,9 @@ fn forbidden_icmp_message_is_not_sent() {
         }
     }
     assert_eq!(bench.counter("icmp_sent"), 6);
-    // A fragmentable packet is not encapsulated either: its fragments would be dropped.
-    let fragmentable = ipv4(UDP, TEN, ELEVEN, 0, &udp(1, 2, &payload));
+    // A packet that may be fragmented is not encapsulated either: the receiver would drop fragments
+    // of ESP.
+    let fragmentable = ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1, 2, &payload));
     assert!(!matches!(bench.send_one(&fragmentable), Disposition::Passed(_)));
     bench.assert_balanced();
 }
@@ -157,13 +167,13 @@ fn forbidden_icmp_message_is_not_sent() {
 fn icmp_rate_limits_messages() {
     let folder = Folder::new();
     let frames = vec![packet_of_size(1500, false); 200];
-    for (rate, at_most) in [(0, 0), (1, 4), (1_000_000, 200)] {
+    for (rate, max_messages) in [(0, 0), (1, 4), (1_000_000, 200)] {
         let mut bench = bench(&plan_seal(&folder, SEAL, &format!(", icmp_rate = {rate}")));
         let (wan, lan) = bench.send(&frames);
         assert_eq!((wan.len(), bench.counter("icmp_sent")), (0, lan.len() as u64));
         assert!(
-            lan.len() <= at_most && (rate == 0 || !lan.is_empty()),
-            "{} of 200 at {rate}",
+            lan.len() <= max_messages && (rate == 0 || !lan.is_empty()),
+            "{} messages about 200 packets at a rate of {rate}",
             lan.len()
         );
         let dropped = 200 - lan.len() as u64;
@@ -172,27 +182,28 @@ fn icmp_rate_limits_messages() {
     }
 }
 
-/// The sender is behind the first of two tunnels: a message to it would travel in clear text.
+/// The sender's packets arrive through a tunnel, but a message to the sender would be in clear
+/// text.
 #[test]
-fn decapsulated_packet_is_not_quoted_in_icmp() {
+fn decapsulated_packet_that_is_too_big_gets_no_icmp_message() {
     let folder = Folder::new();
     let packets = [packet_of_size(1440, false), packet_of_size(1440, true)];
-    let far = plan("esp-seal", &table(&folder, "far.state", &[SEAL], ""));
-    let sealed = bench(&far).forward(&packets);
+    let first = plan("esp-seal", &table(&folder, "first.state", &[SEAL], ""));
+    let sealed = bench(&first).forward(&packets);
     let open = plan("esp-open", &table(&folder, "open.state", &[OPEN], ""));
-    let narrow = plan(
+    let small_mtu = plan(
         "esp-seal",
-        &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"),
+        &table(&folder, "small_mtu.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"),
     );
-    let mut between = EspBench::new(vec![
+    let mut gateway = EspBench::new(vec![
         build(&open),
-        NamedStage::build("narrow", &*narrow, &BuildCx::default()),
+        NamedStage::build("small_mtu", &*small_mtu, &BuildCx::default()),
     ]);
     assert_eq!(
-        between.send_each(&sealed),
+        gateway.send_each(&sealed),
         [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]
     );
     // A packet that arrived in clear text is answered.
-    assert!(matches!(bench(&narrow).send_one(&packets[0]), Disposition::Answered(_)));
-    between.assert_balanced();
+    assert!(matches!(bench(&small_mtu).send_one(&packets[0]), Disposition::Answered(_)));
+    gateway.assert_balanced();
 }

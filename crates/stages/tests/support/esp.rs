@@ -1,6 +1,7 @@
-//! ESP stages under test: tables in TOML, key files, state files, a worker, and packets.
+//! Support for tests of the ESP stages: tables in TOML, key files, state files, a worker with
+//! stages, and packets.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses only a part of this module")]
 
 use std::any::Any;
 use std::fs;
@@ -12,24 +13,24 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 use xdpfwd_pipeline::{
-    BuildCx, Cell, NamedStage, PlanCx, Planned, ResourceError, StagePlan, Worker,
+    BuildCx, Cell, NamedStage, PlanCx, PlanResult, ResourceError, StagePlan, Worker,
 };
 pub use xdpfwd_testkit::Folder;
 
 use xdpfwd_testkit::wires::{WireAccounting, Wires, cross_connect_on, umem_config};
 
-/// Files of ESP in a folder.
+/// Creates and reads key files and state files in a folder.
 pub trait EspFiles {
-    /// Writes a key file for these digits and returns its name, for a table.
+    /// Writes a key file with the given digits. Returns its path.
     fn key(&self, name: &str, digits: &str) -> String;
 
-    /// Writes a state file in which no number was used yet, and returns its name.
+    /// Writes a state file without SAs. Returns its path.
     fn state(&self, name: &str) -> String;
 
-    /// Changes a state file as if numbers up to here had been used by its one SA.
-    fn renumber(&self, name: &str, key: &str, number: u64);
+    /// Sets `key` (`next` or `highest`) of the only SA in a state file to `number`.
+    fn set_number(&self, name: &str, key: &str, number: u64);
 
-    /// Reads a file.
+    /// Returns the text of a file.
     fn read(&self, name: &str) -> String;
 }
 
@@ -44,7 +45,7 @@ impl EspFiles for Folder {
         path.to_str().unwrap().to_owned()
     }
 
-    fn renumber(&self, name: &str, key: &str, number: u64) {
+    fn set_number(&self, name: &str, key: &str, number: u64) {
         let path = self.join(name);
         let text = fs::read_to_string(&path).unwrap();
         let mut found = 0;
@@ -93,7 +94,7 @@ pub fn acquire(
     plan.as_resource_owner().unwrap().acquire(&others)
 }
 
-pub fn plan_for(kind: &str, table: &str, workers: usize) -> Planned<toml::de::Error> {
+pub fn plan_for(kind: &str, table: &str, workers: usize) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
 }
@@ -114,18 +115,18 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// The result for a frame.
+/// The result of sending one frame to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Transmitted on the other port.
+    /// Sent on wan as this frame.
     Passed(Vec<u8>),
-    /// Answered with this frame on its own port.
+    /// Sent on lan as this frame.
     Answered(Vec<u8>),
     /// Dropped for this reason.
     Dropped(&'static str),
 }
 
-/// A worker with stages on the path from lan to wan, and its wires.
+/// A worker that forwards between the ports lan and wan through stages, and the wires of the ports.
 pub struct EspBench {
     pub worker: Worker<Vec<NamedStage>>,
     pub wires: Wires,
@@ -143,7 +144,7 @@ impl EspBench {
         Self { worker, wires, accounting: WireAccounting::default() }
     }
 
-    /// Sends frames in batches. Returns the frames that left on wan, and those on lan.
+    /// Sends frames to lan in batches. Returns the frames transmitted on wan, and those on lan.
     #[track_caller]
     pub fn send(&mut self, frames: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut wan, mut lan) = (vec![], vec![]);
@@ -160,7 +161,7 @@ impl EspBench {
         (wan, lan)
     }
 
-    /// Sends frames, all of which must pass, and returns them.
+    /// Sends frames to lan, which must all be transmitted on wan. Returns the transmitted frames.
     #[track_caller]
     pub fn forward(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let (wan, lan) = self.send(frames);
@@ -168,7 +169,7 @@ impl EspBench {
         wan
     }
 
-    /// Sends one frame.
+    /// Sends one frame to lan.
     #[track_caller]
     pub fn send_one(&mut self, frame: &[u8]) -> Disposition {
         let before = self.worker.report().drops;
@@ -188,13 +189,13 @@ impl EspBench {
         }
     }
 
-    /// Sends frames one by one.
+    /// Sends frames to lan one by one.
     #[track_caller]
     pub fn send_each(&mut self, frames: &[Vec<u8>]) -> Vec<Disposition> {
         frames.iter().map(|frame| self.send_one(frame)).collect()
     }
 
-    /// Returns the drops so far.
+    /// Returns the number of dropped packets by reason.
     pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
         let drops = self.worker.report().drops;
         drops
@@ -204,17 +205,18 @@ impl EspBench {
             .collect()
     }
 
+    /// Returns a counter of the first stage on the path from lan to wan.
     pub fn counter(&mut self, name: &str) -> u64 {
         let report = self.worker.report();
         let counters = &report.paths[0].stages[0].counters;
         counters
             .iter()
-            .find(|(own, _)| *own == name)
+            .find(|(counter, _)| *counter == name)
             .unwrap_or_else(|| panic!("counter {name} not found in {counters:?}"))
             .1
     }
 
-    /// Checks that no frame is lost, and that every packet was sent or dropped.
+    /// Checks that every packet was sent or dropped, and that no buffer was lost.
     #[track_caller]
     pub fn assert_balanced(mut self) {
         self.accounting.balance(&mut self.worker, &self.wires);
@@ -222,7 +224,8 @@ impl EspBench {
     }
 }
 
-/// Returns the offset of ESP in a frame without tags and options, in UDP or not.
+/// Returns the offset of ESP, directly in IP or in UDP, in a frame without VLAN tags and IP
+/// options.
 pub fn esp_offset(frame: &[u8]) -> usize {
     let (ip, protocol) = if frame[12..14] == [8, 0] { (34, frame[23]) } else { (54, frame[20]) };
     match protocol {
@@ -236,7 +239,8 @@ pub fn spi(frame: &[u8]) -> u32 {
     u32::from_be_bytes(frame[esp_offset(frame)..][..4].try_into().unwrap())
 }
 
-pub fn number(frame: &[u8]) -> u32 {
+/// Returns the lower 32 bits of the sequence number.
+pub fn sequence_number(frame: &[u8]) -> u32 {
     u32::from_be_bytes(frame[esp_offset(frame) + 4..][..4].try_into().unwrap())
 }
 
@@ -247,7 +251,7 @@ pub fn iv(frame: &[u8]) -> u64 {
 pub fn unhex(text: &str) -> Vec<u8> {
     text.as_bytes()
         .chunks(2)
-        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap())
         .collect()
 }
 
@@ -255,8 +259,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs the scapy script. Debian's scapy needs Debian's interpreter, which may not be the first
-/// `python3` in the path.
+/// Runs `esp_stage_by_scapy.py` with Debian's Python, which has scapy; `python3` in the path may be
+/// another one.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -270,7 +274,7 @@ pub fn scapy(argument: &str, input: &str) -> String {
         .expect("python3 with scapy and cryptography: `make test-deps` installs them");
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // A thread, because the script may answer or fail before it has read everything.
+    // Write in a thread, because the script may write output or fail before it has read all input.
     let writer = std::thread::spawn(move || {
         let _ = stdin.write_all(input.as_bytes());
     });
@@ -280,36 +284,38 @@ pub fn scapy(argument: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns an Ethernet frame.
+/// Returns an Ethernet frame with the given payload.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// Returns a frame with an IPv4 packet. `flags` is the field of flags and fragment offset.
+/// Returns a frame with an IPv4 packet. `fragment` is the 16-bit field of flags and fragment
+/// offset.
 pub fn ipv4(
     protocol: u8,
     source: [u8; 4],
     destination: [u8; 4],
-    flags: u16,
+    fragment: u16,
     payload: &[u8],
 ) -> Vec<u8> {
-    let total = ((20 + payload.len()) as u16).to_be_bytes();
-    let [high, low] = flags.to_be_bytes();
+    let total_len = ((20 + payload.len()) as u16).to_be_bytes();
+    let [high, low] = fragment.to_be_bytes();
     let mut header = [
-        &[0x45, 0, total[0], total[1], 0, 7, high, low, 64, protocol, 0, 0],
+        &[0x45, 0, total_len[0], total_len[1], 0, 7, high, low, 64, protocol, 0, 0],
         &source[..],
         &destination,
     ]
     .concat();
-    let sum = !sum(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let checksum = !ones_complement_sum(&header);
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
     ethernet(0x0800, &[&header, payload].concat())
 }
 
-pub fn sum(bytes: &[u8]) -> u16 {
+/// Returns the sum that the Internet checksum is the complement of (RFC 1071).
+pub fn ones_complement_sum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
-        .map(|two| u32::from(two[0]) << 8 | u32::from(two.get(1).copied().unwrap_or(0)))
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
         .sum();
     (sum % 0xffff) as u16
 }
@@ -338,46 +344,46 @@ pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 pub const UDP: u8 = 17;
-pub const TEN: [u8; 4] = [10, 1, 0, 7];
-pub const ELEVEN: [u8; 4] = [10, 2, 0, 9];
-pub const SIX: u128 = 0xfd00_0001 << 96 | 7;
-pub const SEVEN: u128 = 0xfd00_0002 << 96 | 9;
+pub const SOURCE_V4: [u8; 4] = [10, 1, 0, 7];
+pub const DESTINATION_V4: [u8; 4] = [10, 2, 0, 9];
+pub const SOURCE_V6: u128 = 0xfd00_0001 << 96 | 7;
+pub const DESTINATION_V6: u128 = 0xfd00_0002 << 96 | 9;
 pub const KEY_128: &str = "000102030405060708090a0b0c0d0e0f10111213";
 pub const KEY_256: &str =
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
-/// Returns key and salt for a transform.
+/// Returns the digits of key and salt for a transform.
 pub fn key_of(transform: &str) -> &'static str {
     if transform.contains("128") { KEY_128 } else { KEY_256 }
 }
 
 /// Returns a frame with `size` bytes in UDP over IPv4.
-pub fn some_v4(size: usize) -> Vec<u8> {
+pub fn udp_v4(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
-    ipv4(UDP, TEN, ELEVEN, 0, &udp(1000, 2000, &payload))
+    ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1000, 2000, &payload))
 }
 
-pub fn some_v6(size: usize) -> Vec<u8> {
+pub fn udp_v6(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
-    ipv6(UDP, SIX, SEVEN, 64, &udp(1000, 2000, &payload))
+    ipv6(UDP, SOURCE_V6, DESTINATION_V6, 64, &udp(1000, 2000, &payload))
 }
 
-/// The SPI of [`SEAL`] and [`OPEN`].
+/// The SPI in [`SEAL`] and [`OPEN`].
 pub const SPI: u32 = 0x1234_5678;
 
-/// A tunnel of `esp-seal`, without its key.
+/// The keys of a tunnel-mode SA for `esp-seal`, without `key_file`.
 pub const SEAL: &str =
     "spi = 0x12345678, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'";
 
-/// The same SA for `esp-open`.
+/// The keys of the same SA for `esp-open`.
 pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
 
 pub const TRANSFORMS: [&str; 5] =
     ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"];
 
-/// Returns a stage's table with a state file of this name. The key of an SA depends on its index
-/// and transform.
-pub fn table(folder: &Folder, state: &str, sas: &[&str], more: &str) -> String {
+/// Returns a stage's table with the given state file, which is created if missing, and SAs. The key
+/// of an SA depends on its index and transform. `other_keys` is empty or begins with a comma.
+pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> String {
     if !folder.join(state).exists() {
         folder.state(state);
     }
@@ -395,17 +401,17 @@ pub fn table(folder: &Folder, state: &str, sas: &[&str], more: &str) -> String {
             )
         })
         .collect();
-    format!("{{ lab = true, state_file = '{state}', sa = [{}] {more} }}", sas.join(", "))
+    format!("{{ lab = true, state_file = '{state}', sa = [{}] {other_keys} }}", sas.join(", "))
 }
 
 /// Plans `esp-seal` with one SA.
-pub fn plan_seal(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
-    plan("esp-seal", &table(folder, "seal.state", &[sa], more))
+pub fn plan_seal(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
+    plan("esp-seal", &table(folder, "seal.state", &[sa], other_keys))
 }
 
 /// Plans `esp-open` with one SA.
-pub fn plan_open(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
-    plan("esp-open", &table(folder, "open.state", &[sa], more))
+pub fn plan_open(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
+    plan("esp-open", &table(folder, "open.state", &[sa], other_keys))
 }
 
 /// Returns a bench with one stage.
@@ -413,14 +419,14 @@ pub fn bench(plan: &Arc<dyn StagePlan>) -> EspBench {
     EspBench::new(vec![build(plan)])
 }
 
-/// Inserts up to two VLAN tags.
-pub fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
-    let tags: &[u8] = [&b""[..], b"\x81\0\0\x09", b"\x88\xa8\0\x07\x81\0\0\x09"][tags];
+/// Returns the frame with `tag_count` VLAN tags, at most two.
+pub fn tagged(frame: &[u8], tag_count: usize) -> Vec<u8> {
+    let tags: &[u8] = [&b""[..], b"\x81\0\0\x09", b"\x88\xa8\0\x07\x81\0\0\x09"][tag_count];
     [&frame[..12], tags, &frame[12..]].concat()
 }
 
-/// Returns the SA tables of all encapsulations: two transforms, bare and in UDP, each in two
-/// tunnels and in transport mode.
+/// Returns the keys of SAs for `esp-seal`: two transforms, with and without UDP, each in tunnel
+/// mode over IPv4 and IPv6 and in transport mode.
 pub fn encapsulations() -> Vec<String> {
     let mut encapsulations = vec![];
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
@@ -437,47 +443,60 @@ pub fn encapsulations() -> Vec<String> {
     encapsulations
 }
 
-/// Returns a frame with an IP packet of this size, which must not be fragmented.
+/// Returns a frame with an IP packet of `size` bytes that routers must not fragment.
 pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     let payload = vec![0x55; size - if is_v6 { 48 } else { 28 }];
     if is_v6 {
-        ipv6(UDP, SIX, SEVEN, 64, &udp(1, 2, &payload))
+        ipv6(UDP, SOURCE_V6, DESTINATION_V6, 64, &udp(1, 2, &payload))
     } else {
-        ipv4(UDP, TEN, ELEVEN, 0x4000, &udp(1, 2, &payload))
+        ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0x4000, &udp(1, 2, &payload))
     }
 }
 
-/// Generates random bytes, some behind headers that match an SA.
+/// Generates frames of random bytes, or of headers that may match an SA, followed by random bytes.
 pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
     let spi = prop_oneof![3 => Just(SPI), 1 => any::<u32>(), 1 => Just(0)];
     let length_error = prop_oneof![4 => Just(0_i16), 1 => -60_i16..60, 1 => any::<i16>()];
     (0..9, spi, length_error, bytes, any::<(u32, u8)>()).prop_map(
-        |(kind, spi, length_error, bytes, (number, at))| {
+        |(kind, spi, length_error, bytes, (number, byte))| {
             let esp = [&spi.to_be_bytes()[..], &(number % 3000).to_be_bytes(), &bytes].concat();
             let mut frame = match kind {
                 0 => [&[2; 14][..], &bytes].concat(),
                 1 => ethernet(0x0800, &bytes),
                 2 => ethernet(0x86dd, &bytes),
-                3 => ipv4(50, TEN, ELEVEN, 0, &esp),
-                4 => ipv4(UDP, TEN, ELEVEN, 0, &udp(4500, 4500, &esp)),
-                5 => ipv6(50, SIX, SEVEN, 64, &esp),
-                6 => ipv6(UDP, SIX, SEVEN, 64, &udp(4500, 4500, &esp)),
-                7 => ipv6(0, SIX, SEVEN, 64, &[&[50, 0, 1, 4, 0, 0, 0, 0][..], &esp].concat()),
-                _ => ipv6(44, SIX, SEVEN, 64, &[&[50, 0, 0, 0, 0, 0, 0, 9][..], &esp].concat()),
+                3 => ipv4(50, SOURCE_V4, DESTINATION_V4, 0, &esp),
+                4 => ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(4500, 4500, &esp)),
+                5 => ipv6(50, SOURCE_V6, DESTINATION_V6, 64, &esp),
+                6 => ipv6(UDP, SOURCE_V6, DESTINATION_V6, 64, &udp(4500, 4500, &esp)),
+                7 => ipv6(
+                    0,
+                    SOURCE_V6,
+                    DESTINATION_V6,
+                    64,
+                    &[&[50, 0, 1, 4, 0, 0, 0, 0][..], &esp].concat(),
+                ),
+                _ => ipv6(
+                    44,
+                    SOURCE_V6,
+                    DESTINATION_V6,
+                    64,
+                    &[&[50, 0, 0, 0, 0, 0, 0, 9][..], &esp].concat(),
+                ),
             };
             if kind > 2 {
-                let length = if kind == 3 || kind == 4 { 16 } else { 18 };
-                let true_length = i16::from_be_bytes([frame[length], frame[length + 1]]);
-                frame[length..length + 2]
+                let length_field = if kind == 3 || kind == 4 { 16 } else { 18 };
+                let true_length =
+                    i16::from_be_bytes([frame[length_field], frame[length_field + 1]]);
+                frame[length_field..length_field + 2]
                     .copy_from_slice(&true_length.wrapping_add(length_error).to_be_bytes());
-                // Change a byte of the headers now and then.
-                if at < 80 {
-                    let at = usize::from(at).min(frame.len() - 1);
-                    frame[at] ^= number as u8;
+                // Change one of the first 80 bytes in some frames.
+                if byte < 80 {
+                    let offset = usize::from(byte).min(frame.len() - 1);
+                    frame[offset] ^= number as u8;
                 }
             }
-            tagged(&frame, if at > 200 { usize::from(at) % 3 } else { 0 })
+            tagged(&frame, if byte > 200 { usize::from(byte) % 3 } else { 0 })
         },
     )
 }

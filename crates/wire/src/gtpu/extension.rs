@@ -1,4 +1,4 @@
-//! Extension headers (TS 29.281, clause 5.2) while reading.
+//! Reads extension headers (TS 29.281, clause 5.2).
 
 use core::fmt;
 
@@ -7,13 +7,13 @@ use crate::error::Error;
 
 /// The type of an extension header (TS 29.281, figure 5.2.1-3).
 ///
-/// Its upper two bits state what a receiver that does not know the type must do (TS 29.281, clause
+/// The upper two bits state what a receiver must do if it does not know the type (TS 29.281, clause
 /// 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ExtensionType(pub u8);
 
 impl ExtensionType {
-    /// No more extension headers follow. Not the type of a header.
+    /// Marks the end of the extension headers. No header has this type.
     pub const NONE: ExtensionType = ExtensionType(0x00);
     /// Long PDCP PDU number (TS 29.281, clause 5.2.2).
     pub const LONG_PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0x03);
@@ -32,28 +32,28 @@ impl ExtensionType {
     /// PDCP PDU number (TS 29.281, clause 5.2.2).
     pub const PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0xc0);
 
-    /// Returns whether the endpoint that receives the packet must understand this header. If it
-    /// does not, it must discard the message (TS 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
+    /// Returns whether the receiving endpoint must discard the message if it does not understand
+    /// this header (TS 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
     #[inline]
     pub const fn is_required_by_endpoint(self) -> bool {
         self.0 & 0x80 != 0
     }
 }
 
-/// An extension header as it was received, or a header of any type to be written.
+/// An extension header of any type, as received or to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ExtensionHeader<'a> {
-    /// Type of this header, which the header before it states.
+    /// Type of this header, as stated by the header before it.
     pub kind: ExtensionType,
-    /// All bytes between length and next type. Their number is two less than a multiple of 4, from
-    /// 2 to 1018.
+    /// All bytes between the length field and the next type field. Their number is two less than a
+    /// multiple of 4, from 2 to 1018.
     pub content: &'a [u8],
 }
 
 impl ExtensionHeader<'_> {
-    /// Returns the PDU session container that this header is, or `None` if it is of another type.
+    /// Returns the content of a PDU session container, or `None` if this header has another type.
     ///
-    /// Returns an error as [`PduSessionContainer::parse`] does.
+    /// Returns the errors of [`PduSessionContainer::parse`].
     #[inline]
     pub fn pdu_session_container(&self) -> Result<Option<PduSessionContainer>, Error> {
         if self.kind != ExtensionType::PDU_SESSION_CONTAINER {
@@ -63,7 +63,7 @@ impl ExtensionHeader<'_> {
     }
 }
 
-/// An iterator over the extension headers of a message, made by
+/// An iterator over the extension headers of a message, returned by
 /// [`Packet::extensions`](super::Packet::extensions).
 #[derive(Debug, Clone)]
 pub struct Extensions<'a> {
@@ -72,7 +72,8 @@ pub struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    /// Creates an iterator over the headers at the front of `rest`, the first of which is `first`.
+    /// Creates an iterator over the headers at the front of `rest`. `first` is the type of the
+    /// first header.
     #[inline]
     pub(super) const fn new(first: ExtensionType, rest: &'a [u8]) -> Self {
         Self { next: first, rest }
@@ -87,7 +88,7 @@ impl<'a> Iterator for Extensions<'a> {
         if self.next == ExtensionType::NONE {
             return None;
         }
-        // The view checked all lengths.
+        // `?` never returns early: the view checked all lengths.
         let len = usize::from(*self.rest.first()?) * 4;
         let (header, rest) = self.rest.split_at_checked(len)?;
         let [_, content @ .., next] = header else { return None };

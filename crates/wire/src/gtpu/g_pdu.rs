@@ -1,4 +1,4 @@
-//! A G-PDU in a frame, with the user's packet in it.
+//! A G-PDU in a frame, with the user's packet that it carries.
 
 use std::net::IpAddr;
 
@@ -34,21 +34,26 @@ use crate::udp;
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct GPdu<'a> {
-    /// The message.
+    /// The GTP-U message.
     pub message: Packet<&'a [u8]>,
     /// The headers of the user's packet. Offsets count from the start of the frame.
     pub user: Headers,
 }
 
 impl<'a> GPdu<'a> {
-    /// Parses the G-PDU in a frame with these headers, as an endpoint of the tunnel does: a frame
-    /// that is not UDP to port 2152 in one fragment, and any other GTP-U message is
-    /// [`Error::Malformed`]. So is a G-PDU with an extension header that the endpoint must
-    /// understand (TS 29.281, clause 5.2.1) and that is not a PDU session container. Other
-    /// extension headers are skipped.
+    /// Parses the G-PDU in `frame`, as an endpoint of the tunnel does. `headers` are the parsed
+    /// headers of `frame`.
     ///
-    /// Returns the error of a view that rejects its header. The UDP checksum is not checked, nor
-    /// the destination address, which [`parse_to`](Self::parse_to) checks.
+    /// Returns [`Error::Malformed`] for
+    /// - a frame that is not an unfragmented UDP datagram to port 2152,
+    /// - a GTP-U message other than a G-PDU,
+    /// - an extension header that the endpoint must understand (TS 29.281, clause 5.2.1), except a
+    ///   PDU session container. Other extension headers are skipped.
+    ///
+    /// Returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`] as well.
+    /// Checks neither the UDP checksum nor the destination address; [`parse_to`](Self::parse_to)
+    /// checks the address. An invalid packet of the user is not an error: [`user`](Self::user)
+    /// reports it.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
         let is_gtpu = headers.protocol == Some(IpProtocol::UDP) && headers.destination_port == PORT;
@@ -70,8 +75,8 @@ impl<'a> GPdu<'a> {
         Ok(Self { message, user })
     }
 
-    /// Parses like [`parse`](Self::parse), for the endpoint with this address. A frame to another
-    /// address is [`Error::Malformed`], too.
+    /// Parses like [`parse`](Self::parse), for the endpoint with this address. Returns
+    /// [`Error::Malformed`] for a frame to another address, too.
     #[inline]
     pub fn parse_to(
         frame: &'a [u8],
@@ -117,17 +122,17 @@ mod tests {
 
     #[test]
     fn g_pdu_is_parsed_with_extension_headers_and_padding() {
-        let other = |kind| Extension::Other(ExtensionHeader { kind, content: &[0, 1] });
+        let extension_of_type = |kind| Extension::Other(ExtensionHeader { kind, content: &[0, 1] });
         let container = Extension::PduSessionContainer(PduSessionContainer::downlink(9));
-        let extensions = [container, other(ExtensionType::UDP_PORT)];
+        let extensions = [container, extension_of_type(ExtensionType::UDP_PORT)];
         for count in 0..=2 {
             let mut frame = frame(gtpu::Repr::g_pdu(7, &extensions[..count]), gtpu::PORT);
             let len = frame.len();
             frame.extend([0; 9]);
             let g_pdu = parse(&frame).unwrap();
             assert_eq!(g_pdu.message.teid(), 7);
-            let user = (g_pdu.user.source_port, g_pdu.user.destination_port);
-            assert_eq!((user, usize::from(g_pdu.user.l3_end)), ((4000, 53), len));
+            let ports = (g_pdu.user.source_port, g_pdu.user.destination_port);
+            assert_eq!((ports, usize::from(g_pdu.user.l3_end)), ((4000, 53), len));
             assert_eq!(usize::from(g_pdu.user.l3_offset), len - 33);
         }
     }

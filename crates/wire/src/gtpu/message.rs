@@ -1,4 +1,4 @@
-//! Message types (TS 29.281, table 6.1-1), and the content of messages between the nodes.
+//! Message types (TS 29.281, table 6.1-1), and payloads of messages between nodes.
 
 use core::net::IpAddr;
 
@@ -15,7 +15,7 @@ pub const ERROR_INDICATION: u8 = 26;
 pub const SUPPORTED_EXTENSION_HEADERS_NOTIFICATION: u8 = 31;
 /// Tunnel status (TS 29.281, clause 7.3.3).
 pub const TUNNEL_STATUS: u8 = 253;
-/// End marker: no more G-PDUs follow on this path (TS 29.281, clause 7.3.2).
+/// End marker: no more G-PDUs follow in this tunnel (TS 29.281, clause 7.3.2).
 pub const END_MARKER: u8 = 254;
 /// G-PDU, the message that carries a packet of a user (TS 29.281, clause 6.1).
 pub const G_PDU: u8 = 255;
@@ -24,8 +24,8 @@ pub const G_PDU: u8 = 255;
 /// restart counter is always 0.
 pub const RECOVERY: [u8; 2] = [14, 0];
 
-/// Returns the name of a message type, such as `"echo request"`, or `None` if GTP-U does not use
-/// the type.
+/// Returns the name of a message type, such as `"echo request"`, or `None` if the type is none of
+/// the constants above.
 pub const fn message_name(message_type: u8) -> Option<&'static str> {
     Some(match message_type {
         ECHO_REQUEST => "echo request",
@@ -52,14 +52,15 @@ pub struct ErrorIndication {
 const TEID_DATA_I: u8 = 16;
 /// Type of the information element "GTP-U peer address" (TS 29.281, clause 8.4).
 const PEER_ADDRESS: u8 = 133;
-/// Length of the TEID element and of type and length of the address element.
+/// Length of the bytes before the address: the TEID element, and type and length of the address
+/// element.
 const FRONT_LEN: usize = 8;
 
 impl ErrorIndication {
-    /// Returns the content of an error indication. Further information elements are ignored.
+    /// Parses the payload of an error indication. Further information elements are ignored.
     ///
-    /// Returns [`Error::Truncated`] if `payload` ends within the two elements, and
-    /// [`Error::Malformed`] if it does not begin with them.
+    /// Returns [`Error::Truncated`] if `payload` ends within the TEID element or the address
+    /// element, and [`Error::Malformed`] if it does not begin with these two elements.
     pub fn parse(payload: &[u8]) -> Result<ErrorIndication, Error> {
         let (front, rest) = payload.split_first_chunk::<FRONT_LEN>().ok_or(Error::Truncated)?;
         let [TEID_DATA_I, a, b, c, d, PEER_ADDRESS, high, low] = *front else {
@@ -81,7 +82,7 @@ impl ErrorIndication {
 
     /// Writes the payload of the message to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is shorter.
+    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let payload = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
         let (front, address) = payload.split_at_mut(FRONT_LEN);
@@ -128,7 +129,7 @@ mod tests {
         }
 
         #[test]
-        fn error_indication_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn parse_of_any_error_indication_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Some(front) = bytes.first_chunk_mut::<FRONT_LEN>() {
                 front[0] = TEID_DATA_I;
                 front[5] = PEER_ADDRESS;

@@ -1,4 +1,4 @@
-//! A view of a message (3GPP TS 29.281, clause 5).
+//! A view of a GTP-U message (3GPP TS 29.281, clause 5).
 
 use super::extension::{ExtensionType, Extensions};
 use super::pdu_session::PduSessionContainer;
@@ -8,28 +8,31 @@ use crate::field::{read_u16, read_u32, write_u32};
 /// The UDP port that messages are sent to (TS 29.281, clause 4.4.2).
 pub const PORT: u16 = 2152;
 
-/// Length of the header without its optional fields.
+/// Length of the header without its optional fields, in bytes.
 pub const HEADER_LEN: usize = 8;
 
 /// The maximum number of extension headers that [`Packet::new_checked`] accepts.
 pub const MAX_EXTENSIONS: usize = 8;
 
-/// A view of a message.
+/// A view of a GTP-U message.
 ///
-/// `new_checked` checks that the buffer holds the length that the message states, and that this
-/// length holds the header, its optional fields and its extension headers. After it no accessor
-/// panics, and no setter can invalidate these checks.
+/// `new_checked` checks that the buffer is at least as long as the message states, and that this
+/// length includes the header, its optional fields and its extension headers. The accessors never
+/// panic, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
-    payload: usize,
+    payload_offset: usize,
     end: usize,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// Creates a view of `buffer`, which begins behind the UDP header.
+    /// Creates a view of `buffer`, which begins after the UDP header.
     ///
-    /// - [`Error::Truncated`]: `buffer` ends before the header or before the length that it states.
+    /// Errors:
+    ///
+    /// - [`Error::Truncated`]: `buffer` is shorter than the header or than the message, or the
+    ///   stated length of the message ends within its header.
     /// - [`Error::Malformed`]: the version is not 1, the protocol type is GTP' (0), or an extension
     ///   header has length 0.
     /// - [`Error::ExtensionChainTooLong`]: there are more than [`MAX_EXTENSIONS`] extension
@@ -59,7 +62,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
                     return Err(Error::ExtensionChainTooLong);
                 }
                 walked += 1;
-                // In units of 4 bytes, itself and the next one's type included.
+                // The length counts units of 4 bytes, including the length field and the next type
+                // field.
                 let length = usize::from(*data.get(at).ok_or(Error::Truncated)?) * 4;
                 if length == 0 {
                     return Err(Error::Malformed);
@@ -68,7 +72,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
                 next = *data.get(at - 1).ok_or(Error::Truncated)?;
             }
         }
-        Ok(Self { buffer, payload: at, end })
+        Ok(Self { buffer, payload_offset: at, end })
     }
 
     /// Returns the buffer.
@@ -109,12 +113,12 @@ impl<T: AsRef<[u8]>> Packet<T> {
         if data[0] & 0b100 == 0 {
             return Extensions::new(ExtensionType::NONE, &[]);
         }
-        Extensions::new(ExtensionType(data[11]), &data[12..self.payload])
+        Extensions::new(ExtensionType(data[11]), &data[12..self.payload_offset])
     }
 
     /// Returns the first PDU session container (TS 38.415), or `None` if there is none.
     ///
-    /// Returns an error as [`PduSessionContainer::parse`] does.
+    /// Returns the errors of [`PduSessionContainer::parse`].
     #[inline]
     pub fn pdu_session_container(&self) -> Result<Option<PduSessionContainer>, Error> {
         let is_container = |kind| kind == ExtensionType::PDU_SESSION_CONTAINER;
@@ -124,13 +128,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
 
     /// Returns the offset of the payload in the buffer, in bytes.
     pub fn payload_offset(&self) -> usize {
-        self.payload
+        self.payload_offset
     }
 
-    /// Returns the bytes behind the header and its extension headers, up to the length that the
-    /// message states: the user's packet of a G-PDU.
+    /// Returns the bytes after the header and its extension headers, up to the end of the message:
+    /// in a G-PDU, the user's packet.
     pub fn payload(&self) -> &[u8] {
-        &self.buffer.as_ref()[self.payload..self.end]
+        &self.buffer.as_ref()[self.payload_offset..self.end]
     }
 }
 
@@ -138,7 +142,7 @@ impl<'a> Packet<&'a [u8]> {
     /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
-        &self.buffer[self.payload..self.end]
+        &self.buffer[self.payload_offset..self.end]
     }
 }
 
@@ -152,7 +156,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// Returns the [`payload`](Packet::payload) for writing.
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer.as_mut()[self.payload..self.end]
+        &mut self.buffer.as_mut()[self.payload_offset..self.end]
     }
 }
 
@@ -171,10 +175,11 @@ mod tests {
             (packet.message_type(), packet.teid(), packet.payload()),
             (G_PDU, 7, &[1, 2, 3][..])
         );
-        // A sequence number. The extension header type without its flag is ignored.
+        // With a sequence number. The extension header type is ignored, because its flag is not
+        // set.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
-        // A PDU session container (TS 38.415), as in 5G, and another extension header.
+        // With a PDU session container (TS 38.415), as in 5G, and another extension header.
         let extended =
             [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
         let packet = Packet::new_checked(&extended[..]).unwrap();
@@ -234,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn gtpu_view_of_any_bytes_has_payload_within_them(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn gtpu_view_of_any_bytes_has_payload_within_buffer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = [&[0x34, 255, 0][..], &bytes].concat();
             if let Ok(packet) = Packet::new_checked(&bytes) {
                 prop_assert!(packet.payload_offset() + packet.payload().len() <= bytes.len());

@@ -18,13 +18,13 @@ pub struct DownlinkInformation {
     pub qfi: u8,
     /// Reflective QoS indicator (RQI).
     pub reflective_qos: bool,
-    /// Paging policy indicator (PPI), 0 to 7. Its presence is the flag PPP.
+    /// Paging policy indicator (PPI), 0 to 7. `Some` if the flag PPP is set.
     pub paging_policy: Option<u8>,
-    /// DL sending time stamp, a 64-bit NTP time stamp. Its presence is the flag QMP.
+    /// DL sending time stamp, a 64-bit NTP time stamp. `Some` if the flag QMP is set.
     pub sending_timestamp: Option<u64>,
-    /// DL QFI sequence number, 24 bits. Its presence is the flag SNP.
+    /// DL QFI sequence number, 24 bits. `Some` if the flag SNP is set.
     pub sequence_number: Option<u32>,
-    /// DL MBS QFI sequence number. Its presence is the flag MSNP.
+    /// DL MBS QFI sequence number, 32 bits. `Some` if the flag MSNP is set.
     pub mbs_sequence_number: Option<u32>,
 }
 
@@ -33,22 +33,22 @@ pub struct DownlinkInformation {
 pub struct UplinkInformation {
     /// QoS flow identifier (QFI), 0 to 63.
     pub qfi: u8,
-    /// Time stamps of QoS monitoring. Their presence is the flag QMP.
+    /// Time stamps of QoS monitoring. `Some` if the flag QMP is set.
     pub timestamps: Option<UplinkTimestamps>,
     /// DL delay result.
     pub downlink_delay: Option<u32>,
     /// UL delay result.
     pub uplink_delay: Option<u32>,
-    /// UL QFI sequence number, 24 bits. Its presence is the flag SNP.
+    /// UL QFI sequence number, 24 bits. `Some` if the flag SNP is set.
     pub sequence_number: Option<u32>,
     /// N3/N9 delay result.
     pub n3_n9_delay: Option<u32>,
     /// D1 UL PDCP delay result indicator: whether the UL delay result includes the PDCP delay of
-    /// the UE. Its presence is new IE flag 0.
+    /// the UE. `Some` if new IE flag 0 is set.
     pub includes_pdcp_delay: Option<bool>,
-    /// UL congestion information. Its presence is new IE flag 1.
+    /// UL congestion information. `Some` if new IE flag 1 is set.
     pub uplink_congestion: Option<u16>,
-    /// DL congestion information. Its presence is new IE flag 2.
+    /// DL congestion information. `Some` if new IE flag 2 is set.
     pub downlink_congestion: Option<u16>,
 }
 
@@ -64,13 +64,13 @@ pub struct UplinkTimestamps {
     pub uplink_sending: u64,
 }
 
-/// PDU types, in the upper half of the first byte.
+/// PDU types, in the upper four bits of the first byte.
 const DOWNLINK: u8 = 0;
 const UPLINK: u8 = 1;
-/// QoS monitoring packet: bit 4 of the first byte of both types.
+/// Flag "QoS monitoring packet" of the first byte, in both PDU types.
 const QMP: u8 = 0x08;
 
-/// Flags and masks of downlink information.
+/// Flags of downlink information: SNP and MSNP in the first byte, PPP and RQI in the second.
 mod downlink {
     pub(super) const SNP: u8 = 0x04;
     pub(super) const MSNP: u8 = 0x02;
@@ -78,14 +78,15 @@ mod downlink {
     pub(super) const RQI: u8 = 0x40;
 }
 
-/// Flags of uplink information.
+/// Flags of uplink information: the first three in the first byte, N3_N9_DELAY and NEW_IE in the
+/// second.
 mod uplink {
     pub(super) const DL_DELAY: u8 = 0x04;
     pub(super) const UL_DELAY: u8 = 0x02;
     pub(super) const SNP: u8 = 0x01;
     pub(super) const N3_N9_DELAY: u8 = 0x80;
     pub(super) const NEW_IE: u8 = 0x40;
-    /// New IE flags 0 to 2.
+    // New IE flags 0 to 2, in a byte of their own.
     pub(super) const PDCP_DELAY: u8 = 0x01;
     pub(super) const UL_CONGESTION: u8 = 0x02;
     pub(super) const DL_CONGESTION: u8 = 0x04;
@@ -94,25 +95,25 @@ mod uplink {
 const QFI_MASK: u8 = 0x3f;
 
 impl PduSessionContainer {
-    /// Creates DL PDU session information with this QFI, 0 to 63, and nothing else.
+    /// Creates DL PDU session information with this QFI, 0 to 63, and no optional fields.
     #[inline]
     pub fn downlink(qfi: u8) -> Self {
         Self::Downlink(DownlinkInformation { qfi, ..DownlinkInformation::default() })
     }
 
-    /// Creates UL PDU session information with this QFI, 0 to 63, and nothing else.
+    /// Creates UL PDU session information with this QFI, 0 to 63, and no optional fields.
     #[inline]
     pub fn uplink(qfi: u8) -> Self {
         Self::Uplink(UplinkInformation { qfi, ..UplinkInformation::default() })
     }
 
-    /// The length of the longest content in bytes.
+    /// The maximum length of the content with its padding, in bytes.
     pub const MAX_CONTENT_LEN: usize = 50;
 
-    /// Returns the content of the extension header as a typed struct. Spare bits, padding and
-    /// fields of later releases are ignored.
+    /// Parses the content of the extension header. Spare bits, padding and fields of later releases
+    /// are ignored.
     ///
-    /// Returns [`Error::Truncated`] if `content` ends before a field that its flags announce, and
+    /// Returns [`Error::Truncated`] if `content` ends within a field that its flags announce, and
     /// [`Error::Malformed`] if the PDU type is neither 0 nor 1.
     pub fn parse(content: &[u8]) -> Result<PduSessionContainer, Error> {
         let mut reader = Reader { rest: content };
@@ -144,11 +145,11 @@ impl PduSessionContainer {
         (len + 2).next_multiple_of(4) - 2
     }
 
-    /// Writes the content, [`content_len`](Self::content_len) bytes, to the front of `buffer`. It
-    /// belongs between the length and the next type of the extension header.
+    /// Writes the content, [`content_len`](Self::content_len) bytes, to the front of `buffer`. In
+    /// the extension header, the content is between the length field and the next type field.
     ///
-    /// Bits above the width of a field are ignored. Returns [`Error::Truncated`] if `buffer` is
-    /// shorter; writes nothing then.
+    /// Bits above the width of a field are ignored. Returns [`Error::Truncated`] and writes nothing
+    /// if `buffer` is too short.
     pub fn emit_content(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let content = buffer.get_mut(..self.content_len()).ok_or(Error::Truncated)?;
         let mut writer = Writer { rest: content };
@@ -211,8 +212,9 @@ impl UplinkInformation {
         let uplink_delay = reader.take_if(flags & uplink::UL_DELAY)?.map(u32::from_be_bytes);
         let sequence_number = reader.take_if(flags & uplink::SNP)?.map(from_24_bits);
         let n3_n9_delay = reader.take_if(qfi & uplink::N3_N9_DELAY)?.map(u32::from_be_bytes);
-        let new = reader.take_if(qfi & uplink::NEW_IE)?.map_or(0, |[flags]: [u8; 1]| flags);
-        let pdcp_delay = reader.take_if(new & uplink::PDCP_DELAY)?;
+        let new_ie_flags =
+            reader.take_if(qfi & uplink::NEW_IE)?.map_or(0, |[flags]: [u8; 1]| flags);
+        let pdcp_delay = reader.take_if(new_ie_flags & uplink::PDCP_DELAY)?;
         Ok(UplinkInformation {
             qfi: qfi & QFI_MASK,
             timestamps,
@@ -221,9 +223,11 @@ impl UplinkInformation {
             sequence_number,
             n3_n9_delay,
             includes_pdcp_delay: pdcp_delay.map(|[byte]: [u8; 1]| byte & 1 != 0),
-            uplink_congestion: reader.take_if(new & uplink::UL_CONGESTION)?.map(u16::from_be_bytes),
+            uplink_congestion: reader
+                .take_if(new_ie_flags & uplink::UL_CONGESTION)?
+                .map(u16::from_be_bytes),
             downlink_congestion: reader
-                .take_if(new & uplink::DL_CONGESTION)?
+                .take_if(new_ie_flags & uplink::DL_CONGESTION)?
                 .map(u16::from_be_bytes),
         })
     }
@@ -248,7 +252,7 @@ impl UplinkInformation {
     }
 
     fn emit(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
-        let new = self.new_ie_flags();
+        let new_ie_flags = self.new_ie_flags();
         let flags = UPLINK << 4
             | flag(self.timestamps.is_some(), QMP)
             | flag(self.downlink_delay.is_some(), uplink::DL_DELAY)
@@ -256,7 +260,7 @@ impl UplinkInformation {
             | flag(self.sequence_number.is_some(), uplink::SNP);
         let qfi = self.qfi & QFI_MASK
             | flag(self.n3_n9_delay.is_some(), uplink::N3_N9_DELAY)
-            | flag(new != 0, uplink::NEW_IE);
+            | flag(new_ie_flags != 0, uplink::NEW_IE);
         writer.put([flags, qfi])?;
         if let Some(timestamps) = self.timestamps {
             writer.put(timestamps.downlink_sending.to_be_bytes())?;
@@ -267,7 +271,7 @@ impl UplinkInformation {
         writer.put_if(self.uplink_delay.map(u32::to_be_bytes))?;
         writer.put_if(self.sequence_number.map(to_24_bits))?;
         writer.put_if(self.n3_n9_delay.map(u32::to_be_bytes))?;
-        writer.put_if((new != 0).then_some([new]))?;
+        writer.put_if((new_ie_flags != 0).then_some([new_ie_flags]))?;
         writer.put_if(self.includes_pdcp_delay.map(|includes| [u8::from(includes)]))?;
         writer.put_if(self.uplink_congestion.map(u16::to_be_bytes))?;
         writer.put_if(self.downlink_congestion.map(u16::to_be_bytes))
@@ -408,9 +412,9 @@ pub(super) mod tests {
         assert_eq!(container, Ok(PduSessionContainer::Downlink(information)));
     }
 
-    /// Returns any container whose fields have their widths.
+    /// Generates any container; the values fit into their fields.
     pub(in crate::gtpu) fn container() -> impl Strategy<Value = PduSessionContainer> {
-        let number = || option::of(0u32..1 << 24);
+        let sequence_number = || option::of(0u32..1 << 24);
         let timestamps = any::<(u64, u64, u64)>().prop_map(|(a, b, c)| UplinkTimestamps {
             downlink_sending: a,
             downlink_received: b,
@@ -418,36 +422,36 @@ pub(super) mod tests {
         });
         let downlink = (
             (0u8..64, any::<bool>(), option::of(0u8..8)),
-            (any::<Option<u64>>(), number(), any::<Option<u32>>()),
+            (any::<Option<u64>>(), sequence_number(), any::<Option<u32>>()),
         )
             .prop_map(
-                |((qfi, reflective_qos, policy), (timestamp, number, mbs_number))| {
+                |((qfi, reflective_qos, policy), (timestamp, sequence_number, mbs_number))| {
                     PduSessionContainer::Downlink(DownlinkInformation {
                         qfi,
                         reflective_qos,
                         paging_policy: policy,
                         sending_timestamp: timestamp,
-                        sequence_number: number,
+                        sequence_number,
                         mbs_sequence_number: mbs_number,
                     })
                 },
             );
         let uplink = (
-            (0u8..64, option::of(timestamps), number()),
+            (0u8..64, option::of(timestamps), sequence_number()),
             any::<(Option<u32>, Option<u32>, Option<u32>)>(),
             any::<(Option<bool>, Option<u16>, Option<u16>)>(),
         )
-            .prop_map(|((qfi, timestamps, number), delays, new)| {
+            .prop_map(|((qfi, timestamps, sequence_number), delays, new_fields)| {
                 PduSessionContainer::Uplink(UplinkInformation {
                     qfi,
                     timestamps,
                     downlink_delay: delays.0,
                     uplink_delay: delays.1,
-                    sequence_number: number,
+                    sequence_number,
                     n3_n9_delay: delays.2,
-                    includes_pdcp_delay: new.0,
-                    uplink_congestion: new.1,
-                    downlink_congestion: new.2,
+                    includes_pdcp_delay: new_fields.0,
+                    uplink_congestion: new_fields.1,
+                    downlink_congestion: new_fields.2,
                 })
             });
         prop_oneof![downlink, uplink]

@@ -9,23 +9,23 @@ use crate::field::{write_u16, write_u32};
 
 /// A GTP-U header to be written, with optional fields and extension headers (TS 29.281, clause 5).
 ///
-/// See the [module documentation](super) for an example. Echo, error indication and supported
-/// extension headers notification messages need a sequence number and a TEID of 0 (TS 29.281,
-/// clause 5.1).
+/// See the [module documentation](super) for an example. Messages of the types echo, error
+/// indication and supported extension headers notification need a sequence number and a TEID of 0
+/// (TS 29.281, clause 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr<'a> {
     /// Message type, for example [`G_PDU`].
     pub message_type: u8,
     /// Tunnel endpoint identifier (TEID), which the receiver assigned.
     pub teid: u32,
-    /// Sequence number. Its presence is the flag S.
+    /// Sequence number. `Some` sets the flag S.
     pub sequence_number: Option<u16>,
-    /// N-PDU number. Its presence is the flag PN.
+    /// N-PDU number. `Some` sets the flag PN.
     pub n_pdu_number: Option<u8>,
     /// Extension headers, at most [`MAX_EXTENSIONS`]. A PDU session container should be the first
     /// (TS 29.281, clause 5.2.2).
     pub extensions: &'a [Extension<'a>],
-    /// Bytes behind the header and its extension headers: the user's packet of a G-PDU.
+    /// Length of the payload in bytes, after the extension headers: in a G-PDU, the user's packet.
     pub payload_len: u16,
 }
 
@@ -34,7 +34,7 @@ pub struct Repr<'a> {
 pub enum Extension<'a> {
     /// A PDU session container (TS 38.415).
     PduSessionContainer(PduSessionContainer),
-    /// Any other header, or a PDU session container in bytes.
+    /// Any other header, or a PDU session container as raw bytes.
     Other(ExtensionHeader<'a>),
 }
 
@@ -51,8 +51,8 @@ impl<'a> From<ExtensionHeader<'a>> for Extension<'a> {
 }
 
 impl<'a> Repr<'a> {
-    /// Creates the header of a G-PDU without sequence number, for a payload of no bytes or for a
-    /// [`HeaderStack`](crate::HeaderStack), which fills the length.
+    /// Creates the header of a G-PDU without sequence number. Its payload length is 0; a
+    /// [`HeaderStack`](crate::HeaderStack) fills it in.
     #[inline]
     pub fn g_pdu(teid: u32, extensions: &'a [Extension<'a>]) -> Repr<'a> {
         Repr { teid, extensions, ..Repr::default() }
@@ -72,8 +72,8 @@ impl<'a> Repr<'a> {
     /// # Ok::<(), xdpfwd_wire::Error>(())
     /// ```
     ///
-    /// `emit` writes the same bytes again, except for the spare bit of the first byte and optional
-    /// fields without their flag, which become 0. A PDU session container that
+    /// `emit` writes the bytes that were parsed, except that the spare bit of the first byte and
+    /// optional fields without their flag become 0. A PDU session container that
     /// [`PduSessionContainer`] cannot represent in full is returned as [`Extension::Other`].
     pub fn parse<'p: 'a, T: AsRef<[u8]>>(
         packet: &'p Packet<T>,
@@ -90,12 +90,12 @@ impl<'a> Repr<'a> {
             sequence_number: packet.sequence_number(),
             n_pdu_number: packet.n_pdu_number(),
             extensions: storage.get(..count).unwrap_or_default(),
-            // Cannot overflow: it is part of the length field.
+            // Cannot overflow: the length field has 16 bits and covers the payload.
             payload_len: packet.payload().len() as u16,
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: 8 to 12 and the extension
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: 8 or 12 and the extension
     /// headers.
     #[inline]
     pub fn header_len(&self) -> usize {
@@ -112,11 +112,11 @@ impl<'a> Repr<'a> {
     /// Writes the header with its extension headers to the front of `buffer`. The payload need not
     /// be in `buffer`.
     ///
-    /// Writes nothing and returns
+    /// On error, writes nothing and returns
     /// - [`Error::Truncated`] if `buffer` is shorter than the header,
     /// - [`Error::ExtensionChainTooLong`] for more than [`MAX_EXTENSIONS`] extension headers,
-    /// - [`Error::Malformed`] if an extension header has type 0 or a length that it cannot have, or
-    ///   if the payload does not fit into the length field.
+    /// - [`Error::Malformed`] if an extension header has type 0 or an invalid length, or if the
+    ///   message is too long for the length field.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         if self.extensions.len() > MAX_EXTENSIONS {
             return Err(Error::ExtensionChainTooLong);
@@ -142,16 +142,17 @@ impl<'a> Repr<'a> {
         Ok(())
     }
 
-    /// Writes the extension headers to `rest`, which begins with the type of the first one.
-    fn emit_extensions(&self, rest: &mut [u8]) -> Result<(), Error> {
-        let mut rest = rest;
+    /// Writes the extension headers to `buffer`, which begins with the field for the type of the
+    /// first extension header.
+    fn emit_extensions(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut rest = buffer;
         for extension in self.extensions {
-            let (kind, behind) = rest.split_first_mut().ok_or(Error::Truncated)?;
+            let (kind, after_kind) = rest.split_first_mut().ok_or(Error::Truncated)?;
             *kind = extension.kind().0;
             let units = extension.header_len() / 4;
-            // The last byte of the header is the type of the next one.
+            // The last byte of the header is the type of the next header.
             let (header, next) =
-                behind.split_at_mut_checked(units * 4 - 1).ok_or(Error::Truncated)?;
+                after_kind.split_at_mut_checked(units * 4 - 1).ok_or(Error::Truncated)?;
             let (len, content) = header.split_first_mut().ok_or(Error::Truncated)?;
             *len = u8::try_from(units).map_err(|_| Error::Malformed)?;
             match extension {
@@ -171,13 +172,15 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// Version 1 and protocol type GTP.
+/// The first byte without flags: version 1 and protocol type GTP.
 const VERSION_1: u8 = 0b0011_0000;
-/// Length of sequence number, N-PDU number and type of the first extension header.
+/// Length of sequence number, N-PDU number and type of the first extension header, in bytes.
 const OPTIONAL_LEN: usize = 4;
-/// Length of an extension header in addition to its content: length and next type.
+/// Length of an extension header without its content, in bytes: the length field and the next type
+/// field.
 const EXTENSION_FRAME_LEN: usize = 2;
-/// The longest extension header, in bytes: its length field has 8 bits and counts units of 4.
+/// The maximum length of an extension header in bytes: its length field has 8 bits and counts units
+/// of 4 bytes.
 const MAX_EXTENSION_LEN: usize = 255 * 4;
 
 impl<'a> Extension<'a> {
@@ -239,7 +242,7 @@ impl Default for Repr<'_> {
 }
 
 impl Default for Extension<'_> {
-    /// Returns a placeholder for the storage of [`Repr::parse`], which `emit` rejects.
+    /// Returns a placeholder for the storage of [`Repr::parse`]. [`Repr::emit`] rejects it.
     fn default() -> Self {
         Extension::Other(ExtensionHeader::default())
     }
@@ -261,7 +264,7 @@ mod tests {
         Ok(bytes)
     }
 
-    fn other(kind: u8, content: &[u8]) -> Extension<'_> {
+    fn other_extension(kind: u8, content: &[u8]) -> Extension<'_> {
         Extension::Other(ExtensionHeader { kind: ExtensionType(kind), content })
     }
 
@@ -281,7 +284,8 @@ mod tests {
     fn extension_headers_are_chained_by_their_types() {
         let information = DownlinkInformation { qfi: 9, ..DownlinkInformation::default() };
         let container = PduSessionContainer::Downlink(information);
-        let extensions = [Extension::PduSessionContainer(container), other(0x40, &[8, 104])];
+        let extensions =
+            [Extension::PduSessionContainer(container), other_extension(0x40, &[8, 104])];
         let repr = Repr { extensions: &extensions, ..Repr::default() };
         let bytes = [0x34, 255, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0x85, 1, 0, 9, 0x40, 1, 8, 104, 0];
         assert_eq!(emitted(&repr).unwrap(), bytes);
@@ -292,24 +296,24 @@ mod tests {
         let emit = |extensions: &[Extension<'_>], payload_len| {
             emitted(&Repr { extensions, payload_len, ..Repr::default() }).map(|_| ())
         };
-        assert_eq!(emit(&[other(0, &[0, 0])], 0), Err(Error::Malformed));
-        assert_eq!(emit(&[other(0x40, &[0, 0, 0])], 0), Err(Error::Malformed));
-        assert_eq!(emit(&[other(0x40, &[])], 0), Err(Error::Malformed));
-        assert_eq!(emit(&[other(0x40, &[0; 1022])], 0), Err(Error::Malformed));
-        assert_eq!(emit(&[other(0x40, &[0; 1018])], 0), Ok(()));
+        assert_eq!(emit(&[other_extension(0, &[0, 0])], 0), Err(Error::Malformed));
+        assert_eq!(emit(&[other_extension(0x40, &[0, 0, 0])], 0), Err(Error::Malformed));
+        assert_eq!(emit(&[other_extension(0x40, &[])], 0), Err(Error::Malformed));
+        assert_eq!(emit(&[other_extension(0x40, &[0; 1022])], 0), Err(Error::Malformed));
+        assert_eq!(emit(&[other_extension(0x40, &[0; 1018])], 0), Ok(()));
         assert_eq!(emit(&[Extension::default()], 0), Err(Error::Malformed));
-        let nine = [other(0x40, &[0, 0]); MAX_EXTENSIONS + 1];
-        assert_eq!(emit(&nine, 0), Err(Error::ExtensionChainTooLong));
-        assert_eq!(emit(&nine[1..], 0), Ok(()));
-        assert_eq!(emit(&nine[8..], u16::MAX - 8), Ok(()));
-        assert_eq!(emit(&nine[8..], u16::MAX - 7), Err(Error::Malformed));
+        let nine_extensions = [other_extension(0x40, &[0, 0]); MAX_EXTENSIONS + 1];
+        assert_eq!(emit(&nine_extensions, 0), Err(Error::ExtensionChainTooLong));
+        assert_eq!(emit(&nine_extensions[1..], 0), Ok(()));
+        assert_eq!(emit(&nine_extensions[8..], u16::MAX - 8), Ok(()));
+        assert_eq!(emit(&nine_extensions[8..], u16::MAX - 7), Err(Error::Malformed));
     }
 
     #[test]
     fn container_with_unknown_fields_is_parsed_as_other() {
         // New IE flag 3 and the field that it announces.
         let content = [0x10, 0x49, 0x08, 0xaa, 0xbb, 0xcc];
-        let extensions = [other(0x85, &content)];
+        let extensions = [other_extension(0x85, &content)];
         let repr = Repr { extensions: &extensions, ..Repr::default() };
         let bytes = emitted(&repr).unwrap();
         let packet = Packet::new_checked(&bytes).unwrap();
@@ -338,7 +342,7 @@ mod tests {
         ) {
             let mut extensions: Vec<_> =
                 container.into_iter().map(Extension::PduSessionContainer).collect();
-            extensions.extend(others.iter().map(|(kind, content)| other(*kind, content)));
+            extensions.extend(others.iter().map(|(kind, content)| other_extension(*kind, content)));
             let repr = Repr {
                 message_type,
                 teid,

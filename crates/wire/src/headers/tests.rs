@@ -81,11 +81,11 @@ fn parse_of_padded_udp4_frame_returns_all_fields() {
     let mut frame = udp4();
     frame.resize(60, 0);
     let headers = check(&frame);
-    assert_eq!(headers, Headers { flow_hash: headers.flow_hash, ..PLAIN_UDP4 });
+    assert_eq!(headers, Headers { flow_hash: headers.flow_hash, ..UDP4_HEADERS });
     assert_eq!(headers.l4(&frame), &UDP4[20..]);
 }
 
-const PLAIN_UDP4: Headers = Headers {
+const UDP4_HEADERS: Headers = Headers {
     flow_hash: 0,
     l3_offset: 14,
     l4_offset: 34,
@@ -103,23 +103,28 @@ const PLAIN_UDP4: Headers = Headers {
 
 #[test]
 fn parse_returns_two_vlan_tags_and_rejects_three() {
-    let plain = check(&udp4());
-    let once = check(&frame(&[0x81, 0x00, 0x20, 0x07, 0x08, 0x00], &UDP4));
-    assert_eq!(once.outer_vlan, VlanId::new(7));
-    assert_eq!(once, Headers { outer_vlan: VlanId::new(7), ..shifted(plain, 4) });
-    let twice = check(&frame(&[0x88, 0xa8, 0x00, 0x64, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00], &UDP4));
-    let vlans = Headers { outer_vlan: VlanId::new(100), inner_vlan: VlanId::new(0), ..plain };
-    assert_eq!(twice, shifted(vlans, 8));
-    let thrice = [0x81, 0x00, 0, 1, 0x81, 0x00, 0, 2, 0x81, 0x00, 0, 3, 0x08, 0x00];
-    let thrice = check(&frame(&thrice, &UDP4));
-    assert_eq!((thrice.status, thrice.ethertype), (Status::TooManyVlanTags, EtherType::VLAN));
+    let untagged = check(&udp4());
+    let single_tagged = check(&frame(&[0x81, 0x00, 0x20, 0x07, 0x08, 0x00], &UDP4));
+    assert_eq!(single_tagged.outer_vlan, VlanId::new(7));
+    assert_eq!(single_tagged, Headers { outer_vlan: VlanId::new(7), ..shifted(untagged, 4) });
+    let double_tagged =
+        check(&frame(&[0x88, 0xa8, 0x00, 0x64, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00], &UDP4));
+    let vlans = Headers { outer_vlan: VlanId::new(100), inner_vlan: VlanId::new(0), ..untagged };
+    assert_eq!(double_tagged, shifted(vlans, 8));
+    let three_tags = [0x81, 0x00, 0, 1, 0x81, 0x00, 0, 2, 0x81, 0x00, 0, 3, 0x08, 0x00];
+    let triple_tagged = check(&frame(&three_tags, &UDP4));
+    assert_eq!(
+        (triple_tagged.status, triple_tagged.ethertype),
+        (Status::TooManyVlanTags, EtherType::VLAN)
+    );
 }
 
-fn shifted(headers: Headers, by: u16) -> Headers {
+/// Returns the headers with all offsets larger by `tags_len`.
+fn shifted(headers: Headers, tags_len: u16) -> Headers {
     Headers {
-        l3_offset: headers.l3_offset + by,
-        l4_offset: headers.l4_offset + by,
-        l3_end: headers.l3_end + by,
+        l3_offset: headers.l3_offset + tags_len,
+        l4_offset: headers.l4_offset + tags_len,
+        l3_end: headers.l3_end + tags_len,
         ..headers
     }
 }
@@ -141,7 +146,7 @@ fn parse_of_truncated_frame_reports_layer() {
             assert_eq!(headers.status, Status::Truncated(layer), "{len} bytes");
             assert_eq!(headers.ip_version, None);
         }
-        // With the shorter length in the IP header, L4 is truncated.
+        // If the IP header states `len` bytes of payload, L4 is truncated.
         for len in 0..8 {
             let mut frame = frame.clone();
             match frame[12..14] {
@@ -154,8 +159,11 @@ fn parse_of_truncated_frame_reports_layer() {
         }
     }
     assert_eq!(check(&[0; 13]).l3_offset, 13);
-    let cut = check(&frame(&[0x81, 0x00, 0x00], &[]));
-    assert_eq!((cut.status, offsets(cut)), (Status::Truncated(Layer::Vlan), (14, 15, 15)));
+    let partial_tag = check(&frame(&[0x81, 0x00, 0x00], &[]));
+    assert_eq!(
+        (partial_tag.status, offsets(partial_tag)),
+        (Status::Truncated(Layer::Vlan), (14, 15, 15))
+    );
 }
 
 #[test]
@@ -216,7 +224,7 @@ fn parse_returns_ports_of_first_fragment_only() {
 }
 
 #[test]
-fn non_ip_frame_is_hashed_by_mac_addresses() {
+fn flow_hash_of_non_ip_frame_covers_mac_addresses() {
     let arp = check(&frame(&[0x08, 0x06], &[0; 28]));
     assert_eq!(
         (arp.status, arp.ethertype, offsets(arp)),
@@ -229,16 +237,16 @@ fn non_ip_frame_is_hashed_by_mac_addresses() {
 
 #[test]
 fn protocol_without_ports_is_parsed_with_port_0() {
-    for (protocol, min) in [(1, 4), (58, 4), (50, 0), (47, 0), (255, 0)] {
+    for (protocol, min_len) in [(1, 4), (58, 4), (50, 0), (47, 0), (255, 0)] {
         for len in 0..8 {
             let mut frame = udp4();
             frame[17] = 20 + len;
             frame[23] = protocol;
             let headers = check(&frame);
-            let parsed = headers.status == Status::Parsed;
+            let is_parsed = headers.status == Status::Parsed;
             assert_eq!(
-                (parsed, headers.source_port),
-                (len >= min, 0),
+                (is_parsed, headers.source_port),
+                (len >= min_len, 0),
                 "protocol {protocol}, {len} bytes"
             );
         }

@@ -1,4 +1,4 @@
-//! Types of ICMP messages. The numbers of ICMP and ICMPv6 have nothing in common.
+//! Types of ICMP messages. ICMP and ICMPv6 number their types differently.
 
 use crate::ip::IpVersion;
 
@@ -61,8 +61,8 @@ pub mod v6 {
     pub const LISTENER_REPORT_V2: u8 = 143;
 }
 
-/// Returns the name of a message type, such as `"echo request"`, or `None` if it is none of [`v4`]
-/// or [`v6`].
+/// Returns the name of a message type, such as `"echo request"`, or `None` if [`v4`] or [`v6`] does
+/// not list the type.
 pub const fn kind_name(version: IpVersion, kind: u8) -> Option<&'static str> {
     Some(match (version, kind) {
         (IpVersion::V4, v4::ECHO_REPLY) | (IpVersion::V6, v6::ECHO_REPLY) => "echo reply",

@@ -15,11 +15,11 @@ use crate::{ipv4, ipv6};
 /// The problem that an ICMP error message reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Problem {
-    /// The packet is larger than the next link takes: "fragmentation needed and DF set" (RFC 792,
-    /// RFC 1191) or "packet too big" (RFC 4443, section 3.2).
+    /// The packet is larger than the MTU of the next link: "fragmentation needed and DF set" (RFC
+    /// 792, RFC 1191) or "packet too big" (RFC 4443, section 3.2).
     TooBig {
-        /// The largest packet that passes, in bytes. Over IPv6 the message states at least 1280,
-        /// the MTU that every link has.
+        /// The MTU of the next link in bytes. An ICMPv6 message states at least 1280, the minimum
+        /// MTU of IPv6.
         mtu: u16,
     },
     /// The TTL or hop limit ran out in transit (RFC 792; RFC 4443, section 3.3).
@@ -32,10 +32,10 @@ pub enum Problem {
     HostUnreachable,
 }
 
-/// Source addresses of messages, one for each IP version.
+/// Source addresses of error messages, one for each IP version.
 ///
-/// A version without an address uses the destination address of the packet that the message is
-/// about.
+/// If the address for a version is `None`, the source of the message is the destination address of
+/// the packet that caused it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The source of messages over IPv4.
@@ -44,19 +44,22 @@ pub struct Sources {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// The largest message over IPv4 in bytes, with its IP header (RFC 1812, section 4.3.2.3).
-const MAX_V4: usize = 576;
-/// The largest message over IPv6 in bytes, with its IP header (RFC 4443, section 2.4 (c)).
-const MAX_V6: usize = 1280;
-/// Length of type, code, checksum and the word that follows them.
+/// The maximum length of an ICMP message in bytes, including its IP header (RFC 1812, section
+/// 4.3.2.3).
+const MAX_V4_LEN: usize = 576;
+/// The maximum length of an ICMPv6 message in bytes, including its IP header (RFC 4443, section 2.4
+/// (c)).
+const MAX_V6_LEN: usize = 1280;
+/// Length of the ICMP header in bytes: type, code, checksum and the second word.
 const ICMP_LEN: usize = Repr::LEN;
-/// Length of the longest headers of a message.
-const MAX_FRONT: usize = ipv6::HEADER_LEN + ICMP_LEN;
+/// The maximum length of the IP and ICMP headers of a message, in bytes.
+const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
 
 /// An ICMP error message about a packet, addressed to the packet's sender.
 ///
-/// The message reuses the packet's frame: its headers go between the link layer and the packet,
-/// which becomes the quote. MAC addresses are exchanged, and VLAN tags stay as they are.
+/// The message reuses the frame of the packet. Its IP and ICMP headers are inserted before the
+/// packet, and the beginning of the packet becomes the quoted data. The MAC addresses are
+/// exchanged; VLAN tags are kept.
 ///
 /// ```
 /// use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
@@ -85,32 +88,32 @@ const MAX_FRONT: usize = ipv6::HEADER_LEN + ICMP_LEN;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ErrorMessage {
-    /// Ethernet destination.
-    to: MacAddr,
-    /// Ethernet source.
-    from: MacAddr,
+    destination_mac: MacAddr,
+    source_mac: MacAddr,
     l2_len: usize,
-    /// IP and ICMP header, in the first `front_len` bytes.
-    front: [u8; MAX_FRONT],
+    /// The IP and ICMP headers, in the first `front_len` bytes.
+    front: [u8; MAX_FRONT_LEN],
     front_len: usize,
     quoted_len: usize,
 }
 
 impl ErrorMessage {
-    /// Creates the message about the packet in `frame`, whose headers are `headers`. The DF bit of
-    /// an IPv4 packet is ignored.
+    /// Creates the message about the packet in `frame`. `headers` are the parsed headers of
+    /// `frame`. Ignores the don't-fragment flag of an IPv4 packet.
     ///
     /// Returns `None` if no message may be sent (RFC 1122, section 3.2.2; RFC 1812, section
     /// 4.3.2.7; RFC 4443, section 2.4 (e)):
-    /// - about an ICMP error, a redirect, an ICMP message whose type cannot be read, or a packet
-    ///   whose extension headers hide whether it is one;
+    /// - about an ICMP error or redirect, or a packet that may be one: an ICMP message whose type
+    ///   cannot be read, or a packet whose extension headers cannot be parsed;
     /// - about a fragment that is not the first;
-    /// - to an IP address that is not a single host's, or to a group's MAC address;
-    /// - about a packet that was sent to a group, by its IP or MAC address. "Packet too big" over
-    ///   IPv6 is the exception, for which `sources` must have an address.
+    /// - to an IP address that is not the address of a single host, or to a group MAC address;
+    /// - about a packet to a group MAC or IP address (over IPv4, to any address that is not the
+    ///   address of a single host), except for "packet too big" over IPv6;
+    /// - over IPv6, without an address in `sources`, about a packet to an address that is not the
+    ///   address of a single host: the message would have no source address.
     ///
-    /// Returns `None` as well for [`Problem::TooBig`] about a packet that is not larger than the
-    /// MTU that the message would state.
+    /// Also returns `None` for [`Problem::TooBig`] if the packet is not larger than the MTU that
+    /// the message would state.
     pub fn about(
         frame: &[u8],
         headers: &Headers,
@@ -121,17 +124,17 @@ impl ErrorMessage {
         let ethernet = ethernet::Frame::new_checked(frame.get(..l2_len)?).ok()?;
         let addresses = addresses(frame, headers, problem, sources)?;
         let packet = headers.l3(frame);
-        let (ip_len, max) = match addresses {
-            Addresses::V4 { .. } => (ipv4::HEADER_LEN, MAX_V4),
-            Addresses::V6 { .. } => (ipv6::HEADER_LEN, MAX_V6),
+        let (ip_len, max_len) = match addresses {
+            Addresses::V4 { .. } => (ipv4::HEADER_LEN, MAX_V4_LEN),
+            Addresses::V6 { .. } => (ipv6::HEADER_LEN, MAX_V6_LEN),
         };
-        let [kind, code, word @ ..] = head(problem, addresses, packet.len())?;
+        let [kind, code, word @ ..] = type_code_and_word(problem, addresses, packet.len())?;
 
         let front_len = ip_len + ICMP_LEN;
-        let mut front = [0; MAX_FRONT];
+        let mut front = [0; MAX_FRONT_LEN];
         let (ip, icmp) = front[..front_len].split_at_mut(ip_len);
-        let quoted = &packet[..packet.len().min(max - front_len)];
-        // Cannot overflow: at most `max`.
+        let quoted = &packet[..packet.len().min(max_len - front_len)];
+        // Cannot overflow: at most `max_len`.
         let message_len = (ICMP_LEN + quoted.len()) as u16;
         let sum = match addresses {
             Addresses::V4 { source, destination } => {
@@ -162,40 +165,53 @@ impl ErrorMessage {
         icmp[4..].copy_from_slice(&word);
         let checksum = sum.with(icmp).with(quoted).checksum();
         icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
-        let (to, from) = (ethernet.source(), unicast(ethernet.destination()));
-        Some(Self { to, from, l2_len, front, front_len, quoted_len: quoted.len() })
+        let (destination_mac, source_mac) =
+            (ethernet.source(), reply_source_mac(ethernet.destination()));
+        Some(Self {
+            destination_mac,
+            source_mac,
+            l2_len,
+            front,
+            front_len,
+            quoted_len: quoted.len(),
+        })
     }
 
-    /// Returns the bytes that the message needs in front of the frame that it is about.
+    /// Returns the number of bytes that [`emit`](Self::emit) needs before the original frame.
     #[inline]
     pub fn front_len(&self) -> usize {
         self.front_len
     }
 
-    /// Returns the length of the frame with the message.
+    /// Returns the length of the frame with the message, in bytes.
     #[inline]
     pub fn frame_len(&self) -> usize {
         self.l2_len + self.front_len + self.quoted_len
     }
 
-    /// Writes the message to the first [`frame_len`](Self::frame_len) bytes of `buffer`. The buffer
-    /// must hold [`front_len`](Self::front_len) bytes of any content, followed by the frame that
-    /// the message is about.
+    /// Writes the message to the first [`frame_len`](Self::frame_len) bytes of `buffer`. `buffer`
+    /// must hold [`front_len`](Self::front_len) bytes of any content, followed by the original
+    /// frame. Returns [`Error::Truncated`] if `buffer` is shorter than
+    /// [`frame_len`](Self::frame_len).
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let frame = buffer.get_mut(..self.frame_len()).ok_or(Error::Truncated)?;
         frame.copy_within(self.front_len..self.front_len + self.l2_len, 0);
         let (l2, packet) = frame.split_at_mut(self.l2_len);
         packet[..self.front_len].copy_from_slice(&self.front[..self.front_len]);
         let mut ethernet = ethernet::Frame::new_checked(l2)?;
-        ethernet.set_destination(self.to);
-        ethernet.set_source(self.from);
+        ethernet.set_destination(self.destination_mac);
+        ethernet.set_source(self.source_mac);
         Ok(())
     }
 }
 
-/// Returns type, code and second word of a message about a packet of `packet_len` bytes; `None` if
-/// the packet does not have the problem.
-fn head(problem: Problem, addresses: Addresses, packet_len: usize) -> Option<[u8; 6]> {
+/// Returns type, code and second word of a message about a packet of `packet_len` bytes, or `None`
+/// if the problem is [`Problem::TooBig`] but the packet is not too big.
+fn type_code_and_word(
+    problem: Problem,
+    addresses: Addresses,
+    packet_len: usize,
+) -> Option<[u8; 6]> {
     let is_v4 = matches!(addresses, Addresses::V4 { .. });
     let (kind, code) = match (problem, is_v4) {
         (Problem::TooBig { .. }, true) => (3, 4),
@@ -208,14 +224,14 @@ fn head(problem: Problem, addresses: Addresses, packet_len: usize) -> Option<[u8
         (Problem::HostUnreachable, false) => (1, 3),
     };
     let Problem::TooBig { mtu } = problem else { return Some([kind, code, 0, 0, 0, 0]) };
-    let mtu = if is_v4 { mtu } else { mtu.max(MAX_V6 as u16) };
-    // IPv4 has the MTU in the lower half of the word (RFC 1191, section 4), IPv6 in all of it (RFC
-    // 4443, section 3.2). Both are the same below 65536.
+    let mtu = if is_v4 { mtu } else { mtu.max(MAX_V6_LEN as u16) };
+    // ICMP has the MTU in the lower half of the second word (RFC 1191, section 4), ICMPv6 in the
+    // whole word (RFC 4443, section 3.2). For an MTU below 65536, the bytes are the same.
     let [high, low] = mtu.to_be_bytes();
     (packet_len > usize::from(mtu)).then_some([kind, code, 0, 0, high, low])
 }
 
-/// Returns the IP addresses of a message about this packet; `None` if no message may be sent.
+/// Returns the IP addresses of a message about this packet, or `None` if no message may be sent.
 fn addresses(
     frame: &[u8],
     headers: &Headers,
@@ -231,7 +247,7 @@ fn addresses(
     match headers.addresses(frame)? {
         Addresses::V4 { source, destination } => {
             let to_group = ethernet.destination().is_multicast() || !is_host_v4(destination);
-            // Unreachable, source quench, redirect, time exceeded, parameter problem.
+            // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
             let is_error =
                 protocol == IpProtocol::ICMP && matches!(icmp_type()?, 3 | 4 | 5 | 11 | 12);
             (!to_group && !is_error && is_host_v4(source)).then(|| Addresses::V4 {
@@ -242,7 +258,7 @@ fn addresses(
         Addresses::V6 { source, destination } => {
             let to_group = ethernet.destination().is_multicast() || destination.is_multicast();
             let may_answer_group = matches!(problem, Problem::TooBig { .. });
-            // Errors are the lower half; 137 is a redirect.
+            // Types below 128 are errors; 137 is a redirect.
             let is_error = protocol == IpProtocol::ICMPV6 && matches!(icmp_type()?, 0..128 | 137);
             let reply_source = sources.v6.or(Some(destination).filter(is_host_v6))?;
             ((!to_group || may_answer_group) && !is_error && is_host_v6(&source))
@@ -251,20 +267,20 @@ fn addresses(
     }
 }
 
-/// Returns whether an address can name a single host: not "this network", loopback, multicast,
-/// reserved or broadcast. The broadcast address of a subnet cannot be recognized here.
+/// Returns whether an address can belong to a single host: not "this network", loopback, multicast,
+/// reserved or broadcast. The broadcast address of a subnet cannot be recognized.
 fn is_host_v4(address: Ipv4Addr) -> bool {
     !matches!(address.octets()[0], 0 | 127 | 224..)
 }
 
-/// Returns whether an address can name a single host: not unspecified, loopback or multicast.
+/// Returns whether an address can belong to a single host: not unspecified, loopback or multicast.
 fn is_host_v6(address: &Ipv6Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// Returns the source MAC address of an answer to a frame that was sent to `address`. A group
-/// cannot send, so its address becomes a locally administered one of a station.
-fn unicast(address: MacAddr) -> MacAddr {
+/// address cannot be a source, so it becomes a locally administered unicast address.
+fn reply_source_mac(address: MacAddr) -> MacAddr {
     let [first, rest @ ..] = address.0;
     if !address.is_multicast() {
         return address;
@@ -282,7 +298,7 @@ mod tests {
         v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe)),
     };
 
-    /// Returns a frame of 1400 bytes of an unknown protocol over IPv4 or IPv6.
+    /// Returns a frame with an IPv4 or IPv6 packet of 1400 bytes and an unassigned protocol.
     fn frame(is_v6: bool) -> Vec<u8> {
         let mut frame = vec![0; 14 + 1400];
         frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
@@ -316,14 +332,14 @@ mod tests {
         let mut buffer = [&vec![0xee; message.front_len()], frame].concat();
         message.emit(&mut buffer).unwrap();
         let (message, rest) = buffer.split_at(message.frame_len());
-        assert_eq!(rest, &frame[frame.len() - rest.len()..], "bytes behind the message changed");
+        assert_eq!(rest, &frame[frame.len() - rest.len()..], "bytes after the message changed");
         Some(message.to_vec())
     }
 
     #[test]
-    fn error_message_has_type_code_and_word_of_its_problem() {
+    fn error_message_states_problem_and_quotes_packet() {
         let too_big = Problem::TooBig { mtu: 1300 };
-        for (problem, is_v6, head) in [
+        for (problem, is_v6, type_code_and_word) in [
             (too_big, false, [3, 4, 0, 0, 0x05, 0x14]),
             (too_big, true, [2, 0, 0, 0, 0x05, 0x14]),
             (Problem::TimeExceeded, false, [11, 0, 0, 0, 0, 0]),
@@ -336,32 +352,32 @@ mod tests {
             let frame = frame(is_v6);
             let message = emitted(&frame, problem).unwrap();
             let headers = Headers::parse(&message);
-            let (max, front) = if is_v6 { (1280, 48) } else { (576, 28) };
-            assert_eq!(message.len(), 14 + max, "{problem:?}");
+            let (max_len, front_len) = if is_v6 { (1280, 48) } else { (576, 28) };
+            assert_eq!(message.len(), 14 + max_len, "{problem:?}");
             let (icmp, addresses) = (headers.l4(&message), headers.addresses(&message).unwrap());
-            let [kind, code, word @ ..] = head;
+            let [kind, code, word @ ..] = type_code_and_word;
             assert_eq!((&icmp[..2], &icmp[4..8]), (&[kind, code][..], &word[..]), "{problem:?}");
             assert!(Packet::new_checked(icmp).unwrap().verify_checksum(addresses), "{problem:?}");
             assert_eq!(
                 addresses.destination(),
                 Headers::parse(&frame).addresses(&frame).unwrap().source()
             );
-            assert_eq!(icmp[8..], frame[14..14 + max - front], "{problem:?}");
+            assert_eq!(icmp[8..], frame[14..14 + max_len - front_len], "{problem:?}");
             assert_eq!((&message[..6], &message[6..12]), (&frame[6..12], &frame[..6]));
         }
     }
 
     #[test]
     fn packet_to_group_is_answered_only_if_too_big_over_ipv6() {
-        let all = [
+        let problems = [
             Problem::TooBig { mtu: 1300 },
             Problem::TimeExceeded,
             Problem::NoRoute,
             Problem::HostUnreachable,
         ];
-        for problem in all {
+        for problem in problems {
             for is_v6 in [false, true] {
-                let may_answer = is_v6 && problem == all[0];
+                let may_answer = is_v6 && problem == problems[0];
                 let mut to_group_mac = frame(is_v6);
                 to_group_mac[0] |= 1;
                 assert_eq!(emitted(&to_group_mac, problem).is_some(), may_answer, "{problem:?}");

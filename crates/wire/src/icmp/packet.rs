@@ -5,24 +5,23 @@ use crate::error::Error;
 use crate::field::{read_u16, write_u16};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length of the part that all messages share: type, code and checksum.
+/// Length in bytes of the fields that all messages share: type, code and checksum.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
 
-/// A view of a message of either version, which ends where the buffer ends: ICMP has no length
+/// A view of an ICMP or ICMPv6 message. The message is the whole buffer, because ICMP has no length
 /// field.
 ///
-/// `new_checked` checks that the buffer holds the first 4 bytes. After it no accessor panics, and
-/// no setter can invalidate these checks.
+/// `new_checked` checks that the buffer holds the first 4 bytes. The accessors never panic, and no
+/// setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// Creates a view of `buffer`, which must end with the message: cut off Ethernet padding
-    /// before.
+    /// Creates a view of `buffer`, which must end with the message: remove Ethernet padding first.
     ///
-    /// Returns [`Error::Truncated`] below [`HEADER_LEN`] bytes.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than [`HEADER_LEN`].
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         if buffer.as_ref().len() < HEADER_LEN {
@@ -63,7 +62,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// Returns the bytes behind the checksum.
+    /// Returns the bytes after the checksum.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..]
@@ -144,10 +143,12 @@ mod tests {
 
     #[test]
     fn packet_accessors_return_fields_and_verify_checksum() {
-        for (bytes, kind, addresses, other) in [(V4_ECHO, 8, V4, V6), (V6_ECHO, 128, V6, V4)] {
+        for (bytes, kind, addresses, wrong_addresses) in
+            [(V4_ECHO, 8, V4, V6), (V6_ECHO, 128, V6, V4)]
+        {
             let packet = Packet::new_checked(&bytes[..]).unwrap();
             assert_eq!((packet.kind(), packet.code()), (kind, 0));
-            assert!(packet.verify_checksum(addresses) && !packet.verify_checksum(other));
+            assert!(packet.verify_checksum(addresses) && !packet.verify_checksum(wrong_addresses));
             assert_eq!(packet.into_payload(), &bytes[4..]);
         }
     }
@@ -160,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn filled_checksum_verifies(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..100), kind: u8, code: u8) {
+        fn filled_checksum_is_valid(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..100), kind: u8, code: u8) {
             let mut packet = Packet::new_checked(bytes).unwrap();
             packet.set_kind(kind);
             packet.set_code(code);

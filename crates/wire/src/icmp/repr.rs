@@ -1,4 +1,4 @@
-//! The 8 bytes that nearly all ICMP messages begin with, to be written.
+//! The first 8 bytes of an ICMP message, to be written.
 
 use super::kind::{v4, v6};
 use super::packet::Packet;
@@ -8,8 +8,8 @@ use crate::ip::{Addresses, IpVersion};
 /// The first 8 bytes of a message to be written, and the length of the payload after them.
 ///
 /// Every ICMP message has at least 8 bytes (RFC 792), and so has every ICMPv6 message of RFC 4443
-/// and RFC 4861. Whether the message is ICMP or ICMPv6 shows in the addresses that
-/// [`emit_with_checksum`](Self::emit_with_checksum) takes.
+/// and RFC 4861. The addresses that are passed to [`emit_with_checksum`](Self::emit_with_checksum)
+/// determine whether the message is ICMP or ICMPv6.
 ///
 /// ```
 /// use xdpfwd_wire::icmp;
@@ -32,10 +32,10 @@ pub struct Repr {
     pub kind: u8,
     /// Code, whose meaning depends on the type.
     pub code: u8,
-    /// Bytes 4 to 7: identifier and sequence number of an echo, the MTU of "packet too big", or
-    /// unused.
-    pub rest: [u8; 4],
-    /// Bytes behind the first 8.
+    /// Bytes 4 to 7 of the message: identifier and sequence number of an echo, the MTU of "packet
+    /// too big", or unused.
+    pub second_word: [u8; 4],
+    /// Length of the payload in bytes, without the first 8 bytes of the message.
     pub payload_len: u16,
 }
 
@@ -55,7 +55,7 @@ impl Repr {
             IpVersion::V4 => v4::ECHO_REQUEST,
             IpVersion::V6 => v6::ECHO_REQUEST,
         };
-        Repr { kind, code: 0, rest: echo_rest(ident, sequence), payload_len }
+        Repr { kind, code: 0, second_word: echo_second_word(ident, sequence), payload_len }
     }
 
     /// Creates an echo reply with `payload_len` bytes of data (RFC 792; RFC 4443, section 4.2).
@@ -70,31 +70,37 @@ impl Repr {
             IpVersion::V4 => v4::ECHO_REPLY,
             IpVersion::V6 => v6::ECHO_REPLY,
         };
-        Repr { kind, code: 0, rest: echo_rest(ident, sequence), payload_len }
+        Repr { kind, code: 0, second_word: echo_second_word(ident, sequence), payload_len }
     }
 
     /// Returns the first 8 bytes of a message.
     ///
-    /// Does not verify the checksum. If the checksum is valid, `emit_with_checksum` writes the same
-    /// bytes again.
+    /// Does not verify the checksum. If the checksum is valid, `emit_with_checksum` writes the
+    /// bytes that were parsed.
     ///
     /// Returns [`Error::Truncated`] if the message is shorter than 8 bytes, and
     /// [`Error::Malformed`] if it is longer than 65535.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Result<Repr, Error> {
-        let (rest, payload) = packet.payload().split_first_chunk().ok_or(Error::Truncated)?;
+        let (second_word, payload) =
+            packet.payload().split_first_chunk().ok_or(Error::Truncated)?;
         let len = Self::LEN + payload.len();
         if len > usize::from(u16::MAX) {
             return Err(Error::Malformed);
         }
         let payload_len = payload.len() as u16;
-        Ok(Repr { kind: packet.kind(), code: packet.code(), rest: *rest, payload_len })
+        Ok(Repr {
+            kind: packet.kind(),
+            code: packet.code(),
+            second_word: *second_word,
+            payload_len,
+        })
     }
 
-    /// Returns identifier and sequence number, which only echo messages have.
+    /// Returns the identifier and sequence number of an echo message.
     #[inline]
     pub const fn echo_ident_and_sequence(&self) -> (u16, u16) {
-        let [a, b, c, d] = self.rest;
+        let [a, b, c, d] = self.second_word;
         (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
     }
 
@@ -114,26 +120,26 @@ impl Repr {
     /// [`Packet::fill_checksum`] when the payload is complete. The payload need not be in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
-    /// if the message exceeds 65535 bytes; writes nothing then.
+    /// if the message exceeds 65535 bytes. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         if self.buffer_len() > usize::from(u16::MAX) {
             return Err(Error::Malformed);
         }
         let header = buffer.first_chunk_mut::<{ Self::LEN }>().ok_or(Error::Truncated)?;
-        let [a, b, c, d] = self.rest;
+        let [a, b, c, d] = self.second_word;
         *header = [self.kind, self.code, 0, 0, a, b, c, d];
         Ok(())
     }
 
-    /// Writes the 8 bytes to the front of `buffer`, with the checksum of the message. The payload
-    /// must already follow in `buffer`.
+    /// Writes the 8 bytes to the front of `buffer`, with the checksum of the message. `buffer` must
+    /// already contain the payload after them.
     ///
     /// The checksum covers a pseudo header if `addresses` are IPv6 (RFC 4443, section 2.3), and the
     /// message alone if they are IPv4 (RFC 792).
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the message, and
-    /// [`Error::Malformed`] if the message exceeds 65535 bytes; writes nothing then.
+    /// [`Error::Malformed`] if the message exceeds 65535 bytes. On error, writes nothing.
     #[inline]
     pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
         let message = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
@@ -144,7 +150,7 @@ impl Repr {
 }
 
 /// Returns bytes 4 to 7 of an echo message.
-const fn echo_rest(ident: u16, sequence: u16) -> [u8; 4] {
+const fn echo_second_word(ident: u16, sequence: u16) -> [u8; 4] {
     let ([a, b], [c, d]) = (ident.to_be_bytes(), sequence.to_be_bytes());
     [a, b, c, d]
 }
@@ -180,9 +186,9 @@ mod tests {
     }
 
     #[test]
-    fn echo_has_type_of_its_version() {
+    fn echo_message_has_type_of_its_ip_version() {
         let request = Repr::echo_request(IpVersion::V6, 0x0102, 0x0304, 5);
-        assert_eq!(request, Repr { kind: 128, code: 0, rest: [1, 2, 3, 4], payload_len: 5 });
+        assert_eq!(request, Repr { kind: 128, code: 0, second_word: [1, 2, 3, 4], payload_len: 5 });
         assert_eq!(request.echo_ident_and_sequence(), (0x0102, 0x0304));
         assert_eq!(Repr::echo_request(IpVersion::V4, 0, 0, 0).kind, 8);
         assert_eq!(Repr::echo_reply(IpVersion::V4, 0, 0, 0).kind, 0);
@@ -192,10 +198,10 @@ mod tests {
     proptest! {
         #[test]
         fn emitted_message_equals_parsed_message(
-            (kind, code, rest) in any::<(u8, u8, [u8; 4])>(),
+            (kind, code, second_word) in any::<(u8, u8, [u8; 4])>(),
             payload in prop::collection::vec(any::<u8>(), 0..60),
         ) {
-            let repr = Repr { kind, code, rest, payload_len: payload.len() as u16 };
+            let repr = Repr { kind, code, second_word, payload_len: payload.len() as u16 };
             for addresses in [V4, V6] {
                 let mut bytes = [&[0xee; Repr::LEN][..], &payload].concat();
                 repr.emit_with_checksum(&mut bytes, addresses).unwrap();

@@ -12,7 +12,7 @@ const PACKET: [u8; 41] = [
     0x04, 0x00, 0x08, 0x68, 0x00, 0x0d, 0xc3, 0x62, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
 ];
 
-fn with(at: usize, value: u8) -> [u8; 41] {
+fn packet_with(at: usize, value: u8) -> [u8; 41] {
     let mut packet = PACKET;
     packet[at] = value;
     packet
@@ -34,7 +34,7 @@ fn packet_accessors_return_header_fields() {
     assert_eq!(packet.destination(), Ipv4Addr::new(198, 51, 100, 2));
     assert_eq!(packet.options(), &PACKET[20..28]);
     assert!(packet.verify_checksum());
-    assert!(!Packet::new_checked(with(8, 63)).unwrap().verify_checksum());
+    assert!(!Packet::new_checked(packet_with(8, 63)).unwrap().verify_checksum());
     assert_eq!(packet.into_payload(), &PACKET[28..]);
 }
 
@@ -63,12 +63,12 @@ fn payload_excludes_padding() {
 fn view_rejects_inconsistent_lengths() {
     assert_eq!(view_error(&PACKET[..19]), Error::Truncated);
     assert_eq!(view_error(&PACKET[..40]), Error::Truncated);
-    assert_eq!(view_error(with(0, 0x67)), Error::Malformed); // version 6
-    assert_eq!(view_error(with(0, 0x44)), Error::Malformed); // 16 bytes of header
-    assert_eq!(view_error(with(0, 0x4f)), Error::Malformed); // 60 bytes of header, 41 in all
-    assert_eq!(view_error(with(3, 27)), Error::Malformed); // one less than the header
-    assert_eq!(view_error(with(3, 42)), Error::Truncated);
-    assert!(Packet::new_checked(with(3, 28)).unwrap().payload().is_empty());
+    assert_eq!(view_error(packet_with(0, 0x67)), Error::Malformed); // version 6
+    assert_eq!(view_error(packet_with(0, 0x44)), Error::Malformed); // header 16 bytes
+    assert_eq!(view_error(packet_with(0, 0x4f)), Error::Malformed); // header 60, total 41 bytes
+    assert_eq!(view_error(packet_with(3, 27)), Error::Malformed); // total 27, header 28 bytes
+    assert_eq!(view_error(packet_with(3, 42)), Error::Truncated);
+    assert!(Packet::new_checked(packet_with(3, 28)).unwrap().payload().is_empty());
 }
 
 #[test]
@@ -84,14 +84,14 @@ fn set_total_len_rejects_invalid_lengths() {
 #[test]
 fn decrement_ttl_of_expired_packet_changes_nothing() {
     for ttl in [0, 1] {
-        let mut packet = Packet::new_checked(with(8, ttl)).unwrap();
+        let mut packet = Packet::new_checked(packet_with(8, ttl)).unwrap();
         assert_eq!(packet.decrement_ttl(), None);
-        assert_eq!(packet.into_inner(), with(8, ttl));
+        assert_eq!(packet.into_inner(), packet_with(8, ttl));
     }
 }
 
-/// All identifications take the checksum through every valid value, 0x0000 to 0xfffe. Time to live
-/// and protocol are chosen so that the changed word carries or is full.
+/// Over all identifications, the checksum takes every value that a sender can compute, 0x0000 to
+/// 0xfffe. The words with time to live and protocol include the extreme 0xffff.
 #[test]
 fn decrement_ttl_equals_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
@@ -113,20 +113,20 @@ fn decrement_ttl_equals_recomputation_for_every_checksum() {
             );
         }
     }
-    assert_eq!(seen.iter().position(|seen| !seen), Some(0xffff));
+    assert_eq!(seen.iter().position(|is_seen| !is_seen), Some(0xffff));
 }
 
-/// 0xffff is the negative zero of ones' complement. No sender computes it over a header, but a
-/// receiver accepts it for 0x0000, and the result must again equal a recomputation.
+/// 0xffff is the negative zero of ones' complement. No sender computes it for a header, but a
+/// receiver accepts it in place of 0x0000. The updated checksum must still equal a recomputation.
 #[test]
 fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
-    let zero = (0..=u16::MAX).find_map(|ident| {
+    let packet_with_checksum_0 = (0..=u16::MAX).find_map(|ident| {
         let mut packet = Packet::new_checked(PACKET).unwrap();
         packet.set_ident(ident);
         packet.fill_checksum();
         (packet.checksum() == 0).then(|| packet.into_inner())
     });
-    let mut bytes = zero.unwrap();
+    let mut bytes = packet_with_checksum_0.unwrap();
     bytes[10..12].copy_from_slice(&[0xff, 0xff]);
     let mut packet = Packet::new_checked(bytes).unwrap();
     assert!(packet.verify_checksum());
@@ -136,16 +136,16 @@ fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// Calls every function, and asserts lengths and checksums.
-fn exercise(bytes: &[u8]) {
+/// If `bytes` is a valid packet, asserts that its lengths and checksums are consistent.
+fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));
     assert_eq!(packet.options().len(), packet.header_len() - HEADER_LEN);
     let _ = (packet.verify_checksum(), packet.fragment(), packet.addresses(), packet.checksum());
     let mut packet = Packet::new_checked(bytes.to_vec()).unwrap();
-    let valid = packet.verify_checksum();
+    let was_valid = packet.verify_checksum();
     if packet.decrement_ttl().is_some() {
-        assert_eq!(packet.verify_checksum(), valid);
+        assert_eq!(packet.verify_checksum(), was_valid);
     }
     packet.fill_checksum();
     assert!(packet.verify_checksum());
@@ -155,12 +155,12 @@ fn exercise(bytes: &[u8]) {
 proptest! {
     #[test]
     fn view_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        exercise(&bytes);
+        check_view(&bytes);
     }
 
     #[test]
     fn view_of_changed_packet_does_not_panic(at in 0..41usize, value: u8, len in 0..=41usize) {
-        exercise(&with(at, value)[..len]);
+        check_view(&packet_with(at, value)[..len]);
     }
 
     #[test]
@@ -203,7 +203,7 @@ proptest! {
 }
 
 #[test]
-fn repr_of_options_or_fragment_is_none() {
+fn parse_of_options_or_fragment_returns_none() {
     assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), None);
     let mut bytes = [0; HEADER_LEN];
     Repr::default().emit(&mut bytes).unwrap();

@@ -1,12 +1,11 @@
-//! Extension headers (RFC 8200, section 4): the walk along them, and headers to be written.
+//! Extension headers (RFC 8200, section 4), to be read or written.
 
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u16, write_u32};
 use crate::ip::IpProtocol;
 use crate::limits::MAX_EXTENSIONS;
 
-/// An extension header: read by [`Packet::extensions`](super::Packet::extensions), or to be
-/// written.
+/// An extension header, read by [`Packet::extensions`](super::Packet::extensions) or to be written.
 ///
 /// ```
 /// use xdpfwd_wire::{IpProtocol, ipv6};
@@ -24,22 +23,24 @@ use crate::limits::MAX_EXTENSIONS;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExtensionHeader<'a> {
-    /// Type of this header, which the header before it states: hop-by-hop options, routing,
+    /// Type of this header, as stated by the header before it: hop-by-hop options, routing,
     /// fragment, destination options or AH.
     pub kind: IpProtocol,
     /// Type of the next header.
     pub next_header: IpProtocol,
-    /// All bytes behind next header and length (in a fragment header: behind the reserved byte).
+    /// The bytes after the next header and length fields (in a fragment header, after the reserved
+    /// byte).
     ///
-    /// The whole header, two bytes more than this, is a multiple of 8 bytes long, or of 4 for AH.
-    /// It has at least 8 bytes, and at least 12 for AH.
+    /// The header is two bytes longer than its content. Its length is a multiple of 8 and at least
+    /// 8 bytes; for AH, a multiple of 4 and at least 12 bytes.
     pub content: &'a [u8],
 }
 
 /// A fragment header (RFC 8200, section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FragmentHeader {
-    /// Position of the data behind this header in the fragmentable part, in bytes. A multiple of 8.
+    /// Offset of the data after this header in the fragmentable part of the packet, in bytes. A
+    /// multiple of 8.
     pub offset: u16,
     /// Whether more fragments follow.
     pub more: bool,
@@ -47,67 +48,76 @@ pub struct FragmentHeader {
     pub ident: u32,
 }
 
-/// An iterator over the extension headers of a packet, made by
+/// An iterator over the extension headers of a packet, returned by
 /// [`Packet::extensions`](super::Packet::extensions).
 ///
-/// It ends before the upper protocol, behind the fragment header of a later fragment, or after the
+/// It ends before the upper protocol, after the fragment header of a later fragment, or after the
 /// first error.
 #[derive(Debug, Clone)]
 pub struct Extensions<'a> {
     payload: &'a [u8],
     offset: usize,
-    next: IpProtocol,
+    next_header: IpProtocol,
     count: usize,
     has_fragment: bool,
     is_done: bool,
 }
 
 impl<'a> Extensions<'a> {
-    /// Creates an iterator over the headers at the front of `payload`, the first of which is
-    /// `first`.
+    /// Creates an iterator over the headers at the front of `payload`. `first` is the type of the
+    /// first header.
     #[inline]
     pub(super) const fn new(first: IpProtocol, payload: &'a [u8]) -> Self {
-        Self { payload, offset: 0, next: first, count: 0, has_fragment: false, is_done: false }
+        Self {
+            payload,
+            offset: 0,
+            next_header: first,
+            count: 0,
+            has_fragment: false,
+            is_done: false,
+        }
     }
 
-    /// Returns the type of the header or data after the headers that the iterator has returned.
+    /// Returns the type of the header or data after the headers returned so far.
     #[inline]
     pub(super) const fn next_header(&self) -> IpProtocol {
-        self.next
+        self.next_header
     }
 
-    /// Returns the length of the headers that the iterator has returned.
+    /// Returns the total length of the headers returned so far, in bytes.
     #[inline]
     pub(super) const fn offset(&self) -> usize {
         self.offset
     }
 
-    fn read(&mut self) -> Result<ExtensionHeader<'a>, Error> {
+    fn read_header(&mut self) -> Result<ExtensionHeader<'a>, Error> {
         if self.count == MAX_EXTENSIONS {
             return Err(Error::ExtensionChainTooLong);
         }
-        let kind = self.next;
+        let kind = self.next_header;
         let rest = self.payload.get(self.offset..).ok_or(Error::Truncated)?;
-        let [next_header, len, ..] = *rest.first_chunk::<MIN_LEN>().ok_or(Error::Truncated)?;
-        let is_misplaced = match kind {
+        let [next_header, len_field, ..] =
+            *rest.first_chunk::<MIN_LEN>().ok_or(Error::Truncated)?;
+        let is_malformed = match kind {
             IpProtocol::HOP_BY_HOP => self.count != 0,
             IpProtocol::FRAGMENT => self.has_fragment,
-            // Next header to sequence number are 12 bytes (RFC 4302, section 2.2).
-            IpProtocol::AH => len < 1,
+            // The fixed part of an AH has 12 bytes, which is a length field of 1 (RFC 4302, section
+            // 2.2).
+            IpProtocol::AH => len_field < 1,
             _ => false,
         };
-        if is_misplaced {
+        if is_malformed {
             return Err(Error::Malformed);
         }
-        let content = rest.get(2..stated_len(kind, len)).ok_or(Error::Truncated)?;
+        let content = rest.get(2..stated_len(kind, len_field)).ok_or(Error::Truncated)?;
         let header = ExtensionHeader { kind, next_header: IpProtocol(next_header), content };
         if let Some(fragment) = header.fragment() {
             self.has_fragment = true;
-            // In a later fragment, data follows, not a header.
+            // In a later fragment, data follows instead of a header.
             self.is_done = fragment.offset != 0;
         }
         self.offset += header.header_len();
-        self.next = header.next_header;
+        self.next_header = header.next_header;
         self.count += 1;
         Ok(header)
     }
@@ -117,17 +127,17 @@ impl<'a> Iterator for Extensions<'a> {
     type Item = Result<ExtensionHeader<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_done || !is_extension(self.next) {
+        if self.is_done || !is_extension(self.next_header) {
             return None;
         }
-        let header = self.read();
+        let header = self.read_header();
         self.is_done |= header.is_err();
         Some(header)
     }
 }
 
 impl ExtensionHeader<'_> {
-    /// Returns the fragment header that this header is, or `None` if it is of another type.
+    /// Returns the fields of a fragment header, or `None` if this header has another type.
     #[inline]
     pub fn fragment(&self) -> Option<FragmentHeader> {
         if self.kind != IpProtocol::FRAGMENT || self.content.len() != FRAGMENT_CONTENT_LEN {
@@ -147,13 +157,13 @@ impl ExtensionHeader<'_> {
     /// Writes the header to the front of `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
-    /// [`Error::Malformed`] if the type is not an extension header that this crate knows, or if the
-    /// header cannot have this length; writes nothing then.
+    /// [`Error::Malformed`] if `kind` is not one of the five types listed at [`kind`](Self::kind),
+    /// or does not allow this content length. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();
-        let units = match self.kind {
-            // Reserved instead of a length.
+        let len_field = match self.kind {
+            // A fragment header has a reserved byte instead of the length field.
             IpProtocol::FRAGMENT => 0,
             // In units of 4 bytes, minus 2 (RFC 4302, section 2.2).
             IpProtocol::AH if len >= 12 => len / 4 - 2,
@@ -164,13 +174,13 @@ impl ExtensionHeader<'_> {
             }
             _ => return Err(Error::Malformed),
         };
-        let units = u8::try_from(units).map_err(|_| Error::Malformed)?;
-        if stated_len(self.kind, units) != len {
+        let len_field = u8::try_from(len_field).map_err(|_| Error::Malformed)?;
+        if stated_len(self.kind, len_field) != len {
             return Err(Error::Malformed);
         }
         let header = buffer.get_mut(..len).ok_or(Error::Truncated)?;
         header[0] = self.next_header.0;
-        header[1] = units;
+        header[1] = len_field;
         header[2..].copy_from_slice(self.content);
         Ok(())
     }
@@ -184,7 +194,7 @@ impl FragmentHeader {
     /// begins the fragmentable part of the packet.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
-    /// if the offset is not a multiple of 8; writes nothing then.
+    /// if the offset is not a multiple of 8. On error, writes nothing.
     #[inline]
     pub fn emit(&self, next_header: IpProtocol, buffer: &mut [u8]) -> Result<(), Error> {
         if !self.offset.is_multiple_of(8) {
@@ -199,22 +209,22 @@ impl FragmentHeader {
     }
 }
 
-/// Length of the shortest extension header.
+/// Length of the shortest extension header, in bytes.
 const MIN_LEN: usize = 8;
-/// Length of a fragment header behind its reserved byte.
+/// Length of a fragment header after its reserved byte, in bytes.
 const FRAGMENT_CONTENT_LEN: usize = 6;
 
-/// Returns the length of a header in bytes. `len` is its second byte.
+/// Returns the length of a header in bytes. `len_field` is its second byte.
 #[inline]
-const fn stated_len(kind: IpProtocol, len: u8) -> usize {
+const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
     match kind {
         IpProtocol::FRAGMENT => FragmentHeader::LEN,
-        IpProtocol::AH => (len as usize + 2) * 4,
-        _ => (len as usize + 1) * 8,
+        IpProtocol::AH => (len_field as usize + 2) * 4,
+        _ => (len_field as usize + 1) * 8,
     }
 }
 
-/// Returns whether the walk continues behind a header of this type.
+/// Returns whether this is one of the five extension headers that are parsed.
 #[inline]
 pub(super) const fn is_extension(protocol: IpProtocol) -> bool {
     matches!(

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 //       /IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0"*4)])
 //       /IPv6ExtHdrFragment(offset=0, m=1, id=0xdeadbeef)
 //       /UDP(sport=1024, dport=2152, chksum=0xabcd)/b"hello")
-// The destination options are the eight bytes in front of the fragment header.
 #[rustfmt::skip]
 const PACKET: [u8; 101] = [
     0x6b, 0x91, 0x23, 0x45, 0x00, 0x3d, 0x00, 0x40,
@@ -20,17 +19,17 @@ const PACKET: [u8; 101] = [
     0x04, 0x00, 0x08, 0x68, 0x00, 0x0d, 0xab, 0xcd, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
 ];
 
-/// A packet of the extension headers `chain`, each 8 bytes, and 8 bytes behind them that begin with
-/// `last`.
-fn chain(chain: &[IpProtocol], last: IpProtocol) -> Vec<u8> {
-    let mut next = chain.iter().chain([&last]);
+/// Returns a packet with extension headers of these types, each of 8 bytes, followed by 8 zero
+/// bytes of the upper protocol.
+fn packet_of(extensions: &[IpProtocol], upper_protocol: IpProtocol) -> Vec<u8> {
+    let mut types = extensions.iter().chain([&upper_protocol]);
     let mut bytes = vec![0; HEADER_LEN];
-    let payload_len = (chain.len() as u16 + 1) * 8;
-    Repr { next_header: *next.next().unwrap(), payload_len, ..Repr::default() }
+    let payload_len = (extensions.len() as u16 + 1) * 8;
+    Repr { next_header: *types.next().unwrap(), payload_len, ..Repr::default() }
         .emit(&mut bytes)
         .unwrap();
-    for next in next {
-        bytes.extend([next.0, 0, 0, 0, 0, 0, 0, 0]);
+    for next_header in types {
+        bytes.extend([next_header.0, 0, 0, 0, 0, 0, 0, 0]);
     }
     bytes.extend([0; 8]);
     bytes
@@ -64,7 +63,7 @@ fn view_and_setter_reject_inconsistent_lengths() {
     let mut packet = Packet::new_checked(PACKET).unwrap();
     assert_eq!(packet.set_payload_len(62), Err(Error::Truncated));
     assert_eq!(packet.set_payload_len(0), Ok(()));
-    assert_eq!(packet.upper(), Err(Error::Truncated)); // like a jumbogram
+    assert_eq!(packet.upper(), Err(Error::Truncated)); // as for a jumbogram
 }
 
 #[test]
@@ -77,37 +76,39 @@ fn payload_excludes_padding() {
 #[test]
 fn upper_walks_eight_extensions_and_rejects_nine() {
     let options = [IpProtocol::DESTINATION_OPTIONS; 9];
-    let eight = upper(&chain(&options[..8], IpProtocol::TCP)).unwrap();
+    let eight = upper(&packet_of(&options[..8], IpProtocol::TCP)).unwrap();
     assert_eq!(eight, Upper { protocol: IpProtocol::TCP, offset: 104, fragment: None });
-    assert_eq!(upper(&chain(&options, IpProtocol::TCP)), Err(Error::ExtensionChainTooLong));
+    assert_eq!(upper(&packet_of(&options, IpProtocol::TCP)), Err(Error::ExtensionChainTooLong));
 }
 
 #[test]
 fn upper_stops_at_esp_no_next_header_and_unknown() {
     for last in [IpProtocol::ESP, IpProtocol::NO_NEXT_HEADER, IpProtocol(135), IpProtocol(253)] {
-        let found = upper(&chain(&[IpProtocol::ROUTING], last)).unwrap();
+        let found = upper(&packet_of(&[IpProtocol::ROUTING], last)).unwrap();
         assert_eq!(found, Upper { protocol: last, offset: 48, fragment: None });
-        assert_eq!(upper(&chain(&[], last)).unwrap().offset, 40);
+        assert_eq!(upper(&packet_of(&[], last)).unwrap().offset, 40);
     }
 }
 
 #[test]
 fn misplaced_or_short_extension_is_malformed() {
-    let late = chain(&[IpProtocol::DESTINATION_OPTIONS, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
-    assert_eq!(upper(&late), Err(Error::Malformed));
-    let twice = chain(&[IpProtocol::FRAGMENT, IpProtocol::FRAGMENT], IpProtocol::UDP);
-    assert_eq!(upper(&twice), Err(Error::Malformed));
-    assert_eq!(upper(&chain(&[IpProtocol::AH], IpProtocol::UDP)), Err(Error::Malformed));
+    let late_hop_by_hop =
+        packet_of(&[IpProtocol::DESTINATION_OPTIONS, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
+    assert_eq!(upper(&late_hop_by_hop), Err(Error::Malformed));
+    let two_fragment_headers =
+        packet_of(&[IpProtocol::FRAGMENT, IpProtocol::FRAGMENT], IpProtocol::UDP);
+    assert_eq!(upper(&two_fragment_headers), Err(Error::Malformed));
+    assert_eq!(upper(&packet_of(&[IpProtocol::AH], IpProtocol::UDP)), Err(Error::Malformed));
 }
 
 #[test]
 fn ah_length_is_in_units_of_4_bytes() {
-    let mut bytes = chain(&[IpProtocol::AH, IpProtocol::DESTINATION_OPTIONS], IpProtocol::UDP);
+    let mut bytes = packet_of(&[IpProtocol::AH, IpProtocol::DESTINATION_OPTIONS], IpProtocol::UDP);
     bytes[40] = IpProtocol::UDP.0;
-    bytes[41] = 2; // 16 bytes: the destination options are now its ICV
+    bytes[41] = 2; // AH of 16 bytes: the destination options become its ICV
     let found = upper(&bytes).unwrap();
     assert_eq!(found, Upper { protocol: IpProtocol::UDP, offset: 56, fragment: None });
-    bytes[41] = 4; // 24 bytes: up to the end
+    bytes[41] = 4; // AH of 24 bytes, up to the end of the packet
     assert_eq!(upper(&bytes).unwrap().offset, 64);
     bytes[41] = 5;
     assert_eq!(upper(&bytes), Err(Error::Truncated));
@@ -115,8 +116,8 @@ fn ah_length_is_in_units_of_4_bytes() {
 
 #[test]
 fn upper_stops_at_later_fragment() {
-    let mut bytes = chain(&[IpProtocol::FRAGMENT], IpProtocol::DESTINATION_OPTIONS);
-    bytes[42..44].copy_from_slice(&0x05a8u16.to_be_bytes()); // offset 1448, no more
+    let mut bytes = packet_of(&[IpProtocol::FRAGMENT], IpProtocol::DESTINATION_OPTIONS);
+    bytes[42..44].copy_from_slice(&0x05a8u16.to_be_bytes()); // offset 1448, no more fragments
     let found = upper(&bytes).unwrap();
     let fragment = FragmentHeader { offset: 1448, more: false, ident: 0 };
     assert_eq!(
@@ -128,7 +129,7 @@ fn upper_stops_at_later_fragment() {
 
 #[test]
 fn atomic_fragment_is_whole() {
-    let found = upper(&chain(&[IpProtocol::FRAGMENT], IpProtocol::UDP)).unwrap();
+    let found = upper(&packet_of(&[IpProtocol::FRAGMENT], IpProtocol::UDP)).unwrap();
     assert!(found.fragment.is_some());
     assert_eq!(found.fragment(), Fragment::Whole);
 }
@@ -146,7 +147,7 @@ fn decrement_hop_limit_stops_at_one() {
 
 #[test]
 fn extensions_yields_headers_up_to_first_error() {
-    let bytes = chain(&[IpProtocol::HOP_BY_HOP, IpProtocol::FRAGMENT], IpProtocol::UDP);
+    let bytes = packet_of(&[IpProtocol::HOP_BY_HOP, IpProtocol::FRAGMENT], IpProtocol::UDP);
     let packet = Packet::new_checked(&bytes[..]).unwrap();
     let content = &[0; 6][..];
     let (kind, next_header) = (IpProtocol::HOP_BY_HOP, IpProtocol::FRAGMENT);
@@ -154,11 +155,12 @@ fn extensions_yields_headers_up_to_first_error() {
     let (kind, next_header) = (IpProtocol::FRAGMENT, IpProtocol::UDP);
     let fragment = ExtensionHeader { kind, next_header, content };
     assert_eq!(packet.extensions().collect::<Vec<_>>(), [Ok(options), Ok(fragment)]);
-    let whole = FragmentHeader { offset: 0, more: false, ident: 0 };
-    assert_eq!((options.fragment(), fragment.fragment()), (None, Some(whole)));
+    let atomic = FragmentHeader { offset: 0, more: false, ident: 0 };
+    assert_eq!((options.fragment(), fragment.fragment()), (None, Some(atomic)));
 
-    let twice = chain(&[IpProtocol::ROUTING, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
-    let packet = Packet::new_checked(&twice[..]).unwrap();
+    let late_hop_by_hop =
+        packet_of(&[IpProtocol::ROUTING, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
+    let packet = Packet::new_checked(&late_hop_by_hop[..]).unwrap();
     let mut extensions = packet.extensions();
     assert!(extensions.next().unwrap().is_ok());
     assert_eq!(extensions.next(), Some(Err(Error::Malformed)));
@@ -185,8 +187,9 @@ fn extension_emit_rejects_invalid_lengths() {
     assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
 }
 
-/// Calls every function, and asserts that emitted extension headers equal the parsed ones.
-fn exercise(bytes: &[u8]) {
+/// If `bytes` is a valid packet, asserts that its lengths are consistent, and that its extension
+/// headers are emitted as they were parsed.
+fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));
     let mut emitted = Vec::new();
@@ -196,7 +199,7 @@ fn exercise(bytes: &[u8]) {
         header.emit(&mut emitted[at..]).unwrap();
         let original = &packet.payload()[at..emitted.len()];
         if let Some(fragment) = header.fragment() {
-            // The reserved bits are not kept.
+            // `FragmentHeader` does not keep reserved bits.
             let mut bytes = [0xee; FragmentHeader::LEN];
             fragment.emit(header.next_header, &mut bytes).unwrap();
             assert_eq!((bytes[0], &bytes[4..]), (original[0], &original[4..]));
@@ -218,11 +221,12 @@ fn exercise(bytes: &[u8]) {
 proptest! {
     #[test]
     fn view_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        exercise(&bytes);
-        if let Some(header) = bytes.first_chunk_mut::<7>() { // otherwise most have an invalid version
+        check_view(&bytes);
+        // Most random bytes have an invalid version or length.
+        if let Some(header) = bytes.first_chunk_mut::<7>() {
             header[0] = 0x60;
             header[4] = 0;
-            exercise(&bytes);
+            check_view(&bytes);
         }
     }
 
@@ -230,9 +234,9 @@ proptest! {
     fn view_of_changed_packet_does_not_panic(at in 0..101usize, value: u8, len in 0..=101usize, payload_len in 0u8..62) {
         let mut bytes = PACKET;
         bytes[at] = value;
-        exercise(&bytes[..len]);
+        check_view(&bytes[..len]);
         bytes[5] = payload_len;
-        exercise(&bytes);
+        check_view(&bytes);
     }
 
     #[test]

@@ -9,11 +9,11 @@ use crate::gtpu::{
     self, ErrorIndication, ExtensionType, G_PDU, Packet, PduSessionContainer, message_name,
 };
 
-pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
+pub(super) fn print_gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     let packet = match Packet::new_checked(bytes) {
         Ok(packet) => packet,
         Err(error) => {
-            gtpu_error(lines, bytes, error)?;
+            print_gtpu_error(lines, bytes, error)?;
             return Ok(Layer::End);
         }
     };
@@ -30,7 +30,7 @@ pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     }
     for header in packet.extensions() {
         match header.pdu_session_container() {
-            Ok(Some(container)) => pdu_session(lines, &container)?,
+            Ok(Some(container)) => print_pdu_session(lines, &container)?,
             Ok(None) => lines.item(format_args!("extension {}", header.kind))?,
             Err(_) => {
                 let kind = ExtensionType::PDU_SESSION_CONTAINER;
@@ -50,7 +50,7 @@ pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     Ok(Layer::End)
 }
 
-fn gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
+fn print_gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
     if bytes.len() < gtpu::HEADER_LEN {
         return lines.truncated("GTP-U", bytes.len(), gtpu::HEADER_LEN);
     }
@@ -73,7 +73,7 @@ fn gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
     }
 }
 
-fn pdu_session(lines: &mut Lines, container: &PduSessionContainer) -> fmt::Result {
+fn print_pdu_session(lines: &mut Lines, container: &PduSessionContainer) -> fmt::Result {
     match container {
         PduSessionContainer::Downlink(information) => {
             lines.item(format_args!("downlink, qfi {}", information.qfi))?;

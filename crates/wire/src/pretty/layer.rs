@@ -1,20 +1,20 @@
-//! The layers to be printed, and the lines that they are printed to.
+//! The layers to be printed, and the writer of the output lines.
 
 use core::fmt;
 
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// A layer to be printed. Each layer names the next one, so that the nesting of packets does not
-/// nest calls.
+/// A layer to be printed. Printing a layer returns the next layer, so that nested packets need no
+/// recursion.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
-    /// End of the frame.
+    /// No further layer.
     End,
-    /// A frame.
+    /// An Ethernet frame.
     Ethernet(&'a [u8]),
     /// An ARP message.
     Arp(&'a [u8]),
-    /// An IP packet whose version its first byte states.
+    /// An IP packet of the version in its first byte.
     Ip(&'a [u8]),
     /// An IPv4 packet.
     Ipv4(&'a [u8]),
@@ -24,11 +24,11 @@ pub(super) enum Layer<'a> {
     Upper(Upper<'a>),
     /// A GTP-U message.
     Gtpu(&'a [u8]),
-    /// An IP packet within another one.
+    /// A packet inside another packet, to be indented by one more level.
     Inner(&'a [u8]),
 }
 
-/// The payload of an IP packet behind its extension headers.
+/// The payload of an IP packet after its extension headers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Upper<'a> {
     pub(super) addresses: Addresses,
@@ -70,13 +70,13 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.f.write_fmt(text)
     }
 
-    /// Continues the line, behind a comma.
+    /// Continues the line after a comma.
     pub(super) fn item(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
         self.f.write_str(", ")?;
         self.f.write_fmt(text)
     }
 
-    /// Writes a line about a layer that ends after `len` of `needed` bytes.
+    /// Writes a line about a truncated layer, which has `len` of the `needed` bytes.
     pub(super) fn truncated(&mut self, layer: &str, len: usize, needed: usize) -> fmt::Result {
         self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
     }

@@ -9,16 +9,20 @@ use crate::ethernet::{self, EtherType, Frame};
 use crate::limits::MAX_TAGS;
 use crate::vlan;
 
-/// Values below this are the length of an LLC frame (IEEE 802.3-2018, clause 3.2.6).
-const FIRST_ETHERTYPE: u16 = 0x0600;
+/// The smallest EtherType. A smaller value is the length of an LLC frame (IEEE 802.3-2018, clause
+/// 3.2.6).
+const MIN_ETHERTYPE: u16 = 0x0600;
 
-pub(super) fn ethernet<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
+pub(super) fn print_ethernet<'a>(
+    lines: &mut Lines,
+    bytes: &'a [u8],
+) -> Result<Layer<'a>, fmt::Error> {
     let Ok(frame) = Frame::new_checked(bytes) else {
         lines.truncated("Ethernet", bytes.len(), ethernet::HEADER_LEN)?;
         return Ok(Layer::End);
     };
     lines.line(format_args!("Ethernet: {} > {}", frame.source(), frame.destination()))?;
-    ethertype(lines, frame.ethertype())?;
+    print_ethertype(lines, frame.ethertype())?;
     lines.item(format_args!("{} bytes", bytes.len()))?;
 
     let mut next = frame.ethertype();
@@ -35,7 +39,7 @@ pub(super) fn ethernet<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'
         if tag.drop_eligible() {
             lines.item(format_args!("drop eligible"))?;
         }
-        ethertype(lines, tag.ethertype())?;
+        print_ethertype(lines, tag.ethertype())?;
         next = tag.ethertype();
         rest = tag.into_payload();
     }
@@ -51,14 +55,14 @@ pub(super) fn ethernet<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'
     })
 }
 
-fn ethertype(lines: &mut Lines, ethertype: EtherType) -> fmt::Result {
+fn print_ethertype(lines: &mut Lines, ethertype: EtherType) -> fmt::Result {
     match ethertype {
-        EtherType(len) if len < FIRST_ETHERTYPE => lines.item(format_args!("802.3 length {len}")),
+        EtherType(len) if len < MIN_ETHERTYPE => lines.item(format_args!("802.3 length {len}")),
         ethertype => lines.item(format_args!("{ethertype}")),
     }
 }
 
-pub(super) fn arp<'a>(lines: &mut Lines, bytes: &[u8]) -> Result<Layer<'a>, fmt::Error> {
+pub(super) fn print_arp<'a>(lines: &mut Lines, bytes: &[u8]) -> Result<Layer<'a>, fmt::Error> {
     let message = match arp::Packet::new_checked(bytes) {
         Ok(packet) => arp::Repr::parse(&packet),
         Err(Error::Truncated) => {

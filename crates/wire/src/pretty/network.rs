@@ -8,11 +8,11 @@ use crate::field::{read_u16, read_u32};
 use crate::ip::{Fragment, IpProtocol};
 use crate::{ipv4, ipv6};
 
-/// Prints a packet whose version its first byte states, or states that it is not IP.
-pub(super) fn ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
+/// Prints an IP packet of the version in its first byte. Prints any other packet as a payload.
+pub(super) fn print_ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     match bytes.first().map(|byte| byte >> 4) {
-        Some(4) => ipv4(lines, bytes),
-        Some(6) => ipv6(lines, bytes),
+        Some(4) => print_ipv4(lines, bytes),
+        Some(6) => print_ipv6(lines, bytes),
         _ => {
             lines.payload(bytes)?;
             Ok(Layer::End)
@@ -20,11 +20,11 @@ pub(super) fn ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fm
     }
 }
 
-pub(super) fn ipv4<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
+pub(super) fn print_ipv4<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     let packet = match ipv4::Packet::new_checked(bytes) {
         Ok(packet) => packet,
         Err(error) => {
-            ipv4_error(lines, bytes, error)?;
+            print_ipv4_error(lines, bytes, error)?;
             return Ok(Layer::End);
         }
     };
@@ -39,7 +39,7 @@ pub(super) fn ipv4<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     }
     if packet.fragment() != Fragment::Whole {
         lines.item(format_args!("fragment at {}", packet.fragment_offset()))?;
-        more_fragments(lines, packet.more_fragments())?;
+        print_more_fragments(lines, packet.more_fragments())?;
         lines.item(format_args!("id 0x{:04x}", packet.ident()))?;
     }
     if !packet.options().is_empty() {
@@ -57,7 +57,7 @@ pub(super) fn ipv4<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     }))
 }
 
-fn ipv4_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
+fn print_ipv4_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
     if bytes.len() < ipv4::HEADER_LEN {
         return lines.truncated("IPv4", bytes.len(), ipv4::HEADER_LEN);
     }
@@ -76,11 +76,11 @@ fn ipv4_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
     }
 }
 
-pub(super) fn ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
+pub(super) fn print_ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     let packet = match ipv6::Packet::new_checked(bytes) {
         Ok(packet) => packet,
         Err(_) => {
-            ipv6_error(lines, bytes)?;
+            print_ipv6_error(lines, bytes)?;
             return Ok(Layer::End);
         }
     };
@@ -96,7 +96,7 @@ pub(super) fn ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     lines.item(format_args!("{} bytes", packet.total_len()))?;
 
     for header in packet.extensions().map_while(Result::ok) {
-        extension(lines, &header)?;
+        print_extension(lines, &header)?;
     }
     let upper = match packet.upper() {
         Ok(upper) => upper,
@@ -120,7 +120,7 @@ pub(super) fn ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     }))
 }
 
-fn ipv6_error(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
+fn print_ipv6_error(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     if bytes.len() < ipv6::HEADER_LEN {
         return lines.truncated("IPv6", bytes.len(), ipv6::HEADER_LEN);
     }
@@ -132,13 +132,13 @@ fn ipv6_error(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     lines.truncated("IPv6", bytes.len(), ipv6::HEADER_LEN + payload_len)
 }
 
-fn extension(lines: &mut Lines, header: &ipv6::ExtensionHeader<'_>) -> fmt::Result {
+fn print_extension(lines: &mut Lines, header: &ipv6::ExtensionHeader<'_>) -> fmt::Result {
     lines.line(format_args!("IPv6 extension: {}", header.kind))?;
     match (header.kind, header.content) {
         (IpProtocol::FRAGMENT, _) => {
             if let Some(fragment) = header.fragment() {
                 lines.item(format_args!("at {}", fragment.offset))?;
-                more_fragments(lines, fragment.more)?;
+                print_more_fragments(lines, fragment.more)?;
                 lines.item(format_args!("id 0x{:08x}", fragment.ident))?;
             }
         }
@@ -155,7 +155,7 @@ fn extension(lines: &mut Lines, header: &ipv6::ExtensionHeader<'_>) -> fmt::Resu
     lines.item(format_args!("{} bytes", header.header_len()))
 }
 
-fn more_fragments(lines: &mut Lines, more: bool) -> fmt::Result {
-    let position = if more { "more follow" } else { "the last" };
+fn print_more_fragments(lines: &mut Lines, has_more: bool) -> fmt::Result {
+    let position = if has_more { "more follow" } else { "the last" };
     lines.item(format_args!("{position}"))
 }

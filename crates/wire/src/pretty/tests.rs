@@ -15,8 +15,8 @@ use crate::tcp::Flags;
 use crate::vlan::VlanId;
 use crate::{MacAddr, gtpu, ipv4, ipv6, tcp, udp, vlan};
 
-const A: [u8; 4] = [192, 0, 2, 1];
-const B: [u8; 4] = [198, 51, 100, 2];
+const ADDRESS_A: [u8; 4] = [192, 0, 2, 1];
+const ADDRESS_B: [u8; 4] = [198, 51, 100, 2];
 
 fn text(frame: &[u8]) -> String {
     Pretty::new(frame).to_string()
@@ -40,7 +40,7 @@ fn vlan(id: u16, priority: u8, ethertype: EtherType, payload: &[u8]) -> Vec<u8> 
 
 fn ipv4(protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
     let payload_len = payload.len() as u16;
-    let (source, destination) = (A.into(), B.into());
+    let (source, destination) = (ADDRESS_A.into(), ADDRESS_B.into());
     let repr = ipv4::Repr { protocol, source, destination, payload_len, ..ipv4::Repr::default() };
     let mut packet = vec![0; ipv4::HEADER_LEN];
     repr.emit(&mut packet).unwrap();
@@ -123,8 +123,8 @@ fn pretty_prints_tcp_over_ipv4_with_vlan_tags() {
 
 #[test]
 fn pretty_prints_arp_reply_and_unknown_operation() {
-    let (mac, ip) = (MacAddr([2, 0, 0, 0, 0, 1]), A.into());
-    let request = arp::Repr::request(MacAddr([2, 0, 0, 0, 0, 2]), B.into(), ip);
+    let (mac, ip) = (MacAddr([2, 0, 0, 0, 0, 1]), ADDRESS_A.into());
+    let request = arp::Repr::request(MacAddr([2, 0, 0, 0, 0, 2]), ADDRESS_B.into(), ip);
     let mut message = [0; arp::LEN];
     request.reply(mac).emit(&mut message).unwrap();
     let frame = ethernet(EtherType::ARP, &message);
@@ -219,7 +219,7 @@ fn pretty_prints_gtpu_messages_between_nodes() {
     );
     assert_eq!(printed(200, &[]), "GTP-U: type 200, teid 0x00000000, seq 1, 0 bytes of payload");
     let mut payload = [0; 12];
-    ErrorIndication { teid: 0x99, peer: A.into() }.emit(&mut payload).unwrap();
+    ErrorIndication { teid: 0x99, peer: ADDRESS_A.into() }.emit(&mut payload).unwrap();
     assert_eq!(
         printed(ERROR_INDICATION, &payload),
         "GTP-U: error indication, teid 0x00000000, seq 1, no tunnel 0x00000099 at 192.0.2.1, \
@@ -278,7 +278,7 @@ fn pretty_prints_esp_alone_and_in_udp() {
         Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &esp))).to_string(),
         format!("{IPV4}, udp, ttl 64, 38 bytes\nUDP: 4500 > 4500, 10 bytes of payload\n{line}")
     );
-    // IKE behind NAT.
+    // IKE on the same port.
     let ike = Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &[0; 20]))).to_string();
     assert!(ike.ends_with("20 bytes of payload"), "{ike}");
 }
@@ -317,7 +317,7 @@ fn pretty_prints_sctp_and_unknown_protocols() {
 }
 
 #[test]
-fn truncated_layer_states_its_lengths() {
+fn truncated_layer_is_printed_with_lengths() {
     let last = |frame: &[u8]| text(frame).lines().last().unwrap().to_owned();
     assert_eq!(text(&[]), "Ethernet: truncated, 0 of 14 bytes");
     assert_eq!(last(&ethernet(EtherType::VLAN, &[0; 2])), "VLAN: truncated, 2 of 4 bytes");
@@ -346,7 +346,7 @@ fn truncated_layer_states_its_lengths() {
 }
 
 #[test]
-fn malformed_layer_states_the_reason() {
+fn malformed_layer_is_printed_with_reason() {
     let last = |frame: &[u8]| text(frame).lines().last().unwrap().to_owned();
     let ipv4_error = |bytes: &[u8]| last(&ethernet(EtherType::IPV4, bytes));
     assert_eq!(ipv4_error(&[0x65; 20]), "IPv4: malformed, version 6");
@@ -362,13 +362,13 @@ fn malformed_layer_states_the_reason() {
     let line = "VLAN: more than 2 tags, not printed";
     assert_eq!(last(&ethernet(EtherType::VLAN, &tags)), line);
 
-    let late = ipv6(IpProtocol::ROUTING, &[0; 16]);
-    assert_eq!(last(&ethernet(EtherType::IPV6, &late)), "IPv6 extension: malformed");
-    let cut = ipv6(IpProtocol::ROUTING, &[0; 7]);
-    assert_eq!(last(&ethernet(EtherType::IPV6, &cut)), "IPv6 extension: truncated");
-    let long = ipv6(IpProtocol::ROUTING, &[43, 0, 0, 0, 0, 0, 0, 0].repeat(9));
+    let late_hop_by_hop = ipv6(IpProtocol::ROUTING, &[0; 16]);
+    assert_eq!(last(&ethernet(EtherType::IPV6, &late_hop_by_hop)), "IPv6 extension: malformed");
+    let partial_header = ipv6(IpProtocol::ROUTING, &[0; 7]);
+    assert_eq!(last(&ethernet(EtherType::IPV6, &partial_header)), "IPv6 extension: truncated");
+    let nine_headers = ipv6(IpProtocol::ROUTING, &[43, 0, 0, 0, 0, 0, 0, 0].repeat(9));
     let line = "IPv6 extension: more than 8 headers, not printed";
-    assert_eq!(last(&ethernet(EtherType::IPV6, &long)), line);
+    assert_eq!(last(&ethernet(EtherType::IPV6, &nine_headers)), line);
 
     let upper = |protocol, bytes: &[u8]| last(&ethernet(EtherType::IPV4, &ipv4(protocol, bytes)));
     assert_eq!(upper(IpProtocol::UDP, &[0; 8]), "UDP: malformed, length 0 is below 8");
@@ -378,12 +378,12 @@ fn malformed_layer_states_the_reason() {
     assert_eq!(gtpu_error(&[0x20, 0, 0, 0, 0, 0, 0, 0]), "GTP-U: malformed, protocol type GTP'");
     let line = "GTP-U: malformed, length 9 ends within the header";
     assert_eq!(gtpu_error(&[0x34, 255, 0, 1, 0, 0, 0, 0, 0]), line);
-    let zero = [0x34, 255, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
-    assert_eq!(gtpu_error(&zero), "GTP-U: malformed, extension header of length 0");
-    let mut long = vec![0x34, 255, 0, 40, 0, 0, 0, 0, 0, 0, 0, 1];
-    long.extend([1, 0, 0, 1].repeat(9));
+    let zero_length = [0x34, 255, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    assert_eq!(gtpu_error(&zero_length), "GTP-U: malformed, extension header of length 0");
+    let mut nine_extensions = vec![0x34, 255, 0, 40, 0, 0, 0, 0, 0, 0, 0, 1];
+    nine_extensions.extend([1, 0, 0, 1].repeat(9));
     let line = "GTP-U: more than 8 extension headers, not printed";
-    assert_eq!(gtpu_error(&long), line);
+    assert_eq!(gtpu_error(&nine_extensions), line);
 }
 
 #[test]
@@ -445,12 +445,14 @@ fn longest_output_is_within_the_bound() {
     assert!(printed.len() > Pretty::MAX_LEN / 2, "{} bytes", printed.len());
 }
 
-/// Returns frames that reach every layer.
+/// Returns frames that together contain every kind of [`Layer`].
 fn frames() -> Vec<Vec<u8>> {
     let inner = ipv6(IpProtocol::TCP, &[0x50; 24]);
     let gtpu = ipv4(IpProtocol::UDP, &g_pdu(&inner));
     let mut arp = [0; arp::LEN];
-    arp::Repr::request(MacAddr::BROADCAST, A.into(), B.into()).emit(&mut arp).unwrap();
+    arp::Repr::request(MacAddr::BROADCAST, ADDRESS_A.into(), ADDRESS_B.into())
+        .emit(&mut arp)
+        .unwrap();
     let headers = [0, 0, 0, 0, 0, 0, 0, 0].repeat(3);
     vec![
         ethernet(EtherType::IPV4, &gtpu),
@@ -488,14 +490,14 @@ proptest! {
         frame in prop::sample::select(frames()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         len in any::<prop::sample::Index>(),
-        is_cut: bool,
+        is_truncated: bool,
     ) {
         let mut frame = frame;
         for (at, value) in changes {
             let at = at.index(frame.len());
             frame[at] = value;
         }
-        if is_cut {
+        if is_truncated {
             frame.truncate(len.index(frame.len()));
         }
         let printed = text(&frame);

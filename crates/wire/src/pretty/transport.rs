@@ -12,32 +12,37 @@ use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
 use crate::tcp::{self, Flags};
 use crate::udp;
 
-/// The UDP port of IKE and ESP behind NAT (RFC 3948).
+/// The UDP port of IKE and ESP with NAT traversal (RFC 3948).
 const NAT_T_PORT: u16 = 4500;
 
+/// Length of SCTP's common header in bytes.
 const SCTP_HEADER_LEN: usize = 12;
+/// Length of SPI and sequence number in bytes.
 const ESP_HEADER_LEN: usize = 8;
 
-pub(super) fn upper<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error> {
+pub(super) fn print_upper<'a>(
+    lines: &mut Lines,
+    upper: &Upper<'a>,
+) -> Result<Layer<'a>, fmt::Error> {
     let bytes = upper.bytes;
     if upper.fragment == Fragment::Later {
         lines.line(format_args!("Fragment: {} bytes", bytes.len()))?;
         return Ok(Layer::End);
     }
     match upper.protocol {
-        IpProtocol::UDP => return udp(lines, upper),
+        IpProtocol::UDP => return print_udp(lines, upper),
         IpProtocol::IPV4 | IpProtocol::IPV6 => return Ok(Layer::Inner(bytes)),
-        IpProtocol::TCP => tcp(lines, bytes)?,
-        IpProtocol::SCTP => sctp(lines, bytes)?,
-        IpProtocol::ICMP => icmp(lines, IpVersion::V4, bytes)?,
-        IpProtocol::ICMPV6 => icmp(lines, IpVersion::V6, bytes)?,
-        IpProtocol::ESP => esp(lines, bytes)?,
+        IpProtocol::TCP => print_tcp(lines, bytes)?,
+        IpProtocol::SCTP => print_sctp(lines, bytes)?,
+        IpProtocol::ICMP => print_icmp(lines, IpVersion::V4, bytes)?,
+        IpProtocol::ICMPV6 => print_icmp(lines, IpVersion::V6, bytes)?,
+        IpProtocol::ESP => print_esp(lines, bytes)?,
         _ => lines.payload(bytes)?,
     }
     Ok(Layer::End)
 }
 
-fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error> {
+fn print_udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error> {
     let bytes = upper.bytes;
     let view = match upper.fragment {
         Fragment::Whole => udp::Packet::new_checked(bytes),
@@ -71,18 +76,19 @@ fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error
         return Ok(Layer::End);
     }
     lines.item(format_args!("{stated_len} bytes of payload"))?;
-    let is_port = |port| source == port || destination == port;
-    // Behind NAT, four zero bytes mark IKE, and one byte is a keepalive (RFC 3948, section 2).
-    let is_esp = is_port(NAT_T_PORT) && payload.len() >= ESP_HEADER_LEN && payload[..4] != [0; 4];
+    let has_port = |port| source == port || destination == port;
+    // On this port, IKE begins with four zero bytes, and a single byte is a NAT keepalive (RFC
+    // 3948, section 2).
+    let is_esp = has_port(NAT_T_PORT) && payload.len() >= ESP_HEADER_LEN && payload[..4] != [0; 4];
     if is_esp {
-        esp(lines, payload)?;
-    } else if is_port(gtpu::PORT) {
+        print_esp(lines, payload)?;
+    } else if has_port(gtpu::PORT) {
         return Ok(Layer::Gtpu(payload));
     }
     Ok(Layer::End)
 }
 
-fn tcp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
+fn print_tcp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     let packet = match tcp::Packet::new_checked(bytes) {
         Ok(packet) => packet,
         Err(_) if bytes.len() < tcp::HEADER_LEN => {
@@ -137,7 +143,7 @@ impl fmt::Display for FlagNames {
     }
 }
 
-fn sctp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
+fn print_sctp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     if bytes.len() < SCTP_HEADER_LEN {
         return lines.truncated("SCTP", bytes.len(), SCTP_HEADER_LEN);
     }
@@ -147,7 +153,7 @@ fn sctp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     lines.item(format_args!("{} bytes of chunks", bytes.len() - SCTP_HEADER_LEN))
 }
 
-fn esp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
+fn print_esp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     if bytes.len() < ESP_HEADER_LEN {
         return lines.truncated("ESP", bytes.len(), ESP_HEADER_LEN);
     }
@@ -155,7 +161,7 @@ fn esp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     lines.line(format_args!("ESP: spi 0x{spi:08x}, seq {sequence}, {} bytes", bytes.len()))
 }
 
-fn icmp(lines: &mut Lines, version: IpVersion, bytes: &[u8]) -> fmt::Result {
+fn print_icmp(lines: &mut Lines, version: IpVersion, bytes: &[u8]) -> fmt::Result {
     use IpVersion::{V4, V6};
 
     let name = match version {
@@ -179,7 +185,7 @@ fn icmp(lines: &mut Lines, version: IpVersion, bytes: &[u8]) -> fmt::Result {
             | (V6, icmp::v6::ECHO_REQUEST | icmp::v6::ECHO_REPLY, _) => {
                 lines.item(format_args!("id {upper}, seq {lower}"))?;
             }
-            // Fragmentation needed and DF set (RFC 1191, section 4).
+            // Code 4: fragmentation needed and DF set (RFC 1191, section 4).
             (V4, icmp::v4::DESTINATION_UNREACHABLE, 4) => {
                 lines.item(format_args!("mtu {lower}"))?;
             }

@@ -15,14 +15,14 @@ const DOWNLINK: PduSessionContainer = PduSessionContainer::Downlink(DownlinkInfo
     mbs_sequence_number: None,
 });
 const CONTAINER: Extension<'_> = Extension::PduSessionContainer(DOWNLINK);
-const OTHER: Extension<'_> = extension(&[8, 104]);
-const INVALID: Extension<'_> = extension(&[8]);
+const OTHER_EXTENSION: Extension<'_> = extension(&[8, 104]);
+const INVALID_EXTENSION: Extension<'_> = extension(&[8]);
 
 const fn extension(content: &'static [u8]) -> Extension<'static> {
     Extension::Other(ExtensionHeader { kind: ExtensionType(0x40), content })
 }
 
-const EXTENSIONS: [&[Extension<'_>]; 3] = [&[], &[CONTAINER], &[CONTAINER, OTHER]];
+const EXTENSIONS: [&[Extension<'_>]; 3] = [&[], &[CONTAINER], &[CONTAINER, OTHER_EXTENSION]];
 const OPTIONS: [&[u8]; 3] = [&[], &[2, 4, 5, 0xb4], &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]];
 
 fn ethernet() -> impl Strategy<Value = Header<'static>> {
@@ -41,9 +41,9 @@ fn vlan() -> impl Strategy<Value = Header<'static>> {
 }
 
 fn ipv4() -> impl Strategy<Value = Header<'static>> {
-    let numbers = any::<(u16, bool, u8, u8, u32, u32, u16)>();
-    (0..64_u8, 0..4_u8, numbers).prop_map(|(dscp, ecn, numbers)| {
-        let (ident, dont_fragment, ttl, protocol, source, destination, payload_len) = numbers;
+    let fields = any::<(u16, bool, u8, u8, u32, u32, u16)>();
+    (0..64_u8, 0..4_u8, fields).prop_map(|(dscp, ecn, fields)| {
+        let (ident, dont_fragment, ttl, protocol, source, destination, payload_len) = fields;
         let protocol = IpProtocol(protocol);
         let (source, destination) = (source.into(), destination.into());
         let repr = ipv4::Repr { dscp, ecn, ident, dont_fragment, ttl, ..ipv4::Repr::default() };
@@ -52,9 +52,9 @@ fn ipv4() -> impl Strategy<Value = Header<'static>> {
 }
 
 fn ipv6() -> impl Strategy<Value = Header<'static>> {
-    let numbers = any::<(u8, u8, u8, u128, u128, u16)>();
-    (0..1_u32 << 20, numbers).prop_map(|(flow_label, numbers)| {
-        let (traffic_class, next_header, hop_limit, source, destination, payload_len) = numbers;
+    let fields = any::<(u8, u8, u8, u128, u128, u16)>();
+    (0..1_u32 << 20, fields).prop_map(|(flow_label, fields)| {
+        let (traffic_class, next_header, hop_limit, source, destination, payload_len) = fields;
         let next_header = IpProtocol(next_header);
         let (source, destination) = (source.into(), destination.into());
         let repr = ipv6::Repr { traffic_class, flow_label, hop_limit, ..ipv6::Repr::default() };
@@ -71,8 +71,8 @@ fn udp() -> impl Strategy<Value = udp::Repr> {
 }
 
 fn tcp(options: impl Strategy<Value = &'static [u8]>) -> impl Strategy<Value = Header<'static>> {
-    (any::<((u16, u16), u32, u32, u8, u16, u16, u16)>(), options).prop_map(|(numbers, options)| {
-        let (ports, sequence, acknowledgment, flags, window, urgent, payload_len) = numbers;
+    (any::<((u16, u16), u32, u32, u8, u16, u16, u16)>(), options).prop_map(|(fields, options)| {
+        let (ports, sequence, acknowledgment, flags, window, urgent, payload_len) = fields;
         let (source_port, destination_port) = ports;
         let flags = tcp::Flags(flags);
         Header::Tcp(tcp::Repr {
@@ -90,8 +90,8 @@ fn tcp(options: impl Strategy<Value = &'static [u8]>) -> impl Strategy<Value = H
 }
 
 fn icmp() -> impl Strategy<Value = Header<'static>> {
-    any::<(u8, u8, [u8; 4], u16)>().prop_map(|(kind, code, rest, payload_len)| {
-        let repr = icmp::Repr { kind, code, rest, payload_len };
+    any::<(u8, u8, [u8; 4], u16)>().prop_map(|(kind, code, second_word, payload_len)| {
+        let repr = icmp::Repr { kind, code, second_word, payload_len };
         Header::Icmp(repr)
     })
 }
@@ -100,18 +100,19 @@ fn gtpu<S>(extensions: S) -> impl Strategy<Value = Header<'static>>
 where
     S: Strategy<Value = &'static [Extension<'static>]>,
 {
-    let numbers = any::<(u8, u32, Option<u16>, Option<u8>, u16)>();
-    (numbers, extensions).prop_map(|(numbers, extensions)| {
-        let (message_type, teid, sequence_number, n_pdu_number, payload_len) = numbers;
+    let fields = any::<(u8, u32, Option<u16>, Option<u8>, u16)>();
+    (fields, extensions).prop_map(|(fields, extensions)| {
+        let (message_type, teid, sequence_number, n_pdu_number, payload_len) = fields;
         let repr = gtpu::Repr { message_type, teid, extensions, ..gtpu::Repr::default() };
         Header::Gtpu(gtpu::Repr { sequence_number, n_pdu_number, payload_len, ..repr })
     })
 }
 
-/// Any header, with fields that `emit` may reject.
+/// Generates a header of any kind. `emit` may reject its fields.
 fn header() -> impl Strategy<Value = Header<'static>> {
     const LONG_OPTIONS: [&[u8]; 2] = [&[1; 41], &[1; 70_000]];
-    const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] = [&[INVALID], &[OTHER; MAX_EXTENSIONS + 1]];
+    const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] =
+        [&[INVALID_EXTENSION], &[OTHER_EXTENSION; MAX_EXTENSIONS + 1]];
     let options = prop_oneof![9 => select(&OPTIONS[..]), 1 => select(&LONG_OPTIONS[..])];
     let extensions =
         prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&INVALID_EXTENSIONS[..])];
@@ -128,8 +129,8 @@ fn header() -> impl Strategy<Value = Header<'static>> {
     ]
 }
 
-/// Headers in a valid order: a link layer, IP within IP, and an upper protocol, or GTP-U with all
-/// of this again behind it.
+/// Generates headers in a valid order: up to two GTP-U tunnels, then an optional link layer, up to
+/// two IP headers and an optional upper protocol.
 fn valid_headers() -> impl Strategy<Value = Vec<Header<'static>>> {
     let link = || {
         prop_oneof![
@@ -147,7 +148,7 @@ fn valid_headers() -> impl Strategy<Value = Vec<Header<'static>>> {
         let upper = if ip.is_empty() { None } else { upper };
         [link, ip, Vec::from_iter(upper)].concat()
     });
-    let udp_behind = |ip: Header<'static>, repr: udp::Repr, has_checksum: bool| match ip {
+    let udp_over = |ip: Header<'static>, repr: udp::Repr, has_checksum: bool| match ip {
         Header::Ipv4(_) if !has_checksum => Header::UdpWithoutChecksum(repr),
         _ => Header::Udp(repr),
     };
@@ -155,7 +156,7 @@ fn valid_headers() -> impl Strategy<Value = Vec<Header<'static>>> {
         let ip = prop_oneof![ipv4(), ipv6()];
         let tunnel = (ip, udp(), any::<bool>(), gtpu(select(&EXTENSIONS[..])));
         (link(), tunnel, inner).prop_map(move |(link, (ip, udp, has_checksum, gtpu), inner)| {
-            let tunnel = vec![ip, udp_behind(ip, udp, has_checksum), gtpu];
+            let tunnel = vec![ip, udp_over(ip, udp, has_checksum), gtpu];
             [link, tunnel, inner].concat()
         })
     })
@@ -165,88 +166,88 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
 }
 
-/// Asserts that a view of each header has the fields of the stack, with derived fields that match
-/// the next header, and a valid checksum.
-fn assert_written(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
-    let mut rest = packet;
-    let mut addresses = None;
+/// Asserts that each header in `packet` has the fields of its `Repr`, derived fields that match the
+/// next header, and a valid checksum.
+fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
+    let mut remaining = packet;
+    let mut next_ip_addresses = None;
     for (index, header) in headers.iter().enumerate() {
         let next = headers.get(index + 1);
-        let behind = &rest[header.header_len()..];
-        let payload_len = behind.len() as u16;
-        let enclosing = addresses.take();
+        let header_payload = &remaining[header.header_len()..];
+        let payload_len = header_payload.len() as u16;
+        let ip_addresses = next_ip_addresses.take();
         match *header {
             Header::Ethernet(repr) => {
-                let view = ethernet::Frame::new_checked(rest).unwrap();
+                let view = ethernet::Frame::new_checked(remaining).unwrap();
                 let ethertype = expected_ethertype(next, repr.ethertype, view.ethertype());
                 assert_eq!(ethernet::Repr::parse(&view), ethernet::Repr { ethertype, ..repr });
-                assert_eq!(view.payload(), behind);
+                assert_eq!(view.payload(), header_payload);
             }
             Header::Vlan(repr) => {
-                let view = vlan::Tag::new_checked(rest).unwrap();
+                let view = vlan::Tag::new_checked(remaining).unwrap();
                 let ethertype = expected_ethertype(next, repr.ethertype, view.ethertype());
                 assert_eq!(vlan::Repr::parse(&view), vlan::Repr { ethertype, ..repr });
-                assert_eq!(view.into_payload(), behind);
+                assert_eq!(view.into_payload(), header_payload);
             }
             Header::Ipv4(repr) => {
-                let view = ipv4::Packet::new_checked(rest).unwrap();
+                let view = ipv4::Packet::new_checked(remaining).unwrap();
                 let protocol = expected_protocol(next, 1, repr.protocol);
                 let expected = ipv4::Repr { protocol, payload_len, ..repr };
                 assert_eq!(ipv4::Repr::parse(&view), Some(expected));
                 assert!(view.verify_checksum());
-                assert_eq!(view.payload(), behind);
-                addresses = Some(view.addresses());
+                assert_eq!(view.payload(), header_payload);
+                next_ip_addresses = Some(view.addresses());
             }
             Header::Ipv6(repr) => {
-                let view = ipv6::Packet::new_checked(rest).unwrap();
+                let view = ipv6::Packet::new_checked(remaining).unwrap();
                 let next_header = expected_protocol(next, 58, repr.next_header);
                 let expected = ipv6::Repr { next_header, payload_len, ..repr };
                 assert_eq!(ipv6::Repr::parse(&view), expected);
-                assert_eq!(view.payload(), behind);
-                addresses = Some(view.addresses());
+                assert_eq!(view.payload(), header_payload);
+                next_ip_addresses = Some(view.addresses());
             }
             Header::Udp(repr) | Header::UdpWithoutChecksum(repr) => {
-                let view = udp::Packet::new_checked(rest).unwrap();
+                let view = udp::Packet::new_checked(remaining).unwrap();
                 assert_eq!(udp::Repr::parse(&view), udp::Repr { payload_len, ..repr });
                 let is_checked = matches!(header, Header::Udp(_));
                 assert_eq!(view.checksum() != 0, is_checked);
-                assert!(view.verify_checksum(enclosing.unwrap()));
-                assert_eq!(view.payload(), behind);
+                assert!(view.verify_checksum(ip_addresses.unwrap()));
+                assert_eq!(view.payload(), header_payload);
             }
             Header::Tcp(repr) => {
-                let view = tcp::Packet::new_checked(rest).unwrap();
+                let view = tcp::Packet::new_checked(remaining).unwrap();
                 assert_eq!(tcp::Repr::parse(&view), Ok(tcp::Repr { payload_len, ..repr }));
-                assert!(view.verify_checksum(enclosing.unwrap()));
-                assert_eq!(view.payload(), behind);
+                assert!(view.verify_checksum(ip_addresses.unwrap()));
+                assert_eq!(view.payload(), header_payload);
             }
             Header::Icmp(repr) => {
-                let view = icmp::Packet::new_checked(rest).unwrap();
+                let view = icmp::Packet::new_checked(remaining).unwrap();
                 assert_eq!(icmp::Repr::parse(&view), Ok(icmp::Repr { payload_len, ..repr }));
-                assert!(view.verify_checksum(enclosing.unwrap()));
+                assert!(view.verify_checksum(ip_addresses.unwrap()));
             }
             Header::Gtpu(repr) => {
-                let view = gtpu::Packet::new_checked(rest).unwrap();
+                let view = gtpu::Packet::new_checked(remaining).unwrap();
                 let mut storage = [Extension::default(); MAX_EXTENSIONS];
                 let parsed = gtpu::Repr::parse(&view, &mut storage);
                 assert_eq!(parsed, gtpu::Repr { payload_len, ..repr });
-                assert_eq!(view.payload(), behind);
+                assert_eq!(view.payload(), header_payload);
             }
         }
-        rest = behind;
+        remaining = header_payload;
     }
-    assert_eq!(rest, payload);
+    assert_eq!(remaining, payload);
 }
 
 fn expected_ethertype(
     next: Option<&Header<'_>>,
     fallback: EtherType,
-    written: EtherType,
+    emitted: EtherType,
 ) -> EtherType {
     match next {
         Some(Header::Ipv4(_)) => EtherType(0x0800),
         Some(Header::Ipv6(_)) => EtherType(0x86dd),
-        Some(_) if !fallback.is_vlan() && written.is_vlan() => written,
-        None if fallback == EtherType(0) => written,
+        Some(_) if !fallback.is_vlan() && emitted.is_vlan() => emitted,
+        None if fallback == EtherType(0) => emitted,
         _ => fallback,
     }
 }
@@ -263,14 +264,14 @@ fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, fallback: IpProtocol) 
 }
 
 #[test]
-fn ethertype_0_is_set_from_version_of_ip_payload() {
-    let written = |ethertype, first: u8| {
+fn ethertype_0_becomes_type_of_ip_payload() {
+    let emitted_type = |ethertype, first: u8| {
         let repr = ethernet::Repr { ethertype: EtherType(ethertype), ..ethernet::Repr::default() };
         let packet = HeaderStack(&[repr.into()]).packet(&[first, 0]).unwrap();
         u16::from_be_bytes([packet[12], packet[13]])
     };
-    assert_eq!([0x45, 0x60, 0x50, 0].map(|first| written(0, first)), [0x0800, 0x86dd, 0, 0]);
-    assert_eq!(written(0x88cc, 0x45), 0x88cc);
+    assert_eq!([0x45, 0x60, 0x50, 0].map(|first| emitted_type(0, first)), [0x0800, 0x86dd, 0, 0]);
+    assert_eq!(emitted_type(0x88cc, 0x45), 0x88cc);
     assert_eq!(HeaderStack(&[ethernet::Repr::default().into()]).packet(&[]).unwrap(), [0; 14]);
     let id = VlanId::new(7).unwrap();
     let tag = vlan::Repr { id, priority: 0, drop_eligible: false, ethertype: EtherType(0) };
@@ -284,7 +285,7 @@ proptest! {
     fn emit_of_any_stack_writes_headers_or_fails(
         headers in prop::collection::vec(header(), 0..6),
         payload in payload(),
-        cut in 0..200_usize,
+        missing in 0..200_usize,
     ) {
         let stack = HeaderStack(&headers);
         let len = stack.header_len();
@@ -293,9 +294,9 @@ proptest! {
         prop_assert_eq!(&packet[len..], &payload[..]);
         prop_assert_eq!(stack.packet(&payload), emitted.map(|()| packet.clone()));
         if emitted.is_ok() {
-            assert_written(&headers, &payload, &packet);
+            assert_emitted(&headers, &payload, &packet);
         }
-        let mut short = vec![0xee; len.saturating_sub(1 + cut)];
+        let mut short = vec![0xee; len.saturating_sub(1 + missing)];
         if short.len() < len {
             prop_assert_eq!(stack.emit(&mut short), Err(Error::Truncated));
         }
@@ -306,7 +307,7 @@ proptest! {
         let stack = HeaderStack(&headers);
         let packet = stack.packet(&payload).unwrap();
         prop_assert_eq!(packet.len(), stack.header_len() + payload.len());
-        assert_written(&headers, &payload, &packet);
+        assert_emitted(&headers, &payload, &packet);
         let _ = Pretty::new(&packet).to_string();
         if let [Header::Ethernet(_), .., Header::Udp(_) | Header::Icmp(_)] = headers[..] {
             let is_tag = |header: &&Header<'_>| matches!(header, Header::Vlan(_));
@@ -331,22 +332,22 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 }
 
 #[test]
-fn emit_rejects_orders_that_are_not_listed() {
+fn emit_rejects_undocumented_orders() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
-    // Each header, with the headers that it needs in front.
-    let all: [(&str, Vec<Header<'_>>); 9] = [
+    // Each header, after the headers that it must follow.
+    let named_headers: [(&str, Vec<Header<'_>>); 9] = [
         ("ethernet", vec![ethernet::Repr::default().into()]),
         ("vlan", vec![tag(EtherType(0))]),
         ("ipv4", vec![ip_v4()]),
         ("ipv6", vec![ip_v6()]),
         ("udp", vec![ip_v6(), udp.into()]),
-        ("udp0", vec![ip_v4(), Header::UdpWithoutChecksum(udp)]),
+        ("udp-without-checksum", vec![ip_v4(), Header::UdpWithoutChecksum(udp)]),
         ("tcp", vec![ip_v4(), tcp::Repr::default().into()]),
         ("icmp", vec![ip_v4(), icmp::Repr::default().into()]),
         ("gtpu", vec![gtpu]),
     ];
-    let listed = [
+    let valid_orders = [
         "ethernet",
         "vlan",
         "ipv4",
@@ -367,28 +368,28 @@ fn emit_rejects_orders_that_are_not_listed() {
         "gtpu ipv6",
         "ipv4 udp",
         "ipv6 udp",
-        "ipv4 udp0",
+        "ipv4 udp-without-checksum",
         "ipv4 tcp",
         "ipv6 tcp",
         "ipv4 icmp",
         "ipv6 icmp",
         "udp gtpu",
-        "udp0 gtpu",
+        "udp-without-checksum gtpu",
     ];
-    let mut written = 0;
-    for (inner, inner_headers) in &all {
+    let mut valid_count = 0;
+    for (inner, inner_headers) in &named_headers {
         let header = *inner_headers.last().unwrap();
-        for (outer, outer_headers) in [("", vec![])].iter().chain(&all) {
+        for (outer, outer_headers) in [("", vec![])].iter().chain(&named_headers) {
             let order = format!("{outer} {inner}");
             let headers = [&outer_headers[..], &[header]].concat();
             let result = HeaderStack(&headers).packet(b"data").map(|_| ());
-            let is_listed = listed.contains(&order.trim());
-            let expected = if is_listed { Ok(()) } else { Err(Error::Malformed) };
+            let is_valid = valid_orders.contains(&order.trim());
+            let expected = if is_valid { Ok(()) } else { Err(Error::Malformed) };
             assert_eq!(result, expected, "{order}");
-            written += usize::from(is_listed);
+            valid_count += usize::from(is_valid);
         }
     }
-    assert_eq!(written, listed.len());
+    assert_eq!(valid_count, valid_orders.len());
 }
 
 #[test]
@@ -411,7 +412,7 @@ fn last_header_keeps_its_type() {
 }
 
 #[test]
-fn outer_vlan_tags_have_the_service_type_unless_set() {
+fn outer_of_two_vlan_tags_has_service_type_unless_set() {
     let types = |fallback: EtherType, tags: usize| {
         let ethernet = ethernet::Repr { ethertype: fallback, ..ethernet::Repr::default() };
         let mut headers = vec![tag(fallback); tags + 1];
@@ -427,7 +428,7 @@ fn outer_vlan_tags_have_the_service_type_unless_set() {
 }
 
 #[test]
-fn payload_beyond_a_length_field_is_malformed() {
+fn payload_too_long_for_length_field_is_malformed() {
     let udp = Header::from(udp::Repr::default());
     let packet = |headers: &[Header<'_>], len: usize| {
         let packet = HeaderStack(headers).packet(&vec![0xab; len]);

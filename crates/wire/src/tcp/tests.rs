@@ -8,14 +8,14 @@ const ADDRESSES: Addresses = Addresses::V4 {
 
 // bytes(IP(src="192.0.2.1", dst="198.51.100.2")/TCP(sport=48896, dport=80, seq=0x01020304,
 // ack=0x05060708,
-//       flags="SECU", window=0x1000, urgptr=7, options=[("MSS", 1460)])/b"hi")[20:]
+// flags="SECU", window=0x1000, urgptr=7, options=[("MSS", 1460)])/b"hi")[20:]
 #[rustfmt::skip]
 const PACKET: [u8; 26] = [
     0xbf, 0x00, 0x00, 0x50, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08,
     0x60, 0xe2, 0x10, 0x00, 0x63, 0x38, 0x00, 0x07, 0x02, 0x04, 0x05, 0xb4, 0x68, 0x69,
 ];
 
-fn with_offset(words: u8) -> [u8; 26] {
+fn packet_with_data_offset(words: u8) -> [u8; 26] {
     let mut packet = PACKET;
     packet[12] = words << 4;
     packet
@@ -40,8 +40,8 @@ fn packet_accessors_return_header_fields() {
 fn view_rejects_invalid_data_offset() {
     let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
     assert_eq!(view_error(&PACKET[..19]), Error::Truncated);
-    assert_eq!(view_error(&with_offset(4)), Error::Malformed);
-    assert_eq!(view_error(&with_offset(7)), Error::Truncated);
+    assert_eq!(view_error(&packet_with_data_offset(4)), Error::Malformed);
+    assert_eq!(view_error(&packet_with_data_offset(7)), Error::Truncated);
     assert_eq!(view_error(&PACKET[..23]), Error::Truncated);
     assert!(Packet::new_checked(&PACKET[..24]).unwrap().payload().is_empty());
 }
@@ -83,10 +83,10 @@ fn repr_with_checksum_equals_segment_of_scapy() {
 #[test]
 fn emit_and_parse_reject_too_long_segments() {
     let mut bytes = vec![0; 65_536];
-    let options = Repr { options: &[1; 41], ..Repr::default() };
-    assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
-    let payload = Repr { payload_len: 65_516, ..Repr::default() };
-    assert_eq!(payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
+    let long_options = Repr { options: &[1; 41], ..Repr::default() };
+    assert_eq!(long_options.emit(&mut bytes), Err(Error::Malformed));
+    let long_payload = Repr { payload_len: 65_516, ..Repr::default() };
+    assert_eq!(long_payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
     assert_eq!(
         Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()),
         Err(Error::Malformed)
@@ -112,34 +112,35 @@ fn with_options(options: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Returns the changed options. Asserts that the rest is unchanged and the checksum valid.
-fn lowered(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
+/// Calls `lower_mss` on a segment with these options. Returns the result and the changed options.
+/// Asserts that the checksum is valid and that no other byte changed.
+fn lower_mss_in(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
     let before = with_options(options);
     let mut after = Packet::new_checked(before.clone()).unwrap();
     let result = after.lower_mss(max);
     assert!(after.verify_checksum(ADDRESSES));
     assert_eq!(after.options().len(), options.len().next_multiple_of(4));
     let options_after = after.options()[..options.len()].to_vec();
-    let mut back = after.into_inner();
-    back[16..18].copy_from_slice(&before[16..18]);
-    back[HEADER_LEN..HEADER_LEN + options.len()].copy_from_slice(options);
-    assert_eq!(back, before);
+    let mut restored = after.into_inner();
+    restored[16..18].copy_from_slice(&before[16..18]);
+    restored[HEADER_LEN..HEADER_LEN + options.len()].copy_from_slice(options);
+    assert_eq!(restored, before);
     (result, options_after)
 }
 
 #[test]
 fn lower_mss_lowers_larger_value_at_any_offset() {
-    assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
-    assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
-    // After a window scale, an unknown option and no-operations, and before further options.
-    let (before, high) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
+    assert_eq!(lower_mss_in(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
+    assert_eq!(lower_mss_in(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
+    // After window scale, an unknown option and a no-operation; before another option.
+    let before = [3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2];
     let mut expected = before.to_vec();
-    expected[11..13].copy_from_slice(&[high, 0x60]);
-    assert_eq!(lowered(&before, 0x2260), (Ok(true), expected));
-    // Two options, one of which is already small, at an even and at an odd offset.
-    let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
+    expected[11..13].copy_from_slice(&[0x22, 0x60]);
+    assert_eq!(lower_mss_in(&before, 0x2260), (Ok(true), expected));
+    // Three options, at one even and two odd offsets. The second option is already small enough.
+    let three_options = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
     assert_eq!(
-        lowered(&two, 0x0fff),
+        lower_mss_in(&three_options, 0x0fff),
         (Ok(true), vec![2, 4, 0x0f, 0xff, 1, 2, 4, 1, 0, 2, 4, 0x0f, 0xff])
     );
 }
@@ -149,16 +150,16 @@ fn lower_mss_keeps_smaller_or_missing_mss() {
     for options in
         [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]]
     {
-        assert_eq!(lowered(options, 1460), (Ok(false), options.to_vec()));
+        assert_eq!(lower_mss_in(options, 1460), (Ok(false), options.to_vec()));
     }
 }
 
 #[test]
 fn lower_mss_with_malformed_options_changes_nothing() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
-    let behind = |options: &[u8]| [&LARGE[..], options].concat();
-    // Lengths 0, 1, and beyond the header; no length; a maximum segment size option of three and of
-    // six bytes.
+    let after_large_mss = |options: &[u8]| [&LARGE[..], options].concat();
+    // Option lengths 0, 1 and beyond the header; a missing length; a maximum segment size option of
+    // three and of six bytes.
     for options in [
         &[3, 0][..],
         &[3, 1, 1, 1],
@@ -168,8 +169,8 @@ fn lower_mss_with_malformed_options_changes_nothing() {
         &[2, 6, 9, 9, 9, 9],
     ] {
         assert_eq!(
-            lowered(&behind(options), 100),
-            (Err(Error::Malformed), behind(options)),
+            lower_mss_in(&after_large_mss(options), 100),
+            (Err(Error::Malformed), after_large_mss(options)),
             "{options:?}"
         );
     }
@@ -188,16 +189,16 @@ proptest! {
 
     #[test]
     fn emitted_header_equals_parsed_header(
-        (ports, numbers, flags) in (any::<(u16, u16)>(), any::<(u32, u32)>(), any::<u8>()),
+        ((source_port, destination_port), (sequence, acknowledgment), flags) in (any::<(u16, u16)>(), any::<(u32, u32)>(), any::<u8>()),
         (window, urgent) in (any::<u16>(), any::<u16>()),
         options in prop::collection::vec(any::<u8>(), 0..=40),
         payload in prop::collection::vec(any::<u8>(), 0..50),
     ) {
         let repr = Repr {
-            source_port: ports.0,
-            destination_port: ports.1,
-            sequence: numbers.0,
-            acknowledgment: numbers.1,
+            source_port,
+            destination_port,
+            sequence,
+            acknowledgment,
             flags: Flags(flags),
             window,
             urgent,
@@ -213,13 +214,14 @@ proptest! {
         let parsed = Repr::parse(&packet).unwrap();
         prop_assert!(parsed.options.starts_with(&options));
         prop_assert_eq!(parsed, Repr { options: parsed.options, ..repr });
-        let mut again = bytes.clone();
-        again[..parsed.header_len()].fill(0xee);
-        parsed.emit_with_checksum(&mut again, ADDRESSES).unwrap();
-        prop_assert_eq!(again, bytes);
+        let mut emitted = bytes.clone();
+        emitted[..parsed.header_len()].fill(0xee);
+        parsed.emit_with_checksum(&mut emitted, ADDRESSES).unwrap();
+        prop_assert_eq!(emitted, bytes);
     }
 
-    /// For any options, only values above `max` change, to `max`, and the checksum.
+    /// Whatever the options: values above `max` become `max`, the checksum is updated, and nothing
+    /// else changes.
     #[test]
     fn lower_mss_changes_only_value_and_checksum(
         options in prop::collection::vec(prop_oneof![
@@ -233,7 +235,7 @@ proptest! {
     ) {
         let mut options = options.concat();
         options.truncate(40);
-        let (result, after) = lowered(&options, max);
+        let (result, after) = lower_mss_in(&options, max);
         let changed: Vec<_> = (0..options.len()).filter(|&at| options[at] != after[at]).collect();
         prop_assert_eq!(result.unwrap_or(false), !changed.is_empty());
         for at in changed {
@@ -241,6 +243,6 @@ proptest! {
             let old = value.map(|at| u16::from_be_bytes([options[at], options[at + 1]]));
             prop_assert!(old.is_some_and(|old| old > max), "{:?} to {:?}", options, after);
         }
-        prop_assert_eq!(lowered(&after, max).0.unwrap_or(false), false);
+        prop_assert_eq!(lower_mss_in(&after, max).0.unwrap_or(false), false);
     }
 }

@@ -1,4 +1,4 @@
-//! A test case, and the seeded random numbers that cases are made of.
+//! A test case, and the random numbers for generating cases.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Returns a case of raw bytes.
+    /// Creates a case of bytes without headers.
     pub(super) fn raw(bytes: Vec<u8>) -> Case {
         let layers = match bytes.is_empty() {
             true => Vec::new(),
@@ -21,15 +21,16 @@ impl Case {
         Case { bytes, layers }
     }
 
-    /// Returns `header`, which scapy reads as `fields`, with this case behind it.
-    pub(super) fn behind(self, header: Vec<u8>, fields: Value) -> Case {
+    /// Prepends `header`, which scapy must read as the layer `fields`.
+    pub(super) fn with_header(self, header: Vec<u8>, fields: Value) -> Case {
         let mut layers = vec![fields];
         layers.extend(self.layers);
         Case { bytes: [header, self.bytes].concat(), layers }
     }
 }
 
-/// SplitMix64: the same numbers in every run.
+/// The SplitMix64 generator. The field is its state; the same seed gives the same numbers in every
+/// run.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

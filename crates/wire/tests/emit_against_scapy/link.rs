@@ -6,12 +6,12 @@ use xdpfwd_wire::{EtherType, VlanId, arp, ethernet, vlan};
 use crate::case::{Case, Random};
 use crate::network::packet;
 use crate::transport::upper;
-use crate::tunnel::tunnel_payload;
+use crate::tunnel::gtpu_datagram;
 
 pub(super) fn frame(random: &mut Random) -> Case {
     let (mut ethertype, mut case) = match random.below(20) {
         0 => (EtherType::ARP, arp_message(random)),
-        1..8 => packet(random, tunnel_payload),
+        1..8 => packet(random, gtpu_datagram),
         _ => packet(random, upper),
     };
     let tags: &[EtherType] = match random.below(4) {
@@ -35,7 +35,7 @@ pub(super) fn frame(random: &mut Random) -> Case {
             "id": u8::from(repr.drop_eligible),
             "type": ethertype.0,
         });
-        case = case.behind(header, fields);
+        case = case.with_header(header, fields);
         ethertype = *tag;
     }
     let repr = ethernet::Repr { destination: random.mac(), source: random.mac(), ethertype };
@@ -47,7 +47,7 @@ pub(super) fn frame(random: &mut Random) -> Case {
         "src": repr.source.to_string(),
         "type": ethertype.0,
     });
-    case.behind(header, fields)
+    case.with_header(header, fields)
 }
 
 fn arp_message(random: &mut Random) -> Case {
@@ -63,5 +63,5 @@ fn arp_message(random: &mut Random) -> Case {
         "hwdst": repr.target_mac.to_string(),
         "pdst": repr.target_ip.to_string(),
     });
-    Case::raw(Vec::new()).behind(message, fields)
+    Case::raw(Vec::new()).with_header(message, fields)
 }

@@ -1,5 +1,6 @@
-//! Compares frames that [`xdpfwd_wire`] emits with scapy, which parses every field and rebuilds the
-//! frame with its own lengths and checksums, and for stacks with its own types.
+//! Checks frames that [`xdpfwd_wire`] emits with scapy. scapy parses every field and rebuilds the
+//! frame with lengths and checksums that it computes itself; for header stacks, it also sets the
+//! types.
 
 mod case;
 mod link;
@@ -19,15 +20,15 @@ use case::{Case, Random, hex};
 use link::frame;
 use stack::{extension, stack, stack_layers};
 
-const FRAMES: usize = 500;
+const FRAME_COUNT: usize = 500;
 
 #[test]
 fn scapy_reads_and_rebuilds_emitted_frames() {
     let mut random = Random(20_240_229);
-    let cases: Vec<Case> = (0..FRAMES).map(|_| frame(&mut random)).collect();
+    let cases: Vec<Case> = (0..FRAME_COUNT).map(|_| frame(&mut random)).collect();
     let input: String = cases.iter().map(|case| hex(&case.bytes) + "\n").collect();
     let answers = scapy::run("emit_against_scapy.py", "-", &input);
-    assert_eq!(answers.len(), FRAMES);
+    assert_eq!(answers.len(), FRAME_COUNT);
     assert_rebuild_detects_wrong_checksums(&cases);
     for (case, answer) in cases.iter().zip(&answers) {
         let frame = hex(&case.bytes);
@@ -58,7 +59,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
 fn scapy_reads_and_rebuilds_stacks() {
     let mut random = Random(20_261_130);
     let containers: Vec<_> = (0..8).map(|_| [extension(&mut random)]).collect();
-    let cases: Vec<_> = (0..FRAMES).map(|_| stack(&mut random, &containers)).collect();
+    let cases: Vec<_> = (0..FRAME_COUNT).map(|_| stack(&mut random, &containers)).collect();
     let frames = cases.iter().map(|(headers, payload)| {
         let frame = HeaderStack(headers).packet(payload).unwrap();
         hex(&frame)
@@ -66,7 +67,7 @@ fn scapy_reads_and_rebuilds_stacks() {
     let frames: Vec<String> = frames.collect();
     let input: String = frames.iter().map(|frame| frame.clone() + "\n").collect();
     let answers = scapy::run("emit_against_scapy.py", "types", &input);
-    assert_eq!(answers.len(), FRAMES);
+    assert_eq!(answers.len(), FRAME_COUNT);
     let mut counts = BTreeMap::new();
     for (((headers, payload), frame), answer) in cases.iter().zip(&frames).zip(&answers) {
         let layers = answer["layers"].as_array().unwrap().iter();
@@ -76,7 +77,7 @@ fn scapy_reads_and_rebuilds_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Each type that a stack derives from the next header.
+    // Frames must contain each pair of layers for which a stack can derive a type.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",
@@ -103,7 +104,8 @@ fn scapy_reads_and_rebuilds_stacks() {
     }
 }
 
-/// Asserts that scapy rebuilds another frame from a TCP segment whose last byte was changed.
+/// Asserts that scapy rebuilds a frame with another checksum after the last byte of a TCP segment
+/// was changed.
 fn assert_rebuild_detects_wrong_checksums(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();

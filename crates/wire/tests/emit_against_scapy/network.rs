@@ -5,7 +5,8 @@ use xdpfwd_wire::{Addresses, EtherType, IpProtocol, ipv4, ipv6};
 
 use crate::case::{Case, Random};
 
-/// Returns an IP packet with a payload that `upper` makes for its addresses.
+/// Returns an IP packet and its EtherType. `upper` creates the payload for the addresses of the
+/// packet.
 pub(super) fn packet(
     random: &mut Random,
     upper: fn(&mut Random, Addresses) -> (IpProtocol, Case),
@@ -38,10 +39,10 @@ pub(super) fn packet(
                 "proto": protocol.0,
                 "len": repr.buffer_len(),
             });
-            (EtherType::IPV4, case.behind(header, fields))
+            (EtherType::IPV4, case.with_header(header, fields))
         }
         Addresses::V6 { source, destination } => {
-            let (next_header, case) = options(random, protocol, case);
+            let (next_header, case) = add_destination_options(random, protocol, case);
             let repr = ipv6::Repr {
                 traffic_class: random.u8(),
                 flow_label: random.u32() & 0x000f_ffff,
@@ -63,13 +64,17 @@ pub(super) fn packet(
                 "hlim": repr.hop_limit,
                 "plen": repr.payload_len,
             });
-            (EtherType::IPV6, case.behind(header, fields))
+            (EtherType::IPV6, case.with_header(header, fields))
         }
     }
 }
 
-/// Returns the payload of an IPv6 packet, with destination options in front of some.
-fn options(random: &mut Random, protocol: IpProtocol, case: Case) -> (IpProtocol, Case) {
+/// Adds destination options before one in four payloads of IPv6.
+fn add_destination_options(
+    random: &mut Random,
+    protocol: IpProtocol,
+    case: Case,
+) -> (IpProtocol, Case) {
     if random.below(4) != 0 {
         return (protocol, case);
     }
@@ -81,5 +86,5 @@ fn options(random: &mut Random, protocol: IpProtocol, case: Case) -> (IpProtocol
     let mut bytes = vec![0xee; header.header_len()];
     header.emit(&mut bytes).unwrap();
     let fields = json!({ "layer": "IPv6ExtHdrDestOpt", "nh": protocol.0 });
-    (header.kind, case.behind(bytes, fields))
+    (header.kind, case.with_header(bytes, fields))
 }

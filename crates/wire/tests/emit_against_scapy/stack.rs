@@ -7,7 +7,7 @@ use xdpfwd_wire::{ethernet, icmp, ipv4, ipv6, tcp, udp, vlan};
 use crate::case::Random;
 use crate::tunnel::container;
 
-/// The headers of a stack, and a payload.
+/// The headers of a stack, and the payload after them.
 pub(super) type StackCase<'a> = (Vec<Header<'a>>, Vec<u8>);
 
 /// Returns an extension header with a PDU session container.
@@ -15,7 +15,7 @@ pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
 
-/// Returns a stack with random values in the fields that it fills.
+/// Returns a stack with random values in all fields, including those that the stack replaces.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],
@@ -71,7 +71,7 @@ pub(super) fn stack<'a>(
     (headers, random.data())
 }
 
-/// Adds one IP header or two, and returns the addresses of the last.
+/// Adds one or more IP headers, and returns the addresses of the last header.
 fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     loop {
         let addresses = random.addresses();
@@ -92,7 +92,7 @@ fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     }
 }
 
-/// Returns the header, over IPv4 sometimes without a checksum.
+/// Returns the header; over IPv4, without a checksum in one of four cases.
 fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
     match addresses {
         Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),
@@ -100,7 +100,7 @@ fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Hea
     }
 }
 
-/// Returns scapy's names of the layers of a stack.
+/// Returns the layers of a stack, as scapy names them.
 pub(super) fn stack_layers(headers: &[Header<'_>], payload: &[u8]) -> Vec<&'static str> {
     let mut layers = Vec::new();
     let mut is_ipv6 = false;
@@ -123,7 +123,7 @@ pub(super) fn stack_layers(headers: &[Header<'_>], payload: &[u8]) -> Vec<&'stat
             layers.push("GTPPDUSessionContainer");
         }
     }
-    // The data of an echo is a field of the message.
+    // In scapy, the data of an ICMPv6 echo is a field of the message.
     if !payload.is_empty() && layers.last() != Some(&"ICMPv6EchoRequest") {
         layers.push("Raw");
     }

@@ -49,7 +49,7 @@ fn tcp_segment(random: &mut Random, addresses: Addresses) -> Case {
         "dataofs": repr.header_len() / 4,
     });
     segment.truncate(repr.header_len());
-    payload.behind(segment, fields)
+    payload.with_header(segment, fields)
 }
 
 pub(super) fn udp_datagram(
@@ -61,8 +61,8 @@ pub(super) fn udp_datagram(
     let payload_len = payload.bytes.len() as u16;
     let repr = udp::Repr { source_port, destination_port, payload_len };
     let mut datagram = [&vec![0xee; repr.header_len()][..], &payload.bytes].concat();
-    let may_omit = matches!(addresses, Addresses::V4 { .. });
-    if may_omit && random.below(4) == 0 {
+    let may_omit_checksum = matches!(addresses, Addresses::V4 { .. });
+    if may_omit_checksum && random.below(4) == 0 {
         repr.emit(&mut datagram).unwrap();
     } else {
         repr.emit_with_checksum(&mut datagram, addresses).unwrap();
@@ -74,7 +74,7 @@ pub(super) fn udp_datagram(
         "len": repr.buffer_len(),
     });
     datagram.truncate(repr.header_len());
-    payload.behind(datagram, fields)
+    payload.with_header(datagram, fields)
 }
 
 fn echo(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
@@ -102,10 +102,10 @@ fn echo(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
     let case = match version {
         IpVersion::V4 => {
             message.truncate(repr.header_len());
-            Case::raw(payload).behind(message, fields)
+            Case::raw(payload).with_header(message, fields)
         }
-        // The data is a field of the message in scapy.
-        IpVersion::V6 => Case::raw(Vec::new()).behind(message, fields),
+        // In scapy, the data of an ICMPv6 echo is a field of the message.
+        IpVersion::V6 => Case::raw(Vec::new()).with_header(message, fields),
     };
     (protocol, case)
 }

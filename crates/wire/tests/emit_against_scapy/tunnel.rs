@@ -13,8 +13,8 @@ use crate::case::{Case, Random};
 use crate::network::packet;
 use crate::transport::{udp_datagram, upper};
 
-/// Returns a GTP-U message in UDP.
-pub(super) fn tunnel_payload(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
+/// Returns a UDP datagram with a GTP-U message.
+pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
     let message = match random.below(6) {
         0 => gtpu_message(random, gtpu::ECHO_REQUEST, &[], Case::raw(Vec::new())),
         1 => {
@@ -30,7 +30,7 @@ pub(super) fn tunnel_payload(random: &mut Random, addresses: Addresses) -> (IpPr
                     let container = container(random);
                     let fields = container_fields(&container);
                     let extensions = [Extension::PduSessionContainer(container)];
-                    let inner = inner.behind(Vec::new(), fields);
+                    let inner = inner.with_header(Vec::new(), fields);
                     gtpu_message(random, gtpu::G_PDU, &extensions, inner)
                 }
             }
@@ -40,7 +40,8 @@ pub(super) fn tunnel_payload(random: &mut Random, addresses: Addresses) -> (IpPr
     (IpProtocol::UDP, udp_datagram(random, addresses, ports, message))
 }
 
-/// Returns a message. `payload` has the layers of the extension headers, but not their bytes.
+/// Returns a message. The layers of `payload` begin with the extension headers, whose bytes are
+/// written from `extensions`.
 fn gtpu_message(
     random: &mut Random,
     message_type: u8,
@@ -75,7 +76,7 @@ fn gtpu_message(
         fields["seq"] = repr.sequence_number.unwrap_or(0).into();
         fields["npdu"] = repr.n_pdu_number.unwrap_or(0).into();
     }
-    payload.behind(header, fields)
+    payload.with_header(header, fields)
 }
 
 fn error_indication(random: &mut Random) -> Case {
@@ -88,12 +89,12 @@ fn error_indication(random: &mut Random) -> Case {
         "teid": indication.teid,
         "peer": peer.to_string(),
     });
-    Case::raw(Vec::new()).behind(bytes, fields)
+    Case::raw(Vec::new()).with_header(bytes, fields)
 }
 
 /// Returns a container without the fields of releases 17 and 18, which scapy 2.5 does not know.
 pub(super) fn container(random: &mut Random) -> PduSessionContainer {
-    let number = |random: &mut Random| random.u32() & 0x00ff_ffff;
+    let sequence_number = |random: &mut Random| random.u32() & 0x00ff_ffff;
     let qfi = random.below(64) as u8;
     if random.bool() {
         return PduSessionContainer::Downlink(DownlinkInformation {
@@ -101,7 +102,7 @@ pub(super) fn container(random: &mut Random) -> PduSessionContainer {
             reflective_qos: random.bool(),
             paging_policy: random.option(|random| random.below(8) as u8),
             sending_timestamp: random.option(Random::next),
-            sequence_number: random.option(number),
+            sequence_number: random.option(sequence_number),
             mbs_sequence_number: None,
         });
     }
@@ -114,7 +115,7 @@ pub(super) fn container(random: &mut Random) -> PduSessionContainer {
         }),
         downlink_delay: random.option(Random::u32),
         uplink_delay: random.option(Random::u32),
-        sequence_number: random.option(number),
+        sequence_number: random.option(sequence_number),
         n3_n9_delay: random.option(Random::u32),
         ..UplinkInformation::default()
     })

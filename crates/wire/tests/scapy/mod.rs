@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Debian's package of scapy belongs to Debian's interpreter, which may not be the first `python3`
-/// in the path.
+/// Debian's package of scapy installs it for `/usr/bin/python3`, which may not be the first
+/// `python3` in `PATH`.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Runs `script` of the folder `tests` and returns the JSON objects that it prints, one per line.
+/// Runs `script` from the folder `tests` and returns the JSON objects that it prints, one per line.
 /// The script must read all of `input` before it prints.
 ///
 /// # Panics
@@ -40,7 +40,8 @@ fn run_with(
     command.args([script, argument]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    // A script that ends early closes its input; its exit status shows the reason.
+    // Ignore a write error: it means that the script ended early, and its exit status is checked
+    // below.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {

@@ -28,7 +28,7 @@ pub(super) enum Severity {
     Warning,
 }
 
-/// Errors, or warnings, in file order. `Display` prints one per line.
+/// Either errors or warnings, in file order. `Display` prints one per line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Diagnostics(pub(super) Vec<Diagnostic>);
 
@@ -78,7 +78,7 @@ impl fmt::Display for Diagnostic {
 
 impl Diagnostics {
     /// Prints the diagnostics to stderr as text, or logs each as an event if the log format is
-    /// machine-readable.
+    /// JSON.
     pub(crate) fn emit(&self, format: LogFormat) {
         match format {
             LogFormat::Text => self.print(),

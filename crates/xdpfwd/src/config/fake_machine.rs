@@ -16,7 +16,7 @@ pub(crate) struct FakeMachine {
     pub(crate) forwarding: Vec<&'static str>,
     /// Whether the program is built with xsk-rs.
     pub(crate) xsk_rs: bool,
-    /// Kinds of stages missing from the build, each with its feature.
+    /// Stage kinds that are not built in, each with the cargo feature that adds it.
     pub(crate) omitted_kinds: Vec<(&'static str, &'static str)>,
 }
 

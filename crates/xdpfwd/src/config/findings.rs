@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 use super::source::Source;
 use super::words::escaped;
 
-/// Collects diagnostics while a file is read and resolved.
+/// The errors and warnings found so far in a file.
 #[derive(Debug)]
 pub(super) struct Findings<'i> {
     source: &'i Source,
@@ -16,20 +16,20 @@ pub(super) struct Findings<'i> {
     warnings: Vec<Finding>,
 }
 
-/// A message and its byte offset.
+/// A message and its byte offset in the file.
 #[derive(Debug)]
 struct Finding {
     offset: usize,
     message: String,
     /// For a message about another file: that file's name and the position in it.
-    elsewhere: Option<(String, Position)>,
+    other_file: Option<(String, Position)>,
 }
 
 /// Maximum number of diagnostics shown. More would scroll the first one, which often causes the
 /// others, off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
-/// Maximum length of a message in characters; enough for a list of names.
+/// Maximum length of a message in characters, before escaping; enough for a list of names.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
 impl<'i> Findings<'i> {
@@ -38,21 +38,22 @@ impl<'i> Findings<'i> {
     }
 
     pub(super) fn error(&mut self, at: &Range<usize>, message: String) {
-        self.errors.push(Finding { offset: at.start, message, elsewhere: None });
+        self.errors.push(Finding { offset: at.start, message, other_file: None });
     }
 
     pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
-        self.warnings.push(Finding { offset: at.start, message, elsewhere: None });
+        self.warnings.push(Finding { offset: at.start, message, other_file: None });
     }
 
-    /// Adds a stage's diagnostic of its configuration; its table is at `stage`.
+    /// Adds a diagnostic that the kind of a stage reported. `stage` is the span of the stage's
+    /// table.
     pub(super) fn stage_diagnostic(
         &mut self,
         severity: Severity,
         stage: &Range<usize>,
         diagnostic: &PlanDiagnostic,
     ) {
-        let (offset, elsewhere) = match &diagnostic.location {
+        let (offset, other_file) = match &diagnostic.location {
             Location::Stage => (stage.start, None),
             Location::Configuration(at) => (at.start, None),
             Location::File { file, line, column } => {
@@ -63,8 +64,8 @@ impl<'i> Findings<'i> {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        // A diagnostic is one line. A message of several lines becomes several diagnostics; an
-        // empty message becomes one.
+        // A diagnostic is one line. A message of several lines becomes several diagnostics, and an
+        // empty message becomes a general one.
         let mut lines: Vec<&str> =
             diagnostic.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
@@ -73,7 +74,7 @@ impl<'i> Findings<'i> {
         findings.extend(lines.into_iter().map(|line| Finding {
             offset,
             message: line.trim_end().to_owned(),
-            elsewhere: elsewhere.clone(),
+            other_file: other_file.clone(),
         }));
     }
 
@@ -91,8 +92,8 @@ impl<'i> Findings<'i> {
         self.source.position(span.start).line
     }
 
-    /// Returns the warnings if there is no error, else the errors alone, because warnings would
-    /// distract from them.
+    /// Returns the warnings if there is no error. Otherwise returns only the errors, because
+    /// warnings would distract from them.
     pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
         if self.errors.is_empty() {
             Ok(diagnostics(self.source, Severity::Warning, self.warnings))
@@ -109,25 +110,25 @@ impl<'i> Findings<'i> {
 
 fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) -> Diagnostics {
     findings.sort_by_key(|finding| finding.offset);
-    let more = findings.len().saturating_sub(MAX_DIAGNOSTICS);
+    let hidden = findings.len().saturating_sub(MAX_DIAGNOSTICS);
     findings.truncate(MAX_DIAGNOSTICS);
     let file = source.name();
-    let diagnostic = |Finding { offset, message, elsewhere }| {
+    let diagnostic = |Finding { offset, message, other_file }| {
         let (file, position) =
-            elsewhere.unwrap_or_else(|| (file.to_owned(), source.position(offset)));
+            other_file.unwrap_or_else(|| (file.to_owned(), source.position(offset)));
         Diagnostic { file, position: Some(position), severity, message: readable(&message) }
     };
     let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();
-    if more > 0 {
-        let message = format!("and {more} more not shown");
+    if hidden > 0 {
+        let message = format!("and {hidden} more not shown");
         diagnostics.push(Diagnostic { file: file.to_owned(), position: None, severity, message });
     }
     Diagnostics(diagnostics)
 }
 
-/// Makes a message safe to print on one line. Messages quote the file, and stage kinds choose their
-/// own text, so escape unprintable characters. Shorten a long message in the middle, because its
-/// end lists the accepted values.
+/// Returns a message that is safe to print on one line. Escapes unprintable characters, because a
+/// message quotes the file or comes from a stage kind. Shortens a long message in the middle,
+/// because its end lists the accepted values.
 fn readable(message: &str) -> String {
     let length = message.chars().count();
     if length <= MAX_MESSAGE_CHARS {

@@ -8,7 +8,7 @@ use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
 use xdpfwd_pipeline::Ports;
 
-/// The machine that a configuration is checked against. Tests use their own.
+/// The machine that a configuration is checked against. Tests use fake machines.
 pub(crate) trait Machine {
     /// Returns the cores that this process may run on, ascending; empty if unknown.
     fn cores(&self) -> Vec<usize>;
@@ -16,19 +16,20 @@ pub(crate) trait Machine {
     /// Returns the interface with this name in the network namespace of this process.
     fn interface(&self, name: &str) -> Option<Interface>;
 
-    /// Returns traffic that the machine may depend on and that the plan's ports would take from the
-    /// kernel.
+    /// Returns the traffic that this host may depend on and that the plan's ports would take from
+    /// the kernel.
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
     /// Returns the names of all interfaces.
     fn interfaces(&self) -> Vec<String>;
 
-    /// Returns the port properties visible to stages: by default, only those in the configuration.
+    /// Returns the port properties that stages can read: by default, only those in the
+    /// configuration.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
-        xdpfwd_engine::ports_from_plan(ports)
+        xdpfwd_engine::ports_without_interfaces(ports)
     }
 
-    /// Returns the kernel setting that enables forwarding on an interface, if one is on.
+    /// Returns a sysctl that lets the kernel forward packets of an interface, if one is on.
     fn forwarding(&self, _interface: &str) -> Option<String> {
         None
     }
@@ -38,7 +39,8 @@ pub(crate) trait Machine {
         io.is_built()
     }
 
-    /// Returns the cargo feature that adds a kind of stages missing from this program.
+    /// Returns the cargo feature that adds a stage kind, if the kind is not built into this
+    /// program.
     fn feature_for(&self, kind: &str) -> Option<&'static str> {
         xdpfwd_stages::omitted_kinds()
             .find(|(missing, _)| *missing == kind)
@@ -56,11 +58,11 @@ pub(crate) trait Machine {
 pub(crate) struct Memory {
     /// Total memory in bytes.
     pub(crate) bytes: Option<u64>,
-    /// Reserved pages of 2 MiB.
+    /// Numbers of reserved pages of 2 MiB.
     pub(crate) huge_pages: Option<HugePageCounts>,
 }
 
-/// Reserved pages of 2 MiB.
+/// Numbers of reserved pages of 2 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HugePageCounts {
     pub(crate) reserved: u64,
@@ -72,7 +74,7 @@ pub(crate) struct HugePageCounts {
 pub(crate) struct Interface {
     /// The interface index; all names of one interface share it.
     pub(crate) index: u32,
-    /// Queues active in both directions: an AF_XDP socket that receives and sends needs both.
+    /// Number of queues that are active in both directions, because a socket receives and sends.
     pub(crate) queues: Option<u16>,
     /// The MTU: longest packet in bytes, without the Ethernet header.
     pub(crate) mtu: Option<u32>,
@@ -83,7 +85,7 @@ pub(crate) struct Interface {
     pub(crate) state: Option<String>,
 }
 
-/// A machine with unknown properties: finds only errors within the configuration itself.
+/// A machine of which nothing is known. Only errors of the configuration itself are found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoMachine;
 
@@ -127,14 +129,14 @@ impl Machine for ThisMachine {
         let folder = Path::new("/sys/class/net").join(name);
         // /sys shows the network namespace that it was mounted in. If the index differs, /sys
         // describes another interface with the same name.
-        let facts = read(&folder, "ifindex").is_some_and(|text| text.parse() == Ok(index));
-        let fact = |file| facts.then(|| read(&folder, file)).flatten();
+        let is_visible = read(&folder, "ifindex").is_some_and(|text| text.parse() == Ok(index));
+        let property = |file| is_visible.then(|| read(&folder, file)).flatten();
         Some(Interface {
             index,
-            queues: facts.then(|| active_queues(&folder)).flatten(),
-            mtu: fact("mtu").and_then(|text| text.parse().ok()),
-            driver: facts.then(|| driver(&folder)).flatten(),
-            state: fact("operstate"),
+            queues: is_visible.then(|| active_queues(&folder)).flatten(),
+            mtu: property("mtu").and_then(|text| text.parse().ok()),
+            driver: is_visible.then(|| driver(&folder)).flatten(),
+            state: property("operstate"),
         })
     }
 
@@ -147,8 +149,8 @@ impl Machine for ThisMachine {
     }
 
     fn interfaces(&self) -> Vec<String> {
-        let Ok(all) = if_nameindex() else { return Vec::new() };
-        all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+        let Ok(interfaces) = if_nameindex() else { return Vec::new() };
+        interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
     }
 
     fn forwarding(&self, interface: &str) -> Option<String> {
@@ -164,7 +166,7 @@ impl Machine for ThisMachine {
     }
 
     fn memory(&self) -> Memory {
-        let all = read(Path::new("/proc"), "meminfo").and_then(|text| {
+        let total = read(Path::new("/proc"), "meminfo").and_then(|text| {
             let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
             line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
         });
@@ -173,7 +175,7 @@ impl Machine for ThisMachine {
         let huge_pages = number("nr_hugepages")
             .zip(number("free_hugepages"))
             .map(|(reserved, free)| HugePageCounts { reserved, free });
-        Memory { bytes: all, huge_pages }
+        Memory { bytes: total, huge_pages }
     }
 }
 
@@ -181,8 +183,8 @@ fn read(folder: &Path, file: &str) -> Option<String> {
     Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
 }
 
-/// Returns the queues active in both directions. The kernel refuses to bind a socket with both
-/// rings to a queue beyond those of either direction (net/xdp/xsk.c, `xsk_bind`).
+/// Returns the number of queues that are active in both directions. The kernel refuses to bind a
+/// socket with an RX and a TX ring to a queue that lacks one direction (net/xdp/xsk.c, `xsk_bind`).
 fn active_queues(folder: &Path) -> Option<u16> {
     let (mut receive, mut send) = (0, 0);
     for entry in fs::read_dir(folder.join("queues")).ok()? {
@@ -209,7 +211,7 @@ mod tests {
         assert!(ThisMachine.interfaces().contains(&"lo".to_owned()));
         let loopback = ThisMachine.interface("lo").unwrap();
         assert_eq!((loopback.index, loopback.driver), (1, None));
-        // Unknown where /sys belongs to another network namespace.
+        // `None` if /sys shows another network namespace.
         assert!(matches!(loopback.queues, None | Some(1..)), "{:?}", loopback.queues);
     }
 
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn active_queues_counts_those_in_both_directions() {
+    fn active_queues_counts_queues_with_both_directions() {
         let folder = std::env::temp_dir().join(format!("xdpfwd-queues-{}", std::process::id()));
         for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
             fs::create_dir_all(folder.join("queues").join(queue)).unwrap();

@@ -3,8 +3,8 @@
 //! [`Source`] holds the text and maps offsets to lines and columns. [`parsed`] parses it into
 //! tables and keys of valid types and ranges, each with its position. [`resolve`] turns these into
 //! a [`Plan`]: it resolves names to indices, plans stages, and checks everything against the
-//! [`Machine`]. Each step reports [`Diagnostic`]s. All errors of a file are reported at once,
-//! except that invalid TOML is not read further.
+//! [`Machine`]. Each step reports [`Diagnostic`]s. If the file is not TOML, only the TOML errors
+//! are reported. Otherwise, all errors are reported at once.
 
 mod diagnostic;
 #[cfg(test)]

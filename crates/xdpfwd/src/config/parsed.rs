@@ -1,5 +1,5 @@
-//! The parsed configuration: every table and key, with valid types and ranges, but nothing
-//! resolved.
+//! The parsed configuration: every table and key, with valid types and ranges. Names are not
+//! resolved yet.
 
 use std::ops::Range;
 
@@ -27,9 +27,9 @@ pub(super) struct File<'i> {
 /// All tables of one kind.
 pub(super) struct Tables<T> {
     pub(super) tables: Vec<T>,
-    /// Whether `tables` has all tables of the file. If not, an error reports an invalid table or
-    /// name, and a name missing here may still be defined.
-    pub(super) complete: bool,
+    /// Whether `tables` has all tables of the file. If not, an error reports the invalid table or
+    /// name, and a name that is missing in `tables` may still be defined.
+    pub(super) is_complete: bool,
 }
 
 /// `[engine]`
@@ -74,8 +74,8 @@ pub(super) struct StageTable<'i> {
     pub(super) name: Spanned<String>,
     /// The value of `kind`, of any type.
     pub(super) kind: Option<Spanned<DeValue<'i>>>,
-    /// The remaining keys, which the kind defines.
-    pub(super) rest: Spanned<DeValue<'i>>,
+    /// The table of the other keys, which the kind defines.
+    pub(super) kind_keys: Spanned<DeValue<'i>>,
 }
 
 const MODES: [(&str, Mode); 4] =
@@ -86,10 +86,11 @@ const HUGE_PAGES: [(&str, HugePages); 3] =
 const IO: [(&str, Io); 3] =
     [("af_xdp", Io::AfXdp), ("packet-mmsg", Io::PacketMmsg), ("xsk-rs", Io::XskRs)];
 
-/// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
+/// Highest number of a core: CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
 
-/// Names are JSON keys in reports and command-line arguments, so they must not need quoting.
+/// Port names are JSON keys in reports, and arguments on command lines, so they must not need
+/// quotes.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
     expected: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
@@ -101,8 +102,8 @@ pub(super) const STAGE_NAME: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and 
 /// Names that the kernel accepts (net/core/dev.c, `dev_valid_name`).
 const INTERFACE_NAME: Rule = Rule {
     accepts: |name| {
-        // The kernel accepts more invisible characters, which have no legitimate use in interface
-        // names.
+        // The kernel also accepts most invisible characters, but they have no legitimate use in
+        // interface names.
         let forbidden =
             |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
@@ -112,12 +113,12 @@ const INTERFACE_NAME: Rule = Rule {
 };
 
 /// An absolute path that fits into a Unix socket address (unix(7)).
-const SOCKET: Rule = Rule {
+const SOCKET_PATH: Rule = Rule {
     accepts: |path| path.starts_with('/') && path.len() < 108 && !path.contains('\0'),
     expected: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
 };
 
-/// Existence of the port is checked later.
+/// Whether the port exists is checked later.
 const ANY_PORT: Rule = Rule { accepts: |_| true, expected: "the name of a port in quotes" };
 
 impl<'i> File<'i> {
@@ -128,14 +129,14 @@ impl<'i> File<'i> {
         let engine = EngineTable::read(single("[engine]", root.take("engine"), findings), findings);
         let umem = UmemTable::read(single("[umem]", root.take("umem"), findings), findings);
         let mut ports = Tables::read("[[port]]", root.take("port"), PortTable::read, findings);
-        ports.complete &= ports.tables.iter().all(|port| port.name.value().is_some());
+        ports.is_complete &= ports.tables.iter().all(|port| port.name.value().is_some());
         let mut paths = Tables::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
-            // A misspelled table may have been meant as the missing one.
-            ports.complete &= !ports.tables.is_empty();
-            paths.complete &= !paths.tables.is_empty();
-            stages.complete &= !stages.tables.is_empty();
+            // A table with an unknown name may be a misspelling of a missing table.
+            ports.is_complete &= !ports.tables.is_empty();
+            paths.is_complete &= !paths.tables.is_empty();
+            stages.is_complete &= !stages.tables.is_empty();
         }
         Self { engine, umem, ports, paths, stages, is_empty }
     }
@@ -161,7 +162,7 @@ impl EngineTable {
             busy_poll: table.boolean("busy_poll", findings),
             idle: table.choice("idle", &IDLE, findings),
             ledger: table.boolean("ledger", findings),
-            control: table.text("control", &SOCKET, findings),
+            control: table.text("control", &SOCKET_PATH, findings),
         };
         table.finish(findings);
         engine
@@ -218,10 +219,10 @@ impl PathTable {
 
 impl<'i> StageTable<'i> {
     fn read_all(stages: Option<Spanned<DeValue<'i>>>, findings: &mut Findings<'_>) -> Tables<Self> {
-        let mut parsed = Tables { tables: Vec::new(), complete: true };
+        let mut parsed = Tables { tables: Vec::new(), is_complete: true };
         let Some(stages) = stages else { return parsed };
         let Some(stages) = Table::new("[stage.NAME]", stages, findings) else {
-            parsed.complete = false;
+            parsed.is_complete = false;
             return parsed;
         };
         let mut entries: Vec<_> = stages.into_entries().collect();
@@ -231,7 +232,7 @@ impl<'i> StageTable<'i> {
         {
             let message = "a stage needs a name: write [stage.NAME] above its keys".to_owned();
             findings.error(&key.span(), message);
-            parsed.complete = false;
+            parsed.is_complete = false;
             entries.retain(|(_, value)| value.get_ref().is_table());
         }
         for (name, value) in entries {
@@ -241,12 +242,12 @@ impl<'i> StageTable<'i> {
                 findings.error(&name.span(), message);
             }
             let Some(mut table) = Table::new("[stage.NAME]", value, findings) else {
-                parsed.complete = false;
+                parsed.is_complete = false;
                 continue;
             };
             let name = Spanned::new(name.span(), name.into_inner().into_owned());
             let (span, kind) = (table.span(), table.take("kind"));
-            parsed.tables.push(Self { span, name, kind, rest: table.into_rest() });
+            parsed.tables.push(Self { span, name, kind, kind_keys: table.into_unread() });
         }
         parsed
     }
@@ -260,7 +261,7 @@ impl<T> Tables<T> {
         read: impl Fn(Table<'i>, &mut Findings<'_>) -> T,
         findings: &mut Findings<'_>,
     ) -> Self {
-        let mut parsed = Self { tables: Vec::new(), complete: true };
+        let mut parsed = Self { tables: Vec::new(), is_complete: true };
         let Some(value) = value else { return parsed };
         let span = value.span();
         let DeValue::Array(elements) = value.into_inner() else {
@@ -268,13 +269,13 @@ impl<T> Tables<T> {
             let message =
                 format!("`{written}` is not a list of tables: write {heading} for each one");
             findings.error(&span, message);
-            parsed.complete = false;
+            parsed.is_complete = false;
             return parsed;
         };
         for element in elements {
             match Table::new(heading, element, findings) {
                 Some(table) => parsed.tables.push(read(table, findings)),
-                None => parsed.complete = false,
+                None => parsed.is_complete = false,
             }
         }
         parsed

@@ -21,14 +21,14 @@ pub(crate) struct Source {
     text: String,
 }
 
-/// Size limit in bytes: larger files are mistakes, such as a device file.
+/// Maximum size of a file in bytes. A larger file, such as a device, is a mistake.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Time to wait for the writer of a pipe, in milliseconds.
+/// Time limit for waiting for the writer of a pipe, in milliseconds.
 const PIPE_TIMEOUT_MS: u16 = 5_000;
 
 impl Source {
-    /// Reads a file. Read errors concern the whole file and have no position.
+    /// Reads a file. Errors of reading concern the whole file and have no position.
     pub(crate) fn read(path: &Path) -> Result<Self, Diagnostic> {
         let name = path.display().to_string();
         match read_bytes(path) {
@@ -51,21 +51,22 @@ impl Source {
     }
 
     fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
-        // UTF-16 text also contains zeros; report it once instead of per character.
+        // UTF-16 text contains zero bytes. The TOML parser would report each; report only the
+        // first.
         let zero = bytes.iter().position(|&byte| byte == 0);
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
-        let beyond = (bytes.len() > MAX_BYTES).then_some(MAX_BYTES);
-        let Some(first) = [zero, not_utf8, beyond].into_iter().flatten().min() else {
+        let oversize = (bytes.len() > MAX_BYTES).then_some(MAX_BYTES);
+        let Some(first_error) = [zero, not_utf8, oversize].into_iter().flatten().min() else {
             // All bytes are valid UTF-8, so the conversion loses nothing.
             return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
         };
         let before = Self::new(
             name,
-            String::from_utf8_lossy(bytes.get(..first).unwrap_or_default()).into_owned(),
+            String::from_utf8_lossy(bytes.get(..first_error).unwrap_or_default()).into_owned(),
         );
-        let message = match bytes.get(first) {
-            // If the size limit cuts a character, report the size.
-            _ if beyond.is_some_and(|beyond| first + 4 > beyond) => {
+        let message = match bytes.get(first_error) {
+            // If the size limit may have cut a character of up to 4 bytes, report the size.
+            _ if oversize.is_some_and(|limit| first_error + 4 > limit) => {
                 format!("the file is longer than {MAX_BYTES} bytes, the limit for a configuration")
             }
             byte => {
@@ -109,7 +110,8 @@ impl Source {
         }
     }
 
-    /// Returns the text at the span; if it is long or has several lines, only its beginning.
+    /// Returns the text at the span. Of a long text or of several lines, returns only the
+    /// beginning.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
@@ -127,9 +129,9 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let mut bytes = Vec::new();
     loop {
-        let rest = (MAX_BYTES + 1).saturating_sub(bytes.len());
-        match (&file).take(rest as u64).read_to_end(&mut bytes) {
-            // A pipe with a writer.
+        let remaining = (MAX_BYTES + 1).saturating_sub(bytes.len());
+        match (&file).take(remaining as u64).read_to_end(&mut bytes) {
+            // The writer of a pipe has not finished.
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file)?,
             Err(error) => return Err(error),
             Ok(_) => return Ok(bytes),
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_without_writer_is_empty_else_read_to_end() {
+    fn pipe_is_read_to_end_and_empty_without_writer() {
         let path = std::env::temp_dir().join(format!("xdpfwd-pipe-{}", std::process::id()));
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let without_writer = Source::read(&path).map(|source| source.text);
@@ -229,7 +231,7 @@ mod tests {
                 }
             })
         };
-        // Until the writer opens it, the pipe reads as empty.
+        // The pipe reads as empty until the writer opens it.
         let read = (0..1000).find_map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(1));
             Source::read(&path).ok().map(|source| source.text).filter(|text| !text.is_empty())

@@ -8,10 +8,10 @@ use toml::de::{DeTable, Error};
 use super::findings::Findings;
 use super::source::Source;
 
-/// Maximum number of errors. One mistake can make the parser report many consequential errors.
+/// Maximum number of errors to report, because one mistake can cause many errors of the parser.
 const MAX_ERRORS: usize = 10;
 
-/// Parses the text; `None` if it is not TOML.
+/// Parses the text. If it is not TOML, reports errors and returns `None`.
 pub(super) fn parse<'i>(
     source: &'i Source,
     findings: &mut Findings<'_>,
@@ -23,7 +23,8 @@ pub(super) fn parse<'i>(
     errors.sort_by_key(start);
     let unclosed = unclosed(source.text());
     if let Some(unclosed) = &unclosed {
-        // The parser takes the rest of the file as part of the unclosed value.
+        // The parser reads everything after the opening as part of the unclosed value, so later
+        // errors are consequences.
         errors.retain(|error| start(error) < unclosed.start);
     }
     let lines = Lines::new(source.text());
@@ -74,8 +75,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Removes errors that follow from earlier ones. After another mistake, a key or table may only
-/// seem to be duplicate; the keys of a duplicate table are duplicates too.
+/// Removes errors that other errors may have caused. After any other mistake, keys and tables may
+/// only seem to be duplicates. In a duplicate table, all keys are duplicates too.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
     const DUPLICATE_KEY: &str = "duplicate key";
     if errors.iter().any(|error| error.message() != DUPLICATE_KEY) {
@@ -101,7 +102,7 @@ fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error>
     errors
 }
 
-/// A list, table or text without an end.
+/// A list, table or string that is not closed: its byte offset and its delimiters.
 #[derive(Debug, PartialEq)]
 struct Unclosed {
     start: usize,
@@ -109,97 +110,104 @@ struct Unclosed {
     closing: &'static str,
 }
 
-/// Returns the first unclosed value. Use only for text that is not TOML, because it may take other
-/// text for a value.
+/// Returns the innermost value that is open at the first place where it cannot continue, or at the
+/// end of the text. Use only for text that is not TOML: in TOML, the function may find values that
+/// do not exist.
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };
-    // The lists and tables around the current position, the innermost last.
-    let mut within: Vec<Unclosed> = Vec::new();
-    // Whether an equals sign precedes, so that a bracket does not start a header.
-    let mut value = false;
-    let mut at = 0;
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let in_list = within.last().is_some_and(|last| last.opening == "[");
+    // The open lists and tables around the current position, the innermost last.
+    let mut open: Vec<Unclosed> = Vec::new();
+    // Whether an equals sign precedes, so that a bracket starts a list and not a header.
+    let mut expects_value = false;
+    let mut offset = 0;
+    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
+        let in_list = open.last().is_some_and(|last| last.opening == "[");
         let length = match rest.as_bytes()[0] {
             b'#' => rest.find('\n').unwrap_or(rest.len()),
-            b'"' | b'\'' => match text_length(rest) {
+            b'"' | b'\'' => match string_length(rest) {
                 Ok(length) => length,
-                Err(quotes) if quotes.len() == 3 || !within.is_empty() => {
-                    return Some(Unclosed { start: at, opening: quotes, closing: quotes });
+                Err(quotes) if quotes.len() == 3 || !open.is_empty() => {
+                    return Some(Unclosed { start: offset, opening: quotes, closing: quotes });
                 }
-                // The parser recovers on the next line.
+                // A string on one line: the parser recovers on the next line.
                 Err(_) => rest.find('\n').unwrap_or(rest.len()),
             },
             b'=' => {
-                // No valid list contains this, and a list with another mistake continues for only a
-                // few lines.
+                // No valid list contains an equals sign. If the list began on an earlier line, its
+                // closing bracket is missing. Otherwise, the equals sign is the mistake.
                 if in_list
-                    && let Some(last) = within.last()
-                    && text.get(last.start..at)?.contains('\n')
+                    && let Some(last) = open.last()
+                    && text.get(last.start..offset)?.contains('\n')
                 {
-                    return within.pop();
+                    return open.pop();
                 }
-                value = true;
-                at += 1;
+                expects_value = true;
+                offset += 1;
                 continue;
             }
-            b'[' if value || in_list => {
-                within.push(list(at));
+            b'[' if expects_value || in_list => {
+                open.push(list(offset));
                 1
             }
-            b'{' if value || in_list => {
-                within.push(table(at));
+            b'{' if expects_value || in_list => {
+                open.push(table(offset));
                 1
             }
-            // A table header.
-            b'[' if !within.is_empty() => return within.pop(),
+            // A table header inside of an open value.
+            b'[' if !open.is_empty() => return open.pop(),
             closing @ (b']' | b'}') => {
-                match within.pop() {
+                match open.pop() {
                     Some(last) if last.closing.as_bytes() != [closing] => return Some(last),
                     _ => {}
                 }
                 1
             }
             b' ' | b'\t' => {
-                at += 1;
+                offset += 1;
                 continue;
             }
             _ => rest.chars().next().map_or(1, char::len_utf8),
         };
-        value = false;
-        at += length;
+        expects_value = false;
+        offset += length;
     }
-    within.pop()
+    open.pop()
 }
 
-/// Returns the length in bytes of the quoted text that begins here; if it is unclosed, its quotes.
-fn text_length(text: &str) -> Result<usize, &'static str> {
-    let (quotes, escapes) = match text {
+/// Returns the length in bytes of the string at the start of `text`; if the string is not closed,
+/// returns its quotes as an error.
+fn string_length(text: &str) -> Result<usize, &'static str> {
+    let (quotes, has_escapes) = match text {
         _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
         _ if text.starts_with("'''") => ("'''", false),
         _ if text.starts_with('"') => ("\"", true),
         _ => ("'", false),
     };
-    let mut at = quotes.len();
-    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+    let mut offset = quotes.len();
+    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
         if rest.starts_with(quotes) {
-            // A multi-line text may end with up to two quotes before the closing ones.
-            let end = if quotes.len() == 3 { 5 } else { 1 };
-            return Ok(at
-                + rest.bytes().take(end).take_while(|&byte| quotes.as_bytes()[0] == byte).count());
+            // A multi-line string may end with up to two quotes before the closing quotes.
+            let max_quotes = if quotes.len() == 3 { 5 } else { 1 };
+            return Ok(offset
+                + rest
+                    .bytes()
+                    .take(max_quotes)
+                    .take_while(|&byte| quotes.as_bytes()[0] == byte)
+                    .count());
         }
         if rest.starts_with('\n') && quotes.len() == 1 {
             break;
         }
-        let escaped = if escapes && rest.starts_with('\\') { rest.chars().nth(1) } else { None };
-        at += rest.chars().next().map_or(1, char::len_utf8)
+        let escaped =
+            if has_escapes && rest.starts_with('\\') { rest.chars().nth(1) } else { None };
+        offset += rest.chars().next().map_or(1, char::len_utf8)
             + escaped.filter(|&next| next != '\n').map_or(0, char::len_utf8);
     }
     Err(quotes)
 }
 
-/// Returns the parser's message, or a clearer one for readers who do not know TOML.
+/// Returns the parser's message, or a clearer message for readers who do not know TOML.
 fn message(error: &Error, written: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
@@ -258,7 +266,7 @@ fn message(error: &Error, written: &str) -> String {
             } else {
                 message + ", expected TOML as https://toml.io describes it"
             };
-            // Non-ASCII spaces are shown as escapes.
+            // Keep other white space, which is escaped.
             match written.trim_matches([' ', '\t', '\r', '\n']) {
                 "" => message,
                 _ => format!("`{written}`: {message}"),
@@ -295,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unclosed_returns_first_unclosed_value() {
+    fn unclosed_returns_innermost_open_value() {
         for (text, expected) in [
             ("a = [1, 2", "[4]"),
             ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),
@@ -307,7 +315,7 @@ mod tests {
             ("a = \"\"\"x\n\"\"\nb = 1", "\"\"\"4\"\"\""),
             ("a = '''x\n[b]", "'''4'''"),
             ("a = [\"x, 1]\nb = 1", "\"5\""),
-            // These are.
+            // Closed values, and mistakes that the parser reports well.
             ("a = \"x\nb = 'y\nc = [1]", ""),
             (
                 "a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], \

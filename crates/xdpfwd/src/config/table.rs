@@ -1,4 +1,4 @@
-//! A table of the file, read key by key. Each value is either valid or reported with the accepted
+//! A table of the file, read key by key. For each invalid value, an error states the accepted
 //! values.
 
 use std::ops::{Range, RangeInclusive};
@@ -8,15 +8,15 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::findings::Findings;
-use super::words::{any_of, any_quoted, did_you_mean};
+use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// A table with keys still to be read.
+/// A table of the file, with the keys not read yet.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
     entries: DeTable<'i>,
-    /// The keys read so far. Every table reads all of its accepted keys, so this ends as the list
-    /// of accepted keys.
+    /// The keys read so far. Every table reads all of its accepted keys, so in the end this
+    /// is the list of accepted keys.
     accepted: Vec<&'static str>,
 }
 
@@ -31,10 +31,10 @@ pub(super) enum ParsedKey<T> {
     Valid(Spanned<T>),
 }
 
-/// A rule for the format of a text.
+/// A rule for the format of a string.
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
-    /// Description of accepted texts, for use after "must be".
+    /// Description of accepted strings, for use after "must be".
     pub(super) expected: &'static str,
 }
 
@@ -58,14 +58,15 @@ impl<T> ParsedKey<T> {
         }
     }
 
-    /// Returns the span of the value; `elsewhere` without a value.
-    pub(super) fn span_or(&self, elsewhere: &Range<usize>) -> Range<usize> {
-        self.value().map_or_else(|| elsewhere.clone(), Spanned::span)
+    /// Returns the span of the value; without a valid value, returns `fallback`.
+    pub(super) fn span_or(&self, fallback: &Range<usize>) -> Range<usize> {
+        self.value().map_or_else(|| fallback.clone(), Spanned::span)
     }
 }
 
 impl<'i> Table<'i> {
-    /// Creates the table from a value, which must be a table.
+    /// Creates the table from a value. If the value is not a table, reports an error and returns
+    /// `None`.
     pub(super) fn new(
         heading: &str,
         value: Spanned<DeValue<'i>>,
@@ -160,7 +161,7 @@ impl<'i> Table<'i> {
         let span = value.span();
         match integer(value.get_ref()).filter(|integer| accepted.contains(integer)) {
             Some(integer) => ParsedKey::Valid(Spanned::new(span, integer)),
-            None => reject(key, &value, &any_of(accepted), findings),
+            None => reject(key, &value, &or_list(accepted), findings),
         }
     }
 
@@ -188,7 +189,7 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// Reads a list of texts.
+    /// Reads a list of strings.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
@@ -238,7 +239,7 @@ impl<'i> Table<'i> {
         }
         let DeValue::Array(elements) = value.into_inner() else { return ParsedKey::Invalid };
         let mut valid = Vec::new();
-        let all = elements.len();
+        let element_count = elements.len();
         for element in elements {
             let span = element.span();
             match parse(element.get_ref()) {
@@ -249,7 +250,7 @@ impl<'i> Table<'i> {
                 }
             }
         }
-        if valid.len() == all {
+        if valid.len() == element_count {
             ParsedKey::Valid(Spanned::new(span, valid))
         } else {
             ParsedKey::Invalid
@@ -270,13 +271,13 @@ impl<'i> Table<'i> {
         match choices.iter().find(|(word, _)| *word == written) {
             Some(&(_, choice)) => ParsedKey::Valid(Spanned::new(span, choice)),
             None => {
-                let expected = any_quoted(words()) + &did_you_mean(written, words());
+                let expected = quoted_or_list(words()) + &did_you_mean(written, words());
                 reject(key, &value, &expected, findings)
             }
         }
     }
 
-    /// Reads an optional text that must match a rule.
+    /// Reads an optional string that must match a rule.
     pub(super) fn text(
         &mut self,
         key: &'static str,
@@ -289,7 +290,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads a required text.
+    /// Reads a required string that must match a rule.
     pub(super) fn required_text(
         &mut self,
         key: &'static str,
@@ -306,12 +307,12 @@ impl<'i> Table<'i> {
         check_rule(key, &value, rule, findings)
     }
 
-    /// Returns the keys not read yet.
-    pub(super) fn into_rest(self) -> Spanned<DeValue<'i>> {
+    /// Returns a table of the keys not read yet.
+    pub(super) fn into_unread(self) -> Spanned<DeValue<'i>> {
         Spanned::new(self.span, DeValue::Table(self.entries))
     }
 
-    /// Returns the tables in this table, each under a user-defined name.
+    /// Returns all keys with their values, for a table whose keys are user-defined names.
     pub(super) fn into_entries(
         self,
     ) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {
@@ -321,7 +322,7 @@ impl<'i> Table<'i> {
     /// Reports unknown keys. Returns whether there were none.
     pub(super) fn finish(self, findings: &mut Findings<'_>) -> bool {
         for key in self.entries.keys() {
-            let accepted = any_of(self.accepted.iter().map(|key| format!("`{key}`")));
+            let accepted = or_list(self.accepted.iter().map(|key| format!("`{key}`")));
             let nearest = did_you_mean(key.get_ref(), self.accepted.iter().copied());
             let written = findings.excerpt(&key.span());
             findings.error(
@@ -341,8 +342,7 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
     i128::from_str_radix(integer.as_str(), integer.radix()).ok()?.try_into().ok()
 }
 
-/// Returns the source text of a value; for a table with its own header, its type instead of the
-/// header.
+/// Returns the source text of a value, but `a table` for a table with a header.
 pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
     let written = findings.excerpt(&value.span());
     if value.get_ref().is_table() && !written.starts_with('{') {
@@ -352,7 +352,7 @@ pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_
     }
 }
 
-/// Checks that a text matches a rule.
+/// Checks that a value is a string that matches a rule.
 fn check_rule(
     key: &'static str,
     value: &Spanned<DeValue<'_>>,
@@ -365,6 +365,7 @@ fn check_rule(
     }
 }
 
+/// Reports an invalid value.
 fn reject<T>(
     key: &str,
     value: &Spanned<DeValue<'_>>,

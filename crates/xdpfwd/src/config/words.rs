@@ -2,22 +2,22 @@
 
 use std::fmt::Display;
 
-/// Formats as `a`, `a or b`, `a, b or c`.
-pub(super) fn any_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+/// Formats items as `a`, `a or b`, `a, b or c`.
+pub(super) fn or_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "or")
 }
 
-/// Formats as `a`, `a and b`, `a, b and c`.
-pub(super) fn all_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+/// Formats items as `a`, `a and b`, `a, b and c`.
+pub(super) fn and_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "and")
 }
 
-/// Formats as `any_of`, with each name in double quotes.
-pub(super) fn any_quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    any_of(names.into_iter().map(quoted))
+/// Formats names as [`or_list`] does, each in double quotes.
+pub(super) fn quoted_or_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    or_list(names.into_iter().map(quoted))
 }
 
-/// Returns a name in double quotes; a long one is shortened to its beginning.
+/// Returns a name in double quotes. Of a long name, returns only the beginning.
 pub(super) fn quoted(name: &str) -> String {
     match name.char_indices().nth(MAX_EXCERPT) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
@@ -28,7 +28,7 @@ pub(super) fn quoted(name: &str) -> String {
 /// Returns whether a character is visible and unambiguous: no control character, no invisible
 /// character, and no space except U+0020.
 pub(super) fn is_printable(character: char) -> bool {
-    // The standard library exposes its table only this way.
+    // `escape_debug` is the only access to the standard library's table of printable characters.
     let mut escape = character.escape_debug();
     escape.next() != Some('\\') || matches!(escape.next(), Some('\\' | '"' | '\''))
 }
@@ -74,50 +74,50 @@ pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
 }
 
 fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
-    let mut rest = items.into_iter();
-    let mut items: Vec<String> =
-        rest.by_ref().take(MAX_LISTED).map(|item| item.to_string()).collect();
-    match rest.count() {
+    let mut items = items.into_iter();
+    let mut listed: Vec<String> =
+        items.by_ref().take(MAX_LISTED).map(|item| item.to_string()).collect();
+    match items.count() {
         0 => {}
-        more => items.push(format!("{more} more")),
+        more => listed.push(format!("{more} more")),
     }
-    match items.as_slice() {
+    match listed.as_slice() {
         [] => "none".to_owned(),
         [only] => only.clone(),
         [first @ .., last] => format!("{} {word} {last}", first.join(", ")),
     }
 }
 
-/// Maximum characters of a value or name quoted in a message.
+/// Maximum number of characters of a value or name quoted in a message.
 pub(super) const MAX_EXCERPT: usize = 40;
 
-/// Maximum items in a list; the message states how many more there are.
+/// Maximum number of items in a list; of more items, the list ends with their number.
 const MAX_LISTED: usize = 32;
 
-/// Maximum number of names compared with an unknown one, and of characters of each: bounds the
-/// time.
+/// Maximum number of names compared with an unknown name, and maximum length of each name in bytes.
+/// Bounds the time.
 const MAX_COMPARED: usize = 64;
 
-/// Returns the most similar name, unless its edit distance exceeds a third of the length of
-/// `written` (at least 1).
+/// Returns the name with the smallest edit distance to `written`, if the distance is at most a
+/// third of the number of characters in `written`, or 1, and not all characters differ. Ignores
+/// case.
 fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if written.len() > MAX_COMPARED {
         return None;
     }
     let length = written.chars().count();
     let lowercase = written.to_lowercase();
-    let near = |name: &'a str| {
+    let distance_to = |name: &'a str| {
         if name.len() > MAX_COMPARED {
             return None;
         }
-        // Case differences count least.
         let distance = strsim::osa_distance(&lowercase, &name.to_lowercase());
-        (distance <= (length / 3).max(1)).then_some((distance, name))
+        (distance <= (length / 3).max(1) && distance < length).then_some((distance, name))
     };
     names
         .into_iter()
         .take(MAX_COMPARED)
-        .filter_map(near)
+        .filter_map(distance_to)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
 }
@@ -128,10 +128,10 @@ mod tests {
 
     #[test]
     fn lists_ranges_and_counts_are_formatted() {
-        assert_eq!(any_of([1, 2, 3]), "1, 2 or 3");
-        assert_eq!(all_of(["a", "b"]), "a and b");
-        assert_eq!(any_quoted(["a"]), "\"a\"");
-        assert_eq!(any_of::<u8>([]), "none");
+        assert_eq!(or_list([1, 2, 3]), "1, 2 or 3");
+        assert_eq!(and_list(["a", "b"]), "a and b");
+        assert_eq!(quoted_or_list(["a"]), "\"a\"");
+        assert_eq!(or_list::<u8>([]), "none");
         assert_eq!(ranges(&[0, 1, 2, 3, 8, 10, 11]), "0-3, 8, 10-11");
         assert_eq!(
             (count(1u8, "queue"), count(0u8, "queue")),
@@ -158,6 +158,7 @@ mod tests {
         assert_eq!(did_you_mean("native", known), "");
         assert_eq!(did_you_mean("AUTO", known), "; did you mean \"auto\"?");
         assert_eq!(did_you_mean("Wan", ["lan", "wan"]), "; did you mean \"wan\"?");
+        assert_eq!(did_you_mean("x", ["b", "edge"]), "");
         assert_eq!(did_you_mean(&"copy".repeat(1000), known), "");
     }
 }

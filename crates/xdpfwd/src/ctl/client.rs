@@ -14,13 +14,14 @@ use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
-/// Response timeout; longer than the server's for its slowest response.
+/// Time limit for the response. The server's time limit is shorter, so the server can report that
+/// it has passed.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
 
-/// The error for a user who lacks permission.
+/// The error for a user who may not use the control socket.
 #[derive(Debug)]
 struct Denied(String);
 
@@ -33,12 +34,12 @@ impl fmt::Display for Denied {
 impl std::error::Error for Denied {}
 
 /// Sends the command to the running program and prints the response.
-pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
-    if super::command::is_builtin(&arguments.command) && !arguments.arguments.is_empty() {
-        program::print_error(anyhow!("`ctl {}` takes no arguments", arguments.command).as_ref());
+pub(crate) fn run(cli: &Ctl, app: &App) -> ExitCode {
+    if super::command::is_builtin(&cli.command) && !cli.arguments.is_empty() {
+        program::print_error(anyhow!("`ctl {}` takes no arguments", cli.command).as_ref());
         return ExitCode::from(USAGE);
     }
-    match query(arguments, app) {
+    match query(cli, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             program::print_error(error.as_ref());
@@ -47,8 +48,8 @@ pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
     }
 }
 
-fn query(arguments: &Ctl, app: &App) -> Result<()> {
-    let path = &arguments.socket;
+fn query(cli: &Ctl, app: &App) -> Result<()> {
+    let path = &cli.socket;
     let connected = UnixStream::connect(path);
     if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         return Err(Denied(format!(
@@ -58,20 +59,19 @@ fn query(arguments: &Ctl, app: &App) -> Result<()> {
         ))
         .into());
     }
-    let stream = connected.with_context(|| {
+    let stream = connected.map_err(|error| {
         let is_default = *path == std::path::Path::new(&default_socket(app.name));
         let hint = if is_default { "" } else { ", or pass another --socket" };
         let path = path.display().to_string();
-        format!(
-            "no {} listens on {path}; start it with [engine] control = {path:?}{hint}",
+        anyhow!(
+            "no {} listens on {path}: {error}; start it with [engine] control = {path:?}{hint}",
             app.name
         )
     })?;
     stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
-    let Ctl { command, arguments: own, .. } = arguments;
-    let request = Request { command: command.clone(), arguments: own.clone() };
+    let request = Request { command: cli.command.clone(), arguments: cli.arguments.clone() };
     let request = serde_json::to_string(&request)? + "\n";
-    // Even if the write fails, the server's response may state why.
+    // If the write fails, the server's response may state why.
     let sent = (&stream).write_all(request.as_bytes());
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).context("cannot read the response")?;
@@ -93,8 +93,8 @@ fn query(arguments: &Ctl, app: &App) -> Result<()> {
         }
         bail!(text);
     }
-    let text = match Command::named(&arguments.command) {
-        _ if arguments.json => line,
+    let text = match Command::named(&cli.command) {
+        _ if cli.json => line,
         Some(command) => text(command, &answer),
         None => custom_answer(&answer["answer"]),
     };
@@ -107,10 +107,10 @@ fn query(arguments: &Ctl, app: &App) -> Result<()> {
     }
 }
 
-/// Formats security associations, a few lines each.
-fn sas(sas: &[Value], text: &mut String) {
+/// Appends a few lines about each security association to `text`.
+fn append_sas(sas: &[Value], text: &mut String) {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    let limit = |sa: &Value, what: &str| match &sa[what] {
+    let limit = |sa: &Value, key: &str| match &sa[key] {
         Value::Null => "no limit".to_owned(),
         limit => format!("of {limit}"),
     };
@@ -130,22 +130,22 @@ fn sas(sas: &[Value], text: &mut String) {
             word(&sa["fingerprint"]),
             word(&sa["backend"])
         );
-        let ends = [("from", &sa["source"]), ("to", &sa["destination"])];
-        let mut way: Vec<String> = ends
+        let addresses = [("from", &sa["source"]), ("to", &sa["destination"])];
+        let mut endpoints: Vec<String> = addresses
             .iter()
-            .filter(|(_, end)| !end.is_null())
-            .map(|(to, end)| format!("{to} {}", word(end)))
+            .filter(|(_, address)| !address.is_null())
+            .map(|(preposition, address)| format!("{preposition} {}", word(address)))
             .collect();
         let ports: Vec<String> =
             sa["udp_ports"].as_array().into_iter().flatten().map(ToString::to_string).collect();
         if !ports.is_empty() {
-            way.push(format!("UDP port {}", ports.join(" to ")));
+            endpoints.push(format!("UDP port {}", ports.join(" to ")));
         }
         if !sa["queue"].is_null() {
-            way.push(format!("queue {}, window {}", sa["queue"], sa["window"]));
+            endpoints.push(format!("queue {}, window {}", sa["queue"], sa["window"]));
         }
-        if !way.is_empty() {
-            let _ = writeln!(text, "    {}", way.join(", "));
+        if !endpoints.is_empty() {
+            let _ = writeln!(text, "    {}", endpoints.join(", "));
         }
         let _ = writeln!(
             text,
@@ -168,8 +168,8 @@ fn sas(sas: &[Value], text: &mut String) {
     }
 }
 
-/// Warns if counters of some workers are missing.
-fn warn_of_silent_workers(answer: &Value, text: &mut String) {
+/// Appends a warning to `text` if some workers did not answer.
+fn append_missing_workers(answer: &Value, text: &mut String) {
     if answer["answered"] != answer["workers"] {
         let _ = writeln!(
             text,
@@ -179,18 +179,19 @@ fn warn_of_silent_workers(answer: &Value, text: &mut String) {
     }
 }
 
-/// Formats all inspection tables.
-fn inspect(answer: &Value, text: &mut String) {
+/// Appends all inspection tables to `text`.
+fn append_tables(answer: &Value, text: &mut String) {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let word = |value: &Value| value.as_str().map_or_else(|| cell(value), ToOwned::to_owned);
-    warn_of_silent_workers(answer, text);
+    append_missing_workers(answer, text);
     let tables = list(&answer["tables"]);
     if tables.is_empty() {
         let _ = writeln!(text, "no stage has tables");
     }
     for table in tables {
-        let on = table["path"].as_str().map_or(String::new(), |path| format!(" of {path}"));
-        let _ = writeln!(text, "{}{on}: {}", word(&table["stage"]), word(&table["name"]));
+        let path_suffix =
+            table["path"].as_str().map_or(String::new(), |path| format!(" of {path}"));
+        let _ = writeln!(text, "{}{path_suffix}: {}", word(&table["stage"]), word(&table["name"]));
         text.push_str(&columns_and_rows(&table));
     }
 }
@@ -226,7 +227,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Formats the response of a command that the program adds.
+/// Formats the response of a command that is not built in.
 fn custom_answer(answer: &Value) -> String {
     match answer {
         Value::Null => String::new(),
@@ -250,7 +251,7 @@ fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let place = |stage: &Value| if stage["place"] == "kernel" { ", in the kernel" } else { "" };
+    let placement = |stage: &Value| if stage["place"] == "kernel" { ", in the kernel" } else { "" };
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     match command {
         Command::Status => {
@@ -277,9 +278,9 @@ fn text(command: Command, answer: &Value) -> String {
             for path in list(&answer["paths"]) {
                 let stages: Vec<_> = list(&path["stages"])
                     .iter()
-                    .map(|s| match word(&s["summary"]) + place(s) {
-                        nothing if nothing.is_empty() => word(&s["name"]),
-                        summary => format!("{} ({summary})", word(&s["name"])),
+                    .map(|stage| match word(&stage["summary"]) + placement(stage) {
+                        empty if empty.is_empty() => word(&stage["name"]),
+                        summary => format!("{} ({summary})", word(&stage["name"])),
                     })
                     .collect();
                 let stages =
@@ -298,7 +299,7 @@ fn text(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
-            // Same sum as in the interval report, by component.
+            // The interval report prints these losses as one number.
             let kernel = &answer["kernel"];
             let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {
@@ -327,20 +328,20 @@ fn text(command: Command, answer: &Value) -> String {
                 let _ = writeln!(text, "{}", word(&warning));
             }
         }
-        Command::Sa => sas(&list(&answer["sas"]), &mut text),
-        Command::Inspect => inspect(answer, &mut text),
+        Command::Sa => append_sas(&list(&answer["sas"]), &mut text),
+        Command::Inspect => append_tables(answer, &mut text),
         Command::Rules => {
             if list(&answer["filters"]).is_empty() {
                 let _ = writeln!(text, "no stage has rules");
             }
-            warn_of_silent_workers(answer, &mut text);
+            append_missing_workers(answer, &mut text);
             for filter in list(&answer["filters"]) {
                 let _ = writeln!(
                     text,
                     "{} of {}{}",
                     word(&filter["stage"]),
                     word(&filter["path"]),
-                    place(&filter)
+                    placement(&filter)
                 );
                 for rule in list(&filter["rules"]) {
                     let _ = writeln!(

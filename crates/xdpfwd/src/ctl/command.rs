@@ -1,10 +1,10 @@
-//! The commands of `ctl` that xdpfwd has.
+//! The built-in commands of `ctl`.
 
 use clap::ValueEnum;
 
 use crate::registry::Registry;
 
-/// Commands of `xdpfwd ctl`.
+/// The built-in commands of `xdpfwd ctl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Command {
     /// Show ports with their modes, paths with their stages, and the uptime
@@ -13,7 +13,7 @@ pub(crate) enum Command {
     Stats,
     /// Reload the configuration file: replace all stages, or none if it is invalid
     Reload,
-    /// Show the rules of each filter, with the packets that each matched
+    /// Show the rules of each filter, with the number of packets that matched each rule
     Rules,
     /// Show the security associations of ESP, with counters and limits, without keys
     Sa,
@@ -22,23 +22,23 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Returns the command with a name.
+    /// Returns the command called `name`, if it is built in.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::from_str(name, false).ok()
     }
 
-    /// Returns whether the program can have stages that the command is about.
+    /// Returns whether the command is of use to a program with these kinds of stages.
     pub(crate) fn is_supported_by(self, registry: &Registry) -> bool {
-        let has = |about: &str| registry.kinds().any(|kind| kind.starts_with(about));
+        let has_kind = |prefix: &str| registry.kinds().any(|kind| kind.starts_with(prefix));
         match self {
-            Self::Rules => has("filter"),
-            Self::Sa => has("esp-"),
+            Self::Rules => has_kind("filter"),
+            Self::Sa => has_kind("esp-"),
             Self::Status | Self::Stats | Self::Reload | Self::Inspect => true,
         }
     }
 }
 
-/// Returns whether xdpfwd has a command with this name.
+/// Returns whether a command called `name` is built in.
 pub(crate) fn is_builtin(name: &str) -> bool {
     Command::named(name).is_some()
 }

@@ -1,7 +1,8 @@
 //! `xdpfwd ctl`: queries a running xdpfwd over its control socket.
 //!
-//! A request is a line, `{"command":"status"}`, with a list of strings as `arguments` if the
-//! command takes any. A response is one JSON object; if the request failed, it has the key `error`.
+//! A request is a line with a JSON object such as `{"command":"status"}`. If the command takes
+//! arguments, the key `arguments` has them as a list of strings. A response is one JSON object; if
+//! the request failed, it has the key `error`.
 
 mod client;
 pub(crate) mod command;
@@ -14,7 +15,7 @@ pub(crate) use client::run;
 pub(crate) use command::Command;
 pub(crate) use server::Server;
 
-/// A request.
+/// A request to a running xdpfwd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {

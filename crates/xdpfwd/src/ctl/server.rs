@@ -14,7 +14,7 @@ use crate::cli::Run;
 use crate::error_text::with_causes;
 use crate::{reload, report};
 
-/// Serves requests on the control socket, if configured.
+/// The server on the control socket, if the socket is configured.
 pub(crate) struct Server {
     socket: Option<ControlSocket>,
 }
@@ -37,7 +37,8 @@ struct Status<'a> {
 }
 
 impl Server {
-    /// Listens on the configured path. A failure is only logged: forwarding does not need it.
+    /// Listens on the configured path. Only logs a failure, because forwarding does not need the
+    /// socket.
     pub(crate) fn new(plan: &Plan, control: &Control) -> Self {
         let open = |path: &Path| match ControlSocket::open(path, control) {
             Ok(socket) => Some(socket),
@@ -63,7 +64,7 @@ impl Server {
                 Ok(parsed) => answer(&parsed, handle, cli, app),
                 Err(error) => json!({ "error": format!("invalid request: {error}") }),
             };
-            request.answer(answer.to_string());
+            request.reply(answer.to_string());
         }
     }
 }
@@ -71,10 +72,10 @@ impl Server {
 fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
     let Request { command: name, arguments } = request;
     let Some(command) = Command::named(name) else {
-        let Some(own) = app.ctl.iter().find(|own| own.name == name) else {
+        let Some(custom) = app.ctl.iter().find(|custom| custom.name == name) else {
             return json!({ "error": format!("unknown command {name:?}") });
         };
-        return match own.run(handle, arguments) {
+        return match custom.run(handle, arguments) {
             Ok(answer) => {
                 json!({ "schema": xdpfwd_engine::SCHEMA, "type": name, "answer": answer })
             }
@@ -90,12 +91,12 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
                 let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
                 json!({ "schema": xdpfwd_engine::SCHEMA, "type": "reload", "afresh": afresh, "warnings": warnings })
             }
-            Err(failed) => json!({ "error": failed.message, "problems": failed.problems }),
+            Err(failure) => json!({ "error": failure.message, "problems": failure.problems }),
         };
     }
     let result = handle.with(|data_plane| match command {
         Command::Status => serde_json::to_value(status(data_plane, cli, app)),
-        Command::Stats => report::json(&data_plane.report(), app),
+        Command::Stats => report::json_value(&data_plane.report(), app),
         Command::Rules => views::rules(&data_plane.inspect()),
         Command::Sa => views::sas(&data_plane.inspect_plans()),
         Command::Inspect => views::all(&data_plane.inspect()),

@@ -1,5 +1,5 @@
-//! Views of inspection tables: the JSON of `ctl rules` and `ctl sa`, whose format predates the
-//! tables.
+//! Inspection tables as the JSON of `ctl inspect`, `ctl rules` and `ctl sa`. The formats of the
+//! last two are older than inspection tables.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};
@@ -14,8 +14,8 @@ pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// Returns the response to `ctl rules`: the tables called `rules`. The row without a number is the
-/// default rule.
+/// Returns the response to `ctl rules`: the tables called `rules`. The row without a rule number is
+/// about the filter's default verdict.
 pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {

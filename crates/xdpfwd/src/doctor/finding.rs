@@ -79,13 +79,13 @@ impl Finding {
     }
 }
 
-/// All findings.
+/// The report of `doctor`: all findings, and the worst level.
 #[derive(Debug, Serialize)]
 pub(crate) struct Examination {
     schema: u32,
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The worst level.
+    /// The worst level; [`Level::Unknown`] counts as [`Level::Ok`].
     level: Level,
     findings: Vec<Finding>,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Examination {
 impl Examination {
     pub(crate) fn new(findings: Vec<Finding>) -> Self {
         let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
-        // An impossible check does not make the machine less ready.
+        // Impossible checks reveal no problem.
         let level = if worst == Level::Unknown { Level::Ok } else { worst };
         Self { schema: 1, kind: "doctor", level, findings }
     }
@@ -149,7 +149,7 @@ impl Finding {
         finding.display(false).to_string()
     }
 
-    /// Formats the finding in two columns, with the fix below.
+    /// Formats the finding as a row of level, check and result, with the fix below.
     pub(crate) fn display(&self, colour: bool) -> FindingText<'_> {
         FindingText { finding: self, colour }
     }

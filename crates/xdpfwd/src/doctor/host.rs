@@ -2,7 +2,7 @@
 
 use xdpfwd_xsk::HugePages;
 
-use super::tree::list;
+use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::RequiredMemory;
 
@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Optional features: the first kernel version that has each, and its description.
+/// Optional kernel features: the first version with the feature, and its description.
 const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
@@ -30,7 +30,8 @@ const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((6, 17), "more than 32 packets per system call in copy mode"),
 ];
 
-/// Linux 5.9 added BPF links for XDP, which attach the program.
+/// The oldest supported kernel: 5.9 added BPF links for XDP, with which xdpfwd attaches its
+/// program.
 const OLDEST_KERNEL: (u32, u32) = (5, 9);
 
 fn kernel(tree: &Tree) -> Finding {
@@ -54,14 +55,17 @@ fn kernel(tree: &Tree) -> Finding {
             "boot a newer kernel",
         );
     }
-    let lacks: Vec<_> = FEATURES_SINCE
+    let missing: Vec<_> = FEATURES_SINCE
         .iter()
         .filter(|(since, _)| (major, minor) < *since)
-        .map(|((major, minor), what)| format!("{what} (from {major}.{minor})"))
+        .map(|((major, minor), feature)| format!("{feature} (from {major}.{minor})"))
         .collect();
-    let lacks =
-        if lacks.is_empty() { String::new() } else { format!("; without: {}", lacks.join(", ")) };
-    Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
+    let without = if missing.is_empty() {
+        String::new()
+    } else {
+        format!("; without: {}", missing.join(", "))
+    };
+    Finding::ok(CHECK, HOST, format!("Linux {release}{without}"))
 }
 
 /// Checks the kernel's build options, if readable.
@@ -77,16 +81,17 @@ fn kernel_options(tree: &Tree) -> Finding {
         );
         return Finding::unknown(CHECK, HOST, why);
     };
-    let set = |option: &str| {
-        text.lines()
-            .any(|line| line.strip_prefix(option).is_some_and(|rest| rest == "=y" || rest == "=m"))
+    let is_set = |option: &str| {
+        text.lines().any(|line| {
+            line.strip_prefix(option).is_some_and(|value| value == "=y" || value == "=m")
+        })
     };
     let missing: Vec<_> = ["CONFIG_BPF_SYSCALL", "CONFIG_XDP_SOCKETS", "CONFIG_BPF_JIT"]
         .into_iter()
-        .filter(|option| !set(option))
+        .filter(|option| !is_set(option))
         .collect();
     match &missing[..] {
-        [] if set("CONFIG_XDP_SOCKETS_DIAG") => {
+        [] if is_set("CONFIG_XDP_SOCKETS_DIAG") => {
             Finding::ok(CHECK, HOST, "built with AF_XDP, the BPF compiler, and `ss --xdp`")
         }
         [] => Finding::ok(
@@ -129,7 +134,7 @@ fn bpf_jit(tree: &Tree) -> Finding {
     }
 }
 
-/// Capabilities that xdpfwd needs, by number (linux/capability.h), with their purpose.
+/// Numbers (linux/capability.h) and names of the capabilities that xdpfwd needs.
 const CAPABILITIES: [(u32, &str); 5] = [
     (12, "cap_net_admin"),
     (13, "cap_net_raw"),
@@ -138,20 +143,22 @@ const CAPABILITIES: [(u32, &str); 5] = [
     (39, "cap_bpf"),
 ];
 
-fn status(tree: &Tree, field: &str) -> Option<String> {
+/// Returns a field of /proc/self/status.
+fn status_field(tree: &Tree, field: &str) -> Option<String> {
     let status = tree.text("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
-fn effective(tree: &Tree) -> Option<u64> {
-    u64::from_str_radix(&status(tree, "CapEff")?, 16).ok()
+/// Returns the effective capabilities of this process, one bit each.
+fn effective_capabilities(tree: &Tree) -> Option<u64> {
+    u64::from_str_radix(&status_field(tree, "CapEff")?, 16).ok()
 }
 
 fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     const CHECK: &str = "capabilities";
     const SYS_ADMIN: u32 = 21;
-    let Some(effective) = effective(tree) else {
+    let Some(effective) = effective_capabilities(tree) else {
         return Finding::unknown(CHECK, HOST, "cannot read /proc/self/status");
     };
     if tree
@@ -162,11 +169,12 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
                    whether they suffice";
         return Finding::unknown(CHECK, HOST, why);
     }
-    let has = |number: u32| effective >> number & 1 == 1;
-    // CAP_SYS_ADMIN includes the two capabilities split off from it (`bpf_capable`,
-    // `perfmon_capable`).
+    let has_capability = |number: u32| effective >> number & 1 == 1;
+    // CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON (`bpf_capable` and `perfmon_capable` in the
+    // kernel).
     let suffices = |number: u32, name: &str| {
-        has(number) || has(SYS_ADMIN) && matches!(name, "cap_bpf" | "cap_perfmon")
+        has_capability(number)
+            || has_capability(SYS_ADMIN) && matches!(name, "cap_bpf" | "cap_perfmon")
     };
     let needed: Vec<(u32, &str)> = CAPABILITIES
         .into_iter()
@@ -177,10 +185,10 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
         .filter(|(number, name)| !suffices(*number, name))
         .map(|(_, name)| *name)
         .collect();
-    let all = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
+    let needed_names = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
-        [] => Finding::ok(CHECK, HOST, format!("{all}: all present")),
-        // A sufficient limit makes it unnecessary; `memory-lock` checks the limit.
+        [] => Finding::ok(CHECK, HOST, format!("{needed_names}: all present")),
+        // A sufficient locked-memory limit makes cap_ipc_lock unnecessary; `memory-lock` checks it.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
@@ -190,7 +198,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
             CHECK,
             HOST,
             format!("this process lacks: {}", missing.join(", ")),
-            format!("run it as root, or: setcap {all}+ep $(command -v xdpfwd)"),
+            format!("run it as root, or: setcap {needed_names}+ep $(command -v xdpfwd)"),
         ),
     }
 }
@@ -198,7 +206,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
 fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
     let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
-    if effective(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
+    if effective_capabilities(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
         return Finding::ok(
             CHECK,
             HOST,
@@ -228,7 +236,7 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
             bytes >> 10,
             needed >> 10
         ),
-        "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or cap_ipc_lock as above",
+        "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or the capability cap_ipc_lock",
     )
 }
 
@@ -239,7 +247,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    // The kernel counts reserved pages as free until first use.
+    // Free pages include those promised to a mapping that has not used them yet.
     let promised: u64 = tree.number(&format!("{folder}/resv_hugepages")).unwrap_or(0);
     let free = tree
         .number::<u64>(&format!("{folder}/free_hugepages"))
@@ -251,12 +259,12 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
             format!("cannot read {folder}: does this processor have pages of 2 MiB?"),
         );
     };
-    let reserved: u64 = tree.number(&format!("{folder}/nr_hugepages")).unwrap_or(free);
+    let total: u64 = tree.number(&format!("{folder}/nr_hugepages")).unwrap_or(free);
     if free >= needed {
         return Finding::ok(CHECK, HOST, format!("{free} of 2 MiB are free, {needed} are needed"));
     }
-    // Pages in use stay in use.
-    let fix = format!("sysctl -w vm.nr_hugepages={}", reserved - free.min(reserved) + needed);
+    // The number of pages in use, plus the number of pages needed.
+    let fix = format!("sysctl -w vm.nr_hugepages={}", total - free.min(total) + needed);
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
         HugePages::On => {
@@ -271,7 +279,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     }
 }
 
-/// Formats a set of cores.
+/// Formats cores with their noun: `core 2`, `cores 2, 3`.
 fn core_list(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
@@ -299,49 +307,53 @@ fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
 
 fn online(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "cores";
-    let Some(online) = tree.text("/sys/devices/system/cpu/online").as_deref().and_then(list) else {
+    let Some(online) = tree.text("/sys/devices/system/cpu/online").as_deref().and_then(parse_list)
+    else {
         return Finding::unknown(CHECK, HOST, "cannot read /sys/devices/system/cpu/online");
     };
-    let off: Vec<usize> = pinned.iter().copied().filter(|core| !online.contains(core)).collect();
-    if off.is_empty() {
+    let offline: Vec<usize> =
+        pinned.iter().copied().filter(|core| !online.contains(core)).collect();
+    if offline.is_empty() {
         return Finding::ok(CHECK, HOST, format!("{}: online", core_list(pinned)));
     }
-    let on = off.iter().map(|core| format!("echo 1 >/sys/devices/system/cpu/cpu{core}/online"));
+    let commands =
+        offline.iter().map(|core| format!("echo 1 >/sys/devices/system/cpu/cpu{core}/online"));
     Finding::error(
         CHECK,
         HOST,
-        format!("{}: not online", core_list(&off)),
-        on.collect::<Vec<_>>().join("\n"),
+        format!("{}: not online", core_list(&offline)),
+        commands.collect::<Vec<_>>().join("\n"),
     )
 }
 
 fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "isolation";
     let cpus = "/sys/devices/system/cpu";
-    let set = |file: &str| {
-        tree.text(&format!("{cpus}/{file}")).as_deref().and_then(list).unwrap_or_default()
+    let core_set = |file: &str| {
+        tree.text(&format!("{cpus}/{file}")).as_deref().and_then(parse_list).unwrap_or_default()
     };
-    let (isolated, tickless) = (set("isolated"), set("nohz_full"));
-    let shared: Vec<usize> =
+    let (isolated, tickless) = (core_set("isolated"), core_set("nohz_full"));
+    let not_isolated: Vec<usize> =
         pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
-    // A kernel without CONFIG_NO_HZ_FULL has no such file.
-    let can = tree.has(&format!("{cpus}/nohz_full"));
+    // A kernel without CONFIG_NO_HZ_FULL lacks this file.
+    let has_nohz_full = tree.exists(&format!("{cpus}/nohz_full"));
     let ticking: Vec<usize> =
-        pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
-    if shared.is_empty() && ticking.is_empty() {
+        pinned.iter().copied().filter(|core| has_nohz_full && !tickless.contains(core)).collect();
+    if not_isolated.is_empty() && ticking.is_empty() {
         return Finding::ok(
             CHECK,
             HOST,
             format!("{}: isolated, without a tick", core_list(pinned)),
         );
     }
-    // At least one core must remain for other tasks, and the boot core always has a tick.
-    let online = tree.text(&format!("{cpus}/online")).as_deref().and_then(list).unwrap_or_default();
+    // One core at least must remain for other tasks, and core 0, the boot core, always has a tick.
+    let online =
+        tree.text(&format!("{cpus}/online")).as_deref().and_then(parse_list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
     let fix = if pinned.contains(&0) || online.iter().all(|core| pinned.contains(core)) {
         "leave core 0 to the system: set other cores in engine.cores, then isolate those".to_owned()
-    } else if tree.has(&format!("{cpus}/nohz_full")) {
+    } else if has_nohz_full {
         format!(
             "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, \
              and reboot"
@@ -349,10 +361,10 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     } else {
         format!("isolcpus={cores} on the kernel's command line, and reboot")
     };
-    let found = if shared.is_empty() {
+    let found = if not_isolated.is_empty() {
         format!("{}: isolated, but with a tick (no nohz_full)", core_list(&ticking))
     } else {
-        format!("{}: not isolated, other processes may run there", core_list(&shared))
+        format!("{}: not isolated, other processes may run there", core_list(&not_isolated))
     };
     Finding::warning(CHECK, HOST, found, fix)
 }
@@ -368,12 +380,12 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
         .filter(|(_, governor)| governor != "performance")
         .collect();
     if let Some((core, name)) = slow.first() {
-        let all: Vec<_> = slow.iter().map(|(core, _)| core.to_string()).collect();
+        let slow_cores: Vec<_> = slow.iter().map(|(core, _)| core.to_string()).collect();
         return Finding::warning(
             CHECK,
             HOST,
             format!("core {core} uses the frequency governor {name:?}"),
-            format!("cpupower -c {} frequency-set -g performance", all.join(",")),
+            format!("cpupower -c {} frequency-set -g performance", slow_cores.join(",")),
         );
     }
     match pinned.iter().find_map(governor) {
@@ -386,13 +398,13 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     }
 }
 
-/// Checks for two workers, or a worker and other tasks, on the two threads of one core.
+/// Checks that no two workers run on two threads of one physical core.
 fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "hyper-threads";
     let file =
         |core: usize| format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
     for (index, &core) in pinned.iter().enumerate() {
-        let siblings = tree.text(&file(core)).as_deref().and_then(list).unwrap_or_default();
+        let siblings = tree.text(&file(core)).as_deref().and_then(parse_list).unwrap_or_default();
         if let Some(other) = pinned[index + 1..].iter().find(|other| siblings.contains(other)) {
             return Finding::warning(
                 CHECK,

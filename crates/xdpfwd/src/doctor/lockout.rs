@@ -9,11 +9,12 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "lockout";
 
-/// Adds a finding for each port whose start would cut off traffic. Returns the reason not to probe
-/// modes, if any: a bind may reset the interface and interrupt even packets passed to the kernel.
+/// Adds a finding for each port that would take traffic from this host. Returns the reason not to
+/// probe modes, if any: a bind may reset the interface and interrupt even packets that stay with
+/// the kernel.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
-    let cut_off = match lockouts(&subject.plan) {
-        Ok(cut_off) => cut_off,
+    let lockouts = match lockouts(&subject.plan) {
+        Ok(lockouts) => lockouts,
         Err(error) => {
             findings.push(Finding::unknown(
                 CHECK,
@@ -25,26 +26,26 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             );
         }
     };
-    if cut_off.is_empty() {
+    if lockouts.is_empty() {
         findings.push(Finding::ok(
             CHECK,
             "host",
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // For each port: what it carries, and the `keep` rules needed for that.
+    // For each port: the traffic that it carries, and the `keep` rules that this traffic needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
-    for lockout in &cut_off {
-        let (carries, keep) = by_port.entry(lockout.port).or_default();
-        carries.push(lockout.carries());
+    for lockout in &lockouts {
+        let (traffic, keep) = by_port.entry(lockout.port).or_default();
+        traffic.push(lockout.carries());
         keep.extend(lockout.needed());
     }
-    for (port, (carries, mut keep)) in by_port {
+    for (port, (traffic, mut keep)) in by_port {
         let Some(port) = subject.plan.ports.get(port) else { continue };
         keep.extend(port.keep.iter().copied()); // rules that the port has already
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         let found =
-            format!("{}; a start takes this traffic from the kernel", carries.join(" and "));
+            format!("{}; a start takes this traffic from the kernel", traffic.join(" and "));
         findings.push(Finding::warning(
             CHECK,
             &port.interface,
@@ -52,16 +53,12 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             format!("keep = [{rules}] for its port"),
         ));
     }
-    let carrying = carries_anything(subject)?;
-    Some(format!(
-        "{} {}, and a bind may reset the interface",
-        carrying.interface,
-        carrying.carries()
-    ))
+    let carried = carried_traffic(subject)?;
+    Some(format!("{} {}, and a bind may reset the interface", carried.interface, carried.carries()))
 }
 
-/// Returns the default route or session that a port carries, whether kept or not.
-fn carries_anything(subject: &Subject) -> Option<Lockout> {
+/// Returns a default route or SSH session that a port carries, even if `keep` rules preserve it.
+fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());
     let ports = (0..=u8::MAX).map(PortId).take(plan.ports.len());

@@ -1,9 +1,10 @@
 //! `xdpfwd doctor`: finds problems that prevent running or reduce speed, with their fixes.
 //!
 //! Each check examines one aspect of a [`Subject`] and returns [`Finding`]s. [`host`] and [`nic`]
-//! read files from a [`Tree`], which tests replace by that of another machine; [`offload`] queries
-//! the kernel over netlink; [`probe`] binds a socket. A fix is a command, or a line of the
-//! configuration, that resolves its finding: tests create each condition and apply the fix.
+//! read system files through a [`Tree`], which tests replace by a folder with another machine's
+//! files; [`offload`] queries the kernel over netlink; [`probe`] binds a socket. The fix of a
+//! finding is a command, or a line of the configuration. Tests create each problem and apply its
+//! fix.
 
 mod finding;
 mod host;
@@ -45,13 +46,13 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
             }
         },
         None => {
-            let mut once = Vec::new();
+            let mut unique_names = Vec::new();
             for name in &arguments.interfaces {
-                if !once.contains(name) {
-                    once.push(name.clone());
+                if !unique_names.contains(name) {
+                    unique_names.push(name.clone());
                 }
             }
-            Subject::of_interfaces(&once)
+            Subject::of_interfaces(&unique_names)
         }
     };
     let examination = Examination::new(examine(&subject, &Tree::real(), !arguments.no_probe));
@@ -72,19 +73,25 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     }
 }
 
-/// Returns the finding for a port whose mode is slower than the requested one.
-pub(crate) fn mode(interface: &str, got: PortMode, fallback: Option<&Fallback>) -> Finding {
-    probe::mode_finding(interface, Mode::Auto, got, fallback)
+/// Returns the finding about the mode of a port with `mode = "auto"`, after a start that fell back
+/// to a slower mode.
+pub(crate) fn mode_finding(
+    interface: &str,
+    actual: PortMode,
+    fallback: Option<&Fallback>,
+) -> Finding {
+    probe::mode_finding(interface, Mode::Auto, actual, fallback)
 }
 
-/// Returns problems that prevent starting this plan, without probing: used after a failed start.
+/// Returns the problems that prevent a start of this plan, without probing. Used after a failed
+/// start.
 pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
     let findings = examine(&Subject::of_plan(plan), &Tree::real(), false);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
-/// Returns all findings, the host's first, then each interface's. `probe` binds a socket to each
-/// queue to determine its mode.
+/// Returns all findings: first those about the host, then those about each interface. With `probe`,
+/// determines the mode of each interface by binding a socket to each queue.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
     let mut interface_findings = Vec::new();
@@ -93,7 +100,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         interface_findings.extend(steering::examine(subject, id, port));
         let Ok(index) = if_nametoindex(&*port.interface) else {
             all_present = false;
-            interface_findings.push(missing(&port.interface));
+            interface_findings.push(missing_interface(&port.interface));
             continue;
         };
         // Alternative names of an interface have no folder in /sys.
@@ -103,13 +110,13 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         interface_findings.extend(nic::examine(subject, &port, tree, Some(index)));
         interface_findings.extend(offload::examine(subject, &port, tree, index));
     }
-    let cut_off = lockout::examine(subject, &mut interface_findings);
-    let level = |level| {
+    let lockout_reason = lockout::examine(subject, &mut interface_findings);
+    let first_at_level = |level| {
         interface_findings.iter().chain(&findings).find(|finding: &&Finding| finding.level == level)
     };
     let skip_reason = if !probe {
         Some("--no-probe".to_owned())
-    } else if let Some(error) = level(Level::Error).filter(|_| all_present) {
+    } else if let Some(error) = first_at_level(Level::Error).filter(|_| all_present) {
         Some(format!("fix {} of {} first", error.check, error.subject))
     } else if !all_present {
         Some("an interface is missing".to_owned())
@@ -119,7 +126,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     {
         Some(format!("{} {}", down.subject, down.finding))
     } else {
-        cut_off
+        lockout_reason
     };
     interface_findings.extend(match skip_reason {
         Some(why) => {
@@ -130,28 +137,28 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // Sort by interface in the order of the plan; other findings belong to the host.
-    let name = |finding: &Finding| {
+    // Findings about no port of the plan belong to the host. Sort the others in the order of ports.
+    let port_index = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {
             port.interface == finding.subject
                 || index.is_some() && if_nametoindex(&*port.interface).ok() == index
         })
     };
-    let (hosts, mut others): (Vec<_>, Vec<_>) =
-        interface_findings.into_iter().partition(|finding| name(finding).is_none());
-    others.sort_by_key(|finding| name(finding));
-    for finding in &mut others {
-        if let Some(port) = name(finding) {
+    let (host_findings, mut port_findings): (Vec<_>, Vec<_>) =
+        interface_findings.into_iter().partition(|finding| port_index(finding).is_none());
+    port_findings.sort_by_key(|finding| port_index(finding));
+    for finding in &mut port_findings {
+        if let Some(port) = port_index(finding) {
             finding.subject.clone_from(&subject.plan.ports[port].interface);
         }
     }
-    findings.extend(hosts);
-    findings.extend(others);
+    findings.extend(host_findings);
+    findings.extend(port_findings);
     findings
 }
 
-fn missing(interface: &str) -> Finding {
+fn missing_interface(interface: &str) -> Finding {
     let available = ThisMachine.interfaces().join(", ");
     Finding::error(
         "interface",

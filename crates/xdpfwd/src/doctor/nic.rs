@@ -2,12 +2,12 @@
 
 use xdpfwd_engine::PortPlan;
 
-use super::tree::list;
+use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
-use crate::config::longest_mtu as longest;
+use crate::config::longest_mtu;
 
-/// `index` is the interface index. It detects a /sys of another network namespace: /sys shows the
-/// namespace that it was mounted in.
+/// Returns the findings about the interface of a port. If the interface has another index in /sys
+/// than `index`, /sys was mounted in another network namespace, and the only finding reports this.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -48,7 +48,7 @@ impl Nic<'_> {
 
     /// Returns the driver of the device; a virtual interface has none.
     fn driver(&self) -> Option<String> {
-        self.tree.link(&format!("{}/device/driver", self.folder))
+        self.tree.link_target_name(&format!("{}/device/driver", self.folder))
     }
 
     fn link(&self) -> Finding {
@@ -56,12 +56,12 @@ impl Nic<'_> {
         let state = self.text("operstate").unwrap_or_else(|| "unknown".into());
         match &*state {
             "down" => {
-                // IFF_UP, in hexadecimal.
                 let flags = self
                     .text("flags")
                     .and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
-                let administratively = flags.is_none_or(|flags| flags & 1 == 0);
-                let (found, fix) = if administratively {
+                // Bit 0 is IFF_UP.
+                let is_set_down = flags.is_none_or(|flags| flags & 1 == 0);
+                let (found, fix) = if is_set_down {
                     (
                         "is down: xdpfwd would wait for it",
                         format!("ip link set dev {} up", self.name),
@@ -94,27 +94,26 @@ impl Nic<'_> {
         }
     }
 
-    /// Checks that the MTU fits into a frame, minus the kernel's headroom.
+    /// Checks that packets of the MTU's length fit into a frame after the kernel's headroom.
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
         let Some(mtu) = self.number::<u32>("mtu") else {
             return Finding::unknown(CHECK, self.name, "cannot read its MTU");
         };
-        if mtu <= longest(frame_size) {
-            let room = longest(frame_size);
+        let room = longest_mtu(frame_size);
+        if mtu <= room {
             return Finding::ok(
                 CHECK,
                 self.name,
                 format!("{mtu}: fits into frames of {frame_size} bytes (up to {room})"),
             );
         }
-        let lower = format!("ip link set dev {} mtu {}", self.name, longest(frame_size));
-        let fix = if mtu <= longest(4096) {
-            format!("[umem] frame_size = 4096\nor: {lower}")
+        let lower_mtu = format!("ip link set dev {} mtu {room}", self.name);
+        let fix = if mtu <= longest_mtu(4096) {
+            format!("[umem] frame_size = 4096\nor: {lower_mtu}")
         } else {
-            lower
+            lower_mtu
         };
-        let room = longest(frame_size);
         let found = format!(
             "{mtu}: frames of {frame_size} bytes have room for MTU {room}, after 256 bytes of \
              headroom"
@@ -122,17 +121,17 @@ impl Nic<'_> {
         Finding::error(CHECK, self.name, found, fix)
     }
 
-    /// Checks a virtio device: without DMA mappings it supports no zero-copy, and a legacy device
-    /// supports almost nothing.
+    /// Checks whether a virtio device supports zero-copy, which needs DMA mappings. Legacy devices
+    /// have none.
     fn virtio(&self, driver: &str) -> Option<Finding> {
         const CHECK: &str = "virtio";
         if driver != "virtio_net" {
             return None;
         }
         let bits = self.text("device/features")?;
-        // One character per bit, lowest first (drivers/virtio/virtio.c, features_show).
-        let has = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
-        let (modern, dma) = (has(32), has(33));
+        // One character per bit, lowest bit first (drivers/virtio/virtio.c, features_show).
+        let has_feature = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
+        let (modern, dma) = (has_feature(32), has_feature(33));
         let qemu = "QEMU: -device virtio-net-pci,…,disable-legacy=on,iommu_platform=on\n\
                     libvirt: <driver iommu='on'/> on a machine with an IOMMU";
         Some(match (modern, dma) {
@@ -164,28 +163,29 @@ impl Nic<'_> {
         let Some(node) = node.and_then(|node| usize::try_from(node).ok()) else {
             return Finding::ok(CHECK, self.name, "its device belongs to no NUMA node");
         };
-        let near = self
+        let local_cores = self
             .tree
             .text(&format!("/sys/devices/system/node/node{node}/cpulist"))
             .as_deref()
-            .and_then(list);
-        let Some(near) = near else {
+            .and_then(parse_list);
+        let Some(local_cores) = local_cores else {
             return Finding::unknown(
                 CHECK,
                 self.name,
                 format!("cannot read the cores of node {node}"),
             );
         };
-        let far: Vec<_> = subject.cores().into_iter().filter(|core| !near.contains(core)).collect();
-        if near.is_empty() {
+        let remote_cores: Vec<_> =
+            subject.cores().into_iter().filter(|core| !local_cores.contains(core)).collect();
+        if local_cores.is_empty() {
             return Finding::ok(
                 CHECK,
                 self.name,
                 format!("its device is on node {node}, which has no cores"),
             );
         }
-        if let Some(core) = far.first() {
-            let some: Vec<_> = near.iter().take(4).map(ToString::to_string).collect();
+        if let Some(core) = remote_cores.first() {
+            let examples: Vec<_> = local_cores.iter().take(4).map(ToString::to_string).collect();
             return Finding::warning(
                 CHECK,
                 self.name,
@@ -193,15 +193,14 @@ impl Nic<'_> {
                     "its device is on node {node}, core {core} is not; packet memory is allocated \
                      near the core"
                 ),
-                format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
+                format!("[engine] cores = [{}, …], those of node {node}", examples.join(", ")),
             );
         }
         let cores = if subject.cores().is_empty() { "" } else { ", as the workers' cores are" };
         Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
-    /// Checks queue interrupts: with busy polling they belong on the worker's core, without it on
-    /// another core.
+    /// Checks that, without busy polling, no queue interrupt is handled only on workers' cores.
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();
@@ -224,37 +223,38 @@ impl Nic<'_> {
             );
         }
         let affinity = |irq: &u32| {
-            let read =
-                |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
+            let read = |file| {
+                self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(parse_list)
+            };
             let allowed = read("smp_affinity_list")?;
             // Affinity changes with the next interrupt; until then a forbidden core may still be
             // effective.
             let effective = read("effective_affinity_list").unwrap_or_default();
-            let still =
+            let is_effective_allowed =
                 !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
-            Some(if still { effective } else { allowed })
+            Some(if is_effective_allowed { effective } else { allowed })
         };
         let on_workers: Vec<(u32, usize)> = numbers
             .iter()
             .filter_map(|irq| {
                 let targets = affinity(irq)?;
                 // Ignore an interrupt that may also go to other cores.
-                let hit = targets.iter().find(|core| cores.contains(core))?;
-                targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
+                let core = targets.iter().find(|core| cores.contains(core))?;
+                targets.iter().all(|core| cores.contains(core)).then_some((*irq, *core))
             })
             .collect();
         let online = self
             .tree
             .text("/sys/devices/system/cpu/online")
             .as_deref()
-            .and_then(list)
+            .and_then(parse_list)
             .unwrap_or_default();
-        let others: Vec<_> =
+        let other_cores: Vec<_> =
             online.iter().filter(|core| !cores.contains(core)).map(ToString::to_string).collect();
-        let others = others.join(",");
+        let other_cores = other_cores.join(",");
         match on_workers.first() {
             Some((irq, core)) if !subject.plan.busy_poll => {
-                let all: Vec<_> = on_workers.iter().map(|(irq, _)| irq.to_string()).collect();
+                let irqs: Vec<_> = on_workers.iter().map(|(irq, _)| irq.to_string()).collect();
                 Finding::warning(
                     CHECK,
                     self.name,
@@ -263,10 +263,10 @@ impl Nic<'_> {
                          to itself"
                     ),
                     format!(
-                        "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done \
-                         (irqbalance would undo this)\n\
+                        "for irq in {}; do echo {other_cores} \
+                         >/proc/irq/$irq/smp_affinity_list; done (irqbalance would undo this)\n\
                          or: [engine] busy_poll = true, so that the worker does that work",
-                        all.join(" ")
+                        irqs.join(" ")
                     ),
                 )
             }

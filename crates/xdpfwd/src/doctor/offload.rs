@@ -19,7 +19,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     }
     match Ethtool::open(index) {
         Ok(ethtool) => {
-            // Packet sockets receive packets of all queues, with the stripped VLAN tags.
+            // Packet sockets receive the packets of all queues, and removed VLAN tags as metadata.
             if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
@@ -30,9 +30,9 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
                 });
             }
             match ethtool.offloads() {
-                // A veth parses nothing; the finding about its peer covers metadata beside the
-                // frame.
-                Ok(on) => findings.push(offloads(name, &on, uses_xdp && veth.is_none())),
+                // A veth removes no VLAN tags. The finding `veth-peer` is about tags that its peer
+                // leaves out of the frame.
+                Ok(enabled) => findings.push(offloads(name, &enabled, uses_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
                 }
@@ -44,7 +44,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     findings
 }
 
-/// Compares the requested queues with /sys, for a driver that reports nothing more.
+/// Compares the requested number of queues with /sys, for a driver that does not report channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -79,17 +79,17 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
     };
     let names = features.names();
     let reported = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    if !features.native() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
+    if !features.has_native_xdp() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
         let found =
             format!("its driver reports: {reported}; mode = \"{mode}\" requires native XDP");
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\" or \"auto\"");
     }
-    if !features.zero_copy() && mode == Mode::ZeroCopy {
+    if !features.has_zero_copy() && mode == Mode::ZeroCopy {
         let found =
             format!("its driver reports: {reported}; mode = \"zero-copy\" requires xsk-zerocopy");
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
-    if features.native() && !features.redirect() && mode != Mode::Skb {
+    if features.has_native_xdp() && !features.has_redirect() && mode != Mode::Skb {
         let found = format!(
             "its driver reports: {reported}; it runs XDP programs but cannot redirect to sockets"
         );
@@ -104,17 +104,17 @@ fn program(name: &str) -> Finding {
         None => Finding::ok(CHECK, name, "no other XDP program is attached"),
         Some(program) => {
             // The kernel truncates process names to 15 bytes.
-            let own = crate::program::name();
-            let ours = program
+            let xdpfwd = crate::program::name();
+            let is_held_by_xdpfwd = program
                 .to_string()
-                .contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
-            let running = match ours {
-                true => {
-                    format!(" ({own} forwards on this interface; stopping it stops the forwarding)")
-                }
+                .contains(&format!("held by {} (", xdpfwd.get(..15).unwrap_or(xdpfwd)));
+            let note = match is_held_by_xdpfwd {
+                true => format!(
+                    " ({xdpfwd} forwards on this interface; stopping it stops the forwarding)"
+                ),
                 false => String::new(),
             };
-            Finding::error(CHECK, name, format!("{program}{running}"), program.fix())
+            Finding::error(CHECK, name, format!("{program}{note}"), program.fix())
         }
     }
 }
@@ -134,7 +134,8 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Compares the requested queues with the existing ones, and checks where RSS sends the rest.
+/// Compares the requested number of queues with the active queues, and checks that RSS uses no
+/// others.
 fn queues(
     name: &str,
     wanted: Option<u16>,
@@ -145,21 +146,21 @@ fn queues(
     const CHECK: &str = "queues";
     let (active, wanted_queues) =
         (channels.receive.min(channels.send), wanted.map_or(1, u32::from));
-    let set = |queues: u32| {
-        let set = |name: &str| match channels.combined {
+    let set_queues = |queues: u32| {
+        let command = |name: &str| match channels.combined {
             true => format!("ethtool -L {name} combined {queues}"),
             false => format!("ethtool -L {name} rx {queues} tx {queues}"),
         };
         // Native XDP fails on a veth with fewer RX queues than its peer has TX queues
         // (`veth_xdp_set`).
         match veth {
-            None => set(name),
-            Some(VethPeer::Here(peer, _)) => format!("{} && {}", set(peer), set(name)),
+            None => command(name),
+            Some(VethPeer::Here(peer, _)) => format!("{} && {}", command(peer), command(name)),
             Some(VethPeer::Elsewhere) => {
                 format!(
                     "{}\nand in the network namespace of its other end: {}",
-                    set(name),
-                    set("PEER")
+                    command(name),
+                    command("PEER")
                 )
             }
         }
@@ -170,43 +171,45 @@ fn queues(
             channels.max
         );
         let fix = match wanted_queues <= channels.max {
-            true => set(wanted_queues),
+            true => set_queues(wanted_queues),
             false => format!("queues = {} at most", channels.max),
         };
         return Finding::error(CHECK, name, found, fix);
     }
     // If the driver does not report its RSS table, packets may arrive on all active queues.
     let rss_known = rss.is_ok();
-    let hit: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
-    let beyond: BTreeSet<u32> =
-        hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
-    let table = if rss_known { "RSS sends packets to" } else { "packets may arrive on" };
+    let receiving: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
+    let unserved: BTreeSet<u32> =
+        receiving.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
+    let source = if rss_known { "RSS sends packets to" } else { "packets may arrive on" };
     match wanted {
-        Some(_) if !beyond.is_empty() => {
+        Some(_) if !unserved.is_empty() => {
             let found = format!(
-                "{wanted_queues} of {} are served, but {table} queue {} as well; packets there go \
+                "{wanted_queues} of {} are served, but {source} queue {} as well; packets there go \
                  to the kernel",
                 channels.receive,
-                ranges(&beyond)
+                ranges(&unserved)
             );
-            // `ethtool -L` refuses to remove queues used by a user-defined RSS table, so change a
-            // readable table instead.
-            let fewer = match rss_known {
+            // `ethtool -L` refuses to remove queues that a user-defined RSS table uses. So if the
+            // driver reports the table, change the table instead.
+            let use_fewer = match rss_known {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
-                false => set(wanted_queues),
+                false => set_queues(wanted_queues),
             };
             let fix = match channels.receive == active {
-                true => format!("queues = {active}, to serve all\nor, to use only these: {fewer}"),
+                true => {
+                    format!("queues = {active}, to serve all\nor, to use only these: {use_fewer}")
+                }
                 // There are fewer TX than RX queues, and a socket needs both.
-                false => set(wanted_queues),
+                false => set_queues(wanted_queues),
             };
             Finding::warning(CHECK, name, found, fix)
         }
         Some(_) => Finding::ok(CHECK, name, format!("all {active} active queues are served")),
         None if active > 1 => {
             let found = format!(
-                "{active} are active, {table} {}: serve all of them (queues = {active})",
-                ranges(&hit)
+                "{active} are active, {source} {}: serve all of them (queues = {active})",
+                ranges(&receiving)
             );
             Finding::ok(CHECK, name, found)
         }
@@ -214,7 +217,8 @@ fn queues(
     }
 }
 
-/// Offloads that change a frame from its form on the wire.
+/// Offloads that change received frames: name of the feature, its name for `ethtool -K`, and the
+/// effect.
 const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-lro", "lro", JOINED),
     ("rx-gro-hw", "rx-gro-hw", JOINED),
@@ -224,12 +228,12 @@ const HARMFUL: [(&str, &str, &str); 4] = [
 const JOINED: &str = "several packets arrive merged into one, which XDP does not support";
 const UNTAGGED: &str = "VLAN tags are removed from the frames, and AF_XDP does not receive them";
 
-fn offloads(name: &str, on: &BTreeSet<String>, check_vlan_tags: bool) -> Finding {
+fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Finding {
     const CHECK: &str = "offloads";
-    let counts = |(feature, _, why): &&(&str, &str, &str)| {
-        on.contains(*feature) && (check_vlan_tags || *why != UNTAGGED)
+    let is_harmful = |(feature, _, why): &&(&str, &str, &str)| {
+        enabled.contains(*feature) && (check_vlan_tags || *why != UNTAGGED)
     };
-    let harmful: Vec<_> = HARMFUL.iter().filter(counts).collect();
+    let harmful: Vec<_> = HARMFUL.iter().filter(is_harmful).collect();
     if harmful.is_empty() {
         return Finding::ok(
             CHECK,
@@ -239,8 +243,13 @@ fn offloads(name: &str, on: &BTreeSet<String>, check_vlan_tags: bool) -> Finding
     }
     let found: Vec<_> =
         harmful.iter().map(|(feature, _, why)| format!("{feature}: {why}")).collect();
-    let off: Vec<_> = harmful.iter().map(|(_, name, _)| format!("{name} off")).collect();
-    Finding::warning(CHECK, name, found.join("; "), format!("ethtool -K {name} {}", off.join(" ")))
+    let switches: Vec<_> = harmful.iter().map(|(_, name, _)| format!("{name} off")).collect();
+    Finding::warning(
+        CHECK,
+        name,
+        found.join("; "),
+        format!("ethtool -K {name} {}", switches.join(" ")),
+    )
 }
 
 /// A veth's peer.
@@ -253,28 +262,28 @@ enum VethPeer {
 impl VethPeer {
     const CHECK: &str = "veth-peer";
 
-    /// Returns `None` if the interface is no veth.
+    /// Returns the peer of an interface; `None` if the interface is not a veth.
     fn of(name: &str, tree: &Tree, index: u32) -> Option<Self> {
         if !is_veth(index) {
             return None;
         }
-        // In another namespace, the peer may have the same index as this or any other interface.
+        // A peer in another namespace may have the same index as any interface of this namespace.
         let linked = |name: &str| tree.number::<u32>(&format!("/sys/class/net/{name}/iflink"));
         let peer = linked(name).filter(|peer| *peer != index && is_veth(*peer));
         let name = peer.and_then(|peer| if_indextoname(peer).ok()?.into_string().ok());
-        let here = peer.zip(name).filter(|(_, name)| linked(name) == Some(index));
-        Some(here.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
+        let local_peer = peer.zip(name).filter(|(_, name)| linked(name) == Some(index));
+        Some(local_peer.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
     }
 
-    /// Checks the peer's offloads that this interface does not perform (checksums, VLAN tags), and
-    /// NAPI.
+    /// Checks that the peer leaves neither checksums nor VLAN tags to the interface `name`, which
+    /// would not add them, and that the peer has NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
             let why = "its other end is in another network namespace; if sockets send on it, run in \
                        that namespace: ethtool -K PEER tx off txvlan off";
             return Finding::unknown(Self::CHECK, name, why);
         };
-        let Ok(on) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
+        let Ok(enabled) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
             return Finding::unknown(
                 Self::CHECK,
                 name,
@@ -282,33 +291,33 @@ impl VethPeer {
             );
         };
         let mut found = Vec::new();
-        let mut off = Vec::new();
-        if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
+        let mut switches = Vec::new();
+        if enabled.iter().any(|feature| feature.starts_with("tx-checksum-")) {
             found.push(
                 "leaves checksums to the interface, so that AF_XDP forwards packets with \
                  incomplete checksums",
             );
-            off.push("tx off");
+            switches.push("tx off");
         }
         let tags = [
             ("tx-vlan-hw-insert", "txvlan off"),
             ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert off"),
         ];
-        for (_, switch) in tags.iter().filter(|(feature, _)| on.contains(*feature)) {
+        for (_, switch) in tags.iter().filter(|(feature, _)| enabled.contains(*feature)) {
             found.push("passes VLAN tags outside of the frame, where AF_XDP does not see them");
-            off.push(switch);
+            switches.push(switch);
         }
         found.dedup();
-        if !off.is_empty() {
+        if !switches.is_empty() {
             let found = format!("{peer}, its other end, {}", found.join(", and "));
             return Finding::warning(
                 Self::CHECK,
                 name,
                 found,
-                format!("ethtool -K {peer} {}", off.join(" ")),
+                format!("ethtool -K {peer} {}", switches.join(" ")),
             );
         }
-        if !on.contains("rx-gro") && attached_program(peer).is_none() {
+        if !enabled.contains("rx-gro") && attached_program(peer).is_none() {
             let found = format!(
                 "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it \
                  are dropped (packets that xdpfwd sends in copy mode are not)"
@@ -349,7 +358,7 @@ mod tests {
             finding.fix.unwrap(),
             "queues = 8, to serve all\nor, to use only these: ethtool -X eth1 equal 2"
         );
-        // Eight queues; the RSS table uses two of them.
+        // Of eight active queues, the RSS table uses only the two that are served.
         assert_eq!(
             queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level,
             Level::Ok
@@ -364,7 +373,7 @@ mod tests {
 
     /// `veth_xdp_set` refuses a veth with fewer RX queues than its peer has TX queues.
     #[test]
-    fn queues_fix_sets_both_ends_of_a_veth() {
+    fn fix_for_queues_of_a_veth_sets_both_ends() {
         let fix = |veth: &VethPeer| {
             queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap()
         };
@@ -378,11 +387,14 @@ mod tests {
         assert!(fix(&VethPeer::Elsewhere).ends_with("other end: ethtool -L PEER combined 1"));
     }
 
-    /// Packet sockets receive VLAN tags beside the frame and reinsert them.
+    /// Packet sockets receive VLAN tags as metadata, and xdpfwd reinserts them.
     #[test]
     fn vlan_stripping_is_ok_for_packet_sockets() {
-        let on = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
-        assert_eq!(offloads("eth1", &on, false).fix.as_deref(), Some("ethtool -K eth1 lro off"));
+        let enabled = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
+        assert_eq!(
+            offloads("eth1", &enabled, false).fix.as_deref(),
+            Some("ethtool -K eth1 lro off")
+        );
     }
 
     #[test]
@@ -400,9 +412,9 @@ mod tests {
     }
 
     #[test]
-    fn offloads_fix_is_one_ethtool_command() {
-        let on = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
-        let finding = offloads("eth1", &on, true);
+    fn fix_for_offloads_is_one_ethtool_command() {
+        let enabled = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
+        let finding = offloads("eth1", &enabled, true);
         assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off rxvlan off"));
         assert_eq!(offloads("eth1", &["rx-gro".to_owned()].into(), true).level, Level::Ok);
     }

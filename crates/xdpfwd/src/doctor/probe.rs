@@ -6,7 +6,7 @@ use super::{Finding, Subject};
 
 pub(crate) const CHECK: &str = "mode";
 
-/// Returns a finding for each port.
+/// Returns a finding about the mode of each port, or one about the failure to probe.
 pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
@@ -31,8 +31,8 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// Rates a port's mode and suggests how to improve it. Also used when a start falls back to a
-/// slower mode.
+/// Returns the finding about a port's mode, with a fix if `auto` fell back to a slower mode. Also
+/// used after a start.
 pub(crate) fn mode_finding(
     interface: &str,
     requested: Mode,
@@ -43,11 +43,11 @@ pub(crate) fn mode_finding(
     let Some(fallback) = fallback.filter(|_| requested == Mode::Auto && uses_xdp) else {
         return Finding::ok(CHECK, interface, actual.name());
     };
-    let Fallback { interface: decided, lacks, reason, .. } = fallback;
-    let owner = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
-    let found = format!("{}: {owner} no {lacks} ({reason}), which limits all ports", actual.name());
+    let Fallback { interface: limiting, lacks, reason, .. } = fallback;
+    let found =
+        format!("{}: {limiting} has no {lacks} ({reason}), which limits all ports", actual.name());
     let hint = format!(
-        "`{} doctor {decided}` shows its mtu, virtio and xdp-features",
+        "`{} doctor {limiting}` shows its mtu, virtio and xdp-features",
         crate::program::name()
     );
     let fix = match *lacks {
@@ -65,15 +65,16 @@ pub(crate) fn mode_finding(
     Finding::warning(CHECK, interface, found, fix)
 }
 
-/// Returns the finding for a failed start.
+/// Returns the finding about a failure to attach or bind, for the interface that the error names.
 fn error_finding(subject: &Subject, error: &StartError) -> Finding {
     let text = crate::error_text::with_causes(error);
-    let names = |interface: &str| {
-        let is_name_byte =
-            |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '_' | '-' | '.' | '@');
-        text.split(|byte| !is_name_byte(byte)).any(|word| word == interface)
+    let is_named = |interface: &str| {
+        let is_name_char = |character: char| {
+            character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.' | '@')
+        };
+        text.split(|character| !is_name_char(character)).any(|word| word == interface)
     };
-    let named = subject.plan.ports.iter().find(|port| names(&port.interface));
+    let named = subject.plan.ports.iter().find(|port| is_named(&port.interface));
     let interface = named.map_or("host", |port| &port.interface).to_owned();
     Finding::error(
         CHECK,
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn fallback_fix_names_mode_that_all_ports_support() {
+    fn fix_for_fallback_names_a_mode_that_all_ports_support() {
         // Only one port supports native XDP: configuring `copy` would break the other.
         let finding =
             mode_finding("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
@@ -113,7 +114,7 @@ mod tests {
             "{finding:?}"
         );
         assert!(
-            finding.finding.starts_with("copy: it has no zero-copy (Operation not supported)"),
+            finding.finding.starts_with("copy: eth1 has no zero-copy (Operation not supported)"),
             "{finding:?}"
         );
     }

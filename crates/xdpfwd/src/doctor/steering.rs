@@ -1,4 +1,4 @@
-//! Checks which queue receives the packets of an inbound security association.
+//! Prints the NIC rules that steer packets of inbound security associations to their queues.
 
 use xdpfwd_engine::PortPlan;
 use xdpfwd_pipeline::{PortId, QueueBinding};
@@ -7,7 +7,8 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "esp-steering";
 
-/// Describes how packets of SAs reach their worker. With one worker they always do.
+/// Returns a finding with the ethtool commands that steer the packets of inbound SAs to their
+/// worker; `None` if there is only one worker or no inbound SA.
 pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<Finding> {
     let workers = subject.plan.workers.len();
     let path = subject.plan.paths.iter().find(|path| path.from == id)?;

@@ -4,12 +4,12 @@ use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::UmemConfig;
 
-/// The subject of the checks.
+/// The plan to check.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    /// Whether the plan comes from a configuration. If not, cores and queue counts are not
-    /// requested.
+    /// Whether the plan comes from a configuration. Otherwise, its cores and queue counts are only
+    /// defaults.
     pub(crate) configured: bool,
 }
 

@@ -1,5 +1,5 @@
 //! Checks on file trees of fake machines: two NUMA nodes, governors, isolated cores, interrupts,
-//! old kernels, virtio devices. Each condition is found, and gone after its fix.
+//! old kernels, virtio devices. Each problem has a finding, which the fix removes.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,11 +10,12 @@ use xdpfwd_xsk::HugePages;
 
 use super::*;
 
-/// A folder with files as /proc and /sys have them, removed on drop.
+/// A fake machine: a folder with files of /proc and /sys, removed on drop.
 struct Machine(PathBuf);
 
 impl Machine {
-    /// Creates a server's tree: two nodes of four cores, two threads each; eth1 (ice) on node 0.
+    /// Creates a server with two NUMA nodes of four cores with two threads each. The interface eth1
+    /// (driver ice) is on node 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +91,7 @@ impl Drop for Machine {
     }
 }
 
-/// Returns a configuration for eth1 with workers on these cores.
+/// Returns a configured plan for eth1 with a worker on each of `cores`.
 fn subject(cores: &[usize]) -> Subject {
     let mut subject = Subject { configured: true, ..Subject::of_interfaces(&["eth1".into()]) };
     subject.plan.workers = cores.iter().map(|&core| Some(core)).collect();
@@ -111,15 +112,15 @@ fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
 
 #[track_caller]
 fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
-    let all = examine_files(machine, subject);
-    let mut found = all.iter().filter(|finding| finding.check == check);
-    let first = found.next().unwrap_or_else(|| panic!("no {check} among {all:#?}")).clone();
-    assert!(found.next().is_none(), "{check} twice: {all:#?}");
+    let findings = examine_files(machine, subject);
+    let mut found = findings.iter().filter(|finding| finding.check == check);
+    let first = found.next().unwrap_or_else(|| panic!("no {check} among {findings:#?}")).clone();
+    assert!(found.next().is_none(), "{check} twice: {findings:#?}");
     first
 }
 
-/// Checks that a condition has this level and these words in finding and fix, and is gone after
-/// `fix`.
+/// Checks the finding of `check`: it is `Ok` on the server. After `cause`, it has the level
+/// `level`, contains `words[0]`, and its fix contains `words[1]`. After `fix`, it is `Ok` again.
 #[track_caller]
 fn assert_found_until_fixed(
     check: &str,
@@ -137,13 +138,13 @@ fn assert_found_until_fixed(
         finding(&machine, &subject, check)
     );
     cause(&machine, &mut subject);
-    let seen = finding(&machine, &subject, check);
-    assert_eq!(seen.level, level, "{seen:?}");
-    assert!(seen.finding.contains(words[0]), "{seen:?}");
-    assert!(seen.fix.as_deref().unwrap_or_default().contains(words[1]), "{seen:?}");
+    let found = finding(&machine, &subject, check);
+    assert_eq!(found.level, level, "{found:?}");
+    assert!(found.finding.contains(words[0]), "{found:?}");
+    assert!(found.fix.as_deref().unwrap_or_default().contains(words[1]), "{found:?}");
     fix(&machine, &mut subject);
-    let cleared = finding(&machine, &subject, check);
-    assert_eq!(cleared.level, Level::Ok, "{cleared:?}");
+    let fixed = finding(&machine, &subject, check);
+    assert_eq!(fixed.level, Level::Ok, "{fixed:?}");
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn governor_warns_unless_performance() {
 
 #[test]
 fn isolation_warns_of_shared_or_ticking_cores() {
-    let set = |machine: &Machine, isolated: &str, tickless: &str| {
+    let set_cores = |machine: &Machine, isolated: &str, tickless: &str| {
         machine.set("sys/devices/system/cpu/isolated", isolated);
         machine.set("sys/devices/system/cpu/nohz_full", tickless);
     };
@@ -195,8 +196,8 @@ fn isolation_warns_of_shared_or_ticking_cores() {
             Level::Warning,
             [found, "isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3"],
             &[2, 3],
-            |machine, _| set(machine, isolated, tickless),
-            |machine, _| set(machine, "2-3", "2-3"),
+            |machine, _| set_cores(machine, isolated, tickless),
+            |machine, _| set_cores(machine, "2-3", "2-3"),
         );
     }
 }
@@ -216,12 +217,12 @@ fn irq_warns_of_interrupt_on_worker_core() {
         |machine, _| machine.set(file, "2"),
         |machine, _| machine.set(file, "0-1"),
     );
-    // It stays effective until the next interrupt, but is no longer allowed.
-    let (machine, subject_) = (Machine::server(), subject(&[2, 3]));
+    // Core 2 stays effective until the next interrupt, but is no longer allowed.
+    let (machine, two_workers) = (Machine::server(), subject(&[2, 3]));
     machine.set(file, "2");
     machine.set("proc/irq/141/smp_affinity_list", "0-1");
-    assert_eq!(finding(&machine, &subject_, "irq").level, Level::Ok);
-    // With busy polling, the interrupt belongs on the worker's core.
+    assert_eq!(finding(&machine, &two_workers, "irq").level, Level::Ok);
+    // With busy polling, the worker's core may handle the interrupt.
     let (machine, mut subject) = (Machine::server(), subject(&[2, 3]));
     machine.set(file, "2");
     subject.plan.busy_poll = true;
@@ -310,8 +311,8 @@ fn kernel_options_are_read_from_boot_or_lib_modules() {
     let boot = "boot/config-7.2.12+deb13-amd64";
     let text = fs::read_to_string(machine.0.join(boot)).unwrap();
     fs::remove_file(machine.0.join(boot)).unwrap();
-    let nowhere = finding(&machine, &subject(&[2]), "kernel-options");
-    assert_eq!(nowhere.level, Level::Unknown, "{nowhere:?}");
+    let unreadable = finding(&machine, &subject(&[2]), "kernel-options");
+    assert_eq!(unreadable.level, Level::Unknown, "{unreadable:?}");
     machine.set("lib/modules/7.2.12+deb13-amd64/config", &text);
     assert_eq!(finding(&machine, &subject(&[2]), "kernel-options").level, Level::Ok);
 }
@@ -458,9 +459,9 @@ fn virtio_without_dma_mappings_is_warning() {
 
 #[test]
 fn empty_tree_gives_unknown_findings_but_no_error() {
-    let (nothing, subject) = (Tree::at("/nowhere"), subject(&[0]));
-    let mut findings = host::examine(&subject, &nothing);
-    findings.extend(nic::examine(&subject, &subject.plan.ports[0], &nothing, None));
+    let (empty_tree, subject) = (Tree::at("/nowhere"), subject(&[0]));
+    let mut findings = host::examine(&subject, &empty_tree);
+    findings.extend(nic::examine(&subject, &subject.plan.ports[0], &empty_tree, None));
     assert!(findings.iter().any(|finding| finding.level == Level::Unknown), "{findings:#?}");
     for finding in &findings {
         assert!(finding.level != Level::Error, "{finding:?}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The location of `/proc` and `/sys`.
+/// The folder that contains `proc` and `sys`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree(PathBuf);
 
@@ -23,13 +23,14 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Returns a file's text without the line end; `None` if it is missing or unreadable.
+    /// Returns a file's text without white space at both ends; `None` if it is missing or
+    /// unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// Returns a file's number.
+    /// Returns the number that is a file's only content.
     pub(crate) fn number<N: std::str::FromStr>(&self, path: &str) -> Option<N> {
         self.text(path)?.parse().ok()
     }
@@ -43,20 +44,20 @@ impl Tree {
         names
     }
 
-    /// Returns the last component of a link's target.
-    pub(crate) fn link(&self, path: &str) -> Option<String> {
+    /// Returns the last component of a symbolic link's target.
+    pub(crate) fn link_target_name(&self, path: &str) -> Option<String> {
         let target = fs::read_link(self.path(path)).ok()?;
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
     /// Returns whether the file or folder exists.
-    pub(crate) fn has(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         Path::exists(&self.path(path))
     }
 }
 
-/// Parses a number list in the kernel's format: `0-3,8`.
-pub(crate) fn list(text: &str) -> Option<Vec<usize>> {
+/// Parses a list of numbers in the kernel's format, such as `0-3,8`.
+pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -75,12 +76,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn list_accepts_only_the_kernel_format() {
-        assert_eq!(list("0-3,8\n"), Some(vec![0, 1, 2, 3, 8]));
-        assert_eq!(list("5"), Some(vec![5]));
-        assert_eq!(list(""), Some(vec![]));
+    fn parse_list_accepts_only_the_kernel_format() {
+        assert_eq!(parse_list("0-3,8\n"), Some(vec![0, 1, 2, 3, 8]));
+        assert_eq!(parse_list("5"), Some(vec![5]));
+        assert_eq!(parse_list(""), Some(vec![]));
         for other in ["a", "3-1", "1-", "0-99999999999"] {
-            assert_eq!(list(other), None, "{other}");
+            assert_eq!(parse_list(other), None, "{other}");
         }
     }
 
@@ -89,7 +90,7 @@ mod tests {
         let tree = Tree::at("/nowhere");
         assert_eq!(tree.text("/proc/version"), None);
         assert!(tree.names("/sys").is_empty());
-        assert!(!tree.has("/proc"));
+        assert!(!tree.exists("/proc"));
         assert!(Tree::real().text("/proc/version").unwrap().starts_with("Linux"));
     }
 }

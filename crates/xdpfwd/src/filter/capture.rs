@@ -10,7 +10,7 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 /// A captured packet.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CapturedPacket {
-    /// Seconds since 1970; 0 if the capture has no time.
+    /// Time of the capture in seconds since 1970; 0 if not recorded.
     pub(super) seconds: f64,
     /// The bytes of the packet; zeros replace truncated bytes.
     pub(super) bytes: Vec<u8>,
@@ -18,16 +18,16 @@ pub(super) struct CapturedPacket {
     pub(super) truncated: bool,
 }
 
-/// Buffer size in bytes: the longest record that tools write.
+/// Size of the read buffer in bytes. A longer record is an error, but common tools write none.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Maximum packet length in bytes; longer than any frame.
+/// Maximum length in bytes to which a truncated packet is padded; longer than any frame.
 const MAX_PACKET_BYTES: usize = 1 << 18;
 
-/// Calls `packet` for each packet of a capture, in order.
+/// Calls `handle` for each packet of a capture, in order.
 pub(super) fn read(
     path: &Path,
-    mut packet: impl FnMut(CapturedPacket) -> Result<()>,
+    mut handle: impl FnMut(CapturedPacket) -> Result<()>,
 ) -> Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let name = path.display();
@@ -38,13 +38,15 @@ pub(super) fn read(
         }
         Err(_) => bail!("{name} is not a capture: expected pcap or pcapng format"),
     };
-    let mut link = CaptureInterfaces::default();
+    let mut interfaces = CaptureInterfaces::default();
     loop {
         let (exhausted, consumed) = (reader.reader_exhausted(), reader.consumed());
         match reader.next() {
             Ok((length, block)) => {
-                if let Some(captured) = link.packet(&block).with_context(|| name.to_string())? {
-                    packet(captured)?;
+                if let Some(packet) =
+                    interfaces.read_block(&block).with_context(|| name.to_string())?
+                {
+                    handle(packet)?;
                 }
                 reader.consume(length);
             }
@@ -68,35 +70,36 @@ pub(super) fn read(
     }
 }
 
-/// Properties of the capture's interfaces.
+/// The units of the timestamps in a capture.
 #[derive(Default)]
 struct CaptureInterfaces {
-    /// pcap: seconds per time unit.
+    /// pcap: the time unit in seconds.
     seconds_per_unit: f64,
-    /// pcapng: time units per second and offset of each interface.
+    /// pcapng: for each interface, the time units per second, and the offset in seconds to add.
     interfaces: Vec<(u64, u64)>,
 }
 
 impl CaptureInterfaces {
-    fn packet(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<CapturedPacket>> {
+    /// Returns the packet in a block. Stores the units in a header, which has no packet.
+    fn read_block(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<CapturedPacket>> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
-                ethernet(header.network)?;
+                check_ethernet(header.network)?;
                 self.seconds_per_unit = if header.is_nanosecond_precision() { 1e-9 } else { 1e-6 };
                 Ok(None)
             }
             PcapBlockOwned::Legacy(record) => {
                 let seconds =
                     f64::from(record.ts_sec) + f64::from(record.ts_usec) * self.seconds_per_unit;
-                Ok(Some(captured(seconds, record.data, record.origlen)))
+                Ok(Some(captured_packet(seconds, record.data, record.origlen)))
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                 self.interfaces.clear();
                 Ok(None)
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                ethernet(interface.linktype)?;
-                // Limit the offset, because a later time could overflow.
+                check_ethernet(interface.linktype)?;
+                // Limit the offset, so that adding it to a time cannot overflow.
                 let offset = u64::try_from(interface.ts_offset()).unwrap_or(0).min(1 << 40);
                 self.interfaces.push((interface.ts_resolution().unwrap_or(1_000_000), offset));
                 Ok(None)
@@ -111,17 +114,17 @@ impl CaptureInterfaces {
                     );
                 };
                 let seconds = record.decode_ts_f64(offset, resolution.max(1));
-                Ok(Some(captured(seconds, record.packet_data(), record.origlen)))
+                Ok(Some(captured_packet(seconds, record.packet_data(), record.origlen)))
             }
             PcapBlockOwned::NG(Block::SimplePacket(record)) => {
-                Ok(Some(captured(0.0, record.packet_data(), record.origlen)))
+                Ok(Some(captured_packet(0.0, record.packet_data(), record.origlen)))
             }
             PcapBlockOwned::NG(_) => Ok(None),
         }
     }
 }
 
-fn ethernet(link: Linktype) -> Result<()> {
+fn check_ethernet(link: Linktype) -> Result<()> {
     if link != Linktype::ETHERNET {
         bail!(
             "link type {}: expected Ethernet (1), as in a capture on one Ethernet interface",
@@ -131,10 +134,10 @@ fn ethernet(link: Linktype) -> Result<()> {
     Ok(())
 }
 
-fn captured(seconds: f64, data: &[u8], original: u32) -> CapturedPacket {
+fn captured_packet(seconds: f64, data: &[u8], original_len: u32) -> CapturedPacket {
     let mut bytes = data.to_vec();
-    let original = (original as usize).min(MAX_PACKET_BYTES);
-    let truncated = bytes.len() < original;
-    bytes.resize(original.max(bytes.len()), 0);
+    let original_len = (original_len as usize).min(MAX_PACKET_BYTES);
+    let truncated = bytes.len() < original_len;
+    bytes.resize(original_len.max(bytes.len()), 0);
     CapturedPacket { seconds, bytes, truncated }
 }

@@ -43,13 +43,13 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     }
 }
 
-/// Returns the selected filter.
-fn select_filter<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
+/// Returns the filter called `name`, or the only filter if there is no name.
+fn select_filter<'p>(plan: &'p Plan, name: Option<&str>) -> Result<&'p FilterPlan> {
     let stages = plan.paths.iter().flat_map(|path| &path.stages);
     let filters: BTreeMap<&str, &FilterPlan> =
-        stages.filter_map(|stage| Some((&*stage.name, filter_of(stage)?))).collect();
+        stages.filter_map(|stage| Some((&*stage.name, as_filter(stage)?))).collect();
     let names = || filters.keys().copied().collect::<Vec<_>>().join(", ");
-    match (named, filters.len()) {
+    match (name, filters.len()) {
         (_, 0) => bail!("no path has a stage with kind = \"filter\""),
         (Some(name), _) => filters
             .get(name)
@@ -62,7 +62,7 @@ fn select_filter<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPl
     }
 }
 
-fn filter_of(stage: &StageOnPath) -> Option<&FilterPlan> {
+fn as_filter(stage: &StageOnPath) -> Option<&FilterPlan> {
     let plan: &dyn Any = &*stage.plan;
     plan.downcast_ref()
 }
@@ -83,24 +83,25 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     let program = plan.program();
     let mut filter = Filter::new(Arc::clone(program));
     let mut stdout = BufWriter::new(io::stdout().lock());
-    let cycles = xdpfwd_xsk::clock::cycles_per_second();
-    let (mut index, mut truncated, mut first, mut last) = (0, 0, None, 0.0);
+    let cycles_per_second = xdpfwd_xsk::clock::cycles_per_second();
+    let (mut index, mut truncated) = (0, 0);
+    let (mut first_seconds, mut last_seconds) = (None, 0.0);
     let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
     capture::read(
         &arguments.pcap,
         |CapturedPacket { seconds, bytes, truncated: is_truncated }| {
             truncated += u64::from(is_truncated);
             let headers = Headers::parse(&bytes);
-            // A packet without a time gets the time of the previous one.
+            // A packet without a time gets the time of the previous packet.
             if seconds > 0.0 {
-                last = seconds;
-                first.get_or_insert(seconds);
+                last_seconds = seconds;
+                first_seconds.get_or_insert(seconds);
             }
-            let since = (last - first.unwrap_or(last)).max(0.0);
-            let Outcome { drop, rule } = filter.judge(
+            let elapsed = (last_seconds - first_seconds.unwrap_or(last_seconds)).max(0.0);
+            let Outcome { drop, rule } = filter.decide(
                 program.inspect(&bytes, &headers),
                 bytes.len(),
-                (since * cycles) as u64,
+                (elapsed * cycles_per_second) as u64,
             );
             let line = PacketVerdict {
                 index,
@@ -113,9 +114,9 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
                 serde_json::to_writer(&mut stdout, &line)?;
                 writeln!(stdout)?;
             } else {
-                let by = rule.map_or("no rule".to_owned(), |rule| format!("rule {rule}"));
+                let decided_by = rule.map_or("no rule".to_owned(), |rule| format!("rule {rule}"));
                 let reason = line.reason.map_or(String::new(), |reason| format!(" ({reason})"));
-                writeln!(stdout, "{index:>8}  {:<6}  {by}{reason}", line.verdict)?;
+                writeln!(stdout, "{index:>8}  {:<6}  {decided_by}{reason}", line.verdict)?;
             }
             index += 1;
             Ok(())
@@ -134,14 +135,14 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         for ((rule, reason), count) in by_outcome {
             let verdict = if reason.is_some() { "drop" } else { "accept" };
             let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
-            let by = match rule {
+            let decided_by = match rule {
                 Some(rule) => format!(
                     "rule {rule}: {}",
                     program.rule(rule).map_or(String::new(), ToString::to_string)
                 ),
                 None => "no rule".to_owned(),
             };
-            writeln!(stdout, "{count:>8}  {verdict:<6}  {by}{reason}")?;
+            writeln!(stdout, "{count:>8}  {verdict:<6}  {decided_by}{reason}")?;
         }
     }
     stdout.flush()?;

@@ -1,4 +1,4 @@
-//! Opening ports with `xsk-rs` and libxdp.
+//! Opens ports with `xsk-rs` and libxdp.
 
 use std::error::Error;
 use std::io;
@@ -21,7 +21,7 @@ use xsk_rs::{
 use super::{Builder, OpenError, OpenPorts, Queue, raise_memlock};
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::config::{HugePages, UmemError};
-use crate::owner::Slot;
+use crate::owner::PortSlot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
 use crate::umem::Umem;
@@ -29,11 +29,11 @@ use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
     /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`. Frames
-    /// are owned as usual. xdpfwd's own XDP program redirects packets to the sockets; libxdp's is
-    /// not loaded.
+    /// are owned as usual. xdpfwd's XDP program redirects packets to the sockets; libxdp's XDP
+    /// program is not loaded.
     ///
-    /// Preferred busy polling is not supported, and frames can be posted for reception only after
-    /// the bind.
+    /// Ports by `xsk-rs` do not support preferred busy polling. Frames can be posted for reception
+    /// only after the bind.
     pub fn open_by_xsk_rs(&self) -> Result<OpenPorts<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -46,14 +46,14 @@ impl Builder {
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
         for (index, queue) in (0..).zip(&self.queues) {
-            let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
+            let slot = PortSlot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
             let (tx, rx, fill, completion) = queue
                 .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
-            // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number
-            // does not guarantee it.
+            // SAFETY: the descriptor is open as long as the queues exist. Unsafe because a
+            // descriptor number does not guarantee that.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
-            let socket = Socket::of(fd)
+            let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
             // Use the same settings, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
@@ -85,33 +85,36 @@ impl Builder {
         let config = xsk_rs_config(self.umem.frame_size, sizes)
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
-        let create = |huge| XskRsUmem::new(config, frames, huge).map(|made| (made, huge));
+        let create = |huge| XskRsUmem::new(config, frames, huge).map(|created| (created, huge));
         // xsk-rs cannot unmap a mapping that ends within a huge page.
-        let may_be_huge = self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE);
-        let made = match create(may_be_huge) {
+        let may_be_huge =
+            self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE_BYTES);
+        let created = match create(may_be_huge) {
             Err(error) if may_be_huge && self.umem.huge_pages == HugePages::On => {
                 let source = cause(&error);
-                return Err(UmemError::HugePages { bytes, pages: bytes / HUGE_PAGE, source }.into());
+                return Err(
+                    UmemError::HugePages { bytes, pages: bytes / HUGE_PAGE_BYTES, source }.into()
+                );
             }
             Err(_) if may_be_huge => create(false),
             result => result,
         };
         let ((xsk_rs_umem, descriptors), huge) =
-            made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
-        // xsk-rs exposes the address of a frame's packet only, not of its memory. SAFETY: the
-        // descriptor is of this UMEM, which no socket uses yet. Unsafe: for other descriptors, the
-        // memory could be in use.
-        let first = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
+            created.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
+        // xsk-rs exposes only the address of a frame's packet, not of its chunk. SAFETY: the
+        // descriptor is of this UMEM, which no socket uses yet. Unsafe because the chunk of another
+        // descriptor could be in use.
+        let start = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // The kernel created the mapping, not a Rust allocation, and libxdp already has its
-        // address.
-        let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(first));
+        // A pointer can be created from the address, because the memory is a kernel mapping and not
+        // a Rust allocation, and libxdp already has its address.
+        let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(start));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
-        // SAFETY: xsk-rs has mapped that many bytes there, a chunk for each frame, and keeps them
-        // mapped as long as one of its handles lives. It gives access to them only through
-        // descriptors, which stay with the ports; those use them to set packet lengths. Unsafe: it
-        // creates frames from addresses.
+        // SAFETY: xsk-rs has mapped a chunk for each frame at `base`, and keeps the memory mapped
+        // as long as a handle of its UMEM lives. xsk-rs gives access to the memory only through
+        // descriptors. The ports keep the descriptors and use them only to set packet lengths.
+        // Unsafe because it creates frames from addresses.
         let (umem, pool) =
             unsafe { Umem::in_mapping(&self.umem, base, huge, Box::new(xsk_rs_umem.clone())) }?;
         Ok(Memory { xsk_rs_umem, descriptors: descriptors.into(), umem, pool })
@@ -128,6 +131,7 @@ impl Builder {
     }
 }
 
+/// The memory that xsk-rs has mapped.
 struct Memory {
     xsk_rs_umem: XskRsUmem,
     /// libxdp's descriptor of each chunk.
@@ -154,8 +158,8 @@ impl Queue {
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: libxdp's program is not loaded, which binding to a queue twice requires.
-            // Unsafe for that reason.
+            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program, and
+            // the flags prevent that. Unsafe because xsk-rs does not check this.
             match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
@@ -184,7 +188,7 @@ fn xsk_rs_config(
     config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
 }
 
-/// Returns the kernel's error, or the message of xsk-rs if there is none.
+/// Returns the kernel's error, or the message of xsk-rs if the kernel returned no error.
 fn cause(error: &dyn Error) -> io::Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match kernel.and_then(io::Error::raw_os_error) {
@@ -193,4 +197,5 @@ fn cause(error: &dyn Error) -> io::Error {
     }
 }
 
-const HUGE_PAGE: usize = 2 << 20;
+/// Size of a huge page in bytes.
+const HUGE_PAGE_BYTES: usize = 2 << 20;

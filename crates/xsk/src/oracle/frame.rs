@@ -16,7 +16,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// Decodes an edit.
+    /// Decodes an edit from random numbers.
     pub fn decode(kind: u8, n: usize) -> Self {
         match kind % 4 {
             0 => Self::Prepend(n),
@@ -32,8 +32,8 @@ impl Edit {
 pub struct Shadow(Vec<u8>);
 
 impl Shadow {
-    /// Copies the current bytes of a frame.
-    pub fn of(frame: &Frame) -> Self {
+    /// Creates a shadow with the current bytes of a frame.
+    pub fn copy_of(frame: &Frame) -> Self {
         Self(frame.to_vec())
     }
 
@@ -42,10 +42,10 @@ impl Shadow {
         self.0
     }
 
-    /// Applies an edit to both; new bytes are set to `fill`.
+    /// Applies an edit to the frame and to the expected bytes. Sets new bytes to `fill`.
     ///
     /// # Panics
-    /// If the frame differs afterwards.
+    /// If the frame differs from the expected bytes afterwards.
     pub fn edit(&mut self, frame: &mut Frame, edit: Edit, fill: u8) {
         let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
         let size = headroom + frame.len() + tailroom;
@@ -83,14 +83,16 @@ impl Shadow {
         self.check(frame);
     }
 
-    /// Writes the same bytes at the front of both, which must be long enough.
+    /// Overwrites the first bytes of the frame and of the expected bytes. Both must be long enough.
     pub fn stamp(&mut self, frame: &mut Frame, bytes: &[u8]) {
         frame[..bytes.len()].copy_from_slice(bytes);
         self.0[..bytes.len()].copy_from_slice(bytes);
     }
 
+    /// Compares the frame with the expected bytes.
+    ///
     /// # Panics
-    /// If the frame's bytes differ.
+    /// If they differ.
     pub fn check(&self, frame: &Frame) {
         assert!(self.0 == frame[..], "{frame:?} does not contain the bytes written to it");
     }

@@ -1,13 +1,13 @@
-//! Models of rings, frames and ports that run beside the real objects, step by step, and panic
-//! where the two differ. Unit tests supply fixed steps, property tests and the fuzz target
-//! (`fuzz/`) random bytes.
+//! Models of rings, frames and ports. Each step is executed on the real object and on the model; a
+//! difference causes a panic. Unit tests supply fixed steps. Property tests and the fuzz targets
+//! (`fuzz/`) decode steps from random bytes.
 
 pub mod frame;
 pub mod port;
 pub mod ring;
 
-/// The bytes of a step. The size is fixed so that removing a step leaves the others unchanged,
-/// which allows a failing case to be reduced.
+/// The bytes that encode a step. All steps have the same size, so that a step can be removed from a
+/// failing case without changing the others.
 pub type StepBytes = [u8; 4];
 
 /// Splits bytes into steps; an incomplete last step is ignored.

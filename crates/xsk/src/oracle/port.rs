@@ -1,14 +1,14 @@
-//! The oracle of ports: a model in plain vectors beside two ports on one UMEM and their fake
-//! kernels.
+//! The oracle of ports: two ports on one UMEM, their fake kernels, and a model of the ports in
+//! plain vectors.
 //!
-//! After every step, the model checks the frame counts and owner record of all chunks, the bytes of
-//! held frames, and that sent packets equal queued packets, in order.
+//! After every step, the model checks the frame counts, the ownership record of all chunks, the
+//! bytes of held frames, and that the sent packets are the queued packets, in order.
 
 use std::collections::VecDeque;
 
 use super::StepBytes;
 use super::frame::{Edit, Shadow};
-use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, Sizes};
+use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use crate::owner::Ownership;
 use crate::port::PortFrameCounts;
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
 /// Number of ports.
 pub const PORTS: usize = 2;
 
-/// A test step. Ports and held frames are given by index (both wrap).
+/// A test step. A port is given by its index, a held frame by its index modulo the number of held
+/// frames.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Delivers packets of one length to a port.
@@ -27,16 +28,16 @@ pub enum Step {
         port: usize,
         /// Number of packets.
         count: usize,
-        /// Packet length.
+        /// Length of each packet in bytes.
         len: usize,
     },
     /// Receives the port's packets as held frames.
     Receive(usize),
     /// Returns a held frame to the pool.
     Free(usize),
-    /// Drops a held frame: lost.
+    /// Drops a held frame, which is then lost.
     Lose(usize),
-    /// Allocates and holds a frame with this many bytes.
+    /// Allocates a frame with this many bytes, which is then held.
     Alloc(usize),
     /// Edits a held frame.
     Edit(usize, Edit),
@@ -49,7 +50,7 @@ pub enum Step {
     },
     /// Transmits the port's queue.
     Transmit(usize),
-    /// Runs the port's kernel without a wake-up.
+    /// Makes the port's kernel send and complete packets without a wake-up.
     Run(usize),
     /// Reclaims the port's completed frames.
     Reclaim(usize),
@@ -59,16 +60,17 @@ pub enum Step {
     InvalidReception {
         /// The port.
         port: usize,
-        /// The held frame to deliver again, if there is one; all arrived packets are then received.
+        /// The held frame to deliver a second time; the port then receives all arrived packets.
+        /// Without it, or if no frame is held, the range is outside any chunk.
         held: Option<usize>,
         /// The length in the descriptor.
         len: u32,
     },
-    /// Makes the port's kernel report the completion of a frame that it was not sending: a lost
-    /// frame, or one that does not exist.
+    /// Makes the port's kernel report the completion of a chunk that it was not sending: a lost
+    /// chunk, or a chunk that does not exist.
     InvalidCompletion(usize),
-    /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to this pool
-    /// and the port's queue.
+    /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to the pool
+    /// and to the port's queue.
     Foreign {
         /// The port.
         port: usize,
@@ -87,28 +89,30 @@ pub enum Step {
 
 impl Step {
     /// Decodes a step from bytes.
-    pub fn decode([kind, which, a, b]: StepBytes) -> Self {
-        let (port, place) = (usize::from(which) % PORTS, usize::from(which));
-        let wide = usize::from(u16::from_le_bytes([a, b]));
+    pub fn decode([kind, index, a, b]: StepBytes) -> Self {
+        let (port, held) = (usize::from(index) % PORTS, usize::from(index));
+        let a_and_b = usize::from(u16::from_le_bytes([a, b]));
         match kind % 64 {
             0..8 => Self::Deliver { port, count: 1 + usize::from(a % 80), len: usize::from(b) * 8 },
             8..16 => Self::Receive(port),
-            16..19 => Self::Free(place),
-            19 => Self::Lose(place),
-            20..22 => Self::Alloc(wide % 1600),
-            22..30 => Self::Edit(place, Edit::decode(kind, wide % if b < 128 { 64 } else { 5000 })),
+            16..19 => Self::Free(held),
+            19 => Self::Lose(held),
+            20..22 => Self::Alloc(a_and_b % 1600),
+            22..30 => {
+                Self::Edit(held, Edit::decode(kind, a_and_b % if b < 128 { 64 } else { 5000 }))
+            }
             30..38 => Self::Enqueue { port, count: 1 + usize::from(a % 64) },
             38..46 => Self::Transmit(port),
             46..50 => Self::Run(port),
             50..56 => Self::Reclaim(port),
-            56..58 => Self::Configure(port, decode_config(which, a, b)),
+            56..58 => Self::Configure(port, decode_config(index, a, b)),
             58 => Self::InvalidReception {
                 port,
-                held: (a > 99).then_some(place),
+                held: (a > 99).then_some(held),
                 len: u32::from(b) * 300,
             },
             59 => Self::InvalidCompletion(port),
-            60 => Self::Foreign { port, held: place },
+            60 => Self::Foreign { port, held },
             61 if a < 40 => Self::Vanish(port),
             61 => Self::Open(port),
             62 if a < 100 => Self::Close(port),
@@ -121,7 +125,7 @@ impl Step {
 /// Returns the behaviour of a faulty kernel: the bits of `faults` select the faults, `a` and `b`
 /// are their parameters.
 pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
-    let few = |byte: u8| match byte % 4 {
+    let limit = |byte: u8| match byte % 4 {
         0 => 0,
         1 => u32::MAX,
         _ => u32::from(byte % 40),
@@ -130,17 +134,17 @@ pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
     let errors =
         (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
     FakeKernelConfig {
-        budget: if faults & 2 != 0 { few(a) } else { u32::MAX },
+        budget: if faults & 2 != 0 { limit(a) } else { u32::MAX },
         completion_delay: if faults & 4 != 0 {
             (b % 5).checked_sub(1).map(u32::from)
         } else {
             Some(0)
         },
-        completions_per_wakeup: if faults & 8 != 0 { few(b) } else { u32::MAX },
+        completions_per_wakeup: if faults & 8 != 0 { limit(b) } else { u32::MAX },
         errors: if faults & 16 != 0 { errors.collect() } else { VecDeque::new() },
         persistent_error: (faults & 32 != 0)
             .then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
-        ignored_wakeups: if faults & 64 != 0 { few(a) } else { 0 },
+        ignored_wakeups: if faults & 64 != 0 { limit(a) } else { 0 },
         wants_tx_wakeup: faults & 128 == 0,
         wants_rx_wakeup: b & 128 != 0,
         ..FakeKernelConfig::default()
@@ -149,16 +153,19 @@ pub fn decode_config(faults: u8, a: u8, b: u8) -> FakeKernelConfig {
 
 /// Two ports and their model.
 pub struct PortModel {
-    sizes: Sizes,
+    sizes: FakeRingSizes,
     ports: [Option<ModelPort>; PORTS],
     /// Frames held by user space, with their expected content.
     held: VecDeque<(Frame, Shadow)>,
     umem: Umem,
     pool: Pool,
+    /// Another UMEM and its pool, for [`Step::Foreign`].
     other: (Umem, Pool),
+    /// Number of lost chunks.
     lost: u32,
+    /// Number of chunks retired when their port was closed.
     closed: u32,
-    /// Number of packets created: each queued packet carries a number, so that all differ.
+    /// Number of packets created. Each packet contains its number, so that no two are equal.
     packets_made: u64,
 }
 
@@ -167,7 +174,7 @@ struct ModelPort {
     port: XskPort,
     kernel: FakeKernel,
     queue: EgressQueue,
-    /// Packets in the RX ring; `None` is an invalid descriptor.
+    /// Packets in the RX ring; `None` stands for an invalid descriptor.
     arrived: VecDeque<Option<Vec<u8>>>,
     /// Packets in the egress queue and the TX ring, in order.
     to_send: VecDeque<Vec<u8>>,
@@ -181,7 +188,7 @@ struct ModelPort {
 
 impl PortModel {
     /// Creates two ports on a UMEM with this chunk size and these ring sizes.
-    pub fn new(frame_size: u32, sizes: Sizes) -> Self {
+    pub fn new(frame_size: u32, sizes: FakeRingSizes) -> Self {
         let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
         let (umem, pool) = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
         let other = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
@@ -203,14 +210,14 @@ impl PortModel {
     /// Executes a step on the ports and the model.
     ///
     /// # Panics
-    /// If they differ afterwards.
+    /// If ports and model differ afterwards.
     pub fn step(&mut self, step: Step) {
         match step {
             Step::Deliver { port, count, len } => self.deliver(port, count, len),
             Step::Receive(port) => self.receive(port),
             Step::Free(held) => {
                 if let Some((frame, _)) = self.take_held(held) {
-                    self.pool.free(frame).expect("the pool accepts its own frame");
+                    self.pool.free(frame).expect("the pool rejected its own frame");
                 }
             }
             Step::Lose(held) => {
@@ -228,43 +235,43 @@ impl PortModel {
             }
             Step::Enqueue { port, count } => self.enqueue(port, count),
             Step::Transmit(port) => {
-                if let Some(line) = &mut self.ports[port] {
-                    let before = line.queue.len();
-                    let sent = line.port.transmit(&mut line.queue);
-                    assert_eq!(sent, before - line.queue.len());
-                    line.transmitted += sent as u64;
+                if let Some(model_port) = &mut self.ports[port] {
+                    let before = model_port.queue.len();
+                    let sent = model_port.port.transmit(&mut model_port.queue);
+                    assert_eq!(sent, before - model_port.queue.len());
+                    model_port.transmitted += sent as u64;
                 }
             }
             Step::Run(port) => {
-                if let Some(line) = &self.ports[port] {
-                    line.kernel.run();
+                if let Some(model_port) = &self.ports[port] {
+                    model_port.kernel.run();
                 }
             }
             Step::Reclaim(port) => {
-                if let Some(line) = &mut self.ports[port] {
+                if let Some(model_port) = &mut self.ports[port] {
                     let before = self.pool.len();
-                    assert_eq!(line.port.reclaim(&mut self.pool), self.pool.len() - before);
+                    assert_eq!(model_port.port.reclaim(&mut self.pool), self.pool.len() - before);
                 }
             }
-            Step::Configure(port, behaviour) => {
-                if let Some(line) = &self.ports[port] {
-                    line.kernel.set(behaviour);
+            Step::Configure(port, config) => {
+                if let Some(model_port) = &self.ports[port] {
+                    model_port.kernel.set(config);
                 }
             }
             Step::InvalidReception { port, held, len } => self.deliver_invalid(port, held, len),
             Step::InvalidCompletion(port) => self.complete_invalid(port),
             Step::Foreign { port, held } => self.foreign(port, held),
             Step::Vanish(port) => {
-                if let Some(line) = &mut self.ports[port] {
-                    line.kernel.vanish();
-                    line.gone = true;
+                if let Some(model_port) = &mut self.ports[port] {
+                    model_port.kernel.vanish();
+                    model_port.gone = true;
                 }
             }
             Step::Close(port) => self.close(port),
             Step::DropPort(port) => {
-                if let Some(line) = self.ports[port].take() {
-                    self.closed += line.port.frame_counts().total() as u32;
-                    self.empty(line.queue);
+                if let Some(model_port) = self.ports[port].take() {
+                    self.closed += model_port.port.frame_counts().total() as u32;
+                    self.free_all(model_port.queue);
                 }
             }
             Step::Open(port) => self.open(port),
@@ -272,27 +279,30 @@ impl PortModel {
         self.check();
     }
 
-    /// Sends and reclaims all possible frames, closes every port, frees held frames, and checks
-    /// that every chunk except lost and closed ones is in the pool.
+    /// Sends and reclaims all frames that the kernels can still send, closes every port, frees held
+    /// frames, and checks that every chunk except lost and closed ones is in the pool.
     ///
     /// # Panics
-    /// If one is not.
+    /// If a chunk is missing in the pool.
     pub fn finish(mut self) {
         for port in 0..PORTS {
             self.step(Step::Configure(port, FakeKernelConfig::default()));
             let mut rounds = 0;
-            while self.ports[port].as_ref().is_some_and(|line| !line.gone && line.has_work()) {
+            while self.ports[port]
+                .as_ref()
+                .is_some_and(|model_port| !model_port.gone && model_port.has_work())
+            {
                 self.step(Step::Transmit(port));
                 self.step(Step::Run(port));
                 self.step(Step::Reclaim(port));
                 rounds += 1;
                 assert!(rounds < 200, "port {port} still has work");
             }
-            if let Some(line) = &self.ports[port] {
+            if let Some(model_port) = &self.ports[port] {
                 assert!(
-                    line.gone || line.to_send.is_empty(),
+                    model_port.gone || model_port.to_send.is_empty(),
                     "{} packets were never sent",
-                    line.to_send.len()
+                    model_port.to_send.len()
                 );
             }
             self.step(Step::Close(port));
@@ -330,69 +340,70 @@ impl PortModel {
     }
 
     fn close(&mut self, port: usize) {
-        let Some(line) = self.ports[port].take() else { return };
-        let ModelPort { port, kernel, queue, .. } = line;
-        let before = port.frame_counts();
-        let free = self.pool.len();
+        let Some(model_port) = self.ports[port].take() else { return };
+        let ModelPort { port, kernel, queue, .. } = model_port;
+        let counts = port.frame_counts();
+        let free_before = self.pool.len();
         let retired = Box::new(port).close(&mut self.pool);
         assert_eq!(
-            retired + self.pool.len() - free,
-            before.total() as usize,
+            retired + self.pool.len() - free_before,
+            counts.total() as usize,
             "a chunk is neither free nor retired"
         );
         assert!(
-            retired as u64 <= before.tx + before.completion,
+            retired as u64 <= counts.tx + counts.completion,
             "a frame posted for reception was not returned"
         );
         self.closed += retired as u32;
         assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "the kernel wrote to a reclaimed frame");
-        self.empty(queue);
+        self.free_all(queue);
     }
 
-    fn empty(&mut self, mut queue: EgressQueue) {
+    /// Returns the frames of a queue to the pool.
+    fn free_all(&mut self, mut queue: EgressQueue) {
         while let Some(frame) = queue.pop() {
-            self.pool.free(frame).expect("the pool accepts its own frame");
+            self.pool.free(frame).expect("the pool rejected its own frame");
         }
     }
 
     fn deliver(&mut self, port: usize, count: usize, len: usize) {
-        let Some(line) = &mut self.ports[port] else { return };
+        let Some(model_port) = &mut self.ports[port] else { return };
         for _ in 0..count {
             self.packets_made += 1;
             let packet: Vec<u8> =
                 self.packets_made.to_be_bytes().into_iter().cycle().take(len).collect();
-            let expected = if line.gone {
+            let expected = if model_port.gone {
                 Err(DeliveryError::NoInterface)
             } else if len + Pool::HEADROOM > self.umem.frame_size() as usize {
                 Err(DeliveryError::TooLong)
-            } else if line.arrived.len() == self.sizes.rx as usize {
+            } else if model_port.arrived.len() == self.sizes.rx as usize {
                 Err(DeliveryError::RxRingFull)
-            } else if line.kernel.posted() == 0 {
+            } else if model_port.kernel.posted() == 0 {
                 Err(DeliveryError::FillRingEmpty)
             } else {
                 Ok(())
             };
-            assert_eq!(line.kernel.deliver(&packet), expected);
+            assert_eq!(model_port.kernel.deliver(&packet), expected);
             if expected.is_ok() {
-                line.arrived.push_back(Some(packet));
+                model_port.arrived.push_back(Some(packet));
             }
         }
     }
 
     fn receive(&mut self, port: usize) {
-        let Some(line) = &mut self.ports[port] else { return };
+        let Some(model_port) = &mut self.ports[port] else { return };
         let mut batch = Batch::new();
-        let entries = line.arrived.len().min(Batch::CAPACITY);
-        let received = line.port.receive(&mut batch, &mut self.pool);
+        let entries = model_port.arrived.len().min(Batch::CAPACITY);
+        let received = model_port.port.receive(&mut batch, &mut self.pool);
         assert_eq!(received, batch.len());
-        line.invalid_rx += (entries - received) as u64;
-        line.received += received as u64;
-        let expected = line.arrived.drain(..entries).flatten();
+        model_port.invalid_rx += (entries - received) as u64;
+        model_port.received += received as u64;
+        let expected = model_port.arrived.drain(..entries).flatten();
         let frames = batch.slots_mut().iter_mut().filter_map(Option::take);
         for (frame, packet) in frames.zip(expected) {
             assert!(frame[..] == packet[..], "a received packet is wrong or out of order");
             assert_eq!(frame.headroom(), Pool::HEADROOM);
-            let shadow = Shadow::of(&frame);
+            let shadow = Shadow::copy_of(&frame);
             self.held.push_back((frame, shadow));
         }
         assert!(batch.slots().iter().all(Option::is_none), "more packets received than delivered");
@@ -402,22 +413,22 @@ impl PortModel {
         let free = self.pool.len();
         let Some(mut frame) = self.pool.alloc() else { return assert_eq!(free, 0) };
         assert_eq!((frame.headroom(), frame.len()), (Pool::HEADROOM, 0));
-        let mut shadow = Shadow::of(&frame);
+        let mut shadow = Shadow::copy_of(&frame);
         shadow.edit(&mut frame, Edit::Append(len), 0xa5);
         self.held.push_back((frame, shadow));
     }
 
     fn enqueue(&mut self, port: usize, count: usize) {
-        let Some(line) = &mut self.ports[port] else { return };
+        let Some(model_port) = &mut self.ports[port] else { return };
         for _ in 0..count {
             let Some((mut frame, mut shadow)) = self.held.pop_front() else { break };
-            let room = line.queue.room();
+            let room = model_port.queue.room();
             if frame.len() >= 14 {
                 self.packets_made += 1;
                 shadow.stamp(&mut frame, &self.packets_made.to_be_bytes());
             }
-            match line.queue.push(frame) {
-                Ok(()) => line.to_send.push_back(shadow.into_bytes()),
+            match model_port.queue.push(frame) {
+                Ok(()) => model_port.to_send.push_back(shadow.into_bytes()),
                 Err(PushError::Full(frame)) => {
                     assert_eq!(room, 0);
                     self.held.push_back((frame, shadow));
@@ -432,32 +443,34 @@ impl PortModel {
     }
 
     fn deliver_invalid(&mut self, port: usize, held: Option<usize>, len: u32) {
-        let Some(line) = &mut self.ports[port] else { return };
+        let Some(model_port) = &mut self.ports[port] else { return };
         let held = held.and_then(|held| pick(&mut self.held, held));
         let is_held = held.is_some();
-        // Deliver a held frame a second time; otherwise a chunk beyond the end, or a range that is
-        // too long for any chunk.
+        // Deliver a held frame a second time. Without a held frame, deliver an address after the
+        // end of the UMEM, or a range that is longer than a chunk.
         let (address, len) = match held {
             Some((frame, _)) => (frame.address(), len),
             None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
             None => (256, self.umem.frame_size() + len),
         };
-        if line.kernel.deliver_descriptor(address, len) {
-            line.arrived.push_back(None);
+        if model_port.kernel.deliver_descriptor(address, len) {
+            model_port.arrived.push_back(None);
         }
         // Receive now, while the descriptor is invalid: the frame might later be posted for
         // reception.
-        while is_held && self.ports[port].as_ref().is_some_and(|line| !line.arrived.is_empty()) {
+        while is_held
+            && self.ports[port].as_ref().is_some_and(|model_port| !model_port.arrived.is_empty())
+        {
             self.receive(port);
         }
     }
 
     fn complete_invalid(&mut self, port: usize) {
-        let Some(line) = &mut self.ports[port] else { return };
+        let Some(model_port) = &mut self.ports[port] else { return };
         let lost = self.umem.lost_chunks().last().copied();
         let address =
             lost.map_or(u64::MAX, |chunk| u64::from(chunk) * u64::from(self.umem.frame_size()));
-        line.invalid_completions += u64::from(line.kernel.complete_address(address));
+        model_port.invalid_completions += u64::from(model_port.kernel.complete_address(address));
     }
 
     fn foreign(&mut self, port: usize, held: usize) {
@@ -467,33 +480,36 @@ impl PortModel {
             shadow.check(&frame);
             self.held.push_back((frame, shadow));
         }
-        let mut frame = self.other.1.alloc().expect("the other UMEM has a free frame");
-        frame.append(60).expect("an empty frame has room for 60 bytes").fill(0);
+        let mut frame = self.other.1.alloc().expect("the other UMEM has no free frame");
+        frame.append(60).expect("an empty frame has no room for 60 bytes").fill(0);
         frame = self.pool.free(frame).expect_err("the pool accepted a frame of another UMEM").0;
-        if let Some(line) = &mut self.ports[port] {
-            frame = match line.queue.push(frame) {
+        if let Some(model_port) = &mut self.ports[port] {
+            frame = match model_port.queue.push(frame) {
                 Err(PushError::Foreign(frame) | PushError::Full(frame)) => frame,
                 other => panic!("the queue took a frame of another UMEM: {other:?}"),
             };
         }
-        self.other.1.free(frame).expect("the pool accepts its own frame");
+        self.other.1.free(frame).expect("the pool rejected its own frame");
     }
 
-    fn take_held(&mut self, place: usize) -> Option<(Frame, Shadow)> {
-        let place = place.checked_rem(self.held.len())?;
-        self.held.remove(place)
+    /// Removes the held frame with this index.
+    fn take_held(&mut self, index: usize) -> Option<(Frame, Shadow)> {
+        let index = index.checked_rem(self.held.len())?;
+        self.held.remove(index)
     }
 
     /// Compares the ports with the model.
     fn check(&mut self) {
-        for line in self.ports.iter_mut().flatten() {
-            line.check();
+        for model_port in self.ports.iter_mut().flatten() {
+            model_port.check();
         }
         for (frame, shadow) in &self.held {
             shadow.check(frame);
         }
-        let queued: usize = self.ports.iter().flatten().map(|line| line.queue.len()).sum();
-        let ports: Vec<&XskPort> = self.ports.iter().flatten().map(|line| &line.port).collect();
+        let queued: usize =
+            self.ports.iter().flatten().map(|model_port| model_port.queue.len()).sum();
+        let ports: Vec<&XskPort> =
+            self.ports.iter().flatten().map(|model_port| &model_port.port).collect();
         assert_conserved_except(
             &self.umem,
             &self.pool,
@@ -519,10 +535,11 @@ impl ModelPort {
         let mut discarded = VecDeque::from(self.kernel.take_discarded());
         self.discarded += discarded.len() as u64;
         while !sent.is_empty() || !discarded.is_empty() {
-            let next = self.to_send.pop_front();
-            let from = if sent.front() == next.as_ref() { &mut sent } else { &mut discarded };
+            let expected = self.to_send.pop_front();
+            let packets =
+                if sent.front() == expected.as_ref() { &mut sent } else { &mut discarded };
             assert!(
-                next.is_some() && from.pop_front() == next,
+                expected.is_some() && packets.pop_front() == expected,
                 "a sent packet was not queued or is out of order"
             );
         }
@@ -545,12 +562,14 @@ impl ModelPort {
     }
 }
 
-fn pick(held: &mut VecDeque<(Frame, Shadow)>, place: usize) -> Option<&mut (Frame, Shadow)> {
-    let place = place.checked_rem(held.len())?;
-    held.get_mut(place)
+/// Returns the held frame with this index.
+fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Frame, Shadow)> {
+    let index = index.checked_rem(held.len())?;
+    held.get_mut(index)
 }
 
-/// Checks that frame counts and owner record agree and that no chunk is lost.
+/// Checks that frame counts and ownership record agree, that user space holds `held` frames, and
+/// that no chunk is lost.
 ///
 /// # Panics
 /// If the check fails.
@@ -580,24 +599,25 @@ fn assert_conserved_except(
         lost,
         closed,
     };
-    assert_eq!(umem.ownership(), expected, "owner record differs from frame counts");
+    assert_eq!(umem.ownership(), expected, "the ownership record differs from the frame counts");
     let total = pool.len() as u64 + in_rings.total() + held as u64 + u64::from(lost + closed);
     assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
 }
 
-/// Builds and runs a model from arbitrary bytes: the first step selects its configuration.
+/// Runs a model with arbitrary steps. The bytes of the first step select the sizes and the start of
+/// the ring counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
-    let [size, back, orders, more] = steps.next().unwrap_or_default();
-    let order = |bits: u8| 8 << (bits % 4);
-    let sizes = Sizes {
-        fill: order(orders),
-        rx: order(orders >> 4),
-        tx: order(more),
-        completion: order(more >> 4),
-        start: 0u32.wrapping_sub(u32::from(back)),
+    let [chunk_size, before_wrap, rx_sizes, tx_sizes] = steps.next().unwrap_or_default();
+    let ring_size = |bits: u8| 8 << (bits % 4);
+    let sizes = FakeRingSizes {
+        fill: ring_size(rx_sizes),
+        rx: ring_size(rx_sizes >> 4),
+        tx: ring_size(tx_sizes),
+        completion: ring_size(tx_sizes >> 4),
+        start: 0u32.wrapping_sub(u32::from(before_wrap)),
     };
-    let mut model = PortModel::new(if size % 2 == 0 { 2048 } else { 4096 }, sizes);
+    let mut model = PortModel::new(if chunk_size % 2 == 0 { 2048 } else { 4096 }, sizes);
     steps.map(Step::decode).for_each(|step| model.step(step));
     model.finish();
 }

@@ -5,41 +5,46 @@ use std::collections::VecDeque;
 use super::StepBytes;
 use crate::ring::heap::HeapRing;
 
-/// A step at one of the two ends.
+/// A step at the producing or the consuming end.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Reserves entries, writes some, publishes or cancels.
+    /// Reserves entries, writes to them, and publishes or cancels them.
     Produce {
-        /// Entries requested.
+        /// Number of entries to reserve.
         reserve: u32,
-        /// Entries written, of those granted.
+        /// Number of reserved entries to write, if so many are granted.
         write: u32,
-        /// Whether to write by an iterator instead of one by one.
+        /// Whether to write with `extend` instead of `push`.
         extend: bool,
-        /// Whether to publish.
+        /// Whether to publish the entries instead of cancelling them.
         commit: bool,
     },
-    /// Peeks at entries, reads some, and releases them or not.
+    /// Peeks at entries, reads them, and releases them or not.
     Consume {
-        /// Entries requested.
+        /// Number of entries to peek at.
         peek: u32,
-        /// Entries read.
+        /// Number of those entries to read.
         read: u32,
-        /// Whether to release them.
+        /// Whether to release the entries read.
         release: bool,
     },
 }
 
 impl Step {
     /// Decodes a step from bytes.
-    pub fn decode([kind, first, second, how]: StepBytes) -> Self {
-        let (first, second) = (u32::from(first % 80), u32::from(second % 80));
-        // Four out of five are committed or released.
-        let done = kind % 10 < 8;
+    pub fn decode([kind, requested, used, method]: StepBytes) -> Self {
+        let (requested, used) = (u32::from(requested % 80), u32::from(used % 80));
+        // Commit or release in four out of five steps.
+        let complete = kind % 10 < 8;
         if kind % 2 == 0 {
-            Self::Produce { reserve: first, write: second, extend: how % 2 == 1, commit: done }
+            Self::Produce {
+                reserve: requested,
+                write: used,
+                extend: method % 2 == 1,
+                commit: complete,
+            }
         } else {
-            Self::Consume { peek: first, read: second, release: done }
+            Self::Consume { peek: requested, read: used, release: complete }
         }
     }
 }
@@ -50,8 +55,8 @@ impl Step {
 /// If the two differ.
 pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let ring = HeapRing::new(size, start);
-    // SAFETY: the ring outlives both ends, and they are taken once. Unsafe because the ends hold
-    // addresses.
+    // SAFETY: the ring outlives both ends, and they are created once. Unsafe because the ends hold
+    // raw pointers.
     let (mut producer, mut consumer) = unsafe { ring.ends() };
     let mut queue = VecDeque::new();
     let mut next = 0u64;
@@ -64,12 +69,13 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 let values: Vec<u64> =
                     (next..).take(write.min(reserve).min(free) as usize).collect();
                 if extend {
-                    // Push the first; `extend` must continue after it.
+                    // Push the first value: `extend` must continue after it.
                     values
                         .first()
                         .into_iter()
                         .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
-                    // SAFETY: a slice's iterator has an exact length. Unsafe: others may not.
+                    // SAFETY: the iterator of a slice reports its exact length. Unsafe because
+                    // other iterators can report a wrong length.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
@@ -100,9 +106,14 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     }
 }
 
-/// Runs a check from arbitrary bytes: the first step selects the ring.
+/// Checks arbitrary steps. The bytes of the first step select the size of the ring and the start of
+/// its counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
-    let [order, back, ..] = steps.next().unwrap_or_default();
-    check(1 << (order % 7), 0u32.wrapping_sub(u32::from(back)), steps.map(Step::decode));
+    let [size_exponent, before_wrap, ..] = steps.next().unwrap_or_default();
+    check(
+        1 << (size_exponent % 7),
+        0u32.wrapping_sub(u32::from(before_wrap)),
+        steps.map(Step::decode),
+    );
 }

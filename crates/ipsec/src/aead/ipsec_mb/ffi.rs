@@ -1,5 +1,5 @@
-//! Bindings for libipsec-mb: functions of its direct API, by the pointers that it selected for this
-//! processor, and `shim.c`.
+//! Bindings for the C functions of `shim.c`, and for the direct API of libipsec-mb. The library
+//! selects a function for the processor, so the direct API is called through function pointers.
 
 use std::ffi::{c_char, c_int};
 
@@ -9,23 +9,26 @@ pub(super) struct Manager {
     _opaque: [u8; 0],
 }
 
-/// `struct gcm_key_data`: round keys, and powers of the hash key. The shim checks that it fits.
+/// Memory for `struct gcm_key_data`: round keys, and powers of the hash key. The shim checks that
+/// 1024 bytes are enough.
 #[repr(C, align(64))]
 pub(super) struct GcmKey(pub(super) [u8; 1024]);
 
-/// `struct gcm_context_data`, used during one call.
+/// Memory for `struct gcm_context_data`, used during one call. The shim checks that 128 bytes are
+/// enough.
 #[repr(C, align(64))]
 pub(super) struct GcmContext(pub(super) [u8; 128]);
 
-/// Expands a key.
-pub(super) type Expand = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
+/// A function that expands a key.
+pub(super) type ExpandFunction = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
-/// Seals or opens a whole packet, and writes the tag.
-pub(super) type Gcm = unsafe extern "C" fn(
+/// A function that encrypts or decrypts a text, and writes the tag that it computes. After
+/// decryption, the caller must compare this tag with that of the packet.
+pub(super) type GcmFunction = unsafe extern "C" fn(
     key: *const GcmKey,
     context: *mut GcmContext,
-    to: *mut u8,
-    from: *const u8,
+    output: *mut u8,
+    input: *const u8,
     len: u64,
     nonce: *const u8,
     aad: *const u8,
@@ -34,16 +37,16 @@ pub(super) type Gcm = unsafe extern "C" fn(
     tag_len: u64,
 );
 
-/// AES-GCM with a key of one length.
+/// The AES-GCM functions for one key length.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct GcmFunctions {
-    pub(super) expand: Expand,
-    pub(super) seal: Gcm,
-    pub(super) open: Gcm,
+    pub(super) expand: ExpandFunction,
+    pub(super) seal: GcmFunction,
+    pub(super) open: GcmFunction,
 }
 
-/// The functions of the direct API in use.
+/// The functions of the direct API that this crate calls.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Functions {
@@ -57,7 +60,7 @@ unsafe extern "C" {
     pub(super) fn xdpfwd_imb_functions(manager: *const Manager, functions: *mut Functions);
     pub(super) fn xdpfwd_imb_chacha20_poly1305(
         manager: *mut Manager,
-        opens: c_int,
+        decrypt: c_int,
         key: *const u8,
         nonce: *const u8,
         aad: *const u8,

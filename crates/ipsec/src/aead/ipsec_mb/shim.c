@@ -1,4 +1,4 @@
-// Glue between libipsec-mb and Rust: all code that depends on the layout of the library's
+// Glue between libipsec-mb and Rust. Only this file depends on the layout of the library's
 // structures.
 
 #include <stdalign.h>
@@ -11,12 +11,12 @@
 #error "libipsec-mb 1.1 or later is required: apt-get install libipsec-mb-dev"
 #endif
 
-// The sizes that ffi.rs reserves.
+// The sizes and the alignment of GcmKey and GcmContext in ffi.rs.
 _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too small");
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
 _Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "alignment in ffi.rs is too small");
 
-// The functions of the direct API for this processor; never unloaded.
+// The AES-GCM functions of the direct API for one key length.
 struct xdpfwd_imb_gcm {
     aes_gcm_pre_t expand;
     aes_gcm_enc_dec_t seal;
@@ -28,7 +28,8 @@ struct xdpfwd_imb_functions {
     struct xdpfwd_imb_gcm aes_256;
 };
 
-// Returns a manager for this processor, or NULL with the reason in `reason`, a static string.
+// Returns a manager for this processor. On failure, returns NULL and sets `reason` to a static
+// string.
 IMB_MGR *xdpfwd_imb_new(const char **reason)
 {
     IMB_MGR *manager = alloc_mb_mgr(0);
@@ -62,16 +63,17 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
     functions->aes_256 = (struct xdpfwd_imb_gcm){manager->gcm256_pre, manager->gcm256_enc, manager->gcm256_dec};
 }
 
-// Runs ChaCha20-Poly1305 in place, as a job: for short texts, the three calls of the direct API
-// take 1.5 times as long. Leaves no job in the manager. Returns 0, or an error of the library.
-int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int opens, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
+// Encrypts or decrypts a text in place with ChaCha20-Poly1305, and writes the computed tag. Uses a
+// job: for short texts, the three calls of the direct API take 1.5 times as long. Leaves no job in
+// the manager. Returns 0 on success, -1 on failure.
+int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int decrypt, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {
     IMB_JOB *job = IMB_GET_NEXT_JOB(manager);
     job->cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
     job->hash_alg = IMB_AUTH_CHACHA20_POLY1305;
-    job->cipher_direction = opens ? IMB_DIR_DECRYPT : IMB_DIR_ENCRYPT;
-    job->chain_order = opens ? IMB_ORDER_HASH_CIPHER : IMB_ORDER_CIPHER_HASH;
+    job->cipher_direction = decrypt ? IMB_DIR_DECRYPT : IMB_DIR_ENCRYPT;
+    job->chain_order = decrypt ? IMB_ORDER_HASH_CIPHER : IMB_ORDER_CIPHER_HASH;
     job->enc_keys = key;
     job->dec_keys = key;
     job->key_len_in_bytes = 32;
@@ -88,7 +90,7 @@ int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int opens, const uint8_t *key
     job->u.CHACHA20_POLY1305.aad = aad;
     job->u.CHACHA20_POLY1305.aad_len_in_bytes = aad_len;
     job->u.CHACHA20_POLY1305.ctx = NULL;
-    // No checks: the caller's types guarantee valid arguments.
+    // Submit without argument checks: the caller's types guarantee valid arguments.
     IMB_JOB *done = IMB_SUBMIT_JOB_NOCHECK(manager);
     if (done == NULL)
         done = IMB_FLUSH_JOB(manager);

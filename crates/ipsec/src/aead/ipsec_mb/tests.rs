@@ -3,12 +3,11 @@ use crate::aead::Aad;
 
 fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
     let mut jobs =
-        [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_good: false }];
+        [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_ok: false }];
     key.seal_batch(&mut jobs);
-    jobs[0].is_good
+    jobs[0].is_ok
 }
 
-/// A key is wiped in place before its memory is freed.
 #[test]
 fn dropped_key_is_zeroed() {
     let functions = functions().unwrap();
@@ -21,7 +20,8 @@ fn dropped_key_is_zeroed() {
             "round keys or powers of the hash key are missing"
         );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
-        // SAFETY: initialized, and not used as a key again. Its bytes remain readable.
+        // SAFETY: the key is initialized and not used again. Its bytes remain readable after the
+        // drop.
         let remaining = unsafe {
             slot.assume_init_drop();
             slot.as_ptr().cast::<[u8; 1024]>().read()
@@ -30,7 +30,6 @@ fn dropped_key_is_zeroed() {
     }
 }
 
-/// Threads that share a key get the same results as a single thread.
 #[test]
 fn threads_sharing_a_key_seal_like_one_thread() {
     for transform in Transform::ALL {
@@ -43,7 +42,7 @@ fn threads_sharing_a_key_seal_like_one_thread() {
             })
             .collect();
         thread::scope(|scope| {
-            // More threads than managers.
+            // Use more threads than there are managers.
             for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) + 1 {
                 scope.spawn(|| {
                     for _ in 0..200 {
@@ -55,11 +54,11 @@ fn threads_sharing_a_key_seal_like_one_thread() {
                                 nonce: [3; 12],
                                 aad: Aad::new(1, n, true),
                                 text_and_tag: bytes,
-                                is_good: false,
+                                is_ok: false,
                             })
                             .collect();
                         key.seal_batch(&mut jobs);
-                        assert!(jobs.iter().all(|job| job.is_good));
+                        assert!(jobs.iter().all(|job| job.is_ok));
                         assert_eq!(all, expected, "{transform:?}");
                     }
                 });
@@ -72,12 +71,12 @@ fn threads_sharing_a_key_seal_like_one_thread() {
 fn seal_without_room_for_tag_fails() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
-        for len in 0..ICV {
+        for len in 0..ICV_LEN {
             let mut bytes = vec![1; len];
             assert!(!seal_one(&key, 1, &mut bytes));
             assert_eq!(bytes, vec![1; len]);
         }
-        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text was not sealed");
+        assert!(seal_one(&key, 1, &mut [0; ICV_LEN]), "an empty text was not sealed");
     }
 }
 

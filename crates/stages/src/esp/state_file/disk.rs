@@ -17,12 +17,12 @@ use crate::esp::state::State;
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// The file at the path. Its lock keeps other processes out.
+    /// The file at the path, locked so that no other process opens it.
     current: Flock<File>,
 }
 
 impl Disk {
-    /// Opens and locks the file at a path, and reads its state.
+    /// Opens and locks the file at the path `given`, and reads its state.
     pub(super) fn open(given: &Path) -> Result<(Self, State), StateFileProblem> {
         let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
         let current = open_and_lock(&path, given)?;
@@ -35,54 +35,57 @@ impl Disk {
         &self.path
     }
 
-    /// Replaces the file by a new one. The new state survives a crash once this returns.
+    /// Replaces the file by a new file. The new state survives a crash once this returns.
     pub(super) fn write(&mut self, state: &State) -> Result<(), WriteFailure> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
-        let new = Path::new(&name);
-        match fs::remove_file(new) {
+        let new_path = Path::new(&name);
+        match fs::remove_file(new_path) {
             Ok(()) => {}
-            // No earlier write was interrupted by a crash.
+            // The normal case: the file exists only after a crash during a write.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        let file = create_new(new)?;
-        self.current = self.replace(file, new, state).inspect_err(|_| {
-            // Free the space: the disk may be full.
-            let _ = fs::remove_file(new);
+        let file = create_new(new_path)?;
+        self.current = self.replace(file, new_path, state).inspect_err(|_| {
+            // Free the space, because the disk may be full.
+            let _ = fs::remove_file(new_path);
         })?;
         Ok(sync_folder_of(&self.path)?)
     }
 
+    /// Writes the state to `file`, the new file at `new_path`, and renames it over the current
+    /// file.
     fn replace(
         &self,
         mut file: File,
-        new: &Path,
+        new_path: &Path,
         state: &State,
     ) -> Result<Flock<File>, WriteFailure> {
         file.write_all(state.to_text().as_bytes())?;
         file.sync_all()?;
-        // Lock it before it gets the name by which other processes open it.
+        // Lock the new file before other processes can open it by the name of the state file.
         let file = try_lock(file)?.ok_or(io::ErrorKind::WouldBlock).map_err(io::Error::from)?;
         match is_at(&self.current, &self.path) {
             Ok(false) => return Err(WriteFailure::Replaced),
             Ok(true) => {}
-            // The file was removed. Write it again: this process knows its content best.
+            // The file was removed. Create it again: this process has the latest state.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        fs::rename(new, &self.path)?;
+        fs::rename(new_path, &self.path)?;
         Ok(file)
     }
 }
 
-/// Returns whether a path still names the file that was opened.
+/// Returns whether `path` still names the open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, at_path) = (file.metadata()?, fs::symlink_metadata(path)?);
     Ok((opened.dev(), opened.ino()) == (at_path.dev(), at_path.ino()))
 }
 
-/// Resolves symbolic links in the folder part of a path. The last part must not be a link.
+/// Resolves symbolic links in the folder part of a path, but not in the file name, because the file
+/// must not be a link.
 pub(super) fn canonicalize(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     Ok(folder_of(path).canonicalize()?.join(name))
@@ -97,11 +100,11 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
     }
 }
 
-/// Opens and locks the file. Locks the file that the path names, not one that was renamed over
-/// meanwhile.
+/// Opens and locks the file. If the file is replaced before it is locked, tries again with the new
+/// file. `given` is the path for messages.
 fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProblem> {
-    // A process that uses the file replaces it now and then. After this many replacements in a row
-    // the file is in use.
+    // Each failed attempt means that another process has replaced the file. After this many
+    // replacements, report that the file is in use.
     for _ in 0..100 {
         let file = private_file::open(path).map_err(|error| read_problem(error, given))?;
         if let Some(locked) = lock(file, path, given)? {
@@ -111,7 +114,8 @@ fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProb
     Err(StateFileProblem::InUse(given.to_owned()))
 }
 
-/// Locks an open file. Returns `None` if the path names another file by now.
+/// Checks and locks an open file. Returns `None` if `path` names another file by now. `given` is
+/// the path for messages.
 pub(super) fn lock(
     file: File,
     path: &Path,

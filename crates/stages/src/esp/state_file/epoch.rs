@@ -1,4 +1,4 @@
-//! The epoch of a run.
+//! The epoch of a run: a time in seconds, later than the epochs of all earlier runs.
 
 use std::path::Path;
 use std::thread;
@@ -8,19 +8,19 @@ use xdpfwd_ipsec::{Epoch, EpochError};
 
 use super::error::StateFileProblem;
 
-/// Longest wait for a clock that is behind the last epoch, in seconds.
-const WAIT_FOR_CLOCK: u64 = 5;
+/// Maximum difference in seconds by which the clock may be behind the last epoch.
+const MAX_BEHIND: u64 = 5;
 
-/// Returns the epoch of this run, later than the stored one. Waits for a clock that is slightly
-/// behind.
-pub(super) fn next_epoch(stored: u32, given: &Path) -> Result<Epoch, StateFileProblem> {
+/// Returns the epoch of this run, which is later than the stored epoch. Waits if the clock is
+/// behind the stored epoch by at most [`MAX_BEHIND`]. `path` is the state file, for messages.
+pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFileProblem> {
     let mut is_logged = false;
     loop {
-        match Epoch::next(Some(Epoch::of(stored)), now()) {
+        match Epoch::next(Some(Epoch::from_number(stored)), now()) {
             Ok(epoch) => return Ok(epoch),
-            Err(EpochError::ClockBehind { now, stored }) if stored - now <= WAIT_FOR_CLOCK => {
+            Err(EpochError::ClockBehind { now, stored }) if stored - now <= MAX_BEHIND => {
                 if !is_logged {
-                    let (state_file, seconds) = (given.display(), stored - now);
+                    let (state_file, seconds) = (path.display(), stored - now);
                     tracing::info!(
                         %state_file,
                         seconds,
@@ -30,7 +30,7 @@ pub(super) fn next_epoch(stored: u32, given: &Path) -> Result<Epoch, StateFilePr
                 is_logged = true;
                 thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err(StateFileProblem::Epoch { error, path: given.to_owned() }),
+            Err(error) => return Err(StateFileProblem::Epoch { error, path: path.to_owned() }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors of the state file.
+//! Errors when opening, creating or writing a state file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use xdpfwd_ipsec::EpochError;
 use crate::esp::private_file::folder_of;
 use crate::esp::state::{State, StateError};
 
-/// The longest time that a caller waits for a write.
+/// Maximum time that a caller waits for a write.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A failure to open, create or write a state file.
@@ -23,7 +23,7 @@ pub struct StateFileError {
     pub problem: StateFileProblem,
 }
 
-/// The cause of an error with a state file, and what to do about it.
+/// The cause of a [`StateFileError`], and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileProblem {
     /// The file does not exist.

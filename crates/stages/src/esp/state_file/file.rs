@@ -18,24 +18,26 @@ use super::writer;
 use crate::esp::private_file::create_durably;
 use crate::esp::state::{Direction, SequenceState, State};
 
-/// How often a waiting caller checks that the writer thread lives.
+/// How often a caller that waits for a write checks that the writer thread still runs.
 const CHECK_WRITER: Duration = Duration::from_secs(1);
 
 /// An open state file: locked, with its epoch written, and with a thread that writes it.
 ///
-/// Keep it as long as its numbers and IVs are in use. When the last reference is dropped, the
-/// numbers end, and the exact ones are written to the file.
+/// Keep a reference as long as sequence numbers or IVs from the file are in use. When the last
+/// reference is dropped, no more numbers are given out, and the next unused number of each SA is
+/// written to the file.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Thread,
+    /// The writer thread; `None` once dropped.
     handle: Option<JoinHandle<()>>,
 }
 
 impl StateFile {
-    /// Opens and locks a state file, and writes the next epoch before it returns. Waits for a clock
-    /// that is a few seconds behind.
+    /// Opens and locks a state file, and writes the next epoch before it returns. Waits if the
+    /// clock is a few seconds behind the last epoch.
     pub fn open(path: &Path) -> Result<Arc<Self>, StateFileError> {
         Self::try_open(path).map_err(|problem| StateFileError { path: path.to_owned(), problem })
     }
@@ -54,7 +56,7 @@ impl StateFile {
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.
     pub fn create(path: &Path) -> Result<(), StateFileError> {
-        // The first run uses the following epoch, which is now.
+        // The first run uses the next epoch, which is the current time.
         let epoch = u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(1);
         let text = State { epoch, sas: Vec::new() }.to_text();
         create_durably(path, text.as_bytes()).map_err(|error| {
@@ -66,19 +68,20 @@ impl StateFile {
         })
     }
 
-    /// Returns its path without symbolic links.
+    /// Returns the path of the file, without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns whether it is the file at this path.
+    /// Returns whether `path` names this file.
     pub fn is_at(&self, path: &Path) -> bool {
         disk::canonicalize(path).is_ok_and(|path| path == self.path)
     }
 
-    /// Returns the numbers of an outbound SA: those in use already, or else those that follow the
-    /// number in the file. At least one is available when it returns, unless all were used. To
-    /// change the limits of numbers in use, call [`OutboundNumbers::limit`].
+    /// Returns the sequence numbers of an outbound SA: those that are in use already, or else new
+    /// ones that start at `next` in the file. `extended` and `limit` apply only to new ones; call
+    /// [`OutboundNumbers::limit`] otherwise. At least one number is available on return, unless the
+    /// SA has used all of them.
     pub fn outbound(
         self: &Arc<Self>,
         spi: u32,
@@ -87,12 +90,12 @@ impl StateFile {
         limit: Option<u64>,
     ) -> Result<Arc<OutboundNumbers>, StateFileError> {
         let numbers = self.numbers(spi, fingerprint, extended, limit);
-        let numbers = numbers.map_err(|problem| self.failed(problem))?;
-        self.fill(&numbers).map_err(|problem| self.failed(problem))?;
+        let numbers = numbers.map_err(|problem| self.error(problem))?;
+        self.fill(&numbers).map_err(|problem| self.error(problem))?;
         Ok(numbers)
     }
 
-    /// Returns the numbers of an outbound SA, of which none may be available yet.
+    /// Like [`StateFile::outbound`], but possibly no number is available yet.
     fn numbers(
         &self,
         spi: u32,
@@ -103,7 +106,7 @@ impl StateFile {
         let mut entries = self.shared.lock();
         let key = (Direction::Out, spi, fingerprint);
         let (next, bytes) = match entries.sas.get(&key) {
-            // Their limits change when the stage that asks starts its work.
+            // The stage that requests these numbers applies its limits when it starts.
             Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
             Some(Entry::Unused(SequenceState::Out { next, bytes })) => (*next, *bytes),
             _ if entries.sas.len() >= State::MAX_SAS => return Err(StateFileProblem::Full),
@@ -115,39 +118,41 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Has numbers of an SA written if none is available and some are left.
+    /// Reserves numbers for an SA if none is available, unless the SA has used all of them.
     fn fill(&self, numbers: &OutboundNumbers) -> Result<(), StateFileProblem> {
         if !numbers.is_empty() {
             return Ok(());
         }
         match self.write_and_wait()? {
-            // A write for another caller may have supplied the numbers.
+            // Another write may have made numbers available.
             Some(failure) if numbers.is_empty() => Err(failure.problem(&self.path)),
             _ => Ok(()),
         }
     }
 
-    /// Has the writer write, and waits for it. Returns the failure of the write.
+    /// Requests a write, and waits until it has succeeded or failed. Returns the failure of the
+    /// last write.
     pub(super) fn write_and_wait(&self) -> Result<Option<WriteFailure>, StateFileProblem> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         let mut entries = self.shared.lock();
         entries.requested += 1;
-        let own = entries.requested;
+        let request = entries.requested;
         self.writer.unpark();
-        while entries.completed < own {
+        while entries.completed < request {
             if self.handle.as_ref().is_none_or(JoinHandle::is_finished) {
                 return Err(StateFileProblem::NoWriter);
             }
             if Instant::now() >= deadline {
                 return Err(StateFileProblem::Timeout);
             }
-            let waited = self.shared.write_done.wait_timeout(entries, CHECK_WRITER);
-            entries = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let result = self.shared.write_done.wait_timeout(entries, CHECK_WRITER);
+            entries = result.unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(entries.failure.clone())
     }
 
-    /// Returns the progress of an inbound SA: that in use already, or else that in the file.
+    /// Returns the progress of an inbound SA, which starts at `highest` in the file if it is not in
+    /// use yet.
     pub fn inbound(
         self: &Arc<Self>,
         spi: u32,
@@ -160,7 +165,7 @@ impl StateFile {
                 Some(Entry::In(progress)) => return Ok(Arc::clone(progress)),
                 Some(Entry::Unused(SequenceState::In { highest })) => Some(*highest),
                 _ if entries.sas.len() >= State::MAX_SAS => {
-                    return Err(self.failed(StateFileProblem::Full));
+                    return Err(self.error(StateFileProblem::Full));
                 }
                 _ => None,
             };
@@ -168,12 +173,12 @@ impl StateFile {
             entries.sas.insert(key, Entry::In(Arc::clone(&progress)));
             progress
         };
-        // Starts the writer's periodic check.
+        // Wake the writer, which from now on checks the progress periodically.
         self.writer.unpark();
         Ok(progress)
     }
 
-    fn failed(&self, problem: StateFileProblem) -> StateFileError {
+    fn error(&self, problem: StateFileProblem) -> StateFileError {
         StateFileError { path: self.path.clone(), problem }
     }
 }

@@ -1,4 +1,4 @@
-//! IV ranges, from which workers draw.
+//! IV ranges: the IVs that one worker may use.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use xdpfwd_ipsec::Ivs;
 
 use super::file::StateFile;
 
-/// A range of IVs that one worker uses alone.
+/// A range of IVs that only one worker uses.
 ///
-/// Drawing, taking and returning never wait and take no lock.
+/// Its methods never wait or lock.
 #[derive(Debug)]
 pub struct IvRange {
     ivs: Ivs,
-    /// Whether the writer was asked for the next epoch.
+    /// Whether the next epoch has been requested from the writer thread.
     has_requested: bool,
     /// Keeps the file locked while its IVs are in use.
     file: Arc<StateFile>,
 }
 
 impl StateFile {
-    /// Takes a free IV range, exclusive until it is dropped. Returns `None` if all are taken.
-    /// Never waits.
+    /// Takes a free IV range. No other caller gets the same range until it is dropped. Returns
+    /// `None` if no range is free. Never waits.
     pub fn iv_range(self: &Arc<Self>) -> Option<IvRange> {
         let mut ivs = self.shared.free_ivs.pop()?;
-        // A former owner may have used it under an earlier epoch.
+        // The previous owner may have used the range in an earlier epoch.
         ivs.advance_to(self.shared.epoch());
         Some(IvRange { ivs, has_requested: false, file: Arc::clone(self) })
     }
@@ -42,7 +42,8 @@ impl IvRange {
         self.ivs.reserve(count)
     }
 
-    /// Moves to the epoch in the file if that is a later one; otherwise asks for one, once.
+    /// Moves to the epoch in the file if that is later; otherwise requests the next epoch, unless
+    /// already requested.
     fn advance_epoch(&mut self) {
         let shared = &self.file.shared;
         if self.ivs.advance_to(shared.epoch()) {
@@ -51,18 +52,18 @@ impl IvRange {
             self.has_requested = true;
             let next = self.ivs.epoch().number().saturating_add(1);
             shared.epoch_wanted.fetch_max(next, Ordering::Relaxed);
-            // Does not wait: sets the thread's token and wakes it, once per epoch.
+            // `unpark` does not wait, and is called only once per epoch.
             self.file.writer.unpark();
         }
     }
 }
 
-/// Returns the IVs. The file itself is closed later, by the control thread: a plan holds it until
-/// its resources are released, which is after workers have dropped their stages.
+/// Returns the range to the free ranges. This does not close the file, which would wait: the plan
+/// keeps it open until workers have dropped their stages.
 impl Drop for IvRange {
     fn drop(&mut self) {
         let ivs = self.ivs.hand_over();
         let returned = self.file.shared.free_ivs.push(ivs);
-        debug_assert!(returned.is_ok(), "there is room for all IV ranges");
+        debug_assert!(returned.is_ok(), "the queue has no room for a returned IV range");
     }
 }

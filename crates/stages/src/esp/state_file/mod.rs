@@ -1,9 +1,9 @@
-//! The state file: epochs of IVs and numbers of SAs, written to disk before they are used.
+//! The state file: the epoch of IVs and the sequence numbers of SAs, written to disk before use.
 //!
-//! A process that opens a [`StateFile`] locks it. A separate thread writes it: it creates a new
-//! file, synchronizes and locks it, renames it over the old one, and synchronizes the folder. Only
-//! then may workers use the stored values. They learn of them through atomics, never wait, and ask
-//! for more long before they run out.
+//! A process that opens a [`StateFile`] locks it. For each write, a separate thread creates a new
+//! file, synchronizes and locks it, renames it over the old file, and synchronizes the folder. Only
+//! then does it allow the stored values, through atomics, so that workers never wait. A worker
+//! requests the next write when half of the stored values are used.
 
 mod disk;
 mod epoch;

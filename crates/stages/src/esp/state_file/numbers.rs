@@ -8,27 +8,28 @@ use xdpfwd_ipsec::{Exhausted, SequenceNumbers};
 
 use crate::esp::state::State;
 
-/// Sequence numbers that one write reserves.
+/// How many sequence numbers after the next unused one a write reserves.
 pub(super) const STEP: u64 = 1 << 20;
-/// More numbers are reserved when fewer than this are left.
+/// A write is requested when fewer reserved numbers than this are left.
 const LOW_WATER: u64 = STEP / 2;
 
-/// The sequence numbers of an outbound SA, which its workers share.
+/// The sequence numbers of an outbound SA, shared by all workers.
 ///
-/// Every number that it gives out is below the number in the state file. Methods of the data path
-/// use atomics alone and never wait.
+/// Every number that is given out is below the SA's `next` in the state file. The methods that
+/// workers call use only atomics, and never wait.
 #[derive(Debug)]
 pub struct OutboundNumbers {
     numbers: SequenceNumbers,
+    /// Bytes of encapsulated inner packets, including those of earlier runs.
     bytes: AtomicU64,
-    /// Whether the writer was asked to reserve more numbers.
+    /// Whether a write has been requested to reserve more numbers.
     has_requested: AtomicBool,
     writer: Thread,
 }
 
 impl OutboundNumbers {
-    /// Creates the numbers of an SA from its entry in the state file. SequenceNumbers can be used
-    /// only once they are written.
+    /// Creates the numbers of an SA from `next` and `bytes` in the state file. No number is
+    /// available until a write has reserved it.
     pub(super) fn new(
         next: u64,
         bytes: u64,
@@ -44,13 +45,13 @@ impl OutboundNumbers {
         }
     }
 
-    /// Sets the largest number that may be used from now on: with 64 bits if `extended`, and at
-    /// most `limit`.
+    /// Sets the largest usable number: `limit`, but at most the largest number of 64 bits if
+    /// `extended`, else of 32 bits.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.numbers.limit(extended, Some(storable(limit)));
     }
 
-    /// Reserves up to `count` consecutive sequence numbers, as many as are available.
+    /// Takes up to `count` consecutive sequence numbers, as many as are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         let reserved = self.numbers.reserve(count);
@@ -58,13 +59,13 @@ impl OutboundNumbers {
             && !self.has_requested.load(Ordering::Relaxed)
             && !self.has_requested.swap(true, Ordering::AcqRel)
         {
-            // Does not wait: sets the thread's token and wakes it, once per `STEP` numbers.
+            // `unpark` does not wait, and is called about once per `STEP` numbers.
             self.writer.unpark();
         }
         reserved
     }
 
-    /// Adds bytes of inner packets. Returns the total, over restarts.
+    /// Adds bytes of inner packets. Returns the total, including earlier runs.
     #[inline]
     pub fn add_bytes(&self, bytes: u64) -> u64 {
         self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
@@ -76,53 +77,53 @@ impl OutboundNumbers {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes)
     }
 
-    /// Returns the bytes of inner packets, over restarts.
+    /// Returns the bytes of inner packets, including earlier runs.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns the next free sequence number.
+    /// Returns the next unused sequence number.
     pub fn next(&self) -> u64 {
         self.numbers.next()
     }
 
-    /// Returns whether no number is available, although some are left.
+    /// Returns whether no number is available, although the SA has not used all of them.
     pub(super) fn is_empty(&self) -> bool {
         self.numbers.is_short(1)
     }
 
-    /// Returns whether more numbers must be reserved.
+    /// Returns whether a write must reserve more numbers.
     pub(super) fn is_low(&self) -> bool {
         self.numbers.is_short(LOW_WATER)
     }
 
-    /// Returns the number to write: all below it are reserved once the file has it. `more` reserves
-    /// [`STEP`] further ones.
-    pub(super) fn bound_to_store(&self, more: bool) -> u64 {
-        let number = self.numbers.bound_to_store(if more { STEP } else { 0 });
-        if !more {
-            // The worker asked while a write was under way that satisfied it.
+    /// Returns the `next` to write to the file, which reserves all numbers below it. `reserve_more`
+    /// reserves up to [`STEP`] unused numbers.
+    pub(super) fn bound_to_store(&self, reserve_more: bool) -> u64 {
+        let number = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
+        if !reserve_more {
+            // Enough numbers are left, so a previous write has satisfied the request.
             self.has_requested.store(false, Ordering::Release);
         }
         number
     }
 
-    /// Ends the numbers, and returns the first unused one.
+    /// Ends the numbers: none is given out any more. Returns the next unused number.
     pub(super) fn close(&self) -> u64 {
         let next = self.numbers.close();
         self.has_requested.store(false, Ordering::Release);
         next
     }
 
-    /// Allows the numbers below this one, which is now in the state file.
+    /// Allows the numbers below `number`, which is now `next` in the state file.
     pub(super) fn allow_below(&self, number: u64) {
         self.numbers.allow_below(number);
-        // A worker that is short again asks again.
+        // A worker can request a write again.
         self.has_requested.store(false, Ordering::Release);
     }
 }
 
-/// Returns the limit, capped at the largest number of the state file.
+/// Returns the limit, or the largest limit that the state file can store if that is lower.
 fn storable(limit: Option<u64>) -> u64 {
     limit.unwrap_or(u64::MAX).min(State::MAX_NUMBER - 1)
 }
@@ -131,12 +132,13 @@ fn storable(limit: Option<u64>) -> u64 {
 #[derive(Debug)]
 pub struct InboundProgress {
     highest: AtomicU64,
-    /// The value in the state file; `u64::MAX` if the file does not have the SA yet.
+    /// `highest` in the state file; `u64::MAX` if the SA is not in the file yet.
     written: AtomicU64,
 }
 
 impl InboundProgress {
-    /// Creates the progress of an SA: as the state file has it, or that of a new one.
+    /// Creates the progress of an SA from `highest` in the state file; `None` if the SA is not in
+    /// the file.
     pub(super) fn new(stored: Option<u64>) -> Self {
         Self {
             highest: AtomicU64::new(stored.unwrap_or(0)),
@@ -144,23 +146,24 @@ impl InboundProgress {
         }
     }
 
-    /// Sets the highest number. Only the worker that owns the SA calls it.
+    /// Sets the highest received number. Only the worker that owns the SA may call this.
     #[inline]
     pub fn set_highest(&self, number: u64) {
         self.highest.store(number, Ordering::Relaxed);
     }
 
-    /// Returns the highest number received. After a restart all numbers up to it count as received.
+    /// Returns the highest received number. After a restart, all numbers up to it count as
+    /// received.
     pub fn highest(&self) -> u64 {
         self.highest.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the state file has another value.
-    pub(super) fn is_ahead_of_file(&self, highest: u64) -> bool {
+    /// Returns whether `highest` differs from the value in the state file.
+    pub(super) fn differs_from_file(&self, highest: u64) -> bool {
         highest != self.written.load(Ordering::Relaxed)
     }
 
-    /// Records the value that the state file has now.
+    /// Records that `highest` is in the state file now.
     pub(super) fn set_written(&self, highest: u64) {
         self.written.store(highest, Ordering::Relaxed);
     }

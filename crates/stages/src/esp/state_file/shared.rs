@@ -1,4 +1,4 @@
-//! State that the state file, its writer thread and the IV ranges share.
+//! State shared between threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,51 +11,52 @@ use super::error::WriteFailure;
 use super::numbers::{InboundProgress, OutboundNumbers};
 use crate::esp::state::{Direction, SequenceState, State};
 
-/// State that the state file, its writer thread and the IV ranges share.
+/// The state that a [`StateFile`](super::StateFile) shares with its writer thread and IV ranges.
 ///
-/// Workers use the atomics and `free_ivs`, which never wait. `entries` is behind a mutex that only
-/// the control thread and the writer take.
+/// Workers use only the atomics and `free_ivs`, and therefore never wait. Only the control thread
+/// and the writer thread lock `entries`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The epoch in the file, under which IV ranges draw.
+    /// The epoch in the file, for which workers may use IVs.
     epoch: AtomicU32,
-    /// The latest epoch that a worker asked for.
+    /// The latest epoch that a worker has requested.
     pub(super) epoch_wanted: AtomicU32,
+    /// Whether the writer thread must write a last time and end.
     pub(super) stopping: AtomicBool,
-    /// IV ranges without a worker.
+    /// The IV ranges that no worker uses.
     pub(super) free_ivs: ArrayQueue<Ivs>,
     entries: Mutex<Entries>,
-    /// Notified after each write that a caller waits for.
+    /// Notified after each write, for callers that wait for one.
     pub(super) write_done: Condvar,
 }
 
-/// The SAs of the file, and writes that callers wait for.
+/// The SAs in the file, and the requested writes.
 #[derive(Debug)]
 pub(super) struct Entries {
     pub(super) sas: BTreeMap<(Direction, u32, Fingerprint), Entry>,
-    /// Number of the last write that a caller waits for.
+    /// Number of the last write that a caller has requested; the first is 1.
     pub(super) requested: u64,
-    /// Number of the last such write that succeeded or failed.
+    /// Number of the last requested write that has succeeded or failed.
     pub(super) completed: u64,
-    /// The failure of the last write.
+    /// The failure of the last write; `None` if it succeeded.
     pub(super) failure: Option<WriteFailure>,
 }
 
 /// An SA in the file.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// No stage of this run uses it: it stays as it is.
+    /// No stage has used the SA in this run: the entry is written unchanged.
     Unused(SequenceState),
     Out(Arc<OutboundNumbers>),
     In(Arc<InboundProgress>),
 }
 
 impl Shared {
-    /// Creates it from the state that the file has, whose epoch is `epoch`.
+    /// Creates the shared state from the content of the file. `epoch` is the epoch in the file.
     pub(super) fn new(state: State, epoch: Epoch) -> Self {
         let free_ivs = ArrayQueue::new(usize::from(Ivs::WORKERS));
         for ivs in (0..Ivs::WORKERS).filter_map(|number| Ivs::new(number.into(), epoch)) {
-            // Cannot fail: there is room for all.
+            // Cannot fail: the queue has room for all ranges.
             let _ = free_ivs.push(ivs);
         }
         let sas = state.sas.into_iter();
@@ -72,17 +73,17 @@ impl Shared {
         }
     }
 
-    /// Locks the entries. Not for the data path.
+    /// Locks the entries. Must not be called on the data path.
     pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the epoch in the file.
     pub(super) fn epoch(&self) -> Epoch {
-        Epoch::of(self.epoch.load(Ordering::Acquire))
+        Epoch::from_number(self.epoch.load(Ordering::Acquire))
     }
 
-    /// Sets the epoch that the file has now.
+    /// Sets the epoch after it has been written to the file.
     pub(super) fn set_epoch(&self, epoch: u32) {
         self.epoch.store(epoch, Ordering::Release);
     }

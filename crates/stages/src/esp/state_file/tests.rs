@@ -20,8 +20,9 @@ use super::*;
 use crate::esp::private_file::effective_user;
 use crate::esp::state::{Direction, SaState, SequenceState, State};
 
-fn key(digits: &str) -> Fingerprint {
-    digits.repeat(16).parse().unwrap()
+/// Returns a fingerprint that repeats one digit.
+fn fingerprint(digit: &str) -> Fingerprint {
+    digit.repeat(16).parse().unwrap()
 }
 
 fn create_state(folder: &Folder) -> PathBuf {
@@ -35,8 +36,8 @@ fn read_state(path: &Path) -> State {
 }
 
 fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
-    let of = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
-    read_state(path).sas.iter().find(of).map(|sa| sa.sequence)
+    let is_wanted = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
+    read_state(path).sas.iter().find(is_wanted).map(|sa| sa.sequence)
 }
 
 fn open_error(path: &Path) -> String {
@@ -50,17 +51,18 @@ fn write_state(path: &Path, epoch: u64) {
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Waits until a condition holds.
+/// Waits until a condition holds, which `description` describes.
 #[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        assert!(Instant::now() < deadline, "timeout after 30 s; expected: {description}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Reserves and counts all available numbers; returns `None` if there are more than `max`.
+/// Reserves all available numbers and returns their count. Returns `None` if more than `max` are
+/// available.
 fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
     let mut count = 0;
     loop {
@@ -76,7 +78,7 @@ fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
 }
 
 #[test]
-fn create_makes_private_file_and_keeps_existing_one() {
+fn create_writes_private_file_and_leaves_existing_file_unchanged() {
     let folder = Folder::new();
     let before = now();
     let path = create_state(&folder);
@@ -91,16 +93,16 @@ fn create_makes_private_file_and_keeps_existing_one() {
     assert_eq!(read_state(&path), state);
 
     let file = StateFile::open(&path).unwrap();
-    assert!(read_state(&path).epoch > state.epoch, "open returned before it wrote the epoch");
+    assert!(read_state(&path).epoch > state.epoch, "open did not write a new epoch");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     assert!(file.is_at(&folder.join("../").join(folder.file_name().unwrap()).join("wan.state")));
     assert!(!file.is_at(&folder.join("lan.state")));
     assert_eq!(file.path(), path.canonicalize().unwrap());
-    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "the folder has other files");
+    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "expected no other file in the folder");
 }
 
 #[test]
-fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
+fn open_rejects_missing_link_folder_foreign_owner_mode_and_invalid_content() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     let new_state = format!("xdpfwd esp new-state {}", path.display());
@@ -121,8 +123,8 @@ fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
         chown(&path, Some(0), None).unwrap();
     }
 
-    let whole = fs::read(&path).unwrap();
-    fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+    let valid = fs::read(&path).unwrap();
+    fs::write(&path, &valid[..valid.len() - 4]).unwrap();
     let text = open_error(&path);
     assert!(text.contains("is incomplete") && text.contains("\"# end\", is missing"), "{text}");
     assert!(text.contains("(xdpfwd esp new-key)") && text.contains(&new_state), "{text}");
@@ -136,7 +138,7 @@ fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
 }
 
 #[test]
-fn open_waits_for_clock_slightly_behind_and_rejects_others() {
+fn open_waits_if_clock_is_slightly_behind_and_otherwise_fails() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     write_state(&path, now() + 100);
@@ -153,31 +155,31 @@ fn open_waits_for_clock_slightly_behind_and_rejects_others() {
 }
 
 #[test]
-fn open_of_locked_file_is_rejected() {
+fn open_rejects_file_that_is_open_elsewhere() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     assert!(open_error(&path).contains("is in use"));
-    // The replacement file is locked, too, before it gets the name.
-    file.outbound(300, key("1"), true, None).unwrap();
+    // After a write, the new file is locked as well.
+    file.outbound(300, fingerprint("1"), true, None).unwrap();
     assert!(open_error(&path).contains("is in use"));
-    let other_process =
+    let can_other_process_lock =
         || Command::new("flock").arg("-n").arg(&path).arg("true").status().unwrap().success();
-    assert!(!other_process());
+    assert!(!can_other_process_lock());
     drop(file);
-    assert!(other_process());
+    assert!(can_other_process_lock());
 
-    let mut other = Command::new("flock")
+    let mut locker = Command::new("flock")
         .arg(&path)
         .args(["cat"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("the other process locks the file", || !other_process());
+    wait_until("the other process locks the file", || !can_other_process_lock());
     assert!(open_error(&path).contains("is in use"));
-    drop(other.stdin.take());
-    other.wait().unwrap();
+    drop(locker.stdin.take());
+    locker.wait().unwrap();
     StateFile::open(&path).unwrap();
 }
 
@@ -185,35 +187,35 @@ fn open_of_locked_file_is_rejected() {
 fn lock_is_lost_when_the_file_is_replaced() {
     let folder = Folder::new();
     let path = create_state(&folder);
-    let open = || OpenOptions::new().read(true).open(&path).unwrap();
-    let (old, file) = (open(), StateFile::open(&path).unwrap());
-    // `old` was opened before the replacement, and is no longer locked.
+    let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
+    let (old, file) = (reopen(), StateFile::open(&path).unwrap());
+    // `old` is the file before `StateFile::open` replaced it. No process has locked it.
     assert!(lock(old, &path, &path).unwrap().is_none());
-    assert!(lock(open(), &path, &path).unwrap_err().to_string().contains("in use"));
+    assert!(lock(reopen(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
-    assert!(lock(open(), &path, &path).unwrap().is_some());
+    assert!(lock(reopen(), &path, &path).unwrap().is_some());
 
-    // The same under continuous replacement.
+    // Opening also fails while the file is replaced continuously.
     let file = StateFile::open(&path).unwrap();
-    let is_over = AtomicBool::new(false);
+    let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..300 {
                 file.write_and_wait().unwrap();
             }
-            is_over.store(true, Ordering::Relaxed);
+            has_ended.store(true, Ordering::Relaxed);
         });
         let mut attempts = 0;
-        while !is_over.load(Ordering::Relaxed) {
+        while !has_ended.load(Ordering::Relaxed) {
             assert!(open_error(&path).contains("in use"));
             attempts += 1;
         }
-        assert!(attempts > 100, "{attempts}");
+        assert!(attempts > 100, "only {attempts} attempts");
     });
 }
 
 #[test]
-fn iv_ranges_are_disjoint() {
+fn iv_ranges_of_workers_and_runs_are_disjoint() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -224,7 +226,7 @@ fn iv_ranges_are_disjoint() {
         seen.extend(ivs.reserve(3).unwrap());
     }
     assert_eq!(seen.len(), 3 * 64);
-    // A returned range continues where it stopped.
+    // A range that is returned and taken again continues after its last IV.
     drop(ranges.remove(5));
     let mut again = file.iv_range().unwrap();
     assert!(file.iv_range().is_none());
@@ -239,13 +241,13 @@ fn iv_ranges_are_disjoint() {
 }
 
 #[test]
-fn close_writes_exact_numbers() {
+fn close_writes_next_unused_numbers() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, key("1"), true, None).unwrap();
-    let inbound = file.inbound(400, key("2")).unwrap();
-    let never = file.inbound(401, key("2")).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let inbound = file.inbound(400, fingerprint("2")).unwrap();
+    let unused = file.inbound(401, fingerprint("2")).unwrap();
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
         Some(SequenceState::Out { next: STEP + 1, bytes: 0 })
@@ -254,7 +256,7 @@ fn close_writes_exact_numbers() {
         (outbound.reserve(64).unwrap(), outbound.add_bytes(100), outbound.add_bytes(50)),
         (1..65, 100, 150)
     );
-    assert_eq!((inbound.highest(), never.highest()), (0, 0));
+    assert_eq!((inbound.highest(), unused.highest()), (0, 0));
     inbound.set_highest(4711);
     drop(file);
     assert_eq!(
@@ -263,22 +265,22 @@ fn close_writes_exact_numbers() {
     );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
-    // A kept handle gets no numbers: the file states that none was used.
+    // `outbound` gives out no more numbers, because the file states that they are unused.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
-    // Unused entries are kept; another key is another SA.
+    // Entries that are not used remain in the file. The same SPI with another key is another SA.
     let file = StateFile::open(&path).unwrap();
-    assert_eq!(file.outbound(300, key("3"), true, None).unwrap().reserve(1), Ok(1..2));
+    assert_eq!(file.outbound(300, fingerprint("3"), true, None).unwrap().reserve(1), Ok(1..2));
     drop(file);
     assert_eq!(read_state(&path).sas.len(), 4);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
     assert_eq!((outbound.next(), outbound.bytes()), (65, 150));
     assert_eq!(outbound.reserve(2), Ok(65..67));
-    assert_eq!(file.inbound(400, key("2")).unwrap().highest(), 4711);
+    assert_eq!(file.inbound(400, fingerprint("2")).unwrap().highest(), 4711);
 }
 
-/// Reserves numbers, and waits until some are written.
+/// Reserves numbers, and first waits until a write makes some available.
 fn reserve_when_written(
     outbound: &OutboundNumbers,
     count: u64,
@@ -286,26 +288,26 @@ fn reserve_when_written(
     for _ in 0..1000 {
         match outbound.reserve(count) {
             Err(Exhausted::NotStored) => std::thread::sleep(std::time::Duration::from_millis(10)),
-            other => return other,
+            result => return result,
         }
     }
     Err(Exhausted::NotStored)
 }
 
 #[test]
-fn repeated_request_returns_same_numbers_with_new_limit() {
+fn second_request_returns_same_numbers_and_limit_changes_their_limit() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, key("1"), true, Some(10)).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), true, Some(10)).unwrap();
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
         Some(SequenceState::Out { next: 11, bytes: 0 }),
-        "the file reserves numbers beyond the limit"
+        "the file must not reserve numbers beyond the limit"
     );
     assert_eq!(outbound.reserve(64), Ok(1..11));
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
-    let again = file.outbound(300, key("1"), true, Some(12)).unwrap();
+    let again = file.outbound(300, fingerprint("1"), true, Some(12)).unwrap();
     assert!(Arc::ptr_eq(&outbound, &again));
     assert_eq!(
         outbound.reserve(1),
@@ -313,36 +315,37 @@ fn repeated_request_returns_same_numbers_with_new_limit() {
         "the new limit applied before `limit` was called"
     );
     again.limit(true, Some(12));
-    // The first request fails until the numbers are stored.
+    // No number is available until the writer has written the new ones.
     assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
-    assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, key("1"), true, None).unwrap()));
+    assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), true, None).unwrap()));
     again.limit(true, Some(5));
     assert_eq!(outbound.reserve(64), Err(Exhausted::Limit));
     again.limit(false, None);
     assert_eq!(reserve_when_written(&outbound, 1), Ok(13..14));
-    let (one, other) = (file.inbound(300, key("1")).unwrap(), file.inbound(300, key("1")).unwrap());
-    assert!(Arc::ptr_eq(&one, &other));
+    let first = file.inbound(300, fingerprint("1")).unwrap();
+    let second = file.inbound(300, fingerprint("1")).unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
 }
 
 #[test]
-fn inbound_progress_is_written_every_second() {
+fn inbound_progress_is_written_after_change_only() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let inbound = file.inbound(400, key("2")).unwrap();
+    let inbound = file.inbound(400, fingerprint("2")).unwrap();
     for highest in [5, 9] {
         inbound.set_highest(highest);
         let is_written =
             || sequence_of(&path, Direction::In, 400) == Some(SequenceState::In { highest });
         wait_until("`highest` is written", is_written);
     }
-    let at = |path: &Path| fs::metadata(path).unwrap().ino();
-    let before = at(&path);
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let before = inode(&path);
     thread::sleep(INBOUND_INTERVAL * 3 / 2);
-    assert_eq!(at(&path), before, "the file was written without a change");
+    assert_eq!(inode(&path), before, "the file was written without a change");
 }
 
-/// Stops the other threads on drop, also after a failed assertion.
+/// Tells other threads to stop when dropped, also after a failed assertion.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -351,7 +354,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Copies the file as a crash at this moment would leave it.
+/// Copies the file. The copy is what a crash at this moment would leave.
 fn copy_as_after_crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
     let copy = folder.join(format!("copy-{number}"));
     fs::copy(path, &copy).unwrap();
@@ -363,31 +366,35 @@ fn no_number_is_reused_after_crash() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, key("1"), true, None).unwrap();
-    let (drawn, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let (highest, has_ended) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
+                while !has_ended.load(Ordering::Relaxed) {
                     match outbound.reserve(4096) {
-                        Ok(range) => drop(drawn.fetch_max(range.end - 1, Ordering::SeqCst)),
+                        Ok(range) => drop(highest.fetch_max(range.end - 1, Ordering::SeqCst)),
                         Err(_) => thread::sleep(Duration::from_millis(1)),
                     }
                 }
             });
         }
-        let _stop = StopOnDrop(&is_over);
+        let _stop = StopOnDrop(&has_ended);
         let mut last = 0;
         for number in 0..40 {
-            wait_until("numbers are available", || drawn.load(Ordering::SeqCst) > last);
-            last = drawn.load(Ordering::SeqCst);
+            wait_until("numbers are available", || highest.load(Ordering::SeqCst) > last);
+            last = highest.load(Ordering::SeqCst);
             let copy = copy_as_after_crash(&path, &folder, number);
             let reopened = StateFile::open(&copy).unwrap();
-            let first =
-                reopened.outbound(300, key("1"), true, None).unwrap().reserve(1).unwrap().start;
-            assert!(first > last, "{first} was reused: {last} was reserved before");
+            let first = reopened
+                .outbound(300, fingerprint("1"), true, None)
+                .unwrap()
+                .reserve(1)
+                .unwrap()
+                .start;
+            assert!(first > last, "{first} was given out again: {last} was reserved before");
         }
-        assert!(last > 3 * STEP, "the writer reserved no further numbers: last {last}");
+        assert!(last > 3 * STEP, "the writer reserved too few numbers: the last is {last}");
     });
 }
 
@@ -396,12 +403,12 @@ fn no_iv_is_reused_after_crash() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let begun = read_state(&path).epoch;
+    let first_epoch = read_state(&path).epoch;
     let (mut ivs, mut other) = (file.iv_range().unwrap(), file.iv_range().unwrap());
     let other_before = other.reserve(1).unwrap().start;
     let (mut last, mut epochs) = (0, BTreeSet::new());
     for number in 0..12 {
-        // A quarter of an epoch per request.
+        // Each request takes a quarter of the IVs of an epoch.
         let mut range = None;
         wait_until("the next epoch is written", || {
             range = ivs.reserve(Ivs::PER_EPOCH / 4);
@@ -418,20 +425,20 @@ fn no_iv_is_reused_after_crash() {
         }
     }
     assert!((2..=5).contains(&epochs.len()), "{epochs:?}");
-    assert_eq!(*epochs.first().unwrap(), u64::from(begun));
-    // A range that has used little of its epoch stays in it.
+    assert_eq!(*epochs.first().unwrap(), u64::from(first_epoch));
+    // A range with enough IVs left stays in its epoch.
     assert_eq!(other.reserve(1).unwrap().start, other_before + 1);
 }
 
 #[test]
-fn failed_writes_limit_numbers_and_ivs_to_those_written() {
+fn only_written_numbers_and_ivs_are_available_while_writes_fail() {
     let folder = Folder::new();
     let inner = folder.join("inner");
     fs::create_dir(&inner).unwrap();
     let path = inner.join("wan.state");
     StateFile::create(&path).unwrap();
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
     let mut ivs = file.iv_range().unwrap();
     fs::remove_dir_all(&inner).unwrap();
 
@@ -441,7 +448,7 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
         reserved += range.end - range.start;
     }
     assert_eq!(reserved, u64::from(Ivs::PER_EPOCH));
-    let text = file.outbound(301, key("1"), true, None).unwrap_err().to_string();
+    let text = file.outbound(301, fingerprint("1"), true, None).unwrap_err().to_string();
     assert!(
         text.contains("cannot be written: No such file")
             && text.contains(&format!(": df {};", inner.display())),
@@ -449,7 +456,7 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
     );
     assert_eq!((drain(&outbound, STEP), ivs.reserve(1)), (Some(0), None));
 
-    // Once the file can be written again, they continue without another request.
+    // Once the file can be written again, numbers and IVs become available without another request.
     fs::create_dir(&inner).unwrap();
     wait_until("the file is written again", || path.exists());
     wait_until("numbers are available", || outbound.reserve(1).is_ok());
@@ -467,42 +474,41 @@ fn replaced_file_is_not_overwritten() {
     let file = StateFile::open(&path).unwrap();
     fs::remove_file(&path).unwrap();
     StateFile::create(&path).unwrap();
-    let theirs = read_state(&path);
-    let text = file.outbound(300, key("1"), true, None).unwrap_err().to_string();
+    let replacement = read_state(&path);
+    let text = file.outbound(300, fingerprint("1"), true, None).unwrap_err().to_string();
     assert!(text.contains("was replaced by another file"), "{text}");
     drop(file);
-    assert_eq!(read_state(&path), theirs);
+    assert_eq!(read_state(&path), replacement);
 }
 
 #[test]
-fn leftover_of_crash_is_removed_and_not_followed() {
+fn leftover_new_file_is_removed_and_link_is_not_followed() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
     fs::write(&new, "half").unwrap();
     let file = StateFile::open(&path).unwrap();
     assert!(!new.exists());
-    fs::write(&elsewhere, "theirs").unwrap();
+    fs::write(&elsewhere, "other data").unwrap();
     symlink(&elsewhere, &new).unwrap();
-    file.outbound(300, key("1"), true, None).unwrap();
-    assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+    file.outbound(300, fingerprint("1"), true, None).unwrap();
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"other data");
     assert!(!fs::symlink_metadata(&path).unwrap().is_symlink() && !new.exists());
 }
 
-/// The data path takes no lock: its calls return while another thread holds the only mutex.
 #[test]
 fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, key("1"), true, None).unwrap();
-    let inbound = file.inbound(400, key("2")).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let inbound = file.inbound(400, fingerprint("2")).unwrap();
     let entries = file.shared.lock();
     let (done, is_done) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut ivs = file.iv_range().unwrap();
-            // Beyond half of the epoch and of the numbers, so that both ask the writer for more.
+            // Use more than half of the IVs and numbers, so that both request a write.
             while ivs.reserve(1 << 20).is_some() {}
             assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
             outbound.add_bytes(100);

@@ -11,38 +11,40 @@ use super::numbers::{InboundProgress, OutboundNumbers};
 use super::shared::{Entry, Shared};
 use crate::esp::state::{SaState, SequenceState, State};
 
-/// How often the progress of inbound SAs is written.
+/// How often the progress of inbound SAs is written, if it has changed.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause after a failed write.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Starts the thread. It ends after a last write once `stopping` is set.
+/// Starts the writer thread. Once `stopping` is set, it writes a last time and ends.
 pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()>> {
     let writer = Writer { shared, disk, has_failed: false };
     thread::Builder::new().name("esp-state".into()).spawn(move || writer.run())
 }
 
-/// The thread's state.
+/// The state of the writer thread.
 struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
-    /// Whether the last write failed, which was logged.
+    /// Whether the last write failed. Only the first of several failures is logged.
     has_failed: bool,
 }
 
-/// A state to write, and the numbers and epoch that it reserves.
+/// A state to write, and the sequence numbers that it reserves.
 struct Snapshot {
     state: State,
+    /// Outbound SAs, each with its `next` in `state`.
     outbound: Vec<(Arc<OutboundNumbers>, u64)>,
+    /// Inbound SAs, each with its `highest` in `state`.
     inbound: Vec<(Arc<InboundProgress>, u64)>,
-    /// Number of the last write that a caller waits for.
+    /// Number of the last write that a caller has requested.
     requested: u64,
-    /// Whether a caller waits.
+    /// Whether a caller waits for a write.
     is_awaited: bool,
     /// Whether a worker or a caller needs the write.
     is_due: bool,
-    /// Whether an inbound SA has progressed.
-    has_received: bool,
+    /// Whether the progress of an inbound SA differs from the file.
+    inbound_changed: bool,
 }
 
 impl Writer {
@@ -55,14 +57,14 @@ impl Writer {
             let snapshot = Snapshot::take(&self.shared, is_last);
             retry_at = retry_at.filter(|at| now < *at);
             let is_tick = now >= tick;
-            let is_due = snapshot.is_due || (is_tick && snapshot.has_received);
+            let is_due = snapshot.is_due || (is_tick && snapshot.inbound_changed);
             let may_write = retry_at.is_none() || snapshot.is_awaited;
             if is_last || (is_due && may_write) {
                 let succeeded = self.write(&snapshot);
                 retry_at = (!succeeded).then(|| Instant::now() + RETRY_AFTER);
             }
             if is_tick {
-                // After a failed write the next tick is the retry.
+                // After a failed write, the next tick is at the time of the retry.
                 tick = retry_at.unwrap_or(now + INBOUND_INTERVAL);
             }
             if is_last {
@@ -70,7 +72,7 @@ impl Writer {
             }
             let tick = (!snapshot.inbound.is_empty()).then_some(tick);
             let wake = retry_at.into_iter().chain(tick).min();
-            // A request that came meanwhile has left a token, and the thread does not park.
+            // A request since the snapshot has set the park token; then this returns at once.
             match wake {
                 Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
                 None => thread::park(),
@@ -78,7 +80,8 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot, and then allows the use of its numbers. Returns whether it succeeded.
+    /// Writes a snapshot, and then allows its numbers and epoch. Returns whether the write
+    /// succeeded.
     fn write(&mut self, snapshot: &Snapshot) -> bool {
         let failure = self.disk.write(&snapshot.state).err();
         match &failure {
@@ -111,9 +114,9 @@ impl Writer {
 }
 
 impl Snapshot {
-    /// Takes the state of this moment. For the `last` write, numbers end, and exact ones are
-    /// written.
-    fn take(shared: &Shared, last: bool) -> Self {
+    /// Takes a snapshot of the current state. If `is_last`, ends the sequence numbers, so that the
+    /// state has the next unused number of each SA.
+    fn take(shared: &Shared, is_last: bool) -> Self {
         let entries = shared.lock();
         let (epoch, wanted) =
             (shared.epoch().number(), shared.epoch_wanted.load(Ordering::Relaxed));
@@ -125,12 +128,12 @@ impl Snapshot {
             requested: entries.requested,
             is_awaited,
             is_due: is_awaited || wanted > epoch,
-            has_received: false,
+            inbound_changed: false,
         };
         for ((_, spi, fingerprint), entry) in &entries.sas {
             let sequence = match entry {
                 Entry::Unused(sequence) => *sequence,
-                Entry::Out(numbers) => snapshot.add_outbound(numbers, last),
+                Entry::Out(numbers) => snapshot.add_outbound(numbers, is_last),
                 Entry::In(progress) => snapshot.add_inbound(progress),
             };
             snapshot.state.sas.push(SaState { spi: *spi, fingerprint: *fingerprint, sequence });
@@ -138,8 +141,8 @@ impl Snapshot {
         snapshot
     }
 
-    fn add_outbound(&mut self, numbers: &Arc<OutboundNumbers>, last: bool) -> SequenceState {
-        let next = if last {
+    fn add_outbound(&mut self, numbers: &Arc<OutboundNumbers>, is_last: bool) -> SequenceState {
+        let next = if is_last {
             numbers.close()
         } else {
             let is_low = numbers.is_low();
@@ -152,15 +155,15 @@ impl Snapshot {
 
     fn add_inbound(&mut self, progress: &Arc<InboundProgress>) -> SequenceState {
         let highest = progress.highest();
-        self.has_received |= progress.is_ahead_of_file(highest);
+        self.inbound_changed |= progress.differs_from_file(highest);
         self.inbound.push((Arc::clone(progress), highest));
         SequenceState::In { highest }
     }
 
-    /// Allows the use of the numbers and the epoch now in the file.
+    /// Allows the use of the sequence numbers and the epoch that are now in the file.
     fn allow(&self, shared: &Shared) {
-        for (numbers, below) in &self.outbound {
-            numbers.allow_below(*below);
+        for (numbers, next) in &self.outbound {
+            numbers.allow_below(*next);
         }
         for (progress, highest) in &self.inbound {
             progress.set_written(*highest);

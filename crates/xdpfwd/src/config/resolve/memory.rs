@@ -75,9 +75,9 @@ pub(super) fn check_frames(
     }
 }
 
-/// Compares the required memory with the machine's. With too little memory the OOM killer would end
-/// xdpfwd or another process.
-pub(super) fn check_machine(
+/// Compares the required memory with the memory of the machine. With too little memory, the
+/// kernel's OOM killer would end xdpfwd or another process.
+pub(super) fn check_available(
     umem: &UmemTable,
     workers: usize,
     machine: &dyn Machine,
@@ -85,7 +85,7 @@ pub(super) fn check_machine(
 ) {
     let config = resolve(umem);
     let available = machine.memory();
-    let frames = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
+    let frames_span = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
     let needed = RequiredMemory::of(&config, workers);
     if let Some(bytes) = available.bytes
         && bytes < needed.bytes
@@ -97,7 +97,7 @@ pub(super) fn check_machine(
             count(workers as u64, "worker"),
             bytes >> 20
         );
-        findings.error(&frames, message);
+        findings.error(&frames_span, message);
     }
     if config.huge_pages == HugePages::On
         && let Some(pages) = available.huge_pages
@@ -123,9 +123,9 @@ pub(crate) struct RequiredMemory {
 
 impl RequiredMemory {
     pub(crate) fn of(umem: &UmemConfig, workers: usize) -> Self {
-        let each = u64::from(umem.frame_size) * u64::from(umem.frames);
+        let per_worker = u64::from(umem.frame_size) * u64::from(umem.frames);
         let workers = workers as u64;
-        Self { bytes: each * workers, huge_pages: each.div_ceil(2 << 20) * workers }
+        Self { bytes: per_worker * workers, huge_pages: per_worker.div_ceil(2 << 20) * workers }
     }
 }
 
@@ -143,14 +143,14 @@ pub(super) fn check_mtu(
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
-    // Two ports with one interface are reported elsewhere.
+    // Check each interface once: two ports with the same interface are reported elsewhere.
     let mut seen = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
         interface.as_ref().is_none_or(|interface| seen.insert(interface.index))
     };
     for (port, interface) in ports.tables.iter().zip(interfaces).filter(is_first) {
         let (Some(name), Some(mtu)) =
-            (port.interface.value(), interface.as_ref().and_then(|facts| facts.mtu))
+            (port.interface.value(), interface.as_ref().and_then(|interface| interface.mtu))
         else {
             continue;
         };

@@ -21,7 +21,7 @@ use super::findings::Findings;
 use super::machine::Machine;
 use super::parsed::{File, Tables};
 
-/// Context that a configuration refers to.
+/// The directory, the stage kinds and the machine that a configuration refers to.
 pub(super) struct ResolveContext<'a> {
     /// Base directory of relative file names.
     pub(super) directory: &'a Path,
@@ -36,8 +36,8 @@ pub(super) fn resolve(
     findings: &mut Findings<'_>,
 ) -> Plan {
     let File { engine, umem, mut ports, mut paths, stages, is_empty } = file;
-    limit(&mut ports, "[[port]]", |port| port.span.clone(), findings);
-    limit(&mut paths, "[[path]]", |path| path.span.clone(), findings);
+    limit_count(&mut ports, "[[port]]", |port| port.span.clone(), findings);
+    limit_count(&mut paths, "[[path]]", |path| path.span.clone(), findings);
     if is_empty {
         let message = "the file is empty; at least a [[port]] and a [[path]] are needed, as in \
                        configs/cross-connect.toml";
@@ -47,25 +47,26 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, context.machine, findings);
     let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // An undefined name may be meant for one of several ports with the same name.
-        ports.complete = false;
+        // An undefined name in a path may mean one of several ports with the same name.
+        ports.is_complete = false;
     }
     ports::check_io(&ports, &engine, context.machine, findings);
     if let Some(workers) = &workers {
         ports::check_queues(&ports, &interfaces, workers.len(), findings);
         memory::check_frames(&umem, &ports, workers.len(), findings);
-        memory::check_machine(&umem, workers.len(), context.machine, findings);
+        memory::check_available(&umem, workers.len(), context.machine, findings);
     }
     memory::check_mtu(&umem, &ports, &interfaces, findings);
 
     let workers = workers.unwrap_or_else(|| vec![None]);
     let port_plans = ports::resolve(&ports);
-    // Querying the kernel takes time; skip it without stages.
-    let described = match stages.tables.as_slice() {
+    // Querying the kernel takes time, and only stages need the result.
+    let port_properties = match stages.tables.as_slice() {
         [] => Ports::default(),
         _ => context.machine.describe(&port_plans),
     };
-    let cx = PlanCx { directory: context.directory, workers: workers.len(), ports: &described };
+    let cx =
+        PlanCx { directory: context.directory, workers: workers.len(), ports: &port_properties };
     let stages = stages::resolve(stages, context.registry, context.machine, &cx, findings);
     if !is_empty {
         paths::check(&paths, &ports, findings);
@@ -99,8 +100,8 @@ pub(super) fn resolve(
     plan
 }
 
-/// Truncates counts that cannot be valid, so that pairwise comparisons stay fast.
-fn limit<T>(
+/// Reports and removes excess tables, so that pairwise comparisons stay fast.
+fn limit_count<T>(
     tables: &mut Tables<T>,
     heading: &str,
     span: impl Fn(&T) -> Range<usize>,
@@ -114,6 +115,6 @@ fn limit<T>(
             format!("more than {max} {heading} tables; expected at most {max}"),
         );
         tables.tables.truncate(max);
-        tables.complete = false;
+        tables.is_complete = false;
     }
 }

@@ -11,29 +11,29 @@ use super::ports::port_names;
 use super::stages::Stages;
 use crate::config::findings::Findings;
 use crate::config::parsed::{PathTable, PortTable, STAGE_NAME, Tables, is_name};
-use crate::config::words::{all_of, did_you_mean, quoted};
+use crate::config::words::{and_list, did_you_mean, quoted};
 
-/// Returns the plans of the paths. Skips a path with an unknown port, which an error reports.
+/// Returns the plans of the paths. Skips each path with an unknown port and reports an error.
 pub(super) fn resolve(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
     stages: &Stages,
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
-    // Computed once: there may be as many undefined names as defined ones.
-    let defined = all_of(stages.names().map(quoted));
+    // Format the list once, because many names may be undefined.
+    let defined = and_list(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
-        let from = path.from.value().and_then(|name| port(name, ports, findings));
-        let to = path.to.value().and_then(|name| port(name, ports, findings));
+        let from = path.from.value().and_then(|name| find_port(name, ports, findings));
+        let to = path.to.value().and_then(|name| find_port(name, ports, findings));
         let names = path.stages.value().map(|names| names.get_ref().as_slice()).unwrap_or_default();
         for (index, name) in names.iter().enumerate() {
             let is_repeated = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
-            let counts_rows = |plan: &Arc<dyn StagePlan>| {
+            let has_row_counters = |plan: &Arc<dyn StagePlan>| {
                 plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty())
             };
-            if is_repeated && plan.is_some_and(counts_rows) {
+            if is_repeated && plan.is_some_and(has_row_counters) {
                 let message = format!(
                     "stage {} is already on the path, and its rule counters are keyed by its name; \
                      define another stage with the same rules",
@@ -43,7 +43,7 @@ pub(super) fn resolve(
             }
         }
         let stages =
-            names.iter().filter_map(|name| stage(name, stages, &defined, findings)).collect();
+            names.iter().filter_map(|name| find_stage(name, stages, &defined, findings)).collect();
         if let (Some(from), Some(to)) = (from, to) {
             plans.push(PathPlan { from, to, stages });
         }
@@ -52,17 +52,18 @@ pub(super) fn resolve(
     plans
 }
 
-/// Checks that exclusive stages occur once, and that no exclusive resource is claimed twice.
+/// Checks that exclusive stages occur once, that the queues of queue bindings exist, and that no
+/// two stages use the same exclusive resource.
 pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
-    let mut seen: Vec<&StageOnPath> = Vec::new();
+    let mut earlier: Vec<&StageOnPath> = Vec::new();
     let mut claimed: Vec<(ExclusiveResource, &str)> = Vec::new();
     for (path, stage) in
         paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage)))
     {
         let name = &*stage.name;
-        if seen.iter().any(|other| other.name == name) {
+        if earlier.iter().any(|other| other.name == name) {
             if stage.plan.as_resource_owner().is_some_and(|owner| owner.is_exclusive()) {
                 let message = format!(
                     "stage {}: may appear only once, because its state cannot be shared; define \
@@ -73,7 +74,7 @@ pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findi
             }
             continue;
         }
-        seen.push(stage);
+        earlier.push(stage);
         let port = ports.get(usize::from(path.from.0));
         let bindings =
             stage.plan.as_queue_bound().map(|stage| stage.queue_bindings()).unwrap_or_default();
@@ -106,48 +107,52 @@ pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findi
     }
 }
 
-/// Places stages configured for the kernel in the XDP program, if their path allows it.
+/// Moves each stage that can be offloaded into the XDP program, if the stage's path allows this. If
+/// not, adds an error if the configuration requires the offload, else a warning.
 pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
         for index in 0..plan.paths[path].stages.len() {
-            let on = &plan.paths[path];
-            let Some(must) =
-                on.stages[index].plan.as_xdp_offload().map(|offload| offload.is_required())
+            let path_plan = &plan.paths[path];
+            let Some(is_required) =
+                path_plan.stages[index].plan.as_xdp_offload().map(|offload| offload.is_required())
             else {
                 continue;
             };
-            let why = plan.kernel_obstacle(on, index);
-            if let Some(why) = &why {
-                let name = &on.stages[index].name;
+            let obstacle = plan.kernel_obstacle(path_plan, index);
+            if let Some(obstacle) = &obstacle {
+                let name = &path_plan.stages[index].name;
                 let span = stages.get(name).map_or(0..0, |stage| stage.span.clone());
-                let (name, port) = (quoted(name), quoted(&plan.ports[usize::from(on.from.0)].name));
-                if must {
+                let (name, port) =
+                    (quoted(name), quoted(&plan.ports[usize::from(path_plan.from.0)].name));
+                if is_required {
                     let message = format!(
                         "stage {name}: place = \"kernel\" is not possible on the path from port \
-                         {port}: {why}"
+                         {port}: {obstacle}"
                     );
                     findings.error(&span, message);
                 } else {
                     findings.warning(
                         &span,
                         format!(
-                            "stage {name} runs in user space on the path from port {port}: {why}"
+                            "stage {name} runs in user space on the path from port {port}: \
+                             {obstacle}"
                         ),
                     );
                 }
             }
-            plan.paths[path].stages[index].in_kernel = why.is_none();
+            plan.paths[path].stages[index].in_kernel = obstacle.is_none();
         }
     }
 }
 
-/// Checks that there are paths, that no two start at the same port, and that every port is used.
+/// Checks that there are paths, that no two paths start at the same port, and that every port is on
+/// a path.
 pub(super) fn check(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
     findings: &mut Findings<'_>,
 ) {
-    if paths.tables.is_empty() && paths.complete {
+    if paths.tables.is_empty() && paths.is_complete {
         let message = "no path is defined, so nothing would be forwarded; add a [[path]] with \
                        `from` and `to`";
         findings.error(&(0..0), message.to_owned());
@@ -187,8 +192,8 @@ fn warn_idle_keep(
 ) {
     for port in &ports.tables {
         let (Some(name), Some(keep)) = (port.name.value(), port.keep.value()) else { continue };
-        let begins = |path: &PathTable| path.from.value().is_none_or(|from| from == name);
-        if paths.complete && !paths.tables.iter().any(begins) {
+        let may_start_here = |path: &PathTable| path.from.value().is_none_or(|from| from == name);
+        if paths.is_complete && !paths.tables.iter().any(may_start_here) {
             let message = format!(
                 "keep: no path starts at port {:?}, so the kernel receives all its packets anyway",
                 name.get_ref()
@@ -198,7 +203,7 @@ fn warn_idle_keep(
     }
 }
 
-fn port(
+fn find_port(
     name: &Spanned<String>,
     ports: &Tables<PortTable>,
     findings: &mut Findings<'_>,
@@ -207,7 +212,7 @@ fn port(
         || ports.tables.iter().map(|port| port.name.value().map(|name| name.get_ref().as_str()));
     let found = names().position(|port| port == Some(name.get_ref()));
     // A configuration without ports has its own error.
-    if found.is_none() && ports.complete && !ports.tables.is_empty() {
+    if found.is_none() && ports.is_complete && !ports.tables.is_empty() {
         let nearest = did_you_mean(name.get_ref(), names().flatten());
         let message = format!(
             "there is no port {}; defined: {}{nearest}",
@@ -216,18 +221,18 @@ fn port(
         );
         findings.error(&name.span(), message);
     }
-    // More ports do not fit into a UMEM, which is reported elsewhere.
+    // An index above 255 means too many ports for a UMEM, which is reported elsewhere.
     found.and_then(|index| u8::try_from(index).ok()).map(PortId)
 }
 
-fn stage(
+fn find_stage(
     name: &Spanned<String>,
     stages: &Stages,
     defined: &str,
     findings: &mut Findings<'_>,
 ) -> Option<StageOnPath> {
     let Some(stage) = stages.get(name.get_ref()) else {
-        if stages.complete {
+        if stages.is_complete {
             let nearest = did_you_mean(name.get_ref(), stages.names());
             let remedy = if is_name(name.get_ref()) {
                 format!("add a table [stage.{}]", name.get_ref())
@@ -246,9 +251,9 @@ fn stage(
 }
 
 fn warn_unused(paths: &Tables<PathTable>, stages: &Stages, findings: &mut Findings<'_>) {
-    let written = paths.tables.iter().filter_map(|path| path.stages.value());
+    let stage_lists = paths.tables.iter().filter_map(|path| path.stages.value());
     let used: BTreeSet<&str> =
-        written.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
+        stage_lists.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
     for (name, stage) in stages.iter() {
         if !used.contains(name) {
             findings.warning(

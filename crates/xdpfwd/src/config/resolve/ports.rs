@@ -5,7 +5,7 @@ use xdpfwd_engine::{Io, Lockout, PortPlan};
 use crate::config::findings::Findings;
 use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{EngineTable, PortTable, Tables};
-use crate::config::words::{all_of, any_of, count};
+use crate::config::words::{and_list, count, or_list};
 
 /// Default number of queues of a port.
 pub(super) const DEFAULT_QUEUES: u16 = 1;
@@ -40,16 +40,16 @@ pub(super) fn interfaces(
         let name = port.interface.value()?;
         let interface = machine.interface(name.get_ref());
         let available = machine.interfaces();
-        // An unknown machine has no interfaces; do not warn then.
+        // `NoMachine` lists no interfaces: do not warn then.
         if interface.is_none() && !available.is_empty() {
-            let available = all_of(available.iter().map(|name| format!("{name:?}")));
-            // `ip link` appends the parent or peer to an interface name.
-            let part = name
+            let available = and_list(available.iter().map(|name| format!("{name:?}")));
+            // `ip link` appends `@` and the parent or peer to the name of an interface.
+            let base_name = name
                 .get_ref()
                 .split_once('@')
-                .filter(|(part, _)| machine.interface(part).is_some());
-            let hint = part.map_or(String::new(), |(part, _)| {
-                format!("; its name is {part:?}, without the part from the @")
+                .filter(|(base_name, _)| machine.interface(base_name).is_some());
+            let hint = base_name.map_or(String::new(), |(base_name, _)| {
+                format!("; its name is {base_name:?}, without the part from the @")
             });
             let message = format!(
                 "interface {:?} does not exist now; available: {available}{hint}",
@@ -62,14 +62,15 @@ pub(super) fn interfaces(
     ports.tables.iter().map(&mut look_up).collect()
 }
 
-/// Checks each port alone and against earlier ports. Returns whether all names are unique.
+/// Checks each port by itself and against the earlier ports. Returns whether all port names are
+/// distinct.
 pub(super) fn check(
     ports: &Tables<PortTable>,
     interfaces: &[Option<Interface>],
     findings: &mut Findings<'_>,
 ) -> bool {
-    let mut distinct = true;
-    if ports.tables.is_empty() && ports.complete {
+    let mut are_distinct = true;
+    if ports.tables.is_empty() && ports.is_complete {
         findings.error(
             &(0..0),
             "no port is defined; add a [[port]] with `name` and `interface`".to_owned(),
@@ -77,10 +78,11 @@ pub(super) fn check(
     }
     for (index, (port, interface)) in ports.tables.iter().zip(interfaces).enumerate() {
         let earlier = || ports.tables.iter().zip(interfaces).take(index);
-        let same_name =
+        let has_same_name =
             |other: &PortTable| Some(other.name.value()?.get_ref() == port.name.value()?.get_ref());
         if let Some(name) = port.name.value()
-            && let Some((other, _)) = earlier().find(|(other, _)| same_name(other) == Some(true))
+            && let Some((other, _)) =
+                earlier().find(|(other, _)| has_same_name(other) == Some(true))
         {
             let line = findings.line(&other.span);
             let message = format!(
@@ -88,15 +90,16 @@ pub(super) fn check(
                 name.get_ref()
             );
             findings.error(&name.span(), message);
-            distinct = false;
+            are_distinct = false;
         }
         if let Some(name) = port.interface.value() {
-            let same = |(other, facts): &(&PortTable, &Option<Interface>)| {
-                let index = |facts: &Option<Interface>| facts.as_ref().map(|facts| facts.index);
+            let is_same_interface = |(other, properties): &(&PortTable, &Option<Interface>)| {
+                let index =
+                    |interface: &Option<Interface>| interface.as_ref().map(|found| found.index);
                 other.interface.value().map(toml::Spanned::get_ref) == Some(name.get_ref())
-                    || index(interface).is_some() && index(interface) == index(facts)
+                    || index(interface).is_some() && index(interface) == index(properties)
             };
-            if let Some((other, _)) = earlier().find(same) {
+            if let Some((other, _)) = earlier().find(is_same_interface) {
                 let line = findings.line(&other.span);
                 let message = format!(
                     "interface {:?} already belongs to the port on line {line}; each port needs \
@@ -111,7 +114,7 @@ pub(super) fn check(
         }
         check_keep(port, findings);
     }
-    distinct
+    are_distinct
 }
 
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
@@ -122,7 +125,8 @@ pub(super) fn check_io(
     machine: &dyn Machine,
     findings: &mut Findings<'_>,
 ) {
-    let by = |io| ports.tables.iter().find(move |port| port.io.or(Io::default()) == Some(io));
+    let port_with =
+        |io| ports.tables.iter().find(move |port| port.io.or(Io::default()) == Some(io));
     for port in &ports.tables {
         let span = port.io.span_or(&port.span);
         if port.io.or(Io::default()).is_some_and(|io| !machine.is_built(io)) {
@@ -131,11 +135,11 @@ pub(super) fn check_io(
                            set \"af_xdp\"";
             findings.error(&span, message.to_owned());
         } else if port.io.or(Io::default()) == Some(Io::XskRs)
-            && let Some(other) = by(Io::AfXdp)
+            && let Some(other) = port_with(Io::AfXdp)
         {
             let message = format!(
                 "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set \
-                 the same for both, or \"packet-mmsg\" for one, which works with either",
+                 the same `io` for both, or \"packet-mmsg\" for one of them",
                 port_label(other)
             );
             findings.error(&span, message);
@@ -153,7 +157,7 @@ pub(super) fn check_io(
         }
     }
     if let (Some(busy_poll), Some(port)) =
-        (engine.busy_poll.value().filter(|on| *on.get_ref()), by(Io::XskRs))
+        (engine.busy_poll.value().filter(|on| *on.get_ref()), port_with(Io::XskRs))
     {
         let message = format!(
             "busy_poll = true: {} has io = \"xsk-rs\", which does not support it; remove it",
@@ -162,7 +166,7 @@ pub(super) fn check_io(
         findings.error(&busy_poll.span(), message);
     }
     // An invalid port may be one that uses XDP.
-    let no_port_uses_xdp = ports.complete
+    let no_port_uses_xdp = ports.is_complete
         && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
     if no_port_uses_xdp && !ports.tables.is_empty() {
         let mode = engine.mode.value().filter(|mode| *mode.get_ref() != xdpfwd_engine::Mode::Auto);
@@ -179,8 +183,7 @@ pub(super) fn check_io(
     }
 }
 
-/// Checks that no `keep` rule is repeated, and that a port with `keep` rules uses
-/// XDP.
+/// Checks that no `keep` rule is repeated, and that a port with `keep` rules uses XDP.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.value().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.value().filter(|rules| !rules.get_ref().is_empty())
@@ -213,9 +216,9 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
-/// Checks a port's queues against those of its interface.
+/// Compares a port's number of queues with that of its interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
-    let (Some(queues), Some(has), Some(name)) =
+    let (Some(queues), Some(active), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())
     else {
         return;
@@ -227,19 +230,19 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         Some(_) => format!("combined {queues}"),
         None => format!("rx {queues} tx {queues}"),
     };
-    if queues > has {
+    if queues > active {
         let message = format!(
             "queues = {queues}: {name} has only {}; use fewer, or add some with `ethtool -L {name} \
              {channels}`",
-            count(has, "active queue")
+            count(active, "active queue")
         );
         findings.error(&span, message);
-    } else if queues < has && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
-        // (Packet sockets distribute packets of all queues among themselves.)
+    } else if queues < active && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
+        // Packet sockets distribute the packets of all queues among themselves.
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
              all, or remove some with `ethtool -L {name} {channels}`",
-            count(has, "active queue")
+            count(active, "active queue")
         );
         findings.warning(&span, message);
     }
@@ -257,18 +260,18 @@ pub(super) fn check_queues(
     let Some((first, queues)) = queue_counts.next() else { return };
     let max = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
     let valid_counts = valid_queue_counts(workers, max);
-    let mut equal = true;
-    for (port, others) in queue_counts.filter(|&(_, others)| others != queues) {
-        equal = false;
+    let mut are_equal = true;
+    for (port, other_count) in queue_counts.filter(|&(_, other_count)| other_count != queues) {
+        are_equal = false;
         let message = format!(
-            "{} uses {} and {} {others}: all ports need the same number; {valid_counts}",
+            "{} uses {} and {} {other_count}: all ports need the same number; {valid_counts}",
             port_label(first),
             count(queues, "queue"),
             port_label(port),
         );
         findings.error(&port.queues.span_or(&port.span), message);
     }
-    if equal && !usize::from(queues).is_multiple_of(workers) {
+    if are_equal && !usize::from(queues).is_multiple_of(workers) {
         let message = format!(
             "{} cannot be divided evenly among {workers} workers; {valid_counts}; or change `cores`",
             count(queues, "queue")
@@ -277,9 +280,9 @@ pub(super) fn check_queues(
     }
 }
 
-/// Describes the valid queue counts.
+/// Describes the queue counts that `workers` workers can divide evenly, up to `max`.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// Maximum number of counts listed; more are described.
+    /// Maximum number of counts listed; of more counts, only the first two and the last are listed.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {
@@ -297,7 +300,7 @@ fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
         [first, second, _, .., last] if counts.len() > MAX_LISTED => {
             format!("{first}, {second} and so on up to {last} would fit")
         }
-        few => format!("{} would fit", any_of(few)),
+        few => format!("{} would fit", or_list(few)),
     }
 }
 
@@ -310,7 +313,7 @@ fn port_label(port: &PortTable) -> String {
 
 /// Lists the defined ports for a message.
 pub(super) fn port_names(ports: &Tables<PortTable>) -> String {
-    all_of(
+    and_list(
         ports
             .tables
             .iter()

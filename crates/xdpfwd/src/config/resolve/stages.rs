@@ -1,10 +1,10 @@
-//! Resolves the stages: each kind plans its own.
+//! Resolves the stages: each stage kind plans its stages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use xdpfwd_pipeline::{KindError, PlanCx, StagePlan};
+use xdpfwd_pipeline::{PlanCx, StagePlan, StagePlanError};
 
 use crate::registry::{Registry, Toml};
 use toml::Spanned;
@@ -15,23 +15,24 @@ use crate::config::findings::Findings;
 use crate::config::machine::Machine;
 use crate::config::parsed::{StageTable, Tables, stage_heading};
 use crate::config::table::display_value;
-use crate::config::words::{any_quoted, did_you_mean};
+use crate::config::words::{did_you_mean, quoted_or_list};
 
-/// Maximum number of errors about one stage's keys: finding each plans the stage again.
+/// Maximum number of errors about the keys of one stage. Each costs another attempt to plan the
+/// stage.
 const MAX_ERRORS: usize = 10;
 
 /// The defined stages.
 pub(super) struct Stages {
     by_name: BTreeMap<String, DefinedStage>,
-    /// Whether `Stages` has all stages of the file; see [`Tables::complete`].
-    pub(super) complete: bool,
+    /// Whether `Stages` has all stages of the file; see [`Tables::is_complete`].
+    pub(super) is_complete: bool,
 }
 
 /// A defined stage.
 pub(super) struct DefinedStage {
     /// The span of its name.
     pub(super) span: Range<usize>,
-    /// The plan; `None` if it is invalid and an error reports it.
+    /// The plan; `None` if the stage is invalid, which an error reports.
     pub(super) plan: Option<Arc<dyn StagePlan>>,
 }
 
@@ -57,14 +58,14 @@ pub(super) fn resolve(
     cx: &PlanCx<'_>,
     findings: &mut Findings<'_>,
 ) -> Stages {
-    let complete = stages.complete;
+    let is_complete = stages.is_complete;
     let mut by_name = BTreeMap::new();
     for stage in stages.tables {
         let (name, span) = (stage.name.get_ref().clone(), stage.name.span());
         let plan = plan(stage, registry, machine, cx, findings);
         by_name.insert(name, DefinedStage { span, plan });
     }
-    Stages { by_name, complete }
+    Stages { by_name, is_complete }
 }
 
 fn plan(
@@ -74,12 +75,12 @@ fn plan(
     cx: &PlanCx<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Arc<dyn StagePlan>> {
-    let StageTable { span, name: stage, kind, rest } = stage;
+    let StageTable { span, name: stage, kind, kind_keys } = stage;
     let Some(kind) = kind else {
-        let known = any_quoted(registry.kinds());
+        let kinds = quoted_or_list(registry.kinds());
         findings.error(
             &span,
-            format!("missing key `kind` in {}: must be {known}", stage_heading(stage.get_ref())),
+            format!("missing key `kind` in {}: must be {kinds}", stage_heading(stage.get_ref())),
         );
         return None;
     };
@@ -90,39 +91,39 @@ fn plan(
             // A program may register only its own stages, without the built-in ones.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
-                .any(|kind| registry.kinds().any(|own| own == kind));
-            let registered =
+                .any(|kind| registry.kinds().any(|registered| registered == kind));
+            let registration =
                 if has_builtin { "" } else { " and `App::stages(xdpfwd_stages::builtin())`" };
             let message = format!(
                 "kind = \"{name}\": not built into this program; \
-                 build it with the cargo feature `{feature}` of xdpfwd{registered}"
+                 build it with the cargo feature `{feature}` of xdpfwd{registration}"
             );
             findings.error(&kind_span, message);
             return None;
         }
-        let known = any_quoted(registry.kinds());
+        let kinds = quoted_or_list(registry.kinds());
         let nearest = did_you_mean(name, registry.kinds());
         let written = display_value(&kind, findings);
-        findings.error(&kind_span, format!("kind = {written}: must be {known}{nearest}"));
+        findings.error(&kind_span, format!("kind = {written}: must be {kinds}{nearest}"));
         return None;
     }
-    let mut rest = rest;
+    let mut kind_keys = kind_keys;
     for tries in 0..MAX_ERRORS {
-        match registry.plan(name, ValueDeserializer::from(rest.clone()), cx) {
+        match registry.plan(name, ValueDeserializer::from(kind_keys.clone()), cx) {
             Ok(plan) => {
                 for diagnostic in plan.warnings() {
                     findings.stage_diagnostic(Severity::Warning, &span, diagnostic);
                 }
                 return (tries == 0).then_some(plan);
             }
-            Err(KindError::Parse(error)) => {
+            Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
-                let culprit = take_key(&mut rest, &at);
-                // A key reported as missing may be one removed after an earlier error.
-                if culprit.is_none() && tries > 0 {
+                let removed = take_entry(&mut kind_keys, &at);
+                // The key reported as missing may have been removed after an earlier error.
+                if removed.is_none() && tries > 0 {
                     break;
                 }
-                let message = match &culprit {
+                let message = match &removed {
                     Some((key, value))
                         if value.span() == at && !error.message().contains(" field `") =>
                     {
@@ -131,11 +132,11 @@ fn plan(
                     _ => message(error.message(), name, &findings.excerpt(&at)),
                 };
                 findings.error(&at, message);
-                if culprit.is_none() {
+                if removed.is_none() {
                     break;
                 }
             }
-            Err(KindError::Plan(error)) => {
+            Err(StagePlanError::Plan(error)) => {
                 if tries == 0 && error.0.is_empty() {
                     findings
                         .error(&span, "the stage is invalid; its kind gives no reason".to_owned());
@@ -157,8 +158,8 @@ fn plan(
     None
 }
 
-/// Removes the key that contains a position, in its name or its value.
-fn take_key<'i>(
+/// Removes and returns the entry whose key or value contains the span `at`.
+fn take_entry<'i>(
     table: &mut Spanned<DeValue<'i>>,
     at: &Range<usize>,
 ) -> Option<(String, Spanned<DeValue<'i>>)> {
@@ -189,8 +190,8 @@ fn value_message(
 
 /// Rewords a serde error in the style of the other messages.
 fn message(message: &str, kind: &str, written: &str) -> String {
-    if let Some(rest) = message.strip_prefix("unknown field ") {
-        return match rest.rsplit_once(", expected ") {
+    if let Some(key_and_accepted) = message.strip_prefix("unknown field ") {
+        return match key_and_accepted.rsplit_once(", expected ") {
             Some((key, accepted)) => {
                 let nearest = did_you_mean(key.trim_matches('`'), backticked(accepted));
                 format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
@@ -209,7 +210,7 @@ fn message(message: &str, kind: &str, written: &str) -> String {
     }
 }
 
-/// Describes a Rust type in words that users know.
+/// Describes the type that serde expected in words that users know.
 fn describe_type(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),

@@ -15,13 +15,13 @@ pub(super) fn resolve(
     machine: &dyn Machine,
     findings: &mut Findings<'_>,
 ) -> Option<Vec<Option<usize>>> {
-    let written = match cores {
+    let configured = match cores {
         ParsedKey::Absent => return Some(vec![None]),
         ParsedKey::Invalid => return None,
         ParsedKey::Valid(cores) => cores,
     };
     let available = machine.cores();
-    if written.get_ref().is_empty() {
+    if configured.get_ref().is_empty() {
         let choice = if available.is_empty() {
             String::new()
         } else {
@@ -31,27 +31,27 @@ pub(super) fn resolve(
             "cores = []: list at least one core{choice}, or remove the key for one worker on any \
              core"
         );
-        findings.error(&written.span(), message);
+        findings.error(&configured.span(), message);
         return None;
     }
-    let mut valid = true;
+    let mut all_valid = true;
     let mut seen = BTreeSet::new();
     let mut workers = Vec::new();
-    for core in written.get_ref() {
+    for core in configured.get_ref() {
         let number = usize::from(*core.get_ref());
         if !seen.insert(number) {
             let message = format!("core {number} is listed twice: each worker needs its own core");
             findings.error(&core.span(), message);
-            valid = false;
+            all_valid = false;
         } else if !available.is_empty() && !available.contains(&number) {
             let available = ranges(&available);
             let message = format!(
                 "core {number} is not available to this process; expected one of {available}"
             );
             findings.error(&core.span(), message);
-            valid = false;
+            all_valid = false;
         }
         workers.push(Some(number));
     }
-    valid.then_some(workers)
+    all_valid.then_some(workers)
 }

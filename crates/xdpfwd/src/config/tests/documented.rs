@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use xdpfwd_engine::KeepRule;
 
-use super::{Keys, REST, diagnose, plan};
+use super::{KeyFolder, MINIMAL, diagnose, plan};
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
 /// A value that is invalid for every key.
 const INVALID: &str = "1979-05-27";
 
-/// Returns required keys of kinds: kind, key, valid value. Key files are in a folder.
-fn required_keys(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
+/// Returns the required keys of stage kinds, as (kind, key, valid value). Values name key files in
+/// `keys`.
+fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
     let sa = |ends: &str| {
         format!(
             "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]",
@@ -34,18 +35,18 @@ fn required_keys(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
 }
 
 thread_local! {
-    /// The keys of this thread's test.
-    static KEYS: Keys = Keys::new();
+    /// The key files of this thread's test.
+    static KEYS: KeyFolder = KeyFolder::new();
 }
 
-/// A row of a table of keys.
+/// A row of a table that documents keys.
 struct Row {
     key: String,
     accepted: String,
     default: String,
 }
 
-/// Returns the rows of the page by heading.
+/// Returns the rows of the key tables on the page, by heading.
 fn documented() -> BTreeMap<String, Vec<Row>> {
     let mut sections = BTreeMap::new();
     let mut rows: &mut Vec<Row> = &mut Vec::new();
@@ -71,29 +72,30 @@ fn documented() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// Returns a valid file with one more line in the table of a heading.
+/// Returns a valid configuration, with `line` added to the table with this heading.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
-        // Replace existing keys.
+        // Replace the line of the same key.
         "[[port]]" | "[[path]]" => {
             let key = line.split(' ').next().unwrap();
-            let (before, rest) = REST.split_once(heading).unwrap();
-            let (own, others) = rest.split_at(rest.find("[[").unwrap_or(rest.len()));
-            let own: Vec<&str> =
-                own.lines().filter(|own| !own.starts_with(&format!("{key} "))).collect();
-            format!("{before}{heading}\n{line}\n{}\n{others}", own.join("\n"))
+            let (before, after) = MINIMAL.split_once(heading).unwrap();
+            let (table, others) = after.split_at(after.find("[[").unwrap_or(after.len()));
+            let other_lines: Vec<&str> =
+                table.lines().filter(|line| !line.starts_with(&format!("{key} "))).collect();
+            format!("{before}{heading}\n{line}\n{}\n{others}", other_lines.join("\n"))
         }
         _ => match heading.strip_prefix("kind = ") {
             Some(kind) => {
                 let key = line.split(' ').next().unwrap();
                 let required_keys = KEYS.with(required_keys);
-                let required =
-                    required_keys.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
+                let required = required_keys.iter().filter(|(required_kind, required_key, _)| {
+                    kind.contains(required_kind) && *required_key != key
+                });
                 let required: String =
                     required.map(|(_, key, value)| format!("{key} = {value}\n")).collect();
-                format!("{REST}[stage.x]\nkind = {kind}\n{required}{line}\n")
+                format!("{MINIMAL}[stage.x]\nkind = {kind}\n{required}{line}\n")
             }
-            None => format!("{REST}{}\n{line}\n", heading.replace("NAME", "x")),
+            None => format!("{MINIMAL}{}\n{line}\n", heading.replace("NAME", "x")),
         },
     }
 }
@@ -129,7 +131,6 @@ fn documented_keys_equal_accepted_keys() {
     }
 }
 
-/// The rules of `keep`, in their table.
 #[test]
 fn documented_keep_rules_equal_accepted_rules() {
     let (_, section) = PAGE.split_once("### What stays with the kernel").unwrap();
@@ -149,7 +150,7 @@ fn documented_keep_rules_equal_accepted_rules() {
 
 #[test]
 fn documented_sections_equal_tables_and_kinds() {
-    let text = diagnose(&format!("zzz = 1\n{REST}"));
+    let text = diagnose(&format!("zzz = 1\n{MINIMAL}"));
     let (_, list) = text.split_once(", expected ").unwrap();
     let tables: Vec<String> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
     let kinds: Vec<String> = xdpfwd_stages::builtin::<crate::registry::Toml>()
@@ -168,7 +169,7 @@ fn documented_values_equal_those_in_errors() {
         for Row { key, accepted, .. } in rows {
             let text = diagnose(&with_line(&heading, &format!("{key} = {INVALID}\n")));
             assert!(!text.contains("unknown key"), "{heading} {key}: {text}");
-            // Errors about the keys of a kind use the kind's own words.
+            // Only errors about the keys of a stage kind may have another form.
             if let Some((_, must_be)) = text.split_once(&format!("{key} = {INVALID}: must be ")) {
                 assert_eq!(must_be.lines().next(), Some(accepted.as_str()), "{heading} {key}");
             } else {
@@ -180,15 +181,15 @@ fn documented_values_equal_those_in_errors() {
 
 #[test]
 fn documented_defaults_equal_values_of_missing_keys() {
-    // Plans with the stage on a path, and without random values.
+    // Returns the plan as text, with the stage on a path, and without random values.
     let planned = |text: &str| {
         let text = text.replacen(
             "from = \"lan\"",
             "from = \"lan\"\nstages = [\"x\"]",
             usize::from(text.contains("[stage.x]")),
         );
-        let shown = format!("{:?}", plan(&text).unwrap());
-        let parts = shown
+        let debug = format!("{:?}", plan(&text).unwrap());
+        let parts = debug
             .split("seed: ")
             .map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit()));
         parts.collect::<Vec<_>>().join("seed: ")
@@ -204,8 +205,8 @@ fn documented_defaults_equal_values_of_missing_keys() {
                 compared += 1;
             } else if default == "required" {
                 let missing = match heading.as_str() {
-                    "[stage.NAME]" => diagnose(&format!("{REST}[stage.x]")),
-                    // Without the key, but with the others.
+                    "[stage.NAME]" => diagnose(&format!("{MINIMAL}[stage.x]")),
+                    // Remove only this key.
                     kind if kind.starts_with("kind = ") => diagnose(
                         &with_line(kind, &format!("{key} = 1")).replace(&format!("{key} = 1"), ""),
                     ),

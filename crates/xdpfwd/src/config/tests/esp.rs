@@ -1,11 +1,12 @@
-//! The tables of ESP's stages.
+//! The tables of ESP stages.
 
-use super::{Keys, REST, diagnose};
+use super::{KeyFolder, MINIMAL, diagnose};
 
-/// Returns a file with both stages on paths, with some lines replaced.
-fn file(keys: &Keys, changes: &[(&str, &str)]) -> String {
+/// Returns a configuration with an `esp-seal` and an `esp-open` stage on paths. Each pair in
+/// `changes` is a text and its replacement.
+fn file(keys: &KeyFolder, changes: &[(&str, &str)]) -> String {
     let text = format!(
-        r#"{REST}stages = ["seal"]
+        r#"{MINIMAL}stages = ["seal"]
 [[path]]
 from = "wan"
 to = "lan"
@@ -39,7 +40,7 @@ key_file = "{0}/in.key"
 
 #[test]
 fn invalid_esp_value_error_lists_accepted_values() {
-    let keys = Keys::new();
+    let keys = KeyFolder::new();
     let cases: &[&[(&str, &str)]] = &[
         &[],
         &[("lab = true\n", "")],
@@ -87,7 +88,7 @@ fn invalid_esp_value_error_lists_accepted_values() {
     let mut report = String::new();
     for changes in cases {
         let text = diagnose(&file(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
-        // Keys are random in each run.
+        // The keys are random, so replace their fingerprints.
         let mut parts = text.split("the fingerprint ");
         let first = parts.next().unwrap_or_default().to_owned();
         let text =
@@ -99,11 +100,11 @@ fn invalid_esp_value_error_lists_accepted_values() {
     assert_snapshot!(report);
 }
 
-/// Compares an SA's keys on the page with those in errors.
+/// Compares the documented keys of an SA with the keys that errors list.
 #[test]
 fn documented_sa_keys_equal_accepted_keys() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");
-    let keys = Keys::new();
+    let keys = KeyFolder::new();
     for (kind, spi) in [("esp-seal", "spi = 4097"), ("esp-open", "spi = 8193")] {
         let (_, section) = PAGE.split_once(&format!("### `kind = \"{kind}\"`")).unwrap();
         let (section, _) = section.split_once("\n### ").unwrap();

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use xdpfwd_engine::{Lockout, Plan};
 
-use super::Keys;
+use super::KeyFolder;
 use crate::config::{Interface, Machine, load};
 
-/// A machine that has every interface with the required properties.
+/// A machine on which every interface exists, with this number of queues and this MTU.
 struct PermissiveMachine {
     queues: u16,
     mtu: u32,
@@ -40,15 +40,15 @@ impl Machine for PermissiveMachine {
     }
 }
 
-/// The files, in a folder of their own with the keys that they name.
-struct Files {
-    folder: Keys,
+/// Copies of the files, in a temporary folder with the key files that they name.
+struct ExampleFiles {
+    folder: KeyFolder,
     files: Vec<PathBuf>,
 }
 
-impl Files {
+impl ExampleFiles {
     fn new() -> Self {
-        let folder = Keys::new();
+        let folder = KeyFolder::new();
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
         let copy = |entry: io::Result<fs::DirEntry>| {
             let file = entry.unwrap().path();
@@ -64,7 +64,7 @@ impl Files {
 
 #[test]
 fn example_files_are_valid_without_warnings() {
-    let Files { folder: _folder, files } = Files::new();
+    let ExampleFiles { folder: _folder, files } = ExampleFiles::new();
     assert!(files.len() >= 12, "{files:?}");
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -79,11 +79,11 @@ fn example_files_are_valid_without_warnings() {
 
 #[test]
 fn only_jumbo_example_accepts_mtu_3818() {
-    let Files { folder: _folder, files } = Files::new();
+    let ExampleFiles { folder: _folder, files } = ExampleFiles::new();
     for file in files {
-        let jumbo = file.file_name().unwrap() == "jumbo.toml";
+        let is_jumbo = file.file_name().unwrap() == "jumbo.toml";
         let machine = PermissiveMachine { queues: 2, mtu: 3818 };
-        assert_eq!(load(&file, &xdpfwd_stages::builtin(), &machine).is_ok(), jumbo, "{file:?}");
+        assert_eq!(load(&file, &xdpfwd_stages::builtin(), &machine).is_ok(), is_jumbo, "{file:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `io` methods, and their combinations.
+//! The values of the key `io`, and their combinations.
 
 use std::path::Path;
 
@@ -7,47 +7,48 @@ use xdpfwd_engine::Io;
 use super::{diagnose_cases, plan};
 use crate::config::{FakeMachine, Source};
 
-/// Two ports, each with its lines, and a path between them.
-fn two(engine: &str, lan: &str, wan: &str) -> String {
+/// Returns a configuration: the text `engine`, two ports with the additional lines `lan` and `wan`,
+/// and a path between them.
+fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
     format!(
         "{engine}[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n{lan}\n[[port]]\nname = \"wan\"\n\
          interface = \"eth2\"\n{wan}\n[[path]]\nfrom = \"lan\"\nto = \"wan\""
     )
 }
 
-const PACKET: &str = "io = \"packet-mmsg\"";
+const PACKET_MMSG: &str = "io = \"packet-mmsg\"";
 const XSK_RS: &str = "io = \"xsk-rs\"";
 const AF_XDP: &str = "io = \"af_xdp\"";
 
 #[test]
-fn ports_without_common_packet_memory_are_rejected() {
+fn ports_that_cannot_share_packet_memory_are_rejected() {
     for (lan, wan, accepted) in [
-        (PACKET, PACKET, true),
-        (PACKET, "", true),
-        (AF_XDP, PACKET, true),
-        (XSK_RS, PACKET, true),
+        (PACKET_MMSG, PACKET_MMSG, true),
+        (PACKET_MMSG, "", true),
+        (AF_XDP, PACKET_MMSG, true),
+        (XSK_RS, PACKET_MMSG, true),
         (XSK_RS, XSK_RS, true),
         (XSK_RS, "", false),
         (AF_XDP, XSK_RS, false),
     ] {
-        assert_eq!(plan(&two("", lan, wan)).is_ok(), accepted, "{lan} and {wan}");
+        assert_eq!(plan(&two_ports("", lan, wan)).is_ok(), accepted, "{lan} and {wan}");
     }
-    let (plan, _) = plan(&two("", XSK_RS, PACKET)).unwrap();
+    let (plan, _) = plan(&two_ports("", XSK_RS, PACKET_MMSG)).unwrap();
     assert_eq!(
         plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(),
         [Io::XskRs, Io::PacketMmsg]
     );
-    assert_snapshot!(diagnose_cases(&[&two("", "", XSK_RS), &two("", XSK_RS, AF_XDP)]));
+    assert_snapshot!(diagnose_cases(&[&two_ports("", "", XSK_RS), &two_ports("", XSK_RS, AF_XDP)]));
 }
 
 #[test]
 fn xdp_keys_with_packet_sockets_are_reported() {
     assert_snapshot!(diagnose_cases(&[
-        &two("", &format!("{PACKET}\nkeep = [\"arp\"]"), ""),
-        &two("", &format!("{PACKET}\nkeep = []"), ""),
-        &two("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET, PACKET),
-        &two("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET, ""),
-        &two("[engine]\nbusy_poll = true\n", PACKET, XSK_RS),
+        &two_ports("", &format!("{PACKET_MMSG}\nkeep = [\"arp\"]"), ""),
+        &two_ports("", &format!("{PACKET_MMSG}\nkeep = []"), ""),
+        &two_ports("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET_MMSG, PACKET_MMSG),
+        &two_ports("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET_MMSG, ""),
+        &two_ports("[engine]\nbusy_poll = true\n", PACKET_MMSG, XSK_RS),
     ]));
 }
 
@@ -60,15 +61,15 @@ fn diagnose_on(machine: &FakeMachine, text: &str) -> String {
 }
 
 #[test]
-fn io_not_built_error_names_build_command() {
+fn error_for_io_missing_from_build_names_build_command() {
     let mut machine = FakeMachine::new();
     machine.xsk_rs = false;
-    assert_snapshot!(diagnose_on(&machine, &two("", XSK_RS, XSK_RS)));
+    assert_snapshot!(diagnose_on(&machine, &two_ports("", XSK_RS, XSK_RS)));
 }
 
 #[test]
-fn kernel_forwarding_with_packet_sockets_is_warning() {
+fn kernel_forwarding_with_packet_sockets_causes_warning() {
     let mut machine = FakeMachine::new();
     machine.forwarding = vec!["eth1", "eth2"];
-    assert_snapshot!(diagnose_on(&machine, &two("", PACKET, "")));
+    assert_snapshot!(diagnose_on(&machine, &two_ports("", PACKET_MMSG, "")));
 }

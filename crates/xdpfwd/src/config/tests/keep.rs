@@ -2,11 +2,11 @@
 
 use xdpfwd_engine::{Keep, KeepRule, Lockout, TrafficUse};
 
-use super::{REST, diagnose, diagnose_cases};
+use super::{MINIMAL, diagnose, diagnose_cases};
 use crate::config::{FakeMachine, Source, plan};
 
 fn with_keep(keep: &str) -> String {
-    REST.replacen("interface = \"eth1\"", &format!("interface = \"eth1\"\nkeep = {keep}"), 1)
+    MINIMAL.replacen("interface = \"eth1\"", &format!("interface = \"eth1\"\nkeep = {keep}"), 1)
 }
 
 #[test]
@@ -24,20 +24,22 @@ fn invalid_keep_rule_error_lists_accepted_rules() {
 }
 
 #[test]
-fn interface_with_peer_suffix_warning_names_interface() {
-    assert_snapshot!(diagnose(&REST.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
+fn warning_for_interface_with_peer_suffix_names_the_interface() {
+    assert_snapshot!(diagnose(&MINIMAL.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
 }
 
 #[test]
-fn keep_on_port_without_path_is_warning() {
-    let idle = REST.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
-    assert_snapshot!(diagnose(&idle));
+fn keep_on_port_without_path_causes_warning() {
+    let unused_keep =
+        MINIMAL.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
+    assert_snapshot!(diagnose(&unused_keep));
 }
 
 #[test]
-fn lockout_is_warning_at_the_interface() {
+fn lockout_causes_warning_at_the_interface() {
     let mut machine = FakeMachine::new();
-    let lockout = |what| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), what };
+    let lockout =
+        |traffic| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), traffic };
     machine.lockouts = vec![
         lockout(TrafficUse::DefaultRoute),
         lockout(TrafficUse::Ssh {
@@ -45,7 +47,7 @@ fn lockout_is_warning_at_the_interface() {
             needed: Keep::from([KeepRule::Arp, KeepRule::Tcp(22)]),
         }),
     ];
-    let source = Source::new("x.toml".into(), REST.to_owned());
+    let source = Source::new("x.toml".into(), MINIMAL.to_owned());
     let (_, warnings) =
         plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
     assert_snapshot!(warnings.to_string());

@@ -1,6 +1,6 @@
-//! Keys that are unknown or missing, and values of the wrong kind or size.
+//! Keys that are unknown or missing, and values of the wrong type or outside of the valid range.
 
-use super::{REST, diagnose_cases, diagnose_cases_with};
+use super::{MINIMAL, diagnose_cases, diagnose_cases_with};
 
 #[test]
 fn unknown_keys_are_rejected_at_every_level() {
@@ -28,7 +28,7 @@ fn missing_key_error_names_the_key() {
 #[test]
 fn wrong_type_error_lists_accepted_values() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "engine.mode = true\nengine.cores = 1\nengine.busy_poll = \"yes\"\nengine.idle = \
              [\"poll\"]",
@@ -64,7 +64,7 @@ fn misplaced_table_error_names_expected_heading() {
 #[test]
 fn out_of_range_number_error_states_range() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[umem]\nframe_size = 1024\nframes = 255",
             "[umem]\nframe_size = -2048\nframes = -1",
@@ -84,7 +84,7 @@ fn out_of_range_number_error_states_range() {
 #[test]
 fn unknown_choice_error_lists_choices() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[engine]\nmode = \"zerocopy\"\nidle = \"sleep\"",
             "[engine]\nmode = \"native\"",
@@ -105,7 +105,7 @@ fn invalid_name_error_states_naming_rules() {
         port("route", "eth1/0"),
         port("lan 1", "eth 1"),
         port("größe", "sixteen-bytes-if"),
-        // Raw in the file; the message escapes them.
+        // The file has these characters unescaped; the message escapes them.
         "[[port]]\nname = \"\u{202e}nal\"\ninterface = \"eth1\u{a0}\"".to_owned(),
         "[[port]]\nname = \"a\\nb\"\ninterface = \"\\u001b[31m\"".to_owned(),
         port(&"x".repeat(33), ".."),

@@ -2,8 +2,8 @@
 //!
 //! `snapshots/` contains each case's text and its diagnostics.
 
-/// Compares with the file in `snapshots/` named after the test, with a number from the second use
-/// on.
+/// Compares a text with the file in `snapshots/` that is named after the test. If a test uses the
+/// macro again, the file's name ends with `-2`.
 macro_rules! assert_snapshot {
     ($text:expr) => {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -37,8 +37,8 @@ use xdpfwd_stages::esp::key_file;
 use super::words::is_printable;
 use super::{Diagnostics, FakeMachine, Machine, Source};
 
-/// Two ports and a path: the rest of a file for tests of one table.
-const REST: &str = "
+/// A minimal configuration: two ports and a path. Tests of other tables add these to it.
+const MINIMAL: &str = "
 [[port]]
 name = \"lan\"
 interface = \"eth1\"
@@ -51,9 +51,9 @@ to = \"wan\"
 ";
 
 /// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`; removed on drop.
-struct Keys(PathBuf);
+struct KeyFolder(PathBuf);
 
-impl Keys {
+impl KeyFolder {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name =
@@ -71,7 +71,7 @@ impl Keys {
     }
 }
 
-impl Deref for Keys {
+impl Deref for KeyFolder {
     type Target = Path;
 
     fn deref(&self) -> &Path {
@@ -79,7 +79,7 @@ impl Deref for Keys {
     }
 }
 
-impl Drop for Keys {
+impl Drop for KeyFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -94,7 +94,7 @@ fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
     plan_on(&FakeMachine::new(), text)
 }
 
-/// Returns the diagnostics of a text.
+/// Returns the errors of a configuration, or its warnings and the line `accepted`.
 fn diagnose(text: &str) -> String {
     match plan(text) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
@@ -102,20 +102,21 @@ fn diagnose(text: &str) -> String {
     }
 }
 
-/// Returns each text with its diagnostics.
+/// Returns each configuration with its diagnostics.
 fn diagnose_cases(cases: &[&str]) -> String {
     diagnose_cases_with("", cases)
 }
 
-/// As `diagnose_cases`, with hidden text appended to each.
-fn diagnose_cases_with(rest: &str, cases: &[&str]) -> String {
+/// Like `diagnose_cases`, but appends `suffix` to each configuration without showing it in the
+/// result.
+fn diagnose_cases_with(suffix: &str, cases: &[&str]) -> String {
     let mut report = String::new();
     for case in cases {
         for (index, line) in case.trim_end_matches('\n').split('\n').enumerate() {
             // Invisible characters are escaped in the snapshot.
             writeln!(report, "{:>3} | {}", index + 1, super::escaped(line)).unwrap();
         }
-        writeln!(report, "{}", diagnose(&format!("{case}{rest}"))).unwrap();
+        writeln!(report, "{}", diagnose(&format!("{case}{suffix}"))).unwrap();
     }
     report
 }

@@ -1,4 +1,5 @@
-//! Mutated texts cause no panic, and every error has a position and lists accepted values.
+//! Mutated and random texts cause no panic, and every error has a position and lists accepted
+//! values.
 
 use proptest::prelude::*;
 
@@ -64,12 +65,16 @@ const PIECES: [&str; 48] = [
     "\u{feff}",
 ];
 
+/// A change of a text. Positions may exceed the text; [`mutate`] reduces them.
 #[derive(Clone, Debug)]
 enum Mutation {
+    /// Position and number of characters.
     Delete(usize, usize),
     Insert(usize, String),
+    /// Position and number of characters.
     Repeat(usize, usize),
-    Swap(usize, usize),
+    /// Two line numbers.
+    SwapLines(usize, usize),
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {
@@ -82,7 +87,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         (any::<usize>(), 1..20usize).prop_map(|(at, length)| Mutation::Delete(at, length)),
         (any::<usize>(), piece).prop_map(|(at, piece)| Mutation::Insert(at, piece)),
         (any::<usize>(), 1..80usize).prop_map(|(at, length)| Mutation::Repeat(at, length)),
-        (any::<usize>(), any::<usize>()).prop_map(|(one, other)| Mutation::Swap(one, other)),
+        (any::<usize>(), any::<usize>()).prop_map(|(one, other)| Mutation::SwapLines(one, other)),
     ]
 }
 
@@ -104,7 +109,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
                 let piece = text[index(at)..end].to_vec();
                 text.splice(end..end, piece);
             }
-            &Mutation::Swap(one, other) => {
+            &Mutation::SwapLines(one, other) => {
                 let mut lines: Vec<String> =
                     text.iter().collect::<String>().split('\n').map(ToOwned::to_owned).collect();
                 let (one, other) = (one % lines.len(), other % lines.len());
@@ -145,7 +150,7 @@ fn value() -> impl Strategy<Value = String> {
         4 => prop::sample::select(&NUMBERS[..]).prop_map(|number| number.to_string()),
         1 => any::<i128>().prop_map(|number| number.to_string()),
         1 => any::<f64>().prop_map(|number| format!("{number:?}").to_lowercase()),
-        1 => prop::sample::select(&OTHERS[..]).prop_map(ToOwned::to_owned),
+        1 => prop::sample::select(&OTHER_VALUES[..]).prop_map(ToOwned::to_owned),
         1 => ".{0,60}".prop_map(|text| toml::Value::String(text).to_string()),
     ];
     leaf.prop_recursive(4, 24, 5, |value| {
@@ -227,7 +232,7 @@ const TEXTS: [&str; 22] = [
 
 const NUMBERS: [u32; 12] = [0, 1, 2, 3, 4, 8, 255, 256, 1024, 2048, 4096, 16384];
 
-const OTHERS: [&str; 9] = [
+const OTHER_VALUES: [&str; 9] = [
     "true",
     "false",
     "1979-05-27",
@@ -289,8 +294,8 @@ const TABLES: [(&str, &str); 15] = [
 
 /// Checks the form of a text's diagnostics.
 fn check(text: &str) -> Result<(), TestCaseError> {
-    let bare = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines: Vec<&str> = bare.split('\n').collect();
+    let without_bom = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines: Vec<&str> = without_bom.split('\n').collect();
     let (diagnostics, accepted) = match plan(text) {
         Ok((plan, warnings)) => {
             prop_assert!(

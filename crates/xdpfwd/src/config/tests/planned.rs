@@ -1,4 +1,4 @@
-//! Valid files and their plans.
+//! Valid configurations and their plans.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use xdpfwd_engine::{Io, Keep, Mode, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
-use super::{REST, plan};
+use super::{MINIMAL, plan};
 
 #[test]
 fn missing_keys_have_defaults_in_plan() {
-    let (plan, warnings) = plan(REST).unwrap();
+    let (plan, warnings) = plan(MINIMAL).unwrap();
     assert_eq!(warnings.to_string(), "");
     let Plan { mode, workers, busy_poll, idle, ledger, umem, ports, paths, control } = plan;
     assert_eq!(control, None);
@@ -92,13 +92,16 @@ fn every_key_sets_its_plan_field() {
         (keep(0).join(" "), keep(1).join(" ")),
         ("arp nd tcp/22 udp/1 vlan/4094".into(), String::new())
     );
-    let [back, reflect] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
+    let [b_to_a, a_to_a] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
     assert_eq!(
-        ((back.from, back.to), (reflect.from, reflect.to)),
+        ((b_to_a.from, b_to_a.to), (a_to_a.from, a_to_a.to)),
         ((PortId(1), PortId(0)), (PortId(0), PortId(0)))
     );
-    let names: Vec<_> = back.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let names: Vec<_> = b_to_a.stages.iter().map(|stage| stage.name.as_str()).collect();
     assert_eq!(names, ["swap", "hop", "swap"]);
-    assert_eq!(back.stages[1].plan.summary(), "sets MAC source 02:00:00:00:00:01");
-    assert!(Arc::ptr_eq(&back.stages[0].plan, &reflect.stages[0].plan), "a stage is planned once");
+    assert_eq!(b_to_a.stages[1].plan.summary(), "sets MAC source 02:00:00:00:00:01");
+    assert!(
+        Arc::ptr_eq(&b_to_a.stages[0].plan, &a_to_a.stages[0].plan),
+        "paths that use the same stage share its plan"
+    );
 }

@@ -1,10 +1,11 @@
-//! Ports, paths and workers against each other and against the machine.
+//! Checks of ports, paths and workers against each other and against the machine.
 
-use super::{REST, diagnose, diagnose_cases, diagnose_cases_with, plan, plan_on};
+use super::{MINIMAL, diagnose, diagnose_cases, diagnose_cases_with, plan, plan_on};
 use crate::config::FakeMachine;
 
-/// Two ports with a path between them.
-fn two(engine: &str, lan: &str, wan: &str) -> String {
+/// Returns a configuration: the text `engine`, two ports with the additional lines `lan` and `wan`,
+/// and a path between them.
+fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
     format!(
         "{engine}[[port]]\nname = \"lan\"\n{lan}\n[[port]]\nname = \"wan\"\n{wan}\n[[path]]\nfrom \
          = \"lan\"\nto = \"wan\""
@@ -29,16 +30,16 @@ fn missing_ports_or_paths_are_errors() {
 #[test]
 fn duplicate_port_name_or_interface_is_error() {
     assert_snapshot!(diagnose_strings(&[
-        two("", "interface = \"eth1\"", "interface = \"eth1\""),
-        two("", "interface = \"eth1\"", "interface = \"eth1-alias\""),
-        two("", "interface = \"eth1\"", "interface = \"eth2\"").replace("wan", "lan"),
+        two_ports("", "interface = \"eth1\"", "interface = \"eth1\""),
+        two_ports("", "interface = \"eth1\"", "interface = \"eth1-alias\""),
+        two_ports("", "interface = \"eth1\"", "interface = \"eth2\"").replace("wan", "lan"),
     ]));
 }
 
 #[test]
 fn path_with_unknown_port_is_error() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[[path]]\nfrom = \"wam\"\nto = \"Wan\"",
             "[[path]]\nfrom = \"wan\"\nto = \"route\"",
@@ -52,7 +53,7 @@ fn path_with_unknown_port_is_error() {
 #[test]
 fn second_path_from_same_port_is_error() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[[path]]\nfrom = \"lan\"\nto = \"lan\"",
             "[[path]]\nfrom = \"lan\"\nto = \"wan\"",
@@ -65,7 +66,7 @@ fn second_path_from_same_port_is_error() {
 fn path_with_undefined_stage_is_error() {
     let path = |stages: &str| format!("[[path]]\nfrom = \"wan\"\nto = \"wan\"\nstages = {stages}");
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             &path("[\"edge\"]"),
             &(path("[\"edge\", \"tll\", \"TTL\"]") + "\n[stage.ttl]\nkind = \"ttl\""),
@@ -77,7 +78,7 @@ fn path_with_undefined_stage_is_error() {
 #[test]
 fn unimplemented_features_are_rejected_as_unknown() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[engine]\nmetrics = \"127.0.0.1:9184\"\nkeep = [\"arp\"]",
             "[[port]]\nname = \"third\"\ninterface = \"multi1\"\nqueues = 1\nio = \
@@ -97,7 +98,7 @@ fn one_mistake_is_reported_once() {
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \
          \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
-        // One of the duplicate names was meant for the other port.
+        // One of the two ports may have been meant to be `wan`.
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \
          \"eth2\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",
@@ -138,7 +139,7 @@ frames = 1"]));
 #[test]
 fn unavailable_or_duplicate_cores_are_errors() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[engine]\ncores = []",
             "[engine]\ncores = [1, 7]",
@@ -146,49 +147,57 @@ fn unavailable_or_duplicate_cores_are_errors() {
             "[engine]\ncores = [0, 0x1, 0b1, 8191]",
         ]
     ));
-    let nothing_known = FakeMachine { cores: Vec::new(), ..FakeMachine::new() };
-    assert!(plan_on(&nothing_known, &format!("[engine]\ncores = [99]{REST}")).is_ok());
+    let unknown_cores = FakeMachine { cores: Vec::new(), ..FakeMachine::new() };
+    assert!(plan_on(&unknown_cores, &format!("[engine]\ncores = [99]{MINIMAL}")).is_ok());
 }
 
 #[test]
 fn unequal_or_indivisible_queue_counts_are_errors() {
     let (lan, wan) = ("interface = \"multi1\"\nqueues = 4", "interface = \"multi2\"");
     assert_snapshot!(diagnose_strings(&[
-        two("", lan, wan),
-        two("", "interface = \"opaque\"\nqueues = 4", "interface = \"opaque2\"\nqueues = 2"),
-        two("[engine]\ncores = [0, 1]\n", lan, "interface = \"dual1\"\nqueues = 2"),
-        two("[engine]\ncores = [0, 1, 2]\n", lan, "interface = \"multi2\"\nqueues = 4"),
-        two("[engine]\ncores = [0, 1]\n", "interface = \"opaque\"", "interface = \"opaque2\""),
-        two("[engine]\ncores = [0, 1]\n", "interface = \"eth1\"", "interface = \"eth2\""),
+        two_ports("", lan, wan),
+        two_ports("", "interface = \"opaque\"\nqueues = 4", "interface = \"opaque2\"\nqueues = 2"),
+        two_ports("[engine]\ncores = [0, 1]\n", lan, "interface = \"dual1\"\nqueues = 2"),
+        two_ports("[engine]\ncores = [0, 1, 2]\n", lan, "interface = \"multi2\"\nqueues = 4"),
+        two_ports(
+            "[engine]\ncores = [0, 1]\n",
+            "interface = \"opaque\"",
+            "interface = \"opaque2\""
+        ),
+        two_ports("[engine]\ncores = [0, 1]\n", "interface = \"eth1\"", "interface = \"eth2\""),
     ]));
 }
 
 #[test]
-fn queue_count_unlike_the_interface_is_reported() {
+fn queue_count_other_than_the_interface_has_is_reported() {
     assert_snapshot!(diagnose_strings(&[
-        two("", "interface = \"eth1\"\nqueues = 2", "interface = \"dual1\"\nqueues = 2"),
-        two("", "interface = \"dual1\"", "interface = \"eth2\""),
+        two_ports("", "interface = \"eth1\"\nqueues = 2", "interface = \"dual1\"\nqueues = 2"),
+        two_ports("", "interface = \"dual1\"", "interface = \"eth2\""),
     ]));
 }
 
 #[test]
 fn too_few_or_too_short_frames_are_errors() {
     assert_snapshot!(diagnose_strings(&[
-        two(
+        two_ports(
             "[umem]\nframes = 1023\n",
             "interface = \"multi1\"\nqueues = 4",
             "interface = \"multi2\"\nqueues = 4"
         ),
-        two(
+        two_ports(
             "",
             "interface = \"opaque\"\nqueues = 65535",
             "interface = \"opaque2\"\nqueues = 65535"
         ),
-        two("", "interface = \"opaque\"\nqueues = 64", "interface = \"opaque2\"\nqueues = 64"),
-        two("", "interface = \"middle\"", "interface = \"eth2\""),
-        two("[umem]\nframe_size = 4096\n", "interface = \"middle\"", "interface = \"jumbo\""),
+        two_ports(
+            "",
+            "interface = \"opaque\"\nqueues = 64",
+            "interface = \"opaque2\"\nqueues = 64"
+        ),
+        two_ports("", "interface = \"middle\"", "interface = \"eth2\""),
+        two_ports("[umem]\nframe_size = 4096\n", "interface = \"middle\"", "interface = \"jumbo\""),
     ]));
-    let enough = two(
+    let enough = two_ports(
         "[umem]\nframes = 1024\n",
         "interface = \"multi1\"\nqueues = 4",
         "interface = \"multi2\"\nqueues = 4",
@@ -196,7 +205,7 @@ fn too_few_or_too_short_frames_are_errors() {
     assert!(plan(&enough).is_ok());
     // 16384 frames, the default, are enough for as many queues as a UMEM can serve.
     assert!(
-        plan(&two(
+        plan(&two_ports(
             "",
             "interface = \"opaque\"\nqueues = 63",
             "interface = \"opaque2\"\nqueues = 63"
@@ -208,7 +217,7 @@ fn too_few_or_too_short_frames_are_errors() {
 #[test]
 fn insufficient_machine_memory_is_reported() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[umem]\nframe_size = 4096\nframes = 1048576\nhuge_pages = \"on\"",
             "[umem]\nframe_size = 4096\nframes = 1048576",
@@ -216,7 +225,7 @@ fn insufficient_machine_memory_is_reported() {
             "[umem]\nframes = 4097\nhuge_pages = \"on\"",
         ]
     ));
-    assert_snapshot!(diagnose_cases(&[&two(
+    assert_snapshot!(diagnose_cases(&[&two_ports(
         "[engine]\ncores = [0, 1]\n[umem]\nframes = 1048576\nframe_size = 4096\n",
         "interface = \"dual1\"\nqueues = 2",
         "interface = \"opaque\"\nqueues = 2"
@@ -228,7 +237,7 @@ fn mtu_up_to_frame_capacity_is_accepted() {
     for (mtu, accepted) in [(1770, true), (1771, false)] {
         let mut machine = FakeMachine::new();
         machine.interfaces.get_mut("eth1").unwrap().mtu = Some(mtu);
-        assert_eq!(plan_on(&machine, REST).is_ok(), accepted, "MTU {mtu}");
+        assert_eq!(plan_on(&machine, MINIMAL).is_ok(), accepted, "MTU {mtu}");
     }
 }
 
@@ -237,16 +246,16 @@ fn more_than_126_ports_are_error() {
     let port = |n: usize| format!("[[port]]\nname = \"p{n}\"\ninterface = \"i{n}\"\n");
     let path = |n: usize| format!("[[path]]\nfrom = \"p{n}\"\nto = \"p{n}\"\n");
     let text = |n| (0..n).map(|n| port(n) + &path(n)).collect::<String>();
-    let (most, _) = plan(&text(126)).unwrap();
-    assert_eq!(most.ports.len(), 126);
-    let beyond = diagnose(&text(127));
-    assert!(beyond.contains("more than 126 [[port]] tables"), "{beyond}");
+    let (largest, _) = plan(&text(126)).unwrap();
+    assert_eq!(largest.ports.len(), 126);
+    let too_many = diagnose(&text(127));
+    assert!(too_many.contains("more than 126 [[port]] tables"), "{too_many}");
 }
 
 #[test]
-fn unused_or_missing_items_are_warnings() {
+fn unused_port_or_stage_and_missing_interface_cause_warnings() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &["[[port]]\nname = \"spare\"\ninterface = \"eht2\"\n[stage.unused]\nkind = \"ttl\""]
     ));
 }

@@ -1,4 +1,4 @@
-//! Stages: their kinds, and the keys of those.
+//! Stage kinds, and their keys.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use xdpfwd_pipeline::{Cx, PlanCx, PlanError, PlanFn, StageConfig, StagePlan, Vie
 use serde::Deserialize;
 use xdpfwd_stages::{MacSwap, MacSwapConfig};
 
-use super::{REST, diagnose_cases_with};
+use super::{MINIMAL, diagnose_cases_with};
 use crate::config::{FakeMachine, Source};
 use crate::registry::Registry;
 
 #[test]
 fn invalid_stage_error_lists_accepted_kinds_and_keys() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[stage.edge]",
             "[stage.edge]\nkind = \"mac-swp\"",
@@ -36,15 +36,16 @@ fn invalid_stage_error_lists_accepted_kinds_and_keys() {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OwnConfig {}
+struct CustomConfig {}
 
 #[test]
-fn kind_not_built_error_names_cargo_feature() {
+fn error_for_kind_missing_from_build_names_cargo_feature() {
     let mut machine = FakeMachine::new();
     machine.omitted_kinds = vec![("esp-seal", "esp")];
     let registry = Registry::default().with::<MacSwapConfig>();
     let diagnose = |kind: &str, registry: &Registry| {
-        let source = Source::new("x.toml".into(), format!("{REST}[stage.edge]\nkind = {kind:?}"));
+        let source =
+            Source::new("x.toml".into(), format!("{MINIMAL}[stage.edge]\nkind = {kind:?}"));
         crate::config::plan(&source, std::path::Path::new(""), registry, &machine)
             .unwrap_err()
             .to_string()
@@ -54,11 +55,11 @@ fn kind_not_built_error_names_cargo_feature() {
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
          feature `esp` of xdpfwd\n"
     );
-    let own = Registry::default().with_fn("own", |_: OwnConfig, _| {
+    let custom = Registry::default().with_fn("custom", |_: CustomConfig, _| {
         Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ()))
     });
     assert_eq!(
-        diagnose("esp-seal", &own),
+        diagnose("esp-seal", &custom),
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
          feature `esp` of xdpfwd and `App::stages(xdpfwd_stages::builtin())`\n"
     );
@@ -70,9 +71,9 @@ fn kind_not_built_error_names_cargo_feature() {
 
 #[test]
 fn filter_placement_depends_on_path_and_rules() {
-    let with = |stages: &str, place: &str, rules: &str| {
+    let config = |stages: &str, place: &str, rules: &str| {
         let text =
-            REST.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
+            MINIMAL.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
         format!(
             "{text}\n[stage.hop]\nkind = \"ttl\"\n[stage.fw]\nkind = \"filter\"\ndefault = \
              \"drop\"\nplace = {place:?}\nrules = [{rules}]\n"
@@ -82,17 +83,23 @@ fn filter_placement_depends_on_path_and_rules() {
         let (plan, _) = super::plan(text).map_err(|errors| errors.to_string())?;
         Ok(plan.paths[0].stages.iter().map(|stage| stage.place()).collect::<Vec<_>>())
     };
-    let first = "\"fw\", \"hop\"";
-    assert_eq!(placements(&with(first, "kernel", "")), Ok(vec!["kernel", "user"]));
-    assert_eq!(placements(&with(first, "auto", "")), Ok(vec!["kernel", "user"]));
-    assert_eq!(placements(&with(first, "user", "")), Ok(vec!["user", "user"]));
-    assert_eq!(placements(&with(first, "auto", "\"drop log 1/10\"")), Ok(vec!["user", "user"]));
-    let second = "\"hop\", \"fw\"";
-    assert_eq!(placements(&with(second, "auto", "")), Ok(vec!["user", "user"]));
-    let packet =
+    let filter_first = "\"fw\", \"hop\"";
+    assert_eq!(placements(&config(filter_first, "kernel", "")), Ok(vec!["kernel", "user"]));
+    assert_eq!(placements(&config(filter_first, "auto", "")), Ok(vec!["kernel", "user"]));
+    assert_eq!(placements(&config(filter_first, "user", "")), Ok(vec!["user", "user"]));
+    assert_eq!(
+        placements(&config(filter_first, "auto", "\"drop log 1/10\"")),
+        Ok(vec!["user", "user"])
+    );
+    let filter_second = "\"hop\", \"fw\"";
+    assert_eq!(placements(&config(filter_second, "auto", "")), Ok(vec!["user", "user"]));
+    let with_packet_sockets =
         |text: String| text.replace("name = \"lan\"", "name = \"lan\"\nio = \"packet-mmsg\"");
-    assert_eq!(placements(&packet(with(first, "auto", ""))), Ok(vec!["user", "user"]));
-    let refused: Result<Vec<&str>, String> = placements(&with(second, "kernel", ""));
+    assert_eq!(
+        placements(&with_packet_sockets(config(filter_first, "auto", ""))),
+        Ok(vec!["user", "user"])
+    );
+    let refused: Result<Vec<&str>, String> = placements(&config(filter_second, "kernel", ""));
     let error = refused.unwrap_err();
     assert!(
         error.contains(
@@ -101,15 +108,16 @@ fn filter_placement_depends_on_path_and_rules() {
         "{error}"
     );
     assert!(error.contains("stage hop comes before it"), "{error}");
-    let error = placements(&with("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
+    let error = placements(&config("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
     assert!(error.contains("stage \"fw\" is already on the path"), "{error}");
-    let error = placements(&packet(with(first, "kernel", ""))).unwrap_err();
+    let error = placements(&with_packet_sockets(config(filter_first, "kernel", ""))).unwrap_err();
     assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
-    let error = placements(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
+    let error =
+        placements(&config(filter_first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
-/// A kind whose table has tables in it.
+/// The keys of a kind of stage whose table contains further tables.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NestedConfig {
@@ -142,9 +150,9 @@ impl StageConfig for NestedConfig {
 }
 
 #[test]
-fn errors_inside_stage_table_have_own_position() {
+fn errors_inside_stage_table_have_position_of_the_mistake() {
     let diagnose = |stage: &str| {
-        let text = format!("{REST}\n[stage.ä-1]\n{stage}").replace("ä", "a");
+        let text = format!("{MINIMAL}\n[stage.ä-1]\n{stage}").replace("ä", "a");
         let registry = xdpfwd_stages::builtin().with::<NestedConfig>();
         let source = Source::new("x.toml".into(), text);
         match crate::config::plan(
@@ -177,7 +185,7 @@ fn errors_inside_stage_table_have_own_position() {
         diagnose(&format!("{kind}\nrules = [{{ port = 0 }}]")),
         "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
     );
-    // A diagnostic is one line: an error of several lines becomes several.
+    // A diagnostic is one line: an error of several lines becomes several diagnostics.
     assert_eq!(
         diagnose(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
         "x.toml:12:1: first line:\nx.toml:12:1:   second line\n"

@@ -1,6 +1,6 @@
 //! Files that are empty or not TOML.
 
-use super::{REST, diagnose, diagnose_cases, diagnose_cases_with, plan};
+use super::{MINIMAL, diagnose, diagnose_cases, diagnose_cases_with, plan};
 
 #[test]
 fn invalid_toml_error_has_position() {
@@ -21,11 +21,11 @@ fn invalid_toml_error_has_position() {
     ]));
 }
 
-/// The parser continues after a mistake and reports false errors.
+/// After a mistake, the parser continues and reports consequential errors.
 #[test]
 fn consequential_toml_errors_are_omitted() {
     assert_snapshot!(diagnose_cases_with(
-        REST,
+        MINIMAL,
         &[
             "[engine]\ncores = [0, 1\n[umem]\nframes = 1024",
             "engine = { mode = \"auto\"",
@@ -67,10 +67,10 @@ fn deep_nesting_is_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// Would take minutes if each parser error were located by scanning from the start of the text or
-/// line.
+/// This test would take minutes if xdpfwd located each error of the parser by a scan from the start
+/// of the text or of the line.
 #[test]
-fn long_lines_of_errors_are_checked_quickly() {
+fn text_full_of_errors_is_checked_quickly() {
     for piece in [
         "=",
         "\"",
@@ -91,10 +91,10 @@ fn long_lines_of_errors_are_checked_quickly() {
 
 #[test]
 fn byte_order_mark_and_crlf_do_not_change_plan() {
-    let windows = format!("\u{feff}{}", REST.replace('\n', "\r\n"));
-    assert_eq!(format!("{:?}", plan(&windows).unwrap()), format!("{:?}", plan(REST).unwrap()));
-    let wrong = diagnose(&windows.replace("\"eth1\"", "1"));
-    assert!(wrong.starts_with("x.toml:4:13: interface = 1: must be"), "{wrong}");
+    let windows = format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"));
+    assert_eq!(format!("{:?}", plan(&windows).unwrap()), format!("{:?}", plan(MINIMAL).unwrap()));
+    let diagnostics = diagnose(&windows.replace("\"eth1\"", "1"));
+    assert!(diagnostics.starts_with("x.toml:4:13: interface = 1: must be"), "{diagnostics}");
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn yaml_file_gives_only_ten_errors() {
     assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
 }
 
-/// Would take minutes if each undefined name were compared with each defined one.
+/// This test would take minutes if xdpfwd compared each undefined name with each defined name.
 #[test]
 fn large_file_is_checked_quickly() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
     let defined: String = (0..20_000).map(|n| format!("[stage.t{n}]\n")).collect();
-    let text = diagnose(&format!("{REST}stages = [{used}]\n{defined}"));
+    let text = diagnose(&format!("{MINIMAL}stages = [{used}]\n{defined}"));
     assert!(text.contains("there is no stage \"s0\"; defined: \"t0\""), "{text}");
 }
 
