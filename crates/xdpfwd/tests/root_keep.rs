@@ -335,7 +335,7 @@ fn host_traffic_without_keep_rule_causes_warning() {
             "{text}"
         );
         let text = run_and_return_warnings(&with_keep(r#"["arp", "tcp/22"]"#), "", arguments);
-        assert!(!text.contains("fwd0 "), "{text}");
+        assert!(!text.contains("to stay reachable"), "{text}");
         // For an sshd on another port, the port comes from SSH_CONNECTION.
         let connection = format!("10.77.0.1 50000 {FWD0_ADDRESS} 2222");
         let text =
