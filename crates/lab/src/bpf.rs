@@ -12,7 +12,7 @@ static GENERATOR: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/generator.bpf.o")));
 static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/sink.bpf.o")));
 
-const HINT: &str = "needs root with CAP_BPF, and Linux 6.0 or later";
+const HINT: &str = "needs root with CAP_BPF, and Linux 5.18 or later";
 
 /// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
