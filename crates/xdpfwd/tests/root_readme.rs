@@ -1,4 +1,4 @@
-//! Runs the commands of the section "Use it" of the README. Needs root.
+//! Runs the commands of the README as written. Needs root.
 
 mod support;
 
@@ -15,42 +15,51 @@ fn shell_blocks(section: &str) -> Vec<&str> {
     section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect()
 }
 
-#[test]
-fn readme_commands_work_as_written() {
+/// Runs the commands of a section as written, except that xdpfwd runs in the background instead of
+/// in another terminal. Appends the commands `end`. Returns the script, and what it printed.
+fn run_section(section: &str, end: &str) -> (String, String) {
     let mut script = String::from(
         "set -eu\n\
          sudo() { \"$@\"; }\n\
          mount -t tmpfs none /run && mkdir -p /run/netns\n\
          mount -t sysfs none /sys\n\
-         cd \"$(mktemp -d)\"\n",
+         cd \"$(mktemp -d)\"\n\
+         n=0\n",
     );
     let mut line_count = 0;
-    for block in shell_blocks("Use it") {
-        for line in block.lines() {
-            let line = line.replace("target/release/xdpfwd", XDPFWD);
-            if line.starts_with("make ") {
-                // Skip the build: xdpfwd was built for this test.
-            } else if line.contains("--duration") {
-                // Run xdpfwd in the background, in place of a second terminal. In this script
-                // `sudo` is a function; without it, `$!` is the pid of xdpfwd and not of a shell.
-                script += &format!("{} >report 2>log &\n", line.trim_start_matches("sudo "));
-                script += "until grep -q Mpps report; do kill -0 $! && sleep 0.05; done\n";
-            } else if line.contains("netns del left") {
-                script += &format!("kill -INT $!; wait $!; cat report\n{line}\n");
-            } else {
-                script += &(line + "\n");
-            }
-            line_count += 1;
+    for line in shell_blocks(section).into_iter().flat_map(str::lines) {
+        let line = line.replace("target/release/xdpfwd", XDPFWD);
+        if line.starts_with("make ") {
+            // Skip the build: xdpfwd was built for this test.
+        } else if line.contains("--duration") {
+            // In this script `sudo` is a function; without it, `$!` is the pid of xdpfwd and not of
+            // a shell.
+            let command = line.trim_start_matches("sudo ");
+            script +=
+                &format!("n=$((n + 1)); {command} >report$n 2>log$n &\npids=\"${{pids-}} $!\"\n");
+            script += "until grep -q Mpps report$n; do kill -0 $! && sleep 0.05; done\n";
+        } else if line.contains("netns del left") {
+            script += &format!("kill -INT $pids; wait $pids; cat report*\n{line}\n");
+        } else {
+            script += &(line + "\n");
         }
+        line_count += 1;
     }
     assert!(line_count > 30, "{script}");
+    script += end;
     let mut command = Command::new("timeout");
     let output = command
         .args(["60", "unshare", "--net", "--mount", "bash", "-c", &script])
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{script}\n{text}\n{}", stderr(&output));
+    (script, text)
+}
+
+#[test]
+fn readme_cross_connect_works_as_written() {
+    let (_, text) = run_section("Use it", "");
     assert!(text.contains("fw.toml is valid"), "{text}");
     assert!(text.contains("3 received, 0% packet loss"), "{text}");
     let row = text.lines().rfind(|line| line.starts_with("lan  ")).unwrap();
@@ -58,4 +67,17 @@ fn readme_commands_work_as_written() {
     assert_eq!(cells[..3], ["lan", "eth1", "copy"], "{text}");
     assert!(cells[3].parse::<u32>().unwrap() >= 3, "{text}");
     assert!(text.contains("leaked 0"), "{text}");
+}
+
+#[test]
+fn readme_filter_and_esp_work_as_written() {
+    let end = "kill -INT $pids; wait $pids; cat report*\n\
+               for name in left fw1 fw2 right; do ip netns del $name; done\n";
+    let (script, text) = run_section("Filter and encrypt", end);
+    assert!(text.contains("3 received, 0% packet loss"), "{script}\n{text}");
+    assert!(text.contains("drop proto udp dport 9999"), "{text}");
+    // The answer of `ctl sa`: three pings in each direction are sealed and opened.
+    assert!(text.contains("encrypt out 0x1001: aes-128-gcm"), "{text}");
+    assert!(text.contains("sequence number 3; 3 packets"), "{text}");
+    assert_eq!(text.matches("leaked 0").count(), 2, "{text}");
 }
