@@ -1,4 +1,4 @@
-//! Configuration values that are the name of an enum variant.
+//! Deserialization of configuration values that name an enum variant.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -34,7 +34,7 @@ impl<T: FromStr + VariantNames> Visitor<'_> for OneOfVisitor<T> {
     }
 }
 
-/// Implements `Deserialize` with [`one_of`].
+/// Implements `Deserialize` for enums with [`one_of`].
 macro_rules! deserialize_one_of {
     ($($type:ty),+) => {
         $(impl<'de> serde::Deserialize<'de> for $type {
