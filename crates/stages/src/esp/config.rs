@@ -11,7 +11,7 @@ use xdpfwd_ipsec::{Aead, Fingerprint, KeyLengthError, KeyMaterial, Protection, T
 
 use super::bypass::Bypass;
 use super::key_file;
-use super::outer::Outer;
+use super::outer::OuterHeader;
 use super::plan::{Open, Plan, Seal, Settings};
 use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
@@ -26,7 +26,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::icmp;
 
-/// The keys of `kind = "esp-seal"`.
+/// The configuration keys of a stage with `kind = "esp-seal"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspSealConfig {
@@ -44,7 +44,7 @@ pub struct EspSealConfig {
     backend: Backend,
 }
 
-/// The keys of `kind = "esp-open"`.
+/// The configuration keys of a stage with `kind = "esp-open"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspOpenConfig {
@@ -58,7 +58,7 @@ pub struct EspOpenConfig {
     backend: Backend,
 }
 
-/// The keys of `[[stage.NAME.sa]]` in `esp-seal`.
+/// The configuration keys of `[[stage.NAME.sa]]` in `esp-seal`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
@@ -83,7 +83,7 @@ struct OutboundTable {
     hard_bytes: Option<Amount>,
 }
 
-/// The keys of `[[stage.NAME.sa]]` in `esp-open`.
+/// The configuration keys of `[[stage.NAME.sa]]` in `esp-open`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InboundTable {
@@ -153,9 +153,9 @@ impl StageConfig for EspSealConfig {
             let location = Location::Configuration(table.span());
             match table.get_ref().association(self.backend, cx) {
                 Ok((sa, outer, udp)) => {
-                    let destination = outer.as_ref().map(Outer::destination);
+                    let destination = outer.as_ref().map(OuterHeader::destination);
                     let overlaps = |other: &Outbound| {
-                        let other_destination = other.outer.as_ref().map(Outer::destination);
+                        let other_destination = other.outer.as_ref().map(OuterHeader::destination);
                         other.sa.spi == sa.spi
                             && other_destination == destination
                             && other.udp == udp
@@ -259,7 +259,8 @@ impl StageConfig for EspOpenConfig {
     }
 }
 
-/// Sets the location of a diagnostic that has none of its own to the table of the SA.
+/// Returns a diagnostic with the location of the SA's table, unless the diagnostic has a more
+/// precise location.
 fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     match diagnostic.location {
         Location::Stage => PlanDiagnostic { location: table.clone(), ..diagnostic },
@@ -267,7 +268,7 @@ fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
-/// Checks the keys that both stage kinds have. Adds the errors to `errors`.
+/// Checks the configuration keys that both stage kinds have. Adds the errors to `errors`.
 fn check_common_keys(
     lab: Option<&Spanned<bool>>,
     sa_count: usize,
@@ -297,8 +298,8 @@ fn check_common_keys(
     }
 }
 
-/// Returns the key of an SA as a resource that no other SA may use: with one key for both
-/// directions, for example, both peers could use the same nonce.
+/// Returns the cryptographic key of an SA as a resource that no other SA may use. If two SAs shared
+/// a key, for example one SA per direction, they could use the same nonce.
 fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
@@ -311,7 +312,7 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
 /// Names of the configuration keys of an SA's limits.
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
-/// The keys that SAs of both directions have.
+/// The configuration keys that SAs of both directions have.
 struct CommonKeys<'a> {
     spi: u64,
     transform: Transform,
@@ -324,7 +325,7 @@ struct CommonKeys<'a> {
 }
 
 impl CommonKeys<'_> {
-    /// Checks the keys, reads the key file, and returns the SA.
+    /// Checks the configuration keys, reads the key file, and returns the SA.
     fn association(
         &self,
         backend: Backend,
@@ -371,7 +372,7 @@ impl CommonKeys<'_> {
     }
 }
 
-/// Creates the cipher of an SA.
+/// Creates the cipher of an SA, or returns an error message.
 fn aead(
     backend: Backend,
     transform: Transform,
@@ -397,8 +398,9 @@ fn aead(
     })
 }
 
-/// The parts of an outbound SA: properties, outer header, and UDP source and destination port.
-type OutboundParts = (Association, Option<Outer>, Option<[u16; 2]>);
+/// The parts of an outbound SA: its common properties, its outer header (in tunnel mode), and its
+/// UDP source and destination port (if ESP is in UDP).
+type OutboundParts = (Association, Option<OuterHeader>, Option<[u16; 2]>);
 
 impl OutboundTable {
     fn association(
@@ -435,7 +437,7 @@ impl OutboundTable {
         }
     }
 
-    fn outer(&self) -> Result<Option<Outer>, Vec<PlanDiagnostic>> {
+    fn outer(&self) -> Result<Option<OuterHeader>, Vec<PlanDiagnostic>> {
         let error = |location, message: &str| {
             Err(vec![PlanDiagnostic { location, message: message.to_owned() }])
         };
@@ -472,7 +474,7 @@ impl OutboundTable {
         let dscp = self.dscp.as_ref().map_or(Dscp::Copy, |dscp| *dscp.get_ref());
         let ttl = self.ttl.as_ref().map_or(DEFAULT_TTL, |ttl| ttl.get_ref().0) as u8;
         let df = self.df.as_ref().map_or(Df::Copy, |df| *df.get_ref());
-        match Outer::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
+        match OuterHeader::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
             Some(outer) => Ok(Some(outer)),
             None => error(
                 Location::Configuration(destination.span()),

@@ -30,7 +30,7 @@ pub struct EspOpen {
     work: Opener,
 }
 
-/// State of one worker.
+/// The stage's state, besides its settings. No other worker uses it.
 struct Opener {
     /// For each SA, whether it belongs to this worker.
     owns: Vec<bool>,
@@ -49,7 +49,7 @@ const MSS_LOWERED: usize = 2;
 /// The decapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if the packet needs no decapsulation, or no more.
+    /// Index of the SA; [`NONE`] if the packet needs no decapsulation, or if it is done.
     sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
@@ -64,7 +64,7 @@ impl batch::Job for Job {
     }
 }
 
-/// What to do with a packet.
+/// The decision about a packet before decapsulation.
 enum Disposition {
     Open(Job),
     Pass,
@@ -142,12 +142,12 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // Returns the windows to their slots, for the next plan's stage.
+        // Return the windows to their slots, for the stage of the next plan.
         self.work.windows.iter_mut().for_each(|window| *window = None);
     }
 }
 
-/// Returns what to do with a packet, and for an ESP packet its SA.
+/// Returns the decision about a packet. The job of an ESP packet has its SA and its position.
 #[inline]
 fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
     let (esp, end, port) = match find(frame, headers, &settings.direction.udp_ports) {
@@ -185,7 +185,8 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
 }
 
 impl Opener {
-    /// Decapsulates all packets of the SA of the packet at the batch index `from`.
+    /// Decapsulates the packet at the batch index `from`, and all later packets of the same SA.
+    /// `len` is the number of packets in the batch.
     ///
     /// Never waits: a worker takes the window of its SA from a lock-free slot.
     #[inline]
@@ -286,12 +287,15 @@ enum Found {
         /// The UDP destination port; `None` if ESP is not in UDP.
         port: Option<u16>,
     },
+    /// A fragment of ESP, or a fragment of UDP that may carry ESP.
     Fragment,
+    /// A NAT keepalive.
     Keepalive,
+    /// No ESP.
     Nothing,
 }
 
-/// Finds ESP, also in UDP to one of `udp_ports`.
+/// Finds the ESP packet in a frame: directly in IP, or in UDP to one of `udp_ports`.
 #[inline]
 fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
     const KEEPALIVE: [u8; 1] = [0xff];
@@ -337,8 +341,11 @@ fn drop_reason(error: OpenError) -> Reason {
     }
 }
 
-/// Replaces the outer packet in the frame by the decapsulated one, whose decrypted bytes are at
-/// `payload`, and parses its headers into `headers`, initially those of the outer packet.
+/// Replaces the outer packet in the frame by the decapsulated packet.
+///
+/// `esp` is the offset of the SPI, and `payload` the range of the decrypted bytes, both in the
+/// frame. `headers` are those of the outer packet, and are replaced by those of the decapsulated
+/// packet.
 #[inline]
 fn decapsulate(
     frame: &mut Frame,
@@ -440,7 +447,7 @@ fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), R
     if selector.contains(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
 }
 
-/// Returns DSCP and ECN of the IP header at the offset `l3`.
+/// Returns the byte with DSCP and ECN of the IP header at the offset `l3`.
 #[inline]
 fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     let [first, second] =
@@ -448,8 +455,8 @@ fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
-/// Sets ECN. Updates the IPv4 checksum incrementally (RFC 1624), so that an invalid one stays
-/// invalid.
+/// Sets ECN in the IP header at the offset `l3`. Updates the IPv4 checksum incrementally (RFC
+/// 1624), so that an invalid checksum stays invalid.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
     let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {
