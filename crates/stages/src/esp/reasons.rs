@@ -30,14 +30,14 @@ reasons! {
         "ESP: the security association has reached its hard limit, or used up its sequence \
          numbers."
     STATE_FILE "state_file"
-        "ESP: no sequence number or IV was available, because the state file does not reserve more \
-         of them yet."
+        "ESP: no sequence number or IV was available. The state file does not reserve more of them \
+         yet, or all of its IV ranges are in use."
     TOO_BIG "too_big"
         "ESP: after encapsulation, the packet would exceed the MTU, and its sender could not be \
          notified by ICMP."
     ESP_FRAGMENT "esp_fragment"
-        "ESP: the packet is a fragment, which cannot be decapsulated, nor encapsulated in transport \
-         mode."
+        "ESP: the packet is a fragment, which can only be encapsulated in tunnel mode, and never \
+         decapsulated."
     DUMMY "dummy"
         "ESP: a dummy packet (RFC 4303, section 2.6) or a NAT keepalive (RFC 3948, section \
          2.3)."

@@ -1,5 +1,5 @@
-//! Tests of the limits of SAs (packets, bytes, sequence numbers, numbers in the state file) and of
-//! their counters.
+//! Tests of the counters of SAs, and of the limits of SAs: packets, bytes, sequence numbers, and
+//! numbers that the state file reserves.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use xdpfwd_pipeline::StagePlan;
 use super::support::*;
 
 struct LimitCase {
-    /// Keys of the SA.
+    /// Keys that limit the SA.
     limit: &'static str,
     /// Number of packets sent in each run. The stage restarts before each run.
     runs: &'static [usize],
@@ -71,6 +71,7 @@ fn hard_limit_ends_decapsulation_until_restart() {
     }
 }
 
+/// Returns the drops of `count` packets by a limit.
 fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
     if count == 0 { vec![] } else { vec![("sa_limit", count as u64)] }
 }
@@ -97,11 +98,11 @@ fn all_packets_after_first_drop_by_byte_limit_are_dropped() {
         sealed += passed;
         bench.assert_balanced();
     }
-    assert!(sealed == 7 || sealed == 8, "{} bytes passed with a limit of 1000", sealed * 128);
+    assert!(sealed == 7 || sealed == 8, "{} bytes passed, limit 1000", sealed * 128);
 }
 
 #[test]
-fn sa_without_esn_ends_after_32_bit_numbers() {
+fn sa_without_esn_drops_packets_after_last_32_bit_number() {
     let folder = Folder::new();
     let packets = vec![udp_v4(9); 8];
     let sa = format!("{SEAL}, esn = false");
@@ -145,7 +146,7 @@ fn numbers_run_out_when_state_file_cannot_be_written() {
         dropped > 0 && (1 << 16..=2 << 20).contains(&passed),
         "{passed} passed, {dropped} dropped"
     );
-    // All later packets are dropped, too.
+    // After the first dropped packet, all packets are dropped.
     assert_eq!(bench.send_one(&frame), Disposition::Dropped("state_file"));
     xdpfwd_testkit::wires::assert_conserved(&mut bench.worker);
 }
