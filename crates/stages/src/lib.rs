@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "esp", feature = "filter"))]
+mod enum_names;
 #[cfg(feature = "esp")]
 pub mod esp;
 #[cfg(feature = "filter")]
@@ -13,8 +15,6 @@ mod mac_swap;
 mod payload;
 mod set_mac;
 mod ttl;
-#[cfg(any(feature = "esp", feature = "filter"))]
-mod words;
 
 #[cfg(feature = "esp")]
 pub use self::esp::{EspOpen, EspOpenConfig, EspSeal, EspSealConfig};

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use xdpfwd_filter::{Hits, Key, Rule, Scanner, Signature, Verdict};
 
 use super::filter::modifiers::{Limits, Modifiers};
-use super::filter::source::{Lines, Source, VerdictWord};
+use super::filter::source::{ConfiguredVerdict, Lines, Source};
 use super::filter::{Inspection, inspect, rules as rules_table};
 use xdpfwd_pipeline::{
     BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table,
@@ -20,7 +20,7 @@ use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {
     signatures: Source,
-    default: Option<VerdictWord>,
+    default: Option<ConfiguredVerdict>,
 }
 
 /// The compiled signatures of a stage, and its default verdict.

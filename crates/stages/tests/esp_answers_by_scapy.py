@@ -5,7 +5,7 @@ KIND is "too_big" or "mss". A case has a random "frame", and the "answer" that x
 too_big  the frame with the ICMP "too big" message about the frame; null if no message is allowed
 mss      the frame with a lower MSS; null if the MSS must not change
 
-Scapy builds the answers. The seed is fixed, so only IP timestamps differ between runs.
+Scapy builds the answers. The seed is fixed, so only ICMP timestamps differ between runs.
 """
 
 import ipaddress

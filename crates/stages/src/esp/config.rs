@@ -20,7 +20,7 @@ use super::spi::SpiTable;
 use super::values::{
     Address, Amount, Backend, Bounded, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix,
 };
-use crate::words::one_of;
+use crate::enum_names::one_of;
 use xdpfwd_pipeline::{
     ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan,
 };
@@ -148,11 +148,11 @@ impl StageConfig for EspSealConfig {
             }
         }
         let mut sas: Vec<Outbound> = Vec::new();
-        let mut keys = Vec::new();
+        let mut exclusive_keys = Vec::new();
         for table in self.sa.0.iter().take(MAX_SAS) {
             let location = Location::Configuration(table.span());
-            match table.get_ref().association(self.backend, cx) {
-                Ok((sa, outer, udp)) => {
+            match table.get_ref().to_parts(self.backend, cx) {
+                Ok(OutboundParts { sa, outer, udp }) => {
                     let destination = outer.as_ref().map(OuterHeader::destination);
                     let overlaps = |other: &Outbound| {
                         let other_destination = other.outer.as_ref().map(OuterHeader::destination);
@@ -172,7 +172,7 @@ impl StageConfig for EspSealConfig {
                             message,
                         });
                     }
-                    keys.push(exclusive_key(&sa));
+                    exclusive_keys.push(exclusive_key(&sa));
                     sas.push(Outbound::new(sa, outer, udp));
                 }
                 Err(diagnostics) => errors.extend(
@@ -190,7 +190,7 @@ impl StageConfig for EspSealConfig {
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
-            keys,
+            exclusive_keys,
             direction: Seal {
                 mtu: self.mtu.map_or(DEFAULT_MTU, |mtu| mtu.0) as usize,
                 icmp_sources,
@@ -209,10 +209,10 @@ impl StageConfig for EspOpenConfig {
         let mut errors = Vec::new();
         check_common_keys(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
         let mut sas: Vec<Inbound> = Vec::new();
-        let mut keys = Vec::new();
+        let mut exclusive_keys = Vec::new();
         for table in self.sa.0.iter().take(MAX_SAS) {
             let location = Location::Configuration(table.span());
-            match table.get_ref().association(self.backend, cx) {
+            match table.get_ref().to_sa(self.backend, cx) {
                 Ok(sa) => {
                     let overlaps = |other: &&Inbound| {
                         other.sa.spi == sa.sa.spi
@@ -232,7 +232,7 @@ impl StageConfig for EspOpenConfig {
                             message,
                         });
                     }
-                    keys.push(exclusive_key(&sa.sa));
+                    exclusive_keys.push(exclusive_key(&sa.sa));
                     sas.push(sa);
                 }
                 Err(diagnostics) => errors.extend(
@@ -254,7 +254,7 @@ impl StageConfig for EspOpenConfig {
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
-            keys,
+            exclusive_keys,
         }))))
     }
 }
@@ -398,12 +398,17 @@ fn aead(
     })
 }
 
-/// The parts of an outbound SA: its common properties, its outer header (in tunnel mode), and its
-/// UDP source and destination port (if ESP is in UDP).
-type OutboundParts = (Association, Option<OuterHeader>, Option<[u16; 2]>);
+/// The parts of an outbound SA: the properties common to both directions, the outer header (in
+/// tunnel mode), and the UDP source and destination port (if ESP is in UDP).
+struct OutboundParts {
+    sa: Association,
+    outer: Option<OuterHeader>,
+    udp: Option<[u16; 2]>,
+}
 
 impl OutboundTable {
-    fn association(
+    /// Checks the table, reads the key file, and returns the parts of the SA.
+    fn to_parts(
         &self,
         backend: Backend,
         cx: &PlanCx<'_>,
@@ -419,9 +424,10 @@ impl OutboundTable {
             selector: &self.selector.0,
             limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
         };
-        Ok((common.association(backend, cx)?, outer, udp))
+        Ok(OutboundParts { sa: common.association(backend, cx)?, outer, udp })
     }
 
+    /// Returns the UDP source and destination port, if configured.
     fn udp(&self) -> Result<Option<[u16; 2]>, Vec<PlanDiagnostic>> {
         let Some(ports) = &self.udp_ports else { return Ok(None) };
         match ports.get_ref().0[..] {
@@ -437,6 +443,7 @@ impl OutboundTable {
         }
     }
 
+    /// Returns the settings of the outer header; `None` in transport mode.
     fn outer(&self) -> Result<Option<OuterHeader>, Vec<PlanDiagnostic>> {
         let error = |location, message: &str| {
             Err(vec![PlanDiagnostic { location, message: message.to_owned() }])
@@ -454,8 +461,8 @@ impl OutboundTable {
                 Some((key, span)) => error(
                     Location::Configuration(span),
                     &format!(
-                        "{key}: only for mode = \"tunnel\"; in transport mode packets keep their \
-                         header"
+                        "{key}: only for mode = \"tunnel\": remove it, because in transport mode \
+                         packets keep their IP header"
                     ),
                 ),
                 None => Ok(None),
@@ -489,11 +496,8 @@ impl OutboundTable {
 }
 
 impl InboundTable {
-    fn association(
-        &self,
-        backend: Backend,
-        cx: &PlanCx<'_>,
-    ) -> Result<Inbound, Vec<PlanDiagnostic>> {
+    /// Checks the table, reads the key file, and returns the SA.
+    fn to_sa(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<PlanDiagnostic>> {
         let window = self
             .window
             .as_ref()

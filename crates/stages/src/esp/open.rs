@@ -27,7 +27,7 @@ use super::{mss, reasons, transport};
 /// The stage `esp-open` of one worker.
 pub struct EspOpen {
     settings: Arc<Settings<Open>>,
-    work: Opener,
+    opener: Opener,
 }
 
 /// The stage's state, besides its settings. No other worker uses it.
@@ -75,13 +75,13 @@ impl StagePlan for Plan<Open> {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
         let is_owned = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
-        let work = Opener {
+        let opener = Opener {
             owns: settings.sas.iter().map(is_owned).collect(),
             windows: settings.sas.iter().map(|_| None).collect(),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
         };
-        Box::new(EspOpen { settings, work })
+        Box::new(EspOpen { settings, opener })
     }
 
     fn summary(&self) -> String {
@@ -117,33 +117,33 @@ impl QueueBound for Plan<Open> {
 
 impl Stage for EspOpen {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-        let Self { settings, work } = self;
+        let Self { settings, opener } = self;
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa_index: NONE, ..Job::default() };
             match classify(settings, packet.frame, &packet.meta.headers) {
                 Disposition::Open(open_job) => job = open_job,
-                Disposition::Pass => work.counters[BYPASSED] += 1,
+                Disposition::Pass => opener.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
             }
-            work.jobs[index] = job;
+            opener.jobs[index] = job;
         }
         // Decapsulate the packets of one SA at a time; most batches have only one SA.
         let mut from = 0;
-        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
+        while let Some(next) = opener.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
-            work.open(settings, view, from, len);
+            opener.open(settings, view, from, len);
         }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        COUNTERS.into_iter().zip(self.work.counters).collect()
+        COUNTERS.into_iter().zip(self.opener.counters).collect()
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
         // Return the windows to their slots, for the stage of the next plan.
-        self.work.windows.iter_mut().for_each(|window| *window = None);
+        self.opener.windows.iter_mut().for_each(|window| *window = None);
     }
 }
 
@@ -480,7 +480,7 @@ fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
 impl fmt::Debug for EspOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EspOpen")
-            .field("opened", &self.work.counters[OPENED])
+            .field("opened", &self.opener.counters[OPENED])
             .finish_non_exhaustive()
     }
 }

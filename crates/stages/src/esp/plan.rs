@@ -33,7 +33,7 @@ pub(super) struct Settings<D: StageDirection> {
     /// Whether the plan has acquired its state file, even if it has released it since.
     pub(super) was_acquired: AtomicBool,
     /// The cryptographic keys of the SAs, as resources that no other SA may use.
-    pub(super) keys: Vec<ExclusiveResource>,
+    pub(super) exclusive_keys: Vec<ExclusiveResource>,
     pub(super) direction: D,
 }
 
@@ -159,7 +159,7 @@ impl<D: StageDirection> ResourceOwner for Plan<D> {
     }
 
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
-        self.0.keys.clone()
+        self.0.exclusive_keys.clone()
     }
 
     fn is_exclusive(&self) -> bool {

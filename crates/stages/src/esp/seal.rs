@@ -29,7 +29,7 @@ use super::values::Mode;
 /// The stage `esp-seal` of one worker.
 pub struct EspSeal {
     settings: Arc<Settings<Seal>>,
-    work: Sealer,
+    sealer: Sealer,
 }
 
 /// The stage's state, besides its settings. No other worker uses it.
@@ -88,14 +88,14 @@ impl StagePlan for Plan<Seal> {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
         let Seal { icmp_rate, icmp_sources, .. } = settings.direction;
-        let work = Sealer {
+        let sealer = Sealer {
             ivs: settings.iv_range(),
             has_set_limits: false,
             icmp: IcmpErrors::new(icmp_rate, icmp_sources, cx),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
         };
-        Box::new(EspSeal { settings, work })
+        Box::new(EspSeal { settings, sealer })
     }
 
     fn summary(&self) -> String {
@@ -122,33 +122,33 @@ impl StagePlan for Plan<Seal> {
 
 impl Stage for EspSeal {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
-        let Self { settings, work } = self;
-        if !work.has_set_limits {
-            work.has_set_limits = true;
+        let Self { settings, sealer } = self;
+        if !sealer.has_set_limits {
+            sealer.has_set_limits = true;
             settings.sas.iter().for_each(Outbound::limit);
         }
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa_index: NONE, ..Job::default() };
-            match work.prepare(settings, &mut packet, cx.now()) {
+            match sealer.prepare(settings, &mut packet, cx.now()) {
                 Disposition::Seal(seal_job) => job = seal_job,
-                Disposition::Pass => work.counters[BYPASSED] += 1,
+                Disposition::Pass => sealer.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
-                Disposition::Answered => work.counters[ICMP_SENT] += 1,
+                Disposition::Answered => sealer.counters[ICMP_SENT] += 1,
             }
-            work.jobs[index] = job;
+            sealer.jobs[index] = job;
         }
         // Encapsulate the packets of one SA at a time; most batches have only one SA.
         let mut from = 0;
-        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
+        while let Some(next) = sealer.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
-            work.seal(settings, view, from, len);
+            sealer.seal(settings, view, from, len);
         }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        COUNTERS.into_iter().zip(self.work.counters).collect()
+        COUNTERS.into_iter().zip(self.sealer.counters).collect()
     }
 
     /// Returns an empty snapshot, so that `restore` of the new stage is called.
@@ -489,7 +489,7 @@ fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
 impl fmt::Debug for EspSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EspSeal")
-            .field("sealed", &self.work.counters[SEALED])
+            .field("sealed", &self.sealer.counters[SEALED])
             .finish_non_exhaustive()
     }
 }

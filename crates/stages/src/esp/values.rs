@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use serde_spanned::Spanned;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::words::deserialize_one_of;
+use crate::enum_names::deserialize_one_of;
 
 /// An integer from `MIN` to `MAX`, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

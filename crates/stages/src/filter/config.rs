@@ -14,8 +14,8 @@ use super::key::PacketException;
 use super::modifiers::Limits;
 use super::plan::FilterPlan;
 use super::program::{ExceptionPolicy, Program};
-use super::source::{Lines, Source, VerdictWord};
-use crate::words::deserialize_one_of;
+use super::source::{ConfiguredVerdict, Lines, Source};
+use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
 /// The configuration keys of a stage with `kind = "filter"`.
@@ -23,20 +23,20 @@ use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, 
 #[serde(deny_unknown_fields)]
 pub struct FilterConfig {
     rules: Source,
-    default: VerdictWord,
+    default: ConfiguredVerdict,
     #[serde(default)]
     format: Format,
-    action: Option<VerdictWord>,
+    action: Option<ConfiguredVerdict>,
     #[serde(default)]
     place: Placement,
     #[serde(default)]
     flow_cache: FlowCacheSize,
     #[serde(default)]
     gtpu: GtpuLayer,
-    not_ip: Option<VerdictWord>,
-    malformed: Option<VerdictWord>,
-    vlan_stack: Option<VerdictWord>,
-    extension_chain: Option<VerdictWord>,
+    not_ip: Option<ConfiguredVerdict>,
+    malformed: Option<ConfiguredVerdict>,
+    vlan_stack: Option<ConfiguredVerdict>,
+    extension_chain: Option<ConfiguredVerdict>,
     ip_options: Option<ExceptionAction>,
     later_fragments: Option<ExceptionAction>,
 }
@@ -255,8 +255,9 @@ impl FilterConfig {
     /// Returns the configured verdict on each kind of packet exception; `None` for a kind to which
     /// rules apply.
     fn exceptions(&self) -> ExceptionPolicy {
-        let verdict =
-            |word: Option<VerdictWord>, default| Some(word.map_or(default, Verdict::from));
+        let verdict = |verdict: Option<ConfiguredVerdict>, default| {
+            Some(verdict.map_or(default, Verdict::from))
+        };
         let action = |action: Option<ExceptionAction>| match action {
             Some(ExceptionAction::Accept) => Some(Verdict::Accept),
             Some(ExceptionAction::Drop) | None => Some(Verdict::Drop),

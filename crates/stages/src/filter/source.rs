@@ -11,7 +11,7 @@ use serde_spanned::Spanned;
 use strum::{EnumString, VariantNames};
 use xdpfwd_filter::{Problem, Verdict};
 
-use crate::words::deserialize_one_of;
+use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
 
 /// The value of `rules` or `signatures`: `"FILE"` or `["LINE", …]`. A line is a rule or signature.
@@ -24,7 +24,7 @@ pub(crate) enum Source {
 /// A verdict in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-pub(crate) enum VerdictWord {
+pub(crate) enum ConfiguredVerdict {
     Accept,
     Drop,
 }
@@ -59,13 +59,13 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-deserialize_one_of!(VerdictWord);
+deserialize_one_of!(ConfiguredVerdict);
 
-impl From<VerdictWord> for Verdict {
-    fn from(word: VerdictWord) -> Self {
-        match word {
-            VerdictWord::Accept => Self::Accept,
-            VerdictWord::Drop => Self::Drop,
+impl From<ConfiguredVerdict> for Verdict {
+    fn from(verdict: ConfiguredVerdict) -> Self {
+        match verdict {
+            ConfiguredVerdict::Accept => Self::Accept,
+            ConfiguredVerdict::Drop => Self::Drop,
         }
     }
 }
@@ -152,8 +152,10 @@ fn read_inline<T>(
                 lines.push(line);
                 locations.push(location);
             }
-            Ok(None) => problems
-                .push(PlanDiagnostic { location, message: "empty line: remove it".to_owned() }),
+            Ok(None) => problems.push(PlanDiagnostic {
+                location,
+                message: "empty line or comment: remove it".to_owned(),
+            }),
             Err(Problem { column, message, .. }) => {
                 // Too small if escape sequences precede the column, because they are longer in the
                 // configuration than in `text`.

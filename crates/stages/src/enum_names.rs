@@ -39,7 +39,7 @@ macro_rules! deserialize_one_of {
     ($($type:ty),+) => {
         $(impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::words::one_of(deserializer)
+                $crate::enum_names::one_of(deserializer)
             }
         })+
     };
