@@ -47,7 +47,7 @@ fn forward(worker: &mut Worker<Stages>, wires: &Wires, packets: usize) {
 fn ledger_total_equals_elapsed_cycles() {
     for count in [0, 1, 3] {
         // One success in five attempts suffices: if the scheduler preempts this thread between
-        // request and reply, the measured time is too long.
+        // request and reply, the measured time is wrong.
         let ratios: Vec<f64> = (0..5).map(|_| accounted_fraction(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),

@@ -32,9 +32,9 @@ pub struct EspOpen {
 
 /// The stage's state, besides its settings. No other worker uses it.
 struct Opener {
-    /// For each SA, whether it belongs to this worker.
+    /// For each SA, whether this worker owns it.
     owns: Vec<bool>,
-    /// For each SA, its anti-replay window if this worker holds it.
+    /// For each SA, its anti-replay window; `None` if this worker does not hold the window.
     windows: Vec<Option<HeldWindow>>,
     jobs: Box<[Job; BATCH]>,
     /// Values of [`COUNTERS`].

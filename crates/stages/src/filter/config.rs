@@ -99,7 +99,7 @@ enum GtpuLayer {
     Inner,
 }
 
-/// The language of the file with rules.
+/// The format of the file with rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Format {

@@ -1,8 +1,8 @@
 //! Rate limits: token buckets that all workers share.
 //!
-//! A bucket stores a single time, `empty_at`. It holds the tokens that were earned since
-//! `empty_at`, but at most the burst. Taking tokens advances `empty_at` by the time in which they
-//! are earned (the inverse of the generic cell rate algorithm, ITU-T I.371).
+//! A bucket stores a single time, `empty_at`. The bucket holds the tokens earned since that time,
+//! but at most the burst. Taking tokens advances `empty_at` by the time that it takes to earn them
+//! (the inverse of the generic cell rate algorithm, ITU-T I.371).
 //!
 //! A worker takes tokens for several packets at once and spends them locally. So workers contend
 //! for a bucket a few thousand times per second instead of once per packet.
@@ -23,7 +23,7 @@ const STEPS: u64 = 16;
 pub(super) struct Rate {
     steps_per_second: u64,
     tokens_per_second: u64,
-    /// Steps to fill an empty bucket.
+    /// Number of steps in which an empty bucket fills up.
     fill_time: u64,
     /// Number of tokens for later packets that a worker takes together with the tokens for a
     /// packet; only a fraction of the burst, so that tokens are left for other workers.
@@ -45,7 +45,7 @@ impl Rate {
         Self { fill_time, extra_draw: rate.extra_draw.min(limit.rate / 1000), ..rate }
     }
 
-    /// Returns the number of steps in which `tokens` tokens are earned.
+    /// Returns the number of steps that it takes to earn `tokens` tokens.
     fn time(&self, tokens: u64) -> u64 {
         u64::try_from(
             u128::from(tokens) * u128::from(self.steps_per_second)

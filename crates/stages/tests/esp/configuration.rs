@@ -140,6 +140,6 @@ fn plan_acquires_only_valid_state_file() {
         text.lines().find_map(|line| line.strip_prefix("epoch = ")).unwrap().trim().parse().unwrap()
     };
     let written = epoch_of(folder.read("seal.state"));
-    assert!(written >= now, "{written}");
+    assert!(written >= now, "the new epoch {written} is earlier than the clock, {now}");
     assert_eq!(iv(&bench(&plan).forward(&[udp_v4(0)])[0]) >> 32, written);
 }

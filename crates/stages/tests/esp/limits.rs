@@ -42,7 +42,7 @@ fn hard_limit_ends_encapsulation_even_after_restart() {
             passed += got;
             bench.assert_balanced();
         }
-        assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
+        assert!(passes.contains(&passed), "{passed} packets passed with {limit}, not {passes:?}");
     }
 }
 
@@ -63,11 +63,11 @@ fn hard_limit_ends_decapsulation_until_restart() {
             let mut bench = bench(&plan_open(&folder, &format!("{OPEN}, {limit}"), ""));
             let got = bench.send(now).0.len();
             assert_eq!(bench.drops(), limit_drops(packets - got), "{limit}");
-            assert!(got == 7 || got == 8, "{got} packets pass with {limit}");
+            assert!(got == 7 || got == 8, "{got} packets passed in a run with {limit}, not 7 or 8");
             (passed, sealed) = (passed + got, later);
             bench.assert_balanced();
         }
-        assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
+        assert!(passes.contains(&passed), "{passed} packets passed with {limit}, not {passes:?}");
     }
 }
 
@@ -77,7 +77,7 @@ fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
 }
 
 #[test]
-fn all_packets_after_first_drop_by_byte_limit_are_dropped() {
+fn byte_limit_drops_every_packet_after_first_drop() {
     let folder = Folder::new();
     let packets = vec![udp_v4(100); 6];
     let limited_sa = format!("{SEAL}, soft_bytes = 1, hard_bytes = 1000");

@@ -141,7 +141,7 @@ fn no_frame_is_lost_with_faulty_kernel() {
         bench.worker.poll_once();
         bench.accounting.balance(&mut bench.worker, &bench.wires);
     }
-    assert!(bench.counter("icmp_sent") > 100);
+    assert!(bench.counter("icmp_sent") > 100, "expected more than 100 ICMP messages");
     assert!(bench.drops().iter().any(|(reason, _)| *reason == "no_sa"), "{:?}", bench.drops());
     assert!(bench.accounting.sent > 1000, "{:?}", bench.accounting);
 }

@@ -34,7 +34,7 @@ impl Seen {
 fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
-    // All runs start within a few seconds. Runs within the same second have different epochs, too.
+    // Runs that start within the same second must have different epochs, too.
     for run in 0..3 {
         let plan = plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), 2).unwrap();
         acquire(&plan, &[]).unwrap();
@@ -67,7 +67,8 @@ fn paths_and_workers_never_share_iv_or_number() {
         sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
         assert_eq!(count, (run + 1) * sealed.iter().map(Vec::len).sum::<usize>());
-        // The run ends in order, so the next run continues without a gap in the numbers.
+        // A run that closes its state file leaves no gap: the next run continues with the next
+        // number.
         drop(plan);
         let highest = *seen.numbers.iter().max().unwrap();
         assert_eq!(highest as usize, count);
@@ -87,7 +88,7 @@ fn run_after_crash_repeats_no_number_or_iv() {
         let sealed = bench.forward(&packets);
         seen.check_and_add(&sealed);
         // The peer accepts the packets, because their numbers are above those it has received.
-        assert_eq!(open.forward(&sealed), packets, "{crash}");
+        assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);
@@ -116,9 +117,12 @@ fn window_after_restart_rejects_all_up_to_highest_received_number() {
     let mut bench = self::bench(&plan_open(&folder, OPEN, ""));
     for (index, frame) in sealed.iter().enumerate() {
         match bench.send_one(frame) {
-            Disposition::Passed(got) => assert!(index >= 50 && got == packets[0], "{index}"),
+            Disposition::Passed(got) => {
+                assert!(index >= 50 && got == packets[0], "number {} passed", index + 1)
+            }
             Disposition::Dropped(reason) => {
-                assert!(index < 50 && ["late", "replay"].contains(&reason), "{index}: {reason}")
+                let is_expected = index < 50 && ["late", "replay"].contains(&reason);
+                assert!(is_expected, "number {} was dropped as {reason}", index + 1)
             }
             other => panic!("{other:?}"),
         }
