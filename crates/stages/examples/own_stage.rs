@@ -1,14 +1,15 @@
-//! A custom stage in a pipeline that is fixed at compile time, on ports of the fake kernel, without
-//! root and NICs. For real interfaces, create the ports with `xdpfwd_xsk::Builder`; the other code
-//! stays the same.
+//! A custom stage in a pipeline that is fixed at compile time. The ports belong to the fake kernel,
+//! so the example needs neither root nor NICs. For real interfaces, create the ports with
+//! `xdpfwd_xsk::Builder`; the other code stays the same.
 
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 
-/// Passes packets to one UDP port; drops and counts all others.
+/// A stage that passes packets to one UDP destination port, and drops all other packets.
 struct OnlyUdpPort {
     port: u16,
+    /// Number of dropped packets.
     refused: u64,
 }
 
@@ -42,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .path(LAN, WAN, (OnlyUdpPort { port: 2152, refused: 0 }, MacSwap))
         .build()?;
 
-    // Ethernet, IPv4 10.0.0.1 > 10.0.0.2, UDP to 2152; then the same to port 53.
+    // A UDP packet from 10.0.0.1 to 10.0.0.2, port 2152. The second packet goes to port 53 instead.
     let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\
         \x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\
         \x10\0\x08\x68\0\x08\0\0";

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "esp", feature = "filter"))]
+mod enum_names;
 #[cfg(feature = "esp")]
 pub mod esp;
 #[cfg(feature = "filter")]
@@ -13,8 +15,6 @@ mod mac_swap;
 mod payload;
 mod set_mac;
 mod ttl;
-#[cfg(any(feature = "esp", feature = "filter"))]
-mod words;
 
 #[cfg(feature = "esp")]
 pub use self::esp::{EspOpen, EspOpenConfig, EspSeal, EspSealConfig};
@@ -28,14 +28,17 @@ pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns a registry of the stage kinds in this build, and registers the drop reasons of ESP, so
-/// that reports list all of them. The format must support `serde_spanned::Spanned`.
+/// Returns a registry of the stage kinds in this build. The format `F` must support
+/// `serde_spanned::Spanned`.
+///
+/// With the feature `esp`, also registers the drop reasons of ESP, so that every report lists them.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
     let registry =
         Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
     #[cfg(feature = "esp")]
     let registry = {
-        // Ignore an error: planning an ESP stage registers the reasons again, and reports it.
+        // Ignore an error here: planning an ESP stage registers the reasons again, and then returns
+        // the error.
         let _ = esp::reasons::register();
         registry.with::<EspOpenConfig>().with::<EspSealConfig>()
     };
@@ -70,6 +73,7 @@ struct Readme;
 mod tests {
     use super::*;
 
+    /// Stage tables in JSON.
     struct Json;
 
     impl TableFormat for Json {

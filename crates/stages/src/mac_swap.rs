@@ -9,7 +9,8 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// Swaps the source and destination MAC addresses of frames, which returns a frame to its sender.
+/// A stage that swaps the source and destination MAC addresses of frames. A frame that then leaves
+/// through the port where it arrived returns to its sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 

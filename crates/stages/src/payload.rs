@@ -7,7 +7,7 @@ use serde::Deserialize;
 use xdpfwd_filter::{Hits, Key, Rule, Scanner, Signature, Verdict};
 
 use super::filter::modifiers::{Limits, Modifiers};
-use super::filter::source::{Lines, Source, VerdictWord};
+use super::filter::source::{ConfiguredVerdict, Lines, Source};
 use super::filter::{Inspection, inspect, rules as rules_table};
 use xdpfwd_pipeline::{
     BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table,
@@ -15,41 +15,44 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
 
-/// The keys of `kind = "payload"`.
+/// The configuration keys of a stage with `kind = "payload"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {
     signatures: Source,
-    default: Option<VerdictWord>,
+    default: Option<ConfiguredVerdict>,
 }
 
-/// Compiled signatures, and the verdict on packets that no signature decides.
+/// The compiled signatures of a stage, and its default verdict.
 #[derive(Debug)]
-struct Program {
+struct CompiledSignatures {
     signatures: Vec<Signature>,
     scanner: Scanner,
+    /// The verdict on packets to which no matching signature gives a verdict.
     default: Verdict,
     limits: Limits,
 }
 
 #[derive(Debug)]
-struct PayloadPlan(Arc<Program>);
+struct PayloadPlan(Arc<CompiledSignatures>);
 
-/// The payload stage of one worker. Searches the payload of UDP, TCP or SCTP; with any other
-/// protocol, the bytes after the IP header. Searches each packet separately: a pattern that is
-/// split over two packets is not found.
+/// The payload stage of one worker.
+///
+/// Searches the payload of UDP, TCP and SCTP. In packets of any other protocol, searches all bytes
+/// after the IP headers. Searches each packet separately: a pattern that is split over two packets
+/// is not found.
 pub struct Payload {
-    program: Arc<Program>,
+    compiled: Arc<CompiledSignatures>,
     modifiers: Modifiers,
     hits: Hits,
     /// For each signature, the number of packets that it matched.
     matched: Vec<u64>,
-    /// Number of packets that no signature decided.
+    /// Number of packets that got the default verdict.
     defaulted: u64,
     /// Number of packets whose payload was searched.
     scanned: u64,
-    /// Number of packets without a readable payload.
-    unread: u64,
+    /// Number of packets without a readable payload. The counter is called `unread`.
+    unreadable: u64,
 }
 
 impl StageConfig for PayloadConfig {
@@ -68,40 +71,42 @@ impl StageConfig for PayloadConfig {
         })?;
         let limits = Limits::new(rules(&signatures), cx.workers)?;
         let default = self.default.map_or(Verdict::Accept, Verdict::from);
-        Ok(Arc::new(PayloadPlan(Arc::new(Program { signatures, scanner, default, limits }))))
+        let compiled = CompiledSignatures { signatures, scanner, default, limits };
+        Ok(Arc::new(PayloadPlan(Arc::new(compiled))))
     }
 }
 
+/// Returns the rule of each signature: its conditions besides the pattern, and its action.
 fn rules(signatures: &[Signature]) -> impl Iterator<Item = &Rule> + Clone {
     signatures.iter().map(|signature| &signature.rule)
 }
 
 impl StagePlan for PayloadPlan {
     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
-        let program = Arc::clone(&self.0);
+        let compiled = Arc::clone(&self.0);
         Box::new(Payload {
-            modifiers: Modifiers::new(rules(&program.signatures), &program.limits),
-            hits: program.scanner.hits(),
-            matched: vec![0; program.signatures.len()],
+            modifiers: Modifiers::new(rules(&compiled.signatures), &compiled.limits),
+            hits: compiled.scanner.hits(),
+            matched: vec![0; compiled.signatures.len()],
             defaulted: 0,
             scanned: 0,
-            unread: 0,
-            program,
+            unreadable: 0,
+            compiled,
         })
     }
 
     fn summary(&self) -> String {
-        let Program { signatures, scanner, default, .. } = &*self.0;
+        let CompiledSignatures { signatures, scanner, default, .. } = &*self.0;
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
         format!(
-            "{} signatures, {} KiB; default {default}",
+            "{} signatures, compiled to {} KiB; default {default}",
             signatures.len(),
             scanner.memory().div_ceil(1024)
         )
     }
 
     fn verdicts(&self) -> Verdicts {
-        let Program { signatures, default, .. } = &*self.0;
+        let CompiledSignatures { signatures, default, .. } = &*self.0;
         let signatures: Vec<String> = signatures.iter().map(ToString::to_string).collect();
         Verdicts::Key(format!("{default:?}\n{}", signatures.join("\n")))
     }
@@ -122,24 +127,25 @@ impl Inspectable for PayloadPlan {
 }
 
 impl Payload {
-    /// Returns the drop reason, or `None` if the packet passes.
+    /// Decides about a packet at the time `now`, in clock cycles. Returns the drop reason, or
+    /// `None` if the packet passes.
     fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
-        let program = &*self.program;
-        let default_drop = (program.default == Verdict::Drop).then_some(Reason::SIGNATURE);
+        let compiled = &*self.compiled;
+        let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
-            self.unread += 1;
+            self.unreadable += 1;
             self.defaulted += 1;
             return default_drop;
         };
         let Some(payload) = payload(frame, headers, &key) else {
-            self.unread += 1;
+            self.unreadable += 1;
             self.defaulted += 1;
             return default_drop;
         };
         self.scanned += 1;
-        for &index in program.scanner.scan(payload, &mut self.hits) {
-            let rule = &program.signatures[index as usize].rule;
+        for &index in compiled.scanner.scan(payload, &mut self.hits) {
+            let rule = &compiled.signatures[index as usize].rule;
             if !rule.matches(&key) {
                 continue;
             }
@@ -159,8 +165,10 @@ impl Payload {
     }
 }
 
-/// Returns the payload of the upper protocol. Returns `None` for a later fragment, because its
-/// offset in the payload is unknown, and if a header is truncated or malformed.
+/// Returns the payload of the upper protocol.
+///
+/// Returns `None` if the upper header is truncated or malformed. Also returns `None` for a later
+/// fragment: only the first fragment has the upper header, so the offset in the payload is unknown.
 fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
     const SCTP_HEADER: usize = 12;
     if headers.fragment == Fragment::Later {
@@ -169,8 +177,8 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let l4 = headers.l4(frame);
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
-        // Receivers ignore bytes beyond the UDP length. (In a first fragment, the UDP length is
-        // that of the whole datagram.)
+        // Receivers ignore bytes beyond the UDP length. In a first fragment, the UDP length is that
+        // of the whole datagram, which can exceed the bytes present.
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))
@@ -200,7 +208,7 @@ impl Stage for Payload {
         vec![
             ("scanned", self.scanned),
             ("matched", matched),
-            ("unread", self.unread),
+            ("unread", self.unreadable),
             ("log_lost", log_lost),
         ]
     }

@@ -11,7 +11,8 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{MacAddr, ethernet};
 
-/// Sets the MAC addresses of frames, to send them to a next hop.
+/// A stage that sets the MAC addresses of frames, for example the destination to that of the next
+/// hop.
 #[derive(Clone, Copy, Debug)]
 pub struct SetMac {
     /// The new source address; `None` to leave it unchanged.
@@ -20,7 +21,8 @@ pub struct SetMac {
     pub destination: Option<MacAddr>,
 }
 
-/// The keys of `kind = "set-mac"`: `source`, `destination`, or both, as `"02:00:00:00:00:01"`.
+/// The configuration keys of `kind = "set-mac"`: `source`, `destination`, or both. Their values are
+/// addresses like `"02:00:00:00:00:01"`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetMacConfig {
@@ -40,7 +42,8 @@ fn unicast_address<'de, D: Deserializer<'de>>(
     deserializer.deserialize_str(AddressVisitor { allows_multicast: false }).map(Some)
 }
 
-/// Reads a MAC address from a string. A visitor, so that errors have a location in the file.
+/// A serde visitor that reads a MAC address. Deserializers add the location in the file to the
+/// errors of a visitor.
 struct AddressVisitor {
     allows_multicast: bool,
 }

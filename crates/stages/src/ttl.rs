@@ -9,14 +9,19 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 
-/// Decrements the IPv4 TTL (and updates the header checksum, RFC 1624) or the IPv6 hop limit. Drops
-/// a packet whose TTL expires as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3), and sends
-/// no ICMP message. Packets that are not IP pass unchanged. Packets that may be IP but cannot be
-/// parsed (truncated header, too many VLAN tags) are dropped as [`Reason::MALFORMED`], because with
-/// an unchanged TTL they could loop forever.
+/// A stage that decrements the IPv4 TTL or the IPv6 hop limit.
+///
+/// Updates the IPv4 header checksum incrementally (RFC 1624). Drops a packet with a TTL of 1 or 0
+/// as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3), and sends no ICMP message.
+///
+/// Packets that are not IP pass unchanged. Packets that may be IP but cannot be parsed (truncated
+/// header, too many VLAN tags) are dropped as [`Reason::MALFORMED`]: with an unchanged TTL, they
+/// could loop forever.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ttl {
+    /// Number of packets dropped because their TTL or hop limit expired.
     expired: u64,
+    /// Number of packets that passed because they are not IP.
     not_ip: u64,
 }
 

@@ -1,5 +1,6 @@
-//! Tests that the ESP stages interoperate with scapy and tshark in both directions. Compares every
-//! byte, including outer headers. `esp_stage_by_scapy.py` generates the cases.
+//! Tests that the ESP stages interoperate with scapy in both directions, and that tshark decrypts
+//! their packets. Compares every byte with scapy, including outer headers. `esp_stage_by_scapy.py`
+//! generates the cases.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -28,8 +29,8 @@ fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
     case["frames"].as_array().unwrap().iter().map(|frame| unhex(text(frame, key))).collect()
 }
 
-/// Creates the key file and state file for one end of a case, so that the stage is ready for the
-/// first packet of the case.
+/// Creates the key file and state file for one end of a case's SA. The state file makes the stage
+/// ready for the first sequence number of the case.
 fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     let key = folder.key(&format!("{index}.key"), text(case, "key"));
     let state_file = format!("{index}-{kind}.state");
@@ -43,7 +44,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     );
     let first = case["first"].as_u64().unwrap();
     if first > 1 {
-        // Have a run add the SA to the state file, and then change the number of the SA.
+        // First have a run add the SA to the state file. Then change the SA's number in the file.
         drop(plan(kind, &table));
         let (key, number) =
             if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
@@ -100,7 +101,7 @@ fn open_restores_packets_sealed_by_scapy() {
 }
 
 #[test]
-fn scapy_accepts_packets_sealed_by_stage() {
+fn scapy_accepts_packets_sealed_by_esp_seal() {
     let folder = Folder::new();
     let mut results = String::new();
     for (index, case) in CASES.iter().enumerate() {
@@ -122,7 +123,7 @@ fn scapy_accepts_packets_sealed_by_stage() {
 }
 
 #[test]
-fn open_restores_packets_sealed_by_stage() {
+fn open_restores_packets_sealed_by_esp_seal() {
     let folder = Folder::new();
     for (index, case) in CASES.iter().enumerate() {
         let [seal, open] = ["esp-seal", "esp-open"].map(|kind| end(&folder, index, case, kind));
@@ -229,7 +230,7 @@ fn open_restores_or_drops_unusual_packets_as_expected() {
 }
 
 #[test]
-fn syns_have_lower_mss_after_encapsulation_or_decapsulation() {
+fn tcp_mss_lowers_mss_of_syns_as_scapy_does() {
     let folder = Folder::new();
     let lines: Vec<Value> =
         scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -275,7 +276,7 @@ fn syns_have_lower_mss_after_encapsulation_or_decapsulation() {
 }
 
 /// Uses only SAs with AES-GCM and without extended sequence numbers, because tshark in Debian 12
-/// supports no others.
+/// cannot decrypt the packets of other SAs.
 #[test]
 fn tshark_decrypts_sealed_packets() {
     let folder = Folder::new();
@@ -343,7 +344,7 @@ fn tshark_decrypts_sealed_packets() {
     }
 }
 
-/// Returns source and destination address of the packet in a frame, as tshark prints them.
+/// Returns the source and destination addresses of the packet in a frame, as tshark prints them.
 fn inner_addresses(frame: &[u8]) -> [String; 2] {
     let headers = xdpfwd_wire::Headers::parse(frame);
     let addresses = headers.addresses(frame).unwrap();

@@ -1,9 +1,11 @@
 """Prints test cases for src/esp/against_scapy.rs, one JSON object per line: KIND COUNT
 
-A case of the kind "too_big" has a random frame, and as "answer" the ICMP "too big" message about it.
-A case of the kind "mss" has a random TCP frame, and as "answer" the frame with a lower MSS. Scapy
-builds the answers. "answer" is null if no message is allowed, or if the MSS must not change. The seed
-is fixed, so that only ICMP timestamps differ between runs.
+KIND is "too_big" or "mss". A case has a random "frame", and the "answer" that xdpfwd must give:
+
+too_big  the frame with the ICMP "too big" message about the frame; null if no message is allowed
+mss      the frame with a lower MSS; null if the MSS must not change
+
+Scapy builds the answers. The seed is fixed, so only ICMP timestamps differ between runs.
 """
 
 import ipaddress
@@ -24,7 +26,7 @@ EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtH
 
 
 def often(*choices):
-    """Returns the first value with a probability of 3/4, otherwise one of the others."""
+    """Returns the first choice with a probability of 3/4, and otherwise one of the other choices."""
     return choices[0] if rng.random() < 0.75 else rng.choice(choices[1:])
 
 
@@ -45,10 +47,12 @@ def v6():
 
 
 def random_bytes(*limits):
+    """Returns a random number of random bytes, with the arguments of `randrange`."""
     return rng.randbytes(rng.randrange(*limits))
 
 
 def add_tags(frame):
+    """Adds none, one or two random VLAN tags."""
     for kind in rng.choice([[], [], [Dot1Q], [Dot1Q, Dot1Q], [Dot1AD, Dot1Q]]):
         frame /= kind(vlan=rng.randrange(4096), prio=rng.randrange(8), id=rng.randrange(2))
     return frame
@@ -85,6 +89,7 @@ def with_padding(frame):
 
 
 def packet(version):
+    """Returns a random IP packet with UDP, TCP or ICMP."""
     payload = random_bytes(*rng.choice([(0, 100), (500, 1500), (1200, 1600), (1200, 3400)]))
     upper_layer = rng.choice(["udp", "tcp", "icmp", "icmp"])
     if upper_layer == "udp":
@@ -101,7 +106,7 @@ def packet(version):
 
 
 def layers(raw):
-    """Returns the link-layer headers as bytes, and the IP packet parsed by scapy."""
+    """Splits a frame. Returns the link-layer headers as bytes, and the IP packet parsed by scapy."""
     layer, offset = Ether(raw), 0
     while isinstance(layer, (Ether, Dot1Q, Dot1AD)):
         offset += len(layer) - len(layer.payload)
@@ -110,7 +115,10 @@ def layers(raw):
 
 
 def message(raw, mtu, source4, source6):
-    """Returns the frame with the ICMP message about a frame, or None if no message is allowed."""
+    """Returns the frame with the ICMP message about the frame `raw`; None if no message is allowed.
+
+    `source4` and `source6` are the source addresses of messages; None for the packet's destination.
+    """
     link, ip = layers(raw)
     if not isinstance(ip, (IP, IPv6)):
         return None

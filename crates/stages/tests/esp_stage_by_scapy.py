@@ -1,16 +1,20 @@
-"""Reference for esp-seal and esp-open, by scapy and `cryptography`. The argument is one of:
+"""A reference implementation for esp-seal and esp-open, with scapy and `cryptography`.
 
-`cases`    prints SAs, each with frames: plain, sealed by scapy, and expected after decapsulation.
-`check`    reads {"case", "index", "sealed"}, frames from esp-seal; fails at the first mismatch, or
-           prints the number of frames.
-`extras`   prints unusual frames for esp-open, each with the expected result.
-`mss`      prints TCP packets, each with the expected result of `tcp_mss = 1200`.
-`icmp`     reads {"plain", "answer", "tags", "source"}, "too big" messages from esp-seal; checks each
-           and prints its MTU.
-`self`     checks that `check` accepts frames sealed by scapy, and detects changed bytes.
+The argument is one of:
 
-Input and output are JSON, one object per line. Outer headers are compared byte for byte with those
-that scapy builds. The seed is fixed.
+`cases`    Prints SAs with their frames. Each frame has three forms: plain, sealed by scapy, and
+           expected after decapsulation.
+`check`    Reads frames that esp-seal has sealed: {"case", "index", "sealed"}. Fails at the first
+           frame that differs from the expected encapsulation; otherwise prints the number of frames.
+`extras`   Prints unusual frames for esp-open, each with the expected result.
+`mss`      Prints TCP packets, each with the packet expected with `tcp_mss = 1200`.
+`icmp`     Reads "too big" messages from esp-seal: {"plain", "answer", "tags", "source"}. Checks each
+           message, and prints the MTU in it.
+`self`     Checks that `check` accepts frames sealed by scapy, and detects changed bytes. Prints the
+           number of frames.
+
+Input and output are one JSON object per line, except for the numbers. `check` compares outer headers
+byte for byte with those that scapy builds. The seed is fixed.
 """
 import json
 import random
@@ -39,7 +43,8 @@ HOP_BY_HOP, UDP_, ROUTING, FRAGMENT, ESP_, NO_NEXT_HEADER, DESTINATION_OPTIONS =
 
 
 class Gmac(CryptAlgo):
-    """RFC 4543: encrypts nothing; authenticates SPI, sequence number (64 bits with ESN), IV and text."""
+    """GMAC (RFC 4543). Encrypts nothing. Authenticates the SPI, the sequence number (64 bits with ESN),
+    the IV and the text."""
 
     def aad(self, esp, text, esn_en, esn):
         number = struct.pack("!LL", esn, esp.seq) if esn_en else struct.pack("!L", esp.seq)
@@ -69,7 +74,7 @@ TRANSFORMS = {"aes-128-gcm": ("AES-GCM", 16), "aes-256-gcm": ("AES-GCM", 32),
 
 
 class Case:
-    """An SA between scapy and xdpfwd, in either direction."""
+    """An SA between scapy and xdpfwd, with its frames. Either side can seal or open them."""
 
     def __init__(self, name, transform="aes-128-gcm", mode="tunnel", outer=4, udp=None, esn=True, first=1, dscp="copy",
                  ttl=64, df="copy", spi=None, selector=None):
@@ -98,7 +103,7 @@ class Case:
         return seal, open_
 
     def esp(self, number, payload, next_header, pad=None, padlen=None, iv=None):
-        """Returns the ESP packet built by scapy, from SPI to ICV."""
+        """Returns an ESP packet built by scapy, from SPI to ICV. `number` is the sequence number."""
         iv = iv or bytes(rng.randrange(256) for _ in range(8))
         plain = ipsec._ESPPlain(spi=self.spi, seq=number & 0xffffffff, iv=iv)
         plain.data, plain.nh = Raw(payload), next_header
@@ -110,19 +115,21 @@ class Case:
         return bytes(self.sa.crypt_algo.encrypt(self.sa, plain, self.sa.crypt_key, esn_en=self.esn, esn=number >> 32))
 
     def open_esp(self, number, esp):
-        """Decrypts an ESP packet from SPI to ICV; fails if it is not sealed with this key and number."""
+        """Decrypts an ESP packet, which extends from SPI to ICV. Returns the payload and the next header.
+
+        Fails if the packet was not sealed with the key of the SA and this sequence number."""
         spi, low_bits = struct.unpack("!LL", esp[:8])
         assert (spi, low_bits) == (self.spi, number & 0xffffffff), f"{self.name}: SPI {spi}, number {low_bits}, expected SPI {self.spi}, number {number}"
         assert len(esp) % 4 == 0, f"{self.name}: {len(esp)} bytes of ESP"
         self.iv = esp[8:16]
         plain = self.sa.crypt_algo.decrypt(self.sa, ESP(esp), self.sa.crypt_key, esn_en=self.esn, esn=number >> 32)
-        # Seal again with the same IV, which must have the same result, including padding.
+        # Sealing the payload again with the same IV must have the same result, including padding.
         expected = self.esp(number, bytes(plain.data), plain.nh, iv=self.iv)
         assert esp == expected, f"{self.name}: {esp.hex()}, expected {expected.hex()}"
         return bytes(plain.data), plain.nh
 
     def header(self, inner, protocol, length, ident=0, ecn=None):
-        """Returns scapy's outer header for an inner packet, with a payload of `length` bytes."""
+        """Returns scapy's outer header for an inner packet. The outer payload has `length` bytes."""
         source, destination = OUTER[self.outer]
         traffic_class, dont_fragment = copied_fields(inner)
         dscp = traffic_class >> 2 if self.dscp == "copy" else self.dscp
@@ -135,7 +142,7 @@ class Case:
         return bytes(header)
 
     def udp_header(self, ip, esp):
-        """Returns the UDP header before ESP, or b"" without UDP. The checksum is 0 over IPv4."""
+        """Returns the UDP header before ESP, or b"" if ESP is not in UDP. Over IPv4, the checksum is 0."""
         if not self.udp:
             return b""
         header = struct.pack("!HHHH", *self.udp, 8 + len(esp), 0)
@@ -145,7 +152,7 @@ class Case:
         return header
 
     def seal(self, packet, number, ecn=None, destination_options_inside=False, tfc=b"", ident=0):
-        """Encapsulates an IP packet with scapy."""
+        """Encapsulates an IP packet with scapy. `number` is the sequence number, and `tfc` the TFC padding."""
         if self.mode == "tunnel":
             esp = self.esp(number, packet + tfc, 4 if version(packet) == 4 else 41)
             protocol, length = (UDP_ if self.udp else ESP_), len(esp) + (8 if self.udp else 0)
@@ -157,7 +164,7 @@ class Case:
         return header + self.udp_header(header, esp) + esp
 
     def unseal(self, packet, inner, number):
-        """Decapsulates a packet; fails if any byte differs from the expected encapsulation of `inner`."""
+        """Checks that a packet is the expected encapsulation of the packet `inner`, byte for byte."""
         if self.mode == "tunnel":
             header_len = 20 if version(packet) == 4 else 40
             ident = struct.unpack("!H", packet[4:6])[0]
@@ -187,7 +194,8 @@ class Case:
         assert opened == inner, f"{self.name}: decapsulated {opened.hex()}, expected {inner.hex()}"
 
     def add(self, packet, tags=0, ecn=None, trailer=b"", pad=True, **seal_options):
-        """Adds a packet to the case, in a frame with `tags` VLAN tags. The frame is padded to 60 bytes."""
+        """Adds a packet to the case, in a frame with `tags` VLAN tags. With `pad`, the plain frame is
+        padded to 60 bytes. `trailer` follows the sealed packet in its frame."""
         number = self.first + len(self.frames)
         inner_ecn = copied_fields(packet)[0] & 3
         if self.mode == "transport":
@@ -204,7 +212,7 @@ class Case:
         self.frames[-1]["packet"] = packet
 
     def check(self, index, sealed):
-        """Fails if the frame `sealed` is not the expected encapsulation of the packet at this index."""
+        """Fails if the frame `sealed` is not the expected encapsulation of the packet at the index."""
         packet = self.frames[index]["packet"]
         tags = self.frames[index]["plain"][24:].find(packet.hex()) // 2
         l2 = 12 + tags
@@ -241,7 +249,7 @@ def copied_fields(packet):
 
 
 def after_tunnel(inner, outer):
-    """Returns the ECN after decapsulation, or None for a drop (RFC 6040, figure 4)."""
+    """Returns the ECN field of a decapsulated packet; None if it must be dropped (RFC 6040, figure 4)."""
     not_ect, ect1, ect0, ce = 0, 1, 2, 3
     table = {not_ect: {not_ect: not_ect, ect0: not_ect, ect1: not_ect, ce: None},
              ect0: {not_ect: ect0, ect0: ect0, ect1: ect1, ce: ce},
@@ -263,7 +271,8 @@ def with_ecn(packet, ecn):
 
 
 def with_next_header(header, field, protocol, payload_len):
-    """Returns the headers with `protocol` at the offset `field` and the length of the new payload."""
+    """Returns the IP headers with the byte at the offset `field` set to `protocol`, and with the length
+    field set for a payload of `payload_len` bytes."""
     header = bytearray(header)
     header[field] = protocol
     if version(header) == 4:
@@ -276,8 +285,8 @@ def with_next_header(header, field, protocol, payload_len):
 
 
 def extensions(packet):
-    """Returns the IPv6 extension headers and the upper protocol, each as a tuple: offset, offset of the
-    field with its type, type."""
+    """Returns the IPv6 extension headers and the upper header. Each is a tuple: offset of the header,
+    offset of the field with its type, type."""
     offset, field, found = 40, 6, []
     while packet[field] in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS):
         found.append((offset, field, packet[field]))
@@ -287,13 +296,13 @@ def extensions(packet):
 
 
 def split(packet, destination_options_inside):
-    """Returns the offset at which to insert ESP in transport mode, and that of the field to set to ESP."""
+    """Returns two offsets for transport mode: where to insert ESP, and of the field to set to ESP."""
     if version(packet) == 4:
         return (packet[0] & 15) * 4, 9
     found = extensions(packet)
     offset, field, _ = found[-1]
-    # Headers before the last one for routers stay before ESP: each node in a routing header processes
-    # the destination options before the routing header.
+    # All headers up to the last header for routers stay before ESP. This includes destination options
+    # before a routing header, because each node in the routing header processes them.
     last_before_esp = max([index for index, (_, _, kind) in enumerate(found) if kind in (HOP_BY_HOP, ROUTING, FRAGMENT)], default=-1)
     inside = [header for header in found[last_before_esp + 1:] if header[2] == DESTINATION_OPTIONS]
     if destination_options_inside and inside:
@@ -302,7 +311,8 @@ def split(packet, destination_options_inside):
 
 
 def end_of_headers(packet, protocols):
-    """Returns the offset of the upper protocol, one of `protocols`, and of the field with its type."""
+    """Returns the offset of the upper header, and that of the field with its type, which must be one of
+    `protocols`."""
     if version(packet) == 4:
         return (packet[0] & 15) * 4, 9
     offset, field, kind = extensions(packet)[-1]
@@ -346,7 +356,7 @@ def options():
 
 
 def chains():
-    """Returns chains of extension headers."""
+    """Returns chains of IPv6 extension headers."""
     hop, dest = IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0\0\0\0")]), IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])
     routing = IPv6ExtHdrRouting(addresses=["fd00:3::1"], segleft=0)
     atomic = IPv6ExtHdrFragment(offset=0, m=0, id=77)
@@ -392,14 +402,14 @@ def all_cases():
                     name = f"{transform} {mode} {outer} {'udp ' if udp else ''}{'esn' if esn else ''}"
                     cases.append(Case(name, transform, mode, outer, udp, esn))
                     fill(cases[-1])
-    # Sequence numbers that cross a multiple of 2^32, large ones, and the last ones without ESN.
+    # Sequence numbers that cross a multiple of 2^32, large numbers, and the last numbers without ESN.
     for transform in TRANSFORMS:
         for name, first, esn in [("across", (1 << 32) - 4, True), ("again", (7 << 32) - 4, True), ("far", (5 << 32) + 77, True),
                                  ("last", (1 << 32) - 8, False)]:
             cases.append(Case(f"{transform} {name}", transform, first=first, esn=esn))
             for index in range(8):
                 cases[-1].add(v4(index * 3), tags=index % 3)
-    # Every payload size up to 1400 bytes, or every seventh.
+    # Every payload size up to 1400 bytes for AES-GCM, and every seventh size for the others.
     for transform in ("aes-128-gcm", "null-aes-128-gmac", "chacha20-poly1305"):
         cases.append(Case(f"{transform} sizes", transform, outer=6, udp=(5000, 6000)))
         for size in range(1401):
@@ -439,7 +449,7 @@ def check():
 def extras():
     """Prints {"name", "open": SAs, "keys", "bypass", "frames": [{"what", "frame", "opened" or "dropped"}]}.
 
-    "opened" is the expected frame, and "dropped" a list of the allowed drop reasons."""
+    "opened" is the frame expected after decapsulation; "dropped" lists the allowed drop reasons."""
     for make in (ordinary_extras, transport_extras, natt_extras, unprotected_extras):
         print(json.dumps(make()))
 
@@ -477,7 +487,7 @@ class Extras:
 
 def extras_case(name, extra="", **options):
     case = Case(name, **options)
-    # Further keys of the SA for esp-open.
+    # Further configuration keys of the SA in esp-open.
     case.extra = extra
     return case
 
@@ -492,7 +502,7 @@ def ordinary_extras():
         return bytes(IP(**{"src": "192.0.2.1", "dst": "192.0.2.2", "proto": ESP_, **fields}) / Raw(esp))
 
     inner = v4(20, tos=0)
-    # Traffic-flow-confidentiality padding, for both versions.
+    # Traffic-flow-confidentiality (TFC) padding, for both IP versions.
     for size in (1, 2, 3, 4, 100, 1000):
         for packet in (v4(33), v6(33)):
             group.opened(f"TFC padding of {size}", case.seal(packet, group.next(), tfc=random_bytes(size)), packet, tags=size % 3)
@@ -505,12 +515,12 @@ def ordinary_extras():
     group.dropped("padding that begins with 0", outer(case.esp(group.next(), inner, 4, pad=bytes(range((-len(inner) - 2) % 4 + 4)))),
                  "bad_padding")
     group.dropped("padding longer than the packet", outer(case.esp(group.next(), inner, 4, padlen=255)), "bad_padding")
-    # Only a trailer, whose pad length exceeds the packet by one byte.
+    # ESP with two bytes before the pad length, which states three bytes of padding.
     group.dropped("padding longer than the packet, by one byte", outer(case.esp(group.next(), b"\1\2", 4, pad=b"", padlen=3)), "bad_padding")
     # Dummy packets.
     for payload in (b"", bytes(1), random_bytes(100), inner):
         group.dropped("dummy", outer(case.esp(group.next(), payload, NO_NEXT_HEADER)), "dummy")
-    # Lengths.
+    # Truncated and extended ESP packets.
     good = case.esp(group.next(), inner, 4)
     for cut in range(0, len(good)):
         reason = ("bad_tag",) if cut >= 36 and cut % 4 == 0 else ("bad_length", "malformed") if cut < 8 else ("bad_length",)
@@ -551,7 +561,7 @@ def ordinary_extras():
                         group.dropped(f"outer ECN {outer_ecn}, inner ECN {inner_ecn}", sealed, "ecn")
                     else:
                         group.opened(f"outer ECN {outer_ecn}, inner ECN {inner_ecn}", sealed, with_ecn(packet, after))
-    # Policy: source addresses, and protocols that are not IP.
+    # Drops as `policy`: source addresses outside the selector, and next headers other than IP.
     for packet in (v4(3, tos=0, src="10.0.255.255"), v4(3, tos=0, src="10.2.0.0"), v6(3, tc=0, src="fd00:2::1")):
         group.dropped("a source outside the selector", case.seal(packet, group.next()), "policy")
     for packet in (v4(3, tos=0, src="10.1.255.255"), v4(3, tos=0, src="10.1.0.0"), v6(3, tc=0, src="fd00:1:ffff::1")):
@@ -597,7 +607,7 @@ def ordinary_extras():
 
 
 def mark_ce(packet):
-    """Returns the IPv4 packet with ECN mark "congestion experienced"."""
+    """Returns the IPv4 packet with the ECN field set to CE ("congestion experienced")."""
     marked = IP(packet)
     marked.tos |= 3
     del marked.chksum
@@ -605,7 +615,8 @@ def mark_ce(packet):
 
 
 def transport_extras():
-    """Transport mode. Without TFC padding, which can only be removed if the payload states its length."""
+    """Returns frames for transport mode. None has TFC padding: the receiver can remove it only if the
+    payload states its own length."""
     case = extras_case("transport", mode="transport", transform="chacha20-poly1305")
     group = Extras("transport", [case])
     group.dropped("a dummy", case.seal(v4(3)[:9] + bytes([NO_NEXT_HEADER]) + v4(3)[10:], group.next()), "dummy")
@@ -613,7 +624,7 @@ def transport_extras():
     group.opened("a packet", case.seal(packet, group.next()), packet)
     packet = v6(9)
     group.opened("a packet", case.seal(packet, group.next()), packet)
-    # ECN marks of the path stay: there is only one header.
+    # ECN marks that routers set stay, because the packet has only one IP header.
     packet = v4(9, tos=0)
     group.opened("a packet marked by the path", mark_ce(case.seal(packet, group.next())), mark_ce(packet))
     return group.json()
@@ -654,7 +665,7 @@ def natt_extras():
     for size in (0, 2, 3, 4, 5, 7):
         group.dropped(f"{size} bytes in UDP", udp(b"\xfe" * size), "bad_length", "malformed", "no_sa", "unprotected", "dummy")
     whole = case.seal(inner, group.next())
-    # With an invalid UDP length, the ports are unknown, and the packet is not recognized as ESP.
+    # With an invalid UDP length, the ports are unknown. So the packet is not recognized as ESP.
     for length in (0, 7, 101, 1500):
         group.dropped(f"UDP length {length}", whole[:24] + struct.pack("!H", length) + whole[26:], "malformed", "unprotected")
     group.opened("ESP without UDP", plain.seal(inner, 1), inner)
@@ -714,7 +725,7 @@ def mss():
 
 
 def icmp():
-    """Checks "packet too big" messages: addresses, fields, checksums and the quoted packet."""
+    """Checks addresses, fields, checksums and the quoted packet of "packet too big" messages."""
     for line in sys.stdin:
         line = json.loads(line)
         plain, answer = bytes.fromhex(line["plain"]), bytes.fromhex(line["answer"])
@@ -755,6 +766,7 @@ def icmp():
 
 
 def self_check():
+    """Checks that `Case.check` accepts frames sealed by scapy, and detects changed bytes in them."""
     count = 0
     for case in all_cases():
         for index, frame in enumerate(case.frames):
@@ -764,7 +776,7 @@ def self_check():
             sealed = bytes.fromhex(frame["plain"])[:l2 - 2] + ethernet(case.seal(packet, case.first + index, ident=index, **seal_options), 0)[12:]
             case.check(index, sealed)
             count += 1
-            # Changed bytes must be detected: all bytes of the first three packets, one of each other.
+            # Change each byte of the first three packets, and one byte of every other packet.
             offsets = [offset for offset in range(len(sealed)) if index < 3 or offset == (count * 31) % len(sealed)]
             for offset in offsets:
                 if case.mode == "tunnel" and (

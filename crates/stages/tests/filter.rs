@@ -1,4 +1,4 @@
-//! The filter, from its TOML table to transmitted frames and counters.
+//! Tests of the stages `filter` and `payload`, from TOML tables to transmitted frames and counters.
 
 use std::path::Path;
 
@@ -82,6 +82,7 @@ fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }
 
+/// Returns a TCP segment without payload.
 fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 8], &[0x50, flags], &[0; 6]]
         .concat()
@@ -151,8 +152,8 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
     let mut wrong_length = whole.clone();
     wrong_length[17] = 200; // total length
     let later_bytes = [8; 8];
-    // `count` extension headers of the type `kind` before UDP. `last` is the type that the last of
-    // them states for the next header.
+    // `count` extension headers of the type `kind`, followed by UDP. `last` is the next-header
+    // field of the last extension header.
     let extensions = |kind: u8, count: usize, last: u8| -> Vec<u8> {
         let header =
             |index: usize| [if index + 1 == count { last } else { kind }, 0, 1, 4, 0, 0, 0, 0];
@@ -193,6 +194,8 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
             true,
         ),
     ];
+    // Packets, the reason with which they are dropped by default, the configuration key for them,
+    // and whether this key has the value `judge`.
     for (packets, reason, key, accepts_judge) in cases {
         let count = packets.len();
         let (passed, report) = send_through(r#"{ default = "accept", rules = [] }"#, &packets);
@@ -239,7 +242,7 @@ fn rate_limit_drops_excess_and_continues_with_next_rule() {
     let packets: Vec<_> = (0..20)
         .map(|n| ipv4_from(if n % 2 == 0 { HOST_10 } else { HOST_11 }, UDP, &udp(1, 53)))
         .collect();
-    // The rate is so low that no tokens are added during the test.
+    // The rate is so low that the bucket earns no token during the test.
     let (passed, report) = send_through(
         r#"{ default = "drop", rules = ["continue proto udp limit 1pps burst 7", "accept src 10.0.0.0/8"] }"#,
         &packets,
@@ -254,7 +257,7 @@ fn rate_limit_drops_excess_and_continues_with_next_rule() {
 }
 
 #[test]
-fn invalid_rules_error_states_location_and_cause() {
+fn error_names_location_and_cause_of_invalid_rules() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.rules");
     std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n")
         .unwrap();
@@ -282,7 +285,7 @@ fn invalid_rules_error_states_location_and_cause() {
 }
 
 #[test]
-fn classbench_rules_have_configured_action() {
+fn classbench_rules_get_verdict_of_key_action() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
     std::fs::write(
         &file,
@@ -344,7 +347,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
         over_tcp(80, b"get /ADMIN"),
         over_udp(b"\xde\xad\xbe\xef"),
         over_udp(b"...\xde\xad\xbe\xef"),
-        // The pattern is in Ethernet padding, and in an IP header.
+        // In the next two packets, the pattern is in Ethernet padding and in an IP header.
         [over_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
         ipv4_from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
         // The pattern is beyond the UDP length.
@@ -353,7 +356,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
             UDP,
             &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat(),
         ),
-        // A later fragment, and a packet that is not IP.
+        // The last two packets are a later fragment and a packet that is not IP.
         ipv4(UDP, HOST_10, HOST_10, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
     ];
@@ -388,7 +391,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
 }
 
 #[test]
-fn invalid_signature_error_states_file_line_and_column() {
+fn error_names_file_line_and_column_of_invalid_signature() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
     std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();
     let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
@@ -401,7 +404,7 @@ fn invalid_signature_error_states_file_line_and_column() {
 }
 
 #[test]
-fn gtpu_inner_filters_user_packets() {
+fn gtpu_inner_applies_rules_to_user_packets() {
     // The user packet of a G-PDU, without an Ethernet header.
     let user_packet = |port: u16| ipv4_from(HOST_10, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, extension: &[u8], inner: &[u8]| {
@@ -418,14 +421,14 @@ fn gtpu_inner_filters_user_packets() {
         in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(53))),
         in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(54))),
         in_udp(&message(0x34, 255, &pdu_session_container, &ipv6(UDP, &udp(1, 53))[14..])),
-        // GTP-U with an echo request and with an Ethernet frame, bytes that are not GTP-U, GTP-U
-        // with a truncated user packet, and a packet to another port.
+        // The next five packets: a GTP-U echo request, an Ethernet frame in GTP-U, bytes that are
+        // not GTP-U, a truncated user packet in GTP-U, and a UDP packet to another port.
         in_udp(&message(0x32, 1, &[0, 1, 0, 0], &[])),
         in_udp(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
         in_udp(b"hello, world"),
         in_udp(&message(0x30, 255, &[], &user_packet(53)[..24])),
         ipv4_from(HOST_10, UDP, &udp(1, 53)),
-        // GTP-U with options in the outer packet, and in a first fragment.
+        // The last two packets carry GTP-U: an outer packet with IP options, and a first fragment.
         ipv4(
             UDP,
             HOST_11,
@@ -456,9 +459,9 @@ fn gtpu_inner_filters_user_packets() {
 }
 
 #[test]
-fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
+fn filter_that_kernel_cannot_run_is_rejected_or_runs_in_user_space() {
     let repeated = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
-    // A bucket of rules that differ only in their port ranges.
+    // These rules differ only in their port ranges, so they share a bucket of the classifier.
     let overlapping: Vec<String> =
         (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
     let cases = [
@@ -511,7 +514,7 @@ fn unsupported_rule_fails_in_kernel_and_falls_back_with_auto() {
 }
 
 #[test]
-fn flow_cache_changes_no_verdict_and_no_accepted_count() {
+fn flow_cache_changes_no_verdict() {
     let mut rules: Vec<String> =
         (0..40).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 100 + n)).collect();
     rules.insert(0, "continue proto udp dport 101".into());
@@ -533,5 +536,5 @@ fn flow_cache_changes_no_verdict_and_no_accepted_count() {
         counter(&cached, "flow_cache_misses").unwrap(),
     );
     assert_eq!(hits + misses, 200);
-    assert!(hits >= 120, "{hits}");
+    assert!(hits >= 120, "only {hits} of 200 packets hit the flow cache");
 }

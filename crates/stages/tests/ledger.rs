@@ -1,5 +1,5 @@
-//! Compares the cycle ledger with the elapsed cycles that another thread measures, and with the
-//! packets forwarded.
+//! Compares the cycle ledger with the elapsed cycles, which another thread measures, and with the
+//! number of forwarded packets.
 
 use std::sync::mpsc;
 use std::thread;
@@ -13,7 +13,7 @@ use xdpfwd_xsk::clock;
 
 type Stages = Vec<NamedStage>;
 
-/// Returns `count` stages.
+/// Returns the first `count` of three stages.
 fn stages(count: usize) -> Stages {
     let set_mac = SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     let all = [
@@ -24,7 +24,7 @@ fn stages(count: usize) -> Stages {
     all.into_iter().take(count).collect()
 }
 
-/// Returns an IPv4 packet that the stages change.
+/// Returns an IPv4 packet, which each of the stages changes.
 fn packet() -> Vec<u8> {
     let mut packet = vec![0; 64];
     packet[..34].copy_from_slice(
@@ -46,8 +46,8 @@ fn forward(worker: &mut Worker<Stages>, wires: &Wires, packets: usize) {
 #[test]
 fn ledger_total_equals_elapsed_cycles() {
     for count in [0, 1, 3] {
-        // One success in five attempts suffices, because the scheduler can preempt this thread
-        // between request and reply.
+        // One success in five attempts suffices: if the scheduler preempts this thread between
+        // request and reply, the measured time is wrong.
         let ratios: Vec<f64> = (0..5).map(|_| accounted_fraction(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
@@ -56,7 +56,7 @@ fn ledger_total_equals_elapsed_cycles() {
     }
 }
 
-/// Returns the total of a busy worker's ledger as a fraction of the elapsed cycles.
+/// Returns the cycles that the ledger of a busy worker counts, as a fraction of the elapsed cycles.
 fn accounted_fraction(stage_count: usize) -> f64 {
     let (report_sender, reports) = mpsc::sync_channel::<LedgerReport>(0);
     let (request_sender, requests) = mpsc::channel::<()>();
@@ -97,8 +97,8 @@ fn ledger_counts_packets_bytes_and_calls() {
     for task in [Task::Receive, Task::Parse, Task::Enqueue, Task::Transmit, Task::Reclaim] {
         let account = ledger.task(task);
         assert_eq!(account.packets, 75, "{task:?}");
-        // Transmitted frames are reclaimed at most two iterations later; the other tasks run once
-        // per batch.
+        // Each task except `Reclaim` runs once per batch, and there are three batches. Frames are
+        // reclaimed in one of the next two iterations.
         assert!((1..=3).contains(&account.calls), "{task:?} {account:?}");
     }
     assert_eq!(ledger.task(Task::Receive).bytes, lan.rx_bytes);
@@ -126,7 +126,8 @@ fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let ledger = worker.report().ledger;
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
-    // An iteration with packets is busy. It counts polling the port without packets as `Look`.
+    // In an iteration with packets, all cycles count as busy. Polling the other port, which has no
+    // packets, counts as `Look`.
     forward(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(

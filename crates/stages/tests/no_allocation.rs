@@ -1,4 +1,4 @@
-//! Checks with a counting allocator that stages and worker do not allocate per packet.
+//! Checks, with a counting allocator, that the stages and the worker allocate no memory per packet.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -11,6 +11,7 @@ use xdpfwd_stages::{MacSwap, SetMac, Ttl};
 use xdpfwd_testkit::wires::cross_connect;
 use xdpfwd_wire::MacAddr;
 
+/// Returns a UDP packet from 10.0.0.1 to 10.0.0.2.
 fn udp() -> Vec<u8> {
     let mut packet = vec![0; 64];
     packet[..34].copy_from_slice(
@@ -23,8 +24,8 @@ fn udp() -> Vec<u8> {
 #[test]
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // Enough rules for hash tables in the classifier, one rule without a verdict, and two with
-    // limits.
+    // So many `drop` rules that the classifier builds hash tables, and two rules with rate limits.
+    // The first of these two, `continue`, gives no verdict.
     let filter = || {
         let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
@@ -36,38 +37,38 @@ fn worker_does_not_allocate_per_packet() {
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
-    let dynamic =
+    let boxed_stages =
         || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
 
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
-    let (mut planned, planned_wires) = cross_connect(dynamic(), dynamic());
+    let (mut boxed, boxed_wires) = cross_connect(boxed_stages(), boxed_stages());
     let packet = udp();
     for round in 0..20 {
         for _ in 0..60 {
             fixed_wires.lan.deliver(&packet).unwrap();
-            planned_wires.wan.deliver(&packet).unwrap();
+            boxed_wires.wan.deliver(&packet).unwrap();
         }
-        // Recording of sent frames in the fake kernel allocates, so switch it off.
+        // Switch off the recording of sent frames in the fake kernel, because it allocates.
         fixed_wires.wan.set_recording(false);
-        planned_wires.lan.set_recording(false);
+        boxed_wires.lan.set_recording(false);
         let info = allocation_counter::measure(|| {
             assert_eq!(fixed.poll_once(), 60);
-            assert_eq!(planned.poll_once(), 60);
+            assert_eq!(boxed.poll_once(), 60);
             assert_eq!(fixed.poll_once(), 0);
         });
         assert_eq!(info.count_total, 0, "round {round}: {info:?}");
     }
     assert_eq!(fixed.report().queues[1].counters.tx_packets, 1200);
-    assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
+    assert_eq!(boxed.report().queues[0].counters.tx_packets, 1200, "{:?}", boxed.report());
     assert!(
         allocation_counter::measure(|| drop(fixed.report())).count_total > 0,
-        "the allocator did not count the allocations of a report"
+        "expected the counting allocator to count the allocations of a report"
     );
 }
 
-/// Encapsulates and decapsulates: in tunnel mode over IPv6, over IPv4 in UDP, and in transport
-/// mode.
+/// Encapsulates and decapsulates packets in three ways: tunnel mode over IPv6, tunnel mode over
+/// IPv4 and UDP, and transport mode.
 #[test]
 fn esp_does_not_allocate_per_packet() {
     let folder = esp::Folder::new();
@@ -86,14 +87,14 @@ fn esp_does_not_allocate_per_packet() {
     .enumerate()
     {
         let key = folder.key(&format!("{case}.key"), esp::key_of(transform));
-        let stages = [("esp-seal", seal), ("esp-open", open)].map(|(kind, sa)| {
+        let stages = [("esp-seal", seal), ("esp-open", open)].map(|(kind, more_sa_keys)| {
             let state = folder.state(&format!("{case}-{kind}.state"));
             let icmp_rate = if kind == "esp-seal" { ", icmp_rate = 1000000" } else { "" };
-            let comma = if sa.is_empty() { "" } else { "," };
+            let comma = if more_sa_keys.is_empty() { "" } else { "," };
             esp::build(&esp::plan(
                 kind,
                 &format!(
-                    "{{ lab = true, tcp_mss = 1000, state_file = '{state}', sa = [{{ spi = 4096, transform = '{transform}', key_file = '{key}'{comma} {sa} }}]{icmp_rate} }}"
+                    "{{ lab = true, tcp_mss = 1000, state_file = '{state}', sa = [{{ spi = 4096, transform = '{transform}', key_file = '{key}'{comma} {more_sa_keys} }}]{icmp_rate} }}"
                 ),
             ))
         });
@@ -103,7 +104,8 @@ fn esp_does_not_allocate_per_packet() {
             for packet in packets.iter().cycle().take(60) {
                 bench.wires.lan.deliver(packet).unwrap();
             }
-            // Packets that are too big are answered; invalid ones are dropped.
+            // The next packet is too big: the stage answers it with an ICMP message. The last
+            // packet is not IP: the stage drops it.
             bench
                 .wires
                 .lan

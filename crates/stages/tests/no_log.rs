@@ -1,4 +1,4 @@
-//! Checks that no packet causes a log line, because senders could fill the disk. A `tracing`
+//! Checks that no packet causes a log line; otherwise senders could fill the disk. A `tracing`
 //! subscriber for all levels counts the lines.
 
 #[path = "support/esp.rs"]
@@ -40,11 +40,12 @@ impl Subscriber for LineCounter {
     fn exit(&self, _: &Id) {}
 }
 
-/// A stage that causes failures of seven kinds, each with some of the packets.
+/// A stage that causes a failure of one of seven kinds with some packets.
 #[derive(Default)]
 struct FaultyStage {
-    /// Frames of another UMEM, which replace received ones.
+    /// Frames of another UMEM, which replace received frames.
     foreign: Vec<Frame>,
+    /// Frames that the stage never returns.
     held: Vec<Frame>,
     /// Number of packets so far.
     count: usize,
@@ -63,7 +64,7 @@ impl Stage for FaultyStage {
                 4 => packet.drop(Reason::NO_ROOM),
                 5 => {
                     if let Some(foreign) = self.foreign.pop() {
-                        drop(std::mem::replace(packet.frame, foreign)); // this frame is lost as well
+                        drop(std::mem::replace(packet.frame, foreign)); // leaks the received frame
                     }
                 }
                 6 => match view.hold(index, cx) {
@@ -99,8 +100,8 @@ fn packets_cause_no_log_line() {
         let mut lost = 0;
         let before = events();
         for round in 0..2000u64 {
-            // For 50 rounds each, the kernel sends frames, sends none, returns errors, and
-            // completes no transmission.
+            // The kernel behaves in four ways, each for 50 rounds: it sends frames, sends none,
+            // returns errors, or completes no transmission.
             let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
             wires.wan.set(match round / 50 % 4 {
                 0 => FakeKernelConfig::default(),
@@ -152,7 +153,7 @@ fn packets_cause_no_log_line() {
         );
         assert!(report.frames.leaked > 0, "{report:?}");
 
-        // Check that the subscriber counts lines.
+        // Check that the subscriber counts log lines at all.
         drop(worker);
         drop(wires);
         tracing::trace!("one");
@@ -211,17 +212,17 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
                 "{reason}: {drops:?}"
             );
         }
-        // Soft limits are logged off the data path, and only once.
+        // `maintain`, which does not run on the data path, warns of soft limits, and only once.
         plans.iter().for_each(esp::maintain);
         let after = counter.0.load(Ordering::Relaxed);
-        assert!(after > before, "the subscriber counted no lines");
+        assert!(after > before, "`maintain` logged no warning of a soft limit");
         plans.iter().for_each(esp::maintain);
-        assert_eq!(counter.0.load(Ordering::Relaxed), after, "the warning was logged twice");
+        assert_eq!(counter.0.load(Ordering::Relaxed), after, "a warning was logged twice");
     });
 }
 
-/// Returns a packet of at least 14 bytes, malformed in most cases. Its length, headers and TTL
-/// depend on `n`.
+/// Returns a packet of at least 14 bytes that is malformed in most cases. `n` determines its length
+/// and headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

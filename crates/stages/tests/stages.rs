@@ -91,7 +91,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
 "#;
     let mut failures = String::new();
-    // The first `python3` in the PATH may not have scapy; Debian's has.
+    // The first `python3` in the PATH may lack scapy. Debian's Python has it.
     for python in ["python3", "/usr/bin/python3"] {
         match Command::new(python).args(["-c", SCRIPT]).output() {
             Ok(output) if output.status.success() => {
@@ -122,7 +122,7 @@ fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
 #[test]
 fn ttl_sends_same_bytes_as_scapy() {
     let cases = scapy_cases();
-    assert_eq!(cases.len(), 7 * 9);
+    assert_eq!(cases.len(), 7 * 9, "expected 9 packets for each of 7 TTLs");
     let mut bench = bench("ttl", "{}");
     let dispositions = bench.send_all("lan", cases.iter().map(|(packet, _)| packet));
     for (disposition, (packet, expected)) in dispositions.into_iter().zip(cases) {
@@ -142,7 +142,9 @@ fn ttl_passes_non_ip_and_drops_malformed_ip() {
     let ethernet = |ethertype: [u8; 2], payload: &[u8]| {
         [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, payload].concat()
     };
+    // The packet ends in the IPv4 header.
     let truncated_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
+    // The IPv4 header length (IHL) is 16 bytes, which is less than the minimum.
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
     let truncated_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
     let three_tags =

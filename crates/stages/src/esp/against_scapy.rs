@@ -1,4 +1,4 @@
-//! Compares ICMP messages and SYNs with a lowered MSS byte by byte with those of scapy.
+//! Compares ICMP messages, and SYNs with a lowered MSS, byte by byte with those that scapy builds.
 //! `esp_answers_by_scapy.py` generates the cases.
 
 use std::process::Command;
@@ -10,8 +10,8 @@ use super::mss;
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
-/// Returns `count` cases of a kind. Runs Debian's Python, which has scapy; `python3` in the path
-/// may be another one.
+/// Returns `count` cases of a kind. Runs Debian's Python, which has scapy; the first `python3` in
+/// the PATH may be another installation.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
     let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();
@@ -40,17 +40,18 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
     text.as_str().map(|text| text.parse().unwrap())
 }
 
-/// Checks that at least `min` cases have an answer over IPv4, over IPv6, and none at all.
+/// Checks that at least `min` cases have an answer over IPv4, at least `min` have an answer over
+/// IPv6, and at least `min` have no answer.
 fn assert_all_outcomes_occur(cases: &[Value], min: usize) {
     for version in ["v4", "v6"] {
         let count = cases
             .iter()
             .filter(|case| case["kind"] == version && !case["answer"].is_null())
             .count();
-        assert!(count >= min, "expected {min} cases of {version} with an answer, got {count}");
+        assert!(count >= min, "{count} cases over {version} with an answer, expected {min}");
     }
     let count = cases.iter().filter(|case| case["answer"].is_null()).count();
-    assert!(count >= min, "expected {min} cases without an answer, got {count}");
+    assert!(count >= min, "{count} cases without an answer, expected {min}");
 }
 
 #[test]
@@ -98,5 +99,5 @@ fn syn_with_lowered_mss_equals_syn_of_scapy() {
             frame[offset - 2..offset] == [2, 4] && offset % 2 != options_start % 2
         }));
     }
-    assert!(odd_offsets >= 50, "expected 50 MSS options at an odd offset, got {odd_offsets}");
+    assert!(odd_offsets >= 50, "{odd_offsets} MSS options at an odd offset, expected 50");
 }

@@ -11,11 +11,13 @@ const _: () = assert!(xdpfwd_ipsec::BATCH >= xdpfwd_xsk::Batch::CAPACITY);
 
 /// The encapsulation or decapsulation of one packet.
 pub(super) trait Job {
-    /// Returns a reference to the index of the packet's SA, or to [`NONE`].
+    /// Returns a reference to the index of the packet's SA. The index is [`NONE`] if the packet has
+    /// no job, or if the job is done.
     fn sa_index(&mut self) -> &mut u16;
 }
 
-/// Drops all packets of an SA whose batch index is at least `from`, and counts them in `counts`.
+/// Drops the packets of an SA that have a batch index of `from` or higher. Counts them in the SA's
+/// `counts`, if given.
 #[cold]
 pub(super) fn drop_all<J: Job>(
     jobs: &mut [J],

@@ -24,19 +24,20 @@ const NAT_T_PORT: u16 = 4500;
 const ND_TYPES: std::ops::RangeInclusive<u8> = 133..=137;
 
 impl Bypass {
-    pub(super) fn new(words: &[Bypassed]) -> Self {
-        let has = |word| words.contains(&word);
+    pub(super) fn new(kinds: &[Bypassed]) -> Self {
+        let has = |kind| kinds.contains(&kind);
         Self {
             arp: has(Bypassed::Arp),
             nd: has(Bypassed::Nd),
             ike: has(Bypassed::Ike),
             not_ip: has(Bypassed::NotIp),
             unmatched: has(Bypassed::Unmatched),
-            any: !words.is_empty(),
+            any: !kinds.is_empty(),
         }
     }
 
-    /// Returns whether a packet passes unchanged even if an SA matches it.
+    /// Returns whether a packet passes unchanged because of its kind, even if an SA matches it. The
+    /// kind `unmatched` does not count: see [`Self::passes_unmatched`].
     #[inline]
     pub(super) fn matches(&self, frame: &[u8], headers: &Headers) -> bool {
         self.any && self.matches_kind(frame, headers)
@@ -57,6 +58,8 @@ impl Bypass {
     }
 }
 
+/// Returns whether a packet is a Neighbor Discovery message. A router cannot have forwarded the
+/// message, because its hop limit must be 255 (RFC 4861).
 fn is_nd(frame: &[u8], headers: &Headers) -> bool {
     const HOP_LIMIT: usize = 7;
     let is_icmp = headers.ip_version == Some(IpVersion::V6)

@@ -11,7 +11,7 @@ use xdpfwd_ipsec::{Aead, Fingerprint, KeyLengthError, KeyMaterial, Protection, T
 
 use super::bypass::Bypass;
 use super::key_file;
-use super::outer::Outer;
+use super::outer::OuterHeader;
 use super::plan::{Open, Plan, Seal, Settings};
 use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
@@ -20,13 +20,13 @@ use super::spi::SpiTable;
 use super::values::{
     Address, Amount, Backend, Bounded, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix,
 };
-use crate::words::one_of;
+use crate::enum_names::one_of;
 use xdpfwd_pipeline::{
     ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan,
 };
 use xdpfwd_wire::icmp;
 
-/// The keys of `kind = "esp-seal"`.
+/// The configuration keys of a stage with `kind = "esp-seal"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspSealConfig {
@@ -44,7 +44,7 @@ pub struct EspSealConfig {
     backend: Backend,
 }
 
-/// The keys of `kind = "esp-open"`.
+/// The configuration keys of a stage with `kind = "esp-open"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspOpenConfig {
@@ -58,7 +58,7 @@ pub struct EspOpenConfig {
     backend: Backend,
 }
 
-/// The keys of `[[stage.NAME.sa]]` in `esp-seal`.
+/// The configuration keys of `[[stage.NAME.sa]]` in `esp-seal`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
@@ -83,7 +83,7 @@ struct OutboundTable {
     hard_bytes: Option<Amount>,
 }
 
-/// The keys of `[[stage.NAME.sa]]` in `esp-open`.
+/// The configuration keys of `[[stage.NAME.sa]]` in `esp-open`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InboundTable {
@@ -148,14 +148,14 @@ impl StageConfig for EspSealConfig {
             }
         }
         let mut sas: Vec<Outbound> = Vec::new();
-        let mut keys = Vec::new();
+        let mut exclusive_keys = Vec::new();
         for table in self.sa.0.iter().take(MAX_SAS) {
             let location = Location::Configuration(table.span());
-            match table.get_ref().association(self.backend, cx) {
-                Ok((sa, outer, udp)) => {
-                    let destination = outer.as_ref().map(Outer::destination);
+            match table.get_ref().to_parts(self.backend, cx) {
+                Ok(OutboundParts { sa, outer, udp }) => {
+                    let destination = outer.as_ref().map(OuterHeader::destination);
                     let overlaps = |other: &Outbound| {
-                        let other_destination = other.outer.as_ref().map(Outer::destination);
+                        let other_destination = other.outer.as_ref().map(OuterHeader::destination);
                         other.sa.spi == sa.spi
                             && other_destination == destination
                             && other.udp == udp
@@ -172,7 +172,7 @@ impl StageConfig for EspSealConfig {
                             message,
                         });
                     }
-                    keys.push(exclusive_key(&sa));
+                    exclusive_keys.push(exclusive_key(&sa));
                     sas.push(Outbound::new(sa, outer, udp));
                 }
                 Err(diagnostics) => errors.extend(
@@ -190,7 +190,7 @@ impl StageConfig for EspSealConfig {
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
-            keys,
+            exclusive_keys,
             direction: Seal {
                 mtu: self.mtu.map_or(DEFAULT_MTU, |mtu| mtu.0) as usize,
                 icmp_sources,
@@ -209,10 +209,10 @@ impl StageConfig for EspOpenConfig {
         let mut errors = Vec::new();
         check_common_keys(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut errors);
         let mut sas: Vec<Inbound> = Vec::new();
-        let mut keys = Vec::new();
+        let mut exclusive_keys = Vec::new();
         for table in self.sa.0.iter().take(MAX_SAS) {
             let location = Location::Configuration(table.span());
-            match table.get_ref().association(self.backend, cx) {
+            match table.get_ref().to_sa(self.backend, cx) {
                 Ok(sa) => {
                     let overlaps = |other: &&Inbound| {
                         other.sa.spi == sa.sa.spi
@@ -232,7 +232,7 @@ impl StageConfig for EspOpenConfig {
                             message,
                         });
                     }
-                    keys.push(exclusive_key(&sa.sa));
+                    exclusive_keys.push(exclusive_key(&sa.sa));
                     sas.push(sa);
                 }
                 Err(diagnostics) => errors.extend(
@@ -254,12 +254,13 @@ impl StageConfig for EspOpenConfig {
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
             was_acquired: AtomicBool::new(false),
-            keys,
+            exclusive_keys,
         }))))
     }
 }
 
-/// Sets the location of a diagnostic that has none of its own to the table of the SA.
+/// Returns a diagnostic with the location of the SA's table, unless the diagnostic has a more
+/// precise location.
 fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     match diagnostic.location {
         Location::Stage => PlanDiagnostic { location: table.clone(), ..diagnostic },
@@ -267,7 +268,7 @@ fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
-/// Checks the keys that both stage kinds have. Adds the errors to `errors`.
+/// Checks the configuration keys that both stage kinds have. Adds the errors to `errors`.
 fn check_common_keys(
     lab: Option<&Spanned<bool>>,
     sa_count: usize,
@@ -297,8 +298,8 @@ fn check_common_keys(
     }
 }
 
-/// Returns the key of an SA as a resource that no other SA may use: with one key for both
-/// directions, for example, both peers could use the same nonce.
+/// Returns the cryptographic key of an SA as a resource that no other SA may use. If two SAs shared
+/// a key, for example one SA per direction, they could use the same nonce.
 fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
@@ -311,7 +312,7 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
 /// Names of the configuration keys of an SA's limits.
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
-/// The keys that SAs of both directions have.
+/// The configuration keys that SAs of both directions have.
 struct CommonKeys<'a> {
     spi: u64,
     transform: Transform,
@@ -324,7 +325,7 @@ struct CommonKeys<'a> {
 }
 
 impl CommonKeys<'_> {
-    /// Checks the keys, reads the key file, and returns the SA.
+    /// Checks the configuration keys, reads the key file, and returns the SA.
     fn association(
         &self,
         backend: Backend,
@@ -371,7 +372,7 @@ impl CommonKeys<'_> {
     }
 }
 
-/// Creates the cipher of an SA.
+/// Creates the cipher of an SA, or returns an error message.
 fn aead(
     backend: Backend,
     transform: Transform,
@@ -397,11 +398,17 @@ fn aead(
     })
 }
 
-/// The parts of an outbound SA: properties, outer header, and UDP source and destination port.
-type OutboundParts = (Association, Option<Outer>, Option<[u16; 2]>);
+/// The parts of an outbound SA: the properties common to both directions, the outer header (in
+/// tunnel mode), and the UDP source and destination port (if ESP is in UDP).
+struct OutboundParts {
+    sa: Association,
+    outer: Option<OuterHeader>,
+    udp: Option<[u16; 2]>,
+}
 
 impl OutboundTable {
-    fn association(
+    /// Checks the table, reads the key file, and returns the parts of the SA.
+    fn to_parts(
         &self,
         backend: Backend,
         cx: &PlanCx<'_>,
@@ -417,9 +424,10 @@ impl OutboundTable {
             selector: &self.selector.0,
             limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
         };
-        Ok((common.association(backend, cx)?, outer, udp))
+        Ok(OutboundParts { sa: common.association(backend, cx)?, outer, udp })
     }
 
+    /// Returns the UDP source and destination port, if configured.
     fn udp(&self) -> Result<Option<[u16; 2]>, Vec<PlanDiagnostic>> {
         let Some(ports) = &self.udp_ports else { return Ok(None) };
         match ports.get_ref().0[..] {
@@ -435,7 +443,8 @@ impl OutboundTable {
         }
     }
 
-    fn outer(&self) -> Result<Option<Outer>, Vec<PlanDiagnostic>> {
+    /// Returns the settings of the outer header; `None` in transport mode.
+    fn outer(&self) -> Result<Option<OuterHeader>, Vec<PlanDiagnostic>> {
         let error = |location, message: &str| {
             Err(vec![PlanDiagnostic { location, message: message.to_owned() }])
         };
@@ -452,8 +461,8 @@ impl OutboundTable {
                 Some((key, span)) => error(
                     Location::Configuration(span),
                     &format!(
-                        "{key}: only for mode = \"tunnel\"; in transport mode packets keep their \
-                         header"
+                        "{key}: only for mode = \"tunnel\": remove it, because in transport mode \
+                         packets keep their IP header"
                     ),
                 ),
                 None => Ok(None),
@@ -472,7 +481,7 @@ impl OutboundTable {
         let dscp = self.dscp.as_ref().map_or(Dscp::Copy, |dscp| *dscp.get_ref());
         let ttl = self.ttl.as_ref().map_or(DEFAULT_TTL, |ttl| ttl.get_ref().0) as u8;
         let df = self.df.as_ref().map_or(Df::Copy, |df| *df.get_ref());
-        match Outer::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
+        match OuterHeader::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
             Some(outer) => Ok(Some(outer)),
             None => error(
                 Location::Configuration(destination.span()),
@@ -487,11 +496,8 @@ impl OutboundTable {
 }
 
 impl InboundTable {
-    fn association(
-        &self,
-        backend: Backend,
-        cx: &PlanCx<'_>,
-    ) -> Result<Inbound, Vec<PlanDiagnostic>> {
+    /// Checks the table, reads the key file, and returns the SA.
+    fn to_sa(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<PlanDiagnostic>> {
         let window = self
             .window
             .as_ref()

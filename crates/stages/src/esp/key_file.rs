@@ -1,4 +1,4 @@
-//! Reading and creation of key files. The module rejects key files that other users can access.
+//! Reads and creates key files. Rejects key files that other users can access.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -122,7 +122,7 @@ pub enum KeyFileCreateError {
 }
 
 /// Reads a key file that only this user can access, without following symbolic links. Disables core
-/// dumps of the process. Wipes the buffer with the text afterwards.
+/// dumps of the process. Wipes the text of the file from memory before it returns.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     try_read(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
@@ -181,8 +181,8 @@ fn file_kind(file_type: fs::FileType) -> &'static str {
     }
 }
 
-/// Creates a key file with a random key, accessible only to this user, and returns the key's
-/// fingerprint. Leaves an existing file unchanged.
+/// Creates a key file with a random key, accessible only to this user. Returns the fingerprint of
+/// the key. Fails if the file exists, and leaves it unchanged. Disables core dumps of the process.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let io_error = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
     forbid_core_dumps().map_err(io_error)?;
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn read_rejects_missing_file_link_folder_device_and_fifo() {
+    fn read_rejects_path_that_is_not_a_regular_file() {
         let folder = Folder::new();
         let path = folder.join("missing");
         assert!(read_error(&path).contains(&format!(
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn create_writes_private_file_and_leaves_existing_file_unchanged() {
+    fn created_file_is_private_and_never_overwritten() {
         let folder = Folder::new();
         for transform in Transform::ALL {
             let path = folder.join(transform.name());
@@ -305,14 +305,14 @@ mod tests {
             assert_eq!(read(&path, transform).unwrap().fingerprint(transform), fingerprint);
             let (text, mode) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mode());
             assert_eq!(mode & 0o7777, 0o600);
-            let again = create(&path, transform).unwrap_err().to_string();
-            assert!(again.contains("exists and was not changed"), "{again}");
+            let error = create(&path, transform).unwrap_err().to_string();
+            assert!(error.contains("exists and was not changed"), "{error}");
             assert_eq!(fs::read(&path).unwrap(), text);
         }
         symlink(folder.join("elsewhere"), folder.join("link")).unwrap();
         create(&folder.join("link"), AES).unwrap_err();
         assert!(!folder.join("elsewhere").exists());
-        let nowhere = create(&folder.join("no/folder"), AES).unwrap_err().to_string();
-        assert!(nowhere.starts_with("cannot write "), "{nowhere}");
+        let error = create(&folder.join("no/folder"), AES).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write "), "{error}");
     }
 }

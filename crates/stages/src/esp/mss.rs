@@ -2,12 +2,12 @@
 
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 
-/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `max_mss` (RFC 9293, 3.7.1). Returns
-/// whether the segment changed. Does not change a SYN without the MSS option (its MSS is the
-/// default of 536 or 1220 bytes), a later fragment, a segment with malformed options, or any other
-/// segment.
+/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `max_mss` if it is larger (RFC 9293,
+/// 3.7.1). Returns whether the segment changed. `headers` are those of the frame, or of a packet
+/// inside the frame.
 ///
-/// `headers` are those of the frame, or of a packet inside the frame.
+/// A SYN without the MSS option stays unchanged: its MSS is the default of 536 or 1220 bytes. Also
+/// unchanged are later fragments and segments with malformed options.
 pub(super) fn clamp(frame: &mut [u8], headers: &Headers, max_mss: u16) -> bool {
     if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
         return false;
@@ -26,8 +26,8 @@ mod tests {
     use super::*;
     use xdpfwd_wire::{Addresses, ipv4, ipv6};
 
-    /// Returns a frame that carries a segment with the given flags and an MSS of 1460, and the
-    /// offset of the MSS in the frame.
+    /// Returns a frame with a TCP segment that has the given flags and an MSS of 1460. Also returns
+    /// the offset of the MSS in the frame.
     fn frame(v6: bool, tagged: bool, flags: u8) -> (Vec<u8>, usize) {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
         if tagged {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn clamp_keeps_smaller_mss() {
+    fn clamp_lowers_only_mss_above_maximum() {
         let (before, _) = frame(false, false, 2);
         let mut after = before.clone();
         assert!(!clamp(&mut after, &Headers::parse(&before), 1460));
@@ -120,8 +120,8 @@ mod tests {
     }
 
     proptest! {
-        /// The TCP header from its data offset on is random. `headers` are those of the frame
-        /// before or after it is changed and truncated.
+        /// Replaces the frame from the TCP data offset on by random bytes, and truncates it. Calls
+        /// `clamp` with the headers of the original frame, and with those of the changed frame.
         #[test]
         fn clamp_of_random_bytes_returns_whether_it_changed_the_frame(
             tcp_end in prop::collection::vec(any::<u8>(), 0..90),
@@ -145,7 +145,7 @@ mod tests {
         }
 
         #[test]
-        fn clamp_keeps_valid_checksum_valid_and_invalid_one_invalid(
+        fn clamp_does_not_change_whether_checksum_is_valid(
             mss: u16,
             max_mss: u16,
             v6: bool,

@@ -27,14 +27,14 @@ use super::{mss, reasons, transport};
 /// The stage `esp-open` of one worker.
 pub struct EspOpen {
     settings: Arc<Settings<Open>>,
-    work: Opener,
+    opener: Opener,
 }
 
-/// State of one worker.
+/// The stage's state, besides its settings. No other worker uses it.
 struct Opener {
-    /// For each SA, whether it belongs to this worker.
+    /// For each SA, whether this worker owns it.
     owns: Vec<bool>,
-    /// For each SA, its anti-replay window if this worker holds it.
+    /// For each SA, its anti-replay window; `None` if this worker does not hold the window.
     windows: Vec<Option<HeldWindow>>,
     jobs: Box<[Job; BATCH]>,
     /// Values of [`COUNTERS`].
@@ -49,7 +49,7 @@ const MSS_LOWERED: usize = 2;
 /// The decapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if the packet needs no decapsulation, or no more.
+    /// Index of the SA; [`NONE`] if the packet needs no decapsulation, or if it is done.
     sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
@@ -64,7 +64,7 @@ impl batch::Job for Job {
     }
 }
 
-/// What to do with a packet.
+/// The decision about a packet before decapsulation.
 enum Disposition {
     Open(Job),
     Pass,
@@ -75,13 +75,13 @@ impl StagePlan for Plan<Open> {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
         let is_owned = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
-        let work = Opener {
+        let opener = Opener {
             owns: settings.sas.iter().map(is_owned).collect(),
             windows: settings.sas.iter().map(|_| None).collect(),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
         };
-        Box::new(EspOpen { settings, work })
+        Box::new(EspOpen { settings, opener })
     }
 
     fn summary(&self) -> String {
@@ -117,37 +117,37 @@ impl QueueBound for Plan<Open> {
 
 impl Stage for EspOpen {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-        let Self { settings, work } = self;
+        let Self { settings, opener } = self;
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa_index: NONE, ..Job::default() };
             match classify(settings, packet.frame, &packet.meta.headers) {
                 Disposition::Open(open_job) => job = open_job,
-                Disposition::Pass => work.counters[BYPASSED] += 1,
+                Disposition::Pass => opener.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
             }
-            work.jobs[index] = job;
+            opener.jobs[index] = job;
         }
         // Decapsulate the packets of one SA at a time; most batches have only one SA.
         let mut from = 0;
-        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
+        while let Some(next) = opener.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
-            work.open(settings, view, from, len);
+            opener.open(settings, view, from, len);
         }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        COUNTERS.into_iter().zip(self.work.counters).collect()
+        COUNTERS.into_iter().zip(self.opener.counters).collect()
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // Returns the windows to their slots, for the next plan's stage.
-        self.work.windows.iter_mut().for_each(|window| *window = None);
+        // Return the windows to their slots, for the stage of the next plan.
+        self.opener.windows.iter_mut().for_each(|window| *window = None);
     }
 }
 
-/// Returns what to do with a packet, and for an ESP packet its SA.
+/// Returns the decision about a packet. The job of an ESP packet has its SA and its position.
 #[inline]
 fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
     let (esp, end, port) = match find(frame, headers, &settings.direction.udp_ports) {
@@ -185,7 +185,8 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
 }
 
 impl Opener {
-    /// Decapsulates all packets of the SA of the packet at the batch index `from`.
+    /// Decapsulates the packet at the batch index `from`, and all later packets of the same SA.
+    /// `len` is the number of packets in the batch.
     ///
     /// Never waits: a worker takes the window of its SA from a lock-free slot.
     #[inline]
@@ -286,12 +287,15 @@ enum Found {
         /// The UDP destination port; `None` if ESP is not in UDP.
         port: Option<u16>,
     },
+    /// A fragment of ESP, or a fragment of UDP that may carry ESP.
     Fragment,
+    /// A NAT keepalive.
     Keepalive,
+    /// No ESP.
     Nothing,
 }
 
-/// Finds ESP, also in UDP to one of `udp_ports`.
+/// Finds the ESP packet in a frame: directly in IP, or in UDP to one of `udp_ports`.
 #[inline]
 fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
     const KEEPALIVE: [u8; 1] = [0xff];
@@ -337,8 +341,11 @@ fn drop_reason(error: OpenError) -> Reason {
     }
 }
 
-/// Replaces the outer packet in the frame by the decapsulated one, whose decrypted bytes are at
-/// `payload`, and parses its headers into `headers`, initially those of the outer packet.
+/// Replaces the outer packet in the frame by the decapsulated packet.
+///
+/// `esp` is the offset of the SPI, and `payload` the range of the decrypted bytes, both in the
+/// frame. `headers` are those of the outer packet, and are replaced by those of the decapsulated
+/// packet.
 #[inline]
 fn decapsulate(
     frame: &mut Frame,
@@ -440,7 +447,7 @@ fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), R
     if selector.contains(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
 }
 
-/// Returns DSCP and ECN of the IP header at the offset `l3`.
+/// Returns the byte with DSCP and ECN of the IP header at the offset `l3`.
 #[inline]
 fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     let [first, second] =
@@ -448,8 +455,8 @@ fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
-/// Sets ECN. Updates the IPv4 checksum incrementally (RFC 1624), so that an invalid one stays
-/// invalid.
+/// Sets ECN in the IP header at the offset `l3`. Updates the IPv4 checksum incrementally (RFC
+/// 1624), so that an invalid checksum stays invalid.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
     let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {
@@ -473,7 +480,7 @@ fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
 impl fmt::Debug for EspOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EspOpen")
-            .field("opened", &self.work.counters[OPENED])
+            .field("opened", &self.opener.counters[OPENED])
             .finish_non_exhaustive()
     }
 }

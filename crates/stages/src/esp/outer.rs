@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::values::{Df, Dscp};
 use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
 
-/// The settings of an SA's outer header, the same for every packet.
+/// The settings of an SA's outer header. They are the same for every packet.
 #[derive(Clone, Debug)]
-pub(super) struct Outer {
+pub(super) struct OuterHeader {
     addresses: TunnelAddresses,
     pub(super) dscp: Dscp,
     pub(super) ttl: u8,
@@ -23,15 +23,15 @@ enum TunnelAddresses {
 
 /// The fields of the inner header that the outer header may copy.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Inner {
+pub(super) struct InnerFields {
     /// DSCP and ECN.
     pub(super) traffic_class: u8,
     /// Whether the packet must not be fragmented; always set for IPv6.
     pub(super) df: bool,
 }
 
-impl Outer {
-    /// Creates the settings. Returns `None` if the IP versions of the addresses differ.
+impl OuterHeader {
+    /// Creates the settings. Returns `None` if the two addresses differ in IP version.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,
@@ -82,13 +82,14 @@ impl Outer {
         }
     }
 
-    /// Writes the header to the front of `buffer`, for a payload of `payload_len` bytes. Returns
-    /// whether routers may fragment the packet, which then needs an identification (RFC 6864, 4.1).
+    /// Writes the header to the front of `buffer`, for a payload of `payload_len` bytes. The
+    /// identification is 0. Returns whether routers may fragment the packet: then the caller must
+    /// set the identification (RFC 6864, 4.1).
     #[inline]
     pub(super) fn write(
         &self,
         buffer: &mut [u8],
-        inner: Inner,
+        inner: InnerFields,
         protocol: IpProtocol,
         payload_len: u16,
     ) -> bool {
@@ -131,7 +132,7 @@ impl Outer {
             }
             .emit(buffer),
         };
-        // Cannot fail: the caller checked the size of the buffer, and the length is within the MTU.
+        // Cannot fail: the caller made room for the header, and the packet is within the MTU.
         debug_assert!(result.is_ok());
         may_be_fragmented
     }

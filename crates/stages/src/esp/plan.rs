@@ -1,5 +1,5 @@
 //! The plans of `esp-seal` and `esp-open`. On the control thread, a plan acquires its state file,
-//! shares SAs with other plans, logs warnings, and returns the inspection table of its SAs.
+//! shares the state of SAs with other plans, logs warnings, and returns the inspection table.
 
 use std::any::Any;
 use std::fmt;
@@ -20,27 +20,29 @@ use super::spi::SpiTable;
 use super::state_file::{IvRange, StateFile};
 
 /// The plan of an ESP stage.
-pub(super) struct Plan<D: Direction>(pub(super) Arc<Settings<D>>);
+pub(super) struct Plan<D: StageDirection>(pub(super) Arc<Settings<D>>);
 
 /// The settings and SAs of an ESP stage, which its workers share.
-pub(super) struct Settings<D: Direction> {
+pub(super) struct Settings<D: StageDirection> {
     pub(super) sas: Vec<D::Sa>,
     pub(super) bypass: Bypass,
     pub(super) tcp_mss: Option<u16>,
     pub(super) state_path: PathBuf,
     /// The state file, from acquisition to release.
     pub(super) state: ArcSwapOption<StateFile>,
+    /// Whether the plan has acquired its state file, even if it has released it since.
     pub(super) was_acquired: AtomicBool,
-    /// The keys of the SAs, as resources that no other SA may use.
-    pub(super) keys: Vec<ExclusiveResource>,
+    /// The cryptographic keys of the SAs, as resources that no other SA may use.
+    pub(super) exclusive_keys: Vec<ExclusiveResource>,
     pub(super) direction: D,
 }
 
-/// The direction of an ESP stage, with the settings that only this direction has.
-pub(super) trait Direction: Sized + Send + Sync + 'static {
+/// The direction of an ESP stage. The implementing type has the settings that only this direction
+/// has.
+pub(super) trait StageDirection: Sized + Send + Sync + 'static {
     /// The type of an SA of this direction.
     type Sa: SecurityAssociation;
-    type Opposite: Direction;
+    type Opposite: StageDirection;
     /// The verb in the summary of the stage.
     const VERB: &'static str;
     /// Whether only one stage of this direction may be configured.
@@ -57,7 +59,7 @@ pub(super) struct Seal {
     pub(super) icmp_sources: icmp::Sources,
     /// Maximum number of ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
-    /// Whether a worker found no free IV range.
+    /// Whether a worker has found no free IV range since the last `maintain`.
     pub(super) lacks_iv_range: AtomicBool,
 }
 
@@ -68,7 +70,7 @@ pub(super) struct Open {
     pub(super) udp_ports: Vec<u16>,
 }
 
-impl Direction for Seal {
+impl StageDirection for Seal {
     type Sa = Outbound;
     type Opposite = Open;
     const VERB: &'static str = "seals";
@@ -78,7 +80,7 @@ impl Direction for Seal {
         if self.lacks_iv_range.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 state_file = %state_path.display(),
-                "a worker has no IV_LEN range and drops packets as state_file: a state file has {} \
+                "a worker has no IV range, so it drops packets as state_file; a state file has {} \
                  ranges, one for each worker and path that seals; configure another state file, \
                  and other keys, for some paths",
                 Ivs::WORKERS
@@ -87,7 +89,7 @@ impl Direction for Seal {
     }
 }
 
-impl Direction for Open {
+impl StageDirection for Open {
     type Sa = Inbound;
     type Opposite = Seal;
     const VERB: &'static str = "opens";
@@ -102,7 +104,7 @@ impl Settings<Seal> {
     }
 }
 
-impl<D: Direction> Plan<D> {
+impl<D: StageDirection> Plan<D> {
     /// Describes the stage in one line, with up to three SAs.
     pub(super) fn describe(&self) -> String {
         /// Maximum number of SAs named.
@@ -127,11 +129,11 @@ impl<D: Direction> Plan<D> {
     }
 }
 
-impl<D: Direction> ResourceOwner for Plan<D> {
+impl<D: StageDirection> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // The SAs still refer to the state file of the first acquisition, which may be closed by
-        // now.
+        // After the first acquisition, the SAs keep the numbers of its state file, which may be
+        // closed by now.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let message = "the plan of an ESP stage can acquire its state file only once; plan the \
                            stage again";
@@ -157,7 +159,7 @@ impl<D: Direction> ResourceOwner for Plan<D> {
     }
 
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
-        self.0.keys.clone()
+        self.0.exclusive_keys.clone()
     }
 
     fn is_exclusive(&self) -> bool {
@@ -165,37 +167,37 @@ impl<D: Direction> ResourceOwner for Plan<D> {
     }
 }
 
-impl<D: Direction> Maintained for Plan<D> {
+impl<D: StageDirection> Maintained for Plan<D> {
     fn maintain(&self) {
         self.0.sas.iter().for_each(D::Sa::maintain);
         self.0.direction.maintain(&self.0.state_path);
     }
 }
 
-impl<D: Direction> Inspectable for Plan<D> {
+impl<D: StageDirection> Inspectable for Plan<D> {
     fn tables(&self, _: &[u64]) -> Vec<Table> {
         vec![sa::table(self.0.sas.iter().map(D::Sa::status))]
     }
 }
 
-impl<D: Direction> fmt::Debug for Plan<D> {
+impl<D: StageDirection> fmt::Debug for Plan<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Plan").field(&self.describe()).finish()
     }
 }
 
 /// Returns the ESP plans of the direction `D`.
-fn plans<'p, D: Direction>(plans: &[&'p dyn Any]) -> impl Iterator<Item = &'p Plan<D>> {
+fn plans<'p, D: StageDirection>(plans: &[&'p dyn Any]) -> impl Iterator<Item = &'p Plan<D>> {
     plans.iter().filter_map(|plan| plan.downcast_ref())
 }
 
 /// Returns the open state files of the ESP plans of the direction `D`.
-fn state_files<D: Direction>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<StateFile>> {
+fn state_files<D: StageDirection>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<StateFile>> {
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns the state file at a path, and shares it if another plan has opened it.
-fn state_file<D: Direction>(
+/// Returns the state file at a path. Opens the file unless another plan has opened it.
+fn state_file<D: StageDirection>(
     path: &Path,
     others: &[&dyn Any],
 ) -> Result<Arc<StateFile>, ResourceError> {
@@ -209,7 +211,7 @@ fn state_file<D: Direction>(
 /// SAs of one direction, each with its open state file.
 type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
 
-fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
+fn sas_in_use<'p, D: StageDirection>(others: &[&'p dyn Any]) -> SasInUse<'p> {
     let plans =
         plans::<D>(others).filter_map(|plan| Some((plan.0.state.load_full()?, &plan.0.sas)));
     plans
@@ -217,8 +219,9 @@ fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
         .collect()
 }
 
-/// Checks that the key of an SA is not in use with another state file, which alone would have its
-/// sequence numbers, or in the opposite direction, in which the peer uses sequence numbers.
+/// Checks that the key of an SA is not in use with another state file, or in the opposite
+/// direction. Otherwise numbers could repeat: only the other state file would have the sequence
+/// numbers used so far, and in the opposite direction, the peer assigns the numbers.
 fn check_key(
     path: &Path,
     new: &Association,
@@ -230,14 +233,14 @@ fn check_key(
         same_direction.iter().find(|(state, sa)| sa.identity == new.identity && !state.is_at(path));
     if let Some((state, _)) = in_other_file {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use with the state file {}, which has its sequence \
-             numbers; keep that state file, or create a new key (xdpfwd esp new-key)",
+            "the key of SA {spi:#x} is in use with the state file {}, which records the used \
+             sequence numbers; keep that state file, or create a new key (xdpfwd esp new-key)",
             state.path().display()
         )));
     }
     if opposite_direction.iter().any(|(_, sa)| sa.identity == new.identity) {
         return Err(ResourceError(format!(
-            "the key of SA {spi:#x} is in use in the other direction, where the peer uses its \
+            "the key of SA {spi:#x} is in use in the other direction, where the peer assigns the \
              sequence numbers; create a new key (xdpfwd esp new-key)"
         )));
     }

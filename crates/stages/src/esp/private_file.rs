@@ -1,5 +1,5 @@
-//! Functions for files that only the user of this process may write: open them without following
-//! links, create them with mode 0600, synchronize and lock them.
+//! Functions for files that only the user of this process may write. They open files without
+//! following links, create files with mode 0600, and synchronize and lock files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
 
-/// Returns the effective user ID of this process. The files must belong to this user.
+/// Returns the effective user ID of this process. Callers require files to belong to this user.
 pub(super) fn effective_user() -> u32 {
     Uid::effective().as_raw()
 }
@@ -29,7 +29,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// The cause of an error of [`open`], as far as messages distinguish it.
+/// The cause of a failed [`open`]. Each cause except `Other` has an error message of its own.
 pub(super) enum OpenFailure {
     Missing,
     Link,
@@ -58,8 +58,8 @@ pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     }
 }
 
-/// Creates a file with the given text, which survives a crash once this returns. Leaves an existing
-/// file unchanged.
+/// Creates a file with the given text. Once this function returns `Ok`, the file survives a crash.
+/// Fails if the file exists, and leaves it unchanged.
 pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = create_new(path)?;
     let result =

@@ -21,25 +21,29 @@ reasons! {
     BAD_TAG "bad_tag" "ESP: the integrity check value is invalid."
     BAD_LENGTH "bad_length" "ESP: the packet is too short, or its length is not a multiple of four."
     BAD_PADDING "bad_padding"
-        "ESP: the padding is longer than the packet, or not 1, 2, 3, … (RFC 4303, section \
-         2.4)."
+        "ESP: the padding is longer than the packet, or its bytes are not 1, 2, 3, … (RFC 4303, \
+         section 2.4)."
     WRONG_QUEUE "wrong_queue"
-        "ESP: the packet arrived at another worker than the one that has the security \
+        "ESP: the packet arrived on a queue of a worker that does not own its security \
          association."
     SA_LIMIT "sa_limit"
         "ESP: the security association has reached its hard limit, or used up its sequence \
          numbers."
     STATE_FILE "state_file"
-        "ESP: the sequence numbers or IVs that the packet needs are not in the state file yet."
+        "ESP: no sequence number or IV was available. The state file does not reserve more of them \
+         yet, or all of its IV ranges are in use."
     TOO_BIG "too_big"
-        "The encapsulated packet exceeds the MTU, and no ICMP message could be sent to the sender."
-    ESP_FRAGMENT "esp_fragment" "ESP: the packet is a fragment, and ESP needs whole packets."
+        "ESP: after encapsulation, the packet would exceed the MTU, and its sender could not be \
+         notified by ICMP."
+    ESP_FRAGMENT "esp_fragment"
+        "ESP: the packet is a fragment, which can only be encapsulated in tunnel mode, and never \
+         decapsulated."
     DUMMY "dummy"
         "ESP: a dummy packet (RFC 4303, section 2.6) or a NAT keepalive (RFC 3948, section \
          2.3)."
     ECN "ecn"
-        "The tunnel marked congestion, and the inner packet's sender does not support ECN (RFC \
-         6040, section 4.2)."
+        "ESP: the outer header is marked \"congestion experienced\", but the inner header is not \
+         ECN-capable (RFC 6040, section 4.2)."
 }
 
 /// Registers all drop reasons of the ESP stages.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_ipsec::{Fingerprint, Protection, Transform, Window};
 
-use super::outer::Outer;
+use super::outer::OuterHeader;
 use super::selector::Selector;
 use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileError};
 use super::values::{Backend, Mode};
@@ -33,14 +33,14 @@ pub(super) struct SaStatus {
     backend: &'static str,
     /// The highest sequence number used or received.
     sequence: u64,
-    /// Packets encapsulated or decapsulated since xdpfwd started.
+    /// Packets encapsulated or decapsulated since xdpfwd started or the SA was added.
     packets: u64,
     /// Bytes of the inner packets; for an outbound SA, including those of earlier runs.
     bytes: u64,
     drops: BTreeMap<&'static str, u64>,
-    /// Size of the anti-replay window in packets.
+    /// Size of an inbound SA's anti-replay window in packets.
     window: Option<u32>,
-    /// The queue whose worker owns the SA.
+    /// The queue whose worker owns an inbound SA.
     queue: Option<u16>,
     limits: Limits,
 }
@@ -108,7 +108,7 @@ impl SaStatus {
     }
 }
 
-/// The limits of an SA.
+/// The limits of an SA; `None` for no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) soft_packets: Option<u64>,
@@ -138,29 +138,31 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     /// Returns the properties common to both directions.
     fn association(&self) -> &Association;
 
-    /// Takes over the state of the same SA in another plan, or creates it from the state file.
+    /// Shares the state of the same SA among `others`, the SAs of other plans. If there is none,
+    /// creates the state from the state file.
     fn acquire<'a>(
         &self,
         state: &Arc<StateFile>,
         others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError>;
 
-    /// Returns a key that is equal for two SAs exactly when they drop the same packets.
+    /// Returns the text of all settings that decide which packets are dropped. Two SAs with equal
+    /// keys drop the same packets.
     fn verdict_key(&self) -> String;
 
     /// Returns the SA's status for the inspection table.
     fn status(&self) -> SaStatus;
 
-    /// Logs the soft limits that the SA has reached.
+    /// Warns once of each soft limit that the SA has reached.
     fn maintain(&self);
 }
 
 /// An SA that encapsulates packets.
 pub(super) struct Outbound {
     pub(super) sa: Association,
-    /// The outer header, in tunnel mode.
-    pub(super) outer: Option<Outer>,
-    /// UDP source and destination port.
+    /// The outer header; `None` in transport mode.
+    pub(super) outer: Option<OuterHeader>,
+    /// UDP source and destination port; `None` if ESP is not in UDP.
     pub(super) udp: Option<[u16; 2]>,
     shared: OnceLock<Arc<OutboundShared>>,
 }
@@ -176,8 +178,11 @@ pub(super) struct Inbound {
     pub(super) sa: Association,
     /// The destination address that packets must have, if configured.
     pub(super) destination: Option<IpAddr>,
+    /// The UDP destination port that packets must have; `None` if ESP is not in UDP.
     pub(super) udp_port: Option<u16>,
+    /// Size of the anti-replay window in packets.
     pub(super) window: u32,
+    /// The queue whose worker owns the SA.
     pub(super) queue: u16,
     shared: OnceLock<Arc<InboundShared>>,
 }
@@ -188,7 +193,7 @@ pub(super) struct InboundShared {
     window: ArrayQueue<Window>,
     progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
-    /// Bytes of decapsulated packets since xdpfwd started.
+    /// Bytes of decapsulated packets since xdpfwd started or the SA was added.
     pub(super) bytes: AtomicU64,
 }
 
@@ -197,7 +202,7 @@ pub(super) struct InboundShared {
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
     drops: DropCounts,
-    /// The soft limits for which a warning was logged; 0 for none.
+    /// The soft limits for which a warning was logged last; 0 for none.
     warned_packets: AtomicU64,
     warned_bytes: AtomicU64,
 }
@@ -226,9 +231,10 @@ impl DropCounts {
                 return;
             }
         }
-        debug_assert!(false, "more than {} reasons", Self::MAX);
+        debug_assert!(false, "an SA has more than {} drop reasons", Self::MAX);
     }
 
+    /// Returns the number of drops for each reason that has occurred.
     fn by_name(&self) -> BTreeMap<&'static str, u64> {
         let used = self
             .0
@@ -250,7 +256,7 @@ impl Counts {
         self.drops.count(reason);
     }
 
-    /// Warns once of each soft limit that the SA has reached.
+    /// Warns once of each soft limit that `packets` or `bytes` has reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
         let warn =
             |unit: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
@@ -309,7 +315,7 @@ impl Association {
 }
 
 impl Outbound {
-    pub(super) fn new(sa: Association, outer: Option<Outer>, udp: Option<[u16; 2]>) -> Self {
+    pub(super) fn new(sa: Association, outer: Option<OuterHeader>, udp: Option<[u16; 2]>) -> Self {
         Self { sa, outer, udp, shared: OnceLock::new() }
     }
 
@@ -319,7 +325,8 @@ impl Outbound {
         self.shared.get()
     }
 
-    /// Applies the SA's limits to its sequence numbers. Call it only once the plan is in use.
+    /// Applies the SA's limits to its sequence numbers. Must not be called before the plan is in
+    /// use, because an older plan may still use the same numbers.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
@@ -358,8 +365,8 @@ impl SecurityAssociation for Outbound {
     fn status(&self) -> SaStatus {
         let shared = self.shared.get();
         let mut status = self.sa.status("out", shared.map(|shared| &shared.counts));
-        status.source = self.outer.as_ref().map(Outer::source);
-        status.destination = self.outer.as_ref().map(Outer::destination);
+        status.source = self.outer.as_ref().map(OuterHeader::source);
+        status.destination = self.outer.as_ref().map(OuterHeader::destination);
         status.udp_ports = self.udp.map(|ports| ports.to_vec()).unwrap_or_default();
         status.sequence = shared.map_or(0, |shared| shared.numbers.next().saturating_sub(1));
         status.bytes = shared.map_or(0, |shared| shared.numbers.bytes());
@@ -375,7 +382,7 @@ impl SecurityAssociation for Outbound {
 }
 
 /// Returns the source and destination address of a tunnel.
-fn tunnel_addresses(outer: &Option<Outer>) -> Option<(IpAddr, IpAddr)> {
+fn tunnel_addresses(outer: &Option<OuterHeader>) -> Option<(IpAddr, IpAddr)> {
     outer.as_ref().map(|outer| (outer.source(), outer.destination()))
 }
 
@@ -401,6 +408,8 @@ impl Inbound {
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
+        // A reload may have changed the size. In the new window, all numbers up to the highest
+        // count as received.
         if window.size() != self.window {
             let highest = window.highest();
             window = Window::new(self.window, self.sa.esn).unwrap_or(window);
@@ -511,7 +520,7 @@ impl Drop for HeldWindow {
         self.publish();
         if let Some(window) = self.window.take() {
             let returned = self.shared.window.push(window);
-            debug_assert!(returned.is_ok(), "the slot is empty while the window is held");
+            debug_assert!(returned.is_ok(), "the slot of a held window must be empty");
         }
     }
 }

@@ -17,7 +17,7 @@ use xdpfwd_xsk::Frame;
 
 use super::batch::{self, NONE, drop_all};
 use super::mss;
-use super::outer::Inner;
+use super::outer::InnerFields;
 use super::plan::{Plan, Seal, Settings};
 use super::reasons;
 use super::sa::{Outbound, OutboundShared};
@@ -29,12 +29,12 @@ use super::values::Mode;
 /// The stage `esp-seal` of one worker.
 pub struct EspSeal {
     settings: Arc<Settings<Seal>>,
-    work: Sealer,
+    sealer: Sealer,
 }
 
-/// State of one worker.
+/// The stage's state, besides its settings. No other worker uses it.
 struct Sealer {
-    /// `None` while no IV range has been free.
+    /// The worker's IV range; `None` if no range has been free so far.
     ivs: Option<IvRange>,
     /// Whether this worker has set the limits of the SAs to those of its plan.
     has_set_limits: bool,
@@ -53,15 +53,16 @@ const MSS_LOWERED: usize = 3;
 /// The encapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if the packet needs no encapsulation, or no more.
+    /// Index of the SA; [`NONE`] if the packet needs no encapsulation, or if it is done.
     sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
     payload_len: u16,
     next_header: u8,
-    /// Offset of the UDP header if it needs a checksum (over IPv6).
+    /// Offset of the UDP header if it needs a checksum, which is the case over IPv6.
     udp: Option<u16>,
-    /// Offset of the outer header if routers may fragment it, so that it needs an identification.
+    /// Offset of the outer header if it needs an identification, because routers may fragment the
+    /// packet.
     ident: Option<u16>,
     sequence_number: u64,
     iv: u64,
@@ -74,7 +75,7 @@ impl batch::Job for Job {
     }
 }
 
-/// What to do with a packet.
+/// The decision about a packet before encapsulation.
 enum Disposition {
     Seal(Job),
     Pass,
@@ -87,14 +88,14 @@ impl StagePlan for Plan<Seal> {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
         let Seal { icmp_rate, icmp_sources, .. } = settings.direction;
-        let work = Sealer {
+        let sealer = Sealer {
             ivs: settings.iv_range(),
             has_set_limits: false,
             icmp: IcmpErrors::new(icmp_rate, icmp_sources, cx),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
         };
-        Box::new(EspSeal { settings, work })
+        Box::new(EspSeal { settings, sealer })
     }
 
     fn summary(&self) -> String {
@@ -121,33 +122,33 @@ impl StagePlan for Plan<Seal> {
 
 impl Stage for EspSeal {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
-        let Self { settings, work } = self;
-        if !work.has_set_limits {
-            work.has_set_limits = true;
+        let Self { settings, sealer } = self;
+        if !sealer.has_set_limits {
+            sealer.has_set_limits = true;
             settings.sas.iter().for_each(Outbound::limit);
         }
         let len = view.len();
         for index in 0..len {
             let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa_index: NONE, ..Job::default() };
-            match work.prepare(settings, &mut packet, cx.now()) {
+            match sealer.prepare(settings, &mut packet, cx.now()) {
                 Disposition::Seal(seal_job) => job = seal_job,
-                Disposition::Pass => work.counters[BYPASSED] += 1,
+                Disposition::Pass => sealer.counters[BYPASSED] += 1,
                 Disposition::Drop(reason) => packet.drop(reason),
-                Disposition::Answered => work.counters[ICMP_SENT] += 1,
+                Disposition::Answered => sealer.counters[ICMP_SENT] += 1,
             }
-            work.jobs[index] = job;
+            sealer.jobs[index] = job;
         }
         // Encapsulate the packets of one SA at a time; most batches have only one SA.
         let mut from = 0;
-        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
+        while let Some(next) = sealer.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
-            work.seal(settings, view, from, len);
+            sealer.seal(settings, view, from, len);
         }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        COUNTERS.into_iter().zip(self.work.counters).collect()
+        COUNTERS.into_iter().zip(self.sealer.counters).collect()
     }
 
     /// Returns an empty snapshot, so that `restore` of the new stage is called.
@@ -155,7 +156,8 @@ impl Stage for EspSeal {
         Some(Vec::new())
     }
 
-    /// Sets the limits again: an old stage on another worker may have set the old ones since.
+    /// Sets the limits again, because an old stage on another worker may have set the old limits in
+    /// the meantime.
     fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
         self.settings.sas.iter().for_each(Outbound::limit);
         Ok(())
@@ -163,7 +165,8 @@ impl Stage for EspSeal {
 }
 
 impl Sealer {
-    /// Decides about a packet. To encapsulate it, makes room and writes the headers before ESP.
+    /// Decides about a packet. If it is to be encapsulated, makes room for ESP, and writes the IP
+    /// and UDP headers before ESP.
     #[inline]
     fn prepare(
         &mut self,
@@ -233,7 +236,7 @@ impl Sealer {
         if ip_len + udp_len + HEADER_LEN + payload_len + trailer_len(payload_len)
             > settings.direction.mtu
         {
-            // Payload, padding, pad length and next header are a multiple of 4 bytes together.
+            // Together, payload, padding, pad length and next header have a multiple of 4 bytes.
             let max_payload_len =
                 (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV_LEN)
                     & !3)
@@ -250,7 +253,7 @@ impl Sealer {
             };
         }
         let prepended = udp_len + HEADER_LEN + if position.is_none() { ip_len } else { 0 };
-        let inner = inner(frame, ip_start, version);
+        let inner = inner_fields(frame, ip_start, version);
         frame.truncate(end);
         if frame.headroom() < prepended
             || frame.append(trailer_len(payload_len)).is_err()
@@ -311,7 +314,8 @@ impl Sealer {
         })
     }
 
-    /// Encapsulates all packets of the SA of the packet at the batch index `from`.
+    /// Encapsulates the packet at the batch index `from`, and all later packets of the same SA.
+    /// `len` is the number of packets in the batch.
     ///
     /// Never waits: IVs and sequence numbers are shared through lock-free queues and atomics.
     #[inline]
@@ -346,7 +350,8 @@ impl Sealer {
         let sealed_count = sa.sa.protection.seal_batch(&mut outgoing);
         drop(outgoing);
         if sealed_count != count {
-            // Cannot happen: `prepare` made room for each packet. Never send one in clear text.
+            // Cannot happen, because `prepare` made room for each packet. If it did, a packet would
+            // leave in clear text, so drop them all.
             let counts = Some(&shared.counts);
             return drop_all(&mut self.jobs[..len], view, from, sa_index, Reason::NO_ROOM, counts);
         }
@@ -366,8 +371,8 @@ impl Sealer {
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Assigns sequence numbers and IVs to the packets that `seal` encapsulates. Drops packets for
-    /// which none is left.
+    /// Assigns sequence numbers and IVs to the packets that `seal` encapsulates. Drops packets that
+    /// exceed a limit of the SA, and packets for which no number or IV is available.
     #[inline]
     fn assign_numbers(
         &mut self,
@@ -387,7 +392,7 @@ impl Sealer {
         }
         let mut total = shared.numbers.add_bytes(bytes);
         let limit = sa.sa.limits.hard_bytes.unwrap_or(u64::MAX);
-        // The bytes encapsulated before the current packet.
+        // Bytes of the inner packets before the current packet.
         let mut bytes_before = total - bytes;
         let (mut numbers, mut ivs) = (0..0_u64, 0..0_u64);
         for (index, job) in jobs.iter_mut().enumerate().filter(|(_, job)| job.sa_index == sa_index)
@@ -442,18 +447,19 @@ fn select(sas: &[Outbound], frame: &[u8], headers: &Headers) -> Option<usize> {
     sas.iter().position(|sa| sa.sa.selector.contains(addresses, End::Destination))
 }
 
-/// Returns the fields that the outer header may copy from the packet.
+/// Returns the fields of the packet that the outer header may copy.
 #[inline]
-fn inner(frame: &[u8], ip_start: usize, version: IpVersion) -> Inner {
+fn inner_fields(frame: &[u8], ip_start: usize, version: IpVersion) -> InnerFields {
     const DONT_FRAGMENT: u8 = 0x40;
     let byte = |offset: usize| frame.get(ip_start + offset).copied().unwrap_or_default();
     match version {
-        IpVersion::V4 => Inner { traffic_class: byte(1), df: byte(6) & DONT_FRAGMENT != 0 },
-        IpVersion::V6 => Inner { traffic_class: byte(0) << 4 | byte(1) >> 4, df: true },
+        IpVersion::V4 => InnerFields { traffic_class: byte(1), df: byte(6) & DONT_FRAGMENT != 0 },
+        IpVersion::V6 => InnerFields { traffic_class: byte(0) << 4 | byte(1) >> 4, df: true },
     }
 }
 
-/// Sets the identification in an IPv4 header, initially 0 (RFC 6864, section 4.3).
+/// Sets the identification in an IPv4 header, in which it is still 0, and updates the checksum (RFC
+/// 6864, section 4.3).
 #[inline]
 fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     let Some(header) = frame.get_mut(ip_start..).and_then(|header| header.first_chunk_mut::<20>())
@@ -483,7 +489,7 @@ fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
 impl fmt::Debug for EspSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EspSeal")
-            .field("sealed", &self.work.counters[SEALED])
+            .field("sealed", &self.sealer.counters[SEALED])
             .finish_non_exhaustive()
     }
 }

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use xdpfwd_wire::Addresses;
 
-/// The prefixes of an SA, each as network address and mask. Without prefixes, every address
-/// matches.
+/// The prefixes of an SA, each as network address and mask. A selector without prefixes matches
+/// every address. A selector with prefixes of only one IP version matches no address of the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     v4: Vec<(u32, u32)>,

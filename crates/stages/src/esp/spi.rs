@@ -1,10 +1,11 @@
 //! The lookup of an SA by its SPI.
 
-/// A hash table of the SPIs of SAs. Senders choose the SPIs that are looked up, but not those in
-/// the table: no lookup visits more slots than the longest run of occupied slots.
+/// A hash table of the SPIs of SAs. Senders choose which SPIs are looked up, but not which SPIs are
+/// in the table. So a lookup visits at most the occupied slots of the longest run.
 #[derive(Debug)]
 pub(super) struct SpiTable {
-    /// SPI and SA index. The number of slots is a power of two; at least half of them are empty.
+    /// Each occupied slot has an SPI and the index of its SA. The number of slots is a power of
+    /// two; at least half of them are empty.
     slots: Vec<Option<(u32, u16)>>,
     /// Right shift that reduces a 32-bit hash to a slot index.
     shift: u32,
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_spreads_spis_of_any_step() {
+    fn table_spreads_spis_that_differ_by_power_of_two() {
         for step in 0..22 {
             let table = SpiTable::new(
                 (1..=1024_u32)
@@ -65,7 +66,7 @@ mod tests {
                     .into_iter(),
             );
             let longest = table.slots.split(Option::is_none).map(<[_]>::len).max().unwrap();
-            assert!(longest < 64, "steps of 2^{step}: {longest} occupied slots in a row");
+            assert!(longest < 64, "SPIs in steps of 2^{step} occupy {longest} slots in a row");
         }
     }
 

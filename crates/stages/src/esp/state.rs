@@ -1,4 +1,4 @@
-//! The text format of the ESP state file. The file prevents that a later run reuses nonces or
+//! The text format of the ESP state file. The file prevents a later run from reusing nonces or
 //! sequence numbers.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use xdpfwd_ipsec::Fingerprint;
 /// The content of the state file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The last epoch used.
+    /// The latest epoch. Its IVs, and those of earlier epochs, may have been used.
     pub epoch: u32,
     /// The entries of all SAs.
     pub sas: Vec<SaState>,
@@ -33,14 +33,14 @@ pub struct SaState {
 pub enum SequenceState {
     /// Outbound.
     Out {
-        /// Exclusive upper bound of the used sequence numbers.
+        /// All used sequence numbers are below this number.
         next: u64,
-        /// Bytes of encapsulated inner packets.
+        /// Bytes of all inner packets encapsulated so far.
         bytes: u64,
     },
     /// Inbound.
     In {
-        /// The highest verified sequence number.
+        /// The highest sequence number of a valid packet; 0 if there was none.
         highest: u64,
     },
 }
@@ -65,13 +65,13 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
-    /// The text is not UTF-8.
+    /// The text is not UTF-8. The number of the first invalid byte is counted from 1.
     #[error("byte {0} is not UTF-8")]
     NotText(usize),
     /// The text is not TOML, or has unknown keys.
     #[error("{0}")]
     Toml(String),
-    /// Another version of xdpfwd wrote the text.
+    /// The format version is not 1.
     #[error("version = {0}: this xdpfwd reads version 1")]
     Version(i64),
     /// There are too many SAs.
@@ -126,7 +126,8 @@ impl State {
     pub const MAX_LEN: usize = 16 << 20;
     /// Maximum number of SAs.
     pub const MAX_SAS: usize = 65_536;
-    /// The largest integer of TOML, which is signed. No SA reaches it.
+    /// The largest number that the file can store, because integers in TOML are signed. No SA
+    /// reaches it.
     pub const MAX_NUMBER: u64 = i64::MAX as u64;
     /// The smallest SPI of an SA: smaller values are reserved (RFC 4303, 2.1).
     const MIN_SPI: u32 = 256;
@@ -169,7 +170,8 @@ impl State {
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
     }
 
-    /// Returns the text of the state file.
+    /// Returns the text of the state file. Writes numbers above [`Self::MAX_NUMBER`] as that
+    /// number.
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
         let storable = |number: u64| number.min(Self::MAX_NUMBER);
@@ -277,7 +279,7 @@ highest = 4711
     }
 
     #[test]
-    fn to_text_returns_documented_text() {
+    fn to_text_returns_documented_text_that_parse_reads() {
         assert_eq!(example().to_text(), TEXT);
         assert_eq!(State::parse(TEXT.as_bytes()), Ok(example()));
         let empty = State { epoch: 7, sas: Vec::new() };
@@ -297,7 +299,7 @@ highest = 4711
     }
 
     #[test]
-    fn parse_error_states_invalid_value() {
+    fn parse_error_names_invalid_key_or_value() {
         let error_with = |from: &str, to: &str| {
             assert!(TEXT.contains(from));
             parse_error(&TEXT.replacen(from, to, 1))
@@ -333,9 +335,9 @@ highest = 4711
             "[[sa]] number 1: direction \"out\": must have next and bytes, not highest"
         );
         let (_, end) = TEXT.split_once("4711\n").unwrap();
-        let twice = TEXT.replace(end, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
+        let with_sa_twice = TEXT.replace(end, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
         assert_eq!(
-            parse_error(&twice),
+            parse_error(&with_sa_twice),
             "[[sa]] number 3: same direction, SPI and fingerprint as an earlier SA"
         );
         assert_eq!(State::parse(b"version = 1\nepoch = \xff\n"), Err(StateError::NotText(21)));
@@ -365,15 +367,16 @@ highest = 4711
     }
 
     fn states() -> impl Strategy<Value = State> {
-        let number = prop_oneof![1_u64..5, Just(State::MAX_NUMBER), 1..State::MAX_NUMBER];
-        let sequence =
-            (any::<bool>(), number, 0..State::MAX_NUMBER).prop_map(|(is_outbound, next, other)| {
+        let next = prop_oneof![1_u64..5, Just(State::MAX_NUMBER), 1..State::MAX_NUMBER];
+        let sequence = (any::<bool>(), next, 0..State::MAX_NUMBER).prop_map(
+            |(is_outbound, next, bytes_or_highest)| {
                 if is_outbound {
-                    SequenceState::Out { next, bytes: other }
+                    SequenceState::Out { next, bytes: bytes_or_highest }
                 } else {
-                    SequenceState::In { highest: other }
+                    SequenceState::In { highest: bytes_or_highest }
                 }
-            });
+            },
+        );
         let sas = prop::collection::btree_map(256_u32.., (any::<u64>(), sequence), 0..8);
         (any::<u32>(), sas).prop_map(|(epoch, sas)| {
             let sa = |(spi, (fingerprint, sequence)): (u32, (u64, SequenceState))| SaState {

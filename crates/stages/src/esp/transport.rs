@@ -7,7 +7,8 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) offset: usize,
-    /// Offset of the field in an earlier header that states the protocol at the position.
+    /// Frame offset of the field that states the protocol at the position. The field is in the
+    /// header before the position.
     pub(super) field: usize,
     /// The protocol in that field.
     pub(super) protocol: IpProtocol,
@@ -20,9 +21,9 @@ const IPV4_CHECKSUM: usize = 10;
 const IPV6_LENGTH: usize = 4;
 const IPV6_NEXT_HEADER: usize = 6;
 
-/// Returns the position at which to insert ESP: after the headers that routers process (hop-by-hop
-/// options, routing, fragment), before the headers for the receiver. Returns `None` if the headers
-/// cannot be parsed.
+/// Returns the position at which to insert ESP: after the last header that routers process
+/// (hop-by-hop options, routing, fragment), and before the headers for the receiver. Returns `None`
+/// if the headers cannot be parsed.
 #[inline]
 pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
@@ -31,7 +32,7 @@ pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> 
             // A known protocol means that the whole header chain was parsed.
             headers.protocol?;
             let mut position = None;
-            walk(frame, headers, |step| {
+            walk_headers(frame, headers, |step| {
                 let for_routers =
                     [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
                 // Keep the position after the last header for routers.
@@ -44,14 +45,14 @@ pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> 
     }
 }
 
-/// Returns the position of the upper protocol.
+/// Returns the position of the upper protocol; `None` if the headers cannot be parsed.
 #[inline]
 pub(super) fn upper_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
         IpVersion::V4 => ipv4_position(headers),
         IpVersion::V6 => {
             let mut position = None;
-            walk(frame, headers, |step| position = Some(step.position))?;
+            walk_headers(frame, headers, |step| position = Some(step.position))?;
             position
         }
     }
@@ -70,9 +71,9 @@ struct Step {
 }
 
 /// Calls `visit` for the position after each header: first after the IPv6 header, last before the
-/// upper protocol that `headers` states.
+/// upper protocol. Returns `None` if the headers do not end at the upper protocol in `headers`.
 #[inline]
-fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) -> Option<()> {
+fn walk_headers(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
     let (mut offset, mut field, mut previous) =
         (start + ipv6::HEADER_LEN, start + IPV6_NEXT_HEADER, IpProtocol::IPV6);
@@ -94,9 +95,9 @@ fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) -> Option<
     }
 }
 
-/// Sets the protocol at the frame offset `field`, and sets the length of the packet, which extends
-/// from `start` to the end of the frame. Updates the IPv4 checksum incrementally (RFC 1624), so
-/// that an invalid checksum stays invalid.
+/// Sets the protocol at the frame offset `field`, and the length of the IP packet. The packet
+/// extends from `start` to the end of the frame. Updates the IPv4 checksum incrementally (RFC
+/// 1624), so that an invalid checksum stays invalid.
 #[inline]
 pub(super) fn set_next_protocol(
     frame: &mut [u8],
@@ -168,7 +169,7 @@ mod tests {
         use IpProtocol as P;
         let (hop, routing, fragment, options) =
             (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
-        // Extension headers, and the number of them that stay before ESP.
+        // In each case, the first `before_esp` of the extension headers stay before ESP.
         for (extensions, before_esp) in [
             (&[][..], 0),
             (&[hop], 1),

@@ -10,9 +10,9 @@ use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use serde_spanned::Spanned;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::words::deserialize_one_of;
+use crate::enum_names::deserialize_one_of;
 
-/// An integer from `MIN` to `MAX`.
+/// An integer from `MIN` to `MAX`, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounded<const MIN: u64, const MAX: u64>(pub(super) u64);
 
@@ -44,7 +44,7 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
     }
 }
 
-/// A number of packets or bytes.
+/// A number of packets or bytes, at least 1.
 pub(super) type Amount = Bounded<1, { u64::MAX }>;
 
 /// The mode of an SA: tunnel or transport (RFC 4301, 3.2).
@@ -56,7 +56,8 @@ pub(super) enum Mode {
     Transport,
 }
 
-/// How the don't-fragment bit of the outer header is set.
+/// How the don't-fragment bit of an outer IPv4 header is set. `Copy` copies the bit of the inner
+/// header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Df {
@@ -66,7 +67,7 @@ pub(super) enum Df {
     Clear,
 }
 
-/// The cryptography library.
+/// The cryptography library that encrypts and decrypts packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Backend {
@@ -77,7 +78,7 @@ pub(super) enum Backend {
     IpsecMb,
 }
 
-/// A kind of traffic that passes unchanged.
+/// A kind of traffic that passes unchanged if configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Bypassed {
@@ -90,7 +91,7 @@ pub(super) enum Bypassed {
 
 deserialize_one_of!(Mode, Df, Backend, Bypassed);
 
-/// How the DSCP of the outer header is set.
+/// How the DSCP of the outer header is set. `Copy` copies the DSCP of the inner header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Dscp {
     #[default]
@@ -145,7 +146,8 @@ impl<'de> Deserialize<'de> for FileName {
         let parse = |text: &str| {
             if text.is_empty() { Err(String::new()) } else { Ok(Self(text.to_owned())) }
         };
-        deserializer.deserialize_str(QuotedVisitor("the name of a file in quotes", parse))
+        let expected = "the name of a file in quotes";
+        deserializer.deserialize_str(QuotedVisitor { expected, parse })
     }
 }
 
@@ -155,7 +157,7 @@ pub(super) struct List<T>(pub(super) Vec<T>);
 
 /// An element of a [`List`].
 pub(super) trait Element {
-    /// What an error states as expected if the value is not a list of these elements.
+    /// The expected value that an error states if the value is not a list of these elements.
     const LIST: &'static str;
 }
 
@@ -207,19 +209,24 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
     }
 }
 
-/// Reads a value in quotes. Has the text of the expected value, and the function that parses it. If
-/// the function returns an empty message, the error states the expected value.
-struct QuotedVisitor<T>(&'static str, fn(&str) -> Result<T, String>);
+/// A visitor that reads a value in quotes.
+struct QuotedVisitor<T> {
+    /// The expected value, as errors state it.
+    expected: &'static str,
+    /// Parses the value, or returns an error message. If the message is empty, the error states the
+    /// expected value instead.
+    parse: fn(&str) -> Result<T, String>,
+}
 
 impl<T> Visitor<'_> for QuotedVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.expected)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        (self.1)(text).map_err(|message| {
+        (self.parse)(text).map_err(|message| {
             if message.is_empty() {
                 E::invalid_value(Unexpected::Str(text), &self)
             } else {
@@ -232,10 +239,8 @@ impl<T> Visitor<'_> for QuotedVisitor<T> {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let parse = |text: &str| text.parse().map(Address).map_err(|_| String::new());
-        deserializer.deserialize_str(QuotedVisitor(
-            "an IP address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"",
-            parse,
-        ))
+        let expected = "an IP address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"";
+        deserializer.deserialize_str(QuotedVisitor { expected, parse })
     }
 }
 
@@ -251,9 +256,7 @@ impl<'de> Deserialize<'de> for Prefix {
             }
             Err(format!("prefix `{net}` has bits set beyond its length: use {}", net.trunc()))
         }
-        deserializer.deserialize_str(QuotedVisitor(
-            "a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"",
-            parse,
-        ))
+        let expected = "a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"";
+        deserializer.deserialize_str(QuotedVisitor { expected, parse })
     }
 }

@@ -14,29 +14,29 @@ use super::key::PacketException;
 use super::modifiers::Limits;
 use super::plan::FilterPlan;
 use super::program::{ExceptionPolicy, Program};
-use super::source::{Lines, Source, VerdictWord};
-use crate::words::deserialize_one_of;
+use super::source::{ConfiguredVerdict, Lines, Source};
+use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
-/// The keys of `kind = "filter"`.
+/// The configuration keys of a stage with `kind = "filter"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterConfig {
     rules: Source,
-    default: VerdictWord,
+    default: ConfiguredVerdict,
     #[serde(default)]
     format: Format,
-    action: Option<VerdictWord>,
+    action: Option<ConfiguredVerdict>,
     #[serde(default)]
     place: Placement,
     #[serde(default)]
     flow_cache: FlowCacheSize,
     #[serde(default)]
     gtpu: GtpuLayer,
-    not_ip: Option<VerdictWord>,
-    malformed: Option<VerdictWord>,
-    vlan_stack: Option<VerdictWord>,
-    extension_chain: Option<VerdictWord>,
+    not_ip: Option<ConfiguredVerdict>,
+    malformed: Option<ConfiguredVerdict>,
+    vlan_stack: Option<ConfiguredVerdict>,
+    extension_chain: Option<ConfiguredVerdict>,
     ip_options: Option<ExceptionAction>,
     later_fragments: Option<ExceptionAction>,
 }
@@ -50,7 +50,8 @@ enum ExceptionAction {
     Accept,
 }
 
-/// Where rules are evaluated: in the stage, or in the XDP program.
+/// Where rules are evaluated: in the stage (`User`), or in the XDP program (`Kernel`). `Auto` means
+/// the XDP program if it supports the filter, else the stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Placement {
@@ -88,7 +89,8 @@ impl<'de> Deserialize<'de> for FlowCacheSize {
     }
 }
 
-/// The packet of GTP-U traffic that rules see.
+/// The packet of GTP-U traffic to which rules apply: the packet that carries GTP-U (`Outer`), or
+/// the user packet in it (`Inner`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum GtpuLayer {
@@ -97,7 +99,7 @@ enum GtpuLayer {
     Inner,
 }
 
-/// The language of the file with rules.
+/// The format of the file with rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Format {
@@ -109,17 +111,17 @@ enum Format {
 deserialize_one_of!(ExceptionAction, Placement, GtpuLayer, Format);
 
 /// Maximum number of seeds to try for a filter in the XDP program.
-const SEEDS: usize = 16;
+const MAX_SEEDS: usize = 16;
 
 /// Compiles rules with a random hash seed.
 ///
-/// With some seeds, a run of full groups in a hash table is too long for the XDP program. This
-/// depends on the seed, not on the rules: if `for_kernel`, up to [`SEEDS`] seeds are tried.
+/// With some seeds, a run of full groups in a hash table is too long for the XDP program.
+/// Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
     let mut classifier = compile();
     if for_kernel {
-        for _ in 1..SEEDS {
+        for _ in 1..MAX_SEEDS {
             if !matches!(classifier.image(rules), Err(KernelLimitError::LongRun { .. })) {
                 break;
             }
@@ -129,8 +131,8 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Number of rules in a bucket above which shadowed rules are not searched, because the search
-/// would be slow. Lookups are slow as well.
+/// Maximum number of rules in a bucket of the classifier for which shadowed rules are searched.
+/// With more, the search would take too long, and the plan warns of slow lookups.
 const LONG_BUCKET: usize = 512;
 
 /// Maximum number of shadowed or unsupported rules named in diagnostics.
@@ -165,7 +167,7 @@ impl StageConfig for FilterConfig {
             );
             warnings.push(PlanDiagnostic { location: Location::Stage, message });
         }
-        let more = shadowed.len().saturating_sub(MAX_NAMED);
+        let unnamed = shadowed.len().saturating_sub(MAX_NAMED);
         for shadowed in shadowed.iter().take(MAX_NAMED) {
             let (rule, by) = (shadowed.rule as usize, shadowed.by as usize);
             let message = format!(
@@ -174,10 +176,10 @@ impl StageConfig for FilterConfig {
             );
             warnings.push(PlanDiagnostic { location: locations[rule].clone(), message });
         }
-        if more > 0 {
+        if unnamed > 0 {
             warnings.push(PlanDiagnostic {
                 location: Location::Stage,
-                message: format!("{more} more rules never decide"),
+                message: format!("{unnamed} more rules never decide"),
             });
         }
         let rules_see_later_fragments = self.later_fragments == Some(ExceptionAction::Judge);
@@ -226,7 +228,8 @@ impl StageConfig for FilterConfig {
                 Err(reasons) if self.place == Placement::Kernel => {
                     return Err(kernel_error(reasons));
                 }
-                // Report only the first reason; `place = "kernel"` reports more.
+                // Keep only the first reason; with `place = "kernel"`, the error has up to
+                // `MAX_NAMED`.
                 Err(reasons) => not_in_kernel = reasons.first().map(ToString::to_string),
             }
         }
@@ -236,24 +239,25 @@ impl StageConfig for FilterConfig {
 
 /// Returns the error for `place = "kernel"`, with up to [`MAX_NAMED`] reasons.
 fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
-    let more = reasons.len().saturating_sub(MAX_NAMED);
+    let unnamed = reasons.len().saturating_sub(MAX_NAMED);
     reasons.truncate(MAX_NAMED);
     for reason in &mut reasons {
         reason.message = format!("place = \"kernel\" is not possible: {}", reason.message);
     }
-    if more > 0 {
-        let message = format!("the XDP program does not support {more} more rules");
+    if unnamed > 0 {
+        let message = format!("the XDP program does not support {unnamed} more rules");
         reasons.push(PlanDiagnostic { location: Location::Stage, message });
     }
     PlanError(reasons)
 }
 
 impl FilterConfig {
-    /// Returns the configured verdict on each kind of packet exception; `None` if rules apply to
-    /// it.
+    /// Returns the configured verdict on each kind of packet exception; `None` for a kind to which
+    /// rules apply.
     fn exceptions(&self) -> ExceptionPolicy {
-        let verdict =
-            |word: Option<VerdictWord>, default| Some(word.map_or(default, Verdict::from));
+        let verdict = |verdict: Option<ConfiguredVerdict>, default| {
+            Some(verdict.map_or(default, Verdict::from))
+        };
         let action = |action: Option<ExceptionAction>| match action {
             Some(ExceptionAction::Accept) => Some(Verdict::Accept),
             Some(ExceptionAction::Drop) | None => Some(Verdict::Drop),
@@ -269,6 +273,7 @@ impl FilterConfig {
         })
     }
 
+    /// Reads and parses the rules. Adds warnings to `warnings`.
     fn read(
         &self,
         cx: &PlanCx<'_>,

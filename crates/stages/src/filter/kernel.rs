@@ -31,8 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Packet exceptions in the order of `enum reason` in `bpf/filter.h`, which begins with
-/// `REASON_POLICY`, not an exception.
+/// Packet exceptions in the order of `enum reason` in `bpf/filter.h`. The first value of that enum,
+/// `REASON_POLICY`, is not a packet exception.
 const EXCEPTIONS: [PacketException; 6] = [
     PacketException::NotIp,
     PacketException::Malformed,
@@ -76,7 +76,8 @@ pub(super) fn image(
     }
     let Some(image) = image.filter(|_| reasons.is_empty()) else { return Err(reasons) };
     let mut tables = map_contents(image);
-    tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, exceptions)));
+    let filter_struct = filter_struct(rules, default, exceptions);
+    tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
@@ -112,7 +113,7 @@ pub fn map_contents(image: Image) -> XdpTables {
 }
 
 /// Returns the bytes of `struct filter` of `bpf/filter.h`.
-fn read_only(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
+fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
     let action = |exception: PacketException| match exceptions.verdict(exception) {
         None => 0,
@@ -127,7 +128,7 @@ fn read_only(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> V
 }
 
 /// The user-space stage of a filter that runs in the XDP program. Passes all packets, because the
-/// XDP program has already dropped the others.
+/// XDP program has already applied the filter.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassThrough;
 

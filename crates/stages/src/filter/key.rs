@@ -26,7 +26,8 @@ pub enum PacketException {
     ExtensionChain,
     /// The IPv4 header has options.
     IpOptions,
-    /// The packet is a later fragment, which has no ports.
+    /// The packet is a later fragment, which has no ports. With [`inspect_gtpu`], also the first
+    /// fragment of a GTP-U packet.
     LaterFragment,
 }
 
@@ -42,7 +43,8 @@ impl PacketException {
     ];
 }
 
-/// Returns the key of a frame, or its packet exception. `headers` are the frame's parsed headers.
+/// Returns the key of a frame, or its packet exception. `headers` must be the frame's parsed
+/// headers.
 #[inline]
 pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     match headers.status {
@@ -70,8 +72,10 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     Inspection::Key(key)
 }
 
-/// Like [`inspect`], but if the frame carries a user packet in GTP-U, inspects the user packet. Its
-/// key has the VLAN of the frame.
+/// Like [`inspect`], but inspects the user packet if the frame carries one in GTP-U. The key of a
+/// user packet has the outer VLAN of the frame.
+///
+/// A fragment of a GTP-U packet, or a GTP-U packet with IP options, is a packet exception.
 #[inline]
 pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     let is_gtpu = headers.destination_port == gtpu::PORT
@@ -79,8 +83,8 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
         && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
     match inspect(frame, headers) {
-        // The first fragment of GTP-U is an exception like a later one: it does not have the whole
-        // user packet.
+        // A first fragment lacks the end of the user packet. Treat it as a later fragment, without
+        // a key, so that no rule applies to it.
         Inspection::Key(key)
             if key.fragment == Fragment::First
                 && key.protocol == IpProtocol::UDP.0
@@ -105,7 +109,7 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     }
 }
 
-/// Returns the fields that rules match; `None` if the headers do not belong to this frame.
+/// Returns the fields that rules match; `None` if the frame is too short for one of them.
 #[inline]
 fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     let l3 = headers.l3(frame);

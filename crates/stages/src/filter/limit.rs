@@ -1,10 +1,11 @@
 //! Rate limits: token buckets that all workers share.
 //!
-//! A bucket stores only the time at which it was, or would have been, empty. Its tokens are those
-//! earned since that time, at most the burst. Taking tokens advances the time (the inverse of the
-//! generic cell rate algorithm, ITU-T I.371). A worker takes tokens for several packets at once and
-//! spends them locally, so workers contend for a bucket a few thousand times per second, not per
-//! packet.
+//! A bucket stores a single time, `empty_at`. The bucket holds the tokens earned since that time,
+//! but at most the burst. Taking tokens advances `empty_at` by the time that it takes to earn them
+//! (the inverse of the generic cell rate algorithm, ITU-T I.371).
+//!
+//! A worker takes tokens for several packets at once and spends them locally. So workers contend
+//! for a bucket a few thousand times per second instead of once per packet.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -22,10 +23,10 @@ const STEPS: u64 = 16;
 pub(super) struct Rate {
     steps_per_second: u64,
     tokens_per_second: u64,
-    /// Steps to fill an empty bucket.
+    /// Number of steps in which an empty bucket fills up.
     fill_time: u64,
-    /// Tokens that a worker takes in addition to those for a packet, for later packets; a fraction
-    /// of the burst, so that tokens are left for other workers.
+    /// Number of tokens for later packets that a worker takes together with the tokens for a
+    /// packet; only a fraction of the burst, so that tokens are left for other workers.
     extra_draw: u64,
 }
 
@@ -39,12 +40,12 @@ impl Rate {
             extra_draw: limit.burst / (8 * workers.max(1) as u64),
         };
         let fill_time = rate.time(limit.burst);
-        // At most the tokens of one millisecond, because other workers cannot use the tokens that
-        // an idle worker has taken.
+        // Draw at most the tokens of one millisecond in advance, because other workers cannot use
+        // the tokens that an idle worker has taken.
         Self { fill_time, extra_draw: rate.extra_draw.min(limit.rate / 1000), ..rate }
     }
 
-    /// Returns the number of steps in which `tokens` tokens are earned.
+    /// Returns the number of steps that it takes to earn `tokens` tokens.
     fn time(&self, tokens: u64) -> u64 {
         u64::try_from(
             u128::from(tokens) * u128::from(self.steps_per_second)
@@ -54,21 +55,22 @@ impl Rate {
     }
 }
 
-/// A token bucket, initially full. Stores the time at which it was empty, in steps.
+/// A token bucket, initially full. Stores `empty_at` in steps.
 #[derive(Debug, Default)]
 pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Takes `tokens` tokens at the time `now`, in cycles. Returns `false` and takes none if there
-    /// are too few.
+    /// Takes `tokens` tokens at the time `now`, in clock cycles, and returns true. If there are too
+    /// few, takes none and returns false.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
         // The offset makes a new bucket full even when the clock is at 0.
         let now = now.saturating_mul(STEPS).saturating_add(rate.fill_time);
         let cost = rate.time(tokens);
         let take = |empty_at: u64| {
             let empty_at = empty_at.max(now - rate.fill_time);
-            // Saturating: another worker's clock may be slightly ahead. A packet larger than the
-            // bucket needs a full bucket, and takes the missing tokens in advance.
+            // Saturating, because another worker's clock may be slightly ahead. A packet that costs
+            // more tokens than the burst needs a full bucket, and takes the missing tokens in
+            // advance.
             let has_tokens = now.saturating_sub(empty_at) >= cost.min(rate.fill_time);
             has_tokens.then_some(empty_at.saturating_add(cost))
         };
@@ -77,7 +79,8 @@ impl Bucket {
     }
 }
 
-/// A limit as one worker uses it: the shared bucket, and tokens that the worker has taken from it.
+/// One worker's access to a rate limit: the shared bucket, and the tokens that the worker has taken
+/// from it.
 #[derive(Debug)]
 pub(super) struct Meter {
     rate: Rate,
@@ -92,7 +95,8 @@ impl Meter {
         Self { rate: Rate::new(limit, workers), unit: limit.unit, bucket, credit: 0 }
     }
 
-    /// Returns whether a packet of `bytes` bytes passes at the time `now`, and spends its tokens.
+    /// Spends the tokens for a packet of `bytes` bytes at the time `now`, and returns true. Returns
+    /// false if there are too few.
     #[inline]
     pub(super) fn passes(&mut self, bytes: usize, now: u64) -> bool {
         let tokens = cost(self.unit, bytes);
@@ -120,14 +124,15 @@ fn cost(unit: Unit, bytes: usize) -> u64 {
 }
 
 /// A bucket per source prefix, in a set-associative table of fixed size. If the set of a new prefix
-/// has no free slot, the prefix replaces the one with the fullest bucket, and inherits that bucket.
+/// has no free slot, the new prefix replaces the prefix with the fullest bucket, and inherits that
+/// bucket.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(super) struct SourceBuckets {
     rate: Rate,
     unit: Unit,
     /// Length of the source prefixes in bits.
     prefix_len: u8,
-    /// Seed of the hash; random, so that senders cannot choose prefixes that share a slot.
+    /// Seed of the hash; random, so that senders cannot find prefixes that share a set.
     seed: u64,
     slots: Box<[Slot]>,
 }
@@ -144,7 +149,7 @@ const SLOTS: usize = 1 << 16;
 /// Slots per set.
 const WAYS: usize = 8;
 
-impl Sources {
+impl SourceBuckets {
     pub(super) fn new(limit: &Limit, prefix_len: u8) -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
         let seed = RandomState::new().hash_one(0_u64);
@@ -157,8 +162,8 @@ impl Sources {
         }
     }
 
-    /// Returns whether a packet of `bytes` bytes with these addresses passes at the time `now`, and
-    /// spends its tokens.
+    /// Spends the tokens for a packet of `bytes` bytes with these addresses at the time `now`, and
+    /// returns true. Returns false if there are too few.
     pub(super) fn passes(
         &self,
         addresses: &xdpfwd_filter::Addresses,
@@ -182,12 +187,13 @@ impl Sources {
         let set = &self.slots[set_start..set_start + WAYS];
         let found = set.iter().find(|slot| slot.prefix_hash.load(Ordering::Relaxed) == hash);
         let slot = found.unwrap_or_else(|| {
-            // Two workers may claim a slot at once; then two prefixes share its bucket for a while.
+            // If two workers replace a slot at once, two prefixes share its bucket for a while.
             let slot = set
                 .iter()
                 .min_by_key(|slot| slot.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
-            // Keep the old bucket: replacing and re-adding a prefix must not refill its bucket.
+            // Keep the old bucket: a sender must not get a full bucket by having its prefix
+            // replaced.
             slot.prefix_hash.store(hash, Ordering::Relaxed);
             slot
         });
@@ -209,12 +215,13 @@ mod tests {
         Limit { rate, unit, burst, per: Per::Rule }
     }
 
-    /// Returns the time `seconds` after a start time, in cycles. The start time is late enough for
-    /// any bucket of these tests to fill before it.
+    /// Returns the time `seconds` after a start time, in clock cycles. Before the start time, every
+    /// bucket of these tests has had enough time to fill.
     fn at(seconds: f64) -> u64 {
         (clock::cycles_per_second() * (100.0 + seconds)) as u64
     }
 
+    /// Returns how many of `packets` packets of `bytes` bytes pass.
     fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
         (0..packets).filter(|_| meter.passes(bytes, now)).count()
     }
@@ -245,7 +252,7 @@ mod tests {
     fn frame_larger_than_burst_passes_at_rate() {
         let limit = limit(121_120, Unit::Bits, 100);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
-        // The rate is ten frames of 1514 bytes per second. Time starts at boot.
+        // The rate is ten frames of 1514 bytes per second. The clock starts at 0, as at boot.
         let at_millisecond = |millisecond: u32| {
             (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64
         };
@@ -290,16 +297,12 @@ mod tests {
     #[test]
     fn source_prefixes_have_separate_buckets() {
         let limit = limit(10, Unit::Packets, 5);
-        let sources = Sources::new(&limit, 24);
+        let sources = SourceBuckets::new(&limit, 24);
         let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
         let passed =
             |source: u32| (0..20).filter(|_| sources.passes(&from(source), 60, at(0.0))).count();
         assert_eq!(passed(0x0a00_0001), 5);
-        assert_eq!(
-            passed(0x0a00_0002),
-            0,
-            "the second address of the /24 does not share its bucket"
-        );
+        assert_eq!(passed(0x0a00_0002), 0, "expected two addresses of a /24 to share its bucket");
         assert_eq!(passed(0x0a00_0101), 5);
         let v6 = |source: u128| xdpfwd_filter::Addresses::V6 { source, destination: 1 };
         assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);

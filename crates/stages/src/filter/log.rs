@@ -11,7 +11,9 @@ use xdpfwd_filter::{Addresses, Key, Rule};
 const QUEUE_CAPACITY: usize = 256;
 
 /// The writer of samples, shared by all workers; `None` if no rule has a `log` modifier, or if the
-/// thread did not start. Created with the plan, so that its thread does not run on a worker's core.
+/// thread did not start.
+///
+/// Created with the plan and not by a worker, whose thread would pass on its CPU affinity.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
@@ -30,19 +32,21 @@ struct SampleQueue {
     is_closed: AtomicBool,
 }
 
-/// The log as one worker uses it.
+/// One worker's access to the log.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct SampleRecorder {
     writer: LogWriter,
-    /// Number of samples that could not be added.
+    /// Number of samples that could not be added to the queue.
     lost: u64,
 }
 
 /// A sampled packet.
 #[derive(Debug)]
 struct Sample {
+    /// Index of the rule that sampled the packet.
     rule: u32,
     key: Key,
+    /// Length of the frame.
     bytes: usize,
 }
 
@@ -80,10 +84,11 @@ impl Drop for WriterHandle {
 }
 
 impl SampleQueue {
-    /// Writes samples until the last stage of the plan is dropped.
+    /// Writes samples until the plan and all of its stages are dropped. `rules` are the texts of
+    /// the rules.
     fn write(&self, rules: &[String]) {
         loop {
-            // Load before draining, so that samples added before closing are still written.
+            // Load `is_closed` before draining, so that samples added before closing are written.
             let is_closed = self.is_closed.load(Ordering::Acquire);
             while let Some(sample) = self.queue.pop() {
                 sample.write(rules);
@@ -91,23 +96,23 @@ impl SampleQueue {
             if is_closed {
                 return;
             }
-            // Returns at once if a sample was added since the queue was drained.
+            // `park` returns at once if a sample was added since the queue was drained.
             thread::park();
         }
     }
 }
 
-impl Log {
+impl SampleRecorder {
     pub(super) fn new(writer: &LogWriter) -> Self {
         Self { writer: writer.clone(), lost: 0 }
     }
 
-    /// Records a sampled packet, and wakes the writer thread. The cost of waking it arises only for
-    /// sampled packets.
+    /// Adds a sampled packet to the queue, and wakes the writer thread. If the queue is full, the
+    /// sample is lost. Waking the thread is slow, but is done only for sampled packets.
     pub(super) fn record(&mut self, rule: u32, key: &Key, bytes: usize) {
         let is_recorded = self.writer.0.as_ref().is_some_and(|handle| {
-            // Check `is_full` first: `push` on a full queue can spin until the writer finishes a
-            // pop.
+            // Check `is_full` first: `push` on a full queue can spin until the writer has finished
+            // removing a sample.
             let queue = &handle.samples.queue;
             let pushed = !queue.is_full() && queue.push(Sample { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use xdpfwd_filter::{Key, Limit, Per, Rule};
 
-use super::limit::{Bucket, Meter, Sources};
-use super::log::{Log, LogWriter};
+use super::limit::{Bucket, Meter, SourceBuckets};
+use super::log::{LogWriter, SampleRecorder};
 use xdpfwd_pipeline::PlanError;
 
-/// The limits of all rules and the log, both shared by all workers.
+/// The state of all rate limits and the log writer, which all workers share.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Each limit: the index of its rule, the configured limit, and its buckets.
@@ -17,13 +17,14 @@ pub(crate) struct Limits {
     log: LogWriter,
 }
 
-/// Maximum number of rules with a limit per source prefix; the buckets of each use 1 MiB.
+/// Maximum number of rules with a limit per source prefix. The buckets of each such rule use 1 MiB.
 const MAX_SOURCE_LIMITS: usize = 64;
 
+/// The buckets of a limit: one for the rule, or one per source prefix.
 #[derive(Clone, Debug)]
 enum SharedLimit {
     Rule(Arc<Bucket>),
-    Source(Arc<Sources>),
+    Source(Arc<SourceBuckets>),
 }
 
 impl Limits {
@@ -44,7 +45,7 @@ impl Limits {
         let log = LogWriter::new(rules.clone());
         let shared = |limit: &Limit| match limit.per {
             Per::Rule => SharedLimit::Rule(Arc::default()),
-            Per::Source(length) => SharedLimit::Source(Arc::new(Sources::new(limit, length))),
+            Per::Source(length) => SharedLimit::Source(Arc::new(SourceBuckets::new(limit, length))),
         };
         let all = (0..)
             .zip(rules)
@@ -53,20 +54,20 @@ impl Limits {
     }
 }
 
-/// The limits and the log as one worker uses them.
+/// One worker's access to the rate limits and the log.
 #[derive(Debug)]
 pub(crate) struct Modifiers {
-    /// For each rule, the index of its limit, or an index out of range if it has no limit. Empty if
-    /// no rule has a limit.
+    /// For each rule, its index in `limits`; `u32::MAX` if the rule has no limit. Empty if no rule
+    /// has a limit.
     limit_indices: Vec<u32>,
     limits: Vec<WorkerLimit>,
-    log: Log,
+    log: SampleRecorder,
 }
 
 #[derive(Debug)]
 enum WorkerLimit {
     Rule(Meter),
-    Source(Arc<Sources>),
+    Source(Arc<SourceBuckets>),
 }
 
 impl Modifiers {
@@ -88,10 +89,11 @@ impl Modifiers {
                 SharedLimit::Source(sources) => WorkerLimit::Source(Arc::clone(sources)),
             });
         }
-        Self { limit_indices, limits: worker_limits, log: Log::new(&limits.log) }
+        Self { limit_indices, limits: worker_limits, log: SampleRecorder::new(&limits.log) }
     }
 
-    /// Returns whether the limit of a rule lets a packet of `bytes` bytes pass.
+    /// Spends the tokens for a packet of `bytes` bytes if the rule has a limit. Returns false if
+    /// there are too few tokens, and true otherwise.
     #[inline]
     pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
         let Some(limit) = self
@@ -108,7 +110,7 @@ impl Modifiers {
     }
 
     /// Logs a packet if its rule samples it. `matched` is the number of packets that the rule has
-    /// matched, including this one.
+    /// matched, including this packet.
     #[inline]
     pub(crate) fn sample(
         &mut self,

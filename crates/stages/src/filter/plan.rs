@@ -12,14 +12,14 @@ use super::program::Program;
 use super::rules;
 use super::stage::Filter;
 
-/// A compiled filter.
+/// The plan of a filter: the compiled filter, and its image for the XDP program.
 #[derive(Debug)]
 pub struct FilterPlan {
     pub(super) program: Arc<Program>,
     pub(super) warnings: Vec<PlanDiagnostic>,
+    /// The image for the XDP program; `None` if the filter runs in user space.
     pub(super) offload: Option<Offload>,
-    /// Why the XDP program cannot run the filter; `None` if it can, or if the filter is configured
-    /// for user space.
+    /// The reason why the XDP program cannot run a filter with `place = "auto"`; otherwise `None`.
     pub(super) not_in_kernel: Option<String>,
 }
 

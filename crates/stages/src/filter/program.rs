@@ -7,7 +7,7 @@ use super::modifiers::Limits;
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
 
-/// Compiled rules, and the verdicts on packets that no rule decides.
+/// A compiled filter: the rules, the default verdict, and the treatment of packet exceptions.
 #[derive(Debug)]
 pub struct Program {
     pub(super) rules: Vec<Rule>,
@@ -21,7 +21,7 @@ pub struct Program {
     pub(super) flow_cache: usize,
 }
 
-/// The verdict on each kind of packet exception; `None` if rules apply to it.
+/// The verdict on each kind of packet exception; `None` for a kind to which rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExceptionPolicy([Option<Verdict>; PacketException::ALL.len()]);
 
@@ -50,13 +50,14 @@ impl PacketException {
 }
 
 impl Program {
-    /// Inspects a frame, or with `gtpu = "inner"` the user packet that it carries in GTP-U.
+    /// Inspects a frame. With `gtpu = "inner"`, inspects the user packet if the frame carries one
+    /// in GTP-U.
     #[inline]
     pub fn inspect(&self, frame: &[u8], headers: &Headers) -> Inspection {
         if self.gtpu_inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
     }
 
-    /// Returns a rule by number.
+    /// Returns the rule with a number, counted from 0; `None` if there is no such rule.
     pub fn rule(&self, number: u32) -> Option<&Rule> {
         self.rules.get(number as usize)
     }
@@ -73,7 +74,8 @@ impl Program {
         Self { rules, classifier, default, exceptions, limits, gtpu_inner, flow_cache }
     }
 
-    /// Returns a key that is equal for two filters exactly when they give the same verdicts.
+    /// Returns the text of all rules and settings that verdicts depend on. Two filters with equal
+    /// keys give the same verdicts.
     pub(super) fn verdict_key(&self) -> String {
         let Self { rules, default, exceptions, gtpu_inner, .. } = self;
         let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();

@@ -11,10 +11,10 @@ use serde_spanned::Spanned;
 use strum::{EnumString, VariantNames};
 use xdpfwd_filter::{Problem, Verdict};
 
-use crate::words::deserialize_one_of;
+use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
 
-/// The value of `rules` or `signatures`: `"FILE"` or `["LINE", …]`.
+/// The value of `rules` or `signatures`: `"FILE"` or `["LINE", …]`. A line is a rule or signature.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(String),
@@ -24,7 +24,7 @@ pub(crate) enum Source {
 /// A verdict in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
-pub(crate) enum VerdictWord {
+pub(crate) enum ConfiguredVerdict {
     Accept,
     Drop,
 }
@@ -38,7 +38,7 @@ impl<'de> Deserialize<'de> for Source {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "the name of a file in quotes, or a list of rules in brackets, each in quotes",
+                    "the name of a file in quotes, or a list in brackets of lines in quotes",
                 )
             }
 
@@ -59,13 +59,13 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-deserialize_one_of!(VerdictWord);
+deserialize_one_of!(ConfiguredVerdict);
 
-impl From<VerdictWord> for Verdict {
-    fn from(word: VerdictWord) -> Self {
-        match word {
-            VerdictWord::Accept => Self::Accept,
-            VerdictWord::Drop => Self::Drop,
+impl From<ConfiguredVerdict> for Verdict {
+    fn from(verdict: ConfiguredVerdict) -> Self {
+        match verdict {
+            ConfiguredVerdict::Accept => Self::Accept,
+            ConfiguredVerdict::Drop => Self::Drop,
         }
     }
 }
@@ -77,8 +77,8 @@ pub(crate) struct Lines<T> {
 }
 
 impl Source {
-    /// Reads and parses the lines of the file or of the configuration. `key` is the name of the key
-    /// in the configuration.
+    /// Reads and parses the lines, from the file or from the configuration. `key` is the
+    /// configuration key, for messages: `rules` or `signatures`.
     pub(crate) fn read<T>(
         &self,
         key: &str,
@@ -116,7 +116,7 @@ impl Source {
     }
 }
 
-/// Maximum size of a file with rules or signatures in bytes; enough for over a million rules.
+/// Maximum size in bytes of a file with rules or signatures; enough for over a million rules.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
 /// Reads a regular file. Rejects other kinds of files, because reading them can block or never end.
@@ -152,10 +152,13 @@ fn read_inline<T>(
                 lines.push(line);
                 locations.push(location);
             }
-            Ok(None) => problems
-                .push(PlanDiagnostic { location, message: "empty line: remove it".to_owned() }),
+            Ok(None) => problems.push(PlanDiagnostic {
+                location,
+                message: "empty line or comment: remove it".to_owned(),
+            }),
             Err(Problem { column, message, .. }) => {
-                // Inexact if escape sequences precede the column.
+                // Too small if escape sequences precede the column, because they are longer in the
+                // configuration than in `text`.
                 let before_column = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
                 // The span begins with the opening quote.

@@ -18,14 +18,15 @@ pub struct Filter {
     program: Arc<Program>,
     /// For each rule, the number of packets that it matched.
     hits: Vec<u64>,
-    /// Number of packets that no rule decided, so that the default applied.
+    /// Number of packets that got the default verdict.
     defaulted: u64,
+    /// Number of packets that passed.
     accepted: u64,
     modifiers: Modifiers,
-    /// `None` if not configured, or if rules are few and are compared one by one.
+    /// `None` if not configured, or if the rules are so few that they are compared one by one.
     cache: Option<FlowCache>,
-    // Buffers for one batch: for each packet that rules apply to, its key, its index in the batch,
-    // and its first matching rule or [`Classifier::NONE`].
+    // Buffers for one batch. For each packet to which rules apply, they hold its key, its index in
+    // the batch, and the index of its first matching rule or [`Classifier::NONE`].
     keys: Box<[Key; Batch::CAPACITY]>,
     batch_indices: Box<[u8; Batch::CAPACITY]>,
     first_matches: Box<[u32; Batch::CAPACITY]>,
@@ -36,8 +37,8 @@ pub struct Filter {
 pub struct Outcome {
     /// The drop reason, or `None` if the packet passes.
     pub drop: Option<Reason>,
-    /// Index of the deciding rule, or of the rule whose limit dropped the packet; `None` if no rule
-    /// decided.
+    /// Index of the rule that gave the verdict, or whose limit dropped the packet; `None` if no
+    /// rule did.
     pub rule: Option<u32>,
 }
 
@@ -75,7 +76,8 @@ impl Filter {
         &self.hits
     }
 
-    /// Decides about a single packet of `bytes` bytes, for dry runs.
+    /// Decides about a single packet of `bytes` bytes at the time `now`, in clock cycles. For dry
+    /// runs.
     pub fn decide(&mut self, inspection: Inspection, bytes: usize, now: u64) -> Outcome {
         match inspection {
             Inspection::Key(key) => {
@@ -96,7 +98,8 @@ impl Filter {
         }
     }
 
-    /// Applies `first`, the first matching rule, and the next matching rules until one decides.
+    /// Applies the matching rules in order, from `first` on, until one gives a verdict or its limit
+    /// drops the packet. If none does, the default applies.
     #[inline]
     fn apply_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
         let mut next = first;

@@ -1,4 +1,4 @@
-//! Tests of which packets bypass ESP, and which SA applies to all others.
+//! Tests of two decisions: which packets bypass ESP, and which SA applies to every other packet.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -23,8 +23,8 @@ fn bypass_passes_only_configured_traffic() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
     let matching = |payload: &[u8]| ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, payload);
     let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
-    // Name, frame, values of `bypass` with which the frame bypasses ESP, and whether an outbound SA
-    // matches the frame.
+    // For each case: name, frame, the values of `bypass` that let the frame bypass ESP, and whether
+    // an outbound SA matches the frame.
     let cases: Vec<(&str, Vec<u8>, &[&str], bool)> = vec![
         ("ARP", arp, &["arp", "not-ip", "unmatched"], false),
         ("router solicitation", icmp6(133, 255), &["nd", "unmatched"], false),
@@ -110,7 +110,7 @@ fn bypass_passes_only_configured_traffic() {
 #[test]
 fn first_sa_whose_selector_matches_encapsulates() {
     let folder = Folder::new();
-    // Small prefixes of neighbouring addresses, so that many overlap.
+    // Small prefixes of neighbouring addresses, so that many prefixes overlap.
     let prefix = prop_oneof![
         (0_u32..16, 24_u8..=32).prop_map(|(low, bits)| format!(
             "{}/{bits}",
@@ -148,8 +148,8 @@ fn first_sa_whose_selector_matches_encapsulates() {
             })
             .collect();
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
-        // Create a new state file. With the last one, opening would wait until the clock is later
-        // than the stored epoch.
+        // Replace the state file by a new file. With the old file, opening would wait until the
+        // clock is later than the stored epoch.
         folder.state("selectors.state");
         let mut bench = bench(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
@@ -177,6 +177,7 @@ fn first_sa_whose_selector_matches_encapsulates() {
     outcome.unwrap();
 }
 
+/// Returns the mask of the host bits of an IPv4 prefix with a length of `bits` bits.
 fn host_mask(bits: u8) -> u32 {
     u32::MAX.checked_shr(bits.into()).unwrap_or(0)
 }
@@ -243,7 +244,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     for sealed in &sealed {
         assert_eq!(open.send_one(sealed), Disposition::Passed(packet.clone()));
     }
-    // Changes a sealed frame, and corrects its IP checksum.
+    // Returns a changed copy of a sealed frame with a valid IP checksum.
     let altered = |index: usize, change: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = sealed[index].clone();
         change(&mut frame);
@@ -254,15 +255,16 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     };
     let to_other_destination = altered(0, &|frame| frame[33] = 3);
     assert_eq!(open.send_one(&to_other_destination), Disposition::Dropped("no_sa"));
-    // Change the sequence number from 1, which the other SA has received, to 2. Then the other SA
-    // decrypts the packet, with the wrong key.
+    // Send the packet to the destination of the other SA with the same SPI. The other SA has
+    // received the sequence number 1, so set it to 2. Then the other SA checks the ICV, with its
+    // own key.
     let to_other_sa = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
     assert_eq!(open.send_one(&to_other_sa), Disposition::Dropped("bad_tag"));
     let to_any_destination = altered(3, &|frame| frame[33] = 77);
     assert_eq!(
         open.send_one(&to_any_destination),
         Disposition::Dropped("replay"),
-        "the SA accepts every destination address"
+        "expected a match with the SA that accepts every destination"
     );
     let without_udp = ipv4(50, [192, 0, 2, 9], [192, 0, 2, 3], 0, &sealed[2][42..]);
     assert_eq!(open.send_one(&without_udp), Disposition::Dropped("no_sa"));
@@ -281,10 +283,11 @@ fn syn() -> Vec<u8> {
 #[test]
 fn bypassed_syn_keeps_its_mss() {
     let folder = Folder::new();
-    let more = ", bypass = ['unmatched'], tcp_mss = 500";
-    let mut open = bench(&plan_open(&folder, OPEN, more));
+    let other_keys = ", bypass = ['unmatched'], tcp_mss = 500";
+    let mut open = bench(&plan_open(&folder, OPEN, other_keys));
     assert_eq!(open.send_one(&syn()), Disposition::Passed(syn()));
-    let mut seal = bench(&plan_seal(&folder, &format!("{SEAL}, selector = ['10.3.0.0/16']"), more));
+    let seal_sa = format!("{SEAL}, selector = ['10.3.0.0/16']");
+    let mut seal = bench(&plan_seal(&folder, &seal_sa, other_keys));
     assert_eq!(seal.send_one(&syn()), Disposition::Passed(syn()));
     // In contrast, the MSS of a decapsulated SYN is lowered.
     let sealed =

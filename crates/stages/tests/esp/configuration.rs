@@ -3,7 +3,7 @@
 use super::support::*;
 
 #[test]
-fn error_for_invalid_table_or_key_file_states_cause() {
+fn error_names_cause_of_invalid_table_or_key_file() {
     let folder = Folder::new();
     let valid_seal = table(&folder, "seal.state", &[SEAL], "");
     let valid_open = table(&folder, "open.state", &[OPEN], "");
@@ -11,8 +11,10 @@ fn error_for_invalid_table_or_key_file_states_cause() {
         plan_for("esp-seal", &valid_seal, 1).is_ok()
             && plan_for("esp-open", &valid_open, 1).is_ok()
     );
-    let key = valid_seal.split('\'').find(|part| part.ends_with(".key")).unwrap();
-    let seal: [(&str, &str, &[&str]); 21] = [
+    let key_path = valid_seal.split('\'').find(|part| part.ends_with(".key")).unwrap();
+    // A text of the valid table, the invalid text that replaces it, and words that the error must
+    // contain.
+    let invalid_seal_edits: [(&str, &str, &[&str]); 21] = [
         ("lab = true, ", "", &["lab"]),
         ("lab = true", "lab = false", &["lab", "true"]),
         ("spi = 0x12345678", "spi = 255", &["255", "256"]),
@@ -43,22 +45,22 @@ fn error_for_invalid_table_or_key_file_states_cause() {
         ),
         ("lab = true", "lab = true, backend = 'openssl'", &["openssl", "aws-lc", "rustcrypto"]),
     ];
-    let open: [(&str, &str, &[&str]); 5] = [
+    let invalid_open_edits: [(&str, &str, &[&str]); 5] = [
         ("spi = ", "window = 65, spi = ", &["65", "64", "4096"]),
         ("spi = ", "window = 4160, spi = ", &["4160", "4096"]),
         ("spi = ", "udp_port = 0, spi = ", &["0", "65535"]),
         ("lab = true", "lab = true, mtu = 1500", &["mtu"]),
         ("spi = ", "dscp = 1, spi = ", &["dscp"]),
     ];
-    let cases = seal
+    let cases = invalid_seal_edits
         .iter()
         .map(|case| ("esp-seal", &valid_seal, case))
-        .chain(open.iter().map(|case| ("esp-open", &valid_open, case)));
+        .chain(invalid_open_edits.iter().map(|case| ("esp-open", &valid_open, case)));
     for (kind, valid, (from, to, words)) in cases {
         assert!(valid.contains(from), "{from}");
         let error = plan_for(kind, &valid.replacen(from, to, 1), 1)
             .err()
-            .unwrap_or_else(|| panic!("the table was accepted with {from} → {to}"))
+            .unwrap_or_else(|| panic!("expected an error for a table with {from} → {to}"))
             .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{from} → {to}: {error}");
     }
@@ -73,36 +75,38 @@ fn error_for_invalid_table_or_key_file_states_cause() {
     };
     use std::os::unix::fs::PermissionsExt as _;
     let set_mode =
-        |mode| std::fs::set_permissions(key, std::fs::Permissions::from_mode(mode)).unwrap();
+        |mode| std::fs::set_permissions(key_path, std::fs::Permissions::from_mode(mode)).unwrap();
     for mode in [0o640, 0o604, 0o660] {
         set_mode(mode);
-        assert_error_contains(&[key, "chmod 600"]);
+        assert_error_contains(&[key_path, "chmod 600"]);
     }
-    for (digits, words) in [
-        ("00112233", &[key, "40"][..]),
-        (KEY_256, &[key, "40"]),
-        ("not digits at all, but forty characters!", &[key]),
+    for (content, words) in [
+        ("00112233", &[key_path, "40"][..]),
+        (KEY_256, &[key_path, "40"]),
+        ("not digits at all, but forty characters!", &[key_path]),
     ] {
-        std::fs::write(key, digits).unwrap();
+        std::fs::write(key_path, content).unwrap();
         set_mode(0o600);
         assert_error_contains(words);
     }
-    for digits in [format!("0x{KEY_128}\n"), format!("  {KEY_128} \n"), KEY_128.to_uppercase()] {
-        std::fs::write(key, digits).unwrap();
+    // Valid key files.
+    for content in [format!("0x{KEY_128}\n"), format!("  {KEY_128} \n"), KEY_128.to_uppercase()] {
+        std::fs::write(key_path, content).unwrap();
         assert!(plan_for("esp-seal", &valid_seal, 1).is_ok());
     }
-    std::fs::rename(key, format!("{key}.elsewhere")).unwrap();
-    assert_error_contains(&[key]);
-    std::os::unix::fs::symlink(format!("{key}.elsewhere"), key).unwrap();
-    assert_error_contains(&[key]);
+    // A missing key file, and a symbolic link.
+    std::fs::rename(key_path, format!("{key_path}.elsewhere")).unwrap();
+    assert_error_contains(&[key_path]);
+    std::os::unix::fs::symlink(format!("{key_path}.elsewhere"), key_path).unwrap();
+    assert_error_contains(&[key_path]);
 }
 
 #[test]
-fn invalid_state_file_prevents_start() {
+fn plan_acquires_only_valid_state_file() {
     let folder = Folder::new();
     let table = table(&folder, "seal.state", &[SEAL], "");
     let state = folder.join("seal.state");
-    let name = state.to_str().unwrap();
+    let state_path = state.to_str().unwrap();
     let assert_error_contains = |words: &[&str]| {
         let error = acquire(&plan_for("esp-seal", &table, 1).unwrap(), &[])
             .err()
@@ -111,7 +115,7 @@ fn invalid_state_file_prevents_start() {
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
     };
     std::fs::remove_file(&state).unwrap();
-    assert_error_contains(&[name, "xdpfwd esp new-state"]);
+    assert_error_contains(&[state_path, "xdpfwd esp new-state"]);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     for text in [
         "",
@@ -123,18 +127,19 @@ fn invalid_state_file_prevents_start() {
         "\0\0\0",
     ] {
         std::fs::write(&state, text).unwrap();
-        assert_error_contains(&[name]);
+        assert_error_contains(&[state_path]);
     }
     let future = now + 3600;
     std::fs::write(&state, format!("version = 1\nepoch = {future}\n# end\n")).unwrap();
     assert_error_contains(&["clock"]);
-    // The new epoch is later than the stored one, and is written before the first packet is sent.
+    // With a valid state file, acquisition writes a later epoch (the upper 32 bits of the IVs) to
+    // the file. The first packet uses this epoch.
     std::fs::write(&state, format!("version = 1\nepoch = {}\n# end\n", now - 5)).unwrap();
     let plan = plan("esp-seal", &table);
     let epoch_of = |text: String| -> u64 {
         text.lines().find_map(|line| line.strip_prefix("epoch = ")).unwrap().trim().parse().unwrap()
     };
     let written = epoch_of(folder.read("seal.state"));
-    assert!(written >= now, "{written}");
+    assert!(written >= now, "the new epoch {written} is earlier than the clock, {now}");
     assert_eq!(iv(&bench(&plan).forward(&[udp_v4(0)])[0]) >> 32, written);
 }

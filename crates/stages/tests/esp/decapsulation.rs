@@ -11,7 +11,7 @@ use xdpfwd_pipeline::BuildCx;
 use super::support::*;
 
 #[test]
-fn packet_is_accepted_only_once_and_only_above_lower_end_of_window() {
+fn number_is_accepted_once_and_only_if_in_or_above_window() {
     const PACKETS: usize = 400;
     let folder = Folder::new();
     let packets: Vec<Vec<u8>> = (0..PACKETS).map(udp_v4).collect();
@@ -38,8 +38,8 @@ fn packet_is_accepted_only_once_and_only_above_lower_end_of_window() {
                 let number = (highest + step).clamp(1, PACKETS as i32);
                 let index = number as usize - 1;
                 let expected = if number <= highest - window {
-                    // With ESN, a number below the window is taken for a higher number with the
-                    // same lower 32 bits, and the ICV is invalid (RFC 4303, A2.2).
+                    // With ESN, the receiver takes a number below the window for a number above it
+                    // with the same lower 32 bits. So the ICV is invalid (RFC 4303, A2.2).
                     Disposition::Dropped(if esn { "bad_tag" } else { "late" })
                 } else if accepted.insert(number) {
                     Disposition::Passed(packets[index].clone())
@@ -107,7 +107,7 @@ fn packet_at_other_worker_is_dropped_as_wrong_queue() {
 }
 
 #[test]
-fn decapsulated_source_outside_selector_is_dropped_as_policy() {
+fn packet_with_inner_source_outside_selector_is_dropped_as_policy() {
     let folder = Folder::new();
     let source = |last: u8| ipv4(UDP, [10, 1, 0, last], DESTINATION_V4, 0, &udp(1, 2, b"payload"));
     let source_v6 =
@@ -224,7 +224,7 @@ fn packet_with_flipped_bit_is_dropped_without_effect_on_other_packets() {
                 open.drops()
             );
             assert!(open.drops().contains(&("no_sa", 32)), "{:?}", open.drops());
-            // The changed packets did not advance the window: the original packet still passes.
+            // The changed packets had no effect on the window: the original packet still passes.
             assert_eq!(
                 open.send_one(target),
                 Disposition::Passed(packet),

@@ -98,7 +98,7 @@ fn malformed_packet_is_not_encapsulated() {
     }
 }
 
-/// A stage that moves each packet so that its frame has this headroom, in bytes.
+/// A stage that moves each packet within its frame, so that the headroom has this number of bytes.
 struct SetHeadroom(usize);
 
 impl Stage for SetHeadroom {
@@ -116,8 +116,8 @@ impl Stage for SetHeadroom {
 #[test]
 fn frame_without_room_is_dropped_as_no_room() {
     let folder = Folder::new();
-    let set_headroom = |room: usize| NamedStage::new("set-headroom", SetHeadroom(room));
-    // Headroom is needed for the outer header, UDP, SPI, sequence number and IV.
+    let set_headroom = |headroom: usize| NamedStage::new("set-headroom", SetHeadroom(headroom));
+    // The headroom must have room for outer header, UDP header, SPI, sequence number and IV.
     for (sa_index, sa) in encapsulations().iter().enumerate() {
         let outer_len = if sa.contains("transport") {
             0
@@ -127,27 +127,29 @@ fn frame_without_room_is_dropped_as_no_room() {
             20
         };
         let needed = outer_len + if sa.contains("udp") { 8 } else { 0 } + 16;
-        for (room, fits) in [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)] {
+        for (headroom, fits) in
+            [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)]
+        {
             let stage = build(&plan(
                 "esp-seal",
-                &table(&folder, &format!("{sa_index}-{room}.state"), &[sa], ""),
+                &table(&folder, &format!("{sa_index}-{headroom}.state"), &[sa], ""),
             ));
-            let mut bench = EspBench::new(vec![set_headroom(room), stage]);
+            let mut bench = EspBench::new(vec![set_headroom(headroom), stage]);
             for frame in [udp_v4(40), udp_v6(40), tagged(&udp_v4(40), 2)] {
                 match bench.send_one(&frame) {
-                    Disposition::Passed(_) => assert!(fits, "{room}: {sa}"),
+                    Disposition::Passed(_) => assert!(fits, "headroom {headroom}: {sa}"),
                     other => assert_eq!(
                         (other, fits),
                         (Disposition::Dropped("no_room"), false),
-                        "{room}: {sa}"
+                        "headroom {headroom}: {sa}"
                     ),
                 }
             }
             bench.assert_balanced();
         }
     }
-    // Tailroom is needed for padding, pad length, next header and ICV. A frame has 2048 bytes, of
-    // which 256 are headroom.
+    // The tailroom must have room for padding, pad length, next header and ICV. A frame has 2048
+    // bytes, of which 256 are headroom.
     let stage =
         build(&plan("esp-seal", &table(&folder, "tailroom.state", &[SEAL], ", mtu = 9216")));
     let mut bench = EspBench::new(vec![stage]);

@@ -1,5 +1,5 @@
-//! Tests of the limits of SAs (packets, bytes, sequence numbers, numbers in the state file) and of
-//! their counters.
+//! Tests of the counters of SAs, and of the limits of SAs: packets, bytes, sequence numbers, and
+//! numbers that the state file reserves.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use xdpfwd_pipeline::StagePlan;
 use super::support::*;
 
 struct LimitCase {
-    /// Keys of the SA.
+    /// Keys that limit the SA.
     limit: &'static str,
     /// Number of packets sent in each run. The stage restarts before each run.
     runs: &'static [usize],
@@ -42,7 +42,7 @@ fn hard_limit_ends_encapsulation_even_after_restart() {
             passed += got;
             bench.assert_balanced();
         }
-        assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
+        assert!(passes.contains(&passed), "{passed} packets passed with {limit}, not {passes:?}");
     }
 }
 
@@ -63,20 +63,21 @@ fn hard_limit_ends_decapsulation_until_restart() {
             let mut bench = bench(&plan_open(&folder, &format!("{OPEN}, {limit}"), ""));
             let got = bench.send(now).0.len();
             assert_eq!(bench.drops(), limit_drops(packets - got), "{limit}");
-            assert!(got == 7 || got == 8, "{got} packets pass with {limit}");
+            assert!(got == 7 || got == 8, "{got} packets passed in a run with {limit}, not 7 or 8");
             (passed, sealed) = (passed + got, later);
             bench.assert_balanced();
         }
-        assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
+        assert!(passes.contains(&passed), "{passed} packets passed with {limit}, not {passes:?}");
     }
 }
 
+/// Returns the drops of `count` packets by a limit.
 fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
     if count == 0 { vec![] } else { vec![("sa_limit", count as u64)] }
 }
 
 #[test]
-fn all_packets_after_first_drop_by_byte_limit_are_dropped() {
+fn byte_limit_drops_every_packet_after_first_drop() {
     let folder = Folder::new();
     let packets = vec![udp_v4(100); 6];
     let limited_sa = format!("{SEAL}, soft_bytes = 1, hard_bytes = 1000");
@@ -97,11 +98,11 @@ fn all_packets_after_first_drop_by_byte_limit_are_dropped() {
         sealed += passed;
         bench.assert_balanced();
     }
-    assert!(sealed == 7 || sealed == 8, "{} bytes passed with a limit of 1000", sealed * 128);
+    assert!(sealed == 7 || sealed == 8, "{} bytes passed, limit 1000", sealed * 128);
 }
 
 #[test]
-fn sa_without_esn_ends_after_32_bit_numbers() {
+fn sa_without_esn_drops_packets_after_last_32_bit_number() {
     let folder = Folder::new();
     let packets = vec![udp_v4(9); 8];
     let sa = format!("{SEAL}, esn = false");
@@ -145,7 +146,7 @@ fn numbers_run_out_when_state_file_cannot_be_written() {
         dropped > 0 && (1 << 16..=2 << 20).contains(&passed),
         "{passed} passed, {dropped} dropped"
     );
-    // All later packets are dropped, too.
+    // After the first dropped packet, all packets are dropped.
     assert_eq!(bench.send_one(&frame), Disposition::Dropped("state_file"));
     xdpfwd_testkit::wires::assert_conserved(&mut bench.worker);
 }

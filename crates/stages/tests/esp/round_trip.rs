@@ -1,5 +1,4 @@
-//! Tests with `esp-seal` and `esp-open` in sequence: packets are restored, and frames are
-//! conserved.
+//! Tests of `esp-seal` followed by `esp-open`: packets are restored, and no frame is lost.
 
 use std::cell::{Cell, RefCell};
 
@@ -9,8 +8,8 @@ use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
 use super::support::*;
 
-/// ESP does not protect the outer header. Encapsulation and decapsulation must not correct an
-/// invalid checksum in it either.
+/// ESP does not protect the header before it. Encapsulation and decapsulation must not hide that
+/// the header was damaged.
 #[test]
 fn invalid_ip_checksum_stays_invalid() {
     let folder = Folder::new();
@@ -22,7 +21,8 @@ fn invalid_ip_checksum_stays_invalid() {
             bench(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
         let mut open =
             bench(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
-        // Flip a bit of the TTL of one packet before encapsulation, and of another packet after it.
+        // Flip a bit in the TTL of the first packet before encapsulation, and in that of the second
+        // packet after encapsulation.
         let mut before = udp_v4(20);
         before[22] ^= 4;
         let sealed = seal.forward(&[before.clone(), udp_v4(20)]);
@@ -70,7 +70,7 @@ fn decapsulation_restores_encapsulated_packet() {
             Ok(())
         });
         outcome.unwrap();
-        assert!(passed.get() > 200, "only {passed:?} of 1500 frames passed");
+        assert!(passed.get() > 200, "only {} of 1500 frames passed", passed.get());
         bench.into_inner().assert_balanced();
     }
 }
@@ -104,7 +104,7 @@ fn backends_interoperate() {
 }
 
 #[test]
-fn frames_are_conserved_with_faulty_kernel() {
+fn no_frame_is_lost_with_faulty_kernel() {
     let folder = Folder::new();
     let stages = |end: &str| {
         let sas = [format!("{SEAL}, selector = ['10.2.0.0/16']"), OPEN.to_owned()];
@@ -141,7 +141,7 @@ fn frames_are_conserved_with_faulty_kernel() {
         bench.worker.poll_once();
         bench.accounting.balance(&mut bench.worker, &bench.wires);
     }
-    assert!(bench.counter("icmp_sent") > 100);
+    assert!(bench.counter("icmp_sent") > 100, "expected more than 100 ICMP messages");
     assert!(bench.drops().iter().any(|(reason, _)| *reason == "no_sa"), "{:?}", bench.drops());
     assert!(bench.accounting.sent > 1000, "{:?}", bench.accounting);
 }

@@ -8,7 +8,7 @@ use xdpfwd_pipeline::{BuildCx, StagePlan};
 
 use super::support::*;
 
-/// The sequence numbers and IVs of all packets so far.
+/// The IVs and sequence numbers of all packets so far.
 #[derive(Default)]
 struct Seen {
     ivs: HashSet<u64>,
@@ -16,6 +16,7 @@ struct Seen {
 }
 
 impl Seen {
+    /// Checks that no frame repeats an IV or sequence number, and adds those of the frames.
     #[track_caller]
     fn check_and_add(&mut self, sealed: &[Vec<u8>]) {
         for frame in sealed {
@@ -33,7 +34,7 @@ impl Seen {
 fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
-    // Runs that start within the same second have different epochs.
+    // Runs that start within the same second must have different epochs, too.
     for run in 0..3 {
         let plan = plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), 2).unwrap();
         acquire(&plan, &[]).unwrap();
@@ -66,7 +67,8 @@ fn paths_and_workers_never_share_iv_or_number() {
         sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
         assert_eq!(count, (run + 1) * sealed.iter().map(Vec::len).sum::<usize>());
-        // After an orderly end, the next run continues without a gap.
+        // A run that closes its state file leaves no gap: the next run continues with the next
+        // number.
         drop(plan);
         let highest = *seen.numbers.iter().max().unwrap();
         assert_eq!(highest as usize, count);
@@ -86,14 +88,17 @@ fn run_after_crash_repeats_no_number_or_iv() {
         let sealed = bench.forward(&packets);
         seen.check_and_add(&sealed);
         // The peer accepts the packets, because their numbers are above those it has received.
-        assert_eq!(open.forward(&sealed), packets, "{crash}");
+        assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);
-        // Restore the file as it was during the run, which is how a crash would have left it.
+        // Restore the file as it was during the run, because a crash would have left it like that.
         std::fs::write(folder.join("seal.state"), state).unwrap();
     }
-    assert!(*seen.numbers.iter().max().unwrap() < 5 << 20, "a crash costs up to 2^20 numbers");
+    assert!(
+        *seen.numbers.iter().max().unwrap() < 5 << 20,
+        "expected each crash to skip at most 2^20 numbers"
+    );
 }
 
 #[test]
@@ -112,9 +117,12 @@ fn window_after_restart_rejects_all_up_to_highest_received_number() {
     let mut bench = self::bench(&plan_open(&folder, OPEN, ""));
     for (index, frame) in sealed.iter().enumerate() {
         match bench.send_one(frame) {
-            Disposition::Passed(got) => assert!(index >= 50 && got == packets[0], "{index}"),
+            Disposition::Passed(got) => {
+                assert!(index >= 50 && got == packets[0], "number {} passed", index + 1)
+            }
             Disposition::Dropped(reason) => {
-                assert!(index < 50 && ["late", "replay"].contains(&reason), "{index}: {reason}")
+                let is_expected = index < 50 && ["late", "replay"].contains(&reason);
+                assert!(is_expected, "number {} was dropped as {reason}", index + 1)
             }
             other => panic!("{other:?}"),
         }
@@ -137,7 +145,7 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     let mut seen = Seen::default();
     let before_reload = sealing.forward(&packets);
     seen.check_and_add(&before_reload);
-    // The packet at index 15 arrives only after the reload.
+    // The packet at index 15 (all packets have the same content) arrives only after the reload.
     let late = before_reload[15].clone();
     let in_time: Vec<_> = before_reload.iter().filter(|frame| **frame != late).cloned().collect();
     assert_eq!(opening.forward(&in_time), &packets[1..]);
@@ -194,7 +202,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
         }
         let unmoved =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // The key cannot be used in the opposite direction, in which the peer has used numbers.
+        // The key cannot be used in the opposite direction, where the peer may have used numbers.
         let (opposite_kind, sa) =
             if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
         let reversed = plan_for(
@@ -210,15 +218,16 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
     }
 }
 
-/// The procedure in docs/esp.md: add the new key, switch to the new key, remove the old key.
+/// Follows the procedure in docs/esp.md: add the new key, switch to the new key, remove the old
+/// key.
 #[test]
 fn rekeying_by_reloads_loses_no_packet() {
     let folder = Folder::new();
     let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
     let (old_open, new_open) =
         (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
-    // The key of an SA depends on its index in the list. The new SA has index 0, the old SA index
-    // 1; before the new SA is added to `esp-open`, `other` is at index 0.
+    // The key of an SA depends on its index in the list. So the new SA always has index 0, and the
+    // old SA index 1. Before the new SA is added to `esp-open`, `other` has index 0.
     let other = "spi = 256, transform = 'aes-128-gcm'";
     let seals = [
         table(&folder, "seal.state", &[&format!("{new}, selector = ['192.168.0.1/32']"), &old], ""),

@@ -5,14 +5,14 @@ use xdpfwd_pipeline::{BuildCx, NamedStage, PortAddress, PortId, PortInfo, Ports}
 
 use super::support::*;
 
-/// An IPv4 and an IPv6 address; `None` for an address that is not set.
+/// An IPv4 and an IPv6 address; `None` for a missing address.
 type AddressPair = [Option<&'static str>; 2];
 
 #[test]
 fn too_big_packet_is_answered_with_mtu_that_fits() {
     let folder = Folder::new();
-    // For each case: configured source addresses, addresses of the port, and the expected source
-    // addresses of messages (`None`: the destination address of the packet).
+    // For each case: the key `icmp_source`, the addresses of the port, and the expected source
+    // addresses of ICMP messages. `None` means the destination address of the packet.
     let sources: [(&str, AddressPair, AddressPair); 4] = [
         (
             ", icmp_source = ['192.0.2.77', '2001:db8::77']",
@@ -58,7 +58,8 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
             bench.assert_balanced();
         }
     }
-    // The reported MTU is exact: a packet of this size passes, a packet one byte longer does not.
+    // The MTU in a message is exact: a packet of this size passes, a packet one byte longer does
+    // not.
     let answers = scapy("icmp", &replies);
     let mtus: Vec<usize> = answers.lines().map(|line| line.parse().unwrap()).collect();
     let mut mtus = mtus.chunks(3).map(|equal_mtus| {
@@ -97,7 +98,7 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
 }
 
-/// The messages forbidden by RFC 1122, section 3.2.2, RFC 1812, section 4.3.2.7, and RFC 4443,
+/// Three RFCs forbid these messages: RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443,
 /// section 2.4 (e).
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
@@ -156,15 +157,15 @@ fn forbidden_icmp_message_is_not_sent() {
         }
     }
     assert_eq!(bench.counter("icmp_sent"), 6);
-    // A packet that may be fragmented is not encapsulated either: the receiver would drop fragments
-    // of ESP.
+    // A packet without the don't-fragment bit is not encapsulated either: routers would fragment
+    // the ESP packet, and the receiver would drop the fragments.
     let fragmentable = ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1, 2, &payload));
     assert!(!matches!(bench.send_one(&fragmentable), Disposition::Passed(_)));
     bench.assert_balanced();
 }
 
 #[test]
-fn icmp_rate_limits_messages() {
+fn icmp_rate_limits_number_of_messages() {
     let folder = Folder::new();
     let frames = vec![packet_of_size(1500, false); 200];
     for (rate, max_messages) in [(0, 0), (1, 4), (1_000_000, 200)] {
@@ -182,8 +183,7 @@ fn icmp_rate_limits_messages() {
     }
 }
 
-/// The sender's packets arrive through a tunnel, but a message to the sender would be in clear
-/// text.
+/// The packet arrived encrypted, but an ICMP message, which quotes it, would leave in clear text.
 #[test]
 fn decapsulated_packet_that_is_too_big_gets_no_icmp_message() {
     let folder = Folder::new();

@@ -27,7 +27,7 @@ pub trait EspFiles {
     /// Writes a state file without SAs. Returns its path.
     fn state(&self, name: &str) -> String;
 
-    /// Sets `key` (`next` or `highest`) of the only SA in a state file to `number`.
+    /// Sets the key `next` or `highest` in a state file with a single SA to `number`.
     fn set_number(&self, name: &str, key: &str, number: u64);
 
     /// Returns the text of a file.
@@ -67,8 +67,7 @@ impl EspFiles for Folder {
     }
 }
 
-/// Returns the security associations of a stage, each as an object with the columns of its
-/// inspection table.
+/// Returns the rows of a stage's inspection table, one per SA, each as a JSON object.
 pub fn sas(plan: &Arc<dyn StagePlan>) -> Vec<Value> {
     let [table] = <[_; 1]>::try_from(plan.as_inspectable().unwrap().tables(&[])).unwrap();
     let object = |row: &Vec<Cell>| {
@@ -94,12 +93,13 @@ pub fn acquire(
     plan.as_resource_owner().unwrap().acquire(&others)
 }
 
+/// Plans a stage for a number of workers. Does not acquire its resources.
 pub fn plan_for(kind: &str, table: &str, workers: usize) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
 }
 
-/// Plans a stage and acquires its resources.
+/// Plans a stage for one worker, and acquires its resources: for ESP, this opens the state file.
 #[track_caller]
 pub fn plan(kind: &str, table: &str) -> Arc<dyn StagePlan> {
     let plan = plan_for(kind, table, 1).unwrap_or_else(|error| panic!("{error}: {table}"));
@@ -115,14 +115,14 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// The result of sending one frame to lan.
+/// The result for one frame that was sent to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Sent on wan as this frame.
+    /// The worker sent this frame on wan.
     Passed(Vec<u8>),
-    /// Sent on lan as this frame.
+    /// The worker sent this frame, an ICMP message, on lan.
     Answered(Vec<u8>),
-    /// Dropped for this reason.
+    /// The worker dropped the frame for this reason.
     Dropped(&'static str),
 }
 
@@ -259,8 +259,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs `esp_stage_by_scapy.py` with Debian's Python, which has scapy; `python3` in the path may be
-/// another one.
+/// Runs `esp_stage_by_scapy.py` and returns its output. Runs Debian's Python, which has scapy; the
+/// first `python3` in the PATH may be another installation.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -311,7 +311,8 @@ pub fn ipv4(
     ethernet(0x0800, &[&header, payload].concat())
 }
 
-/// Returns the sum that the Internet checksum is the complement of (RFC 1071).
+/// Returns the ones' complement sum of 16-bit words. The Internet checksum is the complement of
+/// this sum (RFC 1071).
 pub fn ones_complement_sum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
@@ -352,17 +353,18 @@ pub const KEY_128: &str = "000102030405060708090a0b0c0d0e0f10111213";
 pub const KEY_256: &str =
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
-/// Returns the digits of key and salt for a transform.
+/// Returns the hexadecimal digits of a key and a salt for a transform.
 pub fn key_of(transform: &str) -> &'static str {
     if transform.contains("128") { KEY_128 } else { KEY_256 }
 }
 
-/// Returns a frame with `size` bytes in UDP over IPv4.
+/// Returns a frame with an IPv4 packet, and in it a UDP datagram with `size` bytes of payload.
 pub fn udp_v4(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1000, 2000, &payload))
 }
 
+/// Returns a frame with an IPv6 packet, and in it a UDP datagram with `size` bytes of payload.
 pub fn udp_v6(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv6(UDP, SOURCE_V6, DESTINATION_V6, 64, &udp(1000, 2000, &payload))
@@ -381,8 +383,9 @@ pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
 pub const TRANSFORMS: [&str; 5] =
     ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"];
 
-/// Returns a stage's table with the given state file, which is created if missing, and SAs. The key
-/// of an SA depends on its index and transform. `other_keys` is empty or begins with a comma.
+/// Returns a stage's table with the given SAs and state file. Creates the state file if it is
+/// missing, and writes a key file for each SA. The key of an SA depends on its index and transform.
+/// `other_keys` is empty or begins with a comma.
 pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> String {
     if !folder.join(state).exists() {
         folder.state(state);
@@ -404,12 +407,12 @@ pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> St
     format!("{{ lab = true, state_file = '{state}', sa = [{}] {other_keys} }}", sas.join(", "))
 }
 
-/// Plans `esp-seal` with one SA.
+/// Plans `esp-seal` with one SA, and opens its state file.
 pub fn plan_seal(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
     plan("esp-seal", &table(folder, "seal.state", &[sa], other_keys))
 }
 
-/// Plans `esp-open` with one SA.
+/// Plans `esp-open` with one SA, and opens its state file.
 pub fn plan_open(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
     plan("esp-open", &table(folder, "open.state", &[sa], other_keys))
 }
@@ -425,8 +428,9 @@ pub fn tagged(frame: &[u8], tag_count: usize) -> Vec<u8> {
     [&frame[..12], tags, &frame[12..]].concat()
 }
 
-/// Returns the keys of SAs for `esp-seal`: two transforms, with and without UDP, each in tunnel
-/// mode over IPv4 and IPv6 and in transport mode.
+/// Returns the configuration keys of 12 SAs for `esp-seal`: two transforms, each with and without
+/// UDP. Each of these four is in tunnel mode over IPv4, in tunnel mode over IPv6, and in transport
+/// mode.
 pub fn encapsulations() -> Vec<String> {
     let mut encapsulations = vec![];
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
@@ -453,7 +457,8 @@ pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     }
 }
 
-/// Generates frames of random bytes, or of headers that may match an SA, followed by random bytes.
+/// Generates frames. Most have headers that may match an SA, followed by random bytes. The others
+/// have only random bytes after the MAC addresses or the Ethernet header.
 pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
     let spi = prop_oneof![3 => Just(SPI), 1 => any::<u32>(), 1 => Just(0)];

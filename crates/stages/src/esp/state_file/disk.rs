@@ -35,14 +35,15 @@ impl Disk {
         &self.path
     }
 
-    /// Replaces the file by a new file. The new state survives a crash once this returns.
+    /// Replaces the file by a new file. Once this function returns `Ok`, the new state survives a
+    /// crash.
     pub(super) fn write(&mut self, state: &State) -> Result<(), WriteFailure> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
         let new_path = Path::new(&name);
         match fs::remove_file(new_path) {
             Ok(()) => {}
-            // The normal case: the file exists only after a crash during a write.
+            // The normal case: the new file exists already only after a crash during a write.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
@@ -64,7 +65,7 @@ impl Disk {
     ) -> Result<Flock<File>, WriteFailure> {
         file.write_all(state.to_text().as_bytes())?;
         file.sync_all()?;
-        // Lock the new file before other processes can open it by the name of the state file.
+        // Lock the new file before the rename lets other processes open it.
         let file = try_lock(file)?.ok_or(io::ErrorKind::WouldBlock).map_err(io::Error::from)?;
         match is_at(&self.current, &self.path) {
             Ok(false) => return Err(WriteFailure::Replaced),
@@ -114,8 +115,8 @@ fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProb
     Err(StateFileProblem::InUse(given.to_owned()))
 }
 
-/// Checks and locks an open file. Returns `None` if `path` names another file by now. `given` is
-/// the path for messages.
+/// Checks and locks an open file. Returns `None` if the file at `path` has been replaced in the
+/// meantime. `given` is the path for messages.
 pub(super) fn lock(
     file: File,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The epoch of a run: a time in seconds, later than the epochs of all earlier runs.
+//! The epoch of a run: a time in seconds since 1970, later than the epochs of all earlier runs.
 
 use std::path::Path;
 use std::thread;
@@ -8,7 +8,7 @@ use xdpfwd_ipsec::{Epoch, EpochError};
 
 use super::error::StateFileProblem;
 
-/// Maximum difference in seconds by which the clock may be behind the last epoch.
+/// How many seconds the clock may be behind the last epoch. A run that starts then waits for it.
 const MAX_BEHIND: u64 = 5;
 
 /// Returns the epoch of this run, which is later than the stored epoch. Waits if the clock is

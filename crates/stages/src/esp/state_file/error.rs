@@ -91,7 +91,7 @@ pub enum StateFileProblem {
         /// The path of the state file.
         path: PathBuf,
     },
-    /// No epoch is left for a new run.
+    /// The clock is behind the last epoch, or no later epoch exists.
     #[error(
         "{error}. Check the clock (date). If it is right, create new keys (xdpfwd esp new-key), \
          then run: rm {} && xdpfwd esp new-state {}",
@@ -133,12 +133,12 @@ pub enum StateFileProblem {
     },
     /// A write took too long.
     #[error(
-        "was not written within {} s; check its disk, or use another",
+        "was not written within {} s; check its disk, or move it to another disk",
         WRITE_TIMEOUT.as_secs()
     )]
     Timeout,
-    /// The thread that writes the file has ended.
-    #[error("the thread that writes it is not running")]
+    /// The thread that writes the file did not start, or has ended.
+    #[error("cannot be written, because its writer thread is not running; restart xdpfwd")]
     NoWriter,
 }
 

@@ -36,8 +36,8 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Opens and locks a state file, and writes the next epoch before it returns. Waits if the
-    /// clock is a few seconds behind the last epoch.
+    /// Opens and locks a state file, and writes a new epoch to it. If the clock is a few seconds
+    /// behind the last epoch, first waits for the clock.
     pub fn open(path: &Path) -> Result<Arc<Self>, StateFileError> {
         Self::try_open(path).map_err(|problem| StateFileError { path: path.to_owned(), problem })
     }
@@ -56,7 +56,7 @@ impl StateFile {
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.
     pub fn create(path: &Path) -> Result<(), StateFileError> {
-        // The first run uses the next epoch, which is the current time.
+        // The first run uses a later epoch than this one: the time of its start.
         let epoch = u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(1);
         let text = State { epoch, sas: Vec::new() }.to_text();
         create_durably(path, text.as_bytes()).map_err(|error| {
@@ -78,10 +78,12 @@ impl StateFile {
         disk::canonicalize(path).is_ok_and(|path| path == self.path)
     }
 
-    /// Returns the sequence numbers of an outbound SA: those that are in use already, or else new
-    /// ones that start at `next` in the file. `extended` and `limit` apply only to new ones; call
-    /// [`OutboundNumbers::limit`] otherwise. At least one number is available on return, unless the
-    /// SA has used all of them.
+    /// Returns the sequence numbers of an outbound SA. At least one number is available on return,
+    /// unless the SA has used all of them.
+    ///
+    /// If this process already uses the SA, returns the same [`OutboundNumbers`] as before and
+    /// ignores `extended` and `limit`: apply them with [`OutboundNumbers::limit`]. Otherwise, the
+    /// numbers start at `next` in the file, or at 1 if the SA is not in the file.
     pub fn outbound(
         self: &Arc<Self>,
         spi: u32,
@@ -95,7 +97,7 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Like [`StateFile::outbound`], but possibly no number is available yet.
+    /// Like [`StateFile::outbound`], but does not wait until a number is available.
     fn numbers(
         &self,
         spi: u32,
@@ -106,7 +108,7 @@ impl StateFile {
         let mut entries = self.shared.lock();
         let key = (Direction::Out, spi, fingerprint);
         let (next, bytes) = match entries.sas.get(&key) {
-            // The stage that requests these numbers applies its limits when it starts.
+            // The stage that requests these numbers applies its limits later, when it starts.
             Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
             Some(Entry::Unused(SequenceState::Out { next, bytes })) => (*next, *bytes),
             _ if entries.sas.len() >= State::MAX_SAS => return Err(StateFileProblem::Full),
@@ -118,7 +120,8 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Reserves numbers for an SA if none is available, unless the SA has used all of them.
+    /// Waits for a write that reserves numbers for an SA if none is available. Does nothing if the
+    /// SA has used all numbers.
     fn fill(&self, numbers: &OutboundNumbers) -> Result<(), StateFileProblem> {
         if !numbers.is_empty() {
             return Ok(());
@@ -131,7 +134,7 @@ impl StateFile {
     }
 
     /// Requests a write, and waits until it has succeeded or failed. Returns the failure of the
-    /// last write.
+    /// last write, or `None` if it succeeded.
     pub(super) fn write_and_wait(&self) -> Result<Option<WriteFailure>, StateFileProblem> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         let mut entries = self.shared.lock();
@@ -151,8 +154,9 @@ impl StateFile {
         Ok(entries.failure.clone())
     }
 
-    /// Returns the progress of an inbound SA, which starts at `highest` in the file if it is not in
-    /// use yet.
+    /// Returns the progress of an inbound SA. If this process already uses the SA, returns the same
+    /// [`InboundProgress`] as before. Otherwise, the progress starts at `highest` in the file, or
+    /// at 0 if the SA is not in the file.
     pub fn inbound(
         self: &Arc<Self>,
         spi: u32,

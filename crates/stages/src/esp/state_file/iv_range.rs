@@ -14,7 +14,7 @@ use super::file::StateFile;
 #[derive(Debug)]
 pub struct IvRange {
     ivs: Ivs,
-    /// Whether the next epoch has been requested from the writer thread.
+    /// Whether this range has requested the next epoch from the writer thread.
     has_requested: bool,
     /// Keeps the file locked while its IVs are in use.
     file: Arc<StateFile>,
@@ -32,8 +32,8 @@ impl StateFile {
 }
 
 impl IvRange {
-    /// Reserves up to `count` consecutive IVs. Returns `None` if the next epoch is not in the file
-    /// yet.
+    /// Reserves up to `count` consecutive IVs. Returns `None` if no IV of the epoch is left, and
+    /// the next epoch is not in the file yet.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         if self.ivs.left() < Ivs::PER_EPOCH / 2 {
@@ -42,8 +42,8 @@ impl IvRange {
         self.ivs.reserve(count)
     }
 
-    /// Moves to the epoch in the file if that is later; otherwise requests the next epoch, unless
-    /// already requested.
+    /// Moves to the epoch in the file if it is later than the epoch of this range. Otherwise,
+    /// requests the next epoch once.
     fn advance_epoch(&mut self) {
         let shared = &self.file.shared;
         if self.ivs.advance_to(shared.epoch()) {
@@ -58,8 +58,8 @@ impl IvRange {
     }
 }
 
-/// Returns the range to the free ranges. This does not close the file, which would wait: the plan
-/// keeps it open until workers have dropped their stages.
+/// Returns the range to the free ranges. Never drops the last reference to the file, which would
+/// wait for a write: the plan keeps the file open until workers have dropped their stages.
 impl Drop for IvRange {
     fn drop(&mut self) {
         let ivs = self.ivs.hand_over();

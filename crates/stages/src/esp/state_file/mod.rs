@@ -2,8 +2,8 @@
 //!
 //! A process that opens a [`StateFile`] locks it. For each write, a separate thread creates a new
 //! file, synchronizes and locks it, renames it over the old file, and synchronizes the folder. Only
-//! then does it allow the stored values, through atomics, so that workers never wait. A worker
-//! requests the next write when half of the stored values are used.
+//! then may workers use the stored values. The thread publishes the values through atomics, so
+//! workers never wait. A worker requests the next write when half of the stored values are used.
 
 mod disk;
 mod epoch;

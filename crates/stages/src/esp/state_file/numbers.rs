@@ -8,7 +8,7 @@ use xdpfwd_ipsec::{Exhausted, SequenceNumbers};
 
 use crate::esp::state::State;
 
-/// How many sequence numbers after the next unused one a write reserves.
+/// Number of unused sequence numbers that are reserved after a write.
 pub(super) const STEP: u64 = 1 << 20;
 /// A write is requested when fewer reserved numbers than this are left.
 const LOW_WATER: u64 = STEP / 2;
@@ -45,8 +45,7 @@ impl OutboundNumbers {
         }
     }
 
-    /// Sets the largest usable number: `limit`, but at most the largest number of 64 bits if
-    /// `extended`, else of 32 bits.
+    /// Sets the largest usable number: `limit`, but at most 2³² - 1, or 2⁶³ - 2 if `extended`.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.numbers.limit(extended, Some(storable(limit)));
     }
@@ -97,27 +96,27 @@ impl OutboundNumbers {
         self.numbers.is_short(LOW_WATER)
     }
 
-    /// Returns the `next` to write to the file, which reserves all numbers below it. `reserve_more`
-    /// reserves up to [`STEP`] unused numbers.
+    /// Returns the value of `next` to write to the file. The write reserves all numbers below it;
+    /// with `reserve_more`, these include up to [`STEP`] unused numbers.
     pub(super) fn bound_to_store(&self, reserve_more: bool) -> u64 {
-        let number = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
+        let next = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
         if !reserve_more {
             // Enough numbers are left, so a previous write has satisfied the request.
             self.has_requested.store(false, Ordering::Release);
         }
-        number
+        next
     }
 
-    /// Ends the numbers: none is given out any more. Returns the next unused number.
+    /// Stops giving out numbers. Returns the next unused number.
     pub(super) fn close(&self) -> u64 {
         let next = self.numbers.close();
         self.has_requested.store(false, Ordering::Release);
         next
     }
 
-    /// Allows the numbers below `number`, which is now `next` in the state file.
-    pub(super) fn allow_below(&self, number: u64) {
-        self.numbers.allow_below(number);
+    /// Allows the use of the numbers below `next`, which is now in the state file.
+    pub(super) fn allow_below(&self, next: u64) {
+        self.numbers.allow_below(next);
         // A worker can request a write again.
         self.has_requested.store(false, Ordering::Release);
     }

@@ -17,7 +17,7 @@ use crate::esp::state::{Direction, SequenceState, State};
 /// and the writer thread lock `entries`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The epoch in the file, for which workers may use IVs.
+    /// The epoch in the file. Workers may use its IVs.
     epoch: AtomicU32,
     /// The latest epoch that a worker has requested.
     pub(super) epoch_wanted: AtomicU32,
@@ -26,7 +26,7 @@ pub(super) struct Shared {
     /// The IV ranges that no worker uses.
     pub(super) free_ivs: ArrayQueue<Ivs>,
     entries: Mutex<Entries>,
-    /// Notified after each write, for callers that wait for one.
+    /// Notified after each write, for callers that wait for a write.
     pub(super) write_done: Condvar,
 }
 
@@ -45,9 +45,11 @@ pub(super) struct Entries {
 /// An SA in the file.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// No stage has used the SA in this run: the entry is written unchanged.
+    /// No stage has used the SA in this run, so its entry is written unchanged.
     Unused(SequenceState),
+    /// An outbound SA in use.
     Out(Arc<OutboundNumbers>),
+    /// An inbound SA in use.
     In(Arc<InboundProgress>),
 }
 

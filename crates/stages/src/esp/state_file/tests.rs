@@ -25,6 +25,7 @@ fn fingerprint(digit: &str) -> Fingerprint {
     digit.repeat(16).parse().unwrap()
 }
 
+/// Creates a state file in the folder with `StateFile::create`.
 fn create_state(folder: &Folder) -> PathBuf {
     let path = folder.join("wan.state");
     StateFile::create(&path).unwrap();
@@ -35,23 +36,26 @@ fn read_state(path: &Path) -> State {
     State::parse(&fs::read(path).unwrap()).unwrap()
 }
 
+/// Returns the stored numbers of an SA; `None` if the SA is not in the file.
 fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
     let is_wanted = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
     read_state(path).sas.iter().find(is_wanted).map(|sa| sa.sequence)
 }
 
+/// Returns the error of `StateFile::open`, and checks that it names the path.
 fn open_error(path: &Path) -> String {
     let text = StateFile::open(path).unwrap_err().to_string();
     assert!(text.starts_with(&format!("state file {}: ", path.display())), "{text}");
     text
 }
 
+/// Writes a state file without SAs.
 fn write_state(path: &Path, epoch: u64) {
     fs::write(path, State { epoch: epoch as u32, sas: Vec::new() }.to_text()).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Waits until a condition holds, which `description` describes.
+/// Waits until a condition holds. `description` states the condition.
 #[track_caller]
 fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -78,31 +82,32 @@ fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
 }
 
 #[test]
-fn create_writes_private_file_and_leaves_existing_file_unchanged() {
+fn created_file_is_private_and_never_overwritten_by_create() {
     let folder = Folder::new();
     let before = now();
     let path = create_state(&folder);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     let state = read_state(&path);
     assert!((before - 1..=now()).contains(&u64::from(state.epoch)), "{state:?}");
-    let again = StateFile::create(&path).unwrap_err().to_string();
+    let error = StateFile::create(&path).unwrap_err().to_string();
     assert!(
-        again.contains("exists and was not changed") && again.contains("remove it first: rm "),
-        "{again}"
+        error.contains("exists and was not changed") && error.contains("remove it first: rm "),
+        "{error}"
     );
     assert_eq!(read_state(&path), state);
 
     let file = StateFile::open(&path).unwrap();
-    assert!(read_state(&path).epoch > state.epoch, "open did not write a new epoch");
+    assert!(read_state(&path).epoch > state.epoch, "`open` did not write a later epoch");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     assert!(file.is_at(&folder.join("../").join(folder.file_name().unwrap()).join("wan.state")));
     assert!(!file.is_at(&folder.join("lan.state")));
     assert_eq!(file.path(), path.canonicalize().unwrap());
-    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "expected no other file in the folder");
+    let file_count = fs::read_dir(&*folder).unwrap().count();
+    assert_eq!(file_count, 1, "expected only the state file in its folder");
 }
 
 #[test]
-fn open_rejects_missing_link_folder_foreign_owner_mode_and_invalid_content() {
+fn open_error_names_cause_and_remedy() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     let new_state = format!("xdpfwd esp new-state {}", path.display());
@@ -133,12 +138,12 @@ fn open_rejects_missing_link_folder_foreign_owner_mode_and_invalid_content() {
     assert_eq!(
         fs::metadata(&path).unwrap().len(),
         State::MAX_LEN as u64 + 10,
-        "open changed the invalid file"
+        "`open` changed the invalid file"
     );
 }
 
 #[test]
-fn open_waits_if_clock_is_slightly_behind_and_otherwise_fails() {
+fn open_waits_only_if_clock_is_slightly_behind_last_epoch() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     write_state(&path, now() + 100);
@@ -150,12 +155,12 @@ fn open_waits_if_clock_is_slightly_behind_and_otherwise_fails() {
     let ahead = now() + 3;
     write_state(&path, ahead);
     drop(StateFile::open(&path).unwrap());
-    assert!(now() >= ahead, "open did not wait for the clock");
+    assert!(now() >= ahead, "`open` did not wait until the clock reached the last epoch");
     assert_eq!(u64::from(read_state(&path).epoch), ahead + 1);
 }
 
 #[test]
-fn open_rejects_file_that_is_open_elsewhere() {
+fn open_rejects_file_that_is_locked_elsewhere() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -195,7 +200,7 @@ fn lock_is_lost_when_the_file_is_replaced() {
     drop(file);
     assert!(lock(reopen(), &path, &path).unwrap().is_some());
 
-    // Opening also fails while the file is replaced continuously.
+    // `open` fails on every attempt while another thread replaces the file again and again.
     let file = StateFile::open(&path).unwrap();
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -210,7 +215,7 @@ fn lock_is_lost_when_the_file_is_replaced() {
             assert!(open_error(&path).contains("in use"));
             attempts += 1;
         }
-        assert!(attempts > 100, "only {attempts} attempts");
+        assert!(attempts > 100, "only {attempts} attempts to open the file");
     });
 }
 
@@ -233,7 +238,7 @@ fn iv_ranges_of_workers_and_runs_are_disjoint() {
     for iv in again.reserve(3).unwrap() {
         assert!(seen.insert(iv), "{iv:x}");
     }
-    // The next run uses other IVs.
+    // The next run uses later IVs.
     drop((ranges, again, file));
     let file = StateFile::open(&path).unwrap();
     let first = file.iv_range().unwrap().reserve(1).unwrap().start;
@@ -265,10 +270,12 @@ fn close_writes_next_unused_numbers() {
     );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
-    // `outbound` gives out no more numbers, because the file states that they are unused.
+    // After closing, `outbound` gives out no more numbers: a later run may use them, because the
+    // file states that they are unused.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
-    // Entries that are not used remain in the file. The same SPI with another key is another SA.
+    // The same SPI with another key is another SA. The entries of SAs that no stage uses remain in
+    // the file.
     let file = StateFile::open(&path).unwrap();
     assert_eq!(file.outbound(300, fingerprint("3"), true, None).unwrap().reserve(1), Ok(1..2));
     drop(file);
@@ -280,7 +287,7 @@ fn close_writes_next_unused_numbers() {
     assert_eq!(file.inbound(400, fingerprint("2")).unwrap().highest(), 4711);
 }
 
-/// Reserves numbers, and first waits until a write makes some available.
+/// Waits until a write makes numbers available, and reserves up to `count` of them.
 fn reserve_when_written(
     outbound: &OutboundNumbers,
     count: u64,
@@ -295,7 +302,7 @@ fn reserve_when_written(
 }
 
 #[test]
-fn second_request_returns_same_numbers_and_limit_changes_their_limit() {
+fn new_limit_of_shared_numbers_applies_only_after_call_of_limit() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -303,7 +310,7 @@ fn second_request_returns_same_numbers_and_limit_changes_their_limit() {
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
         Some(SequenceState::Out { next: 11, bytes: 0 }),
-        "the file must not reserve numbers beyond the limit"
+        "expected a file that reserves only numbers up to the limit"
     );
     assert_eq!(outbound.reserve(64), Ok(1..11));
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
@@ -312,10 +319,10 @@ fn second_request_returns_same_numbers_and_limit_changes_their_limit() {
     assert_eq!(
         outbound.reserve(1),
         Err(Exhausted::Limit),
-        "the new limit applied before `limit` was called"
+        "expected the old limit until `limit` is called"
     );
     again.limit(true, Some(12));
-    // No number is available until the writer has written the new ones.
+    // The new numbers are available only after the writer has reserved them in the file.
     assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
     assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), true, None).unwrap()));
     again.limit(true, Some(5));
@@ -328,7 +335,7 @@ fn second_request_returns_same_numbers_and_limit_changes_their_limit() {
 }
 
 #[test]
-fn inbound_progress_is_written_after_change_only() {
+fn inbound_progress_is_written_only_after_change() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -392,9 +399,9 @@ fn no_number_is_reused_after_crash() {
                 .reserve(1)
                 .unwrap()
                 .start;
-            assert!(first > last, "{first} was given out again: {last} was reserved before");
+            assert!(first > last, "reopened file gives out {first}, but {last} is already used");
         }
-        assert!(last > 3 * STEP, "the writer reserved too few numbers: the last is {last}");
+        assert!(last > 3 * STEP, "the test used only {last} numbers, expected three writes");
     });
 }
 
@@ -426,7 +433,7 @@ fn no_iv_is_reused_after_crash() {
     }
     assert!((2..=5).contains(&epochs.len()), "{epochs:?}");
     assert_eq!(*epochs.first().unwrap(), u64::from(first_epoch));
-    // A range with enough IVs left stays in its epoch.
+    // An IV range with enough IVs left stays in its epoch.
     assert_eq!(other.reserve(1).unwrap().start, other_before + 1);
 }
 
@@ -468,7 +475,7 @@ fn only_written_numbers_and_ivs_are_available_while_writes_fail() {
 }
 
 #[test]
-fn replaced_file_is_not_overwritten() {
+fn file_of_other_program_at_path_is_not_overwritten() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -482,7 +489,7 @@ fn replaced_file_is_not_overwritten() {
 }
 
 #[test]
-fn leftover_new_file_is_removed_and_link_is_not_followed() {
+fn leftover_file_or_link_at_temporary_path_is_removed() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
@@ -508,7 +515,7 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut ivs = file.iv_range().unwrap();
-            // Use more than half of the IVs and numbers, so that both request a write.
+            // Use all available IVs and numbers, so that both request a write.
             while ivs.reserve(1 << 20).is_some() {}
             assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
             outbound.add_bytes(100);
@@ -520,6 +527,6 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
         });
         let returned = is_done.recv_timeout(Duration::from_secs(30));
         drop(entries);
-        assert_eq!(returned, Ok(()), "the data path waited for the mutex");
+        assert_eq!(returned, Ok(()), "a data path call waited for the mutex");
     });
 }

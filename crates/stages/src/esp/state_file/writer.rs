@@ -13,7 +13,7 @@ use crate::esp::state::{SaState, SequenceState, State};
 
 /// How often the progress of inbound SAs is written, if it has changed.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause after a failed write.
+/// The pause between a failed write and the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts the writer thread. Once `stopping` is set, it writes a last time and ends.
@@ -26,7 +26,7 @@ pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()
 struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
-    /// Whether the last write failed. Only the first of several failures is logged.
+    /// Whether the last write failed. Of several failures in a row, only the first is logged.
     has_failed: bool,
 }
 
@@ -72,7 +72,7 @@ impl Writer {
             }
             let tick = (!snapshot.inbound.is_empty()).then_some(tick);
             let wake = retry_at.into_iter().chain(tick).min();
-            // A request since the snapshot has set the park token; then this returns at once.
+            // If a write was requested since the snapshot, parking returns at once.
             match wake {
                 Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
                 None => thread::park(),
@@ -114,8 +114,8 @@ impl Writer {
 }
 
 impl Snapshot {
-    /// Takes a snapshot of the current state. If `is_last`, ends the sequence numbers, so that the
-    /// state has the next unused number of each SA.
+    /// Takes a snapshot of the current state. If `is_last`, stops giving out sequence numbers, and
+    /// the snapshot has the next unused number of each SA.
     fn take(shared: &Shared, is_last: bool) -> Self {
         let entries = shared.lock();
         let (epoch, wanted) =

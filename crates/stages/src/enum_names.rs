@@ -1,4 +1,4 @@
-//! Configuration values that are the name of an enum variant.
+//! Deserialization of configuration values that name an enum variant.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -34,12 +34,12 @@ impl<T: FromStr + VariantNames> Visitor<'_> for OneOfVisitor<T> {
     }
 }
 
-/// Implements `Deserialize` with [`one_of`].
+/// Implements `Deserialize` for enums with [`one_of`].
 macro_rules! deserialize_one_of {
     ($($type:ty),+) => {
         $(impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::words::one_of(deserializer)
+                $crate::enum_names::one_of(deserializer)
             }
         })+
     };
