@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The classifier of crates/filter in the kernel: the same tables, byte for byte (written by
- * crates/filter/src/classifier/image.rs), and the same lookup. See
+ * The classifier of crates/filter, in the kernel. The lookup and the tables equal those in user
+ * space; crates/filter/src/classifier/image.rs writes the tables. See
  * docs/decisions/0016-classifier.md for the design and README.md for the maps.
  *
- * IPv4 and IPv6 have separate rule spaces, with keys of 3 and 6 words of 64 bits. Tables whose
- * size depends on the rules are maps, whose size the loader sets. All other data is read-only and
- * known to the verifier.
+ * IPv4 and IPv6 have separate tables. An IPv4 key has 3 words of 64 bits, an IPv6 key has 6. Tables
+ * whose size depends on the rules are maps, and the loader sets their number of entries. All other
+ * data is read-only, and the verifier knows its values.
  */
 #ifndef XDPFWD_CLASSIFY_H
 #define XDPFWD_CLASSIFY_H
@@ -18,16 +18,16 @@
 
 #define MAX_TUPLES 64
 
-/* Up to this many rules are compared one by one, without tuples. */
+/* Maximum number of rules that are compared one by one, without tuples. */
 #define MAX_LINEAR_RULES 8
 /* Maximum number of rules in a bucket; user space refuses longer buckets. */
 #define MAX_BUCKET_LENGTH 256
-/* Maximum number of groups searched for a hash; user space refuses tables that need more. */
+/* Maximum number of groups that a lookup visits; user space refuses tables that need more. */
 #define MAX_GROUPS 32
 
 /*
- * A decision is the result of a lookup: the number of a rule in the upper bits, and its action in
- * the two lowest bits. A smaller decision takes precedence.
+ * A decision is the result of a lookup. The upper 30 bits are the number of a rule, and the two lowest
+ * bits are its action. The smallest decision takes precedence.
  */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
@@ -37,13 +37,13 @@
 #define NO_RULE 0xffffffffu
 
 struct tuple {
-	__u64 mask[5]; /* of the hashed words; IPv4 uses two */
+	__u64 mask[5]; /* for the hashed words of a key; IPv4 uses two of them */
 	__u64 seed;
-	__u32 best; /* the smallest rule number in the tuple, as a decision with action 0 */
+	__u32 best; /* the smallest rule number in the tuple, shifted left by DECISION_BITS */
 	__u32 padding[3];
 };
 
-/* Ports below SINGLE_PORTS have a tuple set each. From there on, 64 ports share a set. */
+/* Each port below SINGLE_PORTS has a set of tuples. From SINGLE_PORTS on, 64 ports share a set. */
 #define SINGLE_PORTS 1024
 #define SHARED_PORT_BITS 6
 #define PORT_SETS (SINGLE_PORTS + (1 << (16 - SHARED_PORT_BITS)))
@@ -51,7 +51,7 @@ struct tuple {
 enum side { SOURCE, DESTINATION };
 
 struct ports {
-	/* The first port, and the number of further ports. */
+	/* The first port, and the number of ports after it. */
 	__u16 first, more;
 };
 
@@ -61,17 +61,20 @@ struct space {
 	__u32 has_tuples;
 	__u32 shift;	    /* right shift that turns a hash into a group number */
 	__u32 groups;	    /* number of groups, a power of two */
-	/* For the source address and the destination address (enum side). */
-	__u32 skip[2];	/* number of leading bits that all prefixes share */
+	/* Indexed by enum side: for the source address and for the destination address. */
+	__u32 skip[2];	/* number of leading bits that all prefixes share, and that are skipped */
 	__u32 parts[2]; /* index of the first part */
 	__u32 sets[2];	/* index of the first set */
 	struct tuple tuple[MAX_TUPLES];
-	/* Sets of tuples that may have a rule for a protocol or a port. */
+	/* For each protocol, and for each port: the set of tuples that may have a rule for it. */
 	__u64 protocol[256];
 	__u64 ports[2][PORT_SETS];
 };
 
-/* Set numbers by 8 bits of an address. With the bit IS_PART, a number is a part number instead. */
+/*
+ * For each value of 8 address bits, a set number. If the bit IS_PART is set, the other bits are a part
+ * number instead.
+ */
 struct numbers {
 	__u16 number[256];
 };
@@ -79,8 +82,8 @@ struct numbers {
 #define IS_PART 0x8000
 
 /*
- * For each of a group's four tags, the index of the first entry of its bucket. Separate from the
- * tags, because most lookups read only tags.
+ * For each of the four tags of a group, the index of the first entry of the tag's bucket. In a map of
+ * its own, because most lookups read only tags.
  */
 struct firsts {
 	__u32 entry[4];
@@ -100,7 +103,7 @@ static __always_inline __u64 fold(__u64 a, __u64 b)
 	return a * b ^ (a_high * b_high + (high_low >> 32) + (low_high >> 32) + (middle >> 32));
 }
 
-/* The constants of crates/filter/src/classifier/space.rs: fractional digits of pi. */
+/* Arbitrary constants for hashing, as in crates/filter/src/classifier/space.rs. */
 #define SEED_2 0xa4093822299f31d1ull
 #define SEED_3 0x082efa98ec4e6c89ull
 #define SEED_4 0x452821e638d01377ull
@@ -139,13 +142,13 @@ static __always_inline __u64 tuples_of_port(const volatile struct space *space, 
 {
 	__u32 index = port < SINGLE_PORTS ? port : SINGLE_PORTS + (port >> SHARED_PORT_BITS);
 
-	barrier_var(index); /* so that the verifier sees the mask */
+	barrier_var(index); /* keeps the compiler from removing the mask, which the verifier needs */
 	return space->ports[side][index & (PORT_SETS - 1)];
 }
 
 /*
- * Returns the highest bit of each of the four tags that match a hash. A tag above a match may be a
- * false positive.
+ * Returns a mask with the highest bit of each tag that matches a hash. A tag above a matching tag may
+ * be a false positive.
  */
 static __always_inline __u64 matching_tags(__u64 tags, __u64 hash)
 {
@@ -154,16 +157,16 @@ static __always_inline __u64 matching_tags(__u64 tags, __u64 hash)
 	return (differing - TAG_ONES) & ~differing & TAG_HIGH;
 }
 
-/* Returns the number (0 to 3) of the first matching tag. */
+/* Returns the number (0 to 3) of the lowest matching tag. At least one tag must match. */
 static __always_inline __u32 first_matching_tag(__u64 matches)
 {
 	return matches & 1ull << 15 ? 0 : matches & 1ull << 31 ? 1 : matches & 1ull << 47 ? 2 : 3;
 }
 
-/* Returns the position of the lowest set bit. */
+/* Returns the position of the lowest set bit. At least one bit must be set. */
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
-	/* A De Bruijn table, because BPF has no instruction for this. */
+	/* Uses a De Bruijn table, because BPF has no instruction that counts trailing zeros. */
 	static const volatile __u8 positions[64] = {
 		0,  1,	2,  53, 3,  7,	54, 27, 4,  38, 41, 8,	34, 55, 48, 28, 62, 5,	39, 46, 44, 42,
 		22, 9,	24, 35, 59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21,
@@ -173,6 +176,7 @@ static __always_inline __u32 lowest_bit(__u64 bits)
 	return positions[(bits & -bits) * 0x022fdd63cc95386dull >> 58];
 }
 
+/* Returns whether a port is within a range of ports. */
 static __always_inline bool is_within(__u16 port, const struct ports *ports)
 {
 	return (__u16)(port - ports->first) <= ports->more;
@@ -191,7 +195,7 @@ static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tup
 	return fold(source ^ (destination << 32 | destination >> 32), (key[4] & tuple->mask[4]) ^ SEED_4);
 }
 
-/* The key word after the addresses. */
+/* Index of the key word after the addresses. */
 #define UPPER (WORDS - 2)
 
 #define V(name) name##_v4

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Applies filter rules before a packet reaches a socket: `place = "kernel"`. The verdicts equal
- * those of the user-space stage (crates/stages/src/filter); a test compares the two. User space
- * refuses rules that only the stage supports: limits, log samples and GTP-U inner packets.
+ * Applies the rules of a filter with `place = "kernel"` before a packet reaches a socket. The verdicts
+ * equal those of the user-space stage (crates/stages/src/filter); a test compares them. User space
+ * refuses settings that only the user-space stage supports: limits, log samples and GTP-U inner
+ * packets.
  */
 #ifndef XDPFWD_FILTER_H
 #define XDPFWD_FILTER_H
@@ -11,8 +12,8 @@
 #include "headers.h"
 
 /*
- * Drop reasons, in the same order as in crates/stages/src/filter/kernel.rs and
- * crates/engine/src/attach/program.rs.
+ * Drop reasons. crates/stages/src/filter/kernel.rs and crates/engine/src/attach/program.rs rely on
+ * their order.
  */
 enum reason {
 	REASON_POLICY,
@@ -24,29 +25,32 @@ enum reason {
 	REASON_LATER_FRAGMENT,
 	REASONS, /* number of reasons */
 	ACCEPTED = REASONS,
-	REASON_MASK = 7,
+	REASON_MASK = 7, /* for the verifier; at least REASONS - 1 */
 };
 
 /* Actions for packet exceptions. */
 enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP };
 
-/* Maximum number of rules without a verdict (`continue`); user space refuses more. */
+/* Maximum number of rules without a verdict (`continue`); user space refuses more such rules. */
 #define MAX_CONTINUE_RULES 16
 
 struct filter {
 	__u32 rules;	    /* number of rules */
 	__u32 accepts;	    /* whether the default action is accept */
 	__u32 has_continue; /* whether there are rules without a verdict */
-	/* enum exception_action by enum reason; REASON_POLICY is not used. */
+	/* enum exception_action, indexed by enum reason; the element REASON_POLICY is not used. */
 	__u32 exception[REASONS];
 };
 
-/* Set before the program is loaded, so that the verifier skips code that is never reached. */
+/*
+ * The settings of the filter. User space sets them before it loads the program, so the verifier skips
+ * code that these settings never reach.
+ */
 const volatile struct filter filter SEC(".rodata.filter");
 
 /*
- * Constants that user space assumes; the loader compares them with its own
- * (crates/filter/src/classifier/image.rs).
+ * Constants that must equal those of user space (`SHARED_CONSTANTS` in
+ * crates/filter/src/classifier/image.rs). The loader compares them.
  */
 const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 	MAX_TUPLES,
@@ -61,8 +65,8 @@ const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 };
 
 /*
- * Number of packets that matched each rule. The last entry is the number of packets with the default
- * action. The loader sets the number of entries.
+ * The number of packets that matched each rule. The last entry is the number of packets that got the
+ * default action. The loader sets the number of entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -71,6 +75,7 @@ struct {
 	__type(value, __u64);
 } hits SEC(".maps");
 
+/* Counts a packet for a rule, or for the default action if `rule` is the number of rules. */
 static __always_inline void hit(__u32 rule)
 {
 	__u64 *count = bpf_map_lookup_elem(&hits, &rule);
@@ -79,7 +84,7 @@ static __always_inline void hit(__u32 rule)
 		++*count;
 }
 
-/* Returns ACCEPTED if packets with this exception are accepted, otherwise the drop reason. */
+/* Returns ACCEPTED if the settings accept packets with this exception, otherwise the drop reason. */
 static __always_inline __u32 exception_result(enum reason reason)
 {
 	return filter.exception[reason] == EXCEPTION_ACCEPT ? ACCEPTED : reason;
@@ -93,7 +98,10 @@ static __always_inline __u32 exception_result(enum reason reason)
 #define HAS_FLAGS (1ull << 8)
 #define IS_TAGGED (1ull << (12 + 32))
 
-/* Adds the fields of the upper-layer header to the two key words after the addresses. */
+/*
+ * Writes protocol, fragment state and fields of the upper-layer header to `word`, the two key words
+ * after the addresses. Sets all bits of the first word, and adds TCP control bits to the second.
+ */
 static __always_inline enum status read_l4(const struct frame *frame, const struct upper *upper, __u64 *word)
 {
 	__u32 offset = any_offset(upper->l4), remaining = upper->end - upper->l4;
@@ -152,8 +160,9 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 }
 
 /*
- * Returns the result of the first matching rule with a verdict, or of the default. Counts a hit of
- * this rule or the default, and of each matching rule before it.
+ * Returns ACCEPTED or REASON_POLICY from the calling function: the verdict of the first matching rule
+ * with a verdict, or the default action. Counts the packet for this rule or the default action, and for
+ * each matching rule without a verdict before.
  */
 #define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \
@@ -187,7 +196,10 @@ static __always_inline __u32 apply_rules_v6(const struct key_v6 *key)
 	APPLY_RULES(first_rule_v6, key);
 }
 
-/* Returns the drop reason, or ACCEPTED. `vlan` is the last key word, with only the VLAN set. */
+/*
+ * Returns the drop reason, or ACCEPTED. The IP header starts at offset `l3`. `vlan` is the last key
+ * word, in which only the bits of the VLAN are set yet.
+ */
 static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
@@ -212,12 +224,16 @@ static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vla
 	return apply_rules_v4(&key);
 }
 
+/* Returns half 0 (upper) or 1 (lower) of an IPv6 address, in host byte order. */
 static __always_inline __u64 address_word(const struct in6_addr *address, int half)
 {
 	return (__u64)bpf_ntohl(address->s6_addr32[2 * half]) << 32 | bpf_ntohl(address->s6_addr32[2 * half + 1]);
 }
 
-/* Like filter_ipv4. A global function, which the verifier checks once instead of once per path. */
+/*
+ * Like filter_ipv4, for IPv6. This is a global function, so the verifier checks it once instead of once
+ * per path.
+ */
 __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
@@ -240,7 +256,7 @@ __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 	key.word[1] = address_word(&ip->saddr, 1);
 	key.word[2] = address_word(&ip->daddr, 0);
 	key.word[3] = address_word(&ip->daddr, 1);
-	/* The DSCP is the upper six bits of the traffic class, which begins in the first byte. */
+	/* The DSCP is the upper six bits of the traffic class, which spans the first two bytes. */
 	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
 	return apply_rules_v6(&key);
 }

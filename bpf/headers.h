@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Bounds-checked header parsing. The limits equal those of the user-space parser (crates/wire/src);
- * a test compares the two.
+ * Parses headers, with bounds checks. The limits equal those of the user-space parser
+ * (crates/wire/src); a test compares both parsers.
  */
 #ifndef XDPFWD_HEADERS_H
 #define XDPFWD_HEADERS_H
@@ -23,7 +23,7 @@
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
 
-/* Maximum offset, as a bit mask for the verifier. No XDP frame is so long. */
+/* Maximum offset in a frame, as a bit mask for the verifier. No XDP frame is that long. */
 #define OFFSET_MASK 0x3fff
 
 #define PROTOCOL_ICMPV6 58
@@ -38,34 +38,34 @@ struct frame {
 	const void *end;
 };
 
-/* Parser status, as in crates/wire/src. */
+/* The result of a parser function. The user-space parser distinguishes the same cases. */
 enum status {
 	PARSED,
 	INVALID, /* a header is truncated or malformed */
-	TOO_MANY_TAGS,
-	TOO_MANY_EXTENSIONS,
+	TOO_MANY_TAGS, /* more than MAX_VLAN_TAGS */
+	TOO_MANY_EXTENSIONS, /* more than MAX_EXTENSION_HEADERS */
 };
 
-/* The result of parsing an Ethernet header with its VLAN tags. */
+/* The fields of an Ethernet header with its VLAN tags. */
 struct link {
 	__u32 l3;	 /* offset of the payload */
 	__u16 ethertype; /* a length if below 0x600 */
-	__u16 vlan;	 /* of the outermost tag */
+	__u16 vlan;	 /* VLAN identifier of the outermost tag */
 	bool tagged;
 };
 
 enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
 
-/* The result of parsing an IP header with its options or extension headers. */
+/* The fields of an IP header with its options or extension headers. */
 struct upper {
-	__u32 l4;  /* offset of the payload */
+	__u32 l4;  /* offset of the IP payload, after options or extension headers */
 	__u32 end; /* offset of the end of the IP packet */
-	__u32 ident;
-	__u8 protocol;
-	__u8 fragment;
+	__u32 ident; /* identification of the datagram, in network byte order */
+	__u8 protocol; /* of the payload at `l4` */
+	__u8 fragment; /* enum fragment */
 	/* Protocol in the fragment header. Differs from `protocol` if extension headers follow. */
 	__u8 fragment_protocol;
-	/* Whether a routing header has segments left: the destination address is not the final one. */
+	/* True if a routing header has segments left: the destination is then not the final one. */
 	bool routed;
 };
 
@@ -74,7 +74,7 @@ static __always_inline struct frame whole_frame(struct xdp_md *ctx)
 	return (struct frame){ (void *)(long)ctx->data, (void *)(long)ctx->data_end };
 }
 
-/* Returns `length` bytes at an offset, or NULL if the frame is shorter. */
+/* Returns a pointer to `length` bytes at an offset, or NULL if the frame ends before their end. */
 static __always_inline const void *bytes_at(const struct frame *frame, __u32 offset, __u32 length)
 {
 	const void *start = frame->data + offset;
@@ -83,9 +83,9 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 }
 
 /*
- * Returns the offset, but lets the verifier know only that it is at most OFFSET_MASK. Otherwise the
- * verifier would follow each path through a loop separately. The mask changes no offset: larger
- * offsets were refused before.
+ * Returns the offset unchanged, but the verifier then knows only that it is at most OFFSET_MASK.
+ * Otherwise the verifier would check each path through a loop separately. The mask changes no offset,
+ * because larger offsets were refused before.
  */
 static __always_inline __u32 any_offset(__u32 offset)
 {
@@ -98,6 +98,7 @@ static __always_inline bool is_vlan(__u16 ethertype)
 	return ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD;
 }
 
+/* Parses an Ethernet header and at most MAX_VLAN_TAGS VLAN tags. */
 static __always_inline enum status read_link(const struct frame *frame, struct link *link)
 {
 	const struct ethhdr *ethernet = bytes_at(frame, 0, sizeof(*ethernet));
@@ -126,9 +127,9 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 }
 
 /*
- * Returns the value of a length field. Older verifiers (such as that of Linux 6.12) lose the bounds
- * of a byte-swapped number, so mask it. The barrier keeps the compiler from removing the mask as
- * redundant.
+ * Returns the value of a length field in host byte order. Older verifiers, such as that of Linux 6.12,
+ * do not know that a byte-swapped 16-bit number is at most 0xffff, so the function masks it. The
+ * barrier keeps the compiler from removing the mask as redundant.
  */
 static __always_inline __u32 read_length(__be16 field)
 {
@@ -138,7 +139,7 @@ static __always_inline __u32 read_length(__be16 field)
 	return length & 0xffff;
 }
 
-/* Parses an IPv4 header; skips its options. */
+/* Parses an IPv4 header. Skips its options without checking them. */
 static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
 {
 	__u32 header = ip->ihl * 4, total = read_length(ip->tot_len);
@@ -214,7 +215,7 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 			else if (header->bytes[1] & 1)
 				upper->fragment = FIRST_FRAGMENT;
 			break;
-		case PROTOCOL_AH: /* the length field is in units of 4 bytes, minus 2 */
+		case PROTOCOL_AH: /* the length field is the header length in units of 4 bytes, minus 2 */
 			if (header->length < 1)
 				return INVALID;
 			length = (header->length + 2) * 4;

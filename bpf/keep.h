@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The `keep` rules of a port, which name frames that pass to the kernel. Only frames to this host
- * match; transit traffic never matches, whatever its TCP or UDP ports. README.md describes the
- * rules.
+ * The `keep` rules of a port: frames that match a rule pass to the kernel. Only frames to this host can
+ * match. Transit traffic never matches, whatever its TCP or UDP ports. README.md describes the rules.
  */
 #ifndef XDPFWD_KEEP_H
 #define XDPFWD_KEEP_H
@@ -11,7 +10,10 @@
 
 #include "headers.h"
 
-/* Bits in `struct keep`, as in crates/engine/src/attach/program.rs, which writes them. */
+/*
+ * Bits of `rules` in `struct keep`, one per kind of rule. crates/engine/src/attach/program.rs, which
+ * writes them, has the same constants.
+ */
 #define KEEP_ARP (1u << 0)
 #define KEEP_ND (1u << 1)
 #define KEEP_ICMP (1u << 2)
@@ -23,13 +25,14 @@
 #define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
 
 /*
- * Whether the port has rules; set before the program is loaded. Without rules, the verifier skips
- * the code below, whose verification takes most of the startup time.
+ * Whether the port has `keep` rules. User space sets the value before it loads the program. Without
+ * rules, the verifier skips the code below, whose verification takes most of the startup time.
  */
 const volatile __u8 has_keep_rules SEC(".rodata.keep") = 0;
 
 struct keep {
 	__u64 rules; /* KEEP_… */
+	/* Sets of VLANs, TCP ports and UDP ports, with one bit per number. */
 	__u64 vlan[4096 / 64];
 	__u64 tcp[65536 / 64];
 	__u64 udp[65536 / 64];
@@ -50,11 +53,11 @@ static __always_inline const struct keep *keep_rules(void)
 }
 
 /*
- * The addresses of this host, which user space updates. The loader sets the number of entries. The
- * value is the set of uses of the address.
+ * The addresses of this host. User space updates these maps, and the loader sets their number of
+ * entries. The value of an entry is a set of uses of the address.
  */
-#define OWN_DESTINATION (1u << 0) /* as destination of packets */
-#define OWN_TARGET (1u << 1)	  /* as target of ARP or Neighbor Discovery */
+#define OWN_DESTINATION (1u << 0) /* packets may have the address as destination */
+#define OWN_TARGET (1u << 1)	  /* ARP or Neighbor Discovery may have the address as target */
 
 struct mac {
 	__u8 bytes[ETH_ALEN];
@@ -94,8 +97,8 @@ struct {
 } own_vlans SEC(".maps");
 
 /*
- * Datagrams whose first fragment was kept. Their later fragments, which lack the ports and possibly
- * the protocol, are then kept too. If full, the map evicts the least recently used datagram.
+ * Datagrams whose first fragment was kept. Their later fragments are then kept too, although they lack
+ * the ports and possibly the protocol. A full map evicts the least recently used datagram.
  */
 struct datagram {
 	struct in6_addr source;
@@ -114,10 +117,10 @@ struct {
 } fragments SEC(".maps");
 
 /*
- * Returns whether the options (RFC 791, 3.1) are well-formed and contain no source route. With a
- * source route, the destination address is not always the final one.
+ * Returns whether the IPv4 options from `offset` to `end` (RFC 791, 3.1) are well-formed and contain no
+ * source route. With a source route, the destination address may be that of a router on the way.
  */
-static __always_inline bool has_no_source_route(const struct frame *frame, __u32 offset, __u32 end)
+static __always_inline bool are_options_valid(const struct frame *frame, __u32 offset, __u32 end)
 {
 	/* The options of an IPv4 header have at most 40 bytes, so there are at most 40 options. */
 	for (int i = 0; i < 40; i++) {
@@ -147,6 +150,7 @@ static __always_inline bool has_no_source_route(const struct frame *frame, __u32
 	return offset >= end;
 }
 
+/* Returns whether a number is in a set with one bit per number. */
 static __always_inline bool has_bit(const __u64 *bits, __u32 number)
 {
 	return bits[number / 64] >> (number % 64) & 1;
@@ -185,7 +189,7 @@ static __always_inline bool is_own_vlan(__u32 vlan)
 	return bpf_map_lookup_elem(&own_vlans, &vlan);
 }
 
-/* Returns whether an ARP packet (RFC 826) targets one of the host's own IPv4 addresses. */
+/* Returns whether a packet is ARP for IPv4 (RFC 826) with an address of this host as target. */
 static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 {
 	const struct {
@@ -203,9 +207,10 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 }
 
 /*
- * Returns whether a packet is Neighbor Discovery (RFC 4861) for this host. The packet must not have
- * crossed a router (hop limit) or be fragmented (RFC 6980). Its destination is an own address, or
- * multicast with an own address as target. `to_own` is whether the destination is an own address.
+ * Returns whether a packet is Neighbor Discovery (RFC 4861) for this host. The hop limit must be 255,
+ * which shows that the packet crossed no router, and the packet must not be a fragment (RFC 6980). The
+ * destination must be an address of this host, which `to_own` states, or a multicast address; with
+ * multicast, the target must be an address of this host.
  */
 static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
 				      bool to_own)
@@ -243,8 +248,9 @@ static __always_inline bool is_port_kept(const struct frame *frame, const struct
 }
 
 /*
- * Returns whether a rule other than `vlan` matches an IP packet whose destination is an own
- * address. `icmp` is the protocol number of ICMP or ICMPv6.
+ * Returns whether a rule `local`, `icmp`, `tcp` or `udp` matches an IP packet to an address of this
+ * host. `icmp` is the protocol number of ICMP or ICMPv6. `datagram` contains addresses and version; the
+ * function fills in the other fields.
  */
 static __always_inline bool is_kept_ip(const struct frame *frame, const struct keep *rules, const struct upper *upper,
 				       __u8 icmp, struct datagram *datagram)
@@ -272,8 +278,9 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 }
 
 /*
- * is_kept_ipv4 and is_kept_ipv6 are global functions, which the verifier checks once instead of
- * once per path. `vlan_kept` is whether a rule keeps the frame's VLAN.
+ * is_kept_ipv4 and is_kept_ipv6 return whether a rule keeps an IP packet that starts at offset `l3`.
+ * `vlan_kept` states whether a rule names the frame's VLAN. Both are global functions, so the verifier
+ * checks them once instead of once per path.
  */
 __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 {
@@ -287,7 +294,7 @@ __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || read_ipv4(&frame, l3, ip, &upper) != PARSED)
 		return false;
-	if (upper.l4 > l3 + sizeof(*ip) && !has_no_source_route(&frame, l3 + sizeof(*ip), upper.l4))
+	if (upper.l4 > l3 + sizeof(*ip) && !are_options_valid(&frame, l3 + sizeof(*ip), upper.l4))
 		return false;
 	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
@@ -308,7 +315,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 	if (!rules || !ip)
 		return false;
 	to_own = is_own_ipv6(&ip->daddr, OWN_DESTINATION);
-	/* Most packets are not to an own address. Of these packets, only multicast can match. */
+	/* Return early for most packets: only packets to this host and multicast can match. */
 	if (!to_own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
 	if (read_ipv6(&frame, l3, ip, &upper) != PARSED || upper.routed)
@@ -322,7 +329,10 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 	return vlan_kept || is_kept_ip(&frame, rules, &upper, PROTOCOL_ICMPV6, &datagram);
 }
 
-/* Bridges do not forward frames to 01:80:c2:00:00:00 … 0f (IEEE 802.1Q-2018, 8.6.3). */
+/*
+ * Returns whether a MAC address is in 01:80:c2:00:00:00 … 0f. Bridges do not forward frames to these
+ * addresses (IEEE 802.1Q-2018, 8.6.3).
+ */
 static __always_inline bool is_link_local_group(const __u8 *mac)
 {
 	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && mac[3] == 0 && mac[4] == 0 && mac[5] <= 0x0f;
@@ -345,8 +355,8 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 			return false;
 	} else if (link.tagged && link.vlan && !vlan_kept && !is_own_vlan(link.vlan)) {
 		/*
-		 * Multicast or broadcast in a VLAN that this host does not use. Another host in
-		 * that VLAN may have an IP address of this host.
+		 * Multicast or broadcast in a VLAN that this host does not use. The packet may be
+		 * for another host, which has the same IP address in that VLAN.
 		 */
 		return false;
 	}
@@ -358,7 +368,7 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 	case ETH_P_IPV6:
 		return is_kept_ipv6(ctx, link.l3, vlan_kept);
 	}
-	/* LLDP and STP frames are for the next device on the cable, and are untagged. */
+	/* LLDP and STP frames are untagged, and their destination is a link-local group. */
 	if (link.tagged || !is_link_local_group(ethernet->h_dest))
 		return false;
 	if (link.ethertype == ETH_P_LLDP)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The common parts of both programs: `keep` rules, redirection to sockets, and counters. */
+/* Code that both programs use: `keep` rules, redirection to sockets, and counters. */
 #ifndef XDPFWD_REDIRECT_H
 #define XDPFWD_REDIRECT_H
 
 #include "keep.h"
 
-/* The AF_XDP socket that serves each queue of this interface. The loader sets the number of entries. */
+/* The AF_XDP sockets, indexed by queue of this interface. The loader sets the number of entries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, 1);
@@ -17,7 +17,7 @@ struct counters {
 	__u64 redirected; /* to the AF_XDP socket of the queue */
 	__u64 passed;	  /* to the kernel, because no socket serves the queue */
 	__u64 kept;	  /* to the kernel, because of a `keep` rule */
-	__u64 dropped[8]; /* by a filter, for each `enum reason` in filter.h */
+	__u64 dropped[8]; /* by the filter; indexed by `enum reason` in filter.h */
 };
 
 struct {
@@ -48,9 +48,10 @@ static __always_inline bool pass_if_kept(struct xdp_md *ctx, struct counters *co
 	return true;
 }
 
+/* Redirects the packet to the socket of its queue or, without a socket, passes it to the kernel. */
 static __always_inline int redirect_to_socket(struct xdp_md *ctx, struct counters *count)
 {
-	/* Returns XDP_PASS if no socket serves the queue, or if the map has no entry for the queue. */
+	/* Returns XDP_PASS if no socket serves the queue, even if the queue is beyond the map. */
 	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
 
 	if (action == XDP_REDIRECT)

@@ -1,27 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The parts of the classifier that depend on the IP version. classify.h includes this file once per
- * version. V adds the version to a name; WORDS is the number of words in a key.
+ * version, and defines V(name), which adds the version to a name, and WORDS, the number of 64-bit
+ * words in a key.
  */
 
 struct V(key) {
 	__u64 word[WORDS];
 };
 
-/* A rule. It matches if key & mask == value and both ports are within `ports`. */
+/* A rule. A key matches if key & mask == value and both ports are within their ranges. */
 struct V(entry) {
 	__u64 value[WORDS];
 	__u64 mask[WORDS];
-	struct ports ports[2];
+	struct ports ports[2]; /* by enum side */
 	__u32 decision;
-	__u32 is_last; /* whether this is the last entry of its bucket */
+	__u32 is_last; /* whether this entry is the last one of its bucket */
 };
 
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
 /*
- * Set or part numbers by the first 16 address bits after the skipped bits: 256 entries for the
- * source, then 256 for the destination.
+ * A set or part number for each value of the first 16 address bits after the skipped bits. The upper 8
+ * of these bits select an entry: the first 256 entries are for the source, the other 256 for the
+ * destination. The lower 8 bits select a number in the entry.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -30,7 +32,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* Set numbers by the next 8 address bits; one entry per part. */
+/* One entry per part, with a set number for each value of the next 8 address bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -38,7 +40,7 @@ struct {
 	__type(value, struct numbers);
 } V(parts) SEC(".maps");
 
-/* Sets of tuples; one bit per tuple. */
+/* Sets of tuples, with one bit per tuple. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -46,7 +48,7 @@ struct {
 	__type(value, __u64);
 } V(sets) SEC(".maps");
 
-/* Groups of four tags. */
+/* Groups of four tags, indexed by the upper bits of a hash. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -68,6 +70,7 @@ struct {
 	__type(value, struct V(entry));
 } V(entries) SEC(".maps");
 
+/* Returns whether a key matches an entry. */
 static __always_inline bool V(matches)(const struct V(key) *key, const struct V(entry) *entry)
 {
 	__u64 differing = 0;
@@ -79,8 +82,8 @@ static __always_inline bool V(matches)(const struct V(key) *key, const struct V(
 }
 
 /*
- * Returns the decision of the first rule of a bucket that matches and whose decision is at least
- * `from` and less than `found`. Returns `found` if there is no such rule.
+ * Searches the bucket that starts at the entry `first`. Returns the smallest decision of a matching
+ * rule that is at least `from` and below `found`, or `found` if there is none.
  */
 __noinline __u32 V(search_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
@@ -100,7 +103,10 @@ __noinline __u32 V(search_bucket)(const struct V(key) *key, __u32 first, __u32 f
 	return found;
 }
 
-/* Like search_bucket, but inlined for a bucket with one rule, where a call would double the cost. */
+/*
+ * Like search_bucket, but inlined for the first rule of the bucket: for a bucket with one rule, a call
+ * would double the cost.
+ */
 static __always_inline __u32 V(search_short_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
 	const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &first);
@@ -112,7 +118,7 @@ static __always_inline __u32 V(search_short_bucket)(const struct V(key) *key, __
 	return entry->is_last ? found : V(search_bucket)(key, first + 1, from, found);
 }
 
-/* Like search_bucket, but for all buckets that a hash may lead to. */
+/* Like search_bucket, but searches all buckets to which a hash may lead. */
 __noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hash_value, __u32 from, __u32 found)
 {
 	__u32 at = hash_value >> (V(space).shift & 63);
@@ -137,7 +143,7 @@ __noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hash_value, __
 	return found;
 }
 
-/* Like first_rule, but for rules in tuples. */
+/* Like first_rule, but searches only tuples. */
 __noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);

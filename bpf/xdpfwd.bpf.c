@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The XDP program without a filter. Each interface has its own instance. See README.md.
+// The XDP program without a filter. Each interface has an instance of the program. See README.md.
 
 #include "redirect.h"
 

@@ -1,17 +1,17 @@
-//! Compiles the glue code for libipsec-mb and links the library, if the feature `ipsec-mb` is on.
+//! If the feature `ipsec-mb` is on, compiles the C shim for libipsec-mb and links the library.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "ipsec-mb")]
-    ipsec_mb();
+    build_ipsec_mb_shim();
 }
 
 #[cfg(feature = "ipsec-mb")]
-fn ipsec_mb() {
+fn build_ipsec_mb_shim() {
     const SHIM: &str = "src/aead/ipsec_mb/shim.c";
     println!("cargo::rerun-if-changed={SHIM}");
     let mut build = cc::Build::new();
-    // The library's header requires the macro LINUX.
+    // intel-ipsec-mb.h requires the macro LINUX.
     build
         .file(SHIM)
         .define("LINUX", None)

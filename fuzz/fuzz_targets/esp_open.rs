@@ -1,5 +1,6 @@
-//! Opens several arbitrary or sealed ESP packets at once. Checks each outcome, that the bytes
-//! before the SPI do not change, and that only opened packets move the window.
+//! Opens a batch of ESP packets, some arbitrary and some sealed with the key. Checks that sealed
+//! packets are opened and arbitrary packets are rejected, that the bytes before the SPI do not change,
+//! and that only opened packets move the window.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -25,9 +26,9 @@ static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new
     .collect()
 });
 
-// The first byte of the input determines the highest number in the window. Each packet follows a
-// length byte: after an even length, the bytes are the packet; after an odd length, they are a text
-// that is sealed with the key.
+// The first byte of the input determines the highest sequence number in the window. Then each packet
+// has a length byte and this number of bytes. If the length is even, these bytes are the packet. If the
+// length is odd, they are a payload, which is sealed with the key.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     for (_, extended, protection) in &*PROTECTIONS {
@@ -50,17 +51,17 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         let mut incoming: Vec<Incoming<'_>> =
             packets.iter_mut().map(|(packet, _)| Incoming::new(packet)).collect();
         protection.open_batch(&mut window, &mut incoming);
-        let mut opened = highest;
+        let mut highest_opened = highest;
         for ((packet, before), text) in incoming.iter().zip(&before).zip(&texts) {
-            let front = before.len().min(PREFIX_LEN);
-            assert_eq!(packet.bytes[..front], before[..front]);
+            let prefix_len = before.len().min(PREFIX_LEN);
+            assert_eq!(packet.bytes[..prefix_len], before[..prefix_len]);
             match &packet.outcome {
                 Ok(outcome) => {
                     let text =
                         text.as_ref().expect("opened a packet that was not sealed with the key");
                     assert_eq!(&packet.bytes[outcome.payload.clone()], &text[..]);
                     assert!(outcome.payload.end + ICV_LEN < packet.bytes.len());
-                    opened = opened.max(outcome.number);
+                    highest_opened = highest_opened.max(outcome.number);
                 }
                 Err(OpenError::BadLength) => {
                     assert!(before.len() < PREFIX_LEN + HEADER_LEN + ICV_LEN + 4 || before.len() % 4 != 0)
@@ -71,10 +72,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 Err(OpenError::BadPadding) => panic!("a sealed packet has invalid padding"),
             }
         }
-        assert_eq!(window.highest(), opened);
+        assert_eq!(window.highest(), highest_opened);
     }
 });
 
+/// Seals a text. Returns the packet and the text.
 fn seal(protection: &Protection, text: &[u8], number: u64) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut packet = vec![0; PREFIX_LEN + HEADER_LEN + text.len() + trailer_len(text.len())];
     packet[PREFIX_LEN + HEADER_LEN..][..text.len()].copy_from_slice(text);

@@ -1,4 +1,5 @@
-//! Compares two ports on one UMEM, and the kernel's side of their rings, with a model.
+//! Runs arbitrary steps on two ports of one UMEM and on the kernel side of their rings. Compares the
+//! results with a model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

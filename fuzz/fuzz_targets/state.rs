@@ -1,4 +1,5 @@
-//! Parses arbitrary state files. Parsed states do not change if written and parsed again.
+//! Parses arbitrary state files. A parsed state must not change when it is written and parsed again,
+//! and a truncated file must be rejected.
 #![no_main]
 
 use xdpfwd_stages::esp::state::State;
@@ -7,7 +8,7 @@ fn check(text: &[u8]) {
     if let Ok(state) = State::parse(text) {
         let written = state.to_text();
         assert_eq!(State::parse(written.as_bytes()), Ok(state), "{written}");
-        // A truncated file is rejected.
+        // Truncate the file at a position that the first byte determines.
         let cut = written.len() * (text[0] as usize) / 256;
         assert!(State::parse(&written.as_bytes()[..cut]).is_err(), "{written} up to {cut}");
     }
@@ -15,6 +16,6 @@ fn check(text: &[u8]) {
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     check(text);
-    // With valid first and last lines, the parser reaches the lines between them.
+    // Add valid first and last lines: without them, the parser rejects most texts at once.
     check(&[b"version = 1\nepoch = 7\n", text, b"\n# end\n"].concat());
 });

@@ -10,20 +10,20 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::language::Problem;
 use crate::rule::{Match, Rule, Verdict, Version};
 
-/// The content of a ClassBench file.
+/// The rules of a ClassBench file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassBench {
-    /// Rules with their line numbers.
+    /// Rules with their line numbers, from 1.
     pub rules: Vec<(usize, Rule)>,
     /// Number of rules with columns after the protocol. Those columns are ignored.
     pub rules_with_extra_columns: usize,
 }
 
-/// Parses the text of a ClassBench file, and gives `verdict` to every rule. Ignores empty lines and
-/// text after `#`. Returns an error for every invalid line.
+/// Parses the text of a ClassBench file. All rules get the verdict `verdict`. Ignores empty lines and
+/// text after `#`. If any line is invalid, returns one error for each invalid line.
 ///
-/// The prefix `0.0.0.0/0` and the port range `0 : 65535` add no condition, so such a rule also
-/// matches packets without ports.
+/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with two such port
+/// ranges also matches packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {
@@ -47,7 +47,7 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
     }
 }
 
-/// A line that is read column by column.
+/// Reads a line column by column.
 struct Columns<'a> {
     line: usize,
     text: &'a str,
@@ -56,7 +56,8 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// Returns the next word and its byte offset. `expected` describes the word in an error.
+    /// Returns the next word and its byte offset. At the end of the line, returns an error that
+    /// contains `expected`, a description of the missing word.
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
         let rest = &self.text[self.offset..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
@@ -72,6 +73,7 @@ impl<'a> Columns<'a> {
         Ok((&self.text[start..self.offset], start))
     }
 
+    /// Creates an error at a byte offset of the line.
     fn problem(&self, offset: usize, message: String) -> Problem {
         Problem { line: self.line, column: self.text[..offset].chars().count() + 1, message }
     }
@@ -127,10 +129,11 @@ impl<'a> Columns<'a> {
         let address = Ipv4Addr::from_str(address).map_err(|_| invalid())?;
         let prefix =
             Ipv4Net::new(address, length.parse().map_err(|_| invalid())?).map_err(|_| invalid())?;
-        // The ClassBench generator leaves bits set beyond the prefix length.
+        // Clear the bits beyond the prefix length: the ClassBench generator may set them.
         Ok(prefix.trunc())
     }
 
+    /// Reads a range of ports, which has three words.
     fn range(&mut self) -> Result<RangeInclusive<u16>, Problem> {
         const RANGE: &str = "a range of ports, like 0 : 65535";
         let (first, offset) = self.next(RANGE)?;
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_classbench_error_has_column() {
+    fn parse_classbench_error_names_column() {
         for (line, column) in [
             ("10.0.0.0/8 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 1),
             ("@10.0.0.0/40 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 2),

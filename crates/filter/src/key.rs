@@ -1,19 +1,19 @@
-//! The header fields of a packet that rules compare.
+//! The header fields of a packet with which the conditions of a rule are compared.
 
 /// The parsed header fields of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Source and destination address.
     pub addresses: Addresses,
-    /// Upper-layer protocol number; for IPv6, of the header after the extension headers.
+    /// Upper-layer protocol number. For IPv6, the protocol after the extension headers.
     pub protocol: u8,
-    /// Fields of the upper-layer header.
+    /// Compared fields of the upper-layer header.
     pub l4: L4,
-    /// Whether the packet is a fragment: the first or a later one.
+    /// Whether the packet is a fragment, and if so, whether it is the first.
     pub fragment: Fragment,
     /// Differentiated services code point, 6 bits (RFC 2474).
     pub dscp: u8,
-    /// VLAN identifier of the outermost tag.
+    /// VLAN identifier of the outermost tag, or `None` without a tag.
     pub vlan: Option<u16>,
 }
 
@@ -36,10 +36,10 @@ pub enum Addresses {
     },
 }
 
-/// Fields of the upper-layer header. A later fragment has no such header.
+/// Compared fields of the upper-layer header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum L4 {
-    /// Neither ports nor ICMP type and code.
+    /// A protocol without ports or ICMP fields, or a later fragment, which has no upper-layer header.
     None,
     /// Ports of UDP or SCTP.
     Ports {
@@ -66,7 +66,7 @@ pub enum L4 {
     },
 }
 
-/// Whether a packet is a fragment: the first or a later one.
+/// Whether a packet is a fragment, and if so, whether it is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
     /// Not a fragment.
@@ -82,19 +82,20 @@ pub(crate) const V4_WORDS: usize = 3;
 /// Number of 64-bit words in a packed IPv6 key.
 pub(crate) const V6_WORDS: usize = 6;
 
-/// A key in the form that the classifier compares. The words of the addresses come first. The last
-/// word but one, `l4_word`, contains ports (or ICMP type and code), protocol and fragment state.
-/// The last word, `tag_word`, contains VLAN, DSCP and TCP control bits.
+/// A key in the form that the classifier compares. The first words contain the addresses. The
+/// second-to-last word, described by [`l4_word`], contains ports (or ICMP type and code), protocol and
+/// fragment state. The last word, described by [`tag_word`], contains VLAN, DSCP and TCP control bits.
 pub(crate) type Packed<const N: usize> = [u64; N];
 
-/// The last word but one: bit positions of its fields, and values before they are shifted there.
+/// The second-to-last word: bit positions of its fields, and values of the fields before the shift.
 pub(crate) mod l4_word {
     /// Position of the source port, or of the ICMP type.
     pub(crate) const SOURCE_PORT: u32 = 48;
     /// Position of the destination port, or of the ICMP code.
     pub(crate) const DESTINATION_PORT: u32 = 32;
     pub(crate) const PROTOCOL: u32 = 24;
-    /// Position of the kind of values in the fields `SOURCE_PORT` and `DESTINATION_PORT`.
+    /// Position of the field that states what `SOURCE_PORT` and `DESTINATION_PORT` contain: nothing,
+    /// ports, or ICMP type and code.
     pub(crate) const KIND: u32 = 16;
     pub(crate) const KIND_NONE: u64 = 0;
     pub(crate) const KIND_PORTS: u64 = 1;
@@ -107,7 +108,7 @@ pub(crate) mod l4_word {
     pub(crate) const IS_LATER: u64 = 2;
 }
 
-/// The last word: bit positions of its fields, and values before they are shifted there.
+/// The last word: bit positions of its fields, and values of the fields before the shift.
 pub(crate) mod tag_word {
     pub(crate) const VLAN: u32 = 32;
     /// In field `VLAN`: set if the packet has a VLAN tag.
@@ -119,7 +120,7 @@ pub(crate) mod tag_word {
 }
 
 impl Key {
-    /// Returns the last two words of the packed key, whose layout both IP versions share.
+    /// Returns the last two words of the packed key. Their layout is the same for IPv4 and IPv6.
     #[inline]
     pub(crate) fn last_words(&self) -> [u64; 2] {
         use l4_word::{KIND_ICMP, KIND_NONE, KIND_PORTS};
@@ -150,13 +151,13 @@ impl Key {
     }
 }
 
-/// Returns a packed IPv4 key (or mask) of addresses and the last two words.
+/// Returns the packed IPv4 key (or mask) with these addresses and these last two words.
 #[inline]
 pub(crate) fn pack_v4(source: u32, destination: u32, [l4, tag]: [u64; 2]) -> Packed<V4_WORDS> {
     [u64::from(source) << 32 | u64::from(destination), l4, tag]
 }
 
-/// Returns a packed IPv6 key (or mask) of addresses and the last two words.
+/// Returns the packed IPv6 key (or mask) with these addresses and these last two words.
 #[inline]
 pub(crate) fn pack_v6(source: u128, destination: u128, [l4, tag]: [u64; 2]) -> Packed<V6_WORDS> {
     [(source >> 64) as u64, source as u64, (destination >> 64) as u64, destination as u64, l4, tag]

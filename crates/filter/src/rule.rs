@@ -1,4 +1,4 @@
-//! Rules and their meaning.
+//! Filter rules, and which packets they match.
 
 use std::ops::RangeInclusive;
 
@@ -6,17 +6,17 @@ use ipnet::IpNet;
 
 use crate::key::{Addresses, Fragment, Key, L4};
 
-/// A filter rule. If a packet matches, the rate limit and the log setting apply, and the verdict,
+/// A filter rule. For a matching packet, the rate limit and the log setting apply; then the verdict,
 /// if any, ends the search.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
-    /// Conditions. All must be met.
+    /// Conditions. A packet matches if it meets all conditions.
     pub matches: Match,
     /// Action for matching packets; `None` continues the search with the next rule.
     pub verdict: Option<Verdict>,
     /// Rate limit for matching packets.
     pub limit: Option<Limit>,
-    /// Log sampling: `Some(n)` logs one in `n` matching packets, `None` logs none.
+    /// Log sampling: `Some(n)` logs one of `n` matching packets; `None` logs no packets.
     pub log: Option<u32>,
 }
 
@@ -29,11 +29,11 @@ pub enum Verdict {
     Drop,
 }
 
-/// The conditions of a rule; `None` accepts any value. A condition on a field of the upper-layer
-/// header never matches a packet without this header, such as a later fragment.
+/// The conditions of a rule. A field with `None` is no condition. A condition on a field of the
+/// upper-layer header is never met by a packet without this header, such as a later fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Match {
-    /// IP version; a source or destination prefix also implies one.
+    /// IP version. A source or destination prefix implies its version; see [`Self::version`].
     pub version: Option<Version>,
     /// Source prefix.
     pub source: Option<IpNet>,
@@ -41,9 +41,9 @@ pub struct Match {
     pub destination: Option<IpNet>,
     /// Upper-layer protocol number.
     pub protocol: Option<u8>,
-    /// Source port of UDP, TCP or SCTP.
+    /// Source port of UDP, TCP or SCTP: first and last matching port.
     pub source_port: Option<RangeInclusive<u16>>,
-    /// Destination port of UDP, TCP or SCTP.
+    /// Destination port of UDP, TCP or SCTP: first and last matching port.
     pub destination_port: Option<RangeInclusive<u16>>,
     /// TCP control bits.
     pub flags: Option<TcpFlags>,
@@ -51,9 +51,9 @@ pub struct Match {
     pub icmp_type: Option<u8>,
     /// Code of ICMP or ICMPv6.
     pub icmp_code: Option<u8>,
-    /// VLAN of the outermost tag.
+    /// VLAN identifier of the outermost tag. Packets without a tag do not match.
     pub vlan: Option<u16>,
-    /// Required fragments; `None` accepts every packet.
+    /// Fragments that match; `None` matches fragments and other packets.
     pub fragment: Option<FragmentMatch>,
     /// Differentiated services code point.
     pub dscp: Option<u8>,
@@ -68,12 +68,12 @@ pub enum Version {
     V6,
 }
 
-/// TCP control bits that must be set or clear.
+/// A condition on TCP control bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TcpFlags {
     /// Bits to compare.
     pub mask: u8,
-    /// Required values of these bits.
+    /// Required values of the compared bits. All other bits are 0.
     pub value: u8,
 }
 
@@ -88,7 +88,7 @@ pub enum FragmentMatch {
     Any,
 }
 
-/// A rate limit, as a token bucket. Packets above the rate are dropped.
+/// A rate limit, as a token bucket. Packets above the limit are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
     /// Packets or bits per second, summed over all workers.
@@ -97,7 +97,7 @@ pub struct Limit {
     pub unit: Unit,
     /// Bucket size in packets or bits.
     pub burst: u64,
-    /// Whether all packets share one bucket or each source prefix has its own.
+    /// The packets that share a bucket.
     pub per: Per,
 }
 
@@ -106,7 +106,7 @@ pub struct Limit {
 pub enum Unit {
     /// Packets.
     Packets,
-    /// Bits of frames, without the FCS.
+    /// Bits of Ethernet frames, without the frame check sequence (FCS).
     Bits,
 }
 
@@ -115,7 +115,7 @@ pub enum Unit {
 pub enum Per {
     /// All packets that match the rule.
     Rule,
-    /// All packets from one source prefix of this length.
+    /// Packets whose source addresses have the same prefix of this length in bits.
     Source(u8),
 }
 
@@ -128,7 +128,7 @@ impl Rule {
 }
 
 impl Match {
-    /// Returns the only IP version that can match; `None` means both can.
+    /// Returns the IP version of the packets that can match, or `None` if both versions can match.
     pub fn version(&self) -> Option<Version> {
         let version_of =
             |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };

@@ -1,4 +1,5 @@
-//! Finds rules without effect: an earlier rule with a verdict matches all of their packets.
+//! Finds rules without effect. A rule has no effect if an earlier rule with a verdict matches all
+//! packets that the rule matches.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +9,7 @@ use crate::classifier::Classifier;
 use crate::key::{Addresses, Fragment, Key, L4};
 use crate::rule::{FragmentMatch, Match, Rule, Version};
 
-/// A rule without effect, and the earlier rule that shadows it.
+/// A rule without effect, and the earlier rule that shadows this rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
     /// Number of the shadowed rule, from 0.
@@ -17,18 +18,18 @@ pub struct Shadowed {
     pub by: u32,
 }
 
-/// Maximum number of earlier rules compared with each rule. Shadowing by further rules is not
-/// found.
+/// Maximum number of earlier rules with which a rule is compared. Shadowing by any rule after these
+/// is not detected.
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules whose packets are all matched by one earlier rule with a verdict. Does not
-/// detect a rule that only several earlier rules together shadow. `classifier` must have been
-/// compiled from `rules`.
+/// detect rules that several earlier rules shadow only together. `classifier` must have been compiled
+/// from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();
         let mut from = 0;
-        // A covering rule also matches the example.
+        // A rule that covers this rule also matches the example, so compare only rules that do.
         for _ in 0..MAX_COMPARED {
             let earlier =
                 classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
@@ -44,7 +45,7 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
 }
 
 impl Match {
-    /// Returns a key that matches.
+    /// Returns a key that meets these conditions.
     fn example(&self) -> Key {
         let addresses = match self.version() {
             Some(Version::V6) => {
@@ -90,7 +91,7 @@ impl Match {
         Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
     }
 
-    /// Returns whether every packet that matches `other` matches `self`.
+    /// Returns `true` only if every packet that matches `other` matches `self`.
     fn covers(&self, other: &Self) -> bool {
         fn field_covers<T>(
             ours: Option<&T>,
@@ -127,14 +128,16 @@ impl Match {
             })
     }
 
+    /// Returns `true` only if every packet that meets the port conditions of `other` meets those of
+    /// `self`.
     fn covers_ports(
         &self,
         other: &Self,
         covers: impl Fn(&RangeInclusive<u16>, &RangeInclusive<u16>) -> bool + Copy,
     ) -> bool {
         let full_range = 0..=u16::MAX;
-        // A condition on one port, or on TCP flags, requires a packet with both ports. A port
-        // without a condition then has the full range, which is stricter than no condition.
+        // A condition on a port or on TCP flags implies that the packet has ports. A port without a
+        // condition is then any port; without this implication, the packet may lack ports.
         let has_ports = other.source_port.is_some()
             || other.destination_port.is_some()
             || other.flags.is_some();

@@ -1,4 +1,5 @@
-//! Signatures (byte patterns in payloads) and a scanner that searches for all of them at once.
+//! Signatures, which are rules with a byte pattern, and a scanner that searches a payload for all
+//! signatures at once.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -6,37 +7,39 @@ use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 
 use crate::rule::Rule;
 
-/// A byte pattern, where to search for it in a payload, and the rule to apply.
+/// A rule with a byte pattern that the payload must contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// Further conditions, and the action on a match.
+    /// Conditions besides the pattern, and the action on a match.
     pub rule: Rule,
     /// The pattern.
     pub bytes: Vec<u8>,
-    /// Whether ASCII letters match in either case.
+    /// Whether ASCII letters of the pattern match in upper and lower case.
     pub no_case: bool,
-    /// Number of payload bytes to skip before the search.
+    /// Number of bytes at the start of the payload that are not searched.
     pub offset: u16,
-    /// Number of bytes after `offset` that must contain the whole pattern; `None` means all.
+    /// Number of bytes, counted from `offset`, within which the whole pattern must lie; `None` means
+    /// up to the end of the payload.
     pub depth: Option<u16>,
 }
 
 /// Searches a payload for many signatures in one pass.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// One automaton for the case-sensitive patterns and one for the others. Each comes with the
-    /// signature numbers of its patterns.
+    /// One automaton for the case-sensitive patterns, and one for the other patterns. The vector
+    /// contains, for each pattern of the automaton, the index of its signature.
     automata: Vec<(AhoCorasick, Vec<u32>)>,
-    /// First and end offset of the payload bytes that must contain each signature's pattern.
-    windows: Vec<[usize; 2]>,
+    /// For each signature, the start and the end (exclusive) of the payload range in which the whole
+    /// pattern must lie.
+    ranges: Vec<[usize; 2]>,
 }
 
-/// The signatures found in a payload. The memory can be reused for further payloads.
+/// Memory for the signatures found in a payload. [`Scanner::scan`] reuses it for the next payload.
 #[derive(Clone, Debug)]
 pub struct Hits {
-    /// Numbers of the signatures found.
+    /// Indexes of the signatures found.
     found: Vec<u32>,
-    /// Whether each signature was found, by its number.
+    /// For each signature, whether it was found.
     is_found: Vec<bool>,
 }
 
@@ -60,30 +63,31 @@ impl Scanner {
                 .build(patterns)?;
             automata.push((automaton, numbers));
         }
-        let window = |signature: &Signature| {
-            let first = usize::from(signature.offset);
-            [first, signature.depth.map_or(usize::MAX, |depth| first + usize::from(depth))]
+        let range = |signature: &Signature| {
+            let start = usize::from(signature.offset);
+            [start, signature.depth.map_or(usize::MAX, |depth| start + usize::from(depth))]
         };
-        Ok(Self { automata, windows: signatures.iter().map(window).collect() })
+        Ok(Self { automata, ranges: signatures.iter().map(range).collect() })
     }
 
-    /// Allocates memory for the results of [`Self::scan`].
+    /// Allocates memory for [`Self::scan`].
     pub fn hits(&self) -> Hits {
         Hits {
-            found: Vec::with_capacity(self.windows.len()),
-            is_found: vec![false; self.windows.len()],
+            found: Vec::with_capacity(self.ranges.len()),
+            is_found: vec![false; self.ranges.len()],
         }
     }
 
-    /// Returns the numbers of the signatures whose pattern the payload contains at an allowed
-    /// position, in ascending order.
+    /// Returns the indexes of the signatures whose pattern the payload contains in the allowed range,
+    /// in ascending order.
     pub fn scan<'h>(&self, payload: &[u8], hits: &'h mut Hits) -> &'h [u32] {
         hits.found.drain(..).for_each(|number| hits.is_found[number as usize] = false);
-        for (automaton, signatures) in &self.automata {
-            for found in automaton.find_overlapping_iter(payload) {
-                let number = signatures[found.pattern().as_usize()];
-                let [first, end] = self.windows[number as usize];
-                if found.start() >= first && found.end() <= end && !hits.is_found[number as usize] {
+        for (automaton, numbers) in &self.automata {
+            for occurrence in automaton.find_overlapping_iter(payload) {
+                let number = numbers[occurrence.pattern().as_usize()];
+                let [start, end] = self.ranges[number as usize];
+                let is_in_range = occurrence.start() >= start && occurrence.end() <= end;
+                if is_in_range && !hits.is_found[number as usize] {
                     hits.is_found[number as usize] = true;
                     hits.found.push(number);
                 }
@@ -93,13 +97,14 @@ impl Scanner {
         &hits.found
     }
 
-    /// Returns the memory of the automata in bytes.
+    /// Returns the memory that the automata use, in bytes.
     pub fn memory(&self) -> usize {
         self.automata.iter().map(|(automaton, _)| automaton.memory_usage()).sum()
     }
 }
 
-/// Formats the signature in the language of signatures; parsing the text returns an equal one.
+/// Formats the signature in the syntax that [`parse_signature`](crate::parse_signature) reads.
+/// Parsing the text returns an equal signature.
 impl Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rule)?;
@@ -129,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the numbers of the signatures found by comparing the pattern at every position.
+    /// Returns the indexes of the signatures found by comparing their patterns at every position.
     fn naive_search(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_found = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());

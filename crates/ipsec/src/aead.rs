@@ -1,4 +1,4 @@
-//! AEAD backends, which implement a trait with one call per batch.
+//! AEAD backends. Each backend implements the trait [`Aead`], with one call per batch.
 
 mod aws_lc;
 #[cfg(feature = "ipsec-mb")]

@@ -1,5 +1,5 @@
-//! Explicit congestion notification (ECN) in tunnels, after RFC 6040, normal mode. (RFC 4301,
-//! 5.1.2, still refers to the predecessor of RFC 6040.)
+//! Explicit congestion notification (ECN) in tunnels, as in the normal mode of RFC 6040. RFC 4301,
+//! 5.1.2, specifies older rules, which RFC 6040 replaces.
 
 /// Not ECN-capable transport.
 const NOT_ECT: u8 = 0b00;
@@ -8,14 +8,15 @@ const ECT_1: u8 = 0b01;
 /// Congestion experienced.
 const CE: u8 = 0b11;
 
-/// Returns the ECN field for the outer header: that of the inner header (4.1). Ignores the bits
-/// above the lower two.
+/// Returns the ECN field for the outer header, a copy of the inner ECN field (4.1). Ignores all bits
+/// of `inner` except the lower two.
 pub const fn outer(inner: u8) -> u8 {
     inner & CE
 }
 
-/// Returns the ECN field of the packet after decapsulation (4.2, figure 4), or `None` if the packet
-/// must be dropped: a router marked congestion, but the inner packet is not ECN-capable.
+/// Returns the ECN field of the packet after decapsulation (4.2, figure 4). Returns `None` if the
+/// outer header is CE and the inner header is Not-ECT: the packet must then be dropped, because its
+/// sender would not react to CE. Ignores all bits except the lower two.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
     match (inner & CE, outer & CE) {
         (NOT_ECT, CE) => None,
@@ -31,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decapsulated_ecn_matches_rfc_6040_figure_4() {
+    fn outer_and_decapsulated_ecn_match_rfc_6040() {
         const ECT_0: u8 = 0b10;
         let outers = [NOT_ECT, ECT_0, ECT_1, CE];
         let table = [

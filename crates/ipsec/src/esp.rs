@@ -4,11 +4,13 @@
 //! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next header 1 | ICV 16
 //! ```
 //!
-//! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous in memory,
-//! and include the upper half of the number, which is not sent, between the SPI and the lower half.
-//! Sealing and opening therefore move the SPI 4 bytes to the front, over the prefix: the 4 bytes
-//! before the ESP header, which are the end of an IP or UDP header. Afterwards they restore SPI and
-//! prefix.
+//! The fields have these lengths in bytes. The 4 bytes before the SPI, the *prefix*, are the end of
+//! an IP or UDP header.
+//!
+//! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous in memory.
+//! They contain the upper half of the sequence number, which is not sent, between the SPI and the
+//! lower half. Sealing and opening therefore write the SPI over the prefix, and all 8 bytes of the
+//! sequence number after it. Afterwards they restore the prefix and the SPI.
 
 use std::ops::Range;
 
@@ -18,24 +20,26 @@ use crate::aead::{Aad, Aead, Job};
 use crate::replay::{ReplayError, Window};
 use crate::transform::{ICV_LEN, IV_LEN, NONCE_LEN, SALT_LEN, Transform};
 
-/// Length in bytes of the ESP header before the payload: SPI, sequence number, IV.
+/// Length in bytes of the ESP header: SPI, sequence number, IV.
 pub const HEADER_LEN: usize = 8 + IV_LEN;
 
-/// Number of bytes required before the SPI.
+/// Length in bytes of the prefix, which a packet's buffer must contain before the SPI.
 pub const PREFIX_LEN: usize = 4;
 
-/// Maximum number of packets per call of the AEAD.
+/// Maximum number of packets per call of the AEAD. Longer batches are split.
 pub const BATCH: usize = 64;
 
 /// Length in bytes of the fields pad length and next header.
 const TRAILER_FIELDS_LEN: usize = 2;
 
-/// Returns the number of bytes after a payload of the given length: padding to a multiple of four,
-/// pad length, next header (RFC 4303, 2.4), and ICV.
+/// Returns the length in bytes of the trailer after a payload of `payload_len` bytes. The trailer
+/// consists of padding, pad length, next header (RFC 4303, 2.4) and ICV.
 pub const fn trailer_len(payload_len: usize) -> usize {
     padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }
 
+/// Returns the number of padding bytes that make the length of payload, padding, pad length and next
+/// header a multiple of four.
 const fn padding_len(payload_len: usize) -> usize {
     (4 - (payload_len + TRAILER_FIELDS_LEN) % 4) % 4
 }
@@ -47,21 +51,22 @@ pub struct Protection {
     salt: [u8; SALT_LEN],
     spi: u32,
     extended: bool,
-    /// Whether the prefix is overwritten while the AEAD runs: GMAC with extended sequence numbers.
+    /// Whether the AEAD needs the SPI in place of the prefix: true for GMAC with extended sequence
+    /// numbers.
     overwrites_prefix: bool,
 }
 
 /// A packet to seal.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`PREFIX_LEN`] bytes, which do not change; [`HEADER_LEN`] bytes for the header; the payload;
-    /// and [`trailer_len`] bytes for the trailer.
+    /// [`PREFIX_LEN`] bytes before the SPI, which sealing leaves unchanged; [`HEADER_LEN`] bytes for
+    /// the header; the payload; [`trailer_len`] bytes for the trailer.
     pub bytes: &'a mut [u8],
     /// Length of the payload in bytes.
     pub payload: usize,
     /// IP protocol number of the payload.
     pub next_header: u8,
-    /// The sequence number.
+    /// The sequence number, of which the packet contains the lower 32 bits.
     pub number: u64,
     /// The IV, which must be unique for the key.
     pub iv: u64,
@@ -79,8 +84,9 @@ pub struct Incoming<'a> {
 /// The content of an opened packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Range of the payload in [`Incoming::bytes`]. The range includes traffic-flow-confidentiality
-    /// padding, if any: the payload's own header contains the length without such padding.
+    /// Range of the payload in [`Incoming::bytes`]. If the sender added
+    /// traffic-flow-confidentiality padding, the range includes it; the inner IP header contains the
+    /// length without this padding.
     pub payload: Range<usize>,
     /// IP protocol number of the payload; 59 marks a dummy packet, which the caller must discard.
     pub next_header: u8,
@@ -91,19 +97,19 @@ pub struct Opened {
 /// The reason why a packet was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The packet is too short, or its length is not a multiple of four bytes.
+    /// The packet is too short, or the length of its encrypted part is not a multiple of four bytes.
     #[error("invalid length")]
     BadLength,
     /// The sequence number was received before.
     #[error("sequence number was received before")]
     Replay,
-    /// The sequence number is below the anti-replay window.
+    /// The sequence number is 0, or below the anti-replay window.
     #[error("sequence number is below the anti-replay window")]
     Late,
-    /// The ICV is wrong.
+    /// The ICV does not match the packet.
     #[error("invalid ICV")]
     BadTag,
-    /// The padding exceeds the packet, or its bytes are not 1, 2, 3, …
+    /// The padding is longer than the packet, or its bytes are not 1, 2, 3, …
     #[error("invalid padding")]
     BadPadding,
 }
@@ -128,7 +134,7 @@ impl<'a> Incoming<'a> {
 type Prefix = [u8; PREFIX_LEN];
 
 impl Protection {
-    /// Creates the protection of an SA; with `extended`, sequence numbers have 64 bits.
+    /// Creates the protection of an SA. Sequence numbers have 64 bits if `extended`, otherwise 32.
     pub fn new(
         aead: Box<dyn Aead>,
         transform: Transform,
@@ -146,12 +152,13 @@ impl Protection {
         }
     }
 
-    /// Writes header and trailer of each packet, and seals the packet. Leaves packets unchanged
-    /// whose bytes do not have exactly the required length. Returns the number of sealed packets.
+    /// Writes the header and trailer of each packet, and seals it. If the length of a packet's
+    /// `bytes` is not exactly the required length, leaves the packet unchanged. Returns the number of
+    /// sealed packets.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
-            // Packet indexes and their overwritten prefixes.
+            // The index and the original prefix of each packet whose prefix is overwritten.
             let mut prefixes: ArrayVec<(usize, Prefix), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
@@ -175,10 +182,12 @@ impl Protection {
         sealed
     }
 
-    /// Opens each packet and sets its outcome: checks the sequence number against the window,
-    /// verifies and decrypts the packet, and then marks the number as received.
+    /// Opens each packet and sets its outcome. Checks the sequence number against the window,
+    /// verifies the ICV, decrypts the packet, marks the sequence number as received, and checks the
+    /// padding, in this order; the first failure is the outcome.
     pub fn open_batch(&self, window: &mut Window, packets: &mut [Incoming<'_>]) {
         for packets in packets.chunks_mut(BATCH) {
+            // The index, the sequence number and the original prefix of each packet with a job.
             let mut started: ArrayVec<(usize, u64, Prefix), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
@@ -194,8 +203,8 @@ impl Protection {
                     }
                 };
                 let prefix = self.overwrite_prefix(packet.bytes, number);
-                // Cannot fail, because the packet is complete. So `jobs` and `started` stay
-                // parallel.
+                // Cannot fail, because `read_header` checked the length. So `jobs` and `started`
+                // have the same packets.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
                 started.push((index, number, prefix));
@@ -207,8 +216,8 @@ impl Protection {
                 let packet = &mut packets[index];
                 self.restore_prefix(packet.bytes, prefix);
                 packet.outcome = if is_ok {
-                    // A valid tag proves that the sender has the key: mark the number as received
-                    // even if the padding is invalid.
+                    // A valid tag proves that the sender has the key, so mark the sequence number
+                    // as received even if the padding is invalid.
                     window
                         .mark_received(number)
                         .map_err(OpenError::from)
@@ -220,7 +229,8 @@ impl Protection {
         }
     }
 
-    /// Creates the AEAD's job for a packet, after `overwrite_prefix`.
+    /// Creates the AEAD's job for a packet. Call `overwrite_prefix` first. Returns `None` if the
+    /// packet is too short.
     fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV_LEN]) -> Option<Job<'a>> {
         let mut nonce = [0; NONCE_LEN];
         nonce[..SALT_LEN].copy_from_slice(&self.salt);
@@ -241,8 +251,8 @@ impl Protection {
         })
     }
 
-    /// If needed, writes the SPI over the prefix, and all 64 bits of the sequence number after it.
-    /// Returns the overwritten prefix.
+    /// If `overwrites_prefix` is set, writes the SPI over the prefix and all 64 bits of the sequence
+    /// number after the SPI. Returns the original prefix.
     fn overwrite_prefix(&self, bytes: &mut [u8], number: u64) -> Prefix {
         let mut prefix = Prefix::default();
         if self.overwrites_prefix {
@@ -253,7 +263,7 @@ impl Protection {
         prefix
     }
 
-    /// Restores the prefix and the SPI.
+    /// Undoes `overwrite_prefix`: restores the prefix, and writes the SPI after it.
     fn restore_prefix(&self, bytes: &mut [u8], prefix: Prefix) {
         if self.overwrites_prefix {
             bytes[..PREFIX_LEN].copy_from_slice(&prefix);
@@ -262,8 +272,8 @@ impl Protection {
     }
 }
 
-/// Writes header and trailer. Returns `false` if the packet's bytes do not have exactly the
-/// required length.
+/// Writes the header and the trailer of a packet. Returns `false`, without writing, if the length of
+/// its `bytes` is not exactly the required length.
 fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
@@ -275,19 +285,19 @@ fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     head[PREFIX_LEN + 4..PREFIX_LEN + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
     head[PREFIX_LEN + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
     let padding = padding_len(payload);
-    // Writes 4 bytes for any padding length; the following fields overwrite those after the
-    // padding.
+    // Write 4 bytes whatever the padding length. The fields after the padding then overwrite the
+    // excess bytes.
     trailer[..4].copy_from_slice(&[1, 2, 3, 0]);
     trailer[padding] = padding as u8;
     trailer[padding + 1] = packet.next_header;
     true
 }
 
-/// Returns the lower half of the sequence number, and the IV. `None` if the packet's length is
-/// invalid.
+/// Returns the lower half of the sequence number and the IV, or `None` if the length of the packet
+/// is invalid.
 fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV_LEN])> {
-    let text = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV_LEN)?;
-    if text < 4 || !text.is_multiple_of(4) {
+    let text_len = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV_LEN)?;
+    if text_len < 4 || !text_len.is_multiple_of(4) {
         return None;
     }
     let number = bytes.get(PREFIX_LEN + 4..)?.first_chunk::<4>()?;
@@ -308,7 +318,7 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
         .ok_or(OpenError::BadPadding)?;
     // RFC 4303, 2.4: the padding bytes are 1, 2, 3, …, and receivers should check them.
     let is_padding_valid = match payload_and_padding.last_chunk::<4>() {
-        // Fast path for minimal padding, which this crate writes.
+        // Fast path for at most 4 bytes of padding. This crate writes at most 3.
         Some(last) if *pad_len <= 4 => {
             let shift = 8 * (4 - u32::from(*pad_len));
             let expected = u64::from(0x0102_0304_u32) >> shift;

@@ -1,48 +1,49 @@
 //! Initialization vectors (IVs) that never repeat for a key, as RFC 4106, 3.1, requires.
 //!
-//! Sequence numbers would suffice as IVs for one run of one worker. A static key is used by many
-//! runs and workers, so the 64 bits of an IV are
+//! For one worker in one run, sequence numbers would suffice as IVs. Many workers and runs use the
+//! same static key, so an IV has these 64 bits:
 //!
 //! | bits | content |
 //! |---|---|
-//! | 63–32 | the epoch, which is later than those of all earlier runs |
-//! | 31–26 | the worker |
-//! | 25–0 | a counter |
+//! | 63–32 | the epoch, which is later than the epochs of all earlier runs |
+//! | 31–26 | the number of the worker |
+//! | 25–0 | a counter of the worker's IVs in this epoch |
 //!
-//! A worker that has used all counter values seals no packets until the next epoch is stored.
+//! A worker that has used all counter values cannot seal packets until a later epoch is stored.
 //!
-//! **Limitation**: IVs repeat if the state file and the clock are set back together, such as by
-//! restoring a snapshot of a virtual machine.
+//! **Limitation**: IVs repeat if both the stored epoch and the clock go back, for example because a
+//! snapshot of a virtual machine is restored.
 
 use std::ops::Range;
 
-/// The epoch of IVs: seconds since 1970, or the last epoch plus one if that is later.
+/// The upper 32 bits of IVs. A new epoch is the time in seconds since 1970, or the last stored epoch
+/// plus one if that is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
 /// The reason why there is no next epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
-    /// The clock is behind the stored epoch.
+    /// The clock is earlier than the stored epoch.
     #[error(
         "the system clock ({now} s since 1970) is {} s behind the last used epoch ({stored}); \
          set the clock, or use another key",
         .stored - .now
     )]
     ClockBehind {
-        /// The clock, in seconds since 1970.
+        /// The time of the clock, in seconds since 1970.
         now: u64,
-        /// The stored epoch.
+        /// The last stored epoch.
         stored: u64,
     },
-    /// No epoch is left; use another key.
+    /// The next epoch would exceed 32 bits. The field is the last stored epoch; 0 if none.
     #[error("no epoch is left after {0}; use another key")]
     Exhausted(u32),
 }
 
 impl Epoch {
-    /// Returns the epoch of a new run, from the stored epoch and the clock (`now`, seconds since
-    /// 1970). Store the new epoch before using it.
+    /// Returns the epoch for a new run. `stored` is the last stored epoch; `now` is the time in
+    /// seconds since 1970. Store the new epoch before using it.
     pub fn next(stored: Option<Self>, now: u64) -> Result<Self, EpochError> {
         if let Some(Self(stored)) = stored
             && now < u64::from(stored)
@@ -54,12 +55,12 @@ impl Epoch {
         u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
-    /// Creates an epoch from its stored number.
+    /// Returns the epoch with this number, as [`Self::number`] returned it.
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }
 
-    /// Returns the number to store.
+    /// Returns the epoch as a number, to be stored.
     pub fn number(self) -> u32 {
         self.0
     }
@@ -78,7 +79,7 @@ const COUNTER_BITS: u32 = 26;
 const WORKER_BITS: u32 = 6;
 
 impl Ivs {
-    /// Maximum number of workers.
+    /// Maximum number of workers: worker numbers are below this.
     pub const WORKERS: u8 = 1 << WORKER_BITS;
     /// Number of IVs per worker and epoch.
     pub const PER_EPOCH: u32 = 1 << COUNTER_BITS;
@@ -90,8 +91,8 @@ impl Ivs {
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Reserves `count` consecutive IVs, or fewer if fewer are left in the epoch. Returns `None` if
-    /// no IV is left or `count` is 0.
+    /// Reserves `count` consecutive IVs, or all that are left in the epoch if those are fewer.
+    /// Returns `None` if no IV is left, or if `count` is 0.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -104,13 +105,12 @@ impl Ivs {
         Some(base + u64::from(first)..base + u64::from(end))
     }
 
-    /// Returns the epoch.
+    /// Returns the current epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// Returns the number of IVs left in the epoch. Store the next epoch well before this number is
-    /// 0.
+    /// Returns the number of IVs left in the epoch. Store a later epoch well before no IV is left.
     pub fn left(&self) -> u32 {
         Self::PER_EPOCH - self.next
     }
@@ -123,7 +123,8 @@ impl Ivs {
         remaining
     }
 
-    /// Starts a later epoch, which must be stored already. Returns `false` if `epoch` is not later.
+    /// Starts a later epoch, which must already be stored. If `epoch` is not later, does nothing and
+    /// returns `false`.
     pub fn advance_to(&mut self, epoch: Epoch) -> bool {
         let is_later = epoch > self.epoch;
         if is_later {
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn next_epoch_is_later_than_stored_epoch() {
+    fn next_epoch_is_clock_or_stored_epoch_plus_one() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
         // A second run within the same second, and a run an hour later.
         assert_eq!(
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(
             (remaining.end - 1, ivs.left()),
             (5 << 32 | 0xffff_ffff, 0),
-            "the last IV of the last worker is not the last IV of the epoch"
+            "the last IV of worker 63 is not the last IV of the epoch, or IVs are left"
         );
         assert_eq!(ivs.reserve(1), None);
         assert!(!ivs.advance_to(Epoch(5)) && !ivs.advance_to(Epoch(4)));
@@ -197,13 +198,13 @@ mod tests {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
             for (elapsed, batches) in runs {
                 now += elapsed;
-                // `next` would fail with a clock behind the stored epoch.
+                // `Epoch::next` fails if the clock is earlier than the stored epoch.
                 now = now.max(stored.map_or(0, |Epoch(stored)| u64::from(stored)));
                 let epoch = Epoch::next(stored, now).unwrap();
                 stored = Some(epoch);
                 let mut workers: Vec<Ivs> = (0..4).map(|worker| Ivs::new(worker, epoch).unwrap()).collect();
-                for (worker, count, renew) in batches {
-                    if renew {
+                for (worker, count, advance) in batches {
+                    if advance {
                         let later = Epoch(stored.unwrap().0 + 1);
                         stored = Some(later);
                         prop_assert!(workers[worker].advance_to(later));

@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 
 use crate::transform::{SALT_LEN, Transform};
 
-/// A key and its salt. Its memory is wiped on drop, and `Debug` output does not contain it.
+/// A key and its salt. Dropping the value wipes its memory. `Debug` prints neither key nor salt.
 #[derive(Clone)]
 pub struct KeyMaterial {
     /// The key, then the salt.
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// The reason why a key file is invalid. The message does not reveal its digits.
+/// The reason why a key file is invalid. The message does not contain digits of the key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The number of digits is wrong.
@@ -45,21 +45,21 @@ pub enum KeyFileError {
     InvalidDigit {
         /// The transform of the key.
         transform: Transform,
-        /// Position of the byte in the file, from 1.
+        /// Position of the byte in the file; the first byte has position 1.
         at: usize,
         /// Number of digits required.
         wanted: usize,
     },
 }
 
-/// The error if AWS-LC returns no random bytes.
+/// The error for random bytes that AWS-LC could not provide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read random bytes from the kernel")]
 pub struct RandomError;
 
 impl KeyMaterial {
     /// Parses one line of hexadecimal digits: the key, then the salt, as in `ip xfrm … aead`.
-    /// Accepts a leading `0x` and surrounding white space.
+    /// Accepts digits in either case, a leading `0x` or `0X`, and surrounding white space.
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
         let wanted = 2 * (transform.key_len() + SALT_LEN);
         let trimmed = text.trim_ascii();
@@ -73,7 +73,7 @@ impl KeyMaterial {
         if digits.len() != wanted {
             return Err(KeyFileError::DigitCount { transform, got: digits.len(), wanted });
         }
-        // Allocate the full size at once: a growing vector would leave copies of the key in memory.
+        // Allocate the full size at once: a vector that grows leaves copies of the key in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
         bytes.extend(
             digits.chunks_exact(2).map(|pair| digit_value(pair[0]) << 4 | digit_value(pair[1])),
@@ -88,7 +88,7 @@ impl KeyMaterial {
         Ok(Self { bytes })
     }
 
-    /// Returns the content of a key file: one line.
+    /// Returns the content of a key file: one line of lowercase hexadecimal digits, with a newline.
     pub fn to_line(&self) -> Zeroizing<String> {
         let mut line = Zeroizing::new(String::with_capacity(2 * self.bytes.len() + 1));
         for byte in &*self.bytes {
@@ -110,8 +110,8 @@ impl KeyMaterial {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// Returns a fingerprint of key and salt without the transform. It identifies a key that
-    /// several transforms share, across which nonces must not repeat.
+    /// Returns a fingerprint of key and salt, which does not depend on the transform. Two SAs with
+    /// the same identity must not use the same nonce, even if their transforms differ.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -120,7 +120,7 @@ impl KeyMaterial {
         Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
-    /// Returns a fingerprint of key, salt and transform, which does not reveal the key.
+    /// Returns a fingerprint of key, salt and transform. The fingerprint does not reveal the key.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         // The zero byte marks the end of the name, which contains no zero byte.
@@ -143,7 +143,7 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
-/// Returns the value of a hexadecimal digit.
+/// Returns the value of a hexadecimal digit. `digit` must be an ASCII hexadecimal digit.
 fn digit_value(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
@@ -159,7 +159,7 @@ pub struct Fingerprint(u64);
 
 /// The error for a text that is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a fingerprint has 16 hexadecimal digits, in lower case")]
+#[error("invalid fingerprint: expected 16 lowercase hexadecimal digits")]
 pub struct ParseFingerprintError;
 
 impl fmt::Display for Fingerprint {
@@ -189,7 +189,7 @@ impl Serialize for Fingerprint {
 impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let expected = "16 hexadecimal digits, in lower case";
+        let expected = "16 lowercase hexadecimal digits";
         text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &expected))
     }
 }
@@ -203,7 +203,7 @@ mod tests {
     const DIGITS: &str = "000102030405060708090a0b0c0d0e0fCAFEBABE";
 
     #[test]
-    fn parse_accepts_prefix_case_and_white_space() {
+    fn parse_accepts_0x_either_case_and_white_space() {
         let aes = Transform::Aes128Gcm;
         for text in [
             DIGITS.to_owned(),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_error_states_digit_counts_only() {
+    fn parse_error_names_digit_counts_or_byte_position() {
         let error = |text: &str, transform| {
             KeyMaterial::parse(text.as_bytes(), transform).unwrap_err().to_string()
         };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_depends_on_key_salt_and_transform() {
+    fn fingerprint_but_not_identity_depends_on_transform() {
         let fingerprint = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform)
         };
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(
             identity(DIGITS, aes),
             identity(DIGITS, gmac),
-            "the identity depends on the transform"
+            "the identity must not depend on the transform"
         );
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsed_key_equals_written_bytes(bytes in prop::collection::vec(any::<u8>(), 36)) {
+        fn parse_returns_bytes_of_hexadecimal_digits(bytes in prop::collection::vec(any::<u8>(), 36)) {
             let transform = Transform::Aes256Gcm;
             let text: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             let key = KeyMaterial::parse(text.as_bytes(), transform).unwrap();
@@ -310,7 +310,7 @@ mod tests {
             prop_assert_eq!(&key.salt()[..], &bytes[32..]);
         }
 
-        /// Checks every part of five bytes; shorter parts can equal numbers in the message.
+        /// Checks all parts of five digits. Shorter parts can equal numbers in the message.
         #[test]
         fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
             let message = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();

@@ -1,21 +1,21 @@
-//! The anti-replay window of an inbound SA (RFC 4303, 3.4.3 and Appendix A; extended sequence
+//! The anti-replay window of an inbound SA (RFC 4303, 3.4.3; Appendix A for extended sequence
 //! numbers).
 //!
-//! The window has a bit per sequence number. The bits form a ring of blocks that is longer than the
-//! window (RFC 6479): moving the window shifts no bits, but clears the blocks that the window
-//! enters.
+//! The window has one bit per sequence number. The bits are stored in a ring of blocks that is longer
+//! than the window (RFC 6479). When the window moves, no bits are shifted; only the blocks that the
+//! window enters are cleared.
 
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// A ring of bits, one per sequence number, which is set if the number was received. The number
+    /// A ring of bits, one per sequence number. A bit is set if its number was received. The number
     /// of blocks is a power of two.
     blocks: Box<[u64]>,
     /// Length of the window in sequence numbers.
     size: u64,
-    /// The highest verified sequence number; 0 before the first packet.
+    /// The highest sequence number marked as received; 0 before the first.
     highest: u64,
-    /// Whether sequence numbers have 64 bits, of which packets carry only the lower half.
+    /// Whether sequence numbers have 64 bits; packets contain only the lower 32.
     extended: bool,
 }
 
@@ -25,7 +25,7 @@ pub enum ReplayError {
     /// The sequence number was received before.
     #[error("sequence number was received before")]
     Replay,
-    /// The sequence number is 0 or below the window.
+    /// The sequence number is 0, or below the window.
     #[error("sequence number is below the anti-replay window")]
     Late,
 }
@@ -43,13 +43,14 @@ pub struct WindowError(pub u32);
 const BLOCK: u64 = 64;
 
 impl Window {
-    /// Minimum size of a window. RFC 4303 requires 32, and recommends 64.
+    /// Minimum size of a window, in sequence numbers. (RFC 4303 requires at least 32, and recommends
+    /// 64 as default.)
     pub const SMALLEST: u32 = 64;
-    /// Maximum size of a window.
+    /// Maximum size of a window, in sequence numbers.
     pub const LARGEST: u32 = 4096;
 
-    /// Creates a window of `size` sequence numbers, which have 64 bits if `extended` (RFC 4304),
-    /// otherwise 32.
+    /// Creates a window of `size` sequence numbers. Sequence numbers have 64 bits if `extended` (RFC
+    /// 4304), otherwise 32.
     pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));
@@ -59,8 +60,8 @@ impl Window {
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
-    /// Marks all sequence numbers up to `number` as received. Does nothing if `number` is not above
-    /// the highest verified number.
+    /// Marks all sequence numbers up to and including `number` as received. Does nothing if `number`
+    /// is not above [`Self::highest`].
     pub fn mark_received_up_to(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
@@ -72,19 +73,19 @@ impl Window {
         }
     }
 
-    /// Returns the size of the window.
+    /// Returns the size of the window, in sequence numbers.
     pub fn size(&self) -> u32 {
         self.size as u32
     }
 
-    /// Returns the highest verified sequence number; 0 before the first packet.
+    /// Returns the highest sequence number marked as received; 0 before the first.
     pub fn highest(&self) -> u64 {
         self.highest
     }
 
-    /// Returns the full sequence number of a packet from its lower 32 bits, or an error if the
-    /// packet must be rejected. Changes nothing. Call it before decryption, because the tag covers
-    /// the full number.
+    /// Returns the full sequence number of a packet, inferred from its lower 32 bits, or an error if
+    /// the packet must be rejected. Does not change the window. Call `check` before decryption,
+    /// because the tag covers the full number.
     #[inline]
     pub fn check(&self, low_bits: u32) -> Result<u64, ReplayError> {
         let number = self.full_number(low_bits).ok_or(ReplayError::Late)?;
@@ -102,12 +103,13 @@ impl Window {
         }
     }
 
-    /// Marks the number of a verified packet as received. Checks again for a replay: one batch can
-    /// contain a packet twice, and both copies are checked before either is verified.
+    /// Marks the sequence number of a verified packet as received. Returns an error if the number was
+    /// marked before or is now below the window: one batch can contain a packet twice, and
+    /// [`Self::check`] runs for both copies before either is verified.
     #[inline]
     pub fn mark_received(&mut self, number: u64) -> Result<(), ReplayError> {
         if number > self.highest {
-            // Clear the blocks that the window enters, each at most once.
+            // Clear the blocks that the window enters, each block at most once.
             let (last, new) = (self.highest / BLOCK, number / BLOCK);
             for block in 0..(new - last).min(self.blocks.len() as u64) {
                 let index = self.block_index((new - block) * BLOCK);
@@ -125,13 +127,15 @@ impl Window {
         Ok(())
     }
 
+    /// Returns the index in `blocks` of the block with a number's bit.
     #[inline]
     fn block_index(&self, number: u64) -> usize {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Returns the full sequence number in or above the window that has these lower bits (RFC 4303,
-    /// A2.2), or `None` if its upper half would be negative or exceed 32 bits.
+    /// Returns the only sequence number with these lower bits that is in the window or at most 2^32 -
+    /// `size` above it (RFC 4303, A2.2). Returns `None` if its upper half would be negative or exceed
+    /// 32 bits. Without extended sequence numbers, returns `low_bits`.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
@@ -140,15 +144,15 @@ impl Window {
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
-            // All numbers of the window have the same upper half. Lower halves below the window
-            // belong to the next upper half.
+            // All numbers of the window have the same upper half. A number whose lower half is below
+            // the window has the next upper half.
             if low_bits >= bottom {
                 high
             } else {
                 high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))?
             }
         } else if low_bits >= bottom {
-            // The window begins with the previous upper half, to which this lower half belongs.
+            // The first numbers of the window, and this number, have the previous upper half.
             high.checked_sub(1)?
         } else {
             high
@@ -157,6 +161,7 @@ impl Window {
     }
 }
 
+/// Returns the bit of a number within its block.
 #[inline]
 fn bit(number: u64) -> u64 {
     1 << (number % BLOCK)
@@ -186,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Generates differences to the highest number, mostly small ones.
+    /// Generates differences between the next number and the highest number. Most are small.
     fn steps() -> impl Strategy<Value = Vec<i64>> {
         let step = prop_oneof![
             6 => -70_i64..70,
@@ -208,7 +213,7 @@ mod tests {
             let mut window = Window::new(size, extended).unwrap();
             let mut model = Model { received: BTreeSet::new(), size: size.into() };
             if start > 0 {
-                // Without `check`, which could not infer the upper half of `start`.
+                // Skip `check`, which could not infer the upper half of `start`.
                 prop_assert_eq!(window.mark_received(start), model.mark_received(start));
             }
             for step in steps {
@@ -218,9 +223,8 @@ mod tests {
                     continue;
                 }
                 let expected = model.mark_received(number);
-                // From the lower half of a number below the window, `check` infers the number plus
-                // 2^32. An attacker without the key cannot exploit that, because the ICV is then
-                // invalid.
+                // For a number below the window, `check` infers the number plus 2^32. An attacker
+                // cannot exploit this: the ICV of the old packet does not match the inferred number.
                 if extended && expected == Err(ReplayError::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),
@@ -229,7 +233,7 @@ mod tests {
                     continue;
                 }
                 let result = window.check(number as u32).and_then(|full| {
-                    assert_eq!(full, number, "{highest}");
+                    assert_eq!(full, number, "check after highest number {highest}");
                     window.mark_received(full)
                 });
                 prop_assert_eq!(result, expected, "{} after {}", number, highest);
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn window_crosses_32_bit_boundary() {
+    fn only_extended_window_crosses_32_bit_boundary() {
         let mut window = Window::new(64, true).unwrap();
         let wrap = 1_u64 << 32;
         for number in [wrap - 3, wrap - 1, wrap + 1] {
@@ -249,14 +253,14 @@ mod tests {
         assert_eq!(window.check(u32::MAX), Err(ReplayError::Replay));
         assert_eq!(window.check(1), Err(ReplayError::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
-        // Without extended numbers, no number follows the last 32-bit number.
+        // Without extended numbers, 2^32 - 1 is the last number.
         let mut window = Window::new(64, false).unwrap();
         window.mark_received(u64::from(u32::MAX)).unwrap();
         assert_eq!(window.check(1), Err(ReplayError::Late));
     }
 
     #[test]
-    fn mark_received_rejects_second_copy() {
+    fn mark_received_rejects_second_copy_after_check_accepted_both() {
         let mut window = Window::new(64, true).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
         assert_eq!(
@@ -266,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn check_of_new_window_rejects_numbers_before_1() {
+    fn check_of_new_window_rejects_numbers_below_1() {
         for extended in [false, true] {
             let window = Window::new(64, extended).unwrap();
             assert_eq!(window.check(0), Err(ReplayError::Late));
@@ -275,7 +279,7 @@ mod tests {
         assert_eq!(
             Window::new(64, true).unwrap().check(u32::MAX),
             Err(ReplayError::Late),
-            "the upper half would be negative"
+            "`check` must reject a number with a negative upper half"
         );
     }
 
@@ -290,7 +294,7 @@ mod tests {
                     assert_eq!(
                         window.check(before as u32),
                         Err(ReplayError::Replay),
-                        "{before} of {number}"
+                        "window of {size} restored at {number}: number {before}"
                     );
                 }
                 for after in number + 1..number + 2 * u64::from(size) {

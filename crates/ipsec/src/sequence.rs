@@ -1,8 +1,8 @@
-//! The sequence numbers of an outbound SA (RFC 4303, 2.2), which several workers share.
+//! The sequence numbers of an outbound SA (RFC 4303, 2.2). Several workers share them.
 //!
-//! Workers reserve numbers in batches, with one atomic operation per batch. A number can be
-//! reserved only after a higher bound has been stored. After a crash, the next run starts at the
-//! stored bound, so its numbers are above the peer's anti-replay window.
+//! Workers reserve numbers in batches, with one atomic operation per batch. A number can be reserved
+//! only after a bound above it has been stored. After a crash, the next run starts at the stored
+//! bound, so it uses no number again.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,27 +12,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct SequenceNumbers {
     /// The next free number.
     next: AtomicU64,
-    /// The stored bound: only numbers below it can be reserved.
+    /// The stored bound. Only numbers below this bound can be reserved.
     stored: AtomicU64,
-    /// The first number that can never be reserved, because of the width of 32 or 64 bits or a
-    /// packet limit.
+    /// The end (exclusive) of all numbers, which the width of 32 or 64 bits or a packet limit
+    /// determines.
     end: AtomicU64,
 }
 
 /// The reason why no number is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// All numbers are used, so the SA needs another key; or the numbers are closed.
+    /// All numbers are used, and the SA needs another key; or [`SequenceNumbers::close`] was called.
     #[error("all sequence numbers of the SA are used; use another key")]
     Limit,
-    /// A higher bound must be stored first.
-    #[error("more sequence numbers must be stored first")]
+    /// All numbers below the stored bound are used, and a higher bound must be stored first.
+    #[error("no sequence number is left below the stored bound; store a higher bound first")]
     NotStored,
 }
 
 impl SequenceNumbers {
-    /// Creates the numbers from `first` (or 1 if `first` is 0) to `limit`, with 64 bits if
-    /// `extended`, otherwise 32. The stored bound is the first number.
+    /// Creates the numbers from `first` (or 1 if `first` is 0) up to and including `limit`, or up to
+    /// the width: 64 bits if `extended`, otherwise 32. No number can be reserved before
+    /// [`Self::allow_below`] is called.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
@@ -42,16 +43,16 @@ impl SequenceNumbers {
         }
     }
 
-    /// Changes the width and the limit of the numbers. Concurrent reservations may still use the
-    /// old values.
+    /// Changes the width and the limit (inclusive) of the numbers. Concurrent reservations may still
+    /// use the old values.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
 
-    /// Reserves `count` consecutive numbers, or fewer if fewer are available.
+    /// Reserves `count` consecutive numbers, or all available numbers if those are fewer.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
-        // Acquire pairs with the Release in `allow_below`: the bound was on disk before.
+        // Acquire pairs with Release in `allow_below`: the bound was stored before.
         let stored = self.stored.load(Ordering::Acquire);
         let limit_end = self.end.load(Ordering::Relaxed);
         let end = stored.min(limit_end);
@@ -64,39 +65,40 @@ impl SequenceNumbers {
     }
 
     /// Returns whether a higher bound should be stored: fewer than `margin` numbers are left below
-    /// the stored bound, and a higher bound would allow more.
+    /// the stored bound, and the limit allows a higher bound.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
         let stored = self.stored.load(Ordering::Relaxed);
         stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the exclusive bound to store so that `count` numbers, or all that the limit allows,
-    /// can be reserved. Never returns less than the stored bound.
+    /// Returns the bound to store so that `count` further numbers can be reserved, or all numbers up
+    /// to the limit if those are fewer. The bound is exclusive and never below the stored bound.
     pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
 
-    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if already
-    /// closed.
+    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if `close` was
+    /// called before.
     pub fn close(&self) -> u64 {
         self.next.swap(u64::MAX, Ordering::Relaxed)
     }
 
-    /// Returns the next free number.
+    /// Returns the next free number; [`u64::MAX`] after [`Self::close`].
     pub fn next(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Allows reservations of numbers below `stored`, a bound that has been stored durably.
+    /// Allows reservations of numbers below `stored`. The caller must have stored this bound durably.
+    /// Does nothing if an earlier bound is higher.
     pub fn allow_below(&self, stored: u64) {
         self.stored.fetch_max(stored, Ordering::Release);
     }
 }
 
-/// Returns the first number that can never be reserved. The last 32-bit number can be reserved;
-/// numbers do not wrap around.
+/// Returns the end (exclusive) of the numbers, which do not wrap around. The last number is 2^32 - 1,
+/// or 2^64 - 2 if `extended`, or `limit` if that is lower.
 fn end(extended: bool, limit: Option<u64>) -> u64 {
     let width_end = if extended { u64::MAX } else { 1 << 32 };
     limit.map_or(width_end, |limit| width_end.min(limit.saturating_add(1)))
@@ -114,7 +116,11 @@ mod tests {
         assert_eq!(numbers.reserve(64), Err(Exhausted::NotStored));
         numbers.allow_below(100);
         assert_eq!(numbers.reserve(64), Ok(1..65));
-        assert_eq!(numbers.reserve(64), Ok(65..100), "not all stored numbers were reserved");
+        assert_eq!(
+            numbers.reserve(64),
+            Ok(65..100),
+            "`reserve` must return the 35 numbers that are left"
+        );
         assert_eq!(numbers.reserve(1), Err(Exhausted::NotStored));
         // The bound never decreases.
         numbers.allow_below(50);
@@ -124,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_stops_at_last_number() {
+    fn reserve_stops_at_limit_or_last_number_of_width() {
         for (extended, limit, end) in [
             (false, None, 1_u64 << 32),
             (true, None, u64::MAX),
@@ -151,14 +157,14 @@ mod tests {
         assert_eq!(
             numbers.reserve(1),
             Err(Exhausted::Limit),
-            "a limit below the next number did not end the numbers"
+            "a limit below the next number must end the reservations"
         );
         numbers.limit(true, None);
         assert_eq!(numbers.reserve(1), Ok(13..14));
     }
 
     #[test]
-    fn is_short_until_next_bound_is_stored() {
+    fn is_short_until_higher_bound_is_stored() {
         let numbers = SequenceNumbers::new(1, true, Some(2000));
         assert!(numbers.is_short(500));
         assert_eq!(numbers.bound_to_store(1000), 1001);
@@ -166,12 +172,12 @@ mod tests {
         assert!(!numbers.is_short(500));
         numbers.reserve(501).unwrap();
         assert!(numbers.is_short(500));
-        assert_eq!(numbers.bound_to_store(2000), 2001, "the bound exceeds the limit");
+        assert_eq!(numbers.bound_to_store(2000), 2001, "the bound must not exceed the limit");
         numbers.allow_below(2001);
         numbers.reserve(1400).unwrap();
-        assert!(!numbers.is_short(500), "a higher bound would allow no more numbers");
+        assert!(!numbers.is_short(500), "the limit allows no higher bound");
         numbers.limit(true, Some(10));
-        assert_eq!(numbers.bound_to_store(1), 2001, "the stored bound decreased");
+        assert_eq!(numbers.bound_to_store(1), 2001, "the stored bound must not decrease");
     }
 
     #[test]

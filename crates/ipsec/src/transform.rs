@@ -38,12 +38,12 @@ impl Transform {
     /// All transforms.
     pub const ALL: [Self; Self::COUNT] = *<Self as VariantArray>::VARIANTS.first_chunk().unwrap();
 
-    /// Returns the transform's name in configurations and reports. `FromStr` parses this name.
+    /// Returns the name of the transform in configurations and reports. `FromStr` parses this name.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// Returns the length of the key in bytes, without the salt.
+    /// Returns the length of a key in bytes, without the salt.
     pub fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm | Self::NullAes128Gmac => 16,
@@ -57,11 +57,11 @@ impl Transform {
     }
 }
 
-/// Length in bytes of the salt, which is the first part of the nonce (RFC 4106, 4; RFC 7634, 2).
+/// Length of the salt in bytes. A nonce begins with the salt (RFC 4106, 4; RFC 7634, 2).
 pub const SALT_LEN: usize = 4;
 /// Length of the IV in a packet, in bytes.
 pub const IV_LEN: usize = 8;
-/// Length of the integrity check value in bytes.
+/// Length of the integrity check value (ICV) in bytes.
 pub const ICV_LEN: usize = 16;
-/// Length of a nonce in bytes. A nonce consists of salt and IV.
+/// Length of a nonce in bytes. A nonce is the salt, then the IV.
 pub const NONCE_LEN: usize = SALT_LEN + IV_LEN;

@@ -1,5 +1,5 @@
-//! Opens packets that scapy sealed, and lets scapy open packets that this crate sealed: transport
-//! mode, IPv4 and IPv6, 32- and 64-bit sequence numbers.
+//! Opens packets that scapy sealed, and lets scapy open packets that this crate sealed. The packets
+//! are in transport mode over IPv4 and IPv6, with sequence numbers of 32 and 64 bits.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -9,8 +9,8 @@ use xdpfwd_ipsec::{
     Transform, Window, trailer_len,
 };
 
-/// Runs esp_by_scapy.py and returns its output. Debian's scapy needs Debian's interpreter, which
-/// may not be the first `python3` in the path.
+/// Runs esp_by_scapy.py and returns its output. Uses the interpreter of Debian, for which Debian's
+/// package installs scapy; the first `python3` in the path can be another interpreter.
 fn run_scapy(mode: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -19,8 +19,9 @@ fn run_scapy(mode: &str, input: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child =
-        command.spawn().expect("cannot run python3: `make test-deps` installs it and scapy");
+    let mut child = command
+        .spawn()
+        .expect("cannot run /usr/bin/python3; `make test-deps` installs python3 and scapy");
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -51,7 +52,8 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
     ]
 }
 
-/// Returns the length of the IP header, and the offset of its protocol field.
+/// Returns the length of the IP header and the offset of its protocol (or next header) field, both
+/// in bytes.
 fn ip_header(packet: &[u8]) -> (usize, usize) {
     if packet[0] >> 4 == 4 { (20, 9) } else { (40, 6) }
 }
@@ -123,7 +125,8 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             );
         }
     }
-    // Backends, transforms, sequence numbers, IP versions and payload sizes.
+    // The product of the numbers of backends, transforms, sequence numbers, IP versions and payload
+    // sizes.
     assert_eq!(opened, (2 + usize::from(cfg!(feature = "ipsec-mb"))) * 3 * 4 * 2 * 5);
     assert_eq!(run_scapy("open", &sealed).trim(), opened.to_string());
 }

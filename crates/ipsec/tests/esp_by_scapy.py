@@ -1,8 +1,10 @@
-"""Encapsulates and decapsulates ESP packets with scapy: one line per packet, in hexadecimal.
+"""Encapsulates and decapsulates ESP packets with scapy. Each packet is one line of fields:
+name, key, salt, spi, extended, high, low, packet (with ESP), inner packet. `high` and `low` are the
+halves of the sequence number. Keys, salts and packets are hexadecimal; all numbers are decimal.
 
-`seal`: prints name, key, salt, spi, extended, high, low, packet (with ESP), inner packet.
-`open`: reads such lines, decapsulates the packets, and fails at the first difference to an inner
-packet; then prints the number of packets.
+`seal`: prints lines with packets that scapy encapsulates.
+`open`: reads such lines and decapsulates the packets. Fails at the first packet whose content differs
+from the inner packet; otherwise prints the number of packets.
 """
 import sys
 
@@ -32,7 +34,7 @@ def seal():
                     sa = association(name, key, 0x12345678, extended, high)
                     packet = sa.encrypt(inner(v6, size), seq_num=low if low else None, esn_en=extended, esn=high)
                     if not low:
-                        continue  # scapy ignores a sequence number of 0
+                        continue  # scapy cannot use 0 as the lower half of a sequence number
                     print(name, key.hex(), SALT.hex(), 0x12345678, int(extended), high, low, raw(packet).hex(), raw(inner(v6, size)).hex())
 
 
@@ -43,9 +45,9 @@ def open_all():
         v6 = packet[0] == "6"
         packet = (IPv6 if v6 else IP)(bytes.fromhex(packet))
         opened = association(name, bytes.fromhex(key), int(spi), extended == "1", int(high)).decrypt(packet)
-        # Compare only the payloads of IP: scapy recomputes lengths and checksums in IP headers.
+        # Compare only the payloads of IP, because scapy recomputes fields of the IP headers.
         got, expected = raw(opened.payload), raw((IPv6 if v6 else IP)(bytes.fromhex(expected)).payload)
-        assert got == expected, f"{name} {extended} {high}: {got.hex()} is not {expected.hex()}"
+        assert got == expected, f"{name} {extended} {high}: decapsulated {got.hex()}, expected {expected.hex()}"
         count += 1
     print(count)
 

@@ -30,7 +30,8 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
     ]
 }
 
-/// Returns each line with its words: ESP packets if `is_esp`, otherwise AEAD vectors.
+/// Returns each vector as a line and its words: the ESP packets if `is_esp`, otherwise the AEAD
+/// vectors.
 fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -39,7 +40,7 @@ fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)
 }
 
 #[test]
-fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
+fn aeads_match_vectors() {
     let mut counts = [[0; 2]; 5];
     for (line, words) in lines(false) {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
@@ -69,12 +70,12 @@ fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
             }
         }
     }
-    // Each transform has at least 20 invalid and 20 valid vectors.
+    // Each transform must have at least 20 invalid and 20 valid vectors.
     assert!(counts.iter().flatten().all(|count| *count >= 20), "{counts:?}");
 }
 
 #[test]
-fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
+fn esp_packets_match_vectors() {
     let mut count = 0;
     for (line, words) in lines(true) {
         let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else {

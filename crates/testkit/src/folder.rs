@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A temporary folder for the files of a test, which `drop` removes. Only the owner can enter the
-/// folder, unless [`Self::shared`] created it.
+/// A temporary folder for the files of a test. Dropping the value removes the folder. Only its owner
+/// can enter the folder, unless [`Self::shared`] created it.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
@@ -19,15 +19,15 @@ impl Folder {
         Self(tempfile::Builder::new().prefix("xdpfwd-test-").tempdir().unwrap())
     }
 
-    /// Creates an empty folder that every user can enter, for programs that a test runs as another
-    /// user.
+    /// Creates an empty folder that every user can enter and list, for programs that a test runs as
+    /// another user.
     pub fn shared() -> Self {
         let folder = Self::new();
         fs::set_permissions(&*folder, Permissions::from_mode(0o755)).unwrap();
         folder
     }
 
-    /// Writes a file that only the owner can read, and returns its path.
+    /// Writes a file with mode 0600, and returns its path.
     pub fn secret(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, text).unwrap();

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The timeout for a condition, which only a hung test exceeds.
+/// Timeout for conditions. Only a test that hangs exceeds it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a command and returns its stdout. Panics if the command fails.
@@ -17,12 +17,13 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns what a command wrote to stderr.
+/// Returns the text that a command wrote to stderr. Replaces invalid UTF-8.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits until a condition holds. Panics after [`TIMEOUT`].
+/// Calls `holds` every 10 ms until it returns `true`. Panics after [`TIMEOUT`], with the description
+/// `condition`.
 #[track_caller]
 pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;

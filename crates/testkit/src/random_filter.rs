@@ -1,5 +1,5 @@
-//! Random filter rules and packets. Both use the same few addresses, protocols and ports, so that
-//! packets often match. Some packets are mangled.
+//! Random filter rules and packets. Rules and packets use the same few addresses, protocols and ports,
+//! so packets often match rules. Some packets are mangled.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
 use xdpfwd_stages::filter::{Inspection, Outcome, inspect};
 use xdpfwd_wire::Headers;
 
-/// Returns and prints the seed of a test: the environment variable `FILTER_SEED`, or a default.
+/// Returns the seed for a test: the value of the environment variable `FILTER_SEED`, or 20261121.
+/// Prints the seed, so that a failed test can be repeated.
 pub fn seed() -> u64 {
     let seed =
         std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
@@ -16,7 +17,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A small, fast generator of random numbers, which a seed determines (Vigna's splitmix64).
+/// A random number generator (Vigna's splitmix64). The seed determines all numbers.
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -32,12 +33,12 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Returns a random number below `bound`.
+    /// Returns a random number from 0 to `bound - 1`.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.draw() % bound as u64) as usize
     }
 
-    /// Returns true in one of `number` calls on average.
+    /// Returns `true` with probability 1 / `number`.
     pub fn one_in(&mut self, number: usize) -> bool {
         self.below(number) == 0
     }
@@ -51,10 +52,11 @@ impl SplitMix64 {
 #[derive(Debug)]
 pub struct RuleSet {
     pub rules: Vec<Rule>,
-    /// The rules as text.
+    /// The rules as text, in the same order.
     pub rule_texts: Vec<String>,
     default: &'static str,
-    /// The action for each kind of packet exception, as written in the configuration.
+    /// The action for each kind of packet exception, as in the configuration, in the order of
+    /// `EXCEPTION_KEYS`.
     exception_actions: [&'static str; 6],
 }
 
@@ -64,15 +66,16 @@ const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
-    /// Creates random rules, at most `max_continue` of them without a verdict (`continue`).
+    /// Creates a filter with random rules and settings. At most `max_continue` rules have no verdict
+    /// (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
         let rule_texts = (0..count).map(|_| rule(random)).collect();
         Self::from_rules(rule_texts, random, max_continue)
     }
 
-    /// Creates a filter from these rules, with random other settings. Changes `continue` to
-    /// `accept` in all but the first `max_continue` rules without a verdict.
+    /// Creates a filter with these rules, and with random other settings. Leaves `continue` in the
+    /// first `max_continue` rules without a verdict, and replaces it by `accept` in all later ones.
     pub fn from_rules(
         mut rule_texts: Vec<String>,
         random: &mut SplitMix64,
@@ -95,7 +98,8 @@ impl RuleSet {
         Self { rules, rule_texts, default, exception_actions }
     }
 
-    /// Returns the plan of a filter stage placed in `"user"` or `"kernel"`.
+    /// Returns the plan of a filter stage. `placement` is the value of the key `place`: `user` or
+    /// `kernel`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
         let Self { rule_texts, default, .. } = self;
         let exception_actions: String = EXCEPTION_KEYS
@@ -112,7 +116,7 @@ impl RuleSet {
             .unwrap_or_else(|error| panic!("{error}: {rule_texts:#?}"))
     }
 
-    /// Returns the outcome that docs/filter.md specifies, found by comparing one rule after the
+    /// Returns the outcome for a frame, as docs/filter.md specifies it. Compares one rule after the
     /// other.
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
@@ -150,7 +154,8 @@ const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
-/// Returns one of a few addresses, so that rules overlap.
+/// Returns one of a few addresses; with so few, rules overlap. An IPv4 address has 4 bytes, and the
+/// others are 0.
 fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if is_v4 {
@@ -180,7 +185,7 @@ fn display_address(address: [u8; 16], is_v4: bool) -> String {
     }
 }
 
-/// Clears the bits after a prefix.
+/// Returns the address with the bits after the prefix cleared.
 fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     for bit in usize::from(length)..128 {
         address[bit / 8] &= !(0x80 >> (bit % 8));
@@ -255,7 +260,7 @@ fn rule(random: &mut SplitMix64) -> String {
     rule
 }
 
-/// Returns a random packet, and whether it was mangled.
+/// Returns a random frame, and whether it was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
     let protocol = random.choose(&PROTOCOLS);
@@ -280,6 +285,7 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     (packet, is_mangled)
 }
 
+/// Returns the upper-layer header and payload for a protocol.
 fn upper_layer(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [random.choose(&PORTS).to_be_bytes(), random.choose(&PORTS).to_be_bytes()].concat();
     match protocol {
@@ -365,13 +371,14 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     [&fixed[..], &address(random, false), &address(random, false), &extensions, l4].concat()
 }
 
+/// Truncates, overwrites or extends a packet at random positions, one to three times.
 fn mangle(random: &mut SplitMix64, packet: &mut Vec<u8>) {
     for _ in 0..1 + random.below(3) {
         let at = random.below(packet.len().max(1));
         match random.below(5) {
             0 => packet.truncate(at),
             1 if !packet.is_empty() => packet[at] = random.draw() as u8,
-            // Overwrite one of the bytes at which headers have protocol or length fields.
+            // Overwrite a byte of a protocol, version, length or fragment field.
             2 if packet.len() > 40 => {
                 let at = random.choose(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
                 packet[at] = random.choose(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);

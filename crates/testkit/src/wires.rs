@@ -1,4 +1,4 @@
-//! A worker between two ports on the fake kernel.
+//! A worker between two ports of the fake kernel, and an accounting of its packets.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
@@ -8,37 +8,40 @@ use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 pub const LAN: PortId = PortId(0);
 pub const WAN: PortId = PortId(1);
 
-/// The fake kernels of a worker's two ports, which deliver packets to it and take those it sends.
+/// The fake kernels of a worker's two ports. They deliver packets to the worker, and take the packets
+/// that the worker sends.
 pub struct Wires {
     pub lan: FakeKernel,
     pub wan: FakeKernel,
 }
 
-/// Counts of packets at the fake kernels, to compare with the worker's counters.
+/// Counts of packets at both fake kernels, which [`Self::balance`] compares with the worker's
+/// counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
-    /// Packets delivered to the worker.
+    /// Number of packets delivered to the worker.
     pub delivered: u64,
-    /// Packets that the worker sent.
+    /// Number of packets that the worker sent.
     pub sent: u64,
-    /// Packets that the interface discarded instead of sending them.
+    /// Number of packets that the fake kernels discarded instead of sending them.
     pub discarded: u64,
-    /// Numbers of the packets sent on lan, and on wan.
+    /// For lan and then wan, the numbers in the sent packets (see [`number`]).
     pub sent_numbers: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
-    /// Delivers `count` packets with consecutive numbers. A packet that the fake kernel loses is
-    /// not counted, and the next packet has the same number.
+    /// Tries to deliver `count` packets to the port of `wire`. The packets have consecutive numbers. A
+    /// packet that the fake kernel cannot deliver is not counted, and the next packet has the same
+    /// number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
         });
     }
 
-    /// Asserts that every delivered packet was sent, discarded by the interface or dropped for a
-    /// reason, or is still in a ring or in flight. The stages must not create packets. Returns the
-    /// frame counts.
+    /// Takes the sent packets from the fake kernels, and asserts that the worker lost no packet: each
+    /// delivered packet was sent, discarded or dropped for a reason, or is still in a ring or in flight.
+    /// The stages must not create packets. Returns the worker's frame counts.
     #[track_caller]
     pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCounts {
         for (wire, sent_numbers) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.sent_numbers)
@@ -70,11 +73,13 @@ impl WireAccounting {
     }
 }
 
+/// Returns the UMEM configuration of [`cross_connect`]: 1024 frames, without huge pages.
 pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// Creates a worker with `lan_chain` from lan to wan and `wan_chain` from wan to lan.
+/// Creates a worker that runs `lan_chain` on packets from lan to wan, and `wan_chain` on packets from
+/// wan to lan.
 pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
     cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }
@@ -108,7 +113,7 @@ pub fn cross_connect_on<C: Chain>(
     (worker, Wires { lan, wan })
 }
 
-/// Returns a frame of at least 60 bytes that contains a number, which [`number`] reads.
+/// Returns a frame of 60 to 70 bytes that contains `number`. The function [`number()`] reads it.
 pub fn packet(number: u64) -> Vec<u8> {
     let mut packet = vec![0; 60 + (number % 11) as usize];
     packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");
@@ -116,11 +121,12 @@ pub fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
-/// Returns the number in a frame of [`packet`].
+/// Returns the number in a frame that [`packet`] created.
 pub fn number(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[14..22].try_into().unwrap())
 }
 
+/// Returns the number in each frame.
 pub fn numbers(packets: &[Vec<u8>]) -> Vec<u64> {
     packets.iter().map(|packet| number(packet)).collect()
 }

@@ -1,4 +1,5 @@
-//! A small UPF, with GTP-U tunnels from and to gNBs on N3, and plain IP packets on N6.
+//! A small User Plane Function (UPF) of a 5G core network. N3, towards the base stations (gNBs), has
+//! GTP-U tunnels; N6, towards the data network, has plain IP packets.
 
 mod sessions;
 mod stages;
@@ -8,7 +9,7 @@ mod tests;
 use sessions::Sessions;
 use xdpfwd::App;
 
-/// Creates the program. Its stages and `ctl sessions` share `sessions`.
+/// Creates the program. Its stages and the command `ctl sessions` share the table `sessions`.
 fn app(sessions: Sessions) -> App {
     let [uplink_sessions, downlink_sessions] = [sessions.clone(), sessions.clone()];
     App::new("mini-upf", env!("CARGO_PKG_VERSION"))

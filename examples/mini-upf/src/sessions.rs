@@ -1,4 +1,4 @@
-//! The sessions, shared by the workers (readers) and the control plane (writer).
+//! The table of sessions. The control plane changes it; the workers read it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,7 @@ use xdpfwd_pipeline::{SharedCounters, SharedTable, Table, Unit};
 pub enum Command {
     /// Adds a session
     Add(Parameters),
-    /// Removes the session of a UE
+    /// Removes the session of a user equipment (UE)
     Remove { ue: IpAddr },
 }
 
@@ -27,12 +27,12 @@ pub struct Parameters {
 
 pub struct Session {
     pub parameters: Parameters,
-    /// Uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes are those of the
-    /// UE's IP packets.
+    /// Numbers of uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes count the
+    /// UE's IP packets without tunnel and Ethernet headers.
     pub counters: SharedCounters<4>,
 }
 
-/// All sessions, by the TEID of uplink packets and by the UE address of downlink packets.
+/// All sessions. Uplink packets find their session by TEID, downlink packets by UE address.
 #[derive(Clone, Default)]
 pub struct Lookup {
     pub by_teid: HashMap<u32, Arc<Session>>,
@@ -41,7 +41,7 @@ pub struct Lookup {
 
 pub type Sessions = SharedTable<Lookup>;
 
-/// Runs `ctl sessions`.
+/// Runs `ctl sessions`. If it returns an error, the table is unchanged.
 pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), &'static str> {
     sessions.try_update(|lookup| match command {
         Command::Add(parameters) => {
@@ -59,7 +59,7 @@ pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), 
     })
 }
 
-/// Returns the table that `ctl inspect` and the final report show.
+/// Returns the table for `ctl inspect` and the final report, sorted by TEID.
 pub fn table(sessions: &Sessions) -> Table {
     let mut table = Table::new("sessions", &[])
         .columns(["ue", "teid", "gnb", "gnb_teid", "qfi"])

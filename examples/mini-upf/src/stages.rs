@@ -1,4 +1,4 @@
-//! The stages: `gtpu-decap` from N3 to N6, and `gtpu-encap` from N6 to N3.
+//! The stages: `gtpu-decap` for packets from N3 to N6, and `gtpu-encap` for packets from N6 to N3.
 
 use std::net::Ipv4Addr;
 
@@ -9,17 +9,17 @@ use xdpfwd_wire::{MacAddr, ipv4};
 
 use crate::sessions::{Sessions, table};
 
-/// The configuration of a stage; both kinds have the same keys.
+/// The configuration of a stage. Both kinds of stages have the same keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The MAC address of the next hop.
+    /// The MAC address to which the stage sends packets.
     next_hop: MacAddr,
     /// The IP address of this UPF on N3.
     n3_address: Ipv4Addr,
 }
 
-/// Plans the stage that removes the GTP-U tunnels of packets from UEs.
+/// Plans the stage that removes the GTP-U tunnel from packets of UEs.
 pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let invalid_gtpu = Reason::register("invalid_gtpu", "The packet is not a G-PDU for this UPF.")?;
     let no_session = Reason::register("no_session", "No session has this TEID or UE address.")?;
@@ -44,7 +44,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     Ok(plan.with_table(move || table(&table_sessions)))
 }
 
-/// Plans the stage that encapsulates packets to UEs in GTP-U tunnels.
+/// Plans the stage that encapsulates packets to UEs in a GTP-U tunnel.
 pub fn encap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let no_session = Reason::register("no_session", "No session has this TEID or UE address.")?;
     Ok(PlanFn::new(move |cx| {

@@ -13,26 +13,26 @@ const CONFIG: &str = include_str!("../mini-upf.toml");
 const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Runs `ctl sessions` with these words.
+/// Runs `ctl sessions` with arguments separated by spaces.
 fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
     run(sessions, 1, Command::parse_from(format!("sessions {words}").split(' ')))
 }
 
-/// Returns a bench with one session, and the sessions.
+/// Returns a test bench whose table has one session, and the table.
 fn bench() -> (TestBench, Sessions) {
     let sessions = Sessions::default();
     ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
     (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
 }
 
-/// Returns a frame with an Ethernet header, the given outer headers, and a user's IP packet.
+/// Returns a frame: an Ethernet header, the `outer` headers, and an IP packet of or to a UE.
 fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let ip = ipv4::Repr::new(source, destination).into();
     let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();
     HeaderStack(&headers).packet(b"hello").unwrap()
 }
 
-/// Returns an uplink packet on N3: an IP packet of a user in a GTP-U tunnel.
+/// Returns an uplink frame on N3: an IP packet from `source` to the server in a GTP-U tunnel.
 fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> {
     let ip = ipv4::Repr::new([172, 16, 0, 2].into(), [172, 16, 0, 1].into());
     let tunnel = gtpu::tunnel(ethernet::Repr::default(), ip, teid, extensions);
@@ -51,7 +51,7 @@ fn decap_strips_tunnels_with_and_without_extension_headers() {
 }
 
 #[test]
-fn encap_writes_the_tunnel_with_the_qfi() {
+fn encap_adds_tunnel_headers_of_session() {
     let sent = bench().0.send("n6", &frame(&[], SERVER, UE)).expect_sent("n3");
     assert_eq!(
         Pretty::new(&sent).to_string(),
@@ -65,7 +65,7 @@ fn encap_writes_the_tunnel_with_the_qfi() {
 }
 
 #[test]
-fn invalid_packet_is_dropped_with_its_reason() {
+fn packet_without_valid_session_is_dropped_with_reason() {
     let pdcp = ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] };
     for (port, frame, reason) in [
         ("n3", uplink(4098, UE, &[]), "no_session"),
@@ -80,7 +80,7 @@ fn invalid_packet_is_dropped_with_its_reason() {
 }
 
 #[test]
-fn added_and_removed_sessions_apply_to_next_packet() {
+fn session_change_applies_to_next_packet() {
     let (mut bench, sessions) = bench();
     let up = uplink(4097, UE, &[]);
     bench.send("n3", &up).expect_sent("n6");

@@ -1,13 +1,13 @@
-//! A worker's flow cache: results of the classifier for earlier keys.
+//! A worker's flow cache, which stores the classifier's results for earlier keys.
 //!
-//! Each hash value has one slot, where a new flow replaces the previous one. The whole key is
-//! compared, so the cache never changes a result. With many more flows than slots, most packets
-//! miss, and each miss costs a read and a write of a slot.
+//! The hash of a key determines its slot, and a new key replaces the key in the slot. A lookup compares
+//! the whole key, so the cache never changes a result. With many more flows than slots, most lookups
+//! miss; each miss costs the classifier's lookup, and a read and a write of the slot.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
 
-/// Number of words in a slot: a key, its result, and padding to a power of two.
+/// Number of 64-bit words in a slot: a key, its result, and padding to a power of two.
 const V4_SLOT_WORDS: usize = 4;
 const V6_SLOT_WORDS: usize = 8;
 
@@ -22,16 +22,16 @@ impl FlowCache {
     /// Maximum number of slots per IP version.
     pub const MAX_SLOTS: usize = 1 << 20;
 
-    /// Creates a cache with `slots` slots per IP version, at least 64 and at most
-    /// [`Self::MAX_SLOTS`], rounded up to a power of two. Keep `seed` secret: with it, an attacker
-    /// can choose flows that replace each other. The kernel allocates the memory page by page as
-    /// flows arrive.
+    /// Creates a cache with `slots` slots per IP version. Numbers below 64 or above
+    /// [`Self::MAX_SLOTS`] are replaced by these limits; the result is rounded up to a power of two.
+    /// Keep `seed` secret: an attacker who knows the seed can choose flows that replace each other.
+    /// The kernel allocates the memory page by page, when a flow first uses a page.
     pub fn new(slots: usize, seed: u64) -> Self {
         let slots = slots.clamp(BATCH, Self::MAX_SLOTS).next_power_of_two();
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
     }
 
-    /// Returns the numbers of cache hits and misses.
+    /// Returns the number of hits and the number of misses of both IP versions.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.v4.hits + self.v6.hits, self.v4.misses + self.v6.misses)
     }
@@ -40,9 +40,10 @@ impl FlowCache {
 /// The slots of one IP version.
 #[derive(Debug)]
 pub(super) struct Slots<const N: usize, const W: usize> {
-    /// All slots, of `W` words each.
+    /// The slots, of `W` words each.
     words: Vec<u64>,
-    /// Index of the first slot in `words`, aligned so that no slot spans two cache lines.
+    /// Index in `words` of the first word of the first slot. The slots are aligned: no slot spans two
+    /// cache lines.
     start: usize,
     seed: u64,
     /// Right shift that turns a hash into a slot number.
@@ -54,26 +55,27 @@ pub(super) struct Slots<const N: usize, const W: usize> {
 /// Length of a cache line in bytes.
 const CACHE_LINE: usize = 64;
 
-/// Set in every stored result, so that it differs from an unused slot, which is zero.
+/// Set in every stored result. An unused slot contains zeros, so it differs from every used slot.
 const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Must be fast, because a worker creates the cache between two batches. The kernel maps
-        // zeros lazily.
+        // Allocating zeros is fast, because the kernel maps the pages lazily. It must be fast: a
+        // worker creates the cache between two batches.
         let words = vec![0_u64; slots * W + CACHE_LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
     }
 
-    /// Returns the index in `words` of the first word of a key's slot.
+    /// Returns the index in `words` of the first word of the slot for a key.
     #[inline]
     fn slot_index(&self, key: &Packed<N>) -> usize {
         let hash = key.iter().fold(self.seed, |hash, word| fold(hash ^ word, MULTIPLIER));
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// Writes the first match of each key to `found`. Uses `space` for keys that are not cached.
+    /// Writes the number of the first matching rule for each key to `found`, or [`NONE`]. Looks up keys
+    /// that are not cached in `space`, and caches the results. Ignores keys after the first [`BATCH`].
     #[inline]
     pub(super) fn classify(
         &mut self,

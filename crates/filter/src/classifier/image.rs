@@ -6,7 +6,7 @@ use super::prune::PORT_SETS;
 use super::space::{MAX_LINEAR_RULES, Space};
 use crate::rule::{Rule, Verdict};
 
-/// The tables of both IP versions for the kernel.
+/// The tables of both IP versions for the XDP program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Tables of IPv4.
@@ -18,18 +18,18 @@ pub struct Image {
 /// The tables of one IP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceImage {
-    /// `struct space`: the part whose size does not depend on the rules.
+    /// `struct space`: all data whose size does not depend on the rules.
     pub space: Vec<u8>,
-    /// `struct numbers`: set or part numbers by the first 16 compared bits of an address, for the
-    /// source and then the destination.
+    /// `struct numbers`: a set or part number for each value of the first 16 address bits that are
+    /// not skipped; first for source addresses, then for destination addresses.
     pub first: Table,
-    /// `struct numbers`: set numbers by the next 8 bits of the address.
+    /// `struct numbers`: for each part, a set number for each value of the next 8 address bits.
     pub parts: Table,
-    /// Sets of tuples: 64 bits, one per tuple.
+    /// Sets of tuples: 64-bit words with one bit per tuple.
     pub sets: Table,
-    /// Groups of four tags in 64 bits.
+    /// Groups of tags: 64-bit words with four tags each.
     pub tags: Table,
-    /// `struct firsts`: for each tag, the index of the first entry of its bucket.
+    /// `struct firsts`: for each tag, the index in `entries` of the first entry of its bucket.
     pub firsts: Table,
     /// `struct entry_v4` or `struct entry_v6`: the rules, bucket by bucket.
     pub entries: Table,
@@ -55,11 +55,11 @@ impl Table {
     }
 }
 
-/// The limit of the XDP program that the rules exceed.
+/// The error for rules that exceed a limit of the XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelLimitError {
-    /// A bucket is too long.
+    /// A bucket has too many rules.
     #[error(
         "{longest} rules are so similar that a lookup may compare all of them; \
          the XDP program compares at most {max}"
@@ -70,7 +70,7 @@ pub enum KernelLimitError {
         /// Maximum number of rules per bucket.
         max: usize,
     },
-    /// Too many hashes collide.
+    /// Too many hashes collide. Another seed can help.
     #[error(
         "the hash table has {longest} full groups in a row; \
          the XDP program supports fewer than {limit}"
@@ -78,7 +78,7 @@ pub enum KernelLimitError {
     LongRun {
         /// Number of full groups in the longest run.
         longest: usize,
-        /// Number of full groups in the shortest run that is not supported.
+        /// Number of full groups in the shortest run that the XDP program does not support.
         limit: usize,
     },
     /// Too many rules have no verdict.
@@ -89,18 +89,19 @@ pub enum KernelLimitError {
         /// Maximum number of rules without a verdict.
         max: usize,
     },
-    /// A decision has no bits for so many rule numbers.
+    /// There are too many rules: a decision has only 30 bits for the rule number.
     #[error("{0} rules; the XDP program supports at most {max}", max = MAX_RULES)]
     TooManyRules(usize),
 }
 
-/// Limits of the XDP program, in `bpf/classify.h` and `bpf/filter.h`.
+/// Limits of the XDP program, which `bpf/classify.h` and `bpf/filter.h` define.
 const MAX_BUCKET_LENGTH: usize = 256;
+/// Maximum number of groups that a lookup visits.
 const MAX_GROUPS: usize = 32;
 const MAX_CONTINUE_RULES: usize = 16;
 const MAX_RULES: usize = (1 << 30) - 1;
 
-/// Values of the two lowest bits of a decision. The other 30 bits are the rule number.
+/// Actions of a rule: the two lowest bits of a decision. The other 30 bits are the rule number.
 const CONTINUE: u32 = 0;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 2;
@@ -114,7 +115,8 @@ fn verdict_bits(verdict: Option<Verdict>) -> u32 {
 }
 
 impl Image {
-    /// Constants that must equal those of the XDP program: `in_step` in `bpf/filter.h`.
+    /// Constants that must equal those of the XDP program, in the order of `in_step` in
+    /// `bpf/filter.h`.
     pub const SHARED_CONSTANTS: [u32; 9] = [
         MAX_TUPLES as u32,
         MAX_LINEAR_RULES as u32,
@@ -171,7 +173,8 @@ impl SpaceImage {
         }
         let (mut first, mut parts, mut sets) =
             (NativeBytes::default(), NativeBytes::default(), NativeBytes::default());
-        // For source and destination: number of skipped address bits, first part and first set.
+        // Each with one element for the source and one for the destination: the number of skipped
+        // address bits, the index of the first part, and the index of the first set.
         let (mut skips, mut first_parts, mut first_sets) = ([0; 2], [0; 2], [0; 2]);
         for (side, addresses) in
             space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate()
@@ -195,7 +198,7 @@ impl SpaceImage {
         fixed_part.push_u32s(skips.into_iter().chain(first_parts).chain(first_sets));
         for index in 0..MAX_TUPLES {
             let tuple = space.tuples.get(index);
-            // The hash covers all words of a key except the last.
+            // The hash covers all words of a key except the last one.
             let mask = tuple.map_or([0; N], |tuple| tuple.mask);
             fixed_part.push_u64s(&std::array::from_fn::<u64, 5, _>(|word| {
                 if word + 1 < N { mask[word] } else { 0 }

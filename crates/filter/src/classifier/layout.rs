@@ -1,9 +1,9 @@
 //! Chooses the tuples and assigns each rule to one of them.
 //!
-//! Each tuple costs a lookup per packet, and each rule in a bucket a comparison, so the layout
-//! needs few tuples with short buckets. A greedy search repeatedly chooses the candidate tuple that
-//! accepts most of the remaining rules. The number of rules that a candidate accepts never rises,
-//! so it is recomputed only when the candidate reaches the top of the heap.
+//! Each tuple costs a lookup per packet, and each rule in a bucket costs a comparison, so the layout
+//! should have few tuples and short buckets. A greedy search repeatedly chooses the candidate tuple
+//! that accepts the largest number of the remaining rules. This number never rises for any candidate,
+//! so the search recomputes it only when the candidate reaches the top of the heap.
 
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
@@ -12,32 +12,33 @@ use crate::key::Packed;
 
 /// The chosen tuples and their buckets.
 pub(super) struct Layout {
-    /// The bits that each tuple compares, and its buckets. A bucket is a list of pattern indexes.
+    /// For each tuple, the bits that it compares, and its buckets. A bucket is a list of pattern
+    /// indexes.
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
-    /// Number of buckets of all tuples.
+    /// Total number of buckets.
     pub(super) bucket_count: usize,
 }
 
-/// Maximum number of rules per bucket in the greedy search. Rules that remain after the search can
-/// make buckets longer.
+/// Maximum number of rules per bucket in the greedy search. The rules that remain after the search
+/// are then added to buckets without this limit.
 const GREEDY_BUCKET_LENGTH: u8 = 1;
 
-/// Maximum number of prefix lengths tried for the source address, and for the destination address,
-/// including 0.
+/// Maximum number of prefix lengths, including 0, that candidates have for the source address, and
+/// likewise for the destination address.
 const MAX_LENGTHS: usize = 6;
 
-/// Maximum number of tuples: a set of tuples is a `u64` with one bit per tuple.
+/// Maximum number of tuples, because a set of tuples is a `u64` with one bit per tuple.
 pub(super) const MAX_TUPLES: usize = 64;
 
 /// Chooses the tuples for the patterns, and assigns each pattern to a bucket.
 pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let candidates = candidates(patterns);
-    // Assign rules with the fewest bits first, before buckets are full: they fit the fewest tuples.
+    // Assign rules with few bits first, before buckets are full, because they fit few tuples.
     let mut remaining: Vec<u32> = (0..patterns.len() as u32).collect();
     remaining.sort_by_key(|&index| patterns[index as usize].bits.sum());
     let mut counts = BucketCounts::new(patterns.len());
-    // Each candidate: the number of rules that it accepts, the sum of its bits, its bits, and the
-    // number of rules that remained when the first number was computed.
+    // For each candidate: the number of rules that it accepts, the sum of its bits, its bits, and
+    // the number of rules that remained when the number of accepted rules was computed.
     let mut heap: BinaryHeap<(usize, u32, Bits, usize)> = BinaryHeap::new();
     for bits in candidates {
         heap.push((
@@ -50,10 +51,12 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let mut chosen: Vec<(Bits, Vec<u32>)> = Vec::new();
     while !remaining.is_empty() && chosen.len() + 1 < MAX_TUPLES {
         let Some((accepted, sum, bits, remaining_then)) = heap.pop() else { break };
+        // Recompute an outdated number, and choose again.
         if remaining_then != remaining.len() {
             heap.push((counts.accepted_by(patterns, &remaining, bits), sum, bits, remaining.len()));
             continue;
         }
+        // Stop if the tuple would accept one rule and less than 1/64 of the remaining rules.
         if accepted * 64 < remaining.len() && accepted <= usize::from(GREEDY_BUCKET_LENGTH) {
             break;
         }
@@ -70,8 +73,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
         });
         chosen.push((bits, members));
     }
-    // The rules that remain overlap too much for short buckets, or no further tuple is possible:
-    // assign each to the fitting tuple with the most bits.
+    // The remaining rules overlap too much for short buckets, or all tuples are in use. Assign each
+    // rule to the fitting tuple with the most bits.
     for index in remaining {
         let bits = patterns[index as usize].bits;
         let fitting = chosen
@@ -80,7 +83,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
             .max_by_key(|(tuple, _)| tuple.sum());
         match fitting {
             Some((_, members)) => members.push(index),
-            // Add a tuple that accepts any rule. The loop above leaves room for this tuple.
+            // Add a tuple without bits, which accepts every rule. The loop above leaves room for
+            // this one tuple.
             None => {
                 let no_bits = Bits {
                     source: 0,
@@ -101,8 +105,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     Layout { tuples, bucket_count }
 }
 
-/// Groups the members of a tuple (pattern indexes) into buckets of equal compared bits. Each bucket
-/// is in rule order.
+/// Groups the members of a tuple into buckets. All members of a bucket have the same values in the
+/// compared bits. `members` and the buckets contain pattern indexes; each bucket is in rule order.
 fn buckets<const N: usize>(
     patterns: &[Pattern<N>],
     bits: Bits,
@@ -127,8 +131,8 @@ fn masked<const N: usize>(value: &Packed<N>, mask: &Packed<N>) -> Packed<N> {
     std::array::from_fn(|word| value[word] & mask[word])
 }
 
-/// Returns the candidate tuples: all combinations of a few prefix lengths per address, and all bits
-/// or none of each port and of the protocol.
+/// Returns the candidate tuples: all combinations of a few prefix lengths for each address, and of
+/// either all bits or no bits for each port and for the protocol.
 fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     let lengths_of = |bits_of: fn(&Bits) -> u8| {
         few_lengths(patterns.iter().map(|pattern| bits_of(&pattern.bits)))
@@ -161,7 +165,7 @@ fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     all
 }
 
-/// Returns 0 and up to `MAX_LENGTHS - 1` quantiles of the other lengths.
+/// Returns 0, and up to `MAX_LENGTHS - 1` quantiles of the lengths that are not 0.
 fn few_lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     let mut all: Vec<u8> = all.filter(|&length| length > 0).collect();
     all.sort_unstable();
@@ -171,8 +175,8 @@ fn few_lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     chosen
 }
 
-/// The number of rules in each bucket of one tuple, by a hash of the compared bits. Buckets with
-/// equal hashes share a count.
+/// The number of rules in each bucket of one tuple. A hash of the compared bits selects the count;
+/// buckets with equal hashes share a count.
 struct BucketCounts {
     counts: Vec<u8>,
     /// Right shift that turns a hash into an index of `counts`.
@@ -189,7 +193,7 @@ impl BucketCounts {
         self.counts.fill(0);
     }
 
-    /// Counts a rule if its bucket has room. Returns whether the bucket had room.
+    /// Counts a rule if its bucket has room. Returns `false` if the bucket is full.
     #[inline]
     fn add<const N: usize>(&mut self, value: &Packed<N>, mask: &Packed<N>) -> bool {
         let mut hash = 0_u64;
@@ -202,7 +206,7 @@ impl BucketCounts {
         fits
     }
 
-    /// Returns how many of the remaining rules a tuple would accept.
+    /// Returns how many of the remaining rules a tuple with these bits would accept.
     fn accepted_by<const N: usize>(
         &mut self,
         patterns: &[Pattern<N>],

@@ -1,17 +1,17 @@
-//! The classifier, which finds the first matching rule among many.
+//! The classifier, which finds the first matching rule among many rules.
 //!
-//! It searches a **tuple space** (Srinivasan et al., 1999) with merged tuples (TupleMerge, Daly et
+//! The classifier searches a **tuple space** (Srinivasan et al., 1999) with merged tuples (TupleMerge, Daly et
 //! al., 2019). A tuple states how many leading bits of each address and port are compared, and
 //! whether the protocol is compared. One hash table lookup with these bits of the key finds a
-//! bucket with all rules of the tuple that can match. The other conditions of these rules are then
-//! verified one rule after the other. A rule may be stored in any tuple that compares only bits
-//! that the rule specifies, so a few tuples can hold thousands of rules. [`layout`] chooses the
+//! bucket, which contains all rules of the tuple that can match. The other conditions of these rules
+//! are then verified one rule after the other. A rule may be stored in any tuple that compares only
+//! bits that the rule specifies, so a few tuples can hold thousands of rules. [`layout`] chooses the
 //! tuples.
 //!
 //! [`prune`] selects the tuples that can contain a matching rule for a key. These tuples are
-//! searched in the order of their best (smallest) rule number, until no further tuple can improve
-//! the result. A batch of keys is searched in rounds, one tuple per key in each round, so that
-//! loads overlap and no branch depends on unpredictable data ([`space`], [`table`]).
+//! searched in the order of their smallest rule number, until no further tuple can contain an earlier
+//! match. A batch of keys is searched in rounds, with one tuple per key in each round. The loads of
+//! different keys then overlap, and no branch depends on unpredictable data ([`space`], [`table`]).
 
 mod cache;
 mod image;
@@ -38,11 +38,11 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Maximum number of packets per batch.
+    /// Maximum number of keys per batch.
     pub const BATCH: usize = space::BATCH;
 
-    /// Compiles rules. Keep `seed` secret: with it, an attacker can choose packets that collide in
-    /// the hash tables.
+    /// Compiles rules. Keep `seed` secret: an attacker who knows the seed can choose packets whose
+    /// hashes collide.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let numbered = || (0..).zip(rules);
         let v4 =
@@ -52,7 +52,8 @@ impl Classifier {
         Self { v4: Space::new(v4, seed), v6: Space::new(v6, seed) }
     }
 
-    /// Returns the number of the first matching rule from rule `from` on.
+    /// Returns the number of the first matching rule whose number is at least `from`. Numbers are
+    /// indexes into the list of rules.
     #[inline]
     pub fn first_match(&self, key: &Key, from: u32) -> Option<u32> {
         let last_words = key.last_words();
@@ -75,7 +76,8 @@ impl Classifier {
         classify_by_version(keys, found, v4, v6);
     }
 
-    /// Like [`Self::classify`], with a cache. Use a cache with one classifier only.
+    /// Like [`Self::classify`], but uses `cache`. Use the same cache for one classifier only: the
+    /// results of another classifier would be wrong.
     #[inline]
     pub fn classify_cached(
         &self,
@@ -84,8 +86,7 @@ impl Classifier {
         cache: &mut FlowCache,
     ) {
         let FlowCache { v4: slots_v4, v6: slots_v6 } = cache;
-        // Without tuples there are so few rules that a cache would not be faster than comparing
-        // all.
+        // Without tuples, comparing all rules is as fast as a cache, because there are few rules.
         let v4 = |keys: &[_], found: &mut _| match self.v4.prune {
             Some(_) => slots_v4.classify(&self.v4, keys, found),
             None => self.v4.classify(keys, found),
@@ -100,19 +101,19 @@ impl Classifier {
     /// The result of [`Self::classify`] if no rule matches.
     pub const NONE: u32 = space::NONE;
 
-    /// Returns whether the rules of at least one IP version are in tuples. Few rules are compared
-    /// one by one instead.
+    /// Returns whether the rules of at least one IP version are in tuples. If a version has at most
+    /// eight rules, they are compared one by one instead.
     pub fn has_tuples(&self) -> bool {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
-    /// Returns the tables for the XDP program, or an error if they exceed a limit of the XDP
+    /// Returns the tables for the XDP program, or an error if the rules exceed a limit of the XDP
     /// program. `rules` must be the rules from which the classifier was compiled.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, KernelLimitError> {
         Image::new(&self.v4, &self.v6, rules)
     }
 
-    /// Returns the tuples of each IP version, and the memory.
+    /// Returns the tuples of each IP version, and the memory that the classifier uses.
     pub fn shape(&self) -> Shape {
         Shape {
             v4: self.v4.shape(),
@@ -122,7 +123,8 @@ impl Classifier {
     }
 }
 
-/// Packs keys, looks up those of each IP version, and writes the results in the order of the keys.
+/// Packs the keys, looks up the IPv4 keys and the IPv6 keys separately, and writes the results to
+/// `found` in the order of `keys`.
 #[inline]
 fn classify_by_version(
     keys: &[Key],

@@ -1,4 +1,4 @@
-//! Rules in the form that the classifier compares with packed keys.
+//! Patterns: the conditions of rules in the form that the classifier compares with packed keys.
 
 use std::ops::RangeInclusive;
 
@@ -7,23 +7,24 @@ use ipnet::IpNet;
 use crate::key::{Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word};
 use crate::rule::{FragmentMatch, Match, Version};
 
-/// A rule for packed keys. It matches if `key & mask == value` and both ports are within their
-/// ranges.
+/// The conditions of a rule for packed keys. A key matches if `key & mask == value` and both ports of
+/// the key are within their ranges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First and last source port; the full range if the rule has none.
+    /// First and last source port; 0 and 65535 if the rule has no condition on the source port.
     pub(super) source_ports: [u16; 2],
-    /// First and last destination port; the full range if the rule has none.
+    /// First and last destination port; 0 and 65535 if the rule has no condition on the destination
+    /// port.
     pub(super) destination_ports: [u16; 2],
-    /// Rule number. Smaller numbers take precedence.
+    /// Rule number. The rule with the smaller number takes precedence.
     pub(super) rule: u32,
     /// Number of leading bits of each field that the rule specifies.
     pub(super) bits: Bits,
 }
 
-/// A number of leading bits for each field.
+/// A number of leading bits for each field of a packed key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Bits {
     pub(super) source: u8,
@@ -44,7 +45,7 @@ impl Bits {
             && self.protocol >= other.protocol
     }
 
-    /// Returns the number of bits in all fields.
+    /// Returns the total number of bits.
     pub(super) fn sum(self) -> u32 {
         let all =
             [self.source, self.destination, self.source_port, self.destination_port, self.protocol];
@@ -63,14 +64,14 @@ impl Bits {
         // The number of words determines the IP version.
         if N == V4_WORDS {
             mask.copy_from_slice(&pack_v4(
-                prefix_v4(self.source),
-                prefix_v4(self.destination),
+                prefix_mask_v4(self.source),
+                prefix_mask_v4(self.destination),
                 last_words,
             ));
         } else {
             mask.copy_from_slice(&pack_v6(
-                prefix_v6(self.source),
-                prefix_v6(self.destination),
+                prefix_mask_v6(self.source),
+                prefix_mask_v6(self.destination),
                 last_words,
             ));
         }
@@ -78,22 +79,24 @@ impl Bits {
     }
 }
 
-/// Returns the highest `bits` of a field that is `width` bits wide.
+/// Returns a mask of the highest `bits` bits of a field that is `width` bits wide.
 fn high_bits(bits: u8, width: u8) -> u64 {
     let all = (1_u64 << width) - 1;
     all & !(all >> bits)
 }
 
-fn prefix_v4(length: u8) -> u32 {
+/// Returns the mask of an IPv4 prefix of this length.
+fn prefix_mask_v4(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
-fn prefix_v6(length: u8) -> u128 {
+/// Returns the mask of an IPv6 prefix of this length.
+fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
 /// The part of a pattern that is the same for both IP versions: value and mask of the last two
-/// words, and the port ranges, which a mask cannot express.
+/// words, the port ranges, and the number of bits of ports and protocol.
 struct CommonPart {
     value: [u64; 2],
     mask: [u64; 2],
@@ -106,12 +109,12 @@ impl CommonPart {
     fn new(matches: &Match) -> Self {
         let no_bits =
             Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
-        let all = [0, u16::MAX];
+        let all_ports = [0, u16::MAX];
         let mut common = Self {
             value: [0; 2],
             mask: [0; 2],
-            source_ports: all,
-            destination_ports: all,
+            source_ports: all_ports,
+            destination_ports: all_ports,
             bits: no_bits,
         };
         if let Some(protocol) = matches.protocol {
@@ -174,16 +177,16 @@ impl CommonPart {
         common
     }
 
-    /// Adds the condition that the bits of `mask`, shifted left by `shift`, have this value. `word`
-    /// is 0 for `l4_word`, 1 for `tag_word`.
+    /// Adds the condition that the field at position `shift` has the value `value` in the bits of
+    /// `mask`. `word` is 0 for the word `l4_word`, and 1 for `tag_word`.
     fn require(&mut self, word: usize, shift: u32, mask: u64, value: u64) {
         self.mask[word] |= mask << shift;
         self.value[word] |= (value & mask) << shift;
     }
 
-    /// Adds the condition that the packet has ports, and that a port has the leading bits that all
-    /// ports of the range share. Returns the range, which is compared in the bucket, and the number
-    /// of these bits.
+    /// Adds two conditions: the packet has ports, and the port at position `shift` has the leading
+    /// bits that all ports of `range` share. Returns the range, because these bits cannot express it,
+    /// and the number of shared bits.
     fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
         self.require(0, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());
@@ -208,7 +211,7 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>
     let common = CommonPart::new(matches);
     Some(Pattern {
         value: pack_v4(source, destination, common.value),
-        mask: pack_v4(prefix_v4(source_bits), prefix_v4(destination_bits), common.mask),
+        mask: pack_v4(prefix_mask_v4(source_bits), prefix_mask_v4(destination_bits), common.mask),
         source_ports: common.source_ports,
         destination_ports: common.destination_ports,
         rule,
@@ -230,7 +233,7 @@ pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6_WORDS>
     let common = CommonPart::new(matches);
     Some(Pattern {
         value: pack_v6(source, destination, common.value),
-        mask: pack_v6(prefix_v6(source_bits), prefix_v6(destination_bits), common.mask),
+        mask: pack_v6(prefix_mask_v6(source_bits), prefix_mask_v6(destination_bits), common.mask),
         source_ports: common.source_ports,
         destination_ports: common.destination_ports,
         rule,

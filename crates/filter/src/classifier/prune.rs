@@ -1,9 +1,10 @@
 //! Selects the tuples that can contain a matching rule for a key.
 //!
-//! This is the pruned tuple space of Srinivasan et al. (1999). A small table per field contains,
-//! for each value of the field, the set of tuples with a rule for this value. The sets for all
-//! fields of a key are intersected. The result may contain too many tuples, never too few: the
-//! tables distinguish addresses by at most 24 bits, and ports from 1024 on by their upper ten bits.
+//! This is the pruned tuple space of Srinivasan et al. (1999). Each field has a small table. For each
+//! value of the field, the table contains the set of tuples with a rule for this value. A lookup
+//! intersects the sets for all fields of a key. The result may contain too many tuples, but never too
+//! few: the tables distinguish addresses by at most 24 bits, and ports from 1024 on by their upper ten
+//! bits.
 
 use std::collections::HashMap;
 
@@ -13,12 +14,12 @@ use crate::key::{Packed, V4_WORDS, l4_word};
 /// A set of tuples: bit n stands for the tuple at position n of the search order.
 pub(super) type TupleSet = u64;
 
-/// Returns the set that contains only the tuple at this position.
+/// Returns the set that contains only the tuple at this position of the search order.
 pub(super) fn tuple_set(position: usize) -> TupleSet {
     1 << position
 }
 
-/// The tables of tuple sets.
+/// The tables of tuple sets, one table per field.
 #[derive(Clone, Debug)]
 pub(super) struct Prune {
     pub(super) source: AddressSets,
@@ -29,7 +30,7 @@ pub(super) struct Prune {
 }
 
 impl Prune {
-    /// Creates the tables from pairs of a tuple's position and one of its patterns.
+    /// Creates the tables from all patterns, each with the position of its tuple.
     pub(super) fn new<const N: usize>(patterns: &[(usize, &Pattern<N>)]) -> Self {
         let rules = || patterns.iter().map(|(position, pattern)| (tuple_set(*position), *pattern));
         let mut protocol = Box::new([0; 256]);
@@ -42,8 +43,8 @@ impl Prune {
             }
         }
         let prefixes = |side: usize| {
-            // One word of an IPv4 key contains both addresses. Of an IPv6 address, the upper half
-            // is precise enough.
+            // One word of an IPv4 key contains both addresses. For IPv6 addresses, the upper half is
+            // precise enough.
             rules().map(move |(tuple, pattern)| match N {
                 V4_WORDS => {
                     (tuple, pattern.value[0] << (32 * side), prefix_length(pattern, side).min(32))
@@ -87,39 +88,40 @@ impl Prune {
     }
 }
 
+/// Returns the length of the source prefix (side 0) or the destination prefix (side 1) in bits.
 fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Tuple sets by address: by the 16 bits after the skipped ones and, for longer prefixes, also by
-/// the next 8 bits.
+/// Tuple sets by address. The 16 bits after the skipped bits select a set, or a part if prefixes are
+/// longer than these 16 bits. In a part, the next 8 bits select a set.
 #[derive(Clone, Debug)]
 pub(super) struct AddressSets {
-    /// Number of leading bits that are skipped, because all prefixes share them.
+    /// Number of skipped leading bits, which are the same in all prefixes.
     pub(super) skip: u32,
-    /// For each value of the 16 bits, a set number; values from `FIRST_PART` on are part numbers
-    /// plus `FIRST_PART`.
+    /// For each value of the 16 bits, a set number, or `FIRST_PART` plus a part number.
     pub(super) first: Vec<u16>,
     /// For each part and each value of the next 8 bits, a set number.
     pub(super) parts: Vec<[u16; 256]>,
-    /// The sets by number. Set 0 contains all tuples.
+    /// The sets, indexed by set number. Set 0 contains all tuples.
     pub(super) sets: Vec<TupleSet>,
 }
 
-/// The smallest value in `first` that stands for a part instead of a set.
+/// The smallest value in [`AddressSets::first`] that stands for a part instead of a set.
 const FIRST_PART: u16 = 1 << 15;
 
-/// Maximum number of parts (512 KiB of memory). Without a part, prefixes are cut to 16 bits.
+/// Maximum number of parts, which use 512 KiB. If no part is left, only the first 16 bits of a longer
+/// prefix are used.
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {
-    /// Creates the sets from prefixes: the set of the tuple, the left-aligned address, and the
-    /// length.
+    /// Creates the sets from prefixes. Each prefix consists of the set with its tuple, the
+    /// left-aligned address, and the length in bits.
     fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
         let mut everywhere = 0;
         let mut distinct: Vec<(u64, u8, TupleSet)> = Vec::new();
         for (tuple, value, length) in prefixes {
-            // Clear the bits after the prefix: in an IPv4 word, they include the other address.
+            // Clear the bits after the prefix, which contain the other address in an IPv4 word.
             match length {
                 0 => everywhere |= tuple,
                 _ => distinct.push((
@@ -134,8 +136,8 @@ impl AddressSets {
         let skip = shared_bits(&distinct);
         let mut first = vec![everywhere; 1 << 16];
         let mut parts: HashMap<u16, [TupleSet; 256]> = HashMap::new();
-        // Short prefixes first: they change sets in `first`, and a part starts as a copy of such a
-        // set.
+        // Add short prefixes first, because they change sets in `first`, and a new part begins with
+        // copies of such a set.
         distinct.sort_unstable_by_key(|(_, length, _)| *length);
         for (value, length, tuple) in distinct {
             let value = value << skip;
@@ -160,7 +162,7 @@ impl AddressSets {
         let mut sets = Vec::new();
         let mut set_number = |tuples: TupleSet| {
             *set_numbers.entry(tuples).or_insert_with(|| {
-                // Out of set numbers: use set 0, which contains all tuples.
+                // If no set number is left, use set 0, which contains all tuples.
                 if sets.len() + 1 >= usize::from(FIRST_PART) {
                     return 0;
                 }
@@ -168,7 +170,7 @@ impl AddressSets {
                 (sets.len() - 1) as u16
             })
         };
-        // Set 0.
+        // The first set gets number 0.
         set_number(TupleSet::MAX);
         let mut table: Vec<u16> = Vec::with_capacity(1 << 16);
         let mut part_table: Vec<[u16; 256]> = Vec::new();
@@ -199,7 +201,8 @@ impl AddressSets {
     }
 }
 
-/// Returns the number of leading bits that all prefixes share, but at most 40 of the 64 bits.
+/// Returns the number of leading bits that are the same in all prefixes, but at most 40: 24 of the 64
+/// bits must remain for the tables.
 fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
     let Some((first, _, _)) = prefixes.first() else { return 0 };
     let shortest = prefixes.iter().map(|(_, length, _)| u32::from(*length)).min().unwrap_or(0);
@@ -207,13 +210,14 @@ fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
     differing.leading_zeros().min(shortest).min(40)
 }
 
-/// Tuple sets by port: one per port below 1024, one per 64 ports from 1024 on.
+/// Tuple sets by port. Each port below 1024 has a set; from 1024 on, 64 consecutive ports share a
+/// set.
 #[derive(Clone, Debug)]
 pub(super) struct PortSets(pub(super) Box<[TupleSet; PORT_SETS]>);
 
-/// Ports below this number have a set each.
+/// Each port below this number has a set.
 const SINGLE_PORTS: usize = 1024;
-/// Other ports share a set if they differ only in this number of low bits.
+/// Other ports share a set if they differ only in this number of lowest bits.
 const SHARED_PORT_BITS: u32 = 6;
 pub(super) const PORT_SETS: usize = SINGLE_PORTS + (1 << (16 - SHARED_PORT_BITS));
 
@@ -223,8 +227,9 @@ impl PortSets {
         if port < SINGLE_PORTS { port } else { SINGLE_PORTS + (port >> SHARED_PORT_BITS) }
     }
 
-    /// Creates the sets from port ranges. The range of a rule without ports contains all ports: a
-    /// key without ports contains zeros or ICMP fields instead.
+    /// Creates the sets from port ranges. A rule without a condition on the port must have the full
+    /// range: a key without ports contains zeros or ICMP fields instead of ports, and the rule must be
+    /// found for any of these values.
     fn new(ranges: impl Iterator<Item = (TupleSet, [u16; 2])>) -> Self {
         let mut sets = Box::new([0; PORT_SETS]);
         let mut distinct: Vec<_> = ranges.collect();

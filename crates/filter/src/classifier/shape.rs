@@ -1,6 +1,6 @@
 //! The size and shape of a classifier.
 
-/// The tuples and the memory of a classifier.
+/// The tuples of a classifier, and the memory that it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Tuples of IPv4, in search order.
@@ -11,21 +11,21 @@ pub struct Shape {
     pub memory: usize,
 }
 
-/// The compared bits and the size of a tuple.
+/// A tuple: the bits that it compares, and its number of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TupleShape {
-    /// Compared bits of the source address.
+    /// Number of leading bits of the source address that are compared.
     pub source: u8,
-    /// Compared bits of the destination address.
+    /// Number of leading bits of the destination address that are compared.
     pub destination: u8,
-    /// Compared bits of the source port.
+    /// Number of leading bits of the source port that are compared.
     pub source_port: u8,
-    /// Compared bits of the destination port.
+    /// Number of leading bits of the destination port that are compared.
     pub destination_port: u8,
     /// Whether the protocol is compared.
     pub protocol: bool,
-    /// Number of rules.
+    /// Number of rules in the tuple.
     pub rules: usize,
-    /// Number of rules in the longest bucket.
+    /// Number of rules in the longest bucket of the tuple.
     pub longest_bucket: usize,
 }

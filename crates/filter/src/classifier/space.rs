@@ -1,4 +1,4 @@
-//! The tuples of one IP version and their shared hash table.
+//! The rules of one IP version: their tuples, and the hash table that all tuples share.
 
 use std::hint::select_unpredictable;
 
@@ -6,26 +6,28 @@ use super::layout::{self, Layout, MAX_TUPLES};
 use super::pattern::{Bits, Pattern};
 use super::prune::Prune;
 use super::shape::TupleShape;
-use super::table::Table;
+use super::table::HashTable;
 use crate::key::{Packed, V4_WORDS, l4_word};
 
-/// Maximum number of packets per batch.
+/// Maximum number of keys per batch.
 pub(super) const BATCH: usize = 64;
-/// The result of a lookup that found no rule.
+/// The result of a lookup that finds no rule.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// The compiled rules of one IP version.
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// In the order of their best rule. Empty if the rules are compared one by one.
+    /// The tuples, in the order of their smallest rule number. Empty if the rules are compared one by
+    /// one.
     pub(super) tuples: Vec<Tuple<N>>,
-    /// The index in `entries` of each bucket's first entry, by hash.
-    pub(super) table: Table,
-    /// Best rule of each tuple. The other elements are `u32::MAX`, which is worse than any rule.
+    /// Maps the hash of each bucket to the index in `entries` of the first entry of the bucket.
+    pub(super) table: HashTable,
+    /// Smallest rule number of each tuple. The elements after the last tuple are `u32::MAX`, which is
+    /// larger than any rule number.
     best_rules: [u32; MAX_TUPLES + 1],
-    /// Selects the tuples to search. `None` if the rules are compared one by one.
+    /// The tables that select the tuples to search; `None` if the rules are compared one by one.
     pub(super) prune: Option<Prune>,
-    /// The buckets, one after the other. The entries of a bucket are in rule order.
+    /// The entries of all buckets, bucket by bucket. The entries of a bucket are in rule order.
     pub(super) entries: Vec<Entry<N>>,
     pub(super) seed: u64,
 }
@@ -34,31 +36,32 @@ pub(super) struct Space<const N: usize> {
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
-    /// Best (smallest) rule number of the tuple.
+    /// Smallest rule number in the tuple.
     pub(super) best_rule: u32,
-    /// Differs between tuples, so that equal bits have different hashes.
+    /// Seed of the tuple's hashes. Two tuples have different seeds, so equal bits have different
+    /// hashes.
     pub(super) seed: u64,
     pub(super) shape: TupleShape,
 }
 
-/// A rule in a bucket. One cache line for IPv4.
+/// A rule in a bucket. An IPv4 entry fills one cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(super) struct Entry<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First source port and number of further ports.
+    /// First source port, and the number of ports after it.
     pub(super) source_ports: [u16; 2],
-    /// First destination port and number of further ports.
+    /// First destination port, and the number of ports after it.
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
-    /// Whether this entry is the last of its bucket.
+    /// Whether this entry is the last one of its bucket.
     pub(super) is_last: bool,
 }
 
 const _: () = assert!(size_of::<Entry<V4_WORDS>>() == 64);
 
-/// Up to this number of rules are compared one by one, which costs less than a lookup.
+/// Maximum number of rules that are compared one by one, which is faster than a lookup in tuples.
 pub(super) const MAX_LINEAR_RULES: usize = 8;
 
 impl<const N: usize> Entry<N> {
@@ -71,7 +74,7 @@ impl<const N: usize> Entry<N> {
         let l4 = key[N - 2];
         let (source, destination) =
             ((l4 >> l4_word::SOURCE_PORT) as u16, (l4 >> l4_word::DESTINATION_PORT) as u16);
-        // Returns 0 if the port is within the range. Avoids a branch per port.
+        // Returns 0 if the port is within the range. Has no branch.
         let outside = |port: u16, [first, more]: [u16; 2]| {
             u64::from(port.wrapping_sub(first).saturating_sub(more))
         };
@@ -84,7 +87,7 @@ impl<const N: usize> Entry<N> {
 
 impl<const N: usize> Space<N> {
     pub(super) fn new(patterns: Vec<Pattern<N>>, seed: u64) -> Self {
-        // Spread the bits of the caller's seed, which may be a small number.
+        // The caller's seed may be a small number: spread its bits.
         let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
         let entry = |pattern: &Pattern<N>, is_last| {
             let Pattern { value, mask, source_ports, destination_ports, rule, .. } = *pattern;
@@ -96,7 +99,7 @@ impl<const N: usize> Space<N> {
             let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
             return Self {
                 tuples: Vec::new(),
-                table: Table::new(0),
+                table: HashTable::new(0),
                 best_rules: [u32::MAX; MAX_TUPLES + 1],
                 prune: None,
                 entries,
@@ -106,13 +109,13 @@ impl<const N: usize> Space<N> {
         let Layout { tuples, bucket_count } = layout::choose_tuples(&patterns);
         let mut space = Self {
             tuples: Vec::with_capacity(tuples.len()),
-            table: Table::new(bucket_count),
+            table: HashTable::new(bucket_count),
             best_rules: [u32::MAX; MAX_TUPLES + 1],
             prune: None,
             entries: Vec::with_capacity(patterns.len()),
             seed,
         };
-        // Search tuples in the order of their best rule.
+        // Sort the tuples by their smallest rule number, which is the search order.
         let mut tuples: Vec<_> = tuples
             .into_iter()
             .map(|(bits, buckets)| (best_rule(&patterns, &buckets), bits, buckets))
@@ -133,8 +136,8 @@ impl<const N: usize> Space<N> {
         space
     }
 
-    /// Adds a tuple. `buckets` contains lists of pattern indexes in rule order. `entry` creates an
-    /// entry from such an index and the value of `is_last`.
+    /// Adds a tuple. Each bucket is a list of pattern indexes in rule order. `entry` creates an entry
+    /// from a pattern index and the value of `is_last`.
     fn add_tuple(
         &mut self,
         bits: Bits,
@@ -166,6 +169,7 @@ impl<const N: usize> Space<N> {
         self.tuples.push(Tuple { mask, best_rule, seed, shape });
     }
 
+    /// Returns the number of the first matching rule whose number is at least `from`.
     #[inline]
     pub(super) fn first_match(&self, key: &Packed<N>, from: u32) -> Option<u32> {
         let Some(prune) = &self.prune else {
@@ -189,11 +193,12 @@ impl<const N: usize> Space<N> {
         Some(found).filter(|found| *found != NONE)
     }
 
-    /// Finds the first match of each key.
+    /// Writes to `found` the number of the first matching rule for each key, or [`NONE`]. Ignores keys
+    /// after the first [`BATCH`].
     ///
-    /// Each round searches one tuple for each active key. Branches on the result of a lookup or a
-    /// comparison would be mispredicted. Instead, the code appends every key to a list, and then
-    /// increases the length of the list only if the key is to stay.
+    /// Each round searches one tuple for each active key. A branch on the result of a lookup or a
+    /// comparison would often be mispredicted. Instead, the code writes every key to the end of a
+    /// list, and then increases the length of the list only if the key belongs to the list.
     #[inline]
     pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
         let keys = &keys[..keys.len().min(BATCH)];
@@ -204,7 +209,7 @@ impl<const N: usize> Space<N> {
             }
             return;
         };
-        // `active` contains the indexes of the keys with a tuple to search.
+        // `active` contains the indexes of the keys that still have a tuple to search.
         let (mut tuples, mut active, mut active_count) = ([0; BATCH], [0_u8; BATCH], 0);
         for (index, (key, tuples)) in (0..).zip(keys.iter().zip(&mut tuples)) {
             *tuples = prune.tuples(key);
@@ -231,8 +236,8 @@ impl<const N: usize> Space<N> {
             for at in 0..active_count.min(BATCH) {
                 let index = usize::from(active[at]) % BATCH;
                 tuples[index] &= tuples[index] - 1;
-                // If no tuple is left, the index is `MAX_TUPLES`, and `best` is worse than any
-                // rule.
+                // If no tuple is left, the index into `best_rules` is `MAX_TUPLES`, and `best` is
+                // `u32::MAX`, so the key is not kept.
                 let best = self.best_rules[tuples[index].trailing_zeros() as usize];
                 active[kept_count % BATCH] = index as u8;
                 kept_count += usize::from(best < found[index]);
@@ -241,8 +246,8 @@ impl<const N: usize> Space<N> {
         }
     }
 
-    /// Like [`Self::search_buckets`] from rule 0 on, but faster in the usual case: the hash leads
-    /// to one bucket with one rule.
+    /// Like [`Self::search_buckets`] with `from` 0, but faster in the usual case, in which the hash
+    /// leads to one bucket with one rule.
     #[inline]
     fn verify(&self, hash: u64, key: &Packed<N>, found: u32) -> u32 {
         let Some(first) = self.table.single_candidate(hash) else {
@@ -255,14 +260,14 @@ impl<const N: usize> Space<N> {
         found.min(select_unpredictable(entry.matches(key), entry.rule, NONE))
     }
 
-    /// Returns the best matching rule from rule `from` on in the buckets of a hash, or `found` if
-    /// that is better.
+    /// Searches all buckets of a hash. Returns the smallest number of a matching rule that is at least
+    /// `from` and below `found`, or `found` if there is none.
     fn search_buckets(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
         self.table.get(hash).fold(found, |found, first| self.search_bucket(first, key, from, found))
     }
 
-    /// Returns the best matching rule from rule `from` on in the bucket that starts at entry
-    /// `first`, or `found` if that is better.
+    /// Searches the bucket whose first entry has the index `first`. Returns the smallest number of a
+    /// matching rule that is at least `from` and below `found`, or `found` if there is none.
     #[inline]
     fn search_bucket(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {
@@ -291,12 +296,12 @@ impl<const N: usize> Space<N> {
     }
 }
 
-/// Returns the best (smallest) rule number in the buckets of a tuple.
+/// Returns the smallest rule number in the buckets of a tuple.
 fn best_rule<const N: usize>(patterns: &[Pattern<N>], buckets: &[Vec<u32>]) -> u32 {
     buckets.iter().flatten().map(|&index| patterns[index as usize].rule).min().unwrap_or(u32::MAX)
 }
 
-/// Hashes the bits of a key that a tuple compares.
+/// Returns the hash of the key's bits that `mask` selects. The last word is not hashed.
 #[inline]
 fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, tuple_seed: u64) -> u64 {
     let word = |index: usize| key[index] & mask[index];
@@ -309,7 +314,7 @@ fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, tuple_seed
     }
 }
 
-/// Arbitrary constants for hashing: the fractional digits of pi.
+/// Arbitrary constants for hashing, taken from the fractional part of pi.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
@@ -318,8 +323,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Returns the exclusive or of both halves of the 128-bit product, so that each input bit affects
-/// higher and lower bits.
+/// Returns the exclusive or of both halves of the 128-bit product. Each input bit thus affects both
+/// higher and lower bits of the result.
 #[inline]
 pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);

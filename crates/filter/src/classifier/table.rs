@@ -1,35 +1,35 @@
-//! A hash table with a test for absent hashes that has no branch. Most lookups in a tuple space
-//! find nothing, and a branch predictor could not foresee the others.
+//! A hash table that tests without a branch whether a hash is absent. In a tuple space, most lookups
+//! find nothing, and a branch predictor cannot predict which lookups find a rule.
 //!
-//! A group is a 64-bit word with four lanes for tags of 16 bits, which are compared at once. If the
-//! group of an entry is full, the group is marked, and the entry goes to the next group with a free
-//! lane.
+//! A group is a 64-bit word with four lanes of 16 bits. Each lane can contain a tag, and a lookup
+//! compares all four tags at once. If the group of a new entry is full, the group is marked as
+//! overflowed, and the entry goes to the next group with a free lane.
 
-/// Maps hashes to numbers. Several numbers may have the same hash.
+/// A map from hashes to numbers. Several numbers may have the same hash.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
-    /// The tags. The number of groups is a power of two.
+pub(super) struct HashTable {
+    /// The groups of tags. The number of groups is a power of two.
     groups: Vec<u64>,
-    /// The inserted number that belongs to each tag.
+    /// For each tag, the number that was inserted with it.
     numbers: Vec<[u32; LANES]>,
     /// Right shift that turns a hash into a group index.
     shift: u32,
 }
 
-/// Number of tags in a group.
+/// Number of lanes in a group, each for one tag.
 const LANES: usize = 4;
 /// Lowest bit of each lane.
 const ONES: u64 = 0x0001_0001_0001_0001;
 /// Highest bit of each lane.
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// Set in a full group if an entry had to go to another group.
+/// Set in a full group if at least one of its entries went to another group.
 const OVERFLOWED: u64 = 1 << 63;
 
-impl Table {
-    /// Creates a table for `entries` entries.
+impl HashTable {
+    /// Creates a table for `entries` entries. More entries can be inserted; see [`Self::insert`].
     pub(super) fn new(entries: usize) -> Self {
-        // One in eight to one in four lanes has a tag. A sparser table would not be worth its
-        // memory.
+        // With these groups, an eighth to a quarter of the lanes contains tags. A larger table would
+        // not be faster enough to justify its memory.
         let groups = entries.next_power_of_two().max(2);
         Self {
             groups: vec![0; groups],
@@ -44,14 +44,14 @@ impl Table {
         hash & 0x7ffe | 1
     }
 
-    #[inline]
     /// Returns the index of the group where the search for a hash begins.
+    #[inline]
     fn group_index(&self, hash: u64) -> usize {
         (hash >> self.shift) as usize
     }
 
-    /// Inserts a number. Never ends if the table is full, which takes at least four times the
-    /// number of entries given to [`Self::new`].
+    /// Inserts a number. Does not return if all lanes are in use; there are at least four times as
+    /// many lanes as entries given to [`Self::new`].
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         let mut at = self.group_index(hash);
         loop {
@@ -67,8 +67,8 @@ impl Table {
         }
     }
 
-    /// Returns the highest bit of each lane that contains the tag of a hash. A lane above a match
-    /// may be a false positive.
+    /// Returns a mask with the highest bit of each lane that contains the tag of a hash. A lane above
+    /// a matching lane may be a false positive.
     #[inline]
     fn matching_lanes(group: u64, hash: u64) -> u64 {
         let differing = (group & !OVERFLOWED) ^ Self::tag(hash).wrapping_mul(ONES);
@@ -82,8 +82,8 @@ impl Table {
         Self::matching_lanes(group, hash) | group & OVERFLOWED != 0
     }
 
-    /// Returns the number of the only tag that matches a hash, or `None` if [`Self::get`] is
-    /// needed.
+    /// Returns the number whose tag matches a hash, if the group has exactly one matching tag and did
+    /// not overflow. Otherwise returns `None`; use [`Self::get`] then.
     #[inline]
     pub(super) fn single_candidate(&self, hash: u64) -> Option<u32> {
         let at = self.group_index(hash);
@@ -93,7 +93,7 @@ impl Table {
         (lanes.is_power_of_two() && group & OVERFLOWED == 0).then(|| self.numbers[at][lane % LANES])
     }
 
-    /// Returns all numbers of a hash, possibly with numbers of other hashes.
+    /// Returns all numbers inserted with a hash, and possibly numbers inserted with other hashes.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
         let at = self.group_index(hash);
@@ -107,7 +107,7 @@ impl Table {
         }
     }
 
-    /// Returns the tags and numbers of each group.
+    /// Returns each group of tags, and the numbers that belong to the tags.
     pub(super) fn groups(&self) -> impl Iterator<Item = (u64, [u32; LANES])> {
         self.groups.iter().copied().zip(self.numbers.iter().copied())
     }
@@ -122,11 +122,11 @@ impl Table {
         self.shift
     }
 
-    /// Returns the length of the longest run of overflowed groups. A lookup visits at most one
-    /// group more.
+    /// Returns the number of groups in the longest run of overflowed groups. A lookup visits at most
+    /// one group more than this.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
-        // Iterate twice, since a run may wrap around.
+        // Iterate twice over the groups, because a run may wrap around.
         for group in self.groups.iter().chain(&self.groups) {
             run = if group & OVERFLOWED != 0 { run + 1 } else { 0 };
             longest = longest.max(run);
@@ -139,12 +139,15 @@ impl Table {
     }
 }
 
-/// An iterator over the numbers of a hash. `more` is whether to visit a further group.
+/// An iterator over the numbers of a hash.
 pub(super) struct Numbers<'a> {
-    table: &'a Table,
+    table: &'a HashTable,
     hash: u64,
+    /// Index of the current group.
     at: usize,
+    /// The matching lanes of the current group whose numbers were not returned yet.
     lanes: u64,
+    /// Whether the current group overflowed, so the next group must be searched too.
     more: bool,
 }
 
@@ -159,7 +162,7 @@ impl Iterator for Numbers<'_> {
             }
             self.at = (self.at + 1) & (self.table.groups.len() - 1);
             let group = self.table.groups[self.at];
-            self.lanes = Table::matching_lanes(group, self.hash);
+            self.lanes = HashTable::matching_lanes(group, self.hash);
             self.more = group & OVERFLOWED != 0;
         }
         let lane = self.lanes.trailing_zeros() as usize / 16;
@@ -173,20 +176,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_finds_inserted_hashes_and_few_others() {
-        // With 10 entries, the hashes share few groups and tags, so that groups overflow.
+    fn may_contain_finds_inserted_hashes_and_few_absent_ones() {
+        // The hashes of 10 entries differ in few bits, which makes groups overflow.
         for entries in [0, 1, 3, 10, 100, 5000] {
-            let mut table = Table::new(entries);
+            let mut table = HashTable::new(entries);
             let hash = |number: u64| {
                 number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
                     & if entries == 10 { 3 << 62 | 7 } else { u64::MAX }
             };
             (0..entries as u32).for_each(|number| table.insert(hash(number.into()), number));
             for number in 0..entries as u32 {
-                assert!(table.may_contain(hash(number.into())), "{number} of {entries}");
+                assert!(table.may_contain(hash(number.into())), "entry {number} of {entries}");
                 assert!(
                     table.get(hash(number.into())).any(|found| found == number),
-                    "{number} of {entries}"
+                    "entry {number} of {entries}"
                 );
             }
             if entries != 10 {
@@ -195,7 +198,7 @@ mod tests {
                     .count();
                 assert!(
                     false_positives < 20,
-                    "{false_positives} of 10000 absent hashes found, with {entries} entries"
+                    "{false_positives} false positives for 10000 absent hashes, {entries} entries"
                 );
             }
         }

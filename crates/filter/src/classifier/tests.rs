@@ -9,7 +9,7 @@ use super::*;
 use crate::key::{Fragment, L4};
 use crate::rule::{FragmentMatch, Match, TcpFlags, Verdict, Version};
 
-/// Generates only a few different addresses, so that rules overlap and packets match.
+/// Generates one of 36 addresses. With so few addresses, rules overlap and packets match rules.
 fn address_v4() -> impl Strategy<Value = u32> {
     (0..4_u32, 0..3_u32, 0..3_u32).prop_map(|(a, b, c)| 10 << 24 | a << 22 | b << 9 | c)
 }
@@ -41,10 +41,12 @@ fn range() -> impl Strategy<Value = RangeInclusive<u16>> {
     ]
 }
 
+/// Generates `Some` in 20 % of cases.
 fn rarely<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
     prop::option::weighted(0.2, strategy)
 }
 
+/// Generates `Some` in 70 % of cases.
 fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
     prop::option::weighted(0.7, strategy)
 }
@@ -160,7 +162,8 @@ fn key() -> impl Strategy<Value = Key> {
     )
 }
 
-/// Returns the first match of a linear search.
+/// Returns the number of the first matching rule that is at least `from`, found by comparing one rule
+/// after the other.
 fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
@@ -172,7 +175,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn classifier_and_flow_cache_equal_linear_search(
+    fn classifier_and_flow_cache_find_same_rules_as_linear_search(
         rules in prop::collection::vec(rule(), 0..120),
         keys in prop::collection::vec(key(), 1..=64),
         seed: u64,
@@ -187,7 +190,8 @@ proptest! {
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), linear_search(&rules, key, from));
         }
-        // The cache is small, so that flows replace each other. The second pass finds cached flows.
+        // The cache has only 64 slots, so flows replace each other. The second pass finds cached
+        // flows.
         let mut cache = FlowCache::new(0, seed);
         for _ in 0..2 {
             for keys in keys.chunks(40) {
@@ -209,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn shadowing_rule_is_earlier_and_matches_same_packets(
+    fn shadowing_rule_is_earlier_and_matches_all_packets_of_shadowed_rule(
         rules in prop::collection::vec(rule(), 0..60),
         keys in prop::collection::vec(key(), 64),
     ) {
@@ -247,7 +251,7 @@ fn flow_cache_hits_repeated_flows() {
     for round in 0..10 {
         classifier.classify_cached(&keys, &mut found, &mut cache);
         assert_eq!(found, [Classifier::NONE; 64]);
-        // Some flows may share a slot.
+        // Up to eight flows may miss in each round, because flows can share a slot.
         let (hits, misses) = cache.hits_and_misses();
         assert!(hits >= round * 56 && misses >= 64, "{hits} {misses}");
     }
@@ -258,7 +262,7 @@ fn flow_cache_hits_repeated_flows() {
 }
 
 #[test]
-fn rule_after_wider_rule_is_shadowed() {
+fn rule_after_wider_rule_with_verdict_is_shadowed() {
     let rules: Vec<Rule> = "continue\n\
          accept src 10.0.0.0/8 proto tcp dport 80-90\n\
          drop src 10.1.0.0/16 proto tcp dport 85\n\
@@ -272,14 +276,15 @@ fn rule_after_wider_rule_is_shadowed() {
         .collect();
     let found: Vec<_> = crate::shadowed(&rules, &Classifier::new(&rules, 7))
         .iter()
-        .map(|s| (s.rule, s.by))
+        .map(|shadowed| (shadowed.rule, shadowed.by))
         .collect();
     assert_eq!(found, [(2, 1), (6, 5)]);
 }
 
 #[test]
 fn similar_rules_share_few_tuples_with_short_buckets() {
-    // One rule per host of a network, to one of a few ports, followed by some wider rules.
+    // 2000 rules, each for one host and one of seven ports; then 200 rules for networks; then one
+    // rule for all packets.
     let mut rules: Vec<Rule> = (0..2000_u32)
         .map(|host| {
             format!(
@@ -298,8 +303,8 @@ fn similar_rules_share_few_tuples_with_short_buckets() {
     assert!(shape.v4.iter().all(|tuple| tuple.longest_bucket <= 8), "{shape:?}");
 }
 
-/// Uses the rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds, their tables exceed a
-/// limit of the XDP program; the filter stage then draws another seed.
+/// The rules are those of crates/xdpfwd/tests/root_reload.rs. With a few seeds, the tables of these
+/// rules exceed a limit of the XDP program; the filter stage then draws another seed.
 #[test]
 fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
@@ -315,8 +320,8 @@ fn image_fits_xdp_program_with_most_seeds() {
     assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
-/// The rules exceed the limits of tuples, sets and parts. The classifier then prunes less but finds
-/// the same rules.
+/// The rules exceed the maximum numbers of tuples, sets and parts. The classifier then searches more
+/// tuples than necessary, but finds the same rules.
 #[test]
 fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;
@@ -349,7 +354,7 @@ fn rules_beyond_table_limits_are_still_found() {
             };
             rules.push(Rule { matches, verdict: Some(Verdict::Accept), ..Rule::default() });
         }
-        // Add many rules that match everything, so that they share a bucket.
+        // Add 500 rules that match every packet, and therefore share a bucket.
         rules.extend((0..500).map(|_| Rule { verdict: Some(Verdict::Drop), ..Rule::default() }));
         let classifier = Classifier::new(&rules, 3);
         for number in 0..600 {

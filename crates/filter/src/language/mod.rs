@@ -1,4 +1,5 @@
-//! The rule language, with one rule per line. The grammar is in docs/filter.md.
+//! The languages of rules and signatures, with one rule or signature per line. The grammar of rules is
+//! in docs/filter.md.
 
 mod problem;
 mod reader;
@@ -12,8 +13,8 @@ use reader::{RULE_KEYWORDS, Reader};
 pub use problem::Problem;
 pub use signature::{parse_signature, parse_signatures};
 
-/// Parses a text and returns the rules with their line numbers, or the first error of each invalid
-/// line. Ignores empty lines and text after `#`.
+/// Parses a text and returns the rules with their line numbers, from 1. If any line is invalid, returns
+/// one error for each invalid line. Ignores empty lines and text after `#`.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -26,7 +27,8 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
 }
 
-/// Parses one line. Returns `None` if the line is empty or a comment. Errors have line number 1.
+/// Parses a line with one rule. Returns `None` if the line is empty or a comment. Errors have the line
+/// number 1.
 pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {
@@ -49,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn parsed_rule_displays_as_written() {
+    fn parsed_rule_is_displayed_in_canonical_form() {
         for line in [
             "accept",
             "drop src 10.0.0.0/8 dst 192.0.2.1/32 proto tcp sport 1024-65535 dport 443 flags syn,!ack vlan 7 dscp 46",
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_rule_error_has_column_and_expected_values() {
+    fn parse_rule_error_names_column_and_cause() {
         for (line, column, expected) in [
             (
                 "allow src 10.0.0.0/8",
@@ -86,7 +88,7 @@ mod tests {
             ),
             ("accept src", 11, "missing value after `src`"),
             ("accept src 10.0.0.0/8 dst ::1", 23, "different IP versions"),
-            ("accept ipv6 src 10.0.0.0/8", 8, "another IP version"),
+            ("accept ipv6 src 10.0.0.0/8", 8, "not the IP version of the prefix"),
             ("accept ipv6 ipv4", 13, "duplicate `ipv4`: already set in column 8"),
             ("accept proto tpc", 14, "unknown protocol `tpc`: expected a number"),
             ("accept dport 80-70", 14, "write the smaller port first, 70-80"),

@@ -8,6 +8,6 @@ pub struct Problem {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The cause, and the accepted values.
+    /// The cause, and what to write instead.
     pub message: String,
 }

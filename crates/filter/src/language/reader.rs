@@ -1,4 +1,4 @@
-//! Reads the keywords and values of one rule.
+//! Reads a rule from one line, keyword by keyword.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -30,12 +30,12 @@ const ICMP_PROTOCOLS: [u8; 2] = [1, 58];
 pub(super) struct Reader<'a> {
     pub(super) words: Words<'a>,
     pub(super) rule: Rule,
-    /// Keywords read so far.
+    /// The keywords read so far.
     seen: Vec<Word<'a>>,
 }
 
 impl<'a> Reader<'a> {
-    /// Starts a rule by reading the verdict. Returns `None` if the line is empty or a comment.
+    /// Reads the verdict at the start of a line. Returns `None` if the line is empty or a comment.
     pub(super) fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
         let mut words = Words::new(line);
         let Some(first) = words.next() else { return Ok(None) };
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
     }
 
-    /// Records a keyword. Returns an error if it was recorded before.
+    /// Records a keyword. Returns an error if the same keyword was recorded before.
     pub(super) fn record(&mut self, word: Word<'a>) -> Result<(), Problem> {
         if let Some(earlier) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(word.problem(format!(
@@ -64,7 +64,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads the value of a keyword. Returns `false` if `word` is not a keyword of rules.
+    /// Records the keyword `word` and reads its value into the rule. Returns `false` if `word` is not a
+    /// keyword of rules.
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
         // `ipv4` and `ipv6` exclude each other, so both are recorded as `ipv4`.
         let recorded_as = if word.text == "ipv6" { "ipv4" } else { word.text };
@@ -139,7 +140,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Reads the value of `burst` or `per`.
+    /// Reads the value of the keyword `word`, which is `burst` or `per`, into the rule's limit.
     pub(super) fn read_limit_option(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
             return Err(word.problem(format!(
@@ -158,7 +159,7 @@ impl<'a> Reader<'a> {
             } else {
                 Some(value.text)
             };
-            let burst = number.and_then(scaled).filter(|&burst| burst > 0);
+            let burst = number.and_then(number_with_suffix).filter(|&burst| burst > 0);
             limit.burst = burst.ok_or_else(|| {
                 value.problem(format!("invalid burst `{}`: expected {expected}", value.text))
             })?;
@@ -167,7 +168,7 @@ impl<'a> Reader<'a> {
                 "src/LENGTH, like src/24 for one bucket per source prefix of 24 bits";
             let value = self.words.value_after(word, SOURCE)?;
             let length =
-                value.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
+                value.text.strip_prefix("src/").and_then(digits).filter(|&len: &u8| len <= 128);
             let length = length.ok_or_else(|| {
                 value.problem(format!("invalid `per {}`: expected {SOURCE}", value.text))
             })?;
@@ -176,7 +177,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns the recorded keyword with this text, for the column of an error.
+    /// Returns the recorded keyword with this text, for the column of an error. If there is none,
+    /// returns an empty word in column 1.
     pub(super) fn recorded(&self, text: &str) -> Word<'a> {
         self.seen
             .iter()
@@ -185,7 +187,7 @@ impl<'a> Reader<'a> {
             .unwrap_or(Word { text: "", column: 1 })
     }
 
-    /// Returns the rule after checks that involve several keywords.
+    /// Checks the conditions that involve several keywords, and returns the rule.
     pub(super) fn finish(mut self) -> Result<Rule, Problem> {
         let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
         let version_of =
@@ -205,7 +207,7 @@ impl<'a> Reader<'a> {
         {
             return Err(self
                 .recorded("ipv4")
-                .problem("the prefix has another IP version: the rule would never match"));
+                .problem("not the IP version of the prefix: the rule would never match"));
         }
         let upper_layer_keywords = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
         let upper_layer_word =
@@ -251,7 +253,7 @@ impl<'a> Reader<'a> {
                 .recorded("per")
                 .problem(format!("src/{length} with IPv4: expected a length from 0 to 32")));
         }
-        // Only TCP has flags.
+        // A condition on flags implies TCP.
         if self.rule.matches.flags.is_some() {
             self.rule.matches.protocol = Some(TCP);
         }
@@ -259,7 +261,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads the value of the keyword `word`, a number.
+/// Reads a number from `min` to `max`, which is the value of the keyword `word`.
 pub(super) fn number<N: TryFrom<u32>>(
     words: &mut Words<'_>,
     word: Word<'_>,
@@ -276,7 +278,7 @@ pub(super) fn number<N: TryFrom<u32>>(
     })
 }
 
-/// Parses a number without a sign, which `parse` would accept.
+/// Parses a decimal number. Unlike `str::parse`, accepts no sign.
 fn digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -353,15 +355,15 @@ fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     number.ok_or_else(|| word.problem(format!("invalid DSCP `{}`: expected {DSCP}", word.text)))
 }
 
-/// Parses a number with an optional suffix k, M or G.
-fn scaled(text: &str) -> Option<u64> {
+/// Parses a number with an optional suffix: k (thousand), M (million) or G (billion).
+fn number_with_suffix(text: &str) -> Option<u64> {
     let (digits, scale) = match text.as_bytes().last()? {
         b'k' => (&text[..text.len() - 1], 1_000),
         b'M' => (&text[..text.len() - 1], 1_000_000),
         b'G' => (&text[..text.len() - 1], 1_000_000_000),
         _ => (text, 1),
     };
-    // `parse` would accept a sign.
+    // `str::parse` would accept a sign.
     digits
         .bytes()
         .all(|byte| byte.is_ascii_digit())
@@ -371,17 +373,18 @@ fn scaled(text: &str) -> Option<u64> {
 
 fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
     let units = [("pps", Unit::Packets), ("bps", Unit::Bits)];
-    let found =
-        units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
-    // The token bucket cannot represent higher rates.
+    let found = units
+        .iter()
+        .find_map(|(name, unit)| Some((number_with_suffix(word.text.strip_suffix(name)?)?, *unit)));
+    // The maximum is 1000G: the token bucket cannot represent higher rates.
     found
         .filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate))
         .ok_or_else(|| word.problem(format!("invalid rate `{}`: expected {RATE}", word.text)))
 }
 
 impl Limit {
-    /// Returns the default burst: a tenth of a second at this rate, but at least one packet (of
-    /// 1514 bytes if the unit is bits).
+    /// Returns the default burst: the packets or bits of a tenth of a second at this rate, but at least
+    /// one packet or the bits of one frame of 1514 bytes.
     fn default_burst(rate: u64, unit: Unit) -> u64 {
         let min = match unit {
             Unit::Packets => 1,

@@ -1,4 +1,4 @@
-//! The signature language: each line is a rule with a byte pattern.
+//! The signature language. Each line is a rule with a byte pattern.
 
 use super::problem::Problem;
 use super::reader::{RULE_KEYWORDS, Reader, number};
@@ -10,8 +10,8 @@ const TEXT: &str =
     r#"a text in double quotes, like "GET /", with the escapes \" \\ \n \r \t and \xHH"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
-/// Parses a text and returns the signatures with their line numbers, or the first error of each
-/// invalid line.
+/// Parses a text and returns the signatures with their line numbers, from 1. If any line is invalid,
+/// returns one error for each invalid line. Ignores empty lines and text after `#`.
 pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Problem>> {
     let (mut signatures, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -24,7 +24,8 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
     if problems.is_empty() { Ok(signatures) } else { Err(problems) }
 }
 
-/// Parses one line. Returns `None` if the line is empty or a comment. Errors have line number 1.
+/// Parses a line with one signature. Returns `None` if the line is empty or a comment. Errors have the
+/// line number 1.
 pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     let (mut bytes, mut no_case, mut offset, mut depth): (Option<(Word<'_>, Vec<u8>)>, _, u16, _) =
@@ -92,11 +93,13 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     Ok(Some(Signature { rule, bytes, no_case, offset, depth: depth.map(|(_, depth)| depth) }))
 }
 
-/// Returns the text between the quotes, or `None` if `word` is not quoted.
+/// Returns the text between the quotes of `word`, or `None` if `word` is not in quotes.
 fn quoted(word: &str) -> Option<&str> {
     word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
 }
 
+/// Returns the bytes of a pattern after `text`, or `None` if `word` is not in quotes or an escape is
+/// invalid.
 fn text_bytes(word: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = quoted(word)?.chars();
@@ -121,6 +124,8 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Returns the bytes of a pattern after `hex`, or `None` if `word` is not in quotes or does not consist
+/// of pairs of hexadecimal digits. Spaces are ignored.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn displayed_signature_parses_to_same_signature() {
+    fn parse_signature_reads_text_hex_and_displayed_signature() {
         for line in [
             r#"drop text "GET /admin # not a comment""#,
             r#"accept proto tcp dport 80 limit 10pps burst 1 log 1/10 text "a \"b\" \\ \r\n\t\x00" nocase offset 4 depth 100"#,
@@ -156,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_signature_error_has_column_and_expected_values() {
+    fn parse_signature_error_names_column_and_cause() {
         for (line, column, expected) in [
             ("drop proto tcp", 15, "missing pattern: expected text"),
             ("drop text GET", 11, "invalid pattern `GET`: expected a text in double quotes"),

@@ -1,10 +1,11 @@
-//! Formats rules in the rule language.
+//! Writes rules in the rule language.
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 
 use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
+/// Names and numbers of the protocols that have a name in the rule language.
 pub(super) const PROTOCOLS: [(&str, u8); 11] = [
     ("icmp", 1),
     ("igmp", 2),
@@ -18,6 +19,7 @@ pub(super) const PROTOCOLS: [(&str, u8); 11] = [
     ("icmpv6", 58),
     ("sctp", 132),
 ];
+/// Names and bits of the TCP control bits.
 pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("fin", 0x01),
     ("syn", 0x02),
@@ -29,7 +31,7 @@ pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("cwr", 0x80),
 ];
 
-/// Formats the rule in the rule language; parsing the text returns an equal rule.
+/// Formats the rule in the rule language. Parsing the text returns an equal rule.
 impl Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.verdict {
@@ -67,8 +69,8 @@ impl Display for Rule {
         if let Some(Limit { rate, unit, burst, per }) = self.limit {
             let (rate_unit, burst_unit) =
                 if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
-            field("limit", Some(unscaled(rate) + rate_unit))?;
-            field("burst", Some(unscaled(burst) + burst_unit))?;
+            field("limit", Some(with_suffix(rate) + rate_unit))?;
+            field("burst", Some(with_suffix(burst) + burst_unit))?;
             if let Per::Source(length) = per {
                 field("per", Some(format!("src/{length}")))?;
             }
@@ -97,8 +99,9 @@ fn flag_names(flags: TcpFlags) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// Formats a number with the largest suffix (G, M or k) that does not change its value.
-fn unscaled(number: u64) -> String {
+/// Formats a number with the suffix G, M or k for the largest of these units that divides it, or
+/// without a suffix if none does.
+fn with_suffix(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if number >= scale && number.is_multiple_of(scale) {
             return format!("{}{name}", number / scale);

@@ -1,4 +1,4 @@
-//! The backend on AWS-LC (`aws-lc-rs`), which runs AES instructions on many blocks at once.
+//! The backend on AWS-LC (`aws-lc-rs`).
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -15,7 +15,8 @@ pub struct AwsLc {
 }
 
 impl AwsLc {
-    /// Expands a key. Returns an error if its length does not match the transform.
+    /// Expands a key. Returns an error if the key does not have the length that the transform
+    /// requires.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
         KeyLengthError::check(transform, key)?;
         let algorithm = match transform {
@@ -48,15 +49,15 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
-    // `seal_in_place_scatter` and `open_in_place_separate_tag` neither copy the tag nor move the
-    // text, unlike `seal_in_place_separate_tag`, which returns the tag, and `open_in_place`, which
-    // moves the text. Pass the nonce by reference: a nonce passed by value, or taken out of an
-    // `Option`, is copied byte by byte, and wider loads of the copy then stall for up to 15 ns.
+    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` returns the tag,
+    // which must then be copied. `open_in_place_separate_tag` leaves the text in place;
+    // `open_in_place` moves it. Pass the nonce by reference: a nonce passed by value, or taken out
+    // of an `Option`, is copied byte by byte, and wider loads of the copy stall for up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;
         let (text, tag) = split_tag(text_and_tag)?;
-        // Cannot fail for texts shorter than 2^36 bytes.
+        // Sealing fails only for texts of about 2^36 bytes or more.
         let sealed = if self.encrypts {
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),

@@ -1,9 +1,9 @@
-//! The backend on Intel's libipsec-mb, which has the lowest overhead per packet and is the fastest
-//! for short packets.
+//! The backend on Intel's libipsec-mb. It has the lowest overhead per packet of all backends, so it
+//! is the fastest for short packets.
 //!
-//! AES-GCM uses the library's direct API: one call per packet, which reads the key and writes only
-//! the packet and a context on the stack, so workers can share a key. A manager (`IMB_MGR`) is
-//! needed only to select the functions for this processor, and is freed before the first packet.
+//! AES-GCM uses the library's direct API, with one call per packet. A call reads the key, and writes
+//! only the packet and a context on the stack, so workers can share a key. A manager (`IMB_MGR`)
+//! selects the functions for this processor, and is freed before the first packet.
 //!
 //! ChaCha20-Poly1305 uses the library's jobs, so each batch needs exclusive use of a manager. The
 //! first ChaCha20-Poly1305 key creates one manager per processor.
@@ -48,8 +48,8 @@ pub enum IpsecMbError {
 }
 
 impl IpsecMb {
-    /// Expands a key. Returns an error if its length does not match the transform, or if the
-    /// library does not work on this machine.
+    /// Expands a key. Returns an error if the key does not have the length that the transform
+    /// requires, or if the library does not work on this machine.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
         KeyLengthError::check(transform, key)?;
         let key = match transform {
@@ -70,11 +70,11 @@ impl IpsecMb {
 }
 
 impl Key {
-    /// Expands a key. `functions` must be those for the key's length, 16 or 32 bytes.
+    /// Expands a key of 16 or 32 bytes. `functions` must be the functions for this key length.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
-        // SAFETY: reads the key, whose length `KeyLengthError::check` verified, and writes a
-        // `gcm_key_data`, which is not larger than `GcmKey` (checked in shim.c).
+        // SAFETY: reads the key, whose length `KeyLengthError::check` verified. Writes a
+        // `gcm_key_data`, which is not larger than `GcmKey`: shim.c asserts this.
         unsafe { (functions.expand)(key.as_ptr(), &raw mut *expanded) };
         Self::AesGcm { key: expanded, functions }
     }
@@ -116,8 +116,8 @@ impl Aead for IpsecMb {
     }
 }
 
-/// Compares two tags in constant time: all bytes are compared, and `black_box` prevents the
-/// compiler from adding an early exit.
+/// Returns whether two tags are equal. Runs in constant time: compares all bytes, and `black_box`
+/// keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {
@@ -128,8 +128,8 @@ fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     black_box((a ^ c) | (b ^ d)) == 0
 }
 
-/// Maximum length of a text in bytes: above any packet, and below the limit of GCM (2^36 - 32).
-/// Above GCM's limit, the library would only set its error number.
+/// Maximum length of a text in bytes. No packet is longer. The limit of GCM is 2^36 - 32 bytes; for
+/// a longer text, the library would only set its error number.
 const MAX_TEXT_LEN: usize = 1 << 31;
 
 impl IpsecMb {
@@ -182,7 +182,7 @@ impl IpsecMb {
     }
 }
 
-/// Returns the direct API's functions for this processor.
+/// Returns the direct API's AES-GCM functions for this processor.
 fn functions() -> Result<Functions, IpsecMbError> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(|| {
@@ -209,7 +209,7 @@ unsafe impl Send for Manager {}
 impl Manager {
     fn new() -> Result<Self, String> {
         let mut reason = ptr::null();
-        // SAFETY: writes only `reason`, and does so whenever it returns NULL.
+        // SAFETY: writes only `reason`. Sets `reason` whenever the result is NULL.
         let manager = unsafe { ffi::xdpfwd_imb_new(&raw mut reason) };
         NonNull::new(manager).map(Self).ok_or_else(|| {
             // SAFETY: the call returned NULL, so `reason` is a static string.
@@ -229,7 +229,7 @@ impl Drop for Manager {
 /// The managers of the process, one per processor, which all ChaCha20-Poly1305 keys share.
 ///
 /// Workers never wait for a manager: they only call `try_lock`, so unlocking wakes no thread. There
-/// are at least as many managers as pinned workers, so a worker finds a free manager.
+/// are at least as many managers as pinned workers, so a pinned worker always finds a free manager.
 struct Managers(Box<[Mutex<Manager>]>);
 
 /// Returns the managers, which the first call creates.
@@ -261,21 +261,22 @@ impl BatchManager<'_> {
 }
 
 impl Managers {
-    /// Locks a free manager, preferably the same one in every call of a thread. If all managers are
-    /// in use, which requires more threads than processors, creates a further manager. Returns
-    /// `None` if that fails.
+    /// Locks a free manager; a thread gets the same manager in every call if this manager is free.
+    /// If all managers are in use, which requires more threads than processors, creates another
+    /// manager. Returns `None` if the creation fails.
     fn acquire(&self) -> Option<BatchManager<'_>> {
-        static NEXT_NUMBER: AtomicUsize = AtomicUsize::new(0);
+        static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
+            static THREAD_NUMBER: Cell<Option<usize>> = const { Cell::new(None) };
         }
-        let number = NUMBER.get().unwrap_or_else(|| NEXT_NUMBER.fetch_add(1, Ordering::Relaxed));
-        NUMBER.set(Some(number));
+        let number =
+            THREAD_NUMBER.get().unwrap_or_else(|| NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
+        THREAD_NUMBER.set(Some(number));
         let first = number % self.0.len();
         let managers = self.0[first..].iter().chain(&self.0[..first]);
         let free = managers.map(Mutex::try_lock).find_map(|attempt| match attempt {
             Ok(manager) => Some(manager),
-            // A panic cannot leave a job in a manager.
+            // Use a poisoned manager too: a panic cannot leave a job in it.
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         });
@@ -306,8 +307,8 @@ impl Managers {
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
             // AAD; reads and writes the text, in place; writes 16 bytes of tag. All this memory is
-            // live, the written memory is borrowed exclusively, and no job with pointers remains on
-            // return.
+            // live, the written memory is borrowed exclusively, and no job that holds these pointers
+            // remains in the manager after the call.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),

@@ -1,21 +1,22 @@
-//! The interface of the AEAD backends: jobs, and additional authenticated data.
+//! The interface of the AEAD backends: the trait, jobs, and additional authenticated data (AAD).
 
 use crate::transform::{ICV_LEN, NONCE_LEN, Transform};
 
-/// An AEAD with an expanded key. A batch costs one virtual call.
+/// A cipher for authenticated encryption (AEAD) with an expanded key. A batch costs one virtual
+/// call.
 pub trait Aead: Send + Sync {
-    /// Seals each job: encrypts its text in place, and writes its tag.
+    /// Seals each job: encrypts its text in place, and writes its tag. Sets [`Job::is_ok`].
     fn seal_batch(&self, jobs: &mut [Job<'_>]);
 
-    /// Opens each job: verifies its tag, and decrypts its text in place. If the tag is invalid, the
-    /// content of the text is unspecified afterwards.
+    /// Opens each job: verifies its tag, and decrypts its text in place. Sets [`Job::is_ok`]. If the
+    /// tag is invalid, the content of the text is unspecified afterwards.
     fn open_batch(&self, jobs: &mut [Job<'_>]);
 }
 
 /// The cryptographic work on one packet.
 ///
-/// The field order matters: backends load the nonce and the AAD with 16-byte loads, which stall if
-/// the bytes after the 12-byte field were stored just before.
+/// The order of the fields matters: backends load the 12 bytes of the nonce, and those of the AAD,
+/// with 16-byte loads. Such a load stalls if the 4 bytes after the field were stored just before.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
@@ -23,8 +24,8 @@ pub struct Job<'a> {
     pub nonce: [u8; NONCE_LEN],
     /// Additional authenticated data. Transforms without encryption ignore it.
     pub aad: Aad,
-    /// The text to seal or open (without encryption: all authenticated bytes), then the tag, which
-    /// sealing writes and opening verifies.
+    /// The text to seal or open, then the tag. Sealing writes the tag; opening verifies it. For a
+    /// transform without encryption, the text is all authenticated bytes.
     pub text_and_tag: &'a mut [u8],
     /// The result: whether the packet was sealed, or opened with a valid tag.
     pub is_ok: bool,
@@ -36,7 +37,8 @@ pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8;
     text_and_tag.split_last_chunk_mut()
 }
 
-/// The AAD of ESP: SPI and sequence number, 8 bytes, or 12 with an extended number.
+/// Additional authenticated data of up to 12 bytes. In ESP: the SPI (4 bytes), then the sequence
+/// number (4 bytes, or 8 if extended).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Aad {
@@ -45,8 +47,8 @@ pub struct Aad {
 }
 
 impl Aad {
-    /// Creates the AAD of an ESP packet, with all 64 bits of the sequence number if `extended` (RFC
-    /// 4106, 5), otherwise with the lower 32.
+    /// Creates the AAD of an ESP packet (RFC 4106, 5). Contains all 64 bits of the sequence number if
+    /// `extended`, otherwise the lower 32.
     #[inline]
     pub fn new(spi: u32, number: u64, extended: bool) -> Self {
         let mut bytes = [0; 12];
@@ -59,7 +61,7 @@ impl Aad {
         Self { bytes, len: if extended { 12 } else { 8 } }
     }
 
-    /// Creates AAD from any bytes; returns `None` for more than 12. For ESP, use [`Self::new`].
+    /// Creates AAD from up to 12 bytes. Returns `None` for more bytes. For ESP, use [`Self::new`].
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut aad = Self { bytes: [0; 12], len: bytes.len() };
         aad.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);

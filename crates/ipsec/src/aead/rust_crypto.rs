@@ -1,4 +1,4 @@
-//! The backend on RustCrypto's ciphers: pure Rust, and the reference for the other backends.
+//! The backend on RustCrypto's ciphers, in pure Rust. Tests compare the other backends with it.
 
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::generic_array::GenericArray;
@@ -23,7 +23,8 @@ enum Cipher {
 }
 
 impl RustCrypto {
-    /// Expands a key. Returns an error if its length does not match the transform.
+    /// Expands a key. Returns an error if the key does not have the length that the transform
+    /// requires.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
         KeyLengthError::check(transform, key)?;
         let length_error =
@@ -44,11 +45,11 @@ impl RustCrypto {
 }
 
 /// A cipher with 12-byte nonces and 16-byte tags.
-trait InPlace: AeadInPlace<NonceSize = U12, TagSize = U16> {}
+trait EspCipher: AeadInPlace<NonceSize = U12, TagSize = U16> {}
 
-impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> InPlace for C {}
+impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> EspCipher for C {}
 
-fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
+fn seal(cipher: &impl EspCipher, encrypts: bool, jobs: &mut [Job<'_>]) {
     for Job { nonce, aad, text_and_tag, is_ok } in jobs {
         let nonce = GenericArray::from_slice(&*nonce);
         *is_ok = split_tag(text_and_tag).is_some_and(|(text, tag)| {
@@ -62,7 +63,7 @@ fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
     }
 }
 
-fn open(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
+fn open(cipher: &impl EspCipher, encrypts: bool, jobs: &mut [Job<'_>]) {
     for Job { nonce, aad, text_and_tag, is_ok } in jobs {
         let nonce = GenericArray::from_slice(&*nonce);
         *is_ok = split_tag(text_and_tag).is_some_and(|(text, tag)| {

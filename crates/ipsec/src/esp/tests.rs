@@ -1,11 +1,11 @@
-//! A packet that one backend seals is opened by all backends; an altered packet is rejected.
+//! Seals packets with one backend and opens them with another, unchanged or altered.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::aead::{AwsLc, RustCrypto};
 
-/// Creates the AEAD of a backend.
+/// A function that creates the AEAD of a backend from a key.
 type Backend = fn(Transform, &[u8]) -> Box<dyn Aead>;
 
 const AWS_LC: Backend = |transform, key| Box::new(AwsLc::new(transform, key).unwrap());
@@ -28,7 +28,7 @@ fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
-/// Returns a buffer with the payload, and with room for header and trailer.
+/// Returns a buffer with a prefix, room for the header, the payload, and room for the trailer.
 fn buffer(payload: &[u8]) -> Vec<u8> {
     [&[0xaa; PREFIX_LEN][..], &[0; HEADER_LEN], payload, &vec![0; trailer_len(payload.len())]]
         .concat()
@@ -59,7 +59,7 @@ fn any_transform() -> impl Strategy<Value = Transform> {
 
 proptest! {
     #[test]
-    fn every_backend_opens_packets_of_every_backend(
+    fn every_backend_opens_packets_sealed_by_every_backend(
         transform in any_transform(),
         extended in any::<bool>(),
         (sealing, opening) in (any_backend(), any_backend()),
@@ -69,7 +69,7 @@ proptest! {
     ) {
         let number = if extended { number } else { number.min(u64::from(u32::MAX)) };
         let bytes = seal(&protection(transform, extended, sealing, 9), &payload, number, iv);
-        prop_assert_eq!(&bytes[..PREFIX_LEN], &[0xaa; PREFIX_LEN], "bytes in front of the SPI changed");
+        prop_assert_eq!(&bytes[..PREFIX_LEN], &[0xaa; PREFIX_LEN], "the prefix changed");
         prop_assert_eq!(&bytes[PREFIX_LEN..PREFIX_LEN + 8], &[&0x1234_5678_u32.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
         prop_assert_eq!((bytes.len() - PREFIX_LEN) % 4, 0);
         let inner = PREFIX_LEN + HEADER_LEN..PREFIX_LEN + HEADER_LEN + payload.len();
@@ -89,9 +89,8 @@ proptest! {
         prop_assert_eq!(open(&protection, &mut window, &mut bytes.clone()), Err(OpenError::Replay));
     }
 
-    /// Also checks that the window does not move.
     #[test]
-    fn open_rejects_packet_with_flipped_bit(
+    fn open_rejects_packet_with_flipped_bit_and_keeps_window(
         transform in any_transform(),
         (extended, opening) in (any::<bool>(), any_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..100),
@@ -104,8 +103,8 @@ proptest! {
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
         let outcome = open(&protection(transform, extended, opening, 9), &mut window, &mut bytes);
-        // `open_batch` ignores the packet's SPI, by which the caller found the SA, and
-        // authenticates the SPI of the SA.
+        // The caller finds the SA by the packet's SPI. `open_batch` authenticates the SA's SPI
+        // instead of the packet's, and may therefore open a packet with another SPI.
         if (PREFIX_LEN..PREFIX_LEN + 4).contains(&at) {
             prop_assert!(outcome.is_ok() || outcome == Err(OpenError::BadTag));
         } else {
@@ -115,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn open_rejects_arbitrary_bytes(
+    fn open_rejects_arbitrary_bytes_and_keeps_window(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         transform in any_transform(),
         extended in any::<bool>(),
@@ -141,7 +140,7 @@ fn open_with_other_key_returns_bad_tag() {
 }
 
 #[test]
-fn open_batch_rejects_only_invalid_packets() {
+fn open_batch_rejects_only_altered_and_replayed_packets() {
     for (transform, extended) in
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)])
     {
@@ -159,7 +158,7 @@ fn open_batch_rejects_only_invalid_packets() {
             .collect();
         assert_eq!(protection.seal_batch(&mut packets), 150);
         all[70][PREFIX_LEN + HEADER_LEN] ^= 1;
-        // Insert a copy of packet 5.
+        // Insert a copy of packet 5 at index 6; the altered packet 70 moves to index 71.
         let copy = all[5].clone();
         all.insert(6, copy);
         let mut window = Window::new(256, extended).unwrap();
@@ -206,6 +205,7 @@ fn open_rejects_invalid_padding_and_moves_window() {
     // GMAC does not encrypt the text, so the test can write invalid padding and then authenticate
     // it.
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
+    // The last four bytes before the ICV: two bytes of padding, pad length, next header.
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
         ([1, 1, 2, 4], Err(OpenError::BadPadding)),
@@ -226,9 +226,9 @@ fn open_rejects_invalid_padding_and_moves_window() {
     }
 }
 
-/// RFC 4303, 2.4, allows up to 255 bytes of padding for any payload.
+/// RFC 4303, 2.4, allows a sender to add up to 255 bytes of padding.
 #[test]
-fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
+fn open_checks_every_padding_byte() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     let outcome = |text: &[u8]| {
         let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV_LEN]].concat();
@@ -252,7 +252,7 @@ fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
                 assert_eq!(
                     outcome(&text),
                     Err(OpenError::BadPadding),
-                    "byte {at} of {padding} bytes of padding"
+                    "byte {at} of the text altered; {padding} bytes of padding"
                 );
             }
         }

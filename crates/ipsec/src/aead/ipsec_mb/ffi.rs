@@ -1,21 +1,21 @@
-//! Bindings for the C functions of `shim.c`, and for the direct API of libipsec-mb. The library
-//! selects a function for the processor, so the direct API is called through function pointers.
+//! Bindings for the C functions of `shim.c`, and for the AES-GCM functions of libipsec-mb's direct
+//! API. The latter are function pointers, because the library selects them for the processor.
 
 use std::ffi::{c_char, c_int};
 
-/// `IMB_MGR`, whose layout only the shim knows.
+/// An opaque `IMB_MGR`; only the shim knows its layout.
 #[repr(C)]
 pub(super) struct Manager {
     _opaque: [u8; 0],
 }
 
-/// Memory for `struct gcm_key_data`: round keys, and powers of the hash key. The shim checks that
-/// 1024 bytes are enough.
+/// Memory for `struct gcm_key_data`: the round keys and the powers of the hash key. The shim asserts
+/// that 1024 bytes are enough.
 #[repr(C, align(64))]
 pub(super) struct GcmKey(pub(super) [u8; 1024]);
 
-/// Memory for `struct gcm_context_data`, used during one call. The shim checks that 128 bytes are
-/// enough.
+/// Memory for `struct gcm_context_data`, used only during a call. The shim asserts that 128 bytes
+/// are enough.
 #[repr(C, align(64))]
 pub(super) struct GcmContext(pub(super) [u8; 128]);
 
@@ -23,7 +23,7 @@ pub(super) struct GcmContext(pub(super) [u8; 128]);
 pub(super) type ExpandFunction = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
 /// A function that encrypts or decrypts a text, and writes the tag that it computes. After
-/// decryption, the caller must compare this tag with that of the packet.
+/// decryption, the caller must compare the computed tag with the packet's tag.
 pub(super) type GcmFunction = unsafe extern "C" fn(
     key: *const GcmKey,
     context: *mut GcmContext,

@@ -11,7 +11,7 @@
 #error "libipsec-mb 1.1 or later is required: apt-get install libipsec-mb-dev"
 #endif
 
-// The sizes and the alignment of GcmKey and GcmContext in ffi.rs.
+// GcmKey and GcmContext in ffi.rs have 1024 and 128 bytes, and an alignment of 64 bytes.
 _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too small");
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
 _Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "alignment in ffi.rs is too small");
@@ -28,8 +28,8 @@ struct xdpfwd_imb_functions {
     struct xdpfwd_imb_gcm aes_256;
 };
 
-// Returns a manager for this processor. On failure, returns NULL and sets `reason` to a static
-// string.
+// Allocates a manager and initializes it for this processor. On failure, returns NULL and sets
+// `reason` to a static string.
 IMB_MGR *xdpfwd_imb_new(const char **reason)
 {
     IMB_MGR *manager = alloc_mb_mgr(0);
@@ -43,9 +43,9 @@ IMB_MGR *xdpfwd_imb_new(const char **reason)
     if (error != 0)
         *reason = imb_get_strerror(error);
     else if (arch == IMB_ARCH_NONE)
-        *reason = "it does not support this processor";
+        *reason = "the library does not support this processor";
     else if ((manager->features & IMB_FEATURE_SELF_TEST) && !(manager->features & IMB_FEATURE_SELF_TEST_PASS))
-        *reason = "its self-test failed";
+        *reason = "the library's self-test failed";
     else
         return manager;
     free_mb_mgr(manager);
@@ -64,8 +64,8 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
 }
 
 // Encrypts or decrypts a text in place with ChaCha20-Poly1305, and writes the computed tag. Uses a
-// job: for short texts, the three calls of the direct API take 1.5 times as long. Leaves no job in
-// the manager. Returns 0 on success, -1 on failure.
+// job, because the direct API needs three calls, which take 1.5 times as long for short texts.
+// Leaves no job in the manager. Returns 0 on success, -1 on failure.
 int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int decrypt, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {

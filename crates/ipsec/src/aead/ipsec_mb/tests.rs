@@ -17,11 +17,11 @@ fn dropped_key_is_zeroed() {
         let Key::AesGcm { key, .. } = Key::aes_gcm(&key, functions) else { panic!() };
         assert!(
             key.0.iter().filter(|byte| **byte != 0).count() > 300,
-            "round keys or powers of the hash key are missing"
+            "the expanded key has at most 300 nonzero bytes, so the test cannot detect zeroing"
         );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
-        // SAFETY: the key is initialized and not used again. Its bytes remain readable after the
-        // drop.
+        // SAFETY: the key is initialized, and only its bytes are read after the drop. `slot` still
+        // owns their memory.
         let remaining = unsafe {
             slot.assume_init_drop();
             slot.as_ptr().cast::<[u8; 1024]>().read()
@@ -76,7 +76,10 @@ fn seal_without_room_for_tag_fails() {
             assert!(!seal_one(&key, 1, &mut bytes));
             assert_eq!(bytes, vec![1; len]);
         }
-        assert!(seal_one(&key, 1, &mut [0; ICV_LEN]), "an empty text was not sealed");
+        assert!(
+            seal_one(&key, 1, &mut [0; ICV_LEN]),
+            "{transform:?}: an empty text with room for the tag was not sealed"
+        );
     }
 }
 
