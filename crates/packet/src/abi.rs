@@ -28,8 +28,8 @@ pub(crate) struct Control {
     pub(crate) padding: u32,
 }
 
-/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the BPF instruction that accepts the first
-/// `k` bytes of a packet, or no packet if `k` is 0.
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the BPF instruction that accepts the
+/// first `k` bytes of a packet, or no packet if `k` is 0.
 pub(crate) const BPF_RET: u16 = 0x06;
 
 const _: () = {

@@ -59,7 +59,8 @@ impl MmsgPort {
         })
     }
 
-    /// Puts up to `count` new frames of maximum length into `self.frames`, and returns their number.
+    /// Puts up to `count` new frames of maximum length into `self.frames`, and returns their
+    /// number.
     #[inline]
     fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
         let mut allocated = 0;

@@ -226,8 +226,8 @@ impl PacketSocket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: every caller passes an integer or a struct of integers as `T`, for which any bytes
-        // are valid. Unsafe: the compiler cannot check that.
+        // SAFETY: every caller passes an integer or a struct of integers as `T`, for which any
+        // bytes are valid. Unsafe: the compiler cannot check that.
         Ok(unsafe { value.assume_init() })
     }
 }

@@ -1,6 +1,6 @@
-//! Tests several packet sockets on one interface. The kernel must deliver each received packet to one
-//! socket, selected by the queue of the packet. It must deliver packets that this host sends to no
-//! socket. Needs root.
+//! Tests several packet sockets on one interface. The kernel must deliver each received packet to
+//! one socket, selected by the queue of the packet. It must deliver packets that this host sends to
+//! no socket. Needs root.
 
 use std::time::{Duration, Instant};
 

@@ -51,7 +51,8 @@ pub struct Repr {
     pub sender_mac: MacAddr,
     /// IPv4 address of the sender.
     pub sender_ip: Ipv4Addr,
-    /// MAC address of the target. It has no meaning in a request; [`Repr::request`] sets it to zero.
+    /// MAC address of the target. It has no meaning in a request; [`Repr::request`] sets it to
+    /// zero.
     pub target_mac: MacAddr,
     /// IPv4 address of the target.
     pub target_ip: Ipv4Addr,

@@ -19,8 +19,8 @@ pub enum Error {
     /// and the bytes after them were not parsed.
     TooManyVlanTags,
     /// The packet has more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
-    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The excess
-    /// headers and the bytes after them were not parsed.
+    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The excess headers
+    /// and the bytes after them were not parsed.
     ExtensionChainTooLong,
 }
 

@@ -34,8 +34,8 @@ pub struct Repr {
 
 /// The type of the data after the MAC addresses or after a VLAN tag.
 ///
-/// A value below 0x0600 is not a type. A value of at most 1500 is the payload length of an LLC frame
-/// (IEEE 802.3-2018, clause 3.2.6).
+/// A value below 0x0600 is not a type. A value of at most 1500 is the payload length of an LLC
+/// frame (IEEE 802.3-2018, clause 3.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EtherType(pub u16);
 

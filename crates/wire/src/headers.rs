@@ -84,8 +84,8 @@ pub enum Status {
     Truncated(Layer),
     /// A field of this layer has a value that its protocol does not allow.
     Malformed(Layer),
-    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags. The tags were not recorded. An IP packet
-    /// may follow them.
+    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags. The tags were not recorded. An IP
+    /// packet may follow them.
     TooManyVlanTags,
     /// The packet has more than [`ipv6::MAX_EXTENSIONS`] extension headers. Its upper protocol is
     /// unknown.
@@ -154,9 +154,9 @@ impl Headers {
         }
     }
 
-    /// Parses the encapsulated IP packet `frame[offset..end]`. Offsets in the result also count from
-    /// the start of the frame. The result has no VLANs. Without a complete IP header, the flow hash
-    /// is 0.
+    /// Parses the encapsulated IP packet `frame[offset..end]`. Offsets in the result also count
+    /// from the start of the frame. The result has no VLANs. Without a complete IP header, the flow
+    /// hash is 0.
     #[inline]
     pub fn parse_inner(frame: &[u8], offset: usize, end: usize) -> Headers {
         let end = end.min(frame.len()).min(usize::from(u16::MAX));
@@ -335,8 +335,8 @@ impl Status {
 /// checksum.
 const SCTP_HEADER_LEN: usize = 12;
 
-/// Returns source and destination port of the header at the front of `l4`; both are 0 for a protocol
-/// without ports. Returns an error if the header is truncated or malformed.
+/// Returns source and destination port of the header at the front of `l4`; both are 0 for a
+/// protocol without ports. Returns an error if the header is truncated or malformed.
 #[inline]
 fn read_ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u16), Error> {
     match protocol {

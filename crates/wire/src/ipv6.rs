@@ -165,8 +165,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Skips hop-by-hop options, routing, fragment, destination options and AH headers, and returns
     /// the upper protocol after them.
     ///
-    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown numbers, and
-    /// the extension headers that this crate does not parse (mobility, HIP, shim6). In a later
+    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown numbers, and the
+    /// extension headers that this crate does not parse (mobility, HIP, shim6). In a later
     /// fragment, nothing after the fragment header is skipped.
     ///
     /// Errors:

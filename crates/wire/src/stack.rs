@@ -15,8 +15,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///   of IP, to the type of the next header. Before a VLAN tag, an EtherType of [`EtherType::VLAN`]
 ///   or [`EtherType::SERVICE_VLAN`] is kept; any other value becomes `SERVICE_VLAN` if two tags
 ///   follow, else `VLAN`. The last header keeps its value, because the stack does not know the type
-///   of the payload. Exception: an EtherType of 0 (the default) becomes the type of IPv4 or IPv6
-///   if the first four bits of the payload are the version 4 or 6.
+///   of the payload. Exception: an EtherType of 0 (the default) becomes the type of IPv4 or IPv6 if
+///   the first four bits of the payload are the version 4 or 6.
 /// - **Checksums.** The stack computes the checksums of IPv4, UDP, TCP and ICMP. To send UDP over
 ///   IPv4 without a checksum, use [`Header::UdpWithoutChecksum`].
 ///

@@ -232,7 +232,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             at = mss.end;
             let (old, is_at_odd_offset) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
             if old > max {
-                // A word at an odd offset enters the sum with its bytes exchanged (RFC 1071, 2 (B)).
+                // A word at an odd offset enters the sum with its bytes exchanged (RFC 1071, 2
+                // (B)).
                 let summed_word =
                     |value: u16| if is_at_odd_offset { value.swap_bytes() } else { value };
                 let checksum = checksum::update(

@@ -85,8 +85,8 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// A bit outside the identifier that is set in every stored value. The stored value is therefore
-    /// never zero, and `Option<VlanId>` has only two bytes.
+    /// A bit outside the identifier that is set in every stored value. The stored value is
+    /// therefore never zero, and `Option<VlanId>` has only two bytes.
     const PRESENT: u16 = 0x8000;
     /// The bits of the identifier.
     const MASK: u16 = 0x0fff;

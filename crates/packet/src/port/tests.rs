@@ -171,8 +171,8 @@ fn transmit_keeps_unsent_packets_and_sends_them_later() {
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
-    // Each iteration but the last ended because the peer's buffer was full. How many packets fill it
-    // depends on net.unix.max_dgram_qlen.
+    // Each iteration but the last ended because the peer's buffer was full. How many packets fill
+    // it depends on net.unix.max_dgram_qlen.
     assert!(counters.tx_retries as usize >= iterations - 1, "{counters:?}");
     assert_eq!(fixture.pool.len(), 256);
 }

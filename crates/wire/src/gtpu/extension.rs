@@ -32,8 +32,8 @@ impl ExtensionType {
     /// PDCP PDU number (TS 29.281, clause 5.2.2).
     pub const PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0xc0);
 
-    /// Returns whether an endpoint that does not know this type must discard the message (TS 29.281,
-    /// clause 5.2.1: bits 8 and 7 are 10 or 11).
+    /// Returns whether an endpoint that does not know this type must discard the message (TS
+    /// 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
     #[inline]
     pub const fn is_required_by_endpoint(self) -> bool {
         self.0 & 0x80 != 0

@@ -78,8 +78,8 @@ mod downlink {
     pub(super) const RQI: u8 = 0x40;
 }
 
-/// Flags of uplink information: DL_DELAY, UL_DELAY and SNP in the first byte, N3_N9_DELAY and NEW_IE
-/// in the second byte.
+/// Flags of uplink information: DL_DELAY, UL_DELAY and SNP in the first byte, N3_N9_DELAY and
+/// NEW_IE in the second byte.
 mod uplink {
     pub(super) const DL_DELAY: u8 = 0x04;
     pub(super) const UL_DELAY: u8 = 0x02;

@@ -58,8 +58,8 @@ impl<'a> Repr<'a> {
         Repr { teid, extensions, ..Repr::default() }
     }
 
-    /// Returns the header of a message. Writes the extension headers to `storage`; the result borrows
-    /// them:
+    /// Returns the header of a message. Writes the extension headers to `storage`; the result
+    /// borrows them:
     ///
     /// ```
     /// use xdpfwd_wire::gtpu::{self, Extension, Packet, Repr};

@@ -2,7 +2,8 @@
 
 use crate::ip::IpVersion;
 
-/// Types of ICMP messages over IPv4 (RFC 792), as [`Packet::kind`](super::Packet::kind) returns them.
+/// Types of ICMP messages over IPv4 (RFC 792), as [`Packet::kind`](super::Packet::kind) returns
+/// them.
 pub mod v4 {
     /// Echo reply.
     pub const ECHO_REPLY: u8 = 0;

@@ -34,8 +34,8 @@ pub enum Problem {
 
 /// Source addresses of error messages, one for each IP version.
 ///
-/// If the address for a version is `None`, the source of a message is the destination address of the
-/// packet that the message is about.
+/// If the address for a version is `None`, the source of a message is the destination address of
+/// the packet that the message is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The source of messages over IPv4.
@@ -58,8 +58,8 @@ const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
 /// An ICMP error message about a packet, addressed to the packet's sender.
 ///
 /// The message reuses the frame of the packet. The IP and ICMP headers of the message are inserted
-/// before the packet, and the beginning of the packet becomes the quoted data. The MAC addresses are
-/// exchanged; VLAN tags are kept.
+/// before the packet, and the beginning of the packet becomes the quoted data. The MAC addresses
+/// are exchanged; VLAN tags are kept.
 ///
 /// ```
 /// use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};

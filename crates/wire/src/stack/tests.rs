@@ -238,8 +238,8 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
-/// Returns the EtherType that a header must have before `next`. Accepts `emitted` where
-/// other tests check the exact value: a VLAN type before a tag, and a derived type at the end.
+/// Returns the EtherType that a header must have before `next`. Accepts `emitted` where other tests
+/// check the exact value: a VLAN type before a tag, and a derived type at the end.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
     fallback: EtherType,

@@ -77,8 +77,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Without frames with these pairs of layers, the comparisons above would prove nothing about the
-    // types that a stack derives.
+    // Without frames with these pairs of layers, the comparisons above would prove nothing about
+    // the types that a stack derives.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// The interpreters to try. Debian's package installs scapy for `/usr/bin/python3`, which may not be
-/// the first `python3` in `PATH`.
+/// The interpreters to try. Debian's package installs scapy for `/usr/bin/python3`, which may not
+/// be the first `python3` in `PATH`.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
 /// Runs `script` from the folder `tests` and returns the JSON objects that it prints, one per line.
