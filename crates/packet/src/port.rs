@@ -132,8 +132,8 @@ impl Port for MmsgPort {
                 free(frame, pool);
             }
         }
-        // Free the unused frames in reverse order, so that the pool returns them in the same order
-        // again.
+        // Free the unused frames in reverse order: the next call then allocates the same frames in
+        // the same order.
         for frame in self.frames[received..allocated].iter_mut().rev().filter_map(Option::take) {
             free(frame, pool);
         }

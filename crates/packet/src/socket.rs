@@ -17,8 +17,8 @@ use crate::abi::{BPF_RET, TpacketStats};
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed when its last handle is
-/// dropped. Different threads may use handles of one socket: one thread receives and sends, another
-/// starts and stops reception.
+/// dropped. Several threads may use the same socket: for example, one thread sends and receives
+/// while another thread starts and stops reception.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
@@ -75,7 +75,8 @@ impl PacketSocket {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+        // SAFETY: the descriptor is new and has no other owner. Unsafe: the compiler cannot check
+        // that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 

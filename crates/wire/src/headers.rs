@@ -53,10 +53,10 @@ pub struct Headers {
     pub outer_vlan: Option<VlanId>,
     /// VLAN identifier of the second tag.
     pub inner_vlan: Option<VlanId>,
-    /// Source port of UDP, TCP and SCTP; 0 for other protocols, in later fragments, and if the
-    /// header is truncated or malformed.
+    /// Source port of UDP, TCP or SCTP. The port is 0 for other protocols, in later fragments, and
+    /// if the upper header is truncated or malformed.
     pub source_port: u16,
-    /// Destination port; 0 in the same cases as [`source_port`](Headers::source_port).
+    /// Destination port, which is 0 in the same cases as [`source_port`](Headers::source_port).
     pub destination_port: u16,
     /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` if there
     /// is no complete IP header or if its extension headers could not be parsed.

@@ -167,7 +167,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, as for a pseudo header.
+    /// Returns both addresses, for example for a pseudo header.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source(), destination: self.destination() }
@@ -299,7 +299,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses, and the other fields as in [`Repr::default`].
+    /// Creates a header with these addresses. The other fields are those of [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }

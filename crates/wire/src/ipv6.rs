@@ -149,8 +149,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, as for a pseudo header. For packets with a routing header, see
-    /// [`Addresses::V6`].
+    /// Returns both addresses, for example for a pseudo header. For packets with a routing header,
+    /// see [`Addresses::V6`].
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
@@ -268,7 +268,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses, and the other fields as in [`Repr::default`].
+    /// Creates a header with these addresses. The other fields are those of [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv6Addr, destination: Ipv6Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }

@@ -204,7 +204,7 @@ proptest! {
 }
 
 #[test]
-fn parse_of_options_or_fragment_returns_none() {
+fn repr_of_packet_with_options_or_of_fragment_is_none() {
     assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), None);
     let mut bytes = [0; HEADER_LEN];
     Repr::default().emit(&mut bytes).unwrap();

@@ -92,7 +92,7 @@ fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     }
 }
 
-/// Returns the UDP header. Over IPv4, one of four headers has no checksum.
+/// Returns the UDP header, without a checksum in one of four cases over IPv4.
 fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
     match addresses {
         Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),
