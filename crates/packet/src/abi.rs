@@ -17,19 +17,19 @@ pub(crate) struct TpacketStats {
     pub(crate) drops: u32,
 }
 
-/// Buffer for a `PACKET_AUXDATA` control message, the only one that a
+/// Buffer for a `PACKET_AUXDATA` message, the only control message that a
 /// [`PacketSocket`](crate::PacketSocket) requests.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Control {
     pub(crate) header: libc::cmsghdr,
     pub(crate) aux: AuxData,
-    /// `CMSG_SPACE` rounds the length up to whole words.
+    /// Needed because `CMSG_SPACE` rounds the length up to whole machine words.
     pub(crate) padding: u32,
 }
 
-/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the BPF instruction that accepts a fixed
-/// number of bytes of each packet.
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the BPF instruction that accepts the
+/// first `k` bytes of a packet, or no packet if `k` is 0.
 pub(crate) const BPF_RET: u16 = 0x06;
 
 const _: () = {

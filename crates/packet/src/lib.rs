@@ -5,8 +5,8 @@
 //! A [`PacketSocket`] receives a share of an interface's packets. An [`MmsgPort`] uses the socket
 //! as a [`Port`](xdpfwd_xsk::Port): one `recvmmsg` call receives a batch, and one `sendmmsg` call
 //! transmits up to 256 packets. The kernel copies each packet on reception, from a socket buffer
-//! into a frame of the worker's pool, and again on transmission. The UMEM of the frames need not be
-//! registered with any socket, so one worker can combine these ports with AF_XDP ports.
+//! into a frame of the worker's pool, and again on transmission. The port does not register the
+//! UMEM of the frames with its socket, so one worker can combine these ports with AF_XDP ports.
 //!
 //! Differences from AF_XDP, because a packet socket receives a *copy* and the kernel handles the
 //! original:
@@ -17,9 +17,9 @@
 //!   dropped and counted ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)).
 //!   Switch GRO and LRO off: `ethtool -K IF gro off lro off`.
 //! - The kernel removes the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
-//! - Checksums that a local sender left to the device are incomplete, as with AF_XDP. To prevent
-//!   this, run `ethtool -K SENDER tx off`.
-//! - No XDP program is attached to the interface, so there are no conflicts with other XDP
+//! - Checksums that a local sender left to its interface are incomplete, as with AF_XDP. To prevent
+//!   this, run `ethtool -K SENDER tx off`, where SENDER is that interface.
+//! - The port attaches no XDP program to the interface, so it cannot conflict with other XDP
 //!   programs.
 //!
 //! ```no_run
@@ -27,7 +27,7 @@
 //! use xdpfwd_xsk::{Batch, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-//! let socket = PacketSocket::open_queues(3, 1)?.remove(0); // interface number 3, one queue
+//! let socket = PacketSocket::open_queues(3, 1)?.remove(0); // interface index 3, one queue
 //! let mut port = MmsgPort::new(socket.clone(), &umem)?;
 //! socket.start()?;
 //! let mut batch = Batch::new();

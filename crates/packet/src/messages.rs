@@ -13,11 +13,12 @@ use crate::abi::{AuxData, Control};
 /// Maximum number of messages received per system call.
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
-/// Maximum number of messages sent per system call, several batches. (The kernel's limit is 1024,
-/// `UIO_MAXIOV`.)
+/// Maximum number of messages sent per system call: several batches, below the kernel's limit of
+/// 1024 (`UIO_MAXIOV`).
 pub(crate) const MAX_SENT: usize = 256;
 
-/// Headers for receiving a batch, allocated once so that receiving allocates nothing.
+/// Headers and control buffers for receiving a batch, allocated once so that receiving allocates
+/// nothing.
 pub(crate) struct Inbox {
     headers: Box<[libc::mmsghdr; MAX_RECEIVED]>,
     buffers: Box<[libc::iovec; MAX_RECEIVED]>,
@@ -27,7 +28,7 @@ pub(crate) struct Inbox {
 /// Metadata of a received message.
 #[derive(Clone, Copy)]
 pub(crate) struct Received {
-    /// Bytes in the buffer.
+    /// Number of bytes received into the buffer.
     pub(crate) len: usize,
     /// Whether the message was longer than the buffer.
     pub(crate) is_truncated: bool,
@@ -44,8 +45,8 @@ impl Inbox {
         }
     }
 
-    /// Receives waiting messages, one per frame, and truncates messages that are longer than their
-    /// frame. Never blocks. Returns the number of messages.
+    /// Receives waiting messages, one per frame, into the frames before the first `None`. Truncates
+    /// messages that are longer than their frame. Never blocks. Returns the number of messages.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -81,8 +82,8 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Iterates over the metadata of all messages. Only the first entries are valid, as many as the
-    /// last call of `receive` returned.
+    /// Iterates over the metadata of messages. If the last call of `receive` returned `n`, only the
+    /// first `n` items are valid.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
@@ -113,8 +114,8 @@ impl Outbox {
         }
     }
 
-    /// Sends the frames, at most [`MAX_SENT`]. Never blocks. Returns the number of frames sent, or
-    /// the error for the first frame.
+    /// Sends the first [`MAX_SENT`] frames. Never blocks. Returns the number of frames sent, or an
+    /// error if the first frame could not be sent.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,
@@ -124,7 +125,7 @@ impl Outbox {
         for (frame, (header, buffer)) in
             frames.zip(self.headers.iter_mut().zip(self.buffers.iter_mut()))
         {
-            // The kernel does not write to these buffers.
+            // `cast_mut` is sound: the kernel does not write to these buffers.
             *buffer =
                 libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
             header.msg_hdr.msg_iov = buffer;

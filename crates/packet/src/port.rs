@@ -45,7 +45,7 @@ pub struct MmsgPort {
 pub struct TooManyPorts;
 
 impl MmsgPort {
-    /// Creates a port that owns this socket and accepts frames of this UMEM.
+    /// Creates a port that uses this socket and frames of this UMEM.
     pub fn new(socket: PacketSocket, umem: &Umem) -> Result<Self, TooManyPorts> {
         Ok(Self {
             socket,
@@ -59,13 +59,14 @@ impl MmsgPort {
         })
     }
 
-    /// Allocates up to `count` frames of maximum length, and returns their number.
+    /// Puts up to `count` new frames of maximum length into `self.frames`, and returns their
+    /// number.
     #[inline]
     fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
         let mut allocated = 0;
         for slot in self.frames.iter_mut().take(count) {
             let Some(mut frame) = pool.alloc() else { break };
-            // Cannot fail: this is exactly the available tailroom.
+            // Cannot fail: `room` is the available tailroom.
             let room = frame.tailroom();
             let _ = frame.append(room);
             *slot = Some(frame);
@@ -100,8 +101,8 @@ impl Port for MmsgPort {
             pool.umem().is_same(self.completions.umem()),
             "the pool belongs to another UMEM than the port"
         );
-        // Without free frames, receive nothing: packets wait in the kernel, which counts those that
-        // it drops.
+        // Without free frames, receive nothing: packets wait in the kernel. The kernel drops and
+        // counts packets that find no room there.
         let allocated = self.alloc_frames(into.room(), pool);
         if allocated == 0 {
             return 0;
@@ -131,8 +132,8 @@ impl Port for MmsgPort {
                 free(frame, pool);
             }
         }
-        // Free the unused frames in reverse order, so that the pool returns them in the same order
-        // again.
+        // Free the unused frames in reverse order: the next call then allocates the same frames in
+        // the same order.
         for frame in self.frames[received..allocated].iter_mut().rev().filter_map(Option::take) {
             free(frame, pool);
         }
@@ -158,9 +159,9 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never observed; prevents an endless loop.
+                // Never observed, but would loop forever.
                 Ok(0) => break,
-                // If frames are left, the next call sends them or returns the error.
+                // If frames are left, the next iteration sends them or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if is_retryable(&error) => {
                     self.counters.tx_retries += 1;

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Size of the receive buffer and of the send buffer in bytes: about 2000 packets each, as in the
-/// rings of an AF_XDP port. (The kernel doubles the value and charges packets by their size in
-/// memory: 768 bytes for a short packet.)
+/// Size in bytes of the receive buffer, and of the send buffer. The kernel doubles the value, and
+/// charges each packet its size in memory: 768 bytes for a short packet. Each buffer has room for
+/// about 2000 packets of 4 KiB in memory, as many as the rings of an AF_XDP port.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed when its last handle is
-/// dropped. Different threads may use handles of one socket: one thread receives and sends, another
-/// starts and stops reception.
+/// dropped. Several threads may use the same socket: for example, one thread sends and receives
+/// while another thread starts and stops reception.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
@@ -26,7 +26,7 @@ pub struct PacketSocket(Arc<OwnedFd>);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The process may not open packet sockets.
+    /// The process lacks the permission to open packet sockets.
     #[error(
         "cannot open a packet socket: permission denied; run as root, \
          or run: setcap cap_net_admin,cap_net_raw+ep PROGRAM"
@@ -57,7 +57,7 @@ impl PacketSocket {
             // `fanout_demux_qm` selects the member by the packet's queue mapping, modulo the number
             // of members. On reception the mapping is the queue index plus one
             // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and the
-            // socket of the last queue member 0.
+            // socket of the last queue must be member 0.
             sockets.rotate_right(1);
             let group = sockets[0].create_fanout_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join_fanout_group(group))?;
@@ -75,7 +75,8 @@ impl PacketSocket {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
+        // SAFETY: the descriptor is new and has no other owner. Unsafe: the compiler cannot check
+        // that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -92,6 +93,7 @@ impl PacketSocket {
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
         let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+        // Receive nothing before `start`.
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
@@ -178,6 +180,8 @@ impl PacketSocket {
         )
     }
 
+    /// Sets a buffer size to `BUFFER_LEN` with `forced_option`, or, if that fails, with
+    /// `limited_option`.
     fn enlarge(&self, forced_option: libc::c_int, limited_option: libc::c_int) {
         // Forcing needs CAP_NET_ADMIN; otherwise net.core.rmem_max and wmem_max limit the size.
         if let Err(error) = self.set(libc::SOL_SOCKET, forced_option, &BUFFER_LEN) {
@@ -223,14 +227,15 @@ impl PacketSocket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: used with integers and structs of integers only, for which any bytes are valid.
-        // Unsafe: T could be any type.
+        // SAFETY: every caller passes an integer or a struct of integers as `T`, for which any
+        // bytes are valid. Unsafe: the compiler cannot check that.
         Ok(unsafe { value.assume_init() })
     }
 }
 
-/// Mode of a fanout group: distributes packets by receive queue. It also ignores packets that this
-/// host sends, because a group does not apply `PACKET_IGNORE_OUTGOING` of its members.
+/// Mode of a fanout group: distributes packets by receive queue, and ignores packets that this host
+/// sends. The second flag is needed because a group does not apply the `PACKET_IGNORE_OUTGOING` of
+/// its members.
 const FANOUT_MODE: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
 
 impl OpenError {
@@ -245,7 +250,7 @@ impl OpenError {
 
 #[cfg(test)]
 impl From<std::os::unix::net::UnixDatagram> for PacketSocket {
-    /// Lets tests use any socket type that preserves message boundaries.
+    /// Lets tests use a Unix datagram socket, which also preserves message boundaries.
     fn from(socket: std::os::unix::net::UnixDatagram) -> Self {
         Self(Arc::new(socket.into()))
     }

@@ -1,5 +1,6 @@
-//! Tests several packet sockets on one interface: each packet is delivered to one socket, by its
-//! queue, and packets that this host sends to no socket. Needs root.
+//! Tests several packet sockets on one interface. The kernel must deliver each received packet to
+//! one socket, selected by the queue of the packet. It must deliver packets that this host sends to
+//! no socket. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket
     chain.fwd().run(open).unwrap()
 }
 
+/// Receives until no packet is left, and returns the number of packets.
 fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     let mut batch = Batch::new();
     let mut total = 0;
@@ -42,11 +44,11 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     }
 }
 
-/// Sends `count` packets from gen0 on this core. The core selects the transmit queue, and thereby
-/// the receive queue.
+/// Sends `count` packets from gen0 on CPU core `core`. The core selects the transmit queue, and
+/// thereby the receive queue.
 ///
-/// (The lab's generator is unsuitable: veth does not record the queue of frames from
-/// `BPF_PROG_TEST_RUN`.)
+/// The lab's generator is unsuitable here: veth does not record the queue of frames from
+/// `BPF_PROG_TEST_RUN`.
 fn send(chain: &Chain, core: usize, count: usize) {
     let send = move || {
         let mut cores = CpuSet::new();
@@ -94,16 +96,17 @@ fn packets_of_one_queue_reach_one_socket() {
     send(&chain, 0, 100);
     assert_eq!(received(&mut pool), [0, 0], "packets were received before start");
     sockets.iter().for_each(|socket| socket.start().unwrap());
+    // A second start has no effect.
     sockets.iter().for_each(|socket| socket.start().unwrap());
     send(&chain, 0, 300);
     let from_core_0 = received(&mut pool);
     send(&chain, 1, 200);
     let from_core_1 = received(&mut pool);
-    // With veth, either socket may serve either queue: veth records the sender's queue index where
-    // other drivers record the receiver's queue index plus one.
+    // Accept either socket for either queue: veth records the index of the transmit queue, where
+    // other drivers record the index of the receive queue plus one.
     assert!(
         matches!((&from_core_0[..], &from_core_1[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
-        "{from_core_0:?} {from_core_1:?}"
+        "packets per socket from core 0: {from_core_0:?}, from core 1: {from_core_1:?}"
     );
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
@@ -135,7 +138,7 @@ fn packets_sent_by_this_host_reach_no_socket() {
         }
         assert_eq!(ports[0].transmit(&mut queue), 10);
         assert_eq!(ports[0].reclaim(&mut pool), 10);
-        // Then send a packet that must be received: the only one.
+        // Send one packet from gen0. It must be the only packet that the ports receive.
         send(&chain, 0, 1);
         let start = Instant::now();
         let mut received = 0;
@@ -143,6 +146,6 @@ fn packets_sent_by_this_host_reach_no_socket() {
             received = ports.iter_mut().map(|port| receive(port, &mut pool)).sum::<usize>();
             assert!(start.elapsed() < TIMEOUT, "no packet received within {TIMEOUT:?}");
         }
-        assert_eq!(received, 1, "{queues} queues");
+        assert_eq!(received, 1, "packets received with {queues} queues");
     }
 }

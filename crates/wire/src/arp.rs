@@ -17,7 +17,7 @@ const IPV4: u16 = 0x0800;
 /// Lengths of a MAC address and of an IPv4 address in bytes.
 const ADDRESS_LENGTHS: [u8; 2] = [6, 4];
 
-/// A view of a message, which may be followed by Ethernet padding.
+/// A view of a message. Ethernet padding may follow the message.
 ///
 /// `new_checked` checks that the buffer holds the 28 bytes of the message, and that the addresses
 /// in it are Ethernet and IPv4 addresses. The accessors never panic.
@@ -51,7 +51,7 @@ pub struct Repr {
     pub sender_mac: MacAddr,
     /// IPv4 address of the sender.
     pub sender_ip: Ipv4Addr,
-    /// MAC address of the target; without meaning in a request, where [`Repr::request`] sets it to
+    /// MAC address of the target. It has no meaning in a request; [`Repr::request`] sets it to
     /// zero.
     pub target_mac: MacAddr,
     /// IPv4 address of the target.
@@ -63,7 +63,7 @@ pub struct Repr {
 pub struct Operation(pub u16);
 
 impl Operation {
-    /// Request: which MAC address has this IPv4 address?
+    /// Request for the MAC address of the target IPv4 address.
     pub const REQUEST: Operation = Operation(1);
     /// Reply to a request.
     pub const REPLY: Operation = Operation(2);
@@ -73,7 +73,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`, which begins after the Ethernet header and VLAN tags.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than [`LEN`], and [`Error::Malformed`]
-    /// if the message is not about Ethernet and IPv4 addresses.
+    /// if a type or address length in the message is not that of Ethernet and IPv4.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -128,16 +128,16 @@ impl<T: AsRef<[u8]>> Packet<T> {
 impl Repr {
     /// Creates a request for the MAC address of `target_ip`.
     ///
-    /// Send it to [`MacAddr::BROADCAST`], or to a known MAC address to probe whether the mapping
-    /// still holds (RFC 1122, section 2.3.2.1).
+    /// Send the request to [`MacAddr::BROADCAST`]. To check whether a known mapping is still valid,
+    /// send it to the known MAC address (RFC 1122, section 2.3.2.1).
     #[inline]
     pub const fn request(sender_mac: MacAddr, sender_ip: Ipv4Addr, target_ip: Ipv4Addr) -> Repr {
         let (operation, target_mac) = (Operation::REQUEST, MacAddr([0; 6]));
         Repr { operation, sender_mac, sender_ip, target_mac, target_ip }
     }
 
-    /// Creates the reply to this request: `mac` has the requested IPv4 address. Send the reply to
-    /// the sender of the request.
+    /// Creates the reply to this request. The reply states that `mac` is the MAC address of the
+    /// requested IPv4 address. Send it to the sender of the request.
     #[inline]
     pub const fn reply(&self, mac: MacAddr) -> Repr {
         Repr {
@@ -149,7 +149,7 @@ impl Repr {
         }
     }
 
-    /// Returns the fields of a message. `emit` writes the bytes that were parsed.
+    /// Returns the fields of a message. `emit` of the result writes the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -169,8 +169,8 @@ impl Repr {
 
     /// Writes the 28 bytes of the message to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short. Ethernet requires
-    /// padding after the message, which NICs usually add.
+    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short. An Ethernet frame
+    /// with this message needs padding; NICs usually add it.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let message = buffer.first_chunk_mut::<LEN>().ok_or(Error::Truncated)?;
@@ -223,7 +223,7 @@ mod tests {
     ];
 
     #[test]
-    fn arp_reply_parses_and_emits_same_bytes() {
+    fn arp_reply_is_parsed_and_emitted() {
         let repr = Repr {
             operation: Operation::REPLY,
             sender_mac: MacAddr([2, 0, 0, 0, 0, 1]),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn arp_for_other_address_types_is_malformed() {
+    fn invalid_address_type_and_short_buffer_are_rejected() {
         let error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
         for at in 0..6 {
             let mut bytes = PACKET;
@@ -253,7 +253,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn emitted_message_equals_parsed_message(body: [u8; 22], padding: [u8; 18]) {
+        fn emit_writes_the_parsed_message(body: [u8; 22], padding: [u8; 18]) {
             let bytes = [&PACKET[..6], &body, &padding].concat();
             let repr = Repr::parse(&Packet::new_checked(&bytes).unwrap());
             let mut emitted = [0xee; LEN];

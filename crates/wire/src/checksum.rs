@@ -20,7 +20,7 @@ pub fn internet(data: &[u8]) -> u16 {
     Sum::new().with(data).checksum()
 }
 
-/// A ones' complement sum of bytes.
+/// A ones' complement sum of 16-bit words (RFC 1071).
 ///
 /// ```
 /// use xdpfwd_wire::checksum::Sum;
@@ -78,8 +78,8 @@ impl Sum {
         }
     }
 
-    /// Returns the sum folded to 16 bits, not complemented. The sum of data that contains a valid
-    /// checksum is 0xffff.
+    /// Returns the sum folded to 16 bits, not complemented. If the data contains a valid checksum,
+    /// the result is 0xffff.
     #[inline]
     pub const fn folded(self) -> u16 {
         let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
@@ -95,8 +95,8 @@ impl Sum {
         !self.folded()
     }
 
-    /// Adds a word with end-around carry, so that the sum never overflows. This keeps the 16-bit
-    /// sum, because 2^64 - 1 is a multiple of 2^16 - 1.
+    /// Adds a word with end-around carry, so that the sum never overflows. The folded sum stays
+    /// correct, because 2^64 - 1 is a multiple of 2^16 - 1.
     #[inline]
     #[must_use]
     pub(super) const fn add_u64(self, word: u64) -> Sum {
@@ -108,9 +108,11 @@ impl Sum {
 /// Returns the new value of `checksum` when one 16-bit word of the covered data changes from `old`
 /// to `new` (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
-/// The result equals a recomputation unless all covered data is zero, which no IP header or pseudo
-/// header is. An invalid checksum stays invalid. For UDP over IPv4, do not update a checksum of 0,
-/// which means "no checksum", and write a result of 0 as 0xffff (RFC 768).
+/// The result equals a recomputed checksum, unless all covered data is zero. An IP header or pseudo
+/// header is never all zero. An invalid checksum stays invalid.
+///
+/// For UDP over IPv4, do not update a checksum of 0, which means "no checksum" (RFC 768). For UDP
+/// over any IP version, write a result of 0 as 0xffff (RFC 768; RFC 8200, section 8.1).
 #[inline]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = !checksum as u32 + !old as u32 + new as u32;
@@ -135,8 +137,8 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 /// ```
 #[inline]
 pub fn update_bytes<const N: usize>(checksum: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
-    // Equation 3, with a folded sum as m and m': its complement is the sum of the complements of
-    // its words.
+    // Use folded sums as m and m' of equation 3. This is correct because the complement of a folded
+    // sum equals the folded sum of the complements.
     let (old, new) = (Sum::new().with(old), Sum::new().with(new));
     update(checksum, old.folded(), new.folded())
 }
@@ -165,7 +167,7 @@ mod tests {
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
-    /// Random words rarely carry twice, so this test uses extreme values.
+    /// Random words rarely need the second fold of `update`, so this test uses extreme values.
     #[test]
     fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn sum_of_all_ones_keeps_carries() {
+    fn sum_of_all_ones_loses_no_carry() {
         assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), reference_sum(&[0xff; 65_535]));
         assert_eq!(Sum(u64::MAX).with(&[0xff; 16]).folded(), 0xffff);
         assert_eq!(Sum::new().checksum(), 0xffff);

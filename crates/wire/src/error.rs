@@ -4,28 +4,34 @@ use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
 
 /// The reason why a header could not be read or written.
 ///
-/// The enum is exhaustive, so that a caller can count dropped packets with one counter per variant.
+/// The enum is not `#[non_exhaustive]`, so a caller can count dropped packets with one counter per
+/// variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
-    /// The buffer is shorter than the header, or shorter than a length that the header states.
+    /// The buffer is shorter than the header or than a length that the header states. Or the
+    /// packet, by its own length field, ends within one of its headers.
     Truncated,
-    /// A field has a value that the protocol does not allow, or fields contradict each other.
+    /// A field has a value that its protocol does not allow, two fields contradict each other, or a
+    /// value to be written does not fit into its field. Functions that expect a certain kind of
+    /// packet also return this error for packets of other kinds.
     Malformed,
-    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The bytes after
-    /// these tags were not parsed.
+    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The excess tags
+    /// and the bytes after them were not parsed.
     TooManyVlanTags,
     /// The packet has more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
-    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The bytes after
-    /// these headers were not parsed.
+    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The excess headers
+    /// and the bytes after them were not parsed.
     ExtensionChainTooLong,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Truncated => f.write_str("the buffer ends before the packet does"),
+            Error::Truncated => {
+                f.write_str("the buffer is too short for the packet or its headers")
+            }
             Error::Malformed => {
-                f.write_str("a header field has a value its protocol does not allow")
+                f.write_str("a header field has a value that its protocol does not allow")
             }
             Error::TooManyVlanTags => {
                 write!(f, "more than {} VLAN tags", MAX_TAGS)

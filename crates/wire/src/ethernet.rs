@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 /// A view of a frame: the header, and the bytes after it, including VLAN tags.
 ///
 /// `new_checked` checks that the buffer holds the 14 bytes of the header. The accessors never
-/// panic, and no setter can invalidate these checks.
+/// panic, and no setter can invalidate this check.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -34,8 +34,8 @@ pub struct Repr {
 
 /// The type of the data after the MAC addresses or after a VLAN tag.
 ///
-/// A value below 0x0600 is not a type but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018,
-/// clause 3.2.6).
+/// A value below 0x0600 is not a type. A value of at most 1500 is the payload length of an LLC
+/// frame (IEEE 802.3-2018, clause 3.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EtherType(pub u16);
 
@@ -153,7 +153,7 @@ impl Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the header of a frame. `emit` writes the bytes that were parsed.
+    /// Returns the header of a frame. `emit` of the result writes the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(frame: &Frame<T>) -> Repr {
         Repr {
@@ -239,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn emitted_header_equals_parsed_header(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
+        fn emit_writes_the_parsed_header(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
             let repr = Repr::parse(&Frame::new_checked(&bytes[..]).unwrap());
             let mut emitted = vec![0xee; repr.header_len()];
             repr.emit(&mut emitted).unwrap();
@@ -249,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn swap_exchanges_the_addresses_only(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
+        fn swap_addresses_keeps_type_and_payload(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
             let before = Frame::new_checked(&bytes[..]).unwrap();
             let mut after = Frame::new_checked(bytes.clone()).unwrap();
             after.swap_addresses();

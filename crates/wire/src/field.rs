@@ -3,8 +3,8 @@
 /// The byte range of a field in its header.
 pub(crate) type Field = core::ops::Range<usize>;
 
-/// Reads a field of two bytes. Panics if `data` ends before the field; every caller checks the
-/// length first.
+/// Reads a field of two bytes. Panics if `data` ends before the end of the field: the caller must
+/// check the length of `data` first.
 #[inline]
 pub(crate) fn read_u16(data: &[u8], field: Field) -> u16 {
     let bytes = &data[field];

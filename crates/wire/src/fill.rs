@@ -8,14 +8,17 @@ use crate::{ipv4, ipv6, tcp, udp};
 /// Computes the checksums of an IP packet and writes them to their fields: the header checksum of
 /// IPv4, and the checksum of UDP, TCP, ICMP or ICMPv6.
 ///
-/// `packet` begins with the IP header; bytes after the IP packet are ignored. The UDP checksum is
-/// written even if it was 0. Packets inside a UDP tunnel are not changed: fill their checksums
-/// first.
+/// `packet` begins with the IP header; bytes after the IP packet are ignored. A UDP checksum of 0,
+/// which means "no checksum", is replaced too. Packets inside a tunnel are not changed: fill their
+/// checksums first, because the outer UDP checksum covers them.
 ///
-/// Returns whether it wrote an upper-layer checksum. Returns `false` if the packet is a fragment,
-/// has another protocol, or has a routing header with segments left, so that its pseudo header
-/// needs another destination (RFC 8200, section 8.1). The IPv4 header checksum is written even
-/// then.
+/// Returns `true` if it wrote an upper-layer checksum. Returns `false` for
+/// - a fragment,
+/// - a packet of any other upper protocol,
+/// - an IPv6 packet that has a routing header with segments left: the checksum covers the final
+///   destination, which is not in the IPv6 header (RFC 8200, section 8.1).
+///
+/// The IPv4 header checksum is written in all these cases.
 ///
 /// Returns the error of the first invalid header. If this is the upper-layer header, the IPv4
 /// header checksum has already been written.
@@ -40,7 +43,7 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
     match packet.first().map(|byte| byte >> 4) {
         None => Err(Error::Truncated),
         Some(6) => fill_ipv6(packet),
-        // Returns an error for any version but 4.
+        // `fill_ipv4` returns an error for any version but 4.
         Some(_) => fill_ipv4(packet),
     }
 }
@@ -49,8 +52,9 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
 /// begins with the header of `protocol` and has no padding at its end. `addresses` are the
 /// addresses of the pseudo header.
 ///
-/// Returns `false` if `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with
-/// IPv4 addresses. Returns an error, and writes nothing, if the header is invalid.
+/// Returns `true` if it wrote the checksum. Returns `false` and writes nothing if `protocol` is
+/// none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses. Returns an error
+/// and writes nothing if the header is invalid.
 pub fn fill_upper_checksum(
     protocol: IpProtocol,
     addresses: Addresses,
@@ -114,12 +118,12 @@ mod tests {
         };
         let mut packet = vec![0; ipv4::HEADER_LEN];
         repr.emit(&mut packet).unwrap();
-        packet[10..12].fill(0xee);
+        packet[10..12].fill(0xee); // invalid header checksum
         packet.extend(payload);
         packet
     }
 
-    /// Returns a packet with a routing header that has this number of segments left.
+    /// Returns an IPv6 packet with a routing header, followed by `payload` of type `next_header`.
     fn ipv6_packet(next_header: IpProtocol, segments_left: u8, payload: &[u8]) -> Vec<u8> {
         let routing = [next_header.0, 0, 4, segments_left, 0, 0, 0, 0];
         let repr = ipv6::Repr {
@@ -181,9 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn fill_checksums_without_upper_checksum_fills_ip_header_only() {
+    fn fill_checksums_returning_false_keeps_payload() {
         let mut fragment = ipv4_packet(IpProtocol::UDP, &udp_datagram());
-        fragment[6] = 0x20;
+        fragment[6] = 0x20; // more fragments
         let esp = ipv4_packet(IpProtocol::ESP, &udp_datagram());
         let icmpv6 = ipv4_packet(IpProtocol::ICMPV6, &udp_datagram());
         for mut packet in [fragment, esp, icmpv6] {
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn fill_checksums_of_invalid_header_returns_view_error() {
+    fn fill_checksums_of_invalid_header_returns_error_of_view() {
         assert_eq!(fill_checksums(&mut []), Err(Error::Truncated));
         assert_eq!(fill_checksums(&mut [0x50; 40]), Err(Error::Malformed));
         assert_eq!(fill_checksums(&mut [0x60; 39]), Err(Error::Truncated));

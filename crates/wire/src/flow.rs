@@ -17,8 +17,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Returns the hash of the 5-tuple. Pass 0 for absent ports and `None` for an unknown protocol to
-/// hash the 3-tuple or only the addresses.
+/// Returns the hash of addresses, protocol and ports. If a packet has no ports, pass 0 for both; if
+/// its protocol is unknown, pass `None`.
 #[inline]
 pub(super) fn hash(
     addresses: Addresses,
@@ -50,7 +50,8 @@ pub(super) fn hash_macs(destination: MacAddr, source: MacAddr) -> u32 {
     finish(multiply(widen(destination) ^ SEEDS[0], widen(source) ^ SEEDS[1]))
 }
 
-/// Returns the product, folded to 64 bits so that each input bit affects higher and lower bits.
+/// Returns the exclusive or of both halves of the 128-bit product, so that each input bit affects
+/// high and low bits of the result.
 #[inline]
 fn multiply(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -85,10 +86,10 @@ mod tests {
         Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
     }
 
-    /// Hashes 65536 flows into 4096 buckets, by the low and by the high 12 bits of the hash. A
-    /// bucket has 16 flows on average, with a standard deviation of 4, so the fullest of 4096
-    /// Poisson buckets should have about 32. A bad hash puts hundreds of flows into one bucket and
-    /// leaves most buckets empty.
+    /// Asserts that 65536 flows spread over 4096 buckets, once by the low and once by the high 12
+    /// bits of the hash. A random hash gives 16 flows per bucket on average, with a standard
+    /// deviation of 4, and about 32 flows in the fullest bucket. A bad hash puts hundreds of flows
+    /// into one bucket and leaves most buckets empty.
     #[track_caller]
     fn assert_spread(hash_of: impl Fn(u32) -> u32) {
         for shift in [0, 20] {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_depends_on_direction_and_protocol() {
+    fn hash_differs_by_direction_and_protocol() {
         let forward = hash(v4(1, 2), Some(IpProtocol::UDP), 3, 4);
         assert_ne!(forward, hash(v4(2, 1), Some(IpProtocol::UDP), 4, 3));
         assert_ne!(forward, hash(v4(1, 2), Some(IpProtocol::TCP), 3, 4));

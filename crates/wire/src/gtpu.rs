@@ -1,8 +1,8 @@
 //! GTP-U messages, version 1 (3GPP TS 29.281), and the PDU session container of 5G (3GPP TS
 //! 38.415).
 //!
-//! [`Packet`] is a view of a message, with iterators over its extension headers. [`GPdu`] finds a
-//! user's packet in a frame. [`Repr`] is a header to be written.
+//! [`Packet`] is a view of a message, with an iterator over its extension headers. [`GPdu`] finds
+//! the user's packet in a frame. [`Repr`] is a header to be written.
 //!
 //! # Example
 //!

@@ -15,16 +15,16 @@ pub enum IpVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct IpProtocol(pub u8);
 
-/// Whether an IP packet is a fragment, and which one.
+/// Whether an IP packet is whole, the first fragment, or a later fragment.
 ///
-/// An atomic fragment is `Whole`: an IPv6 packet whose fragment header has offset 0 and no
-/// more-fragments flag (RFC 6946).
+/// An atomic fragment counts as `Whole`. This is an IPv6 packet whose fragment header has offset 0
+/// and no more-fragments flag (RFC 6946).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragment {
     /// Not a fragment.
     #[default]
     Whole,
-    /// The first fragment, which contains the header of the upper protocol.
+    /// The first fragment, in which the header of the upper protocol begins.
     First,
     /// A later fragment: it continues the data of the fragment before it, without a header of the
     /// upper protocol.
@@ -45,8 +45,8 @@ pub enum Addresses {
     V6 {
         /// Source address.
         source: Ipv6Addr,
-        /// Destination address. For the pseudo header of a packet with a routing header, this is
-        /// the final destination (RFC 8200, section 8.1).
+        /// Destination address. If the packet has a routing header, a pseudo header needs the final
+        /// destination here (RFC 8200, section 8.1).
         destination: Ipv6Addr,
     },
 }
@@ -85,7 +85,7 @@ impl IpProtocol {
 }
 
 impl Fragment {
-    /// Creates the value for a fragment offset, in any unit, and a more-fragments flag.
+    /// Returns the variant for a fragment offset, in any unit, and the more-fragments flag `more`.
     #[inline]
     pub const fn new(offset: u16, more: bool) -> Fragment {
         match (offset, more) {

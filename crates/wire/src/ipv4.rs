@@ -24,7 +24,7 @@ pub struct Packet<T> {
     buffer: T,
 }
 
-/// A header to be written: without options, not fragmented.
+/// A header to be written, without options, of a packet that is not a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repr {
     /// Differentiated services code point, 0 to 63.
@@ -125,7 +125,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         (self.flags_and_offset() & 0x1fff) * 8
     }
 
-    /// Returns whether the packet is a fragment, and which one.
+    /// Returns whether the packet is whole, the first fragment, or a later fragment.
     #[inline]
     pub fn fragment(&self) -> Fragment {
         Fragment::new(self.fragment_offset(), self.more_fragments())
@@ -167,7 +167,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, as for a pseudo header.
+    /// Returns both addresses, for example for a pseudo header.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source(), destination: self.destination() }
@@ -299,17 +299,17 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses, and the other fields as in [`Repr::default`].
+    /// Creates a header with these addresses. The other fields are those of [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the header of a packet, or `None` if the packet has options or is a fragment, which
-    /// `Repr` cannot represent.
+    /// Returns the header of a packet, or `None` if the packet has options or is a fragment: `Repr`
+    /// can represent neither.
     ///
     /// Does not verify the checksum. If the checksum is valid and the reserved flag is clear,
-    /// `emit` writes the bytes that were parsed.
+    /// `emit` of the result writes the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<Repr> {
         if packet.header_len() != HEADER_LEN || packet.fragment() != Fragment::Whole {
@@ -351,7 +351,7 @@ impl Repr {
     ///
     /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if header
     /// and payload exceed 65535 bytes. On error, writes nothing. The payload need not be in
-    /// `buffer`.
+    /// `buffer`. Bits of DSCP above the lower six, and of ECN above the lower two, are ignored.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let total_len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
@@ -367,8 +367,8 @@ impl Repr {
         header[field::PROTOCOL] = self.protocol.0;
         header[field::SOURCE].copy_from_slice(&self.source.octets());
         header[field::DESTINATION].copy_from_slice(&self.destination.octets());
-        // Sum the values, not the bytes in `header`: reading bytes that were just written with
-        // another width stalls the processor (no store forwarding).
+        // Sum the values instead of the bytes in `header`. The processor would stall on reading
+        // bytes that it has just written with another width (no store forwarding).
         let words = [
             u16::from_be_bytes([version_ihl, dscp_ecn]),
             total_len,
@@ -386,8 +386,8 @@ impl Repr {
 }
 
 impl Default for Repr {
-    /// Returns a header with unspecified addresses, no payload, no don't-fragment flag, and the
-    /// time to live that RFC 1700 recommends, 64.
+    /// Returns a header with unspecified addresses and no payload, with the don't-fragment flag
+    /// clear and a time to live of 64 (recommended by RFC 1700). All other fields are 0.
     fn default() -> Self {
         Repr {
             dscp: 0,

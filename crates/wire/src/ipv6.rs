@@ -23,8 +23,8 @@ use extension::is_extension;
 /// whole payload. The accessors never panic. No setter can invalidate these checks:
 /// [`set_payload_len`](Packet::set_payload_len) repeats them.
 ///
-/// Jumbograms (RFC 2675) are not supported: their payload length field is 0, so that the payload is
-/// empty and [`upper`](Packet::upper) returns [`Error::Truncated`].
+/// Jumbograms (RFC 2675) are not supported. Their payload length field is 0: the view has an empty
+/// payload, and [`upper`](Packet::upper) returns [`Error::Truncated`].
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -45,7 +45,7 @@ pub struct Repr {
     pub source: Ipv6Addr,
     /// Destination address.
     pub destination: Ipv6Addr,
-    /// Length of extension headers and payload in bytes.
+    /// Length in bytes of everything after the fixed header, including extension headers.
     pub payload_len: u16,
 }
 
@@ -53,19 +53,20 @@ pub struct Repr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
     /// The upper protocol, never one of the five extension headers that [`Packet::upper`] skips.
-    /// Exception: in a later fragment, this is the next header field of the fragment header, which
-    /// may name an extension header that only the first fragment contains.
+    /// Exception: in a later fragment, this is the next header field of the fragment header. The
+    /// field may name an extension header, which only the first fragment contains.
     pub protocol: IpProtocol,
-    /// Offset in the packet of the upper protocol's header, or of the data of a later fragment, in
-    /// bytes. Equal to the length of the packet if nothing follows the extension headers.
+    /// Offset of the upper protocol's header from the start of the packet, in bytes; in a later
+    /// fragment, the offset of its data. Equal to the length of the packet if nothing follows the
+    /// extension headers.
     pub offset: usize,
     /// The fragment header, if the packet has one.
     pub fragment: Option<FragmentHeader>,
 }
 
 impl Upper {
-    /// Returns whether the packet is a fragment, and which one. An atomic fragment is whole (RFC
-    /// 6946).
+    /// Returns whether the packet is whole, the first fragment, or a later fragment. An atomic
+    /// fragment counts as whole (RFC 6946).
     #[inline]
     pub fn fragment(&self) -> Fragment {
         self.fragment.map_or(Fragment::Whole, |header| Fragment::new(header.offset, header.more))
@@ -111,7 +112,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.first_word() & 0x000f_ffff
     }
 
-    /// Returns the length of extension headers and payload in bytes.
+    /// Returns the length in bytes of everything after the fixed header, including extension
+    /// headers.
     #[inline]
     pub fn payload_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
@@ -147,8 +149,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, as for a pseudo header. For packets with a routing header, see
-    /// [`Addresses::V6`].
+    /// Returns both addresses, for example for a pseudo header. For packets with a routing header,
+    /// see [`Addresses::V6`].
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
@@ -163,9 +165,9 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Skips hop-by-hop options, routing, fragment, destination options and AH headers, and returns
     /// the upper protocol after them.
     ///
-    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown numbers, and
-    /// extension headers that routers do not parse (mobility, HIP, shim6). In a later fragment,
-    /// nothing after the fragment header is skipped.
+    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown numbers, and the
+    /// extension headers that this crate does not parse (mobility, HIP, shim6). In a later
+    /// fragment, nothing after the fragment header is skipped.
     ///
     /// Errors:
     ///
@@ -183,7 +185,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 
     /// Returns an iterator over the extension headers that [`upper`](Packet::upper) skips. If
-    /// `upper` returns an error, the iterator ends with this error, after the headers before it.
+    /// `upper` returns an error, the iterator yields the headers before the error, then the error.
     #[inline]
     pub fn extensions(&self) -> Extensions<'_> {
         Extensions::new(self.next_header(), self.payload())
@@ -266,13 +268,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses, and the other fields as in [`Repr::default`].
+    /// Creates a header with these addresses. The other fields are those of [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv6Addr, destination: Ipv6Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the fixed header of a packet. `emit` writes the bytes that were parsed.
+    /// Returns the fixed header of a packet. `emit` of the result writes the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -339,8 +341,8 @@ impl Default for Repr {
     }
 }
 
-/// Implements [`Packet::upper`] for packets with extension headers. Out of line, because most
-/// packets have none.
+/// Implements [`Packet::upper`] for packets with extension headers. Kept out of line, because most
+/// packets have no extension headers.
 #[cold]
 fn skip_extensions(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
     let mut extensions = Extensions::new(first, payload);

@@ -1,4 +1,4 @@
-//! Checked views of packet headers, headers to be written, checksums, and a pretty-printer.
+//! Reads, writes and prints packet headers, from Ethernet to TCP, UDP, ICMP and GTP-U.
 //!
 //! Each protocol has a module with
 //!
@@ -7,9 +7,9 @@
 //!   `Repr::emit` writes them to a buffer.
 //!
 //! `new_checked` creates a view. It compares every length that the packet states with the length of
-//! the buffer. The **accessors of a view never panic**, provided that `T` returns the same slice
-//! each time (slices, arrays, `Vec` and frames do). A setter that could invalidate these checks
-//! repeats them, and returns an [`Error`] if they fail.
+//! the buffer. The **accessors of a view never panic**, provided that `T::as_ref` returns the same
+//! slice on each call, as it does for slices, arrays, `Vec` and frames. A setter that could
+//! invalidate these checks repeats them, and returns an [`Error`] if they fail.
 //!
 //! `emit` writes one header; the payload need not be in the buffer. `emit_with_checksum` of
 //! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] also computes the checksum over the payload,
@@ -22,8 +22,8 @@
 //! [`Headers`] parses all headers of a frame at once, for the data path. [`Pretty`] prints a frame,
 //! one line for each layer.
 //!
-//! No function allocates, except [`HeaderStack::packet`]. No function panics, whatever the input
-//! bytes are.
+//! Of the functions on packets, only [`HeaderStack::packet`] allocates memory. None of them panics,
+//! whatever the bytes of the packet are.
 //!
 //! ```
 //! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};
@@ -80,7 +80,7 @@ pub use pretty::Pretty;
 pub use stack::{Header, HeaderStack};
 pub use vlan::VlanId;
 
-/// The examples in README.md, compiled as doctests.
+/// The examples in README.md, run as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

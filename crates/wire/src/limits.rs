@@ -1,6 +1,6 @@
 //! Parser limits.
 
-/// The maximum number of VLAN tags that are parsed: a service tag and a customer tag.
+/// The maximum number of VLAN tags that are parsed, enough for a service tag and a customer tag.
 /// [`vlan::walk`](crate::vlan::walk) reports a third tag as [`Error::TooManyVlanTags`].
 ///
 /// [`Error::TooManyVlanTags`]: crate::Error::TooManyVlanTags
@@ -10,7 +10,8 @@ pub const MAX_TAGS: usize = 2;
 /// reported as [`Error::ExtensionChainTooLong`], and its upper protocol stays unknown.
 ///
 /// RFC 8200, section 4.1, recommends at most one header of each type, and two for destination
-/// options. For the types that this crate parses, this makes six.
+/// options. This crate parses five types, so a packet that follows the recommendation has at most
+/// six headers of these types.
 ///
 /// [`Error::ExtensionChainTooLong`]: crate::Error::ExtensionChainTooLong
 pub const MAX_EXTENSIONS: usize = 8;

@@ -26,7 +26,7 @@ impl MacAddr {
 /// The reason why a text is not a MAC address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseMacAddrError {
-    /// The text has this number of groups instead of 6.
+    /// The text has this number of groups, separated by `:`, instead of 6.
     GroupCount(usize),
     /// The group with this number, counted from 1, is not two hexadecimal digits.
     Group(usize),
@@ -56,7 +56,7 @@ impl FromStr for MacAddr {
     }
 }
 
-/// Accepts the text that [`FromStr`] parses.
+/// Deserializes the text that [`FromStr`] parses.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for MacAddr {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -109,16 +109,16 @@ mod tests {
 
     #[cfg(feature = "serde")]
     #[test]
-    fn mac_address_deserializes_from_its_text() {
-        let read =
+    fn mac_address_is_deserialized_from_text() {
+        let deserialize =
             |text: &str| serde_json::from_str::<MacAddr>(text).map_err(|error| error.to_string());
-        assert_eq!(read("\"02:00:00:00:00:01\""), Ok(MacAddr([2, 0, 0, 0, 0, 1])));
+        assert_eq!(deserialize("\"02:00:00:00:00:01\""), Ok(MacAddr([2, 0, 0, 0, 0, 1])));
         assert!(
-            read("\"02:00:00:00:00\"")
+            deserialize("\"02:00:00:00:00\"")
                 .unwrap_err()
                 .starts_with("found 5 groups; a MAC address is 6 groups")
         );
-        assert!(read("7").unwrap_err().contains("expected a MAC address in quotes"));
+        assert!(deserialize("7").unwrap_err().contains("expected a MAC address in quotes"));
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn multicast_and_broadcast_addresses_are_recognized() {
+    fn group_addresses_are_recognized_and_uppercase_is_parsed() {
         assert!(MacAddr::BROADCAST.is_multicast() && MacAddr::BROADCAST.is_broadcast());
         let multicast = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
         assert!(multicast.is_multicast() && !multicast.is_broadcast());

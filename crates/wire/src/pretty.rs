@@ -13,11 +13,12 @@ use layer::{Layer, Lines};
 /// A frame to be printed with [`Display`](fmt::Display): one line for each layer.
 ///
 /// It prints Ethernet, VLAN tags, ARP, IPv4, IPv6 with its extension headers, TCP, UDP, SCTP, ICMP,
-/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented, up to
-/// [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is reported in the last line.
+/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented by their nesting depth,
+/// which is at most [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is reported in
+/// the last line.
 ///
-/// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may fill in the
-/// others later. GTP-U and ESP in UDP are recognized by their UDP ports, 2152 and 4500.
+/// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may compute the other
+/// checksums later. GTP-U and ESP in UDP are recognized by their UDP ports, 2152 and 4500.
 ///
 /// Printing never panics and never allocates, whatever the bytes are. The output of a frame has at
 /// most [`MAX_LEN`](Self::MAX_LEN) bytes and no line break at its end.
@@ -45,7 +46,7 @@ pub struct Pretty<'a> {
 }
 
 impl<'a> Pretty<'a> {
-    /// The maximum nesting depth of packets that are printed.
+    /// The maximum nesting depth of printed packets; the outermost packet has depth 0.
     pub const MAX_DEPTH: usize = 4;
 
     /// The maximum length of the output in bytes.

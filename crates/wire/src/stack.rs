@@ -9,14 +9,14 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///
 /// A stack fills in the fields that depend on other headers or on the payload:
 ///
-/// - **Lengths.** The stack replaces `payload_len` of every `Repr` by the number of bytes after the
-///   header.
+/// - **Lengths.** The stack replaces the `payload_len` of every `Repr` by the number of bytes after
+///   the header.
 /// - **Types.** The stack sets the EtherType of Ethernet and VLAN, and the protocol or next header
 ///   of IP, to the type of the next header. Before a VLAN tag, an EtherType of [`EtherType::VLAN`]
 ///   or [`EtherType::SERVICE_VLAN`] is kept; any other value becomes `SERVICE_VLAN` if two tags
 ///   follow, else `VLAN`. The last header keeps its value, because the stack does not know the type
-///   of the payload. Exception: if its EtherType is 0 (the default) and the payload begins with IP
-///   version 4 or 6, it becomes the type of IPv4 or IPv6.
+///   of the payload. Exception: an EtherType of 0 (the default) becomes the type of IPv4 or IPv6 if
+///   the first four bits of the payload are the version 4 or 6.
 /// - **Checksums.** The stack computes the checksums of IPv4, UDP, TCP and ICMP. To send UDP over
 ///   IPv4 without a checksum, use [`Header::UdpWithoutChecksum`].
 ///
@@ -36,8 +36,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// must directly follow IPv4. [`emit`](Self::emit) returns [`Error::Malformed`] for any other
 /// order.
 ///
-/// For a protocol that is not listed, such as GRE, use two stacks: emit the headers after it, write
-/// its header, and emit the headers before it.
+/// For a protocol that is not listed, such as GRE, use two stacks: emit the inner headers with one
+/// stack, write the GRE header, and emit the outer headers with the other stack.
 ///
 /// # Example
 ///
@@ -105,8 +105,8 @@ impl HeaderStack<'_> {
         self.0.iter().map(Header::header_len).fold(0, usize::saturating_add)
     }
 
-    /// Writes the headers to the front of `buffer`. All bytes after them are the payload, which
-    /// must already be in `buffer`. Remove Ethernet padding first.
+    /// Writes the headers to the front of `buffer`. All bytes of `buffer` after the headers are the
+    /// payload. It must be complete before the call and end without Ethernet padding.
     ///
     /// Never writes to the payload. After an error, the bytes before the payload may have any
     /// value.
@@ -121,7 +121,7 @@ impl HeaderStack<'_> {
         if buffer.len() < offset {
             return Err(Error::Truncated);
         }
-        // From the inside out: an outer checksum covers the inner headers.
+        // Write the inner headers first, because an outer checksum covers them.
         for index in (0..self.0.len()).rev() {
             let (outer, header_and_inner) = self.0.split_at(index);
             let Some((header, inner)) = header_and_inner.split_first() else { break };
@@ -136,7 +136,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers, followed by `payload`, in a new vector. For tests and tools.
+    /// Returns the headers and `payload` in a new vector. Use this in tests and tools.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
@@ -190,7 +190,8 @@ impl Header<'_> {
         packet: &mut [u8],
     ) -> Result<(), Error> {
         let payload_len = packet.len().checked_sub(self.header_len()).ok_or(Error::Truncated)?;
-        // Do not fail yet: Ethernet and VLAN have no length field and accept any length.
+        // Do not fail yet: Ethernet and VLAN have no length field and accept any length, and only
+        // some headers need addresses.
         let payload_len = u16::try_from(payload_len).map_err(|_| Error::Malformed);
         let addresses = ip_addresses.ok_or(Error::Malformed);
         match *self {
@@ -242,8 +243,8 @@ impl Header<'_> {
     }
 }
 
-/// Returns the EtherType that announces `headers` and `payload`, as described at [`HeaderStack`].
-/// `fallback` is the EtherType that the caller has set.
+/// Returns the EtherType to write before `headers` and `payload`, as described at [`HeaderStack`].
+/// `fallback` is the EtherType in the `Repr`.
 fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> EtherType {
     let version = payload.first().map(|byte| byte >> 4);
     match headers {
@@ -258,8 +259,8 @@ fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> 
     }
 }
 
-/// Returns the protocol of the first of `headers`, or `fallback` without headers. `version` is the
-/// version of the IP header before them.
+/// Returns the protocol of the first of `headers`, or `fallback` if there are no headers. `version`
+/// is the version of the IP header before `headers`; `fallback` is the protocol in its `Repr`.
 fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {
         (Some(Header::Udp(_) | Header::UdpWithoutChecksum(_)), _) => IpProtocol::UDP,

@@ -1,4 +1,4 @@
-//! TCP segments (RFC 9293, section 3.1). There is no TCP state machine here.
+//! TCP segments (RFC 9293, section 3.1), without the TCP state machine.
 
 use crate::checksum::{self, Sum};
 use crate::error::Error;
@@ -22,7 +22,7 @@ pub struct Packet<T> {
 
 /// A header to be written, with its options.
 ///
-/// The reserved bits are written as zero, including the accurate ECN flag.
+/// `emit` writes the reserved bits as zero, including the accurate ECN flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Repr<'a> {
     /// Source port.
@@ -211,8 +211,9 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers every maximum segment size (RFC 9293, section 3.2) above `max` to `max`, and updates
-    /// the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option changed.
+    /// Lowers every maximum segment size option (RFC 9293, section 3.2) with a value above `max` to
+    /// `max`. Updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an
+    /// option changed.
     ///
     /// Returns [`Error::Malformed`] and changes nothing if an option exceeds the header or is
     /// shorter than two bytes, or if a maximum segment size option does not have four bytes. Does
@@ -231,7 +232,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             at = mss.end;
             let (old, is_at_odd_offset) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
             if old > max {
-                // A word at an odd offset is summed with its bytes exchanged (RFC 1071, 2 (B)).
+                // A word at an odd offset enters the sum with its bytes exchanged (RFC 1071, 2
+                // (B)).
                 let summed_word =
                     |value: u16| if is_at_odd_offset { value.swap_bytes() } else { value };
                 let checksum = checksum::update(
@@ -260,7 +262,7 @@ impl<'a> Repr<'a> {
     /// Returns the header of a segment. The options are borrowed from the segment's buffer.
     ///
     /// Does not verify the checksum. If the checksum is valid and the reserved bits are clear,
-    /// `emit_with_checksum` writes the bytes that were parsed.
+    /// `emit_with_checksum` of the result writes the same bytes.
     ///
     /// Returns [`Error::Malformed`] if the segment is longer than 65535 bytes.
     #[inline]
@@ -295,7 +297,7 @@ impl<'a> Repr<'a> {
         self.header_len() + self.payload_len as usize
     }
 
-    /// Writes the header to the front of `buffer`, with a checksum of 0, which is not valid: call
+    /// Writes the header to the front of `buffer`, with a checksum field of 0: call
     /// [`Packet::fill_checksum`] when the payload is complete. The payload need not be in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
@@ -325,7 +327,7 @@ impl<'a> Repr<'a> {
     }
 
     /// Writes the header to the front of `buffer`, with the checksum of header and payload.
-    /// `buffer` must already contain the payload, after the space for the header.
+    /// `buffer` must already contain the payload, after the bytes for the header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
     /// [`Error::Malformed`] as [`emit`](Self::emit) does. On error, writes nothing.
@@ -347,8 +349,9 @@ mod option {
     pub(super) const MSS_LEN: usize = 4;
 }
 
-/// Returns the byte range of the first maximum segment size value, searching the options from
-/// offset `at` on.
+/// Returns the byte range of the first maximum segment size value after offset `at` of `header`, or
+/// `None` if there is none. An option must begin at `at`. Returns [`Error::Malformed`] for an
+/// invalid option before the value.
 fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
     while let Some(rest) = header.get(at..) {
         match *rest {

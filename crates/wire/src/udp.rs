@@ -105,8 +105,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// Returns the bytes after the header, up to the end that the length field states, or to the
-    /// end of the buffer if that comes first.
+    /// Returns the bytes after the header, up to the end that the length field states. In a first
+    /// fragment, the payload ends earlier if the buffer does.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.payload_end()]
@@ -181,8 +181,8 @@ impl Repr {
 
     /// Returns the header of a datagram, without its checksum.
     ///
-    /// If the checksum field is 0, `emit` writes the bytes that were parsed. If the checksum is
-    /// valid, `emit_with_checksum` does.
+    /// If the checksum field is 0, `emit` of the result writes the same bytes. If the checksum is
+    /// valid, `emit_with_checksum` writes the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -206,7 +206,7 @@ impl Repr {
     }
 
     /// Writes the header to the front of `buffer`, with the checksum of header and payload.
-    /// `buffer` must already contain the payload, after the space for the header.
+    /// `buffer` must already contain the payload, after 8 bytes for the header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
     /// [`Error::Malformed`] if they exceed 65535 bytes. On error, writes nothing.
@@ -218,7 +218,7 @@ impl Repr {
         Ok(())
     }
 
-    /// Writes the 8 bytes of the header to the front of `buffer`, with a checksum field of 0, which
+    /// Writes the 8 bytes of the header to the front of `buffer`. The checksum field is 0, which
     /// means "no checksum". Over IPv4, the checksum is optional (RFC 768). Over IPv6, only some
     /// tunnels may omit it (RFC 8200, section 8.1; RFC 6936).
     ///
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn emit_with_checksum_needs_header_and_payload() {
+    fn emit_with_checksum_rejects_short_buffer_and_long_payload() {
         let repr = Repr { source_port: 48896, destination_port: 53, payload_len: 4 };
         let mut bytes = PACKET;
         bytes[..8].fill(0xee);
@@ -352,7 +352,7 @@ mod tests {
         #[test]
         fn views_of_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
             if let Some(header) = bytes.first_chunk_mut::<6>() {
-                header[4] = 0; // most random length fields exceed the buffer
+                header[4] = 0; // otherwise, most length fields would exceed the buffer
                 header[5] = len;
             }
             if let Ok(packet) = Packet::new_checked(&bytes[..]) {

@@ -21,11 +21,12 @@ pub use crate::limits::MAX_TAGS;
 pub struct VlanId(NonZeroU16);
 
 /// A view of a tag. The tag begins with its tag control information, *after* the EtherType that
-/// announces it. The payload of an [`ethernet::Frame`](super::ethernet::Frame) or of a tag
-/// therefore begins with the next tag.
+/// announces the tag. Therefore, the payload of a tagged
+/// [`ethernet::Frame`](super::ethernet::Frame) begins with the first tag, and the payload of a tag
+/// begins with the next tag, if there is one.
 ///
 /// `new_checked` checks that the buffer holds the 4 bytes of the tag. The accessors never panic,
-/// and no setter can invalidate these checks.
+/// and no setter can invalidate this check.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -84,8 +85,8 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// A bit above the identifier, set in every stored value. It keeps the value from being zero,
-    /// so that `Option<VlanId>` has two bytes.
+    /// A bit outside the identifier that is set in every stored value. The stored value is
+    /// therefore never zero, and `Option<VlanId>` has only two bytes.
     const PRESENT: u16 = 0x8000;
     /// The bits of the identifier.
     const MASK: u16 = 0x0fff;
@@ -198,7 +199,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
 }
 
 impl Repr {
-    /// Returns the fields of a tag. `emit` writes the bytes that were parsed.
+    /// Returns the fields of a tag. `emit` of the result writes the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(tag: &Tag<T>) -> Repr {
         Repr {
@@ -262,7 +263,7 @@ mod tests {
     // information prio << 13 | id << 12 | vlan, then type
     const TAGS: [u8; 9] = [0xbf, 0xff, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00, 0xaa];
 
-    fn id(id: u16) -> Option<VlanId> {
+    fn some_id(id: u16) -> Option<VlanId> {
         Some(VlanId::new(id).unwrap())
     }
 
@@ -281,12 +282,12 @@ mod tests {
         let single_tagged = walk(EtherType::VLAN, &TAGS[4..]).unwrap();
         assert_eq!(
             single_tagged,
-            Tags { outer: id(0), inner: None, ethertype: EtherType::IPV4, len: 4 }
+            Tags { outer: some_id(0), inner: None, ethertype: EtherType::IPV4, len: 4 }
         );
         let double_tagged = walk(EtherType::SERVICE_VLAN, &TAGS).unwrap();
         assert_eq!(
             double_tagged,
-            Tags { outer: id(4095), inner: id(0), ethertype: EtherType::IPV4, len: 8 }
+            Tags { outer: some_id(4095), inner: some_id(0), ethertype: EtherType::IPV4, len: 8 }
         );
         let three_tags = [0, 1, 0x81, 0x00, 0, 2, 0x88, 0xa8, 0, 3, 0x08, 0x00];
         assert_eq!(walk(EtherType::VLAN, &three_tags), Err(Error::TooManyVlanTags));
@@ -304,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn vlan_id_over_4095_is_none() {
+    fn vlan_id_new_accepts_at_most_4095() {
         assert_eq!(VlanId::new(4096), None);
-        assert_eq!(id(4095).unwrap().to_string(), "4095");
+        assert_eq!(some_id(4095).unwrap().to_string(), "4095");
     }
 
     proptest! {
         #[test]
-        fn walk_of_any_bytes_returns_length_within_them(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+        fn walk_of_any_bytes_returns_at_most_their_length(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Ok(tags) = walk(EtherType(ethertype), &bytes) {
                 prop_assert!(tags.len <= bytes.len());
                 prop_assert!(!tags.ethertype.is_vlan());
@@ -320,7 +321,7 @@ mod tests {
         }
 
         #[test]
-        fn emitted_tag_equals_parsed_tag(bytes: [u8; TAG_LEN]) {
+        fn emit_writes_the_parsed_tag(bytes: [u8; TAG_LEN]) {
             let repr = Repr::parse(&Tag::new_checked(bytes).unwrap());
             let mut emitted = vec![0xee; repr.header_len()];
             repr.emit(&mut emitted).unwrap();

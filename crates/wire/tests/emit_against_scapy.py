@@ -1,9 +1,9 @@
 """Prints the fields that scapy reads in frames, one JSON object per line, for the test
 emit_against_scapy. Reads the frames in hexadecimal from standard input, one per line.
 
-"layers" has the fields of each layer. "rebuilt" is the frame as scapy builds it from these fields,
-with all lengths and checksums recomputed. With the argument "types", the types of the next layers
-are recomputed too.
+"layers" has the fields of each layer. "rebuilt" is the frame that scapy builds from these fields,
+with recomputed lengths and checksums. With the argument "types", scapy also recomputes the fields
+that state the type of the next layer.
 """
 
 import json
@@ -16,6 +16,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6Ext
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import NoPayload, Padding, Raw
 
+# Fields of each layer to print.
 FIELDS = {
     Ether: ["dst", "src", "type"],
     Dot1Q: ["vlan", "prio", "id", "type"],
@@ -35,6 +36,7 @@ FIELDS = {
         "ulSendTime", "dlDelayRslt", "ulDelayRslt", "UlQFISeqNum", "N3N9DelayRslt", "NextExtHdr"],
 }
 
+# Lengths and checksums that scapy recomputes.
 COMPUTED = {
     IP: ["len", "chksum"],
     IPv6: ["plen"],
@@ -47,6 +49,7 @@ COMPUTED = {
     GTPPDUSessionContainer: ["ExtHdrLen"],
 }
 
+# Fields that state the type of the next layer.
 TYPES = {Ether: "type", Dot1Q: "type", Dot1AD: "type", IP: "proto", IPv6: "nh"}
 
 
@@ -78,7 +81,7 @@ def is_present(layer, name):
 
 
 def main():
-    # Read all input before printing: the caller reads only after it has written everything.
+    # Read all input before printing: the caller reads no output until it has written all input.
     for line in sys.stdin.readlines():
         raw = bytes.fromhex(line)
         packet = Ether(raw)

@@ -1,8 +1,8 @@
 """Prints random packets and the fields that scapy reads in them, one JSON object per line, for
 wire_against_scapy.rs.
 
-scapy builds each packet and parses its bytes; the printed fields are those that it parsed. The seed
-is fixed, so that each run prints the same packets.
+scapy builds each packet and parses its bytes; the script prints the parsed fields. The seed is fixed:
+each run prints the same packets.
 """
 
 import json
@@ -22,7 +22,7 @@ from scapy.utils import checksum
 rng = random.Random(20240229)
 V6_EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, AH)
 
-# Without this, scapy parses only tunnels after AH.
+# Without this, scapy parses only encapsulated IP packets after AH, but neither TCP nor UDP.
 bind_layers(AH, TCP, nh=6)
 bind_layers(AH, UDP, nh=17)
 

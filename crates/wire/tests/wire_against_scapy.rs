@@ -1,5 +1,6 @@
-//! Compares how [`xdpfwd_wire`] and scapy parse random packets (fixed seed). The script
-//! `wire_against_scapy.py` builds the packets and lists the fields that scapy parses.
+//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets. The script
+//! `wire_against_scapy.py` builds the packets from a fixed seed and prints the fields that scapy
+//! parses.
 
 mod scapy;
 
@@ -16,7 +17,7 @@ const PACKET_COUNT: usize = 600;
 fn parsed_fields_equal_those_of_scapy() {
     let lines = scapy::run("wire_against_scapy.py", &PACKET_COUNT.to_string(), "");
     assert_eq!(lines.len(), PACKET_COUNT);
-    // Packets with an invalid and with a valid checksum.
+    // Numbers of packets with an invalid and with a valid upper-layer checksum, in this order.
     let mut checksum_counts = [0, 0];
     for expected in &lines {
         let frame = parse_hex(text(expected, "frame"));
@@ -25,9 +26,9 @@ fn parsed_fields_equal_those_of_scapy() {
         if let Some(is_valid) = compare_views(expected, &frame, &headers) {
             checksum_counts[usize::from(is_valid)] += 1;
         }
-        compare_truncated(expected, &frame);
+        assert_truncated(expected, &frame);
     }
-    // A generator without these packets could pass every comparison.
+    // Without enough of these packets, the comparisons above would prove little.
     assert!(
         checksum_counts.iter().all(|&count| count > 20),
         "too few invalid or valid checksums: {checksum_counts:?}"
@@ -85,14 +86,15 @@ fn compare_headers(expected: &Value, frame: &[u8], headers: &Headers) {
     );
 }
 
-/// Compares the IPv4 header and the upper-layer header. Returns whether the upper-layer checksum is
-/// valid, or `None` if the packet has no such checksum or scapy does not report it.
+/// Compares the IPv4 header, if any, and the upper-layer header. Returns whether the upper-layer
+/// checksum is valid, or `None` if the packet has no such checksum or scapy does not report it.
 fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {
         compare_ipv4(expected, headers.l3(frame));
     }
     let l4 = headers.l4(frame);
+    // 0 if the checksum is valid.
     let scapy_sum = expected["sum"].as_u64()?;
     let is_valid = match headers.protocol? {
         IpProtocol::UDP => {
@@ -138,8 +140,8 @@ fn compare_ipv4(expected: &Value, l3: &[u8]) {
     }
 }
 
-/// Asserts that a frame that ends before its IP packet does is parsed as truncated.
-fn compare_truncated(expected: &Value, frame: &[u8]) {
+/// Asserts that each part of the frame that ends before its IP packet does is parsed as truncated.
+fn assert_truncated(expected: &Value, frame: &[u8]) {
     let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {
         let status = Headers::parse(&frame[..len]).status;

@@ -1,5 +1,5 @@
-//! Tests the port on a pair of connected datagram sockets, which preserve message boundaries like
-//! packet sockets. Tests on packet sockets need root, see `crates/xdpfwd/tests/root_io.rs`.
+//! Tests the port on a pair of connected Unix datagram sockets. Like packet sockets, they preserve
+//! message boundaries. Tests on packet sockets need root: see `crates/xdpfwd/tests/root_io.rs`.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -85,7 +85,7 @@ fn receive_returns_packets_complete_and_in_order() {
     let mut fixture = fixture();
     assert_eq!(fixture.receive(), Vec::<Vec<u8>>::new(), "an empty socket returned packets");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
-    // Send as many as a datagram socket accepts.
+    // Send packets until the socket's buffer is full.
     let mut sent = Vec::new();
     for number in 0.. {
         let packet = packet(number, lengths[number % lengths.len()]);
@@ -116,6 +116,7 @@ fn receive_returns_packets_complete_and_in_order() {
 #[test]
 fn receive_drops_packet_longer_than_frame_and_counts_it() {
     let mut fixture = fixture();
+    // A frame holds 1792 bytes.
     for len in [1792, 1793, 9000, 60] {
         fixture.peer.send(&packet(1, len)).unwrap();
     }
@@ -170,7 +171,8 @@ fn transmit_keeps_unsent_packets_and_sends_them_later() {
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
-    // Whether the peer's buffer fills up depends on net.unix.max_dgram_qlen.
+    // Each iteration but the last ended because the peer's buffer was full. How many packets fill
+    // it depends on net.unix.max_dgram_qlen.
     assert!(counters.tx_retries as usize >= iterations - 1, "{counters:?}");
     assert_eq!(fixture.pool.len(), 256);
 }
@@ -183,7 +185,7 @@ fn transmit_drops_unsendable_packets_and_counts_them() {
     }
     let peer = std::mem::replace(&mut fixture.peer, UnixDatagram::unbound().unwrap());
     drop(peer);
-    // ECONNREFUSED, ENOTCONN: the peer is closed.
+    // Sending fails with ECONNREFUSED or ENOTCONN, because the peer is closed.
     assert_eq!(fixture.port.transmit(&mut fixture.queue), 3);
     let counters = fixture.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));
@@ -193,7 +195,7 @@ fn transmit_drops_unsendable_packets_and_counts_them() {
 }
 
 #[test]
-fn transmit_stops_until_completions_are_reclaimed() {
+fn transmit_with_full_completions_sends_nothing_until_reclaim() {
     let config = UmemConfig { frames: 2048, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, mut pool) = Umem::new(&config).unwrap();
     let (local, peer) = UnixDatagram::pair().unwrap();

@@ -1,4 +1,4 @@
-//! Reads extension headers (TS 29.281, clause 5.2).
+//! Extension headers of GTP-U (TS 29.281, clause 5.2).
 
 use core::fmt;
 
@@ -32,8 +32,8 @@ impl ExtensionType {
     /// PDCP PDU number (TS 29.281, clause 5.2.2).
     pub const PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0xc0);
 
-    /// Returns whether the receiving endpoint must discard the message if it does not understand
-    /// this header (TS 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
+    /// Returns whether an endpoint that does not know this type must discard the message (TS
+    /// 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
     #[inline]
     pub const fn is_required_by_endpoint(self) -> bool {
         self.0 & 0x80 != 0
@@ -51,7 +51,8 @@ pub struct ExtensionHeader<'a> {
 }
 
 impl ExtensionHeader<'_> {
-    /// Returns the content of a PDU session container, or `None` if this header has another type.
+    /// Parses the content of a PDU session container. Returns `None` if this header has another
+    /// type.
     ///
     /// Returns the errors of [`PduSessionContainer::parse`].
     #[inline]

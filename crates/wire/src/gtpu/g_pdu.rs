@@ -1,4 +1,4 @@
-//! A G-PDU in a frame, with the user's packet that it carries.
+//! A frame with a G-PDU, and the user's packet in it.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::headers::Headers;
 use crate::ip::{Fragment, IpProtocol};
 use crate::udp;
 
-/// A G-PDU in a frame: its header and the headers of the user's packet that it carries.
+/// A G-PDU in a frame: the GTP-U message, and the parsed headers of the user's packet in it.
 ///
 /// ```
 /// use xdpfwd_wire::gtpu::{self, GPdu};
@@ -47,13 +47,14 @@ impl<'a> GPdu<'a> {
     /// Returns [`Error::Malformed`] for
     /// - a frame that is not an unfragmented UDP datagram to port 2152,
     /// - a GTP-U message other than a G-PDU,
-    /// - an extension header that the endpoint must understand (TS 29.281, clause 5.2.1), except a
-    ///   PDU session container. Other extension headers are skipped.
+    /// - a message with an extension header that the endpoint must understand (TS 29.281, clause
+    ///   5.2.1), other than a PDU session container.
     ///
-    /// Returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`] as well.
+    /// Also returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`]. If the
+    /// user's packet is invalid, returns no error: the `status` of [`user`](Self::user) reports it.
+    ///
     /// Checks neither the UDP checksum nor the destination address; [`parse_to`](Self::parse_to)
-    /// checks the address. An invalid packet of the user is not an error: [`user`](Self::user)
-    /// reports it.
+    /// checks the address.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
         let is_gtpu = headers.protocol == Some(IpProtocol::UDP) && headers.destination_port == PORT;
@@ -75,8 +76,8 @@ impl<'a> GPdu<'a> {
         Ok(Self { message, user })
     }
 
-    /// Parses like [`parse`](Self::parse), for the endpoint with this address. Returns
-    /// [`Error::Malformed`] for a frame to another address, too.
+    /// Parses like [`parse`](Self::parse), for the endpoint with this IP address. Also returns
+    /// [`Error::Malformed`] if the outer destination address differs.
     #[inline]
     pub fn parse_to(
         frame: &'a [u8],
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn g_pdu_is_parsed_with_extension_headers_and_padding() {
+    fn g_pdu_with_extension_headers_and_padding_is_parsed() {
         let extension_of_type = |kind| Extension::Other(ExtensionHeader { kind, content: &[0, 1] });
         let container = Extension::PduSessionContainer(PduSessionContainer::downlink(9));
         let extensions = [container, extension_of_type(ExtensionType::UDP_PORT)];
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn frame_without_valid_g_pdu_is_rejected() {
-        let unknown = [Extension::Other(ExtensionHeader {
+        let required_extension = [Extension::Other(ExtensionHeader {
             kind: ExtensionType::PDCP_PDU_NUMBER,
             content: &[0, 1],
         })];
@@ -167,7 +168,7 @@ mod tests {
         let valid = frame(gtpu::Repr::g_pdu(7, &[]), gtpu::PORT);
         assert!(parse(&valid).is_ok());
         for (frame, error) in [
-            (frame(gtpu::Repr::g_pdu(7, &unknown), gtpu::PORT), Error::Malformed),
+            (frame(gtpu::Repr::g_pdu(7, &required_extension), gtpu::PORT), Error::Malformed),
             (frame(echo, gtpu::PORT), Error::Malformed),
             (frame(gtpu::Repr::g_pdu(7, &[]), 2153), Error::Malformed),
             (fragment(valid.clone()), Error::Malformed),

@@ -6,10 +6,10 @@ use crate::error::Error;
 
 /// Echo request: asks whether the peer is alive (TS 29.281, clause 7.2.1).
 pub const ECHO_REQUEST: u8 = 1;
-/// Echo response, which carries [`RECOVERY`] (TS 29.281, clause 7.2.2).
+/// Echo response, whose payload is [`RECOVERY`] (TS 29.281, clause 7.2.2).
 pub const ECHO_RESPONSE: u8 = 2;
-/// Error indication: the receiver of a G-PDU has no tunnel for its TEID (TS 29.281, clause 7.3.1).
-/// It carries an [`ErrorIndication`].
+/// Error indication: reports a G-PDU whose TEID has no tunnel at the node that received it (TS
+/// 29.281, clause 7.3.1). The payload is an [`ErrorIndication`].
 pub const ERROR_INDICATION: u8 = 26;
 /// Supported extension headers notification (TS 29.281, clause 7.2.3).
 pub const SUPPORTED_EXTENSION_HEADERS_NOTIFICATION: u8 = 31;
@@ -52,12 +52,13 @@ pub struct ErrorIndication {
 const TEID_DATA_I: u8 = 16;
 /// Type of the information element "GTP-U peer address" (TS 29.281, clause 8.4).
 const PEER_ADDRESS: u8 = 133;
-/// Length of the bytes before the address: the TEID element, and type and length of the address
-/// element.
+/// Number of bytes before the address: the TEID element (5), and type and length of the address
+/// element (3).
 const FRONT_LEN: usize = 8;
 
 impl ErrorIndication {
-    /// Parses the payload of an error indication. Further information elements are ignored.
+    /// Parses the payload of an error indication. Information elements after the first two are
+    /// ignored.
     ///
     /// Returns [`Error::Truncated`] if `payload` ends within the TEID element or the address
     /// element, and [`Error::Malformed`] if it does not begin with these two elements.
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_indication_has_teid_and_peer_address() {
+    fn error_indication_is_emitted_parsed_and_checked() {
         let indication = ErrorIndication { teid: 0x0102_0304, peer: [10, 0, 0, 1].into() };
         let mut payload = [0xee; 12];
         indication.emit(&mut payload).unwrap();

@@ -16,9 +16,9 @@ pub const MAX_EXTENSIONS: usize = 8;
 
 /// A view of a GTP-U message.
 ///
-/// `new_checked` checks that the buffer is at least as long as the message states, and that this
-/// length includes the header, its optional fields and its extension headers. The accessors never
-/// panic, and no setter can invalidate these checks.
+/// `new_checked` checks that the buffer is at least as long as the message states. It also checks
+/// that the stated length includes the header, its optional fields and its extension headers. The
+/// accessors never panic, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -32,7 +32,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Errors:
     ///
     /// - [`Error::Truncated`]: `buffer` is shorter than the header or than the message, or the
-    ///   stated length of the message ends within its header.
+    ///   message, by its length field, ends within its headers.
     /// - [`Error::Malformed`]: the version is not 1, the protocol type is GTP' (0), or an extension
     ///   header has length 0.
     /// - [`Error::ExtensionChainTooLong`]: there are more than [`MAX_EXTENSIONS`] extension
@@ -62,8 +62,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
                     return Err(Error::ExtensionChainTooLong);
                 }
                 walked += 1;
-                // The length counts units of 4 bytes, including the length field and the next type
-                // field.
+                // The length field counts units of 4 bytes and covers the whole header, including
+                // the length field and the next type field.
                 let length = usize::from(*data.get(at).ok_or(Error::Truncated)?) * 4;
                 if length == 0 {
                     return Err(Error::Malformed);
@@ -81,8 +81,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer
     }
 
-    /// Returns the message type: [`G_PDU`](super::G_PDU) for a user's packet, or the type of a
-    /// message between the nodes.
+    /// Returns the message type: [`G_PDU`](super::G_PDU) if the payload is a user's packet, or the
+    /// type of a message between the nodes.
     pub fn message_type(&self) -> u8 {
         self.buffer.as_ref()[1]
     }
@@ -168,14 +168,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gtpu_view_finds_payload_and_rejects_invalid_headers() {
+    fn view_finds_payload_and_rejects_invalid_headers() {
         let plain = [0x30, 255, 0, 3, 0, 0, 0, 7, 1, 2, 3, 99];
         let packet = Packet::new_checked(&plain[..]).unwrap();
         assert_eq!(
             (packet.message_type(), packet.teid(), packet.payload()),
             (G_PDU, 7, &[1, 2, 3][..])
         );
-        // With a sequence number. The extension header type is ignored, because its flag is not
+        // With a sequence number. The extension header type 0x85 is ignored, because flag E is not
         // set.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
@@ -239,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn gtpu_view_of_any_bytes_has_payload_within_buffer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn view_of_any_bytes_has_payload_within_buffer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = [&[0x34, 255, 0][..], &bytes].concat();
             if let Ok(packet) = Packet::new_checked(&bytes) {
                 prop_assert!(packet.payload_offset() + packet.payload().len() <= bytes.len());

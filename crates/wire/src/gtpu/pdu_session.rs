@@ -70,7 +70,7 @@ const UPLINK: u8 = 1;
 /// Flag "QoS monitoring packet" of the first byte, in both PDU types.
 const QMP: u8 = 0x08;
 
-/// Flags of downlink information: SNP and MSNP in the first byte, PPP and RQI in the second.
+/// Flags of downlink information: SNP and MSNP in the first byte, PPP and RQI in the second byte.
 mod downlink {
     pub(super) const SNP: u8 = 0x04;
     pub(super) const MSNP: u8 = 0x02;
@@ -78,20 +78,21 @@ mod downlink {
     pub(super) const RQI: u8 = 0x40;
 }
 
-/// Flags of uplink information: the first three in the first byte, N3_N9_DELAY and NEW_IE in the
-/// second.
+/// Flags of uplink information: DL_DELAY, UL_DELAY and SNP in the first byte, N3_N9_DELAY and
+/// NEW_IE in the second byte.
 mod uplink {
     pub(super) const DL_DELAY: u8 = 0x04;
     pub(super) const UL_DELAY: u8 = 0x02;
     pub(super) const SNP: u8 = 0x01;
     pub(super) const N3_N9_DELAY: u8 = 0x80;
     pub(super) const NEW_IE: u8 = 0x40;
-    // New IE flags 0 to 2, in a byte of their own.
+    // New IE flags 0 to 2, in a separate byte that NEW_IE announces.
     pub(super) const PDCP_DELAY: u8 = 0x01;
     pub(super) const UL_CONGESTION: u8 = 0x02;
     pub(super) const DL_CONGESTION: u8 = 0x04;
 }
 
+/// The bits of the QFI in the second byte, in both PDU types.
 const QFI_MASK: u8 = 0x3f;
 
 impl PduSessionContainer {
@@ -117,10 +118,12 @@ impl PduSessionContainer {
     /// [`Error::Malformed`] if the PDU type is neither 0 nor 1.
     pub fn parse(content: &[u8]) -> Result<PduSessionContainer, Error> {
         let mut reader = Reader { rest: content };
-        let [flags, qfi] = reader.take()?;
-        match flags >> 4 {
-            DOWNLINK => DownlinkInformation::parse(flags, qfi, reader).map(Self::Downlink),
-            UPLINK => UplinkInformation::parse(flags, qfi, reader).map(Self::Uplink),
+        let [first_byte, second_byte] = reader.take()?;
+        match first_byte >> 4 {
+            DOWNLINK => {
+                DownlinkInformation::parse(first_byte, second_byte, reader).map(Self::Downlink)
+            }
+            UPLINK => UplinkInformation::parse(first_byte, second_byte, reader).map(Self::Uplink),
             _ => Err(Error::Malformed),
         }
     }
@@ -163,14 +166,22 @@ impl PduSessionContainer {
 }
 
 impl DownlinkInformation {
-    fn parse(flags: u8, qfi: u8, mut reader: Reader<'_>) -> Result<DownlinkInformation, Error> {
+    fn parse(
+        first_byte: u8,
+        second_byte: u8,
+        mut reader: Reader<'_>,
+    ) -> Result<DownlinkInformation, Error> {
         Ok(DownlinkInformation {
-            qfi: qfi & QFI_MASK,
-            reflective_qos: qfi & downlink::RQI != 0,
-            paging_policy: reader.take_if(qfi & downlink::PPP)?.map(|[byte]: [u8; 1]| byte >> 5),
-            sending_timestamp: reader.take_if(flags & QMP)?.map(u64::from_be_bytes),
-            sequence_number: reader.take_if(flags & downlink::SNP)?.map(from_24_bits),
-            mbs_sequence_number: reader.take_if(flags & downlink::MSNP)?.map(u32::from_be_bytes),
+            qfi: second_byte & QFI_MASK,
+            reflective_qos: second_byte & downlink::RQI != 0,
+            paging_policy: reader
+                .take_if(second_byte & downlink::PPP)?
+                .map(|[byte]: [u8; 1]| byte >> 5),
+            sending_timestamp: reader.take_if(first_byte & QMP)?.map(u64::from_be_bytes),
+            sequence_number: reader.take_if(first_byte & downlink::SNP)?.map(from_24_bits),
+            mbs_sequence_number: reader
+                .take_if(first_byte & downlink::MSNP)?
+                .map(u32::from_be_bytes),
         })
     }
 
@@ -183,14 +194,14 @@ impl DownlinkInformation {
     }
 
     fn emit(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
-        let flags = DOWNLINK << 4
+        let first_byte = DOWNLINK << 4
             | flag(self.sending_timestamp.is_some(), QMP)
             | flag(self.sequence_number.is_some(), downlink::SNP)
             | flag(self.mbs_sequence_number.is_some(), downlink::MSNP);
-        let qfi = self.qfi & QFI_MASK
+        let second_byte = self.qfi & QFI_MASK
             | flag(self.paging_policy.is_some(), downlink::PPP)
             | flag(self.reflective_qos, downlink::RQI);
-        writer.put([flags, qfi])?;
+        writer.put([first_byte, second_byte])?;
         writer.put_if(self.paging_policy.map(|policy| [policy << 5]))?;
         writer.put_if(self.sending_timestamp.map(u64::to_be_bytes))?;
         writer.put_if(self.sequence_number.map(to_24_bits))?;
@@ -199,8 +210,12 @@ impl DownlinkInformation {
 }
 
 impl UplinkInformation {
-    fn parse(flags: u8, qfi: u8, mut reader: Reader<'_>) -> Result<UplinkInformation, Error> {
-        let timestamps = match flags & QMP {
+    fn parse(
+        first_byte: u8,
+        second_byte: u8,
+        mut reader: Reader<'_>,
+    ) -> Result<UplinkInformation, Error> {
+        let timestamps = match first_byte & QMP {
             0 => None,
             _ => Some(UplinkTimestamps {
                 downlink_sending: u64::from_be_bytes(reader.take()?),
@@ -208,15 +223,16 @@ impl UplinkInformation {
                 uplink_sending: u64::from_be_bytes(reader.take()?),
             }),
         };
-        let downlink_delay = reader.take_if(flags & uplink::DL_DELAY)?.map(u32::from_be_bytes);
-        let uplink_delay = reader.take_if(flags & uplink::UL_DELAY)?.map(u32::from_be_bytes);
-        let sequence_number = reader.take_if(flags & uplink::SNP)?.map(from_24_bits);
-        let n3_n9_delay = reader.take_if(qfi & uplink::N3_N9_DELAY)?.map(u32::from_be_bytes);
+        let downlink_delay = reader.take_if(first_byte & uplink::DL_DELAY)?.map(u32::from_be_bytes);
+        let uplink_delay = reader.take_if(first_byte & uplink::UL_DELAY)?.map(u32::from_be_bytes);
+        let sequence_number = reader.take_if(first_byte & uplink::SNP)?.map(from_24_bits);
+        let n3_n9_delay =
+            reader.take_if(second_byte & uplink::N3_N9_DELAY)?.map(u32::from_be_bytes);
         let new_ie_flags =
-            reader.take_if(qfi & uplink::NEW_IE)?.map_or(0, |[flags]: [u8; 1]| flags);
+            reader.take_if(second_byte & uplink::NEW_IE)?.map_or(0, |[flags]: [u8; 1]| flags);
         let pdcp_delay = reader.take_if(new_ie_flags & uplink::PDCP_DELAY)?;
         Ok(UplinkInformation {
-            qfi: qfi & QFI_MASK,
+            qfi: second_byte & QFI_MASK,
             timestamps,
             downlink_delay,
             uplink_delay,
@@ -253,15 +269,15 @@ impl UplinkInformation {
 
     fn emit(&self, writer: &mut Writer<'_>) -> Result<(), Error> {
         let new_ie_flags = self.new_ie_flags();
-        let flags = UPLINK << 4
+        let first_byte = UPLINK << 4
             | flag(self.timestamps.is_some(), QMP)
             | flag(self.downlink_delay.is_some(), uplink::DL_DELAY)
             | flag(self.uplink_delay.is_some(), uplink::UL_DELAY)
             | flag(self.sequence_number.is_some(), uplink::SNP);
-        let qfi = self.qfi & QFI_MASK
+        let second_byte = self.qfi & QFI_MASK
             | flag(self.n3_n9_delay.is_some(), uplink::N3_N9_DELAY)
             | flag(new_ie_flags != 0, uplink::NEW_IE);
-        writer.put([flags, qfi])?;
+        writer.put([first_byte, second_byte])?;
         if let Some(timestamps) = self.timestamps {
             writer.put(timestamps.downlink_sending.to_be_bytes())?;
             writer.put(timestamps.downlink_received.to_be_bytes())?;

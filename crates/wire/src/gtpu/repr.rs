@@ -9,8 +9,8 @@ use crate::field::{write_u16, write_u32};
 
 /// A GTP-U header to be written, with optional fields and extension headers (TS 29.281, clause 5).
 ///
-/// See the [module documentation](super) for an example. Messages of the types echo, error
-/// indication and supported extension headers notification need a sequence number and a TEID of 0
+/// See the [module documentation](super) for an example. Echo, error indication and supported
+/// extension headers notification messages must have a sequence number, and their TEID must be 0
 /// (TS 29.281, clause 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr<'a> {
@@ -23,7 +23,7 @@ pub struct Repr<'a> {
     /// N-PDU number. `Some` sets the flag PN.
     pub n_pdu_number: Option<u8>,
     /// Extension headers, at most [`MAX_EXTENSIONS`]. A PDU session container should be the first
-    /// (TS 29.281, clause 5.2.2).
+    /// extension header (TS 29.281, clause 5.2.2).
     pub extensions: &'a [Extension<'a>],
     /// Length of the payload in bytes, after the extension headers: in a G-PDU, the user's packet.
     pub payload_len: u16,
@@ -58,8 +58,8 @@ impl<'a> Repr<'a> {
         Repr { teid, extensions, ..Repr::default() }
     }
 
-    /// Returns the header of a message. The extension headers are written to `storage` and borrowed
-    /// from there:
+    /// Returns the header of a message. Writes the extension headers to `storage`; the result
+    /// borrows them:
     ///
     /// ```
     /// use xdpfwd_wire::gtpu::{self, Extension, Packet, Repr};
@@ -72,7 +72,7 @@ impl<'a> Repr<'a> {
     /// # Ok::<(), xdpfwd_wire::Error>(())
     /// ```
     ///
-    /// `emit` writes the bytes that were parsed, except that the spare bit of the first byte and
+    /// `emit` of the result writes the same bytes, except that the spare bit of the first byte and
     /// optional fields without their flag become 0. A PDU session container that
     /// [`PduSessionContainer`] cannot represent in full is returned as [`Extension::Other`].
     pub fn parse<'p: 'a, T: AsRef<[u8]>>(
@@ -95,8 +95,8 @@ impl<'a> Repr<'a> {
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: 8 or 12 and the extension
-    /// headers.
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: 8, or 12 with optional fields,
+    /// plus the extension headers.
     #[inline]
     pub fn header_len(&self) -> usize {
         let optional = if self.has_optional_fields() { OPTIONAL_LEN } else { 0 };
@@ -178,7 +178,7 @@ const VERSION_1: u8 = 0b0011_0000;
 const OPTIONAL_LEN: usize = 4;
 /// Length of an extension header without its content, in bytes: the length field and the next type
 /// field.
-const EXTENSION_FRAME_LEN: usize = 2;
+const EXTENSION_OVERHEAD: usize = 2;
 /// The maximum length of an extension header in bytes: its length field has 8 bits and counts units
 /// of 4 bytes.
 const MAX_EXTENSION_LEN: usize = 255 * 4;
@@ -188,7 +188,8 @@ impl<'a> Extension<'a> {
         let Ok(Some(container)) = header.pdu_session_container() else {
             return Extension::Other(header);
         };
-        // Spare bits, padding and fields of later releases must not be lost.
+        // Keep the raw bytes if emitting the container would lose spare bits, padding or fields of
+        // later releases.
         let mut content = [0; PduSessionContainer::MAX_CONTENT_LEN];
         let is_complete = container.emit_content(&mut content).is_ok()
             && content.get(..container.content_len()) == Some(header.content);
@@ -215,7 +216,7 @@ impl<'a> Extension<'a> {
             Extension::PduSessionContainer(container) => container.content_len(),
             Extension::Other(header) => header.content.len(),
         };
-        EXTENSION_FRAME_LEN + content_len
+        EXTENSION_OVERHEAD + content_len
     }
 
     #[inline]
@@ -310,8 +311,8 @@ mod tests {
     }
 
     #[test]
-    fn container_with_unknown_fields_is_parsed_as_other() {
-        // New IE flag 3 and the field that it announces.
+    fn container_with_unknown_field_is_parsed_as_other() {
+        // New IE flag 3, which is unknown, and the field that it announces.
         let content = [0x10, 0x49, 0x08, 0xaa, 0xbb, 0xcc];
         let extensions = [other_extension(0x85, &content)];
         let repr = Repr { extensions: &extensions, ..Repr::default() };
@@ -327,7 +328,7 @@ mod tests {
             content.truncate((content.len() + 2) / 4 * 4 - 2);
             content
         });
-        // 0x85 is the container, which is tested in its typed form.
+        // Not 0x85, the PDU session container, which this test generates separately.
         (prop_oneof![1u8..0x85, 0x86u8..=0xff], content)
     }
 

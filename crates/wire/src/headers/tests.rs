@@ -37,7 +37,7 @@ fn offsets(headers: Headers) -> (u16, u16, u16) {
     (headers.l3_offset, headers.l4_offset, headers.l3_end)
 }
 
-/// Parses `frame` and asserts what `Headers` guarantees for every frame.
+/// Parses `frame`, and asserts the guarantees that the documentation of `Headers` states.
 fn check(frame: &[u8]) -> Headers {
     let headers = Headers::parse(frame);
     let (l3, l4, end) = offsets(headers);
@@ -146,7 +146,7 @@ fn parse_of_truncated_frame_reports_layer() {
             assert_eq!(headers.status, Status::Truncated(layer), "{len} bytes");
             assert_eq!(headers.ip_version, None);
         }
-        // If the IP header states `len` bytes of payload, L4 is truncated.
+        // If the IP packet states only `len` bytes of L4, L4 is truncated.
         for len in 0..8 {
             let mut frame = frame.clone();
             match frame[12..14] {
@@ -167,18 +167,18 @@ fn parse_of_truncated_frame_reports_layer() {
 }
 
 #[test]
-fn parse_of_malformed_frame_reports_layer() {
+fn parse_of_invalid_field_reports_layer() {
     let status = |at: usize, value: u8| {
         let mut frame = udp4();
         frame[at] = value;
         check(&frame).status
     };
-    assert_eq!(status(14, 0x65), Status::Malformed(Layer::L3));
-    assert_eq!(status(14, 0x44), Status::Malformed(Layer::L3));
-    assert_eq!(status(39, 7), Status::Malformed(Layer::L4));
-    assert_eq!(status(39, 15), Status::Truncated(Layer::L4));
+    assert_eq!(status(14, 0x65), Status::Malformed(Layer::L3)); // version 6
+    assert_eq!(status(14, 0x44), Status::Malformed(Layer::L3)); // header of 16 bytes
+    assert_eq!(status(39, 7), Status::Malformed(Layer::L4)); // UDP length below 8
+    assert_eq!(status(39, 15), Status::Truncated(Layer::L4)); // UDP length beyond the IP packet
     let mut frame = tcp6();
-    frame[74] = 0x40;
+    frame[74] = 0x40; // TCP header of 16 bytes
     assert_eq!(check(&frame).status, Status::Malformed(Layer::L4));
     let mut frame = tcp6();
     frame[54] = 0; // hop-by-hop options after destination options
@@ -236,7 +236,7 @@ fn flow_hash_of_non_ip_frame_covers_mac_addresses() {
 }
 
 #[test]
-fn protocol_without_ports_is_parsed_with_port_0() {
+fn ports_are_0_unless_protocol_is_udp_tcp_or_sctp() {
     for (protocol, min_len) in [(1, 4), (58, 4), (50, 0), (47, 0), (255, 0)] {
         for len in 0..8 {
             let mut frame = udp4();
@@ -276,12 +276,12 @@ fn offsets_of_frame_over_65535_bytes_do_not_wrap() {
 
 proptest! {
     #[test]
-    fn parse_of_any_bytes_keeps_guarantees(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn headers_of_any_bytes_keep_guarantees(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&bytes);
     }
 
     #[test]
-    fn parse_of_changed_frame_keeps_guarantees(
+    fn headers_of_changed_frame_keep_guarantees(
         valid in prop::sample::select(vec![
             udp4(),
             tcp6(),

@@ -34,8 +34,8 @@ pub enum Problem {
 
 /// Source addresses of error messages, one for each IP version.
 ///
-/// If the address for a version is `None`, the source of the message is the destination address of
-/// the packet that caused it.
+/// If the address for a version is `None`, the source of a message is the destination address of
+/// the packet that the message is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The source of messages over IPv4.
@@ -57,9 +57,9 @@ const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
 
 /// An ICMP error message about a packet, addressed to the packet's sender.
 ///
-/// The message reuses the frame of the packet. Its IP and ICMP headers are inserted before the
-/// packet, and the beginning of the packet becomes the quoted data. The MAC addresses are
-/// exchanged; VLAN tags are kept.
+/// The message reuses the frame of the packet. The IP and ICMP headers of the message are inserted
+/// before the packet, and the beginning of the packet becomes the quoted data. The MAC addresses
+/// are exchanged; VLAN tags are kept.
 ///
 /// ```
 /// use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
@@ -106,14 +106,15 @@ impl ErrorMessage {
     /// - about an ICMP error or redirect, or a packet that may be one: an ICMP message whose type
     ///   cannot be read, or a packet whose extension headers cannot be parsed;
     /// - about a fragment that is not the first;
-    /// - to an IP address that is not the address of a single host, or to a group MAC address;
+    /// - about a packet from an IP address that is not the address of a single host, or from a
+    ///   group MAC address;
     /// - about a packet to a group MAC or IP address (over IPv4, to any address that is not the
     ///   address of a single host), except for "packet too big" over IPv6;
-    /// - over IPv6, without an address in `sources`, about a packet to an address that is not the
-    ///   address of a single host: the message would have no source address.
+    /// - about an IPv6 packet to an address that is not the address of a single host, if
+    ///   [`Sources::v6`] is `None`: the message would have no source address.
     ///
-    /// Also returns `None` for [`Problem::TooBig`] if the packet is not larger than the MTU that
-    /// the message would state.
+    /// Also returns `None` if `frame` has no complete IP header. Returns `None` for
+    /// [`Problem::TooBig`] if the packet is not larger than the MTU that the message would state.
     pub fn about(
         frame: &[u8],
         headers: &Headers,
@@ -122,7 +123,7 @@ impl ErrorMessage {
     ) -> Option<Self> {
         let l2_len = headers.l2_len();
         let ethernet = ethernet::Frame::new_checked(frame.get(..l2_len)?).ok()?;
-        let addresses = addresses(frame, headers, problem, sources)?;
+        let addresses = message_addresses(frame, headers, problem, sources)?;
         let packet = headers.l3(frame);
         let (ip_len, max_len) = match addresses {
             Addresses::V4 { .. } => (ipv4::HEADER_LEN, MAX_V4_LEN),
@@ -231,8 +232,9 @@ fn type_code_and_word(
     (packet_len > usize::from(mtu)).then_some([kind, code, 0, 0, high, low])
 }
 
-/// Returns the IP addresses of a message about this packet, or `None` if no message may be sent.
-fn addresses(
+/// Returns the IP addresses of a message about the packet in `frame`, or `None` if no message may
+/// be sent.
+fn message_addresses(
     frame: &[u8],
     headers: &Headers,
     problem: Problem,
@@ -326,7 +328,7 @@ mod tests {
         frame
     }
 
-    /// Returns the frame with the message about `frame`.
+    /// Returns the frame with the message about `frame`, or `None` if no message may be sent.
     fn emitted(frame: &[u8], problem: Problem) -> Option<Vec<u8>> {
         let message = ErrorMessage::about(frame, &Headers::parse(frame), problem, &SOURCES)?;
         let mut buffer = [&vec![0xee; message.front_len()], frame].concat();
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_to_group_is_answered_only_if_too_big_over_ipv6() {
+    fn group_packet_causes_message_only_if_too_big_over_ipv6() {
         let problems = [
             Problem::TooBig { mtu: 1300 },
             Problem::TimeExceeded,

@@ -1,4 +1,4 @@
-//! A view of the four bytes that all ICMP messages begin with.
+//! A view of an ICMP message: the four bytes that all messages begin with, and the payload.
 
 use crate::checksum::Sum;
 use crate::error::Error;
@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// field.
 ///
 /// `new_checked` checks that the buffer holds the first 4 bytes. The accessors never panic, and no
-/// setter can invalidate these checks.
+/// setter can invalidate this check.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -55,8 +55,9 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Returns whether the checksum is valid. It covers a pseudo header if `addresses` are IPv6
-    /// (RFC 4443, section 2.3), and the message alone if they are IPv4 (RFC 792).
+    /// Returns whether the checksum is valid. With IPv6 addresses, the checksum covers a pseudo
+    /// header and the message (RFC 4443, section 2.3); with IPv4 addresses, only the message (RFC
+    /// 792).
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         self.sum(addresses).folded() == 0xffff
@@ -102,8 +103,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.buffer.as_mut()[field::CODE] = code;
     }
 
-    /// Computes the checksum as [`verify_checksum`](Packet::verify_checksum) does and writes it to
-    /// its field.
+    /// Computes the checksum and writes it to its field. The checksum covers the bytes that
+    /// [`verify_checksum`](Packet::verify_checksum) names.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);

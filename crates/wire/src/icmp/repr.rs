@@ -28,12 +28,12 @@ use crate::ip::{Addresses, IpVersion};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Repr {
-    /// Type, one of [`v4`] or [`v6`].
+    /// Type, for example a constant of [`v4`] or [`v6`].
     pub kind: u8,
     /// Code, whose meaning depends on the type.
     pub code: u8,
-    /// Bytes 4 to 7 of the message: identifier and sequence number of an echo, the MTU of "packet
-    /// too big", or unused.
+    /// Bytes 4 to 7 of the message: for example, identifier and sequence number of an echo, or the
+    /// MTU of "packet too big".
     pub second_word: [u8; 4],
     /// Length of the payload in bytes, without the first 8 bytes of the message.
     pub payload_len: u16,
@@ -75,11 +75,11 @@ impl Repr {
 
     /// Returns the first 8 bytes of a message.
     ///
-    /// Does not verify the checksum. If the checksum is valid, `emit_with_checksum` writes the
-    /// bytes that were parsed.
+    /// Does not verify the checksum. If the checksum is valid, `emit_with_checksum` of the result
+    /// writes the same bytes.
     ///
     /// Returns [`Error::Truncated`] if the message is shorter than 8 bytes, and
-    /// [`Error::Malformed`] if it is longer than 65535.
+    /// [`Error::Malformed`] if it is longer than 65535 bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Result<Repr, Error> {
         let (second_word, payload) =
@@ -116,7 +116,7 @@ impl Repr {
         Self::LEN + self.payload_len as usize
     }
 
-    /// Writes the 8 bytes to the front of `buffer`, with a checksum of 0, which is not valid: call
+    /// Writes the 8 bytes to the front of `buffer`, with a checksum field of 0: call
     /// [`Packet::fill_checksum`] when the payload is complete. The payload need not be in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
@@ -133,10 +133,10 @@ impl Repr {
     }
 
     /// Writes the 8 bytes to the front of `buffer`, with the checksum of the message. `buffer` must
-    /// already contain the payload after them.
+    /// already contain the payload, after 8 bytes of any content.
     ///
-    /// The checksum covers a pseudo header if `addresses` are IPv6 (RFC 4443, section 2.3), and the
-    /// message alone if they are IPv4 (RFC 792).
+    /// With IPv6 addresses, the checksum covers a pseudo header and the message (RFC 4443, section
+    /// 2.3); with IPv4 addresses, only the message (RFC 792).
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the message, and
     /// [`Error::Malformed`] if the message exceeds 65535 bytes. On error, writes nothing.
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn echo_message_has_type_of_its_ip_version() {
+    fn echo_repr_has_type_of_ip_version() {
         let request = Repr::echo_request(IpVersion::V6, 0x0102, 0x0304, 5);
         assert_eq!(request, Repr { kind: 128, code: 0, second_word: [1, 2, 3, 4], payload_len: 5 });
         assert_eq!(request.echo_ident_and_sequence(), (0x0102, 0x0304));
@@ -197,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn emitted_message_equals_parsed_message(
+        fn parsed_message_equals_emitted_message(
             (kind, code, second_word) in any::<(u8, u8, [u8; 4])>(),
             payload in prop::collection::vec(any::<u8>(), 0..60),
         ) {

@@ -91,7 +91,7 @@ fn decrement_ttl_of_expired_packet_changes_nothing() {
 }
 
 /// Over all identifications, the checksum takes every value that a sender can compute, 0x0000 to
-/// 0xfffe. The words with time to live and protocol include the extreme 0xffff.
+/// 0xfffe. The words of time to live and protocol include the highest value, 0xffff.
 #[test]
 fn decrement_ttl_equals_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
@@ -136,7 +136,8 @@ fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// If `bytes` is a valid packet, asserts that its lengths and checksums are consistent.
+/// If `bytes` is a valid packet, asserts that its lengths are consistent and that checksum updates
+/// are correct.
 fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));
@@ -203,7 +204,7 @@ proptest! {
 }
 
 #[test]
-fn parse_of_options_or_fragment_returns_none() {
+fn repr_of_packet_with_options_or_of_fragment_is_none() {
     assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), None);
     let mut bytes = [0; HEADER_LEN];
     Repr::default().emit(&mut bytes).unwrap();
@@ -213,7 +214,7 @@ fn parse_of_options_or_fragment_returns_none() {
 }
 
 #[test]
-fn emit_rejects_lengths_that_do_not_fit() {
+fn emit_rejects_too_long_payload_and_short_buffer() {
     let repr = Repr { payload_len: 65_516, ..Repr::default() };
     assert_eq!(repr.emit(&mut [0; 20]), Err(Error::Malformed));
     assert_eq!(Repr::default().emit(&mut [0; 19]), Err(Error::Truncated));

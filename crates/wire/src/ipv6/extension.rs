@@ -1,4 +1,4 @@
-//! Extension headers (RFC 8200, section 4), to be read or written.
+//! Reads and writes IPv6 extension headers (RFC 8200, section 4).
 
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u16, write_u32};
@@ -28,18 +28,18 @@ pub struct ExtensionHeader<'a> {
     pub kind: IpProtocol,
     /// Type of the next header.
     pub next_header: IpProtocol,
-    /// The bytes after the next header and length fields (in a fragment header, after the reserved
-    /// byte).
+    /// All bytes of the header after the first two: after its next header field and its length
+    /// field (in a fragment header, the reserved byte).
     ///
-    /// The header is two bytes longer than its content. Its length is a multiple of 8 and at least
-    /// 8 bytes; for AH, a multiple of 4 and at least 12 bytes.
+    /// The length of the whole header must be 8 bytes for a fragment header, a multiple of 4 from
+    /// 12 to 1028 bytes for AH, and a multiple of 8 from 8 to 2048 bytes for the other types.
     pub content: &'a [u8],
 }
 
 /// A fragment header (RFC 8200, section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FragmentHeader {
-    /// Offset of the data after this header in the fragmentable part of the packet, in bytes. A
+    /// Offset of this fragment's data in the fragmentable part of the original packet, in bytes. A
     /// multiple of 8.
     pub offset: u16,
     /// Whether more fragments follow.
@@ -78,7 +78,7 @@ impl<'a> Extensions<'a> {
         }
     }
 
-    /// Returns the type of the header or data after the headers returned so far.
+    /// Returns the type of the header or data that follows the headers returned so far.
     #[inline]
     pub(super) const fn next_header(&self) -> IpProtocol {
         self.next_header
@@ -101,8 +101,8 @@ impl<'a> Extensions<'a> {
         let is_malformed = match kind {
             IpProtocol::HOP_BY_HOP => self.count != 0,
             IpProtocol::FRAGMENT => self.has_fragment,
-            // The fixed part of an AH has 12 bytes, which is a length field of 1 (RFC 4302, section
-            // 2.2).
+            // The fixed part of an AH has 12 bytes, which its length field states as 1 (RFC 4302,
+            // section 2.2).
             IpProtocol::AH => len_field < 1,
             _ => false,
         };
@@ -113,7 +113,7 @@ impl<'a> Extensions<'a> {
         let header = ExtensionHeader { kind, next_header: IpProtocol(next_header), content };
         if let Some(fragment) = header.fragment() {
             self.has_fragment = true;
-            // In a later fragment, data follows instead of a header.
+            // In a later fragment, no further header follows.
             self.is_done = fragment.offset != 0;
         }
         self.offset += header.header_len();
@@ -137,7 +137,8 @@ impl<'a> Iterator for Extensions<'a> {
 }
 
 impl ExtensionHeader<'_> {
-    /// Returns the fields of a fragment header, or `None` if this header has another type.
+    /// Returns the fields of a fragment header, or `None` if this header has another type or its
+    /// content does not have 6 bytes.
     #[inline]
     pub fn fragment(&self) -> Option<FragmentHeader> {
         if self.kind != IpProtocol::FRAGMENT || self.content.len() != FRAGMENT_CONTENT_LEN {
@@ -154,18 +155,19 @@ impl ExtensionHeader<'_> {
         2 + self.content.len()
     }
 
-    /// Writes the header to the front of `buffer`.
+    /// Writes the header to the front of `buffer`. [`kind`](Self::kind) is not written: it belongs
+    /// into the header before this header.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
-    /// [`Error::Malformed`] if `kind` is not one of the five types listed at [`kind`](Self::kind),
-    /// or does not allow this content length. On error, writes nothing.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header. Returns
+    /// [`Error::Malformed`] if `kind` is not one of the five types listed at its field, or if the
+    /// length of the content is invalid for `kind`. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();
         let len_field = match self.kind {
             // A fragment header has a reserved byte instead of the length field.
             IpProtocol::FRAGMENT => 0,
-            // In units of 4 bytes, minus 2 (RFC 4302, section 2.2).
+            // The length in units of 4 bytes, minus 2 (RFC 4302, section 2.2).
             IpProtocol::AH if len >= 12 => len / 4 - 2,
             IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS
                 if len >= MIN_LEN =>
@@ -190,8 +192,8 @@ impl FragmentHeader {
     /// The number of bytes that [`emit`](Self::emit) writes.
     pub const LEN: usize = 2 + FRAGMENT_CONTENT_LEN;
 
-    /// Writes the header to the front of `buffer`. `next_header` is the type of the header that
-    /// begins the fragmentable part of the packet.
+    /// Writes the header to the front of `buffer`. `next_header` is the type of the first header in
+    /// the fragmentable part of the packet.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
     /// if the offset is not a multiple of 8. On error, writes nothing.
@@ -214,7 +216,7 @@ const MIN_LEN: usize = 8;
 /// Length of a fragment header after its reserved byte, in bytes.
 const FRAGMENT_CONTENT_LEN: usize = 6;
 
-/// Returns the length of a header in bytes. `len_field` is its second byte.
+/// Returns the length in bytes of a header whose second byte is `len_field`.
 #[inline]
 const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
     match kind {
@@ -224,7 +226,7 @@ const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
     }
 }
 
-/// Returns whether this is one of the five extension headers that are parsed.
+/// Returns whether this is one of the five types of extension headers that are parsed.
 #[inline]
 pub(super) const fn is_extension(protocol: IpProtocol) -> bool {
     matches!(

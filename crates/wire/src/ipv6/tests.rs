@@ -82,7 +82,7 @@ fn upper_walks_eight_extensions_and_rejects_nine() {
 }
 
 #[test]
-fn upper_stops_at_esp_no_next_header_and_unknown() {
+fn upper_stops_at_esp_no_next_header_and_unknown_protocol() {
     for last in [IpProtocol::ESP, IpProtocol::NO_NEXT_HEADER, IpProtocol(135), IpProtocol(253)] {
         let found = upper(&packet_of(&[IpProtocol::ROUTING], last)).unwrap();
         assert_eq!(found, Upper { protocol: last, offset: 48, fragment: None });
@@ -91,7 +91,7 @@ fn upper_stops_at_esp_no_next_header_and_unknown() {
 }
 
 #[test]
-fn misplaced_or_short_extension_is_malformed() {
+fn misplaced_repeated_or_short_extension_is_malformed() {
     let late_hop_by_hop =
         packet_of(&[IpProtocol::DESTINATION_OPTIONS, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
     assert_eq!(upper(&late_hop_by_hop), Err(Error::Malformed));
@@ -187,8 +187,8 @@ fn extension_emit_rejects_invalid_lengths() {
     assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
 }
 
-/// If `bytes` is a valid packet, asserts that its lengths are consistent, and that its extension
-/// headers are emitted as they were parsed.
+/// If `bytes` is a valid packet, asserts that its lengths are consistent, and that emitting its
+/// parsed extension headers gives the same bytes.
 fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));

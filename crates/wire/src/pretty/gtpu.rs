@@ -1,4 +1,4 @@
-//! GTP-U messages.
+//! Prints GTP-U messages.
 
 use core::fmt;
 
@@ -64,7 +64,7 @@ fn print_gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Resul
             lines.line(format_args!("GTP-U: malformed, length {stated_len} ends within the header"))
         }
         Error::ExtensionChainTooLong => lines.line(format_args!(
-            "GTP-U: more than {} extension headers, not printed",
+            "GTP-U: more than {} extension headers; the message is not printed",
             gtpu::MAX_EXTENSIONS
         )),
         _ if version != 1 => lines.line(format_args!("GTP-U: malformed, version {version}")),

@@ -21,23 +21,23 @@ pub(super) enum Layer<'a> {
     /// An IPv6 packet.
     Ipv6(&'a [u8]),
     /// The payload of an IP packet.
-    Upper(Upper<'a>),
+    Upper(IpPayload<'a>),
     /// A GTP-U message.
     Gtpu(&'a [u8]),
     /// A packet inside another packet, to be indented by one more level.
     Inner(&'a [u8]),
 }
 
-/// The payload of an IP packet after its extension headers.
+/// The payload of an IP packet, without extension headers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Upper<'a> {
+pub(super) struct IpPayload<'a> {
     pub(super) addresses: Addresses,
     pub(super) protocol: IpProtocol,
     pub(super) fragment: Fragment,
     pub(super) bytes: &'a [u8],
 }
 
-/// Writes lines, each indented by the depth of its packet.
+/// A writer of lines, each indented by the nesting depth of its packet.
 pub(super) struct Lines<'a, 'b> {
     f: &'a mut fmt::Formatter<'b>,
     depth: usize,
@@ -76,12 +76,12 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.f.write_fmt(text)
     }
 
-    /// Writes a line about a truncated layer, which has `len` of the `needed` bytes.
+    /// Writes a line about a truncated layer, of which `len` bytes of `needed` are present.
     pub(super) fn truncated(&mut self, layer: &str, len: usize, needed: usize) -> fmt::Result {
         self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
     }
 
-    /// Writes a line about unparsed bytes, if there are any.
+    /// Writes a line with the number of unparsed bytes, or no line if there are none.
     pub(super) fn payload(&mut self, bytes: &[u8]) -> fmt::Result {
         if bytes.is_empty() {
             return Ok(());

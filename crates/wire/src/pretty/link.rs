@@ -1,4 +1,4 @@
-//! Ethernet, VLAN tags and ARP.
+//! Prints Ethernet headers, VLAN tags and ARP messages.
 
 use core::fmt;
 
@@ -9,8 +9,8 @@ use crate::ethernet::{self, EtherType, Frame};
 use crate::limits::MAX_TAGS;
 use crate::vlan;
 
-/// The smallest EtherType. A smaller value is the length of an LLC frame (IEEE 802.3-2018, clause
-/// 3.2.6).
+/// The smallest EtherType. A smaller value is printed as the length of an LLC frame (IEEE
+/// 802.3-2018, clause 3.2.6).
 const MIN_ETHERTYPE: u16 = 0x0600;
 
 pub(super) fn print_ethernet<'a>(
@@ -48,7 +48,9 @@ pub(super) fn print_ethernet<'a>(
         EtherType::IPV6 => Layer::Ipv6(rest),
         EtherType::ARP => Layer::Arp(rest),
         next if next.is_vlan() => {
-            lines.line(format_args!("VLAN: more than {MAX_TAGS} tags, not printed"))?;
+            lines.line(format_args!(
+                "VLAN: more than {MAX_TAGS} tags; the rest of the packet is not printed"
+            ))?;
             Layer::End
         }
         _ => Layer::End,
@@ -70,7 +72,7 @@ pub(super) fn print_arp<'a>(lines: &mut Lines, bytes: &[u8]) -> Result<Layer<'a>
             return Ok(Layer::End);
         }
         Err(_) => {
-            lines.line(format_args!("ARP: not about Ethernet and IPv4 addresses"))?;
+            lines.line(format_args!("ARP: address types other than Ethernet and IPv4"))?;
             return Ok(Layer::End);
         }
     };
@@ -82,7 +84,7 @@ pub(super) fn print_arp<'a>(lines: &mut Lines, bytes: &[u8]) -> Result<Layer<'a>
         Operation::REPLY => lines.line(format_args!("ARP: {sender_ip} is-at {sender_mac}"))?,
         other => {
             lines.line(format_args!("ARP: {other}"))?;
-            lines.item(format_args!("{sender_ip} at {sender_mac}"))?;
+            lines.item(format_args!("sender {sender_ip} at {sender_mac}"))?;
             lines.item(format_args!("target {target_ip} at {target_mac}"))?;
         }
     }

@@ -1,14 +1,15 @@
-//! IPv4 and IPv6.
+//! Prints IPv4 and IPv6 packets.
 
 use core::fmt;
 
-use super::layer::{Layer, Lines, Upper};
+use super::layer::{IpPayload, Layer, Lines};
 use crate::error::Error;
 use crate::field::{read_u16, read_u32};
 use crate::ip::{Fragment, IpProtocol};
 use crate::{ipv4, ipv6};
 
-/// Prints an IP packet of the version in its first byte. Prints any other packet as a payload.
+/// Prints an IP packet by the version in its first byte. If the version is neither 4 nor 6, prints
+/// the length of the packet as a payload.
 pub(super) fn print_ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => print_ipv4(lines, bytes),
@@ -49,7 +50,7 @@ pub(super) fn print_ipv4<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer
     if !packet.verify_checksum() {
         lines.item(format_args!("invalid checksum"))?;
     }
-    Ok(Layer::Upper(Upper {
+    Ok(Layer::Upper(IpPayload {
         addresses: packet.addresses(),
         protocol: packet.protocol(),
         fragment: packet.fragment(),
@@ -104,7 +105,7 @@ pub(super) fn print_ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer
             match error {
                 Error::Truncated => lines.line(format_args!("IPv6 extension: truncated"))?,
                 Error::ExtensionChainTooLong => lines.line(format_args!(
-                    "IPv6 extension: more than {} headers, not printed",
+                    "IPv6 extension: more than {} headers; the rest of the packet is not printed",
                     ipv6::MAX_EXTENSIONS
                 ))?,
                 _ => lines.line(format_args!("IPv6 extension: malformed"))?,
@@ -112,7 +113,7 @@ pub(super) fn print_ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer
             return Ok(Layer::End);
         }
     };
-    Ok(Layer::Upper(Upper {
+    Ok(Layer::Upper(IpPayload {
         addresses: packet.addresses(),
         protocol: upper.protocol,
         fragment: upper.fragment(),

@@ -137,13 +137,13 @@ fn pretty_prints_arp_reply_and_unknown_operation() {
     let printed = text(&ethernet(EtherType::ARP, &message));
     assert_eq!(
         printed.lines().last().unwrap(),
-        "ARP: operation 9, 198.51.100.2 at 02:00:00:00:00:02, \
+        "ARP: operation 9, sender 198.51.100.2 at 02:00:00:00:00:02, \
          target 192.0.2.1 at 00:00:00:00:00:00"
     );
 }
 
 #[test]
-fn pretty_prints_g_pdu_over_ipv6_with_inner_icmp() {
+fn pretty_prints_g_pdu_over_ipv6_and_icmp_inside_it() {
     let echo = icmp::Repr::echo_request(IpVersion::V4, 7, 1, 0);
     let mut message = [0; icmp::Repr::LEN];
     echo.emit(&mut message).unwrap();
@@ -278,7 +278,7 @@ fn pretty_prints_esp_alone_and_in_udp() {
         Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &esp))).to_string(),
         format!("{IPV4}, udp, ttl 64, 38 bytes\nUDP: 4500 > 4500, 10 bytes of payload\n{line}")
     );
-    // IKE on the same port.
+    // IKE on the same port is not printed as ESP.
     let ike = Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &[0; 20]))).to_string();
     assert!(ike.ends_with("20 bytes of payload"), "{ike}");
 }
@@ -318,18 +318,31 @@ fn pretty_prints_sctp_and_unknown_protocols() {
 
 #[test]
 fn truncated_layer_is_printed_with_lengths() {
-    let last = |frame: &[u8]| text(frame).lines().last().unwrap().to_owned();
+    let last_line = |frame: &[u8]| text(frame).lines().last().unwrap().to_owned();
     assert_eq!(text(&[]), "Ethernet: truncated, 0 of 14 bytes");
-    assert_eq!(last(&ethernet(EtherType::VLAN, &[0; 2])), "VLAN: truncated, 2 of 4 bytes");
-    assert_eq!(last(&ethernet(EtherType::IPV4, &[0x45; 12])), "IPv4: truncated, 12 of 20 bytes");
-    assert_eq!(last(&ethernet(EtherType::IPV6, &[0x60; 39])), "IPv6: truncated, 39 of 40 bytes");
-    assert_eq!(last(&ethernet(EtherType::ARP, &[0; 27])), "ARP: truncated, 27 of 28 bytes");
+    assert_eq!(last_line(&ethernet(EtherType::VLAN, &[0; 2])), "VLAN: truncated, 2 of 4 bytes");
+    assert_eq!(
+        last_line(&ethernet(EtherType::IPV4, &[0x45; 12])),
+        "IPv4: truncated, 12 of 20 bytes"
+    );
+    assert_eq!(
+        last_line(&ethernet(EtherType::IPV6, &[0x60; 39])),
+        "IPv6: truncated, 39 of 40 bytes"
+    );
+    assert_eq!(last_line(&ethernet(EtherType::ARP, &[0; 27])), "ARP: truncated, 27 of 28 bytes");
     let packet = ipv4(IpProtocol::UDP, &udp(1, 2, &[0; 10]));
-    assert_eq!(last(&ethernet(EtherType::IPV4, &packet[..30])), "IPv4: truncated, 30 of 38 bytes");
+    assert_eq!(
+        last_line(&ethernet(EtherType::IPV4, &packet[..30])),
+        "IPv4: truncated, 30 of 38 bytes"
+    );
     let packet = ipv6(IpProtocol::UDP, &udp(1, 2, &[0; 10]));
-    assert_eq!(last(&ethernet(EtherType::IPV6, &packet[..50])), "IPv6: truncated, 50 of 58 bytes");
+    assert_eq!(
+        last_line(&ethernet(EtherType::IPV6, &packet[..50])),
+        "IPv6: truncated, 50 of 58 bytes"
+    );
 
-    let upper = |protocol, bytes: &[u8]| last(&ethernet(EtherType::IPV4, &ipv4(protocol, bytes)));
+    let upper =
+        |protocol, bytes: &[u8]| last_line(&ethernet(EtherType::IPV4, &ipv4(protocol, bytes)));
     assert_eq!(upper(IpProtocol::UDP, &[0; 7]), "UDP: truncated, 7 of 8 bytes");
     assert_eq!(upper(IpProtocol::UDP, &udp(1, 2, &[0; 9])[..12]), "UDP: truncated, 12 of 17 bytes");
     assert_eq!(upper(IpProtocol::TCP, &[0x60; 19]), "TCP: truncated, 19 of 20 bytes");
@@ -347,30 +360,34 @@ fn truncated_layer_is_printed_with_lengths() {
 
 #[test]
 fn malformed_layer_is_printed_with_reason() {
-    let last = |frame: &[u8]| text(frame).lines().last().unwrap().to_owned();
-    let ipv4_error = |bytes: &[u8]| last(&ethernet(EtherType::IPV4, bytes));
+    let last_line = |frame: &[u8]| text(frame).lines().last().unwrap().to_owned();
+    let ipv4_error = |bytes: &[u8]| last_line(&ethernet(EtherType::IPV4, bytes));
     assert_eq!(ipv4_error(&[0x65; 20]), "IPv4: malformed, version 6");
     assert_eq!(ipv4_error(&[0x44; 20]), "IPv4: malformed, header length 16 is below 20");
     let mut packet = ipv4(IpProtocol::UDP, &[]);
     packet[3] = 19;
     let line = "IPv4: malformed, total length 19 is below header length 20";
     assert_eq!(ipv4_error(&packet), line);
-    assert_eq!(last(&ethernet(EtherType::IPV6, &[0x45; 40])), "IPv6: malformed, version 4");
-    let line = "ARP: not about Ethernet and IPv4 addresses";
-    assert_eq!(last(&ethernet(EtherType::ARP, &[0; 28])), line);
+    assert_eq!(last_line(&ethernet(EtherType::IPV6, &[0x45; 40])), "IPv6: malformed, version 4");
+    let line = "ARP: address types other than Ethernet and IPv4";
+    assert_eq!(last_line(&ethernet(EtherType::ARP, &[0; 28])), line);
     let tags = vlan(1, 0, EtherType::VLAN, &vlan(2, 0, EtherType::VLAN, &[0; 4]));
-    let line = "VLAN: more than 2 tags, not printed";
-    assert_eq!(last(&ethernet(EtherType::VLAN, &tags)), line);
+    let line = "VLAN: more than 2 tags; the rest of the packet is not printed";
+    assert_eq!(last_line(&ethernet(EtherType::VLAN, &tags)), line);
 
     let late_hop_by_hop = ipv6(IpProtocol::ROUTING, &[0; 16]);
-    assert_eq!(last(&ethernet(EtherType::IPV6, &late_hop_by_hop)), "IPv6 extension: malformed");
+    assert_eq!(
+        last_line(&ethernet(EtherType::IPV6, &late_hop_by_hop)),
+        "IPv6 extension: malformed"
+    );
     let partial_header = ipv6(IpProtocol::ROUTING, &[0; 7]);
-    assert_eq!(last(&ethernet(EtherType::IPV6, &partial_header)), "IPv6 extension: truncated");
+    assert_eq!(last_line(&ethernet(EtherType::IPV6, &partial_header)), "IPv6 extension: truncated");
     let nine_headers = ipv6(IpProtocol::ROUTING, &[43, 0, 0, 0, 0, 0, 0, 0].repeat(9));
-    let line = "IPv6 extension: more than 8 headers, not printed";
-    assert_eq!(last(&ethernet(EtherType::IPV6, &nine_headers)), line);
+    let line = "IPv6 extension: more than 8 headers; the rest of the packet is not printed";
+    assert_eq!(last_line(&ethernet(EtherType::IPV6, &nine_headers)), line);
 
-    let upper = |protocol, bytes: &[u8]| last(&ethernet(EtherType::IPV4, &ipv4(protocol, bytes)));
+    let upper =
+        |protocol, bytes: &[u8]| last_line(&ethernet(EtherType::IPV4, &ipv4(protocol, bytes)));
     assert_eq!(upper(IpProtocol::UDP, &[0; 8]), "UDP: malformed, length 0 is below 8");
     assert_eq!(upper(IpProtocol::TCP, &[0x40; 20]), "TCP: malformed, header length 16 is below 20");
     let gtpu_error = |message: &[u8]| upper(IpProtocol::UDP, &udp(1, gtpu::PORT, message));
@@ -382,12 +399,12 @@ fn malformed_layer_is_printed_with_reason() {
     assert_eq!(gtpu_error(&zero_length), "GTP-U: malformed, extension header of length 0");
     let mut nine_extensions = vec![0x34, 255, 0, 40, 0, 0, 0, 0, 0, 0, 0, 1];
     nine_extensions.extend([1, 0, 0, 1].repeat(9));
-    let line = "GTP-U: more than 8 extension headers, not printed";
+    let line = "GTP-U: more than 8 extension headers; the message is not printed";
     assert_eq!(gtpu_error(&nine_extensions), line);
 }
 
 #[test]
-fn packets_are_nested_up_to_the_depth_limit() {
+fn packet_deeper_than_max_depth_is_not_printed() {
     let mut packet = ipv4(IpProtocol::NO_NEXT_HEADER, &[]);
     for _ in 0..Pretty::MAX_DEPTH {
         packet = ipv4(IpProtocol::IPV4, &packet);
@@ -402,7 +419,7 @@ fn packets_are_nested_up_to_the_depth_limit() {
 
 /// Every packet has the longest possible IPv6, UDP and GTP-U lines.
 #[test]
-fn longest_output_is_within_the_bound() {
+fn longest_output_is_within_max_len() {
     let information = DownlinkInformation {
         qfi: 63,
         reflective_qos: true,
@@ -466,7 +483,7 @@ fn frames() -> Vec<Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_bytes_print_within_the_bound(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn output_of_any_bytes_is_within_max_len(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         for printer in [Pretty::new(&bytes), Pretty::ip(&bytes)] {
             let printed = printer.to_string();
             prop_assert!(!printed.ends_with('\n'));
@@ -486,7 +503,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_frames_print_within_the_bound(
+    fn output_of_changed_frame_is_within_max_len(
         frame in prop::sample::select(frames()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         len in any::<prop::sample::Index>(),

@@ -1,9 +1,9 @@
-//! Payloads of IP packets: TCP, UDP, SCTP, ICMP, ESP and encapsulated IP packets.
+//! Prints payloads of IP packets: TCP, UDP, SCTP, ICMP, ESP and encapsulated IP packets.
 
 use core::fmt;
 use core::net::Ipv6Addr;
 
-use super::layer::{Layer, Lines, Upper};
+use super::layer::{IpPayload, Layer, Lines};
 use crate::error::Error;
 use crate::field::{read_array, read_u16, read_u32};
 use crate::gtpu;
@@ -17,12 +17,12 @@ const NAT_T_PORT: u16 = 4500;
 
 /// Length of SCTP's common header in bytes.
 const SCTP_HEADER_LEN: usize = 12;
-/// Length of SPI and sequence number in bytes.
+/// Length of the ESP header in bytes: SPI and sequence number.
 const ESP_HEADER_LEN: usize = 8;
 
 pub(super) fn print_upper<'a>(
     lines: &mut Lines,
-    upper: &Upper<'a>,
+    upper: &IpPayload<'a>,
 ) -> Result<Layer<'a>, fmt::Error> {
     let bytes = upper.bytes;
     if upper.fragment == Fragment::Later {
@@ -42,7 +42,7 @@ pub(super) fn print_upper<'a>(
     Ok(Layer::End)
 }
 
-fn print_udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error> {
+fn print_udp<'a>(lines: &mut Lines, upper: &IpPayload<'a>) -> Result<Layer<'a>, fmt::Error> {
     let bytes = upper.bytes;
     let view = match upper.fragment {
         Fragment::Whole => udp::Packet::new_checked(bytes),
@@ -77,8 +77,8 @@ fn print_udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt:
     }
     lines.item(format_args!("{stated_len} bytes of payload"))?;
     let has_port = |port| source == port || destination == port;
-    // On this port, IKE begins with four zero bytes, and a single byte is a NAT keepalive (RFC
-    // 3948, section 2).
+    // On port 4500, an IKE message begins with four zero bytes, and a NAT keepalive is a single
+    // byte (RFC 3948, section 2).
     let is_esp = has_port(NAT_T_PORT) && payload.len() >= ESP_HEADER_LEN && payload[..4] != [0; 4];
     if is_esp {
         print_esp(lines, payload)?;

@@ -166,8 +166,8 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
 }
 
-/// Asserts that each header in `packet` has the fields of its `Repr`, derived fields that match the
-/// next header, and a valid checksum.
+/// Asserts that each header in `packet` has the fields of its `Repr`, the type of the next header,
+/// the length of its payload, and a valid checksum.
 fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     let mut remaining = packet;
     let mut next_ip_addresses = None;
@@ -238,6 +238,8 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
+/// Returns the EtherType that a header must have before `next`. Accepts `emitted` where other tests
+/// check the exact value: a VLAN type before a tag, and a derived type at the end.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
     fallback: EtherType,
@@ -252,6 +254,8 @@ fn expected_ethertype(
     }
 }
 
+/// Returns the protocol that an IP header must have before `next`. `icmp` is the number of ICMP or
+/// ICMPv6.
 fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, fallback: IpProtocol) -> IpProtocol {
     let Some(next) = next else { return fallback };
     IpProtocol(match next {
@@ -318,11 +322,11 @@ proptest! {
     }
 }
 
-fn ip_v4() -> Header<'static> {
+fn default_ipv4() -> Header<'static> {
     ipv4::Repr::default().into()
 }
 
-fn ip_v6() -> Header<'static> {
+fn default_ipv6() -> Header<'static> {
     ipv6::Repr::default().into()
 }
 
@@ -332,19 +336,19 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 }
 
 #[test]
-fn emit_rejects_undocumented_orders() {
+fn emit_accepts_only_documented_orders() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
-    // Each header, after the headers that it must follow.
+    // Each vector is a valid stack whose last header is the named header.
     let named_headers: [(&str, Vec<Header<'_>>); 9] = [
         ("ethernet", vec![ethernet::Repr::default().into()]),
         ("vlan", vec![tag(EtherType(0))]),
-        ("ipv4", vec![ip_v4()]),
-        ("ipv6", vec![ip_v6()]),
-        ("udp", vec![ip_v6(), udp.into()]),
-        ("udp-without-checksum", vec![ip_v4(), Header::UdpWithoutChecksum(udp)]),
-        ("tcp", vec![ip_v4(), tcp::Repr::default().into()]),
-        ("icmp", vec![ip_v4(), icmp::Repr::default().into()]),
+        ("ipv4", vec![default_ipv4()]),
+        ("ipv6", vec![default_ipv6()]),
+        ("udp", vec![default_ipv6(), udp.into()]),
+        ("udp-without-checksum", vec![default_ipv4(), Header::UdpWithoutChecksum(udp)]),
+        ("tcp", vec![default_ipv4(), tcp::Repr::default().into()]),
+        ("icmp", vec![default_ipv4(), icmp::Repr::default().into()]),
         ("gtpu", vec![gtpu]),
     ];
     let valid_orders = [
@@ -417,7 +421,7 @@ fn outer_of_two_vlan_tags_has_service_type_unless_set() {
         let ethernet = ethernet::Repr { ethertype: fallback, ..ethernet::Repr::default() };
         let mut headers = vec![tag(fallback); tags + 1];
         headers[0] = ethernet.into();
-        headers.push(ip_v6());
+        headers.push(default_ipv6());
         let packet = HeaderStack(&headers).packet(b"").unwrap();
         (0..=tags).map(|tag| packet[12 + 4 * tag..][..2].to_vec()).collect::<Vec<_>>()
     };
@@ -434,12 +438,12 @@ fn payload_too_long_for_length_field_is_malformed() {
         let packet = HeaderStack(headers).packet(&vec![0xab; len]);
         packet.map(|packet| packet.len())
     };
-    assert_eq!(packet(&[ip_v4()], 65_515), Ok(65_535));
-    assert_eq!(packet(&[ip_v4()], 65_516), Err(Error::Malformed));
-    assert_eq!(packet(&[ip_v6()], 65_535), Ok(65_575));
-    assert_eq!(packet(&[ip_v6()], 65_536), Err(Error::Malformed));
-    assert_eq!(packet(&[ip_v6(), udp], 65_527), Ok(65_575));
-    assert_eq!(packet(&[ip_v6(), udp], 65_528), Err(Error::Malformed));
+    assert_eq!(packet(&[default_ipv4()], 65_515), Ok(65_535));
+    assert_eq!(packet(&[default_ipv4()], 65_516), Err(Error::Malformed));
+    assert_eq!(packet(&[default_ipv6()], 65_535), Ok(65_575));
+    assert_eq!(packet(&[default_ipv6()], 65_536), Err(Error::Malformed));
+    assert_eq!(packet(&[default_ipv6(), udp], 65_527), Ok(65_575));
+    assert_eq!(packet(&[default_ipv6(), udp], 65_528), Err(Error::Malformed));
     assert_eq!(packet(&[gtpu::Repr::default().into()], 65_536), Err(Error::Malformed));
     let ethernet = Header::from(ethernet::Repr::default());
     assert_eq!(packet(&[ethernet], 70_000), Ok(70_014));

@@ -37,7 +37,7 @@ fn packet_accessors_return_header_fields() {
 }
 
 #[test]
-fn view_rejects_invalid_data_offset() {
+fn view_rejects_short_buffer_and_invalid_data_offset() {
     let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
     assert_eq!(view_error(&PACKET[..19]), Error::Truncated);
     assert_eq!(view_error(&packet_with_data_offset(4)), Error::Malformed);
@@ -88,21 +88,22 @@ fn emit_and_parse_reject_too_long_segments() {
     let long_payload = Repr { payload_len: 65_516, ..Repr::default() };
     assert_eq!(long_payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
     assert_eq!(
-        Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()),
+        Repr::parse(&Packet::new_checked(segment_with_payload(65_516)).unwrap()),
         Err(Error::Malformed)
     );
-    assert!(Repr::parse(&Packet::new_checked(with_payload(65_515)).unwrap()).is_ok());
+    assert!(Repr::parse(&Packet::new_checked(segment_with_payload(65_515)).unwrap()).is_ok());
 }
 
 /// Returns a segment without options and with `len` bytes of payload.
-fn with_payload(len: usize) -> Vec<u8> {
+fn segment_with_payload(len: usize) -> Vec<u8> {
     let mut segment = vec![0; HEADER_LEN + len];
     segment[12] = 0x50;
     segment
 }
 
-/// Returns a segment with these options, padded with END, and a valid checksum.
-fn with_options(options: &[u8]) -> Vec<u8> {
+/// Returns a segment with these options, padded with END, four bytes of payload and a valid
+/// checksum.
+fn segment_with_options(options: &[u8]) -> Vec<u8> {
     let mut packet = PACKET[..HEADER_LEN].to_vec();
     packet.extend_from_slice(options);
     packet.resize(packet.len().next_multiple_of(4), option::END);
@@ -115,7 +116,7 @@ fn with_options(options: &[u8]) -> Vec<u8> {
 /// Calls `lower_mss` on a segment with these options. Returns the result and the changed options.
 /// Asserts that the checksum is valid and that no other byte changed.
 fn lower_mss_in(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
-    let before = with_options(options);
+    let before = segment_with_options(options);
     let mut after = Packet::new_checked(before.clone()).unwrap();
     let result = after.lower_mss(max);
     assert!(after.verify_checksum(ADDRESSES));
@@ -188,7 +189,7 @@ proptest! {
     }
 
     #[test]
-    fn emitted_header_equals_parsed_header(
+    fn parsed_header_equals_emitted_header(
         ((source_port, destination_port), (sequence, acknowledgment), flags) in (any::<(u16, u16)>(), any::<(u32, u32)>(), any::<u8>()),
         (window, urgent) in (any::<u16>(), any::<u16>()),
         options in prop::collection::vec(any::<u8>(), 0..=40),
@@ -220,8 +221,8 @@ proptest! {
         prop_assert_eq!(emitted, bytes);
     }
 
-    /// Whatever the options: values above `max` become `max`, the checksum is updated, and nothing
-    /// else changes.
+    /// For any options: values above `max` become `max`, the checksum is updated, and nothing else
+    /// changes.
     #[test]
     fn lower_mss_changes_only_value_and_checksum(
         options in prop::collection::vec(prop_oneof![

@@ -1,11 +1,11 @@
-//! A test case, and the random numbers for generating cases.
+//! A test case, and a generator of random numbers for test cases.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 use xdpfwd_wire::{Addresses, MacAddr};
 
-/// Bytes, and the layers that scapy must read in them.
+/// The bytes of a frame or of a part of it, and the layers that scapy must read in them.
 pub(super) struct Case {
     pub(super) bytes: Vec<u8>,
     pub(super) layers: Vec<Value>,
@@ -41,6 +41,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// Returns a number from 0 to `limit - 1`.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
@@ -61,15 +62,17 @@ impl Random {
         self.next() as u32
     }
 
+    /// Returns `None` or a value, with equal probability.
     pub(super) fn option<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.bool().then(|| value(self))
     }
 
+    /// Returns 0 to 39 random bytes.
     pub(super) fn data(&mut self) -> Vec<u8> {
         (0..self.below(40)).map(|_| self.u8()).collect()
     }
 
-    /// Returns a port that scapy binds no protocol to.
+    /// Returns a port from 40000 to 40999, for which scapy has no application protocol.
     pub(super) fn port(&mut self) -> u16 {
         40_000 + self.below(1000) as u16
     }

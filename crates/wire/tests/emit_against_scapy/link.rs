@@ -1,4 +1,4 @@
-//! Frames: Ethernet, VLAN tags and ARP.
+//! Frames: Ethernet headers, VLAN tags and ARP messages.
 
 use serde_json::json;
 use xdpfwd_wire::{EtherType, VlanId, arp, ethernet, vlan};
@@ -8,6 +8,7 @@ use crate::network::packet;
 use crate::transport::upper;
 use crate::tunnel::gtpu_datagram;
 
+/// Returns a random frame with up to two VLAN tags, and ARP or IP after them.
 pub(super) fn frame(random: &mut Random) -> Case {
     let (mut ethertype, mut case) = match random.below(20) {
         0 => (EtherType::ARP, arp_message(random)),

@@ -1,6 +1,6 @@
-//! Checks frames that [`xdpfwd_wire`] emits with scapy. scapy parses every field and rebuilds the
-//! frame with lengths and checksums that it computes itself; for header stacks, it also sets the
-//! types.
+//! Uses scapy to check the frames that [`xdpfwd_wire`] emits. scapy parses every field and rebuilds
+//! the frame from the fields. It computes the lengths and checksums itself, and for header stacks
+//! also the types.
 
 mod case;
 mod link;
@@ -29,13 +29,13 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
     let input: String = cases.iter().map(|case| hex(&case.bytes) + "\n").collect();
     let answers = scapy::run("emit_against_scapy.py", "-", &input);
     assert_eq!(answers.len(), FRAME_COUNT);
-    assert_rebuild_detects_wrong_checksums(&cases);
+    assert_scapy_corrects_checksum(&cases);
     for (case, answer) in cases.iter().zip(&answers) {
         let frame = hex(&case.bytes);
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // A generator that omits a layer could pass every comparison.
+    // Without frames with these layers, the comparisons above would prove nothing about the layers.
     for layer in [
         "ARP",
         "Dot1AD",
@@ -56,7 +56,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
 }
 
 #[test]
-fn scapy_reads_and_rebuilds_stacks() {
+fn scapy_reads_and_rebuilds_emitted_stacks() {
     let mut random = Random(20_261_130);
     let containers: Vec<_> = (0..8).map(|_| [extension(&mut random)]).collect();
     let cases: Vec<_> = (0..FRAME_COUNT).map(|_| stack(&mut random, &containers)).collect();
@@ -77,7 +77,8 @@ fn scapy_reads_and_rebuilds_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Frames must contain each pair of layers for which a stack can derive a type.
+    // Without frames with these pairs of layers, the comparisons above would prove nothing about
+    // the types that a stack derives.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",
@@ -100,16 +101,16 @@ fn scapy_reads_and_rebuilds_stacks() {
         "IPv6 UDP",
     ] {
         let count = counts.get(pair).copied().unwrap_or(0);
-        assert!(count > 10, "only {count} frames have the layers {pair}");
+        assert!(count > 10, "only {count} frames have the pair of layers {pair}");
     }
 }
 
-/// Asserts that scapy rebuilds a frame with another checksum after the last byte of a TCP segment
-/// was changed.
-fn assert_rebuild_detects_wrong_checksums(cases: &[Case]) {
+/// Changes the last byte of a frame with TCP, and asserts that scapy rebuilds it with a different
+/// checksum: otherwise, the test would accept any checksum.
+fn assert_scapy_corrects_checksum(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();
     *frame.last_mut().unwrap() ^= 1;
     let answers = scapy::run("emit_against_scapy.py", "-", &hex(&frame));
-    assert_ne!(answers[0]["rebuilt"], hex(&frame), "scapy did not correct the checksum");
+    assert_ne!(answers[0]["rebuilt"], hex(&frame), "scapy kept an incorrect TCP checksum");
 }

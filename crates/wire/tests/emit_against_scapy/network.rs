@@ -5,8 +5,8 @@ use xdpfwd_wire::{Addresses, EtherType, IpProtocol, ipv4, ipv6};
 
 use crate::case::{Case, Random};
 
-/// Returns an IP packet and its EtherType. `upper` creates the payload for the addresses of the
-/// packet.
+/// Returns an IP packet and its EtherType. `upper` returns the protocol and the payload for the
+/// addresses of the packet.
 pub(super) fn packet(
     random: &mut Random,
     upper: fn(&mut Random, Addresses) -> (IpProtocol, Case),
@@ -69,7 +69,7 @@ pub(super) fn packet(
     }
 }
 
-/// Adds destination options before one in four payloads of IPv6.
+/// In one of four cases, adds destination options before an IPv6 payload.
 fn add_destination_options(
     random: &mut Random,
     protocol: IpProtocol,

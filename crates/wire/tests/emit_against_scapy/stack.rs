@@ -15,7 +15,7 @@ pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
 
-/// Returns a stack with random values in all fields, including those that the stack replaces.
+/// Returns random headers and a payload. Fields that the stack replaces are random too.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],
@@ -71,7 +71,7 @@ pub(super) fn stack<'a>(
     (headers, random.data())
 }
 
-/// Adds one or more IP headers, and returns the addresses of the last header.
+/// Adds one or more IP headers to `headers`. Returns the addresses of the last IP header.
 fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     loop {
         let addresses = random.addresses();
@@ -92,7 +92,7 @@ fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     }
 }
 
-/// Returns the header; over IPv4, without a checksum in one of four cases.
+/// Returns the UDP header, without a checksum in one of four cases over IPv4.
 fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
     match addresses {
         Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),
@@ -100,7 +100,7 @@ fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Hea
     }
 }
 
-/// Returns the layers of a stack, as scapy names them.
+/// Returns scapy's names of the layers of a stack.
 pub(super) fn stack_layers(headers: &[Header<'_>], payload: &[u8]) -> Vec<&'static str> {
     let mut layers = Vec::new();
     let mut is_ipv6 = false;

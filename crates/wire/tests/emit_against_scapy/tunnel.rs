@@ -13,7 +13,7 @@ use crate::case::{Case, Random};
 use crate::network::packet;
 use crate::transport::{udp_datagram, upper};
 
-/// Returns a UDP datagram with a GTP-U message.
+/// Returns a UDP datagram with a GTP-U message, and its IP protocol.
 pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
     let message = match random.below(6) {
         0 => gtpu_message(random, gtpu::ECHO_REQUEST, &[], Case::raw(Vec::new())),
@@ -40,8 +40,8 @@ pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpPro
     (IpProtocol::UDP, udp_datagram(random, addresses, ports, message))
 }
 
-/// Returns a message. The layers of `payload` begin with the extension headers, whose bytes are
-/// written from `extensions`.
+/// Returns a message with these extension headers. The layers of `payload` must begin with those of
+/// `extensions`; its bytes must not.
 fn gtpu_message(
     random: &mut Random,
     message_type: u8,
@@ -121,7 +121,7 @@ pub(super) fn container(random: &mut Random) -> PduSessionContainer {
     })
 }
 
-/// Returns the fields of a container under the names that scapy has for them.
+/// Returns the fields of a container under the names that scapy uses.
 fn container_fields(container: &PduSessionContainer) -> Value {
     let mut fields = json!({
         "layer": "GTPPDUSessionContainer",
