@@ -75,7 +75,7 @@ impl DebianSuite {
             ],
         };
         tool::output(suite.apt_command("apt-get").args(["-qq", "update"])).with_context(|| {
-            format!("cannot download the package lists of {name} (is the network connection down?)")
+            format!("cannot download the package lists of {name} (check the network connection)")
         })?;
         Ok(suite)
     }

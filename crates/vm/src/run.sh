@@ -1,7 +1,8 @@
 #!/bin/bash
-# shellcheck disable=SC2154 # `settings` assigns them Runs in the machine after init.sh has mounted
-# the file systems. The host has written the file `settings` to the same folder. It contains the
-# command, its working folder and environment, and the name for each MAC address.
+# shellcheck disable=SC2154 # `settings` assigns these variables
+# Runs in the machine after init.sh has mounted the file systems. The host has written the file
+# `settings` to the same folder. It contains the command, its working folder and environment, and a
+# name for each MAC address.
 cd /run/vm || exit
 modprobe virtio_console
 # Wait until the virtio port exists, which receives the output of all commands below.
