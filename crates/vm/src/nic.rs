@@ -16,8 +16,8 @@ pub(crate) struct Nic {
 /// A device model of QEMU with its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
-    /// virtio-net with AF_XDP zero-copy: a modern device behind the IOMMU, for which the driver
-    /// maps memory for DMA. Zero-copy requires this.
+    /// virtio-net with AF_XDP zero-copy: a modern device with `iommu_platform`. Its driver then
+    /// maps memory for DMA, as zero-copy requires.
     Virtio,
     /// Like `Virtio`, with two queues. QEMU supports several queues only with taps, so the cable is
     /// a bridge.

@@ -282,7 +282,7 @@ impl FakeKernel {
         state.config = config;
     }
 
-    /// Delivers a packet to the RX ring. If that fails, counts the packet in the port's
+    /// Delivers a packet to the RX ring. If the packet cannot be delivered, counts it in the port's
     /// [`KernelCounters`], as the real kernel does.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), DeliveryError> {
         self.deliver_in_chunk(packet).map(drop)
@@ -353,8 +353,8 @@ impl FakeKernel {
         pushed
     }
 
-    /// Sends and completes packets without a wake-up, as a driver does. Does not count as a wake-up
-    /// for `completion_delay`.
+    /// Sends and completes packets without a wake-up, as a driver does. The call does not count as
+    /// a wake-up for `completion_delay`.
     pub fn run(&self) {
         self.0.borrow_mut().send();
     }

@@ -4,8 +4,8 @@
 use crate::slots::put_into_slots;
 
 /// A stack whose capacity is fixed at creation. A `Vec` would be slower: every loop that pushes
-/// items would contain a call that grows the vector, for which the compiler would keep the length
-/// in memory.
+/// items could call the function that grows the vector, so the compiler would keep the length in
+/// memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,

@@ -10,7 +10,7 @@ use crate::config::{HugePages, UmemError};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// The object that unmaps the memory; `None` if dropping this mapping does.
+    /// The object that unmaps the memory; `None` if this type unmaps it on drop.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }

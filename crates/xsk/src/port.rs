@@ -40,7 +40,7 @@ pub trait Port {
     /// be polled. The descriptor stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
-    /// Returns how many frames of the port are posted, received, being sent, and completed.
+    /// Returns the number of frames that the port has, by location.
     fn frame_counts(&self) -> PortFrameCounts;
 
     /// Returns the traffic counters.

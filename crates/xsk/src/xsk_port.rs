@@ -180,7 +180,7 @@ impl XskPort {
         let start_progress = self.tx_progress();
         let mut dropped = false;
         // A call returns when the interface drops a packet or the call's budget is used up, so
-        // several calls may be necessary. The number of frames in the ring limits the calls.
+        // several calls may be necessary. `sending` limits their number.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;

@@ -86,8 +86,8 @@ impl Builder {
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
         let create = |huge| XskRsUmem::new(config, frames, huge).map(|created| (created, huge));
-        // xsk-rs cannot unmap a mapping that ends within a huge page, so do not use huge pages
-        // then.
+        // xsk-rs cannot unmap a mapping that ends within a huge page, so use huge pages only if the
+        // size is a multiple of 2 MiB.
         let may_be_huge =
             self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE_BYTES);
         let created = match create(may_be_huge) {
