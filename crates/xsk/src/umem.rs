@@ -122,7 +122,7 @@ impl Drop for Umem {
             tracing::warn!(
                 held,
                 bytes = self.bytes(),
-                "UMEM dropped while some of its frames exist; its memory stays mapped until the process ends"
+                "UMEM dropped while some of its frames exist; its memory stays mapped until exit"
             );
         }
     }
