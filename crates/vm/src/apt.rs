@@ -1,5 +1,5 @@
-//! Downloads Debian packages from suites that the host does not use. Separate package lists and
-//! settings leave the host's apt configuration unchanged.
+//! Downloads Debian packages from suites that the host does not use. Keeps package lists and
+//! settings in its own folder, so the host's apt configuration stays unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// Returns the cache folder, and creates it if necessary. It is outside the repository, and all
-/// clones share it.
+/// Returns the cache folder, and creates it if necessary. The folder is outside the repository, so
+/// all clones share it.
 pub(crate) fn cache_folder() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
@@ -24,16 +24,17 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
     Ok(cache)
 }
 
-/// A Debian suite on the host's mirror.
+/// A Debian suite, downloaded from the host's package mirror.
 pub(crate) struct DebianSuite {
-    /// Options for each call of apt.
+    /// Command-line options for each call of apt.
     options: Vec<String>,
 }
 
-/// A package source of the host.
+/// A package source in the host's apt configuration.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
+    /// Name of the Debian release, such as `bookworm`.
     release: String,
     /// Path of the key file; empty if unknown.
     signed_by: String,
@@ -99,9 +100,9 @@ impl DebianSuite {
         .map(drop)
     }
 
-    /// Installs packages from this suite. Needs root.
-    fn install(&self, name: &str, packages: &[&str]) -> Result<()> {
-        let install = ["-qq", "-y", "--no-install-recommends", "-t", name, "install"];
+    /// Installs packages from this suite. Uses `sudo` if the process is not root.
+    fn install(&self, suite_name: &str, packages: &[&str]) -> Result<()> {
+        let install = ["-qq", "-y", "--no-install-recommends", "-t", suite_name, "install"];
         let mut command = self.apt_command("apt-get");
         if !is_root() {
             let options = &self.options;
@@ -128,11 +129,14 @@ fn host_source() -> Result<Source> {
     ]))
     .context("cannot list the package sources: xdpfwd-vm needs Debian's apt")?;
     release_source(&targets).with_context(|| {
-        format!("apt has no package source of a Debian release, only these:\n{targets}")
+        format!(
+            "apt has no package source of a Debian release; add one. Its sources are:\n{targets}"
+        )
     })
 }
 
-/// Returns the first package source of a Debian release, without its updates or backports.
+/// Returns the first package source of a Debian release. Skips updates, backports and other
+/// origins.
 fn release_source(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -151,8 +155,8 @@ fn release_source(targets: &str) -> Option<Source> {
     })
 }
 
-/// Ensures that QEMU supports igb, as 8.0 and later do. If necessary, installs QEMU from the host's
-/// Debian release or its backports.
+/// Ensures that QEMU is installed and supports igb, as QEMU 8.0 and later do. If necessary,
+/// installs QEMU from the backports of the host's Debian release.
 pub(crate) fn require_qemu() -> Result<()> {
     let has_igb = || {
         let devices = tool::text(Command::new("qemu-system-x86_64").args(["-device", "help"]));
@@ -175,8 +179,8 @@ pub(crate) fn require_qemu() -> Result<()> {
         )?;
     if !has_igb() {
         bail!(
-            "`qemu-system-x86_64 -device help` lists no igb, even after an installation \
-             from {backports}"
+            "`qemu-system-x86_64 -device help` lists no igb, although QEMU was installed \
+             from {backports}; remove other versions of QEMU from PATH"
         );
     }
     Ok(())
@@ -187,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn release_source_skips_updates_and_other_origins() {
+    fn release_source_returns_first_source_of_debian_release() {
         let targets = "Debian http://m/debian-security/ bookworm-security main /k.gpg\n\
                        Vendor http://vendor/ bookworm main /k.gpg\n\
                        Debian http://m/debian/ bookworm-updates main /k.gpg\n\

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::suite::Suite;
 use crate::tool;
 
-/// A line of cargo's output with `--message-format json`, reduced to the fields used here.
+/// One line of cargo's JSON output, with only the fields that this module uses.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -47,26 +47,29 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     })
 }
 
-/// Fails if the test binary lacks one of these tests. Otherwise a renamed test would be skipped
-/// silently.
+/// Fails if the test binary lacks one of these tests. Without this check, a renamed test would be
+/// skipped silently.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let test_list = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match first_missing(&test_list, tests) {
         None => Ok(()),
         Some(test) => {
-            bail!("{} has no test `{test}`, which crates/vm/src/suite.rs lists", binary.display())
+            bail!(
+                "{} has no test `{test}`; correct the name in crates/vm/src/suite.rs",
+                binary.display()
+            )
         }
     }
 }
 
-/// Returns the first of `tests` that `test_list` does not contain. Each line of the list is a test
-/// name and `: test`.
+/// Returns the first of `tests` that `test_list` does not contain. Each line of the list is the
+/// name of a test, followed by `: test`.
 fn first_missing<'a>(test_list: &str, tests: &[&'a str]) -> Option<&'a str> {
     let mut names = tests.iter().copied();
     names.find(|test| !test_list.lines().any(|line| line.strip_suffix(": test") == Some(test)))
 }
 
-/// Returns the path of the test target's binary from cargo's messages.
+/// Returns the path of the binary that cargo's messages report for the test target.
 fn executable(messages: &str, target_name: &str) -> Option<PathBuf> {
     messages
         .lines()

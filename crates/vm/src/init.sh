@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # shellcheck shell=dash disable=SC2093
 # The first process in the machine. Mounts the host's file system, with a writable layer in memory,
-# as the root file system. Then runs run.sh from the output folder, which the host shares.
+# as the root file system. Then starts run.sh, which the host has written to the shared output
+# folder.
 bb=/bin/busybox
 fail() {
 	$bb echo "xdpfwd-vm: $*"

@@ -1,5 +1,5 @@
-//! Builds the initramfs: busybox, the kernel modules for mounting the host's file system, and
-//! init.sh.
+//! Builds the initramfs. It contains busybox, init.sh, and the kernel modules that init.sh needs to
+//! mount the host's file system.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use crate::kernel::UnpackedKernel;
 use crate::tool;
 
-/// Kernel modules of the mounted file systems, without their dependencies.
+/// Kernel modules for the file systems that init.sh mounts, without the modules that these depend
+/// on.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
 /// Builds the initramfs in `work` and returns its path.
@@ -57,8 +58,8 @@ pub(crate) fn build(kernel: &UnpackedKernel, work: &Path) -> Result<std::path::P
     Ok(archive)
 }
 
-/// Returns the paths of the module files to load, dependencies first. Built-in modules have no
-/// file.
+/// Returns the paths of the module files to load, dependencies first. Built-in modules have no file
+/// and are omitted.
 fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut modules = Vec::new();
@@ -77,8 +78,8 @@ fn required_modules(kernel: &UnpackedKernel) -> Result<Vec<String>> {
     Ok(modules)
 }
 
-/// Lists all files and folders in `root/folder`, relative to `root`, each folder before its
-/// contents.
+/// Returns the paths, relative to `root`, of all files and folders in `root/folder`. A folder
+/// precedes its contents: the kernel unpacks the archive in this order.
 fn files(root: &Path, folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root.join(folder))? {

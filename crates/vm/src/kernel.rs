@@ -9,12 +9,13 @@ use serde::Deserialize;
 
 use crate::{apt, tool};
 
-/// A kernel pinned in `kernels.toml`. If its Debian suite no longer has the pinned release,
-/// [`fetch`](Self::fetch) uses the newest release of the series.
+/// A kernel pinned in `kernels.toml`. [`fetch`](Self::fetch) can replace the pinned release by
+/// another release of the series: by the newest in the cache, or, if the Debian suite no longer has
+/// the pinned release, by the newest in the suite.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
-    /// First two numbers of the release, such as `6.12`.
+    /// First two numbers of the release: `6.12` for `6.12.95+deb12-amd64`.
     pub(crate) series: String,
     /// Pinned release, as `uname -r` prints it.
     pub(crate) release: String,
@@ -28,9 +29,9 @@ pub(crate) struct Kernel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Package {
-    /// Package name, with `{release}` as a placeholder.
+    /// Package name, with `{release}` as a placeholder for the release.
     name: String,
-    /// SHA-256 of the file, in hexadecimal.
+    /// SHA-256 of the package file of the pinned release, in hexadecimal.
     sha256: String,
 }
 
@@ -54,7 +55,7 @@ impl UnpackedKernel {
         self.root.join("usr/lib/modules")
     }
 
-    /// Returns the root folder for modprobe (option `-d`).
+    /// Returns the root folder for modprobe (option `-d`), which contains `lib/modules`.
     pub(crate) fn modprobe_root(&self) -> PathBuf {
         self.root.join("usr")
     }
@@ -88,7 +89,7 @@ pub(crate) fn pinned() -> Result<Vec<Kernel>> {
 }
 
 impl Kernel {
-    /// Returns the kernel unpacked in the cache; downloads it if necessary.
+    /// Returns the kernel unpacked in the cache. Downloads and unpacks it if necessary.
     pub(crate) fn fetch(&self) -> Result<UnpackedKernel> {
         let cache = apt::cache_folder()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
@@ -99,13 +100,13 @@ impl Kernel {
         if let Some(unpacked) = cached(&self.release) {
             return Ok(unpacked);
         }
-        // Use an earlier replacement from the cache: this needs no network.
+        // Use another release from the cache, because this needs no network.
         if let Some(replacement) =
             newest_cached(&self.series, &cache).and_then(|release| cached(&release))
         {
             eprintln!(
-                "xdpfwd-vm: using Linux {} from the cache, because {} is no longer in {}",
-                replacement.release, self.release, self.suite
+                "xdpfwd-vm: using Linux {} from the cache instead of the pinned {}",
+                replacement.release, self.release
             );
             return Ok(replacement);
         }
@@ -114,8 +115,8 @@ impl Kernel {
         let release = self.available_release(&suite)?;
         if release != self.release {
             eprintln!(
-                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, verified by the \
-                 suite's signature only; pin its checksums in crates/vm/kernels.toml",
+                "xdpfwd-vm: Linux {} is no longer in {}: using {release}, which only apt \
+                 verifies; pin this release in crates/vm/kernels.toml",
                 self.release, self.suite
             );
             if let Some(unpacked) = cached(&release) {
@@ -123,7 +124,8 @@ impl Kernel {
             }
         }
         self.unpack(&suite, &release, &cache)?;
-        cached(&release).context("the unpacked kernel has been removed from the cache")
+        cached(&release)
+            .context("another process removed the unpacked kernel from the cache; try again")
     }
 
     /// Returns the pinned release if the suite has it, else the newest release of the series.
@@ -152,8 +154,8 @@ impl Kernel {
         Ok(newest.to_owned())
     }
 
-    /// Downloads, verifies and unpacks a release. Works in a temporary folder and renames it at the
-    /// end, so that a release's folder in the cache is always complete.
+    /// Downloads, verifies and unpacks a release. Unpacks into a temporary folder and renames it at
+    /// the end, so a release's folder in the cache is always complete.
     fn unpack(&self, suite: &apt::DebianSuite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
@@ -169,7 +171,12 @@ impl Kernel {
             .map(|entry| Ok(entry?.path()))
             .collect::<std::io::Result<Vec<_>>>()?;
         if files.len() != names.len() {
-            bail!("`apt-get download {}` downloaded {} files", names.join(" "), files.len());
+            bail!(
+                "`apt-get download {}` downloaded {} files instead of {}",
+                names.join(" "),
+                files.len(),
+                names.len()
+            );
         }
         for deb in files {
             if release == self.release {
@@ -177,7 +184,7 @@ impl Kernel {
             }
             tool::output(Command::new("dpkg").arg("-x").arg(&deb).arg(&root))?;
         }
-        // Older packages contain /lib instead of /usr/lib.
+        // Older packages contain /lib/modules instead of /usr/lib/modules.
         let old_folder = root.join("lib/modules");
         if old_folder.exists() {
             fs::create_dir_all(root.join("usr/lib"))?;
@@ -231,13 +238,13 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Returns whether the release is the standard kernel, not one for clouds or real time, and not a
-/// package of debug symbols.
+/// Returns whether the release is a standard amd64 kernel: not a cloud or real-time kernel, and not
+/// a package of debug symbols.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
 
-/// Returns the numbers in a release, so that releases can be compared.
+/// Returns the numbers in a release, by which releases are compared.
 fn version_numbers(release: &str) -> Vec<u64> {
     release
         .split(|character: char| !character.is_ascii_digit())
@@ -265,10 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn releases_compare_by_number_and_variants_are_excluded() {
-        let newest = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.2.2+deb13-amd64"];
+    fn releases_are_ordered_by_number_and_only_standard_flavour_is_accepted() {
+        let releases = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.2.2+deb13-amd64"];
         assert_eq!(
-            newest.into_iter().max_by_key(|release| version_numbers(release)),
+            releases.into_iter().max_by_key(|release| version_numbers(release)),
             Some("7.2.12+deb13-amd64")
         );
         assert!(!is_standard_flavour("7.2.12+deb13-cloud-amd64"));

@@ -20,18 +20,18 @@ pub(crate) struct Machine<'a> {
     pub(crate) nics: Vec<Nic>,
     /// Additional kernel parameters.
     pub(crate) kernel_parameters: &'a str,
-    /// Maximum time, boot included, after which the machine is switched off.
+    /// Time, including the boot, after which the machine is switched off.
     pub(crate) timeout: Duration,
-    /// Prefix of each line of the command's output.
+    /// Prefix printed before each line of the command's output.
     pub(crate) prefix: &'a str,
 }
 
-/// Number of console lines in the error message after a failure.
+/// Number of console lines in the error message if the command reports no exit status.
 const CONSOLE_TAIL_LINES: usize = 30;
 
 impl Machine<'_> {
-    /// Boots the machine, runs the command as root in the current folder, prints the command's
-    /// output, and returns its exit status.
+    /// Boots the machine and runs the command in it, as root and in the current folder. Prints the
+    /// command's output and returns the command's exit status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
         let work = WorkFolder::new()?;
@@ -73,7 +73,7 @@ impl Machine<'_> {
                         self.timeout.as_secs()
                     ),
                     Some(status) => format!(
-                        "the machine ended without an exit status of the command (QEMU: {status})"
+                        "the machine stopped before the command had an exit status (QEMU: {status})"
                     ),
                 };
                 bail!("{reason}; the end of its console output:\n{}", tail(&console_path(&work.0)))
@@ -81,7 +81,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Writes run.sh, and the file `settings` that run.sh reads, to the output folder.
+    /// Writes to the output folder run.sh and the file `settings`, which run.sh reads.
     fn write_settings(
         &self,
         output: &Path,
@@ -119,7 +119,7 @@ impl Machine<'_> {
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridge_commands(&self.nics))?;
         // Run QEMU in its own network namespace, so that the kernel removes taps and bridges when
-        // QEMU ends. Without root, this also needs a user namespace.
+        // QEMU ends. A process without root also needs its own user namespace for this.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
@@ -166,8 +166,8 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // Open the stdout pipe as a file: the backend `stdio` would close the port, because stdin
-        // is at end of file.
+        // Let QEMU open its stdout as a file. The backend `stdio` would close the port, because
+        // QEMU's stdin is at end of file.
         qemu.args([
             "-device",
             "virtio-serial-pci",
@@ -195,7 +195,8 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("reading /proc/self")?.uid() == 0)
 }
 
-/// Prints the command's output. With a prefix, prints whole lines only, each after the prefix.
+/// Prints the command's output as it arrives. If there is a prefix, prints only complete lines,
+/// each after the prefix.
 fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     let mut output = BufReader::new(output);
     loop {
@@ -217,7 +218,7 @@ fn forward_output(output: impl Read, prefix: &str) -> io::Result<()> {
     }
 }
 
-/// Prints QEMU's messages, except the warnings that hubs are not connected to a host network.
+/// Prints QEMU's stderr, except the warnings that hubs are not connected to a host network.
 fn forward_stderr(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
@@ -230,7 +231,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Returns the last lines of the console output.
+/// Returns the last [`CONSOLE_TAIL_LINES`] lines of the console output.
 fn tail(console: &Path) -> String {
     let bytes = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
@@ -244,7 +245,7 @@ struct WorkFolder(PathBuf);
 impl WorkFolder {
     fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
-        // Remove the folders of processes that were killed.
+        // Remove the folders of earlier processes that were killed.
         for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_str().and_then(|name| name.strip_prefix("xdpfwd-vm-"));
@@ -253,8 +254,8 @@ impl WorkFolder {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        // Number the folders: this process can have several, and one of a killed process with the
-        // same ID can remain.
+        // Number the folders: this process can have several. A folder of a killed process with the
+        // same process ID can also remain.
         let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
         let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
@@ -277,7 +278,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn quoted_words_survive_bash() {
+    fn bash_reads_quoted_words_unchanged() {
         for word in ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "a\nb"] {
             let output = Command::new("bash")
                 .arg("-c")

@@ -1,5 +1,5 @@
-//! `xdpfwd-vm`: boots a Debian kernel in QEMU on the host's file system and runs a test suite. See
-//! docs/testing.md.
+//! `xdpfwd-vm` boots a Debian kernel in QEMU, with the host's file system, and runs a test suite or
+//! another command there. See docs/testing.md.
 #![forbid(unsafe_code)]
 
 mod apt;
@@ -27,10 +27,10 @@ use suite::{CiTests, Suite};
 
 /// Run test suites on other Linux kernels, in an emulated machine.
 ///
-/// Run it in the repository. The machine boots a Debian kernel in QEMU (no KVM needed), sees the
-/// host's file system read-only under a writable layer in memory, and runs one command as root.
-/// Kernel packages are pinned by checksum and cached in ~/.cache/xdpfwd-vm; once they are cached,
-/// neither root nor a network is needed.
+/// Run xdpfwd-vm in the repository. The machine boots a Debian kernel in QEMU (without KVM) and
+/// runs one command as root. It sees the host's file system read-only under a writable layer in
+/// memory. Kernel packages are pinned by checksum and cached in ~/.cache/xdpfwd-vm. Once QEMU is
+/// installed and the kernels are cached, neither root nor a network is needed.
 #[derive(Parser)]
 #[command(
     name = "xdpfwd-vm",
@@ -54,7 +54,7 @@ struct Cli {
 enum Command {
     /// List the suites and kernels
     List,
-    /// Download missing kernels, and install QEMU with igb if it is missing
+    /// Download missing kernels, and install QEMU unless the installed QEMU supports igb
     Prepare {
         /// Only the kernel of this series, for example 7.2
         #[arg(long, value_name = "SERIES")]
@@ -99,7 +99,7 @@ struct Boot {
     /// Only the kernel of this series, for example 7.2
     #[arg(long, value_name = "SERIES")]
     kernel: Option<String>,
-    /// Seconds after which the machine is switched off, including the boot
+    /// Seconds, including the boot, after which the machine is switched off
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
 }
@@ -110,7 +110,7 @@ impl Boot {
     }
 }
 
-/// Exit status if xdpfwd-vm itself fails.
+/// Exit status if xdpfwd-vm itself fails, not the command.
 const INTERNAL_ERROR: u8 = 125;
 
 fn main() -> ExitCode {
@@ -182,7 +182,7 @@ fn select_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
-/// A run of a suite on a kernel: one boot.
+/// A run of a suite on a kernel. Each run boots the machine once.
 struct SuiteRun<'a> {
     suite: &'static Suite,
     kernel: &'a Kernel,
@@ -190,8 +190,8 @@ struct SuiteRun<'a> {
     tests: &'static [&'static str],
 }
 
-/// Returns a run for each suite on each of these kernels that the suite supports. With `ci`,
-/// returns only the runs of CI.
+/// Returns one run for each pair of suite and kernel on which the suite runs. With `ci`, returns
+/// only the pairs and tests that CI runs.
 fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<SuiteRun<'a>> {
     let mut runs = Vec::new();
     for &suite in suites {
@@ -209,22 +209,23 @@ fn plan_runs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> 
     runs
 }
 
-/// Runs suites on kernels. Returns the first exit status that is not 0, or 0.
+/// Runs the suites and prints their durations. Returns the first exit status that is not 0, or else
+/// 0.
 fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) -> Result<u8> {
     let suites = suite::select(names)?;
     let kernels = select_kernels(boot.kernel.as_deref())?;
     let runs = plan_runs(&suites, &kernels, ci);
     if runs.is_empty() {
-        bail!("none of these suites runs on this kernel; see `xdpfwd-vm list`");
+        bail!("no selected suite runs on a selected kernel; see `xdpfwd-vm list`");
     }
     apt::require_qemu()?;
     let commands = runs.iter().map(|run| run.command(arguments)).collect::<Result<Vec<_>>>()?;
-    // Fetch before booting, so that no two boots fetch the same kernel.
+    // Fetch all kernels before the first boot, so that parallel boots do not fetch the same kernel.
     for run in &runs {
         run.kernel.fetch()?;
     }
     let next_index = AtomicUsize::new(0);
-    // Runs pending suites until none is left.
+    // Each thread takes the next pending run until none is left.
     let run_pending = || {
         let mut results = Vec::new();
         loop {
@@ -272,8 +273,8 @@ impl SuiteRun<'_> {
         Ok(command)
     }
 
-    /// Boots the machine and runs the command. Returns the exit status of the command and the total
-    /// time.
+    /// Boots the machine and runs the command. Returns the command's exit status, and the duration
+    /// including the boot.
     fn run(&self, command: &[String], boot: &Boot, use_prefix: bool) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
         println!("xdpfwd-vm: {self}");
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn full_run_has_all_tests_of_each_suite_on_each_of_its_kernels() {
+    fn run_without_ci_has_all_tests_of_each_suite_on_each_of_its_kernels() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
         let runs = descriptions(&plan_runs(&all, &kernels, false));
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn ci_run_contains_only_the_ci_selection() {
+    fn run_with_ci_has_only_tests_that_ci_selects() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
         let runs = descriptions(&plan_runs(&all, &kernels, true));

@@ -8,7 +8,7 @@ pub(crate) struct Nic {
     /// Name in the machine.
     pub(crate) name: &'static str,
     pub(crate) model: Model,
-    /// Cable; interfaces with the same value are connected.
+    /// The cable: interfaces with the same cable are connected.
     pub(crate) cable: Cable,
     pub(crate) mac: String,
 }
@@ -16,8 +16,8 @@ pub(crate) struct Nic {
 /// A device model of QEMU with its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
-    /// virtio-net for AF_XDP zero-copy: a modern device that uses the IOMMU, so that the driver
-    /// maps memory for DMA.
+    /// virtio-net with AF_XDP zero-copy: a modern device with `iommu_platform`. Its driver then
+    /// maps memory for DMA, as zero-copy requires.
     Virtio,
     /// Like `Virtio`, with two queues. QEMU supports several queues only with taps, so the cable is
     /// a bridge.
@@ -34,14 +34,14 @@ pub(crate) enum Model {
 /// The implementation of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cable {
-    /// A hub of QEMU with this number.
+    /// The QEMU hub with this number.
     Hub(u8),
-    /// Taps on a bridge with this number, in QEMU's network namespace.
+    /// The bridge with this number, with one tap per interface, in QEMU's network namespace.
     Bridge(u8),
 }
 
 /// Returns all interfaces. Each cable connects an interface for the forwarder, such as `v0`, with
-/// an interface for the test traffic, `v0far`.
+/// an interface for the test traffic, such as `v0far`.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
@@ -72,7 +72,7 @@ pub(crate) fn all() -> Vec<Nic> {
         .collect()
 }
 
-/// Returns `ip -batch` commands that create the bridges and taps.
+/// Returns the commands for `ip -batch` that create the bridges and taps of these interfaces.
 pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     let mut created = HashSet::new();
     let mut commands = String::new();
@@ -95,7 +95,7 @@ pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     commands
 }
 
-/// The PCI Express bus of the second NUMA node.
+/// QEMU's device option for the PCI Express bus of the second NUMA node; the bus is named `far`.
 pub(crate) const NODE1_BUS: &str = "pxb-pcie,id=far,bus_nr=64,bus=pcie.0,numa_node=1";
 
 impl Nic {
@@ -117,7 +117,7 @@ impl Nic {
         };
         let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
-        // Set the bus always: QEMU's default is the bus of the second NUMA node.
+        // Always set the bus: by default, QEMU would use the bus of the second NUMA node.
         let bus = if self.model == Model::IgbOnNode1 { "far" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
         const IOMMU_OPTIONS: &str = "disable-legacy=on,iommu_platform=on";
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cable_has_two_ends_and_names_are_unique() {
+    fn interfaces_are_unique_and_connected_in_pairs() {
         let nics = all();
         for nic in &nics {
             assert_eq!(nics.iter().filter(|other| other.cable == nic.cable).count(), 2, "{nic:?}");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn bridge_commands_create_tap_for_each_end() {
+    fn bridge_commands_create_tap_for_each_interface_on_a_bridge() {
         let nics = all();
         let on_bridges = nics.iter().filter(|nic| matches!(nic.cable, Cable::Bridge(_))).count();
         let batch = bridge_commands(&nics);

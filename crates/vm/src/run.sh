@@ -1,10 +1,11 @@
 #!/bin/bash
-# shellcheck disable=SC2154 # `settings` assigns them
-# Runs in the machine after the root file system is mounted. The host writes `settings` to the same
-# folder: command, working folder, environment, and interface names by MAC address.
+# shellcheck disable=SC2154 # `settings` assigns these variables
+# Runs in the machine after init.sh has mounted the file systems. The host has written the file
+# `settings` to the same folder. It contains the command, its working folder and environment, and a
+# name for each MAC address.
 cd /run/vm || exit
 modprobe virtio_console
-# Wait for the virtio port: it appears some time after its driver is loaded.
+# Wait until the virtio port exists, which receives the output of all commands below.
 for _ in $(seq 100); do
 	ls /dev/vport*p1 >/dev/null 2>&1 && break
 	sleep 0.1
@@ -12,7 +13,7 @@ done
 for port in /dev/vport*p1; do
 	exec >"$port" 2>&1
 done
-# finish STATUS: reports the exit status to the host and switches the machine off.
+# finish STATUS: writes the exit status for the host and switches the machine off.
 finish() {
 	dmesg >dmesg
 	echo "$1" >status.part
@@ -25,12 +26,12 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 hostname xdpfwd-vm
 ulimit -l unlimited
 ip link set lo up
-# Copy the build configuration to the path where programs expect it.
+# Copy the kernel's build configuration to the path where programs expect it.
 [ ! -e config ] || cp config "/boot/config-$(uname -r)"
 for module in virtio_net igb veth xsk_diag; do
 	modprobe "$module"
 done
-# Suppress unsolicited IPv6 packets.
+# Disable IPv6, so that interfaces send no unsolicited packets.
 echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 . ./settings
@@ -42,7 +43,7 @@ rename() {
 			ip link set "${interface%/address}" name "$2" && return
 		fi
 	done
-	echo "xdpfwd-vm: no interface has MAC address $1 (for $2): the driver did not create it"
+	echo "xdpfwd-vm: no interface has MAC address $1 (for $2): check that its driver is loaded"
 	finish 125
 }
 for nic in "${nics[@]}"; do

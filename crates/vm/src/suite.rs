@@ -1,4 +1,4 @@
-//! The suites: test binaries that need a kernel or interfaces which the host lacks.
+//! The suites: test binaries that need a kernel or network interfaces that the host lacks.
 
 use anyhow::{Result, bail};
 
@@ -10,8 +10,8 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Test target. Its `test = false` prevents `cargo test` from running it on the host, where it
-    /// would fail.
+    /// Name of the suite's test target. The target has `test = false`, so `cargo test` does not run
+    /// it on the host, where it would fail.
     pub(crate) test_target: &'static str,
     /// Kernels on which the suite runs.
     pub(crate) kernels: &'static [SuiteKernel],
@@ -24,7 +24,7 @@ pub(crate) struct Suite {
 /// A kernel on which a suite runs.
 #[derive(Debug)]
 pub(crate) struct SuiteKernel {
-    /// First two numbers of the kernel's release.
+    /// First two numbers of the kernel's release, as in [`Kernel::series`].
     pub(crate) series: &'static str,
     /// Tests that CI runs on this kernel. `make vmtest` runs all tests.
     pub(crate) ci: CiTests,
@@ -41,9 +41,9 @@ pub(crate) enum CiTests {
     None,
 }
 
-/// All suites. CI runs all tests of a suite on its main kernel only: emulation is slow, and tests
-/// on other kernels rarely find more. The longest suites are first, which shortens parallel runs.
-/// To add a suite, add an entry here and a test target.
+/// All suites. CI runs all tests of a suite on one kernel, and at most a few tests on other
+/// kernels: emulation is slow, and tests on other kernels rarely find more. Suites that take longer
+/// come first, which shortens parallel runs. To add a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -51,9 +51,9 @@ pub(crate) const ALL: &[Suite] = &[
         test_target: "vm_zero_copy",
         kernels: &[
             SuiteKernel { series: "7.2", ci: CiTests::All },
-            // These tests cover the fallback from zero-copy to copy mode, and the older verifier,
-            // which rejects programs that newer kernels accept. They load each XDP program with and
-            // without a filter, and with and without `keep`.
+            // These tests cover the fallback from zero-copy to copy mode. They also load each XDP
+            // program, with and without a filter and with and without `keep`, because the verifier
+            // of this kernel rejects programs that newer kernels accept.
             SuiteKernel {
                 series: "6.12",
                 ci: CiTests::Only(&[
@@ -111,7 +111,7 @@ impl Suite {
     }
 }
 
-/// Returns the suites with these names, or all if `names` is empty.
+/// Returns the suites with these names, or all suites if `names` is empty.
 pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Suite>> {
     if names.is_empty() {
         return Ok(ALL.iter().collect());
@@ -137,11 +137,11 @@ mod tests {
     fn every_suite_runs_on_pinned_kernels() {
         let pinned = kernel::pinned().unwrap();
         for suite in ALL {
-            assert!(!suite.kernels.is_empty(), "{}", suite.name);
+            assert!(!suite.kernels.is_empty(), "suite {} has no kernel", suite.name);
             for suite_kernel in suite.kernels {
                 assert!(
                     pinned.iter().any(|kernel| kernel.series == suite_kernel.series),
-                    "{}: {}",
+                    "suite {}: Linux {} is not pinned",
                     suite.name,
                     suite_kernel.series
                 );
@@ -154,7 +154,7 @@ mod tests {
         for suite in ALL {
             assert!(
                 suite.kernels.iter().any(|suite_kernel| matches!(suite_kernel.ci, CiTests::All)),
-                "{}",
+                "CI runs all tests of suite {} on no kernel",
                 suite.name
             );
         }
@@ -167,7 +167,7 @@ mod tests {
                 .iter()
                 .filter_map(|suite| suite.suite_kernel(&kernel))
                 .any(|suite_kernel| !matches!(suite_kernel.ci, CiTests::None));
-            assert!(boots, "{}", kernel.series);
+            assert!(boots, "CI never boots Linux {}", kernel.series);
         }
     }
 

@@ -5,13 +5,13 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Formats a command line as typed in a shell.
+/// Formats a command line for messages, without quoting.
 fn command_line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a command. If it cannot start, the error names the package to install.
+/// Runs a command. If the command cannot start, the error names the package to install.
 fn run(command: &mut Command) -> Result<Output> {
     let package = match command.get_program().to_str() {
         Some("depmod" | "modprobe") => "kmod",
@@ -36,7 +36,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     bail!("`{}` failed with {}: {}", command_line(command), output.status, stderr.trim())
 }
 
-/// Like [`output`], but returns text.
+/// Like [`output`], but returns a string; invalid UTF-8 is replaced.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }

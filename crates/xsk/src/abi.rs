@@ -15,7 +15,8 @@ pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// accepts: `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
 pub(crate) const TX_BUDGET_DEFAULT: u32 = 32;
 
-/// `XDP_PACKET_HEADROOM` (`bpf.h`): bytes that the kernel leaves free before every received packet.
+/// `XDP_PACKET_HEADROOM` (`bpf.h`): bytes that the kernel leaves free in front of every received
+/// packet.
 pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 
 /// `ETH_HLEN` (`if_ether.h`): minimum length in bytes of a packet to transmit.
@@ -34,8 +35,8 @@ pub(crate) const BPF_XDP: u32 = 37;
 pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// The first 64 bytes of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`). An
-/// XDP link does not use the fields in `unused`; the kernel expects zeros there.
+/// The first 64 bytes of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`).
+/// The fields in `unused` do not apply to XDP links and must be zero.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkCreate {
@@ -53,7 +54,8 @@ pub(crate) struct BpfLinkUpdate {
     pub(crate) link_fd: u32,
     pub(crate) new_prog_fd: u32,
     pub(crate) flags: u32,
-    /// The program to replace. The kernel checks it only if `flags` contains `BPF_F_REPLACE`.
+    /// The program to replace, if `flags` contains `BPF_F_REPLACE`. Otherwise the kernel requires
+    /// 0.
     pub(crate) old_prog_fd: u32,
 }
 

@@ -18,16 +18,16 @@ pub enum AttachMode {
     Skb,
 }
 
-/// An attached XDP program. The kernel detaches the program on drop and when the process ends, even
-/// after SIGKILL, because the link is a file descriptor that is not pinned.
+/// The BPF link of an attached XDP program. The kernel detaches the program when this value is
+/// dropped or the process ends, even by SIGKILL, because the link is not pinned.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
 /// Attaches an XDP program to an interface.
 ///
-/// Errors: `EBUSY` if another program is attached; `EOPNOTSUPP` if the mode is
-/// [`AttachMode::Native`] and the driver does not support XDP; `ERANGE` or `EINVAL` possibly
-/// because the MTU is too large for XDP in this driver.
+/// Fails with `EBUSY` if another program is attached, and with `EOPNOTSUPP` if the mode is
+/// [`AttachMode::Native`] and the driver does not support XDP. If the MTU is too large for XDP,
+/// some drivers return `ERANGE`, others `EINVAL`.
 ///
 /// Calls `bpf` directly because libbpf's `bpf_program__attach_xdp` takes no flags:
 /// <https://docs.kernel.org/bpf/libbpf/index.html>.
@@ -59,8 +59,8 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
 }
 
 impl XdpLink {
-    /// Atomically replaces the attached program, in the same mode: each packet passes either the
-    /// old or the new program.
+    /// Atomically replaces the attached program and keeps the attach mode. Each packet is processed
+    /// by exactly one of the two programs.
     pub fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let attributes = BpfLinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,

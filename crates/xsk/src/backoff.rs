@@ -1,13 +1,14 @@
-//! Pauses between wake-ups of the kernel that have no effect.
+//! Limits how often a port repeats wake-ups of the kernel that have no effect.
 
 use std::time::{Duration, Instant};
 
-/// Pauses between wake-ups of the kernel that have no effect. The pauses double from 10 to 640 µs.
-/// After a temporary lack of kernel memory, the next wake-up follows soon. While the link is down,
-/// there are at most two wake-ups per millisecond, the time that an idle worker waits.
+/// The pause after a wake-up of the kernel that had no effect. Each pause is twice as long as the
+/// previous one, from 10 to 640 µs. The first pauses are short, because a lack of kernel memory may
+/// end soon. Later pauses are long, because a link can be down for hours: there are at most two
+/// wake-ups per millisecond, the time that a worker with unsent frames waits in the kernel.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// End and length of the latest pause; `None` if there was progress since.
+    /// End and length of the latest pause; `None` if the kernel has made progress since then.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -22,7 +23,8 @@ impl Backoff {
         self.pause.is_none_or(|(end, _)| Instant::now() >= end)
     }
 
-    /// Records a wake-up that had no effect: starts a pause, longer than the previous one.
+    /// Records a wake-up that had no effect: starts a pause, twice as long as the previous one, up
+    /// to `LONGEST`.
     #[cold]
     pub(crate) fn extend(&mut self) {
         let length =

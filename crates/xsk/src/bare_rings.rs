@@ -1,5 +1,5 @@
-//! The four rings of a port, without frames, ownership record or packets. For benchmarks against
-//! the same loop in C (`benches/peers/ring_twin.c`).
+//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare them
+//! with the same loop in C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -17,7 +17,7 @@ pub struct BareRings {
     /// Received descriptors; the first `len` are valid.
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
-    /// Mask of the address bits that are the offset in a chunk.
+    /// Mask of the low address bits, which contain the offset within a chunk.
     offset_mask: u64,
 }
 
@@ -39,8 +39,9 @@ impl BareRings {
         (bare, kernel)
     }
 
-    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`], and posts the same number of
-    /// addresses to the fill ring. Returns the number of descriptors.
+    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`]. Posts the same number of free
+    /// addresses to the fill ring, or fewer if addresses or ring entries run out. Returns the
+    /// number of received descriptors.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;
@@ -64,8 +65,8 @@ impl BareRings {
         reservation.commit();
     }
 
-    /// Posts the received descriptors for transmission. Returns whether the kernel requests a
-    /// wake-up.
+    /// Posts the received descriptors to the TX ring, as far as they fit. Returns whether the
+    /// kernel requests a wake-up.
     #[inline]
     pub fn transmit(&mut self) -> bool {
         let mut reservation = self.rings.tx.reserve(self.len as u32);
@@ -76,7 +77,7 @@ impl BareRings {
         self.rings.tx.needs_wakeup()
     }
 
-    /// Reclaims completed addresses. Returns their number.
+    /// Moves completed addresses to the free list. Returns their number.
     #[inline]
     pub fn reclaim(&mut self) -> u32 {
         let mut peek = self.rings.completion.peek(u32::MAX);
@@ -114,7 +115,11 @@ mod tests {
             rings.reclaim();
             let mut all: Vec<u64> = rings.free.take(usize::MAX).collect();
             rings.free.put(all.iter().rev().copied());
-            assert_eq!(all.len() as u32 + kernel.posted(), umem.frames());
+            assert_eq!(
+                all.len() as u32 + kernel.posted(),
+                umem.frames(),
+                "a chunk is missing or was added"
+            );
             all.sort_unstable();
             all.dedup();
             assert_eq!(all.len() as u32 + kernel.posted(), umem.frames(), "a chunk occurs twice");
@@ -122,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn pretend_user_keeps_rings_of_fake_kernel_supplied() {
+    fn pretend_user_lets_fake_kernel_deliver_and_complete_again() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();

@@ -2,10 +2,11 @@
 
 use std::mem;
 
-use crate::fill::fill;
 use crate::frame::Frame;
+use crate::slots::put_into_slots;
 
-/// Up to [`Batch::CAPACITY`] frames, in order. A slot is empty after its frame was taken.
+/// Up to [`Batch::CAPACITY`] frames, in order. A slot whose frame was taken stays in the batch as
+/// `None`, and [`len`](Self::len) still counts it.
 #[derive(Debug)]
 pub struct Batch {
     frames: [Option<Frame>; Self::CAPACITY],
@@ -21,19 +22,19 @@ impl Batch {
         Self { frames: [const { None }; Self::CAPACITY], len: 0 }
     }
 
-    /// Returns the number of used slots, including those whose frame was taken.
+    /// Returns the number of slots in the batch, including slots whose frame was taken.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns whether no slot is used.
+    /// Returns whether the batch has no slot. (A batch whose frames were all taken is not empty.)
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Returns the number of free slots.
+    /// Returns the number of frames that can still be added.
     #[inline]
     pub fn room(&self) -> usize {
         Self::CAPACITY - self.len
@@ -56,30 +57,31 @@ impl Batch {
     #[inline]
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
         let slots = &mut self.frames[self.len..];
-        let pushed = fill(slots, frames, |slot, frame| {
-            // Unused slots are empty. An assignment would nevertheless check whether the slot
-            // contains a frame to drop.
+        let pushed = put_into_slots(slots, frames, |slot, frame| {
+            // Slots after `len` are `None`, so there is no frame to drop. An assignment would
+            // nevertheless check for one; `replace` and `forget` do not.
             let old = slot.replace(frame);
-            debug_assert!(old.is_none(), "an unused slot contains a frame");
+            debug_assert!(old.is_none(), "a slot after `len` contains a frame");
             mem::forget(old);
         });
         self.len += pushed;
         pushed
     }
 
-    /// Returns the used slots.
+    /// Returns the slots of the batch.
     #[inline]
     pub fn slots(&self) -> &[Option<Frame>] {
         &self.frames[..self.len]
     }
 
-    /// Returns the used slots, mutable, so that callers can take frames out of them.
+    /// Returns the slots of the batch, so that callers can take frames out of them.
     #[inline]
     pub fn slots_mut(&mut self) -> &mut [Option<Frame>] {
         &mut self.frames[..self.len]
     }
 
-    /// Keeps the first `len` slots and removes the others. A frame in a removed slot is lost.
+    /// Keeps the first `len` slots and removes the others. A frame in a removed slot is dropped, so
+    /// its chunk is lost (see [`Frame`]).
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
@@ -89,7 +91,8 @@ impl Batch {
     }
 
     /// Empties the batch. Callers must have taken all frames: debug builds panic if a frame
-    /// remains. In other builds, a remaining frame is lost or counted as held forever.
+    /// remains. In release builds, the chunk of a remaining frame never returns to the pool, and is
+    /// counted as lost or as held.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.slots().iter().all(Option::is_none), "a frame is still in the batch");

@@ -1,14 +1,14 @@
-//! The time-stamp counter, which measures the time spent in stages.
+//! A fast counter for measuring the time spent in stages.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Returns the cycles of the processor's time-stamp counter, which runs at a constant rate
-/// independent of the core clock (x86-64 with an invariant TSC; the virtual counter on aarch64;
-/// nanoseconds elsewhere).
+/// Returns a counter that runs at a constant rate: the time-stamp counter on x86-64, the virtual
+/// counter on aarch64, nanoseconds elsewhere. On x86-64, the rate is independent of the core clock
+/// only if the processor has an invariant TSC.
 ///
-/// Not serialising: the processor may read the counter some tens of instructions earlier or later,
-/// which is negligible for a batch.
+/// The read is not serialising: the processor may read the counter some tens of instructions
+/// earlier or later, which is negligible for a batch.
 #[inline(always)]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -32,8 +32,8 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Returns the cycles per second. The first call measures them against the monotonic clock, which
-/// takes 20 ms.
+/// Returns the rate of [`cycles`] in cycles per second. The first call takes 20 ms, because it
+/// measures the rate against the monotonic clock.
 pub fn cycles_per_second() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {

@@ -7,14 +7,13 @@ use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
 
-/// Frames that a copying port has sent and not yet returned to the pool.
-/// [`Port::transmit`](crate::Port::transmit) sends frames but has no access to the pool;
-/// [`Port::reclaim`](crate::Port::reclaim) returns them.
+/// The frames that a port without a completion ring has sent and not yet returned to the pool.
+/// [`Port::transmit`](crate::Port::transmit) has no access to the pool, so it puts sent frames into
+/// this list. [`Port::reclaim`](crate::Port::reclaim) moves them to the pool.
 ///
 /// The frames are recorded as owned by the port, like frames sent by an AF_XDP port, and the port
-/// counts them in [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The list
-/// never exceeds its capacity: the port must not send more frames than [`room`](Self::room)
-/// returns.
+/// counts them in [`PortFrameCounts::completion`](crate::PortFrameCounts::completion). The list has
+/// a fixed capacity: the port must not send more frames than [`room`](Self::room) returns.
 pub struct Completions {
     umem: Umem,
     slot: PortSlot,
@@ -23,21 +22,25 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Creates a list for `capacity` frames of this UMEM; `None` if the UMEM has no free port slot.
+    /// Creates a list for `capacity` frames of this UMEM; `None` if the UMEM already has the
+    /// maximum of 126 ports.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
         let slot =
             (0..PortSlot::MAX).filter_map(PortSlot::new).find(|slot| umem.region().claim(*slot))?;
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
     }
 
-    /// Moves the first `n` frames of a queue, which the port has sent, to the list.
+    /// Moves the first `n` frames of a queue to the list. The port must have sent these frames.
     ///
     /// # Panics
     /// If the list has no room for `n` frames, or the queue belongs to another UMEM.
     #[inline]
     pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
         assert!(n <= self.room(), "the port sent more frames than the list has room for");
-        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
+        assert!(
+            self.umem.is_same(queue.umem()),
+            "the queue and the port belong to different UMEMs"
+        );
         let owner = Owner::tx(self.slot);
         self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
     }
@@ -48,7 +51,7 @@ impl Completions {
     /// If the pool belongs to another UMEM.
     #[inline]
     pub fn return_to_pool(&mut self, pool: &mut Pool) -> usize {
-        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
         let returned = self.chunks.len();
         for chunk in self.chunks.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
@@ -82,7 +85,7 @@ impl Completions {
 }
 
 impl Drop for Completions {
-    /// Retires the remaining frames: records them as closed.
+    /// Records the remaining frames as closed; they are not reused.
     fn drop(&mut self) {
         let region = self.umem.region();
         region.owners.close(self.slot, |_| ());
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn new_returns_none_if_all_slots_are_in_use() {
+    fn new_returns_none_if_umem_has_maximum_number_of_ports() {
         let (umem, _pool) = umem();
         let mut all: Vec<_> =
             (0..PortSlot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();

@@ -13,8 +13,8 @@ pub struct UmemConfig {
     pub huge_pages: HugePages,
 }
 
-/// Minimum number of frames of a UMEM: fewer frames leave no room for one batch in flight in each
-/// direction.
+/// Minimum number of frames of a UMEM: fewer frames would leave no room for one batch in flight in
+/// each direction.
 pub(crate) const MIN_FRAMES: u32 = 256;
 
 /// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
@@ -46,18 +46,18 @@ impl UmemConfig {
 /// Whether the UMEM is backed by huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HugePages {
-    /// Reserved huge pages if enough are available, else transparent ones if shared memory supports
-    /// them, else pages of the normal size.
+    /// Reserved huge pages if enough are free. Otherwise transparent huge pages if the kernel
+    /// allows them for shared memory, else pages of the normal size.
     #[default]
     Auto,
     /// Reserved huge pages, or an error.
     On,
-    /// No reserved huge pages. The kernel may still use transparent ones, if shared memory supports
-    /// them.
+    /// No reserved huge pages. The kernel may still use transparent huge pages, if it allows them
+    /// for shared memory.
     Off,
 }
 
-/// Formats a size for an error message, in MiB, or in KiB if it is not a whole number of MiB.
+/// Formats a size for an error message, in MiB, or in KiB if the size is not a whole number of MiB.
 pub(crate) fn format_size(bytes: usize) -> String {
     match bytes % (1 << 20) {
         0 => format!("{} MiB", bytes >> 20),
@@ -69,7 +69,7 @@ pub(crate) fn format_size(bytes: usize) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UmemError {
-    /// A frame size that AF_XDP or this crate does not support.
+    /// A frame size other than 2048 or 4096.
     #[error("umem.frame_size = {0} is invalid; use 2048 or 4096")]
     FrameSize(u32),
     /// Too few or too many frames.
@@ -78,11 +78,11 @@ pub enum UmemError {
         /// Number of frames requested.
         frames: u32,
     },
-    /// Huge pages were required and are not available.
+    /// [`HugePages::On`] was requested, but too few reserved huge pages are free.
     #[error(
-        "cannot allocate {} of packet memory in huge pages: {source}; this takes {pages} free \
-         pages of 2 MiB: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or \
-         set huge_pages = \"auto\"",
+        "cannot allocate {} of packet memory in huge pages: {source}; {pages} pages of 2 MiB must \
+         be free: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or set \
+         huge_pages = \"auto\"",
         format_size(*.bytes)
     )]
     HugePages {
@@ -90,7 +90,7 @@ pub enum UmemError {
         bytes: usize,
         /// Number of huge pages required.
         pages: usize,
-        /// The error of mmap.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The memory could not be mapped.

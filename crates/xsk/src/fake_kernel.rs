@@ -32,15 +32,15 @@
 //! | fault | setting |
 //! |---|---|
 //! | accepts descriptors and sends nothing (stalled) | `budget: 0` |
-//! | sends only a few descriptors per wake-up, as in copy mode | `budget: 32` |
+//! | sends at most 32 descriptors per wake-up, as in copy mode | `budget: 32` |
 //! | loses the next wake-up, or every one | `ignored_wakeups: 1`, or `u32::MAX` |
-//! | fails the next wake-ups | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
+//! | fails the next two wake-ups | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
 //! | drops the next packet, as without a carrier | `errors: [libc::EBUSY].into()` |
 //! | fails every wake-up with one error | `persistent_error: Some(libc::ENETDOWN)` |
-//! | reports completions late, or never | `completion_delay: Some(3)`, or `None` |
+//! | reports completions three wake-ups late, or never | `completion_delay: Some(3)`, or `None` |
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
-//! Some faults are methods: [`FakeKernel::vanish`] removes the interface.
+//! Methods simulate further faults. [`FakeKernel::vanish`] removes the interface.
 //! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write a ring entry that
 //! no correct kernel writes, such as an address outside the UMEM or the address of a chunk that the
 //! kernel does not own. If the fill ring is empty or the RX ring is full, the packet is lost and
@@ -82,23 +82,26 @@ use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, Rings, XskPort};
 
-/// The behaviour of a fake kernel. By default, each wake-up sends and completes all packets.
+/// The behaviour of a fake kernel. By default, each transmit wake-up sends and completes all
+/// packets.
 #[derive(Clone, Debug)]
 pub struct FakeKernelConfig {
     /// Maximum number of descriptors sent per wake-up, as in copy mode. Further descriptors wait
     /// for the next wake-up.
     pub budget: u32,
-    /// Number of wake-ups by which completions are delayed. With `None`, they are never reported.
+    /// Number of wake-ups by which completions are delayed. If `None`, completions are never
+    /// reported.
     pub completion_delay: Option<u32>,
     /// Maximum number of completions reported per wake-up.
     pub completions_per_wakeup: u32,
-    /// Errors (errno values) of the next wake-ups, one for each, in order. These wake-ups send
-    /// nothing. `EBUSY` drops a packet: the packet is completed without being sent.
+    /// Errors (errno values) of the next transmit wake-ups, one for each, in order. These wake-ups
+    /// send nothing. `EBUSY` drops the next packet: the packet is completed without being sent.
     pub errors: VecDeque<i32>,
-    /// Error (errno value) of every wake-up once `errors` is empty. These wake-ups send nothing.
+    /// Error (errno value) of every transmit wake-up once `errors` is empty. These wake-ups send
+    /// nothing.
     pub persistent_error: Option<i32>,
-    /// Number of wake-ups that are lost: they return success and do nothing. `u32::MAX` loses every
-    /// wake-up.
+    /// Number of transmit wake-ups to lose: they return success and do nothing. `u32::MAX` loses
+    /// every transmit wake-up.
     pub ignored_wakeups: u32,
     /// Number of sent descriptors after which the interface disappears, possibly in the middle of a
     /// batch.
@@ -137,7 +140,7 @@ pub struct FakeRingSizes {
     pub tx: u32,
     /// Entries of the completion ring.
     pub completion: u32,
-    /// Initial value of the eight ring counters. A value near 2³² tests wrapping.
+    /// Initial value of the eight ring counters (two per ring). A value near 2³² tests wrapping.
     pub start: u32,
 }
 
@@ -176,12 +179,12 @@ struct KernelState {
     config: FakeKernelConfig,
     /// Sent packets, each with its chunk number; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
-    /// Packets dropped by `EBUSY`.
+    /// Packets dropped because of `EBUSY`.
     discarded: Vec<Vec<u8>>,
     /// Whether the interface has disappeared.
     gone: bool,
-    /// Addresses sent and not yet reported as completed, each with the number of the wake-up that
-    /// sent it.
+    /// Addresses of sent or dropped packets that are not yet reported as completed, each with the
+    /// value of `wakeups` at that time.
     completing: VecDeque<(u64, u32)>,
     /// Number of wake-ups so far; wraps.
     wakeups: u32,
@@ -218,7 +221,7 @@ impl FakeKernel {
         sizes: FakeRingSizes,
         config: FakeKernelConfig,
     ) -> (XskPort, Self) {
-        assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
+        assert!(umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
         let slot = PortSlot::new(index).expect("the index of a port must be below 126");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, kernel) = Self::rings(umem, slot, sizes);
@@ -228,7 +231,8 @@ impl FakeKernel {
         (port, kernel)
     }
 
-    /// Creates the user-space ends of four rings, and the fake kernel with the other ends.
+    /// Creates four rings. Returns their user-space ends, and the fake kernel, which has the other
+    /// ends.
     pub(crate) fn rings(umem: &Umem, slot: PortSlot, sizes: FakeRingSizes) -> (Rings, Self) {
         let memory = Rc::new(RingMemory {
             fill: HeapRing::new(sizes.fill, sizes.start),
@@ -278,7 +282,8 @@ impl FakeKernel {
         state.config = config;
     }
 
-    /// Delivers a packet. Counts an undelivered packet like the real kernel.
+    /// Delivers a packet to the RX ring. If the packet cannot be delivered, counts it in the port's
+    /// [`KernelCounters`], as the real kernel does.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), DeliveryError> {
         self.deliver_in_chunk(packet).map(drop)
     }
@@ -329,8 +334,8 @@ impl FakeKernel {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// Writes an RX descriptor without any check, to test how user space handles an invalid one.
-    /// Returns whether the RX ring had room.
+    /// Writes an RX descriptor without any check, to test how user space handles an invalid
+    /// descriptor. Returns whether the RX ring had room.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.rx.reserve(1);
@@ -348,7 +353,8 @@ impl FakeKernel {
         pushed
     }
 
-    /// Sends and completes packets as after a wake-up, but without one, as a driver does.
+    /// Sends and completes packets without a wake-up, as a driver does. The call does not count as
+    /// a wake-up for `completion_delay`.
     pub fn run(&self) {
         self.0.borrow_mut().send();
     }
@@ -385,10 +391,11 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Advances only the ring counters of user space, as if it received all packets, posted `n`
-    /// frames for reception and `n` for transmission, and reclaimed all completed frames.
-    /// Benchmarks use this method to measure the cost of [`arrive`](Self::deliver_unwritten) and
-    /// [`complete`](Self::complete) alone. The port is unusable afterwards.
+    /// Advances user space's ring counters and does nothing else, as if user space received all
+    /// packets, posted `n` frames for reception and `n` for transmission, and reclaimed all
+    /// completed frames. Benchmarks use this method to measure the cost of
+    /// [`deliver_unwritten`](Self::deliver_unwritten) and [`complete_all`](Self::complete_all)
+    /// alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
         let state = self.0.borrow();
         let RingMemory { fill, completion, rx, tx } = &*state.memory;
@@ -409,7 +416,7 @@ impl FakeKernel {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Returns the packets dropped by `EBUSY` since the previous call, in order.
+    /// Returns the packets dropped because of `EBUSY` since the previous call, in order.
     pub fn take_discarded(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0.borrow_mut().discarded)
     }
@@ -420,7 +427,8 @@ impl FakeKernel {
         self.0.borrow_mut().gone = true;
     }
 
-    /// Sets whether to keep copies of sent and dropped packets; the default is `true`.
+    /// Sets whether to keep copies of sent and dropped packets; the default is `true`. Discards the
+    /// copies of sent packets.
     pub fn set_recording(&self, on: bool) {
         self.0.borrow_mut().sent = on.then(Vec::new);
     }
@@ -587,8 +595,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         address as usize + packet.len() <= region.len(),
         "the fill ring holds an address outside the UMEM"
     );
-    // SAFETY: the range is within the mapping, and in a chunk that user space has posted, so that
-    // no frame owns it. Unsafe because, like a device, it writes to memory outside Rust's
+    // SAFETY: the range is within the mapping, and in a chunk that user space has posted, so no
+    // frame owns the chunk. Unsafe because, like a device, it writes to memory outside Rust's
     // ownership.
     unsafe {
         region
@@ -602,8 +610,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping, and that user space has posted it, so that no frame owns it. Unsafe because, like a
-    // device, it reads memory outside Rust's ownership.
+    // mapping, and that user space has posted the chunk, so no frame owns it. Unsafe because, like
+    // a device, it reads memory outside Rust's ownership.
     unsafe {
         umem.region()
             .base()

@@ -66,7 +66,7 @@ pub struct Frame {
     len: u16,
 }
 
-/// The error for too little room in front of a packet or after it.
+/// The error for too little headroom or tailroom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not enough {side}: {needed} bytes requested, {available} available")]
 pub struct NoRoom {
@@ -101,8 +101,8 @@ impl Frame {
     /// Like `new`, for a caller that knows the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`,
-    /// and is derived from the region's base pointer, because `prepend` and `trim_front` move it
+    /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`.
+    /// It is derived from the region's base pointer, because `prepend` and `trim_front` move `data`
     /// within the whole chunk.
     #[inline]
     pub(crate) unsafe fn from_data(
@@ -118,8 +118,8 @@ impl Frame {
     #[inline]
     fn region_ref(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, and the chunk is HELD as long as
-        // this frame exists. Unsafe because a frame has no lifetime parameter, so that a struct can
-        // contain both a UMEM and its frames.
+        // this frame exists. Unsafe because a frame has no lifetime parameter. (With one, no struct
+        // could contain both a UMEM and its frames.)
         unsafe { self.region.as_ref() }
     }
 
@@ -197,8 +197,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns its number. Apart from `give_up_in`, this is
-    /// the only way to give up a frame without losing it.
+    /// Hands the chunk to another owner and returns the chunk's number. Apart from `give_up_in`,
+    /// this is the only way to give up a frame without losing it.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -206,8 +206,8 @@ impl Frame {
         frame.chunk
     }
 
-    /// Like `give_up`, but uses the caller's `Chunks` of the frame's region, which is faster in
-    /// packet loops, and returns nothing.
+    /// Like `give_up`, but uses the caller's copy of the region's fields, which is faster in packet
+    /// loops. Returns nothing.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
         debug_assert!(chunks.contains(&self), "the frame belongs to another UMEM");
@@ -263,7 +263,7 @@ impl Chunks<'_> {
         unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 
-    /// Returns whether a frame belongs to this region.
+    /// Returns whether the frame's chunk is in this region.
     #[inline]
     pub(crate) fn contains(self, frame: &Frame) -> bool {
         frame.region() == self.region.into()
@@ -305,8 +305,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of edits changes the packet like a vector, within its chunk. Edits that do
-        /// not fit are rejected and change nothing. Neighbouring chunks keep their bytes.
+        /// Any sequence of edits has the same effect on a packet as on a vector. An edit that does
+        /// not fit is rejected and changes nothing. Neighbouring chunks keep their bytes.
         #[test]
         fn frame_edits_match_edits_of_a_vector(
             edits in prop::collection::vec(edit(), 1..60),
@@ -314,10 +314,10 @@ mod tests {
         ) {
             let frame_size = if big { 4096 } else { 2048 };
             let (_umem, mut pool) = umem(frame_size);
-            let mut before = pool.alloc().unwrap();
+            let mut frame_before = pool.alloc().unwrap();
             let mut frame = pool.alloc().unwrap();
-            let mut after = pool.alloc().unwrap();
-            for neighbour in [&mut before, &mut after] {
+            let mut frame_after = pool.alloc().unwrap();
+            for neighbour in [&mut frame_before, &mut frame_after] {
                 let headroom = neighbour.headroom();
                 neighbour.prepend(headroom).unwrap();
                 let tailroom = neighbour.tailroom();
@@ -330,8 +330,11 @@ mod tests {
                 let chunk_start = u64::from(frame.chunk() * frame_size);
                 prop_assert_eq!(frame.address(), chunk_start + frame.headroom() as u64);
             }
-            for neighbour in [before, after] {
-                prop_assert!(neighbour.iter().all(|&byte| byte == 0xee));
+            for neighbour in [frame_before, frame_after] {
+                prop_assert!(
+                    neighbour.iter().all(|&byte| byte == 0xee),
+                    "an edit changed a neighbouring chunk"
+                );
                 pool.free(neighbour).unwrap();
             }
             pool.free(frame).unwrap();

@@ -1,18 +1,18 @@
 //! A stack of fixed capacity. The item put last is taken first, because the bytes of its chunk are
 //! probably still in the cache.
 
-use crate::fill::fill;
+use crate::slots::put_into_slots;
 
-/// A stack whose capacity is fixed at creation. With a `Vec`, every loop that fills it would
-/// contain a call to grow it, and the compiler would have to keep its length in memory for that
-/// call.
+/// A stack whose capacity is fixed at creation. A `Vec` would be slower: every loop that pushes
+/// items could call the function that grows the vector, so the compiler would keep the length in
+/// memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,
 }
 
 impl<T: Copy> FreeList<T> {
-    /// Creates a full list; the last item is on top.
+    /// Creates a full list of these items; the last item is on top.
     pub(crate) fn full(items: impl Iterator<Item = T>) -> Self {
         let items: Box<[T]> = items.collect();
         Self { len: items.len(), items }
@@ -29,7 +29,7 @@ impl<T: Copy> FreeList<T> {
         self.items.get(self.len).copied()
     }
 
-    /// Takes the top `n` items (all, if there are fewer), the topmost first.
+    /// Removes the top `n` items (all, if there are fewer) and returns them, the topmost first.
     #[inline]
     pub(crate) fn take(&mut self, n: usize) -> impl ExactSizeIterator<Item = T> {
         let end = self.len.min(self.items.len());
@@ -37,11 +37,11 @@ impl<T: Copy> FreeList<T> {
         self.items[self.len..end].iter().rev().copied()
     }
 
-    /// Puts items on top until the list is full, and returns their number. There is always room for
-    /// items that were taken from the list.
+    /// Puts items on top until the list is full. Returns the number of items put. Items that were
+    /// taken from the list always fit.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
-        let pushed = fill(&mut self.items[self.len..], items, |slot, item| *slot = item);
+        let pushed = put_into_slots(&mut self.items[self.len..], items, |slot, item| *slot = item);
         self.len += pushed;
         pushed
     }

@@ -5,19 +5,19 @@
 //! can access the chunk. Frames are moved, never copied, from the [`Pool`] to the kernel's fill
 //! ring, back as received packets, through a [`Batch`] into an [`EgressQueue`], to the kernel for
 //! transmission, and back into the pool. [`Port::frame_counts`], [`Pool::len`] and [`Umem::lost`]
-//! return how many frames are where.
+//! return the number of frames in a port's rings, in the pool, and lost.
 //!
-//! A [`Builder`] opens the AF_XDP ports of one worker, any number of (interface, queue) pairs on
-//! one UMEM, in the fastest mode that all of them support. The feature `fake-kernel` adds
-//! `fake_kernel`, which plays the kernel's side without an interface or privileges. This example
-//! runs on it:
+//! A [`Builder`] opens the AF_XDP ports of one worker: 1 to 126 (interface, queue) pairs on one
+//! UMEM, in zero-copy mode if all of them support it. The feature `fake-kernel` adds the module
+//! `fake_kernel`: a fake kernel that needs no interface and no privileges. This example uses the
+//! fake kernel:
 //!
 //! ```
 //! # #[cfg(feature = "fake-kernel")] {
 //! use xdpfwd_xsk::fake_kernel::FakeKernel;
 //! use xdpfwd_xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
 //!
-//! // Two ports on one UMEM: packets received on one leave on the other, in the same memory.
+//! // Two ports share one UMEM: a packet received on `lan` leaves on `wan` without being copied.
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default()).unwrap();
 //! let (mut lan, lan_kernel) = FakeKernel::port(&umem, &mut pool, 0);
 //! let (mut wan, wan_kernel) = FakeKernel::port(&umem, &mut pool, 1);
@@ -52,7 +52,6 @@ mod completions;
 mod config;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
-mod fill;
 mod frame;
 mod free_list;
 mod mapping;
@@ -68,6 +67,7 @@ mod prefetch;
 mod queue;
 mod region;
 mod ring;
+mod slots;
 mod socket;
 mod sync;
 mod umem;

@@ -10,7 +10,7 @@ use crate::config::{HugePages, UmemError};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// The object that unmaps the memory, if it is not this one.
+    /// The object that unmaps the memory; `None` if this type unmaps it on drop.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
@@ -39,7 +39,7 @@ impl Mapping {
         self.base
     }
 
-    fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    fn map_shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
         // Unsafe because it is a foreign call.
@@ -98,8 +98,8 @@ impl Drop for Mapping {
 /// Size of a huge page in bytes.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Maps memory of this size and populates every page. Returns the memfd, the mapping, and whether
-/// the memory is in reserved huge pages.
+/// Maps at least `bytes` bytes of memory and populates every page. Returns the memfd, the mapping,
+/// and whether the memory is in reserved huge pages.
 pub(crate) fn map(
     bytes: usize,
     huge_pages: HugePages,
@@ -119,7 +119,7 @@ pub(crate) fn map(
             Err(error) => {
                 tracing::debug!(
                     %error, bytes,
-                    "no reserved huge pages for the UMEM; using other pages"
+                    "cannot map reserved huge pages for the UMEM; mapping other pages"
                 );
             }
         }
@@ -138,8 +138,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know that.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    // SAFETY: plain system calls on our own descriptor. Unsafe because these are foreign calls. The
-    // seal prevents other processes that share the memory from truncating it.
+    // The seal prevents other processes that share the memory from truncating it. SAFETY: plain
+    // system calls on our own descriptor. Unsafe because these are foreign calls.
     let sized = unsafe {
         libc::ftruncate(memfd.as_raw_fd(), length) == 0
             && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0
@@ -147,10 +147,10 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     if !sized {
         return Err(io::Error::last_os_error());
     }
-    let memory = Mapping::shared(memfd.as_fd(), bytes)?;
+    let memory = Mapping::map_shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Transparent huge pages, if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them;
-        // failure is harmless.
+        // Request transparent huge pages, which are used if
+        // /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them. Failure is harmless.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

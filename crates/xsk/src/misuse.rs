@@ -1,5 +1,5 @@
-//! Misuse of frames that must not compile. After each group of such examples, a similar example
-//! compiles: this shows that the errors have the intended cause. The docs of
+//! Examples of misuse of frames and ports that must not compile. After each group, a similar
+//! example compiles, which shows that the errors have the intended cause. The docs of
 //! [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue) contain the two most important
 //! examples.
 //!
@@ -94,8 +94,8 @@
 //!
 //! # Using a frame on another thread
 //!
-//! Frames cannot be sent to or shared with another thread, nor can types that contain or create
-//! them.
+//! Frames cannot be sent to another thread or shared with it. The same holds for types that contain
+//! or create frames.
 //!
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
@@ -139,7 +139,7 @@
 //! ```
 //! ```
 //! fn assert_send<T: Send>() {}
-//! assert_send::<xdpfwd_xsk::Builder>(); // opens the ports on their thread
+//! assert_send::<xdpfwd_xsk::Builder>(); // the receiving thread opens the ports
 //! ```
 //!
 //! # Using a port after closing it

@@ -1,5 +1,5 @@
-//! Opens (interface, queue) pairs as ports on one UMEM, in the fastest mode that all of them
-//! support.
+//! Opens (interface, queue) pairs as ports on one UMEM, in zero-copy mode if all of them support
+//! it.
 
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
@@ -27,7 +27,7 @@ pub enum BindMode {
     Copy,
 }
 
-/// Opens the ports of one worker: any number of (interface, queue) pairs on one UMEM.
+/// Opens the ports of one worker: 1 to 126 (interface, queue) pairs on one UMEM.
 ///
 /// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], the builder tries zero-copy
 /// on each queue in turn. If a queue does not support zero-copy, the builder closes all sockets,
@@ -41,6 +41,7 @@ pub struct Builder {
     queues: Vec<Queue>,
 }
 
+/// A queue of an interface, to be opened as a port.
 #[derive(Clone, Debug)]
 struct Queue {
     interface: String,
@@ -59,11 +60,11 @@ pub struct OpenPorts<P = XskPort> {
     pub ports: Vec<P>,
     /// Whether the kernel reports zero-copy for all ports.
     pub zero_copy: bool,
-    /// The reason for falling back to copy mode, with [`BindMode::Auto`].
+    /// The reason for the fallback to copy mode; `None` without a fallback.
     pub fallback: Option<Fallback>,
 }
 
-/// The queue that does not support zero-copy.
+/// The reason for a fallback to copy mode: a queue that does not support zero-copy.
 #[derive(Debug)]
 pub struct Fallback {
     /// Name of the interface.
@@ -121,15 +122,15 @@ pub enum OpenError {
     NotBuilt,
     /// Another socket uses the queue.
     #[error(
-        "cannot bind {interface} queue {queue}: another AF_XDP socket uses this queue, and did not \
-         release it within {waited:?}"
+        "cannot bind {interface} queue {queue}: another AF_XDP socket uses this queue and did not \
+         release it within {waited:?}; stop its process or use another queue"
     )]
     Busy {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
-        /// Time for which the bind was retried.
+        /// The bind timeout; the binds of all queues share it.
         waited: Duration,
     },
     /// Zero-copy was required, and the queue does not support it or does not exist.
@@ -194,8 +195,8 @@ impl Builder {
         self
     }
 
-    /// Sets how long to retry a bind to a busy queue: a closed socket releases its queue some time
-    /// later. The default is three seconds.
+    /// Sets how long to retry binding to busy queues, in total for all queues. The kernel releases
+    /// the queue of a closed socket only after some time. The default is three seconds.
     pub fn bind_timeout(mut self, bind_timeout: Duration) -> Self {
         self.bind_timeout = bind_timeout;
         self
@@ -208,15 +209,15 @@ impl Builder {
         self
     }
 
-    /// Opens all ports. They must stay on the calling thread. Posts frames to each fill ring before
-    /// the bind, as some drivers require. Tries to raise the process's limit on locked memory
-    /// (`RLIMIT_MEMLOCK`).
+    /// Opens all ports, which then must stay on the calling thread. Posts frames to each fill ring
+    /// before the bind, because some drivers require it. Tries to raise the process's limit on
+    /// locked memory (`RLIMIT_MEMLOCK`).
     pub fn open(&self) -> Result<OpenPorts, OpenError> {
         self.open_with(|mode| self.open_all(mode))
     }
 
-    /// Checks the configuration, then calls `open_all` with the bind mode, or with the fastest mode
-    /// that all queues support.
+    /// Checks the configuration, then calls `open_all` with the bind flag of the mode. In
+    /// [`BindMode::Auto`], first tries zero-copy, then copy mode.
     fn open_with<P>(
         &self,
         open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
@@ -288,7 +289,7 @@ impl Builder {
         Ok(OpenPorts { umem, pool, ports, zero_copy, fallback: None })
     }
 
-    /// Sets optional socket options; failures are not fatal.
+    /// Sets socket options that improve performance; a failure is logged and not fatal.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
         // Kernels before 6.17 lack this option (ENOPROTOOPT). They send 32 packets per call, and
         // the port repeats the call.
@@ -309,8 +310,8 @@ impl Builder {
         }
     }
 
-    /// Returns the ring sizes. At most half of a port's share of the frames is in its fill ring;
-    /// the other half is for frames in flight.
+    /// Returns the ring sizes. At most half of a port's share of the frames is in its fill ring.
+    /// The other half is for frames in flight.
     fn ring_sizes(&self) -> RingSizes {
         let half_share = self.umem.frames / (2 * self.queues.len() as u32);
         // Rounded down to a power of two.
@@ -353,8 +354,8 @@ impl Queue {
         first_socket: Option<&Socket>,
         deadline: Instant,
     ) -> io::Result<()> {
-        // The bind of the first socket sets the mode and the wake-up flag for all sockets; passing
-        // them again is an error (`xsk_bind`).
+        // The first bind sets the mode and the wake-up flag for all sockets. The kernel rejects a
+        // later bind that passes them again (`xsk_bind`).
         let flags = if first_socket.is_some() {
             libc::XDP_SHARED_UMEM
         } else {
@@ -395,16 +396,16 @@ impl Queue {
 /// Minimum number of entries of a ring: one batch.
 const MIN_RING: u32 = 64;
 
-/// Desired number of descriptors per system call in copy mode: several batches.
+/// Desired number of descriptors per system call in copy mode: eight batches.
 const TX_BUDGET_DESIRED: u32 = 512;
 
-/// Busy-poll limits per system call: time and number of packets.
+/// Busy-poll limits per system call: time in microseconds, and number of packets.
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
 /// Raises the limit on locked memory. Kernels before 5.11 apply this limit to BPF memory, and all
-/// kernels apply it to the UMEM of a process without CAP_IPC_LOCK. Raising it fails without
-/// CAP_SYS_RESOURCE; the later calls usually succeed anyway.
+/// kernels apply it to the UMEM of a process without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE,
+/// raising the limit fails. This is not an error, because the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a plain system call with a readable struct. Unsafe because it is a foreign call.

@@ -1,14 +1,15 @@
-//! The ownership record: one byte per chunk, written whenever the chunk changes hands.
+//! The ownership record: one byte per chunk, written whenever the chunk's owner changes.
 //!
 //! Frame counts show whether a frame is missing. This record also shows *which* chunk is missing,
-//! and its last owner. The record also serves to validate descriptors from the kernel: a descriptor
-//! of a chunk that the kernel did not own is rejected. Otherwise a second [`Frame`](crate::Frame)
-//! with the same bytes would exist.
+//! and who owned it last. The record also validates descriptors from the kernel: a port rejects a
+//! descriptor if the kernel did not own its chunk. Otherwise a second [`Frame`](crate::Frame) with
+//! the same bytes would exist.
 //!
-//! The kernel is trusted to write only to chunks posted for reception and not handed back, and to
-//! read only chunks posted for transmission. A kernel that wrote to a chunk after handing it back
-//! could write to any other memory of the process as well. The kernel's numbers are not trusted: no
-//! descriptor, completion or counter value can give a chunk two owners.
+//! The kernel's memory accesses are trusted: it writes only to chunks that are posted for reception
+//! and not yet handed back, and reads only chunks that are posted for transmission. There is no
+//! defence against other accesses, because the kernel can access all memory of the process. The
+//! kernel's numbers are not trusted: no descriptor, completion or counter value can give a chunk
+//! two owners.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,10 +19,11 @@ use std::fmt;
 pub(crate) struct PortSlot(u8);
 
 impl PortSlot {
-    /// Maximum number of ports per UMEM. Of the 256 values of the owner byte, each port uses two,
-    /// and four belong to no port.
+    /// Maximum number of ports per UMEM. The owner byte has 256 values: two for each port, and four
+    /// that belong to no port.
     pub(crate) const MAX: u32 = 126;
 
+    /// Returns the slot with this index; `None` from 126 on.
     pub(crate) fn new(index: u32) -> Option<Self> {
         (index < Self::MAX).then_some(Self(index as u8))
     }
@@ -123,7 +125,7 @@ impl Owners {
         }
     }
 
-    /// Sets the owner of a chunk, which the caller must own.
+    /// Sets the owner of a chunk. The caller must own the chunk.
     #[inline]
     pub(crate) fn set(&self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.0.get(chunk as usize) {
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn hand_over_from_wrong_owner_changes_nothing() {
+    fn hand_over_and_close_affect_only_chunks_of_given_owner() {
         let owners = Owners::new(2);
         let slot = PortSlot::new(5).unwrap();
         let hand_over = |chunk, from, to| Owners::hand_over(owners.cells(), chunk, from, to);

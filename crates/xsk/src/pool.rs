@@ -24,15 +24,15 @@ pub struct Pool {
     free: FreeList<u32>,
 }
 
-/// The error for a frame of another UMEM; contains the frame.
+/// The error for a frame that belongs to another UMEM. Contains the frame.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} belongs to another UMEM")]
 pub struct ForeignFrame(pub Frame);
 
 /// Constructors. Initially, all frames are in the pool.
 impl Umem {
-    /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling
-    /// thread. The returned pool holds all frames.
+    /// Maps the memory and touches every page, so that the memory is on the NUMA node of the
+    /// calling thread. The returned pool holds all frames.
     pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
         config.check()?;
         let (memfd, memory, huge) = mapping::map(config.bytes(), config.huge_pages)?;
@@ -133,8 +133,8 @@ impl Pool {
     }
 
     /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring and
-    /// yields their addresses. If the caller does not consume an address, its chunk stays recorded
-    /// as `POOL` but is lost.
+    /// yields their addresses. The caller must consume every address: a chunk whose address is not
+    /// consumed leaves the pool but stays recorded as `POOL`, and is never reused.
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,
@@ -151,7 +151,8 @@ impl Pool {
     /// Puts back chunks that are already recorded as `POOL`. Returns their number.
     #[inline]
     pub(crate) fn push_all(&mut self, chunks: impl Iterator<Item = u32>) -> u32 {
-        // The list has room for all chunks of the UMEM, and contains none of them twice.
+        // All chunks fit: the list has room for every chunk of the UMEM, and contains no chunk
+        // twice.
         self.free.put(chunks) as u32
     }
 

@@ -10,14 +10,14 @@ use crate::{Batch, EgressQueue, Pool, Umem};
 /// [`XskPort`](crate::XskPort) is the AF_XDP implementation. An I/O path with its own memory copies
 /// packets into and out of frames.
 ///
-/// The pool and the egress queue that callers pass must belong to the UMEM of the port. If they do
-/// not, an implementation that hands frames to the kernel panics.
+/// The pool and the egress queue that callers pass must belong to the UMEM of the port. Otherwise,
+/// an implementation that hands frames to the kernel panics.
 pub trait Port {
     /// Returns the UMEM whose frames the port accepts; `None` if the port copies packets and
     /// accepts any frame.
     fn umem(&self) -> Option<&Umem>;
 
-    /// Moves received frames into the batch, up to its capacity, and refills the port from the
+    /// Moves received frames into the batch until the batch is full, and refills the port from the
     /// pool. Returns the number of received frames.
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize;
 
@@ -33,25 +33,25 @@ pub trait Port {
     /// Moves frames whose transmission is complete to the pool, and returns their number.
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
-    /// Returns whether the interface has yet to take frames that were handed over.
+    /// Returns whether the interface has not yet taken all frames that were handed over.
     fn has_unsent(&self) -> bool;
 
     /// Returns a file descriptor that becomes readable when frames arrive; `None` if the port must
-    /// be polled. It stays open as long as the port.
+    /// be polled. The descriptor stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
-    /// Returns how many frames the port has, by location.
+    /// Returns the number of frames that the port has, by location.
     fn frame_counts(&self) -> PortFrameCounts;
 
     /// Returns the traffic counters.
     fn counters(&self) -> Counters;
 
-    /// Returns the kernel's loss counters. Not for the data path, because it makes a system call.
+    /// Returns the kernel's counters. Makes a system call, so do not call it on the data path.
     fn kernel_counters(&self) -> KernelCounters;
 
     /// Closes the port and moves completed frames to the pool. Returns the number of retired
-    /// frames. Posted frames are retired, because a device may still read them or the kernel may
-    /// still write to them. User space cannot rule this out: for example, a thread that waits in
+    /// frames, which are never reused: a device may still read a posted frame, or the kernel may
+    /// still write to it. User space cannot rule this out. For example, a thread that waits in
     /// `poll` on the socket keeps the socket bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
@@ -59,7 +59,7 @@ pub trait Port {
 /// Frame counts of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortFrameCounts {
-    /// Frames posted for reception and not received, including those held by the driver.
+    /// Frames posted for reception and not yet in the RX ring, including those held by the driver.
     pub fill: u64,
     /// Frames received by the kernel and waiting in the RX ring.
     pub rx: u64,
@@ -107,15 +107,16 @@ pub struct Counters {
     /// Cycles of [`clock`](crate::clock) spent in the calls counted in `tx_wakes`.
     pub tx_wake_cycles: u64,
     /// Packets that the interface dropped after the kernel had accepted them, because there was no
-    /// carrier or the interface's queue was full. Included in `tx_packets`. A lower bound: drops
-    /// are unknown in zero-copy mode, and for packets that the kernel sends while a worker waits in
-    /// `poll`.
+    /// carrier or the interface's queue was full. Included in `tx_packets`. A lower bound: the port
+    /// does not see drops in zero-copy mode, or of packets that the kernel sends while a worker
+    /// waits in `poll`.
     pub tx_dropped: u64,
     /// Packets that user space had to move in memory before transmission: the I/O path sends from a
     /// fixed offset in the frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
-    /// Rejected descriptors from the kernel: the chunk was not posted by this port, or the range
-    /// exceeded the chunk. A value other than 0 indicates a bug in xdpfwd or in the kernel.
+    /// Rejected descriptors and completions from the kernel: the chunk was not posted by this port,
+    /// or the range exceeded the chunk. A value other than 0 indicates a bug in xdpfwd or in the
+    /// kernel.
     pub invalid_descriptors: u64,
 }
 
@@ -148,8 +149,8 @@ pub struct KernelCounters {
     pub tx_invalid: u64,
     /// Packets dropped because the RX ring was full: user space was too slow.
     pub rx_ring_full: u64,
-    /// Number of times that the kernel found the fill ring empty: in copy mode once per packet
-    /// lost, in zero-copy mode once per check by the driver.
+    /// Number of times that the kernel found the fill ring empty: once per lost packet in copy
+    /// mode, once per check by the driver in zero-copy mode.
     pub fill_ring_empty: u64,
     /// Number of times that the kernel found the TX ring empty.
     pub tx_ring_empty: u64,

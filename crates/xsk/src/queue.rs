@@ -13,7 +13,7 @@ use crate::umem::Umem;
 /// that does not fit, so that the caller can drop and count the packet. Waiting for room would
 /// delay all other packets.
 ///
-/// Pushing a frame moves it. Accessing it afterwards does not compile:
+/// Pushing a frame moves the frame into the queue. Accessing the frame afterwards does not compile:
 ///
 /// ```compile_fail,E0382
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -38,8 +38,8 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    // Declared before the UMEM handle, so that the queue's frames are dropped first and do not keep
-    // the UMEM alive.
+    // Declared before the UMEM handle, so that the queue's frames are dropped first. Otherwise they
+    // would keep the UMEM mapped.
     /// A ring with a power-of-two number of slots. The slots from `head` (included) to `tail`
     /// (excluded) are used; both counters wrap.
     slots: Box<[Option<Frame>]>,
@@ -78,7 +78,7 @@ impl EgressQueue {
         Self { slots, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
 
-    /// Adds a frame at the end.
+    /// Adds a frame at the end. The error contains the rejected frame.
     ///
     /// ```
     /// # use xdpfwd_xsk::{EgressQueue, PushError, Umem, UmemConfig};
@@ -114,8 +114,8 @@ impl EgressQueue {
         frames: impl IntoIterator<Item = Frame>,
         mut on_reject: impl FnMut(PushError),
     ) {
-        // Use local copies of the fields: otherwise the compiler must assume that each written
-        // frame changes them.
+        // Use local copies of the fields. Otherwise the compiler must assume that each written
+        // frame changes the fields, and reload them.
         let (mask, end) = (self.slots.len() - 1, self.head.wrapping_add(self.capacity));
         let (slots, region, mut tail) =
             (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
@@ -127,8 +127,8 @@ impl EgressQueue {
             } else if frame.region() != region {
                 PushError::Foreign(frame)
             } else {
-                // Unused slots are empty. An assignment would nevertheless check whether the slot
-                // contains a frame to drop.
+                // Unused slots are `None`, so there is no frame to drop. An assignment would
+                // nevertheless check for one; `replace` and `forget` do not.
                 let old = slots[tail & mask].replace(frame);
                 debug_assert!(old.is_none(), "an unused slot contains a frame");
                 mem::forget(old);
@@ -142,22 +142,22 @@ impl EgressQueue {
         self.tail = tail;
     }
 
-    /// Removes the frame at the front.
+    /// Removes and returns the frame at the front; `None` if the queue is empty.
     #[inline]
     pub fn pop(&mut self) -> Option<Frame> {
         self.drain(1).next()
     }
 
-    /// Iterates over the waiting frames from the front, read-only.
+    /// Returns an iterator over the waiting frames, from the front. The frames stay in the queue.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Frame> {
         let mask = self.slots.len() - 1;
         (0..self.len()).filter_map(move |n| self.slots[self.head.wrapping_add(n) & mask].as_ref())
     }
 
-    /// Removes the first `n` frames (all, if there are fewer) from the queue immediately. Frames
-    /// not taken from the iterator are lost when it is dropped. If the iterator is forgotten
-    /// (`mem::forget`), they stay held forever.
+    /// Removes the first `n` frames (all, if there are fewer) from the queue immediately. When the
+    /// returned iterator is dropped, frames not taken from it are lost. If the iterator is
+    /// forgotten (`mem::forget`), these frames are counted as held forever.
     #[inline]
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let start = self.head;
@@ -351,7 +351,7 @@ mod tests {
             queue.push_batch(&mut batch, |error| panic!("{error}"))
         }));
         assert!(result.is_err());
-        // The panic lost the runt; the frame after it is still in the batch.
+        // The panic dropped the runt; the frame after the runt is still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.slots()[3].is_some());
     }

@@ -1,4 +1,4 @@
-//! The chunks of a UMEM, and the ownership record.
+//! The region of a UMEM: its memory and the ownership record of its chunks.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -14,11 +14,11 @@ pub(crate) struct Region {
     frame_size: u32,
     pub(crate) frames: u32,
     pub(crate) owners: Owners,
-    /// The file of the memory; `None` if the memory was mapped elsewhere.
+    /// The memfd of the memory; `None` if `xsk-rs` mapped the memory.
     pub(crate) _memfd: Option<OwnedFd>,
     /// Whether reserved huge pages back the memory.
     pub(crate) huge: bool,
-    /// One bit per slot, set if a port uses it.
+    /// One bit per port slot, set if a port uses the slot.
     slots: Cell<u128>,
 }
 
@@ -30,7 +30,7 @@ impl Region {
         huge: bool,
     ) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
-        // Frames access these bytes through raw pointers.
+        // Frames access these bytes through raw pointers, so a shorter mapping would be unsound.
         assert!(
             memory.len() >= config.bytes(),
             "a mapping of {} bytes is too short for the UMEM",
@@ -74,7 +74,7 @@ impl Region {
         self.slots.set(self.slots.get() & !slot.bit());
     }
 
-    /// Returns a copy of the fields for packet loops.
+    /// Returns a copy of the fields that packet loops use.
     #[inline]
     pub(crate) fn chunks(&self) -> Chunks<'_> {
         Chunks {
@@ -85,7 +85,7 @@ impl Region {
         }
     }
 
-    /// Like [`Chunks::split`].
+    /// Like [`Chunks::split`], but returns `u32::MAX` as the chunk number if it exceeds 32 bits.
     #[cfg(feature = "fake-kernel")]
     #[inline]
     pub(crate) fn split(&self, address: u64) -> (u32, u32) {
@@ -102,8 +102,9 @@ impl Region {
     }
 }
 
-/// A copy of a region's fields for packet loops. Through a reference to the region, the compiler
-/// would have to assume that each written owner byte changes the region, and reload all fields.
+/// A copy of a region's fields for packet loops. With a reference to the region instead, the
+/// compiler would have to assume that each written owner byte changes the region, and would reload
+/// all fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,
@@ -114,7 +115,7 @@ pub(crate) struct Chunks<'a> {
 
 impl Chunks<'_> {
     /// Splits an address, relative to the UMEM's start, into chunk number and offset. The address
-    /// can come from the kernel, so it is possible that the chunk does not exist.
+    /// can come from the kernel, so the chunk may not exist.
     #[inline]
     pub(crate) fn split(self, address: u64) -> (u64, u32) {
         (address >> self.shift, address as u32 & (self.frame_size() - 1))
@@ -137,7 +138,7 @@ impl Chunks<'_> {
         Owners::hand_over(self.owners, chunk, from, to)
     }
 
-    /// Sets the owner of a chunk, which the caller must own.
+    /// Like [`Owners::set`].
     #[inline]
     pub(crate) fn set(self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.owners.get(chunk as usize) {

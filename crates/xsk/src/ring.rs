@@ -5,9 +5,10 @@
 //! and consumes from the RX and the completion ring; the kernel (or
 //! [`fake_kernel`](crate::fake_kernel)) uses the other end of each.
 //!
-//! Each side owns one counter and caches the other's. It reads the shared cache line only when the
-//! cached value indicates a full (or empty) ring, and writes it once per batch. Memory ordering
-//! follows the comment in the kernel's `net/xdp/xsk_queue.h`.
+//! Each side writes one counter and keeps a copy of the other side's counter. A side reads the
+//! other counter again only when the copy indicates too few free (or readable) entries, and writes
+//! its own counter once per batch. Memory ordering follows the comment in the kernel's
+//! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 
@@ -116,6 +117,7 @@ impl<T: Plain> Producer<T> {
         Reservation { cursor: Cursor::new(&self.ring, self.produced, granted), granted, ring: self }
     }
 
+    /// Returns the number of free entries according to the copy of the consumer's counter.
     #[inline]
     fn free_cached(&self) -> u32 {
         // Both counters wrap; their wrapping difference is the number of used entries, which
@@ -134,15 +136,15 @@ impl<T: Plain> Producer<T> {
     /// Returns whether the other side needs a wake-up for entries published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
-        // Publish, then read the flag; the kernel sets the flag, then checks the ring once more.
-        // Without a full fence between the store and the load each side could miss the other's
-        // store (store buffering), and both would sleep: Release/Acquire do not order a store
-        // before a later load.
+        // User space publishes entries, then reads the flag. The kernel sets the flag, then checks
+        // the ring once more. Without a full fence between store and load, each side could miss the
+        // other's store (store buffering), and both would sleep. Release and Acquire do not order a
+        // store before a later load.
         fence(Ordering::SeqCst);
         self.needs_wakeup_unfenced()
     }
 
-    /// Like `needs_wakeup`, but without the fence, for use if nothing was published since the last
+    /// Like `needs_wakeup`, but without the fence. Use it if nothing was published since the last
     /// check. If this check misses a flag that was just set, the next check sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
@@ -179,7 +181,7 @@ impl<T: Plain> Reservation<'_, T> {
         true
     }
 
-    /// Writes these entries. Checks their number only once.
+    /// Writes these entries. Checks their number once, not for every entry.
     ///
     /// # Safety
     /// The iterator does not yield more entries than its `len()`. (An excess entry would be written
@@ -250,9 +252,11 @@ impl<T: Plain> Consumer<T> {
         Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
+    /// Returns the number of readable entries according to the copy of the producer's counter.
     #[inline]
     fn available_cached(&self) -> u32 {
-        // If the producer's counter claims more entries than the ring has, use the ring's size.
+        // A producer's counter that claims more entries than the ring has is invalid: use the
+        // ring's size.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
@@ -261,8 +265,8 @@ impl<T: Plain> Consumer<T> {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Sets or clears the request for a wake-up by the producer. Only the kernel does this, so only
-    /// the fake kernel needs it.
+    /// Sets or clears the flag that asks the producer for wake-ups. Only the kernel sets the flag,
+    /// so only the fake kernel needs this method.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -461,7 +465,7 @@ mod tests {
     // hold raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
-    /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
+    /// Uses real threads instead of a model; `make sanitize` runs this test under ThreadSanitizer.
     #[test]
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
@@ -507,7 +511,8 @@ mod tests {
     }
 
     proptest! {
-        /// Compares any interleaving of the two ends with a bounded queue, across the wrap at 2³².
+        /// Compares a ring with a bounded queue, for random steps at both ends and counters that
+        /// wrap.
         #[test]
         fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);

@@ -15,7 +15,7 @@ use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
 use crate::xsk_port::{Kernel, Rings};
 
-/// Number of entries in each of a socket's rings: powers of two.
+/// Number of entries in each of a socket's rings; each is a power of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingSizes {
     pub(crate) fill: u32,
@@ -46,7 +46,8 @@ impl Socket {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Registers the UMEM with its first socket. Other sockets share it when they bind.
+    /// Registers the UMEM through this socket. The other sockets of the UMEM share it when they
+    /// bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {
             addr: region.base().as_ptr() as u64,
@@ -59,8 +60,9 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)
     }
 
-    /// Makes the kernel allocate the four rings, and maps them. The fill and the completion ring
-    /// belong to the (interface, queue), so every socket needs them, even if it shares its UMEM.
+    /// Makes the kernel allocate the four rings, and maps the rings. The fill and the completion
+    /// ring belong to the (interface, queue), so every socket needs them, even if it shares its
+    /// UMEM.
     pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
@@ -69,7 +71,8 @@ impl Socket {
         let (offsets, len) =
             self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
         if len < mem::size_of::<libc::xdp_mmap_offsets>() {
-            // Linux before 5.4 has no wake-up flags, and a shorter struct with other offsets.
+            // Reject Linux before 5.4: it has no wake-up flags, and returns a shorter struct with
+            // other offsets.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
@@ -84,7 +87,7 @@ impl Socket {
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         // SAFETY: each layout describes a ring that the kernel has just allocated and mapped, and
-        // is used once; `Rings` also contains the maps. Unsafe because the ends hold raw pointers.
+        // is used once; `Rings` keeps the memory mapped. Unsafe because the ends hold raw pointers.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -127,8 +130,8 @@ impl Socket {
     }
 
     /// Binds to a queue. The socket that registered the UMEM passes the flags `XDP_ZEROCOPY` or
-    /// `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`. Any other socket passes that socket as `shared` and
-    /// only the flag `XDP_SHARED_UMEM`; it inherits the other flags.
+    /// `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`. Any other socket passes the registering socket as
+    /// `shared` and only the flag `XDP_SHARED_UMEM`; it inherits the other flags.
     pub(crate) fn bind(
         &self,
         ifindex: u32,
@@ -166,7 +169,8 @@ impl Socket {
         self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
     }
 
-    /// Enables preferred busy polling: <https://docs.kernel.org/networking/napi.html#busy-polling>.
+    /// Enables preferred busy polling, for up to `micros` µs and `budget` packets per system call:
+    /// <https://docs.kernel.org/networking/napi.html#busy-polling>.
     pub(crate) fn set_busy_poll(&self, micros: u32, budget: u32) -> io::Result<()> {
         self.set(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
         self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL, &micros)?;
@@ -187,8 +191,8 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the value and the number of bytes that the kernel wrote. An older kernel may write a
-    /// shorter struct; the remaining bytes are zero.
+    /// Returns the value of a socket option, and the number of bytes that the kernel wrote. An
+    /// older kernel may write a shorter struct; the remaining bytes are zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
@@ -205,7 +209,7 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: any bytes are valid for a plain type. Unsafe because they are not for other
+        // SAFETY: any bytes are valid for a plain type. Unsafe because this does not hold for other
         // types.
         Ok((unsafe { value.assume_init() }, size as usize))
     }

@@ -1,5 +1,5 @@
-//! The types and the fence with which both sides of a ring share data. They have their own module,
-//! so that a model checker can replace it: `tests/loom.rs` compiles `ring.rs` with another `sync`.
+//! The types and the fence with which both sides of a ring share data. `tests/loom.rs` compiles
+//! `ring.rs` with another module `sync`, whose types the model checker loom provides.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -31,8 +31,8 @@ unsafe impl Plain for libc::xdp_statistics {}
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Plain> Entry<T> {
-    /// Creates a zeroed entry, like the kernel's: a consumer that sees an invalid counter can read
-    /// an unwritten entry.
+    /// Creates a zeroed entry, as the kernel does. A consumer that sees an invalid counter can read
+    /// an unwritten entry, so the entry must be initialised.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))

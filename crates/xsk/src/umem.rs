@@ -14,14 +14,14 @@ use crate::region::Region;
 /// Packet memory in chunks of equal size, shared with the kernel through the sockets bound to it.
 ///
 /// A `Umem` is a handle: clones refer to the same memory. Dropping the last handle unmaps the
-/// memory; the [`Pool`](crate::Pool) and every port also have a handle. If a
+/// memory. The [`Pool`](crate::Pool), every egress queue and every port also have a handle. If a
 /// [`Frame`](crate::Frame) still exists, the mapping is leaked instead, with a warning, so that no
 /// frame points to unmapped memory. A UMEM and all its handles and frames stay on one thread.
 pub struct Umem(Rc<Region>);
 
 impl Umem {
-    /// Minimum number of frames of a UMEM: fewer frames leave no room for one batch in flight in
-    /// each direction.
+    /// Minimum number of frames of a UMEM: fewer frames would leave no room for one batch in flight
+    /// in each direction.
     pub const MIN_FRAMES: u32 = config::MIN_FRAMES;
     /// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
     pub const MAX_FRAMES: u32 = config::MAX_FRAMES;
@@ -82,8 +82,8 @@ impl Umem {
         self.0.owners.chunks_of(Owner::LOST).collect()
     }
 
-    /// Returns the number of chunks per kind of owner, from the ownership record alone. Callers can
-    /// compare it with the frame counts of pool and ports.
+    /// Returns the number of chunks per kind of owner, according to the ownership record. Callers
+    /// can compare it with the frame counts of pool and ports.
     pub fn ownership(&self) -> Ownership {
         self.0.owners.counts()
     }
@@ -122,7 +122,7 @@ impl Drop for Umem {
             tracing::warn!(
                 held,
                 bytes = self.bytes(),
-                "UMEM dropped while some of its frames exist; its memory stays mapped"
+                "UMEM dropped while some of its frames exist; its memory stays mapped until exit"
             );
         }
     }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_auto_falls_back_and_error_of_on_names_sysctl() {
+    fn huge_pages_auto_succeeds_and_on_succeeds_or_names_sysctl() {
         let (umem, _pool) =
             Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small_config() }).unwrap();
         assert_eq!(umem.bytes(), 256 * 2048);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn umem_is_unmapped_with_last_handle_unless_frame_is_held() {
         // Compare by inode, not address: another test may have mapped memory at the same address.
-        let mapped = |umem: &Umem| {
+        let mapping_check = |umem: &Umem| {
             let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
             let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();
             move || {
@@ -193,14 +193,14 @@ mod tests {
             }
         };
         let (umem, pool) = Umem::new(&small_config()).unwrap();
-        let is_mapped = mapped(&umem);
+        let is_mapped = mapping_check(&umem);
         drop(umem);
         assert!(is_mapped(), "unmapped while the pool has a handle");
         drop(pool);
-        assert!(!is_mapped());
+        assert!(!is_mapped(), "still mapped after the last handle was dropped");
 
         let (umem, mut pool) = Umem::new(&small_config()).unwrap();
-        let is_mapped = mapped(&umem);
+        let is_mapped = mapping_check(&umem);
         let mut queue = EgressQueue::new(&umem, 64);
         let mut frame = pool.alloc().unwrap();
         frame.append(60).unwrap().fill(0);
@@ -211,7 +211,7 @@ mod tests {
         assert!(!is_mapped(), "still mapped after the queue dropped its frames");
 
         let (umem, mut pool) = Umem::new(&small_config()).unwrap();
-        let is_mapped = mapped(&umem);
+        let is_mapped = mapping_check(&umem);
         let mut frame = pool.alloc().unwrap();
         drop((umem, pool));
         assert!(is_mapped(), "unmapped while a frame exists");
@@ -228,7 +228,7 @@ mod tests {
         let mut bytes = [0; 7];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, frame.address()).unwrap();
         assert_eq!(&bytes, b"visible");
-        assert!(file.set_len(4096).is_err());
+        assert!(file.set_len(4096).is_err(), "the memfd was truncated");
         pool.free(frame).unwrap();
     }
 }

@@ -1,11 +1,11 @@
-//! Waits for packets without busy polling, and for wake-ups by other threads.
+//! Blocks a worker until packets arrive or another thread wakes the worker.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An eventfd that wakes a thread in [`WaitSet::wait`] from any thread.
+/// An eventfd with which any thread can wake a thread that blocks in [`WaitSet::wait`].
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
 
@@ -27,7 +27,7 @@ impl Waker {
         self.0.as_raw_fd()
     }
 
-    /// Ends the current wait, or the next one.
+    /// Ends the current wait, or the next wait if no thread is waiting.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight readable bytes. Unsafe because it is a foreign call. The write fails only
@@ -46,9 +46,8 @@ impl Waker {
     }
 }
 
-/// A set of file descriptors to wait on, allocated once so that waiting allocates nothing. The set
-/// does not keep the files open: after a descriptor is closed, its number can refer to another
-/// file.
+/// A set of file descriptors to wait on. Waiting allocates nothing. The set does not keep the files
+/// open: after a descriptor is closed, its number can refer to another file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 
@@ -60,7 +59,8 @@ impl WaitSet {
     }
 
     /// Blocks until a descriptor is readable or has an error, the timeout expires, or a signal
-    /// arrives. This call also wakes the kernel for AF_XDP sockets that request it.
+    /// arrives. Rounds the timeout down to milliseconds. This call also wakes the kernel for AF_XDP
+    /// sockets that request a wake-up.
     pub fn wait(&mut self, timeout: Duration) {
         let millis = timeout.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe because it is a foreign call.

@@ -27,7 +27,7 @@ pub(crate) trait Kernel {
     fn wake_tx(&mut self) -> io::Result<()>;
     /// Wakes the kernel to process the fill ring.
     fn wake_rx(&mut self) -> io::Result<()>;
-    /// Returns a file descriptor to wait on, if there is one.
+    /// Returns a file descriptor to wait on; `None` for the fake kernel.
     fn fd(&self) -> Option<RawFd>;
     /// Returns `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
@@ -63,8 +63,8 @@ pub struct XskPort {
     filled: u32,
     /// Number of frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Whether every receive that finds no packet wakes the kernel, so that it polls the device,
-    /// even if the kernel does not request a wake-up.
+    /// Whether every receive that finds no packet wakes the kernel, even if the kernel does not
+    /// request it. The kernel then polls the device.
     busy_poll: bool,
     /// Whether the device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
@@ -72,8 +72,9 @@ pub struct XskPort {
     /// Whether frames were posted for reception since the last fenced check of the fill ring's
     /// wake-up flag.
     unannounced: bool,
-    /// Backoff for transmit wake-ups, and for receive wake-ups, that have no effect.
+    /// Backoff for transmit wake-ups that have no effect.
     tx_backoff: Backoff,
+    /// Backoff for receive wake-ups that have no effect.
     rx_backoff: Backoff,
     counters: Counters,
 }
@@ -110,15 +111,15 @@ impl XskPort {
         self.zero_copy = true;
     }
 
-    /// Posts free frames for reception until the target is reached or the pool is empty. Returns
-    /// whether it posted a frame.
+    /// Posts free frames for reception until `fill_target` frames are posted, the fill ring is full
+    /// or the pool is empty. Returns whether it posted a frame.
     #[inline]
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
-        let missing = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
-        if missing == 0 {
+        let wanted = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
+        if wanted == 0 {
             return false;
         }
-        let mut reservation = self.rings.fill.reserve(missing);
+        let mut reservation = self.rings.fill.reserve(wanted);
         // SAFETY: the pool returns the iterator of a slice, which reports its exact length. Unsafe
         // because other iterators can report a wrong length.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
@@ -160,9 +161,9 @@ impl XskPort {
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// Returns the numbers of unsent descriptors and of completions, which show the progress of the
-    /// kernel. Both are needed: in copy mode before Linux 6.17, the TX ring showed sent descriptors
-    /// only after a later call, or when the ring was empty.
+    /// Returns the number of unsent descriptors and the number of completions. If one of them
+    /// changes, the kernel has made progress. Both are needed: in copy mode before Linux 6.17, the
+    /// TX ring showed sent descriptors only after a later call, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -174,12 +175,12 @@ impl XskPort {
         self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
     }
 
-    /// Wakes the kernel until it has sent all descriptors in the TX ring, or does not continue.
+    /// Wakes the kernel repeatedly, as long as a call stops early but makes progress.
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
         // A call returns when the interface drops a packet or the call's budget is used up, so
-        // several calls may be necessary. The loop limit bounds their number.
+        // several calls may be necessary. `sending` limits their number.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
@@ -187,9 +188,8 @@ impl XskPort {
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
-                // sent (`__xsk_generic_xmit`). It is possible that the TX ring does not show this
-                // yet: if it was the first packet of the call, a later call stores the kernel's
-                // counter.
+                // sent (`__xsk_generic_xmit`). The TX ring may not show this yet: if it was the
+                // first packet of the call, only a later call stores the kernel's counter.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     dropped = true;
@@ -215,10 +215,11 @@ impl XskPort {
         }
     }
 
-    /// Panics if the pool belongs to another UMEM: its chunk numbers mean other bytes.
+    /// Panics if the pool belongs to another UMEM, in which the same chunk numbers mean other
+    /// bytes.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
-        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
     }
 }
 
@@ -263,7 +264,7 @@ impl Port for XskPort {
         }
         if self.busy_poll || requested && (posted || self.rx_backoff.is_over()) {
             self.counters.syscalls += 1;
-            // On any error, a later iteration retries if the flag is still set.
+            // Ignore errors: a later iteration retries if the wake-up flag is still set.
             let _ = self.kernel.wake_rx();
             if requested {
                 self.rx_backoff.extend();
@@ -273,7 +274,10 @@ impl Port for XskPort {
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
+        assert!(
+            self.umem.is_same(queue.umem()),
+            "the queue and the port belong to different UMEMs"
+        );
         let mut sent = 0;
         if !queue.is_empty() {
             let mut bytes = 0;
@@ -319,8 +323,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= returned;
-            // Unsent frames may have waited for room in the send buffer or the completion ring,
-            // which completions make.
+            // Completions make room in the send buffer and the completion ring. Unsent frames may
+            // have waited for this room.
             self.tx_backoff.reset();
             self.counters.invalid_descriptors += u64::from(entries - returned);
         }
@@ -329,7 +333,7 @@ impl Port for XskPort {
 
     fn has_unsent(&self) -> bool {
         // Check the ring, not the result of the last wake-up: a zero-copy driver sends
-        // asynchronously, and stops when the completion ring is full.
+        // asynchronously, and can stop later because the completion ring is full.
         self.sending > 0 && self.rings.tx.pending() > 0
     }
 
@@ -362,9 +366,9 @@ impl Port for XskPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         let reuse_fill_frames = self.kernel.ends_access_on_drop() && !self.zero_copy;
         self.closed = true;
-        // Drop the kernel side first: with the fake kernel, nothing then writes to frames posted
-        // for reception. A device queue may still refer to frames posted for transmission, in copy
-        // mode too (`xsk_build_skb_zerocopy`).
+        // Drop the kernel side first. With the fake kernel, nothing writes to frames posted for
+        // reception after that. A device queue may still refer to frames posted for transmission,
+        // in copy mode too (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
         let mut reused = 0;

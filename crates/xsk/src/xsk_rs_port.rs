@@ -21,7 +21,7 @@ use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, XskPort};
 
-/// An AF_XDP port with `xsk-rs`: one queue of one interface. Created by
+/// One queue of one interface, opened with `xsk-rs`. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
 /// `xsk-rs` sends a packet only if it starts at a fixed offset, 256 bytes after the chunk's start,
@@ -32,7 +32,8 @@ pub struct XskRsPort {
     /// A second handle of the socket, for wake-up errors and statistics, which `xsk-rs` does not
     /// expose.
     socket: Socket,
-    // In a `RefCell`, because reading the fill level of a queue requires `&mut`.
+    // These three are in a `RefCell`: `frame_counts` has only `&self`, but counting entries with
+    // `xsk-rs` requires `&mut`.
     tx: RefCell<TxQueue>,
     rx: RefCell<RxQueue>,
     completion: RefCell<CompQueue>,
@@ -40,9 +41,9 @@ pub struct XskRsPort {
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
     slot: PortSlot,
-    /// libxdp's descriptor of each chunk.
+    /// The `xsk-rs` descriptor of each chunk, indexed by chunk number.
     descriptors: Rc<[FrameDesc]>,
-    /// Descriptors of one batch on their way to or from a queue.
+    /// Buffer for the descriptors of one batch, written to or read from a ring.
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
     /// Chunks of dropped packets. They are recorded as owned by this port until `reclaim` returns
     /// them to the pool.
@@ -99,33 +100,33 @@ impl XskRsPort {
         }
     }
 
-    /// Posts free frames for reception until the target is reached or the pool is empty. Returns
-    /// whether it posted a frame.
+    /// Posts free frames for reception until `sizes.fill` frames are posted, the fill ring is full
+    /// or the pool is empty. Returns whether it posted a frame.
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let before = self.filled;
         loop {
-            let missing = self.sizes.fill.saturating_sub(self.filled).min(pool.len() as u32);
-            let missing = missing.min(self.scratch.len() as u32);
-            // `produce` accepts all descriptors or none.
-            let missing = missing.min(self.fill.nb_free(missing));
-            if missing == 0 {
+            let wanted = self.sizes.fill.saturating_sub(self.filled).min(pool.len() as u32);
+            let wanted = wanted.min(self.scratch.len() as u32);
+            // `produce` accepts all descriptors or none, so pass only as many as fit.
+            let count = wanted.min(self.fill.nb_free(wanted));
+            if count == 0 {
                 return self.filled > before;
             }
             let chunks = self.umem.region().chunks();
             for (descriptor, address) in
-                self.scratch.iter_mut().zip(pool.take_for_fill(self.slot, missing))
+                self.scratch.iter_mut().zip(pool.take_for_fill(self.slot, count))
             {
                 *descriptor = self.descriptors[chunks.split(address).0 as usize];
             }
-            // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the
-            // pool, so the chunk has no other owner. Unsafe because the kernel writes to the chunk
-            // from now on.
-            let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
+            // SAFETY: each descriptor belongs to a chunk of this UMEM that was just taken out of
+            // the pool, so the chunk has no other owner. Unsafe because the kernel writes to the
+            // chunk from now on.
+            let posted = unsafe { self.fill.produce(&self.scratch[..count as usize]) };
             debug_assert_eq!(
-                posted, missing as usize,
-                "`produce` accepted fewer descriptors than were free"
+                posted, count as usize,
+                "`produce` accepted fewer descriptors than the ring had free entries"
             );
-            self.filled += missing;
+            self.filled += count;
         }
     }
 
@@ -151,8 +152,8 @@ impl XskRsPort {
         true
     }
 
-    /// Hands at most one batch to the TX ring. Returns the number of frames taken from the queue,
-    /// including dropped frames.
+    /// Hands at most one batch to the TX ring. Returns the number of frames taken from the egress
+    /// queue, including dropped frames.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
         let room = self.scratch.len().min(self.dropped.capacity() - self.dropped.len());
         let wanted = queue.len().min(room);
@@ -171,17 +172,20 @@ impl XskRsPort {
             }
             let descriptor = &mut self.scratch[count];
             *descriptor = self.descriptors[frame.chunk() as usize];
-            // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that this port
-            // owns, with no reference into the chunk. Unsafe because it creates a reference to the
-            // chunk's bytes, which is used only to set the packet length.
+            // SAFETY: the descriptor refers to the chunk of `frame`, which this port owns. No other
+            // reference into the chunk exists. Unsafe because it creates a reference to the chunk's
+            // bytes, which is used only to set the packet length.
             unsafe { self.xsk_rs_umem.data_mut(descriptor) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
-        // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for
+        // SAFETY: each descriptor belongs to a chunk of this UMEM whose frame was just given up for
         // transmission. Unsafe because the kernel reads the chunk from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
-        debug_assert_eq!(posted, count, "`produce` accepted fewer descriptors than were free");
+        debug_assert_eq!(
+            posted, count,
+            "`produce` accepted fewer descriptors than the ring had free entries"
+        );
         self.sending += count as u32;
         wanted
     }
@@ -191,8 +195,8 @@ impl XskRsPort {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// Like `XskPort::wake_tx`. Does not use the wake-up of `xsk-rs`, which makes the same system
-    /// call but does not distinguish errors.
+    /// Like `XskPort::wake_tx`, but without backoff. Does not use the wake-up of `xsk-rs`, which
+    /// makes the same system call but does not distinguish errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -215,7 +219,7 @@ impl XskRsPort {
 
     #[inline]
     fn check_pool(&self, pool: &Pool) {
-        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool and the port belong to different UMEMs");
     }
 }
 
@@ -227,8 +231,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = batch.room();
-        // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe
-        // because the compiler cannot know that.
+        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM. Unsafe
+        // because xsk-rs does not check that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut received = 0;
         let mut bytes = 0;
@@ -242,7 +246,7 @@ impl Port for XskRsPort {
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             received += 1;
-            // Cannot fail: at most as many descriptors were consumed as the batch has room for.
+            // Cannot fail: `consume` returned at most `room` descriptors.
             if batch.push(frame).is_err() {
                 break;
             }
@@ -252,24 +256,27 @@ impl Port for XskRsPort {
         self.counters.rx_bytes += bytes;
         self.counters.invalid_descriptors += entries as u64 - u64::from(received);
         if self.refill(pool) {
-            // libxdp has no fence between publishing entries and reading the flag (see
-            // `Producer::needs_wakeup`).
+            // libxdp has no fence between publishing entries and reading the wake-up flag.
+            // `Producer::needs_wakeup` explains why one is necessary.
             fence(Ordering::SeqCst);
         }
         if entries == 0 && self.fill.needs_wakeup() {
             self.counters.syscalls += 1;
-            // On any error, the next iteration retries if the flag is still set.
+            // Ignore errors: the next iteration retries if the wake-up flag is still set.
             let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
         }
         received as usize
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
+        assert!(
+            self.umem.is_same(queue.umem()),
+            "the queue and the port belong to different UMEMs"
+        );
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.has_unsent() {
-            // As in `receive`.
+            // Publish the entries before reading the wake-up flag, as in `receive`.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
                 self.wake_tx();
@@ -287,8 +294,8 @@ impl Port for XskRsPort {
         }
         while self.sending > 0 {
             let max = self.scratch.len().min(self.sending as usize);
-            // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe
-            // because the compiler cannot know that.
+            // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
+            // Unsafe because xsk-rs does not check that.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..max]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
@@ -341,9 +348,8 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // As with `XskPort` over a socket, no posted frame is reused. Here the kernel actually
-        // continues to write: libxdp's UMEM keeps the first socket's file open, and exists as long
-        // as our UMEM.
+        // Do not reuse posted frames: the kernel may still write to them. libxdp's UMEM keeps the
+        // first socket's file open for as long as our UMEM exists.
         umem.region().owners.close(slot, |_| ())
     }
 }
@@ -401,7 +407,7 @@ mod tests {
                 assert_eq!(
                     (frame.headroom(), &frame[..]),
                     (TX_OFFSET, &packet[..]),
-                    "{len} bytes at {headroom}"
+                    "packet of {len} bytes with headroom {headroom}"
                 );
                 pool.free(frame).unwrap();
             }

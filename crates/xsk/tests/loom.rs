@@ -1,9 +1,9 @@
 //! Tests of the rings under loom: every interleaving of two threads, and every value that the
 //! memory model allows each load to see. Compiled only with `--cfg loom`: `make loom`.
 //!
-//! This test compiles `ring.rs` with a [`sync`] whose atomics and entries are loom's: concurrent
-//! access to an entry is an error. Further tests weaken one memory ordering each, and expect loom
-//! to find the error, which shows that the model can detect errors.
+//! This file compiles `ring.rs` with a module [`sync`] that uses loom's atomics and cells, so loom
+//! reports a concurrent access to an entry. The tests named `…_is_detected` weaken one memory
+//! ordering each, and expect loom to find the error. This shows that the models can detect errors.
 
 #![cfg(loom)]
 
@@ -99,7 +99,7 @@ mod sync {
     }
 }
 
-/// Counters that wrap after the first entry.
+/// Initial value of the ring counters, which wrap after the first entry.
 const START: u32 = u32::MAX;
 
 /// One end of a ring, and a handle that keeps the ring's memory alive.
@@ -143,9 +143,14 @@ fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
 }
 
 /// Sends batches of the sizes `produced` through a ring of `size` entries, and reads batches of the
-/// sizes `consumed`, then the remaining entries. `weak` contains the ordering to weaken in the
-/// producing and in the consuming thread.
-fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: (Weaken, Weaken)) {
+/// sizes `consumed`, then the remaining entries. `weak` contains the orderings to weaken in the
+/// producing thread and in the consuming thread.
+fn check_batches(
+    size: u32,
+    produced: &'static [u32],
+    consumed: &'static [u32],
+    weak: (Weaken, Weaken),
+) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(size);
         let producing = thread::spawn(move || {
@@ -174,44 +179,44 @@ fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: 
 const NOT_WEAKENED: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
 /// Every entry is written before it is read, and read before it is overwritten. The ring is full or
-/// empty most of the time, so that each side often re-reads the other side's counter, also across
-/// the wrap.
+/// empty most of the time, so each side often re-reads the other side's counter, also after it has
+/// wrapped.
 #[test]
 fn ring_of_one_entry_passes_entries_in_order() {
-    batches(1, &[1, 1, 1], &[1, 1, 1], NOT_WEAKENED);
+    check_batches(1, &[1, 1, 1], &[1, 1, 1], NOT_WEAKENED);
 }
 
 #[test]
 fn ring_passes_batches_in_order() {
-    batches(2, &[2, 2, 1], &[2, 1, 2], NOT_WEAKENED);
-    batches(4, &[3, 4, 2], &[4, 4, 4], NOT_WEAKENED);
+    check_batches(2, &[2, 2, 1], &[2, 1, 2], NOT_WEAKENED);
+    check_batches(4, &[3, 4, 2], &[4, 4, 4], NOT_WEAKENED);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn publishing_entries_without_release_is_detected() {
-    batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
+    check_batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn reading_entries_without_acquire_is_detected() {
-    batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
+    check_batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn releasing_entries_without_release_order_is_detected() {
-    batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
+    check_batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn overwriting_entries_without_acquire_is_detected() {
-    batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
+    check_batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
-/// The consumer never sees cancelled entries; peeked entries stay in the ring.
+/// The consumer never sees cancelled entries. Entries that were peeked at stay in the ring.
 #[test]
 fn dropped_reservation_and_peek_change_nothing() {
     loom::model(|| {
@@ -233,7 +238,7 @@ fn dropped_reservation_and_peek_change_nothing() {
             assert!(read >= seen.len().min(1) as u64, "a peeked entry disappeared");
             assert!(
                 seen.iter().copied().eq(next..next + seen.len() as u64),
-                "{seen:?} from {next} on"
+                "peeked at {seen:?}, but the next entry is {next}"
             );
             next += read;
         }
@@ -244,7 +249,8 @@ fn dropped_reservation_and_peek_change_nothing() {
 }
 
 /// `available` and `pending` read counters without Acquire. The next peek still yields all entries
-/// reported as available, and the next reservation all entries reported as free.
+/// reported as available. The next reservation still grants all entries that `pending` reported as
+/// free.
 #[test]
 fn relaxed_counter_reads_never_exceed_later_grants() {
     loom::model(|| {
@@ -265,9 +271,9 @@ fn relaxed_counter_reads_never_exceed_later_grants() {
     });
 }
 
-/// User space publishes an entry, then reads the flag. The kernel sets the flag, then checks the
-/// ring before it sleeps. At least one side must see the other side's store. `weak` contains the
-/// ordering to weaken in user space and in the kernel.
+/// User space publishes an entry, then reads the wake-up flag. The kernel sets the flag, then
+/// checks the ring before it sleeps. At least one side must see the other side's store. `weak`
+/// contains the orderings to weaken in user space and in the kernel.
 fn check_wake_up_is_not_lost(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);

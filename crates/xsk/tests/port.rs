@@ -1,5 +1,5 @@
-//! Tests of the AF_XDP port on the fake kernel: whatever the kernel does, packets are forwarded and
-//! every frame has one owner.
+//! Tests of the AF_XDP port on the fake kernel. Even if the kernel refuses, delays or loses work,
+//! packets are sent in order and every frame has one owner.
 
 use std::time::Instant;
 
@@ -44,6 +44,7 @@ fn frame_with_moved_start_and_end_is_sent_and_reclaimed() {
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut batch = Batch::new();
+    // Number of bytes removed at the front (negative: added), and number of bytes added at the end.
     for (trimmed, appended) in [(-256i32, 0usize), (0, 1700), (20, 3), (-18, 16)] {
         kernel.deliver(&packet(1)).unwrap();
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
@@ -99,8 +100,11 @@ fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
         port.transmit(&mut queue);
         port.reclaim(&mut pool);
     }
-    let sent: Vec<u64> =
-        kernel.take_sent().iter().map(|p| u64::from_be_bytes(p[..8].try_into().unwrap())).collect();
+    let sent: Vec<u64> = kernel
+        .take_sent()
+        .iter()
+        .map(|packet| u64::from_be_bytes(packet[..8].try_into().unwrap()))
+        .collect();
     assert_eq!(sent, (0..200).collect::<Vec<_>>());
     assert_conserved(&umem, &pool, &[&port], 0);
 }
@@ -222,8 +226,8 @@ fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// In another UMEM, the same chunk number means other bytes: a port rejects the pool and the queue
-/// of another UMEM.
+/// In another UMEM, the same chunk number means other bytes. Therefore a port panics if a pool or a
+/// queue of another UMEM is passed.
 #[test]
 fn port_panics_for_pool_or_queue_of_another_umem() {
     type Call = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
@@ -241,9 +245,7 @@ fn port_panics_for_pool_or_queue_of_another_umem() {
         let call = std::panic::AssertUnwindSafe(|| call(port, &mut other_pool, &mut queue));
         let panic =
             std::panic::catch_unwind(call).expect_err(&format!("call {index} did not panic"));
-        assert!(
-            panic.downcast_ref::<&str>().unwrap().contains("belongs to another UMEM than the port")
-        );
+        assert!(panic.downcast_ref::<&str>().unwrap().contains("belong to different UMEMs"));
     }
 }
 
@@ -255,8 +257,8 @@ fn second_port_with_same_index_panics() {
     let _second = FakeKernel::port(&umem, &mut pool, 0);
 }
 
-/// A kernel that sends 32 descriptors per wake-up, as before Linux 6.17, is woken until all are
-/// sent.
+/// A kernel that sends 32 descriptors per wake-up, as before Linux 6.17, is woken until all
+/// descriptors are sent.
 #[test]
 fn transmit_with_small_budget_wakes_kernel_until_all_are_sent() {
     let (umem, mut pool) = umem(1024);
@@ -308,12 +310,12 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let pool_chunk = 2048 * 200; // address of a chunk that is in the pool
     let invalid = [
-        (pool_chunk + 256, 60),
-        (u64::MAX, 60),
-        (256 * 2048, 60),
-        (2048 + 2000, 60),
-        (2048, 5000),
-        (0, u32::MAX),
+        (pool_chunk + 256, 60), // a chunk that the kernel does not own
+        (u64::MAX, 60),         // outside the UMEM
+        (256 * 2048, 60),       // directly after the UMEM
+        (2048 + 2000, 60),      // across the end of a chunk
+        (2048, 5000),           // longer than a chunk
+        (0, u32::MAX),          // longer than the UMEM
     ];
     for (address, len) in invalid {
         assert!(kernel.deliver_descriptor(address, len));
@@ -329,7 +331,11 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     kernel.set(FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() });
     port.transmit(&mut queue);
     assert!(kernel.complete_address(pool_chunk));
-    assert_eq!(port.reclaim(&mut pool), 0, "the completion of an unsent frame was accepted");
+    assert_eq!(
+        port.reclaim(&mut pool),
+        0,
+        "the completion of a chunk that was not sent was accepted"
+    );
     assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64 + 1);
     assert_conserved(&umem, &pool, &[&port], 0);
 }
@@ -367,7 +373,7 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
 }
 
 #[test]
-fn kernel_counters_show_ring_full_and_long_packets() {
+fn kernel_counters_count_full_rx_ring_and_long_packets() {
     let (umem, mut pool) = umem(256);
     let sizes = FakeRingSizes { fill: 16, rx: 8, ..FakeRingSizes::default() };
     let (port, kernel) =
@@ -450,7 +456,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// For any order of steps and any kernel behaviour, each frame always has one owner, packets
-    /// are sent unchanged and in order, and no frame stays in flight once the kernel works.
+    /// are sent unchanged and in order, and no frame stays in flight after the kernel works
+    /// normally again.
     #[test]
     fn ports_match_model_for_random_steps(
         steps in prop::collection::vec(any::<[u8; 4]>(), 1..200),

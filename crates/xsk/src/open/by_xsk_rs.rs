@@ -28,12 +28,12 @@ use crate::umem::Umem;
 use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
-    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`. Frames
-    /// are owned as usual. xdpfwd's XDP program redirects packets to the sockets; libxdp's XDP
-    /// program is not loaded.
+    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`. Each
+    /// frame has one owner, as with `open`. xdpfwd's XDP program redirects packets to the sockets;
+    /// libxdp's XDP program is not loaded.
     ///
-    /// Ports by `xsk-rs` do not support preferred busy polling. Frames can be posted for reception
-    /// only after the bind.
+    /// Such a port does not wake the kernel for preferred busy polling. Frames are posted for
+    /// reception only after the bind.
     pub fn open_by_xsk_rs(&self) -> Result<OpenPorts<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -55,7 +55,7 @@ impl Builder {
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
-            // Use the same settings, so that a benchmark compares only the rings.
+            // Set the same socket options as `open`, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
             let is_zero_copy = socket
                 .is_zero_copy()
@@ -86,7 +86,8 @@ impl Builder {
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
         let create = |huge| XskRsUmem::new(config, frames, huge).map(|created| (created, huge));
-        // xsk-rs cannot unmap a mapping that ends within a huge page.
+        // xsk-rs cannot unmap a mapping that ends within a huge page, so use huge pages only if the
+        // size is a multiple of 2 MiB.
         let may_be_huge =
             self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE_BYTES);
         let created = match create(may_be_huge) {
@@ -101,13 +102,13 @@ impl Builder {
         };
         let ((xsk_rs_umem, descriptors), huge) =
             created.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
-        // xsk-rs exposes only the address of a frame's packet, not of its chunk. SAFETY: the
-        // descriptor is of this UMEM, which no socket uses yet. Unsafe because the chunk of another
-        // descriptor could be in use.
+        // xsk-rs exposes only the address of a frame's packet. The chunk starts
+        // `XDP_PACKET_HEADROOM` bytes earlier. SAFETY: the descriptor belongs to this UMEM, which
+        // no socket uses yet. Unsafe because xsk-rs cannot check that the chunk is unused.
         let start = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // A pointer can be created from the address, because the memory is a kernel mapping and not
-        // a Rust allocation, and libxdp already has its address.
+        // Creating a pointer from the address is allowed: the memory is a kernel mapping, not a
+        // Rust allocation, and its address is exposed to libxdp.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(start));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
@@ -134,7 +135,7 @@ impl Builder {
 /// The memory that xsk-rs has mapped.
 struct Memory {
     xsk_rs_umem: XskRsUmem,
-    /// libxdp's descriptor of each chunk.
+    /// The `xsk-rs` descriptor of each chunk, indexed by chunk number.
     descriptors: Rc<[FrameDesc]>,
     umem: Umem,
     pool: Pool,
@@ -158,8 +159,8 @@ impl Queue {
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program, and
-            // the flags prevent that. Unsafe because xsk-rs does not check this.
+            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program. The
+            // libxdp flag above ensures that. Unsafe because xsk-rs does not check this.
             match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),

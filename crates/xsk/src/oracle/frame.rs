@@ -5,13 +5,13 @@ use crate::frame::Frame;
 /// An edit of a frame.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
-    /// Adds bytes at the front.
+    /// Adds this many bytes at the front.
     Prepend(usize),
-    /// Removes bytes at the front.
+    /// Removes this many bytes at the front.
     TrimFront(usize),
-    /// Adds bytes at the end.
+    /// Adds this many bytes at the end.
     Append(usize),
-    /// Limits the length.
+    /// Shortens the packet to at most this many bytes.
     Truncate(usize),
 }
 
@@ -32,7 +32,7 @@ impl Edit {
 pub struct Shadow(Vec<u8>);
 
 impl Shadow {
-    /// Creates a shadow with the current bytes of a frame.
+    /// Copies the current bytes of a frame.
     pub fn copy_of(frame: &Frame) -> Self {
         Self(frame.to_vec())
     }
@@ -78,12 +78,15 @@ impl Shadow {
         assert_eq!(
             frame.headroom() + frame.len() + frame.tailroom(),
             size,
-            "the sizes do not add up to the chunk size"
+            "headroom, packet and tailroom do not add up to the chunk size"
         );
         self.check(frame);
     }
 
-    /// Overwrites the first bytes of the frame and of the expected bytes. Both must be long enough.
+    /// Overwrites the first bytes of the frame and of the expected bytes with `bytes`.
+    ///
+    /// # Panics
+    /// If the frame is shorter than `bytes`.
     pub fn stamp(&mut self, frame: &mut Frame, bytes: &[u8]) {
         frame[..bytes.len()].copy_from_slice(bytes);
         self.0[..bytes.len()].copy_from_slice(bytes);
@@ -94,6 +97,6 @@ impl Shadow {
     /// # Panics
     /// If they differ.
     pub fn check(&self, frame: &Frame) {
-        assert!(self.0 == frame[..], "{frame:?} does not contain the bytes written to it");
+        assert!(self.0 == frame[..], "{frame:?} does not contain the expected bytes");
     }
 }

@@ -2,7 +2,7 @@
 //! plain vectors.
 //!
 //! After every step, the model checks the frame counts, the ownership record of all chunks, the
-//! bytes of held frames, and that the sent packets are the queued packets, in order.
+//! bytes of held frames, and the content and order of sent packets.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::{
     Batch, EgressQueue, Frame, HugePages, Pool, Port, PushError, Umem, UmemConfig, XskPort,
 };
 
-/// Number of ports.
+/// Number of ports in the model.
 pub const PORTS: usize = 2;
 
 /// A test step. A port is given by its index, a held frame by its index modulo the number of held
@@ -31,13 +31,13 @@ pub enum Step {
         /// Length of each packet in bytes.
         len: usize,
     },
-    /// Receives the port's packets as held frames.
+    /// Receives one batch of the port's packets; its frames are then held.
     Receive(usize),
     /// Returns a held frame to the pool.
     Free(usize),
-    /// Drops a held frame, which is then lost.
+    /// Drops a held frame; its chunk is then lost.
     Lose(usize),
-    /// Allocates a frame with this many bytes, which is then held.
+    /// Allocates a frame and appends this many bytes; the frame is then held.
     Alloc(usize),
     /// Edits a held frame.
     Edit(usize, Edit),
@@ -56,25 +56,26 @@ pub enum Step {
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
     Configure(usize, FakeKernelConfig),
-    /// Makes the port's kernel deliver a chunk that it does not own, or a range outside any chunk.
+    /// Makes the port's kernel deliver a chunk that it does not own, or a range that lies in no
+    /// chunk.
     InvalidReception {
         /// The port.
         port: usize,
-        /// The held frame to deliver a second time; the port then receives all arrived packets.
-        /// Without it, or if no frame is held, the range is outside any chunk.
+        /// The held frame to deliver a second time; the port then receives all arrived packets. If
+        /// this is `None` or no frame is held, the kernel delivers a range that lies in no chunk.
         held: Option<usize>,
         /// The length in the descriptor.
         len: u32,
     },
     /// Makes the port's kernel report the completion of a chunk that it was not sending: a lost
-    /// chunk, or a chunk that does not exist.
+    /// chunk or, if no chunk is lost, a chunk that does not exist.
     InvalidCompletion(usize),
     /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to the pool
     /// and to the port's queue.
     Foreign {
         /// The port.
         port: usize,
-        /// The held frame.
+        /// The held frame to offer.
         held: usize,
     },
     /// Removes the port's interface.
@@ -89,34 +90,36 @@ pub enum Step {
 
 impl Step {
     /// Decodes a step from bytes.
-    pub fn decode([kind, index, a, b]: StepBytes) -> Self {
+    pub fn decode([kind, index, low, high]: StepBytes) -> Self {
         let (port, held) = (usize::from(index) % PORTS, usize::from(index));
-        let a_and_b = usize::from(u16::from_le_bytes([a, b]));
+        let number = usize::from(u16::from_le_bytes([low, high]));
         match kind % 64 {
-            0..8 => Self::Deliver { port, count: 1 + usize::from(a % 80), len: usize::from(b) * 8 },
+            0..8 => {
+                Self::Deliver { port, count: 1 + usize::from(low % 80), len: usize::from(high) * 8 }
+            }
             8..16 => Self::Receive(port),
             16..19 => Self::Free(held),
             19 => Self::Lose(held),
-            20..22 => Self::Alloc(a_and_b % 1600),
+            20..22 => Self::Alloc(number % 1600),
             22..30 => {
-                Self::Edit(held, Edit::decode(kind, a_and_b % if b < 128 { 64 } else { 5000 }))
+                Self::Edit(held, Edit::decode(kind, number % if high < 128 { 64 } else { 5000 }))
             }
-            30..38 => Self::Enqueue { port, count: 1 + usize::from(a % 64) },
+            30..38 => Self::Enqueue { port, count: 1 + usize::from(low % 64) },
             38..46 => Self::Transmit(port),
             46..50 => Self::Run(port),
             50..56 => Self::Reclaim(port),
-            56..58 => Self::Configure(port, decode_config(index, a, b)),
+            56..58 => Self::Configure(port, decode_config(index, low, high)),
             58 => Self::InvalidReception {
                 port,
-                held: (a > 99).then_some(held),
-                len: u32::from(b) * 300,
+                held: (low > 99).then_some(held),
+                len: u32::from(high) * 300,
             },
             59 => Self::InvalidCompletion(port),
             60 => Self::Foreign { port, held },
-            61 if a < 40 => Self::Vanish(port),
+            61 if low < 40 => Self::Vanish(port),
             61 => Self::Open(port),
-            62 if a < 100 => Self::Close(port),
-            63 if a < 20 => Self::DropPort(port),
+            62 if low < 100 => Self::Close(port),
+            63 if low < 20 => Self::DropPort(port),
             _ => Self::Reclaim(port),
         }
     }
@@ -163,9 +166,10 @@ pub struct PortModel {
     other: (Umem, Pool),
     /// Number of lost chunks.
     lost: u32,
-    /// Number of chunks retired when their port was closed.
+    /// Number of chunks retired when their port was closed or dropped.
     closed: u32,
-    /// Number of packets created. Each packet contains its number, so that no two are equal.
+    /// Number of packets created. Packets of 8 bytes or more start with their number, so no two of
+    /// them are equal.
     packets_made: u64,
 }
 
@@ -210,7 +214,7 @@ impl PortModel {
     /// Executes a step on the ports and the model.
     ///
     /// # Panics
-    /// If ports and model differ afterwards.
+    /// If the ports and the model differ afterwards.
     pub fn step(&mut self, step: Step) {
         match step {
             Step::Deliver { port, count, len } => self.deliver(port, count, len),
@@ -279,11 +283,12 @@ impl PortModel {
         self.check();
     }
 
-    /// Sends and reclaims all frames that the kernels can still send, closes every port, frees held
-    /// frames, and checks that every chunk except lost and closed ones is in the pool.
+    /// Sends and reclaims all frames that the kernels can still send, closes every port, and frees
+    /// the held frames. Then checks that the pool contains every chunk that is neither lost nor
+    /// closed.
     ///
     /// # Panics
-    /// If a chunk is missing in the pool.
+    /// If a packet is not sent although the interface exists, or a chunk is missing in the pool.
     pub fn finish(mut self) {
         for port in 0..PORTS {
             self.step(Step::Configure(port, FakeKernelConfig::default()));
@@ -296,7 +301,7 @@ impl PortModel {
                 self.step(Step::Run(port));
                 self.step(Step::Reclaim(port));
                 rounds += 1;
-                assert!(rounds < 200, "port {port} still has work");
+                assert!(rounds < 200, "port {port} still has frames to send after 200 rounds");
             }
             if let Some(model_port) = &self.ports[port] {
                 assert!(
@@ -348,11 +353,11 @@ impl PortModel {
         assert_eq!(
             retired + self.pool.len() - free_before,
             counts.total() as usize,
-            "a chunk is neither free nor retired"
+            "freed and retired frames are not all frames of the port"
         );
         assert!(
             retired as u64 <= counts.tx + counts.completion,
-            "a frame posted for reception was not returned"
+            "a frame posted for reception was not returned to the pool"
         );
         self.closed += retired as u32;
         assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "the kernel wrote to a reclaimed frame");
@@ -456,8 +461,8 @@ impl PortModel {
         if model_port.kernel.deliver_descriptor(address, len) {
             model_port.arrived.push_back(None);
         }
-        // Receive now, while the descriptor is invalid: the frame might later be posted for
-        // reception.
+        // Receive now. Later the chunk might be posted for reception, which would make the
+        // descriptor valid.
         while is_held
             && self.ports[port].as_ref().is_some_and(|model_port| !model_port.arrived.is_empty())
         {
@@ -486,13 +491,13 @@ impl PortModel {
         if let Some(model_port) = &mut self.ports[port] {
             frame = match model_port.queue.push(frame) {
                 Err(PushError::Foreign(frame) | PushError::Full(frame)) => frame,
-                other => panic!("the queue took a frame of another UMEM: {other:?}"),
+                other => panic!("the queue accepted a frame of another UMEM: {other:?}"),
             };
         }
         self.other.1.free(frame).expect("the pool rejected its own frame");
     }
 
-    /// Removes the held frame with this index.
+    /// Removes the held frame with this index, modulo the number of held frames.
     fn take_held(&mut self, index: usize) -> Option<(Frame, Shadow)> {
         let index = index.checked_rem(self.held.len())?;
         self.held.remove(index)
@@ -555,21 +560,27 @@ impl ModelPort {
         let rejected = counters.invalid_descriptors;
         assert!(
             (self.invalid_rx..=self.invalid_rx + self.invalid_completions).contains(&rejected),
-            "{rejected} descriptors rejected"
+            "{rejected} descriptors rejected, but {} to {} were invalid",
+            self.invalid_rx,
+            self.invalid_rx + self.invalid_completions
         );
         let kernel = self.port.kernel_counters();
-        assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "kernel rejected a descriptor");
+        assert_eq!(
+            (kernel.rx_invalid, kernel.tx_invalid),
+            (0, 0),
+            "the kernel rejected a descriptor"
+        );
     }
 }
 
-/// Returns the held frame with this index.
+/// Returns the held frame with this index, modulo the number of held frames.
 fn pick(held: &mut VecDeque<(Frame, Shadow)>, index: usize) -> Option<&mut (Frame, Shadow)> {
     let index = index.checked_rem(held.len())?;
     held.get_mut(index)
 }
 
-/// Checks that frame counts and ownership record agree, that user space holds `held` frames, and
-/// that no chunk is lost.
+/// Checks that the frame counts agree with the ownership record, that user space holds `held`
+/// frames, and that no chunk is lost or closed.
 ///
 /// # Panics
 /// If the check fails.
@@ -601,11 +612,15 @@ fn assert_conserved_except(
     };
     assert_eq!(umem.ownership(), expected, "the ownership record differs from the frame counts");
     let total = pool.len() as u64 + in_rings.total() + held as u64 + u64::from(lost + closed);
-    assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
+    assert_eq!(
+        total,
+        u64::from(umem.frames()),
+        "the counts do not add up to the frames of the UMEM: {expected:?}"
+    );
 }
 
-/// Runs a model with arbitrary steps. The bytes of the first step select the sizes and the start of
-/// the ring counters.
+/// Executes arbitrary steps on a model. The bytes of the first step select the chunk size, the ring
+/// sizes and the initial value of the ring counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [chunk_size, before_wrap, rx_sizes, tx_sizes] = steps.next().unwrap_or_default();

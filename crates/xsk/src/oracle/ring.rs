@@ -12,14 +12,15 @@ pub enum Step {
     Produce {
         /// Number of entries to reserve.
         reserve: u32,
-        /// Number of reserved entries to write, if so many are granted.
+        /// Number of entries to write, limited to the granted entries.
         write: u32,
         /// Whether to write with `extend` instead of `push`.
         extend: bool,
         /// Whether to publish the entries instead of cancelling them.
         commit: bool,
     },
-    /// Peeks at entries, reads them, and releases them or not.
+    /// Peeks at entries, reads some of them, and releases the read entries or leaves all in the
+    /// ring.
     Consume {
         /// Number of entries to peek at.
         peek: u32,
@@ -52,11 +53,11 @@ impl Step {
 /// Executes the steps on a ring of `size` entries whose counters start at `start`, and on a queue.
 ///
 /// # Panics
-/// If the two differ.
+/// If the ring and the queue differ.
 pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let ring = HeapRing::new(size, start);
-    // SAFETY: the ring outlives both ends, and they are created once. Unsafe because the ends hold
-    // raw pointers.
+    // SAFETY: the ring outlives both ends, and the ends are created once. Unsafe because the ends
+    // hold raw pointers.
     let (mut producer, mut consumer) = unsafe { ring.ends() };
     let mut queue = VecDeque::new();
     let mut next = 0u64;
@@ -81,7 +82,10 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
                 }
                 if write >= reservation.granted() {
-                    assert!(!reservation.push(u64::MAX), "{step:?}: more than was granted");
+                    assert!(
+                        !reservation.push(u64::MAX),
+                        "{step:?}: `push` accepted more entries than granted"
+                    );
                 }
                 if commit {
                     assert_eq!(reservation.commit(), values.len() as u32, "{step:?}: published");
@@ -106,8 +110,8 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     }
 }
 
-/// Checks arbitrary steps. The bytes of the first step select the size of the ring and the start of
-/// its counters.
+/// Checks arbitrary steps. The bytes of the first step select the size of the ring and the initial
+/// value of its counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [size_exponent, before_wrap, ..] = steps.next().unwrap_or_default();
