@@ -9,6 +9,7 @@ use support::{TIMEOUT, chain, cross_connect, stop, wait_until};
 use xdpfwd_engine::{Control, DataPlane, WorkerFailure};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
+use xdpfwd_testkit::process::until;
 
 /// The stage method that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,6 +66,12 @@ fn interfaces_with_xdp(chain: &Chain) -> usize {
     links.as_array().unwrap().iter().filter(|link| link.get("xdp").is_some()).count()
 }
 
+/// Checks that no interface has an XDP program. Waits, because a process that another test forks
+/// holds a copy of the link's file descriptor until it executes its program.
+fn assert_detached(chain: &Chain) {
+    until("no interface has an XDP program", || interfaces_with_xdp(chain) == 0);
+}
+
 #[test]
 fn stage_panic_is_reported_and_all_packets_are_counted() {
     for workers in [1, 2] {
@@ -102,7 +109,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
                 "{point:?}"
             );
             assert_eq!(report.failure, failure.map(|failure| failure.to_string()));
-            assert_eq!(interfaces_with_xdp(&chain), 0);
+            assert_detached(&chain);
             let wan = &report.ports[1];
             assert_eq!(
                 sink.seen().unwrap().arrived.packets + report.kernel.tx_dropped,
@@ -158,7 +165,7 @@ fn stage_panic_in_build_makes_start_fail_with_name_of_stage() {
                 .err()
                 .expect("start succeeded although the stage panics")
                 .to_string();
-            assert_eq!(interfaces_with_xdp(&chain), 0);
+            assert_detached(&chain);
             stop(start(PanicPoint::Never).unwrap());
             error
         };
