@@ -72,9 +72,10 @@ pub struct OwnAddresses {
 pub struct AddressUse {
     /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
-    /// Whether this host must receive ARP and Neighbor Discovery messages about this address. True
-    /// if the address is on the interface, on one above it, or on loopback. False on any other
-    /// interface, because another host on this network may have the same address.
+    /// Whether ARP and Neighbor Discovery messages about this address are for this host. True if
+    /// the address is on the interface that receives the message, on an interface above it, or on
+    /// loopback. False for an address of another interface, because another host on the network may
+    /// have the same address.
     pub target: bool,
 }
 

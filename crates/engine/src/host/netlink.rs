@@ -125,8 +125,8 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards pending notifications. Their content does not matter, nor whether some were lost:
-    /// callers then read the full state.
+    /// Discards pending notifications. Lost notifications do not matter, because callers then read
+    /// the full state.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self

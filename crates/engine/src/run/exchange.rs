@@ -10,8 +10,8 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// Time after which no CPU runs a replaced XDP program any more. It is ample: a driver finishes
-/// after a few dozen packets.
+/// Time after which no CPU runs a replaced XDP program any more. This is ample: a driver that still
+/// runs the replaced program finishes after a few dozen packets.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
@@ -115,14 +115,15 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Moves a filter of the new plan from the kernel to user space if otherwise packets could pass
-    /// during the reload that both the old and the new rules drop. Fails if such a filter must run
-    /// in the kernel. There are two cases:
+    /// Moves a filter of the new plan from the kernel to user space if a reload would have a gap
+    /// with the filter in the kernel: during the reload, packets could pass that both the old and
+    /// the new rules drop. Fails if the configuration requires the filter in the kernel. There are
+    /// two cases:
     ///
     /// - A filter moves from user space to the kernel: no filter would check the packets that are
     ///   already queued for the workers.
-    /// - A filter in the kernel and a later stage on its path both change: a packet could meet the
-    ///   new rules of one and the old rules of the other.
+    /// - A filter in the kernel and a later stage on its path both change: a packet could be
+    ///   checked by the old filter and the new stage, or by the new filter and the old stage.
     pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
         for path in 0..new_plan.paths.len() {
             let port = new_plan.paths[path].from;

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// Number of bytes without a line end at which a request is rejected.
+/// A request is rejected when it has at least this many bytes and no line end.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// Time that a client has to send its request, and then again to read the reply.
