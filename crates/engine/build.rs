@@ -13,8 +13,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    // Debian installs <asm/types.h> per architecture, in a directory that clang does not search for
-    // BPF.
+    // Debian installs <asm/types.h> in a directory per architecture. clang does not search this
+    // directory when it compiles for BPF.
     let include = format!("-I/usr/include/{arch}-linux-gnu");
     for name in ["xdpfwd", "xdpfwd_filter"] {
         let source = Path::new("bpf").join(name).with_extension("bpf.c");

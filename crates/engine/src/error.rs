@@ -38,7 +38,7 @@ pub enum StartError {
     /// The XDP program that runs a stage cannot be loaded.
     #[error(
         "cannot load the XDP program with the rules of a stage: {0}; \
-         with place = \"auto\" the stage falls back to user space"
+         set place = \"auto\" to let the stage run in user space instead"
     )]
     Offload(String),
     /// An external resource of a stage, such as a file, could not be acquired.
@@ -62,8 +62,8 @@ pub enum StartError {
     AttachedAlready {
         /// The interface.
         interface: String,
-        /// The program and the process that keeps it attached. `None` if the program could not be
-        /// found.
+        /// The attached program and what keeps it attached; `None` if no program was found when the
+        /// error was created.
         program: Option<Box<AttachedProgram>>,
     },
     /// The driver supports native XDP, but not in the interface's current configuration.
@@ -124,8 +124,8 @@ pub enum StartError {
     /// Two ports cannot share a worker's packet memory.
     #[error(
         "ports {first} (io = \"af_xdp\") and {second} (io = \"xsk-rs\") cannot share packet \
-         memory, because libxdp registers its own; set the same io for both, or \"packet-mmsg\" \
-         for one"
+         memory, because libxdp registers a UMEM of its own; set the same io for both ports, or \
+         io = \"packet-mmsg\" for one of them"
     )]
     UnsharedMemory {
         /// A port with `io = "af_xdp"`.
@@ -140,7 +140,7 @@ pub enum StartError {
         worker: usize,
         /// The error, which names the queue.
         source: OpenError,
-        /// Processes that may hold the queue.
+        /// The processes whose socket may be bound to the queue.
         holders: QueueHolders,
     },
     /// A worker could not be built from its ports and paths.
@@ -162,7 +162,7 @@ pub enum StartError {
     /// A worker's thread could not be pinned to its core.
     #[error(
         "worker {worker}: cannot pin its thread to core {core}; \
-         this process may use cores {allowed:?}"
+         choose one of the cores that this process may use: {allowed:?}"
     )]
     Pin {
         /// Worker number.
@@ -208,7 +208,8 @@ pub enum StartError {
 pub struct WorkerFailure {
     /// Worker number.
     pub worker: usize,
-    /// The panic message, if the worker panicked. stderr shows where it panicked.
+    /// The panic message; `None` if the thread ended without a panic. stderr shows the location of
+    /// the panic.
     pub panic: Option<String>,
 }
 
@@ -224,7 +225,8 @@ impl fmt::Display for WorkerFailure {
 impl std::error::Error for WorkerFailure {}
 
 impl StartError {
-    /// Returns whether a privilege, capability or kernel feature is missing.
+    /// Returns whether the start failed because a privilege, or a feature of the kernel or driver,
+    /// is missing.
     pub fn lacks_privilege_or_feature(&self) -> bool {
         match self {
             Self::Permission { .. } | Self::Unsupported { .. } => true,
@@ -247,7 +249,7 @@ impl StartError {
         }
     }
 
-    pub(crate) fn promiscuous(interface: &str, source: io::Error) -> Self {
+    pub(crate) fn promiscuous_failed(interface: &str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 Self::Permission { what: format!("{interface}: cannot enable promiscuous mode") }
@@ -256,7 +258,7 @@ impl StartError {
         }
     }
 
-    pub(crate) fn load(error: &libbpf_rs::Error) -> Self {
+    pub(crate) fn load_failed(error: &libbpf_rs::Error) -> Self {
         match error.kind() {
             libbpf_rs::ErrorKind::PermissionDenied => {
                 Self::Permission { what: "cannot load the XDP program".into() }
@@ -265,7 +267,7 @@ impl StartError {
         }
     }
 
-    pub(crate) fn open(worker: usize, source: OpenError) -> Self {
+    pub(crate) fn open_failed(worker: usize, source: OpenError) -> Self {
         match source {
             OpenError::Busy { .. } => {
                 Self::QueueBusy { worker, source, holders: conflicts::find_queue_holders() }

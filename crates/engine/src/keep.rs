@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// A rule that selects frames for the XDP program to pass to the kernel. No rule matches frames for
-/// other hosts; `bpf/README.md` has the exact conditions.
+/// A rule that selects frames for the XDP program to pass to the kernel. No rule matches a frame in
+/// transit to another host. `bpf/README.md` lists the exact conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
-    /// ARP requests for, or replies to, the host's own addresses.
+    /// ARP requests for the host's own addresses, and ARP replies to them.
     Arp,
-    /// IPv6 Neighbor Discovery messages to, or about, the host's own addresses.
+    /// IPv6 Neighbor Discovery messages to the host's own addresses, and multicast ones about them.
     Nd,
     /// ICMP and ICMPv6 packets to the host's own addresses.
     Icmp,
@@ -32,11 +32,11 @@ pub enum KeepRule {
 pub type Keep = BTreeSet<KeepRule>;
 
 impl KeepRule {
-    /// The list of accepted rules, for error messages.
+    /// The accepted rules as a text for error messages.
     pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \
          \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \"vlan/ID\" (1 to 4094)";
 
-    /// The rules without a port or VLAN ID, with their names.
+    /// The rules without a number (port or VLAN ID), with their names.
     const RULES_WITHOUT_NUMBER: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),
@@ -63,7 +63,7 @@ impl fmt::Display for KeepRule {
     }
 }
 
-/// An invalid rule; [`KeepRule::ACCEPTED`] lists the valid ones.
+/// The error for a text that is not a rule. Its message lists the accepted rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be {}", KeepRule::ACCEPTED)]
 pub struct KeepRuleError;
@@ -76,7 +76,7 @@ impl FromStr for KeepRule {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
-        // Reject a sign and leading zeros, which `parse` accepts.
+        // Reject signs, leading zeros and the number 0: `parse` accepts them.
         if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('0') {
             return Err(KeepRuleError);
         }

@@ -14,14 +14,14 @@ use crate::keep::Keep;
 /// of earlier stages with that name on the path, and the type of the stage's plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
-/// A resolved configuration. xdpfwd creates it from a configuration file; other binaries can create
-/// it in Rust.
+/// A resolved configuration. The binary `xdpfwd` creates it from a configuration file; other
+/// binaries can create it in Rust.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How packets are exchanged between driver and UMEM.
+    /// How packets get from the driver into the UMEM and back, for AF_XDP ports.
     pub mode: Mode,
-    /// The core of each worker; `None` leaves the worker unpinned. The length is the number of
-    /// workers, at least 1.
+    /// One entry per worker, at least one: the worker's core, or `None` for a worker without a
+    /// fixed core.
     pub workers: Vec<Option<usize>>,
     /// Whether to use preferred busy polling: the worker polls the device from its own system
     /// calls.
@@ -50,8 +50,8 @@ pub struct PortPlan {
     pub interface: String,
     /// How packets are exchanged with the kernel.
     pub io: Io,
-    /// The number of queues in use, from queue 0 on. Of *n* workers, worker *w* serves each queue
-    /// *q* with *q* mod *n* = *w*.
+    /// The number of queues in use; the first is queue 0. Of *n* workers, worker *w* serves each
+    /// queue *q* with *q* mod *n* = *w*.
     pub queues: u16,
     /// The rules that select the frames that pass to the kernel, even on the queues in use.
     pub keep: Keep,
@@ -66,8 +66,8 @@ pub enum Io {
     /// AF_XDP sockets with xdpfwd's own ring implementation.
     #[default]
     AfXdp,
-    /// Packet sockets with `recvmmsg` and `sendmmsg`. They receive copies; the kernel also handles
-    /// the packets.
+    /// Packet sockets with `recvmmsg` and `sendmmsg`. The sockets receive copies; the kernel's
+    /// network stack handles the packets too.
     PacketMmsg,
     /// AF_XDP sockets of the crate `xsk-rs` and libxdp, for comparisons. Requires the feature
     /// `xsk-rs`.
@@ -80,8 +80,8 @@ impl Io {
         self != Self::XskRs || cfg!(feature = "xsk-rs")
     }
 
-    /// Returns whether an XDP program redirects the packets, so that the kernel does not handle
-    /// them.
+    /// Returns whether an XDP program redirects the packets to AF_XDP sockets. If so, the kernel's
+    /// network stack does not see these packets.
     pub fn uses_xdp(self) -> bool {
         matches!(self, Self::AfXdp | Self::XskRs)
     }
@@ -139,7 +139,7 @@ impl StageOnPath {
 }
 
 impl Plan {
-    /// Returns the image of the stage that a port's XDP program runs, if any.
+    /// Returns the image (map contents) of the stage that a port's XDP program runs, if any.
     pub(crate) fn xdp_image(&self, port: PortId) -> Option<&Arc<XdpImage>> {
         let path = self.paths.iter().find(|path| path.from == port)?;
         let first = path.stages.first().filter(|stage| stage.in_kernel)?;
@@ -172,8 +172,8 @@ impl Plan {
             .map_or(String::new(), |path| format!("{}->{}", port(path.from), port(path.to)))
     }
 
-    /// Returns the stages, but each plan only once, even if several paths share it.
-    pub(crate) fn each_stage(&self) -> impl Iterator<Item = &StageOnPath> {
+    /// Returns the stages without repetitions: of stages that share a plan, returns only the first.
+    pub(crate) fn distinct_stages(&self) -> impl Iterator<Item = &StageOnPath> {
         let mut seen: Vec<&Arc<dyn StagePlan>> = Vec::new();
         self.stages().filter(move |stage| {
             let is_new = !seen.iter().any(|other| Arc::ptr_eq(other, &stage.plan));
@@ -182,9 +182,9 @@ impl Plan {
         })
     }
 
-    /// Acquires the resources of every stage, once per stage plan, except those that the plan
-    /// `running` already holds. If a stage fails, releases the resources acquired in this call and
-    /// returns the name of the stage.
+    /// Acquires the resources of every stage plan, except stage plans that are also in the plan
+    /// `running`, which already holds theirs. If a stage fails, releases the resources that this
+    /// call acquired, and returns the stage's name and error.
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
         let mut holders: Vec<&dyn Any> =
             running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
@@ -194,7 +194,7 @@ impl Plan {
                 running.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan))
             })
         };
-        for stage in self.each_stage().filter(|stage| !is_running(stage)) {
+        for stage in self.distinct_stages().filter(|stage| !is_running(stage)) {
             if let Some(owner) = stage.plan.as_resource_owner()
                 && let Err(error) = owner.acquire(&holders)
             {
@@ -207,14 +207,14 @@ impl Plan {
         Ok(())
     }
 
-    /// Releases the resources of every stage that is not also in the plan `kept`.
+    /// Releases the resources of every stage plan that is not also in the plan `kept`.
     pub(crate) fn release(&self, kept: Option<&Self>) {
         let is_kept = |stage: &&StageOnPath| {
             kept.is_some_and(|kept| {
                 kept.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan))
             })
         };
-        release(self.each_stage().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
+        release(self.distinct_stages().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
     }
 
     /// Returns the ports with their IDs.
@@ -222,13 +222,14 @@ impl Plan {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
-    /// Returns why an XDP program cannot run the stage at `index` of a path; `None` if it can.
+    /// Returns why an XDP program cannot run the stage at `index` of a path. Returns `None` if the
+    /// program can run the stage, or if the port or the stage does not exist.
     pub fn kernel_obstacle(&self, path: &PathPlan, index: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(index)?;
         if !port.io.uses_xdp() {
             return Some(format!(
-                "port {} has no XDP program with io = \"{}\"",
+                "port {} has io = \"{}\", which uses no XDP program",
                 port.name, port.io
             ));
         }
@@ -243,14 +244,15 @@ impl Plan {
             .plan
             .as_xdp_offload()
             .is_none()
-            .then(|| "its kind of stage, or its rules, cannot run in the kernel".to_owned())
+            .then(|| "its kind or its rules are supported only in user space".to_owned())
     }
 }
 
-/// How packets are exchanged between driver and UMEM.
+/// How packets get from the driver into the UMEM and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// The best mode that all ports support: zero-copy, else copy, else skb.
+    /// The best mode: zero-copy if all ports support it, otherwise copy. A port whose driver
+    /// refuses native XDP uses skb.
     #[default]
     Auto,
     /// The device itself reads and writes the frames; the driver must support this.
@@ -292,15 +294,16 @@ mod tests {
 
     use super::*;
 
-    /// A stage plan with a resource, which logs when it is acquired and released.
+    /// A stage plan that logs each acquisition and each release of its resource.
     #[derive(Debug)]
-    struct Owner {
+    struct LoggingOwner {
         name: &'static str,
+        /// Whether `acquire` fails.
         fails: bool,
         log: Arc<Mutex<Vec<String>>>,
     }
 
-    impl StagePlan for Owner {
+    impl StagePlan for LoggingOwner {
         fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
             unreachable!("the tests build no stage")
         }
@@ -314,7 +317,7 @@ mod tests {
         }
     }
 
-    impl ResourceOwner for Owner {
+    impl ResourceOwner for LoggingOwner {
         fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
             let others = others
                 .iter()
@@ -330,7 +333,7 @@ mod tests {
         }
     }
 
-    fn plan(stages: &[&Arc<Owner>]) -> Plan {
+    fn plan(stages: &[&Arc<LoggingOwner>]) -> Plan {
         let stages = stages.iter().map(|&plan| StageOnPath {
             name: plan.name.to_owned(),
             plan: Arc::clone(plan) as Arc<dyn StagePlan>,
@@ -352,7 +355,7 @@ mod tests {
     #[test]
     fn acquire_releases_in_reverse_order_when_a_later_stage_fails() {
         let log = Arc::new(Mutex::new(Vec::new()));
-        let owner = |name, fails| Arc::new(Owner { name, fails, log: Arc::clone(&log) });
+        let owner = |name, fails| Arc::new(LoggingOwner { name, fails, log: Arc::clone(&log) });
         // The running stage is in both plans and keeps its resources.
         let (running, a, b, c) =
             (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
@@ -372,7 +375,7 @@ mod tests {
     #[test]
     fn release_skips_stages_that_are_also_in_kept_plan() {
         let log = Arc::new(Mutex::new(Vec::new()));
-        let owner = |name| Arc::new(Owner { name, fails: false, log: Arc::clone(&log) });
+        let owner = |name| Arc::new(LoggingOwner { name, fails: false, log: Arc::clone(&log) });
         let (kept, removed) = (owner("kept"), owner("removed"));
         plan(&[&kept, &removed]).release(Some(&plan(&[&kept])));
         assert_eq!(*log.lock().unwrap(), ["release removed"]);

@@ -1,5 +1,5 @@
-//! If another XDP program is attached to an interface, a start fails. The error names that program
-//! and a command that detaches it. Needs root.
+//! Checks that a start fails if another XDP program is attached to an interface. The error must
+//! name that program and a command that detaches it. Needs root.
 
 mod support;
 
@@ -14,7 +14,7 @@ use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// The object file of an arbitrary XDP program.
+/// An object file with an XDP program, which the tests attach as the other program.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
 /// Starts a data plane in the calling thread's network namespace, and stops it.
@@ -23,7 +23,7 @@ fn start() -> Result<(), StartError> {
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// Returns the attached program and the command that the error of a start names.
+/// Returns the attached program and the command that the error of a failed start names.
 fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = chain.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
@@ -36,7 +36,7 @@ fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     (program, command)
 }
 
-/// Runs a command, after which a start must succeed.
+/// Runs the command that an error names, and checks that a start succeeds afterwards.
 #[track_caller]
 fn run_command(chain: &Chain, command: &str) {
     let status = chain.fwd().command("sh").args(["-c", command]).status().unwrap();
@@ -60,14 +60,16 @@ fn command_in_error_detaches_netlink_program() {
     }
 }
 
-/// A program on a bridge also blocks its ports, although `ip link show fwd0` does not show it.
+/// A program on a bridge also blocks the ports of the bridge, although `ip link show fwd0` does not
+/// show the program.
 #[test]
 fn error_names_program_on_bridge_of_port() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add br0 type bridge");
     ip(chain.fwd(), "link set dev fwd0 master br0");
     ip(chain.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
-    // /sys shows the interfaces of the network namespace in which it was mounted, so mount it here.
+    // /sys shows the interfaces of the network namespace in which it was mounted. Mount it in the
+    // lab's namespace, so that the engine finds the bridge.
     let program = chain.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -81,7 +83,8 @@ fn error_names_program_on_bridge_of_port() {
     });
     let program = program.unwrap();
     assert_eq!((program.interface.as_str(), program.mode), ("br0", "xdpgeneric"));
-    // Without that mount, the error states that the program is not visible.
+    // Without that mount, the engine does not find the bridge, and the error reports that the
+    // program is not visible.
     let error = chain.fwd().run(start).unwrap().unwrap_err().to_string();
     assert!(error.contains("not visible now"), "{error}");
     run_command(&chain, "ip link set dev br0 xdpgeneric off");
@@ -132,7 +135,7 @@ fn error_names_pinned_link_that_no_process_holds() {
         };
         assert_eq!(program.holder, AttachmentHolder::Link(id), "{text}");
         assert!(text.ends_with(&format!("detach it: `bpftool link detach id {id}`")), "{text}");
-        // Has the same effect as the command, but needs no bpftool.
+        // This has the same effect as the command, but does not need bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
     };

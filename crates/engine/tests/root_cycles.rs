@@ -1,4 +1,4 @@
-//! Repeated starts and stops leak no resources. Needs root.
+//! Checks that repeated starts and stops of a data plane leak no resources. Needs root.
 
 mod support;
 
@@ -11,10 +11,12 @@ use support::{TIMEOUT, chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
-/// Numbers of the resources of this process that a data plane uses.
+/// How many resources this process has of the kinds that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ResourceCounts {
+    /// File descriptors.
     descriptors: usize,
+    /// Memory mappings.
     mappings: usize,
     threads: usize,
 }
@@ -61,29 +63,29 @@ fn cycle_under_load(cycles: usize) {
         let open_objects = || BpfObjects::of_process(process::id()).unwrap();
         let objects_before = open_objects();
         let mut received = 0;
-        let mut cycle = |number: usize, used: &mut BpfObjects| {
+        let mut cycle = |number: usize, created: &mut BpfObjects| {
             let workers = 1 + number as u16 % 2;
             let data_plane = DataPlane::start(cross_connect(workers, None), &control).unwrap();
-            used.add(open_objects().without(&objects_before));
+            created.add(open_objects().without(&objects_before));
             thread::sleep(Duration::from_millis(20)); // so that packets are in flight
             let report = stop(data_plane);
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;
         };
-        // Check the BPF objects every 100 cycles, so that their collected IDs take little memory.
+        // Check the BPF objects every 100 cycles, so that the list of their IDs stays short.
         let mut run_cycles = |count: usize| {
             for round in (0..count).step_by(100) {
-                let mut used = BpfObjects::default();
+                let mut created = BpfObjects::default();
                 let cycles_of_round = round..count.min(round + 100);
-                cycles_of_round.clone().for_each(|number| cycle(number, &mut used));
+                cycles_of_round.clone().for_each(|number| cycle(number, &mut created));
                 let expected = 2 * 4 * cycles_of_round.len();
                 assert!(
-                    used.count() >= expected,
+                    created.count() >= expected,
                     "{} BPF objects, expected at least {expected}: per cycle and port, a program, \
                      a link and two maps",
-                    used.count()
+                    created.count()
                 );
-                used.wait_until_gone(TIMEOUT).unwrap();
+                created.wait_until_gone(TIMEOUT).unwrap();
             }
         };
         run_cycles(WARM_UP);
@@ -95,15 +97,15 @@ fn cycle_under_load(cycles: usize) {
             format!("{kib_before} KiB after {WARM_UP} cycles, {kib_after} KiB after {cycles} more");
         println!("{received} packets; {after:?}; {memory}");
         assert!(received > 0, "no packet was received");
-        assert_eq!(after, before);
-        // Mappings and descriptors include UMEMs, rings and sockets; this checks allocations.
-        // Collected IDs and allocator caches take about 100 KiB; a leak of 10 KiB per cycle would
-        // be detected.
+        assert_eq!(after, before, "the cycles after the warm-up leaked resources");
+        // The counts cover UMEMs, rings and sockets; the resident memory covers allocations. The
+        // list of IDs and allocator caches take about 100 KiB. In 100 cycles, the limit of
+        // 1000 KiB detects a leak of 10 KiB per cycle.
         assert!(kib_after < kib_before + 1000, "{memory}");
     };
     chain.fwd().run(run).unwrap();
     generator.stop().unwrap();
-    // Check that no socket is left in the kernel: it would keep the network namespace.
+    // Check that no socket is left in the kernel: a socket would keep the network namespace alive.
     drop(chain);
     guard.wait_until_gone(TIMEOUT).unwrap();
 }

@@ -1,6 +1,6 @@
-//! Compares the filter in the XDP program (`BPF_PROG_TEST_RUN`) with a linear search of the rules
-//! and with the filter stage in user space: decisions and counters, for a million random packets
-//! and a thousand random rule sets. Needs root.
+//! Compares decisions and counters of the filter in the XDP program (`BPF_PROG_TEST_RUN`) with
+//! those of a linear search of the rules and of the filter stage in user space. The inputs are a
+//! million random packets and a thousand random rule sets. Needs root.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -18,11 +18,12 @@ use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
 /// Number of packets per rule set.
 const PACKETS: usize = 1024;
-/// Maximum number of rules with `continue` instead of a verdict in a rule set.
+/// Maximum number of `continue` rules, which give no verdict, in a rule set.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// Opens an AF_XDP socket, because the program filters only packets of queues with a socket.
-fn socket() -> OpenPorts<XskPort> {
+/// Opens an AF_XDP socket on a loopback interface. Needed because the program filters only packets
+/// of queues with a socket.
+fn open_socket() -> OpenPorts<XskPort> {
     // Give this thread its own loopback interface.
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
@@ -34,9 +35,10 @@ fn socket() -> OpenPorts<XskPort> {
         .unwrap()
 }
 
+/// Numbers of tested packets.
 #[derive(Default)]
-struct CaseCounts {
-    /// Tested packets.
+struct PacketCounts {
+    /// All packets.
     packets: usize,
     /// Packets whose verdict came from a rule.
     by_rule: usize,
@@ -55,8 +57,8 @@ fn kernel_and_user_space_filters_agree_on_ten_million_packets() {
     compare_filters(10_240);
 }
 
-/// Compares the filters with random rule sets, on several threads: most of the time goes to the
-/// verifier, which uses one core per loaded program.
+/// Compares the filters with `sets` random rule sets. Uses several threads, because most of the
+/// time goes to the kernel's verifier, which checks each program on one core.
 fn compare_filters(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -69,22 +71,29 @@ fn compare_filters(sets: usize) {
             .map(|handle| handle.join().unwrap_or_else(|panic| resume_unwind(panic)))
             .collect::<Vec<_>>()
     });
-    let sum = |number: fn(&CaseCounts) -> usize| thread_counts.iter().map(number).sum::<usize>();
-    let (cases, by_rule, mangled) =
+    let sum = |field: fn(&PacketCounts) -> usize| thread_counts.iter().map(field).sum::<usize>();
+    let (packets, by_rule, mangled) =
         (sum(|counts| counts.packets), sum(|counts| counts.by_rule), sum(|counts| counts.mangled));
-    println!("{cases} packets, {by_rule} decided by a rule, {mangled} mangled");
-    assert!(cases >= sets * 1_000_000 / 1024);
-    assert!(by_rule * 100 >= cases * 30, "only {by_rule} of {cases} decided by a rule");
-    assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} mangled");
+    println!("{packets} packets, {by_rule} decided by a rule, {mangled} mangled");
+    assert!(packets >= sets * 1_000_000 / 1024, "only {packets} packets were tested");
+    assert!(
+        by_rule * 100 >= packets * 30,
+        "a rule decided only {by_rule} of {packets} packets (expected at least 30 %)"
+    );
+    assert!(
+        mangled * 100 >= packets * 20,
+        "only {mangled} of {packets} packets were mangled (expected at least 20 %)"
+    );
 }
 
-/// Compares the filters with the given rule sets, each with its own random numbers.
-fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
-    let opened = socket();
+/// Compares the filters with the rule sets of the given numbers. Each set has its own sequence of
+/// random numbers.
+fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCounts {
+    let opened = open_socket();
     let fd = opened.ports[0].fd().unwrap();
-    let mut counts = CaseCounts::default();
+    let mut counts = PacketCounts::default();
     for set in sets {
-        // Consecutive seeds would produce overlapping sequences, so derive the seed by a draw.
+        // Consecutive seeds would produce overlapping sequences, so draw the seed of each set.
         let mut random = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
         let drawn = RuleSet::draw(&mut random, MAX_CONTINUE_RULES);
         let plan = drawn.plan("kernel");
@@ -109,7 +118,7 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts
                 if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
             let context = || {
                 format!(
-                    "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}",
+                    "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?}, rules {:#?}",
                     drawn.rule_texts
                 )
             };
@@ -136,13 +145,13 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts
     counts
 }
 
-/// 4000 rules produce tables that small rule sets do not: dozens of tuples, parts in the address
+/// 4000 rules produce what small rule sets do not produce: dozens of tuples, parts in the address
 /// tables, and full tag groups.
 #[test]
 fn kernel_and_user_space_filters_agree_with_4000_rules() {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut random = SplitMix64::new(seed);
-    let opened = socket();
+    let opened = open_socket();
     let v4 = |address: u64, length: u32| {
         let address = address as u32 & u32::MAX.checked_shl(32 - length).unwrap_or(0);
         format!("{}/{length}", std::net::Ipv4Addr::from_bits(address))
@@ -152,7 +161,7 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         format!("{}/{length}", std::net::Ipv6Addr::from_bits(address))
     };
     let mut rule_addresses = Vec::new();
-    let written: Vec<String> = (0..4000)
+    let rule_texts: Vec<String> = (0..4000)
         .map(|_| {
             let (source, destination, is_v4) = (random.draw(), random.draw(), random.one_in(2));
             let verdict = random.choose(&["accept", "drop"]);
@@ -175,9 +184,9 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
             }
         })
         .collect();
-    let drawn = RuleSet::from_rules(written, &mut random, MAX_CONTINUE_RULES);
+    let drawn = RuleSet::from_rules(rule_texts, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has its own hash seed. Draw plans until one has a full tag group.
+    // Each plan has a hash seed of its own. Create plans until one has a full tag group.
     let has_full_tag_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
@@ -186,19 +195,22 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
     let in_kernel = std::iter::repeat_with(|| drawn.plan("kernel"))
         .take(50)
         .find(has_full_tag_group)
-        .expect("none of 50 hash tables has a full tag group");
+        .expect("none of 50 plans has a full tag group in its hash table");
     let kernel = in_kernel.as_xdp_offload().unwrap().image();
     let values =
         |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
-    assert!(values("parts_v4") > 100 && values("parts_v6") > 100);
+    assert!(
+        values("parts_v4") > 100 && values("parts_v6") > 100,
+        "the address tables have too few parts"
+    );
     let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
     program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
     let plan_any: &dyn Any = &*in_user_space;
     let mut stage =
         Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
-        // Use the source address of one rule, sometimes modified, and the destination address of
-        // the same or of another rule.
+        // Use the source address of a rule, sometimes modified. Use the destination address of the
+        // same rule or of another one.
         let ((source, _, is_v4), (_, destination, _)) =
             (random.choose(&rule_addresses), random.choose(&rule_addresses));
         let (use_other_rule, same_rule) = (
@@ -237,7 +249,7 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
     }
     assert_eq!(program.row_counters().unwrap(), stage.row_counters());
     let matched = stage.hits().iter().filter(|hits| **hits > 0).count();
-    assert!(matched > 1000, "only {matched} rules were matched");
+    assert!(matched > 1000, "packets matched only {matched} of 4000 rules");
 }
 
 #[test]
@@ -245,7 +257,7 @@ fn kept_packet_bypasses_kernel_filter() {
     let keep: Keep = ["arp".parse().unwrap()].into();
     let drop_all = RuleSet::from_rules(vec!["drop".into()], &mut SplitMix64::new(1), 0);
     let plan = drop_all.plan("kernel");
-    let opened = socket();
+    let opened = open_socket();
     let mut program =
         XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
     program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
@@ -264,10 +276,10 @@ fn kept_packet_bypasses_kernel_filter() {
         frame
     };
     assert_eq!(program.test_run(&arp_request(1)).unwrap(), XdpDecision::Kept);
-    let packet = [
+    let ipv4_packet = [
         &arp_request(1)[..12],
         &[8, 0, 0x45, 0, 0, 20, 0, 7, 0x40, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
     ]
     .concat();
-    assert_eq!(program.test_run(&packet).unwrap(), XdpDecision::Dropped);
+    assert_eq!(program.test_run(&ipv4_packet).unwrap(), XdpDecision::Dropped);
 }

@@ -1,5 +1,5 @@
-//! Checks which frames the XDP program passes to the kernel by `keep` rules: `BPF_PROG_TEST_RUN` on
-//! frames that scapy made, and on mangled frames. Needs root.
+//! Checks which frames the XDP program passes to the kernel by `keep` rules. Runs the program with
+//! `BPF_PROG_TEST_RUN` on frames made by scapy, and on mangled frames. Needs root.
 
 mod keep;
 
@@ -14,13 +14,13 @@ use proptest::test_runner::{Config, TestRunner};
 use xdpfwd_engine::{AddressUse, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
 use xdpfwd_wire::MacAddr;
 
-/// The rules to test, as in frames.py.
+/// The tested rules; the same as in frames.py.
 const RULES: [&str; 9] =
     ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
 const ALL_USES: AddressUse = AddressUse { destination: true, target: true };
 
-/// Returns the addresses of this host, as in frames.py.
+/// Returns the addresses of the host; the same as in frames.py.
 fn own_addresses() -> OwnAddresses {
     let destination_only = AddressUse { target: false, ..ALL_USES };
     let target_only = AddressUse { destination: false, ..ALL_USES };
@@ -44,15 +44,16 @@ fn load_program(rules: &[&str], addresses: OwnAddresses) -> XdpProgram {
 }
 
 /// A frame made by scapy.
-struct Sample {
+struct ScapyFrame {
     name: String,
     /// The rules that must keep the frame.
     kept_by: BTreeSet<String>,
     bytes: Vec<u8>,
 }
 
-/// Returns the frames of frames.py. A later fragment follows its first fragment.
-fn scapy_frames() -> Vec<Sample> {
+/// Returns the frames that frames.py prints. The first fragment of a datagram comes before the
+/// later ones.
+fn scapy_frames() -> Vec<ScapyFrame> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
     // Debian installs scapy for /usr/bin/python3, but PATH may contain another `python3` before it.
     let output = ["/usr/bin/python3", "python3"].iter().find_map(|python| {
@@ -66,7 +67,7 @@ fn scapy_frames() -> Vec<Sample> {
     let parse_line = |line: &str| {
         let [name, rules, hex] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let kept_by = rules.split_whitespace().map(ToOwned::to_owned).collect();
-        Sample {
+        ScapyFrame {
             name: name.to_owned(),
             kept_by,
             bytes: hex.as_bytes().chunks(2).map(parse_byte).collect(),
@@ -78,14 +79,14 @@ fn scapy_frames() -> Vec<Sample> {
 #[test]
 fn each_keep_rule_keeps_exactly_expected_frames() {
     let frames = scapy_frames();
-    assert!(frames.len() > 150, "{}", frames.len());
+    assert!(frames.len() > 150, "frames.py printed only {} frames", frames.len());
     let addresses = own_addresses();
     let mut failures = Vec::new();
     for rule in RULES {
         let mut program = load_program(&[rule], addresses.clone());
         let mut oracle = Oracle::new(rule.parse().unwrap(), &addresses);
         let mut kept = 0;
-        for Sample { name, kept_by, bytes } in &frames {
+        for ScapyFrame { name, kept_by, bytes } in &frames {
             let is_kept = program.test_run(bytes).unwrap() == XdpDecision::Kept;
             let expected = kept_by.contains(rule);
             kept += u64::from(is_kept);
@@ -96,7 +97,7 @@ fn each_keep_rule_keeps_exactly_expected_frames() {
                 ));
             }
         }
-        assert_eq!(program.counters().kept, kept);
+        assert_eq!(program.counters().kept, kept, "wrong counter of kept frames");
         assert_eq!(
             program.counters().passed,
             frames.len() as u64 - kept,
@@ -112,7 +113,7 @@ fn program_without_rules_or_addresses_keeps_no_frame_to_host() {
     for (mut program, keeps_link_control) in
         [(load_program(&[], own_addresses()), false), (load_program(&RULES, no_addresses), true)]
     {
-        for Sample { name, kept_by, bytes } in scapy_frames() {
+        for ScapyFrame { name, kept_by, bytes } in scapy_frames() {
             let is_link_control = kept_by.contains("lldp") || kept_by.contains("stp");
             let expected = if keeps_link_control && is_link_control {
                 XdpDecision::Kept
@@ -125,9 +126,9 @@ fn program_without_rules_or_addresses_keeps_no_frame_to_host() {
 }
 
 #[test]
-fn all_keep_rules_together_keep_union_of_each_rule() {
+fn program_with_all_rules_keeps_every_frame_that_one_rule_keeps() {
     let mut program = load_program(&RULES, own_addresses());
-    for Sample { name, kept_by, bytes } in scapy_frames() {
+    for ScapyFrame { name, kept_by, bytes } in scapy_frames() {
         let kept = program.test_run(&bytes).unwrap() == XdpDecision::Kept;
         assert_eq!(kept, !kept_by.is_empty(), "{name}");
     }
@@ -160,12 +161,13 @@ fn update_addresses_changes_kept_frames() {
     assert_eq!(kept(own_addresses()), [true, true, true]);
 }
 
-/// An address map has 65,536 entries.
+/// An address map has room for 65,536 entries.
 #[test]
-fn excess_addresses_cause_error_until_map_has_room() {
+fn update_with_too_many_addresses_fails_until_map_has_room() {
     let mut program = load_program(&["icmp"], OwnAddresses::default());
-    let many = |from: u32, to: u32| OwnAddresses {
-        ipv4: (from..to).map(|number| ((0x0a00_0000 + number).into(), ALL_USES)).collect(),
+    // Returns addresses with the numbers `from` to `end - 1`.
+    let many = |from: u32, end: u32| OwnAddresses {
+        ipv4: (from..end).map(|number| ((0x0a00_0000 + number).into(), ALL_USES)).collect(),
         ..own_addresses()
     };
     program.update_addresses(&many(0, 65_536)).unwrap();
@@ -186,15 +188,16 @@ fn excess_addresses_cause_error_until_map_has_room() {
     );
 }
 
-/// Truncates each frame to every length from 14 bytes on.
+/// Truncates each frame of at most 200 bytes to every shorter length from 14 bytes on.
 #[test]
-fn truncated_frames_are_kept_as_by_oracle() {
+fn program_and_oracle_agree_on_truncated_frames() {
     let addresses = own_addresses();
     let frames = scapy_frames();
     for rule in RULES {
         let mut program = load_program(&[rule], addresses.clone());
         let mut oracle = Oracle::new(rule.parse().unwrap(), &addresses);
-        for Sample { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200) {
+        for ScapyFrame { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200)
+        {
             for length in 14..bytes.len() {
                 let truncated = &bytes[..length];
                 let kept = program.test_run(truncated).unwrap() == XdpDecision::Kept;
@@ -214,19 +217,19 @@ fn truncated_frames_are_kept_as_by_oracle() {
 enum Mangle {
     /// Replaces the byte at an offset.
     Byte(u16, u8),
-    /// Replaces the byte at an offset with one of [`COMMON_VALUES`].
-    Common(u16, usize),
+    /// Replaces the byte at an offset with the value at an index of [`COMMON_VALUES`].
+    CommonByte(u16, usize),
     /// Truncates the frame to a length in bytes.
     Truncate(u16),
-    /// Duplicates bytes: offset, number.
+    /// Duplicates bytes: offset of the first byte, number of bytes.
     Duplicate(u8, u8),
-    /// Inserts a VLAN tag with a TCI.
+    /// Inserts a VLAN tag with this TCI.
     Tag(u16),
     /// Appends a number of zero bytes.
     Pad(u8),
 }
 
-/// Values with meaning to a parser: protocols, lengths, flags, types.
+/// Byte values with a meaning in headers: protocols, lengths, flags, types.
 const COMMON_VALUES: [u8; 28] = [
     0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81,
     0x88, 131, 135, 137, 0xdd, 0xff,
@@ -236,7 +239,7 @@ fn random_mangle() -> impl Strategy<Value = Mangle> {
     prop_oneof![
         4 => (0..90u16, any::<u8>()).prop_map(|(offset, byte)| Mangle::Byte(offset, byte)),
         8 => (12..90u16, 0..COMMON_VALUES.len())
-            .prop_map(|(offset, value)| Mangle::Common(offset, value)),
+            .prop_map(|(offset, value)| Mangle::CommonByte(offset, value)),
         1 => (14..120u16).prop_map(Mangle::Truncate),
         2 => (14..70u8, 1..5u8).prop_map(|(offset, words)| Mangle::Duplicate(offset, words * 4)),
         1 => prop_oneof![Just(100u16), 0..=0xffffu16].prop_map(Mangle::Tag),
@@ -250,7 +253,7 @@ fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
             Mangle::Byte(offset, byte) => {
                 frame.get_mut(usize::from(offset)).into_iter().for_each(|old| *old = byte)
             }
-            Mangle::Common(offset, value) => frame
+            Mangle::CommonByte(offset, value) => frame
                 .get_mut(usize::from(offset))
                 .into_iter()
                 .for_each(|old| *old = COMMON_VALUES[value]),
@@ -273,7 +276,7 @@ fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
 }
 
 #[test]
-fn mangled_frames_are_kept_as_by_oracle() {
+fn program_and_oracle_agree_on_mangled_frames() {
     let addresses = own_addresses();
     let frames = scapy_frames();
     let pairs = RULES
@@ -287,7 +290,7 @@ fn mangled_frames_are_kept_as_by_oracle() {
     let cases =
         std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
     let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
-    let (kept, all) = (Cell::new(0), Cell::new(0));
+    let (kept, decisions) = (Cell::new(0), Cell::new(0));
     let inputs = (0..frames.len(), vec(random_mangle(), 0..5));
     let result = TestRunner::new(config).run(&inputs, |(frame, mangles)| {
         let bytes = mangled(frames[frame].bytes.clone(), &mangles);
@@ -303,12 +306,15 @@ fn mangled_frames_are_kept_as_by_oracle() {
                 bytes
             );
             kept.set(kept.get() + u32::from(is_kept));
-            all.set(all.get() + 1);
+            decisions.set(decisions.get() + 1);
         }
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    // The comparison would say little if nearly all or nearly no frames were kept.
-    let (kept, all) = (kept.get(), all.get());
-    assert!(kept > all / 50 && kept < all / 2, "{kept} of {all} frames were kept");
+    // The comparison would prove little if nearly all or nearly no frames were kept.
+    let (kept, decisions) = (kept.get(), decisions.get());
+    assert!(
+        kept > decisions / 50 && kept < decisions / 2,
+        "the share of kept frames is not between 2 % and 50 %: {kept} of {decisions}"
+    );
 }

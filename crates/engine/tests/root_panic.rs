@@ -1,5 +1,5 @@
-//! Panics of a stage under load: the data plane still drains and stops, every packet is counted,
-//! and no frames leak except those of the current batch. Needs root.
+//! Panics of a stage under load. The data plane must still drain and stop, and count every packet.
+//! Only the frames of the current batch may leak. Needs root.
 
 mod support;
 
@@ -22,7 +22,8 @@ enum PanicPoint {
     Never,
 }
 
-/// A stage that panics in the last worker: in `build`, or from the 2000th packet on.
+/// A stage that panics in the last worker, in the method `point`. The methods other than `build`
+/// panic from the 2000th packet on.
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
@@ -32,6 +33,7 @@ struct PanickingStage {
 
 impl StagePlan for PanickingStage {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
+        // Panic only in the last worker.
         let point = if cx.worker + 1 == cx.workers { self.point } else { PanicPoint::Never };
         assert!(point != PanicPoint::Build, "on purpose");
         Box::new(Self { point, seen: 0 })
@@ -114,12 +116,13 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
             assert_eq!(
                 sink.seen().unwrap().arrived.packets + report.kernel.tx_dropped,
                 wan.tx_packets,
-                "{report:?}"
+                "some transmitted packets neither arrived at the sink nor were counted as dropped: \
+                 {report:?}"
             );
             if point == PanicPoint::Process {
                 assert!(
                     (1..=64).contains(&report.frames.leaked),
-                    "expected to leak at most the current batch: {:?}",
+                    "the leaked frames are not those of one batch: {:?}",
                     report.frames
                 );
             } else {
@@ -133,7 +136,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
             assert_eq!(
                 stage.packets,
                 report.ports[0].rx_packets - report.drops["shutdown"],
-                "{workers} {point:?}: {report:?}"
+                "{workers} workers, {point:?}: the stage did not count every packet: {report:?}"
             );
             if point != PanicPoint::Counters {
                 assert!(
@@ -151,7 +154,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
 }
 
 #[test]
-fn stage_panic_in_build_makes_start_fail_with_name_of_stage() {
+fn start_error_names_stage_that_panics_in_build() {
     for workers in [1, 2] {
         let chain = chain(Chain::builder().queues(workers));
         let run = || {
@@ -171,7 +174,7 @@ fn stage_panic_in_build_makes_start_fail_with_name_of_stage() {
         };
         let error = chain.fwd().run(run).unwrap();
         let worker = workers - 1;
-        let expected = format!("worker {worker}: panicked during startup: stage own: ");
+        let expected = format!("worker {worker}: panicked during startup: stage tested: ");
         assert!(error.starts_with(&expected) && error.ends_with("on purpose"), "{error}");
     }
 }
@@ -187,11 +190,11 @@ fn worker_panic_wakes_control_thread() {
         );
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
-        // The deadline is later than the panic, so only the worker can end the wait in time.
+        // The deadline is long after the panic, so only the worker's wake-up ends the wait in time.
         let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
             match control.wait(deadline).unwrap() {
-                // The start changed the interfaces: it enabled promiscuous mode.
+                // The start itself changed the interfaces: it enabled promiscuous mode.
                 xdpfwd_engine::Event::HostChanged => {}
                 event => break event,
             }

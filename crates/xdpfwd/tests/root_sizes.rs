@@ -431,8 +431,8 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
                     text,
                     format!(
                         "xdpfwd: fwd0: mode \"copy\" needs native XDP, which the driver refuses: the \
-                         MTU is too large (for a veth, the MTU of its other end: at most 3506 with \
-                         4 KiB pages) (fwd0 has MTU {mtu}); lower the MTU \
+                         MTU is too large (for a veth, the MTU of its other end counts: at most \
+                         3506 with 4 KiB pages) (fwd0 has MTU {mtu}); lower the MTU \
                          with `ip link set dev fwd0 mtu N` (for a veth, at its other end), or set \
                          mode = \"skb\" or \"auto\"\n"
                     )

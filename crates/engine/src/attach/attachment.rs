@@ -8,20 +8,20 @@ use xdpfwd_pipeline::XdpImage;
 use xdpfwd_xsk::{AttachMode, XdpLink};
 
 use crate::attach::conflicts;
-use crate::attach::native::{EOPNOTSUPP, lacks_native_xdp, why_not_native};
+use crate::attach::native::{EOPNOTSUPP, is_native_xdp_refusal, why_not_native};
 use crate::attach::program::{AddressUpdateError, LoadedObject, XdpCounters, XdpProgram};
 use crate::error::StartError;
 use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
 use crate::plan::{Mode, PortPlan};
 
-/// The delivery of an interface's packets to the sockets of its port. Dropping it ends the
-/// delivery.
+/// The connection between an interface and the sockets of its port. Dropping it detaches the XDP
+/// program, or closes this handle of each packet socket.
 pub(crate) enum Attachment {
     /// An XDP program on the interface.
     Xdp(Box<LinkedProgram>),
-    /// Packet sockets, one per queue, with no program on the interface. A socket receives packets
-    /// only between `redirect` and `stop_redirecting`.
+    /// Packet sockets, one per queue, without an XDP program. A socket receives packets only
+    /// between `start_delivery` and `stop_delivery`.
     Packet(Vec<PacketSocket>),
 }
 
@@ -34,10 +34,12 @@ pub(crate) struct LinkedProgram {
 }
 
 impl Attachment {
-    /// Opens the packet sockets of a port, or loads and attaches its XDP program: generically with
-    /// [`Mode::Skb`], otherwise natively. With [`Mode::Auto`], falls back to generic XDP if the
-    /// driver refuses native XDP, and returns the error that caused the fallback. Sockets receive
-    /// no packets yet.
+    /// Opens the packet sockets of a port, or loads and attaches its XDP program. The sockets
+    /// receive no packets yet.
+    ///
+    /// Attaches the program generically with [`Mode::Skb`], otherwise natively. With
+    /// [`Mode::Auto`], falls back to generic XDP if the driver refuses native XDP, and returns the
+    /// error that caused the fallback.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
@@ -57,7 +59,7 @@ impl Attachment {
             Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),
             Mode::ZeroCopy | Mode::Copy => (attach(AttachMode::Native), AttachMode::Native, None),
             Mode::Auto => match attach(AttachMode::Native) {
-                Err(error) if lacks_native_xdp(&error) => {
+                Err(error) if is_native_xdp_refusal(&error) => {
                     (attach(AttachMode::Skb), AttachMode::Skb, Some(error))
                 }
                 result => (result, AttachMode::Native, None),
@@ -78,8 +80,8 @@ impl Attachment {
         }
     }
 
-    /// Returns the packet socket of a queue, for its worker; `None` if the worker opens AF_XDP
-    /// sockets.
+    /// Returns the packet socket of a queue, for the worker of that queue; `None` for an AF_XDP
+    /// port, whose sockets the worker itself opens.
     pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
         match self {
             Self::Xdp(_) => None,
@@ -87,24 +89,25 @@ impl Attachment {
         }
     }
 
-    /// Redirects a queue's packets to the AF_XDP socket with the file descriptor `socket`. With
-    /// packet sockets, ignores `socket` and starts reception on the packet socket of the queue.
-    pub(crate) fn redirect(&self, queue: u16, socket: i32) -> Result<(), String> {
+    /// Starts the delivery of a queue's packets to the AF_XDP socket with the file descriptor
+    /// `socket_fd`. With packet sockets, ignores `socket_fd` and starts the queue's packet socket.
+    pub(crate) fn start_delivery(&self, queue: u16, socket_fd: i32) -> Result<(), String> {
         match self {
             Self::Xdp(linked) => {
-                linked.program.redirect(queue, socket).map_err(|error| format!("{error:#}"))
+                linked.program.redirect(queue, socket_fd).map_err(|error| format!("{error:#}"))
             }
             Self::Packet(sockets) => {
-                let socket = sockets.get(usize::from(queue)).ok_or("no socket for the queue")?;
+                let socket =
+                    sockets.get(usize::from(queue)).ok_or("the queue has no packet socket")?;
                 socket.start().map_err(|error| error.to_string())
             }
         }
     }
 
-    /// Stops the delivery of packets to the sockets of all queues.
-    pub(crate) fn stop_redirecting(&self, queues: u16) {
+    /// Stops the delivery of packets to the sockets of all queues, `queue_count` in number.
+    pub(crate) fn stop_delivery(&self, queue_count: u16) {
         match self {
-            Self::Xdp(linked) => linked.program.stop_redirecting(queues),
+            Self::Xdp(linked) => linked.program.stop_redirecting(queue_count),
             Self::Packet(sockets) => {
                 for socket in sockets {
                     if let Err(error) = socket.stop() {
@@ -118,7 +121,8 @@ impl Attachment {
         }
     }
 
-    /// Returns whether [`update_addresses`](Self::update_addresses) has an effect.
+    /// Returns whether the XDP program uses this host's addresses. If not,
+    /// [`update_addresses`](Self::update_addresses) does nothing.
     pub(crate) fn needs_addresses(&self) -> bool {
         match self {
             Self::Xdp(linked) => linked.program.needs_addresses(),
@@ -145,7 +149,8 @@ impl Attachment {
         }
     }
 
-    /// Returns the image of the stage that the XDP program runs, if any.
+    /// Returns the image (map contents) of the stage that the XDP program runs; `None` if the
+    /// program runs no stage, or if there is no program.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         match self {
             Self::Xdp(linked) => linked.program.image(),
@@ -153,7 +158,8 @@ impl Attachment {
         }
     }
 
-    /// Returns the row counters of the stage that the XDP program runs, if any.
+    /// Returns the counters of the rows, such as filter rules, of the stage that the XDP program
+    /// runs. Returns `None` if no stage runs there or the counters cannot be read.
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
             Self::Xdp(linked) => linked.program.row_counters(),
@@ -161,8 +167,9 @@ impl Attachment {
         }
     }
 
-    /// Loads the program that will replace the attached program; without an image, it runs no
-    /// stage. With packet sockets, returns `None`, or an error if there is an image.
+    /// Loads the program that will replace the attached one. If `image` is `None`, the new program
+    /// runs no stage. A port with packet sockets has no program: returns `None` without an image,
+    /// and an error with one.
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -177,7 +184,8 @@ impl Attachment {
         }
     }
 
-    /// Attaches the successor in place of the current program, and returns the predecessor, if any.
+    /// Attaches the successor in place of the current program, and returns the replaced program.
+    /// Does nothing and returns `None` if no program is attached.
     pub(crate) fn replace(&mut self, successor: LoadedObject) -> io::Result<Option<LoadedObject>> {
         let Self::Xdp(linked) = self else { return Ok(None) };
         let Some(link) = &linked.link else { return Ok(None) };
@@ -185,7 +193,7 @@ impl Attachment {
         Ok(Some(linked.program.set_current(successor)))
     }
 
-    /// Detaches the XDP program from the interface.
+    /// Detaches the XDP program, if any. The program stays loaded and its maps stay readable.
     pub(crate) fn detach(&mut self) {
         if let Self::Xdp(linked) = self {
             linked.link = None;
@@ -193,7 +201,7 @@ impl Attachment {
     }
 }
 
-/// Returns the error for a refused attach.
+/// Converts the kernel's error for a failed attach.
 fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
     let find_program = || conflicts::find_attached_program(interface).map(Box::new);
     let mtu = interface.mtu();
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn attach_error_contains_cause_and_remedy() {
+    fn refusal_of_native_xdp_is_reported_with_cause_and_remedy() {
         for (errno, parts) in [
             (ERANGE, ["MTU is too large", "`ip link set dev none-such0 mtu N`"]),
             (ENOSPC, ["too few queues", "`ethtool -L none-such0 rx N`"]),
@@ -261,10 +269,13 @@ mod tests {
                     "{text}"
                 );
             }
-            assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
+            assert!(is_native_xdp_refusal(&io::Error::from_raw_os_error(errno)));
         }
         // Generic XDP accepts any MTU, so the text must not blame the MTU.
         assert!(error_text(EINVAL, Mode::Skb).contains("Invalid argument"));
-        assert!(!lacks_native_xdp(&io::Error::from_raw_os_error(16)), "EBUSY");
+        assert!(
+            !is_native_xdp_refusal(&io::Error::from_raw_os_error(16)),
+            "EBUSY was taken for a refusal of native XDP"
+        );
     }
 }

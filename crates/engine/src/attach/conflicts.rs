@@ -16,14 +16,14 @@ use crate::host::interface::Interface;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The interface: that of the port, or a bridge or bond above it. A program on either blocks
-    /// the port.
+    /// The interface that has the program: the port's interface, or a bridge or bond above it. A
+    /// program on a bridge or bond blocks its ports too.
     pub interface: String,
     /// Program ID.
     pub id: u32,
     /// Program name, if this process may read it (CAP_SYS_ADMIN).
     pub name: Option<String>,
-    /// Attach mode, as in `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or `xdpoffload`.
+    /// Attach mode, as a keyword of `ip link`: `xdp` (native), `xdpgeneric` or `xdpoffload`.
     pub mode: &'static str,
     /// What keeps the program attached.
     pub holder: AttachmentHolder,
@@ -53,13 +53,14 @@ pub struct Process {
     pub pid: u32,
     /// Name from /proc/PID/comm, up to 15 bytes.
     pub name: String,
-    /// Whether all its threads are in network namespaces other than this thread's. The process may
-    /// still have sockets in this thread's namespace.
+    /// Whether none of its threads is in the network namespace of the calling thread. The process
+    /// may still have sockets in that namespace.
     pub in_other_namespace: bool,
 }
 
-/// Processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this one. Only a
-/// kernel with CONFIG_XDP_SOCKETS_DIAG, which is rare, reports which of them holds it.
+/// The processes that may hold an AF_XDP queue: every process that maps AF_XDP rings, except this
+/// process. Which of them holds the queue is unknown: only kernels with CONFIG_XDP_SOCKETS_DIAG
+/// report it, and few have this option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
     /// The processes, those in this thread's network namespace first.
@@ -68,7 +69,8 @@ pub struct QueueHolders {
     pub some_hidden: bool,
 }
 
-/// Returns the XDP program that blocks an interface; `None` if none is visible.
+/// Returns the XDP program on an interface, or on a bridge or bond above it. Returns `None` if no
+/// program is visible.
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
@@ -77,8 +79,8 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
     })?;
     let name = ProgInfoIter::default().find(|program| program.id == id);
     let name = name.map(|program| program.name.to_string_lossy().into_owned());
-    let link = OpenObject::Link { program: id, ifindex: interface.index };
-    let holders = processes_with_open(|open| open == link);
+    let link = HeldObject::Link { program: id, ifindex: interface.index };
+    let holders = processes_holding(|object| object == link);
     let holder = if holders.is_empty() {
         let mut links = LinkInfoIter::default();
         let link = links.find(|link| {
@@ -87,9 +89,10 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
         });
         match link {
             Some(link) => AttachmentHolder::Link(link.id),
-            // This process may list programs, and therefore links: there is no link.
-            None if name.is_some() => AttachmentHolder::Netlink(processes_with_open(
-                |open| matches!(open, OpenObject::Program { id: program } if program == id),
+            // Listing programs (for the name) and listing links need the same privilege. So the
+            // list of links was complete: no link exists.
+            None if name.is_some() => AttachmentHolder::Netlink(processes_holding(
+                |object| matches!(object, HeldObject::Program { id: program } if program == id),
             )),
             None => AttachmentHolder::Unknown,
         }
@@ -100,14 +103,14 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
 }
 
 /// Returns the XDP program on an interface of this network namespace, or on a bridge or bond above
-/// it, if any.
+/// the interface. Returns `None` if no program is visible.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
     find_attached_program(&Interface::find(interface, interface).ok()?)
 }
 
 impl AttachedProgram {
-    /// Returns the command that detaches the program, or, if the holder is unknown, how to find the
-    /// holder.
+    /// Returns the command that detaches the program. If the holder is unknown, returns an
+    /// instruction for finding the holder.
     pub fn fix(&self) -> String {
         match &self.holder {
             AttachmentHolder::Processes(processes) => {
@@ -137,15 +140,16 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
         }
     };
     let mut processes: Vec<_> =
-        processes(has_rings).into_iter().filter(|process| process.pid != process::id()).collect();
+        find_processes(has_rings).into_iter().filter(|found| found.pid != process::id()).collect();
     processes.sort_by_key(|process| process.in_other_namespace);
     QueueHolders { processes, some_hidden }
 }
 
-/// Returns the ID and attach mode of the program on an interface. The kernel does not allow native
-/// and generic programs at the same time.
+/// Returns the ID and attach mode of the program on an interface. An interface cannot have a native
+/// and a generic program at the same time; of a native and an offloaded program, returns the native
+/// one.
 fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
-    // `Xdp::new` needs the file descriptor of a program, but the query does not use it.
+    // `Xdp::new` needs the file descriptor of a program, but the query does not use it: pass stdin.
     let stdin = io::stdin();
     let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
     let modes = [
@@ -156,9 +160,9 @@ fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
     modes.into_iter().find(|(id, _)| *id != 0)
 }
 
-/// A BPF object that a process has open, from /proc/PID/fdinfo.
+/// A BPF object that a process has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OpenObject {
+enum HeldObject {
     /// An XDP link; `program` is the ID of its program.
     Link {
         program: u32,
@@ -169,7 +173,8 @@ enum OpenObject {
     },
 }
 
-impl OpenObject {
+impl HeldObject {
+    /// Parses a file of /proc/PID/fdinfo; returns `None` for other objects.
     fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name: &str| {
             let mut lines = fdinfo.lines();
@@ -184,25 +189,26 @@ impl OpenObject {
     }
 }
 
-fn processes_with_open(wanted: impl Fn(OpenObject) -> bool) -> Vec<Process> {
-    processes(|folder| {
+/// Returns the visible processes that have an object open for which `is_wanted` is true.
+fn processes_holding(is_wanted: impl Fn(HeldObject) -> bool) -> Vec<Process> {
+    find_processes(|folder| {
         let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
-        let open =
-            files.filter_map(|file| OpenObject::parse(&fs::read_to_string(file.path()).ok()?));
-        open.into_iter().any(&wanted)
+        let mut objects =
+            files.filter_map(|file| HeldObject::parse(&fs::read_to_string(file.path()).ok()?));
+        objects.any(&is_wanted)
     })
 }
 
-/// Returns the processes whose directory in /proc satisfies a predicate.
-fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
-    let own = fs::read_link("/proc/thread-self/ns/net").ok();
+/// Returns the processes for whose directory in /proc `is_wanted` is true.
+fn find_processes(mut is_wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
+    let own_namespace = fs::read_link("/proc/thread-self/ns/net").ok();
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let folder = entry.path();
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        if !wanted(&folder) {
+        if !is_wanted(&folder) {
             continue;
         }
         let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
@@ -211,24 +217,24 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
         let threads = fs::read_dir(folder.join("task")).into_iter().flatten().flatten();
         let namespaces =
             threads.filter_map(|thread| fs::read_link(thread.path().join("ns/net")).ok());
-        let in_other_namespace =
-            own.is_some() && !namespaces.into_iter().any(|namespace| Some(namespace) == own);
+        let in_other_namespace = own_namespace.is_some()
+            && !namespaces.into_iter().any(|namespace| Some(namespace) == own_namespace);
         processes.push(Process { pid, name, in_other_namespace });
     }
     processes.sort_by_key(|process| process.pid);
     processes
 }
 
-/// Returns whether this is the initial PID namespace (`PROC_PID_INIT_INO`), which contains every
-/// process.
+/// Returns whether this process is in the initial PID namespace, which contains every process. The
+/// number is its inode, `PROC_PID_INIT_INO`.
 fn sees_all_processes() -> bool {
     fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
-/// Returns whether a line of /proc/PID/maps is the fill or completion ring of an AF_XDP socket.
-/// Their file offsets (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`) are unique:
-/// AF_PACKET maps its rings at offset 0.
+/// Returns whether a line of /proc/PID/maps is the fill or completion ring of an AF_XDP socket. The
+/// file offsets of these rings (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`)
+/// identify them: rings of AF_PACKET sockets have offset 0.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
     let mut fields = line.split_whitespace();
@@ -256,7 +262,7 @@ impl fmt::Display for AttachedProgram {
             write!(f, " \"{name}\"")?;
         }
         write!(f, " is attached to {interface}, ")?;
-        let off = format_args!("`ip link set dev {interface} {mode} off`");
+        let detach_command = format_args!("`ip link set dev {interface} {mode} off`");
         match holder {
             AttachmentHolder::Processes(processes) => {
                 let pids: Vec<_> =
@@ -270,19 +276,19 @@ impl fmt::Display for AttachedProgram {
                  or held in another container); detach it: `bpftool link detach id {link}`"
             ),
             AttachmentHolder::Netlink(users) if users.is_empty() => {
-                write!(f, "and no process holds it; detach it: {off}")
+                write!(f, "and no process holds it; detach it: {detach_command}")
             }
             AttachmentHolder::Netlink(users) => {
                 write!(
                     f,
-                    "and stays attached until you detach it: {off}; in use by {}",
+                    "and stays attached until you detach it: {detach_command}; in use by {}",
                     join(users)
                 )
             }
             AttachmentHolder::Unknown => write!(
                 f,
-                "and its holder is not visible to this process (root sees more); \
-                 unless a process holds it, detach it: {off}"
+                "and its holder is not visible to this process; run as root to see the holder. \
+                 If no process holds the program, detach it: {detach_command}"
             ),
         }
     }
@@ -290,11 +296,11 @@ impl fmt::Display for AttachedProgram {
 
 impl fmt::Display for QueueHolders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const FIND: &str =
+        const FIND_OWNER: &str =
             "find the owner, if the kernel has CONFIG_XDP_SOCKETS_DIAG: `ss --xdp -p`";
         match &self.processes[..] {
             [] => {
-                write!(f, "no other visible process has an AF_XDP socket; {FIND}")?;
+                write!(f, "no other visible process has an AF_XDP socket; {FIND_OWNER}")?;
             }
             [process] => {
                 let pid = process.pid;
@@ -305,7 +311,8 @@ impl fmt::Display for QueueHolders {
                 )?;
             }
             processes => {
-                write!(f, "these processes have AF_XDP sockets: {}; {FIND}", join(processes))?;
+                let names = join(processes);
+                write!(f, "these processes have AF_XDP sockets: {names}; {FIND_OWNER}")?;
             }
         }
         if self.some_hidden {
@@ -341,20 +348,20 @@ mod tests {
     }
 
     #[test]
-    fn open_object_parse_accepts_only_xdp_links_and_programs() {
+    fn held_object_parse_accepts_only_xdp_links_and_programs() {
         let link = "pos:\t0\nflags:\t02000000\nmnt_id:\t15\nino:\t9\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\n\
                     prog_id:\t12\nifindex:\t2\n";
-        assert_eq!(OpenObject::parse(link), Some(OpenObject::Link { program: 12, ifindex: 2 }));
-        assert_eq!(OpenObject::parse(&link.replace("\txdp", "\ttcx")), None);
+        assert_eq!(HeldObject::parse(link), Some(HeldObject::Link { program: 12, ifindex: 2 }));
+        assert_eq!(HeldObject::parse(&link.replace("\txdp", "\ttcx")), None);
         let program = "pos:\t0\nflags:\t02000002\nprog_type:\t6\nprog_jited:\t1\nprog_id:\t12\n";
-        assert_eq!(OpenObject::parse(program), Some(OpenObject::Program { id: 12 }));
+        assert_eq!(HeldObject::parse(program), Some(HeldObject::Program { id: 12 }));
         for other in [
             "",
             "pos:\t0\nmap_type:\t17\nmap_id:\t3\n",
             "prog_id:\tx\n",
             "link_type:\txdp\nprog_id:\t1\n",
         ] {
-            assert_eq!(OpenObject::parse(other), None, "{other}");
+            assert_eq!(HeldObject::parse(other), None, "{other}");
         }
     }
 
@@ -382,18 +389,24 @@ mod tests {
             "XDP program 7 \"filter\" is attached to eth1, held by first (pid 12), second (pid 34)"
         ));
         assert!(text.ends_with("`kill 12 34`"), "{text}");
-        let off = "`ip link set dev eth1 xdpgeneric off`";
+        let detach_command = "`ip link set dev eth1 xdpgeneric off`";
         let text = message(AttachmentHolder::Netlink(vec![]));
-        assert!(text.contains("no process holds it") && text.contains(off), "{text}");
+        assert!(text.contains("no process holds it") && text.contains(detach_command), "{text}");
         let text = message(AttachmentHolder::Netlink(vec![process(12, "loader")]));
-        assert!(text.contains("in use by loader (pid 12)") && text.contains(off), "{text}");
+        assert!(
+            text.contains("in use by loader (pid 12)") && text.contains(detach_command),
+            "{text}"
+        );
         let text = message(AttachmentHolder::Link(5));
         assert!(
             text.contains("BPF link 5") && text.contains("`bpftool link detach id 5`"),
             "{text}"
         );
         let text = message(AttachmentHolder::Unknown);
-        assert!(text.contains("not visible to this process") && text.contains(off), "{text}");
+        assert!(
+            text.contains("not visible to this process") && text.contains(detach_command),
+            "{text}"
+        );
         assert!(describe_attached(None, "eth1").contains("try again"));
     }
 

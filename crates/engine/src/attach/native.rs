@@ -1,4 +1,4 @@
-//! Errors of drivers that refuse native XDP.
+//! The kernel errors with which an attach fails because the driver refuses native XDP.
 
 use std::io;
 
@@ -9,24 +9,25 @@ pub(crate) const EOPNOTSUPP: i32 = 95;
 /// A kernel-internal error that some drivers return to user space.
 const ENOTSUPP: i32 = 524;
 
-/// Returns whether an attach failed because the driver lacks native XDP, or refuses it in the
-/// interface's current configuration. Generic XDP may still work.
-pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
+/// Returns whether an attach failed because the driver does not support native XDP, or refuses it
+/// in the interface's current configuration. Generic XDP may still work.
+pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
 }
 
-/// Returns why the driver refused native XDP, and a remedy, in which `X` stands for the interface.
-/// `None` if the error has another meaning.
+/// Returns why the interface's current configuration makes the driver refuse native XDP, and a
+/// remedy, in which `X` stands for the interface. Returns `None` for any other error, such as that
+/// of a driver without native XDP.
 ///
-/// The kernel itself reports the reason only over netlink, and in the tracepoint
-/// `bpf_xdp_link_attach_failed`.
+/// The reason is a guess from the error number: a BPF link returns no text. The kernel gives the
+/// text only over netlink and in the tracepoint `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
     // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
     // `skb_shared_info` − Ethernet header.
     Some(match error.raw_os_error()? {
         ERANGE => (
-            "the MTU is too large (for a veth, the MTU of its other end: at most 3506 with 4 KiB \
-             pages)",
+            "the MTU is too large (for a veth, the MTU of its other end counts: at most 3506 with \
+             4 KiB pages)",
             "lower the MTU with `ip link set dev X mtu N` (for a veth, at its other end)",
         ),
         ENOSPC => (
@@ -37,7 +38,8 @@ pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'stati
         EINVAL => (
             "the driver rejects a setting of the interface, possibly the MTU or LRO \
              (see the kernel log)",
-            "lower the MTU with `ip link set dev X mtu N`",
+            "lower the MTU with `ip link set dev X mtu N`, or switch LRO off with \
+             `ethtool -K X lro off`",
         ),
         _ => return None,
     })

@@ -1,16 +1,16 @@
-//! The maps of a stage that runs in the XDP program; [`XdpImage`] describes their content. For the
-//! filter, `bpf/filter.h` defines the maps.
+//! The maps of a stage that runs in the XDP program; [`XdpImage`] describes their content. The maps
+//! of the filter are defined in `bpf/filter.h` and `bpf/space.h`.
 
 use std::io;
 
 use libbpf_rs::{Map, MapCore as _, MapFlags, MapHandle, Object, OpenMapMut, OpenObject};
 use xdpfwd_pipeline::{XdpImage, XdpTables};
 
-fn no_map(name: &str) -> libbpf_rs::Error {
+fn missing_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Before an opened program is loaded, checks its constants, sizes its maps, and writes its
+/// Prepares an opened program for loading: checks its constants, sizes its maps, and writes its
 /// read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
@@ -19,7 +19,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
                 return Ok(());
             }
             let message = "the XDP program and this binary were not built from the same source; \
-                           run: cargo clean -p xdpfwd-engine";
+                           run `cargo clean -p xdpfwd-engine` and build again";
             Err(io::Error::new(io::ErrorKind::InvalidData, message).into())
         })?;
     }
@@ -28,7 +28,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
     change_map(open, name, |map| map.set_max_entries(entries))
 }
 
-/// Sizes the array maps of an opened program, and writes its read-only data.
+/// Sizes the array maps of an opened program that is not loaded yet, and writes its read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
         change_map(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
@@ -44,22 +44,24 @@ fn change_map(
     name: &str,
     change: impl FnOnce(&mut OpenMapMut<'_>) -> Result<(), libbpf_rs::Error>,
 ) -> Result<(), libbpf_rs::Error> {
-    let mut map = open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| no_map(name))?;
+    let mut map =
+        open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| missing_map(name))?;
     change(&mut map)
 }
 
-/// Fills the maps of a loaded program that is not attached yet, and returns its row counters.
+/// Fills the maps of a loaded program that is not attached yet, and returns the map of its row
+/// counters.
 pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounterMap, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;
-    Ok(RowCounterMap { map: MapHandle::try_from(&find(object, name)?)?, entries })
+    Ok(RowCounterMap { map: MapHandle::try_from(&find_map(object, name)?)?, entries })
 }
 
 /// Fills the array maps of a loaded program that is not attached yet.
 pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in tables.arrays.iter().filter(|array| array.values > 0) {
         let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();
-        find(object, &array.map)?.update_batch(
+        find_map(object, &array.map)?.update_batch(
             &keys,
             &array.bytes,
             array.values,
@@ -70,11 +72,11 @@ pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs:
     Ok(())
 }
 
-fn find<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Error> {
-    object.maps().find(|map| map.name() == name).ok_or_else(|| no_map(name))
+fn find_map<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Error> {
+    object.maps().find(|map| map.name() == name).ok_or_else(|| missing_map(name))
 }
 
-/// The map of the row counters of a program, in the order of
+/// The map with a program's row counters: one entry per counter, in the order of
 /// [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
 pub(crate) struct RowCounterMap {
     map: MapHandle,
@@ -82,7 +84,7 @@ pub(crate) struct RowCounterMap {
 }
 
 impl RowCounterMap {
-    /// Returns each counter, summed over all CPUs.
+    /// Returns the value of each counter, summed over all CPUs.
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {

@@ -18,12 +18,12 @@ use crate::error::StartError;
 use crate::host::addresses::{AddressUse, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
-/// Name of the XDP program that runs no stage.
-const PLAIN: &str = "xdpfwd";
+/// Name of the program that runs no stage.
+const PROGRAM_WITHOUT_STAGE: &str = "xdpfwd";
 
-/// Embedded object files, by program name.
+/// Object files that this binary embeds, with program names.
 static PROGRAMS: [(&str, &[u8]); 2] = [
-    (PLAIN, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
+    (PROGRAM_WITHOUT_STAGE, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
 
@@ -41,9 +41,10 @@ const REASONS: [Reason; 7] = [
 /// The XDP program, loaded for one interface.
 pub struct XdpProgram {
     object: Object,
+    /// The AF_XDP socket of each queue (`XSKMAP`).
     xsks: MapHandle,
     counters: MapHandle,
-    /// The stage that runs in this program, if any: its image (tables) and its row counters.
+    /// The image and the row counters of the stage that runs in this program, if any.
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
     /// The maps of this host's addresses; `None` without `keep` rules.
     address_maps: Option<AddressMaps>,
@@ -86,53 +87,53 @@ pub enum XdpDecision {
 }
 
 impl XdpProgram {
-    /// Loads the program for a port. With an image, it runs the stage of the image. Until
-    /// [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the rules
-    /// `lldp` and `stp` match frames.
+    /// Loads the program for a port. If there is an image, the program runs the image's stage.
+    /// Until [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the
+    /// rules `lldp` and `stp` match frames.
     pub fn load(
         queues: u16,
         keep: &Keep,
         image: Option<&Arc<XdpImage>>,
     ) -> Result<Self, StartError> {
-        let fail = |error| StartError::load(&error);
-        let mut open = open(image, !keep.is_empty()).map_err(fail)?;
+        let load_failed = |error| StartError::load_failed(&error);
+        let mut open = open(image, !keep.is_empty()).map_err(load_failed)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if name == "xsks" {
-                map.set_max_entries(u32::from(queues)).map_err(fail)?;
+                map.set_max_entries(u32::from(queues)).map_err(load_failed)?;
             } else if name.starts_with("own_") && !keep.is_empty() {
-                map.set_max_entries(MAX_ADDRESSES).map_err(fail)?;
+                map.set_max_entries(MAX_ADDRESSES).map_err(load_failed)?;
             }
         }
         let LoadedObject { object, offload } = load(open, image).map_err(|error| match image {
             Some(_) if error.kind() != libbpf_rs::ErrorKind::PermissionDenied => {
                 StartError::Offload(format!("{error:#}"))
             }
-            _ => fail(error),
+            _ => load_failed(error),
         })?;
-        let find = |name: &str| {
+        let find_map = |name: &str| {
             let map = object.maps().find(|map| map.name() == name);
             map.ok_or_else(|| StartError::Bpf(format!("the XDP program has no map {name}")))
-                .and_then(|map| MapHandle::try_from(&map).map_err(fail))
+                .and_then(|map| MapHandle::try_from(&map).map_err(load_failed))
         };
-        let (xsks, counters) = (find("xsks")?, find("counters")?);
+        let (xsks, counters) = (find_map("xsks")?, find_map("counters")?);
         let address_maps = (!keep.is_empty()).then(|| -> Result<_, StartError> {
             Ok(AddressMaps {
-                macs: SyncedMap::new(find("own_macs")?),
-                vlans: SyncedMap::new(find("own_vlans")?),
-                ipv4: SyncedMap::new(find("own_ipv4")?),
-                ipv6: SyncedMap::new(find("own_ipv6")?),
+                macs: SyncedMap::new(find_map("own_macs")?),
+                vlans: SyncedMap::new(find_map("own_vlans")?),
+                ipv4: SyncedMap::new(find_map("own_ipv4")?),
+                ipv6: SyncedMap::new(find_map("own_ipv6")?),
             })
         });
         let address_maps = address_maps.transpose()?;
-        find("keep")?
+        find_map("keep")?
             .update(&0u32.to_ne_bytes(), &keep_map_value(keep), MapFlags::ANY)
-            .map_err(fail)?;
+            .map_err(load_failed)?;
         Ok(Self { object, xsks, counters, offload, address_maps })
     }
 
-    /// Loads a program to replace this one, with an image or without. It shares the [`SHARED_MAPS`]
-    /// with this program.
+    /// Loads the program that will replace this one. If there is an image, the new program runs the
+    /// image's stage. Both programs use the same maps [`SHARED_MAPS`].
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -165,7 +166,7 @@ impl XdpProgram {
     }
 
     /// Returns the row counters of the stage in this program; `None` if there is no stage, or if
-    /// they cannot be read.
+    /// the counters cannot be read.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
@@ -176,8 +177,9 @@ impl XdpProgram {
         self.address_maps.is_some()
     }
 
-    /// Passes this host's addresses to the program. Addresses that cannot be inserted are tried
-    /// again in the next call. Returns the error of the first map that failed.
+    /// Passes this host's addresses to the program; does nothing without `keep` rules. The next
+    /// call repeats updates that failed. If updates of several maps fail, returns only the error of
+    /// the first of these maps.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
         let uses =
@@ -198,16 +200,17 @@ impl XdpProgram {
         results.into_iter().collect()
     }
 
-    /// Redirects a queue's packets to the socket with this file descriptor.
-    pub fn redirect(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
-        let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
+    /// Redirects a queue's packets to the AF_XDP socket with the file descriptor `socket_fd`.
+    pub fn redirect(&self, queue: u16, socket_fd: RawFd) -> Result<(), libbpf_rs::Error> {
+        let (key, value) = (u32::from(queue).to_ne_bytes(), (socket_fd as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 
-    /// Passes the packets of all queues to the kernel again.
-    pub(crate) fn stop_redirecting(&self, queues: u16) {
-        for queue in 0..u32::from(queues) {
-            // The queue may have no entry.
+    /// Ends the redirection of all queues, `queue_count` in number: the program passes their
+    /// packets to the kernel again.
+    pub(crate) fn stop_redirecting(&self, queue_count: u16) {
+        for queue in 0..u32::from(queue_count) {
+            // Fails if the queue has no socket, which is fine.
             let _ = self.xsks.delete(&queue.to_ne_bytes());
         }
     }
@@ -231,8 +234,8 @@ impl XdpProgram {
     }
 
     /// Runs the program on a frame without forwarding it (`BPF_PROG_TEST_RUN`) and returns the
-    /// decision. Use it only on a program that is not attached, because its counters include the
-    /// frame.
+    /// program's decision. Use this only on a program that is not attached: the frame changes the
+    /// program's counters, and packets that arrive meanwhile can change the result.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
     pub fn test_run(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
@@ -279,13 +282,14 @@ const SHARED_MAPS: [&str; 8] =
 /// From `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the embedded program for an image ([`PLAIN`] without one).
+/// Opens the embedded program that the image names; without an image, opens
+/// [`PROGRAM_WITHOUT_STAGE`].
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
 ) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
-    let name = image.map_or(PLAIN, |image| image.program);
+    let name = image.map_or(PROGRAM_WITHOUT_STAGE, |image| image.program);
     let Some((_, object)) = PROGRAMS.iter().find(|(embedded, _)| *embedded == name) else {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -305,7 +309,7 @@ fn open(
     Ok(open)
 }
 
-/// Loads an opened program with the tables of its image.
+/// Loads an opened program, and fills the maps of its image, if any.
 fn load(
     mut open: OpenObject,
     image: Option<&Arc<XdpImage>>,
@@ -319,7 +323,8 @@ fn load(
     Ok(LoadedObject { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// Logs libbpf's output at debug level; users see the error of the failed call.
+/// Logs libbpf's output. Uses the debug level, because users already see the error of the failed
+/// call.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }
@@ -328,7 +333,7 @@ fn no_program() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the XDP object has no program")
 }
 
-/// Maximum number of entries in each address map.
+/// Maximum number of entries of each address map.
 const MAX_ADDRESSES: u32 = 65536;
 
 struct AddressMaps {
@@ -350,10 +355,10 @@ pub struct AddressUpdateError {
     source: libbpf_rs::Error,
 }
 
-/// A map that is brought to the wanted entries with as few updates as possible.
+/// A map with a copy of its entries, so that an update changes only the entries that differ.
 struct SyncedMap<const N: usize> {
     map: MapHandle,
-    /// Current entries of the map.
+    /// The entries that the map contains now.
     entries: BTreeMap<[u8; N], u8>,
 }
 
@@ -362,6 +367,7 @@ impl<const N: usize> SyncedMap<N> {
         Self { map, entries: BTreeMap::new() }
     }
 
+    /// Makes the entries of the map equal to `wanted`.
     fn update(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), AddressUpdateError> {
         let mut failed: Option<AddressUpdateError> = None;
         let mut fail = |source| {
@@ -389,7 +395,7 @@ impl<const N: usize> SyncedMap<N> {
     }
 }
 
-/// Returns the value of the map `keep`: `struct keep` in bpf/keep.h.
+/// Encodes the rules as the value of the map `keep`: `struct keep` in bpf/keep.h.
 fn keep_map_value(keep: &Keep) -> Vec<u8> {
     let mut kinds = 0u64;
     let (mut vlan, mut tcp, mut udp) =

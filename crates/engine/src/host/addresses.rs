@@ -22,9 +22,9 @@ use crate::plan::PortPlan;
 pub(crate) struct Host {
     links: Vec<Link>,
     addresses: Vec<Address>,
-    /// The addresses in the routing table `local`, which decides to which addresses the kernel
-    /// accepts packets. Addresses that failed duplicate address detection or whose interface is
-    /// down may be missing.
+    /// The addresses in the routing table `local`, by which the kernel decides which packets are
+    /// for this host. An address may be missing if it failed duplicate address detection, or if its
+    /// interface is down.
     local: BTreeSet<IpAddr>,
 }
 
@@ -35,14 +35,15 @@ struct Link {
     mac: Option<MacAddr>,
     mtu: Option<u32>,
     loopback: bool,
-    /// Index of the interface below this one, for example of a VLAN.
+    /// Index of the interface on which this one is stacked, if this is a VLAN or the like.
     lower: Option<u32>,
-    /// VLAN ID.
+    /// VLAN ID of a VLAN interface.
     vlan: Option<u16>,
     /// Index of the bridge or bond of which this interface is a port.
     controller: Option<u32>,
 }
 
+/// An IP address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Address {
     /// Index of the interface.
@@ -53,16 +54,16 @@ struct Address {
     tentative: bool,
 }
 
-/// This host's addresses to which frames on an interface can be sent.
+/// The addresses of this host that can be destinations of frames received on an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// MAC addresses of the interface and of those above it.
+    /// MAC addresses of the interface and of the interfaces above it.
     pub macs: BTreeSet<MacAddr>,
     /// IDs of the VLANs above the interface.
     pub vlans: BTreeSet<u16>,
     /// IPv4 addresses.
     pub ipv4: BTreeMap<Ipv4Addr, AddressUse>,
-    /// IPv6 addresses; link-local ones only of the interface and of those above it.
+    /// IPv6 addresses. A link-local address only if it is on the interface or on one above it.
     pub ipv6: BTreeMap<Ipv6Addr, AddressUse>,
 }
 
@@ -71,9 +72,10 @@ pub struct OwnAddresses {
 pub struct AddressUse {
     /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
-    /// Whether ARP and Neighbor Discovery for this address are for this host: the address is on the
-    /// interface, above it, or on loopback. An address of another interface may also belong to
-    /// another host on this network.
+    /// Whether ARP and Neighbor Discovery messages about this address are for this host. True if
+    /// the address is on the interface that receives the message, on an interface above it, or on
+    /// loopback. False for an address of another interface, because another host on the network may
+    /// have the same address.
     pub target: bool,
 }
 
@@ -126,7 +128,8 @@ impl Host {
         }
     }
 
-    /// Returns this host's addresses to which frames on an interface can be sent.
+    /// Returns the addresses of this host that can be destinations of frames received on an
+    /// interface.
     pub(crate) fn own_addresses(&self, index: u32) -> OwnAddresses {
         let stack = self.stack(index);
         let mut own = OwnAddresses::default();
@@ -155,7 +158,7 @@ impl Host {
         own
     }
 
-    /// Returns the port information for stages.
+    /// Returns the information about a port for stages, without tentative addresses.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.iter().find(|link| link.index == index);
         let own =
@@ -176,13 +179,13 @@ impl Host {
     }
 }
 
-/// Returns the port information for stages. For interfaces that do not exist, MAC address, MTU and
-/// IP addresses are missing.
+/// Returns the information about the ports for stages. MAC address, MTU and IP addresses are
+/// missing if an interface does not exist or the kernel cannot be queried.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
         tracing::warn!(
             %error,
-            "cannot read links and addresses; stages get no MAC addresses, MTUs and IP addresses"
+            "cannot read links and addresses; stages get no MAC addresses, MTUs or IP addresses"
         );
     });
     let describe = |port: &PortPlan| match (&host, if_nametoindex(&*port.interface)) {
@@ -192,7 +195,8 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     ports.iter().map(describe).collect()
 }
 
-/// Returns the port information for stages, without MAC addresses, MTUs and IP addresses.
+/// Returns the information about the ports for stages: without MAC addresses, MTUs and IP
+/// addresses.
 pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
     ports.iter().map(without_interface).collect()
 }
@@ -246,8 +250,8 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// Returns the kernel's routes for a request; none if the table is missing. With
-/// `CONFIG_IP_MULTIPLE_TABLES`, a table is missing until its first route is added: a network
+/// Returns the kernel's routes for a request; none if the routing table does not exist. With
+/// `CONFIG_IP_MULTIPLE_TABLES`, the kernel creates a table with its first route. So a network
 /// namespace whose loopback interface is down has no table `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
@@ -268,7 +272,8 @@ const TABLE_LOCAL: u8 = 255;
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
-/// Returns the host's address from a route of the table `local`.
+/// Returns the address of this host that a route of the table `local` describes. Returns `None` for
+/// any other route.
 fn local_address(route: &RouteMessage) -> Option<IpAddr> {
     if route.header.kind != RouteType::Local || route.header.table != TABLE_LOCAL {
         return None;
@@ -311,13 +316,15 @@ impl Link {
                 _ => {}
             }
         }
-        // A veth stores its peer in the attribute `Link`, and a tunnel its underlying interface.
-        // With `LinkNetNsId`, the index belongs to another network namespace.
+        // Use the attribute `Link` only for stacked kinds: for a veth it is the peer, for a tunnel
+        // the underlying interface. With `LinkNetNsId`, the index belongs to another network
+        // namespace.
         link.lower = lower.filter(|_| stacked && !lower_in_other_namespace);
         link
     }
 }
 
+/// Returns whether the information names a kind of interface that is stacked on another.
 fn is_stacked(info: &LinkInfo) -> bool {
     use InfoKind::{IpVlan, IpVtap, MacSec, MacVlan, MacVtap, Vlan};
     matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan | IpVtap | MacSec))
@@ -343,7 +350,7 @@ impl Address {
         }
         let tentative =
             flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
-        // On a point-to-point link, `Address` is the address of the far end.
+        // Prefer `Local`: on a point-to-point link, `Address` is the address of the remote end.
         Some(Self {
             link: message.header.index,
             ip: local.or(address)?,
@@ -453,13 +460,13 @@ mod tests {
         assert_eq!(
             (veth.lower, veth.controller),
             (None, Some(7)),
-            "a veth's peer is not its lower link"
+            "the peer of a veth was taken for its lower link"
         );
         let in_other_namespace =
             parsed(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
         assert_eq!(
             in_other_namespace.lower, None,
-            "the lower link is in another network namespace"
+            "the index of a link in another network namespace was used"
         );
         let mut message = LinkMessage::default();
         let data = LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)]));
@@ -486,7 +493,7 @@ mod tests {
             AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
         assert!(
             !Address::new(&message).unwrap().tentative,
-            "detection has ended: another host has the address"
+            "an address that failed duplicate address detection was taken for tentative"
         );
         message.attributes = vec![AddressAttribute::Address(ip("2001:db8::1"))];
         assert_eq!(Address::new(&message).unwrap().ip, ip("2001:db8::1"));

@@ -1,5 +1,5 @@
-//! Driver properties of an interface: XDP features (netlink family `netdev`), offloads, channels,
-//! and the RSS table (netlink family `ethtool`).
+//! Driver properties of an interface. The netlink family `netdev` returns the XDP features. The
+//! netlink family `ethtool` returns the offloads, the channels and the RSS table.
 //! <https://docs.kernel.org/networking/netlink_spec/netdev.html>,
 //! <https://docs.kernel.org/networking/ethtool-netlink.html>
 
@@ -55,7 +55,7 @@ impl XdpFeatures {
         const DEV_GET: u8 = 1;
         const IFINDEX: u16 = 1;
         const XDP_FEATURES: u16 = 3;
-        let family = open("netdev")?;
+        let family = open_family("netdev")?;
         let reply = family.query(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
         let bits = find(&reply, XDP_FEATURES)
             .and_then(|bits| Some(u64::from_ne_bytes(bits.try_into().ok()?)));
@@ -63,11 +63,11 @@ impl XdpFeatures {
     }
 }
 
-fn open(family: &'static str) -> io::Result<Family> {
-    Family::open(family).map_err(|error| match error.kind() {
+fn open_family(name: &'static str) -> io::Result<Family> {
+    Family::open(name).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::new(
             io::ErrorKind::Unsupported,
-            format!("this kernel has no netlink family {family:?}"),
+            format!("this kernel has no netlink family {name:?}"),
         ),
         _ => error,
     })
@@ -79,16 +79,16 @@ pub struct Ethtool {
     ifindex: u32,
 }
 
-/// The numbers of queues of an interface.
+/// The numbers of receive and transmit queues of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channels {
     /// Receive queues in use.
     pub receive: u32,
     /// Transmit queues in use.
     pub send: u32,
-    /// The maximum number of queues for both receive and transmit.
+    /// The number of queues that receive and transmit can each have at most.
     pub max: u32,
-    /// Whether the number of queues is set for receive and transmit together (`ethtool -L …
+    /// Whether one setting is the number of both receive and transmit queues (`ethtool -L …
     /// combined N`).
     pub combined: bool,
 }
@@ -96,11 +96,11 @@ pub struct Channels {
 impl Ethtool {
     /// Opens the netlink family. Fails with `Unsupported` before Linux 5.6.
     pub fn open(ifindex: u32) -> io::Result<Self> {
-        Ok(Self { family: open("ethtool")?, ifindex })
+        Ok(Self { family: open_family("ethtool")?, ifindex })
     }
 
-    /// Sends a query. The first attribute of each query is a header, of type 1, that names the
-    /// interface.
+    /// Sends a query and returns the attributes of the reply. The only attribute of the query is a
+    /// header (type 1) with the index of the interface.
     fn query(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -114,13 +114,14 @@ impl Ethtool {
         const FEATURES_GET: u8 = 11;
         const ACTIVE: u16 = 4;
         let reply = self.query(FEATURES_GET)?;
-        Ok(bitset(find(&reply, ACTIVE).unwrap_or_default()))
+        Ok(set_bits(find(&reply, ACTIVE).unwrap_or_default()))
     }
 
     /// Returns the numbers of queues.
     pub fn channels(&self) -> io::Result<Channels> {
         const CHANNELS_GET: u8 = 17;
         let reply = self.query(CHANNELS_GET)?;
+        // Attribute types: `ETHTOOL_A_CHANNELS_…` in linux/ethtool_netlink.h.
         let number = |kind| find_u32(&reply, kind).unwrap_or(0);
         let (receive_max, send_max, combined_max) = (number(2), number(3), number(5));
         let (receive, send, combined) = (number(6), number(7), number(9));
@@ -133,7 +134,7 @@ impl Ethtool {
     }
 
     /// Returns the receive queues in the RSS indirection table. Fails with `Unsupported` if the
-    /// driver, or a kernel before 6.3, does not report it.
+    /// driver does not report the table, and on every kernel before 6.3.
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;
@@ -143,16 +144,16 @@ impl Ethtool {
     }
 }
 
-/// Returns the names of the set bits of a verbose bitset.
-fn bitset(set: &[u8]) -> BTreeSet<String> {
+/// Returns the names of the set bits in a bitset with names.
+fn set_bits(bitset: &[u8]) -> BTreeSet<String> {
     const NO_MASK: u16 = 1;
     const BITS: u16 = 3;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    // Without a mask, a bitset lists the set bits. With a mask, the set bits are those with
-    // `VALUE`.
-    let has_no_mask = find(set, NO_MASK).is_some();
-    let bits = find(set, BITS).unwrap_or_default();
+    // A bitset without a mask lists only set bits. A bitset with a mask also lists cleared bits:
+    // these lack the attribute `VALUE`.
+    let has_no_mask = find(bitset, NO_MASK).is_some();
+    let bits = find(bitset, BITS).unwrap_or_default();
     attributes(bits)
         .filter(|(_, bit)| has_no_mask || find(bit, VALUE).is_some())
         .filter_map(|(_, bit)| {
@@ -162,7 +163,7 @@ fn bitset(set: &[u8]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Returns whether an interface is one end of a veth pair.
+/// Returns whether an interface is one end of a veth pair; false if the query fails.
 pub fn is_veth(ifindex: u32) -> bool {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
@@ -189,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn bitset_with_mask_returns_only_bits_with_value() {
-        let bit = |name: &str, on: bool| {
+    fn bits_without_value_are_cleared_only_in_bitset_with_mask() {
+        let bit = |name: &str, has_value: bool| {
             let mut inner =
                 [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())]
                     .concat();
-            if on {
+            if has_value {
                 inner.extend(attribute(3, b""));
             }
             attribute(1 | 0x8000, &inner)
@@ -202,12 +203,12 @@ mod tests {
         let bits = attribute(3 | 0x8000, &[bit("rx-gro", true), bit("rx-lro", false)].concat());
         let size = attribute(2, &2u32.to_ne_bytes());
         assert_eq!(
-            bitset(&[size.clone(), bits.clone()].concat()),
+            set_bits(&[size.clone(), bits.clone()].concat()),
             BTreeSet::from(["rx-gro".to_owned()])
         );
         let without_mask = [attribute(1, b""), size, bits].concat();
         assert_eq!(
-            bitset(&without_mask),
+            set_bits(&without_mask),
             BTreeSet::from(["rx-gro".to_owned(), "rx-lro".to_owned()])
         );
     }

@@ -1,4 +1,5 @@
-//! Generic netlink: queries to kernel families that have a name instead of a number.
+//! Generic netlink: queries to families whose number the kernel assigns, and which are therefore
+//! opened by name.
 
 use std::io;
 
@@ -8,19 +9,21 @@ use netlink_sys::{Socket, SocketAddr};
 
 /// ID of the control family, which resolves family names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
+/// Command of the control family, and two of its attribute types.
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// Bytes of the netlink header: length, type, flags, sequence number, port.
+/// Length in bytes of the netlink header: length, type, flags, sequence number, port.
 const HEADER_LEN: usize = 16;
-/// Bytes of the generic netlink header: command, version, two reserved bytes.
+/// Length in bytes of the generic netlink header: command, version, two reserved bytes.
 const GENERIC_HEADER_LEN: usize = 4;
+/// Message types (linux/netlink.h).
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// Receive buffer size. The longest reply, an interface's features by name, takes a few thousand
-/// bytes.
+/// Length in bytes of the receive buffer. The longest reply, with the names of an interface's
+/// offloads, takes a few thousand bytes.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 /// A generic netlink family with an open socket.
@@ -30,7 +33,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// Opens a family. Fails with `NotFound` if the kernel does not have it.
+    /// Opens a family. Fails with `NotFound` if the kernel has no family of that name.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
@@ -89,7 +92,7 @@ fn read(datagram: &[u8], family: u16, reply: &mut Vec<u8>) -> io::Result<bool> {
                     Some(code) => Err(io::Error::from_raw_os_error(-code)),
                     None => Err(io::Error::new(
                         io::ErrorKind::InvalidData,
-                        "netlink error without a code",
+                        "the kernel's netlink error message has no code",
                     )),
                 };
             }
@@ -112,7 +115,7 @@ fn message_header(messages: &[u8]) -> Option<(usize, u16)> {
     (length >= HEADER_LEN && length <= messages.len()).then_some((padded, kind))
 }
 
-/// Returns an encoded attribute.
+/// Encodes an attribute, padded to a multiple of 4 bytes.
 pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
@@ -137,12 +140,13 @@ fn value(attribute: &[u8]) -> &[u8] {
     attribute.get(4..length).unwrap_or_default()
 }
 
-/// Returns the value of the first attribute of a type.
+/// Returns the value of the first attribute of a type, if any.
 pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
-/// Returns the value of the first attribute of a type, as a number.
+/// Returns the value of the first attribute of a type, as a number. Returns `None` if there is no
+/// such attribute, or if its value is not 4 bytes long.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }

@@ -13,7 +13,7 @@ pub(crate) struct Interface {
     pub(crate) index: u32,
 }
 
-/// The interface of a port does not exist.
+/// The error for a port whose interface does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "port {port}: no interface {interface} in this network namespace; \
@@ -29,6 +29,7 @@ pub struct NoInterface {
 }
 
 impl Interface {
+    /// Finds an interface by name. `port` is the port that uses the interface, for the error.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
@@ -40,16 +41,16 @@ impl Interface {
         }
     }
 
-    /// Returns whether the interface still exists.
+    /// Returns whether the interface still exists; true if this cannot be determined.
     pub(crate) fn exists(&self) -> bool {
-        // Look up the index, to which sockets and XDP program are bound; the name may have changed.
-        // (nix' `if_indextoname` returns an empty name for a missing index.)
+        // Search for the index: the name may have changed, but sockets and the XDP program are
+        // bound to the index. (`if_indextoname` of nix returns an empty name for a missing index.)
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// Returns the interfaces directly above this one, such as its bridge or bond; none if /sys
-    /// shows another network namespace.
+    /// Returns the interfaces directly above this one, such as its bridge or bond. Returns none if
+    /// /sys shows another network namespace.
     pub(crate) fn above(&self) -> Vec<Self> {
         let files = self
             .sysfs()
@@ -84,8 +85,8 @@ fn interface_names() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Deferred interrupts of an interface, for preferred busy polling. Contains the previous NAPI
-/// settings, which are restored on drop.
+/// A guard that defers the interrupts of an interface, for preferred busy polling. Contains sysfs
+/// files and their previous NAPI settings, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
@@ -95,8 +96,8 @@ impl DeferredInterrupts {
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut previous = Self(Vec::new());
-        // Interrupts return after two polls without a packet, or after 200 µs: the values of the
-        // kernel's example.
+        // The values of the kernel's example. If the worker does not poll for 200,000 ns, the
+        // kernel polls. After two polls in a row without a packet, it enables interrupts again.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;

@@ -42,7 +42,7 @@ pub enum TrafficUse {
 }
 
 impl Lockout {
-    /// Describes the traffic, as a predicate of the interface: "has the default route".
+    /// Describes the traffic, as a phrase to follow the interface's name: "has the default route".
     pub fn carries(&self) -> String {
         match &self.traffic {
             TrafficUse::DefaultRoute => "has the default route".to_owned(),
@@ -90,10 +90,10 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             let (name, interface) = (port.name.clone(), port.interface.clone());
             found.push(Lockout { port: index, name, interface, traffic });
         };
-        let unreachable = |(link, ipv6): &(u32, bool)| {
+        let is_cut_off = |(link, ipv6): &(u32, bool)| {
             stack.contains(link) && !is_reachable(&port.keep, *ipv6, *link != interface.index)
         };
-        if default_routes.iter().any(unreachable) {
+        if default_routes.iter().any(is_cut_off) {
             add(TrafficUse::DefaultRoute);
         }
         let mut peers = BTreeSet::new();
@@ -110,9 +110,10 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     Ok(found)
 }
 
+/// An SSH session with this host as the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session {
-    /// Address and port of this host.
+    /// Address and port of the server.
     local: SocketAddr,
     /// Address of the client.
     peer: IpAddr,
@@ -124,9 +125,9 @@ fn needed_rules(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Returns whether the rules `keep` pass all that `needed` passes. `is_stacked` means that the
-/// address is on an interface above the port, such as a VLAN, which any `vlan` rule is assumed to
-/// name.
+/// Returns whether the rules `keep` pass all traffic that the rules `needed` pass. `is_stacked`
+/// means that the local address is on an interface above the port's interface, such as a VLAN.
+/// Then any `vlan` rule is assumed to name that VLAN, and is sufficient.
 fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
     let passed_by_local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
@@ -134,8 +135,8 @@ fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
         || needed.iter().all(|rule| keep.contains(rule) || passed_by_local(rule))
 }
 
-/// Returns whether the rules pass some traffic over a default route: address resolution and IP
-/// packets.
+/// Returns whether the rules pass address resolution and at least some IP packets, so that this
+/// host may be reachable over a default route. `is_stacked` is as in [`is_sufficient`].
 fn is_reachable(keep: &Keep, ipv6: bool, is_stacked: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
     let passes_packets = |rule: &KeepRule| {
@@ -148,7 +149,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// Returns the SSH sessions of this network namespace: all to port 22, and that of this process.
+/// Returns the SSH sessions of this network namespace: all TCP connections to port 22, and the
+/// session in which this process runs.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -165,12 +167,13 @@ fn ssh_sessions() -> BTreeSet<Session> {
     sessions
 }
 
-/// Converts an IPv4-mapped IPv6 address, which dual-stack sockets have, to IPv4.
+/// Converts an IPv4-mapped IPv6 address to IPv4. Dual-stack sockets have such addresses.
 fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns the SSH session of this process, from its ancestors too: sudo clears `SSH_CONNECTION`.
+/// Returns the SSH session in which this process runs. Reads `SSH_CONNECTION` from the environment
+/// of the process and of its ancestors, because sudo clears the variable.
 fn session_of_process() -> Option<Session> {
     /// Maximum number of processes searched; more than three ancestors are rare.
     const MAX_PROCESSES: usize = 16;
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn ssh_connection_is_parsed_unless_invalid() {
+    fn parse_session_returns_none_for_invalid_ssh_connection() {
         let session = |text| {
             parse_session(text).map(|session| (session.local.to_string(), session.peer.to_string()))
         };
@@ -241,7 +244,10 @@ mod tests {
                 "{rules:?}"
             );
         }
-        assert!(is_sufficient(&keep(&["vlan/7"]), &ipv4, true), "on a VLAN device");
+        assert!(
+            is_sufficient(&keep(&["vlan/7"]), &ipv4, true),
+            "a `vlan` rule must be sufficient for an address on a VLAN interface"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Interfaces, drivers, addresses and routes of this host.
+//! Interfaces, drivers, addresses and routes of this host, as the kernel reports them.
 
 pub(crate) mod addresses;
 pub(crate) mod driver;

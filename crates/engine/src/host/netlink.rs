@@ -17,11 +17,11 @@ pub(crate) struct Dump {
     pub(crate) consistent: bool,
 }
 
-/// Maximum number of dumps of a list that changes meanwhile.
+/// Maximum number of attempts to get a consistent dump.
 const MAX_ATTEMPTS: usize = 3;
 
-/// Sends a dump request and returns the reply, which is inconsistent if entries changed in each
-/// attempt.
+/// Sends a dump request and returns the reply. Repeats an inconsistent dump; the result is
+/// inconsistent only if entries changed during every attempt.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..MAX_ATTEMPTS {
@@ -99,7 +99,7 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Returns the padded length of the first message; `None` if the message is incomplete.
+/// Returns the length of the first message, with its padding; `None` if the message is incomplete.
 fn message_length(messages: &[u8]) -> Option<usize> {
     const HEADER_LEN: usize = 16;
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
@@ -125,9 +125,10 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards pending notifications. Lost ones do not matter: callers read the full state again.
+    /// Discards pending notifications. Lost notifications do not matter, because callers then read
+    /// the full state.
     pub(crate) fn drain(&self) {
-        const ENOBUFS: i32 = 105; // notifications were lost; reading clears the error
+        const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self
             .0
             .recv_from_full()

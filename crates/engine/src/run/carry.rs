@@ -10,18 +10,19 @@ use crate::plan::{Plan, StageId};
 
 /// Row counters of the stages that a worker has replaced.
 pub(crate) struct Retired {
-    /// The plan of these stages.
+    /// The plan of the replaced stages.
     pub(crate) plan: Arc<Plan>,
-    /// The result for each path, in the plan's order.
+    /// The result of the replacement on each path, in the plan's order.
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// Row counters of replaced stages, by stage and row key. Rows with equal keys are in order.
+/// Row counters of replaced stages, by stage and row key. If several rows have the same key, their
+/// counters are in the order of the rows.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// Adds the counters of a replaced stage and the keys of its rows.
+    /// Adds the counters of a replaced stage. `keys` are the keys of the stage's rows.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -39,7 +40,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Adds the carried counters to those of a new stage. Rows with equal keys match in order.
+    /// Adds the carried counters to the counters of a new stage. Of several rows with the same key,
+    /// the first gets the first carried counter, and so on.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
@@ -51,8 +53,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Drops counters of rows that the plan lacks. A row that a later reload adds again starts at
-    /// zero.
+    /// Drops the counters of rows that are not in the plan. If a later reload adds such a row
+    /// again, its counter starts at zero.
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {

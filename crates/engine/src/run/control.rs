@@ -1,5 +1,5 @@
-//! The control thread's event loop: signals, requests, failed workers, changes of the host, a
-//! deadline.
+//! The events that the control thread waits for: signals, requests of other threads, failed
+//! workers, changed links or addresses, and a deadline.
 
 use std::io;
 use std::mem;
@@ -19,7 +19,7 @@ const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const HOST: Token = Token(2);
 
-/// The event source of the control thread, which never handles packets.
+/// The event source of the control thread. The control thread never handles packets.
 pub struct Control {
     poll: Poll,
     events: Events,
@@ -27,7 +27,8 @@ pub struct Control {
     waker: Arc<mio::Waker>,
     pending: Arc<PendingRequests>,
     host: Monitor,
-    /// Whether to return [`Event::Woken`]. The kernel reports a wake-up only once.
+    /// Whether to return [`Event::Woken`]. Stored here because the kernel reports a wake-up only
+    /// once, and another event may be returned first.
     woken: bool,
     /// Whether to return [`Event::Reload`].
     reload: bool,
@@ -63,7 +64,8 @@ impl Requests {
     }
 
     fn request(&self, flag: &AtomicBool) {
-        // Set the flag before waking the control thread.
+        // Set the flag before waking the control thread. Otherwise the control thread can run
+        // first, find the flag clear, and wait again.
         flag.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
             tracing::error!(
@@ -78,21 +80,21 @@ impl Requests {
 /// control thread busy.
 const HOST_MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Delay after the last change until [`Event::HostChanged`] is repeated: the kernel reports an
-/// address before it adds its route.
+/// Delay after the last [`Event::HostChanged`] until the event is repeated once. Needed because the
+/// kernel reports an address before it adds the address's route.
 const HOST_SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// An event for the control thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// SIGINT or SIGTERM; contains its number.
+    /// SIGINT or SIGTERM arrived; contains the signal number.
     Stop(i32),
     /// Another thread called [`Handle::request_stop`](crate::Handle::request_stop).
     StopRequested,
     /// SIGHUP, or another thread called [`Handle::request_reload`](crate::Handle::request_reload):
     /// read the configuration again.
     Reload,
-    /// A worker failed, or the control socket has a request. Can also occur without either.
+    /// A worker failed, or the control socket has a request. Can also occur without a cause.
     Woken,
     /// Links or addresses of this network namespace changed: call
     /// [`DataPlane::update_host_addresses`](crate::DataPlane::update_host_addresses).
@@ -134,8 +136,8 @@ impl Control {
         Requests { pending: Arc::clone(&self.pending), waker: self.waker() }
     }
 
-    /// Waits for an event, until the deadline at most. Signals, requests and wake-ups are returned
-    /// even if the deadline has passed.
+    /// Waits for an event, and returns [`Event::Due`] if none occurs before the deadline. Returns
+    /// pending signals, requests and wake-ups even if the deadline has already passed.
     pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
@@ -146,7 +148,7 @@ impl Control {
                 next.saturating_duration_since(now)
             };
             // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop during the
-            // last one.
+            // last millisecond.
             let timeout =
                 if remaining.is_zero() { remaining } else { remaining + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -177,7 +179,8 @@ impl Control {
                 return Ok(Event::Woken);
             }
             let now = Instant::now();
-            // Return the event that was due earlier, so that neither starves the other.
+            // Of `HostChanged` and `Due`, return the event that was due earlier, so that neither
+            // starves the other.
             match self.next_host_changed {
                 Some(host) if host <= now && host <= deadline => {
                     // Repeat the event after the settle time, unless this is the repetition.

@@ -44,16 +44,18 @@ pub struct DataPlane {
     pub(super) unreleased: Vec<Arc<Plan>>,
     /// The channel on which each worker sends the counters of its replaced stages.
     pub(super) retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
+    /// Deferred interrupts of the interfaces with busy polling, restored on drop.
     pub(super) _interrupts: Vec<DeferredInterrupts>,
     /// Promiscuous mode of the ingress interfaces, disabled on drop.
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
+/// The control thread's access to a running worker.
 pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// The last reply, for reports after the worker stops replying.
+    /// The worker's last reply, which is reported again if the worker does not reply any more.
     pub(super) last_reply: Option<WorkerReply>,
     /// The TSC when the worker was started.
     pub(super) started_cycles: u64,
@@ -71,13 +73,14 @@ impl DataPlane {
         &self.modes
     }
 
-    /// Returns why the ports do not use a better mode, if they fell back.
+    /// Returns why the ports do not use a better mode. Returns `None` without a fallback.
     pub fn fallback(&self) -> Option<&Fallback> {
         self.fallback.as_ref()
     }
 
-    /// Returns the first worker that panicked or ended on its own, if any. Its stages process no
-    /// more packets, so call [`stop`](Self::stop). The final report includes its counters.
+    /// Returns a worker that panicked or ended on its own, if any: the one with the lowest number.
+    /// The stages of that worker process no more packets, so call [`stop`](Self::stop). The final
+    /// report includes the worker's counters.
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
         let worker = self.workers.iter().position(|worker| worker.status.has_failed())?;
         Some(WorkerFailure {
@@ -86,8 +89,8 @@ impl DataPlane {
         })
     }
 
-    /// Returns the first port whose interface has disappeared, if any. Its sockets receive no more
-    /// packets.
+    /// Returns the first port, in the order of the plan, whose interface no longer exists, if any.
+    /// The sockets of that port receive no more packets.
     pub fn lost_port(&self) -> Option<&PortPlan> {
         let index = self.interfaces.iter().position(|interface| !interface.exists())?;
         self.plan.ports.get(index)
@@ -114,8 +117,8 @@ impl DataPlane {
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can cause updates (router advertisements), so log errors only when they
-        // change.
+        // Remote hosts can cause updates (by router advertisements). So log the errors only if they
+        // differ from the last errors.
         if address_errors != self.address_errors {
             for error in &address_errors {
                 tracing::warn!("`keep` rules may use outdated host addresses: {error}");
@@ -146,8 +149,8 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Only after the replies: by then, a worker that replaced its stages late has sent their
-        // counters.
+        // Absorb these counters only after the replies: by then, a worker that replaced its stages
+        // late has sent the counters of its replaced stages.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
@@ -158,7 +161,8 @@ impl DataPlane {
         inspect::tables_of_plans(&self.plan)
     }
 
-    /// Returns all inspection tables; `counted` is from the workers.
+    /// Returns all inspection tables. `counted` are the row counters of the workers; this function
+    /// adds those of XDP programs and replaced stages.
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
@@ -192,7 +196,7 @@ impl DataPlane {
     /// Runs the periodic work of the stages, off the data path. Call this about once per second.
     pub fn maintain(&self) {
         self.plan
-            .each_stage()
+            .distinct_stages()
             .filter_map(|stage| stage.plan.as_maintained())
             .for_each(|stage| stage.maintain());
     }
@@ -237,7 +241,7 @@ impl DataPlane {
     /// returns the final report.
     pub fn stop(mut self) -> Report {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
-            attachment.stop_redirecting(port.queues);
+            attachment.stop_delivery(port.queues);
         }
         // Drain all workers in parallel: a worker whose port cannot transmit takes the whole
         // `DRAIN_TIMEOUT`.
@@ -273,8 +277,8 @@ impl DataPlane {
             }
         }
         self.absorb_retired();
-        // The maps of detached programs stay readable. Detach first, so that packets do not wait
-        // for the reads.
+        // Detach before reading the counters, because the reads take time. The maps of detached
+        // programs stay readable.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.build_report().with_tables(tables)

@@ -10,14 +10,14 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// Time after which no CPU runs a replaced XDP program any more. Drivers run a program for a few
-/// dozen packets at a time.
+/// Time after which no CPU runs a replaced XDP program any more. This is ample: a driver that still
+/// runs the replaced program finishes after a few dozen packets.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads a program for each port whose kernel filter is added, changed or removed, and attaches
-    /// none of them. If a program does not load and its filter may run in user space, moves the
-    /// filter there.
+    /// Loads a new XDP program for each port whose kernel filter the new plan adds, changes or
+    /// removes. Does not attach these programs. If a program cannot be loaded and its filter may
+    /// run in user space, moves the filter in `plan` to user space.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
@@ -25,7 +25,8 @@ impl DataPlane {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
-            // Compare with the attached program, not with the running plan.
+            // Compare with the attached program, not with the running plan: after an incomplete
+            // reload, the program still has a filter that the running plan lacks.
             let is_unchanged = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
                 (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
@@ -49,8 +50,8 @@ impl DataPlane {
         Ok(successors)
     }
 
-    /// Attaches the successors and returns the replaced programs. If one cannot be attached,
-    /// attaches the replaced programs again.
+    /// Attaches the successors and returns the replaced programs. If a successor cannot be
+    /// attached, attaches the programs replaced so far again, and fails.
     pub(crate) fn exchange_programs(
         &mut self,
         successors: Vec<(PortId, LoadedObject)>,
@@ -68,7 +69,10 @@ impl DataPlane {
                     for (port, predecessor) in predecessors {
                         let attachment = &mut self.attachments[usize::from(port.0)];
                         if let Err(error) = attachment.replace(predecessor) {
-                            tracing::error!(%error, "cannot restore an XDP program");
+                            tracing::error!(
+                                %error,
+                                "cannot attach a replaced XDP program again; its successor stays"
+                            );
                         }
                     }
                     return Err(ReloadError::Program {
@@ -81,7 +85,8 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Keeps the row counters of the stages of `old_plan` that ran in replaced XDP programs.
+    /// Carries over the row counters of those stages of `old_plan` that ran in replaced XDP
+    /// programs.
     pub(crate) fn carry_from_programs(
         &mut self,
         old_plan: &Plan,
@@ -110,14 +115,15 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Moves a filter of the new plan from the kernel to user space if packets that both the old
-    /// and the new rules drop could otherwise pass during the reload. Fails if the filter must run
-    /// in the kernel. There are two cases:
+    /// Moves a filter of the new plan from the kernel to user space if a reload would have a gap
+    /// with the filter in the kernel: during the reload, packets could pass that both the old and
+    /// the new rules drop. Fails if the configuration requires the filter in the kernel. There are
+    /// two cases:
     ///
     /// - A filter moves from user space to the kernel: no filter would check the packets that are
     ///   already queued for the workers.
-    /// - A filter in the kernel and a later stage on its path both change: a packet could meet the
-    ///   new rules of one and the old rules of the other.
+    /// - A filter in the kernel and a later stage on its path both change: a packet could be
+    ///   checked by the old filter and the new stage, or by the new filter and the old stage.
     pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
         for path in 0..new_plan.paths.len() {
             let port = new_plan.paths[path].from;
@@ -140,8 +146,8 @@ impl Plan {
                         ));
                     }
                 }
-                // The workers keep every filter that they run now, so it still checks the queued
-                // packets.
+                // The workers keep every stage that can drop packets, so these stages still check
+                // the queued packets.
                 None if is_subsequence(&old_verdicts, &new_verdicts) => {}
                 None => {
                     if !new_plan.fall_back_to_user_space(
@@ -159,7 +165,7 @@ impl Plan {
     }
 
     /// Moves the filter of a port from the kernel to user space, and logs the reason. Returns false
-    /// if there is no such filter, or if it must not move.
+    /// if the port has no filter in the kernel, or if the configuration requires it there.
     pub(crate) fn fall_back_to_user_space(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
@@ -183,7 +189,7 @@ impl PathPlan {
     }
 }
 
-/// Returns whether `part` is a subsequence of `list`.
+/// Returns whether `list` contains all items of `part` in the order of `part`.
 fn is_subsequence<T: PartialEq>(part: &[T], list: &[T]) -> bool {
     let mut remaining = list.iter();
     part.iter().all(|item| remaining.any(|other| other == item))

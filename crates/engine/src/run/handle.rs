@@ -11,11 +11,13 @@ use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
-/// A handle to a running data plane, which any thread except a worker may use. A stage that called
-/// the handle would wait for its own worker.
+/// A handle to a running data plane. Any thread except a worker may use the handle; a stage that
+/// used it would wait for its own worker.
 ///
-/// All methods except the requests take one lock, which a reload holds from start to end. A call
-/// therefore runs before or after a reload, never during it.
+/// All methods except [`request_reload`](Self::request_reload) and
+/// [`request_stop`](Self::request_stop) take one lock. A reload inside [`with`](Self::with) holds
+/// this lock from start to end, so that another call runs before or after the reload, never during
+/// it.
 #[derive(Clone)]
 pub struct Handle {
     data_plane: Arc<Mutex<Option<DataPlane>>>,
@@ -29,7 +31,8 @@ pub enum HandleError {
     /// The data plane has ended.
     #[error("the data plane has ended")]
     Ended,
-    /// A worker did not reply in time, or its thread has ended. It may still run the command later.
+    /// A worker did not reply in time, or its thread has ended. A worker that is only late still
+    /// runs the closure.
     #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
     NoReply(usize),
 }
@@ -77,11 +80,12 @@ impl Handle {
     }
 
     /// Runs a closure on every stage of type `S` in every worker, between two batches. The closure
-    /// gets the stage and its name. Returns the results of each worker, in path order.
+    /// gets the stage's name and the stage. Returns one list of results per worker, in the order of
+    /// the paths and their stages.
     ///
     /// Use this to update tables of stages without a lock on the data path. A reload builds new
-    /// stages from their plans. To keep a table across reloads, store it in the plan too, and copy
-    /// it in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    /// stages from their plans. To keep a table across reloads, also store the table in the plan,
+    /// and copy it to the new stage in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
     pub fn each_stage<S: Stage, R: Send + 'static>(
         &self,
         run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,

@@ -11,7 +11,7 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// The number of workers that replied. The counters of the others are missing.
+    /// The number of workers that replied. The tables lack the counters of the other workers.
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<TableReport>,
@@ -20,8 +20,8 @@ pub struct Inspection {
 /// An inspection table of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// The path, as `"lan->wan"`; `None` if all paths share the table, which belongs to the stage's
-    /// plan.
+    /// The path, as `"lan->wan"`; `None` if the table belongs to the stage's plan, which several
+    /// paths can share.
     pub path: Option<String>,
     /// The name of the stage.
     pub stage: String,
@@ -66,10 +66,10 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     }
 }
 
-/// Returns the tables that contain no row counters, and so need only the plan.
+/// Returns the tables that contain no row counters. They depend only on the plan.
 pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     let mut reports = Vec::new();
-    for stage in plan.each_stage() {
+    for stage in plan.distinct_stages() {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         if inspectable.counter_keys().is_empty() {
             reports.extend(
@@ -83,15 +83,15 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Returns the tables of all stages, with the counters `counted` (workers and XDP programs) plus
-/// `carried` (replaced stages).
+/// Returns the tables of all stages. Each row counter is the sum of `counted` (from workers and XDP
+/// programs) and `carried` (from replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
     counted: &RowCounters,
     carried: &CarriedCounters,
 ) -> Vec<TableReport> {
     let mut reports = Vec::new();
-    let mut seen = Vec::new();
+    let mut seen_plans = Vec::new();
     let stages = plan
         .paths
         .iter()
@@ -102,10 +102,10 @@ pub(crate) fn tables(
         let keys = inspectable.counter_keys();
         if keys.is_empty() {
             let plan = std::sync::Arc::as_ptr(&stage.plan).cast::<()>();
-            if seen.contains(&plan) {
+            if seen_plans.contains(&plan) {
                 continue;
             }
-            seen.push(plan);
+            seen_plans.push(plan);
         }
         let mut counters = vec![0; keys.len()];
         if let Some(counted) = counted.get(path).and_then(|stages| stages.get(position)) {

@@ -5,14 +5,16 @@ use serde::Serialize;
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// CPU cycles of the workers. The cycles of all `tasks` add up to `busy_cycles` plus `idle_cycles`.
+/// CPU cycles of the workers. The cycles of all `tasks` together equal `busy_cycles` plus
+/// `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
     /// Whether the ledger is on.
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// Cycles per time stamp, subtracted from each task and reported as the task `stamps`.
+    /// Cycles that one time stamp takes. The cycles of all time stamps are not part of the measured
+    /// tasks; the task `stamps` reports them.
     pub stamp_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
@@ -48,8 +50,8 @@ pub struct TaskReport {
 pub struct WorkerLedger {
     /// Worker number.
     pub worker: usize,
-    /// Cycles since the worker started, measured by the thread that requested the report. Busy and
-    /// idle cycles should add up to this.
+    /// Cycles since the worker started, measured by the thread that requested the report. The sum
+    /// of busy and idle cycles should equal this number.
     pub wall_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
@@ -58,8 +60,8 @@ pub struct WorkerLedger {
 }
 
 impl Ledger {
-    /// Sums the ledgers of the workers, each with its wall cycles; `None` for a worker that never
-    /// reported.
+    /// Sums the ledgers of the workers. `workers` yields for each worker its ledger and its wall
+    /// cycles, or `None` if the worker has never reported.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
         let mut worker_ledgers = Vec::new();

@@ -1,4 +1,4 @@
-//! The running data plane: threads, reload, control, report.
+//! The running data plane: start, worker threads, reload, control thread, report.
 
 pub(crate) mod carry;
 pub(crate) mod control;

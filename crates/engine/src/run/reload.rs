@@ -18,8 +18,8 @@ pub enum ReloadError {
     /// The new plan changes a setting other than the stages.
     #[error("{0} cannot change on reload; restart to apply it (a reload changes only stages)")]
     RequiresRestart(&'static str),
-    /// A worker could not build the new stages.
-    #[error("worker {worker} cannot build its stages: {what}")]
+    /// A worker could not build its new stages. Nothing was changed.
+    #[error("worker {worker} cannot build its new stages: {what}")]
     Build {
         /// Worker number.
         worker: usize,
@@ -34,8 +34,8 @@ pub enum ReloadError {
         /// The cause and the remedy.
         what: String,
     },
-    /// A worker did not reply while the new stages were built.
-    #[error("worker {0} does not reply")]
+    /// A worker did not build its new stages in time. Nothing was changed.
+    #[error("worker {0} does not reply; all workers keep their old stages")]
     NoReply(usize),
     /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot run in the kernel: {why}")]
@@ -45,7 +45,8 @@ pub enum ReloadError {
         /// The reason.
         why: String,
     },
-    /// A filter in the kernel and later stages on its path both change, which is not atomic.
+    /// A filter in the kernel and later stages on its path both change. The two changes cannot
+    /// happen at the same moment.
     #[error(
         "on the path from port {0}, the filter in the kernel and the rules of later stages both \
          change: a packet between the two changes could pass unchecked; change them in two reloads"
@@ -74,7 +75,8 @@ pub enum ReloadError {
     /// A worker did not confirm that it uses the new stages. The other workers use them.
     #[error(
         "worker {0} did not confirm that it replaced its stages; the other workers have replaced \
-         theirs. XDP programs still run the filters that this reload removes"
+         theirs. XDP programs still run the filters that this reload removes; reload again to \
+         remove them"
     )]
     Unconfirmed(usize),
 }
@@ -95,8 +97,8 @@ impl DataPlane {
     ///
     /// Fails without any change if the plans differ in more than stages.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
-        if let Some(what) = self.plan().differs_from(&plan) {
-            return Err(ReloadError::RequiresRestart(what));
+        if let Some(setting) = self.plan().fixed_setting_that_differs(&plan) {
+            return Err(ReloadError::RequiresRestart(setting));
         }
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| ReloadError::NotInKernel { stage, why })?;
@@ -113,7 +115,8 @@ impl DataPlane {
         result
     }
 
-    /// Replaces the stages in the workers and in the XDP programs.
+    /// Replaces the stages in the workers and in the XDP programs. Returns the same as
+    /// [`reload`](Self::reload).
     fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
@@ -151,7 +154,7 @@ impl DataPlane {
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors =
             self.exchange_programs(with_filter).inspect_err(|_| self.discard_stored_chains())?;
-        let mut afresh = Vec::new();
+        let mut restarted_stages = Vec::new();
         let mut unconfirmed = None;
         let retired = self.retired.0.clone();
         let old_plan = Arc::clone(&self.plan);
@@ -160,22 +163,23 @@ impl DataPlane {
             let swap = move |worker: &mut Worker<PlannedChain>| {
                 // Cannot fail: the new stages are for the paths that the worker has.
                 let mut swapped = worker.swap_stored_chains().unwrap_or_default();
-                let afresh: Vec<_> = swapped
+                let restarted: Vec<_> = swapped
                     .iter_mut()
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan back, because dropping it can be slow.
+                // Send the old plan back, so that the control thread drops it: that can be slow.
                 let _ = retired.send(Retired { plan, swapped });
-                afresh
+                restarted
             };
             match remote.ask(swap, REPLY_TIMEOUT) {
-                Ok(names) => afresh.extend(names),
+                Ok(names) => restarted_stages.extend(names),
                 // The worker replaces its stages when it later runs the command.
                 Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
             }
         }
-        // A worker with old stages may rely on a filter in an XDP program: remove none.
+        // Remove no filter from an XDP program while a worker may still use old stages, which rely
+        // on that filter.
         let removal = if unconfirmed.is_some() {
             Ok(Vec::new())
         } else {
@@ -193,12 +197,12 @@ impl DataPlane {
         }
         removal.map_err(ReloadError::still_offloaded)?;
         unconfirmed.map_or(Ok(()), Err)?;
-        afresh.sort();
-        afresh.dedup();
-        Ok(afresh)
+        restarted_stages.sort();
+        restarted_stages.dedup();
+        Ok(restarted_stages)
     }
 
-    /// Drops stages that workers have built but do not use yet.
+    /// Makes the workers drop stages that they have built but do not use yet.
     fn discard_stored_chains(&self) {
         for RunningWorker { remote, .. } in &self.workers {
             let _ = remote.ask(Worker::discard_stored_chains, REPLY_TIMEOUT);
@@ -207,8 +211,9 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Returns the first setting that differs although a reload cannot change it.
-    fn differs_from(&self, other: &Self) -> Option<&'static str> {
+    /// Returns the name of the first setting that a reload cannot change and that differs between
+    /// the plans.
+    fn fixed_setting_that_differs(&self, other: &Self) -> Option<&'static str> {
         let paths =
             |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();
         let umem = |plan: &Self| (plan.umem.frame_size, plan.umem.frames, plan.umem.huge_pages);

@@ -1,7 +1,7 @@
-//! The report: the content of each line of `--json` and of the final table.
+//! The report: what each line of `--json` contains, and what the final table shows.
 //!
-//! Counters are cumulative from the start. Within one version of the schema, fields are added, not
-//! changed.
+//! Counters are cumulative from the start. Within one version of the schema, fields may be added,
+//! but existing fields do not change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,7 +47,7 @@ pub struct Report {
     /// Why the ports do not use a better mode; `null` if they use the best mode or the configured
     /// mode.
     pub fallback: Option<Fallback>,
-    /// The failed worker and its error; `null` if all workers work.
+    /// A failed worker and its error; `null` if no worker has failed.
     pub failure: Option<String>,
     /// The inspection tables of the stages, in the final report only. Each table holds its first
     /// [`REPORTED_ROWS`] rows.
@@ -100,17 +100,19 @@ pub struct PortReport {
     pub xdp_dropped: u64,
     /// The packets of `xdp_dropped` by [`Reason`]; includes reasons with zero packets.
     pub xdp_drops: BTreeMap<&'static str, u64>,
-    /// Packets that the kernel lost before the port's sockets, and descriptors that it refused.
+    /// Packets that the kernel lost before the port's sockets, and descriptors that the kernel
+    /// refused.
     pub kernel: PortKernelReport,
 }
 
-/// `XDP_STATISTICS`, summed over sockets.
+/// The kernel's statistics of sockets (`XDP_STATISTICS`), summed over the sockets. Packet sockets
+/// have only the counters `rx_ring_full` and `rx_dropped`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
     /// Times that the kernel found a fill ring empty: too few frames, or user space did not keep
-    /// up. In copy mode, each time loses a packet, which `rx_dropped` also counts.
+    /// up. In copy mode, the kernel loses a packet each time; `rx_dropped` also counts this packet.
     pub fill_ring_empty: u64,
     /// Packets lost because no frame was available, or because they were too long for a frame.
     pub rx_dropped: u64,
@@ -181,9 +183,9 @@ pub struct StageReport {
     pub path: String,
     /// Stage name.
     pub name: String,
-    /// Where the stage runs: `"user"`, or `"kernel"` if the XDP program of the path's ingress port
-    /// runs it. For a stage in the kernel, the counters cover only the packets that it passed; its
-    /// drops are in the `xdp_dropped` of that port.
+    /// Where the stage runs: `"user"`, or `"kernel"` for the XDP program of the path's ingress
+    /// port. The counters of a stage in the kernel cover only the packets that the stage passed;
+    /// `xdp_dropped` of the port counts the packets that the stage dropped.
     pub place: &'static str,
     /// Number of batches.
     pub calls: u64,
@@ -204,7 +206,7 @@ fn port_name(plan: &Plan, id: xdpfwd_pipeline::PortId) -> &str {
     plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str())
 }
 
-/// System calls, and losses in the kernel, summed over all ports.
+/// System calls of the workers, and losses in the kernel, summed over all ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
     /// System calls of the workers: wake-ups and waits.
@@ -221,7 +223,7 @@ pub struct KernelReport {
     pub tx_copied: u64,
     /// Invalid descriptors from the kernel, which xdpfwd refused. Nonzero indicates a bug.
     pub invalid_descriptors: u64,
-    /// The counters of all AF_XDP sockets.
+    /// The counters of the sockets of all ports.
     #[serde(flatten)]
     pub sockets: PortKernelReport,
 }
@@ -293,7 +295,8 @@ impl Report {
         }
     }
 
-    /// Returns the report of a plan that was not started: zero counters, no modes.
+    /// Returns the report of a plan that was not started: counters of zero, and no modes. The kind
+    /// is `interval`, as with every new report.
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
@@ -307,7 +310,8 @@ impl Report {
         self
     }
 
-    /// Returns the same report, with the kind `final`.
+    /// Returns the same report with the kind `final`. [`DataPlane::stop`](crate::DataPlane::stop)
+    /// leaves this to its caller.
     pub fn into_final(self) -> Self {
         Self { kind: ReportKind::Final, ..self }
     }
@@ -327,19 +331,19 @@ impl From<KernelCounters> for PortKernelReport {
     }
 }
 
-/// The report of a worker.
+/// A worker's reply to a request for its report.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
-    /// Cycles since the worker started, measured by the requesting thread.
+    /// Cycles since the worker started, measured by the thread that requested the report.
     pub(crate) wall_cycles: u64,
 }
 
 /// The sum of all worker reports.
 struct Sums {
-    /// By port.
+    /// The counters of each port.
     ports: Vec<(Counters, KernelCounters)>,
-    /// By path and stage.
+    /// The counters of each stage, by path.
     stages: Vec<Vec<(xdpfwd_pipeline::StageAccount, BTreeMap<&'static str, u64>)>>,
     drops: xdpfwd_pipeline::Drops,
     frames: FrameCounts,

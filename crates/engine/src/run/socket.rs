@@ -1,5 +1,5 @@
-//! The control socket: a Unix socket that accepts one line per request and replies with one line.
-//! Only root and the user that xdpfwd runs as may connect.
+//! The control socket: a Unix socket. A request is one line, and so is the reply. Only root and the
+//! user that xdpfwd runs as may connect.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -16,16 +16,17 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// Bytes without a line end after which a request is rejected.
+/// A request is rejected when it has at least this many bytes and no line end.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// Timeout for a client to send its request, and again to read the reply.
+/// Time that a client has to send its request, and then again to read the reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Timeout for a reply from the control thread; a reload reads files and compiles rules.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that the control thread has to reply. It is long because a reload reads files and compiles
+/// rules.
+const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum number of queued requests.
+/// Maximum number of requests that wait for the control thread.
 const MAX_QUEUED_REQUESTS: usize = 8;
 
 /// A control socket, served by its own thread. Dropping it removes the socket file.
@@ -53,8 +54,9 @@ impl Request {
 }
 
 impl ControlSocket {
-    /// Listens on a socket file that only its owner may use. Each request wakes the control thread
-    /// ([`Event::Woken`](crate::Event::Woken)), which gets the request from [`next`](Self::next).
+    /// Creates a socket file that only its owner and root may use, and listens on it. Each request
+    /// wakes the control thread with [`Event::Woken`](crate::Event::Woken). The control thread then
+    /// gets the request from [`next`](Self::next).
     ///
     /// Replaces a socket file on which no process listens; fails if a process listens on it.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
@@ -80,9 +82,10 @@ impl ControlSocket {
             // This thread ends with the process. It serves one client at a time; timeouts limit
             // slow clients.
             for stream in listener.incoming() {
-                if let Err(error) = stream.and_then(|stream| serve(&stream, &sender, &waker)) {
+                let served = stream.and_then(|stream| serve_client(&stream, &sender, &waker));
+                if let Err(error) = served {
                     tracing::debug!(%error, "cannot serve a client of the control socket");
-                    // Without free file descriptors, the next accept would fail at once.
+                    // If file descriptors run out, every accept fails at once: avoid a busy loop.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -115,14 +118,14 @@ fn is_abandoned(path: &Path) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn serve(
+fn serve_client(
     stream: &UnixStream,
     sender: &SyncSender<Request>,
     waker: &Arc<mio::Waker>,
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // The mode of the socket file already enforces this.
+    // Enforce again what the mode of the socket file already enforces.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
@@ -135,7 +138,7 @@ fn serve(
     let Some(line) = read_line(stream)? else {
         return write_line(
             stream,
-            r#"{"error":"invalid request: expected a line of up to 4096 bytes"}"#,
+            r#"{"error":"invalid request: expected one line of at most 4096 bytes"}"#,
         );
     };
     let (reply, replies) = mpsc::sync_channel(1);
@@ -147,7 +150,7 @@ fn serve(
         );
     }
     waker.wake()?;
-    match replies.recv_timeout(REPLY_TIMEOUT) {
+    match replies.recv_timeout(CONTROL_THREAD_TIMEOUT) {
         Ok(line) => write_line(stream, &line),
         Err(RecvTimeoutError::Timeout) => {
             write_line(stream, r#"{"error":"no reply within 30 s: the control thread is busy"}"#)
@@ -156,7 +159,8 @@ fn serve(
     }
 }
 
-/// Reads a line, or fails at the timeout. Returns `None` if the line is incomplete or too long.
+/// Reads a line, or fails at the timeout. Returns `None` if the line is too long, or if the client
+/// stops sending before its end.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);

@@ -1,4 +1,4 @@
-//! Startup of a data plane. A failed start is undone.
+//! Startup of a data plane. A start that fails undoes the steps already done.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -22,28 +22,28 @@ use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 /// Timeout for the preparation of a worker, including retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The modes that a plan would use.
+/// The modes that the ports of a plan would use.
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// The mode of each port, in the order of the plan.
     pub modes: Vec<PortMode>,
-    /// Why the ports do not use the best mode, if a driver does not support it.
+    /// Why the ports would not use the best mode, if a driver does not support that mode.
     pub fallback: Option<Fallback>,
 }
 
 impl DataPlane {
     /// Starts the data plane of a plan. On an error, undoes the steps already done.
     ///
-    /// First attaches the XDP programs, which without sockets pass all packets to the kernel. Then
+    /// First attaches the XDP programs. Without sockets, they pass all packets to the kernel. Then
     /// starts the worker threads, which open their sockets on their cores. Finally inserts the
-    /// sockets into the maps of the programs and runs the workers.
+    /// sockets into the maps of the programs, and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         Self::start_with(plan, control, true)
     }
 
-    /// Determines the mode of each port: attaches the XDP programs without stages, binds the
-    /// sockets, and undoes both. All packets pass to the kernel, but as at every start, some
-    /// drivers reconfigure their queues and lose packets meanwhile.
+    /// Determines the mode of each port: attaches XDP programs without stages, binds the sockets,
+    /// and undoes both. The programs pass all packets to the kernel. Some drivers reconfigure their
+    /// queues and lose packets meanwhile, as at every start.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -52,8 +52,8 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    /// Starts the data plane. Without `redirect`, no packets reach its sockets.
-    fn start_with(plan: Plan, control: &Control, redirect: bool) -> Result<Self, StartError> {
+    /// Starts the data plane. If `deliver` is false, no packets reach its sockets.
+    fn start_with(plan: Plan, control: &Control, deliver: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
         }
@@ -70,7 +70,7 @@ impl DataPlane {
         // Acquire the stages' resources before changing the network.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
-        Self::start_acquired(plan, interfaces, control, redirect)
+        Self::start_acquired(plan, interfaces, control, deliver)
             .inspect_err(|_| acquired.release(None))
     }
 
@@ -79,7 +79,7 @@ impl DataPlane {
         mut plan: Plan,
         interfaces: Vec<Interface>,
         control: &Control,
-        redirect: bool,
+        deliver: bool,
     ) -> Result<Self, StartError> {
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
@@ -143,10 +143,10 @@ impl DataPlane {
             promiscuous: Vec::new(),
         };
         data_plane.update_host_addresses();
-        if redirect {
+        if deliver {
             data_plane.enable_promiscuous_mode()?;
         }
-        data_plane.start_workers(bind, &interface_indexes, control, redirect)?;
+        data_plane.start_workers(bind, &interface_indexes, control, deliver)?;
         Ok(data_plane)
     }
 
@@ -155,7 +155,7 @@ impl DataPlane {
         bind: BindMode,
         interface_indexes: &[u32],
         control: &Control,
-        redirect: bool,
+        deliver: bool,
     ) -> Result<(), StartError> {
         let mut starting_workers = Vec::with_capacity(self.plan.workers.len());
         let port_infos = thread::ports_for_stages(&self.plan);
@@ -186,7 +186,7 @@ impl DataPlane {
         }
         let mut ready_workers = Vec::with_capacity(starting_workers.len());
         for (worker, starting_worker) in starting_workers.iter().enumerate() {
-            // After a failure, stop the other workers without waiting for them.
+            // After a failure, do not wait until the other workers are ready.
             if result.is_ok() {
                 match wait_ready(worker, &starting_worker.ready_receiver) {
                     Ok(ready_worker) => ready_workers.push(ready_worker),
@@ -194,10 +194,10 @@ impl DataPlane {
                 }
             }
         }
-        // Redirect only when all workers are ready, so that no packets wait for a worker that does
-        // not run yet.
-        for ready_worker in ready_workers.iter().filter(|_| redirect) {
-            result = result.and_then(|()| self.redirect(ready_worker));
+        // Start the delivery only when all workers are ready, so that no packets wait for a worker
+        // that does not run yet.
+        for ready_worker in ready_workers.iter().filter(|_| deliver) {
+            result = result.and_then(|()| self.start_delivery(ready_worker));
         }
         if let Err(error) = result {
             for starting_worker in starting_workers {
@@ -238,23 +238,23 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Enables promiscuous mode on the interfaces of ingress ports that request it.
+    /// Enables promiscuous mode on the interface of each ingress port with `promiscuous`.
     fn enable_promiscuous_mode(&mut self) -> Result<(), StartError> {
         for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
                 let promiscuous = Promiscuous::enable(interface.index)
-                    .map_err(|source| StartError::promiscuous(&interface.name, source))?;
+                    .map_err(|source| StartError::promiscuous_failed(&interface.name, source))?;
                 self.promiscuous.push(promiscuous);
             }
         }
         Ok(())
     }
 
-    /// Redirects packets to a worker's sockets.
-    fn redirect(&self, worker: &ReadyWorker) -> Result<(), StartError> {
+    /// Starts the delivery of packets to a worker's sockets.
+    fn start_delivery(&self, worker: &ReadyWorker) -> Result<(), StartError> {
         for (port, queue, socket) in &worker.sockets {
             let attachment = &self.attachments[usize::from(port.0)];
-            attachment.redirect(*queue, *socket).map_err(|error| {
+            attachment.start_delivery(*queue, *socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
                 StartError::Bpf(format!(
                     "cannot redirect the packets of {} queue {queue} to its socket: {error}",
@@ -289,15 +289,15 @@ impl StartingWorker {
         Ok(Self { thread, ready_receiver, start_signal, status })
     }
 
-    /// Ends the thread, which closes its sockets.
+    /// Makes the thread end, and waits for it. The thread closes its sockets.
     fn abandon(self) {
         drop((self.start_signal, self.ready_receiver));
         let _ = self.thread.join();
     }
 }
 
-/// Rejects two ports on one interface, which can carry one XDP program. Compares indexes, because
-/// an interface can have several names.
+/// Rejects two ports on one interface, because an interface can have only one XDP program. Compares
+/// interface indexes, because an interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =
@@ -313,8 +313,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects plans with both `io = "af_xdp"` and `io = "xsk-rs"`: the former cannot transmit from the
-/// UMEM that libxdp registers for the latter.
+/// Rejects plans with both `io = "af_xdp"` and `io = "xsk-rs"`. A port with `af_xdp` cannot
+/// transmit from the UMEM that libxdp registers for a port with `xsk-rs`.
 fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (port_with(Io::AfXdp), port_with(Io::XskRs)) {
@@ -323,8 +323,8 @@ fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     }
 }
 
-/// Rejects plans with an `in_kernel` stage that the XDP program cannot run. Only plans made in Rust
-/// can have one.
+/// Rejects plans with an `in_kernel` stage that the XDP program cannot run; only plans created in
+/// Rust can have such a stage. The error contains the stage's name and the reason.
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {

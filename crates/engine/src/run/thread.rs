@@ -1,4 +1,5 @@
-//! The thread of a worker. It opens sockets on its own core, so that their memory is NUMA-local.
+//! The thread of a worker. The thread opens the worker's sockets after it is pinned to its core, so
+//! that the memory of the sockets is NUMA-local.
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -40,14 +41,16 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     }
 }
 
-/// A worker that is ready to run.
+/// What the control thread gets from a worker that is ready to run.
 pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
     /// The AF_XDP sockets of ports from which a path starts: port, queue, file descriptor. The
     /// worker keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
+    /// Whether the worker's AF_XDP sockets are in zero-copy mode.
     pub(crate) zero_copy: bool,
-    pub(crate) fallback: Option<xdpfwd_xsk::Fallback>,
+    /// Why the worker fell back from zero-copy to copy mode, if it did.
+    pub(crate) fallback: Option<Fallback>,
 }
 
 /// The status of a worker, shared with the control thread.
@@ -74,13 +77,14 @@ impl WorkerStatus {
 
     /// Marks the worker as failed and wakes the control thread.
     fn fail(&self) {
-        // Set the flag before waking the control thread.
+        // Set the flag before waking the control thread. Otherwise the control thread can run
+        // first, find the flag clear, and wait again.
         self.failed.store(true, Ordering::Release);
         let _ = self.waker.wake();
     }
 }
 
-/// A guard that marks the worker as failed when its thread ends, even by a panic.
+/// A guard that marks the worker as failed when its thread ends, normally or by a panic.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -90,8 +94,9 @@ impl Drop for ExitNotice<'_> {
 }
 
 /// Runs the thread of a worker. Prepares the worker and sends the result to `ready_sender`. After
-/// `start_signal`, runs the worker until its mailbox requests the end. Ends at once if the sender
-/// of the signal is dropped, because another worker failed.
+/// `start_signal`, runs the worker until its mailbox requests the end. If another worker fails to
+/// start, the sender of the signal is dropped, and this function returns without running the
+/// worker.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -118,7 +123,8 @@ pub(crate) fn run(
         }
     };
     drop(ready_sender);
-    // Drop the plan: the plan's files and keys must not stay in use after a reload.
+    // Drop the reference to the plan: after a reload, the files and keys of this plan must not stay
+    // in use.
     let idle = setup.plan.idle;
     drop(setup);
     if start_signal.recv().is_ok() {
@@ -135,9 +141,9 @@ fn run_worker(
     status: &WorkerStatus,
 ) {
     for _ in 0..2 {
-        // Unwind safety: a panic can leave inconsistent state only in the stages, which process no
-        // more packets, and in the current batch, which is abandoned. Calls from a stage into the
-        // worker complete or do nothing.
+        // Unwind safety: a panic can leave inconsistent state only in the stages and in the current
+        // batch. The stages process no more packets, and the batch is abandoned. A call from a
+        // stage into the worker either completes or does nothing.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };
@@ -145,7 +151,7 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // A second panic is not from a stage: end the thread.
+    // The second panic cannot come from a stage, because the stages are disabled: end the thread.
 }
 
 /// Returns the message of a caught panic.
@@ -157,24 +163,24 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, ReadyWorker);
 
+/// Pins the calling thread, opens the worker's sockets, and builds the worker with its stages.
 fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let Setup { plan, worker, .. } = setup;
     let worker = *worker;
     pin(plan, worker)?;
-    let OpenedPorts { umem, pool, ports, zero_copy, fallback } = open(setup)?;
+    let WorkerPorts { umem, pool, ports, zero_copy, fallback } = open_ports(setup)?;
 
-    let stride = plan.workers.len();
-    let io = |what| move |source| StartError::Io { what, source };
+    let worker_count = plan.workers.len();
+    let io_error = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
     let mut builder = Worker::builder(umem, pool)
         .number(worker)
-        .queues(worker as u16, stride as u16)
+        .queues(worker as u16, worker_count as u16)
         .ledger(plan.ledger);
     for ((id, port), queues) in plan.numbered_ports().zip(ports) {
         if plan.paths.iter().any(|path| path.from == id) {
-            let with_numbers = queues_of(worker, plan, port).zip(&queues);
-            sockets
-                .extend(with_numbers.filter_map(|(number, queue)| Some((id, number, queue.fd()?))));
+            let numbered = queues_of(worker, plan, port).zip(&queues);
+            sockets.extend(numbered.filter_map(|(number, queue)| Some((id, number, queue.fd()?))));
         }
         builder = builder.port(queues);
     }
@@ -183,7 +189,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
             builder.path(path.from, path.to, build_chain(plan, path, &setup.port_infos, worker));
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
-    let (remote, mailbox) = mailbox().map_err(io("cannot create an eventfd"))?;
+    let (remote, mailbox) = mailbox().map_err(io_error("cannot create an eventfd"))?;
     Ok((built, mailbox, ReadyWorker { remote, sockets, zero_copy, fallback }))
 }
 
@@ -200,7 +206,7 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
 }
 
 /// The ports of a worker, with their shared UMEM and frame pool.
-struct OpenedPorts {
+struct WorkerPorts {
     umem: Umem,
     pool: Pool,
     /// For each port of the plan, one `Port` object per queue that the worker serves.
@@ -209,7 +215,7 @@ struct OpenedPorts {
     fallback: Option<Fallback>,
 }
 
-/// Returns the numbers of the queues of a port that a worker serves.
+/// Returns which queues of a port a worker serves.
 pub(crate) fn queues_of(
     worker: usize,
     plan: &Plan,
@@ -219,7 +225,7 @@ pub(crate) fn queues_of(
 }
 
 /// Opens the AF_XDP sockets of the worker and creates its ports.
-fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
+fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
     let Setup { plan, worker, bind, interface_indexes, sockets, .. } = setup;
     let worker = *worker;
     let mut builder = Builder::new(plan.umem.clone()).mode(*bind).busy_poll(plan.busy_poll);
@@ -232,9 +238,9 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
             builder = builder.queue(&port.interface, *index, u32::from(queue));
         }
     }
-    let open_error = |source| StartError::open(worker, source);
+    let open_error = |source| StartError::open_failed(worker, source);
     let OpenPorts { umem, pool, ports, zero_copy, fallback } = if xdp_ports().next().is_none() {
-        // Packet sockets do not share this memory with the kernel.
+        // All ports use packet sockets, which do not share the UMEM with the kernel.
         let (umem, pool) =
             Umem::new(&plan.umem).map_err(|error| open_error(OpenError::Umem(error)))?;
         OpenPorts { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
@@ -257,7 +263,7 @@ fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
         };
         ports.push(queues);
     }
-    Ok(OpenedPorts { umem, pool, ports, zero_copy, fallback })
+    Ok(WorkerPorts { umem, pool, ports, zero_copy, fallback })
 }
 
 fn boxed<P: Port + 'static>(opened: OpenPorts<P>) -> OpenPorts<Box<dyn Port>> {
@@ -276,6 +282,7 @@ fn open_by_xsk_rs(_: &Builder) -> Result<OpenPorts<Box<dyn Port>>, OpenError> {
     Err(OpenError::NotBuilt)
 }
 
+/// Builds the stages of a path for one worker. Panics if a stage panics.
 pub(crate) fn build_chain(
     plan: &Plan,
     path: &PathPlan,
@@ -286,7 +293,7 @@ pub(crate) fn build_chain(
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
-        // Add the stage name to the panic message: the caller cannot know it.
+        // Add the stage name to the panic message: the caller does not know which stage panicked.
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {

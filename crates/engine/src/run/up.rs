@@ -17,14 +17,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 pub enum WaitOutcome {
     /// All interfaces are up.
     Up,
-    /// SIGINT or SIGTERM; contains its number.
+    /// SIGINT or SIGTERM arrived; contains the signal number.
     Stopped(i32),
     /// The deadline passed.
     TimedOut,
 }
 
-/// Waits until all interfaces of the plan are up, or until the deadline. Logs the interfaces that
-/// are down, at once and then every five seconds. Fails if an interface does not exist.
+/// Waits until all interfaces of the plan are up, SIGINT or SIGTERM arrives, or the deadline
+/// passes. Logs the interfaces that are down, at once and then every five seconds. Fails if an
+/// interface does not exist.
 ///
 /// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
 /// drivers refuse AF_XDP sockets and others forward nothing.
@@ -33,7 +34,7 @@ pub fn wait_until_up(
     control: &mut Control,
     deadline: Option<Instant>,
 ) -> Result<WaitOutcome, StartError> {
-    let io = |what| move |source: io::Error| StartError::Io { what, source };
+    let io_error = |what| move |source: io::Error| StartError::Io { what, source };
     let start = Instant::now();
     let mut next_log = start;
     loop {
@@ -41,7 +42,7 @@ pub fn wait_until_up(
         let now = Instant::now();
         for port in &plan.ports {
             let Interface { name, index } = Interface::find(&port.name, &port.interface)?;
-            if addresses::is_up(index).map_err(io("cannot read the state of an interface"))? {
+            if addresses::is_up(index).map_err(io_error("cannot read the state of an interface"))? {
                 continue;
             }
             all_up = false;
@@ -66,7 +67,7 @@ pub fn wait_until_up(
         }
         if let Event::Stop(signal) = control
             .wait(deadline.map_or(next_log, |deadline| deadline.min(next_log)))
-            .map_err(io("cannot wait for an interface"))?
+            .map_err(io_error("cannot wait for an interface"))?
         {
             return Ok(WaitOutcome::Stopped(signal));
         }

@@ -1,10 +1,11 @@
-"""Prints frames for root_keep.rs, made with scapy. Each line has three columns, separated by tabs: a name, the rules
-that must keep the frame, and the bytes of the frame in hexadecimal.
+"""Makes frames with scapy and prints them for root_keep.rs. Each line has three columns, separated by tabs: the name
+of the frame, the rules that must keep the frame, and the bytes of the frame in hexadecimal.
 
-In the names, "us" is the host that runs xdpfwd. It has the MAC address 02:00:00:00:00:01, and the addresses 192.0.2.1,
-10.255.0.1 (on lo), 2001:db8::1 and fe80::1. One of its other interfaces has 172.17.0.1. Its address 2001:db8::7 is
-tentative. It has an interface in VLAN 300. "In transit" means to another host, through this one.
-The test tries each rule alone: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
+In the names, "us" is the host that runs xdpfwd. The interface of the port has the MAC address 02:00:00:00:00:01. The
+host has the addresses 192.0.2.1, 10.255.0.1 (on lo), 2001:db8::1 and fe80::1. Another interface of the host has the
+address 172.17.0.1. The address 2001:db8::7 is tentative. The host has an interface in VLAN 300. A packet "in transit"
+is addressed to another host.
+The test loads each of these rules alone: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
 """
 
 from scapy.all import (
@@ -59,7 +60,7 @@ ip, ip6 = IP(src=NEIGHBOR, dst=HOST), IPv6(src=NEIGHBOR6, dst=HOST6)
 
 
 def with_extension_headers(count):
-    """Returns an SSH packet with a number of extension headers."""
+    """Returns an SSH packet with `count` extension headers."""
     middle = b"".join(bytes(IPv6ExtHdrDestOpt(nh=60)) for _ in range(count - 2))
     headers = bytes(IPv6ExtHdrHopByHop(nh=60)) + middle + bytes(IPv6ExtHdrDestOpt(nh=6))
     return ipv6(Raw(headers + bytes(ssh)), nh=0)
@@ -69,7 +70,7 @@ def with_options(raw):
     return ipv4(ssh, ihl=6, options=[Raw(raw)])
 
 
-# The columns of the output, with a packet instead of its bytes.
+# The rows of the output: name, rules, and the packet instead of its bytes.
 rows = [
     # ARP
     ("arp request for us", "arp", arp()),
@@ -99,7 +100,7 @@ rows = [
      eth(BROADCAST) / tag100 / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=HOST)),
     ("arp request in transit in VLAN 100", "",
      eth(BROADCAST) / tag100 / ARP(hwsrc=NEIGHBOR_MAC, psrc=NEIGHBOR, pdst=REMOTE)),
-    # Neighbor Discovery; "solicitation" and "advertisement" are those of a neighbor
+    # Neighbor Discovery; "solicitation" and "advertisement" without "router" are neighbor messages
     ("solicitation of us", "nd", nd(ICMPv6ND_NS(tgt=HOST6))),
     ("solicitation of our link-local address", "nd", nd(ICMPv6ND_NS(tgt=HOST_LL))),
     ("solicitation of us, unicast", "nd icmp local", nd(ICMPv6ND_NS(tgt=HOST6), dst=HOST6, mac=HOST_MAC)),
@@ -233,7 +234,7 @@ rows = [
     ("ssh in VLAN 100", "tcp/22 local vlan/100", eth() / tag100 / ip / ssh),
     ("ssh in VLAN 200", "tcp/22 local", eth() / tag200 / ip / ssh),
     ("ssh with priority in VLAN 100", "tcp/22 local vlan/100", eth() / Dot1Q(vlan=100, prio=7) / ip / ssh),
-    ("transit in VLAN 100", "", eth() / tag100 / IP(src=NEIGHBOR, dst=REMOTE) / ssh),
+    ("ssh in transit in VLAN 100", "", eth() / tag100 / IP(src=NEIGHBOR, dst=REMOTE) / ssh),
     ("udp in VLAN 100", "local vlan/100", eth() / tag100 / ip / UDP(dport=9)),
     ("udp in VLAN 100 to another host's MAC address", "", eth(OTHER_MAC) / tag100 / ip / UDP(dport=9)),
     ("broadcast in VLAN 100", "", eth(BROADCAST) / tag100 / IP(src=NEIGHBOR, dst="255.255.255.255") / UDP(dport=9)),
@@ -248,7 +249,7 @@ rows = [
     ("lldp to the nearest bridge", "lldp", lldp("01:80:c2:00:00:0e")),
     ("lldp to the nearest customer bridge", "lldp", lldp("01:80:c2:00:00:00")),
     ("lldp to the nearest non-TPMR bridge", "lldp", lldp("01:80:c2:00:00:03")),
-    ("lldp to a multicast address that bridges forward", "", lldp("01:80:c2:00:00:10")),
+    ("lldp to a multicast address whose frames bridges forward", "", lldp("01:80:c2:00:00:10")),
     ("lldp to the broadcast address", "", lldp(BROADCAST)),
     ("lldp to us", "", lldp(HOST_MAC)),
     ("lldp in a VLAN", "", eth("01:80:c2:00:00:0e") / Dot1Q(vlan=100, type=0x88CC) / Raw(b"\x02\x07\x04\x02")),
@@ -300,8 +301,8 @@ rows += [
     ("later fragment of tcp", "local", later_fragment(proto=6)),
     ("later fragment in transit", "", later_fragment(dst=REMOTE)),
     ("later fragment to another of our addresses", "local", later_fragment(dst=HOST_LO)),
-    ("first fragment without ports", "local", ipv4(Raw(b"\x9c\x40"), id=79, flags="MF", proto=17)),
-    ("later fragment of a datagram without ports", "local", later_fragment(id=79)),
+    ("first fragment without destination port", "local", ipv4(Raw(b"\x9c\x40"), id=79, flags="MF", proto=17)),
+    ("later fragment of a datagram whose first fragment lacks the destination port", "local", later_fragment(id=79)),
     ("first fragment to another port", "local", ipv4(UDP(dport=54) / Raw(b"x" * 32), id=80, flags="MF")),
     ("later fragment of a datagram to another port", "local", later_fragment(id=80)),
     ("later fragment of another IPv6 datagram", "local",

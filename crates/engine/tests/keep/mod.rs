@@ -1,3 +1,3 @@
-//! A second implementation of the `keep` rules, to compare the XDP program with.
+//! A second implementation of the `keep` rules. The tests compare the XDP program with it.
 
 pub(crate) mod oracle;

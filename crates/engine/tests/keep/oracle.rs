@@ -12,11 +12,11 @@ use xdpfwd_wire::{
 const ARP: EtherType = EtherType(0x0806);
 const LLDP: EtherType = EtherType(0x88cc);
 
-/// The `keep` decisions for a port with one rule.
+/// Decides which frames a port with one `keep` rule keeps.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) addresses: &'a OwnAddresses,
-    /// Datagrams whose first fragment was kept: source, destination, protocol, identification.
+    /// The datagrams whose first fragment was kept: source, destination, protocol, identification.
     kept_datagrams: HashSet<(IpAddr, IpAddr, u8, u32)>,
 }
 
@@ -25,7 +25,8 @@ impl<'a> Oracle<'a> {
         Self { rule, addresses, kept_datagrams: HashSet::new() }
     }
 
-    /// Returns whether the rule keeps a frame.
+    /// Returns whether the rule keeps a frame. A kept first fragment makes later calls keep the
+    /// other fragments of its datagram.
     pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
         let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
         let is_to_group = destination[0] & 1 == 1;
@@ -64,7 +65,7 @@ impl<'a> Oracle<'a> {
                 && self.addresses.ipv4.get(&target.into()).is_some_and(|uses| uses.target);
             return is_own && (vlan_rule_matches || self.rule == KeepRule::Arp);
         }
-        // Bridges do not forward frames to these addresses (IEEE 802.1Q).
+        // Bridges do not forward frames to 01:80:c2:00:00:00 … 0f (IEEE 802.1Q).
         let is_link_control = headers.outer_vlan.is_none()
             && destination.starts_with(&[0x01, 0x80, 0xc2, 0, 0])
             && destination[5] < 0x10;
@@ -77,6 +78,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// Returns whether the rule keeps an IP packet with valid headers.
     fn keeps_ip(
         &mut self,
         frame: &[u8],
@@ -137,8 +139,8 @@ impl<'a> Oracle<'a> {
         kept
     }
 
-    /// Returns whether a packet is Neighbor Discovery to this host (`is_own`) or about its
-    /// addresses.
+    /// Returns whether a packet is a Neighbor Discovery message to this host, or a multicast one
+    /// about an address of this host. `is_own` is whether the destination is this host.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
         if headers.protocol != Some(IpProtocol::ICMPV6)
@@ -154,7 +156,9 @@ impl<'a> Oracle<'a> {
             });
         l3[7] == 255
             && match kind {
+                // Router solicitation, router advertisement, redirect.
                 133 | 134 | 137 => is_own,
+                // Neighbor solicitation, neighbor advertisement.
                 135 | 136 => is_own || is_about_own,
                 _ => false,
             }
@@ -177,8 +181,8 @@ fn has_no_source_route(mut options: &[u8]) -> bool {
     }
 }
 
-/// Returns whether an IPv6 packet has a routing header with segments left. Its extension headers
-/// must be valid.
+/// Returns whether an IPv6 packet with valid extension headers has a routing header with segments
+/// left.
 fn has_segments_left(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
@@ -195,7 +199,8 @@ fn has_segments_left(l3: &[u8]) -> bool {
     }
 }
 
-/// Returns the protocol in the fragment header of an IPv6 packet; 0 without a fragment header.
+/// Returns the protocol number in the fragment header of an IPv6 packet with valid extension
+/// headers; 0 without a fragment header.
 fn fragment_protocol(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {

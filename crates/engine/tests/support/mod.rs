@@ -12,8 +12,8 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::TIMEOUT;
 
-/// Returns a plan that connects fwd0 and fwd1 in both directions, with one queue per worker. The
-/// stage, if any, is on the path from fwd0 to fwd1.
+/// Returns a plan that connects fwd0 and fwd1 in both directions. Each port has one queue per
+/// worker. The stage, if any, is on the path from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -25,7 +25,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     };
     let stages = stage
         .into_iter()
-        .map(|plan| StageOnPath { name: "own".into(), plan, in_kernel: false })
+        .map(|plan| StageOnPath { name: "tested".into(), plan, in_kernel: false })
         .collect();
     Plan {
         ledger: true,
@@ -43,7 +43,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     }
 }
 
-/// Waits until a condition is met, and discards control events meanwhile.
+/// Waits until a condition is met. Discards control events meanwhile; a signal fails the test.
 #[track_caller]
 pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
@@ -62,7 +62,11 @@ pub fn stop(data_plane: DataPlane) -> Report {
     let frames = &report.frames;
     let located_frames =
         frames.pool + frames.fill + frames.rx + frames.in_flight + frames.tx + frames.completion;
-    assert_eq!(located_frames as i64 + frames.leaked, frames.total as i64, "{frames:?}");
+    assert_eq!(
+        located_frames as i64 + frames.leaked,
+        frames.total as i64,
+        "located and leaked frames are not all frames: {frames:?}"
+    );
     assert_eq!(
         (frames.rx, frames.in_flight, frames.tx, frames.completion),
         (0, 0, 0, 0),
@@ -71,11 +75,18 @@ pub fn stop(data_plane: DataPlane) -> Report {
     let received: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
     let sent: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
     let dropped: u64 = report.drops.values().sum();
-    assert_eq!(received as i64, (sent + dropped) as i64 + frames.leaked, "{report:?}");
+    assert_eq!(
+        received as i64,
+        (sent + dropped) as i64 + frames.leaked,
+        "some received packets were not transmitted, dropped or leaked: {report:?}"
+    );
     for port in &report.ports {
         // In copy mode, the kernel delivers each redirected packet or counts it as lost.
-        let arrived = port.rx_packets + port.kernel.rx_ring_full + port.kernel.rx_dropped;
-        assert_eq!(port.xdp_redirected, arrived, "{port:?}");
+        let received_or_lost = port.rx_packets + port.kernel.rx_ring_full + port.kernel.rx_dropped;
+        assert_eq!(
+            port.xdp_redirected, received_or_lost,
+            "some redirected packets were neither received nor counted as lost: {port:?}"
+        );
     }
     report
 }

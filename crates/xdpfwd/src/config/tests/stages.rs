@@ -111,7 +111,10 @@ fn filter_placement_depends_on_path_and_rules() {
     let error = placements(&config("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
     assert!(error.contains("stage \"fw\" is already on the path"), "{error}");
     let error = placements(&with_packet_sockets(config(filter_first, "kernel", ""))).unwrap_err();
-    assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
+    assert!(
+        error.contains("port lan has io = \"packet-mmsg\", which uses no XDP program"),
+        "{error}"
+    );
     let error =
         placements(&config(filter_first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
