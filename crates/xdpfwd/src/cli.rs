@@ -58,8 +58,8 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the definition of xdpfwd's command line, under the program's name and with the program's
-/// additional commands.
+/// Returns the definition of the program's command line: that of xdpfwd with the program's name, and
+/// with the commands that the program adds.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
@@ -135,7 +135,7 @@ pub(crate) struct Ctl {
     pub(crate) arguments: Vec<String>,
 
     /// The control socket
-    // The function `command` sets the default, which contains the program's name.
+    // The function `command` replaces the default by a path with the program's name.
     #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 
@@ -316,15 +316,16 @@ pub(crate) struct Doctor {
 /// Formats of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    // No docs: clap would print each value on its own line.
+    // No doc comments on the values: clap would then print each value on its own line.
     Text,
     Json,
 }
 
-/// Maximum of `--duration` and `--interval`: adding it to the current time cannot overflow.
+/// Maximum of `--duration` and `--interval`. The sum of the current time and this maximum cannot
+/// overflow.
 const MAX_SECONDS: f64 = 1e9;
 
-/// Parses positive decimal seconds: digits with an optional point.
+/// Parses a positive number of seconds: decimal digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
     let expected = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
     // `f64` would also accept `inf`, `nan`, `1e3` and `+1`.

@@ -37,7 +37,7 @@ use crate::config::{self, Machine as _, NoMachine, ThisMachine};
 /// Runs the checks, prints the findings, and returns the exit status of the worst one.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        // Check only the file itself: problems of this machine become findings.
+        // Check only the file itself here: the checks report problems of this machine as findings.
         Some(path) => match config::load(path, registry, &NoMachine) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
@@ -137,7 +137,8 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // Findings about no port of the plan belong to the host. Sort the others in the order of ports.
+    // A finding whose subject is no port's interface is about the host. Sort the other findings in
+    // the order of the ports.
     let port_index = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {

@@ -1,5 +1,5 @@
-//! Checks on file trees of fake machines: two NUMA nodes, governors, isolated cores, interrupts,
-//! old kernels, virtio devices. Each problem has a finding, which the fix removes.
+//! Tests the checks of the host and the NIC on fake machines. Each problem has a finding; after the
+//! fix, the finding is `Ok`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,12 +10,12 @@ use xdpfwd_xsk::HugePages;
 
 use super::*;
 
-/// A fake machine: a folder with files of /proc and /sys, removed on drop.
-struct Machine(PathBuf);
+/// A fake machine: a folder with `proc`, `sys` and `boot`, removed on drop.
+struct MachineFolder(PathBuf);
 
-impl Machine {
-    /// Creates a server with two NUMA nodes of four cores with two threads each. The interface eth1
-    /// (driver ice) is on node 0.
+impl MachineFolder {
+    /// Creates a server with two NUMA nodes. Each node has four cores with two threads each. The
+    /// interface eth1 (driver ice) is on node 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for MachineFolder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
     }
@@ -98,7 +98,7 @@ fn subject(cores: &[usize]) -> Subject {
     subject
 }
 
-fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
+fn examine_files(machine: &MachineFolder, subject: &Subject) -> Vec<Finding> {
     let mut findings = host::examine(subject, &machine.tree());
     findings.extend(
         subject
@@ -111,37 +111,38 @@ fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
 }
 
 #[track_caller]
-fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
+fn finding(machine: &MachineFolder, subject: &Subject, check: &str) -> Finding {
     let findings = examine_files(machine, subject);
     let mut found = findings.iter().filter(|finding| finding.check == check);
     let first = found.next().unwrap_or_else(|| panic!("no {check} among {findings:#?}")).clone();
-    assert!(found.next().is_none(), "{check} twice: {findings:#?}");
+    assert!(found.next().is_none(), "more than one finding of {check}: {findings:#?}");
     first
 }
 
-/// Checks the finding of `check`: it is `Ok` on the server. After `cause`, it has the level
-/// `level`, contains `words[0]`, and its fix contains `words[1]`. After `fix`, it is `Ok` again.
+/// Asserts that the finding of `check` is `Ok` on the unchanged server, and again after `fix`. In
+/// between, after `cause`, its level is `level`, its text contains `expected_texts[0]`, and its fix
+/// contains `expected_texts[1]`.
 #[track_caller]
 fn assert_found_until_fixed(
     check: &str,
     level: Level,
-    words: [&str; 2],
+    expected_texts: [&str; 2],
     cores: &[usize],
-    cause: impl FnOnce(&Machine, &mut Subject),
-    fix: impl FnOnce(&Machine, &mut Subject),
+    cause: impl FnOnce(&MachineFolder, &mut Subject),
+    fix: impl FnOnce(&MachineFolder, &mut Subject),
 ) {
-    let (machine, mut subject) = (Machine::server(), subject(cores));
+    let (machine, mut subject) = (MachineFolder::server(), subject(cores));
     assert_eq!(
         finding(&machine, &subject, check).level,
         Level::Ok,
-        "before: {:?}",
+        "on the unchanged server: {:?}",
         finding(&machine, &subject, check)
     );
     cause(&machine, &mut subject);
     let found = finding(&machine, &subject, check);
     assert_eq!(found.level, level, "{found:?}");
-    assert!(found.finding.contains(words[0]), "{found:?}");
-    assert!(found.fix.as_deref().unwrap_or_default().contains(words[1]), "{found:?}");
+    assert!(found.finding.contains(expected_texts[0]), "{found:?}");
+    assert!(found.fix.as_deref().unwrap_or_default().contains(expected_texts[1]), "{found:?}");
     fix(&machine, &mut subject);
     let fixed = finding(&machine, &subject, check);
     assert_eq!(fixed.level, Level::Ok, "{fixed:?}");
@@ -149,7 +150,7 @@ fn assert_found_until_fixed(
 
 #[test]
 fn tuned_server_has_only_ok_findings() {
-    let findings = examine_files(&Machine::server(), &subject(&[2, 3]));
+    let findings = examine_files(&MachineFolder::server(), &subject(&[2, 3]));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     assert!(findings.len() >= 13, "{findings:#?}");
 }
@@ -184,7 +185,7 @@ fn governor_warns_unless_performance() {
 
 #[test]
 fn isolation_warns_of_shared_or_ticking_cores() {
-    let set_cores = |machine: &Machine, isolated: &str, tickless: &str| {
+    let set_cores = |machine: &MachineFolder, isolated: &str, tickless: &str| {
         machine.set("sys/devices/system/cpu/isolated", isolated);
         machine.set("sys/devices/system/cpu/nohz_full", tickless);
     };
@@ -217,13 +218,13 @@ fn irq_warns_of_interrupt_on_worker_core() {
         |machine, _| machine.set(file, "2"),
         |machine, _| machine.set(file, "0-1"),
     );
-    // Core 2 stays effective until the next interrupt, but is no longer allowed.
-    let (machine, two_workers) = (Machine::server(), subject(&[2, 3]));
+    // Core 2 is no longer allowed, although it stays effective until the next interrupt.
+    let (machine, two_workers) = (MachineFolder::server(), subject(&[2, 3]));
     machine.set(file, "2");
     machine.set("proc/irq/141/smp_affinity_list", "0-1");
     assert_eq!(finding(&machine, &two_workers, "irq").level, Level::Ok);
     // With busy polling, the worker's core may handle the interrupt.
-    let (machine, mut subject) = (Machine::server(), subject(&[2, 3]));
+    let (machine, mut subject) = (MachineFolder::server(), subject(&[2, 3]));
     machine.set(file, "2");
     subject.plan.busy_poll = true;
     assert_eq!(finding(&machine, &subject, "irq").level, Level::Ok);
@@ -272,7 +273,7 @@ fn kernel_reports_old_release_and_missing_options() {
         |machine, _| machine.set(release, "5.4.0-generic"),
         |machine, _| machine.set(release, "7.2.12+deb13-amd64"),
     );
-    let machine = Machine::server();
+    let machine = MachineFolder::server();
     machine.set(release, "6.1.0-9-amd64");
     let found = finding(&machine, &subject(&[2]), "kernel").finding;
     assert!(
@@ -297,7 +298,7 @@ fn kernel_reports_old_release_and_missing_options() {
         assert_found_until_fixed(
             "kernel-options",
             level,
-            [found, "boot a kernel that has it"],
+            [found, "boot a kernel that is built with CONFIG_"],
             &[2],
             |machine, _| machine.set(config, text),
             |machine, _| machine.set(config, complete),
@@ -307,7 +308,7 @@ fn kernel_reports_old_release_and_missing_options() {
 
 #[test]
 fn kernel_options_are_read_from_boot_or_lib_modules() {
-    let machine = Machine::server();
+    let machine = MachineFolder::server();
     let boot = "boot/config-7.2.12+deb13-amd64";
     let text = fs::read_to_string(machine.0.join(boot)).unwrap();
     fs::remove_file(machine.0.join(boot)).unwrap();
@@ -434,7 +435,7 @@ fn link_down_or_without_carrier_is_warning() {
 
 #[test]
 fn virtio_without_dma_mappings_is_warning() {
-    let machine = Machine::server();
+    let machine = MachineFolder::server();
     let device = machine.0.join("sys/devices/pci0000:00/0000:00:01.0");
     fs::remove_file(device.join("driver")).unwrap();
     symlink("../../../bus/virtio/drivers/virtio_net", device.join("driver")).unwrap();

@@ -1,9 +1,9 @@
-//! The files of /proc and /sys: this machine's, or a folder with another machine's for tests.
+//! The system files (such as /proc and /sys) of this machine or, in tests, of a fake machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder that contains `proc` and `sys`.
+/// The folder that contains `proc` and `sys`: `/`, or a test's folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree(PathBuf);
 
@@ -23,19 +23,19 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Returns a file's text without white space at both ends; `None` if it is missing or
+    /// Returns a file's text without white space at both ends; `None` if the file is missing or
     /// unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// Returns the number that is a file's only content.
+    /// Returns the number in a file; `None` if the file contains anything else.
     pub(crate) fn number<N: std::str::FromStr>(&self, path: &str) -> Option<N> {
         self.text(path)?.parse().ok()
     }
 
-    /// Returns the sorted names in a folder; empty if the folder is missing.
+    /// Returns the sorted names in a folder. If the folder is missing, the list is empty.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<_> =

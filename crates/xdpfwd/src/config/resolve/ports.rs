@@ -29,8 +29,8 @@ pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// Returns the properties of each port's interface. A missing interface is a warning, because it
-/// may appear later.
+/// Returns the properties of each port's interface; `None` if they are unknown. Reports a missing
+/// interface as a warning, because it may appear later.
 pub(super) fn interfaces(
     ports: &Tables<PortTable>,
     machine: &dyn Machine,
@@ -118,7 +118,8 @@ pub(super) fn check(
 }
 
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
-/// that `mode` and `busy_poll` apply.
+/// that `mode` and `busy_poll` have an effect. Warns if the kernel would forward packets that a
+/// packet socket also receives.
 pub(super) fn check_io(
     ports: &Tables<PortTable>,
     engine: &EngineTable,
@@ -160,12 +161,13 @@ pub(super) fn check_io(
         (engine.busy_poll.value().filter(|on| *on.get_ref()), port_with(Io::XskRs))
     {
         let message = format!(
-            "busy_poll = true: {} has io = \"xsk-rs\", which does not support it; remove it",
+            "busy_poll = true: {} has io = \"xsk-rs\", which does not support busy polling; remove \
+             `busy_poll`",
             port_label(port)
         );
         findings.error(&busy_poll.span(), message);
     }
-    // An invalid port may be one that uses XDP.
+    // If a table is invalid, its port may use XDP.
     let no_port_uses_xdp = ports.is_complete
         && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
     if no_port_uses_xdp && !ports.tables.is_empty() {
@@ -282,7 +284,7 @@ pub(super) fn check_queues(
 
 /// Describes the queue counts that `workers` workers can divide evenly, up to `max`.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// Maximum number of counts listed; of more counts, only the first two and the last are listed.
+    /// Maximum number of counts to list. If there are more, lists only the first two and the last.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {
@@ -304,7 +306,7 @@ fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     }
 }
 
-/// Returns the name of a port for messages.
+/// Returns the name of a port for a message, or `a port` if the name is invalid.
 fn port_label(port: &PortTable) -> String {
     port.name
         .value()

@@ -17,8 +17,8 @@ use crate::config::parsed::{StageTable, Tables, stage_heading};
 use crate::config::table::display_value;
 use crate::config::words::{did_you_mean, quoted_or_list};
 
-/// Maximum number of errors about the keys of one stage. Each costs another attempt to plan the
-/// stage.
+/// Maximum number of reported errors about the keys of one stage. After each error, the stage is
+/// planned again without the invalid key.
 const MAX_ERRORS: usize = 10;
 
 /// The defined stages.
@@ -88,7 +88,8 @@ fn plan(
     let name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == name) {
         if let Some(feature) = machine.feature_for(name) {
-            // A program may register only its own stages, without the built-in ones.
+            // If the program has not registered the built-in stages, the cargo feature alone would
+            // not add the kind.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
                 .any(|kind| registry.kinds().any(|registered| registered == kind));
@@ -119,7 +120,8 @@ fn plan(
             Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 let removed = take_entry(&mut kind_keys, &at);
-                // The key reported as missing may have been removed after an earlier error.
+                // A key that this error reports as missing may be one that was removed after an
+                // earlier error.
                 if removed.is_none() && tries > 0 {
                     break;
                 }
@@ -210,7 +212,7 @@ fn message(message: &str, kind: &str, written: &str) -> String {
     }
 }
 
-/// Describes the type that serde expected in words that users know.
+/// Describes a type that serde expected, without names of Rust types.
 fn describe_type(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),
@@ -224,7 +226,7 @@ fn describe_type(expected: &str) -> String {
     }
 }
 
-/// Returns the words in backticks.
+/// Returns the parts of the text that are in backticks.
 fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

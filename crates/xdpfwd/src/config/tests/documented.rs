@@ -11,12 +11,12 @@ const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 /// A value that is invalid for every key.
 const INVALID: &str = "1979-05-27";
 
-/// Returns the required keys of stage kinds, as (kind, key, valid value). Values name key files in
+/// Returns the required keys of stage kinds, as (kind, key, valid value). The SAs use key files in
 /// `keys`.
 fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
-    let sa = |ends: &str| {
+    let sa = |more_keys: &str| {
         format!(
-            "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]",
+            "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{more_keys} }}]",
             keys.display()
         )
     };
@@ -72,7 +72,7 @@ fn documented() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// Returns a valid configuration, with `line` added to the table with this heading.
+/// Returns a valid configuration in which the table with this heading contains `line`.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
         // Replace the line of the same key.
@@ -164,12 +164,12 @@ fn documented_sections_equal_tables_and_kinds() {
 }
 
 #[test]
-fn documented_values_equal_those_in_errors() {
+fn documented_values_equal_accepted_values_in_errors() {
     for (heading, rows) in documented() {
         for Row { key, accepted, .. } in rows {
             let text = diagnose(&with_line(&heading, &format!("{key} = {INVALID}\n")));
             assert!(!text.contains("unknown key"), "{heading} {key}: {text}");
-            // Only errors about the keys of a stage kind may have another form.
+            // Errors about the keys of a stage kind may have a different form.
             if let Some((_, must_be)) = text.split_once(&format!("{key} = {INVALID}: must be ")) {
                 assert_eq!(must_be.lines().next(), Some(accepted.as_str()), "{heading} {key}");
             } else {

@@ -2,8 +2,8 @@
 
 use super::{KeyFolder, MINIMAL, diagnose};
 
-/// Returns a configuration with an `esp-seal` and an `esp-open` stage on paths. Each pair in
-/// `changes` is a text and its replacement.
+/// Returns a configuration with an `esp-seal` and an `esp-open` stage, each on a path. For each pair
+/// in `changes`, replaces the first occurrence of the first text by the second text.
 fn file(keys: &KeyFolder, changes: &[(&str, &str)]) -> String {
     let text = format!(
         r#"{MINIMAL}stages = ["seal"]
@@ -100,7 +100,8 @@ fn invalid_esp_value_error_lists_accepted_values() {
     assert_snapshot!(report);
 }
 
-/// Compares the documented keys of an SA with the keys that errors list.
+/// Compares the documented keys of an SA with the accepted keys that the error about an unknown key
+/// lists.
 #[test]
 fn documented_sa_keys_equal_accepted_keys() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");
