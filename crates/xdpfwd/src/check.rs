@@ -12,8 +12,8 @@ use xdpfwd_xsk::HugePages;
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
-/// The output of `--check`. The JSON is a public contract: new fields may be added, existing fields
-/// never change.
+/// The output of `--check`. The JSON is a public contract: new fields may be added, but existing
+/// fields never change.
 #[derive(Debug, Serialize)]
 struct Check {
     schema: u32,
@@ -132,7 +132,7 @@ impl Check {
             Worker { worker, core, queues }
         };
         let (per_worker, total) =
-            (RequiredMemory::of(&plan.umem, 1), RequiredMemory::of(&plan.umem, workers));
+            (RequiredMemory::new(&plan.umem, 1), RequiredMemory::new(&plan.umem, workers));
         let warning = |warning: &crate::config::Diagnostic| {
             let (line, column) = warning.position().map(|at| (at.line, at.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }

@@ -66,7 +66,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
         command = command.about(about.clone()).long_about(None);
     }
     if app.name != "xdpfwd" {
-        command = renamed(command, app.name);
+        command = rename_in_help(command, app.name);
     }
     let custom_commands =
         app.ctl.iter().map(|custom| PossibleValue::new(custom.name).help(custom.about.clone()));
@@ -85,7 +85,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
 }
 
 /// Replaces `xdpfwd` with `name` in the help of a command and its subcommands.
-fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
+fn rename_in_help(mut command: clap::Command, name: &str) -> clap::Command {
     let with_name = |help: &StyledStr| help.to_string().replace("xdpfwd", name);
     if let Some(help) = command.get_about().map(with_name) {
         command = command.about(help);
@@ -93,7 +93,7 @@ fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
     if let Some(help) = command.get_after_help().map(with_name) {
         command = command.after_help(help);
     }
-    command.mut_subcommands(|subcommand| renamed(subcommand, name))
+    command.mut_subcommands(|subcommand| rename_in_help(subcommand, name))
 }
 
 /// Exit code: the command line or the configuration is invalid.
@@ -401,7 +401,7 @@ mod tests {
         ] {
             assert_eq!(seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        let refused = [
+        let rejected_texts = [
             "0",
             "0.0",
             "-1",
@@ -420,7 +420,7 @@ mod tests {
             "0.0000000000001",
             "٣",
         ];
-        for text in refused {
+        for text in rejected_texts {
             assert!(seconds(text).unwrap_err().ends_with("such as 10 or 0.5"), "{text}");
         }
         assert!(seconds(&"9".repeat(1000)).is_err());

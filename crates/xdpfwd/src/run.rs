@@ -119,7 +119,7 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     failure
 }
 
-/// Handles events until the program stops; returns an error if a failure ended forwarding.
+/// Handles events until the program must stop. Returns an error if the reason is a failure.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -131,7 +131,7 @@ fn serve(
 ) -> anyhow::Result<()> {
     let mut next_report = Instant::now() + cli.interval;
     loop {
-        // The report interval may be longer than the interval of health checks.
+        // Wake up for the health check even if no report is due.
         let next_check = Instant::now() + HEALTH_CHECK_INTERVAL;
         let wake_up = end.map_or(next_report, |end| end.min(next_report)).min(next_check);
         let event = control.wait(wake_up).context("cannot wait for events")?;
@@ -159,7 +159,7 @@ fn serve(
     }
 }
 
-/// Interval between checks that workers and interfaces still exist.
+/// Maximum interval between checks that workers and interfaces still exist.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time limit for stopping. Without it, a worker stuck in a stage would delay the stop forever.
@@ -202,8 +202,8 @@ fn next_report_time(due: Instant, interval: Duration) -> Instant {
     due + interval.mul_f64(intervals)
 }
 
-/// Logs each port's mode, which matters most for speed. Warns if `mode = "auto"` fell back to a
-/// slower mode.
+/// Logs each port's mode, which affects speed more than any other setting. Warns if `mode = "auto"`
+/// fell back to a slower mode.
 fn log_modes(data_plane: &DataPlane) {
     for (port, mode) in data_plane.ports().iter().zip(data_plane.modes()) {
         tracing::info!(

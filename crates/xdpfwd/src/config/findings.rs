@@ -37,12 +37,12 @@ impl<'i> Findings<'i> {
         Self { source, errors: Vec::new(), warnings: Vec::new() }
     }
 
-    pub(super) fn error(&mut self, at: &Range<usize>, message: String) {
-        self.errors.push(RawDiagnostic { offset: at.start, message, other_file: None });
+    pub(super) fn error(&mut self, span: &Range<usize>, message: String) {
+        self.errors.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
-    pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
-        self.warnings.push(RawDiagnostic { offset: at.start, message, other_file: None });
+    pub(super) fn warning(&mut self, span: &Range<usize>, message: String) {
+        self.warnings.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
     /// Adds a diagnostic that a stage kind reported. `stage` is the span of the stage's table.
@@ -54,7 +54,7 @@ impl<'i> Findings<'i> {
     ) {
         let (offset, other_file) = match &diagnostic.location {
             Location::Stage => (stage.start, None),
-            Location::Configuration(at) => (at.start, None),
+            Location::Configuration(span) => (span.start, None),
             Location::File { file, line, column } => {
                 (stage.start, Some((file.clone(), Position { line: *line, column: *column })))
             }

@@ -268,9 +268,9 @@ impl<T> Tables<T> {
         let Some(value) = value else { return parsed };
         let span = value.span();
         let DeValue::Array(elements) = value.into_inner() else {
-            let written = findings.excerpt(&span);
+            let excerpt = findings.excerpt(&span);
             let message =
-                format!("`{written}` is not a list of tables: write {heading} above each table");
+                format!("`{excerpt}` is not a list of tables: write {heading} above each table");
             findings.error(&span, message);
             parsed.is_complete = false;
             return parsed;

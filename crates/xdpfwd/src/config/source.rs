@@ -86,7 +86,7 @@ impl Source {
     /// count as a column.
     pub(crate) fn new(name: String, text: String) -> Self {
         let text = match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.to_owned(),
+            Some(without_bom) => without_bom.to_owned(),
             None => text,
         };
         Self { name, text }
@@ -136,7 +136,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
         let remaining = (MAX_BYTES + 1).saturating_sub(bytes.len());
         match (&file).take(remaining as u64).read_to_end(&mut bytes) {
             // The pipe is empty, but a process can still write to it.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file)?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_data(&file)?,
             Err(error) => return Err(error),
             Ok(_) => return Ok(bytes),
         }
@@ -144,7 +144,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Waits until more data is readable.
-fn wait(file: &File) -> io::Result<()> {
+fn wait_for_data(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut pipe, PollTimeout::from(PIPE_TIMEOUT_MS)) {
         Ok(0) => Err(io::Error::other(format!("no data within {} s", PIPE_TIMEOUT_MS / 1000))),

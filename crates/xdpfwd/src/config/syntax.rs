@@ -20,17 +20,17 @@ pub(super) fn parse<'i>(
     if errors.is_empty() {
         return Some(root);
     }
-    errors.sort_by_key(start);
+    errors.sort_by_key(start_offset);
     let unclosed = unclosed(source.text());
     if let Some(unclosed) = &unclosed {
         // The parser reads everything after the opening delimiter as part of the unclosed value, so
         // later errors are consequences.
-        errors.retain(|error| start(error) < unclosed.start);
+        errors.retain(|error| start_offset(error) < unclosed.start);
     }
     let lines = Lines::new(source.text());
     let mut errors = without_consequences(&lines, errors);
     // After an error, the parser usually fails again on the same line.
-    errors.dedup_by_key(|error| lines.index(start(error)));
+    errors.dedup_by_key(|error| lines.index(start_offset(error)));
     errors.truncate(MAX_ERRORS);
     for error in &errors {
         let span = error.span().unwrap_or_default();
@@ -44,7 +44,7 @@ pub(super) fn parse<'i>(
     None
 }
 
-fn start(error: &Error) -> usize {
+fn start_offset(error: &Error) -> usize {
     error.span().unwrap_or_default().start
 }
 
@@ -123,18 +123,18 @@ fn unclosed(text: &str) -> Option<Unclosed> {
     // Whether the previous token is an equals sign. If so, a bracket starts a list, not a header.
     let mut expects_value = false;
     let mut offset = 0;
-    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
+    while let Some(remaining) = text.get(offset..).filter(|remaining| !remaining.is_empty()) {
         let in_list = open.last().is_some_and(|last| last.opening == "[");
-        let length = match rest.as_bytes()[0] {
-            b'#' => rest.find('\n').unwrap_or(rest.len()),
-            b'"' | b'\'' => match string_length(rest) {
+        let length = match remaining.as_bytes()[0] {
+            b'#' => remaining.find('\n').unwrap_or(remaining.len()),
+            b'"' | b'\'' => match string_length(remaining) {
                 Ok(length) => length,
                 Err(quotes) if quotes.len() == 3 || !open.is_empty() => {
                     return Some(Unclosed { start: offset, opening: quotes, closing: quotes });
                 }
                 // A one-line string outside of lists and tables: the parser itself reports it and
                 // continues on the next line.
-                Err(_) => rest.find('\n').unwrap_or(rest.len()),
+                Err(_) => remaining.find('\n').unwrap_or(remaining.len()),
             },
             b'=' => {
                 // No valid list contains an equals sign. If the list began on an earlier line, its
@@ -170,7 +170,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 offset += 1;
                 continue;
             }
-            _ => rest.chars().next().map_or(1, char::len_utf8),
+            _ => remaining.chars().next().map_or(1, char::len_utf8),
         };
         expects_value = false;
         offset += length;
@@ -188,58 +188,61 @@ fn string_length(text: &str) -> Result<usize, &'static str> {
         _ => ("'", false),
     };
     let mut offset = quotes.len();
-    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
-        if rest.starts_with(quotes) {
+    while let Some(remaining) = text.get(offset..).filter(|remaining| !remaining.is_empty()) {
+        if remaining.starts_with(quotes) {
             // A multi-line string may end with up to two quotes before the closing quotes.
             let max_quotes = if quotes.len() == 3 { 5 } else { 1 };
             return Ok(offset
-                + rest
+                + remaining
                     .bytes()
                     .take(max_quotes)
                     .take_while(|&byte| quotes.as_bytes()[0] == byte)
                     .count());
         }
-        if rest.starts_with('\n') && quotes.len() == 1 {
+        if remaining.starts_with('\n') && quotes.len() == 1 {
             break;
         }
-        let escaped =
-            if has_escapes && rest.starts_with('\\') { rest.chars().nth(1) } else { None };
-        offset += rest.chars().next().map_or(1, char::len_utf8)
+        let escaped = if has_escapes && remaining.starts_with('\\') {
+            remaining.chars().nth(1)
+        } else {
+            None
+        };
+        offset += remaining.chars().next().map_or(1, char::len_utf8)
             + escaped.filter(|&next| next != '\n').map_or(0, char::len_utf8);
     }
     Err(quotes)
 }
 
 /// Returns the parser's message, or a clearer message for readers who do not know TOML.
-fn message(error: &Error, written: &str) -> String {
+fn message(error: &Error, excerpt: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
-        "string values must be quoted, expected literal string" if written.is_empty() => {
+        "string values must be quoted, expected literal string" if excerpt.is_empty() => {
             "a value is missing: expected a string in quotes, a number, true, false or a list in \
              brackets"
                 .to_owned()
         }
         "string values must be quoted, expected literal string"
         | "invalid float, expected `nan`"
-        | "invalid float, expected `inf`" => unquoted_value_message(written),
-        "duplicate key" if matches!(written, "port" | "path") => {
+        | "invalid float, expected `inf`" => unquoted_value_message(excerpt),
+        "duplicate key" if matches!(excerpt, "port" | "path") => {
             format!(
-                "duplicate key `{written}`: write [[{written}]], with two brackets, for each \
-                 {written}"
+                "duplicate key `{excerpt}`: write [[{excerpt}]], with two brackets, for each \
+                 {excerpt}"
             )
         }
-        "duplicate key" => format!("duplicate key `{written}`: keep one"),
+        "duplicate key" => format!("duplicate key `{excerpt}`: keep one"),
         message if message.starts_with("cannot extend value of type") => {
-            format!("`{written}` already has a value: write all of its keys in one place")
+            format!("`{excerpt}` already has a value: write all of its keys in one place")
         }
         "recursion limit" | "cannot recurse further; max recursion depth met" => {
             "keys or values nested too deeply; a configuration has at most three levels".to_owned()
         }
         "unexpected leading zero" => {
-            format!("`{written}`: expected a number without leading zeros")
+            format!("`{excerpt}`: expected a number without leading zeros")
         }
         "invalid float" => {
-            format!("`{written}`: not part of a number, expected only digits, like 16384")
+            format!("`{excerpt}`: not part of a number, expected only digits, like 16384")
         }
         "invalid hexadecimal number" => {
             "expected a hexadecimal number: digits 0-9 and a-f after 0x".to_owned()
@@ -255,7 +258,7 @@ fn message(error: &Error, written: &str) -> String {
         }
         message if message.contains("visible characters") => {
             format!(
-                "`{written}` is not allowed in a string: expected visible characters, or an escape \
+                "`{excerpt}` is not allowed in a string: expected visible characters, or an escape \
                  like \\u001b"
             )
         }
@@ -270,22 +273,22 @@ fn message(error: &Error, written: &str) -> String {
                 message + ", expected TOML as https://toml.io describes it"
             };
             // Keep other white space, such as U+00A0: the message shows it escaped.
-            match written.trim_matches([' ', '\t', '\r', '\n']) {
+            match excerpt.trim_matches([' ', '\t', '\r', '\n']) {
                 "" => message,
-                _ => format!("`{written}`: {message}"),
+                _ => format!("`{excerpt}`: {message}"),
             }
         }
     }
 }
 
 /// Returns the message for text without quotes in place of a value.
-fn unquoted_value_message(written: &str) -> String {
-    let bare = written.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
-    match written.to_lowercase().as_str() {
+fn unquoted_value_message(excerpt: &str) -> String {
+    let without_quotes = excerpt.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
+    match excerpt.to_lowercase().as_str() {
         "yes" | "no" | "on" | "off" => {
             format!(
-                "`{written}` is not a value: expected true or false, or a string in quotes, like \
-                 \"{written}\""
+                "`{excerpt}` is not a value: expected true or false, or a string in quotes, like \
+                 \"{excerpt}\""
             )
         }
         number
@@ -293,11 +296,13 @@ fn unquoted_value_message(written: &str) -> String {
                 .starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) =>
         {
             format!(
-                "`{written}` is not a value: a number has only digits, like 16384, and a string \
+                "`{excerpt}` is not a value: a number has only digits, like 16384, and a string \
                  must be in quotes"
             )
         }
-        _ => format!("`{written}` is not a value: a string must be in quotes, like \"{bare}\""),
+        _ => format!(
+            "`{excerpt}` is not a value: a string must be in quotes, like \"{without_quotes}\""
+        ),
     }
 }
 

@@ -80,8 +80,8 @@ impl<'i> Table<'i> {
                 Some(Self { heading: heading.to_owned(), span, entries, accepted: Vec::new() })
             }
             _ => {
-                let written = findings.excerpt(&span);
-                findings.error(&span, format!("`{written}` is not a table: write {heading}"));
+                let excerpt = findings.excerpt(&span);
+                findings.error(&span, format!("`{excerpt}` is not a table: write {heading}"));
                 None
             }
         }
@@ -248,8 +248,8 @@ impl<'i> Table<'i> {
             match parse(element.get_ref()) {
                 Some(element) => valid.push(Spanned::new(span, element)),
                 None => {
-                    let written = display_value(&element, findings);
-                    findings.error(&span, format!("{key}: {written} must be {expected_each}"));
+                    let value_text = display_value(&element, findings);
+                    findings.error(&span, format!("{key}: {value_text} must be {expected_each}"));
                 }
             }
         }
@@ -270,11 +270,11 @@ impl<'i> Table<'i> {
         let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         let words = || choices.iter().map(|&(word, _)| word);
-        let written = value.get_ref().as_str().unwrap_or_default();
-        match choices.iter().find(|(word, _)| *word == written) {
+        let word = value.get_ref().as_str().unwrap_or_default();
+        match choices.iter().find(|(choice, _)| *choice == word) {
             Some(&(_, choice)) => ParsedKey::Valid(Spanned::new(span, choice)),
             None => {
-                let expected = quoted_or_list(words()) + &did_you_mean(written, words());
+                let expected = quoted_or_list(words()) + &did_you_mean(word, words());
                 reject(key, &value, &expected, findings)
             }
         }
@@ -327,11 +327,11 @@ impl<'i> Table<'i> {
         for key in self.entries.keys() {
             let accepted = or_list(self.accepted.iter().map(|key| format!("`{key}`")));
             let nearest = did_you_mean(key.get_ref(), self.accepted.iter().copied());
-            let written = findings.excerpt(&key.span());
+            let excerpt = findings.excerpt(&key.span());
             findings.error(
                 &key.span(),
                 format!(
-                    "unknown key `{written}` in {}, expected {accepted}{nearest}",
+                    "unknown key `{excerpt}` in {}, expected {accepted}{nearest}",
                     self.heading
                 ),
             );
@@ -348,11 +348,11 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
 /// Returns a value for a message: the beginning of its source text, or `a table` if the value is a
 /// table with a header.
 pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
-    let written = findings.excerpt(&value.span());
-    if value.get_ref().is_table() && !written.starts_with('{') {
+    let excerpt = findings.excerpt(&value.span());
+    if value.get_ref().is_table() && !excerpt.starts_with('{') {
         "a table".to_owned()
     } else {
-        written
+        excerpt
     }
 }
 
@@ -376,7 +376,7 @@ fn reject<T>(
     expected: &str,
     findings: &mut Findings<'_>,
 ) -> ParsedKey<T> {
-    let written = display_value(value, findings);
-    findings.error(&value.span(), format!("{key} = {written}: must be {expected}"));
+    let value_text = display_value(value, findings);
+    findings.error(&value.span(), format!("{key} = {value_text}: must be {expected}"));
     ParsedKey::Invalid
 }

@@ -47,8 +47,11 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 /// Returns `; did you mean "x"?`, or an empty string if no name is similar.
-pub(super) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(written, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+pub(super) fn did_you_mean<'a>(
+    unknown_name: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> String {
+    nearest(unknown_name, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
 /// Formats ascending numbers as ranges: `0-3, 8`.
@@ -99,15 +102,15 @@ const MAX_LISTED: usize = 32;
 /// bytes.
 const MAX_COMPARED: usize = 64;
 
-/// Returns the name with the smallest edit distance to `written`, ignoring case. The distance must
-/// be less than `length` and at most `max(1, length / 3)`, where `length` is the number of
-/// characters in `written`.
-fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if written.len() > MAX_COMPARED {
+/// Returns the name with the smallest edit distance to `unknown_name`, ignoring case. The
+/// distance must be less than `length` and at most `max(1, length / 3)`, where `length` is the
+/// number of characters in `unknown_name`.
+fn nearest<'a>(unknown_name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if unknown_name.len() > MAX_COMPARED {
         return None;
     }
-    let length = written.chars().count();
-    let lowercase = written.to_lowercase();
+    let length = unknown_name.chars().count();
+    let lowercase = unknown_name.to_lowercase();
     let distance_to = |name: &'a str| {
         if name.len() > MAX_COMPARED {
             return None;

@@ -21,7 +21,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
 
-/// The error for a user who may not use the control socket.
+/// The error if the user is not allowed to use the control socket.
 #[derive(Debug)]
 struct Denied(String);
 

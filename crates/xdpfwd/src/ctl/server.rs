@@ -99,7 +99,7 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
         Command::Stats => report::json_value(&data_plane.report(), app),
         Command::Rules => views::rules(&data_plane.inspect()),
         Command::Sa => views::sas(&data_plane.inspect_plans()),
-        Command::Inspect => views::all(&data_plane.inspect()),
+        Command::Inspect => views::all_tables(&data_plane.inspect()),
         Command::Reload => Ok(Value::Null),
     });
     match result {

@@ -6,7 +6,7 @@ use xdpfwd_engine::{Inspection, SCHEMA, TableReport};
 use xdpfwd_pipeline::Cell;
 
 /// Returns the response to `ctl inspect`: all tables unchanged.
-pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
+pub(super) fn all_tables(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let tables = serde_json::to_value(tables)?;
     Ok(
@@ -105,7 +105,7 @@ mod tests {
     fn inspect_view_shows_any_table() {
         let mut table = Table::new("sessions", &[("teid", None)]);
         table.rows.push(vec![1_u32.into()]);
-        let value = all(&inspection(table)).unwrap();
+        let value = all_tables(&inspection(table)).unwrap();
         assert_eq!(value["tables"][0]["name"], "sessions");
         assert_eq!(value["tables"][0]["rows"], json!([[1]]));
     }

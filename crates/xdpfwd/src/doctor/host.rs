@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Optional kernel features: the first version with the feature, and its description.
+/// Optional kernel features: the first kernel version that has the feature, and its description.
 const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
@@ -68,7 +68,7 @@ fn kernel(tree: &Tree) -> Finding {
     Finding::ok(CHECK, HOST, format!("Linux {release}{without}"))
 }
 
-/// Checks the kernel's build options, if readable.
+/// Checks the kernel's build options, if the file with them is readable.
 fn kernel_options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -206,7 +206,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
 
 fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
-    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
+    let needed = RequiredMemory::new(&subject.plan.umem, subject.plan.workers.len()).bytes;
     if effective_capabilities(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
         return Finding::ok(
             CHECK,
@@ -243,7 +243,7 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
 
 fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "huge-pages";
-    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
+    let needed = RequiredMemory::new(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
     if subject.plan.umem.huge_pages == HugePages::Off {
         return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }

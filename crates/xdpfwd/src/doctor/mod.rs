@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
             Subject::of_interfaces(&unique_names)
         }
     };
-    let examination = Examination::new(examine(&subject, &Tree::real(), !arguments.no_probe));
+    let examination =
+        Examination::new(examine(&subject, &Tree::this_machine(), !arguments.no_probe));
     let mut stdout = io::stdout().lock();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = if arguments.json {
@@ -86,7 +87,7 @@ pub(crate) fn mode_finding(
 /// Returns the problems that prevent a start of this plan, without probing. Used after a failed
 /// start.
 pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
-    let findings = examine(&Subject::of_plan(plan), &Tree::real(), false);
+    let findings = examine(&Subject::of_plan(plan), &Tree::this_machine(), false);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 

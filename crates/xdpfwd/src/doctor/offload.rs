@@ -11,7 +11,7 @@ use super::{Finding, Subject, Tree};
 pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
     let name = &*port.interface;
     let uses_xdp = port.io.uses_xdp();
-    let veth = VethPeer::of(name, tree, index);
+    let veth = VethPeer::find(name, tree, index);
     let mut findings = Vec::new();
     if uses_xdp {
         findings.push(features(name, subject.plan.mode, XdpFeatures::read(index)));
@@ -178,11 +178,11 @@ fn queues(
         return Finding::error(CHECK, name, found, fix);
     }
     // If the driver does not report its RSS table, packets may arrive on all active queues.
-    let rss_known = rss.is_ok();
+    let is_rss_known = rss.is_ok();
     let receiving: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let unserved: BTreeSet<u32> =
         receiving.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
-    let source = if rss_known { "RSS sends packets to" } else { "packets may arrive on" };
+    let source = if is_rss_known { "RSS sends packets to" } else { "packets may arrive on" };
     match wanted {
         Some(_) if !unserved.is_empty() => {
             let found = format!(
@@ -193,7 +193,7 @@ fn queues(
             );
             // `ethtool -L` refuses to remove queues that a user-defined RSS table uses. So if the
             // driver reports the table, change the table instead.
-            let use_fewer = match rss_known {
+            let use_fewer = match is_rss_known {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set_queues(wanted_queues),
             };
@@ -221,18 +221,19 @@ fn queues(
 /// Offloads that change received frames: the kernel's name of the feature, its name for `ethtool
 /// -K`, and the effect.
 const HARMFUL: [(&str, &str, &str); 4] = [
-    ("rx-lro", "lro", JOINED),
-    ("rx-gro-hw", "rx-gro-hw", JOINED),
-    ("rx-vlan-hw-parse", "rxvlan", UNTAGGED),
-    ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", UNTAGGED),
+    ("rx-lro", "lro", MERGES_PACKETS),
+    ("rx-gro-hw", "rx-gro-hw", MERGES_PACKETS),
+    ("rx-vlan-hw-parse", "rxvlan", REMOVES_TAGS),
+    ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", REMOVES_TAGS),
 ];
-const JOINED: &str = "several packets arrive merged into one, which XDP does not support";
-const UNTAGGED: &str = "VLAN tags are removed from the frames, and AF_XDP does not receive them";
+const MERGES_PACKETS: &str = "several packets arrive merged into one, which XDP does not support";
+const REMOVES_TAGS: &str =
+    "VLAN tags are removed from the frames, and AF_XDP does not receive them";
 
 fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Finding {
     const CHECK: &str = "offloads";
     let is_harmful = |(feature, _, why): &&(&str, &str, &str)| {
-        enabled.contains(*feature) && (check_vlan_tags || *why != UNTAGGED)
+        enabled.contains(*feature) && (check_vlan_tags || *why != REMOVES_TAGS)
     };
     let harmful: Vec<_> = HARMFUL.iter().filter(is_harmful).collect();
     if harmful.is_empty() {
@@ -265,7 +266,7 @@ impl VethPeer {
     const CHECK: &str = "veth-peer";
 
     /// Returns the peer of an interface; `None` if the interface is not a veth.
-    fn of(name: &str, tree: &Tree, index: u32) -> Option<Self> {
+    fn find(name: &str, tree: &Tree, index: u32) -> Option<Self> {
         if !is_veth(index) {
             return None;
         }

@@ -1,4 +1,5 @@
-//! The subject of the checks: a configured plan, or a default plan for named interfaces.
+//! The subject of the checks: the plan of a configuration, or a default plan for the interfaces on
+//! the command line.
 
 use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};

@@ -9,13 +9,13 @@ pub(crate) struct Tree(PathBuf);
 
 impl Tree {
     /// Returns this machine's tree.
-    pub(crate) fn real() -> Self {
+    pub(crate) fn this_machine() -> Self {
         Self("/".into())
     }
 
     /// Returns the tree in a folder that contains `proc` and `sys`.
     #[cfg(test)]
-    pub(crate) fn at(folder: impl Into<PathBuf>) -> Self {
+    pub(crate) fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
     }
 
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn tree_returns_nothing_for_missing_files() {
-        let tree = Tree::at("/nowhere");
+        let tree = Tree::in_folder("/nowhere");
         assert_eq!(tree.text("/proc/version"), None);
         assert!(tree.names("/sys").is_empty());
         assert!(!tree.exists("/proc"));
-        assert!(Tree::real().text("/proc/version").unwrap().starts_with("Linux"));
+        assert!(Tree::this_machine().text("/proc/version").unwrap().starts_with("Linux"));
     }
 }

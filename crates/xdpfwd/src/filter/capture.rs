@@ -21,7 +21,7 @@ pub(super) struct CapturedPacket {
 /// Size of the read buffer in bytes. A longer record is an error; common tools write no such record.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Maximum length in bytes to which a truncated packet is padded; longer than any frame.
+/// Maximum length in bytes to which a truncated packet is padded. No frame is longer.
 const MAX_PACKET_BYTES: usize = 1 << 18;
 
 /// Calls `handle` for each packet of a capture, in order.

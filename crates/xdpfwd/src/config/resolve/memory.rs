@@ -87,7 +87,7 @@ pub(super) fn check_available(
     let config = resolve(umem);
     let available = machine.memory();
     let frames_span = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
-    let needed = RequiredMemory::of(&config, workers);
+    let needed = RequiredMemory::new(&config, workers);
     if let Some(bytes) = available.bytes
         && bytes < needed.bytes
     {
@@ -123,7 +123,7 @@ pub(crate) struct RequiredMemory {
 }
 
 impl RequiredMemory {
-    pub(crate) fn of(umem: &UmemConfig, workers: usize) -> Self {
+    pub(crate) fn new(umem: &UmemConfig, workers: usize) -> Self {
         let per_worker = u64::from(umem.frame_size) * u64::from(umem.frames);
         let workers = workers as u64;
         Self { bytes: per_worker * workers, huge_pages: per_worker.div_ceil(2 << 20) * workers }

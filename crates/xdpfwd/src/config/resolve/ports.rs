@@ -40,7 +40,7 @@ pub(super) fn interfaces(
         let name = port.interface.value()?;
         let interface = machine.interface(name.get_ref());
         let available = machine.interfaces();
-        // `NoMachine` lists no interfaces: do not warn then.
+        // `NoMachine` lists no interfaces, so nothing is known about missing ones.
         if interface.is_none() && !available.is_empty() {
             let available = and_list(available.iter().map(|name| format!("{name:?}")));
             // `ip link` appends `@` and the parent or peer to the name of an interface.
@@ -205,7 +205,7 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     }
 }
 
-/// Warns of ports whose traffic this host may depend on.
+/// Warns of each port that would take traffic on which this host may depend.
 pub(super) fn warn_of_lockouts(
     ports: &Tables<PortTable>,
     lockouts: &[Lockout],
@@ -218,7 +218,7 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
-/// Compares a port's number of queues with that of its interface.
+/// Compares a port's number of queues with the number of active queues of its interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(active), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())

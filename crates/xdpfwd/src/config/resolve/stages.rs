@@ -104,8 +104,8 @@ fn plan(
         }
         let kinds = quoted_or_list(registry.kinds());
         let nearest = did_you_mean(name, registry.kinds());
-        let written = display_value(&kind, findings);
-        findings.error(&kind_span, format!("kind = {written}: must be {kinds}{nearest}"));
+        let value_text = display_value(&kind, findings);
+        findings.error(&kind_span, format!("kind = {value_text}: must be {kinds}{nearest}"));
         return None;
     }
     let mut kind_keys = kind_keys;
@@ -181,25 +181,25 @@ fn value_message(
     value: &Spanned<DeValue<'_>>,
     findings: &Findings<'_>,
 ) -> String {
-    let written = display_value(value, findings);
+    let value_text = display_value(value, findings);
     let expected =
         message.strip_prefix("invalid ").and_then(|message| message.rsplit_once(", expected "));
     match expected {
-        Some((_, expected)) => format!("{key} = {written}: must be {}", describe_type(expected)),
-        None => format!("{key} = {written}: {message}"),
+        Some((_, expected)) => format!("{key} = {value_text}: must be {}", describe_type(expected)),
+        None => format!("{key} = {value_text}: {message}"),
     }
 }
 
 /// Rewords a serde error in the style of the other messages.
-fn message(message: &str, kind: &str, written: &str) -> String {
+fn message(message: &str, kind: &str, excerpt: &str) -> String {
     if let Some(key_and_accepted) = message.strip_prefix("unknown field ") {
         return match key_and_accepted.rsplit_once(", expected ") {
             Some((key, accepted)) => {
                 let nearest = did_you_mean(key.trim_matches('`'), backticked(accepted));
-                format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
+                format!("unknown key `{excerpt}` for kind \"{kind}\", expected {accepted}{nearest}")
             }
             None => {
-                format!("unknown key `{written}` for kind \"{kind}\", expected only `kind`")
+                format!("unknown key `{excerpt}` for kind \"{kind}\", expected only `kind`")
             }
         };
     }

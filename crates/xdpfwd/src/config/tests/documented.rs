@@ -47,7 +47,7 @@ struct Row {
 }
 
 /// Returns the rows of the key tables on the page, by heading.
-fn documented() -> BTreeMap<String, Vec<Row>> {
+fn documented_rows() -> BTreeMap<String, Vec<Row>> {
     let mut sections = BTreeMap::new();
     let mut rows: &mut Vec<Row> = &mut Vec::new();
     let mut in_key_table = false;
@@ -101,7 +101,7 @@ fn with_line(heading: &str, line: &str) -> String {
 }
 
 /// Returns the accepted keys that the error about an unknown key lists.
-fn accepted(heading: &str) -> Vec<String> {
+fn accepted_keys(heading: &str) -> Vec<String> {
     let text = diagnose(&with_line(heading, "zzz = 1"));
     let line = text
         .lines()
@@ -120,13 +120,13 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 
 #[test]
 fn documented_keys_equal_accepted_keys() {
-    let documented = documented();
+    let documented = documented_rows();
     for (heading, rows) in &documented {
         let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
         if heading == "[stage.NAME]" {
             assert_eq!(keys, ["kind"]);
         } else {
-            assert_eq!(sorted(keys), sorted(accepted(heading)), "{heading}");
+            assert_eq!(sorted(keys), sorted(accepted_keys(heading)), "{heading}");
         }
     }
 }
@@ -159,13 +159,13 @@ fn documented_sections_equal_tables_and_kinds() {
         .collect();
     let bare =
         |heading: &String| heading.trim_matches(['[', ']']).trim_end_matches(".NAME").to_owned();
-    let headings: Vec<String> = documented().keys().map(bare).collect();
+    let headings: Vec<String> = documented_rows().keys().map(bare).collect();
     assert_eq!(sorted(headings), sorted([tables, kinds].concat()));
 }
 
 #[test]
 fn documented_values_equal_accepted_values_in_errors() {
-    for (heading, rows) in documented() {
+    for (heading, rows) in documented_rows() {
         for Row { key, accepted, .. } in rows {
             let text = diagnose(&with_line(&heading, &format!("{key} = {INVALID}\n")));
             assert!(!text.contains("unknown key"), "{heading} {key}: {text}");
@@ -195,7 +195,7 @@ fn documented_defaults_equal_values_of_missing_keys() {
         parts.collect::<Vec<_>>().join("seed: ")
     };
     let mut compared = 0;
-    for (heading, rows) in documented() {
+    for (heading, rows) in documented_rows() {
         for Row { key, default, .. } in rows {
             let text = with_line(&heading, &format!("{key} = {}\n", default.trim_matches('`')));
             if default.starts_with('`') {

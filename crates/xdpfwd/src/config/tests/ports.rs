@@ -92,7 +92,7 @@ fn unimplemented_features_are_rejected_as_unknown() {
 
 #[test]
 fn one_mistake_is_reported_once() {
-    // Paths do not repeat the errors of the ports and stages that they name.
+    // A path with an invalid port or stage causes no second error.
     assert_snapshot!(diagnose_cases(&[
         "[[port]]\nname = \"lan!\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan!\"\nto = \"lan!\"",
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \
