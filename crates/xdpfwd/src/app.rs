@@ -114,8 +114,8 @@ impl App {
     }
 
     /// Adds a kind of stage whose plans the factory `plan` creates. The factory may capture values
-    /// that stages, commands and hooks share. `C` is the stage's table in the configuration, without
-    /// the key `kind`. The factory runs on the control thread whenever the program reads a
+    /// that stages, commands and hooks share. `C` is the stage's table in the configuration,
+    /// without the key `kind`. The factory runs on the control thread whenever the program reads a
     /// configuration: at start, at each reload, and for `--check`, `doctor` and `filter test`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
@@ -227,8 +227,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after the data plane has started to forward packets. If the hook fails,
-    /// the program stops and exits with status 1.
+    /// Adds a hook that runs after the data plane has started to forward packets. If the hook
+    /// fails, the program stops and exits with status 1.
     pub fn on_start(
         mut self,
         hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
@@ -270,8 +270,8 @@ impl App {
     }
 
     /// Adds a hook that runs after a failed reload, with the reason. The old stages keep running,
-    /// but factories may have created plans for the new stages. If a factory has other side effects,
-    /// undo them in this hook.
+    /// but factories may have created plans for the new stages. If a factory has other side
+    /// effects, undo them in this hook.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,

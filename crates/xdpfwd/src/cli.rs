@@ -58,8 +58,8 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the definition of the program's command line: that of xdpfwd with the program's name, and
-/// with the commands that the program adds.
+/// Returns the definition of the program's command line: that of xdpfwd with the program's name,
+/// and with the commands that the program adds.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {

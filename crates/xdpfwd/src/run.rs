@@ -27,8 +27,8 @@ const PRIVILEGE: u8 = 3;
 /// Runs the plan until a signal arrives, `--duration` ends, or forwarding fails. Reports an error
 /// on stderr.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // The plan for the diagnosis of a failed start. It has no stages, because the diagnosis does not
-    // need them, and copies of the stage plans would keep resources (files, keys) open.
+    // The plan for the diagnosis of a failed start. It has no stages, because the diagnosis does
+    // not need them, and copies of the stage plans would keep resources (files, keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match run_until_stopped(plan, cli, app) {
@@ -240,8 +240,8 @@ struct Printer {
     version: &'static str,
     previous: Option<Report>,
     texts: SyncSender<String>,
-    /// Number of reports dropped because the reader was too slow. After the next printed report, the
-    /// printer's thread logs the number and resets it.
+    /// Number of reports dropped because the reader was too slow. After the next printed report,
+    /// the printer's thread logs the number and resets it.
     dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }

@@ -120,8 +120,8 @@ impl App {
     ///
     /// # Errors
     ///
-    /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or if its ports or
-    ///   paths differ from those of the bench. The bench keeps its stages.
+    /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or if its ports
+    ///   or paths differ from those of the bench. The bench keeps its stages.
     /// - If a stage cannot acquire its resources. The new stages of earlier paths run already; the
     ///   other paths keep their old stages.
     ///

@@ -252,8 +252,8 @@ fn grouped(number: u64) -> String {
 /// A table with columns of minimal width.
 struct Table {
     rows: Vec<Vec<String>>,
-    /// Number of columns with text, which come first and are aligned left. The other columns contain
-    /// numbers and are aligned right.
+    /// Number of columns with text, which come first and are aligned left. The other columns
+    /// contain numbers and are aligned right.
     text_columns: usize,
 }
 

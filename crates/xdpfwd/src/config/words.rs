@@ -17,8 +17,8 @@ pub(super) fn quoted_or_list<'a>(names: impl IntoIterator<Item = &'a str>) -> St
     or_list(names.into_iter().map(quoted))
 }
 
-/// Returns a name in double quotes, escaped. Cuts a name of more than [`MAX_EXCERPT`] characters and
-/// appends `…`.
+/// Returns a name in double quotes, escaped. Cuts a name of more than [`MAX_EXCERPT`] characters
+/// and appends `…`.
 pub(super) fn quoted(name: &str) -> String {
     match name.char_indices().nth(MAX_EXCERPT) {
         Some((end, _)) => format!("{:?}…", &name[..end]),

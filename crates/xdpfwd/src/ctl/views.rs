@@ -1,5 +1,5 @@
-//! Converts inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`. The formats of
-//! `ctl rules` and `ctl sa` differ from the tables, because they are older and must not change.
+//! Converts inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`. The formats
+//! of `ctl rules` and `ctl sa` differ from the tables, because they are older and must not change.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};

@@ -6,8 +6,8 @@ use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::largest_mtu;
 
-/// Returns the findings about the interface of a port. If `index` differs from the interface's index
-/// in /sys, /sys shows another network namespace. Then the only finding reports this.
+/// Returns the findings about the interface of a port. If `index` differs from the interface's
+/// index in /sys, /sys shows another network namespace. Then the only finding reports this.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,

@@ -135,8 +135,8 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Compares the requested number of queues with the active queues, and checks that RSS sends packets
-/// only to the requested queues.
+/// Compares the requested number of queues with the active queues, and checks that RSS sends
+/// packets only to the requested queues.
 fn queues(
     name: &str,
     wanted: Option<u16>,

@@ -1,4 +1,5 @@
-//! Suggests NIC rules that steer the packets of inbound security associations (SAs) to their queues.
+//! Suggests NIC rules that steer the packets of inbound security associations (SAs) to their
+//! queues.
 
 use xdpfwd_engine::PortPlan;
 use xdpfwd_pipeline::{PortId, QueueBinding};

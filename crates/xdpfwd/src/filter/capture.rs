@@ -18,7 +18,8 @@ pub(super) struct CapturedPacket {
     pub(super) truncated: bool,
 }
 
-/// Size of the read buffer in bytes. A longer record is an error; common tools write no such record.
+/// Size of the read buffer in bytes. A longer record is an error; common tools write no such
+/// record.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Maximum length in bytes to which a truncated packet is padded. No frame is longer.

@@ -1,5 +1,5 @@
-//! `xdpfwd filter test`: applies the rules of a configured filter to a capture, with the code of the
-//! data plane.
+//! `xdpfwd filter test`: applies the rules of a configured filter to a capture, with the code of
+//! the data plane.
 
 mod capture;
 
