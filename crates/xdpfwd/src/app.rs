@@ -13,7 +13,8 @@ use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
 
 use crate::registry::Registry;
 
-/// An error of a hook or of a `ctl` command. `?` converts any error; `"…".into()` converts a text.
+/// An error of a hook or of a `ctl` command. `?` converts any error type to it; `"…".into()`
+/// converts a text.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 type Hook = Box<dyn Fn(&Handle) -> Result<(), BoxError> + Send + Sync>;
@@ -48,9 +49,9 @@ type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
 ///     let limit = Arc::new(AtomicU64::new(1500)); // shared by stages and commands
 ///     let stage_limit = Arc::clone(&limit);
 ///     App::new("limiter", env!("CARGO_PKG_VERSION"))
-///         .about("Drops packets above a limit that can change while it runs")
+///         .about("Drops packets that are longer than a limit; `ctl limit` sets the limit")
 ///         .stage_with("limit", move |_: LimitConfig, _| Ok(LimitPlan(stage_limit.clone())))
-///         .ctl("limit", "Set the longest packet, in bytes", move |_, arguments| {
+///         .ctl("limit", "Set the maximum packet length in bytes", move |_, arguments| {
 ///             let [bytes] = arguments else { return Err("expected one argument: bytes".into()) };
 ///             limit.store(bytes.parse()?, Ordering::Relaxed);
 ///             Ok(format!("limit is {bytes}"))
@@ -112,10 +113,10 @@ impl App {
         self
     }
 
-    /// Adds a kind of stage with the factory `plan`, which may capture values that stages, commands
-    /// and hooks share. `C` is the stage's table in the configuration, without the key `kind`. The
-    /// factory runs on the control thread: at start, at each reload, and for `--check` and
-    /// `doctor`.
+    /// Adds a kind of stage whose plans the factory `plan` creates. The factory may capture values
+    /// that stages, commands and hooks share. `C` is the stage's table in the configuration,
+    /// without the key `kind`. The factory runs on the control thread whenever the program reads a
+    /// configuration: at start, at each reload, and for `--check`, `doctor` and `filter test`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
         kind: &'static str,
@@ -187,7 +188,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// As [`ctl`](Self::ctl).
+    /// If a command with this name already exists.
     pub fn ctl_parsed<C: clap::Parser, A: Serialize>(
         self,
         name: &'static str,
@@ -215,7 +216,8 @@ impl App {
         })
     }
 
-    /// Adds a subcommand. It runs in its own process and does not connect to a running program.
+    /// Adds a subcommand. It runs in the process that the user starts, and does not connect to a
+    /// running program.
     pub fn subcommand(
         mut self,
         command: clap::Command,
@@ -225,8 +227,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs once the data plane forwards packets. If the hook fails, the program
-    /// stops and exits with status 1.
+    /// Adds a hook that runs after the data plane has started to forward packets. If the hook
+    /// fails, the program stops and exits with status 1.
     pub fn on_start(
         mut self,
         hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
@@ -258,7 +260,7 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after a reload, when the workers run the new stages.
+    /// Adds a hook that runs after a reload has replaced the stages.
     pub fn on_reload_commit(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.commit.push(Box::new(move |handle| {
             hook(handle);
@@ -268,8 +270,8 @@ impl App {
     }
 
     /// Adds a hook that runs after a failed reload, with the reason. The old stages keep running,
-    /// but factories may have run for the new ones. If a factory has side effects besides the plan
-    /// that it returns, undo them in this hook.
+    /// but factories may have created plans for the new stages. If a factory has other side
+    /// effects, undo them in this hook.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,
@@ -325,7 +327,7 @@ fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>)
     }
 }
 
-/// Converts a panic into an error, so that forwarding continues.
+/// Converts a panic into an error, so that a hook or command cannot end the process.
 fn catch_panic<R>(run: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

@@ -12,8 +12,8 @@ use xdpfwd_xsk::HugePages;
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
-/// The output of `--check`. The JSON is a public contract: new fields may be added, existing fields
-/// never change.
+/// The output of `--check`. The JSON is a public contract: new fields may be added, but existing
+/// fields never change.
 #[derive(Debug, Serialize)]
 struct Check {
     schema: u32,
@@ -60,10 +60,12 @@ struct Port {
     interface: String,
     io: &'static str,
     queues: u16,
-    /// The rules that name the packets passed to the kernel.
+    /// The rules for packets that stay with the kernel.
     keep: Vec<String>,
     promiscuous: bool,
+    /// Whether the interface exists.
     present: bool,
+    /// Number of active queues of the interface.
     interface_queues: Option<u16>,
     mtu: Option<u32>,
     driver: Option<String>,
@@ -130,7 +132,7 @@ impl Check {
             Worker { worker, core, queues }
         };
         let (per_worker, total) =
-            (RequiredMemory::of(&plan.umem, 1), RequiredMemory::of(&plan.umem, workers));
+            (RequiredMemory::new(&plan.umem, 1), RequiredMemory::new(&plan.umem, workers));
         let warning = |warning: &crate::config::Diagnostic| {
             let (line, column) = warning.position().map(|at| (at.line, at.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }
@@ -277,7 +279,7 @@ impl fmt::Display for Port {
             state,
         } = self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
-        write!(f, "{name}: {interface} by {io}, ")?;
+        write!(f, "{name}: {interface} with {io}, ")?;
         if !present {
             return write!(f, "missing; {queues} {noun} configured");
         }
@@ -335,8 +337,8 @@ fn describe_mode(mode: &str) -> String {
     }
 }
 
-/// Formats bytes as MiB, rounded down to half a MiB. The smallest packet memory is 0.5 MiB: 256
-/// frames of 2 KiB.
+/// Formats a number of bytes in MiB, rounded down to a multiple of 0.5 MiB, which is the smallest
+/// packet memory (256 frames of 2 KiB).
 fn mebibytes(bytes: u64) -> String {
     let (mebibytes, has_half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
     if has_half { format!("{mebibytes}.5 MiB") } else { format!("{mebibytes} MiB") }

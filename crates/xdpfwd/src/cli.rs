@@ -58,15 +58,15 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the definition of xdpfwd's command line, under the program's name and with the program's
-/// additional commands.
+/// Returns the definition of the program's command line: that of xdpfwd with the program's name,
+/// and with the commands that the program adds.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
         command = command.about(about.clone()).long_about(None);
     }
     if app.name != "xdpfwd" {
-        command = renamed(command, app.name);
+        command = rename_in_help(command, app.name);
     }
     let custom_commands =
         app.ctl.iter().map(|custom| PossibleValue::new(custom.name).help(custom.about.clone()));
@@ -85,7 +85,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
 }
 
 /// Replaces `xdpfwd` with `name` in the help of a command and its subcommands.
-fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
+fn rename_in_help(mut command: clap::Command, name: &str) -> clap::Command {
     let with_name = |help: &StyledStr| help.to_string().replace("xdpfwd", name);
     if let Some(help) = command.get_about().map(with_name) {
         command = command.about(help);
@@ -93,7 +93,7 @@ fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
     if let Some(help) = command.get_after_help().map(with_name) {
         command = command.after_help(help);
     }
-    command.mut_subcommands(|subcommand| renamed(subcommand, name))
+    command.mut_subcommands(|subcommand| rename_in_help(subcommand, name))
 }
 
 /// Exit code: the command line or the configuration is invalid.
@@ -135,7 +135,7 @@ pub(crate) struct Ctl {
     pub(crate) arguments: Vec<String>,
 
     /// The control socket
-    // The function `command` sets the default, which contains the program's name.
+    // The function `command` replaces the default by a path with the program's name.
     #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 
@@ -316,15 +316,16 @@ pub(crate) struct Doctor {
 /// Formats of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    // No docs: clap would print each value on its own line.
+    // No doc comments on the values: clap would then print each value on its own line.
     Text,
     Json,
 }
 
-/// Maximum of `--duration` and `--interval`: adding it to the current time cannot overflow.
+/// Maximum of `--duration` and `--interval`. The sum of the current time and this maximum cannot
+/// overflow.
 const MAX_SECONDS: f64 = 1e9;
 
-/// Parses positive decimal seconds: digits with an optional point.
+/// Parses a positive number of seconds: decimal digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
     let expected = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
     // `f64` would also accept `inf`, `nan`, `1e3` and `+1`.
@@ -400,7 +401,7 @@ mod tests {
         ] {
             assert_eq!(seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        let refused = [
+        let rejected_texts = [
             "0",
             "0.0",
             "-1",
@@ -419,7 +420,7 @@ mod tests {
             "0.0000000000001",
             "٣",
         ];
-        for text in refused {
+        for text in rejected_texts {
             assert!(seconds(text).unwrap_err().ends_with("such as 10 or 0.5"), "{text}");
         }
         assert!(seconds(&"9".repeat(1000)).is_err());

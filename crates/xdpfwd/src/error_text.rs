@@ -2,7 +2,8 @@
 
 use std::iter;
 
-/// Returns an error and its causes in one line, without causes that the text already has.
+/// Returns an error and its causes in one line. Omits a cause if the text already contains its
+/// message.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = iter::successors(Some(error), |error| error.source());
     chain.fold(String::new(), |text, cause| match cause.to_string() {
@@ -24,7 +25,7 @@ mod tests {
     fn text_names_each_cause_once() {
         let cause = io::Error::other("no room");
         let start_error = StartError::Io { what: "eventfd", source: cause };
-        let error = anyhow::Error::new(start_error).context("cannot start_error");
-        assert_eq!(with_causes(error.as_ref()), "cannot start_error: eventfd: no room");
+        let error = anyhow::Error::new(start_error).context("cannot start");
+        assert_eq!(with_causes(error.as_ref()), "cannot start: eventfd: no room");
     }
 }

@@ -14,7 +14,8 @@ pub(crate) fn run(arguments: &Esp) -> ExitCode {
     let created = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
-            // Print the fingerprint, never the key. Ignore write errors: the file exists anyway.
+            // Print only the fingerprint, never the key. Ignore write errors, because the key file
+            // exists already.
             .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
     };

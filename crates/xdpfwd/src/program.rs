@@ -7,18 +7,18 @@ use crate::error_text::with_causes;
 
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
-/// Sets the name. Only the first call has an effect.
+/// Sets the program's name. Only the first call has an effect.
 pub(crate) fn set_name(name: &'static str) {
     let _ = NAME.set(name);
 }
 
-/// Returns the name.
+/// Returns the program's name; `xdpfwd` if none was set.
 pub(crate) fn name() -> &'static str {
     NAME.get().copied().unwrap_or("xdpfwd")
 }
 
-/// Prints an error with its causes to stderr. Ignores write errors; the exit status still reports
-/// failure.
+/// Prints an error with its causes to stderr. Ignores write errors, because the exit status also
+/// reports the failure.
 pub(crate) fn print_error(error: &(dyn std::error::Error + 'static)) {
     let _ = writeln!(io::stderr(), "{}: {}", name(), with_causes(error));
 }

@@ -5,7 +5,7 @@ use xdpfwd_pipeline::TableFormat;
 /// The kinds of stages that a configuration file in TOML may name.
 pub type Registry = xdpfwd_pipeline::Registry<Toml>;
 
-/// The format of the configuration file.
+/// The format of stage tables in the configuration file: TOML.
 #[derive(Debug)]
 pub struct Toml;
 

@@ -8,8 +8,8 @@ use crate::config::{self, Diagnostics, ThisMachine};
 
 /// The result of a successful reload.
 pub(crate) struct ReloadSuccess {
-    /// Stages whose counters restart from zero.
-    pub(crate) afresh: Vec<String>,
+    /// Names of the stages whose counters restart from zero.
+    pub(crate) restarted_stages: Vec<String>,
     /// Warnings about the new configuration.
     pub(crate) warnings: Vec<String>,
 }
@@ -17,12 +17,13 @@ pub(crate) struct ReloadSuccess {
 /// The reason why a reload failed.
 pub(crate) struct ReloadFailure {
     pub(crate) message: String,
-    /// Errors, each with its position in a file.
+    /// Errors of the configuration, each with its position in a file. Empty if the configuration is
+    /// valid.
     pub(crate) problems: Vec<String>,
 }
 
 /// Reloads the configuration, replaces the stages, logs the outcome and runs the program's hooks.
-/// If the configuration is invalid, the running stages stay.
+/// If the configuration is invalid, the old stages keep running.
 pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<ReloadSuccess, ReloadFailure> {
     let lines =
         |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -44,13 +45,13 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<ReloadSuccess
     };
     warnings.log(cli.log_format);
     match handle.with(|data_plane| data_plane.reload(plan)) {
-        Ok(Ok(afresh)) => {
-            tracing::info!(afresh = afresh.join(", "), "reloaded");
+        Ok(Ok(restarted_stages)) => {
+            tracing::info!(afresh = restarted_stages.join(", "), "reloaded");
             app.run_commit_hooks(handle);
-            Ok(ReloadSuccess { afresh, warnings: lines(&warnings) })
+            Ok(ReloadSuccess { restarted_stages, warnings: lines(&warnings) })
         }
         Ok(Err(error @ (ReloadError::Unconfirmed(_) | ReloadError::StillOffloaded { .. }))) => {
-            // The workers run the new stages already.
+            // The stages were replaced, although the reload is incomplete.
             app.run_commit_hooks(handle);
             fail(format!("partly reloaded: {error}"), Vec::new())
         }

@@ -19,7 +19,7 @@ use crate::ctl::Server;
 use crate::error_text::with_causes;
 use crate::{doctor, program, reload, report, text};
 
-/// Exit status: the start or the forwarding failed.
+/// Exit status: the program could not start, or forwarding failed.
 const FAILED: u8 = 1;
 /// Exit status: a privilege, a capability or a kernel feature is missing.
 const PRIVILEGE: u8 = 3;
@@ -27,8 +27,8 @@ const PRIVILEGE: u8 = 3;
 /// Runs the plan until a signal arrives, `--duration` ends, or forwarding fails. Reports an error
 /// on stderr.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // The plan for diagnosing a failed start. It has no stages, because the diagnosis does not need
-    // them, and a copy of the stages would keep their resources (files, keys) open.
+    // The plan for the diagnosis of a failed start. It has no stages, because the diagnosis does
+    // not need them, and copies of the stage plans would keep resources (files, keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match run_until_stopped(plan, cli, app) {
@@ -119,7 +119,7 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     failure
 }
 
-/// Handles events until the program stops; returns an error if a failure ended forwarding.
+/// Handles events until the program must stop. Returns an error if the reason is a failure.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -131,7 +131,7 @@ fn serve(
 ) -> anyhow::Result<()> {
     let mut next_report = Instant::now() + cli.interval;
     loop {
-        // The report interval may be longer than the interval of health checks.
+        // Wake up for the health check even if no report is due.
         let next_check = Instant::now() + HEALTH_CHECK_INTERVAL;
         let wake_up = end.map_or(next_report, |end| end.min(next_report)).min(next_check);
         let event = control.wait(wake_up).context("cannot wait for events")?;
@@ -159,10 +159,10 @@ fn serve(
     }
 }
 
-/// Interval between checks that workers and interfaces still exist.
+/// Maximum interval between checks that workers and interfaces still exist.
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time limit for stopping, because a worker stuck in a stage would delay the stop forever.
+/// Time limit for stopping. Without it, a worker stuck in a stage would delay the stop forever.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts a thread that ends the process if it still runs after `limit`.
@@ -170,7 +170,7 @@ fn start_watchdog(limit: Duration) {
     let watch = move || {
         thread::sleep(limit);
         tracing::error!("a worker did not stop within {limit:?}; exiting without it");
-        thread::sleep(Duration::from_millis(100)); // for the log
+        thread::sleep(Duration::from_millis(100)); // until the log is written
         std::process::exit(i32::from(FAILED));
     };
     if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
@@ -194,15 +194,16 @@ fn stop_error(reason: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{reason}; forwarding was stopped")
 }
 
-/// Returns the next time to report: on the original schedule, skipping missed times.
+/// Returns the time of the next report: the first time after now that is a multiple of `interval`
+/// after `due`.
 fn next_report_time(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
     let intervals = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
     due + interval.mul_f64(intervals)
 }
 
-/// Logs each port's mode, which matters most for speed. Warns if `mode = "auto"` fell back to a
-/// slower mode.
+/// Logs each port's mode, which affects speed more than any other setting. Warns if `mode = "auto"`
+/// fell back to a slower mode.
 fn log_modes(data_plane: &DataPlane) {
     for (port, mode) in data_plane.ports().iter().zip(data_plane.modes()) {
         tracing::info!(
@@ -239,8 +240,8 @@ struct Printer {
     version: &'static str,
     previous: Option<Report>,
     texts: SyncSender<String>,
-    /// Number of reports dropped because the reader was too slow. The printer's thread logs and
-    /// resets the number when it can print again.
+    /// Number of reports dropped because the reader was too slow. After the next printed report,
+    /// the printer's thread logs the number and resets it.
     dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
@@ -248,7 +249,8 @@ struct Printer {
 /// Maximum number of reports queued for a slow reader; further reports are dropped.
 const MAX_QUEUED_REPORTS: usize = 16;
 
-/// Time limit for queueing the final report, and again for printing the queued reports.
+/// Time limit for queueing the final report. Afterwards, the same limit applies to printing the
+/// queued reports.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Printer {
@@ -287,7 +289,8 @@ impl Printer {
         })
     }
 
-    /// Queues a report. If the queue is full, drops the report; only the final report waits.
+    /// Queues a report. If the queue is full, drops the report. Only the final report waits for
+    /// space, up to [`FINAL_REPORT_TIMEOUT`].
     fn print(&mut self, report: Report) {
         let mut text = match (self.json, report.kind) {
             (true, _) => report::json_line(&report, self.program, self.version),
@@ -307,7 +310,7 @@ impl Printer {
         }
     }
 
-    /// Waits, for a limited time, until all reports are printed.
+    /// Waits until all reports are printed, up to [`FINAL_REPORT_TIMEOUT`].
     fn finish(self) {
         drop(self.texts);
         let start = Instant::now();

@@ -91,8 +91,8 @@ impl App {
     }
 
     /// As [`test_bench_in`](Self::test_bench_in), with interface properties for stages: each
-    /// [`PortInfo`] in `known` sets MAC address, MTU and IP addresses of the port with the same
-    /// name.
+    /// [`PortInfo`] in `properties` sets the MAC address, the MTU and the IP addresses of the port
+    /// with the same name.
     ///
     /// # Errors
     ///
@@ -101,9 +101,9 @@ impl App {
         &self,
         directory: &Path,
         config: &str,
-        known: &[PortInfo],
+        properties: &[PortInfo],
     ) -> Result<TestBench, String> {
-        let machine = KnownPorts(known);
+        let machine = KnownPorts(properties);
         let plan = self.plan_for_test(directory, config, &machine)?;
         let ports = machine.describe(&plan.ports);
         let mut builder = TestBench::builder().workers(plan.workers.len()).ports(ports);
@@ -114,16 +114,16 @@ impl App {
         builder.build().map_err(|error| error.to_string())
     }
 
-    /// Reloads a test bench of [`test_bench`](Self::test_bench) with another configuration: new
-    /// stages take over counters and state of old stages with the same name and kind. Returns the
-    /// names of the other stages, whose counters start from zero.
+    /// Reloads a test bench of [`test_bench`](Self::test_bench) with another configuration. A new
+    /// stage takes over the counters and the state of the old stage with the same name and kind.
+    /// Returns the names of the other new stages; their counters start from zero.
     ///
     /// # Errors
     ///
-    /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or has other
-    ///   ports or paths than the bench. The bench keeps its stages.
-    /// - If a stage cannot acquire its resources. The paths before its path already have their new
-    ///   stages.
+    /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or if its ports
+    ///   or paths differ from those of the bench. The bench keeps its stages.
+    /// - If a stage cannot acquire its resources. The new stages of earlier paths run already; the
+    ///   other paths keep their old stages.
     ///
     /// # Panics
     ///
@@ -142,14 +142,14 @@ impl App {
         if !has_same_ports || !plan.paths.iter().map(|path| ends(&plan, path)).eq(bench.paths()) {
             return Err("ports and paths cannot change on reload; only stages can".to_owned());
         }
-        let mut afresh = Vec::new();
+        let mut restarted = Vec::new();
         for path in &plan.paths {
             let (from, _) = ends(&plan, path);
             let swapped = bench.reload_plans(from, stages(path));
             let swapped = swapped.map_err(|error| error.to_string())?;
-            afresh.extend(swapped.afresh);
+            restarted.extend(swapped.afresh);
         }
-        Ok(afresh)
+        Ok(restarted)
     }
 
     fn plan_for_test(
@@ -164,7 +164,7 @@ impl App {
     }
 }
 
-/// A machine of which only the ports that the test describes have known properties.
+/// A machine about which nothing is known except the port properties that a test sets.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {
@@ -187,7 +187,7 @@ impl Machine for KnownPorts<'_> {
     fn describe(&self, ports: &[PortPlan]) -> Ports {
         let configured = ports_without_interfaces(ports);
         let with_test_properties =
-            |port: &PortInfo| match self.0.iter().find(|known| known.name == port.name) {
+            |port: &PortInfo| match self.0.iter().find(|info| info.name == port.name) {
                 Some(PortInfo { mac, mtu, addresses, .. }) => {
                     PortInfo { mac: *mac, mtu: *mtu, addresses: addresses.clone(), ..port.clone() }
                 }
@@ -342,16 +342,17 @@ interface = \"if-{name}\"
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::dropped(&DENIED));
 
         let to_n9 = config("kind = \"steer\"\nto = \"n9\"");
-        let afresh = app.reload_test_bench(&mut bench, directory, &to_n9).unwrap();
-        assert_eq!(afresh, Vec::<String>::new());
+        let restarted = app.reload_test_bench(&mut bench, directory, &to_n9).unwrap();
+        assert_eq!(restarted, Vec::<String>::new());
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
         assert_eq!(bench.counters("s"), [("seen", 2)]);
 
         let other_path = to_n9.replace("to = \"n6\"", "to = \"n9\"");
         let error = app.reload_test_bench(&mut bench, directory, &other_path).unwrap_err();
         assert_eq!(error, "ports and paths cannot change on reload; only stages can");
-        let afresh = app.reload_test_bench(&mut bench, directory, &config("kind = \"mac-swap\""));
-        assert_eq!(afresh.unwrap(), ["s"]);
+        let restarted =
+            app.reload_test_bench(&mut bench, directory, &config("kind = \"mac-swap\""));
+        assert_eq!(restarted.unwrap(), ["s"]);
     }
 
     #[cfg(feature = "filter")]

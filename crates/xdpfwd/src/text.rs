@@ -1,10 +1,10 @@
-//! Reports as text.
+//! Formats reports as text.
 
 use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// Formats packet rates and drops since the previous report, in one line.
+/// Formats packet rates and drops since the previous report (or since the start) in one line.
 pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let seconds =
         report.elapsed_seconds - previous.map_or(0.0, |previous| previous.elapsed_seconds);
@@ -44,7 +44,7 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     ];
     let mut ports = Table::new(&head, 3);
     for port in &report.ports {
-        ports.row(vec![
+        ports.add_row(vec![
             port.name.clone(),
             port.interface.clone(),
             port.mode.name().into(),
@@ -55,12 +55,12 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
             grouped(port.xdp_kept + port.xdp_passed),
         ]);
     }
-    text += &ports.print();
+    text += &ports.format();
     if !report.stages.is_empty() {
         let mut stages =
             Table::new(&["path", "stage", "packets", "packets/batch", "drops", "cycles/packet"], 2);
         for stage in &report.stages {
-            stages.row(vec![
+            stages.add_row(vec![
                 stage.path.clone(),
                 if stage.place == "kernel" {
                     format!("{} (in the kernel)", stage.name)
@@ -77,7 +77,7 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
             ]);
         }
         text.push('\n');
-        text += &stages.print();
+        text += &stages.format();
     }
     text += &counters(report);
     text += &tables(report);
@@ -156,7 +156,7 @@ fn counters(report: &Report) -> String {
     if text.is_empty() { text } else { format!("\n{text}") }
 }
 
-/// Maximum number of rows of an inspection table in the text report.
+/// Maximum number of rows printed per inspection table.
 const MAX_ROWS: usize = 32;
 
 /// Formats the stages' inspection tables.
@@ -187,11 +187,11 @@ fn tables(report: &Report) -> String {
 /// Formats a head and rows of text as aligned columns.
 pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let text_columns = head.len();
-    Table { rows: [vec![head], rows].concat(), text_columns }.print()
+    Table { rows: [vec![head], rows].concat(), text_columns }.format()
 }
 
-/// Formats the CPU cycles per received packet of each task, and their sum. Leaves out the idle
-/// tasks `poll` and `wait`.
+/// Formats the CPU cycles per received packet of each busy task, and of all busy tasks together.
+/// The tasks `poll` and `wait` count as idle.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -209,11 +209,17 @@ fn ledger(report: &Report) -> String {
             if task.packets > 0 { format!("{:.1}", task.packets_per_call) } else { String::new() };
         let calls = if task.calls > 0 { grouped(task.calls) } else { String::new() };
         let (cycles, share) = (per_packet(task.cycles), share(task.cycles, busy));
-        table.row(vec![task.name.into(), calls, packets_per_call, cycles, share]);
+        table.add_row(vec![task.name.into(), calls, packets_per_call, cycles, share]);
     }
-    table.row(vec!["all".into(), String::new(), String::new(), per_packet(busy), String::new()]);
+    table.add_row(vec![
+        "all".into(),
+        String::new(),
+        String::new(),
+        per_packet(busy),
+        String::new(),
+    ]);
     let busy_share = share(busy, busy + idle);
-    format!("\n{}busy  {busy_share} of the workers' time, idle the rest\n", table.print())
+    format!("\n{}busy  {busy_share} of the workers' time, idle the rest\n", table.format())
 }
 
 fn mpps(packets: u64, seconds: f64) -> f64 {
@@ -225,8 +231,9 @@ fn total_drops(report: &Report) -> u64 {
         + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
-/// Returns the number of packets that the kernel could not pass to a socket or could not send. In
-/// copy mode, `rx_dropped` includes the packets that `fill_ring_empty` counts.
+/// Returns the number of packets that the kernel could not pass to a socket or could not send. Uses
+/// the maximum of `rx_dropped` and `fill_ring_empty`, because in copy mode the first includes the
+/// second.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
     sockets.rx_ring_full
@@ -245,8 +252,8 @@ fn grouped(number: u64) -> String {
 /// A table with columns of minimal width.
 struct Table {
     rows: Vec<Vec<String>>,
-    /// Number of leading columns with text, aligned left. The other columns have numbers, aligned
-    /// right.
+    /// Number of columns with text, which come first and are aligned left. The other columns
+    /// contain numbers and are aligned right.
     text_columns: usize,
 }
 
@@ -255,11 +262,11 @@ impl Table {
         Self { rows: vec![head.iter().map(ToString::to_string).collect()], text_columns }
     }
 
-    fn row(&mut self, row: Vec<String>) {
+    fn add_row(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    fn print(&self) -> String {
+    fn format(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
@@ -297,8 +304,8 @@ mod tests {
     #[test]
     fn table_aligns_columns() {
         let mut table = Table::new(&["name", "count"], 1);
-        table.row(vec!["a".into(), "1,000".into()]);
-        table.row(vec!["longer".into(), "7".into()]);
-        assert_eq!(table.print(), "name    count\na       1,000\nlonger      7\n");
+        table.add_row(vec!["a".into(), "1,000".into()]);
+        table.add_row(vec!["longer".into(), "7".into()]);
+        assert_eq!(table.format(), "name    count\na       1,000\nlonger      7\n");
     }
 }

@@ -389,8 +389,8 @@ fn check_prints_io_method_of_each_port() {
     let (code, stdout, errors) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(
-        stdout.contains("lan: fwd0 by packet-mmsg, present")
-            && stdout.contains("wan: fwd1 by af_xdp"),
+        stdout.contains("lan: fwd0 with packet-mmsg, present")
+            && stdout.contains("wan: fwd1 with af_xdp"),
         "{stdout}"
     );
     let sysctl = chain

@@ -1,4 +1,4 @@
-//! Diagnostics of a configuration file, each with its line and column.
+//! Errors and warnings about a configuration file, with line and column.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ pub(crate) struct Diagnostic {
     pub(super) message: String,
 }
 
-/// A position in a file, counted from 1; the column in characters.
+/// A position in a file. Line and column start at 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) line: usize,
@@ -28,7 +28,7 @@ pub(super) enum Severity {
     Warning,
 }
 
-/// Either errors or warnings, in file order. `Display` prints one per line.
+/// A list of either errors or warnings, in file order. `Display` prints one per line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Diagnostics(pub(super) Vec<Diagnostic>);
 
@@ -46,7 +46,7 @@ impl Diagnostic {
         &self.message
     }
 
-    /// Writes the diagnostic to the log.
+    /// Writes the diagnostic to the log, with file, line and column as fields.
     fn log(&self) {
         let Self { file, position, severity, message } = self;
         let (line, column) = position.map(|position| (position.line, position.column)).unzip();
@@ -101,8 +101,7 @@ impl Diagnostics {
         self.0.iter()
     }
 
-    /// Prints the diagnostics to stderr. Ignores write errors (`eprint!` would panic); the exit
-    /// status still reports the failure.
+    /// Prints the diagnostics to stderr. Ignores write errors, for which `eprint!` would panic.
     fn print(&self) {
         let _ = write!(io::stderr().lock(), "{self}");
     }

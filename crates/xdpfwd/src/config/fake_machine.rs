@@ -1,4 +1,4 @@
-//! A fake machine that makes test results independent of the host.
+//! A fake machine, so that test results do not depend on the host.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +21,8 @@ pub(crate) struct FakeMachine {
 }
 
 impl FakeMachine {
-    /// Returns a machine with four cores and several interfaces.
+    /// Returns a machine with four cores and several interfaces. `eth1-alias` is another name of
+    /// `eth1`; `opaque` and `opaque2` have unknown properties.
     pub(crate) fn new() -> Self {
         let interface = |index, queues, mtu| Interface {
             index,
@@ -85,8 +86,8 @@ impl Machine for FakeMachine {
         self.omitted_kinds.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
     }
 
-    /// Returns 4 GiB, with six of ten huge pages in use.
+    /// Returns 4 GiB of memory and ten huge pages, of which four are free.
     fn memory(&self) -> Memory {
-        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePageCounts { reserved: 10, free: 4 }) }
+        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePageCounts { total: 10, free: 4 }) }
     }
 }

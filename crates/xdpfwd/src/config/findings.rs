@@ -1,4 +1,4 @@
-//! Diagnostics collected while a configuration file is read and resolved.
+//! Collects the errors and warnings while a configuration file is read and resolved.
 
 use std::ops::Range;
 
@@ -12,21 +12,21 @@ use super::words::escaped;
 #[derive(Debug)]
 pub(super) struct Findings<'i> {
     source: &'i Source,
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
+    errors: Vec<RawDiagnostic>,
+    warnings: Vec<RawDiagnostic>,
 }
 
 /// A message and its byte offset in the file.
 #[derive(Debug)]
-struct Finding {
+struct RawDiagnostic {
     offset: usize,
     message: String,
-    /// For a message about another file: that file's name and the position in it.
+    /// For a message about another file, such as a key file: its name and the position in it.
     other_file: Option<(String, Position)>,
 }
 
-/// Maximum number of diagnostics shown. More would scroll the first one, which often causes the
-/// others, off the screen.
+/// Maximum number of diagnostics shown. The first often causes the others, and a longer list would
+/// scroll it off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
 /// Maximum length of a message in characters, before escaping; enough for a list of names.
@@ -37,16 +37,15 @@ impl<'i> Findings<'i> {
         Self { source, errors: Vec::new(), warnings: Vec::new() }
     }
 
-    pub(super) fn error(&mut self, at: &Range<usize>, message: String) {
-        self.errors.push(Finding { offset: at.start, message, other_file: None });
+    pub(super) fn error(&mut self, span: &Range<usize>, message: String) {
+        self.errors.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
-    pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
-        self.warnings.push(Finding { offset: at.start, message, other_file: None });
+    pub(super) fn warning(&mut self, span: &Range<usize>, message: String) {
+        self.warnings.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
-    /// Adds a diagnostic that the kind of a stage reported. `stage` is the span of the stage's
-    /// table.
+    /// Adds a diagnostic that a stage kind reported. `stage` is the span of the stage's table.
     pub(super) fn stage_diagnostic(
         &mut self,
         severity: Severity,
@@ -55,7 +54,7 @@ impl<'i> Findings<'i> {
     ) {
         let (offset, other_file) = match &diagnostic.location {
             Location::Stage => (stage.start, None),
-            Location::Configuration(at) => (at.start, None),
+            Location::Configuration(span) => (span.start, None),
             Location::File { file, line, column } => {
                 (stage.start, Some((file.clone(), Position { line: *line, column: *column })))
             }
@@ -64,14 +63,14 @@ impl<'i> Findings<'i> {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        // A diagnostic is one line. A message of several lines becomes several diagnostics, and an
-        // empty message becomes a general one.
+        // A diagnostic is one line, so a message of several lines becomes several diagnostics. An
+        // empty message is replaced.
         let mut lines: Vec<&str> =
             diagnostic.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
             lines.push("the stage is invalid; its kind gives no reason");
         }
-        findings.extend(lines.into_iter().map(|line| Finding {
+        findings.extend(lines.into_iter().map(|line| RawDiagnostic {
             offset,
             message: line.trim_end().to_owned(),
             other_file: other_file.clone(),
@@ -82,12 +81,12 @@ impl<'i> Findings<'i> {
         !self.errors.is_empty()
     }
 
-    /// Returns the source text at the span.
+    /// Returns the source text at the span, shortened as [`Source::excerpt`] does.
     pub(super) fn excerpt(&self, span: &Range<usize>) -> String {
         self.source.excerpt(span)
     }
 
-    /// Returns the line number of the span.
+    /// Returns the line number of the span's start, counted from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.source.position(span.start).line
     }
@@ -108,12 +107,16 @@ impl<'i> Findings<'i> {
     }
 }
 
-fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) -> Diagnostics {
+fn diagnostics(
+    source: &Source,
+    severity: Severity,
+    mut findings: Vec<RawDiagnostic>,
+) -> Diagnostics {
     findings.sort_by_key(|finding| finding.offset);
     let hidden = findings.len().saturating_sub(MAX_DIAGNOSTICS);
     findings.truncate(MAX_DIAGNOSTICS);
     let file = source.name();
-    let diagnostic = |Finding { offset, message, other_file }| {
+    let diagnostic = |RawDiagnostic { offset, message, other_file }| {
         let (file, position) =
             other_file.unwrap_or_else(|| (file.to_owned(), source.position(offset)));
         Diagnostic { file, position: Some(position), severity, message: readable(&message) }

@@ -1,4 +1,4 @@
-//! Properties of this machine that a configuration is checked against.
+//! The properties of a machine, against which a configuration is checked.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
 use xdpfwd_pipeline::Ports;
 
-/// The machine that a configuration is checked against. Tests use fake machines.
+/// The machine against which a configuration is checked. Tests use fake machines.
 pub(crate) trait Machine {
     /// Returns the cores that this process may run on, ascending; empty if unknown.
     fn cores(&self) -> Vec<usize>;
@@ -16,20 +16,21 @@ pub(crate) trait Machine {
     /// Returns the interface with this name in the network namespace of this process.
     fn interface(&self, name: &str) -> Option<Interface>;
 
-    /// Returns the traffic that this host may depend on and that the plan's ports would take from
-    /// the kernel.
+    /// Returns the lockouts that the plan would cause: traffic on which this host may depend, and
+    /// which the plan's ports would take from the kernel.
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
     /// Returns the names of all interfaces.
     fn interfaces(&self) -> Vec<String>;
 
-    /// Returns the port properties that stages can read: by default, only those in the
-    /// configuration.
+    /// Returns the port properties that stages can read. By default, they contain only what the
+    /// configuration states.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
         xdpfwd_engine::ports_without_interfaces(ports)
     }
 
-    /// Returns a sysctl that lets the kernel forward packets of an interface, if one is on.
+    /// Returns the name of a sysctl that makes the kernel forward packets of an interface; `None`
+    /// if the kernel does not forward them.
     fn forwarding(&self, _interface: &str) -> Option<String> {
         None
     }
@@ -58,14 +59,14 @@ pub(crate) trait Machine {
 pub(crate) struct Memory {
     /// Total memory in bytes.
     pub(crate) bytes: Option<u64>,
-    /// Numbers of reserved pages of 2 MiB.
+    /// Huge pages of 2 MiB.
     pub(crate) huge_pages: Option<HugePageCounts>,
 }
 
-/// Numbers of reserved pages of 2 MiB.
+/// Numbers of huge pages in the kernel's pool (`nr_hugepages` and `free_hugepages`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HugePageCounts {
-    pub(crate) reserved: u64,
+    pub(crate) total: u64,
     pub(crate) free: u64,
 }
 
@@ -85,7 +86,7 @@ pub(crate) struct Interface {
     pub(crate) state: Option<String>,
 }
 
-/// A machine of which nothing is known. Only errors of the configuration itself are found.
+/// A machine about which nothing is known. Checks find only errors of the configuration itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoMachine;
 
@@ -174,7 +175,7 @@ impl Machine for ThisMachine {
         let number = |file| read(folder, file).and_then(|text| text.parse().ok());
         let huge_pages = number("nr_hugepages")
             .zip(number("free_hugepages"))
-            .map(|(reserved, free)| HugePageCounts { reserved, free });
+            .map(|(total, free)| HugePageCounts { total, free });
         Memory { bytes: total, huge_pages }
     }
 }
@@ -219,7 +220,7 @@ mod tests {
     fn this_machine_has_memory() {
         let Memory { bytes, huge_pages } = ThisMachine.memory();
         assert!(bytes.unwrap() > 64 << 20, "{bytes:?}");
-        assert!(huge_pages.is_none_or(|pages| pages.free <= pages.reserved), "{huge_pages:?}");
+        assert!(huge_pages.is_none_or(|pages| pages.free <= pages.total), "{huge_pages:?}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Resolves a configuration file to the plan that the engine runs.
 //!
-//! [`Source`] holds the text and maps offsets to lines and columns. [`parsed`] parses it into
-//! tables and keys of valid types and ranges, each with its position. [`resolve`] turns these into
-//! a [`Plan`]: it resolves names to indices, plans stages, and checks everything against the
-//! [`Machine`]. Each step reports [`Diagnostic`]s. If the file is not TOML, only the TOML errors
-//! are reported. Otherwise, all errors are reported at once.
+//! [`Source`] holds the text and maps offsets to lines and columns. [`syntax`] parses the text as
+//! TOML. [`parsed`] reads the tables and keys, and checks the type and range of each value.
+//! [`resolve`] creates the [`Plan`] from them: it resolves names to indices, plans stages, and
+//! checks everything against the [`Machine`]. Each step reports [`Diagnostic`]s. If the file is not
+//! TOML, only the TOML errors are reported. Otherwise, all errors are reported at once.
 
 mod diagnostic;
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
 pub(crate) use fake_machine::FakeMachine;
 pub(crate) use machine::{Interface, Machine, NoMachine, ThisMachine};
-pub(crate) use resolve::{RequiredMemory, longest_mtu};
+pub(crate) use resolve::{RequiredMemory, largest_mtu};
 pub(crate) use source::Source;
 pub(crate) use words::escaped;
 

@@ -1,5 +1,5 @@
-//! The parsed configuration: every table and key, with valid types and ranges. Names are not
-//! resolved yet.
+//! The parsed configuration: the values of all keys, checked for type and range. Names are resolved
+//! later.
 
 use std::ops::Range;
 
@@ -20,15 +20,15 @@ pub(super) struct File<'i> {
     pub(super) ports: Tables<PortTable>,
     pub(super) paths: Tables<PathTable>,
     pub(super) stages: Tables<StageTable<'i>>,
-    /// Whether the file contains nothing.
+    /// Whether the file has no table and no key.
     pub(super) is_empty: bool,
 }
 
 /// All tables of one kind.
 pub(super) struct Tables<T> {
     pub(super) tables: Vec<T>,
-    /// Whether `tables` has all tables of the file. If not, an error reports the invalid table or
-    /// name, and a name that is missing in `tables` may still be defined.
+    /// `false` if a table or its name is invalid, which an error reports. Then do not report a name
+    /// that `tables` lacks as undefined: the invalid table may define it.
     pub(super) is_complete: bool,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct StageTable<'i> {
     pub(super) name: Spanned<String>,
     /// The value of `kind`, of any type.
     pub(super) kind: Option<Spanned<DeValue<'i>>>,
-    /// The table of the other keys, which the kind defines.
+    /// The remaining keys. Which of them are valid depends on `kind`.
     pub(super) kind_keys: Spanned<DeValue<'i>>,
 }
 
@@ -89,15 +89,15 @@ const IO: [(&str, Io); 3] =
 /// Highest number of a core: CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
 
-/// Port names are JSON keys in reports, and arguments on command lines, so they must not need
-/// quotes.
+/// Port names are also used as arguments on command lines, so every accepted character is safe in a
+/// shell without quotes. The name `route` is reserved.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
     expected: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
 /// Description of the names that [`is_name`] accepts.
-pub(super) const STAGE_NAME: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and _";
+pub(super) const NAME_DESCRIPTION: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and _";
 
 /// Names that the kernel accepts (net/core/dev.c, `dev_valid_name`).
 const INTERFACE_NAME: Rule = Rule {
@@ -108,8 +108,8 @@ const INTERFACE_NAME: Rule = Rule {
             |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
     },
-    expected: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white \
-               space",
+    expected: "the name of an interface in quotes, 1 to 15 printable bytes, none of them `/`, `:` \
+               or white space",
 };
 
 /// An absolute path that fits into a Unix socket address (unix(7)).
@@ -118,8 +118,8 @@ const SOCKET_PATH: Rule = Rule {
     expected: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
 };
 
-/// Whether the port exists is checked later.
-const ANY_PORT: Rule = Rule { accepts: |_| true, expected: "the name of a port in quotes" };
+/// The name of a port in a path. Accepts any string, because the ports are looked up later.
+const PORT_REFERENCE: Rule = Rule { accepts: |_| true, expected: "the name of a port in quotes" };
 
 impl<'i> File<'i> {
     /// Parses all tables. Adds errors to the findings.
@@ -133,7 +133,8 @@ impl<'i> File<'i> {
         let mut paths = Tables::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
-            // A table with an unknown name may be a misspelling of a missing table.
+            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`. So a kind
+            // without tables may be incomplete.
             ports.is_complete &= !ports.tables.is_empty();
             paths.is_complete &= !paths.tables.is_empty();
             stages.is_complete &= !stages.tables.is_empty();
@@ -208,8 +209,8 @@ impl PathTable {
     fn read(mut table: Table<'_>, findings: &mut Findings<'_>) -> Self {
         let path = Self {
             span: table.span(),
-            from: table.required_text("from", &ANY_PORT, findings),
-            to: table.required_text("to", &ANY_PORT, findings),
+            from: table.required_text("from", &PORT_REFERENCE, findings),
+            to: table.required_text("to", &PORT_REFERENCE, findings),
             stages: table.texts("stages", "the name of a stage", findings),
         };
         table.finish(findings);
@@ -237,8 +238,10 @@ impl<'i> StageTable<'i> {
         }
         for (name, value) in entries {
             if !is_name(name.get_ref()) {
-                let message =
-                    format!("stage {}: its name must be {STAGE_NAME}", quoted(name.get_ref()));
+                let message = format!(
+                    "stage {}: its name must be {NAME_DESCRIPTION}",
+                    quoted(name.get_ref())
+                );
                 findings.error(&name.span(), message);
             }
             let Some(mut table) = Table::new("[stage.NAME]", value, findings) else {
@@ -254,7 +257,7 @@ impl<'i> StageTable<'i> {
 }
 
 impl<T> Tables<T> {
-    /// Parses the tables under a heading that may repeat.
+    /// Parses all tables with the same heading, such as `[[port]]`.
     fn read<'i>(
         heading: &str,
         value: Option<Spanned<DeValue<'i>>>,
@@ -265,9 +268,9 @@ impl<T> Tables<T> {
         let Some(value) = value else { return parsed };
         let span = value.span();
         let DeValue::Array(elements) = value.into_inner() else {
-            let written = findings.excerpt(&span);
+            let excerpt = findings.excerpt(&span);
             let message =
-                format!("`{written}` is not a list of tables: write {heading} for each one");
+                format!("`{excerpt}` is not a list of tables: write {heading} above each table");
             findings.error(&span, message);
             parsed.is_complete = false;
             return parsed;
@@ -282,7 +285,7 @@ impl<T> Tables<T> {
     }
 }
 
-/// Parses a table that may occur once.
+/// Parses a table that may occur at most once. Returns `None` if it is missing or invalid.
 fn single<'i>(
     heading: &str,
     value: Option<Spanned<DeValue<'i>>>,

@@ -24,11 +24,12 @@ pub(crate) struct Source {
 /// Maximum size of a file in bytes. A larger file, such as a device, is a mistake.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Time limit for waiting for the writer of a pipe, in milliseconds.
+/// Maximum time to wait for more data from a pipe, in milliseconds.
 const PIPE_TIMEOUT_MS: u16 = 5_000;
 
 impl Source {
-    /// Reads a file. Errors of reading concern the whole file and have no position.
+    /// Reads a file. If the file cannot be read, the error has no position. If the content is not
+    /// valid text, the error has the position of the first invalid byte.
     pub(crate) fn read(path: &Path) -> Result<Self, Diagnostic> {
         let name = path.display().to_string();
         match read_bytes(path) {
@@ -51,8 +52,8 @@ impl Source {
     }
 
     fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
-        // UTF-16 text contains zero bytes. The TOML parser would report each; report only the
-        // first.
+        // UTF-16 text contains many zero bytes. The TOML parser would report each one, so report
+        // the first one here.
         let zero = bytes.iter().position(|&byte| byte == 0);
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
         let oversize = (bytes.len() > MAX_BYTES).then_some(MAX_BYTES);
@@ -60,12 +61,13 @@ impl Source {
             // All bytes are valid UTF-8, so the conversion loses nothing.
             return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
         };
-        let before = Self::new(
+        let valid_prefix = Self::new(
             name,
             String::from_utf8_lossy(bytes.get(..first_error).unwrap_or_default()).into_owned(),
         );
         let message = match bytes.get(first_error) {
-            // If the size limit may have cut a character of up to 4 bytes, report the size.
+            // The size limit may have cut a character, which has up to 4 bytes. Report the size,
+            // not the incomplete character.
             _ if oversize.is_some_and(|limit| first_error + 4 > limit) => {
                 format!("the file is longer than {MAX_BYTES} bytes, the limit for a configuration")
             }
@@ -76,14 +78,15 @@ impl Source {
                 )
             }
         };
-        Err(Diagnostic::error(&before.name, Some(before.position(before.text.len())), message))
+        let position = valid_prefix.position(valid_prefix.text.len());
+        Err(Diagnostic::error(&valid_prefix.name, Some(position), message))
     }
 
     /// Creates a source from a text and a name. Removes a byte order mark, so that it does not
     /// count as a column.
     pub(crate) fn new(name: String, text: String) -> Self {
         let text = match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.to_owned(),
+            Some(without_bom) => without_bom.to_owned(),
             None => text,
         };
         Self { name, text }
@@ -97,21 +100,22 @@ impl Source {
         &self.text
     }
 
-    /// Returns the line and column of a byte offset; offsets beyond the end give the end.
+    /// Returns the line and column of a byte offset. For an offset beyond the end of the text,
+    /// returns the position of the end.
     pub(crate) fn position(&self, offset: usize) -> Position {
         let boundary = (0..=offset.min(self.text.len()))
             .rev()
             .find(|&offset| self.text.is_char_boundary(offset));
-        let before = &self.text[..boundary.unwrap_or_default()];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let prefix = &self.text[..boundary.unwrap_or_default()];
+        let line_start = prefix.rfind('\n').map_or(0, |newline| newline + 1);
         Position {
-            line: before.bytes().filter(|&byte| byte == b'\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line: prefix.bytes().filter(|&byte| byte == b'\n').count() + 1,
+            column: prefix[line_start..].chars().count() + 1,
         }
     }
 
-    /// Returns the text at the span. Of a long text or of several lines, returns only the
-    /// beginning.
+    /// Returns the first line of the text at the span, up to [`MAX_EXCERPT`] characters. Appends
+    /// `…` if this is not the whole text.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
@@ -123,7 +127,7 @@ impl Source {
     }
 }
 
-/// Reads the whole file, or one byte more than the size limit.
+/// Reads the whole file, but at most one byte more than the size limit.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     // Without O_NONBLOCK, opening a pipe blocks until it has a writer, possibly forever.
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
@@ -131,8 +135,8 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     loop {
         let remaining = (MAX_BYTES + 1).saturating_sub(bytes.len());
         match (&file).take(remaining as u64).read_to_end(&mut bytes) {
-            // The writer of a pipe has not finished.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file)?,
+            // The pipe is empty, but a process can still write to it.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_data(&file)?,
             Err(error) => return Err(error),
             Ok(_) => return Ok(bytes),
         }
@@ -140,7 +144,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Waits until more data is readable.
-fn wait(file: &File) -> io::Result<()> {
+fn wait_for_data(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut pipe, PollTimeout::from(PIPE_TIMEOUT_MS)) {
         Ok(0) => Err(io::Error::other(format!("no data within {} s", PIPE_TIMEOUT_MS / 1000))),
@@ -209,7 +213,7 @@ mod tests {
         let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the limit for a \
                         configuration";
         assert_eq!(message(&[&full, b"#".as_slice()].concat()), expected);
-        // The size limit cuts a character.
+        // The size limit is in the middle of a character.
         let cut = [&full[..MAX_BYTES - 1], b"\xc3\xa9"].concat();
         assert!(message(&cut).ends_with("the limit for a configuration"), "{}", message(&cut));
         let cut = [&full[..MAX_BYTES], b"\xc3"].concat();
@@ -217,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_is_read_to_end_and_empty_without_writer() {
+    fn pipe_is_read_until_no_writer_is_left() {
         let path = std::env::temp_dir().join(format!("xdpfwd-pipe-{}", std::process::id()));
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let without_writer = Source::read(&path).map(|source| source.text);

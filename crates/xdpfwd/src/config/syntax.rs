@@ -8,7 +8,7 @@ use toml::de::{DeTable, Error};
 use super::findings::Findings;
 use super::source::Source;
 
-/// Maximum number of errors to report, because one mistake can cause many errors of the parser.
+/// Maximum number of reported errors. One mistake can cause many errors of the parser.
 const MAX_ERRORS: usize = 10;
 
 /// Parses the text. If it is not TOML, reports errors and returns `None`.
@@ -20,17 +20,17 @@ pub(super) fn parse<'i>(
     if errors.is_empty() {
         return Some(root);
     }
-    errors.sort_by_key(start);
+    errors.sort_by_key(start_offset);
     let unclosed = unclosed(source.text());
     if let Some(unclosed) = &unclosed {
-        // The parser reads everything after the opening as part of the unclosed value, so later
-        // errors are consequences.
-        errors.retain(|error| start(error) < unclosed.start);
+        // The parser reads everything after the opening delimiter as part of the unclosed value, so
+        // later errors are consequences.
+        errors.retain(|error| start_offset(error) < unclosed.start);
     }
     let lines = Lines::new(source.text());
     let mut errors = without_consequences(&lines, errors);
     // After an error, the parser usually fails again on the same line.
-    errors.dedup_by_key(|error| lines.number(start(error)));
+    errors.dedup_by_key(|error| lines.index(start_offset(error)));
     errors.truncate(MAX_ERRORS);
     for error in &errors {
         let span = error.span().unwrap_or_default();
@@ -44,11 +44,12 @@ pub(super) fn parse<'i>(
     None
 }
 
-fn start(error: &Error) -> usize {
+fn start_offset(error: &Error) -> usize {
     error.span().unwrap_or_default().start
 }
 
-/// Line starts of a text, for fast lookup: a file may have as many errors as bytes.
+/// Line starts of a text as byte offsets. They make the lookup of a line fast, because a file may
+/// have as many errors as bytes.
 struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
@@ -63,41 +64,42 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Returns the line number of an offset, from 0.
-    fn number(&self, offset: usize) -> usize {
+    /// Returns the index, from 0, of the line that contains a byte offset.
+    fn index(&self, offset: usize) -> usize {
         self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
     }
 
-    /// Returns whether this line is a table header.
-    fn is_header(&self, number: usize) -> bool {
-        let line = self.starts.get(number).and_then(|&start| self.text.get(start..));
+    /// Returns whether the line with this index starts with `[`, like a table header.
+    fn is_header(&self, index: usize) -> bool {
+        let line = self.starts.get(index).and_then(|&start| self.text.get(start..));
         line.is_some_and(|line| line.trim_start_matches([' ', '\t']).starts_with('['))
     }
 }
 
-/// Removes errors that other errors may have caused. After any other mistake, keys and tables may
-/// only seem to be duplicates. In a duplicate table, all keys are duplicates too.
+/// Removes errors that other errors may have caused. If there are errors other than duplicates,
+/// removes all errors about duplicates. Otherwise, keeps one error about each duplicate table and
+/// removes the errors about its keys, which are all duplicates.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
     const DUPLICATE_KEY: &str = "duplicate key";
     if errors.iter().any(|error| error.message() != DUPLICATE_KEY) {
         errors.retain(|error| error.message() != DUPLICATE_KEY);
         return errors;
     }
-    let mut seen = BTreeSet::new();
-    let mut next_table = 0;
+    let mut reported_headers = BTreeSet::new();
+    let mut next_header = 0;
     errors.retain(|error| {
         let span = error.span().unwrap_or_default();
-        let line = lines.number(span.start);
-        if line < next_table {
+        let line = lines.index(span.start);
+        if line < next_header {
             return false;
         }
         if !lines.is_header(line) {
             return true;
         }
-        next_table = (line + 1..lines.starts.len())
+        next_header = (line + 1..lines.starts.len())
             .find(|&line| lines.is_header(line))
             .unwrap_or(usize::MAX);
-        seen.insert(lines.text.get(span).unwrap_or_default())
+        reported_headers.insert(lines.text.get(span).unwrap_or_default())
     });
     errors
 }
@@ -110,28 +112,29 @@ struct Unclosed {
     closing: &'static str,
 }
 
-/// Returns the innermost value that is open at the first place where it cannot continue, or at the
-/// end of the text. Use only for text that is not TOML: in TOML, the function may find values that
-/// do not exist.
+/// Returns the innermost list, table or string that is not closed where it must end at the latest:
+/// before text that it cannot contain, or at the end of the file. Use only for text that is not
+/// TOML: for valid TOML, the result may be wrong.
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };
     // The open lists and tables around the current position, the innermost last.
     let mut open: Vec<Unclosed> = Vec::new();
-    // Whether an equals sign precedes, so that a bracket starts a list and not a header.
+    // Whether the previous token is an equals sign. If so, a bracket starts a list, not a header.
     let mut expects_value = false;
     let mut offset = 0;
-    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
+    while let Some(remaining) = text.get(offset..).filter(|remaining| !remaining.is_empty()) {
         let in_list = open.last().is_some_and(|last| last.opening == "[");
-        let length = match rest.as_bytes()[0] {
-            b'#' => rest.find('\n').unwrap_or(rest.len()),
-            b'"' | b'\'' => match string_length(rest) {
+        let length = match remaining.as_bytes()[0] {
+            b'#' => remaining.find('\n').unwrap_or(remaining.len()),
+            b'"' | b'\'' => match string_length(remaining) {
                 Ok(length) => length,
                 Err(quotes) if quotes.len() == 3 || !open.is_empty() => {
                     return Some(Unclosed { start: offset, opening: quotes, closing: quotes });
                 }
-                // A string on one line: the parser recovers on the next line.
-                Err(_) => rest.find('\n').unwrap_or(rest.len()),
+                // A one-line string outside of lists and tables: the parser itself reports it and
+                // continues on the next line.
+                Err(_) => remaining.find('\n').unwrap_or(remaining.len()),
             },
             b'=' => {
                 // No valid list contains an equals sign. If the list began on an earlier line, its
@@ -154,7 +157,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 open.push(table(offset));
                 1
             }
-            // A table header inside of an open value.
+            // A table header, although a list or table is open.
             b'[' if !open.is_empty() => return open.pop(),
             closing @ (b']' | b'}') => {
                 match open.pop() {
@@ -167,7 +170,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 offset += 1;
                 continue;
             }
-            _ => rest.chars().next().map_or(1, char::len_utf8),
+            _ => remaining.chars().next().map_or(1, char::len_utf8),
         };
         expects_value = false;
         offset += length;
@@ -175,8 +178,8 @@ fn unclosed(text: &str) -> Option<Unclosed> {
     open.pop()
 }
 
-/// Returns the length in bytes of the string at the start of `text`; if the string is not closed,
-/// returns its quotes as an error.
+/// Returns the length in bytes of the string at the start of `text`, with quotes. If the string is
+/// not closed, returns its opening quotes as an error.
 fn string_length(text: &str) -> Result<usize, &'static str> {
     let (quotes, has_escapes) = match text {
         _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
@@ -185,64 +188,67 @@ fn string_length(text: &str) -> Result<usize, &'static str> {
         _ => ("'", false),
     };
     let mut offset = quotes.len();
-    while let Some(rest) = text.get(offset..).filter(|rest| !rest.is_empty()) {
-        if rest.starts_with(quotes) {
+    while let Some(remaining) = text.get(offset..).filter(|remaining| !remaining.is_empty()) {
+        if remaining.starts_with(quotes) {
             // A multi-line string may end with up to two quotes before the closing quotes.
             let max_quotes = if quotes.len() == 3 { 5 } else { 1 };
             return Ok(offset
-                + rest
+                + remaining
                     .bytes()
                     .take(max_quotes)
                     .take_while(|&byte| quotes.as_bytes()[0] == byte)
                     .count());
         }
-        if rest.starts_with('\n') && quotes.len() == 1 {
+        if remaining.starts_with('\n') && quotes.len() == 1 {
             break;
         }
-        let escaped =
-            if has_escapes && rest.starts_with('\\') { rest.chars().nth(1) } else { None };
-        offset += rest.chars().next().map_or(1, char::len_utf8)
+        let escaped = if has_escapes && remaining.starts_with('\\') {
+            remaining.chars().nth(1)
+        } else {
+            None
+        };
+        offset += remaining.chars().next().map_or(1, char::len_utf8)
             + escaped.filter(|&next| next != '\n').map_or(0, char::len_utf8);
     }
     Err(quotes)
 }
 
 /// Returns the parser's message, or a clearer message for readers who do not know TOML.
-fn message(error: &Error, written: &str) -> String {
+fn message(error: &Error, excerpt: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
-        "string values must be quoted, expected literal string" if written.is_empty() => {
+        "string values must be quoted, expected literal string" if excerpt.is_empty() => {
             "a value is missing: expected a string in quotes, a number, true, false or a list in \
              brackets"
                 .to_owned()
         }
         "string values must be quoted, expected literal string"
         | "invalid float, expected `nan`"
-        | "invalid float, expected `inf`" => unquoted_value_message(written),
-        "duplicate key" if matches!(written, "port" | "path") => {
+        | "invalid float, expected `inf`" => unquoted_value_message(excerpt),
+        "duplicate key" if matches!(excerpt, "port" | "path") => {
             format!(
-                "duplicate key `{written}`: write [[{written}]], with two brackets, for each \
-                 {written}"
+                "duplicate key `{excerpt}`: write [[{excerpt}]], with two brackets, for each \
+                 {excerpt}"
             )
         }
-        "duplicate key" => format!("duplicate key `{written}`: keep one"),
+        "duplicate key" => format!("duplicate key `{excerpt}`: keep one"),
         message if message.starts_with("cannot extend value of type") => {
-            format!("`{written}` already has a value: write all of its keys in one place")
+            format!("`{excerpt}` already has a value: write all of its keys in one place")
         }
         "recursion limit" | "cannot recurse further; max recursion depth met" => {
             "keys or values nested too deeply; a configuration has at most three levels".to_owned()
         }
         "unexpected leading zero" => {
-            format!("`{written}`: expected a number without leading zeros")
+            format!("`{excerpt}`: expected a number without leading zeros")
         }
         "invalid float" => {
-            format!("`{written}`: not part of a number, expected only digits, like 16384")
+            format!("`{excerpt}`: not part of a number, expected only digits, like 16384")
         }
         "invalid hexadecimal number" => {
-            "expected a hexadecimal number, of 0-9 and a-f after 0x".to_owned()
+            "expected a hexadecimal number: digits 0-9 and a-f after 0x".to_owned()
         }
-        "invalid octal number" => "expected an octal number, of 0-7 after 0o".to_owned(),
-        "invalid binary number" => "expected a binary number, of 0 and 1 after 0b".to_owned(),
+        "invalid octal number" => "expected an octal number: digits 0-7 after 0o".to_owned(),
+        "invalid binary number" => "expected a binary number: digits 0 and 1 after 0b".to_owned(),
         "extra `=`" => "duplicate `=`: keep one".to_owned(),
         "invalid basic string, expected `\"`" => {
             "the string is not closed: expected `\"` at its end".to_owned()
@@ -252,7 +258,7 @@ fn message(error: &Error, written: &str) -> String {
         }
         message if message.contains("visible characters") => {
             format!(
-                "`{written}` is not allowed in a string: expected visible characters, or an escape \
+                "`{excerpt}` is not allowed in a string: expected visible characters, or an escape \
                  like \\u001b"
             )
         }
@@ -266,23 +272,23 @@ fn message(error: &Error, written: &str) -> String {
             } else {
                 message + ", expected TOML as https://toml.io describes it"
             };
-            // Keep other white space, which is escaped.
-            match written.trim_matches([' ', '\t', '\r', '\n']) {
+            // Keep other white space, such as U+00A0: the message shows it escaped.
+            match excerpt.trim_matches([' ', '\t', '\r', '\n']) {
                 "" => message,
-                _ => format!("`{written}`: {message}"),
+                _ => format!("`{excerpt}`: {message}"),
             }
         }
     }
 }
 
 /// Returns the message for text without quotes in place of a value.
-fn unquoted_value_message(written: &str) -> String {
-    let bare = written.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
-    match written.to_lowercase().as_str() {
+fn unquoted_value_message(excerpt: &str) -> String {
+    let without_quotes = excerpt.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
+    match excerpt.to_lowercase().as_str() {
         "yes" | "no" | "on" | "off" => {
             format!(
-                "`{written}` is not a value: expected true or false, or a string in quotes, like \
-                 \"{written}\""
+                "`{excerpt}` is not a value: expected true or false, or a string in quotes, like \
+                 \"{excerpt}\""
             )
         }
         number
@@ -290,11 +296,13 @@ fn unquoted_value_message(written: &str) -> String {
                 .starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) =>
         {
             format!(
-                "`{written}` is not a value: a number has only digits, like 16384, and a string \
+                "`{excerpt}` is not a value: a number has only digits, like 16384, and a string \
                  must be in quotes"
             )
         }
-        _ => format!("`{written}` is not a value: a string must be in quotes, like \"{bare}\""),
+        _ => format!(
+            "`{excerpt}` is not a value: a string must be in quotes, like \"{without_quotes}\""
+        ),
     }
 }
 
@@ -315,7 +323,7 @@ mod tests {
             ("a = \"\"\"x\n\"\"\nb = 1", "\"\"\"4\"\"\""),
             ("a = '''x\n[b]", "'''4'''"),
             ("a = [\"x, 1]\nb = 1", "\"5\""),
-            // Closed values, and mistakes that the parser reports well.
+            // No unclosed value, or an unclosed string that the parser itself reports.
             ("a = \"x\nb = 'y\nc = [1]", ""),
             (
                 "a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], \

@@ -10,22 +10,24 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// A table of the file, with the keys not read yet.
+/// A table of the file. Reading a key removes it from the table.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
+    /// The keys that were not read yet, with their values.
     entries: DeTable<'i>,
-    /// The keys read so far. Every table reads all of its accepted keys, so in the end this
-    /// is the list of accepted keys.
+    /// The keys that were read, even if the file lacks them. Each reader of a table reads all
+    /// accepted keys, so in the end this is the list of accepted keys.
     accepted: Vec<&'static str>,
 }
 
 /// The parsed value of a key.
 #[derive(Clone, Debug)]
 pub(super) enum ParsedKey<T> {
-    /// The key is missing.
+    /// The key is missing and not required.
     Absent,
-    /// The value is invalid and an error reports it. Checks that depend on it are skipped.
+    /// The value is invalid, or a required key is missing. An error reports this, and checks that
+    /// need the value are skipped.
     Invalid,
     /// The value has a valid type and range.
     Valid(Spanned<T>),
@@ -78,8 +80,8 @@ impl<'i> Table<'i> {
                 Some(Self { heading: heading.to_owned(), span, entries, accepted: Vec::new() })
             }
             _ => {
-                let written = findings.excerpt(&span);
-                findings.error(&span, format!("`{written}` is not a table: write {heading}"));
+                let excerpt = findings.excerpt(&span);
+                findings.error(&span, format!("`{excerpt}` is not a table: write {heading}"));
                 None
             }
         }
@@ -96,7 +98,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Returns the span of the table's start: its header, if any.
+    /// Returns the span for errors about the whole table: its header, if it has one.
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
@@ -105,7 +107,7 @@ impl<'i> Table<'i> {
         self.entries.is_empty()
     }
 
-    /// Reads a value of any type.
+    /// Reads a value of any type; `None` if the key is missing.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'i>>> {
         self.accepted.push(key);
         self.entries.remove(key)
@@ -147,7 +149,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads an integer from a set.
+    /// Reads an integer that must be one of `accepted`.
     pub(super) fn one_of<T>(
         &mut self,
         key: &'static str,
@@ -165,7 +167,8 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads a list of integers within a range. Reports each invalid integer separately.
+    /// Reads a list of integers within a range. `expected` describes an element. Reports each
+    /// invalid element separately.
     pub(super) fn integers<T>(
         &mut self,
         key: &'static str,
@@ -189,7 +192,7 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// Reads a list of strings.
+    /// Reads a list of strings. `expected` describes an element.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
@@ -207,7 +210,7 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// Reads a list of words that parse as `T`.
+    /// Reads a list of strings that parse as `T`. `expected` describes an element.
     pub(super) fn words<T: FromStr>(
         &mut self,
         key: &'static str,
@@ -245,8 +248,8 @@ impl<'i> Table<'i> {
             match parse(element.get_ref()) {
                 Some(element) => valid.push(Spanned::new(span, element)),
                 None => {
-                    let written = display_value(&element, findings);
-                    findings.error(&span, format!("{key}: {written} must be {expected_each}"));
+                    let value_text = display_value(&element, findings);
+                    findings.error(&span, format!("{key}: {value_text} must be {expected_each}"));
                 }
             }
         }
@@ -257,7 +260,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads one of several words.
+    /// Reads a string that must be one of `choices`.
     pub(super) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
@@ -267,11 +270,11 @@ impl<'i> Table<'i> {
         let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         let words = || choices.iter().map(|&(word, _)| word);
-        let written = value.get_ref().as_str().unwrap_or_default();
-        match choices.iter().find(|(word, _)| *word == written) {
+        let word = value.get_ref().as_str().unwrap_or_default();
+        match choices.iter().find(|(choice, _)| *choice == word) {
             Some(&(_, choice)) => ParsedKey::Valid(Spanned::new(span, choice)),
             None => {
-                let expected = quoted_or_list(words()) + &did_you_mean(written, words());
+                let expected = quoted_or_list(words()) + &did_you_mean(word, words());
                 reject(key, &value, &expected, findings)
             }
         }
@@ -319,16 +322,16 @@ impl<'i> Table<'i> {
         self.entries.into_iter()
     }
 
-    /// Reports unknown keys. Returns whether there were none.
+    /// Reports each key that was not read as unknown. Returns whether there was none.
     pub(super) fn finish(self, findings: &mut Findings<'_>) -> bool {
         for key in self.entries.keys() {
             let accepted = or_list(self.accepted.iter().map(|key| format!("`{key}`")));
             let nearest = did_you_mean(key.get_ref(), self.accepted.iter().copied());
-            let written = findings.excerpt(&key.span());
+            let excerpt = findings.excerpt(&key.span());
             findings.error(
                 &key.span(),
                 format!(
-                    "unknown key `{written}` in {}, expected {accepted}{nearest}",
+                    "unknown key `{excerpt}` in {}, expected {accepted}{nearest}",
                     self.heading
                 ),
             );
@@ -342,13 +345,14 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
     i128::from_str_radix(integer.as_str(), integer.radix()).ok()?.try_into().ok()
 }
 
-/// Returns the source text of a value, but `a table` for a table with a header.
+/// Returns a value for a message: the beginning of its source text, or `a table` if the value is a
+/// table with a header.
 pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
-    let written = findings.excerpt(&value.span());
-    if value.get_ref().is_table() && !written.starts_with('{') {
+    let excerpt = findings.excerpt(&value.span());
+    if value.get_ref().is_table() && !excerpt.starts_with('{') {
         "a table".to_owned()
     } else {
-        written
+        excerpt
     }
 }
 
@@ -372,7 +376,7 @@ fn reject<T>(
     expected: &str,
     findings: &mut Findings<'_>,
 ) -> ParsedKey<T> {
-    let written = display_value(value, findings);
-    findings.error(&value.span(), format!("{key} = {written}: must be {expected}"));
+    let value_text = display_value(value, findings);
+    findings.error(&value.span(), format!("{key} = {value_text}: must be {expected}"));
     ParsedKey::Invalid
 }

@@ -17,7 +17,8 @@ pub(super) fn quoted_or_list<'a>(names: impl IntoIterator<Item = &'a str>) -> St
     or_list(names.into_iter().map(quoted))
 }
 
-/// Returns a name in double quotes. Of a long name, returns only the beginning.
+/// Returns a name in double quotes, escaped. Cuts a name of more than [`MAX_EXCERPT`] characters
+/// and appends `…`.
 pub(super) fn quoted(name: &str) -> String {
     match name.char_indices().nth(MAX_EXCERPT) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
@@ -25,10 +26,9 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// Returns whether a character is visible and unambiguous: no control character, no invisible
-/// character, and no space except U+0020.
+/// Returns whether a message may contain the character unescaped: it is visible or U+0020.
 pub(super) fn is_printable(character: char) -> bool {
-    // `escape_debug` is the only access to the standard library's table of printable characters.
+    // The standard library offers its table of printable characters only through `escape_debug`.
     let mut escape = character.escape_debug();
     escape.next() != Some('\\') || matches!(escape.next(), Some('\\' | '"' | '\''))
 }
@@ -46,9 +46,12 @@ pub(crate) fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Returns `; did you mean "x"?`, or nothing if no name is similar.
-pub(super) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(written, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+/// Returns `; did you mean "x"?`, or an empty string if no name is similar.
+pub(super) fn did_you_mean<'a>(
+    unknown_name: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> String {
+    nearest(unknown_name, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
 /// Formats ascending numbers as ranges: `0-3, 8`.
@@ -73,7 +76,7 @@ pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
     }
 }
 
-fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
+fn join<T: Display>(items: impl IntoIterator<Item = T>, conjunction: &str) -> String {
     let mut items = items.into_iter();
     let mut listed: Vec<String> =
         items.by_ref().take(MAX_LISTED).map(|item| item.to_string()).collect();
@@ -84,29 +87,30 @@ fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
     match listed.as_slice() {
         [] => "none".to_owned(),
         [only] => only.clone(),
-        [first @ .., last] => format!("{} {word} {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
     }
 }
 
 /// Maximum number of characters of a value or name quoted in a message.
 pub(super) const MAX_EXCERPT: usize = 40;
 
-/// Maximum number of items in a list; of more items, the list ends with their number.
+/// Maximum number of items listed. A longer list ends with the number of omitted items, such as `or
+/// 5 more`.
 const MAX_LISTED: usize = 32;
 
-/// Maximum number of names compared with an unknown name, and maximum length of each name in bytes.
-/// Bounds the time.
+/// Limits the time of [`nearest`]: it compares at most this many names, each of at most this many
+/// bytes.
 const MAX_COMPARED: usize = 64;
 
-/// Returns the name with the smallest edit distance to `written`, if the distance is at most a
-/// third of the number of characters in `written`, or 1, and not all characters differ. Ignores
-/// case.
-fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if written.len() > MAX_COMPARED {
+/// Returns the name with the smallest edit distance to `unknown_name`, ignoring case. The
+/// distance must be less than `length` and at most `max(1, length / 3)`, where `length` is the
+/// number of characters in `unknown_name`.
+fn nearest<'a>(unknown_name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if unknown_name.len() > MAX_COMPARED {
         return None;
     }
-    let length = written.chars().count();
-    let lowercase = written.to_lowercase();
+    let length = unknown_name.chars().count();
+    let lowercase = unknown_name.to_lowercase();
     let distance_to = |name: &'a str| {
         if name.len() > MAX_COMPARED {
             return None;
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_ranges_and_counts_are_formatted() {
+    fn formats_lists_ranges_and_counts() {
         assert_eq!(or_list([1, 2, 3]), "1, 2 or 3");
         assert_eq!(and_list(["a", "b"]), "a and b");
         assert_eq!(quoted_or_list(["a"]), "\"a\"");

@@ -14,14 +14,14 @@ use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
-/// Time limit for the response. The server's time limit is shorter, so the server can report that
-/// it has passed.
+/// Time limit for the response. The server's time limit is shorter, so the client still receives
+/// the error with which the server reports a timeout.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
 
-/// The error for a user who may not use the control socket.
+/// The error if the user is not allowed to use the control socket.
 #[derive(Debug)]
 struct Denied(String);
 
@@ -107,7 +107,7 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
     }
 }
 
-/// Appends a few lines about each security association to `text`.
+/// Appends two to four lines about each security association to `text`.
 fn append_sas(sas: &[Value], text: &mut String) {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let limit = |sa: &Value, key: &str| match &sa[key] {
@@ -196,7 +196,7 @@ fn append_tables(answer: &Value, text: &mut String) {
     }
 }
 
-/// Formats an inspection table without its name.
+/// Formats the columns and rows of an inspection table, but not its name.
 fn columns_and_rows(table: &Value) -> String {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let columns = list(&table["columns"]);
@@ -246,7 +246,7 @@ fn custom_answer(answer: &Value) -> String {
     }
 }
 
-/// Formats a response as text.
+/// Formats the response of a built-in command as text.
 fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
@@ -299,7 +299,7 @@ fn text(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
-            // The interval report prints these losses as one number.
+            // Print each kind of loss separately; the interval report prints only their sum.
             let kernel = &answer["kernel"];
             let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {

@@ -27,7 +27,7 @@ impl Command {
         Self::from_str(name, false).ok()
     }
 
-    /// Returns whether the command is of use to a program with these kinds of stages.
+    /// Returns whether a program with these kinds of stages offers the command.
     pub(crate) fn is_supported_by(self, registry: &Registry) -> bool {
         let has_kind = |prefix: &str| registry.kinds().any(|kind| kind.starts_with(prefix));
         match self {

@@ -1,8 +1,8 @@
 //! `xdpfwd ctl`: queries a running xdpfwd over its control socket.
 //!
-//! A request is a line with a JSON object such as `{"command":"status"}`. If the command takes
-//! arguments, the key `arguments` has them as a list of strings. A response is one JSON object; if
-//! the request failed, it has the key `error`.
+//! A request is a line with a JSON object such as `{"command":"status"}`. The key `arguments`
+//! contains the arguments of the command, if any, as a list of strings. A response is one JSON
+//! object. If the request failed, the response has the key `error`.
 
 mod client;
 pub(crate) mod command;

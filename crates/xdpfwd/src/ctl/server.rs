@@ -37,8 +37,8 @@ struct Status<'a> {
 }
 
 impl Server {
-    /// Listens on the configured path. Only logs a failure, because forwarding does not need the
-    /// socket.
+    /// Listens on the configured path. If this fails, only logs a warning, because forwarding does
+    /// not need the socket.
     pub(crate) fn new(plan: &Plan, control: &Control) -> Self {
         let open = |path: &Path| match ControlSocket::open(path, control) {
             Ok(socket) => Some(socket),
@@ -47,8 +47,8 @@ impl Server {
                 tracing::warn!(
                     %error,
                     %path,
-                    "no control socket; check that its directory exists and that no other process \
-                     listens there"
+                    "no control socket, so `ctl` cannot connect; check that the directory of the \
+                     path exists and that no other process listens on the path"
                 );
                 None
             }
@@ -88,8 +88,8 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
     if command == Command::Reload {
         return match reload::run(handle, cli, app) {
             Ok(reloaded) => {
-                let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
-                json!({ "schema": xdpfwd_engine::SCHEMA, "type": "reload", "afresh": afresh, "warnings": warnings })
+                let (restarted, warnings) = (reloaded.restarted_stages, reloaded.warnings);
+                json!({ "schema": xdpfwd_engine::SCHEMA, "type": "reload", "afresh": restarted, "warnings": warnings })
             }
             Err(failure) => json!({ "error": failure.message, "problems": failure.problems }),
         };
@@ -99,7 +99,7 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
         Command::Stats => report::json_value(&data_plane.report(), app),
         Command::Rules => views::rules(&data_plane.inspect()),
         Command::Sa => views::sas(&data_plane.inspect_plans()),
-        Command::Inspect => views::all(&data_plane.inspect()),
+        Command::Inspect => views::all_tables(&data_plane.inspect()),
         Command::Reload => Ok(Value::Null),
     });
     match result {

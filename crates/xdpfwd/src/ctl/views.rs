@@ -1,12 +1,12 @@
-//! Inspection tables as the JSON of `ctl inspect`, `ctl rules` and `ctl sa`. The formats of the
-//! last two are older than inspection tables.
+//! Converts inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`. The formats
+//! of `ctl rules` and `ctl sa` differ from the tables, because they are older and must not change.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};
 use xdpfwd_pipeline::Cell;
 
 /// Returns the response to `ctl inspect`: all tables unchanged.
-pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
+pub(super) fn all_tables(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let tables = serde_json::to_value(tables)?;
     Ok(
@@ -14,8 +14,8 @@ pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// Returns the response to `ctl rules`: the tables called `rules`. The row without a rule number is
-/// about the filter's default verdict.
+/// Returns the response to `ctl rules`: the tables called `rules`. In such a table, the row without
+/// a rule number counts the packets with the filter's default verdict.
 pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {
@@ -70,7 +70,7 @@ mod tests {
     fn inspection(table: Table) -> Inspection {
         let report = TableReport {
             path: Some("lan->wan".into()),
-            stage: "own".into(),
+            stage: "edge".into(),
             place: "user",
             table,
             rows_omitted: 0,
@@ -86,7 +86,7 @@ mod tests {
         let expected = json!({
             "schema": 1, "type": "rules", "workers": 2, "answered": 1,
             "filters": [{
-                "path": "lan->wan", "stage": "own", "place": "user", "default": 9,
+                "path": "lan->wan", "stage": "edge", "place": "user", "default": 9,
                 "rules": [{ "rule": 0, "packets": 7, "text": "drop" }],
             }],
         });
@@ -97,7 +97,7 @@ mod tests {
     fn sa_view_lists_rows_with_their_stage() {
         let mut table = Table::new("sas", &[("spi", None), ("source", None)]);
         table.rows.push(vec![4097_u32.into(), Cell::None]);
-        let expected = json!({ "schema": 1, "type": "sa", "sas": [{ "stage": "own", "spi": 4097, "source": null }] });
+        let expected = json!({ "schema": 1, "type": "sa", "sas": [{ "stage": "edge", "spi": 4097, "source": null }] });
         assert_eq!(sas(&inspection(table).tables).unwrap(), expected);
     }
 
@@ -105,7 +105,7 @@ mod tests {
     fn inspect_view_shows_any_table() {
         let mut table = Table::new("sessions", &[("teid", None)]);
         table.rows.push(vec![1_u32.into()]);
-        let value = all(&inspection(table)).unwrap();
+        let value = all_tables(&inspection(table)).unwrap();
         assert_eq!(value["tables"][0]["name"], "sessions");
         assert_eq!(value["tables"][0]["rows"], json!([[1]]));
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// The result of one check of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Name of the check, stable for scripts. docs/doctor.md lists them.
+    /// Name of the check, stable for scripts. docs/doctor.md lists all checks.
     pub(crate) check: &'static str,
     /// The subject: an interface, or `host`.
     pub(crate) subject: String,
@@ -49,7 +49,7 @@ impl Finding {
         }
     }
 
-    /// Creates a finding for an impossible check.
+    /// Creates a finding for a check that is impossible here; `why` states the reason.
     pub(crate) fn unknown(
         check: &'static str,
         subject: impl Into<String>,
@@ -58,7 +58,7 @@ impl Finding {
         Self { level: Level::Unknown, ..Self::ok(check, subject, why) }
     }
 
-    /// Creates a finding of a problem that reduces performance.
+    /// Creates a finding of a problem with which xdpfwd runs, but not at full speed.
     pub(crate) fn warning(
         check: &'static str,
         subject: impl Into<String>,
@@ -68,7 +68,7 @@ impl Finding {
         Self { level: Level::Warning, fix: Some(fix.into()), ..Self::ok(check, subject, finding) }
     }
 
-    /// Creates a finding of a problem that prevents running.
+    /// Creates a finding of a problem with which xdpfwd does not run.
     pub(crate) fn error(
         check: &'static str,
         subject: impl Into<String>,
@@ -93,7 +93,7 @@ pub(crate) struct Examination {
 impl Examination {
     pub(crate) fn new(findings: Vec<Finding>) -> Self {
         let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
-        // Impossible checks reveal no problem.
+        // An impossible check is not a problem.
         let level = if worst == Level::Unknown { Level::Ok } else { worst };
         Self { schema: 1, kind: "doctor", level, findings }
     }

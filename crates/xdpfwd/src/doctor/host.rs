@@ -1,4 +1,4 @@
-//! The machine as a whole: kernel, privileges, memory, cores.
+//! Checks the machine as a whole: kernel, privileges, memory and cores.
 
 use xdpfwd_xsk::HugePages;
 
@@ -22,11 +22,11 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Optional kernel features: the first version with the feature, and its description.
+/// Optional kernel features: the first kernel version that has the feature, and its description.
 const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
-    ((6, 6), "AF_XDP frames of several buffers, in drivers"),
+    ((6, 6), "AF_XDP packets in several buffers, in drivers"),
     ((6, 17), "more than 32 packets per system call in copy mode"),
 ];
 
@@ -68,11 +68,11 @@ fn kernel(tree: &Tree) -> Finding {
     Finding::ok(CHECK, HOST, format!("Linux {release}{without}"))
 }
 
-/// Checks the kernel's build options, if readable.
+/// Checks the kernel's build options, if the file with them is readable.
 fn kernel_options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // Locations used by various distributions.
+    // Distributions use one of these locations.
     let paths = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
     let Some(text) = paths.iter().find_map(|path| tree.text(path)) else {
         let why = format!(
@@ -104,13 +104,13 @@ fn kernel_options(tree: &Tree) -> Finding {
             CHECK,
             HOST,
             "built without CONFIG_BPF_JIT: XDP programs are interpreted",
-            "boot a kernel that has it",
+            "boot a kernel that is built with CONFIG_BPF_JIT",
         ),
         missing => Finding::error(
             CHECK,
             HOST,
             format!("built without {}", missing.join(", ")),
-            "boot a kernel that has it",
+            format!("boot a kernel that is built with {}", missing.join(", ")),
         ),
     }
 }
@@ -188,7 +188,8 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     let needed_names = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
         [] => Finding::ok(CHECK, HOST, format!("{needed_names}: all present")),
-        // A sufficient locked-memory limit makes cap_ipc_lock unnecessary; `memory-lock` checks it.
+        // A sufficient locked-memory limit makes cap_ipc_lock unnecessary. The check `memory-lock`
+        // checks this limit.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
@@ -205,7 +206,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
 
 fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
-    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
+    let needed = RequiredMemory::new(&subject.plan.umem, subject.plan.workers.len()).bytes;
     if effective_capabilities(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
         return Finding::ok(
             CHECK,
@@ -242,12 +243,12 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
 
 fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "huge-pages";
-    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
+    let needed = RequiredMemory::new(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
     if subject.plan.umem.huge_pages == HugePages::Off {
         return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    // Free pages include those promised to a mapping that has not used them yet.
+    // `free_hugepages` includes the pages that are promised to mappings but not used yet.
     let promised: u64 = tree.number(&format!("{folder}/resv_hugepages")).unwrap_or(0);
     let free = tree
         .number::<u64>(&format!("{folder}/free_hugepages"))
@@ -263,7 +264,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     if free >= needed {
         return Finding::ok(CHECK, HOST, format!("{free} of 2 MiB are free, {needed} are needed"));
     }
-    // The number of pages in use, plus the number of pages needed.
+    // Pages that are in use or promised, plus the pages that xdpfwd needs.
     let fix = format!("sysctl -w vm.nr_hugepages={}", total - free.min(total) + needed);
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
@@ -346,7 +347,7 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
             format!("{}: isolated, without a tick", core_list(pinned)),
         );
     }
-    // One core at least must remain for other tasks, and core 0, the boot core, always has a tick.
+    // At least one core must remain for other tasks. Core 0, the boot core, always has a tick.
     let online =
         tree.text(&format!("{cpus}/online")).as_deref().and_then(parse_list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
@@ -374,18 +375,18 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     let governor = |core: &usize| {
         tree.text(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"))
     };
-    let slow: Vec<(usize, String)> = pinned
+    let not_performance: Vec<(usize, String)> = pinned
         .iter()
         .filter_map(|core| Some((*core, governor(core)?)))
         .filter(|(_, governor)| governor != "performance")
         .collect();
-    if let Some((core, name)) = slow.first() {
-        let slow_cores: Vec<_> = slow.iter().map(|(core, _)| core.to_string()).collect();
+    if let Some((core, name)) = not_performance.first() {
+        let cores: Vec<_> = not_performance.iter().map(|(core, _)| core.to_string()).collect();
         return Finding::warning(
             CHECK,
             HOST,
             format!("core {core} uses the frequency governor {name:?}"),
-            format!("cpupower -c {} frequency-set -g performance", slow_cores.join(",")),
+            format!("cpupower -c {} frequency-set -g performance", cores.join(",")),
         );
     }
     match pinned.iter().find_map(governor) {

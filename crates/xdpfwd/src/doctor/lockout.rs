@@ -9,9 +9,9 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "lockout";
 
-/// Adds a finding for each port that would take traffic from this host. Returns the reason not to
-/// probe modes, if any: a bind may reset the interface and interrupt even packets that stay with
-/// the kernel.
+/// Adds a warning for each port that would take traffic from the kernel, if this host may depend on
+/// the traffic. Returns a reason not to probe modes, if any: a bind may reset the interface, which
+/// interrupts even traffic that stays with the kernel.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
     let lockouts = match lockouts(&subject.plan) {
         Ok(lockouts) => lockouts,
@@ -42,7 +42,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     }
     for (port, (traffic, mut keep)) in by_port {
         let Some(port) = subject.plan.ports.get(port) else { continue };
-        keep.extend(port.keep.iter().copied()); // rules that the port has already
+        keep.extend(port.keep.iter().copied()); // rules that the port already has
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         let found =
             format!("{}; a start takes this traffic from the kernel", traffic.join(" and "));
@@ -57,7 +57,8 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     Some(format!("{} {}, and a bind may reset the interface", carried.interface, carried.carries()))
 }
 
-/// Returns a default route or SSH session that a port carries, even if `keep` rules preserve it.
+/// Returns a default route or SSH session that uses an interface of a port, even if `keep` rules
+/// leave its packets to the kernel.
 fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());

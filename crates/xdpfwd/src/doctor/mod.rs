@@ -37,7 +37,7 @@ use crate::config::{self, Machine as _, NoMachine, ThisMachine};
 /// Runs the checks, prints the findings, and returns the exit status of the worst one.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        // Check only the file itself: problems of this machine become findings.
+        // Check only the file itself here: the checks report problems of this machine as findings.
         Some(path) => match config::load(path, registry, &NoMachine) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
             Subject::of_interfaces(&unique_names)
         }
     };
-    let examination = Examination::new(examine(&subject, &Tree::real(), !arguments.no_probe));
+    let examination =
+        Examination::new(examine(&subject, &Tree::this_machine(), !arguments.no_probe));
     let mut stdout = io::stdout().lock();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = if arguments.json {
@@ -86,7 +87,7 @@ pub(crate) fn mode_finding(
 /// Returns the problems that prevent a start of this plan, without probing. Used after a failed
 /// start.
 pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
-    let findings = examine(&Subject::of_plan(plan), &Tree::real(), false);
+    let findings = examine(&Subject::of_plan(plan), &Tree::this_machine(), false);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
@@ -137,7 +138,8 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // Findings about no port of the plan belong to the host. Sort the others in the order of ports.
+    // A finding whose subject is no port's interface is about the host. Sort the other findings in
+    // the order of the ports.
     let port_index = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {

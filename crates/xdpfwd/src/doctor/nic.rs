@@ -4,10 +4,10 @@ use xdpfwd_engine::PortPlan;
 
 use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
-use crate::config::longest_mtu;
+use crate::config::largest_mtu;
 
-/// Returns the findings about the interface of a port. If the interface has another index in /sys
-/// than `index`, /sys was mounted in another network namespace, and the only finding reports this.
+/// Returns the findings about the interface of a port. If `index` differs from the interface's
+/// index in /sys, /sys shows another network namespace. Then the only finding reports this.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -46,7 +46,7 @@ impl Nic<'_> {
         self.tree.number(&format!("{}/{file}", self.folder))
     }
 
-    /// Returns the driver of the device; a virtual interface has none.
+    /// Returns the driver of the interface's device; `None` if the interface has no device.
     fn driver(&self) -> Option<String> {
         self.tree.link_target_name(&format!("{}/device/driver", self.folder))
     }
@@ -100,7 +100,7 @@ impl Nic<'_> {
         let Some(mtu) = self.number::<u32>("mtu") else {
             return Finding::unknown(CHECK, self.name, "cannot read its MTU");
         };
-        let room = longest_mtu(frame_size);
+        let room = largest_mtu(frame_size);
         if mtu <= room {
             return Finding::ok(
                 CHECK,
@@ -109,7 +109,7 @@ impl Nic<'_> {
             );
         }
         let lower_mtu = format!("ip link set dev {} mtu {room}", self.name);
-        let fix = if mtu <= longest_mtu(4096) {
+        let fix = if mtu <= largest_mtu(4096) {
             format!("[umem] frame_size = 4096\nor: {lower_mtu}")
         } else {
             lower_mtu
@@ -121,8 +121,8 @@ impl Nic<'_> {
         Finding::error(CHECK, self.name, found, fix)
     }
 
-    /// Checks whether a virtio device supports zero-copy, which needs DMA mappings. Legacy devices
-    /// have none.
+    /// Checks whether a virtio device supports zero-copy, which needs DMA mappings. A legacy device
+    /// has no DMA mappings. Returns `None` for other drivers.
     fn virtio(&self, driver: &str) -> Option<Finding> {
         const CHECK: &str = "virtio";
         if driver != "virtio_net" {
@@ -200,7 +200,7 @@ impl Nic<'_> {
         Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
-    /// Checks that, without busy polling, no queue interrupt is handled only on workers' cores.
+    /// Checks that no queue interrupt is handled only on workers' cores, except with busy polling.
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();
@@ -227,8 +227,8 @@ impl Nic<'_> {
                 self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(parse_list)
             };
             let allowed = read("smp_affinity_list")?;
-            // Affinity changes with the next interrupt; until then a forbidden core may still be
-            // effective.
+            // A new affinity takes effect with the next interrupt. Until then, the effective core
+            // may be one that is no longer allowed.
             let effective = read("effective_affinity_list").unwrap_or_default();
             let is_effective_allowed =
                 !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
@@ -238,7 +238,7 @@ impl Nic<'_> {
             .iter()
             .filter_map(|irq| {
                 let targets = affinity(irq)?;
-                // Ignore an interrupt that may also go to other cores.
+                // Ignore an interrupt that cores without a worker may also handle.
                 let core = targets.iter().find(|core| cores.contains(core))?;
                 targets.iter().all(|core| cores.contains(core)).then_some((*irq, *core))
             })

@@ -11,7 +11,7 @@ use super::{Finding, Subject, Tree};
 pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
     let name = &*port.interface;
     let uses_xdp = port.io.uses_xdp();
-    let veth = VethPeer::of(name, tree, index);
+    let veth = VethPeer::find(name, tree, index);
     let mut findings = Vec::new();
     if uses_xdp {
         findings.push(features(name, subject.plan.mode, XdpFeatures::read(index)));
@@ -19,7 +19,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     }
     match Ethtool::open(index) {
         Ok(ethtool) => {
-            // Packet sockets receive the packets of all queues, and removed VLAN tags as metadata.
+            // Packet sockets receive the packets of all queues, so the queues need no check.
             if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
@@ -30,8 +30,8 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
                 });
             }
             match ethtool.offloads() {
-                // A veth removes no VLAN tags. The finding `veth-peer` is about tags that its peer
-                // leaves out of the frame.
+                // Packet sockets receive removed VLAN tags as metadata. A veth removes no tags; the
+                // check `veth-peer` is about tags that its peer leaves out of the frame.
                 Ok(enabled) => findings.push(offloads(name, &enabled, uses_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
@@ -44,7 +44,8 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     findings
 }
 
-/// Compares the requested number of queues with /sys, for a driver that does not report channels.
+/// Compares the requested number of queues with the queues in /sys, for a driver that does not
+/// report channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -103,7 +104,7 @@ fn program(name: &str) -> Finding {
     match attached_program(name) {
         None => Finding::ok(CHECK, name, "no other XDP program is attached"),
         Some(program) => {
-            // The kernel truncates process names to 15 bytes.
+            // The kernel truncates process names to 15 bytes, so the name may be incomplete.
             let xdpfwd = crate::program::name();
             let is_held_by_xdpfwd = program
                 .to_string()
@@ -134,8 +135,8 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Compares the requested number of queues with the active queues, and checks that RSS uses no
-/// others.
+/// Compares the requested number of queues with the active queues, and checks that RSS sends
+/// packets only to the requested queues.
 fn queues(
     name: &str,
     wanted: Option<u16>,
@@ -177,11 +178,11 @@ fn queues(
         return Finding::error(CHECK, name, found, fix);
     }
     // If the driver does not report its RSS table, packets may arrive on all active queues.
-    let rss_known = rss.is_ok();
+    let is_rss_known = rss.is_ok();
     let receiving: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let unserved: BTreeSet<u32> =
         receiving.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
-    let source = if rss_known { "RSS sends packets to" } else { "packets may arrive on" };
+    let source = if is_rss_known { "RSS sends packets to" } else { "packets may arrive on" };
     match wanted {
         Some(_) if !unserved.is_empty() => {
             let found = format!(
@@ -192,7 +193,7 @@ fn queues(
             );
             // `ethtool -L` refuses to remove queues that a user-defined RSS table uses. So if the
             // driver reports the table, change the table instead.
-            let use_fewer = match rss_known {
+            let use_fewer = match is_rss_known {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set_queues(wanted_queues),
             };
@@ -217,21 +218,22 @@ fn queues(
     }
 }
 
-/// Offloads that change received frames: name of the feature, its name for `ethtool -K`, and the
-/// effect.
+/// Offloads that change received frames: the kernel's name of the feature, its name for `ethtool
+/// -K`, and the effect.
 const HARMFUL: [(&str, &str, &str); 4] = [
-    ("rx-lro", "lro", JOINED),
-    ("rx-gro-hw", "rx-gro-hw", JOINED),
-    ("rx-vlan-hw-parse", "rxvlan", UNTAGGED),
-    ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", UNTAGGED),
+    ("rx-lro", "lro", MERGES_PACKETS),
+    ("rx-gro-hw", "rx-gro-hw", MERGES_PACKETS),
+    ("rx-vlan-hw-parse", "rxvlan", REMOVES_TAGS),
+    ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", REMOVES_TAGS),
 ];
-const JOINED: &str = "several packets arrive merged into one, which XDP does not support";
-const UNTAGGED: &str = "VLAN tags are removed from the frames, and AF_XDP does not receive them";
+const MERGES_PACKETS: &str = "several packets arrive merged into one, which XDP does not support";
+const REMOVES_TAGS: &str =
+    "VLAN tags are removed from the frames, and AF_XDP does not receive them";
 
 fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Finding {
     const CHECK: &str = "offloads";
     let is_harmful = |(feature, _, why): &&(&str, &str, &str)| {
-        enabled.contains(*feature) && (check_vlan_tags || *why != UNTAGGED)
+        enabled.contains(*feature) && (check_vlan_tags || *why != REMOVES_TAGS)
     };
     let harmful: Vec<_> = HARMFUL.iter().filter(is_harmful).collect();
     if harmful.is_empty() {
@@ -252,10 +254,11 @@ fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Fi
     )
 }
 
-/// A veth's peer.
+/// The peer of a veth.
 enum VethPeer {
-    /// Name and index of a peer in this network namespace.
+    /// A peer in this network namespace: its name and index.
     Here(String, u32),
+    /// A peer in another network namespace.
     Elsewhere,
 }
 
@@ -263,11 +266,12 @@ impl VethPeer {
     const CHECK: &str = "veth-peer";
 
     /// Returns the peer of an interface; `None` if the interface is not a veth.
-    fn of(name: &str, tree: &Tree, index: u32) -> Option<Self> {
+    fn find(name: &str, tree: &Tree, index: u32) -> Option<Self> {
         if !is_veth(index) {
             return None;
         }
-        // A peer in another namespace may have the same index as any interface of this namespace.
+        // A peer in another namespace may have the same index as an interface of this namespace. So
+        // check that the interface with this index refers back to `index`.
         let linked = |name: &str| tree.number::<u32>(&format!("/sys/class/net/{name}/iflink"));
         let peer = linked(name).filter(|peer| *peer != index && is_veth(*peer));
         let name = peer.and_then(|peer| if_indextoname(peer).ok()?.into_string().ok());
@@ -275,8 +279,8 @@ impl VethPeer {
         Some(local_peer.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
     }
 
-    /// Checks that the peer leaves neither checksums nor VLAN tags to the interface `name`, which
-    /// would not add them, and that the peer has NAPI.
+    /// Checks that the peer has NAPI, and that it sends frames with complete checksums and VLAN
+    /// tags, because the interface `name` does not add them.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
             let why = "its other end is in another network namespace; if sockets send on it, run in \
@@ -358,7 +362,7 @@ mod tests {
             finding.fix.unwrap(),
             "queues = 8, to serve all\nor, to use only these: ethtool -X eth1 equal 2"
         );
-        // Of eight active queues, the RSS table uses only the two that are served.
+        // Eight queues are active, but the RSS table uses only the two served queues.
         assert_eq!(
             queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level,
             Level::Ok

@@ -6,7 +6,8 @@ use super::{Finding, Subject};
 
 pub(crate) const CHECK: &str = "mode";
 
-/// Returns a finding about the mode of each port, or one about the failure to probe.
+/// Returns a finding about the mode of each port. If the probe fails, returns one finding about the
+/// failure.
 pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
@@ -65,7 +66,8 @@ pub(crate) fn mode_finding(
     Finding::warning(CHECK, interface, found, fix)
 }
 
-/// Returns the finding about a failure to attach or bind, for the interface that the error names.
+/// Returns the finding about a failure to attach or bind. Its subject is the interface that the
+/// error names, or else the host.
 fn error_finding(subject: &Subject, error: &StartError) -> Finding {
     let text = crate::error_text::with_causes(error);
     let is_named = |interface: &str| {
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn fix_for_fallback_names_a_mode_that_all_ports_support() {
-        // Only one port supports native XDP: configuring `copy` would break the other.
+        // `copy` needs native XDP, which eth1 lacks, so `copy` would prevent a start.
         let finding =
             mode_finding("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
         assert!(

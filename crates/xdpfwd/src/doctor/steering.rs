@@ -1,4 +1,5 @@
-//! Prints the NIC rules that steer packets of inbound security associations to their queues.
+//! Suggests NIC rules that steer the packets of inbound security associations (SAs) to their
+//! queues.
 
 use xdpfwd_engine::PortPlan;
 use xdpfwd_pipeline::{PortId, QueueBinding};
@@ -7,8 +8,8 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "esp-steering";
 
-/// Returns a finding with the ethtool commands that steer the packets of inbound SAs to their
-/// worker; `None` if there is only one worker or no inbound SA.
+/// Returns a finding with the ethtool commands that steer the packets of each inbound SA to its
+/// queue; `None` if there is only one worker or no inbound SA.
 pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<Finding> {
     let workers = subject.plan.workers.len();
     let path = subject.plan.paths.iter().find(|path| path.from == id)?;
@@ -44,9 +45,9 @@ mod tests {
 
     /// A stage whose packets must arrive on certain queues.
     #[derive(Debug)]
-    struct Bound(Vec<QueueBinding>);
+    struct BoundStage(Vec<QueueBinding>);
 
-    impl StagePlan for Bound {
+    impl StagePlan for BoundStage {
         fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
             unreachable!()
         }
@@ -60,7 +61,7 @@ mod tests {
         }
     }
 
-    impl QueueBound for Bound {
+    impl QueueBound for BoundStage {
         fn queue_bindings(&self) -> Vec<QueueBinding> {
             self.0.clone()
         }
@@ -74,7 +75,7 @@ mod tests {
             owner: format!("SA {queue}"),
             flow: flow.to_owned(),
         });
-        let plan = Arc::new(Bound(bindings.collect()));
+        let plan = Arc::new(BoundStage(bindings.collect()));
         subject.plan.paths[0].stages =
             vec![StageOnPath { name: "in".into(), plan, in_kernel: false }];
         let port = subject.plan.ports[0].clone();
@@ -97,7 +98,10 @@ mod tests {
                 "ethtool -N eth1 flow-type udp4 dst-port 4500 action 3",
             ]
         );
-        assert!(found(1, &bindings).is_none(), "one worker has all queues");
+        assert!(
+            found(1, &bindings).is_none(),
+            "one worker serves all queues, so no rule is needed"
+        );
         assert!(found(2, &[]).is_none());
     }
 }

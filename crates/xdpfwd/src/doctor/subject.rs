@@ -1,4 +1,5 @@
-//! The subject of the checks: a configured plan, or a default plan for named interfaces.
+//! The subject of the checks: the plan of a configuration, or a default plan for the interfaces on
+//! the command line.
 
 use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
@@ -19,8 +20,8 @@ impl Subject {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Creates a subject from interfaces with default settings, each sending back the packets that
-    /// it receives.
+    /// Creates a subject from interfaces with default settings. Each interface sends back the
+    /// packets that it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
             name: name.clone(),
@@ -49,12 +50,12 @@ impl Subject {
         Self { plan, configured: false }
     }
 
-    /// Returns the configured cores.
+    /// Returns the cores to which workers are pinned.
     pub(crate) fn cores(&self) -> Vec<usize> {
         self.plan.workers.iter().flatten().copied().collect()
     }
 
-    /// Returns the requested number of queues; `None` if not configured.
+    /// Returns the port's configured number of queues; `None` without a configuration.
     pub(crate) fn queues(&self, port: &PortPlan) -> Option<u16> {
         self.configured.then_some(port.queues)
     }

@@ -1,5 +1,5 @@
-//! Checks on file trees of fake machines: two NUMA nodes, governors, isolated cores, interrupts,
-//! old kernels, virtio devices. Each problem has a finding, which the fix removes.
+//! Tests the checks of the host and the NIC on fake machines. Each problem has a finding; after the
+//! fix, the finding is `Ok`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,12 +10,12 @@ use xdpfwd_xsk::HugePages;
 
 use super::*;
 
-/// A fake machine: a folder with files of /proc and /sys, removed on drop.
-struct Machine(PathBuf);
+/// A fake machine: a folder with `proc`, `sys` and `boot`, removed on drop.
+struct MachineFolder(PathBuf);
 
-impl Machine {
-    /// Creates a server with two NUMA nodes of four cores with two threads each. The interface eth1
-    /// (driver ice) is on node 0.
+impl MachineFolder {
+    /// Creates a server with two NUMA nodes. Each node has four cores with two threads each. The
+    /// interface eth1 (driver ice) is on node 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -55,15 +55,15 @@ impl Machine {
             ("proc/irq/141/smp_affinity_list", "0-15"),
             ("proc/sys/net/core/bpf_jit_enable", "1"),
         ] {
-            machine.set(path, text);
+            machine.write(path, text);
         }
         for core in 0..16 {
-            machine.set(
+            machine.write(
                 &format!("sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"),
                 "performance",
             );
             let siblings = format!("{},{}", core % 8, core % 8 + 8);
-            machine.set(
+            machine.write(
                 &format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"),
                 &siblings,
             );
@@ -74,18 +74,18 @@ impl Machine {
         machine
     }
 
-    fn set(&self, path: &str, text: &str) {
+    fn write(&self, path: &str, text: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("{text}\n")).unwrap();
     }
 
     fn tree(&self) -> Tree {
-        Tree::at(&self.0)
+        Tree::in_folder(&self.0)
     }
 }
 
-impl Drop for Machine {
+impl Drop for MachineFolder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).unwrap();
     }
@@ -98,7 +98,7 @@ fn subject(cores: &[usize]) -> Subject {
     subject
 }
 
-fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
+fn examine_files(machine: &MachineFolder, subject: &Subject) -> Vec<Finding> {
     let mut findings = host::examine(subject, &machine.tree());
     findings.extend(
         subject
@@ -111,37 +111,38 @@ fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
 }
 
 #[track_caller]
-fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
+fn finding(machine: &MachineFolder, subject: &Subject, check: &str) -> Finding {
     let findings = examine_files(machine, subject);
     let mut found = findings.iter().filter(|finding| finding.check == check);
     let first = found.next().unwrap_or_else(|| panic!("no {check} among {findings:#?}")).clone();
-    assert!(found.next().is_none(), "{check} twice: {findings:#?}");
+    assert!(found.next().is_none(), "more than one finding of {check}: {findings:#?}");
     first
 }
 
-/// Checks the finding of `check`: it is `Ok` on the server. After `cause`, it has the level
-/// `level`, contains `words[0]`, and its fix contains `words[1]`. After `fix`, it is `Ok` again.
+/// Asserts that the finding of `check` is `Ok` on the unchanged server, and again after `fix`. In
+/// between, after `cause`, its level is `level`, its text contains `expected_texts[0]`, and its fix
+/// contains `expected_texts[1]`.
 #[track_caller]
 fn assert_found_until_fixed(
     check: &str,
     level: Level,
-    words: [&str; 2],
+    expected_texts: [&str; 2],
     cores: &[usize],
-    cause: impl FnOnce(&Machine, &mut Subject),
-    fix: impl FnOnce(&Machine, &mut Subject),
+    cause: impl FnOnce(&MachineFolder, &mut Subject),
+    fix: impl FnOnce(&MachineFolder, &mut Subject),
 ) {
-    let (machine, mut subject) = (Machine::server(), subject(cores));
+    let (machine, mut subject) = (MachineFolder::server(), subject(cores));
     assert_eq!(
         finding(&machine, &subject, check).level,
         Level::Ok,
-        "before: {:?}",
+        "on the unchanged server: {:?}",
         finding(&machine, &subject, check)
     );
     cause(&machine, &mut subject);
     let found = finding(&machine, &subject, check);
     assert_eq!(found.level, level, "{found:?}");
-    assert!(found.finding.contains(words[0]), "{found:?}");
-    assert!(found.fix.as_deref().unwrap_or_default().contains(words[1]), "{found:?}");
+    assert!(found.finding.contains(expected_texts[0]), "{found:?}");
+    assert!(found.fix.as_deref().unwrap_or_default().contains(expected_texts[1]), "{found:?}");
     fix(&machine, &mut subject);
     let fixed = finding(&machine, &subject, check);
     assert_eq!(fixed.level, Level::Ok, "{fixed:?}");
@@ -149,7 +150,7 @@ fn assert_found_until_fixed(
 
 #[test]
 fn tuned_server_has_only_ok_findings() {
-    let findings = examine_files(&Machine::server(), &subject(&[2, 3]));
+    let findings = examine_files(&MachineFolder::server(), &subject(&[2, 3]));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     assert!(findings.len() >= 13, "{findings:#?}");
 }
@@ -177,16 +178,16 @@ fn governor_warns_unless_performance() {
             "cpupower -c 3 frequency-set -g performance",
         ],
         &[2, 3],
-        |machine, _| machine.set(file, "powersave"),
-        |machine, _| machine.set(file, "performance"),
+        |machine, _| machine.write(file, "powersave"),
+        |machine, _| machine.write(file, "performance"),
     );
 }
 
 #[test]
 fn isolation_warns_of_shared_or_ticking_cores() {
-    let set_cores = |machine: &Machine, isolated: &str, tickless: &str| {
-        machine.set("sys/devices/system/cpu/isolated", isolated);
-        machine.set("sys/devices/system/cpu/nohz_full", tickless);
+    let set_cores = |machine: &MachineFolder, isolated: &str, tickless: &str| {
+        machine.write("sys/devices/system/cpu/isolated", isolated);
+        machine.write("sys/devices/system/cpu/nohz_full", tickless);
     };
     for (isolated, tickless, found) in
         [("", "", "cores 2, 3: not isolated"), ("2-3", "3", "core 2: isolated, but with a tick")]
@@ -214,17 +215,17 @@ fn irq_warns_of_interrupt_on_worker_core() {
              >/proc/irq/$irq/smp_affinity_list",
         ],
         &[2, 3],
-        |machine, _| machine.set(file, "2"),
-        |machine, _| machine.set(file, "0-1"),
+        |machine, _| machine.write(file, "2"),
+        |machine, _| machine.write(file, "0-1"),
     );
-    // Core 2 stays effective until the next interrupt, but is no longer allowed.
-    let (machine, two_workers) = (Machine::server(), subject(&[2, 3]));
-    machine.set(file, "2");
-    machine.set("proc/irq/141/smp_affinity_list", "0-1");
+    // Core 2 is no longer allowed, although it stays effective until the next interrupt.
+    let (machine, two_workers) = (MachineFolder::server(), subject(&[2, 3]));
+    machine.write(file, "2");
+    machine.write("proc/irq/141/smp_affinity_list", "0-1");
     assert_eq!(finding(&machine, &two_workers, "irq").level, Level::Ok);
     // With busy polling, the worker's core may handle the interrupt.
-    let (machine, mut subject) = (Machine::server(), subject(&[2, 3]));
-    machine.set(file, "2");
+    let (machine, mut subject) = (MachineFolder::server(), subject(&[2, 3]));
+    machine.write(file, "2");
     subject.plan.busy_poll = true;
     assert_eq!(finding(&machine, &subject, "irq").level, Level::Ok);
 }
@@ -248,8 +249,8 @@ fn cores_reports_offline_core_and_missing_pinning() {
         Level::Error,
         ["core 3: not online", "echo 1 >/sys/devices/system/cpu/cpu3/online"],
         &[2, 3],
-        |machine, _| machine.set("sys/devices/system/cpu/online", "0-2,4-15"),
-        |machine, _| machine.set("sys/devices/system/cpu/online", "0-15"),
+        |machine, _| machine.write("sys/devices/system/cpu/online", "0-2,4-15"),
+        |machine, _| machine.write("sys/devices/system/cpu/online", "0-15"),
     );
     assert_found_until_fixed(
         "cores",
@@ -269,11 +270,11 @@ fn kernel_reports_old_release_and_missing_options() {
         Level::Error,
         ["Linux 5.4.0-generic has no BPF links for XDP", "boot a newer kernel"],
         &[2],
-        |machine, _| machine.set(release, "5.4.0-generic"),
-        |machine, _| machine.set(release, "7.2.12+deb13-amd64"),
+        |machine, _| machine.write(release, "5.4.0-generic"),
+        |machine, _| machine.write(release, "7.2.12+deb13-amd64"),
     );
-    let machine = Machine::server();
-    machine.set(release, "6.1.0-9-amd64");
+    let machine = MachineFolder::server();
+    machine.write(release, "6.1.0-9-amd64");
     let found = finding(&machine, &subject(&[2]), "kernel").finding;
     assert!(
         found.contains("querying a driver's XDP features (from 6.3)")
@@ -297,23 +298,23 @@ fn kernel_reports_old_release_and_missing_options() {
         assert_found_until_fixed(
             "kernel-options",
             level,
-            [found, "boot a kernel that has it"],
+            [found, "boot a kernel that is built with CONFIG_"],
             &[2],
-            |machine, _| machine.set(config, text),
-            |machine, _| machine.set(config, complete),
+            |machine, _| machine.write(config, text),
+            |machine, _| machine.write(config, complete),
         );
     }
 }
 
 #[test]
 fn kernel_options_are_read_from_boot_or_lib_modules() {
-    let machine = Machine::server();
+    let machine = MachineFolder::server();
     let boot = "boot/config-7.2.12+deb13-amd64";
     let text = fs::read_to_string(machine.0.join(boot)).unwrap();
     fs::remove_file(machine.0.join(boot)).unwrap();
     let unreadable = finding(&machine, &subject(&[2]), "kernel-options");
     assert_eq!(unreadable.level, Level::Unknown, "{unreadable:?}");
-    machine.set("lib/modules/7.2.12+deb13-amd64/config", &text);
+    machine.write("lib/modules/7.2.12+deb13-amd64/config", &text);
     assert_eq!(finding(&machine, &subject(&[2]), "kernel-options").level, Level::Ok);
 }
 
@@ -325,8 +326,8 @@ fn bpf_jit_warns_when_disabled() {
         Level::Warning,
         ["interpreted", "sysctl -w net.core.bpf_jit_enable=1"],
         &[2],
-        |machine, _| machine.set(file, "0"),
-        |machine, _| machine.set(file, "1"),
+        |machine, _| machine.write(file, "0"),
+        |machine, _| machine.write(file, "1"),
     );
 }
 
@@ -342,9 +343,9 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         ],
         &[2],
         |machine, _| {
-            machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39)))
+            machine.write(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39)))
         },
-        |machine, _| machine.set(file, "CapEff:\t000001ffffffffff"),
+        |machine, _| machine.write(file, "CapEff:\t000001ffffffffff"),
     );
     // 8 MiB may be locked; 32 MiB are needed.
     assert_found_until_fixed(
@@ -352,9 +353,9 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         Level::Error,
         ["8192 KiB may be locked, 32768 KiB are needed for packet memory", "ulimit -l unlimited"],
         &[2],
-        |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 14))),
+        |machine, _| machine.write(file, &format!("CapEff:\t{:016x}", !(1u64 << 14))),
         |machine, _| {
-            machine.set(
+            machine.write(
                 "proc/self/limits",
                 "Max locked memory         unlimited            unlimited            bytes",
             )
@@ -374,9 +375,9 @@ fn too_few_huge_pages_are_warning_or_error() {
             &[2, 3],
             |machine, subject| {
                 subject.plan.umem.huge_pages = wanted;
-                machine.set(free, "4");
+                machine.write(free, "4");
             },
-            |machine, _| machine.set(free, "32"),
+            |machine, _| machine.write(free, "32"),
         );
     }
 }
@@ -392,7 +393,7 @@ fn mtu_larger_than_frame_is_error() {
             "[umem] frame_size = 4096\nor: ip link set dev eth1 mtu 1770",
         ],
         &[2],
-        |machine, _| machine.set(mtu, "3000"),
+        |machine, _| machine.write(mtu, "3000"),
         |_, subject| subject.plan.umem.frame_size = 4096,
     );
     assert_found_until_fixed(
@@ -402,9 +403,9 @@ fn mtu_larger_than_frame_is_error() {
         &[2],
         |machine, subject| {
             subject.plan.umem.frame_size = 4096;
-            machine.set(mtu, "9000");
+            machine.write(mtu, "9000");
         },
-        |machine, _| machine.set(mtu, "3818"),
+        |machine, _| machine.write(mtu, "3818"),
     );
 }
 
@@ -417,24 +418,24 @@ fn link_down_or_without_carrier_is_warning() {
         ["is down", "ip link set dev eth1 up"],
         &[2],
         |machine, _| {
-            machine.set(state, "down");
-            machine.set(flags, "0x1002");
+            machine.write(state, "down");
+            machine.write(flags, "0x1002");
         },
-        |machine, _| machine.set(state, "up"),
+        |machine, _| machine.write(state, "up"),
     );
     assert_found_until_fixed(
         "link",
         Level::Warning,
         ["no carrier", "plug in the cable"],
         &[2],
-        |machine, _| machine.set(state, "down"),
-        |machine, _| machine.set(state, "up"),
+        |machine, _| machine.write(state, "down"),
+        |machine, _| machine.write(state, "up"),
     );
 }
 
 #[test]
 fn virtio_without_dma_mappings_is_warning() {
-    let machine = Machine::server();
+    let machine = MachineFolder::server();
     let device = machine.0.join("sys/devices/pci0000:00/0000:00:01.0");
     fs::remove_file(device.join("driver")).unwrap();
     symlink("../../../bus/virtio/drivers/virtio_net", device.join("driver")).unwrap();
@@ -446,7 +447,7 @@ fn virtio_without_dma_mappings_is_warning() {
         (&[0, 5, 32], Level::Warning, "no VIRTIO_F_ACCESS_PLATFORM"),
         (&[0, 5, 32, 33], Level::Ok, "does DMA"),
     ] {
-        machine.set("sys/devices/pci0000:00/0000:00:01.0/features", &features(bits));
+        machine.write("sys/devices/pci0000:00/0000:00:01.0/features", &features(bits));
         let finding = finding(&machine, &subject(&[2]), "virtio");
         assert_eq!(finding.level, level, "{finding:?}");
         assert!(finding.finding.contains(found), "{finding:?}");
@@ -459,7 +460,7 @@ fn virtio_without_dma_mappings_is_warning() {
 
 #[test]
 fn empty_tree_gives_unknown_findings_but_no_error() {
-    let (empty_tree, subject) = (Tree::at("/nowhere"), subject(&[0]));
+    let (empty_tree, subject) = (Tree::in_folder("/nowhere"), subject(&[0]));
     let mut findings = host::examine(&subject, &empty_tree);
     findings.extend(nic::examine(&subject, &subject.plan.ports[0], &empty_tree, None));
     assert!(findings.iter().any(|finding| finding.level == Level::Unknown), "{findings:#?}");

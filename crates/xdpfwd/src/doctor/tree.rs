@@ -1,21 +1,21 @@
-//! The files of /proc and /sys: this machine's, or a folder with another machine's for tests.
+//! The system files (such as /proc and /sys) of this machine or, in tests, of a fake machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder that contains `proc` and `sys`.
+/// The folder that contains `proc` and `sys`: `/`, or a test's folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree(PathBuf);
 
 impl Tree {
     /// Returns this machine's tree.
-    pub(crate) fn real() -> Self {
+    pub(crate) fn this_machine() -> Self {
         Self("/".into())
     }
 
     /// Returns the tree in a folder that contains `proc` and `sys`.
     #[cfg(test)]
-    pub(crate) fn at(folder: impl Into<PathBuf>) -> Self {
+    pub(crate) fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
     }
 
@@ -23,19 +23,19 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Returns a file's text without white space at both ends; `None` if it is missing or
+    /// Returns a file's text without white space at both ends; `None` if the file is missing or
     /// unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// Returns the number that is a file's only content.
+    /// Returns the number in a file; `None` if the file contains anything else.
     pub(crate) fn number<N: std::str::FromStr>(&self, path: &str) -> Option<N> {
         self.text(path)?.parse().ok()
     }
 
-    /// Returns the sorted names in a folder; empty if the folder is missing.
+    /// Returns the sorted names in a folder. If the folder is missing, the list is empty.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn tree_returns_nothing_for_missing_files() {
-        let tree = Tree::at("/nowhere");
+        let tree = Tree::in_folder("/nowhere");
         assert_eq!(tree.text("/proc/version"), None);
         assert!(tree.names("/sys").is_empty());
         assert!(!tree.exists("/proc"));
-        assert!(Tree::real().text("/proc/version").unwrap().starts_with("Linux"));
+        assert!(Tree::this_machine().text("/proc/version").unwrap().starts_with("Linux"));
     }
 }

@@ -10,18 +10,19 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 /// A captured packet.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CapturedPacket {
-    /// Time of the capture in seconds since 1970; 0 if not recorded.
+    /// Time at which the packet was captured, in seconds since 1970; 0 if not recorded.
     pub(super) seconds: f64,
-    /// The bytes of the packet; zeros replace truncated bytes.
+    /// The bytes of the packet. Zeros replace the bytes that the capture omits.
     pub(super) bytes: Vec<u8>,
     /// Whether the capture truncated the packet.
     pub(super) truncated: bool,
 }
 
-/// Size of the read buffer in bytes. A longer record is an error, but common tools write none.
+/// Size of the read buffer in bytes. A longer record is an error; common tools write no such
+/// record.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Maximum length in bytes to which a truncated packet is padded; longer than any frame.
+/// Maximum length in bytes to which a truncated packet is padded. No frame is longer.
 const MAX_PACKET_BYTES: usize = 1 << 18;
 
 /// Calls `handle` for each packet of a capture, in order.
@@ -38,14 +39,12 @@ pub(super) fn read(
         }
         Err(_) => bail!("{name} is not a capture: expected pcap or pcapng format"),
     };
-    let mut interfaces = CaptureInterfaces::default();
+    let mut units = TimestampUnits::default();
     loop {
         let (exhausted, consumed) = (reader.reader_exhausted(), reader.consumed());
         match reader.next() {
             Ok((length, block)) => {
-                if let Some(packet) =
-                    interfaces.read_block(&block).with_context(|| name.to_string())?
-                {
+                if let Some(packet) = units.read_block(&block).with_context(|| name.to_string())? {
                     handle(packet)?;
                 }
                 reader.consume(length);
@@ -70,17 +69,18 @@ pub(super) fn read(
     }
 }
 
-/// The units of the timestamps in a capture.
+/// The units of the timestamps in a capture, as its headers state them.
 #[derive(Default)]
-struct CaptureInterfaces {
-    /// pcap: the time unit in seconds.
+struct TimestampUnits {
+    /// pcap: the unit of the fraction of a second, in seconds.
     seconds_per_unit: f64,
     /// pcapng: for each interface, the time units per second, and the offset in seconds to add.
     interfaces: Vec<(u64, u64)>,
 }
 
-impl CaptureInterfaces {
-    /// Returns the packet in a block. Stores the units in a header, which has no packet.
+impl TimestampUnits {
+    /// Returns the packet in a block; `None` if the block contains no packet. If the block is a
+    /// header, stores the units that it states.
     fn read_block(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<CapturedPacket>> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
@@ -99,7 +99,8 @@ impl CaptureInterfaces {
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 check_ethernet(interface.linktype)?;
-                // Limit the offset, so that adding it to a time cannot overflow.
+                // Limit the offset, so that adding it to a time cannot overflow. Ignore a negative
+                // offset.
                 let offset = u64::try_from(interface.ts_offset()).unwrap_or(0).min(1 << 40);
                 self.interfaces.push((interface.ts_resolution().unwrap_or(1_000_000), offset));
                 Ok(None)

@@ -1,5 +1,5 @@
-//! `xdpfwd filter test`: applies the configured rules to a capture, with the code of the data
-//! plane.
+//! `xdpfwd filter test`: applies the rules of a configured filter to a capture, with the code of
+//! the data plane.
 
 mod capture;
 
@@ -67,7 +67,7 @@ fn as_filter(stage: &StageOnPath) -> Option<&FilterPlan> {
     plan.downcast_ref()
 }
 
-/// A line of `--json`.
+/// A line of the output of `--json`.
 #[derive(Serialize)]
 struct PacketVerdict {
     /// Index of the packet, from 0.
@@ -92,7 +92,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         |CapturedPacket { seconds, bytes, truncated: is_truncated }| {
             truncated += u64::from(is_truncated);
             let headers = Headers::parse(&bytes);
-            // A packet without a time gets the time of the previous packet.
+            // For a packet without a timestamp, use the timestamp of the previous packet.
             if seconds > 0.0 {
                 last_seconds = seconds;
                 first_seconds.get_or_insert(seconds);

@@ -1,4 +1,4 @@
-//! Checks the UMEM: the number and the size of frames.
+//! Resolves the UMEM configuration, and checks the number and the size of frames.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,16 +15,17 @@ use crate::config::words::count;
 const FRAMES_PER_QUEUE: u64 = 128;
 
 /// Maximum number of sockets per UMEM (`xdpfwd_xsk::OpenError::Queues`).
-pub(super) const MAX_QUEUES: usize = 126;
+pub(super) const MAX_SOCKETS: usize = 126;
 
 /// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM in the
 /// kernel's bpf.h).
 const HEADROOM: u32 = 256;
 
-/// Bytes of an Ethernet frame beyond the MTU: the header and two VLAN tags.
-const HEADER: u32 = 14 + 2 * 4;
+/// Maximum bytes of an Ethernet frame that the MTU does not count: the header and two VLAN tags.
+const LINK_HEADER: u32 = 14 + 2 * 4;
 
-/// Returns the packet memory of each worker.
+/// Returns the UMEM configuration, which is the same for each worker. An invalid value is replaced
+/// by its default.
 pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     let default = UmemConfig::default();
     UmemConfig {
@@ -56,9 +57,9 @@ pub(super) fn check_frames(
     let span = |preferred: Option<Range<usize>>| {
         preferred.unwrap_or_else(|| first.queues.span_or(&first.span))
     };
-    if sockets > MAX_QUEUES as u64 {
+    if sockets > MAX_SOCKETS as u64 {
         let message = format!(
-            "{demand} need {sockets} sockets on one UMEM, which has at most {MAX_QUEUES}; use \
+            "{demand} need {sockets} sockets on one UMEM, which has at most {MAX_SOCKETS}; use \
              fewer queues or more cores"
         );
         findings.error(&span(None), message);
@@ -86,7 +87,7 @@ pub(super) fn check_available(
     let config = resolve(umem);
     let available = machine.memory();
     let frames_span = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
-    let needed = RequiredMemory::of(&config, workers);
+    let needed = RequiredMemory::new(&config, workers);
     if let Some(bytes) = available.bytes
         && bytes < needed.bytes
     {
@@ -108,7 +109,7 @@ pub(super) fn check_available(
              vm.nr_hugepages={}`, or set \"auto\"",
             count(needed.huge_pages, "page"),
             pages.free,
-            pages.reserved + needed.huge_pages - pages.free
+            pages.total + needed.huge_pages - pages.free
         );
         findings.warning(&umem.huge_pages.span_or(&(0..0)), message);
     }
@@ -117,22 +118,22 @@ pub(super) fn check_available(
 /// The packet memory of all workers.
 pub(crate) struct RequiredMemory {
     pub(crate) bytes: u64,
-    /// Number of 2 MiB pages, if huge pages are used: each worker's memory starts on its own page.
+    /// Number of 2 MiB pages that this memory needs if it uses huge pages. Workers share no page.
     pub(crate) huge_pages: u64,
 }
 
 impl RequiredMemory {
-    pub(crate) fn of(umem: &UmemConfig, workers: usize) -> Self {
+    pub(crate) fn new(umem: &UmemConfig, workers: usize) -> Self {
         let per_worker = u64::from(umem.frame_size) * u64::from(umem.frames);
         let workers = workers as u64;
         Self { bytes: per_worker * workers, huge_pages: per_worker.div_ceil(2 << 20) * workers }
     }
 }
 
-/// Returns the largest MTU whose packets fit into a frame of this size, with an Ethernet header and
-/// two VLAN tags, after the headroom.
-pub(crate) fn longest_mtu(frame_size: u32) -> u32 {
-    frame_size - HEADROOM - HEADER
+/// Returns the largest MTU for frames of this size in bytes: what remains after the headroom, an
+/// Ethernet header and two VLAN tags.
+pub(crate) fn largest_mtu(frame_size: u32) -> u32 {
+    frame_size - HEADROOM - LINK_HEADER
 }
 
 /// Checks that the longest packet of each interface fits into a frame.
@@ -143,7 +144,7 @@ pub(super) fn check_mtu(
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
-    // Check each interface once: two ports with the same interface are reported elsewhere.
+    // Check each interface only once. `ports::check` reports two ports with the same interface.
     let mut seen = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
         interface.as_ref().is_none_or(|interface| seen.insert(interface.index))
@@ -154,16 +155,16 @@ pub(super) fn check_mtu(
         else {
             continue;
         };
-        if mtu > longest_mtu(frame_size) {
+        if mtu > largest_mtu(frame_size) {
             let larger = match frame_size {
-                2048 if mtu <= longest_mtu(4096) => "set frame_size = 4096 in [umem], or ",
+                2048 if mtu <= largest_mtu(4096) => "set frame_size = 4096 in [umem], or ",
                 _ => "",
             };
             let message = format!(
                 "{0} has MTU {mtu}, but a frame of {frame_size} bytes has room for MTU {max}; \
                  {larger}lower the MTU with `ip link set {0} mtu {max}`",
                 name.get_ref(),
-                max = longest_mtu(frame_size)
+                max = largest_mtu(frame_size)
             );
             findings.error(&name.span(), message);
         }

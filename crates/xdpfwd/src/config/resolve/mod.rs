@@ -15,7 +15,7 @@ use xdpfwd_pipeline::{Idle, PlanCx, Ports};
 
 use crate::registry::Registry;
 
-pub(crate) use memory::{RequiredMemory, longest_mtu};
+pub(crate) use memory::{RequiredMemory, largest_mtu};
 
 use super::findings::Findings;
 use super::machine::Machine;
@@ -47,7 +47,8 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, context.machine, findings);
     let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // An undefined name in a path may mean one of several ports with the same name.
+        // If two ports have the same name, one of them may be meant to have another name, which a
+        // path uses. So report no port name as undefined.
         ports.is_complete = false;
     }
     ports::check_io(&ports, &engine, context.machine, findings);
@@ -107,11 +108,11 @@ fn limit_count<T>(
     span: impl Fn(&T) -> Range<usize>,
     findings: &mut Findings<'_>,
 ) {
-    // Each port needs a queue in every worker's UMEM, and each path needs a port.
-    let max = memory::MAX_QUEUES;
-    if let Some(first_beyond) = tables.tables.get(max) {
+    // Each port needs a socket on every worker's UMEM, and only one path may start at each port.
+    let max = memory::MAX_SOCKETS;
+    if let Some(first_excess) = tables.tables.get(max) {
         findings.error(
-            &span(first_beyond),
+            &span(first_excess),
             format!("more than {max} {heading} tables; expected at most {max}"),
         );
         tables.tables.truncate(max);

@@ -10,17 +10,17 @@ use xdpfwd_pipeline::{ExclusiveResource, PortId, QueueBinding, StagePlan};
 use super::ports::port_names;
 use super::stages::Stages;
 use crate::config::findings::Findings;
-use crate::config::parsed::{PathTable, PortTable, STAGE_NAME, Tables, is_name};
+use crate::config::parsed::{NAME_DESCRIPTION, PathTable, PortTable, Tables, is_name};
 use crate::config::words::{and_list, did_you_mean, quoted};
 
-/// Returns the plans of the paths. Skips each path with an unknown port and reports an error.
+/// Returns the plans of the paths. For a path with an unknown port, reports an error instead.
 pub(super) fn resolve(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
     stages: &Stages,
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
-    // Format the list once, because many names may be undefined.
+    // Format the list of defined stages once, because many errors may contain it.
     let defined = and_list(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
@@ -52,8 +52,8 @@ pub(super) fn resolve(
     plans
 }
 
-/// Checks that exclusive stages occur once, that the queues of queue bindings exist, and that no
-/// two stages use the same exclusive resource.
+/// Checks that each exclusive stage occurs only once, that each stage is bound to existing queues
+/// only, and that no two stages use the same exclusive resource.
 pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
@@ -107,8 +107,9 @@ pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findi
     }
 }
 
-/// Moves each stage that can be offloaded into the XDP program, if the stage's path allows this. If
-/// not, adds an error if the configuration requires the offload, else a warning.
+/// Offloads each stage that supports this to the XDP program, unless the stage's path prevents it.
+/// Reports a prevented offload: as an error if the configuration requires the offload, otherwise as
+/// a warning.
 pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
         for index in 0..plan.paths[path].stages.len() {
@@ -157,7 +158,7 @@ pub(super) fn check(
                        `from` and `to`";
         findings.error(&(0..0), message.to_owned());
     }
-    let ends =
+    let used_ports =
         || paths.tables.iter().flat_map(|path| [path.from.value(), path.to.value()]).flatten();
     for (index, path) in paths.tables.iter().enumerate() {
         let Some(from) = path.from.value() else { continue };
@@ -172,7 +173,7 @@ pub(super) fn check(
         }
     }
     for name in ports.tables.iter().filter_map(|port| port.name.value()) {
-        if !ends().any(|end| end == name) {
+        if !used_ports().any(|used| used == name) {
             let message = format!(
                 "port {:?} is on no path: packets that it receives go to the kernel, and it sends \
                  none",
@@ -184,7 +185,8 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// Warns of ports with `keep` but no path: the kernel receives all their packets anyway.
+/// Warns of each port that has `keep`, but at which no path starts: the kernel receives all its
+/// packets anyway.
 fn warn_idle_keep(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
@@ -211,7 +213,7 @@ fn find_port(
     let names =
         || ports.tables.iter().map(|port| port.name.value().map(|name| name.get_ref().as_str()));
     let found = names().position(|port| port == Some(name.get_ref()));
-    // A configuration without ports has its own error.
+    // If the configuration has no ports, `ports::check` has reported this.
     if found.is_none() && ports.is_complete && !ports.tables.is_empty() {
         let nearest = did_you_mean(name.get_ref(), names().flatten());
         let message = format!(
@@ -221,7 +223,7 @@ fn find_port(
         );
         findings.error(&name.span(), message);
     }
-    // An index above 255 means too many ports for a UMEM, which is reported elsewhere.
+    // The conversion cannot fail: `limit_count` left at most 126 ports.
     found.and_then(|index| u8::try_from(index).ok()).map(PortId)
 }
 
@@ -237,7 +239,7 @@ fn find_stage(
             let remedy = if is_name(name.get_ref()) {
                 format!("add a table [stage.{}]", name.get_ref())
             } else {
-                format!("a stage's name is {STAGE_NAME}")
+                format!("a stage's name must be {NAME_DESCRIPTION}")
             };
             let message = format!(
                 "there is no stage {}; defined: {defined}; {remedy}{nearest}",

@@ -29,8 +29,8 @@ pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// Returns the properties of each port's interface. A missing interface is a warning, because it
-/// may appear later.
+/// Returns the properties of each port's interface; `None` if they are unknown. Reports a missing
+/// interface as a warning, because it may appear later.
 pub(super) fn interfaces(
     ports: &Tables<PortTable>,
     machine: &dyn Machine,
@@ -40,7 +40,7 @@ pub(super) fn interfaces(
         let name = port.interface.value()?;
         let interface = machine.interface(name.get_ref());
         let available = machine.interfaces();
-        // `NoMachine` lists no interfaces: do not warn then.
+        // `NoMachine` lists no interfaces, so nothing is known about missing ones.
         if interface.is_none() && !available.is_empty() {
             let available = and_list(available.iter().map(|name| format!("{name:?}")));
             // `ip link` appends `@` and the parent or peer to the name of an interface.
@@ -118,7 +118,8 @@ pub(super) fn check(
 }
 
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
-/// that `mode` and `busy_poll` apply.
+/// that `mode` and `busy_poll` have an effect. Warns if the kernel would forward packets that a
+/// packet socket also receives.
 pub(super) fn check_io(
     ports: &Tables<PortTable>,
     engine: &EngineTable,
@@ -160,12 +161,13 @@ pub(super) fn check_io(
         (engine.busy_poll.value().filter(|on| *on.get_ref()), port_with(Io::XskRs))
     {
         let message = format!(
-            "busy_poll = true: {} has io = \"xsk-rs\", which does not support it; remove it",
+            "busy_poll = true: {} has io = \"xsk-rs\", which does not support busy polling; remove \
+             `busy_poll`",
             port_label(port)
         );
         findings.error(&busy_poll.span(), message);
     }
-    // An invalid port may be one that uses XDP.
+    // If a table is invalid, its port may use XDP.
     let no_port_uses_xdp = ports.is_complete
         && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
     if no_port_uses_xdp && !ports.tables.is_empty() {
@@ -203,7 +205,7 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     }
 }
 
-/// Warns of ports whose traffic this host may depend on.
+/// Warns of each port that would take traffic on which this host may depend.
 pub(super) fn warn_of_lockouts(
     ports: &Tables<PortTable>,
     lockouts: &[Lockout],
@@ -216,7 +218,7 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
-/// Compares a port's number of queues with that of its interface.
+/// Compares a port's number of queues with the number of active queues of its interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(active), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())
@@ -282,7 +284,7 @@ pub(super) fn check_queues(
 
 /// Describes the queue counts that `workers` workers can divide evenly, up to `max`.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// Maximum number of counts listed; of more counts, only the first two and the last are listed.
+    /// Maximum number of counts to list. If there are more, lists only the first two and the last.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {
@@ -304,7 +306,7 @@ fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     }
 }
 
-/// Returns the name of a port for messages.
+/// Returns the name of a port for a message, or `a port` if the name is invalid.
 fn port_label(port: &PortTable) -> String {
     port.name
         .value()

@@ -17,8 +17,8 @@ use crate::config::parsed::{StageTable, Tables, stage_heading};
 use crate::config::table::display_value;
 use crate::config::words::{did_you_mean, quoted_or_list};
 
-/// Maximum number of errors about the keys of one stage. Each costs another attempt to plan the
-/// stage.
+/// Maximum number of reported errors about the keys of one stage. After each error, the stage is
+/// planned again without the invalid key.
 const MAX_ERRORS: usize = 10;
 
 /// The defined stages.
@@ -88,7 +88,8 @@ fn plan(
     let name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == name) {
         if let Some(feature) = machine.feature_for(name) {
-            // A program may register only its own stages, without the built-in ones.
+            // If the program has not registered the built-in stages, the cargo feature alone would
+            // not add the kind.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
                 .any(|kind| registry.kinds().any(|registered| registered == kind));
@@ -103,8 +104,8 @@ fn plan(
         }
         let kinds = quoted_or_list(registry.kinds());
         let nearest = did_you_mean(name, registry.kinds());
-        let written = display_value(&kind, findings);
-        findings.error(&kind_span, format!("kind = {written}: must be {kinds}{nearest}"));
+        let value_text = display_value(&kind, findings);
+        findings.error(&kind_span, format!("kind = {value_text}: must be {kinds}{nearest}"));
         return None;
     }
     let mut kind_keys = kind_keys;
@@ -119,7 +120,8 @@ fn plan(
             Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 let removed = take_entry(&mut kind_keys, &at);
-                // The key reported as missing may have been removed after an earlier error.
+                // A key that this error reports as missing may be one that was removed after an
+                // earlier error.
                 if removed.is_none() && tries > 0 {
                     break;
                 }
@@ -179,25 +181,25 @@ fn value_message(
     value: &Spanned<DeValue<'_>>,
     findings: &Findings<'_>,
 ) -> String {
-    let written = display_value(value, findings);
+    let value_text = display_value(value, findings);
     let expected =
         message.strip_prefix("invalid ").and_then(|message| message.rsplit_once(", expected "));
     match expected {
-        Some((_, expected)) => format!("{key} = {written}: must be {}", describe_type(expected)),
-        None => format!("{key} = {written}: {message}"),
+        Some((_, expected)) => format!("{key} = {value_text}: must be {}", describe_type(expected)),
+        None => format!("{key} = {value_text}: {message}"),
     }
 }
 
 /// Rewords a serde error in the style of the other messages.
-fn message(message: &str, kind: &str, written: &str) -> String {
+fn message(message: &str, kind: &str, excerpt: &str) -> String {
     if let Some(key_and_accepted) = message.strip_prefix("unknown field ") {
         return match key_and_accepted.rsplit_once(", expected ") {
             Some((key, accepted)) => {
                 let nearest = did_you_mean(key.trim_matches('`'), backticked(accepted));
-                format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
+                format!("unknown key `{excerpt}` for kind \"{kind}\", expected {accepted}{nearest}")
             }
             None => {
-                format!("unknown key `{written}` for kind \"{kind}\", expected only `kind`")
+                format!("unknown key `{excerpt}` for kind \"{kind}\", expected only `kind`")
             }
         };
     }
@@ -210,7 +212,7 @@ fn message(message: &str, kind: &str, written: &str) -> String {
     }
 }
 
-/// Describes the type that serde expected in words that users know.
+/// Describes a type that serde expected, without names of Rust types.
 fn describe_type(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),
@@ -224,7 +226,7 @@ fn describe_type(expected: &str) -> String {
     }
 }
 
-/// Returns the words in backticks.
+/// Returns the parts of the text that are in backticks.
 fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

@@ -9,7 +9,8 @@ use crate::config::machine::Machine;
 use crate::config::table::ParsedKey;
 use crate::config::words::ranges;
 
-/// Returns each worker's core; `None` if the number of workers is unknown.
+/// Returns one element per worker: its core, or `None` if the worker is not pinned. If `cores` is
+/// invalid, returns `None` instead of a list.
 pub(super) fn resolve(
     cores: &ParsedKey<Vec<Spanned<u16>>>,
     machine: &dyn Machine,

@@ -11,12 +11,12 @@ const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 /// A value that is invalid for every key.
 const INVALID: &str = "1979-05-27";
 
-/// Returns the required keys of stage kinds, as (kind, key, valid value). Values name key files in
+/// Returns the required keys of stage kinds, as (kind, key, valid value). The SAs use key files in
 /// `keys`.
 fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
-    let sa = |ends: &str| {
+    let sa = |more_keys: &str| {
         format!(
-            "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]",
+            "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{more_keys} }}]",
             keys.display()
         )
     };
@@ -47,7 +47,7 @@ struct Row {
 }
 
 /// Returns the rows of the key tables on the page, by heading.
-fn documented() -> BTreeMap<String, Vec<Row>> {
+fn documented_rows() -> BTreeMap<String, Vec<Row>> {
     let mut sections = BTreeMap::new();
     let mut rows: &mut Vec<Row> = &mut Vec::new();
     let mut in_key_table = false;
@@ -72,7 +72,7 @@ fn documented() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// Returns a valid configuration, with `line` added to the table with this heading.
+/// Returns a valid configuration in which the table with this heading contains `line`.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
         // Replace the line of the same key.
@@ -101,7 +101,7 @@ fn with_line(heading: &str, line: &str) -> String {
 }
 
 /// Returns the accepted keys that the error about an unknown key lists.
-fn accepted(heading: &str) -> Vec<String> {
+fn accepted_keys(heading: &str) -> Vec<String> {
     let text = diagnose(&with_line(heading, "zzz = 1"));
     let line = text
         .lines()
@@ -120,13 +120,13 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 
 #[test]
 fn documented_keys_equal_accepted_keys() {
-    let documented = documented();
+    let documented = documented_rows();
     for (heading, rows) in &documented {
         let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
         if heading == "[stage.NAME]" {
             assert_eq!(keys, ["kind"]);
         } else {
-            assert_eq!(sorted(keys), sorted(accepted(heading)), "{heading}");
+            assert_eq!(sorted(keys), sorted(accepted_keys(heading)), "{heading}");
         }
     }
 }
@@ -159,17 +159,17 @@ fn documented_sections_equal_tables_and_kinds() {
         .collect();
     let bare =
         |heading: &String| heading.trim_matches(['[', ']']).trim_end_matches(".NAME").to_owned();
-    let headings: Vec<String> = documented().keys().map(bare).collect();
+    let headings: Vec<String> = documented_rows().keys().map(bare).collect();
     assert_eq!(sorted(headings), sorted([tables, kinds].concat()));
 }
 
 #[test]
-fn documented_values_equal_those_in_errors() {
-    for (heading, rows) in documented() {
+fn documented_values_equal_accepted_values_in_errors() {
+    for (heading, rows) in documented_rows() {
         for Row { key, accepted, .. } in rows {
             let text = diagnose(&with_line(&heading, &format!("{key} = {INVALID}\n")));
             assert!(!text.contains("unknown key"), "{heading} {key}: {text}");
-            // Only errors about the keys of a stage kind may have another form.
+            // Errors about the keys of a stage kind may have a different form.
             if let Some((_, must_be)) = text.split_once(&format!("{key} = {INVALID}: must be ")) {
                 assert_eq!(must_be.lines().next(), Some(accepted.as_str()), "{heading} {key}");
             } else {
@@ -195,7 +195,7 @@ fn documented_defaults_equal_values_of_missing_keys() {
         parts.collect::<Vec<_>>().join("seed: ")
     };
     let mut compared = 0;
-    for (heading, rows) in documented() {
+    for (heading, rows) in documented_rows() {
         for Row { key, default, .. } in rows {
             let text = with_line(&heading, &format!("{key} = {}\n", default.trim_matches('`')));
             if default.starts_with('`') {

@@ -2,9 +2,9 @@
 
 use super::{KeyFolder, MINIMAL, diagnose};
 
-/// Returns a configuration with an `esp-seal` and an `esp-open` stage on paths. Each pair in
-/// `changes` is a text and its replacement.
-fn file(keys: &KeyFolder, changes: &[(&str, &str)]) -> String {
+/// Returns a configuration with an `esp-seal` and an `esp-open` stage, each on a path. For each
+/// pair in `changes`, replaces the first occurrence of the first text by the second text.
+fn configuration(keys: &KeyFolder, changes: &[(&str, &str)]) -> String {
     let text = format!(
         r#"{MINIMAL}stages = ["seal"]
 [[path]]
@@ -87,7 +87,8 @@ fn invalid_esp_value_error_lists_accepted_values() {
     ];
     let mut report = String::new();
     for changes in cases {
-        let text = diagnose(&file(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
+        let text =
+            diagnose(&configuration(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
         // The keys are random, so replace their fingerprints.
         let mut parts = text.split("the fingerprint ");
         let first = parts.next().unwrap_or_default().to_owned();
@@ -100,7 +101,8 @@ fn invalid_esp_value_error_lists_accepted_values() {
     assert_snapshot!(report);
 }
 
-/// Compares the documented keys of an SA with the keys that errors list.
+/// Compares the documented keys of an SA with the accepted keys that the error about an unknown key
+/// lists.
 #[test]
 fn documented_sa_keys_equal_accepted_keys() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");
@@ -111,7 +113,7 @@ fn documented_sa_keys_equal_accepted_keys() {
         let (_, table) = section.split_once("| in an SA |").unwrap();
         let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `"));
         let mut rows: Vec<&str> = rows.map(|row| row.split_once('`').unwrap().0).collect();
-        let text = diagnose(&file(&keys, &[(spi, &format!("{spi}\nzzz = 1"))]));
+        let text = diagnose(&configuration(&keys, &[(spi, &format!("{spi}\nzzz = 1"))]));
         let (_, list) = text.split_once(", expected ").unwrap();
         let mut accepted: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
         rows.sort_unstable();

@@ -42,7 +42,7 @@ fn ports_that_cannot_share_packet_memory_are_rejected() {
 }
 
 #[test]
-fn xdp_keys_with_packet_sockets_are_reported() {
+fn xdp_keys_without_effect_are_reported() {
     assert_snapshot!(diagnose_cases(&[
         &two_ports("", &format!("{PACKET_MMSG}\nkeep = [\"arp\"]"), ""),
         &two_ports("", &format!("{PACKET_MMSG}\nkeep = []"), ""),

@@ -3,7 +3,7 @@
 //! `snapshots/` contains each case's text and its diagnostics.
 
 /// Compares a text with the file in `snapshots/` that is named after the test. If a test uses the
-/// macro again, the file's name ends with `-2`.
+/// macro twice, the name of the second file ends with `-2`.
 macro_rules! assert_snapshot {
     ($text:expr) => {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -50,7 +50,8 @@ from = \"lan\"
 to = \"wan\"
 ";
 
-/// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`; removed on drop.
+/// A folder with the key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256). It is
+/// removed on drop.
 struct KeyFolder(PathBuf);
 
 impl KeyFolder {

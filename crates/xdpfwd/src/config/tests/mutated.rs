@@ -65,11 +65,12 @@ const PIECES: [&str; 48] = [
     "\u{feff}",
 ];
 
-/// A change of a text. Positions may exceed the text; [`mutate`] reduces them.
+/// A change of a text. Positions and line numbers may exceed the text; [`mutate`] reduces them.
 #[derive(Clone, Debug)]
 enum Mutation {
     /// Position and number of characters.
     Delete(usize, usize),
+    /// Position and text.
     Insert(usize, String),
     /// Position and number of characters.
     Repeat(usize, usize),
@@ -121,7 +122,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
-/// Phrases that introduce accepted values; each error contains one.
+/// Phrases that introduce accepted values or a fix. Each error contains at least one phrase.
 const ADVICE: [&str; 18] = [
     "is 6 groups of",
     "must be",
@@ -292,7 +293,7 @@ const TABLES: [(&str, &str); 15] = [
     ("", "engine = { cores = [0] }\n"),
 ];
 
-/// Checks the form of a text's diagnostics.
+/// Checks that each diagnostic of a text has a valid form and position.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let without_bom = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = without_bom.split('\n').collect();

@@ -33,7 +33,7 @@ fn missing_keys_have_defaults_in_plan() {
 }
 
 #[test]
-fn every_key_sets_its_plan_field() {
+fn configured_values_are_in_plan() {
     let text = r#"
         [engine]
         mode = "skb"

@@ -92,13 +92,13 @@ fn unimplemented_features_are_rejected_as_unknown() {
 
 #[test]
 fn one_mistake_is_reported_once() {
-    // Paths do not repeat the errors of the ports and stages that they name.
+    // A path with an invalid port or stage causes no second error.
     assert_snapshot!(diagnose_cases(&[
         "[[port]]\nname = \"lan!\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan!\"\nto = \"lan!\"",
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \
          \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
-        // One of the two ports may have been meant to be `wan`.
+        // One of the two ports called `lan` may be meant to be `wan`.
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \
          \"eth2\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",
@@ -169,7 +169,7 @@ fn unequal_or_indivisible_queue_counts_are_errors() {
 }
 
 #[test]
-fn queue_count_other_than_the_interface_has_is_reported() {
+fn queue_count_that_differs_from_interface_is_reported() {
     assert_snapshot!(diagnose_strings(&[
         two_ports("", "interface = \"eth1\"\nqueues = 2", "interface = \"dual1\"\nqueues = 2"),
         two_ports("", "interface = \"dual1\"", "interface = \"eth2\""),
@@ -203,7 +203,7 @@ fn too_few_or_too_short_frames_are_errors() {
         "interface = \"multi2\"\nqueues = 4",
     );
     assert!(plan(&enough).is_ok());
-    // 16384 frames, the default, are enough for as many queues as a UMEM can serve.
+    // The default of 16384 frames is enough for the maximum number of sockets on a UMEM.
     assert!(
         plan(&two_ports(
             "",

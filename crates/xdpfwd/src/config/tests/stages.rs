@@ -120,7 +120,7 @@ fn filter_placement_depends_on_path_and_rules() {
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
-/// The keys of a kind of stage whose table contains further tables.
+/// The keys of a stage kind with nested tables.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NestedConfig {
@@ -168,7 +168,7 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
             Err(errors) => errors.to_string(),
         }
     };
-    // The text begins on line 13 with the stage's first key.
+    // `stage` begins on line 13 of the file.
     let kind = "kind = \"nested\"";
     assert_eq!(
         diagnose(&format!("rules = [{{ port = 1 }}, {{ label = \"ä\", port = 65536 }}]\n{kind}")),
@@ -188,7 +188,7 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
         diagnose(&format!("{kind}\nrules = [{{ port = 0 }}]")),
         "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
     );
-    // A diagnostic is one line: an error of several lines becomes several diagnostics.
+    // A diagnostic is one line, so an error of two lines becomes two diagnostics.
     assert_eq!(
         diagnose(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
         "x.toml:12:1: first line:\nx.toml:12:1:   second line\n"
