@@ -31,11 +31,12 @@ fn readme_commands_work_as_written() {
             if line.starts_with("make ") {
                 // Skip the build: xdpfwd was built for this test.
             } else if line.contains("--duration") {
-                // Run xdpfwd in the background, in place of a second terminal. In this script
-                // `sudo` is a function; without it, `$!` is the pid of xdpfwd and not of a shell.
+                // Run xdpfwd in the background, in place of a second terminal. Remove `sudo`, which
+                // is a function in this script: `$!` would be the pid of a shell instead of xdpfwd.
                 script += &format!("{} >report 2>log &\n", line.trim_start_matches("sudo "));
                 script += "until grep -q Mpps report; do kill -0 $! && sleep 0.05; done\n";
             } else if line.contains("netns del left") {
+                // Stop xdpfwd before the first namespace is deleted.
                 script += &format!("kill -INT $!; wait $!; cat report\n{line}\n");
             } else {
                 script += &(line + "\n");
@@ -43,7 +44,7 @@ fn readme_commands_work_as_written() {
             line_count += 1;
         }
     }
-    assert!(line_count > 30, "{script}");
+    assert!(line_count > 30, "the section has only {line_count} lines of commands: {script}");
     let mut command = Command::new("timeout");
     let output = command
         .args(["60", "unshare", "--net", "--mount", "bash", "-c", &script])
@@ -53,6 +54,7 @@ fn readme_commands_work_as_written() {
     assert!(output.status.success(), "{script}\n{text}\n{}", stderr(&output));
     assert!(text.contains("fw.toml is valid"), "{text}");
     assert!(text.contains("3 received, 0% packet loss"), "{text}");
+    // The row of the port lan: port, interface, mode, received packets.
     let row = text.lines().rfind(|line| line.starts_with("lan  ")).unwrap();
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(cells[..3], ["lan", "eth1", "copy"], "{text}");
