@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A configuration that is valid on any machine, with warnings that its interfaces do not exist.
+/// A valid configuration. Its interfaces exist on no machine, so xdpfwd warns about each of them.
 const VALID: &str = "\
 [[port]]
 name = \"lan\"
@@ -46,7 +46,8 @@ fn write_file(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// Runs `--config file --check`, and replaces the path of the file by `FILE` in the output.
+/// Runs `xdpfwd --check` on a configuration file. In the returned output, `FILE` stands for the
+/// path of the file.
 fn check(file: &Path, arguments: &[&str]) -> Outcome {
     let path = file.to_str().unwrap();
     let outcome = xdpfwd(&[&["--config", path, "--check"], arguments].concat());
@@ -60,12 +61,12 @@ fn check(file: &Path, arguments: &[&str]) -> Outcome {
 
 #[test]
 fn check_of_valid_file_prints_plan_and_warnings() {
-    let outcome = check(&write_file("fine.toml", VALID), &[]);
+    let outcome = check(&write_file("valid.toml", VALID), &[]);
     assert_eq!(outcome.exit_code, Some(0), "{}", outcome.stderr);
     assert!(outcome.stdout.ends_with("FILE is valid, with 2 warnings\n"), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("lan -> wan: hop (decrements TTL"), "{}", outcome.stdout);
     let warnings: Vec<&str> = outcome.stderr.lines().collect();
-    assert_eq!(warnings.len(), 2);
+    assert_eq!(warnings.len(), 2, "number of warnings: {}", outcome.stderr);
     assert!(
         warnings[0]
             .starts_with("FILE:3:13: warning: interface \"xdpfwd-none0\" does not exist now"),
@@ -87,7 +88,8 @@ fn check_json_prints_one_object() {
 
 #[test]
 fn check_of_invalid_file_prints_only_to_stderr() {
-    let file = write_file("wrong.toml", VALID.replace("xdpfwd-none0", "a/b").replace("ttl", "tll"));
+    let file =
+        write_file("invalid.toml", VALID.replace("xdpfwd-none0", "a/b").replace("ttl", "tll"));
     for arguments in [&[][..], &["--json"]] {
         let outcome = check(&file, arguments);
         assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(2), ""));
@@ -131,7 +133,7 @@ fn unreadable_or_empty_file_is_rejected_with_reason() {
         ),
         (write_file("empty.toml", ""), EMPTY_FILE_ERROR),
         (PathBuf::from("/dev/null"), EMPTY_FILE_ERROR),
-        // xdpfwd does not wait for a writer of the pipe.
+        // The pipe has no writer. xdpfwd does not wait for one, and reads an empty file.
         (pipe, EMPTY_FILE_ERROR),
     ];
     for (file, expected) in cases {
@@ -146,7 +148,7 @@ fn unreadable_or_empty_file_is_rejected_with_reason() {
 }
 
 #[test]
-fn configuration_is_read_to_the_end_of_a_pipe() {
+fn configuration_written_to_pipe_in_two_parts_is_read_completely() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
         .args(["--config", "/dev/stdin", "--check"])
         .stdin(Stdio::piped())
@@ -155,9 +157,9 @@ fn configuration_is_read_to_the_end_of_a_pipe() {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    for half in [&VALID[..40], &VALID[40..]] {
+    for part in [&VALID[..40], &VALID[40..]] {
         std::thread::sleep(std::time::Duration::from_millis(50));
-        stdin.write_all(half.as_bytes()).unwrap();
+        stdin.write_all(part.as_bytes()).unwrap();
     }
     drop(stdin);
     let output = child.wait_with_output().unwrap();
@@ -177,13 +179,13 @@ fn control_characters_in_file_name_are_escaped() {
             outcome.stderr
         );
     }
-    let outcome = check(&write_file("fine\u{1b}[31m.toml", VALID), &[]);
+    let outcome = check(&write_file("valid\u{1b}[31m.toml", VALID), &[]);
     assert_eq!(outcome.exit_code, Some(0));
     assert!(!(outcome.stdout + &outcome.stderr).contains('\u{1b}'));
 }
 
 #[test]
-fn usage_error_exits_with_2_and_help_with_0() {
+fn xdpfwd_exits_with_2_on_usage_error_and_0_on_help() {
     for arguments in [
         &[][..],
         &["--config"],
@@ -195,7 +197,7 @@ fn usage_error_exits_with_2_and_help_with_0() {
     ] {
         let outcome = xdpfwd(arguments);
         assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(2), ""), "{arguments:?}");
-        assert!(!outcome.stderr.is_empty());
+        assert!(!outcome.stderr.is_empty(), "{arguments:?}: no error on stderr");
     }
     let help = xdpfwd(&["--help"]);
     assert_eq!((help.exit_code, help.stderr.as_str()), (Some(0), ""));
@@ -211,8 +213,9 @@ fn usage_error_exits_with_2_and_help_with_0() {
 #[test]
 fn write_error_on_stderr_keeps_exit_code() {
     for (file, code) in
-        [(write_file("full.toml", VALID), 0), (write_file("full-wrong.toml", ""), 2)]
+        [(write_file("full.toml", VALID), 0), (write_file("full-invalid.toml", ""), 2)]
     {
+        // Every write to /dev/full fails with ENOSPC.
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd"));
         command

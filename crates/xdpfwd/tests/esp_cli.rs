@@ -9,9 +9,9 @@ use xdpfwd_testkit::Folder;
 
 const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
-/// Runs `xdpfwd esp` with arguments and a file.
+/// Runs `xdpfwd esp` with `arguments`, followed by the path of a key file or state file.
 fn esp(arguments: &[&str], file: &Path) -> Output {
-    // The mode of new files must not depend on the caller's umask.
+    // With umask 0, a new file has exactly the mode that xdpfwd requests.
     let command = format!("umask 0; exec {XDPFWD} esp \"$@\"");
     Command::new("sh").args(["-c", &command, "sh"]).args(arguments).arg(file).output().unwrap()
 }
@@ -23,9 +23,10 @@ fn outcome(output: &Output) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn new_key_is_random_private_and_not_printed() {
+fn new_key_creates_random_private_file_and_keeps_existing_file() {
     let folder = Folder::new();
-    for (transform, key_digits) in [
+    // The digits are those of key and salt.
+    for (transform, digit_count) in [
         ("aes-128-gcm", 40),
         ("aes-256-gcm", 72),
         ("chacha20-poly1305", 72),
@@ -38,9 +39,8 @@ fn new_key_is_random_private_and_not_printed() {
         let key = fs::read_to_string(&path).unwrap();
         let line = key.strip_suffix('\n').unwrap();
         assert!(
-            line.len() == key_digits && line.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{transform}: {}",
-            line.len()
+            line.len() == digit_count && line.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{transform}: the key file does not consist of {digit_count} hexadecimal digits"
         );
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let fingerprint = stdout.strip_suffix('\n').unwrap();
@@ -48,7 +48,7 @@ fn new_key_is_random_private_and_not_printed() {
             fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()),
             "{stdout}"
         );
-        assert!(!key.contains(fingerprint));
+        assert!(!key.contains(fingerprint), "the fingerprint is a part of the key");
 
         let (code, stdout, stderr) = outcome(&esp(&["new-key", "--transform", transform], &path));
         assert_eq!((code, &*stdout), (Some(1), ""));
@@ -86,13 +86,13 @@ fn new_state_creates_private_file_and_keeps_existing_file() {
 }
 
 #[test]
-fn missing_or_unknown_transform_is_rejected_and_error_lists_transforms() {
+fn new_key_rejects_invalid_arguments_and_lists_transforms() {
     let folder = Folder::new();
     let path = folder.join("key");
     for arguments in [&["new-key"][..], &["new-key", "--transform", "aes-128-cbc"], &["new-keys"]] {
         let (code, stdout, stderr) = outcome(&esp(arguments, &path));
         assert_eq!((code, &*stdout), (Some(2), ""), "{arguments:?}: {stderr}");
-        assert!(!path.exists());
+        assert!(!path.exists(), "{arguments:?}: xdpfwd created a key file");
     }
     let (_, _, stderr) = outcome(&esp(&["new-key", "--transform", "aes-128-cbc"], &path));
     for transform in [

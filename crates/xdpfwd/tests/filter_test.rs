@@ -28,9 +28,9 @@ accept src 10.0.0.0/8 proto udp
 accept src 2001:db8::/32 proto icmpv6 icmp-type 128
 ";
 
-/// Script that writes three captures of the same packets: pcap, pcapng, and pcap with packets cut
-/// to 60 bytes.
-const SCAPY: &str = r#"
+/// A Python script that writes three captures of the same packets: pcap, pcapng, and pcap with
+/// packets cut to 60 bytes.
+const SCAPY_SCRIPT: &str = r#"
 from scapy.all import *
 import sys
 mac = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
@@ -58,7 +58,8 @@ wrpcapng(sys.argv[2], packets)
 wrpcap(sys.argv[3], packets, snaplen=60)
 "#;
 
-/// Returns the expected verdict, rule and drop reason of each packet of [`SCAPY`].
+/// Returns what `filter test` must print for each packet of [`SCAPY_SCRIPT`]: the verdict, the
+/// index of the matching rule, and the drop reason.
 fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
     vec![
         ("accept", Some(0), None),
@@ -97,8 +98,12 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
     std::fs::write(&config, CONFIG).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
     let captures = ["a.pcap", "a.pcapng", "cut.pcap"].map(|name| folder.join(name));
-    let python =
-        Command::new("/usr/bin/python3").arg("-c").arg(SCAPY).args(&captures).output().unwrap();
+    let python = Command::new("/usr/bin/python3")
+        .arg("-c")
+        .arg(SCAPY_SCRIPT)
+        .args(&captures)
+        .output()
+        .unwrap();
     assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
     for capture in &captures {
         let output = run(&config, capture, &["--json"]);
@@ -116,6 +121,7 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
             assert_eq!(*line, expected, "{}", capture.display());
         }
     }
+    // The text output ends with the numbers of packets, in total and by rule.
     let text = String::from_utf8(run(&config, &captures[0], &[]).stdout).unwrap();
     assert!(text.contains("\n14 packets\n"), "{text}");
     assert!(text.contains("       3  accept  rule 2: accept src 10.0.0.0/8 proto udp\n"), "{text}");
@@ -128,11 +134,11 @@ fn filter_test_error_names_invalid_file_and_reason() {
     let (config, pcap) = (folder.join("fw.toml"), folder.join("a.pcap"));
     std::fs::write(&config, CONFIG).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
-    let assert_rejected = |code: i32, part: &str| {
+    let assert_rejected = |exit_code: i32, error: &str| {
         let output = run(&config, &pcap, &[]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{text}");
-        assert!(text.contains(part), "{text}");
+        assert_eq!(output.status.code(), Some(exit_code), "{text}");
+        assert!(text.contains(error), "{error:?} is not in: {text}");
     };
     assert_rejected(1, "a.pcap: No such file");
     std::fs::write(&pcap, "").unwrap();
@@ -143,8 +149,10 @@ fn filter_test_error_names_invalid_file_and_reason() {
         [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link_type, 0, 0, 0]]
             .concat()
     };
+    // Link type 113 is a Linux cooked capture.
     std::fs::write(&pcap, pcap_header(113)).unwrap();
     assert_rejected(1, "link type 113: expected Ethernet (1)");
+    // The packet's header announces 60 bytes, but only three follow.
     std::fs::write(
         &pcap,
         [pcap_header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),

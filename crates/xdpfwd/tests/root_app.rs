@@ -1,7 +1,8 @@
-//! Tests a program built on `xdpfwd::App`: its hooks, commands, stage factory and handle. Needs
-//! root.
+//! Tests a program built on `xdpfwd::App`: its hooks, its commands, its stage kind and its handle.
+//! Needs root.
 //!
-//! The tested program is this binary itself, so the test target has `harness = false`.
+//! This binary is also the tested program, and runs as such if [`PROGRAM_VARIABLE`] is set. So the
+//! test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 
@@ -15,14 +16,15 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{Running, TIMEOUT, chain, cross_connect, run_tests};
+use support::{Running, TIMEOUT, build_lab, cross_connect, run_tests};
 use xdpfwd::{App, Handle};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// Environment variable of the tested program. With the value `fails`, the start hook fails.
+/// Environment variable that makes this binary run as the tested program. With the value `fails`,
+/// the program's start hook fails.
 const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
@@ -32,7 +34,10 @@ fn main() -> ExitCode {
     let tests: [(&str, fn()); 7] = [
         ("help_and_version_name_the_program", help_and_version_name_the_program),
         ("own_subcommand_receives_its_arguments", own_subcommand_receives_its_arguments),
-        ("ctl_command_updates_stages_of_all_workers", ctl_command_updates_stages_of_all_workers),
+        (
+            "ctl_commands_reach_all_workers_and_print_each_output_type",
+            ctl_commands_reach_all_workers_and_print_each_output_type,
+        ),
         ("failed_ctl_command_returns_its_error", failed_ctl_command_returns_its_error),
         (
             "reload_runs_commit_hook_and_failed_reload_runs_rollback_hook",
@@ -45,17 +50,17 @@ fn main() -> ExitCode {
 }
 
 fn app() -> App {
-    let max_bytes = 1514; // the factory captures this
+    let max_bytes = 1514; // a stage factory may capture variables
     App::new("probe", "9.8.7")
         .about("Drops long packets")
         .stage_with("longest", move |config: LongestConfig, cx| {
             LongestPlan::new(&config, max_bytes, cx)
         })
-        .ctl("longest", "Set the longest packet", |handle, arguments| {
+        .ctl("longest", "Set the length limit", |handle, arguments| {
             let [bytes] = arguments else { return Err("expected bytes".into()) };
             let bytes: usize = bytes.parse()?;
             let before = handle.each_stage(move |name: &str, stage: &mut Longest| {
-                (name.to_owned(), std::mem::replace(&mut stage.bytes, bytes))
+                (name.to_owned(), std::mem::replace(&mut stage.max_bytes, bytes))
             })?;
             Ok(json!(before))
         })
@@ -93,13 +98,14 @@ fn app() -> App {
             eprintln!("hook: start, {} worker(s)", handle.workers()?);
             // Any thread may hold a handle.
             let thread_handle: Handle = handle.clone();
-            let workers = thread::spawn(move || {
+            let frames_by_worker = thread::spawn(move || {
                 thread_handle.each_worker(|worker| worker.report().frames.total)
             })
             .join();
-            eprintln!("hook: frames {:?}", workers.map_err(|_| "the thread panicked")??);
+            let frames_by_worker = frames_by_worker.map_err(|_| "the thread panicked")??;
+            eprintln!("hook: frames {frames_by_worker:?}");
             match env::var(PROGRAM_VARIABLE).as_deref() {
-                Ok("fails") => Err("as asked".into()),
+                Ok("fails") => Err("requested by the test".into()),
                 _ => Ok(()),
             }
         })
@@ -114,7 +120,7 @@ fn app() -> App {
         .on_reload_rollback(|_, reason| eprintln!("hook: rollback: {reason}"))
 }
 
-/// Arguments of `ctl limit`.
+/// The arguments of `ctl limit`.
 #[derive(clap::Parser)]
 enum LimitCommand {
     /// Sets the limit
@@ -127,26 +133,29 @@ enum LimitCommand {
     Show,
 }
 
+/// The keys of a stage with `kind = "longest"`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// The port to which packets above the limit go. Without a port, they are dropped.
+    /// The port that receives packets above the length limit. Without it, the stage drops them.
     to: Option<PortName>,
     /// The packet length, in bytes, at which the stage panics.
     panics_at: Option<usize>,
 }
 
+/// The plan of [`Longest`].
 #[derive(Debug)]
 struct LongestPlan {
-    bytes: usize,
+    max_bytes: usize,
     to: Option<PortId>,
     panics_at: Option<usize>,
     reason: Reason,
+    /// The ports that the plan context contained, as JSON.
     summary: String,
 }
 
 impl LongestPlan {
-    fn new(config: &LongestConfig, bytes: usize, cx: &PlanCx<'_>) -> Result<Self, PlanError> {
+    fn new(config: &LongestConfig, max_bytes: usize, cx: &PlanCx<'_>) -> Result<Self, PlanError> {
         let reason = Reason::register("too_long", "The packet is longer than the limit.")?;
         let to = config.to.as_ref().map(|port| port.resolve(cx)).transpose()?.map(|port| port.id);
         let ports = cx.ports.iter().map(|port| {
@@ -156,7 +165,7 @@ impl LongestPlan {
             json!([port.id.0, port.name, port.interface, port.queues, mac, port.mtu, addresses])
         });
         let summary = Value::Array(ports.collect()).to_string();
-        Ok(Self { bytes, to, panics_at: config.panics_at, reason, summary })
+        Ok(Self { max_bytes, to, panics_at: config.panics_at, reason, summary })
     }
 }
 
@@ -165,8 +174,8 @@ impl StagePlan for LongestPlan {
         let names = [cx.from_port(), cx.to_port()]
             .map(|port| port.map(|port| (&*port.name, port.mac.is_some())));
         eprintln!("hook: build {names:?}");
-        let Self { bytes, to, panics_at, reason, .. } = *self;
-        Box::new(Longest { worker: cx.worker, bytes, to, panics_at, reason })
+        let Self { max_bytes, to, panics_at, reason, .. } = *self;
+        Box::new(Longest { worker: cx.worker, max_bytes, to, panics_at, reason })
     }
 
     fn summary(&self) -> String {
@@ -174,9 +183,10 @@ impl StagePlan for LongestPlan {
     }
 }
 
+/// A stage that drops or diverts packets of more than `max_bytes` bytes.
 struct Longest {
     worker: usize,
-    bytes: usize,
+    max_bytes: usize,
     to: Option<PortId>,
     panics_at: Option<usize>,
     reason: Reason,
@@ -190,9 +200,9 @@ impl Stage for Longest {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         assert_eq!(cx.worker(), self.worker);
         for mut packet in view.packets() {
-            assert_ne!(Some(packet.frame.len()), self.panics_at, "this length");
+            assert_ne!(Some(packet.frame.len()), self.panics_at, "panic on purpose: packet length");
             match self.to {
-                _ if packet.frame.len() <= self.bytes => {}
+                _ if packet.frame.len() <= self.max_bytes => {}
                 Some(port) => packet.send_to(port),
                 None => packet.drop(self.reason),
             }
@@ -200,6 +210,8 @@ impl Stage for Longest {
     }
 }
 
+/// Returns a cross-connect with the stage `longest` on the path from lan to wan. `keys` are lines
+/// of the stage's table.
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
@@ -210,18 +222,19 @@ fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     ) + &format!("\n[stage.longest]\nkind = \"longest\"\n{keys}\n")
 }
 
-fn test_binary() -> String {
+fn this_binary() -> String {
     env::current_exe().unwrap().to_str().unwrap().to_owned()
 }
 
-fn start(chain: &Chain, config: &str) -> Running {
-    let program = test_binary();
-    Running::try_start_as(&["env", &format!("{PROGRAM_VARIABLE}=1"), &program], chain, config)
+fn start(lab: &Chain, config: &str) -> Running {
+    let program = this_binary();
+    Running::try_start_as(&["env", &format!("{PROGRAM_VARIABLE}=1"), &program], lab, config)
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Runs the tested program until it ends.
 fn run(arguments: &[&str]) -> Output {
-    Command::new(test_binary()).env(PROGRAM_VARIABLE, "1").args(arguments).output().unwrap()
+    Command::new(this_binary()).env(PROGRAM_VARIABLE, "1").args(arguments).output().unwrap()
 }
 
 fn ctl(socket: &Socket, arguments: &[&str]) -> Output {
@@ -251,8 +264,7 @@ fn help_and_version_name_the_program() {
         "{help}"
     );
     let help = text(&run(&["ctl", "--help"]).stdout);
-    for part in
-        ["longest:", "Set the longest packet", "status:", "/run/probe.sock", "[ARGUMENT]..."]
+    for part in ["longest:", "Set the length limit", "status:", "/run/probe.sock", "[ARGUMENT]..."]
     {
         assert!(help.contains(part), "{part}: {help}");
     }
@@ -273,13 +285,13 @@ fn own_subcommand_receives_its_arguments() {
     assert_eq!((greeted.status.code(), &*text(&greeted.stdout)), (Some(7), "hello you\n"));
 }
 
-fn ctl_command_updates_stages_of_all_workers() {
+fn ctl_commands_reach_all_workers_and_print_each_output_type() {
     let socket = Socket::new("app-update");
-    let chain = chain(Chain::builder().queues(2));
-    let running = start(&chain, &config(&socket, 2, ""));
+    let lab = build_lab(Chain::builder().queues(2));
+    let running = start(&lab, &config(&socket, 2, ""));
     let send = |count| {
         let traffic = Traffic::new().rate(20_000).count(count).flows(64).core(0);
-        traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
+        traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
     };
     send(1000);
     let answer: Value =
@@ -293,12 +305,8 @@ fn ctl_command_updates_stages_of_all_workers() {
     let ports: Value =
         serde_json::from_str(status["paths"][0]["stages"][0]["summary"].as_str().unwrap()).unwrap();
     for (index, (name, interface)) in [("lan", "fwd0"), ("wan", "fwd1")].into_iter().enumerate() {
-        let link = chain
-            .fwd()
-            .command("ip")
-            .args(["-json", "address", "show", interface])
-            .output()
-            .unwrap();
+        let link =
+            lab.fwd().command("ip").args(["-json", "address", "show", interface]).output().unwrap();
         let link: Value = serde_json::from_slice(&link.stdout).unwrap();
         let addresses: Vec<Value> = (link[0]["addr_info"].as_array().unwrap().iter())
             .map(|address| json!([address["local"], address["prefixlen"]]))
@@ -312,17 +320,18 @@ fn ctl_command_updates_stages_of_all_workers() {
     assert_eq!(workers["answer"], json!({ "workers": [2, 2, 2] }));
     assert_eq!(text(&ctl(&socket, &["names"]).stdout), "one\ntwo\n");
     assert_eq!(text(&ctl(&socket, &["table"]).stdout), "name  sent (packets)\nwan   7\n");
-    let parsed = |arguments: &[&str]| text(&ctl(&socket, &[&["limit"], arguments].concat()).stdout);
-    assert_eq!(parsed(&["set", "9"]), "[\n  9,\n  \"bytes\"\n]\n");
-    assert_eq!(parsed(&["--", "set", "--unit", "B", "9"]), "[\n  9,\n  \"B\"\n]\n");
-    let help = parsed(&["help"]);
+    let run_limit =
+        |arguments: &[&str]| text(&ctl(&socket, &[&["limit"], arguments].concat()).stdout);
+    assert_eq!(run_limit(&["set", "9"]), "[\n  9,\n  \"bytes\"\n]\n");
+    assert_eq!(run_limit(&["--", "set", "--unit", "B", "9"]), "[\n  9,\n  \"B\"\n]\n");
+    let help = run_limit(&["help"]);
     assert!(
         help.contains("Usage: probe ctl limit <COMMAND>") && help.contains("Sets the limit"),
         "{help}"
     );
     let (exit, final_report) = running.stop();
     assert_eq!(exit.status.code(), Some(0));
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert_eq!(
         (&final_report.json["program"], &final_report.json["version"]),
         (&json!("probe"), &json!("9.8.7"))
@@ -337,8 +346,8 @@ fn ctl_command_updates_stages_of_all_workers() {
 
 fn failed_ctl_command_returns_its_error() {
     let socket = Socket::new("app-fails");
-    let chain = chain(Chain::builder());
-    let mut running = start(&chain, &config(&socket, 1, ""));
+    let lab = build_lab(Chain::builder());
+    let mut running = start(&lab, &config(&socket, 1, ""));
     for (arguments, expected) in [
         (&["burst"][..], "probe: panicked: on purpose\n"),
         (&["longest"], "probe: expected bytes\n"),
@@ -358,12 +367,12 @@ fn failed_ctl_command_returns_its_error() {
     ] {
         assert_eq!(socket.send_raw(&[request, b"\n"].concat())["error"], error);
     }
-    // The program still forwards, and the command `end` stops it.
+    // After the failed commands, the program still forwards. The command `end` stops it.
     Traffic::new()
         .rate(10_000)
         .count(100)
         .core(0)
-        .start(chain.gen_(), "gen0")
+        .start(lab.gen_(), "gen0")
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
@@ -380,8 +389,8 @@ fn failed_ctl_command_returns_its_error() {
 
 fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
     let socket = Socket::new("app-reload");
-    let chain = chain(Chain::builder());
-    let running = start(&chain, &config(&socket, 1, ""));
+    let lab = build_lab(Chain::builder());
+    let running = start(&lab, &config(&socket, 1, ""));
     assert_eq!(running.count_log_lines("hook: start, 1 worker(s)"), 1);
     assert_eq!(
         running.count_log_lines(r#"hook: build [Some(("lan", true)), Some(("wan", true))]"#),
@@ -405,7 +414,7 @@ fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
         .rate(10_000)
         .count(200)
         .core(0)
-        .start(chain.gen_(), "gen0")
+        .start(lab.gen_(), "gen0")
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
@@ -416,9 +425,9 @@ fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
 
 fn failed_start_hook_stops_the_program() {
     let socket = Socket::new("app-start");
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = support::Config::new(&config(&socket, 1, ""));
-    let mut command = chain.fwd().command(&test_binary());
+    let mut command = lab.fwd().command(&this_binary());
     let output = command
         .env(PROGRAM_VARIABLE, "fails")
         .args(["--config", config.path(), "--json"])
@@ -428,18 +437,18 @@ fn failed_start_hook_stops_the_program() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let hooks: Vec<_> = stderr.lines().filter(|line| line.starts_with("hook: stop")).collect();
     assert_eq!(hooks, ["hook: stop, sent Ok(0)", "hook: stopped, sent 0"], "{stderr}");
-    assert!(stderr.contains("\nprobe: cannot start probe: as asked\n"), "{stderr}");
+    assert!(stderr.contains("\nprobe: cannot start probe: requested by the test\n"), "{stderr}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["type"], &report["program"]), (&json!("final"), &json!("probe")));
-    let links = chain.fwd().command("ip").args(["link", "show"]).output().unwrap();
+    let links = lab.fwd().command("ip").args(["link", "show"]).output().unwrap();
     assert!(!text(&links.stdout).contains("prog/xdp"), "{links:?}");
 }
 
 fn worker_panic_runs_the_stop_hooks() {
     let socket = Socket::new("app-panic");
-    let chain = chain(Chain::builder());
-    let mut running = start(&chain, &config(&socket, 1, "panics_at = 60"));
-    let generator = Traffic::new().rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    let lab = build_lab(Chain::builder());
+    let mut running = start(&lab, &config(&socket, 1, "panics_at = 60"));
+    let generator = Traffic::new().rate(10_000).core(0).start(lab.gen_(), "gen0").unwrap();
     running.wait();
     assert_eq!(
         (running.count_log_lines("hook: stop,"), running.count_log_lines("hook: stopped,")),

@@ -2,25 +2,25 @@
 
 mod support;
 
-use support::{Config, XDPFWD, chain};
+use support::{Config, XDPFWD, build_lab};
 use xdpfwd_lab::Chain;
 
-/// Gives `fwd0` the alternative name `uplink`, and runs `--check --json` on two interfaces. Returns
-/// exit code, stdout and stderr, with `FILE` for the path of the configuration.
-fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
+/// Runs `--check --json` on a configuration with these interfaces for the ports lan and wan.
+/// Before, gives `fwd0` the alternative name `uplink`, which fails without effect if `fwd0` already
+/// has it. Returns exit code, stdout and stderr; `FILE` stands for the path of the configuration.
+fn check_interfaces(lab: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
     let [lan, wan] = interfaces;
     let config = Config::new(&format!(
         "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n\
          [[port]]\nname = \"wan\"\ninterface = {wan:?}\n\
          [[path]]\nfrom = \"lan\"\nto = \"wan\"\n"
     ));
-    chain
-        .fwd()
+    lab.fwd()
         .command("ip")
         .args(["link", "property", "add", "dev", "fwd0", "altname", "uplink"])
         .output()
         .unwrap();
-    let mut command = chain.fwd().command(XDPFWD);
+    let mut command = lab.fwd().command(XDPFWD);
     let output = command.args(["--config", config.path(), "--check", "--json"]).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap().replace(config.path(), "FILE");
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -28,8 +28,8 @@ fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) 
 
 #[test]
 fn check_accepts_alternative_name_and_rejects_two_names_of_one_interface() {
-    let chain = chain(Chain::builder());
-    let (code, plan, stderr) = check(&chain, ["uplink", "fwd1"]);
+    let lab = build_lab(Chain::builder());
+    let (code, plan, stderr) = check_interfaces(&lab, ["uplink", "fwd1"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     for port in plan["ports"].as_array().unwrap() {
@@ -39,7 +39,7 @@ fn check_accepts_alternative_name_and_rejects_two_names_of_one_interface() {
         );
     }
     assert_eq!(plan["ports"][0]["interface"], "uplink");
-    let (code, _, stderr) = check(&chain, ["fwd0", "uplink"]);
+    let (code, _, stderr) = check_interfaces(&lab, ["fwd0", "uplink"]);
     assert_eq!(code, Some(2));
     assert!(
         stderr.starts_with("FILE:6:13: interface \"uplink\" already belongs to the port on line 1"),

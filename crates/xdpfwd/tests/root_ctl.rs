@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{Running, TIMEOUT, XDPFWD, chain, stderr};
+use support::{Running, TIMEOUT, XDPFWD, build_lab, stderr};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_testkit::Folder;
 
-fn send(chain: &Chain, packets: u64) {
+fn send(lab: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
-    traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
+    traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
 }
 
 #[test]
 fn ctl_responses_match_traffic_and_final_report() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("answers"));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("answers"));
     let rules = ["continue proto udp", "accept proto udp sport 1024-1025", "drop proto tcp"];
-    let running = Running::start(&chain, &socket.config(&rules));
-    send(&chain, 1000);
+    let running = Running::start(&lab, &socket.config(&rules));
+    send(&lab, 1000);
     let deadline = Instant::now() + TIMEOUT;
     while socket.query("stats")["ports"][0]["rx_packets"] != 1000 {
         assert!(Instant::now() < deadline, "{}", socket.query("stats"));
@@ -78,7 +78,8 @@ fn ctl_responses_match_traffic_and_final_report() {
     assert_eq!(table["rows"][3], json!([null, 500, "(default)"]), "{table}");
     let text = String::from_utf8(socket.ctl(&["inspect"]).stdout).unwrap();
     assert!(text.contains("edge of lan->wan: rules\n"), "{text}");
-    // A reload with the same rules keeps their counters.
+    // A reload with the same rules keeps their counters. `afresh` lists the stages that start with
+    // new state and new counters: none.
     let reloaded = socket.query("reload");
     assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
     assert_eq!(socket.query("rules"), rules_response);
@@ -87,15 +88,15 @@ fn ctl_responses_match_traffic_and_final_report() {
     assert_eq!(final_report.json["drops"]["policy"], 500);
     assert_eq!(
         final_report.json["tables"][0]["rows"], table["rows"],
-        "rows of the table in the final report"
+        "the final report has other rows than `ctl inspect`"
     );
     assert!(!socket.0.exists(), "xdpfwd did not remove its socket");
 }
 
-/// The stage `ttl` has counters, but no state that a reload must carry over.
+/// A reload carries over the counters of the stage `ttl`, which has no other state.
 #[test]
 fn reload_keeps_counters_of_stages_without_state() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("counters"));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("counters"));
     let folder = Folder::new();
     let path = folder.join("ttl.toml");
     let config = |kind: &str| {
@@ -105,14 +106,16 @@ fn reload_keeps_counters_of_stages_without_state() {
     };
     fs::write(&path, config("ttl")).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
-    let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains("Mpps")).unwrap();
-    let reload = |afresh: &[&str]| {
-        let expected = json!({ "schema": 1, "type": "reload", "afresh": afresh, "warnings": [] });
+    let reload = |restarted_stages: &[&str]| {
+        let expected = json!({
+            "schema": 1, "type": "reload", "afresh": restarted_stages, "warnings": []
+        });
         assert_eq!(socket.query("reload"), expected);
         socket.query("stats")["stages"][0].clone()
     };
-    send(&chain, 1000);
+    send(&lab, 1000);
     let deadline = Instant::now() + TIMEOUT;
     while socket.query("stats")["ports"][0]["rx_packets"] != 1000 {
         assert!(Instant::now() < deadline, "{}", socket.query("stats"));
@@ -124,7 +127,7 @@ fn reload_keeps_counters_of_stages_without_state() {
     assert_eq!(text("rules"), "no stage has rules\n");
     assert_eq!(text("sa"), "no stage has security associations\n");
     assert_eq!(text("inspect"), "no stage has tables\n");
-    // A stage of another kind starts with new counters; the response names it under `afresh`.
+    // A stage of another kind starts with new counters, so `afresh` lists it.
     fs::write(&path, config("mac-swap")).unwrap();
     assert_eq!(reload(&["edge"])["counters"], Value::Null);
     forwarder.stop(TIMEOUT).unwrap();
@@ -132,12 +135,12 @@ fn reload_keeps_counters_of_stages_without_state() {
 
 #[test]
 fn failed_ctl_reload_prints_the_reason() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("reload"));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("reload"));
     let folder = Folder::new();
     let path = folder.join("ctl.toml");
     fs::write(&path, socket.config(&["accept"])).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--json", "--interval", "0.05"];
-    let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     fs::write(&path, socket.config(&["accept porto tcp"])).unwrap();
     let output = socket.ctl(&["reload"]);
@@ -153,14 +156,14 @@ fn failed_ctl_reload_prints_the_reason() {
 
 #[test]
 fn control_socket_rejects_other_users_and_invalid_requests() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("guarded"));
-    let running = Running::start(&chain, &socket.config(&["accept"]));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("guarded"));
+    let running = Running::start(&lab, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
-    // Copy the binary: all users must be able to run it.
+    // Copy the binary to a folder that every user can read.
     let folder = Folder::shared();
     let binary = folder.join("xdpfwd");
     fs::copy(XDPFWD, &binary).unwrap();
-    let assert_nobody_is_rejected = || {
+    let assert_unprivileged_user_is_rejected = || {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
@@ -170,10 +173,10 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         assert!(stderr(&output).contains("only root"), "{output:?}");
     };
-    assert_nobody_is_rejected();
-    // Other users are rejected even if the mode of the file allows them.
+    assert_unprivileged_user_is_rejected();
+    // xdpfwd rejects other users even if the mode of the socket's file lets them connect.
     fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
-    assert_nobody_is_rejected();
+    assert_unprivileged_user_is_rejected();
     for (request, error) in [
         (&b"nonsense\n"[..], "invalid request"),
         (b"{\"command\":\"format\"}\n", "unknown command"),
@@ -189,33 +192,34 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
     let silent = UnixStream::connect(&socket.0).unwrap();
     let start = Instant::now();
     assert_eq!(socket.query("status")["type"], "status");
-    assert!(start.elapsed() < Duration::from_secs(30));
+    assert!(start.elapsed() < Duration::from_secs(30), "the silent client blocks others");
     drop(silent);
     let (exit, final_report) = running.stop();
     assert!(exit.status.success());
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
 }
 
 #[test]
-fn control_socket_is_replaced_only_if_nobody_listens() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("left"));
-    let mut first = Running::start(&chain, &socket.config(&["accept"]));
+fn control_socket_is_replaced_only_if_no_process_listens() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("stale"));
+    let mut first = Running::start(&lab, &socket.config(&["accept"]));
     first.signal(Signal::SIGKILL);
     first.wait();
-    assert!(socket.0.exists());
+    assert!(socket.0.exists(), "after SIGKILL, no socket file is left to replace");
     let output = socket.ctl(&["status"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).contains(&format!("no xdpfwd listens on {}", socket.path())),
         "{output:?}"
     );
-    let second = Running::start(&chain, &socket.config(&["accept"]));
+    let second = Running::start(&lab, &socket.config(&["accept"]));
     assert_eq!(socket.query("status")["pid"], second.forwarder.pid());
-    // A third xdpfwd with the same path, in another namespace, forwards without a control socket.
-    let other = support::chain(Chain::builder());
-    let third = Running::start(&other, &socket.config(&["accept"]));
-    let warned = third.forwarder.stderr().iter().any(|line| line.contains("no control socket"));
-    assert!(warned, "{:#?}", third.forwarder.stderr());
+    // A third xdpfwd with the same socket path, in another lab, forwards without a control socket.
+    let other_lab = build_lab(Chain::builder());
+    let third = Running::start(&other_lab, &socket.config(&["accept"]));
+    let has_warning =
+        third.forwarder.stderr().iter().any(|line| line.contains("no control socket"));
+    assert!(has_warning, "{:#?}", third.forwarder.stderr());
     third.stop();
     assert_eq!(socket.query("status")["pid"], second.forwarder.pid());
     second.stop();

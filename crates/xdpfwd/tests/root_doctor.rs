@@ -1,54 +1,54 @@
-//! Tests `xdpfwd doctor` on interfaces of the lab: creates a condition, checks the finding, applies
-//! the fix verbatim, and checks that the finding is gone. Needs root. (src/doctor/tests.rs tests
-//! conditions that a fake /proc or /sys can show; vm_doctor.rs tests those that need the test VM.)
+//! Tests `xdpfwd doctor` on interfaces of the lab. Most tests create a condition, check the
+//! finding, apply the fix verbatim, and check that the finding is gone. Needs root.
+//! (src/doctor/tests.rs tests conditions that a fake /proc or /sys can show; vm_doctor.rs tests
+//! conditions that need the test VM.)
 
 mod support;
 
 use std::process::Output;
 
 use support::examination::{Examination, command_in_fix, run_shell};
-use support::{Config, Running, XDPFWD, chain, cross_connect, stderr, until};
+use support::{Config, Running, XDPFWD, build_lab, cross_connect, stderr, until};
 use xdpfwd_lab::{Chain, Namespace};
 use xdpfwd_testkit::Folder;
 
 #[test]
 fn doctor_warns_of_copy_mode_unless_configured() {
-    let chain = chain(Chain::builder());
-    let auto = Examination::run_with_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
+    let lab = build_lab(Chain::builder());
+    let with_auto_mode = Examination::run_with_config(lab.fwd(), &cross_connect(1, "cores = [1]"));
     for interface in ["fwd0", "fwd1"] {
-        let fix = auto.fix(interface, "mode", "warning", "copy: ");
+        let fix = with_auto_mode.fix(interface, "mode", "warning", "copy: ");
         assert!(fix.contains(r#"[engine] mode = "copy""#), "{fix}");
-        auto.assert_ok(interface, "mtu");
-        auto.assert_ok(interface, "link");
-        auto.assert_ok(interface, "queues");
-        auto.assert_ok(interface, "xdp-program");
-        let features = auto.finding(interface, "xdp-features")["finding"].as_str().unwrap();
+        with_auto_mode.assert_ok(interface, "mtu");
+        with_auto_mode.assert_ok(interface, "link");
+        with_auto_mode.assert_ok(interface, "queues");
+        with_auto_mode.assert_ok(interface, "xdp-program");
+        let features =
+            with_auto_mode.finding(interface, "xdp-features")["finding"].as_str().unwrap();
         assert!(features.contains("basic, redirect, ndo-xmit"), "{features}");
     }
-    auto.assert_ok("host", "capabilities");
-    auto.assert_ok("host", "cores");
-    let configured = Examination::run_with_config(
-        chain.fwd(),
-        &cross_connect(1, "cores = [1]\nmode = \"copy\""),
-    );
-    configured.assert_ok("fwd0", "mode");
-    // doctor leaves no program and no socket attached: xdpfwd starts.
-    let (_, final_report) = Running::start(&chain, &cross_connect(1, "")).stop();
-    final_report.assert_conserved();
-    // The text output, for an interface name without a configuration.
-    let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
+    with_auto_mode.assert_ok("host", "capabilities");
+    with_auto_mode.assert_ok("host", "cores");
+    let with_copy_mode =
+        Examination::run_with_config(lab.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
+    with_copy_mode.assert_ok("fwd0", "mode");
+    // doctor has left no program attached and no socket bound: xdpfwd starts.
+    let (_, final_report) = Running::start(&lab, &cross_connect(1, "")).stop();
+    final_report.assert_frames_and_packets_add_up();
+    // Test the text output. The argument is an interface instead of a configuration.
+    let output = lab.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
         text.contains("\nfwd0\n") && text.contains("\nwill run, but not at full speed: "),
         "{text}"
     );
-    assert!(!text.contains('\u{1b}'), "colours without a terminal: {text}");
+    assert!(!text.contains('\u{1b}'), "colours, although stdout is not a terminal: {text}");
 }
 
 #[test]
 fn doctor_finds_missing_or_down_interface_and_large_mtu() {
-    let chain = chain(Chain::builder());
-    let fix = Examination::run(chain.fwd(), &["eth9"]).fix(
+    let lab = build_lab(Chain::builder());
+    let fix = Examination::run(lab.fwd(), &["eth9"]).fix(
         "eth9",
         "interface",
         "error",
@@ -56,26 +56,26 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     );
     assert!(fix.contains("ip link"), "{fix}");
 
-    run_shell(chain.fwd(), "ip link set dev fwd0 down");
-    let fix = Examination::run(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
-    run_shell(chain.fwd(), &fix);
+    run_shell(lab.fwd(), "ip link set dev fwd0 down");
+    let fix = Examination::run(lab.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
+    run_shell(lab.fwd(), &fix);
     // The kernel may report the new state after the command has returned.
     until("fwd0 is up", || {
-        Examination::run(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
+        Examination::run(lab.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
             == "ok"
     });
 
-    run_shell(chain.gen_(), "ip link set dev gen0 mtu 3000");
-    run_shell(chain.fwd(), "ip link set dev fwd0 mtu 3000");
-    let fix = Examination::run(chain.fwd(), &["fwd0"]).fix(
+    run_shell(lab.gen_(), "ip link set dev gen0 mtu 3000");
+    run_shell(lab.fwd(), "ip link set dev fwd0 mtu 3000");
+    let fix = Examination::run(lab.fwd(), &["fwd0"]).fix(
         "fwd0",
         "mtu",
         "error",
         "3000: frames of 2048 bytes",
     );
-    // If a configuration has this problem, doctor still runs the other checks.
+    // doctor also reports the MTU for a configuration, and still runs the other checks.
     let config = cross_connect(1, "cores = [999]");
-    let examination = Examination::run_with_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(lab.fwd(), &config);
     examination.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
     examination.fix("host", "cores", "error", "core 999: not online");
     let mode = examination.finding("fwd0", "mode");
@@ -83,37 +83,37 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
         mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with(" first"),
         "{mode}"
     );
-    run_shell(chain.fwd(), command_in_fix(&fix, "ip link"));
-    Examination::run(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
+    run_shell(lab.fwd(), command_in_fix(&fix, "ip link"));
+    Examination::run(lab.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
-    // doctor accepts an alternative name, although it has no folder in /sys.
-    run_shell(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
-    let examination = Examination::run(chain.fwd(), &["uplink0"]);
+    // doctor accepts an alternative name, although /sys/class/net has no folder of this name.
+    run_shell(lab.fwd(), "ip link property add dev fwd0 altname uplink0");
+    let examination = Examination::run(lab.fwd(), &["uplink0"]);
     examination.assert_ok("uplink0", "mtu");
     examination.assert_ok("uplink0", "link");
 }
 
 #[test]
-fn doctor_fixes_unserved_queues() {
-    let chain = chain(Chain::builder().queues(2));
+fn doctor_prints_working_fix_for_unserved_queues() {
+    let lab = build_lab(Chain::builder().queues(2));
     let config = cross_connect(1, "");
-    let examination = Examination::run_with_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(lab.fwd(), &config);
     for (interface, peer, peer_namespace) in
-        [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())]
+        [("fwd0", "gen0", lab.gen_()), ("fwd1", "sink0", lab.sink())]
     {
         let fix = examination.fix(interface, "queues", "warning", "1 of 2 are served");
-        run_shell(chain.fwd(), command_in_fix(&fix, &format!("ethtool -L {interface}")));
+        run_shell(lab.fwd(), command_in_fix(&fix, &format!("ethtool -L {interface}")));
         run_shell(peer_namespace, &command_in_fix(&fix, "ethtool -L PEER").replace("PEER", peer));
     }
-    let examination = Examination::run_with_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(lab.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
         examination.assert_ok(interface, "queues");
         // The interface still supports native XDP.
         examination.fix(interface, "mode", "warning", "copy: ");
     }
-    // The other fix is to serve both queues.
-    run_shell(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
-    Examination::run_with_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
+    // Instead of removing a queue, the user can serve both.
+    run_shell(lab.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
+    Examination::run_with_config(lab.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
 
 /// For a driver without ethtool channels, doctor counts the queues in /sys.
@@ -147,9 +147,9 @@ fn doctor_counts_queues_of_driver_without_channels() {
 
 #[test]
 fn doctor_names_holder_of_attached_xdp_program() {
-    let chain = chain(Chain::builder());
-    let mut holder = Running::start(&chain, &cross_connect(1, ""));
-    let examination = Examination::run(chain.fwd(), &["fwd0"]);
+    let lab = build_lab(Chain::builder());
+    let mut holder = Running::start(&lab, &cross_connect(1, ""));
+    let examination = Examination::run(lab.fwd(), &["fwd0"]);
     let fix = examination.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", holder.forwarder.pid()));
     // doctor does not probe an interface in use.
@@ -157,15 +157,15 @@ fn doctor_names_holder_of_attached_xdp_program() {
         examination.finding("fwd0", "mode")["finding"],
         "not probed: fix xdp-program of fwd0 first"
     );
-    run_shell(chain.fwd(), &fix);
+    run_shell(lab.fwd(), &fix);
     holder.wait();
-    let examination = Examination::run(chain.fwd(), &["fwd0"]);
+    let examination = Examination::run(lab.fwd(), &["fwd0"]);
     examination.assert_ok("fwd0", "xdp-program");
     examination.fix("fwd0", "mode", "warning", "copy: fwd0 has no zero-copy");
 }
 
 #[test]
-fn doctor_fixes_veth_peer_offloads_and_napi() {
+fn doctor_prints_working_fixes_for_offloads_and_napi_of_veth_peer() {
     let namespace = Namespace::create("pair").unwrap();
     run_shell(
         &namespace,
@@ -189,19 +189,19 @@ fn doctor_fixes_veth_peer_offloads_and_napi() {
 
 #[test]
 fn doctor_warns_of_default_route_and_does_not_probe() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     run_shell(
-        chain.fwd(),
+        lab.fwd(),
         "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2",
     );
     let config = cross_connect(1, "");
-    let examination = Examination::run_with_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(lab.fwd(), &config);
     let fix = examination.fix("fwd0", "lockout", "warning", "has the default route");
     let mode = examination.finding("fwd0", "mode");
     assert_eq!(mode["level"], "unknown", "{mode}");
     let keep = fix.strip_suffix(" for its port").unwrap();
     let config = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
-    let examination = Examination::run_with_config(chain.fwd(), &config);
+    let examination = Examination::run_with_config(lab.fwd(), &config);
     examination.assert_ok("host", "lockout");
     // doctor still does not probe: an interface that resets would lose even the kept packets.
     assert_eq!(examination.finding("fwd0", "mode")["level"], "unknown");
@@ -209,14 +209,14 @@ fn doctor_warns_of_default_route_and_does_not_probe() {
 
 #[test]
 fn doctor_without_privileges_prints_working_setcap() {
-    let chain = chain(Chain::builder());
-    // Copy the binary: the user `nobody` must be able to run it.
+    let lab = build_lab(Chain::builder());
+    // Copy the binary to a folder that the user `nobody` can read.
     let folder = Folder::shared();
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();
     let path = path.to_str().unwrap();
     let run_as_nobody = || {
-        let mut command = chain.fwd().command("setpriv");
+        let mut command = lab.fwd().command("setpriv");
         command.args([
             "--reuid",
             "nobody",
@@ -231,7 +231,7 @@ fn doctor_without_privileges_prints_working_setcap() {
         Examination::from_command(command)
     };
     let fix = run_as_nobody().fix("host", "capabilities", "error", "cap_net_admin");
-    run_shell(chain.fwd(), &command_in_fix(&fix, "setcap").replace("$(command -v xdpfwd)", path));
+    run_shell(lab.fwd(), &command_in_fix(&fix, "setcap").replace("$(command -v xdpfwd)", path));
     let examination = run_as_nobody();
     examination.assert_ok("host", "capabilities");
     examination.assert_ok("host", "memory-lock");
@@ -240,11 +240,11 @@ fn doctor_without_privileges_prints_working_setcap() {
 
 #[test]
 fn doctor_finds_low_memory_lock_limit() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     // Runs doctor with a limit of 64 KiB. (The test lowers the limit, because raising it needs a
     // capability that root may lack.)
     let run_with_low_limit = |privileges: &[&str]| {
-        let mut command = chain.fwd().command("prlimit");
+        let mut command = lab.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);
         command.args([XDPFWD, "doctor", "--json", "--no-probe", "fwd0"]);
         Examination::from_command(command)
@@ -261,14 +261,14 @@ fn doctor_finds_low_memory_lock_limit() {
 
 #[test]
 fn failed_start_prints_findings_of_doctor() {
-    let chain = chain(Chain::builder());
-    let holder = Running::start(&chain, &cross_connect(1, ""));
+    let lab = build_lab(Chain::builder());
+    let holder = Running::start(&lab, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
-    let examination = Examination::run(chain.fwd(), &["--config", config.path()]);
+    let examination = Examination::run(lab.fwd(), &["--config", config.path()]);
     let finding = examination.finding("fwd0", "xdp-program");
-    let text_of = |key: &str| finding[key].as_str().unwrap().to_owned();
+    let text_of_finding = |key: &str| finding[key].as_str().unwrap().to_owned();
     let start = |arguments: &[&str]| {
-        let output = chain
+        let output = lab
             .fwd()
             .command(XDPFWD)
             .args(["--config", config.path()])
@@ -279,11 +279,11 @@ fn failed_start_prints_findings_of_doctor() {
         stderr(&output)
     };
     let text = start(&[]);
-    let line = format!("  FAIL  xdp-program    fwd0: {}\n", text_of("finding"));
+    let line = format!("  FAIL  xdp-program    fwd0: {}\n", text_of_finding("finding"));
     for part in [
         format!("`xdpfwd doctor --config {}` reports:\n", config.path()),
         line,
-        format!("→ {}\n", text_of("fix")),
+        format!("→ {}\n", text_of_finding("fix")),
     ] {
         assert!(text.contains(&part), "{part:?} is not in:\n{text}");
     }
@@ -292,7 +292,7 @@ fn failed_start_prints_findings_of_doctor() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let is_same_finding = |line: &serde_json::Value| {
-        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == text_of("fix")
+        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == text_of_finding("fix")
     };
     assert!(lines.iter().any(is_same_finding), "{lines:#?}");
     holder.stop();
@@ -300,12 +300,12 @@ fn failed_start_prints_findings_of_doctor() {
 
 #[test]
 fn start_with_fallback_prints_mode_finding_of_doctor() {
-    let chain = chain(Chain::builder());
-    let examination = Examination::run_with_config(chain.fwd(), &cross_connect(1, ""));
+    let lab = build_lab(Chain::builder());
+    let examination = Examination::run_with_config(lab.fwd(), &cross_connect(1, ""));
     let finding = examination.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
     let config = Config::new(&cross_connect(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];
-    let output: Output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();
+    let output: Output = lab.fwd().command(XDPFWD).args(arguments).output().unwrap();
     assert!(output.status.success());
     assert!(stderr(&output).contains(&finding), "{finding:?} is not in:\n{}", stderr(&output));
 }

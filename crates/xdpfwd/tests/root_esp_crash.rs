@@ -17,13 +17,13 @@ use support::{Config, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Number of labs that run in parallel, because each waits often: the epoch of a start is the time
-/// in seconds, so starts with the same state file are at least a second apart.
+/// Number of labs that run in parallel. A lab waits most of the time: an epoch is a time in whole
+/// seconds, so xdpfwd can start with the same state file only once per second.
 const LABS: usize = 4;
 
-/// Number of sequence numbers that xdpfwd reserves at once in the state file: a crash skips at most
-/// this many.
-const RESERVED: u64 = 1 << 20;
+/// Number of sequence numbers that xdpfwd reserves in the state file at a time. A crash skips at
+/// most this many.
+const RESERVED_AT_ONCE: u64 = 1 << 20;
 
 #[test]
 fn two_hundred_kills_repeat_no_sequence_number_or_iv() {
@@ -36,12 +36,12 @@ fn thousand_kills_repeat_no_sequence_number_or_iv() {
     kill_in_every_lab(250);
 }
 
-fn kill_in_every_lab(kills: u64) {
+fn kill_in_every_lab(kills_per_lab: u64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed =
-        std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
+        std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED: not a number"));
     println!("seed {seed}");
-    // Two setups have one worker, which sends sequence numbers in order; two have two workers.
+    // With one worker, sequence numbers leave in order. With two, they may not.
     let one_worker = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
         open_sa: [String::new(), "window = 4096\n".into()],
@@ -59,7 +59,7 @@ fn kill_in_every_lab(kills: u64) {
     thread::scope(|scope| {
         let labs = setups.iter().zip(0..).map(|(setup, index)| {
             thread::Builder::new()
-                .spawn_scoped(scope, move || kill_repeatedly(setup, seed + index, kills))
+                .spawn_scoped(scope, move || kill_repeatedly(setup, seed + index, kills_per_lab))
                 .unwrap()
         });
         let labs: Vec<_> = labs.collect();
@@ -72,7 +72,7 @@ fn kill_in_every_lab(kills: u64) {
 fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let mut random_numbers = SplitMix64::new(seed);
     let lab = Lab::with_silent_hosts(setup.queues);
-    let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
+    let sink = Sink::builder().check(true).attach(lab.namespaces.sink(), "sink0").unwrap();
     let receiver = lab.start_one(setup, 1);
     let on_wire = Arc::new(Mutex::new(vec![]));
     let captured = Arc::clone(&on_wire);
@@ -82,15 +82,15 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let config = Config::new(&setup.config(&lab, 0));
     let start = || {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-        Forwarder::spawn(lab.chain.fwd(), &arguments).unwrap()
+        Forwarder::spawn(lab.namespaces.fwd(), &arguments).unwrap()
     };
-    let sender = Sender::start(lab.chain.gen_(), "gen0", 1000, 1, None);
+    let sender = Sender::start(lab.namespaces.gen_(), "gen0", 1000, 1, None);
     for run in 0..kills {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
         // Kill xdpfwd either at a random time during its start, or at a random time after its first
-        // packet. The first packet may take long, but must come.
+        // packet, which must arrive within `TIMEOUT`.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
@@ -127,13 +127,17 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
 
     let runs = check_capture(&on_wire, setup.queues == 1);
     let ranges: HashSet<u64> = on_wire.iter().map(Esp::iv_range).collect();
-    assert_eq!(ranges.len(), usize::from(setup.queues), "IV ranges, one for each worker");
-    // One run in four may end before its first packet.
+    assert_eq!(
+        ranges.len(),
+        usize::from(setup.queues),
+        "number of IV ranges; each worker must use one"
+    );
+    // About one run in four is killed during its start, perhaps before its first packet.
     assert!(runs > kills * 2 / 3, "only {runs} of {kills} runs sent packets");
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
     assert!(
-        highest <= (kills + 1) * RESERVED,
-        "a crash skipped more than {RESERVED} sequence numbers: {highest} is the highest"
+        highest <= (kills + 1) * RESERVED_AT_ONCE,
+        "a crash skipped more than {RESERVED_AT_ONCE} sequence numbers: {highest} is the highest"
     );
     let state = fs::read_to_string(lab.state_file(0)).unwrap();
     assert!(
@@ -141,12 +145,12 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         "`next` in the state file is not {highest} + 1: {state}"
     );
 
-    // The other xdpfwd accepts every sent packet: none is late, none is a replay.
+    // xdpfwd 1 accepts every sent packet: none is late, none is a replay.
     until("xdpfwd 1 has received all packets", || received(&receiver, "wan1") >= sent);
     until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets >= sent);
     let (exit, final_report) = receiver.stop();
     assert!(exit.status.success(), "{exit:?}");
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert_eq!(drops(&final_report.json), [].into(), "{}", final_report.json);
     assert_eq!(final_report.parsed.port("wan1").unwrap().rx_packets, sent);
     let seen = sink.seen().unwrap();
@@ -157,7 +161,9 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     );
 }
 
-/// Checks captured packets of one SA, and returns the number of runs that sent at least one packet.
+/// Checks that the packets of one SA repeat no IV and no sequence number, and that each run starts
+/// above all sequence numbers of earlier runs. If `is_in_order`, the sequence numbers must ascend.
+/// Returns the number of runs that sent at least one packet.
 fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
     let (mut ivs, mut numbers) = (HashSet::new(), HashSet::new());
     let (mut epoch, mut highest_of_earlier_runs, mut highest, mut runs) = (0, 0, 0, 0);

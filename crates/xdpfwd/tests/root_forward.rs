@@ -1,4 +1,5 @@
-//! Tests forwarding of ping, TCP, iperf3 and generated traffic, and compares counters. Needs root.
+//! Tests forwarding of ping, TCP, iperf3 and generated traffic. Compares the counters of xdpfwd,
+//! the kernel and the lab. Needs root.
 
 mod support;
 
@@ -9,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Running, TIMEOUT, chain, cross_connect, run_with_grants};
+use support::{Running, TIMEOUT, build_lab, cross_connect, run_with_grants};
 use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
 use xdpfwd_testkit::lab::ping;
 use xdpfwd_testkit::process::run;
@@ -21,12 +22,12 @@ const SINK_ADDRESS: &str = "10.77.0.2";
 /// forwards between them.
 fn on_one_and_two_queues(test: impl Fn(&Chain)) {
     for queues in [1, 2] {
-        let chain = chain(Chain::builder().queues(queues).addresses(true));
-        let running = Running::start(&chain, &cross_connect(queues, ""));
-        test(&chain);
+        let lab = build_lab(Chain::builder().queues(queues).addresses(true));
+        let running = Running::start(&lab, &cross_connect(queues, ""));
+        test(&lab);
         let (exit, final_report) = running.stop();
         assert!(exit.status.success(), "{exit:?}");
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
         for port in &final_report.parsed.ports {
             assert!(
@@ -40,8 +41,8 @@ fn on_one_and_two_queues(test: impl Fn(&Chain)) {
 
 #[test]
 fn ping_passes_both_ways() {
-    on_one_and_two_queues(|chain| {
-        for (from, to) in [(chain.gen_(), SINK_ADDRESS), (chain.sink(), GEN_ADDRESS)] {
+    on_one_and_two_queues(|lab| {
+        for (from, to) in [(lab.gen_(), SINK_ADDRESS), (lab.sink(), GEN_ADDRESS)] {
             // Small packets, large packets, and many at once.
             for arguments in
                 [["-c5", "-i0.2", "-s56"], ["-c5", "-i0.2", "-s1472"], ["-c200", "-f", "-s100"]]
@@ -52,13 +53,13 @@ fn ping_passes_both_ways() {
     });
 }
 
-/// Client and server exchange one byte at a time. A packet must not wait in a queue for the next
-/// packet.
+/// Client and server exchange one byte at a time. xdpfwd must not hold a packet until the next one
+/// arrives.
 #[test]
 fn slow_tcp_conversation_is_not_delayed() {
-    on_one_and_two_queues(|chain| {
+    on_one_and_two_queues(|lab| {
         for (client, server, address) in
-            [(chain.gen_(), chain.sink(), SINK_ADDRESS), (chain.sink(), chain.gen_(), GEN_ADDRESS)]
+            [(lab.gen_(), lab.sink(), SINK_ADDRESS), (lab.sink(), lab.gen_(), GEN_ADDRESS)]
         {
             let address: SocketAddr = format!("{address}:7777").parse().unwrap();
             let listener = server.run(|| TcpListener::bind(address).unwrap()).unwrap();
@@ -81,8 +82,8 @@ fn slow_tcp_conversation_is_not_delayed() {
                 assert_eq!(byte, [round]);
                 thread::sleep(Duration::from_millis(10));
             }
-            // A packet that leaves only with the next one would wait for TCP's retransmission,
-            // which comes after at least 200 ms.
+            // If xdpfwd held a packet, the next one would be TCP's retransmission, at least 200 ms
+            // later.
             assert!(
                 start.elapsed() < Duration::from_millis(20 * 200),
                 "20 rounds took {:?}",
@@ -96,18 +97,18 @@ fn slow_tcp_conversation_is_not_delayed() {
 
 #[test]
 fn iperf3_moves_data_both_ways() {
-    on_one_and_two_queues(|chain| {
-        let mut server = chain.sink().command("iperf3");
+    on_one_and_two_queues(|lab| {
+        let mut server = lab.sink().command("iperf3");
         let mut server = server
             .args(["--server", "--port", "5301"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for_iperf3_server(chain.gen_());
+        wait_for_iperf3_server(lab.gen_());
         let mut received_bytes = vec![];
         for direction in [&[][..], &["--reverse"]] {
-            let mut client = chain.gen_().command("iperf3");
+            let mut client = lab.gen_().command("iperf3");
             client
                 .args([
                     "--client",
@@ -162,11 +163,11 @@ fn ten_million_packets_arrive_complete_and_in_order() {
 
 /// Sends packets and checks that each arrives once, unchanged and in order.
 fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
-    let chain = chain(Chain::builder());
-    let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
-    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+    let lab = build_lab(Chain::builder());
+    let running = Running::start(&lab, &cross_connect(1, "cores = [1]"));
+    let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
     let traffic = Traffic::new().size(size).flows(flows).count(packets).on_grant().core(0);
-    let generator = traffic.start(chain.gen_(), "gen0").unwrap();
+    let generator = traffic.start(lab.gen_(), "gen0").unwrap();
     let arrived = run_with_grants(&[(&generator, &sink)], || {
         let (mut arrived, mut last_arrival) = (0, Instant::now());
         while arrived < packets && last_arrival.elapsed() < TIMEOUT {
@@ -179,7 +180,7 @@ fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
         arrived
     });
     let sent = generator.stop().unwrap();
-    assert_eq!(sent.packets, packets, "packets sent; {arrived} have arrived");
+    assert_eq!(sent.packets, packets, "number of packets sent; {arrived} have arrived");
     let (_, final_report) = running.stop();
     let seen = sink.seen().unwrap();
     assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
@@ -189,64 +190,64 @@ fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
         "{}",
         final_report.json
     );
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert_eq!(final_report.parsed.port("fwd0").unwrap().rx_packets, packets);
 }
 
 #[test]
-fn ten_seconds_of_overload_account_for_every_packet() {
+fn overload_of_ten_seconds_counts_every_lost_packet() {
     assert_overload_is_counted(Duration::from_secs(10));
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn five_minutes_of_overload_account_for_every_packet() {
+fn overload_of_five_minutes_counts_every_lost_packet() {
     assert_overload_is_counted(Duration::from_secs(300));
 }
 
-/// Checks that under overload each packet is forwarded or counted as lost, and that the counters
+/// Checks that under overload, xdpfwd forwards each packet or counts it as lost. Its counters must
 /// match those of the kernel and the lab.
-fn assert_overload_is_counted(time: Duration) {
-    let chain = chain(Chain::builder());
-    let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
-    let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-    let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
-    thread::sleep(time);
+fn assert_overload_is_counted(duration: Duration) {
+    let lab = build_lab(Chain::builder());
+    let running = Running::start(&lab, &cross_connect(1, "cores = [1]"));
+    let sink = Sink::attach(lab.sink(), "sink0").unwrap();
+    let generator = Traffic::new().size(60).flows(16).core(0).start(lab.gen_(), "gen0").unwrap();
+    thread::sleep(duration);
     // Stop while the generator still sends.
     let (exit, final_report) = running.stop();
     let sent = generator.stop().unwrap();
     assert!(exit.status.success() && !exit.killed, "{exit:?}");
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     let (lan, wan) =
         (final_report.parsed.port("fwd0").unwrap(), final_report.parsed.port("fwd1").unwrap());
     assert!(sent.packets > lan.rx_packets, "no overload: xdpfwd received all packets");
     assert_eq!(
         sink.seen().unwrap().arrived.packets,
         wan.tx_packets,
-        "packets at the sink and packets sent by xdpfwd"
+        "the sink and xdpfwd count different numbers of sent packets"
     );
     let kernel = &final_report.json["ports"][0]["kernel"];
     let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
     assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", final_report.json);
     assert_eq!(
-        kernel_tx_counters(&chain, "fwd1"),
+        kernel_tx_counters(&lab, "fwd1"),
         (wan.tx_packets, 0),
-        "packets that fwd1 sent and dropped, by `ip -s link` and by xdpfwd"
+        "packets that fwd1 sent and dropped: `ip -s link` differs from xdpfwd"
     );
 }
 
-/// Overload from both sides, on one and on two queues, until SIGTERM.
+/// Overloads xdpfwd from both sides, with one and with two queues, until SIGTERM.
 #[test]
 fn final_counters_match_kernel_and_lab_both_ways() {
     for queues in [1, 2] {
-        let chain = chain(Chain::builder().queues(queues));
+        let lab = build_lab(Chain::builder().queues(queues));
         let cores: &str = if queues == 1 { "cores = [1]" } else { "cores = [0, 1]" };
-        let mut running = Running::start(&chain, &cross_connect(queues, cores));
-        let forth = Sink::attach(chain.sink(), "sink0").unwrap();
-        let back = Sink::attach(chain.gen_(), "gen0").unwrap();
+        let mut running = Running::start(&lab, &cross_connect(queues, cores));
+        let sink_at_sink0 = Sink::attach(lab.sink(), "sink0").unwrap();
+        let sink_at_gen0 = Sink::attach(lab.gen_(), "gen0").unwrap();
         let mut generators = vec![];
         for core in 0..usize::from(queues) {
-            for (namespace, interface) in [(chain.gen_(), "gen0"), (chain.sink(), "sink0")] {
+            for (namespace, interface) in [(lab.gen_(), "gen0"), (lab.sink(), "sink0")] {
                 generators
                     .push(Traffic::new().flows(16).core(core).start(namespace, interface).unwrap());
             }
@@ -259,9 +260,9 @@ fn final_counters_match_kernel_and_lab_both_ways() {
             generator.stop().unwrap();
         }
         assert_eq!((exit.status.code(), exit.killed), (Some(0), false));
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         let mut all_dropped = 0;
-        for (index, interface, sink) in [(0, "fwd0", &back), (1, "fwd1", &forth)] {
+        for (index, interface, sink) in [(0, "fwd0", &sink_at_gen0), (1, "fwd1", &sink_at_sink0)] {
             let port = final_report.parsed.port(interface).unwrap();
             assert!(
                 port.rx_packets > 0 && port.tx_packets > 0,
@@ -279,7 +280,7 @@ fn final_counters_match_kernel_and_lab_both_ways() {
                 final_report.json
             );
             // The interface counts each packet as sent or dropped, and all sent packets arrived.
-            let (sent, dropped) = kernel_tx_counters(&chain, interface);
+            let (sent, dropped) = kernel_tx_counters(&lab, interface);
             all_dropped += dropped;
             assert_eq!(
                 port.tx_packets,
@@ -307,8 +308,8 @@ fn final_counters_match_kernel_and_lab_both_ways() {
 }
 
 /// Returns the numbers of packets that an interface sent and dropped, from `ip -s link`.
-fn kernel_tx_counters(chain: &Chain, interface: &str) -> (u64, u64) {
-    let mut command = chain.fwd().command("ip");
+fn kernel_tx_counters(lab: &Chain, interface: &str) -> (u64, u64) {
+    let mut command = lab.fwd().command("ip");
     command.args(["-json", "-statistics", "link", "show", interface]);
     let links: serde_json::Value = serde_json::from_str(&run(&mut command)).unwrap();
     let tx = &links[0]["stats64"]["tx"];
@@ -317,17 +318,17 @@ fn kernel_tx_counters(chain: &Chain, interface: &str) -> (u64, u64) {
 
 #[test]
 fn two_workers_forward_one_queue_each() {
-    let chain = chain(Chain::builder().queues(2));
-    let running = Running::start(&chain, &cross_connect(2, "cores = [0, 1]"));
-    let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-    // veth selects the queue by the core of the sender.
+    let lab = build_lab(Chain::builder().queues(2));
+    let running = Running::start(&lab, &cross_connect(2, "cores = [0, 1]"));
+    let sink = Sink::attach(lab.sink(), "sink0").unwrap();
+    // A veth selects the queue by the core that sends.
     for core in [0, 1] {
         let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
-        let generator = traffic.start(chain.gen_(), "gen0").unwrap();
+        let generator = traffic.start(lab.gen_(), "gen0").unwrap();
         generator.finish(TIMEOUT).unwrap();
     }
     let (_, final_report) = running.stop();
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert_eq!(final_report.json["workers"], 2);
     assert_eq!(final_report.json["frames"]["total"], 2 * 16384);
     assert_eq!(
@@ -341,7 +342,7 @@ fn two_workers_forward_one_queue_each() {
 
 #[test]
 fn mac_swap_on_one_port_sends_packets_back() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = r#"
         [[port]]
         name = "only"
@@ -353,14 +354,14 @@ fn mac_swap_on_one_port_sends_packets_back() {
         [stage.swap]
         kind = "mac-swap"
     "#;
-    let running = Running::start(&chain, config);
-    let back = Sink::builder().check(true).attach(chain.gen_(), "gen0").unwrap();
+    let running = Running::start(&lab, config);
+    let sink = Sink::builder().check(true).attach(lab.gen_(), "gen0").unwrap();
     let generator =
-        Traffic::new().rate(10_000).count(5_000).core(0).start(chain.gen_(), "gen0").unwrap();
+        Traffic::new().rate(10_000).count(5_000).core(0).start(lab.gen_(), "gen0").unwrap();
     generator.finish(TIMEOUT).unwrap();
     let (_, final_report) = running.stop();
-    final_report.assert_conserved();
-    let seen = back.seen().unwrap();
+    final_report.assert_frames_and_packets_add_up();
+    let seen = sink.seen().unwrap();
     assert!(seen.is_clean(), "{seen:?}");
     assert_eq!(seen.arrived.packets, 5_000);
     assert_eq!(final_report.json["stages"][0]["packets"], 5_000);
@@ -371,21 +372,21 @@ fn mac_swap_on_one_port_sends_packets_back() {
     );
 }
 
-/// Compares the CPU time of an idle xdpfwd during two seconds. With `idle = "poll"`, it must not
-/// spin.
+/// With `idle = "poll"`, an idle xdpfwd must not spin: in two seconds, it uses less than a fifth of
+/// the CPU time that it uses with `idle = "spin"`.
 #[test]
 fn idle_poll_uses_less_cpu_than_idle_spin() {
-    let ticks = |idle: &str| {
-        let chain = chain(Chain::builder());
-        let running = Running::start(&chain, &cross_connect(1, &format!("idle = \"{idle}\"")));
+    let idle_ticks = |idle: &str| {
+        let lab = build_lab(Chain::builder());
+        let running = Running::start(&lab, &cross_connect(1, &format!("idle = \"{idle}\"")));
         let before = cpu_ticks(running.forwarder.pid());
         thread::sleep(Duration::from_secs(2));
         let ticks = cpu_ticks(running.forwarder.pid()) - before;
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         ticks
     };
-    let (poll, spin) = (ticks("poll"), ticks("spin"));
+    let (poll, spin) = (idle_ticks("poll"), idle_ticks("spin"));
     assert!(poll * 5 < spin, "clock ticks: {poll} with poll, {spin} with spin");
 }
 

@@ -1,5 +1,6 @@
-//! Compares all I/O methods (key `io`): bytes, order and counts of forwarded frames, overload, stop
-//! under load, and frames that are too long. Needs root.
+//! Compares all I/O methods (key `io`): they must forward the same bytes in the same order with the
+//! same counts. Tests each method under overload, with a stop under load, and with frames that are
+//! too long. Needs root.
 //!
 //! `io = "xsk-rs"` is tested only if the tests are built with the feature `xsk-rs`, as by `make
 //! test`.
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::wire::{Side, gen0, hex, mark_count, send_and_capture, sink0};
-use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, chain, stderr};
+use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, build_lab, stderr};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ip;
 
@@ -28,15 +29,15 @@ fn methods_except_af_xdp() -> impl Iterator<Item = &'static str> {
     IO_METHODS.iter().copied().filter(|&io| io != "af_xdp")
 }
 
-/// Returns a cross-connect with I/O method `lan` for the port lan, and `wan` for the port wan.
-fn cross_connect(lan: &str, wan: &str, queues: u16, engine: &str) -> String {
+/// Returns a cross-connect with these I/O methods for the ports lan and wan.
+fn cross_connect(lan_io: &str, wan_io: &str, queues: u16, engine: &str) -> String {
     support::cross_connect(queues, engine)
-        .replacen("interface = \"fwd0\"", &format!("interface = \"fwd0\"\nio = \"{lan}\""), 1)
-        .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan}\""), 1)
+        .replacen("interface = \"fwd0\"", &format!("interface = \"fwd0\"\nio = \"{lan_io}\""), 1)
+        .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan_io}\""), 1)
 }
 
-/// Returns frames of all lengths, with zero, one and two VLAN tags: 16 UDP flows, and frames that
-/// are not IP.
+/// Returns frames of 60 to 1514 bytes, most of them lengthened by one or two VLAN tags. Two thirds
+/// are UDP packets of 16 flows; the others are not IP.
 fn test_frames() -> Vec<Vec<u8>> {
     const TAGS: [&[u8]; 5] = [
         &[],
@@ -89,7 +90,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
             start(expected)
         );
     }
-    assert_eq!(arrived.len(), expected.len(), "{context}: number of arrived frames");
+    assert_eq!(arrived.len(), expected.len(), "{context}: wrong number of arrived frames");
 }
 
 /// Returns four counters of each port: received packets and bytes, sent packets and bytes.
@@ -107,8 +108,8 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
 
 /// Returns the kernel's counters of an interface for one `direction` (`rx` or `tx`): packets, and
 /// dropped packets.
-fn interface_counters(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
-    let mut ip = chain.fwd().command("ip");
+fn interface_counters(lab: &Chain, interface: &str, direction: &str) -> (u64, u64) {
+    let mut ip = lab.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
     let links: Value = serde_json::from_slice(&output.stdout).unwrap();
     let counts = &links[0]["stats64"][direction];
@@ -130,10 +131,10 @@ fn every_io_forwards_same_frames_with_same_counts() {
     for (lan, wan) in combinations.chain(xsk_rs_combinations.into_iter().flatten()) {
         for frame_size in [2048, 4096] {
             let case = format!("{lan} and {wan}, frame_size {frame_size}");
-            let chain = chain(Chain::builder());
+            let lab = build_lab(Chain::builder());
             let umem = format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n");
-            let running = Running::start(&chain, &(cross_connect(lan, wan, 1, "") + &umem));
-            for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
+            let running = Running::start(&lab, &(cross_connect(lan, wan, 1, "") + &umem));
+            for (from, to) in [(gen0(&lab), sink0(&lab)), (sink0(&lab), gen0(&lab))] {
                 assert_same(
                     &send_and_capture(from, to, &frames),
                     &frames,
@@ -142,7 +143,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
             }
             let (exit, final_report) = running.stop();
             assert!(exit.status.success() && !exit.killed, "{case}: {exit:?}");
-            final_report.assert_conserved();
+            final_report.assert_frames_and_packets_add_up();
             assert_eq!(
                 final_report.parsed.drops.values().sum::<u64>(),
                 0,
@@ -182,20 +183,20 @@ fn every_io_forwards_same_frames_with_same_counts() {
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// After the stop, each sent packet must also have arrived or be counted as dropped.
+/// Also checks that each packet that xdpfwd sent has arrived or was counted as dropped.
 #[test]
 fn stop_under_overload_leaks_no_frame() {
     for io in methods_except_af_xdp() {
-        let chain = chain(Chain::builder());
-        let running = Running::start(&chain, &cross_connect(io, io, 1, "cores = [1]"));
-        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+        let lab = build_lab(Chain::builder());
+        let running = Running::start(&lab, &cross_connect(io, io, 1, "cores = [1]"));
+        let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
         let generator =
-            Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
+            Traffic::new().size(60).flows(16).core(0).start(lab.gen_(), "gen0").unwrap();
         thread::sleep(Duration::from_secs(3));
         let (exit, final_report) = running.stop();
         let sent = generator.stop().unwrap();
         assert!(exit.status.success() && !exit.killed, "{io}: {exit:?}");
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         let (lan, wan) =
             (final_report.parsed.port("fwd0").unwrap(), final_report.parsed.port("fwd1").unwrap());
         assert!(sent.packets > lan.rx_packets, "{io}: no overload: xdpfwd received all packets");
@@ -206,13 +207,13 @@ fn stop_under_overload_leaks_no_frame() {
             final_report.json
         );
         let seen = sink.seen().unwrap();
-        let (transmitted, dropped) = interface_counters(&chain, "fwd1", "tx");
+        let (transmitted, kernel_dropped) = interface_counters(&lab, "fwd1", "tx");
         assert_eq!(seen.arrived.packets, transmitted, "{io}: {}", final_report.json);
         let tx_dropped = final_report.json["kernel"]["tx_dropped"].as_u64().unwrap();
         assert_eq!(
             wan.tx_packets,
             transmitted + tx_dropped,
-            "{io}: the kernel dropped {dropped}: {}",
+            "{io}: the kernel dropped {kernel_dropped}: {}",
             final_report.json
         );
         assert!(seen.is_clean(), "{io}: {seen:?}");
@@ -227,14 +228,14 @@ fn stop_under_overload_leaks_no_frame() {
 /// release the resources that the next run needs.
 #[test]
 fn io_methods_start_in_turn_on_same_interfaces() {
-    let chain = chain(Chain::builder());
-    let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    let lab = build_lab(Chain::builder());
+    let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
     for round in 0..3 {
         for &io in IO_METHODS {
-            let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
+            let running = Running::start(&lab, &cross_connect(io, io, 1, ""));
             let (exit, final_report) = running.stop();
             assert!(exit.status.success() && !exit.killed, "{io}, round {round}: {exit:?}");
-            final_report.assert_conserved();
+            final_report.assert_frames_and_packets_add_up();
             assert!(
                 final_report.parsed.port("fwd0").unwrap().rx_packets > 0,
                 "{io}, round {round}: {}",
@@ -245,24 +246,24 @@ fn io_methods_start_in_turn_on_same_interfaces() {
     generator.stop().unwrap();
 }
 
-/// Every packet that reached the interface is received or counted as lost.
+/// xdpfwd must receive every packet that reached the interface, or count it as lost.
 #[test]
 fn packet_socket_overflow_is_counted() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let running =
-        Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
-    let (before, _) = interface_counters(&chain, "fwd0", "rx");
+        Running::start(&lab, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
+    let (before, _) = interface_counters(&lab, "fwd0", "rx");
     let generator = Traffic::new()
         .size(60)
         .flows(16)
         .core(0)
         .count(2_000_000)
-        .start(chain.gen_(), "gen0")
+        .start(lab.gen_(), "gen0")
         .unwrap();
     generator.finish(TIMEOUT).unwrap();
-    let (after, _) = interface_counters(&chain, "fwd0", "rx");
+    let (after, _) = interface_counters(&lab, "fwd0", "rx");
     let (_, final_report) = running.stop();
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     let received = final_report.parsed.port("fwd0").unwrap().rx_packets;
     let lost = kernel_counter(&final_report, 0, "rx_ring_full");
     assert!(lost > 0, "no overflow: {}", final_report.json);
@@ -272,15 +273,15 @@ fn packet_socket_overflow_is_counted() {
 #[test]
 fn two_workers_forward_all_packets_of_two_queues() {
     for io in methods_except_af_xdp() {
-        let chain = chain(Chain::builder().queues(2));
-        let running = Running::start(&chain, &cross_connect(io, io, 2, "cores = [0, 1]"));
-        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+        let lab = build_lab(Chain::builder().queues(2));
+        let running = Running::start(&lab, &cross_connect(io, io, 2, "cores = [0, 1]"));
+        let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
         for core in [0, 1] {
             let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
-            traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
+            traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         }
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert_eq!(final_report.json["workers"], 2);
         assert_eq!(
             final_report.parsed.port("fwd1").unwrap().tx_packets,
@@ -308,16 +309,16 @@ fn plain_frame(len: usize) -> Vec<u8> {
 #[test]
 fn too_long_packets_are_counted_on_receive_and_transmit() {
     for io in methods_except_af_xdp() {
-        let chain = chain(Chain::builder());
-        let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
-        [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 2000));
+        let lab = build_lab(Chain::builder());
+        let running = Running::start(&lab, &cross_connect(io, io, 1, ""));
+        [gen0(&lab), (lab.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 2000));
         // A UMEM frame has room for 1792 bytes. fwd1 accepts 1514 bytes, or 1518 with a VLAN tag.
         // (A veth accepts 1518 bytes even without a tag.)
         let frames = [60, 1793, 1519, 1514, 1900, 61].map(plain_frame);
-        let arrived = send_and_capture(gen0(&chain), sink0(&chain), &frames);
+        let arrived = send_and_capture(gen0(&lab), sink0(&lab), &frames);
         assert_same(&arrived, &[60, 1514, 61].map(plain_frame), io);
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert_eq!(
             kernel_counter(&final_report, 0, "rx_dropped"),
             2,
@@ -328,47 +329,48 @@ fn too_long_packets_are_counted_on_receive_and_transmit() {
         assert_eq!(
             port_counters(&final_report)[1][2],
             5,
-            "{io}: sent packets: three that arrived, a mark, and the dropped packet: {}",
+            "{io}: sent packets must be three that arrived, a mark, and the dropped packet: {}",
             final_report.json
         );
     }
 }
 
-/// While the output interface is down, its rings fill up; then xdpfwd drops and counts packets.
-/// When the interface is up again, both directions forward.
+/// While the output interface is down, its rings fill up. Then xdpfwd drops packets and counts
+/// them. When the interface is up again, xdpfwd forwards in both directions.
 #[test]
 fn forwarding_resumes_after_interface_was_down() {
     for io in methods_except_af_xdp() {
-        let chain = chain(Chain::builder());
-        let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
-        let wan = (chain.fwd(), "fwd1");
+        let lab = build_lab(Chain::builder());
+        let running = Running::start(&lab, &cross_connect(io, io, 1, ""));
+        let wan = (lab.fwd(), "fwd1");
         ip(wan.0, "link set dev fwd1 down");
         let traffic = Traffic::new().rate(20_000).count(5_000).core(0);
-        traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
+        traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         ip(wan.0, "link set dev fwd1 up");
         let frames = [60, 61, 1514].map(plain_frame);
         // The packets of the generator that waited in the rings arrive first.
-        let arrived = send_and_capture(gen0(&chain), sink0(&chain), &frames);
+        let arrived = send_and_capture(gen0(&lab), sink0(&lab), &frames);
         assert_same(&arrived[arrived.len() - 3..], &frames, io);
-        assert_same(&send_and_capture(sink0(&chain), gen0(&chain), &frames), &frames, io);
+        assert_same(&send_and_capture(sink0(&lab), gen0(&lab), &frames), &frames, io);
         let (exit, final_report) = running.stop();
         assert!(exit.status.success() && !exit.killed, "{io}: {exit:?}");
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert!(final_report.parsed.drops["egress_full"] > 0, "{io}: {}", final_report.json);
     }
 }
 
-/// With packet sockets, the kernel receives the packets too, and answers a ping to its own address.
+/// A packet socket receives copies, so the kernel receives the packets too. It answers a ping to
+/// its own address.
 #[test]
-fn kernel_also_answers_ping_with_packet_sockets() {
-    let chain = chain(Chain::builder());
-    ip(chain.gen_(), "address add 10.99.0.1/24 dev gen0");
-    ip(chain.fwd(), "address add 10.99.0.2/24 dev fwd0");
-    let running = Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, ""));
-    let ping = chain.gen_().command("ping").args(["-c3", "-i0.2", "10.99.0.2"]).output().unwrap();
+fn packet_sockets_forward_ping_that_kernel_answers() {
+    let lab = build_lab(Chain::builder());
+    ip(lab.gen_(), "address add 10.99.0.1/24 dev gen0");
+    ip(lab.fwd(), "address add 10.99.0.2/24 dev fwd0");
+    let running = Running::start(&lab, &cross_connect("packet-mmsg", "packet-mmsg", 1, ""));
+    let ping = lab.gen_().command("ping").args(["-c3", "-i0.2", "10.99.0.2"]).output().unwrap();
     assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
     let (_, final_report) = running.stop();
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert!(
         final_report.parsed.port("fwd1").unwrap().tx_packets >= 3,
         "the pings were not forwarded: {}",
@@ -376,13 +378,13 @@ fn kernel_also_answers_ping_with_packet_sockets() {
     );
 }
 
-/// `--check` also warns if the kernel forwards too, and rejects a method that the build lacks.
+/// `--check` also warns if the kernel forwards the same packets.
 #[test]
-fn check_prints_io_method_of_each_port() {
-    let chain = chain(Chain::builder());
+fn check_prints_io_methods_and_rejects_method_not_built() {
+    let lab = build_lab(Chain::builder());
     let check = |config: &str| -> (Option<i32>, String, String) {
         let config = Config::new(config);
-        let mut command: Command = chain.fwd().command(XDPFWD);
+        let mut command: Command = lab.fwd().command(XDPFWD);
         let output = command.args(["--config", config.path(), "--check"]).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
     };
@@ -393,7 +395,7 @@ fn check_prints_io_method_of_each_port() {
             && stdout.contains("wan: fwd1 with af_xdp"),
         "{stdout}"
     );
-    let sysctl = chain
+    let sysctl = lab
         .fwd()
         .command("sysctl")
         .args(["-qw", "net.ipv4.conf.fwd0.forwarding=1"])

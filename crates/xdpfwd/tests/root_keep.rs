@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::wire::{PYTHON, gen0, mark_count, send_and_capture, sink0, unhex};
-use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect};
+use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
@@ -23,7 +23,7 @@ fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
 }
 
-/// Starts a TCP server that echoes all bytes, until the test ends.
+/// Starts a TCP server that echoes all bytes. Its threads run until the test process ends.
 fn start_echo_server(namespace: &Namespace, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let listener = namespace.run(|| TcpListener::bind(address).unwrap()).unwrap();
@@ -61,28 +61,28 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
 #[test]
 fn kept_session_continues_while_other_traffic_is_forwarded() {
     for mode in ["auto", "skb"] {
-        let chain = chain(Chain::builder().addresses(true).ipv6(true));
-        ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
-        ip(chain.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
+        let lab = build_lab(Chain::builder().addresses(true).ipv6(true));
+        ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
+        ip(lab.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
         // If transit packets reached the kernel by mistake, it would now forward and count them.
-        sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
+        sh(lab.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
         let listeners =
-            [(chain.fwd(), FWD0_ADDRESS, "[fd77::fe]"), (chain.sink(), SINK_ADDRESS, "[fd77::2]")];
+            [(lab.fwd(), FWD0_ADDRESS, "[fd77::fe]"), (lab.sink(), SINK_ADDRESS, "[fd77::2]")];
         for (namespace, ipv4, ipv6) in listeners {
             start_echo_server(namespace, &format!("{ipv4}:22"));
             start_echo_server(namespace, &format!("{ipv6}:22"));
         }
         let config = with_keep(r#"["arp", "nd", "tcp/22"]"#)
             .replace("[engine]", &format!("[engine]\nmode = \"{mode}\""));
-        let running = Running::start(&chain, &config);
-        let load = Traffic::new().rate(50_000).core(0).start(chain.gen_(), "gen0").unwrap();
+        let running = Running::start(&lab, &config);
+        let load = Traffic::new().rate(50_000).core(0).start(lab.gen_(), "gen0").unwrap();
         let addresses = [
             &format!("{FWD0_ADDRESS}:22"),
             "[fd77::fe]:22",
             &format!("{SINK_ADDRESS}:22"),
             "[fd77::2]:22",
         ];
-        let mut sessions = addresses.map(|address| connect(chain.gen_(), address));
+        let mut sessions = addresses.map(|address| connect(lab.gen_(), address));
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(2) {
             sessions.iter_mut().for_each(|session| converse(session, 5));
@@ -90,21 +90,21 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
         load.stop().unwrap();
         // Packets that `keep` does not match get no reply: xdpfwd forwards them to the other side,
         // where no host has the address.
-        let mut ping = chain.gen_().command("ping");
+        let mut ping = lab.gen_().command("ping");
         let output = ping.args(["-c2", "-i0.2", "-W1", FWD0_ADDRESS]).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
         drop(sessions);
         let (exit, final_report) = running.stop();
         assert!(exit.status.success());
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         let lan = &final_report.json["ports"][0];
         assert!(lan["xdp_kept"].as_u64().unwrap() > 20, "{lan}");
         assert!(lan["rx_packets"].as_u64().unwrap() > 10_000, "{lan}");
         assert_eq!(final_report.json["ports"][1]["xdp_kept"], 0);
-        let snmp = sh(chain.fwd(), "grep ^Ip: /proc/net/snmp");
+        let snmp = sh(lab.fwd(), "grep ^Ip: /proc/net/snmp");
         let rows: Vec<Vec<&str>> = snmp.lines().map(|line| line.split(' ').collect()).collect();
         let column = rows[0].iter().position(|name| *name == "ForwDatagrams").unwrap();
-        assert_eq!(rows[1][column], "0", "packets that the kernel forwarded");
+        assert_eq!(rows[1][column], "0", "number of packets that the kernel forwarded");
     }
 }
 
@@ -112,12 +112,12 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
 /// Frames that no rule matches arrive unchanged on the other side.
 #[test]
 fn frames_that_no_keep_rule_matches_are_forwarded() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     sh(
-        chain.fwd(),
+        lab.fwd(),
         "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done",
     );
-    sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
+    sh(lab.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
     for setting in [
         "link set dev fwd0 address 02:00:00:00:00:01",
         "address add 192.0.2.1/24 dev fwd0",
@@ -128,7 +128,7 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
         "address add 172.17.0.1/16 dev docker0",
         "link set docker0 up",
     ] {
-        ip(chain.fwd(), setting);
+        ip(lab.fwd(), setting);
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/keep/frames.py");
     let output = Command::new(PYTHON).arg(script).output().unwrap();
@@ -137,9 +137,10 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // These frames are transit here: the lab has no VLAN 300 and no tentative address.
+            // frames.py names VLAN 300 and a tentative address, which this lab does not have. Here,
+            // frames to them are transit.
             let is_absent_here =
-                ["which we have", "tentative"].iter().any(|name| cells[0].contains(name));
+                ["which we have", "tentative"].iter().any(|words| cells[0].contains(words));
             (!cells[1].is_empty() && !is_absent_here, unhex(cells[2]))
         })
         .collect();
@@ -154,13 +155,14 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
     let one_way = with_keep(
         r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#,
     );
+    // Remove the path from wan to lan.
     let (one_way, _) = one_way.rsplit_once("[[path]]").unwrap();
-    let running = Running::start(&chain, one_way);
+    let running = Running::start(&lab, one_way);
     let all: Vec<Vec<u8>> = frames.into_iter().map(|(_, frame)| frame).collect();
-    let arrived = send_and_capture(gen0(&chain), sink0(&chain), &all);
+    let arrived = send_and_capture(gen0(&lab), sink0(&lab), &all);
     let (_, final_report) = running.stop();
-    final_report.assert_conserved();
-    // The kernel of sink0 drops this frame before any capture, so the test only counts the frame.
+    final_report.assert_frames_and_packets_add_up();
+    // sink0 drops this frame before any capture, so only xdpfwd's counters show the frame.
     let cut_tag = unhex("02000000000102000000000281000064");
     let expected: Vec<Vec<u8>> =
         transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
@@ -173,45 +175,46 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
     assert_eq!(lan["rx_packets"], transit.len() + mark_count(all.len()), "{lan}");
 }
 
-/// `keep` applies to added addresses and a changed MAC address, and no longer to removed addresses.
+/// While xdpfwd runs, `keep` applies to an address as soon as it is added, until it is removed. It
+/// also applies to a changed MAC address.
 #[test]
 fn keep_follows_address_changes() {
-    let chain = chain(Chain::builder().addresses(true));
-    let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
-    let wait_for_ping = |expected: bool| {
+    let lab = build_lab(Chain::builder().addresses(true));
+    let running = Running::start(&lab, &with_keep(r#"["arp", "icmp"]"#));
+    let wait_until_ping_succeeds = |should_succeed: bool| {
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            ip(chain.gen_(), "neighbor flush dev gen0");
+            ip(lab.gen_(), "neighbor flush dev gen0");
             let output =
-                chain.gen_().command("ping").args(["-c1", "-W1", FWD0_ADDRESS]).output().unwrap();
-            if output.status.success() == expected {
+                lab.gen_().command("ping").args(["-c1", "-W1", FWD0_ADDRESS]).output().unwrap();
+            if output.status.success() == should_succeed {
                 return;
             }
             assert!(
                 Instant::now() < deadline,
                 "ping did not {} within {TIMEOUT:?}: {output:?}",
-                if expected { "succeed" } else { "fail" }
+                if should_succeed { "succeed" } else { "fail" }
             );
         }
     };
-    wait_for_ping(false);
-    ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
-    wait_for_ping(true);
-    ip(chain.fwd(), "link set dev fwd0 address 02:00:00:00:00:77");
-    wait_for_ping(true);
-    ip(chain.fwd(), &format!("address del {FWD0_ADDRESS}/24 dev fwd0"));
-    wait_for_ping(false);
+    wait_until_ping_succeeds(false);
+    ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
+    wait_until_ping_succeeds(true);
+    ip(lab.fwd(), "link set dev fwd0 address 02:00:00:00:00:77");
+    wait_until_ping_succeeds(true);
+    ip(lab.fwd(), &format!("address del {FWD0_ADDRESS}/24 dev fwd0"));
+    wait_until_ping_succeeds(false);
     // `keep` also applies to an address of another interface of this host.
-    ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/32 dev lo"));
-    ip(chain.fwd(), "route add 10.77.0.0/24 dev fwd0");
-    wait_for_ping(true);
+    ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/32 dev lo"));
+    ip(lab.fwd(), "route add 10.77.0.0/24 dev fwd0");
+    wait_until_ping_succeeds(true);
     let (exit, final_report) = running.stop();
     assert!(exit.status.success());
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
 }
 
-/// Packets to a device on top of the interface are kept: to a macvlan, which has another MAC
-/// address, or to the bridge to which the interface belongs.
+/// `keep` also applies to packets to a device on top of the interface. The device is a macvlan,
+/// which has another MAC address, or the bridge to which the interface belongs.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -227,31 +230,31 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
         "address add 10.77.0.254/24 dev bridge0",
     ];
     for settings in [&on_macvlan[..], &on_bridge] {
-        let chain = chain(Chain::builder().addresses(true));
-        settings.iter().for_each(|setting| ip(chain.fwd(), setting));
-        let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
-        let mut ping = chain.gen_().command("ping");
+        let lab = build_lab(Chain::builder().addresses(true));
+        settings.iter().for_each(|setting| ip(lab.fwd(), setting));
+        let running = Running::start(&lab, &with_keep(r#"["arp", "icmp"]"#));
+        let mut ping = lab.gen_().command("ping");
         let output = ping.args(["-c3", "-i0.2", "-W5", FWD0_ADDRESS]).output().unwrap();
         assert!(output.status.success(), "{settings:?}: {output:?}");
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
     }
 }
 
-/// The kernel does not accept packets for an address of an interface that is down. If `keep`
-/// applied to them, the kernel would forward them.
+/// The kernel does not accept packets for an address of an interface that is down. So `keep` must
+/// not apply to them: the kernel would forward them.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     sh(
-        chain.fwd(),
+        lab.fwd(),
         "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done",
     );
-    sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
-    ip(chain.fwd(), "link add down0 type bridge");
-    ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
-    ip(chain.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
-    let running = Running::start(&chain, &with_keep(r#"["nd", "local"]"#));
+    sh(lab.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
+    ip(lab.fwd(), "link add down0 type bridge");
+    ip(lab.fwd(), "address add 2001:db8::77/64 dev down0");
+    ip(lab.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
+    let running = Running::start(&lab, &with_keep(r#"["nd", "local"]"#));
     // UDP over IPv6 to fwd0's MAC address.
     let packet = |destination: &str| {
         let mut packet =
@@ -260,25 +263,25 @@ fn packets_to_address_of_down_interface_are_forwarded() {
         packet.extend([0x9c, 0x40, 0, 9, 0, 8, 0xff, 0xff]);
         packet
     };
-    let mac = sh(chain.fwd(), "cat /sys/class/net/fwd0/address");
+    let mac = sh(lab.fwd(), "cat /sys/class/net/fwd0/address");
     assert_eq!(mac.trim(), "02:00:00:00:00:02");
     let transit = packet("2001:db8::77");
     let arrived =
-        send_and_capture(gen0(&chain), sink0(&chain), &[packet("2001:db8:1::1"), transit.clone()]);
+        send_and_capture(gen0(&lab), sink0(&lab), &[packet("2001:db8:1::1"), transit.clone()]);
     assert_eq!(arrived, [transit]);
     running.stop();
 }
 
 #[test]
-fn continuous_address_changes_do_not_delay_start_reports_and_stop() {
-    let chain = chain(Chain::builder());
-    ip(chain.fwd(), "link add many0 type bridge");
-    let run_ip_batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
+fn xdpfwd_reports_and_stops_in_time_during_address_changes() {
+    let lab = build_lab(Chain::builder());
+    ip(lab.fwd(), "link add many0 type bridge");
+    let run_ip_batch = |script: &str| sh(lab.fwd(), &format!("{script} | ip -batch -"));
     run_ip_batch(
         "for i in $(seq 1 12); do for j in $(seq 1 250); do \
          echo address add 10.9.$i.$j/32 dev many0; done; done",
     );
-    let mut address_changes = chain.fwd().command("sh");
+    let mut address_changes = lab.fwd().command("sh");
     address_changes.args([
         "-c",
         "while :; do \
@@ -290,7 +293,7 @@ fn continuous_address_changes_do_not_delay_start_reports_and_stop() {
     let mut address_changes = address_changes.stderr(Stdio::null()).spawn().unwrap();
     for keep in ["[]", r#"["arp", "local"]"#] {
         let config = Config::new(&with_keep(keep));
-        let mut command = chain.fwd().command(XDPFWD);
+        let mut command = lab.fwd().command(XDPFWD);
         command.args(["--config", config.path(), "--duration", "2", "--interval", "0.1", "--json"]);
         let output = command.output().unwrap();
         let reports = output.stdout.iter().filter(|byte| **byte == b'\n').count();
@@ -301,18 +304,18 @@ fn continuous_address_changes_do_not_delay_start_reports_and_stop() {
     address_changes.wait().unwrap();
 }
 
-/// xdpfwd warns of a default route and an SSH session at start and with `--check`, unless `keep`
-/// covers them.
+/// At start and with `--check`, xdpfwd warns of a default route and of an SSH session that `keep`
+/// does not cover.
 #[test]
 fn host_traffic_without_keep_rule_causes_warning() {
-    let chain = chain(Chain::builder().addresses(true));
-    ip(chain.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
-    ip(chain.fwd(), "route add default via 10.77.0.1");
-    start_echo_server(chain.fwd(), &format!("{FWD0_ADDRESS}:22"));
-    let session = connect(chain.gen_(), &format!("{FWD0_ADDRESS}:22"));
+    let lab = build_lab(Chain::builder().addresses(true));
+    ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
+    ip(lab.fwd(), "route add default via 10.77.0.1");
+    start_echo_server(lab.fwd(), &format!("{FWD0_ADDRESS}:22"));
+    let session = connect(lab.gen_(), &format!("{FWD0_ADDRESS}:22"));
     let run_and_return_warnings = |config: &str, connection: &str, arguments: &[&str]| {
         let config = Config::new(config);
-        let mut command = chain.fwd().command(XDPFWD);
+        let mut command = lab.fwd().command(XDPFWD);
         command
             .args(["--config", config.path(), "--duration", "0.1"])
             .args(arguments)

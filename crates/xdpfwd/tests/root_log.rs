@@ -1,23 +1,21 @@
-//! Tests the log on stderr: text format, JSON format, and that packets cause no log lines. Needs
+//! Tests the log on stderr, in text and in JSON format, and that packets cause no log lines. Needs
 //! root.
 
 mod support;
 
 use serde_json::Value;
-use support::{Config, TIMEOUT, XDPFWD, chain, cross_connect};
+use support::{Config, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Returns the log of a complete run of xdpfwd with 256 UMEM frames. During the run, sends
-/// `packets` packets of 60 bytes, `packets` packets that are too long for a UMEM frame, and
-/// `packets` packets to a queue that xdpfwd does not serve.
+/// Returns the log of a complete run of xdpfwd with 256 UMEM frames. During the run, sends packets
+/// of three sorts, `packets` of each: 60 bytes long, too long for a UMEM frame, and to a queue that
+/// xdpfwd does not serve.
 fn log_of_run(format: &str, packets: u64) -> Vec<String> {
-    let chain = chain(Chain::builder().queues(2));
-    for (namespace, interface) in [
-        (chain.gen_(), "gen0"),
-        (chain.fwd(), "fwd0"),
-        (chain.fwd(), "fwd1"),
-        (chain.sink(), "sink0"),
-    ] {
+    let lab = build_lab(Chain::builder().queues(2));
+    for (namespace, interface) in
+        [(lab.gen_(), "gen0"), (lab.fwd(), "fwd0"), (lab.fwd(), "fwd1"), (lab.sink(), "sink0")]
+    {
+        // xdpfwd accepts an MTU of at most 1770 at start.
         let mtu = if interface.starts_with("fwd") { "1770" } else { "2000" };
         assert!(
             namespace
@@ -31,28 +29,24 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let config = Config::new(&(cross_connect(1, "") + "\n[umem]\nframes = 256\n"));
     let arguments =
         [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1", "--log-format", format];
-    let logging = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
-    let mut forwarder = Forwarder::spawn(chain.fwd(), &logging).unwrap();
+    let command = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
+    let mut forwarder = Forwarder::spawn(lab.fwd(), &command).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
+    // From now on, packets that are too long for a UMEM frame can arrive.
     assert!(
-        chain
-            .fwd()
+        lab.fwd()
             .command("ip")
             .args(["link", "set", "dev", "fwd0", "mtu", "2000"])
             .status()
             .unwrap()
             .success()
     );
-    let sink = Sink::attach(chain.sink(), "sink0").unwrap();
+    let sink = Sink::attach(lab.sink(), "sink0").unwrap();
     // veth selects the queue by the sender's core: queue 0 belongs to xdpfwd, queue 1 to the
     // kernel.
     for (core, size) in [(0, 60), (0, 2000), (1, 60)] {
-        let generator = Traffic::new()
-            .size(size)
-            .count(packets)
-            .core(core)
-            .start(chain.gen_(), "gen0")
-            .unwrap();
+        let generator =
+            Traffic::new().size(size).count(packets).core(core).start(lab.gen_(), "gen0").unwrap();
         generator.finish(TIMEOUT).unwrap();
     }
     assert!(forwarder.stop(TIMEOUT).unwrap().status.success());
@@ -85,15 +79,22 @@ fn level_and_message(line: &str) -> (String, String) {
 
 #[test]
 fn packets_cause_no_log_line_and_json_lines_are_objects() {
-    let quiet: Vec<_> = log_of_run("json", 0).iter().map(|line| level_and_message(line)).collect();
-    let busy: Vec<_> =
+    let without_packets: Vec<_> =
+        log_of_run("json", 0).iter().map(|line| level_and_message(line)).collect();
+    let with_packets: Vec<_> =
         log_of_run("json", 20_000).iter().map(|line| level_and_message(line)).collect();
-    assert_eq!(quiet, busy, "60000 packets changed the log");
-    let has_message =
-        |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
+    assert_eq!(without_packets, with_packets, "60000 packets changed the log");
+    let has_message = |expected_level: &str, start: &str| {
+        with_packets
+            .iter()
+            .any(|(level, message)| level == expected_level && message.starts_with(start))
+    };
     // The log includes a warning about the configuration.
-    assert!(has_message("WARN", "queues = 1: fwd0 has 2 active queues"), "{busy:?}");
-    assert!(has_message("INFO", "forwarding") && has_message("INFO", "stopping"), "{busy:?}");
+    assert!(has_message("WARN", "queues = 1: fwd0 has 2 active queues"), "{with_packets:?}");
+    assert!(
+        has_message("INFO", "forwarding") && has_message("INFO", "stopping"),
+        "{with_packets:?}"
+    );
 }
 
 #[test]
@@ -123,7 +124,8 @@ fn json_log_has_named_fields() {
 fn text_log_has_time_level_message_and_fields() {
     let lines = log_of_run("text", 2_000);
     let text = lines.join("\n");
-    // Time, level, message, then fields; no colours without a terminal.
+    // A line consists of time, level, message and fields. It has no colours, because stderr is not
+    // a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
     let (time, after_time) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
@@ -139,7 +141,7 @@ fn text_log_has_time_level_message_and_fields() {
 
 #[test]
 fn startup_error_is_a_json_log_event() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let valid = cross_connect(1, "");
     for (config, code, message) in [
         (valid.replace("fwd1", "fwd9"), 1, "port wan: no interface fwd9"),
@@ -147,13 +149,13 @@ fn startup_error_is_a_json_log_event() {
     ] {
         let config = Config::new(&config);
         let arguments = ["--config", config.path(), "--log-format", "json"];
-        let output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();
+        let output = lab.fwd().command(XDPFWD).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code));
         let text = String::from_utf8(output.stderr).unwrap();
         // A warning may precede the error, and findings of `doctor` follow it.
         let events: Vec<_> = text.lines().map(level_and_message).collect();
         assert!(
-            events.iter().any(|(level, text)| level == "ERROR" && text.starts_with(message)),
+            events.iter().any(|(level, logged)| level == "ERROR" && logged.starts_with(message)),
             "{text}"
         );
     }

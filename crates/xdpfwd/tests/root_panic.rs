@@ -1,7 +1,7 @@
 //! Tests that a stage that panics ends xdpfwd with its final report and exit code 1. Needs root.
 //!
-//! The tested program is this binary itself: xdpfwd's `main` with an additional stage kind. So the
-//! test target has `harness = false`.
+//! This binary is also the tested program, and runs as such if [`FORWARDER_VARIABLE`] is set:
+//! xdpfwd's `main` with an additional stage kind. So the test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use support::{Config, Running, TIMEOUT, chain, cross_connect, run_tests};
+use support::{Config, Running, TIMEOUT, build_lab, cross_connect, run_tests};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
@@ -41,24 +41,27 @@ fn main() -> ExitCode {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
-    /// The function that panics.
+    /// The stage's function that panics: `build`, `process` or `retire`. With any other value, none
+    /// does.
     r#in: String,
 }
 
+/// A stage that panics, and its plan.
 #[derive(Clone, Debug)]
-struct Panics {
+struct PanickingStage {
     function: String,
+    /// Number of packets that the stage has processed.
     packets: u64,
 }
 
 impl StageConfig for PanicsConfig {
     const KIND: &'static str = "panics";
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        Ok(Arc::new(Panics { function: self.r#in, packets: 0 }))
+        Ok(Arc::new(PanickingStage { function: self.r#in, packets: 0 }))
     }
 }
 
-impl StagePlan for Panics {
+impl StagePlan for PanickingStage {
     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         assert_ne!(self.function, "build", "panic in build");
         Box::new(self.clone())
@@ -69,7 +72,7 @@ impl StagePlan for Panics {
     }
 }
 
-impl Stage for Panics {
+impl Stage for PanickingStage {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for _ in view.packets() {
             self.packets += 1;
@@ -86,22 +89,23 @@ impl Stage for Panics {
     }
 }
 
+/// Returns a cross-connect with a stage that panics in `function`.
 fn config(function: &str) -> String {
     cross_connect(1, "").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"trap\"]", 1)
         + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{function}\"\n")
 }
 
-fn start(chain: &Chain, function: &str) -> Running {
+fn start(lab: &Chain, function: &str) -> Running {
     let this_binary = env::current_exe().unwrap();
     let program = ["env", &format!("{FORWARDER_VARIABLE}=1"), this_binary.to_str().unwrap()];
-    Running::try_start_as(&program, chain, &config(function))
+    Running::try_start_as(&program, lab, &config(function))
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn panic_in_process_ends_xdpfwd_with_report_and_exit_code_1() {
-    let chain = chain(Chain::builder());
-    let mut running = start(&chain, "process");
-    let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    let lab = build_lab(Chain::builder());
+    let mut running = start(&lab, "process");
+    let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
     running.wait();
     let stderr = running.forwarder.stderr().join("\n");
     let (exit, final_report) = running.stop();
@@ -115,7 +119,7 @@ fn panic_in_process_ends_xdpfwd_with_report_and_exit_code_1() {
     let leaked = final_report.parsed.frames.leaked;
     assert!(
         (1..=64).contains(&leaked),
-        "leaked frames are not those of the interrupted batch: {}",
+        "{leaked} leaked frames; expected 1 to 64, those of the interrupted batch: {}",
         final_report.json
     );
     let dropped: u64 = final_report.parsed.drops.values().sum();
@@ -127,18 +131,18 @@ fn panic_in_process_ends_xdpfwd_with_report_and_exit_code_1() {
         "{}",
         final_report.json
     );
-    let links = chain.fwd().command("ip").args(["link", "show"]).output().unwrap();
+    let links = lab.fwd().command("ip").args(["link", "show"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "{links:?}");
 }
 
 fn panic_in_retire_is_reported_and_loses_no_frame() {
-    let chain = chain(Chain::builder());
-    let running = start(&chain, "retire");
+    let lab = build_lab(Chain::builder());
+    let running = start(&lab, "retire");
     Traffic::new()
         .rate(10_000)
         .count(500)
         .core(0)
-        .start(chain.gen_(), "gen0")
+        .start(lab.gen_(), "gen0")
         .unwrap()
         .finish(TIMEOUT)
         .unwrap();
@@ -149,14 +153,14 @@ fn panic_in_retire_is_reported_and_loses_no_frame() {
         "{}",
         final_report.json
     );
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert_eq!(final_report.parsed.port("fwd1").unwrap().tx_packets, 500);
 }
 
 fn panic_in_build_fails_the_start() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = Config::new(&config("build"));
-    let mut command = chain.fwd().command(env::current_exe().unwrap().to_str().unwrap());
+    let mut command = lab.fwd().command(env::current_exe().unwrap().to_str().unwrap());
     command.env(FORWARDER_VARIABLE, "1").args(["--config", config.path()]);
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -164,7 +168,7 @@ fn panic_in_build_fails_the_start() {
     assert!(stderr.contains("worker 0: panicked during startup: stage trap: "), "{stderr}");
     assert!(stderr.contains("panic in build"), "{stderr}");
     // The failed start has released the interfaces: the next start succeeds.
-    let (_, final_report) = start(&chain, "nowhere").stop();
-    final_report.assert_conserved();
+    let (_, final_report) = start(&lab, "nowhere").stop();
+    final_report.assert_frames_and_packets_add_up();
     assert!(final_report.json["failure"].is_null(), "{}", final_report.json);
 }

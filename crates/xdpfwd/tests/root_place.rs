@@ -1,6 +1,6 @@
-//! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program: dropped packets
-//! never reach user space, reports contain the counters, and a reload does not move a filter from
-//! user space to the kernel. Needs root.
+//! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program. Packets that
+//! they drop never reach user space. Reports contain their counters. A reload does not move a
+//! filter from user space to the kernel. Needs root.
 
 mod support;
 
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect, stderr};
+use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Sends `packets` packets in four flows, with UDP source ports 1024 to 1027. The sending core
-/// selects the queue.
-fn send(chain: &Chain, packets: u64, core: usize) {
+/// Sends `packets` packets in four flows, with UDP source ports 1024 to 1027. A veth selects the
+/// queue by the sending core.
+fn send(lab: &Chain, packets: u64, core: usize) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
-    traffic.start(chain.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
+    traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
 }
 
 /// Waits until the sum of these counters of the first port is `sum`, and returns the statistics.
@@ -38,7 +38,8 @@ fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     }
 }
 
-/// Returns the filter's placement, and the packets that each rule and the default matched.
+/// Returns the filter's placement, and the number of packets that matched each rule. The last
+/// number is that of packets that got the default verdict.
 fn placement_and_matches(socket: &Socket) -> (String, Vec<u64>) {
     let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
@@ -47,17 +48,17 @@ fn placement_and_matches(socket: &Socket) -> (String, Vec<u64>) {
 }
 
 #[test]
-fn kernel_filter_drops_before_user_space_and_counts() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("kernel"));
+fn kernel_filter_drops_before_user_space_and_counts_drops() {
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("kernel"));
     let rules = [
         "drop proto udp sport 1024",
         "continue proto udp",
         "accept proto udp sport 1025-1026",
         "accept proto tcp",
     ];
-    let running = Running::start(&chain, &socket.config_with_place("kernel", &rules));
-    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-    send(&chain, 4000, 0);
+    let running = Running::start(&lab, &socket.config_with_place("kernel", &rules));
+    let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
+    send(&lab, 4000, 0);
     let stats = wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 4000);
     let port = &stats["ports"][0];
     assert_eq!(
@@ -75,7 +76,7 @@ fn kernel_filter_drops_before_user_space_and_counts() {
     assert!(text.starts_with("edge of lan->wan, in the kernel\n"), "{text}");
     let (exit, final_report) = running.stop();
     assert!(exit.status.success());
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     // Only accepted packets reached the UMEM.
     assert_eq!(final_report.json["ports"][0]["rx_packets"], 2000, "{}", final_report.json);
     assert_eq!(final_report.parsed.drops["policy"], 0, "{}", final_report.json);
@@ -85,11 +86,11 @@ fn kernel_filter_drops_before_user_space_and_counts() {
 
 #[test]
 fn packets_of_unserved_queue_bypass_kernel_filter() {
-    let (chain, socket) = (chain(Chain::builder().queues(2)), Socket::new("unserved"));
-    let running = Running::start(&chain, &socket.config_with_place("kernel", &["drop"]));
-    send(&chain, 100, 0);
+    let (lab, socket) = (build_lab(Chain::builder().queues(2)), Socket::new("unserved"));
+    let running = Running::start(&lab, &socket.config_with_place("kernel", &["drop"]));
+    send(&lab, 100, 0);
     wait_for_counters(&socket, &["xdp_dropped"], 100);
-    send(&chain, 100, 1);
+    send(&lab, 100, 1);
     let stats = wait_for_counters(&socket, &["xdp_passed", "xdp_dropped"], 200);
     assert_eq!(stats["ports"][0]["xdp_passed"], 100, "{stats}");
     running.stop();
@@ -97,40 +98,42 @@ fn packets_of_unserved_queue_bypass_kernel_filter() {
 
 #[test]
 fn rule_counters_survive_reload_and_change_of_placement() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("carried"));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("carried"));
     let config =
         Config::new(&socket.config_with_place("auto", &["accept sport 1024", "drop sport 1025"]));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    let mut forwarder = Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-    let change = |place: &str, rules: &[&str]| {
+    let reload_with = |place: &str, rules: &[&str]| {
         fs::write(config.path(), socket.config_with_place(place, rules)).unwrap();
         socket.ctl(&["reload"])
     };
-    send(&chain, 400, 0);
+    send(&lab, 400, 0);
     wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 400);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 100, 200]));
     // Unchanged rules keep their counters, wherever they are in the new list.
     assert!(
-        change("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"])
+        reload_with("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"])
             .status
             .success()
     );
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![0, 100, 100, 200]));
-    send(&chain, 400, 0);
+    send(&lab, 400, 0);
     wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 800);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 200, 200, 300]));
     // `auto` moves rules that the XDP program does not support to user space.
-    assert!(change("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success());
+    assert!(
+        reload_with("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success()
+    );
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![200, 0, 300]));
-    send(&chain, 400, 0);
+    send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 600);
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 100, 500]));
-    // The filter then stays in user space: in the kernel, it would miss the packets that already
+    // A filter in user space stays there: in the kernel, it would miss the packets that already
     // wait for a worker.
-    assert!(change("auto", &["drop sport 1025"]).status.success());
+    assert!(reload_with("auto", &["drop sport 1025"]).status.success());
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 500]));
-    let rejected = change("kernel", &["drop sport 1025"]);
+    let rejected = reload_with("kernel", &["drop sport 1025"]);
     assert!(stderr(&rejected).contains("the `place` of a stage"), "{rejected:?}");
     assert!(stderr(&rejected).contains("restart to apply it"), "{rejected:?}");
     forwarder.stop(TIMEOUT).unwrap();
@@ -138,7 +141,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
 
 #[test]
 fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("together"));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("together"));
     let config_with_rules = |edge: &str, inner: &str| {
         let text = socket
             .config_with_place("kernel", &[edge])
@@ -149,7 +152,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     };
     let config = Config::new(&config_with_rules("accept proto udp", "drop sport 1024"));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    let mut forwarder = Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     let reload = |text: &str| {
         fs::write(config.path(), text).unwrap();
@@ -157,11 +160,12 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     };
     let rejected = reload(&config_with_rules("drop sport 1024", "accept"));
     assert!(stderr(&rejected).contains("change them in two reloads"), "{rejected:?}");
-    // The rules have not changed: 300 of 400 packets pass.
-    send(&chain, 400, 0);
+    // The rejected reload has changed no rule: the stage `inner` still drops 100 of 400 packets.
+    send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 400);
     assert_eq!(socket.query("stats")["drops"]["policy"], 100);
-    // Two reloads succeed: the first changes the later stage, the second the filter in the kernel.
+    // Two reloads succeed. The first changes the later stage, and the second changes the filter in
+    // the kernel.
     for (edge, inner) in
         [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
     {
@@ -171,7 +175,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let filters = socket.query("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // Changed exception handling counts as a change of the filter.
+    // A change of `not_ip` is a change of a filter, here of both.
     let changed_exceptions = config_with_rules("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&changed_exceptions)).contains("change them in two reloads"));
@@ -180,14 +184,14 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
 
 #[test]
 fn reload_adds_and_removes_kernel_filter() {
-    let (chain, socket) = (chain(Chain::builder()), Socket::new("comes"));
+    let (lab, socket) = (build_lab(Chain::builder()), Socket::new("added"));
     let with_filter = socket
         .config_with_place("kernel", &["drop sport 1024"])
         .replace("default = \"drop\"", "default = \"accept\"");
     let without_filter = cross_connect(1, &format!("cores = [1]\ncontrol = {:?}", socket.path()));
     let config = Config::new(&without_filter);
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    let mut forwarder = Forwarder::spawn(lab.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     for (text, dropped, received) in [
         (&without_filter, 0, 400),
@@ -198,7 +202,7 @@ fn reload_adds_and_removes_kernel_filter() {
         fs::write(config.path(), text).unwrap();
         let reloaded = socket.ctl(&["reload"]);
         assert!(reloaded.status.success(), "{reloaded:?}");
-        send(&chain, 400, 0);
+        send(&lab, 400, 0);
         let stats =
             wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], dropped + received);
         assert_eq!(stats["ports"][0]["xdp_dropped"], dropped, "{stats}");

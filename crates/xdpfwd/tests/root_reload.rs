@@ -1,5 +1,5 @@
-//! Tests reload on SIGHUP: stages are replaced under load without packet loss or wrong verdicts,
-//! and an invalid configuration changes nothing. Needs root.
+//! Tests reload on SIGHUP. A reload under load replaces stages without packet loss or wrong
+//! verdicts. A rejected reload changes nothing. Needs root.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::socket::Socket;
-use support::{Config, FinalReport, Running, TIMEOUT, chain, cross_connect, run_with_grants};
+use support::{Config, FinalReport, Running, TIMEOUT, build_lab, cross_connect, run_with_grants};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
 /// A temporary rule file.
@@ -38,7 +38,7 @@ impl Drop for Rules {
 }
 
 /// Returns a cross-connect with a filter in each direction: `forth` from lan to wan, `back` from
-/// wan to lan. The filters have this `place`.
+/// wan to lan. `place` is the value of the filters' key `place`.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
@@ -64,7 +64,7 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
 }
 
 /// Returns `count` rules that match none of the test's packets, followed by `last_rule`.
-/// `first_port` varies the rules.
+/// `first_port` is the lowest port in them.
 fn rules_ending_with(count: usize, first_port: usize, last_rule: &str) -> String {
     let unmatched = (0..count).map(|n| {
         format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, first_port + n / 256)
@@ -85,7 +85,7 @@ fn thousand_reloads_under_load_lose_no_packet() {
 
 fn reload_in_user_space(reloads: usize) {
     let final_report = reload_under_load("user", reloads);
-    // The last rule accepted all packets; unchanged, it kept its counter in every reload.
+    // The rule `accept` accepted all packets. No reload changed it, so its counter survived.
     let stages = final_report.json["stages"].as_array().unwrap();
     let forth = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
     assert_eq!(forth["counters"]["accepted"], forth["packets"], "{forth}");
@@ -108,7 +108,7 @@ fn reload_in_the_kernel(reloads: usize) {
 }
 
 fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let unique = |name: &str| format!("{place}-{reloads}-{name}");
     let (accepting, dropping) = (
         Rules::new(&unique("accepting"), &rules_ending_with(1000, 1, "accept")),
@@ -116,16 +116,17 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     );
     let socket = Socket::new(&unique("reload"));
     let control = format!("control = {:?}", socket.path());
-    let running = Running::start(&chain, &config_with(place, &accepting, &dropping, &control));
-    let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-    let back = Sink::attach(chain.gen_(), "gen0").unwrap();
+    let running = Running::start(&lab, &config_with(place, &accepting, &dropping, &control));
+    let sink_at_sink0 = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
+    let sink_at_gen0 = Sink::attach(lab.gen_(), "gen0").unwrap();
     // Send until the last reload is complete.
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
-    let generator_forth = traffic.start(chain.gen_(), "gen0").unwrap();
-    let generator_back = traffic.start(chain.sink(), "sink0").unwrap();
-    // The filter `back` drops all packets, so the sink `forth` paces both generators; this works
+    let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
+    let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
+    // The filter `back` drops all packets, so `sink_at_sink0` paces both generators. This works
     // because one worker forwards both directions.
-    run_with_grants(&[(&generator_forth, &forth), (&generator_back, &forth)], || {
+    let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
+    run_with_grants(&pairs, || {
         for round in 0..reloads {
             let shift = 1 + round % 7;
             accepting.write(&rules_ending_with(1000 + 10 * shift, shift, "accept"));
@@ -136,7 +137,9 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let (sent_forth, sent_back) = (generator_forth.stop().unwrap(), generator_back.stop().unwrap());
     // Wait for packets in flight.
     let deadline = Instant::now() + TIMEOUT;
-    while forth.seen().unwrap().arrived.packets < sent_forth.packets && Instant::now() < deadline {
+    while sink_at_sink0.seen().unwrap().arrived.packets < sent_forth.packets
+        && Instant::now() < deadline
+    {
         thread::sleep(Duration::from_millis(10));
     }
     // The last rule of each filter counted all packets: its counter survived every reload.
@@ -147,7 +150,7 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     assert_eq!(
         filters[0]["rules"].as_array().unwrap().len(),
         1000 + 10 * (1 + (reloads - 1) % 7) + 1,
-        "number of rules after the last reload"
+        "wrong number of rules after the last reload"
     );
     assert_eq!(
         (last_rule_packets(0), last_rule_packets(1)),
@@ -155,19 +158,19 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     );
     let (exit, final_report) = running.stop();
     assert!(exit.status.success(), "{exit:?}");
-    final_report.assert_conserved();
-    let seen = forth.seen().unwrap();
+    final_report.assert_frames_and_packets_add_up();
+    let seen = sink_at_sink0.seen().unwrap();
     assert!(seen.is_clean(), "{seen:?}: {}", final_report.json);
     assert_eq!(seen.arrived.packets, sent_forth.packets, "{}", final_report.json);
     assert_eq!(
-        back.seen().unwrap().arrived.packets,
+        sink_at_gen0.seen().unwrap().arrived.packets,
         0,
         "packets at gen0, although a rule drops them: {}",
         final_report.json
     );
-    let in_kernel = final_report.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
+    let dropped_in_kernel = final_report.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
     assert_eq!(
-        final_report.parsed.drops["policy"] + in_kernel,
+        final_report.parsed.drops["policy"] + dropped_in_kernel,
         sent_back.packets,
         "{}",
         final_report.json
@@ -180,27 +183,28 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
 }
 
 #[test]
-fn reload_with_invalid_configuration_changes_nothing() {
-    let chain = chain(Chain::builder());
+fn rejected_reload_changes_nothing() {
+    let lab = build_lab(Chain::builder());
     let (forth, back) = (Rules::new("forth", "accept"), Rules::new("back", "drop"));
     let valid = config("user", &forth, &back);
     let config = Config::new(&valid);
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(
-        chain.fwd(),
+        lab.fwd(),
         &[support::XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"],
     )
     .unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
     let running = Running::from_forwarder(forwarder, Config::new(""));
-    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-    let assert_pass_of_100 = |expected: u64| {
+    let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
+    // Sends 100 packets, and checks how many arrive.
+    let assert_arrivals_of_100 = |expected: u64| {
         let before = sink.seen().unwrap().arrived.packets;
         Traffic::new()
             .size(60)
             .rate(10_000)
             .count(100)
             .core(0)
-            .start(chain.gen_(), "gen0")
+            .start(lab.gen_(), "gen0")
             .unwrap()
             .finish(TIMEOUT)
             .unwrap();
@@ -212,7 +216,7 @@ fn reload_with_invalid_configuration_changes_nothing() {
             running.forwarder.stderr()
         );
     };
-    assert_pass_of_100(100);
+    assert_arrivals_of_100(100);
     forth.write("drop\naccept proto nonsense\n");
     running.reload("not reloaded: the configuration is invalid");
     assert_eq!(
@@ -221,17 +225,17 @@ fn reload_with_invalid_configuration_changes_nothing() {
         "{:#?}",
         running.forwarder.stderr()
     );
-    assert_pass_of_100(100);
+    assert_arrivals_of_100(100);
     forth.write("accept");
     fs::write(config.path(), valid.replace("cores = [1]", "cores = [0]")).unwrap();
     running.reload("not reloaded: `cores` cannot change on reload; restart to apply it");
-    assert_pass_of_100(100);
+    assert_arrivals_of_100(100);
     fs::write(config.path(), &valid).unwrap();
     forth.write("drop proto udp\naccept");
     running.reload("INFO reloaded");
-    assert_pass_of_100(0);
+    assert_arrivals_of_100(0);
     let (exit, final_report) = running.stop();
     assert!(exit.status.success(), "{exit:?}");
     assert_eq!(final_report.parsed.drops["policy"], 100, "{}", final_report.json);
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
 }

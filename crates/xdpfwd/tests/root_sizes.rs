@@ -6,7 +6,7 @@ mod support;
 use std::process::Command;
 
 use support::wire::{Side, gen0, hex, mark_count, run_wire_py, send_and_capture, sink0};
-use support::{Config, FinalReport, Running, XDPFWD, chain, cross_connect, stderr};
+use support::{Config, FinalReport, Running, XDPFWD, build_lab, cross_connect, stderr};
 use xdpfwd_lab::Chain;
 use xdpfwd_testkit::lab::ip;
 use xdpfwd_testkit::process::run;
@@ -20,8 +20,8 @@ impl FrameGenerator {
         Self(SplitMix64::new(seed))
     }
 
-    /// Returns a frame of `len` bytes: MAC addresses, then `start`, which begins with the
-    /// EtherType, then random bytes.
+    /// Returns a frame of `len` bytes: MAC addresses, `start`, and random bytes. `start` begins
+    /// with the EtherType.
     fn frame(&mut self, len: usize, start: &[u8]) -> Vec<u8> {
         let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], start].concat();
         while frame.len() < len {
@@ -40,6 +40,7 @@ const IPV6: &[u8] = &[0x86, 0xdd, 0x60];
 const TAG: &[u8] = &[0x81, 0x00, 0x00, 0x64];
 const SERVICE_TAG: &[u8] = &[0x88, 0xa8, 0x00, 0xc8];
 
+/// Sets the MTU of an interface.
 fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
@@ -58,7 +59,11 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
         );
     }
     let lengths = |frames: &[Vec<u8>]| frames.iter().map(Vec::len).collect::<Vec<_>>();
-    assert_eq!(lengths(arrived), lengths(expected), "{context}: lengths of the arrived frames");
+    assert_eq!(
+        lengths(arrived),
+        lengths(expected),
+        "{context}: the arrived frames have wrong lengths"
+    );
 }
 
 /// Returns four counters of a port: received packets and bytes, sent packets and bytes.
@@ -78,22 +83,22 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
         .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Tests all lengths of Ethernet frames except jumbo frames. Lengths below 60 bytes occur only on
-/// interfaces such as veth.
+/// Tests frames of 14 to 1514 bytes. Frames of fewer than 60 bytes occur only on interfaces that do
+/// not pad, such as veth.
 #[test]
 fn every_frame_length_passes_unchanged_both_ways() {
     for mode in ["copy", "skb"] {
         for frame_size in [2048, 4096] {
             let case = format!("mode {mode}, frame_size {frame_size}");
-            let chain = chain(Chain::builder());
+            let lab = build_lab(Chain::builder());
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size);
-            let running = Running::start(&chain, &config);
+            let running = Running::start(&lab, &config);
             let mut generator = FrameGenerator::new(frame_size as u64);
             let lengths = 14..=1514;
             let frames: Vec<_> = lengths
                 .flat_map(|len| [EXPERIMENTAL, IPV4].map(|start| generator.frame(len, start)))
                 .collect();
-            for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
+            for (from, to) in [(gen0(&lab), sink0(&lab)), (sink0(&lab), gen0(&lab))] {
                 assert_same(
                     &send_and_capture(from, to, &frames),
                     &frames,
@@ -101,7 +106,7 @@ fn every_frame_length_passes_unchanged_both_ways() {
                 );
             }
             let (_, final_report) = running.stop();
-            final_report.assert_conserved();
+            final_report.assert_frames_and_packets_add_up();
             let marks = mark_count(frames.len());
             let packets = (frames.len() + marks) as u64;
             let bytes = (frames.iter().map(Vec::len).sum::<usize>() + 60 * marks) as u64;
@@ -123,25 +128,26 @@ fn every_frame_length_passes_unchanged_both_ways() {
     }
 }
 
+/// Returns a table `[umem]` with this frame size.
 fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
 
 /// The kernel rejects frames that are shorter than an Ethernet header, both on a packet socket and
-/// on a veth. So the other tests start at 14 bytes. (Frames on a cable have at least 60 bytes, but
-/// a veth does not pad.)
+/// on a veth. So the other tests start at 14 bytes.
 #[test]
 fn frame_shorter_than_ethernet_header_cannot_be_sent() {
-    let chain = chain(Chain::builder());
-    let running = Running::start(&chain, &cross_connect(1, ""));
-    let output = run_wire_py(gen0(&chain), sink0(&chain), &[vec![2; 13]]);
+    let lab = build_lab(Chain::builder());
+    let running = Running::start(&lab, &cross_connect(1, ""));
+    let output = run_wire_py(gen0(&lab), sink0(&lab), &[vec![2; 13]]);
     assert!(stderr(&output).contains("cannot send 13 bytes"), "{}", stderr(&output));
     let (_, final_report) = running.stop();
     assert_eq!(port_counters(&final_report, "fwd0"), [0; 4]);
 }
 
 /// `set-mac` changes the addresses of every frame. `ttl` drops a frame as malformed if its
-/// EtherType announces an IP header or a VLAN tag that is incomplete, and passes all other frames.
+/// EtherType announces an IP header or a VLAN tag that is incomplete. It also drops packets whose
+/// TTL expires, and passes all other frames.
 #[test]
 fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"
@@ -166,8 +172,8 @@ fn ttl_and_set_mac_handle_every_frame_length() {
         source = "02:00:00:00:00:aa"
         destination = "02:00:00:00:00:bb"
     "#;
-    let chain = chain(Chain::builder());
-    let running = Running::start(&chain, config);
+    let lab = build_lab(Chain::builder());
+    let running = Running::start(&lab, config);
     let mut generator = FrameGenerator::new(1);
     let mut frames = vec![];
     let mut after_ttl = vec![];
@@ -224,15 +230,15 @@ fn ttl_and_set_mac_handle_every_frame_length() {
     // that xdpfwd forwarded it.
     let is_invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
     after_ttl.retain(|frame| !is_invisible(frame));
-    assert_same(&send_and_capture(gen0(&chain), sink0(&chain), &frames), &after_ttl, "ttl");
+    assert_same(&send_and_capture(gen0(&lab), sink0(&lab), &frames), &after_ttl, "ttl");
     let after_set_mac = frames.iter().cloned().map(|mut frame| {
         frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 0xbb, 2, 0, 0, 0, 0, 0xaa]);
         frame
     });
     let after_set_mac = after_set_mac.filter(|frame| !is_invisible(frame)).collect::<Vec<_>>();
-    assert_same(&send_and_capture(sink0(&chain), gen0(&chain), &frames), &after_set_mac, "set-mac");
+    assert_same(&send_and_capture(sink0(&lab), gen0(&lab), &frames), &after_set_mac, "set-mac");
     let (_, final_report) = running.stop();
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     let drops = &final_report.json["drops"];
     assert_eq!(
         (&drops["malformed"], &drops["ttl_expired"]),
@@ -276,15 +282,15 @@ fn longest_packets_pass_and_longer_packets_are_counted() {
         [("copy", 2048, 1770), ("skb", 2048, 1770), ("skb", 4096, 3818), ("auto", 4096, 3818)]
     {
         let case = format!("mode {mode}, frame_size {frame_size}");
-        let chain = chain(Chain::builder());
-        let (lan, wan) = ((chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"));
-        let interfaces = [gen0(&chain), sink0(&chain), lan, wan];
+        let lab = build_lab(Chain::builder());
+        let (lan, wan) = ((lab.fwd(), "fwd0"), (lab.fwd(), "fwd1"));
+        let interfaces = [gen0(&lab), sink0(&lab), lan, wan];
         interfaces.into_iter().for_each(|side| set_mtu(side, mtu));
         let running = Running::start(
-            &chain,
+            &lab,
             &(cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size)),
         );
-        let directions = [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))];
+        let directions = [(gen0(&lab), sink0(&lab)), (sink0(&lab), gen0(&lab))];
         let mut generator = FrameGenerator::new(mtu as u64);
         let two_tags = [SERVICE_TAG, TAG, EXPERIMENTAL].concat();
         let one_tag = [TAG, EXPERIMENTAL].concat();
@@ -315,13 +321,13 @@ fn longest_packets_pass_and_longer_packets_are_counted() {
             );
         }
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         for (port, interface) in ["fwd0", "fwd1"].into_iter().enumerate() {
             let [received, ..] = port_counters(&final_report, interface);
             assert_eq!(
                 received as usize,
                 fitting.len() + 2 * longest.len() + 2,
-                "{case}: {}",
+                "{case}: received packets must include two marks: {}",
                 final_report.json
             );
             assert_eq!(
@@ -347,23 +353,23 @@ fn longest_packets_pass_and_longer_packets_are_counted() {
     }
 }
 
-/// The interface drops a packet that is longer than the other end of its veth accepts.
+/// A veth drops a sent packet that is longer than its other end accepts.
 #[test]
 fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
     for mode in ["copy", "skb"] {
-        let chain = chain(Chain::builder());
-        [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
-        let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
+        let lab = build_lab(Chain::builder());
+        [gen0(&lab), (lab.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
+        let running = Running::start(&lab, &cross_connect(1, &format!("mode = \"{mode}\"")));
         let mut generator = FrameGenerator::new(2);
         let [short, long] = [1518, 1519].map(|len| generator.frame(len, EXPERIMENTAL));
         let frames = [short.clone(), long, short.clone()];
         assert_same(
-            &send_and_capture(gen0(&chain), sink0(&chain), &frames),
+            &send_and_capture(gen0(&lab), sink0(&lab), &frames),
             &[short.clone(), short],
             mode,
         );
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert_eq!(
             final_report.json["kernel"]["tx_dropped"], 1,
             "mode {mode}: {}",
@@ -372,7 +378,7 @@ fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
         assert_eq!(
             port_counters(&final_report, "fwd1")[2],
             4,
-            "packets passed to the kernel, including the dropped packet and a mark: {}",
+            "xdpfwd must pass four packets to the kernel, including the dropped one and a mark: {}",
             final_report.json
         );
     }
@@ -380,16 +386,16 @@ fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
 
 #[test]
 fn mtu_beyond_frame_size_is_a_configuration_error() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     for (frame_size, max_mtu, fix) in [
         (2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"),
         (4096, 3818, "lower the MTU"),
     ] {
         for (mtu, exit_code) in [(max_mtu, 0), (max_mtu + 1, 2)] {
-            set_mtu((chain.fwd(), "fwd1"), mtu);
+            set_mtu((lab.fwd(), "fwd1"), mtu);
             let config = Config::new(&(cross_connect(1, "") + &umem(frame_size)));
             for arguments in [&["--check"][..], &["--duration", "0.1"]] {
-                let mut command = chain.fwd().command(XDPFWD);
+                let mut command = lab.fwd().command(XDPFWD);
                 let output =
                     command.args(["--config", config.path()]).args(arguments).output().unwrap();
                 assert_eq!(output.status.code(), Some(exit_code), "MTU {mtu}: {}", stderr(&output));
@@ -408,15 +414,15 @@ fn mtu_beyond_frame_size_is_a_configuration_error() {
     }
 }
 
-/// veth accepts a native XDP program only if a page holds its peer's packets and the kernel's
-/// reserved space: up to MTU 3506 with pages of 4 KiB. Above, `auto` selects generic XDP.
+/// A veth accepts a native XDP program only if a page can hold a packet of its peer and the
+/// kernel's reserved space. With pages of 4 KiB, the peer's MTU may be at most 3506. With a larger
+/// MTU, `auto` selects generic XDP, and `copy` fails.
 #[test]
-fn veth_above_mtu_3506_uses_generic_xdp() {
+fn veth_above_mtu_3506_uses_generic_xdp_or_fails_in_copy_mode() {
     const MAX_NATIVE_MTU: usize = 3506;
     for mtu in [MAX_NATIVE_MTU, MAX_NATIVE_MTU + 1, 3818] {
-        let chain = chain(Chain::builder());
-        let interfaces =
-            [gen0(&chain), sink0(&chain), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1")];
+        let lab = build_lab(Chain::builder());
+        let interfaces = [gen0(&lab), sink0(&lab), (lab.fwd(), "fwd0"), (lab.fwd(), "fwd1")];
         interfaces.into_iter().for_each(|side| set_mtu(side, mtu));
         for mode in ["auto", "copy", "skb"] {
             let case = format!("MTU {mtu}, mode {mode}");
@@ -424,7 +430,7 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
             if mode == "copy" && mtu > MAX_NATIVE_MTU {
                 let config = Config::new(&config);
                 let output =
-                    chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+                    lab.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
                 let text = stderr(&output);
                 assert_eq!(output.status.code(), Some(1), "{case}: {text}");
                 assert_eq!(
@@ -439,18 +445,18 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
                 );
                 continue;
             }
-            let running = Running::start(&chain, &config);
+            let running = Running::start(&lab, &config);
             let mut generator = FrameGenerator::new(mtu as u64);
             let tagged = [TAG, EXPERIMENTAL].concat();
             let frames = [14, 60, MAX_NATIVE_MTU, mtu + 13, mtu + 14]
                 .map(|len| generator.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // Lengths around the one above which the kernel splits a packet over two pages.
+                    // Above one of these lengths, the kernel splits a packet over two pages.
                     (mtu + 1..=mtu + 18).map(|len| generator.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();
-            for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
+            for (from, to) in [(gen0(&lab), sink0(&lab)), (sink0(&lab), gen0(&lab))] {
                 assert_same(
                     &send_and_capture(from, to, &frames),
                     &frames,
@@ -458,10 +464,10 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
                 );
             }
             let (_, final_report) = running.stop();
-            final_report.assert_conserved();
-            let used = if mtu > MAX_NATIVE_MTU || mode == "skb" { "skb" } else { "copy" };
+            final_report.assert_frames_and_packets_add_up();
+            let expected_mode = if mtu > MAX_NATIVE_MTU || mode == "skb" { "skb" } else { "copy" };
             assert!(
-                final_report.parsed.ports.iter().all(|port| port.mode == used),
+                final_report.parsed.ports.iter().all(|port| port.mode == expected_mode),
                 "{case}: {}",
                 final_report.json
             );
@@ -482,18 +488,18 @@ fn veth_above_mtu_3506_uses_generic_xdp() {
     }
 }
 
-/// A veth rejects native XDP also if it has fewer RX queues than its peer has TX queues.
+/// A veth also rejects native XDP if it has fewer RX queues than its peer has TX queues.
 #[test]
 fn veth_with_too_few_rx_queues_uses_generic_xdp_or_fails_in_copy_mode() {
-    let chain = chain(Chain::builder().queues(2));
-    let ethtool = chain.fwd().command("ethtool").args(["-L", "fwd0", "rx", "1"]).output().unwrap();
+    let lab = build_lab(Chain::builder().queues(2));
+    let ethtool = lab.fwd().command("ethtool").args(["-L", "fwd0", "rx", "1"]).output().unwrap();
     assert!(ethtool.status.success(), "{}", stderr(&ethtool));
     let config = Config::new(&cross_connect(1, "mode = \"copy\""));
-    let output = chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+    let output = lab.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("too few queues") && text.contains("`ethtool -L fwd0 rx N`"), "{text}");
-    let (_, final_report) = Running::start(&chain, &cross_connect(1, "")).stop();
+    let (_, final_report) = Running::start(&lab, &cross_connect(1, "")).stop();
     assert_eq!(final_report.parsed.port("fwd0").unwrap().mode, "skb");
     assert_eq!(final_report.json["fallback"]["lacks"], "native XDP");
 }
@@ -508,13 +514,13 @@ fn veth_with_too_few_rx_queues_uses_generic_xdp_or_fails_in_copy_mode() {
 #[test]
 fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
     for mode in ["copy", "skb"] {
-        let chain = chain(Chain::builder());
-        tag_sent_packets(gen0(&chain));
-        let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
+        let lab = build_lab(Chain::builder());
+        tag_sent_packets(gen0(&lab));
+        let running = Running::start(&lab, &cross_connect(1, &format!("mode = \"{mode}\"")));
         let mut generator = FrameGenerator::new(3);
         let frames = [60, 61, 600, 1500].map(|len| generator.frame(len, EXPERIMENTAL));
         let tagged = frames.clone().map(|frame| [&frame[..12], TAG, &frame[12..]].concat());
-        let fwd0 = (chain.fwd(), "fwd0");
+        let fwd0 = (lab.fwd(), "fwd0");
         let set_feature =
             |side, feature, on: bool| ethtool(side, &[feature, if on { "on" } else { "off" }]);
         for (txvlan, rxvlan, expected) in [
@@ -523,9 +529,9 @@ fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
             (false, true, &tagged),
             (false, false, &tagged),
         ] {
-            set_feature(gen0(&chain), "txvlan", txvlan);
+            set_feature(gen0(&lab), "txvlan", txvlan);
             set_feature(fwd0, "rxvlan", rxvlan);
-            let arrived = send_and_capture(gen0(&chain), sink0(&chain), &frames);
+            let arrived = send_and_capture(gen0(&lab), sink0(&lab), &frames);
             assert_same(
                 &arrived,
                 expected,
@@ -533,10 +539,11 @@ fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
             );
         }
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
     }
 }
 
+/// Sets a feature of an interface with `ethtool -K`.
 fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
     run(namespace.command("ethtool").args(["-K", interface]).args(features));
 }

@@ -1,4 +1,5 @@
-//! Tests start, stop, failures of both, and the resources that xdpfwd releases. Needs root.
+//! Tests how xdpfwd starts and stops, its errors if it cannot start, and that it releases all
+//! resources. Needs root.
 
 mod support;
 
@@ -7,22 +8,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Config, Running, TIMEOUT, XDPFWD, chain, cross_connect, stderr};
+use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, stderr};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
 /// Runs xdpfwd in the lab's middle namespace for 0.3 s, or until it fails.
-fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
+fn run(lab: &Chain, config: &str, arguments: &[&str]) -> Output {
     let config = Config::new(config);
-    let mut command = chain.fwd().command(XDPFWD);
+    let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// Returns the mode of the XDP program on an interface of the middle namespace, if a program is
-/// attached.
-fn xdp_mode(chain: &Chain, interface: &str) -> Option<String> {
+/// Returns the mode of the XDP program that is attached to an interface of the middle namespace, or
+/// `None` if no program is attached.
+fn xdp_mode(lab: &Chain, interface: &str) -> Option<String> {
     let output =
-        chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
+        lab.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
     let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     links[0]["xdp"]["mode"].as_u64().map(|mode| match mode {
         1 => "native".into(),
@@ -33,13 +34,12 @@ fn xdp_mode(chain: &Chain, interface: &str) -> Option<String> {
 
 #[test]
 fn each_configured_mode_attaches_program_and_is_reported() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     for (configured, used, attached) in
         [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")]
     {
-        let running =
-            Running::start(&chain, &cross_connect(1, &format!("mode = \"{configured}\"")));
-        assert_eq!(xdp_mode(&chain, "fwd0").as_deref(), Some(attached), "{configured}");
+        let running = Running::start(&lab, &cross_connect(1, &format!("mode = \"{configured}\"")));
+        assert_eq!(xdp_mode(&lab, "fwd0").as_deref(), Some(attached), "{configured}");
         let (_, final_report) = running.stop();
         for port in &final_report.parsed.ports {
             assert_eq!(port.mode, used, "configured: {configured}");
@@ -54,25 +54,25 @@ fn each_configured_mode_attaches_program_and_is_reported() {
             assert!(fallback.is_null(), "{fallback}");
         }
         assert_eq!(
-            (xdp_mode(&chain, "fwd0"), xdp_mode(&chain, "fwd1")),
+            (xdp_mode(&lab, "fwd0"), xdp_mode(&lab, "fwd1")),
             (None, None),
-            "XDP programs after the end of the process"
+            "an XDP program is still attached after the end of xdpfwd"
         );
     }
     // veth does not support zero-copy, so a start that requires zero-copy fails.
-    let output = run(&chain, &cross_connect(1, "mode = \"zero-copy\""), &[]);
+    let output = run(&lab, &cross_connect(1, "mode = \"zero-copy\""), &[]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
         stderr(&output).contains("cannot bind fwd0 queue 0 in zero-copy mode"),
         "{}",
         stderr(&output)
     );
-    assert_eq!((xdp_mode(&chain, "fwd0"), xdp_mode(&chain, "fwd1")), (None, None));
+    assert_eq!((xdp_mode(&lab, "fwd0"), xdp_mode(&lab, "fwd1")), (None, None));
 }
 
 /// Returns the kernel's promiscuity count of an interface.
-fn promiscuity(chain: &Chain, interface: &str) -> u64 {
-    let output = chain
+fn promiscuity(lab: &Chain, interface: &str) -> u64 {
+    let output = lab
         .fwd()
         .command("ip")
         .args(["-json", "-details", "link", "show", interface])
@@ -82,34 +82,35 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops packets to other MAC addresses unless it is promiscuous. xdpfwd makes its interfaces
-/// promiscuous until it ends, even by SIGKILL, except ports with `promiscuous = false`.
+/// A NIC drops packets to other MAC addresses unless it is promiscuous. So xdpfwd makes its
+/// interfaces promiscuous, except those of ports with `promiscuous = false`. This ends with the
+/// process, even after SIGKILL.
 #[test]
 fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let promiscuity_counts =
-        |chain: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(chain, interface));
+        |lab: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(lab, interface));
     let config = cross_connect(1, "");
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let mut running = Running::start(&chain, &config);
-        assert_eq!(promiscuity_counts(&chain), [1, 1]);
+        let mut running = Running::start(&lab, &config);
+        assert_eq!(promiscuity_counts(&lab), [1, 1]);
         running.signal(signal);
         running.wait();
-        assert_eq!(promiscuity_counts(&chain), [0, 0], "after {signal}");
+        assert_eq!(promiscuity_counts(&lab), [0, 0], "after {signal}");
     }
     let lan_not_promiscuous = config.replacen("queues = 1", "queues = 1\npromiscuous = false", 1);
-    let running = Running::start(&chain, &lan_not_promiscuous);
-    assert_eq!(promiscuity_counts(&chain), [0, 1]);
+    let running = Running::start(&lab, &lan_not_promiscuous);
+    assert_eq!(promiscuity_counts(&lab), [0, 1]);
     running.stop();
 }
 
 #[test]
-fn sigkill_detaches_program_and_restart_binds() {
+fn sigkill_detaches_program_and_restart_forwards() {
     for mode in ["auto", "skb"] {
-        let chain = chain(Chain::builder());
+        let lab = build_lab(Chain::builder());
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
-        let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
-        let running = Running::start(&chain, &config);
+        let generator = Traffic::new().core(0).start(lab.gen_(), "gen0").unwrap();
+        let running = Running::start(&lab, &config);
         thread::sleep(Duration::from_millis(300));
         running.signal(Signal::SIGKILL);
         let killed = Instant::now();
@@ -118,12 +119,8 @@ fn sigkill_detaches_program_and_restart_binds() {
             forwarder.stop(TIMEOUT).unwrap().status.code().is_none(),
             "xdpfwd was not ended by a signal"
         );
-        assert_eq!(
-            (xdp_mode(&chain, "fwd0"), xdp_mode(&chain, "fwd1")),
-            (None, None),
-            "mode {mode}"
-        );
-        let restarted = Running::start(&chain, &config);
+        assert_eq!((xdp_mode(&lab, "fwd0"), xdp_mode(&lab, "fwd1")), (None, None), "mode {mode}");
+        let restarted = Running::start(&lab, &config);
         println!(
             "mode {mode}: forwarding again {:?} after SIGKILL, first report included",
             killed.elapsed()
@@ -131,7 +128,7 @@ fn sigkill_detaches_program_and_restart_binds() {
         let (exit, final_report) = restarted.stop();
         assert!(exit.status.success());
         assert!(final_report.parsed.port("fwd0").unwrap().rx_packets > 0, "{}", final_report.json);
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         generator.stop().unwrap();
     }
 }
@@ -148,42 +145,43 @@ fn thousand_restarts_under_load_leave_no_kernel_object() {
 }
 
 fn start_and_stop_under_load(runs: u64) {
-    let chain = chain(Chain::builder());
-    let guard = NamespaceGuard::new(chain.fwd()).unwrap();
-    let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
+    let lab = build_lab(Chain::builder());
+    let guard = NamespaceGuard::new(lab.fwd()).unwrap();
+    let generator = Traffic::new().core(0).start(lab.gen_(), "gen0").unwrap();
     let config = cross_connect(1, "cores = [1]");
     let pinned = pinned_pages().unwrap();
-    let mut used = BpfObjects::default();
+    let mut bpf_objects = BpfObjects::default();
     let mut sent = 0;
     for run in 0..runs {
-        let mut running = Running::start(&chain, &config);
-        used.add(BpfObjects::of_process(running.forwarder.pid()).unwrap());
+        let mut running = Running::start(&lab, &config);
+        bpf_objects.add(BpfObjects::of_process(running.forwarder.pid()).unwrap());
         if run % 2 == 1 {
             running.signal(Signal::SIGTERM);
             running.wait();
         }
         let (exit, final_report) = running.stop();
         assert_eq!((exit.status.code(), exit.killed), (Some(0), false), "run {run}");
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         sent += final_report.parsed.port("fwd1").unwrap().tx_packets;
     }
     generator.stop().unwrap();
     assert!(sent > 0, "no load: xdpfwd sent no packet");
     assert!(
-        used.count() as u64 >= 2 * 4 * runs,
-        "each run uses at least a program, a link and two maps per port; seen in all runs: {}",
-        used.count()
+        bpf_objects.count() as u64 >= 2 * 4 * runs,
+        "in all runs, xdpfwd used only {} BPF objects; each run needs four per port",
+        bpf_objects.count()
     );
-    used.wait_until_gone(TIMEOUT).unwrap();
-    // All sockets and all packet memory must be released. The UMEM of a run has 8192 pages. Other
-    // processes pin pages too, so this check finds a leak only if at least every tenth run leaks.
-    drop(chain);
+    bpf_objects.wait_until_gone(TIMEOUT).unwrap();
+    // xdpfwd must have released all sockets and all packet memory. The UMEM of a run has 8192
+    // pages. Other processes pin pages too, so this check finds a leak only if more than one run in
+    // ten leaks.
+    drop(lab);
     guard.wait_until_gone(TIMEOUT).unwrap();
     let deadline = Instant::now() + TIMEOUT;
     while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
         assert!(
             Instant::now() < deadline,
-            "{pinned} pages are pinned before the runs, {} after",
+            "{pinned} pages were pinned before the runs, but {} are after the runs",
             pinned_pages().unwrap()
         );
         thread::sleep(Duration::from_millis(10));
@@ -192,11 +190,11 @@ fn start_and_stop_under_load(runs: u64) {
 
 #[test]
 fn second_instance_is_rejected_with_pid_of_first() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     for mode in ["auto", "skb"] {
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
-        let mut first = Running::start(&chain, &config);
-        let output = run(&chain, &config, &[]);
+        let mut first = Running::start(&lab, &config);
+        let output = run(&lab, &config, &[]);
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         let pid = first.forwarder.pid();
         for text in [
@@ -207,27 +205,27 @@ fn second_instance_is_rejected_with_pid_of_first() {
             assert!(stderr(&output).contains(&text), "{}", stderr(&output));
         }
         first.forwarder.check_running().unwrap();
-        first.signal(Signal::SIGTERM); // what `kill` does
+        first.signal(Signal::SIGTERM); // as the printed `kill` sends
         first.wait();
         assert_eq!(
-            run(&chain, &config, &[]).status.code(),
+            run(&lab, &config, &[]).status.code(),
             Some(0),
-            "exit code of a run after the end of the first"
+            "exit code of an instance that starts after the first has ended"
         );
         let (_, final_report) = first.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
     }
 }
 
 /// With only the required capabilities, xdpfwd cannot see which process holds a program. The error
-/// then says so, and contains a command that detaches the program.
+/// states this, and contains a command that detaches the program.
 #[test]
-fn busy_error_without_privilege_says_holder_is_not_visible() {
-    let chain = chain(Chain::builder());
-    let first = Running::start(&chain, &cross_connect(1, ""));
+fn busy_error_without_privilege_states_that_holder_is_not_visible() {
+    let lab = build_lab(Chain::builder());
+    let first = Running::start(&lab, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
     let capabilities = "-all,+net_admin,+net_raw,+bpf,+perfmon";
-    let mut command = chain.fwd().command("setpriv");
+    let mut command = lab.fwd().command("setpriv");
     command.args([
         "--bounding-set",
         capabilities,
@@ -246,10 +244,10 @@ fn busy_error_without_privilege_says_holder_is_not_visible() {
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
-/// In this test, an AF_XDP socket of the test process uses the queue, without an XDP program.
+/// In this test, an AF_XDP socket of the test process uses the queue. No XDP program is attached.
 #[test]
 fn busy_queue_error_names_possible_holder() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let hold_and_run = || {
         let index = nix::net::if_::if_nametoindex("fwd1").unwrap();
         let umem = xdpfwd_xsk::UmemConfig {
@@ -262,11 +260,11 @@ fn busy_queue_error_names_possible_holder() {
             .queue("fwd1", index, 0)
             .open()
             .unwrap();
-        let output = run(&chain, &cross_connect(1, ""), &[]);
+        let output = run(&lab, &cross_connect(1, ""), &[]);
         drop(holder);
-        (output, run(&chain, &cross_connect(1, ""), &[]))
+        (output, run(&lab, &cross_connect(1, ""), &[]))
     };
-    let (output, output_after_release) = chain.fwd().run(hold_and_run).unwrap();
+    let (output, output_after_release) = lab.fwd().run(hold_and_run).unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
@@ -276,28 +274,28 @@ fn busy_queue_error_names_possible_holder() {
     // xdpfwd finds the test process, although only one of its threads is in the namespace of fwd1.
     // The error may also name other processes that have AF_XDP sockets.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
-    assert_eq!(xdp_mode(&chain, "fwd0"), None, "an XDP program is still attached after the error");
+    assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
     assert_eq!(output_after_release.status.code(), Some(0), "{}", stderr(&output_after_release));
 }
 
 #[test]
 fn missing_interface_error_lists_existing_interfaces() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let no_such = cross_connect(1, "").replace("fwd1", "fwd9");
-    let output = run(&chain, &no_such, &[]);
+    let output = run(&lab, &no_such, &[]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains("port wan: no interface fwd9") && text.contains("fwd0, fwd1"), "{text}");
-    assert_eq!(xdp_mode(&chain, "fwd0"), None, "an XDP program is still attached after the error");
+    assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
 }
 
 /// Without root and with a small memory lock limit, xdpfwd starts with the capabilities of
 /// README.md. If one is missing, the error names it.
 #[test]
 fn documented_capabilities_are_sufficient_and_necessary() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    // Copy the binary: other users may not be able to read the build output.
+    // Copy the binary to a folder that every user can read.
     let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();
@@ -306,7 +304,7 @@ fn documented_capabilities_are_sufficient_and_necessary() {
         let capability_list = |sign: &str| {
             capabilities.iter().fold("-all".to_owned(), |all, name| format!("{all},{sign}{name}"))
         };
-        let mut command = chain.fwd().command("setpriv");
+        let mut command = lab.fwd().command("setpriv");
         command.args([
             "--reuid",
             "65534",
@@ -341,9 +339,9 @@ fn documented_capabilities_are_sufficient_and_necessary() {
 
 #[test]
 fn start_without_privilege_prints_setcap_command() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    let mut command = chain.fwd().command("setpriv");
+    let mut command = lab.fwd().command("setpriv");
     command.args([
         "--bounding-set",
         "-all",
@@ -360,9 +358,9 @@ fn start_without_privilege_prints_setcap_command() {
 
 #[test]
 fn duration_sigint_and_sigterm_end_xdpfwd_with_exit_code_0() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     for arguments in [&["--json"][..], &[]] {
-        let output = run(&chain, &cross_connect(1, ""), arguments);
+        let output = run(&lab, &cross_connect(1, ""), arguments);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let text = String::from_utf8(output.stdout).unwrap();
         if arguments.is_empty() {
@@ -377,25 +375,25 @@ fn duration_sigint_and_sigterm_end_xdpfwd_with_exit_code_0() {
         }
     }
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut running = Running::start(&chain, &cross_connect(1, ""));
+        let mut running = Running::start(&lab, &cross_connect(1, ""));
         running.signal(signal);
         running.wait();
         let (exit, final_report) = running.stop();
         assert_eq!(exit.status.code(), Some(0), "{signal}");
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
     }
 }
 
 #[test]
-fn unread_pipe_does_not_delay_sigterm() {
-    let chain = chain(Chain::builder());
+fn full_output_pipe_does_not_delay_stop_by_sigterm() {
+    let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    let mut command = chain.fwd().command(XDPFWD);
+    let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    // Reports and log share one pipe, as with `2>&1 |`.
-    let (_unread, pipe) = std::io::pipe().unwrap();
+    // Reports and log share one pipe, as with `2>&1 |`. Nothing reads the pipe.
+    let (_reader, pipe) = std::io::pipe().unwrap();
     let mut child = command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap();
-    thread::sleep(Duration::from_secs(1)); // far more than a pipe holds
+    thread::sleep(Duration::from_secs(1)); // xdpfwd prints more than the pipe can hold
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     let deadline = Instant::now() + TIMEOUT;
@@ -414,9 +412,9 @@ fn unread_pipe_does_not_delay_sigterm() {
 
 #[test]
 fn reader_that_reads_only_after_sigterm_receives_final_report() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    let mut command = chain.fwd().command(XDPFWD);
+    let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
     let child = command
         .stdout(std::process::Stdio::piped())
@@ -438,26 +436,26 @@ fn reader_that_reads_only_after_sigterm_receives_final_report() {
 
 #[test]
 fn renamed_interface_does_not_stop_xdpfwd() {
-    let chain = chain(Chain::builder());
-    let running = Running::start(&chain, &cross_connect(1, ""));
-    let rename = chain
+    let lab = build_lab(Chain::builder());
+    let running = Running::start(&lab, &cross_connect(1, ""));
+    let rename = lab
         .fwd()
         .command("ip")
         .args(["link", "set", "dev", "fwd1", "name", "other"])
         .output()
         .unwrap();
     assert!(rename.status.success(), "{rename:?}");
-    thread::sleep(Duration::from_millis(1500)); // longer than the 1 s between checks of interfaces
+    thread::sleep(Duration::from_millis(1500)); // xdpfwd checks its interfaces every second
     let (exit, final_report) = running.stop();
     assert_eq!(exit.status.code(), Some(0));
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
 }
 
 #[test]
 fn deleted_interface_ends_xdpfwd_with_report_and_exit_code_1() {
-    let chain = chain(Chain::builder());
-    let mut running = Running::start(&chain, &cross_connect(1, ""));
-    chain.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
+    let lab = build_lab(Chain::builder());
+    let mut running = Running::start(&lab, &cross_connect(1, ""));
+    lab.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
     running.wait();
     let stderr = running.forwarder.stderr().join("\n");
     let (exit, final_report) = running.stop();
@@ -468,9 +466,9 @@ fn deleted_interface_ends_xdpfwd_with_report_and_exit_code_1() {
 
 #[test]
 fn closed_stdout_does_not_stop_forwarding() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    let mut shell = chain.fwd().command("sh");
+    let mut shell = lab.fwd().command("sh");
     let script = format!(
         "{XDPFWD} --config {} --interval 0.05 --duration 1 | head -n 1; exit",
         config.path()
@@ -480,25 +478,25 @@ fn closed_stdout_does_not_stop_forwarding() {
 }
 
 #[test]
-fn xdpfwd_forwards_with_each_frame_size_and_idle_mode() {
+fn xdpfwd_forwards_with_optional_engine_and_umem_keys() {
     for (engine, umem) in [
         ("idle = \"spin\"\ncores = [1]", "frame_size = 2048"),
         ("busy_poll = true", "frame_size = 2048\nhuge_pages = \"off\""),
         ("", "frame_size = 4096\nframes = 1024"),
     ] {
-        let chain = chain(Chain::builder());
+        let lab = build_lab(Chain::builder());
         let config = cross_connect(1, engine) + &format!("\n[umem]\n{umem}\n");
-        let running = Running::start(&chain, &config);
+        let running = Running::start(&lab, &config);
         let generator = Traffic::new()
             .size(600)
             .rate(10_000)
             .count(2_000)
             .core(0)
-            .start(chain.gen_(), "gen0")
+            .start(lab.gen_(), "gen0")
             .unwrap();
         generator.finish(TIMEOUT).unwrap();
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert_eq!(
             final_report.parsed.port("fwd1").unwrap().tx_packets,
             2_000,
@@ -510,15 +508,15 @@ fn xdpfwd_forwards_with_each_frame_size_and_idle_mode() {
 
 #[test]
 fn busy_poll_restores_interface_settings_on_stop() {
-    let chain = chain(Chain::builder());
+    let lab = build_lab(Chain::builder());
     let read_settings = || {
-        let mut command = chain.fwd().command("cat");
+        let mut command = lab.fwd().command("cat");
         let paths =
             ["/sys/class/net/fwd0/napi_defer_hard_irqs", "/sys/class/net/fwd0/gro_flush_timeout"];
         String::from_utf8(command.args(paths).output().unwrap().stdout).unwrap()
     };
     let before = read_settings();
-    let running = Running::start(&chain, &cross_connect(1, "busy_poll = true"));
+    let running = Running::start(&lab, &cross_connect(1, "busy_poll = true"));
     let during = read_settings();
     running.stop();
     assert_eq!((during.as_str(), read_settings()), ("2\n200000\n", before));

@@ -1,5 +1,5 @@
-//! Tests `xdpfwd doctor` on drivers of NICs in the test VM (`make vmtest`; crates/vm), for
-//! conditions that a veth cannot have.
+//! Tests `xdpfwd doctor` on the NICs of the test VM (`make vmtest`; crates/vm), for conditions that
+//! a veth cannot have.
 
 mod support;
 
@@ -37,7 +37,8 @@ fn doctor_predicts_mode_that_xdpfwd_then_uses() {
             }
             println!("case: {interface}: {}, features: {features}", best_mode());
         }
-        // doctor leaves no program and no socket attached: xdpfwd starts, in the predicted mode.
+        // doctor has left no program attached and no socket bound: xdpfwd starts in the predicted
+        // mode.
         let (exit, final_report) = cables.start(1, "").stop();
         assert!(exit.status.success());
         assert_eq!(final_report.json["ports"][0]["mode"], best_mode());
@@ -49,9 +50,10 @@ fn doctor_names_virtio_device_without_dma() {
     let cables = Cables::new(["v0", "p0"]);
     let examination = examine(&cables, 1, "");
     let fix = examination.fix("p0", "virtio", "warning", "no zero-copy");
-    // The fix has the QEMU options that v0 has.
+    // The fix names the QEMU options that the VM sets for v0.
     assert!(fix.contains("disable-legacy=on,iommu_platform=on"), "{fix}");
     examination.assert_ok("v0", "virtio");
+    // If all drivers lack zero-copy, doctor names the first port.
     let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
     for interface in ["v0", "p0"] {
         let subject = if interface == limiting_port { "it" } else { limiting_port };
@@ -66,7 +68,7 @@ fn doctor_names_virtio_device_without_dma() {
 }
 
 #[test]
-fn doctor_fixes_igb_vlan_offload_and_unserved_queues() {
+fn doctor_prints_working_fixes_for_offloads_and_queues_of_igb() {
     let cables = Cables::new(["i0", "i1"]);
     cables.set_queues(2);
     let namespace = &cables.forwarder;
@@ -139,14 +141,15 @@ fn doctor_fix_brings_offline_core_online() {
     run_shell(namespace, &fix);
     let examination = examine(&cables, 1, "cores = [1]");
     examination.assert_ok("host", "cores");
-    // vm_isolated.rs boots with the parameters of this fix.
+    // The VM of vm_isolated.rs boots with the parameters of this fix.
     let fix = examination.fix("host", "isolation", "warning", "core 1: not isolated");
     assert_eq!(fix, format!("{CORE_1_ISOLATION} on the kernel's command line, and reboot"));
 }
 
-/// virtio-net on a tap device has the offload `rx-gro-hw`: the host may merge packets.
+/// virtio-net on a tap device has the offload `rx-gro-hw`, with which the host may merge packets.
+/// In this test, only one of the two configured queues of m1 is active.
 #[test]
-fn doctor_fixes_virtio_rx_gro_and_inactive_queues() {
+fn doctor_prints_working_fixes_for_offloads_and_queues_of_virtio() {
     let cables = Cables::new(["m0", "m1"]);
     cables.set_queues(1);
     let fix = examine(&cables, 1, "").fix(
@@ -176,7 +179,8 @@ fn doctor_reports_release_and_options_of_booted_kernel() {
     let kernel = examination.finding("host", "kernel")["finding"].as_str().unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
-    // In copy mode, 6.12 sends at most 32 packets per system call.
+    // The kernel whose drivers lack zero-copy is 6.12. In copy mode, it sends at most 32 packets
+    // per system call.
     assert_eq!(
         kernel.contains("more than 32 packets per system call"),
         !kernel_has_zero_copy(),

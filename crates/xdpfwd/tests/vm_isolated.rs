@@ -21,7 +21,10 @@ const CONFIG: &str = r#"
 #[test]
 fn doctor_accepts_isolated_core() {
     let parameters = std::fs::read_to_string("/proc/cmdline").unwrap();
-    assert!(parameters.contains(CORE_1_ISOLATION), "{parameters:?}");
+    assert!(
+        parameters.contains(CORE_1_ISOLATION),
+        "this VM did not boot with the parameters: {parameters:?}"
+    );
     let namespace = Namespace::create("isolated").unwrap();
     run_shell(
         &namespace,

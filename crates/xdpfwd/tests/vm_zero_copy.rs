@@ -1,6 +1,6 @@
-//! Tests AF_XDP modes on drivers with zero-copy, in the test VM (`make vmtest`; crates/vm):
-//! selected and reported mode, traffic, and fallback reasons. On a kernel whose drivers lack
-//! zero-copy, tests that xdpfwd falls back to copy mode and reports the fallback.
+//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm). Checks which mode
+//! xdpfwd selects and reports, that it forwards in this mode, and that it reports why it falls
+//! back. On a kernel whose drivers lack zero-copy, xdpfwd must fall back to copy mode.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn assert_modes(report: &Value, mode: &str) {
 /// Checks that all packets of one exchange arrived and were counted.
 #[track_caller]
 fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     assert_eq!(final_report.parsed.drops.values().sum::<u64>(), 0, "{}", final_report.json);
     assert_eq!(arrived, [PACKETS, PACKETS], "{}", final_report.json);
     for (seen, interface) in cables.seen().iter().zip(cables.near_ends) {
@@ -49,8 +49,8 @@ fn assert_forwards_in_mode(
     for (socket, is_zero_copy) in &sockets {
         assert_eq!(*is_zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
-    // With several queues, each must receive packets. (The drivers count only packets of native
-    // XDP, but skb mode is tested only with one queue.)
+    // With several queues, each must receive packets. (The drivers count packets by queue only in
+    // native XDP. In skb mode, this function is called with one queue only.)
     let packets_by_queue = || {
         if queues > 1 {
             pair.map(|interface| cables.packets_by_queue(interface, queues))
@@ -75,6 +75,7 @@ fn assert_forwards_in_mode(
     final_report
 }
 
+/// Pairs of near ends: two of virtio-net, two of igb, and one of each.
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
@@ -107,13 +108,13 @@ fn copy_and_skb_modes_are_used_as_configured() {
 }
 
 #[test]
-fn two_queues_share_the_umem() {
+fn two_queues_on_one_umem_both_receive() {
     for pair in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
         assert_forwards_in_mode(pair, 2, "", best_mode());
     }
 }
 
-/// Returns the configuration with an additional filter with one rule, which the XDP program runs.
+/// Adds a filter with one rule to a configuration. The XDP program runs the filter.
 fn with_kernel_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
     format!(
@@ -122,7 +123,7 @@ fn with_kernel_filter(config: &str, rule: &str) -> String {
     )
 }
 
-/// The kernel verifies the code for `keep` only for ports that have rules.
+/// The kernel verifies the code for `keep` only if the port has `keep` rules.
 #[test]
 fn programs_with_keep_rules_pass_the_verifier() {
     let cables = Cables::new(["v0", "v1"]);
@@ -144,16 +145,16 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
     for pair in PAIRS {
         let cables = Cables::new(pair);
         cables.set_queues(1);
-        let text = |rule: &str| with_kernel_filter(&cables.config(1, ""), rule);
-        let config = Config::new(&text("drop proto udp"));
+        let config_with_rule = |rule: &str| with_kernel_filter(&cables.config(1, ""), rule);
+        let config = Config::new(&config_with_rule("drop proto udp"));
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         cables.wait_for_carriers();
-        let arrived = cables.exchange_with_drops([false, true], 300);
+        let arrived = cables.exchange_expecting([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{pair:?}");
         let running = Running::from_forwarder(forwarder, Config::new(""));
-        std::fs::write(config.path(), text("accept proto udp")).unwrap();
+        std::fs::write(config.path(), config_with_rule("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
         until("xdpfwd has reloaded", || {
             running.forwarder.stderr().iter().any(|line| line.contains("reloaded"))
@@ -163,7 +164,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         assert_eq!(arrived, [PACKETS, PACKETS], "{pair:?}: {:#?}", running.forwarder.stderr());
         let (exit, final_report) = running.stop();
         assert!(exit.status.success(), "{exit:?}");
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         assert_modes(&final_report.json, best_mode());
         let lan = &final_report.json["ports"][0];
         assert_eq!(
@@ -172,7 +173,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
             "{lan}"
         );
         println!(
-            "case: {pair:?}: {}: the program dropped, and after the reload accepted",
+            "case: {pair:?}: {}: the program dropped packets, and accepted them after the reload",
             best_mode()
         );
     }
@@ -206,7 +207,7 @@ fn restart_after_sigkill_binds_and_forwards() {
         let (exit, final_report) = running.stop();
         assert!(exit.status.success(), "{exit:?}");
         assert_modes(&final_report.json, best_mode());
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         println!(
             "case: {pair:?}, killed three times in mode {}: the fourth run forwards",
             best_mode()
@@ -267,7 +268,7 @@ fn twenty_restarts_under_load_leak_no_frame() {
         let running = cables.start(1, "");
         assert_forwards(&cables);
         let (_, final_report) = running.stop();
-        final_report.assert_conserved();
+        final_report.assert_frames_and_packets_add_up();
         println!(
             "case: {pair:?}, 20 restarts under load in mode {}: {received} packets received",
             best_mode()
@@ -281,11 +282,11 @@ fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let final_report = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
     let fallback = &final_report.json["fallback"];
     assert_eq!(fallback["lacks"], "zero-copy", "{}", final_report.json);
-    // If the drivers lack zero-copy, xdpfwd reports the first port.
+    // If all drivers lack zero-copy, xdpfwd names the first port.
     let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert_eq!(fallback["interface"], limiting_port, "{}", final_report.json);
     println!("case: p0 without a DMA device: {fallback}");
-    // At start, xdpfwd logs the same text as `doctor`.
+    // At start, xdpfwd logs the finding of `doctor`.
     let cables = Cables::new(["v0", "p0"]);
     let config = Config::new(&cables.config(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];

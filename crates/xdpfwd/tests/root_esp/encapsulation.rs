@@ -13,7 +13,8 @@ use crate::support::esp::{
 };
 use crate::support::wire::hex;
 
-/// Ping, TCP and UDP pass; the wire carries only ESP, ARP and, with `bypass`, Neighbor Discovery.
+/// Ping, TCP and UDP pass. The wire carries only ESP and ARP, and Neighbor Discovery if `bypass`
+/// allows it.
 #[test]
 fn both_ip_versions_pass_in_each_encapsulation() {
     let lab = Lab::new();
@@ -36,11 +37,11 @@ fn both_ip_versions_pass_in_each_encapsulation() {
                 .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
                 .sum::<u64>()
         };
-        count(lab.chain.gen_()) + count(lab.chain.sink())
+        count(lab.namespaces.gen_()) + count(lab.namespaces.sink())
     };
     for setup in setups {
         lab.reset();
-        for host in [lab.chain.gen_(), lab.chain.sink()] {
+        for host in [lab.namespaces.gen_(), lab.namespaces.sink()] {
             // With a cached neighbor, a host would send no request.
             sh(host, "ip neigh flush all");
         }
@@ -48,7 +49,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         let instances = lab.start(&setup);
         for version in [0, 1] {
             for (from, to) in
-                [(lab.chain.gen_(), SINK_ADDRESSES), (lab.chain.sink(), GEN_ADDRESSES)]
+                [(lab.namespaces.gen_(), SINK_ADDRESSES), (lab.namespaces.sink(), GEN_ADDRESSES)]
             {
                 ping(from, to[version], &["-c20", "-i0.005", "-s56"]);
                 ping(from, to[version], &["-c10", "-i0.005", "-s1200"]);
@@ -76,7 +77,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         let [report_0, report_1] = stop_both(instances);
         for final_report in [&report_0, &report_1] {
             let mut drops = drops(&final_report.json);
-            // TCP first sends packets that are too big, and fills queues.
+            // These drops are expected: TCP first sends packets that are too big, and fills queues.
             for reason in ["too_big", "egress_full"] {
                 drops.remove(reason);
             }
@@ -112,8 +113,8 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     }
 }
 
-/// Returns the fields that tshark decodes of each ESP packet of a capture, with the keys of both
-/// directions.
+/// Decodes a capture with tshark and the keys of both directions. Returns the fields of each ESP
+/// packet.
 fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     let algorithm = "AES-GCM with 16 octet ICV [RFC4106]";
     let mut tshark = Command::new("tshark");
@@ -156,7 +157,7 @@ fn tshark_decrypts_packets_and_verifies_icv() {
         let tap = Tap::start(&lab.wire, "tap0");
         let instances = lab.start(&setup);
         for version in [0, 1] {
-            ping(lab.chain.gen_(), SINK_ADDRESSES[version], &["-c10", "-i0.005"]);
+            ping(lab.namespaces.gen_(), SINK_ADDRESSES[version], &["-c10", "-i0.005"]);
         }
         stop_both(instances);
         let path = lab.folder.join("wire.pcap");
@@ -179,11 +180,15 @@ fn tshark_decrypts_packets_and_verifies_icv() {
                 "{setup:?}: {packets:#?}"
             );
         }
-        let good = count(&|fields| fields[2] == "1");
-        assert_eq!(good, if setup.esn { 0 } else { esp_count }, "{setup:?}: {packets:#?}");
+        let valid_icv_count = count(&|fields| fields[2] == "1");
+        assert_eq!(
+            valid_icv_count,
+            if setup.esn { 0 } else { esp_count },
+            "{setup:?}: {packets:#?}"
+        );
         if setup.udp {
-            // With wrong keys, tshark must report a wrong ICV. It then decrypts to random bytes, of
-            // which one packet in 256 looks like ICMP.
+            // With wrong keys, tshark must report a wrong ICV. The decrypted bytes are then random,
+            // and one packet in 256 looks like an echo request.
             let wrong_keys = keys.map(|key| "00".to_owned() + &key[2..]);
             let packets = decode_with_tshark(&path, &setup, wrong_keys);
             assert!(packets.iter().all(|fields| fields[2] != "1"), "{packets:#?}");

@@ -21,7 +21,7 @@ use crate::{for_side_0, stop};
 /// Runs xdpfwd for 0.2 s, or until it rejects the configuration.
 fn run_briefly(lab: &Lab, config: &str) -> Output {
     let config = Config::new(config);
-    lab.chain
+    lab.namespaces
         .fwd()
         .command(XDPFWD)
         .args(["--config", config.path(), "--duration", "0.2"])
@@ -51,7 +51,7 @@ fn invalid_esp_configuration_is_rejected() {
         "{}",
         stderr(&run_briefly(&lab, &valid))
     );
-    let changed = |from: &str, to: &str| {
+    let valid_with = |from: &str, to: &str| {
         assert!(valid.contains(from), "{from}: {valid}");
         valid.replacen(from, to, 1)
     };
@@ -60,28 +60,28 @@ fn invalid_esp_configuration_is_rejected() {
         (lab.key_file(spi(0, 1), "aes-128-gcm"), lab.key_file(spi(1, 1), "aes-128-gcm"));
     let (key_0, key_1) = (format!("{key_0:?}"), format!("{key_1:?}"));
     for (config, parts) in [
-        (changed("lab = true\n", ""), &["missing key `lab`"][..]),
-        (changed("lab = true\n", "lab = false\n"), &["lab", "true"]),
-        (changed("bypass", "bypas"), &["unknown key `bypas`", "bypass"]),
-        (changed(spis[0], "spi = 4097\nnonce = 1\n"), &["unknown key `nonce`"]),
-        (changed(spis[1], "spi = 8193\nttl = 3\n"), &["ttl"]),
-        (changed(spis[0], "spi = 255\n"), &["255", "256"]),
-        (changed("\"aes-128-gcm\"", "\"aes-128-cbc\""), &["aes-128-cbc", "aes-128-gcm"]),
-        (changed("mode = \"tunnel\"", "mode = \"transport\""), &["source", "transport"]),
-        (changed("source = \"192.0.2.1\"\n", ""), &["source", "tunnel"]),
+        (valid_with("lab = true\n", ""), &["missing key `lab`"][..]),
+        (valid_with("lab = true\n", "lab = false\n"), &["lab", "true"]),
+        (valid_with("bypass", "bypas"), &["unknown key `bypas`", "bypass"]),
+        (valid_with(spis[0], "spi = 4097\nnonce = 1\n"), &["unknown key `nonce`"]),
+        (valid_with(spis[1], "spi = 8193\nttl = 3\n"), &["ttl"]),
+        (valid_with(spis[0], "spi = 255\n"), &["255", "256"]),
+        (valid_with("\"aes-128-gcm\"", "\"aes-128-cbc\""), &["aes-128-cbc", "aes-128-gcm"]),
+        (valid_with("mode = \"tunnel\"", "mode = \"transport\""), &["source", "transport"]),
+        (valid_with("source = \"192.0.2.1\"\n", ""), &["source", "tunnel"]),
         (
-            changed("source = \"192.0.2.1\"", "source = \"2001:db8::1\""),
+            valid_with("source = \"192.0.2.1\"", "source = \"2001:db8::1\""),
             &["192.0.2.2", "2001:db8::1"],
         ),
-        (changed(spis[1], "spi = 8193\nwindow = 100\n"), &["100", "64"]),
-        (changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 575"), &["575", "576"]),
-        (changed("bypass = [\"arp\"]", "bypass = [\"tcp\"]"), &["tcp", "unmatched"]),
+        (valid_with(spis[1], "spi = 8193\nwindow = 100\n"), &["100", "64"]),
+        (valid_with("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 575"), &["575", "576"]),
+        (valid_with("bypass = [\"arp\"]", "bypass = [\"tcp\"]"), &["tcp", "unmatched"]),
         (
-            changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\""),
+            valid_with("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\""),
             &["openssl", "aws-lc"],
         ),
         (
-            changed(&key_1, &key_0),
+            valid_with(&key_1, &key_0),
             &["stage \"in\": the key", "is also used by stage \"out\"", "xdpfwd esp new-key"],
         ),
     ] {
@@ -184,24 +184,24 @@ fn invalid_key_or_state_file_is_rejected() {
     };
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     assert_rejected(&lab, &config, 1, &[name, "clock"]);
-    // If the epoch is only two seconds ahead of the clock, xdpfwd waits.
+    // If the stored epoch is only two seconds ahead of the clock, xdpfwd waits and then starts.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
     assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));
     let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
-    assert!(new_epoch > ahead, "epoch {new_epoch} is not above {ahead}");
+    assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
-    // xdpfwd rejects a state file that another xdpfwd uses; the other one continues.
-    let mut user = lab.start_one(&setup, 0);
-    let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
-    assert_rejected(&lab, &other, 1, &[name, "is in use", &format!("fuser {name}")]);
-    user.forwarder.check_running().unwrap();
-    stop(user);
+    // A second xdpfwd rejects a state file that the first xdpfwd uses. The first continues.
+    let mut first = lab.start_one(&setup, 0);
+    let second_config = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
+    assert_rejected(&lab, &second_config, 1, &[name, "is in use", &format!("fuser {name}")]);
+    first.forwarder.check_running().unwrap();
+    stop(first);
     assert_eq!(
-        run_briefly(&lab, &other).status.code(),
+        run_briefly(&lab, &second_config).status.code(),
         Some(0),
         "{}",
-        stderr(&run_briefly(&lab, &other))
+        stderr(&run_briefly(&lab, &second_config))
     );
 }
 
@@ -282,14 +282,14 @@ fn keys_are_in_no_output_and_no_core_dump() {
             "--core=unlimited",
         ];
         let mut forwarder =
-            xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&prefix[..], &arguments].concat())
+            xdpfwd_lab::Forwarder::spawn(lab.namespaces.fwd(), &[&prefix[..], &arguments].concat())
                 .unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
         Running::from_forwarder(forwarder, Config::new(""))
     };
     let receiver = lab.start_one(&setup, 1);
     let running = start(&config);
-    Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, Some(100)).finish();
+    Sender::start(lab.namespaces.gen_(), "gen0", 2_000, 1, Some(100)).finish();
     until("xdpfwd has received all packets", || received(&running, "fwd0") >= 100);
     let sa = socket.query("sa");
     let out = &sa["sas"][0];
@@ -331,7 +331,8 @@ fn keys_are_in_no_output_and_no_core_dump() {
     for text in &texts {
         assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
     }
-    // The checked output is not just empty: `ctl sa` prints the fingerprints of the keys.
+    // The check above would be pointless if the output did not concern keys: `ctl sa` must print
+    // the fingerprints of the keys.
     let state = texts.last().unwrap();
     let fingerprints: Vec<_> = state
         .lines()
@@ -347,7 +348,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
             texts[0]
         );
     }
-    // Without ESP, xdpfwd does dump core, so the check above was effective.
+    // Without ESP, xdpfwd dumps core. So the missing core dump above is due to ESP.
     let without_esp = Config::new(&crate::support::cross_connect_between(["fwd0", "wan0"], 1, ""));
     assert!(abort(start(&without_esp)).0.core_dumped(), "no core dump without ESP");
     stop(receiver);

@@ -14,12 +14,12 @@ use crate::{
     SELECT_10_77, drop_counts, drops_of, for_both_sides, for_side_0, stop, stop_both, truncate,
 };
 
-/// Sends packets through xdpfwd 0 while the wire is cut, and returns the ESP frames. `first` is the
-/// sequence number of the first frame.
+/// Sends `count` packets through xdpfwd 0, and returns the ESP frames. The wire must be cut.
+/// `first` must be the next sequence number of the SA.
 fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(xdpfwd_0, "fwd0");
     let tap = Tap::start(&lab.wire, "tap0");
-    Sender::start(lab.chain.gen_(), "gen0", 20_000, first, Some(count)).finish();
+    Sender::start(lab.namespaces.gen_(), "gen0", 20_000, first, Some(count)).finish();
     until("xdpfwd has received all packets", || received(xdpfwd_0, "fwd0") >= before + count);
     until("all ESP packets are captured", || tap.count() >= count);
     let frames = tap.stop();
@@ -37,7 +37,7 @@ fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::with_silent_hosts(1);
     lab.cut_wire();
     let instances = lab.start(setup);
-    let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
+    let sink = Sink::builder().check(true).attach(lab.namespaces.sink(), "sink0").unwrap();
     (lab, instances, sink)
 }
 
@@ -73,16 +73,16 @@ fn replayed_and_late_packets_are_dropped() {
         assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-        // Replay in the same order: sequence numbers in the window are replays, lower ones are
-        // late. With ESN, the receiver assumes the next upper half for a number below the window
-        // (RFC 4303, appendix A), so the ICV is wrong.
+        // Replay in the same order. Sequence numbers in the window are replays; lower numbers are
+        // late. With ESN, the receiver takes a number below the window for a number that is 2^32
+        // higher (RFC 4303, appendix A), so the ICV is wrong.
         let late_reason = if setup.esn { "bad_tag" } else { "late" };
         let below_window = COUNT.saturating_sub(window);
         assert_eq!(
             drops_of(&lab, &xdpfwd_1, &frames),
             drop_counts([(late_reason, below_window), ("replay", COUNT - below_window)])
         );
-        // Of new packets in reverse order, those in the window are accepted.
+        // Send new packets in reverse order. xdpfwd accepts those in the window.
         let frames: Vec<_> = encapsulate(&lab, &xdpfwd_0, COUNT + 1, 200);
         let below_window = 200u64.saturating_sub(window);
         assert_eq!(
@@ -101,7 +101,7 @@ fn replayed_and_late_packets_are_dropped() {
         assert_eq!(
             arrived(),
             COUNT + 200 - below_window,
-            "packets at the sink after the restart and a replay"
+            "a replayed packet arrived at the sink after the restart"
         );
         // The restarted xdpfwd accepts new packets.
         let frames = encapsulate(&lab, &xdpfwd_0, COUNT + 201, 10);
@@ -142,7 +142,7 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
         // The ICV covers nearly every byte.
         assert!(dropped["bad_tag"] * 10 > 8 * corrupted.len() as u64, "{dropped:?}");
         if Kind::expect_esp(&frames[0]).version == 4 && !setup.udp {
-            // Truncate to every length, down to an IP header without payload.
+            // Truncate a packet to every length, down to its IP header without payload.
             let truncated: Vec<_> =
                 (34..frames[0].len()).map(|length| truncate(&frames[0], length)).collect();
             let dropped = drops_of(&lab, &xdpfwd_1, &truncated);
@@ -154,8 +154,12 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
             );
             assert!(dropped["bad_tag"] > 0 && dropped["bad_length"] > 0, "{dropped:?}");
         }
-        assert_eq!(sink.seen().unwrap().arrived.packets, 0, "corrupted packets at the sink");
-        // The window has not moved.
+        assert_eq!(
+            sink.seen().unwrap().arrived.packets,
+            0,
+            "number of corrupted packets at the sink"
+        );
+        // The corrupted packets have not moved the window: xdpfwd accepts all original packets.
         assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         let seen = sink.seen().unwrap();
         assert!(seen.arrived.packets == COUNT && seen.is_clean(), "{seen:?}");
@@ -169,7 +173,7 @@ fn inbound_sa_accepts_packets_only_on_configured_queue() {
     const COUNT: u64 = 100;
     let lab = Lab::with_silent_hosts(2);
     lab.cut_wire();
-    let sink = Sink::builder().check(true).attach(lab.chain.gen_(), "gen0").unwrap();
+    let sink = Sink::builder().check(true).attach(lab.namespaces.gen_(), "gen0").unwrap();
     let mut outcomes = vec![];
     for queue in [0, 1] {
         lab.reset();
@@ -183,9 +187,9 @@ fn inbound_sa_accepts_packets_only_on_configured_queue() {
         let [xdpfwd_0, xdpfwd_1] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::start(&lab.wire, "tap1");
-        // All ESP packets arrive on the same queue. In one of the two runs, it is the configured
-        // queue.
-        let sender = Sender::start(lab.chain.sink(), "sink0", 2_000, 1, None);
+        // All ESP packets arrive on the same queue. In one of the two runs, this queue is the
+        // configured one.
+        let sender = Sender::start(lab.namespaces.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();
         inject(&lab.wire, "tap0", &tap.stop()[..COUNT as usize]);

@@ -1,5 +1,5 @@
-//! Tests that the stages `esp-seal` and `esp-open` of two connected instances of xdpfwd behave as
-//! docs/esp.md says, with ping, iperf3, TCP, tshark and captures on the wire. Needs root.
+//! Tests that the stages `esp-seal` and `esp-open` behave as docs/esp.md says. Connects two
+//! instances of xdpfwd, and uses ping, iperf3, TCP, tshark and captures on the wire. Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use support::esp::{Lab, Setup, drops, inject, latest, received};
 use support::{FinalReport, Running, until};
 
-/// Selector for an outbound SA: only the test's packets match, so that packets of the kernel use no
+/// Selector for an outbound SA. Only the test's packets match, so packets of the kernel use no
 /// sequence numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
@@ -44,7 +44,7 @@ fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();
     let (exit, final_report) = running.stop();
     assert!(exit.status.success() && !exit.killed, "{exit:?}: {log:#?}");
-    final_report.assert_conserved();
+    final_report.assert_frames_and_packets_add_up();
     final_report
 }
 
@@ -60,22 +60,24 @@ fn stage_counter(report: &Value, stage: &str, name: &str) -> u64 {
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Calls `inject`, which sends `count` packets to a port of a running xdpfwd, and waits until
-/// xdpfwd has received them. Returns how many xdpfwd dropped, by reason.
+/// Calls `inject`, which sends `count` packets to an interface of a running xdpfwd, and waits until
+/// xdpfwd has received them. Returns how many packets xdpfwd dropped, by reason.
 fn drops_during(
     running: &Running,
-    port: &str,
+    interface: &str,
     count: u64,
     inject: impl FnOnce(),
 ) -> BTreeMap<String, u64> {
-    let (received_before, drops_before) = (received(running, port), drops(&latest(running)));
+    let (received_before, drops_before) = (received(running, interface), drops(&latest(running)));
     inject();
-    until("xdpfwd has received all packets", || received(running, port) >= received_before + count);
-    // xdpfwd may have written the latest report before it processed all packets: wait for a later
-    // one.
+    until("xdpfwd has received all packets", || {
+        received(running, interface) >= received_before + count
+    });
+    // xdpfwd may have written the latest report before it processed all packets. Wait for a later
+    // report.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
-    assert_eq!(received(running, port), received_before + count, "{report}");
+    assert_eq!(received(running, interface), received_before + count, "{report}");
     let mut new_drops = drops(&report);
     for (reason, count) in drops_before {
         *new_drops.get_mut(&reason).unwrap() -= count;
@@ -84,7 +86,7 @@ fn drops_during(
     new_drops
 }
 
-/// Sends frames to xdpfwd 1, and returns how many it dropped, by reason.
+/// Sends frames to xdpfwd 1, and returns how many frames it dropped, by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,
@@ -94,7 +96,7 @@ fn drops_of<'a>(
     drops_during(receiver, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// Returns the expected number of drops by reason, without zeros.
+/// Converts expected drop counts to a map by reason, without those that are zero.
 fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
     counts
         .into_iter()

@@ -11,8 +11,8 @@ use crate::{SELECT_10_77, drop_counts, drops_during, for_both_sides, reload, sto
 fn hard_limit_drops_and_soft_limit_warns_once() {
     const COUNT: u64 = 500;
     let lab = Lab::with_silent_hosts(1);
-    let sink = Sink::attach(lab.chain.sink(), "sink0").unwrap();
-    // A frame of 100 bytes contains an IP packet of 86 bytes.
+    let sink = Sink::attach(lab.namespaces.sink(), "sink0").unwrap();
+    // A frame of 100 bytes contains an IP packet of 86 bytes, so both kinds of limit are equal.
     let packet_limits = "soft_packets = 200\nhard_packets = 300\n";
     let byte_limits = "soft_bytes = 17200\nhard_bytes = 25800\n";
     for (side, lines) in
@@ -24,7 +24,7 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
         sas[side].push_str(lines);
         let before = sink.seen().unwrap().arrived.packets;
         let instances = lab.start(&setup);
-        Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(COUNT)).finish();
+        Sender::start(lab.namespaces.gen_(), "gen0", 4_000, 1, Some(COUNT)).finish();
         until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= COUNT);
         until("the packets above the limit are dropped", || {
             drops(&latest(&instances[side])).values().sum::<u64>() >= COUNT - 300
@@ -47,20 +47,21 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
         assert_eq!(drops(&reports[1 - side].json), drop_counts([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
         // The state file stores the packet and byte counts of outbound SAs, but not of inbound SAs.
+        // So after a restart, 100 more packets pass an inbound SA, but none pass an outbound SA.
         let instances = lab.start(&setup);
-        Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(100)).finish();
+        Sender::start(lab.namespaces.gen_(), "gen0", 4_000, 1, Some(100)).finish();
         until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= 100);
         stop_both(instances);
-        let total = if side == 0 { 300 } else { 400 };
+        let expected_total = if side == 0 { 300 } else { 400 };
         assert_eq!(
             sink.seen().unwrap().arrived.packets - before,
-            total,
+            expected_total,
             "{lines}: after a restart"
         );
     }
 }
 
-/// Packets without a matching SA are dropped, unless configured to pass.
+/// xdpfwd drops a packet without a matching SA, unless `bypass` names the type of the packet.
 #[test]
 fn packets_without_sa_pass_only_with_bypass() {
     let ethernet = "02000000000402000000000108".to_owned();
@@ -79,6 +80,7 @@ fn packets_without_sa_pass_only_with_bypass() {
     let frames: [(&str, Vec<u8>); 7] = [
         ("arp", unhex(&format!("{ethernet}06{arp}000000000000000000000000000000000000"))),
         ("nd", neighbor_solicitation("ff")),
+        // Not Neighbor Discovery, which requires hop limit 255 (RFC 4861).
         ("nd with hop limit 64", neighbor_solicitation("40")),
         ("ike", udp("c0000202", "01f401f4", "0000000000000001")),
         ("ike", udp("c0000202", "11941194", "0000000000000001")),
@@ -93,16 +95,18 @@ fn packets_without_sa_pass_only_with_bypass() {
     for bypass in ["", "arp", "nd", "ike", "not-ip", "unmatched"] {
         if !bypass.is_empty() {
             let setup = Setup { bypass: format!("[{bypass:?}]").leak(), ..base() };
-            for (side, end) in instances.iter().enumerate() {
-                reload(&lab, end, &setup, side);
+            for (side, running) in instances.iter().enumerate() {
+                reload(&lab, running, &setup, side);
             }
         }
         // Test esp-seal, then esp-open.
         let stages = [
-            (lab.chain.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
-            (&lab.wire, "tap1", "wan1", lab.chain.sink(), "sink0", "unprotected"),
+            (lab.namespaces.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
+            (&lab.wire, "tap1", "wan1", lab.namespaces.sink(), "sink0", "unprotected"),
         ];
-        for ((from, entry, port, to, exit, reason), running) in stages.into_iter().zip(&instances) {
+        for ((from, entry, interface, to, exit, reason), running) in
+            stages.into_iter().zip(&instances)
+        {
             // ARP is not IP, so `not-ip` includes it.
             let passes = |name: &str| {
                 bypass == "unmatched" || name == bypass || (bypass, name) == ("not-ip", "arp")
@@ -111,7 +115,7 @@ fn packets_without_sa_pass_only_with_bypass() {
             let expected: Vec<_> = expected.map(|(_, frame)| hex(frame)).collect();
             let tap = Tap::start(to, exit);
             let dropped =
-                drops_during(running, port, all.len() as u64, || inject(from, entry, &all));
+                drops_during(running, interface, all.len() as u64, || inject(from, entry, &all));
             let passed: Vec<_> = tap.stop().iter().map(|frame| hex(frame)).collect();
             assert_eq!(passed, expected, "bypass {bypass:?}, {reason}");
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Reloads that change keys under load, and reloads that remove the stages.
+//! Reloads that change keys under load, and reloads that remove and restore the ESP stages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -20,38 +20,38 @@ fn rekeying_under_load_loses_no_packet() {
     let mut setup = Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
     let instances = lab.start(&setup);
     let tap = Tap::start(&lab.wire, "tap0");
-    let forth = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
-    let back = Sink::builder().check(true).attach(lab.chain.gen_(), "gen0").unwrap();
-    let senders = [(lab.chain.gen_(), "gen0"), (lab.chain.sink(), "sink0")]
+    let sink_at_sink0 = Sink::builder().check(true).attach(lab.namespaces.sink(), "sink0").unwrap();
+    let sink_at_gen0 = Sink::builder().check(true).attach(lab.namespaces.gen_(), "gen0").unwrap();
+    let senders = [(lab.namespaces.gen_(), "gen0"), (lab.namespaces.sink(), "sink0")]
         .map(|(host, interface): (&Namespace, _)| Sender::start(host, interface, 2_000, 1, None));
     for generation in 2..=GENERATIONS {
         let (old, new) = (generation - 1, generation);
         let steps = [
             (vec![old], vec![old, new]),
-            // The new SA precedes the old one, or replaces it.
+            // The new SA precedes the old SA in the list, or replaces it.
             (if new % 2 == 0 { vec![new, old] } else { vec![new] }, vec![old, new]),
             (vec![new], vec![new]),
         ];
         for (outbound, inbound) in steps {
             setup = Setup { outbound, inbound, ..setup };
-            for (side, end) in instances.iter().enumerate() {
+            for (side, running) in instances.iter().enumerate() {
                 thread::sleep(Duration::from_millis(100));
-                reload(&lab, end, &setup, side);
+                reload(&lab, running, &setup, side);
             }
         }
     }
     // A reload that does not change the SAs must lose no packet either.
     setup.seal = for_both_sides("icmp_rate = 7");
-    for (side, end) in instances.iter().enumerate() {
+    for (side, running) in instances.iter().enumerate() {
         thread::sleep(Duration::from_millis(100));
-        reload(&lab, end, &setup, side);
+        reload(&lab, running, &setup, side);
     }
     thread::sleep(Duration::from_millis(100));
     let sent = senders.map(Sender::stop);
     until("all packets have arrived at the sinks", || {
-        [&forth, &back].map(|sink| sink.seen().unwrap().arrived.packets) == sent
+        [&sink_at_sink0, &sink_at_gen0].map(|sink| sink.seen().unwrap().arrived.packets) == sent
     });
-    for sink in [&forth, &back] {
+    for sink in [&sink_at_sink0, &sink_at_gen0] {
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
     }
     let frames = tap.stop();
@@ -74,8 +74,8 @@ fn rekeying_under_load_loses_no_packet() {
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, GENERATIONS)).collect();
     let count = last_sa.len() as u64;
     let dropped = drops_of(&lab, &instances[1], last_sa);
-    // For sequence numbers below the window, the receiver assumes the next upper half, so the ICV
-    // is wrong.
+    // The receiver takes a sequence number below the window for a number that is 2^32 higher, so
+    // the ICV is wrong.
     assert_eq!(
         dropped,
         drop_counts([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))])
@@ -87,7 +87,7 @@ fn rekeying_under_load_loses_no_packet() {
     let [report_0, report_1] = stop_both(instances);
     assert_eq!(drops(&report_0.json), drop_counts([]));
     assert_eq!(drops(&report_1.json).values().sum::<u64>(), count + 10, "{}", report_1.json);
-    assert_eq!(forth.seen().unwrap().arrived.packets, sent[0], "a replayed packet arrived");
+    assert_eq!(sink_at_sink0.seen().unwrap().arrived.packets, sent[0], "a replayed packet arrived");
     println!("{} and {} packets, {GENERATIONS} SAs in each direction", sent[0], sent[1]);
 }
 
@@ -119,24 +119,24 @@ fn two_workers_share_sequence_numbers_during_rekeying() {
         queues: 2,
         engine: for_side_0("cores = [0, 1]"),
         seal_sa: for_both_sides(SELECT_10_77),
-        // The scheduler may delay one worker, so its packets arrive late. A large window accepts
-        // them.
+        // The scheduler may delay one worker, and its packets then arrive late. A large window
+        // accepts them.
         open_sa: for_both_sides("window = 4096\n"),
         ..Setup::default()
     };
     let instances = lab.start(&setup);
     let tap = Tap::start(&lab.wire, "tap0");
-    let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
-    let sender = Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, None);
+    let sink = Sink::builder().check(true).attach(lab.namespaces.sink(), "sink0").unwrap();
+    let sender = Sender::start(lab.namespaces.gen_(), "gen0", 2_000, 1, None);
     for new in 2..=GENERATIONS {
         let old = new - 1;
         for (outbound, inbound) in
             [(vec![old], vec![old, new]), (vec![new], vec![old, new]), (vec![new], vec![new])]
         {
             setup = Setup { outbound, inbound, ..setup };
-            for (side, end) in instances.iter().enumerate() {
+            for (side, running) in instances.iter().enumerate() {
                 thread::sleep(Duration::from_millis(100));
-                reload(&lab, end, &setup, side);
+                reload(&lab, running, &setup, side);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Packets that are too big for the MTU, and the TCP MSS.
+//! Packets that are too big for the MTU after encapsulation, and the TCP MSS.
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -37,8 +37,9 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
         lab.reset();
         let instances = lab.start(&setup);
         for version in [0, 1] {
-            let (from, to) = (lab.chain.gen_(), SINK_ADDRESSES[version]);
+            let (from, to) = (lab.namespaces.gen_(), SINK_ADDRESSES[version]);
             let mtu = max_packet_len(&setup, version);
+            // An IP header and an ICMP header.
             let headers = [28, 48][version];
             let size_argument = |packet_len: usize| format!("-s{}", packet_len - headers);
             let route = || sh(from, &format!("ip route get {to}"));
@@ -74,22 +75,26 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     lab.reset();
     let lines = "icmp_rate = 0\n";
     let instances = lab.start(&Setup { seal: for_side_0(lines), ..base() });
-    let output =
-        try_ping(lab.chain.gen_(), SINK_ADDRESSES[0], &["-c3", "-i0.01", "-W1", "-Mdo", "-s1472"]);
+    let output = try_ping(
+        lab.namespaces.gen_(),
+        SINK_ADDRESSES[0],
+        &["-c3", "-i0.01", "-W1", "-Mdo", "-s1472"],
+    );
     assert!(String::from_utf8_lossy(&output.stdout).contains("100% packet loss"), "{output:?}");
     let [report_0, _] = stop_both(instances);
     assert_eq!(drops(&report_0.json), drop_counts([("too_big", 3)]));
-    // `mtu` lowers the maximum, and `icmp_source` sets the source address of the error.
+    // `mtu` lowers the maximum packet length, and `icmp_source` is the source of the ICMP error.
     lab.reset();
     let lines = "mtu = 1000\nicmp_source = [\"192.0.2.77\"]\n";
     let instances = lab.start(&Setup { seal: for_side_0(lines), ..base() });
-    let output = try_ping(lab.chain.gen_(), SINK_ADDRESSES[0], &["-c1", "-W1", "-Mdo", "-s1000"]);
+    let output =
+        try_ping(lab.namespaces.gen_(), SINK_ADDRESSES[0], &["-c1", "-W1", "-Mdo", "-s1000"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("From 192.0.2.77 ") && text.contains("(mtu = 946)"), "{text}");
     stop_both(instances);
 }
 
-/// Returns the MSS announced in the first received frame with the SYN flag.
+/// Returns the MSS in the first TCP frame that has the SYN flag and announces an MSS.
 fn announced_mss(frames: &[Vec<u8>]) -> Option<u16> {
     frames.iter().find_map(|frame| {
         let tcp = match frame[12..14] {
@@ -99,13 +104,13 @@ fn announced_mss(frames: &[Vec<u8>]) -> Option<u16> {
         };
         let options = &frame[tcp + 20..tcp + 4 * usize::from(frame[tcp + 12] >> 4)];
         let is_syn = frame[tcp + 13] & 2 != 0;
-        // In packets of Linux, the MSS is the first option.
+        // Linux writes the MSS as the first option.
         (is_syn && options[..2] == [2, 4]).then(|| u16::from_be_bytes([options[2], options[3]]))
     })
 }
 
 #[test]
-fn both_stages_lower_mss_of_syn() {
+fn esp_seal_and_esp_open_lower_mss_of_syn() {
     let lab = Lab::new();
     for (seal, open, mss_at_sink, mss_at_gen) in [
         // By default, the stages do not change the MSS.
@@ -123,8 +128,9 @@ fn both_stages_lower_mss_of_syn() {
         for version in [0, 1] {
             let address: SocketAddr =
                 (SINK_ADDRESSES[version].parse::<std::net::IpAddr>().unwrap(), 7777).into();
-            let listener = lab.chain.sink().run(|| TcpListener::bind(address).unwrap()).unwrap();
-            let taps = [(lab.chain.sink(), "sink0"), (lab.chain.gen_(), "gen0")].map(
+            let listener =
+                lab.namespaces.sink().run(|| TcpListener::bind(address).unwrap()).unwrap();
+            let taps = [(lab.namespaces.sink(), "sink0"), (lab.namespaces.gen_(), "gen0")].map(
                 |(host, interface)| {
                     let frames = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
                     let captured = std::sync::Arc::clone(&frames);
@@ -136,9 +142,9 @@ fn both_stages_lower_mss_of_syn() {
                     (Tap::start_with(host, interface, capture_incoming), frames)
                 },
             );
-            // The connection is established only if the checksums of both SYN packets are correct.
+            // The connection succeeds only if the stages correct the checksums of both SYN packets.
             let mut stream = lab
-                .chain
+                .namespaces
                 .gen_()
                 .run(|| TcpStream::connect_timeout(&address, TIMEOUT).unwrap())
                 .unwrap();

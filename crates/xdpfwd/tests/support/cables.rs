@@ -54,7 +54,7 @@ pub fn ip(arguments: &[&str]) {
 /// Two of the VM's cables. The near ends are in the forwarder's namespace; each far end is in a
 /// separate namespace.
 pub struct Cables {
-    /// Interface names.
+    /// Interface names of the near ends.
     pub near_ends: [&'static str; 2],
     pub forwarder: Namespace,
     /// Sinks on the far ends. Declared before `far_namespaces`, because fields drop in this order,
@@ -180,11 +180,13 @@ impl Cables {
         running
     }
 
+    /// Returns the counters of both sinks.
     pub fn seen(&self) -> [SinkCounters; 2] {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
-    /// Starts sending from one side, in many flows so that RSS uses all queues.
+    /// Starts sending from one side. There are many flows, so that RSS uses all queues. Sending
+    /// ends after `count` packets, or with [`Sender::stop`].
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
         Sender::start(&self.far_namespaces[side], &far_end(self.near_ends[side]), size, count)
     }
@@ -192,16 +194,16 @@ impl Cables {
     /// Sends [`PACKETS`] from both sides at once, and waits for their arrival. Returns the number
     /// of arrived packets by sending side.
     pub fn exchange(&self, size: u16) -> [u64; 2] {
-        self.exchange_with_drops([true, true], size)
+        self.exchange_expecting([true, true], size)
     }
 
-    /// Like [`exchange`](Self::exchange). If `arrive[side]` is false, the forwarder drops the
-    /// packets from that side, so this function does not wait for them.
-    pub fn exchange_with_drops(&self, arrive: [bool; 2], size: u16) -> [u64; 2] {
+    /// Like [`exchange`](Self::exchange). If `should_arrive[side]` is false, the forwarder drops
+    /// the packets from that side, so this function does not wait for them.
+    pub fn exchange_expecting(&self, should_arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
             for side in [0, 1] {
-                if !arrive[side] {
+                if !should_arrive[side] {
                     let sender = self.send(side, size, Some(PACKETS));
                     scope.spawn(move || assert_eq!(sender.finish(), PACKETS));
                     continue;
@@ -222,7 +224,7 @@ impl Cables {
         [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
     }
 
-    /// Waits until no more packets arrive, and returns the counters of both sinks.
+    /// Waits until no packet arrives for 300 ms, and returns the counters of both sinks.
     pub fn wait_until_settled(&self) -> [SinkCounters; 2] {
         let mut previous = self.seen();
         loop {
@@ -240,8 +242,8 @@ impl Cables {
         let output = self.forwarder.command("ethtool").args(["-S", interface]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
-            // The counter of igb, and that of virtio-net, which counts only packets processed by
-            // XDP.
+            // The counter's name in igb and in virtio-net. That of virtio-net counts only packets
+            // that XDP processed.
             let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
             let line = text
                 .lines()
@@ -252,8 +254,8 @@ impl Cables {
         (0..queues).map(count).collect()
     }
 
-    /// Returns whether `ss` reports zero-copy, for each socket of the forwarder by interface and
-    /// queue.
+    /// Returns the forwarder's AF_XDP sockets by interface and queue. A value is true if `ss`
+    /// reports zero-copy for the socket.
     pub fn zero_copy_sockets(&self) -> BTreeMap<(String, u16), bool> {
         let output =
             self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
@@ -298,7 +300,7 @@ impl FrameSender {
         }
     }
 
-    /// Sends one frame; if the queue is full or the link is down, waits a millisecond instead.
+    /// Sends one frame. If the queue is full or the link is down, waits a millisecond instead.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
         let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();
@@ -375,7 +377,8 @@ fn indirection_table(output: &str) -> Vec<u16> {
         .collect()
 }
 
-/// Parses the output of `ss --xdp -e`: `… IFACE:qN … zc:0|1 …` for each bound socket.
+/// Parses the output of `ss --xdp -e`, which contains `… INTERFACE:qN … zc:0|1 …` for each bound
+/// socket. Returns the zero-copy flags by interface and queue.
 fn parse_ss(text: &str) -> BTreeMap<(String, u16), bool> {
     let mut sockets = BTreeMap::new();
     let mut current = None;

@@ -8,8 +8,8 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// Kernel parameters that isolate core 1. In the suite `doctor` of the test VM they are a fix that
-/// doctor prints; the suite `isolated` boots with them.
+/// Kernel parameters that isolate core 1. In the test VM's suite `doctor`, doctor must print them
+/// as a fix. The suite `isolated` boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
 /// The JSON output and the exit code of one run of `doctor`.
@@ -19,6 +19,7 @@ pub struct Examination {
 }
 
 impl Examination {
+    /// Runs a command that executes `doctor --json`.
     pub fn from_command(mut command: Command) -> Self {
         let output = command.output().unwrap();
         assert!(output.stderr.is_empty(), "{}", stderr(&output));
@@ -50,6 +51,7 @@ impl Examination {
                 .iter()
                 .position(|level| finding["level"] == *level)
                 .unwrap();
+            // Warnings and errors have a fix.
             assert_eq!(finding["fix"].is_null(), severity < 2, "{finding}");
             assert!(!finding["finding"].as_str().unwrap().is_empty(), "{finding}");
             worst_severity = worst_severity.max(severity);
@@ -58,14 +60,15 @@ impl Examination {
         assert_eq!(json["level"], ["ok", "ok", "warning", "error"][worst_severity]);
     }
 
+    /// Returns the only finding of a check on a subject.
     pub fn finding(&self, subject: &str, check: &str) -> &Value {
         let all = self.json["findings"].as_array().unwrap();
-        let mut found =
+        let mut matching =
             all.iter().filter(|finding| finding["subject"] == subject && finding["check"] == check);
-        let finding = found
+        let finding = matching
             .next()
             .unwrap_or_else(|| panic!("no finding {check} of {subject}: {}", self.json));
-        assert!(found.next().is_none(), "two findings {check} of {subject}: {}", self.json);
+        assert!(matching.next().is_none(), "two findings {check} of {subject}: {}", self.json);
         finding
     }
 
@@ -92,7 +95,7 @@ pub fn run_shell(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));
 }
 
-/// Returns the part of a fix from the text `command` to the end of the line.
+/// Returns the command that starts with `command` in a fix: the text to the end of its line.
 pub fn command_in_fix<'a>(fix: &'a str, command: &str) -> &'a str {
     let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
     found.unwrap_or_else(|| panic!("no {command:?} in {fix:?}"))

@@ -1,4 +1,7 @@
-//! Test helpers: run xdpfwd in the middle namespace of the lab, and read its reports.
+//! Test helpers that run xdpfwd in the middle namespace of the lab and read its reports.
+//!
+//! The type [`Chain`] is the lab: the namespaces of generator, forwarder and sink, connected in
+//! this order.
 
 #![allow(
     dead_code,
@@ -25,7 +28,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use xdpfwd_lab::{Chain, Forwarder, ForwarderExit, Generator, Namespace, Report, Sink};
-pub use xdpfwd_testkit::lab::chain;
+pub use xdpfwd_testkit::lab::chain as build_lab;
 pub use xdpfwd_testkit::process::{TIMEOUT, stderr, until};
 
 pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
@@ -60,9 +63,9 @@ pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -
     )
 }
 
-/// Calls `run` while each generator sends to its sink. The generators must be
-/// [on grant](xdpfwd_lab::Traffic::on_grant): this function grants so few packets in advance that
-/// those in flight fit into every ring and every queue of a veth. So none is lost while a worker
+/// Calls `run` while each generator sends to its sink. The generators must be [on
+/// grant](xdpfwd_lab::Traffic::on_grant). This function grants so few packets in advance that all
+/// packets in flight fit into any ring and any queue of a veth. So no packet is lost while a worker
 /// waits for its core.
 pub fn run_with_grants<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const MAX_IN_FLIGHT: u64 = 200;
@@ -140,21 +143,22 @@ pub struct Running {
 
 impl Running {
     /// Starts xdpfwd and waits for its first report; from then on it forwards.
-    pub fn start(chain: &Chain, config: &str) -> Self {
-        Self::try_start(chain, config).unwrap_or_else(|error| panic!("{error}"))
+    pub fn start(lab: &Chain, config: &str) -> Self {
+        Self::try_start(lab, config).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn try_start(chain: &Chain, config: &str) -> Result<Self, xdpfwd_lab::Error> {
-        Self::try_start_as(&[XDPFWD], chain, config)
+    /// Like [`start`](Self::start), but returns an error instead of panicking.
+    pub fn try_start(lab: &Chain, config: &str) -> Result<Self, xdpfwd_lab::Error> {
+        Self::try_start_as(&[XDPFWD], lab, config)
     }
 
-    /// Starts another program that has the command line of xdpfwd.
+    /// Like [`try_start`](Self::try_start), with another program that has xdpfwd's command line.
     pub fn try_start_as(
         program: &[&str],
-        chain: &Chain,
+        lab: &Chain,
         config: &str,
     ) -> Result<Self, xdpfwd_lab::Error> {
-        Self::try_start_in(program, chain.fwd(), config)
+        Self::try_start_in(program, lab.fwd(), config)
     }
 
     /// Like [`try_start_as`](Self::try_start_as), in any namespace.
@@ -239,32 +243,38 @@ pub struct FinalReport {
 }
 
 impl FinalReport {
-    /// Checks the invariants of a final report: every frame is in a pool or a fill ring, received
-    /// packets equal sent plus dropped packets, and the kernel found no invalid descriptor.
+    /// Checks the invariants of a final report. Every frame is in a pool or a fill ring. The number
+    /// of received packets is that of sent plus dropped packets. The kernel found no invalid
+    /// descriptor.
     #[track_caller]
-    pub fn assert_conserved(&self) {
+    pub fn assert_frames_and_packets_add_up(&self) {
         let frames = &self.json["frames"];
         let count = |key: &str| {
             frames[key].as_i64().unwrap_or_else(|| panic!("no frames.{key} in {frames}"))
         };
         let sum: i64 =
             ["pool", "fill", "rx", "in_flight", "tx", "completion"].into_iter().map(count).sum();
-        assert_eq!(sum, count("total"), "{frames}");
+        assert_eq!(sum, count("total"), "frames do not add up: {frames}");
         assert_eq!(count("leaked"), 0, "{frames}");
         assert_eq!(
             (count("rx"), count("in_flight"), count("tx"), count("completion")),
             (0, 0, 0, 0),
-            "the rings still hold frames: {frames}"
+            "after the stop, frames are still in flight or in rings: {frames}"
         );
         let dropped: u64 = self.parsed.drops.values().sum();
-        assert_eq!(self.parsed.received(), self.parsed.transmitted() + dropped, "{}", self.json);
+        assert_eq!(
+            self.parsed.received(),
+            self.parsed.transmitted() + dropped,
+            "packets do not add up: {}",
+            self.json
+        );
         assert_eq!(self.json["kernel"]["invalid_descriptors"], 0, "{}", self.json);
         assert_eq!(self.json["kernel"]["tx_invalid"], 0, "{}", self.json);
     }
 }
 
 /// Runs the tests of a test target with `harness = false`. Supports two arguments of `cargo test`:
-/// `--list`, and a text that the names of the tests to run contain.
+/// `--list`, and a filter: only tests whose names contain it run.
 pub fn run_tests(tests: &[(&str, fn())]) -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));

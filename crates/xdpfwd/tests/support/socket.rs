@@ -1,4 +1,4 @@
-//! A control socket, and requests over it.
+//! The control socket of an xdpfwd, and requests to it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{TIMEOUT, XDPFWD, cross_connect};
 
-/// A control socket with a path unique to the test, short enough for a Unix socket.
+/// The path of a control socket. It is unique to the test, and short enough for a Unix socket. On
+/// drop, the file is removed.
 pub struct Socket(pub PathBuf);
 
 impl Socket {
@@ -24,13 +25,13 @@ impl Socket {
         self.0.to_str().unwrap()
     }
 
-    /// Returns a cross-connect with this control socket. On the path from lan to wan it has the
-    /// filter `edge` with these rules, which drops by default.
+    /// Returns a cross-connect with this control socket. The path from lan to wan has the filter
+    /// `edge` with these rules and `default = "drop"`.
     pub fn config(&self, rules: &[&str]) -> String {
         self.config_with_place("user", rules)
     }
 
-    /// Like [`config`](Self::config), with the filter's key `place`.
+    /// Like [`config`](Self::config), with this value of the filter's key `place`.
     pub fn config_with_place(&self, place: &str, rules: &[&str]) -> String {
         let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
         let text =
@@ -41,6 +42,7 @@ impl Socket {
         )
     }
 
+    /// Runs `xdpfwd ctl` with these arguments and this socket.
     pub fn ctl(&self, arguments: &[&str]) -> Output {
         Command::new(XDPFWD)
             .arg("ctl")
@@ -57,7 +59,7 @@ impl Socket {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Sends raw bytes as the request, and returns the response.
+    /// Sends raw bytes as the request, and returns the JSON response.
     pub fn send_raw(&self, request: &[u8]) -> Value {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();

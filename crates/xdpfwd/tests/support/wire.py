@@ -3,9 +3,9 @@
 Arguments: FROM_NAMESPACE FROM_INTERFACE TO_NAMESPACE TO_INTERFACE. Reads frames in hexadecimal
 from stdin, one per line. Writes the received frames to stdout in the same form, in order.
 
-After every WINDOW frames, sends a mark of 60 bytes and waits until it arrives. Packets are not
-reordered, so frames that have not arrived before the mark were dropped. So the result does not
-depend on time, and no queue holds more than one window of frames and its mark.
+After every WINDOW frames, sends a mark of 60 bytes and waits until it arrives. Nothing reorders
+packets, so a frame that has not arrived before the mark was dropped. The result therefore does not
+depend on time. No queue holds more than one window of frames and its mark.
 """
 
 import ctypes
@@ -32,6 +32,7 @@ def packet_socket(namespace, interface):
 
 
 def open_both(from_namespace, from_interface, to_namespace, to_interface):
+    """Returns bound sockets for sending and for receiving."""
     sender = packet_socket(from_namespace, from_interface)
     sender.bind((from_interface, 0))
     receiver = packet_socket(to_namespace, to_interface)
@@ -44,7 +45,7 @@ def open_both(from_namespace, from_interface, to_namespace, to_interface):
 
 
 def receive(receiver):
-    """Returns the next frame, with a VLAN tag that the kernel removed inserted again.
+    """Returns the next frame. If the kernel has removed its VLAN tag, inserts the tag again.
 
     See packet(7), PACKET_AUXDATA.
     """

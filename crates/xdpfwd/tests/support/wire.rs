@@ -17,22 +17,22 @@ pub type Side<'a> = (&'a Namespace, &'a str);
 pub const PYTHON: &str = "/usr/bin/python3";
 const WIRE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
 
-/// Returns the number of marks that wire.py sends in addition to this many frames: one mark, a
-/// frame of 60 bytes, after each window.
-pub fn mark_count(frames: usize) -> usize {
+/// Returns how many marks wire.py sends in addition to the frames: one after each window. A mark is
+/// a frame of 60 bytes.
+pub fn mark_count(frame_count: usize) -> usize {
     const WINDOW: usize = 32;
-    frames.div_ceil(WINDOW)
+    frame_count.div_ceil(WINDOW)
 }
 
-pub fn gen0(chain: &Chain) -> Side<'_> {
-    (chain.gen_(), "gen0")
+pub fn gen0(lab: &Chain) -> Side<'_> {
+    (lab.gen_(), "gen0")
 }
 
-pub fn sink0(chain: &Chain) -> Side<'_> {
-    (chain.sink(), "sink0")
+pub fn sink0(lab: &Chain) -> Side<'_> {
+    (lab.sink(), "sink0")
 }
 
-/// Sends frames on one side, and returns the frames that arrived on the other.
+/// Sends frames on one side, and returns the frames that arrived on the other side, in order.
 pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let output = run_wire_py(from, to, frames);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -40,8 +40,7 @@ pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec
     String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
 }
 
-/// Sends frames like [`send_and_capture`], and returns the output of wire.py, whether it succeeds
-/// or not.
+/// Sends frames like [`send_and_capture`]. Returns the output of wire.py, even if it fails.
 pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
     python.args([WIRE_PY, from.0.name(), from.1, to.0.name(), to.1]);
@@ -53,8 +52,8 @@ pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     python.wait_with_output().unwrap()
 }
 
-/// Opens a packet socket in a namespace, and returns it with the link-layer address of an
-/// interface.
+/// Opens a packet socket in a namespace. Returns the socket, which is not bound, and the link-layer
+/// address of an interface. Without a `protocol`, the socket receives nothing.
 pub fn packet_socket(
     namespace: &Namespace,
     interface: &str,

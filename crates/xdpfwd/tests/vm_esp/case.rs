@@ -1,23 +1,29 @@
-//! Test cases: transform, IP versions, mode and further options of xdpfwd and Linux.
+//! Test cases. A case selects transform, IP versions, mode and further options of xdpfwd and Linux.
 
-/// A transform: the names in xdpfwd and Linux, and the total length of key and salt in bytes.
+/// An ESP transform.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
+    /// The name in xdpfwd.
     pub(crate) name: &'static str,
-    pub(crate) linux: &'static str,
+    /// The name in Linux.
+    pub(crate) linux_name: &'static str,
+    /// Total length of key and salt in bytes.
     pub(crate) key_len: usize,
 }
 
 pub(crate) const AES_128: Transform =
-    Transform { name: "aes-128-gcm", linux: "rfc4106(gcm(aes))", key_len: 20 };
+    Transform { name: "aes-128-gcm", linux_name: "rfc4106(gcm(aes))", key_len: 20 };
 pub(crate) const AES_256: Transform =
-    Transform { name: "aes-256-gcm", linux: "rfc4106(gcm(aes))", key_len: 36 };
-pub(crate) const CHACHA20: Transform =
-    Transform { name: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", key_len: 36 };
+    Transform { name: "aes-256-gcm", linux_name: "rfc4106(gcm(aes))", key_len: 36 };
+pub(crate) const CHACHA20: Transform = Transform {
+    name: "chacha20-poly1305",
+    linux_name: "rfc7539esp(chacha20,poly1305)",
+    key_len: 36,
+};
 pub(crate) const GMAC_128: Transform =
-    Transform { name: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", key_len: 20 };
+    Transform { name: "null-aes-128-gmac", linux_name: "rfc4543(gcm(aes))", key_len: 20 };
 pub(crate) const GMAC_256: Transform =
-    Transform { name: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", key_len: 36 };
+    Transform { name: "null-aes-256-gmac", linux_name: "rfc4543(gcm(aes))", key_len: 36 };
 
 /// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +70,10 @@ pub(crate) struct Case {
     pub(crate) outer: Option<Version>,
     pub(crate) esn: bool,
     pub(crate) udp: bool,
-    /// Additional lines of the SAs of esp-seal and esp-open.
+    /// Additional lines of the SA of esp-seal, and of that of esp-open.
     pub(crate) seal: String,
     pub(crate) open: String,
-    /// Additional `ip xfrm state` arguments of Linux's inbound and outbound SA.
+    /// Additional `ip xfrm state` arguments for Linux's inbound SA, and for its outbound SA.
     pub(crate) linux_in: String,
     pub(crate) linux_out: String,
 }
@@ -100,6 +106,7 @@ impl Case {
         Self { udp: true, ..self }
     }
 
+    /// Returns a description for messages.
     pub(crate) fn name(&self) -> String {
         let mode = match self.outer {
             Some(outer) => format!("{:?} in {outer:?}", self.inner),
@@ -120,7 +127,7 @@ impl Case {
     }
 
     /// Returns the length of the longest IP packet of a host that fits into 1500 bytes after
-    /// encapsulation. (The length between IV and ICV, which includes two trailer bytes, is a
+    /// encapsulation. (The number of bytes between IV and ICV, including two trailer bytes, is a
     /// multiple of four.)
     pub(crate) fn max_packet_len(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header_len);

@@ -52,7 +52,7 @@ fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     assert_eq!(
         (received.len(), equal_len),
         (BYTES, BYTES),
-        "{}: number of received bytes, and of equal bytes from the start",
+        "{}: number of received bytes, and of bytes before the first difference",
         lab.case.name()
     );
 }
@@ -92,8 +92,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // One byte more is rejected. The right host reports the error to its ping itself (but not over
-    // IPv6 in transport mode); xdpfwd reports it to the left host by ICMP.
+    // A packet that is one byte longer is too big. Linux reports this to ping on the right host
+    // (but not over IPv6 in transport mode). xdpfwd reports it to the left host by ICMP.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
@@ -115,7 +115,7 @@ fn assert_traffic_passes(lab: &Lab) {
     assert_eq!(
         [SPI_TO_LINUX, SPI_FROM_LINUX].map(|spi| lab.xdpfwd_sa_counters(spi)),
         linux_counters,
-        "{name}: bytes and packets counted by xdpfwd, and by Linux"
+        "{name}: xdpfwd and Linux count different numbers of bytes or packets"
     );
     let final_report = lab.assert_dropped(running, &[]);
     lab.assert_xfrm_stat(&[]);
@@ -155,7 +155,8 @@ fn chacha20_and_gmac_interoperate() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
         assert_interoperates(Case::new(transform, V4, Some(V4)));
     }
-    // GMAC builds the additional authenticated data differently.
+    // With GMAC, the additional authenticated data differ from those of GCM, so test GMAC without
+    // ESN too.
     assert_interoperates(Case::new(GMAC_128, V4, Some(V4)).without_esn());
 }
 
@@ -178,7 +179,7 @@ fn udp_encapsulation_interoperates() {
     assert_interoperates(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
-/// Creates the files with `xdpfwd esp`, as documented.
+/// Creates the key files and the state file with `xdpfwd esp`, as docs/esp.md says.
 #[test]
 fn files_of_esp_new_key_and_new_state_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));
@@ -201,7 +202,7 @@ fn files_of_esp_new_key_and_new_state_interoperate() {
 #[test]
 fn sequence_numbers_beyond_32_bits_interoperate() {
     for (transform, upper) in [(AES_128, 0), (GMAC_128, 5)] {
-        // The wrap is 316 sequence numbers after `start`; the traffic of a case uses more.
+        // The wrap is 316 sequence numbers after `start`. The test traffic uses more numbers.
         let start = sequence_number_before_wrap(upper) - 300;
         let mut case = Case::new(transform, V4, Some(V4));
         let lower = (start - 1) & 0xffff_ffff;

@@ -17,13 +17,14 @@ use xdpfwd_testkit::process::run;
 use crate::case::Version::{V4, V6};
 use crate::case::{Case, Version};
 use crate::support::wire::{PYTHON, hex};
-use crate::support::{FinalReport, Running, TIMEOUT, XDPFWD, chain, ip_batch};
+use crate::support::{FinalReport, Running, TIMEOUT, XDPFWD, build_lab, ip_batch};
 use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX};
 
-/// The namespaces, the files that xdpfwd reads and writes, and the keys.
+/// The configured hosts, the keys, and the files that xdpfwd reads and writes.
 pub(crate) struct Lab {
     pub(crate) case: Case,
-    pub(crate) chain: Chain,
+    /// The namespaces of the hosts and of xdpfwd.
+    pub(crate) namespaces: Chain,
     pub(crate) folder: PathBuf,
     /// Key and salt of xdpfwd's outbound SA, and of Linux's outbound SA, in hexadecimal.
     pub(crate) keys: [String; 2],
@@ -40,7 +41,7 @@ impl Drop for Lab {
 impl Lab {
     pub(crate) fn new(case: Case) -> Self {
         load_modules();
-        let chain = chain(Chain::builder().addresses(true).ipv6(case.has_ipv6()));
+        let namespaces = build_lab(Chain::builder().addresses(true).ipv6(case.has_ipv6()));
         let mac = |last_byte: u8| format!("02:00:00:00:00:{last_byte:02x}");
         let mut commands = [String::new(), String::new()];
         for version in if case.has_ipv6() { &[V4, V6][..] } else { &[V4] } {
@@ -56,16 +57,16 @@ impl Lab {
                 mac = mac(1)
             );
         }
-        ip_batch(Some(chain.gen_()), &commands[LEFT]);
-        ip_batch(Some(chain.sink()), &commands[RIGHT]);
+        ip_batch(Some(namespaces.gen_()), &commands[LEFT]);
+        ip_batch(Some(namespaces.sink()), &commands[RIGHT]);
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("esp-{}-{id}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
         let keys = [(); 2].map(|()| random_hex(case.transform.key_len));
-        let _udp = case.udp.then(|| start_udp_decapsulation(chain.sink(), case.versions()[1]));
-        let lab = Self { case, chain, folder, keys, _udp };
+        let _udp = case.udp.then(|| start_udp_decapsulation(namespaces.sink(), case.versions()[1]));
+        let lab = Self { case, namespaces, folder, keys, _udp };
         lab.write("out.key", &lab.keys[0]);
         lab.write("in.key", &lab.keys[1]);
         lab.write("state", "version = 1\nepoch = 1\n# end\n");
@@ -89,7 +90,7 @@ impl Lab {
 
     /// Returns the namespace of the host `side`.
     pub(crate) fn host(&self, side: usize) -> &Namespace {
-        [self.chain.gen_(), self.chain.sink()][side]
+        [self.namespaces.gen_(), self.namespaces.sink()][side]
     }
 
     pub(crate) fn config(&self) -> String {
@@ -161,12 +162,12 @@ selector = ["{right}/{prefix}"]
     }
 
     pub(crate) fn start(&self) -> Running {
-        Running::start(&self.chain, &self.config())
+        Running::start(&self.namespaces, &self.config())
     }
 
-    /// Replaces the SAs in Linux, and the policies that require ESP.
+    /// Replaces the SAs in Linux, and the policies that require ESP, by those of the case.
     pub(crate) fn configure_linux(&self) {
-        ip_batch(Some(self.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
+        ip_batch(Some(self.namespaces.sink()), "xfrm state flush\nxfrm policy flush\n");
         let case = &self.case;
         let [left, right] = case.inner.host_addresses();
         let endpoints = case.outer.map_or([left, right], Version::tunnel_addresses);
@@ -206,23 +207,24 @@ selector = ["{right}/{prefix}"]
                 inner[to],
                 from = endpoints[from],
                 to = endpoints[to],
-                aead = case.transform.linux,
+                aead = case.transform.linux_name,
                 key = self.keys[key_index],
                 dir = if from == LEFT { "in" } else { "out" },
             );
         }
-        ip_batch(Some(self.chain.sink()), &batch);
+        ip_batch(Some(self.namespaces.sink()), &batch);
     }
 
     /// Returns the nonzero error counters of ESP in Linux.
     pub(crate) fn xfrm_stat(&self) -> BTreeMap<String, u64> {
-        let text = run(self.chain.sink().command("cat").arg("/proc/net/xfrm_stat"));
+        let text = run(self.namespaces.sink().command("cat").arg("/proc/net/xfrm_stat"));
         let lines = text.lines().map(|line| line.split_once(char::is_whitespace).unwrap());
         let counted = lines.map(|(name, count)| (name.to_owned(), count.trim().parse().unwrap()));
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Checks that exactly these counters are nonzero; first waits until their sum is reached.
+    /// Waits until the sum of the error counters reaches that of `expected`. Then checks that
+    /// exactly the expected counters are nonzero, with these values.
     #[track_caller]
     pub(crate) fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);
@@ -238,8 +240,13 @@ selector = ["{right}/{prefix}"]
 
     /// Returns the bytes and packets that an SA in Linux has counted.
     pub(crate) fn linux_sa_counters(&self, spi: u32) -> (u64, u64) {
-        let text =
-            run(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
+        let text = run(Command::new("ip").args([
+            "-s",
+            "-n",
+            self.namespaces.sink().name(),
+            "xfrm",
+            "state",
+        ]));
         let text_after = |text: &str, part: &str| {
             let start = text.find(part).unwrap_or_else(|| panic!("no {part:?} in {text}"));
             text[start + part.len()..].to_owned()
@@ -274,7 +281,8 @@ selector = ["{right}/{prefix}"]
         value.next().unwrap_or_else(|| panic!("no {key:?} in {text}"))
     }
 
-    /// Creates the state file by a short run of xdpfwd, and then replaces values in it.
+    /// Runs xdpfwd briefly, which writes all keys to the state file. Then replaces these values in
+    /// the file.
     pub(crate) fn write_state(&self, values: &[(&str, u64)]) {
         self.start().stop();
         let text = fs::read_to_string(self.file("state")).unwrap();
@@ -293,8 +301,9 @@ selector = ["{right}/{prefix}"]
         let (exit, final_report) = running.stop();
         let name = self.case.name();
         assert!(exit.status.success(), "{name}: {exit:?}");
-        final_report.assert_conserved();
-        // The hosts also send IPv6 multicast packets, which match no SA or are not encapsulated.
+        final_report.assert_frames_and_packets_add_up();
+        // With IPv6, the hosts also send multicast packets, which match no SA or are not
+        // encapsulated. Ignore their drops.
         let ignored = ["no_sa", "unprotected"];
         let dropped =
             final_report.parsed.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
@@ -310,8 +319,8 @@ selector = ["{right}/{prefix}"]
     }
 }
 
-/// Loads all kernel modules that ESP in Linux needs. (Linux would load most of them by itself, but
-/// not AES-NI, and errors do not name a missing module.)
+/// Loads all kernel modules that ESP in Linux needs. (Linux loads most of them by itself, but not
+/// AES-NI. Its errors do not name a missing module.)
 pub(crate) fn load_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));

@@ -9,14 +9,14 @@ use crate::{LEFT, RIGHT, wait_until_received};
 const MESSAGE_LEN: usize = 100;
 /// Length of the IPv4 packet of a message, in bytes.
 const PACKET_LEN: u64 = 128;
-/// Number of packets that the limits allow.
+/// Number of packets that each tested limit allows.
 const ALLOWED: u32 = 10;
-/// Number of packets that a test sends.
+/// Number of packets that a host sends in each run.
 const SENT: u32 = 15;
 
 #[test]
 fn linux_sas_stop_at_their_packet_limit() {
-    // The limit applies to Linux's inbound SA.
+    // First, Linux's inbound SA has the limit.
     let limit = format!("limit packet-hard {ALLOWED}");
     let lab = Lab::new(Case { linux_in: limit.clone(), ..Case::ipv4_tunnel() });
     let hosts = UdpPair::new(&lab);
@@ -40,7 +40,7 @@ fn linux_sas_stop_at_their_packet_limit() {
         "{error_counters:?}"
     );
     println!("case: {limit} of Linux's inbound SA: {error_counters:?}");
-    // The limit applies to Linux's outbound SA.
+    // Then, Linux's outbound SA has the limit.
     let lab = Lab::new(Case { linux_out: limit.clone(), ..Case::ipv4_tunnel() });
     let hosts = UdpPair::new(&lab);
     lab.configure_linux();
@@ -108,7 +108,7 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
     }
 }
 
-/// Without ESN, 2^32 - 1 is the last sequence number.
+/// Without ESN, 2^32 - 1 is the last sequence number. A restart of xdpfwd does not change this.
 #[test]
 fn sa_without_esn_stops_after_last_sequence_number() {
     const REMAINING: u32 = 6;

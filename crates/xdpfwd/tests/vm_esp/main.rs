@@ -1,5 +1,5 @@
-//! Tests ESP between xdpfwd and Linux in the test VM (`make vmtest`; crates/vm): each decapsulates
-//! the other's packets and counts rejected packets.
+//! Tests ESP between xdpfwd and Linux in the test VM (`make vmtest`; crates/vm). Each side must
+//! decapsulate the other's packets, and count the packets that it rejects.
 //!
 //! ```text
 //!  left host                     xdpfwd                      right host, ESP in Linux
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The tunnel endpoints are 192.0.2.1 or fd02::1 for xdpfwd (no interface has them), and 192.0.2.2
-//! or fd02::2 on the right host. All neighbour entries are static, so the wires carry no IPv4
-//! packets other than those of the test.
+//! or fd02::2 on the right host. All neighbour entries are static, so all IPv4 packets
+//! on the wires are those of the test.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -46,7 +46,7 @@ fn latest(running: &Running) -> Value {
     serde_json::from_str(&line).unwrap()
 }
 
-/// Returns the number of packets received on all ports.
+/// Returns the number of packets that xdpfwd has received on all ports, from a report.
 fn received(report: &Value) -> u64 {
     report["ports"]
         .as_array()
@@ -61,8 +61,8 @@ fn wait_until_received(running: &Running, count: u64) {
     until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }
 
-/// Returns the 64-bit sequence number with these upper 32 bits that is 16 below the wrap of the
-/// lower 32 bits.
+/// Returns a 64-bit sequence number with these upper 32 bits. It is 16 below the wrap of the lower
+/// 32 bits.
 fn sequence_number_before_wrap(upper: u64) -> u64 {
     (upper << 32) + 0xffff_fff0
 }

@@ -36,7 +36,7 @@ impl UdpPair {
         }))
     }
 
-    /// Sends a message of `length` bytes for each number, from the host `side`.
+    /// Sends a message of `length` bytes for each number. The host `side` sends.
     #[track_caller]
     pub(crate) fn send(&self, side: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
@@ -82,7 +82,8 @@ impl UdpPair {
     }
 }
 
-/// Returns a message that starts with a number; its other bytes depend on the number.
+/// Returns a message that starts with a number of four bytes. The other bytes depend on the number.
+/// A `length` below four cuts the number.
 pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.extend(
@@ -129,7 +130,7 @@ impl PacketSocket {
         None
     }
 
-    /// Receives frames with this SPI, of which exactly `count` must arrive. Discards other frames.
+    /// Returns the ESP frames with this SPI. Exactly `count` must arrive. Discards other frames.
     #[track_caller]
     pub(crate) fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -138,7 +139,7 @@ impl PacketSocket {
         {
             frames.push(frame);
         }
-        assert_eq!(frames.len(), count, "frames with SPI {spi:#x}");
+        assert_eq!(frames.len(), count, "number of frames with SPI {spi:#x}");
         frames
     }
 
@@ -155,6 +156,7 @@ pub(crate) struct Esp {
     /// Offset of the header in the frame.
     pub(crate) offset: usize,
     pub(crate) spi: u32,
+    /// Lower 32 bits of the sequence number.
     pub(crate) sequence_number: u32,
 }
 
@@ -175,12 +177,13 @@ pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
     Some(Esp { offset, spi: word(offset)?, sequence_number: word(offset + 4)? })
 }
 
+/// Returns the lower 32 bits of the sequence number of an ESP frame.
 pub(crate) fn sequence_number(frame: &[u8]) -> u32 {
     parse_esp(frame).unwrap().sequence_number
 }
 
-/// Returns copies of the frames, each with one bit after the ESP header flipped, at varying
-/// positions.
+/// Returns copies of the frames. In each copy, one bit after the ESP header is flipped, at a
+/// varying position.
 pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let flip_one = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
@@ -192,7 +195,8 @@ pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     frames.iter().enumerate().map(flip_one).collect()
 }
 
-/// Returns copies of the frames with these 32 bits at an offset from the start of the ESP header.
+/// Returns copies of the frames in which `word` replaces the 32 bits at `offset` bytes from the
+/// start of the ESP header.
 pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<Vec<u8>> {
     let change = |frame: &Vec<u8>| {
         let mut frame = frame.clone();

@@ -29,8 +29,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         let name = lab.case.name();
         let hosts = UdpPair::new(&lab);
         let (right_socket, wan_socket) = (
-            PacketSocket::open(lab.chain.sink(), "sink0"),
-            PacketSocket::open(lab.chain.fwd(), "fwd1"),
+            PacketSocket::open(lab.namespaces.sink(), "sink0"),
+            PacketSocket::open(lab.namespaces.fwd(), "fwd1"),
         );
         let running = lab.start();
         hosts.send(LEFT, 1..=CAPTURED, 64);
@@ -43,7 +43,7 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         );
         let frames = &all[..COUNT as usize];
         let (count, mut without_sa) = (u64::from(COUNT), u64::from(CAPTURED));
-        // Linux has no SA yet.
+        // Linux has no SA yet, so it has rejected all packets.
         lab.assert_xfrm_stat(&[("XfrmInNoStates", without_sa)]);
         lab.configure_linux();
         wan_socket.send(&flip_bits(frames));
@@ -76,8 +76,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
             [CAPTURED, CAPTURED - window + 1],
             &format!("{name}: around the window"),
         );
-        // With ESN, the receiver takes a sequence number below the window for a number that is 2^32
-        // higher, so the ICV is wrong.
+        // With ESN, Linux takes a sequence number below the window for a number that is 2^32
+        // higher. So the ICV is wrong, and Linux counts the packet as altered.
         let below_window_altered = u64::from(esn);
         lab.assert_xfrm_stat(&expected_counters(
             count + below_window_altered,
@@ -89,8 +89,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
     }
 }
 
-/// Also tests sequence numbers that Linux never sends, a truncated packet, a fragment, and packets
-/// for another host or of another protocol.
+/// Also tests packets with sequence numbers that Linux has not sent, a truncated packet, a
+/// fragment, a packet for another host, and a packet of another protocol.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     /// Number of captured packets.
@@ -104,7 +104,7 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         let lab = Lab::new(case);
         let name = lab.case.name();
         let hosts = UdpPair::new(&lab);
-        let right_socket = PacketSocket::open(lab.chain.sink(), "sink0");
+        let right_socket = PacketSocket::open(lab.namespaces.sink(), "sink0");
         lab.configure_linux();
         hosts.send(RIGHT, 1..=CAPTURED, 64);
         let all = right_socket.receive(SPI_FROM_LINUX, CAPTURED as usize);
@@ -153,8 +153,8 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         right_socket.send([&new_packet]);
         hosts.assert_arrive(LEFT, [CAPTURED - 1], &format!("{name}: unaltered"));
         let count = u64::from(COUNT);
-        // Received: the 40 packets four times (flipped, other SPI, original, replayed), 2 numbers
-        // that Linux never sends, 3 packets around the window, and 5 others.
+        // xdpfwd receives the 40 packets four times (flipped, other SPI, original, replayed), 2
+        // packets with numbers that Linux has not sent, 3 packets around the window, and 5 others.
         wait_until_received(&running, 4 * count + 10);
         // Sequence number 0 is late. With ESN, 2^32 - 1 is late too, because it precedes number 0;
         // the number below the window is taken for a number that is 2^32 higher, so its tag is
@@ -180,7 +180,7 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
 fn udp_without_esp_and_esp_without_udp_are_dropped() {
     let lab = Lab::new(Case::ipv4_tunnel().in_udp());
     let hosts = UdpPair::new(&lab);
-    let right_socket = PacketSocket::open(lab.chain.sink(), "sink0");
+    let right_socket = PacketSocket::open(lab.namespaces.sink(), "sink0");
     lab.configure_linux();
     hosts.send(RIGHT, 1..=3, 64);
     let frames = right_socket.receive(SPI_FROM_LINUX, 3);
@@ -209,7 +209,8 @@ fn udp_without_esp_and_esp_without_udp_are_dropped() {
     println!("case: {}: xdpfwd counts {}", lab.case.name(), final_report.json["drops"]);
 }
 
-/// Both hosts send packets larger than the path MTU, in tunnel and in transport mode.
+/// Both hosts send packets that are larger than the path MTU, first in tunnel mode and then in
+/// transport mode.
 #[test]
 fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     const LARGE: usize = 3000;

@@ -13,7 +13,8 @@ use crate::{
     wait_until_received,
 };
 
-/// Returns the frames in an order in which none is late for the anti-replay window.
+/// Returns the frames in another, fixed order. All frames must fit into the anti-replay window, so
+/// that none is late.
 fn shuffle(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let count = frames.len();
     // Steps of 7 reach every index if 7 does not divide the number of frames.
@@ -36,13 +37,13 @@ fn reordered_packets_around_32_bit_wrap_are_accepted_once() {
         // Capture ESP packets from Linux while no xdpfwd runs.
         lab.configure_linux();
         let (right_socket, wan_socket) = (
-            PacketSocket::open(lab.chain.sink(), "sink0"),
-            PacketSocket::open(lab.chain.fwd(), "fwd1"),
+            PacketSocket::open(lab.namespaces.sink(), "sink0"),
+            PacketSocket::open(lab.namespaces.fwd(), "fwd1"),
         );
         hosts.send(RIGHT, 0..COUNT, 100);
         let from_linux = right_socket.receive(SPI_FROM_LINUX, COUNT as usize);
         // Capture ESP packets from xdpfwd while Linux has no SA.
-        ip_batch(Some(lab.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
+        ip_batch(Some(lab.namespaces.sink()), "xfrm state flush\nxfrm policy flush\n");
         let running = lab.start();
         hosts.send(LEFT, 0..COUNT, 100);
         let from_xdpfwd = right_socket.receive(SPI_TO_LINUX, COUNT as usize);
@@ -77,7 +78,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
     const COUNT: u32 = 20;
     let lab = Lab::new(Case::ipv4_tunnel());
     let hosts = UdpPair::new(&lab);
-    let right_socket = PacketSocket::open(lab.chain.sink(), "sink0");
+    let right_socket = PacketSocket::open(lab.namespaces.sink(), "sink0");
     lab.configure_linux();
     let (mut sequence_numbers, mut ivs) = (BTreeSet::new(), BTreeSet::new());
     let mut from_linux = Vec::new();
@@ -104,7 +105,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
         hosts.send(RIGHT, [u32::MAX - run], 64);
         from_linux.extend(right_socket.receive(SPI_FROM_LINUX, 1));
         hosts.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: packet to replay"));
-        // xdpfwd writes the window to the state file once per second.
+        // xdpfwd writes the anti-replay window to the state file once per second. Wait for this.
         let highest = u64::from((run + 1) * (COUNT + 1));
         until(&format!("the state file has {highest} as the highest sequence number"), || {
             lab.state_value("highest") == highest

@@ -34,8 +34,8 @@ impl Tap {
         })
     }
 
-    /// Starts a capture that calls `visit` for every frame, instead of storing it. The `bool` is
-    /// true if the interface sent the frame.
+    /// Starts a capture that calls `visit` for every frame, and stores none. The `bool` is true if
+    /// the interface sent the frame.
     pub fn start_with(
         namespace: &Namespace,
         interface: &str,
@@ -80,17 +80,18 @@ impl Tap {
         Self { stop, count, frames, thread: thread::spawn(capture) }
     }
 
+    /// Returns the number of frames captured so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until `count` frames are captured.
+    /// Waits until at least `count` frames are captured.
     #[track_caller]
     pub fn wait_for(&self, count: u64) {
         until(&format!("{count} frames are captured"), || self.count() >= count);
     }
 
-    /// Stops the capture, and returns the captured frames in order.
+    /// Stops the capture, and returns the stored frames in order.
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -98,7 +99,7 @@ impl Tap {
     }
 }
 
-/// The type of a frame, from a parser independent of xdpfwd.
+/// The type of a captured frame. Its parser is independent of xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,
@@ -116,6 +117,7 @@ pub struct Esp {
     /// Offset of the end of the IP packet in the frame.
     pub end: usize,
     pub spi: u32,
+    /// Lower 32 bits of the sequence number.
     pub sequence: u32,
     pub iv: u64,
     /// Whether the ESP packet is encapsulated in UDP.
@@ -125,13 +127,15 @@ pub struct Esp {
 }
 
 impl Esp {
-    /// Returns the IV range; the IV is `epoch (32 bits) | range (6) | counter (26)`.
+    /// Returns the IV range, which each worker has for itself. An IV consists of the epoch (32
+    /// bits), the IV range (6 bits) and a counter (26 bits).
     pub fn iv_range(&self) -> u64 {
         self.iv >> 26 & 63
     }
 }
 
 impl Kind {
+    /// Parses a frame.
     pub fn of(frame: &[u8]) -> Self {
         let u16_at = |offset: usize| u16::from_be_bytes([frame[offset], frame[offset + 1]]);
         let (version, mut protocol, mut start, end) = match u16_at(12) {

@@ -1,4 +1,4 @@
-//! The lab: hosts, namespaces, the wire, and the key and state files of both sides.
+//! The lab: the hosts' namespaces, the wire, and the key and state files of both sides.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use xdpfwd_testkit::random_filter::SplitMix64;
 
 use super::setup::Setup;
 use crate::support::wire::hex;
-use crate::support::{Running, XDPFWD, chain, until};
+use crate::support::{Running, XDPFWD, build_lab, until};
 
-/// IPv4 and IPv6 address of each host: the addresses of inner packets.
+/// The IPv4 and the IPv6 address of a host: addresses of inner packets.
 pub const GEN_ADDRESSES: [&str; 2] = ["10.77.0.1", "fd77::1"];
 pub const SINK_ADDRESSES: [&str; 2] = ["10.77.0.2", "fd77::2"];
 
-/// Returns key and salt of the SA with this SPI, in hexadecimal; the same in every run.
+/// Returns key and salt of the SA with this SPI, in hexadecimal. They are the same in every run.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
     let mut random = SplitMix64::new(spi.into());
@@ -29,7 +29,8 @@ pub fn key(spi: u32, transform: &str) -> String {
 /// Two hosts, the namespace in which two instances of xdpfwd run, and the wire between the
 /// instances.
 pub struct Lab {
-    pub chain: Chain,
+    /// The namespaces of the hosts and of xdpfwd.
+    pub namespaces: Chain,
     pub wire: Namespace,
     pub folder: Folder,
 }
@@ -46,10 +47,11 @@ impl Lab {
         Self::build(queues, false)
     }
 
-    fn build(queues: u16, addresses: bool) -> Self {
-        let chain = chain(Chain::builder().queues(queues).addresses(addresses).ipv6(addresses));
+    fn build(queues: u16, has_addresses: bool) -> Self {
+        let builder = Chain::builder().queues(queues).addresses(has_addresses).ipv6(has_addresses);
+        let namespaces = build_lab(builder);
         let wire = Namespace::create("wire").unwrap();
-        for namespace in [chain.fwd(), &wire] {
+        for namespace in [namespaces.fwd(), &wire] {
             // Only packets from the hosts may be on the wire.
             sh(
                 namespace,
@@ -60,9 +62,10 @@ impl Lab {
             &wire,
             "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up",
         );
-        xdpfwd_lab::connect((chain.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500).unwrap();
-        xdpfwd_lab::connect((chain.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
-        let lab = Self { chain, wire, folder: Folder::new() };
+        xdpfwd_lab::connect((namespaces.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500)
+            .unwrap();
+        xdpfwd_lab::connect((namespaces.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
+        let lab = Self { namespaces, wire, folder: Folder::new() };
         lab.connect_wire();
         lab
     }
@@ -82,7 +85,8 @@ impl Lab {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
     }
 
-    /// Returns the key file of the SA with this SPI; creates it if missing.
+    /// Returns the path of the key file for the SA with this SPI. Creates the file if it is
+    /// missing.
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
         let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
@@ -92,7 +96,7 @@ impl Lab {
         path
     }
 
-    /// Returns the state file of one side; creates it if missing.
+    /// Returns the path of the state file of one side. Creates the file if it is missing.
     pub fn state_file(&self, side: usize) -> PathBuf {
         let path = self.folder.join(format!("{side}.state"));
         if !path.exists() {
@@ -101,24 +105,25 @@ impl Lab {
         path
     }
 
-    /// Removes the state files, so that all sequence numbers restart, and flushes the hosts' route
-    /// caches.
+    /// Removes the state files, after which all sequence numbers restart. Also flushes the hosts'
+    /// route caches.
     pub fn reset(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
         }
-        for host in [self.chain.gen_(), self.chain.sink()] {
+        for host in [self.namespaces.gen_(), self.namespaces.sink()] {
             sh(host, "ip route flush cache; ip -6 route flush cache");
         }
     }
 
+    /// Starts xdpfwd 0 and xdpfwd 1.
     pub fn start(&self, setup: &Setup) -> [Running; 2] {
         [0, 1].map(|side| self.start_one(setup, side))
     }
 
     #[track_caller]
     pub fn start_one(&self, setup: &Setup, side: usize) -> Running {
-        Running::try_start_in(&[XDPFWD], self.chain.fwd(), &setup.config(self, side))
+        Running::try_start_in(&[XDPFWD], self.namespaces.fwd(), &setup.config(self, side))
             .unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Reads values of reports.
+//! Reads values from reports of xdpfwd.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,10 @@ use crate::support::Running;
 
 /// Returns the latest report of a running xdpfwd.
 pub fn latest(running: &Running) -> Value {
-    let line = running.forwarder.last_line(|line| line.starts_with('{')).expect("a report");
+    let line = running
+        .forwarder
+        .last_line(|line| line.starts_with('{'))
+        .expect("xdpfwd has not printed a report");
     serde_json::from_str(&line).unwrap()
 }
 

@@ -2,8 +2,8 @@
 
 use super::lab::Lab;
 
-/// Outer addresses of side 0 and side 1. No interface has them: xdpfwd leaves the MAC addresses
-/// unchanged, so the packets arrive nevertheless.
+/// Outer addresses of side 0 and side 1. No interface has these addresses. Packets arrive
+/// nevertheless, because xdpfwd leaves the MAC addresses unchanged.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
@@ -12,7 +12,7 @@ pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 pub struct Setup {
     pub transform: &'static str,
     pub transport: bool,
-    /// Outer addresses in tunnel mode.
+    /// Outer addresses in tunnel mode, such as [`OUTER_4`].
     pub outer: [&'static str; 2],
     pub udp: bool,
     pub esn: bool,
@@ -28,9 +28,9 @@ pub struct Setup {
     pub frames: u32,
     /// Additional lines of `[engine]`.
     pub engine: [String; 2],
-    /// Additional lines of the stage `out`.
+    /// Additional lines of the stage `out` (`esp-seal`).
     pub seal: [String; 2],
-    /// Additional lines of the stage `in`.
+    /// Additional lines of the stage `in` (`esp-open`).
     pub open: [String; 2],
     /// Additional lines of each outbound SA.
     pub seal_sa: [String; 2],
@@ -60,7 +60,8 @@ impl Default for Setup {
     }
 }
 
-/// Returns the SPI of a side's outbound SA. New keys increase the generation by one.
+/// Returns the SPI of an outbound SA of a side. The first SA has generation 1; each SA with a new
+/// key has the next generation.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }
@@ -70,7 +71,7 @@ impl Setup {
     pub fn config(&self, lab: &Lab, side: usize) -> String {
         let state = lab.state_file(side);
         let Self { bypass, .. } = self;
-        let stages = |name: &str, kind: &str, lines: &str| {
+        let stage_table = |name: &str, kind: &str, lines: &str| {
             format!(
                 "[stage.{name}]\nkind = \"{kind}\"\nlab = true\n\
                  state_file = {state:?}\nbypass = {bypass}\n{lines}\n"
@@ -109,13 +110,14 @@ impl Setup {
              [[path]]\nfrom = \"wan\"\nto = \"lan\"\nstages = [\"in\"]\n{}{}{}{}",
             self.frames,
             self.engine[side],
-            stages("out", "esp-seal", &self.seal[side]),
+            stage_table("out", "esp-seal", &self.seal[side]),
             outbound_sas.collect::<String>(),
-            stages("in", "esp-open", &self.open[side]),
+            stage_table("in", "esp-open", &self.open[side]),
             inbound_sas.collect::<String>(),
         )
     }
 
+    /// Returns the lines that an inbound and an outbound SA have in common.
     fn sa(&self, lab: &Lab, stage: &str, spi: u32) -> String {
         let mode = if self.transport { "transport" } else { "tunnel" };
         let Self { transform, esn, .. } = self;

@@ -43,8 +43,8 @@ fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
     }
 }
 
-/// A thread that sends the lab's test frames through a packet socket. It sleeps between bursts,
-/// which leaves CPU time to other tasks.
+/// A thread that sends the lab's test frames through a packet socket. The thread sleeps between
+/// bursts, which leaves CPU time to other tasks.
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -52,16 +52,23 @@ pub struct Sender {
 
 impl Sender {
     /// Starts sending frames of 100 bytes in 16 flows, at `rate` packets per second. Sending ends
-    /// after `count` packets or with [`stop`](Self::stop). `first` is the sequence number of the
-    /// first packet; the sink expects ascending numbers.
+    /// after `count` packets or with [`stop`](Self::stop). `first_number` is the lab's sequence
+    /// number in the first packet. The sink expects ascending numbers.
     pub fn start(
         namespace: &Namespace,
         interface: &str,
         rate: u64,
-        first: u64,
+        first_number: u64,
         count: Option<u64>,
     ) -> Self {
-        Self::start_traffic(&Traffic::new().size(100), namespace, interface, rate, first, count)
+        Self::start_traffic(
+            &Traffic::new().size(100),
+            namespace,
+            interface,
+            rate,
+            first_number,
+            count,
+        )
     }
 
     fn start_traffic(
@@ -69,7 +76,7 @@ impl Sender {
         namespace: &Namespace,
         interface: &str,
         rate: u64,
-        first: u64,
+        first_number: u64,
         count: Option<u64>,
     ) -> Self {
         const FLOWS: u64 = 16;
@@ -80,8 +87,9 @@ impl Sender {
         let work = move || {
             let start = Instant::now();
             let mut sent = 0;
-            // Packets that should have been sent by now. After a long delay, this grows by only 64
-            // per iteration, so that the thread does not send the whole backlog at once.
+            // Number of packets that should have been sent by now. After a long delay, this number
+            // grows by only 64 per iteration. So the thread does not send the whole backlog at
+            // once.
             let mut due = 0;
             while count.is_none_or(|count| sent < count) && !should_stop.load(Ordering::Relaxed) {
                 let scheduled =
@@ -93,7 +101,7 @@ impl Sender {
                     send(
                         &socket,
                         &address,
-                        &traffic.frame((sent % FLOWS) as u32, first + sent).bytes(),
+                        &traffic.frame((sent % FLOWS) as u32, first_number + sent).bytes(),
                     );
                     sent += 1;
                 }
@@ -121,21 +129,23 @@ pub struct Iperf3Server(Child);
 
 impl Iperf3Server {
     pub fn start(lab: &Lab) -> Self {
-        let mut server = lab.chain.sink().command("iperf3");
+        let mut server = lab.namespaces.sink().command("iperf3");
         server.args(["--server", "--port", "5301"]).stdout(Stdio::null()).stderr(Stdio::null());
         let server = Self(
             server
                 .spawn()
                 .unwrap_or_else(|error| panic!("iperf3: {error} (`make test` installs it)")),
         );
-        until("iperf3 --server listens", || sh(lab.chain.sink(), "ss -Htln").contains(":5301"));
+        until("iperf3 --server listens", || {
+            sh(lab.namespaces.sink(), "ss -Htln").contains(":5301")
+        });
         server
     }
 
     /// Runs `iperf3 --client`, and returns the object `end` of its JSON output.
     #[track_caller]
     pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
-        let mut client = lab.chain.gen_().command("iperf3");
+        let mut client = lab.namespaces.gen_().command("iperf3");
         client.args(["--client", address, "--port", "5301", "--json"]).args(arguments);
         let deadline = Instant::now() + TIMEOUT;
         loop {
