@@ -26,8 +26,8 @@
 #define MAX_GROUPS 32
 
 /*
- * A decision is the result of a lookup. The upper 30 bits are the number of a rule, and the two lowest
- * bits are its action. The smallest decision takes precedence.
+ * A decision is the result of a lookup. The upper 30 bits are the number of a rule, and the two
+ * lowest bits are its action. The smallest decision takes precedence.
  */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
@@ -72,8 +72,8 @@ struct space {
 };
 
 /*
- * For each value of 8 address bits, a set number. If the bit IS_PART is set, the other bits are a part
- * number instead.
+ * For each value of 8 address bits, a set number. If the bit IS_PART is set, the other bits are a
+ * part number instead.
  */
 struct numbers {
 	__u16 number[256];
@@ -82,8 +82,8 @@ struct numbers {
 #define IS_PART 0x8000
 
 /*
- * For each of the four tags of a group, the index of the first entry of the tag's bucket. In a map of
- * its own, because most lookups read only tags.
+ * For each of the four tags of a group, the index of the first entry of the tag's bucket. In a map
+ * of its own, because most lookups read only tags.
  */
 struct firsts {
 	__u32 entry[4];
@@ -147,8 +147,8 @@ static __always_inline __u64 tuples_of_port(const volatile struct space *space, 
 }
 
 /*
- * Returns a mask with the highest bit of each tag that matches a hash. A tag above a matching tag may
- * be a false positive.
+ * Returns a mask with the highest bit of each tag that matches a hash. A tag above a matching tag
+ * may be a false positive.
  */
 static __always_inline __u64 matching_tags(__u64 tags, __u64 hash)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Applies the rules of a filter with `place = "kernel"` before a packet reaches a socket. The verdicts
- * equal those of the user-space stage (crates/stages/src/filter); a test compares them. User space
- * refuses settings that only the user-space stage supports: limits, log samples and GTP-U inner
- * packets.
+ * Applies the rules of a filter with `place = "kernel"` before a packet reaches a socket. The
+ * verdicts equal those of the user-space stage (crates/stages/src/filter); a test compares them.
+ * User space refuses settings that only the user-space stage supports: limits, log samples and
+ * GTP-U inner packets.
  */
 #ifndef XDPFWD_FILTER_H
 #define XDPFWD_FILTER_H
@@ -43,8 +43,8 @@ struct filter {
 };
 
 /*
- * The settings of the filter. User space sets them before it loads the program, so the verifier skips
- * code that these settings never reach.
+ * The settings of the filter. User space sets them before it loads the program, so the verifier
+ * skips code that these settings never reach.
  */
 const volatile struct filter filter SEC(".rodata.filter");
 
@@ -65,8 +65,8 @@ const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 };
 
 /*
- * The number of packets that matched each rule. The last entry is the number of packets that got the
- * default action. The loader sets the number of entries.
+ * The number of packets that matched each rule. The last entry is the number of packets that got
+ * the default action. The loader sets the number of entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -160,9 +160,9 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 }
 
 /*
- * Returns ACCEPTED or REASON_POLICY from the calling function: the verdict of the first matching rule
- * with a verdict, or the default action. Counts the packet for this rule or the default action, and for
- * each matching rule without a verdict before.
+ * Returns ACCEPTED or REASON_POLICY from the calling function: the verdict of the first matching
+ * rule with a verdict, or the default action. Counts the packet for this rule or the default
+ * action, and for each matching rule without a verdict before.
  */
 #define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \
@@ -231,8 +231,8 @@ static __always_inline __u64 address_word(const struct in6_addr *address, int ha
 }
 
 /*
- * Like filter_ipv4, for IPv6. This is a global function, so the verifier checks it once instead of once
- * per path.
+ * Like filter_ipv4, for IPv6. This is a global function, so the verifier checks it once instead of
+ * once per path.
  */
 __noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {

@@ -84,8 +84,8 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 
 /*
  * Returns the offset unchanged, but the verifier then knows only that it is at most OFFSET_MASK.
- * Otherwise the verifier would check each path through a loop separately. The mask changes no offset,
- * because larger offsets were refused before.
+ * Otherwise the verifier would check each path through a loop separately. The mask changes no
+ * offset, because larger offsets were refused before.
  */
 static __always_inline __u32 any_offset(__u32 offset)
 {
@@ -127,9 +127,9 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 }
 
 /*
- * Returns the value of a length field in host byte order. Older verifiers, such as that of Linux 6.12,
- * do not know that a byte-swapped 16-bit number is at most 0xffff, so the function masks it. The
- * barrier keeps the compiler from removing the mask as redundant.
+ * Returns the value of a length field in host byte order. Older verifiers, such as that of Linux
+ * 6.12, do not know that a byte-swapped 16-bit number is at most 0xffff, so the function masks it.
+ * The barrier keeps the compiler from removing the mask as redundant.
  */
 static __always_inline __u32 read_length(__be16 field)
 {

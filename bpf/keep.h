@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The `keep` rules of a port: frames that match a rule pass to the kernel. Only frames to this host can
- * match. Transit traffic never matches, whatever its TCP or UDP ports. README.md describes the rules.
+ * The `keep` rules of a port: frames that match a rule pass to the kernel. Only frames to this host
+ * can match. Transit traffic never matches, whatever its TCP or UDP ports. README.md describes the
+ * rules.
  */
 #ifndef XDPFWD_KEEP_H
 #define XDPFWD_KEEP_H
@@ -11,8 +12,8 @@
 #include "headers.h"
 
 /*
- * Bits of `rules` in `struct keep`, one per kind of rule. crates/engine/src/attach/program.rs, which
- * writes them, has the same constants.
+ * Bits of `rules` in `struct keep`, one per kind of rule. crates/engine/src/attach/program.rs,
+ * which writes them, has the same constants.
  */
 #define KEEP_ARP (1u << 0)
 #define KEEP_ND (1u << 1)
@@ -97,8 +98,8 @@ struct {
 } own_vlans SEC(".maps");
 
 /*
- * Datagrams whose first fragment was kept. Their later fragments are then kept too, although they lack
- * the ports and possibly the protocol. A full map evicts the least recently used datagram.
+ * Datagrams whose first fragment was kept. Their later fragments are then kept too, although they
+ * lack the ports and possibly the protocol. A full map evicts the least recently used datagram.
  */
 struct datagram {
 	struct in6_addr source;
@@ -117,8 +118,9 @@ struct {
 } fragments SEC(".maps");
 
 /*
- * Returns whether the IPv4 options from `offset` to `end` (RFC 791, 3.1) are well-formed and contain no
- * source route. With a source route, the destination address may be that of a router on the way.
+ * Returns whether the IPv4 options from `offset` to `end` (RFC 791, 3.1) are well-formed and
+ * contain no source route. With a source route, the destination address may be that of a router on
+ * the way.
  */
 static __always_inline bool are_options_valid(const struct frame *frame, __u32 offset, __u32 end)
 {
@@ -207,10 +209,10 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 }
 
 /*
- * Returns whether a packet is Neighbor Discovery (RFC 4861) for this host. The hop limit must be 255,
- * which shows that the packet crossed no router, and the packet must not be a fragment (RFC 6980). The
- * destination must be an address of this host, which `to_own` states, or a multicast address; with
- * multicast, the target must be an address of this host.
+ * Returns whether a packet is Neighbor Discovery (RFC 4861) for this host. The hop limit must be
+ * 255, which shows that the packet crossed no router, and the packet must not be a fragment (RFC
+ * 6980). The destination must be an address of this host, which `to_own` states, or a multicast
+ * address; with multicast, the target must be an address of this host.
  */
 static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
 				      bool to_own)
@@ -249,8 +251,8 @@ static __always_inline bool is_port_kept(const struct frame *frame, const struct
 
 /*
  * Returns whether a rule `local`, `icmp`, `tcp` or `udp` matches an IP packet to an address of this
- * host. `icmp` is the protocol number of ICMP or ICMPv6. `datagram` contains addresses and version; the
- * function fills in the other fields.
+ * host. `icmp` is the protocol number of ICMP or ICMPv6. `datagram` contains addresses and version;
+ * the function fills in the other fields.
  */
 static __always_inline bool is_kept_ip(const struct frame *frame, const struct keep *rules, const struct upper *upper,
 				       __u8 icmp, struct datagram *datagram)
@@ -278,9 +280,9 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 }
 
 /*
- * is_kept_ipv4 and is_kept_ipv6 return whether a rule keeps an IP packet that starts at offset `l3`.
- * `vlan_kept` states whether a rule names the frame's VLAN. Both are global functions, so the verifier
- * checks them once instead of once per path.
+ * is_kept_ipv4 and is_kept_ipv6 return whether a rule keeps an IP packet that starts at offset
+ * `l3`. `vlan_kept` states whether a rule names the frame's VLAN. Both are global functions, so the
+ * verifier checks them once instead of once per path.
  */
 __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 {
@@ -330,8 +332,8 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan_kept)
 }
 
 /*
- * Returns whether a MAC address is in 01:80:c2:00:00:00 … 0f. Bridges do not forward frames to these
- * addresses (IEEE 802.1Q-2018, 8.6.3).
+ * Returns whether a MAC address is in 01:80:c2:00:00:00 … 0f. Bridges do not forward frames to
+ * these addresses (IEEE 802.1Q-2018, 8.6.3).
  */
 static __always_inline bool is_link_local_group(const __u8 *mac)
 {

@@ -21,9 +21,9 @@ struct V(entry) {
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
 /*
- * A set or part number for each value of the first 16 address bits after the skipped bits. The upper 8
- * of these bits select an entry: the first 256 entries are for the source, the other 256 for the
- * destination. The lower 8 bits select a number in the entry.
+ * A set or part number for each value of the first 16 address bits after the skipped bits. The
+ * upper 8 of these bits select an entry: the first 256 entries are for the source, the other 256
+ * for the destination. The lower 8 bits select a number in the entry.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -104,8 +104,8 @@ __noinline __u32 V(search_bucket)(const struct V(key) *key, __u32 first, __u32 f
 }
 
 /*
- * Like search_bucket, but inlined for the first rule of the bucket: for a bucket with one rule, a call
- * would double the cost.
+ * Like search_bucket, but inlined for the first rule of the bucket: for a bucket with one rule, a
+ * call would double the cost.
  */
 static __always_inline __u32 V(search_short_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {

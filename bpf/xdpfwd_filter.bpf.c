@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The XDP program with a filter, which drops packets before they reach a socket. Each interface has an
-// instance of the program. New rules replace the instance. See README.md.
+// The XDP program with a filter, which drops packets before they reach a socket. Each interface has
+// an instance of the program. New rules replace the instance. See README.md.
 
 #include "filter.h"
 #include "redirect.h"

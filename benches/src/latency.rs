@@ -22,8 +22,8 @@ const FORWARDERS: [ForwarderKind; 4] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "spin" },
     ForwarderKind::BareLoop,
 ];
-/// The search for the no-drop rate ends when the highest passing rate is at most this fraction below
-/// the lowest failing rate.
+/// The search for the no-drop rate ends when the highest passing rate is at most this fraction
+/// below the lowest failing rate.
 const PRECISION: f64 = 0.02;
 /// Packets per second in the measurement at a low rate, which belongs to the idle measurement.
 const LOW_RATE: u64 = 1000;

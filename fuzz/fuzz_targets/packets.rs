@@ -1,5 +1,5 @@
-//! Parses and classifies an arbitrary frame. A single lookup and a batch must find the same rule as a
-//! linear search.
+//! Parses and classifies an arbitrary frame. A single lookup and a batch must find the same rule as
+//! a linear search.
 #![no_main]
 
 use std::sync::LazyLock;

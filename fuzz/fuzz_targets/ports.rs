@@ -1,5 +1,5 @@
-//! Runs arbitrary steps on two ports of one UMEM and on the kernel side of their rings. Compares the
-//! results with a model.
+//! Runs arbitrary steps on two ports of one UMEM and on the kernel side of their rings. Compares
+//! the results with a model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

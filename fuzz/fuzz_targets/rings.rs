@@ -1,4 +1,5 @@
-//! Runs arbitrary steps on the producer and the consumer of a ring. Compares the results with a model.
+//! Runs arbitrary steps on the producer and the consumer of a ring. Compares the results with a
+//! model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

@@ -1,5 +1,5 @@
-//! Parses arbitrary text as rules, as ClassBench rules, and as signatures. A rule or a signature must
-//! not change when it is written and parsed again.
+//! Parses arbitrary text as rules, as ClassBench rules, and as signatures. A rule or a signature
+//! must not change when it is written and parsed again.
 #![no_main]
 
 use xdpfwd_filter::{Classifier, Verdict, parse, parse_classbench, parse_signatures};

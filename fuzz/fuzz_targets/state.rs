@@ -1,5 +1,5 @@
-//! Parses arbitrary state files. A parsed state must not change when it is written and parsed again,
-//! and a truncated file must be rejected.
+//! Parses arbitrary state files. A parsed state must not change when it is written and parsed
+//! again, and a truncated file must be rejected.
 #![no_main]
 
 use xdpfwd_stages::esp::state::State;

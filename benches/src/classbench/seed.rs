@@ -29,8 +29,8 @@ pub struct Seed {
     pub(crate) lengths: BTreeMap<ClassPair, Choice<Lengths>>,
     pub(crate) source: Branching,
     pub(crate) destination: Branching,
-    /// Probability at each level that the destination's bit equals the source's bit, if all previous
-    /// bits do.
+    /// Probability at each level that the destination's bit equals the source's bit, if all
+    /// previous bits do.
     pub(crate) correlation: [f64; 33],
 }
 

@@ -19,11 +19,11 @@ pub struct ClassBench {
     pub rules_with_extra_columns: usize,
 }
 
-/// Parses the text of a ClassBench file. All rules get the verdict `verdict`. Ignores empty lines and
-/// text after `#`. If any line is invalid, returns one error for each invalid line.
+/// Parses the text of a ClassBench file. All rules get the verdict `verdict`. Ignores empty lines
+/// and text after `#`. If any line is invalid, returns one error for each invalid line.
 ///
-/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with two such port
-/// ranges also matches packets without ports.
+/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with two such
+/// port ranges also matches packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {

@@ -39,7 +39,8 @@ pub enum Addresses {
 /// Compared fields of the upper-layer header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum L4 {
-    /// A protocol without ports or ICMP fields, or a later fragment, which has no upper-layer header.
+    /// A protocol without ports or ICMP fields, or a later fragment, which has no upper-layer
+    /// header.
     None,
     /// Ports of UDP or SCTP.
     Ports {
@@ -83,8 +84,9 @@ pub(crate) const V4_WORDS: usize = 3;
 pub(crate) const V6_WORDS: usize = 6;
 
 /// A key in the form that the classifier compares. The first words contain the addresses. The
-/// second-to-last word, described by [`l4_word`], contains ports (or ICMP type and code), protocol and
-/// fragment state. The last word, described by [`tag_word`], contains VLAN, DSCP and TCP control bits.
+/// second-to-last word, described by [`l4_word`], contains ports (or ICMP type and code), protocol
+/// and fragment state. The last word, described by [`tag_word`], contains VLAN, DSCP and TCP
+/// control bits.
 pub(crate) type Packed<const N: usize> = [u64; N];
 
 /// The second-to-last word: bit positions of its fields, and values of the fields before the shift.
@@ -94,8 +96,8 @@ pub(crate) mod l4_word {
     /// Position of the destination port, or of the ICMP code.
     pub(crate) const DESTINATION_PORT: u32 = 32;
     pub(crate) const PROTOCOL: u32 = 24;
-    /// Position of the field that states what `SOURCE_PORT` and `DESTINATION_PORT` contain: nothing,
-    /// ports, or ICMP type and code.
+    /// Position of the field that states what `SOURCE_PORT` and `DESTINATION_PORT` contain:
+    /// nothing, ports, or ICMP type and code.
     pub(crate) const KIND: u32 = 16;
     pub(crate) const KIND_NONE: u64 = 0;
     pub(crate) const KIND_PORTS: u64 = 1;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use crate::key::{Addresses, Fragment, Key, L4};
 
-/// A filter rule. For a matching packet, the rate limit and the log setting apply; then the verdict,
-/// if any, ends the search.
+/// A filter rule. For a matching packet, the rate limit and the log setting apply; then the
+/// verdict, if any, ends the search.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
     /// Conditions. A packet matches if it meets all conditions.

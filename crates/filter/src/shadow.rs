@@ -23,8 +23,8 @@ pub struct Shadowed {
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules whose packets are all matched by one earlier rule with a verdict. Does not
-/// detect rules that several earlier rules shadow only together. `classifier` must have been compiled
-/// from `rules`.
+/// detect rules that several earlier rules shadow only together. `classifier` must have been
+/// compiled from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();

@@ -18,8 +18,8 @@ pub struct Signature {
     pub no_case: bool,
     /// Number of bytes at the start of the payload that are not searched.
     pub offset: u16,
-    /// Number of bytes, counted from `offset`, within which the whole pattern must lie; `None` means
-    /// up to the end of the payload.
+    /// Number of bytes, counted from `offset`, within which the whole pattern must lie; `None`
+    /// means up to the end of the payload.
     pub depth: Option<u16>,
 }
 
@@ -29,8 +29,8 @@ pub struct Scanner {
     /// One automaton for the case-sensitive patterns, and one for the other patterns. The vector
     /// contains, for each pattern of the automaton, the index of its signature.
     automata: Vec<(AhoCorasick, Vec<u32>)>,
-    /// For each signature, the start and the end (exclusive) of the payload range in which the whole
-    /// pattern must lie.
+    /// For each signature, the start and the end (exclusive) of the payload range in which the
+    /// whole pattern must lie.
     ranges: Vec<[usize; 2]>,
 }
 
@@ -78,8 +78,8 @@ impl Scanner {
         }
     }
 
-    /// Returns the indexes of the signatures whose pattern the payload contains in the allowed range,
-    /// in ascending order.
+    /// Returns the indexes of the signatures whose pattern the payload contains in the allowed
+    /// range, in ascending order.
     pub fn scan<'h>(&self, payload: &[u8], hits: &'h mut Hits) -> &'h [u32] {
         hits.found.drain(..).for_each(|number| hits.is_found[number as usize] = false);
         for (automaton, numbers) in &self.automata {

@@ -8,8 +8,8 @@ const ECT_1: u8 = 0b01;
 /// Congestion experienced.
 const CE: u8 = 0b11;
 
-/// Returns the ECN field for the outer header, a copy of the inner ECN field (4.1). Ignores all bits
-/// of `inner` except the lower two.
+/// Returns the ECN field for the outer header, a copy of the inner ECN field (4.1). Ignores all
+/// bits of `inner` except the lower two.
 pub const fn outer(inner: u8) -> u8 {
     inner & CE
 }

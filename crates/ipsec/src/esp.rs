@@ -1,7 +1,8 @@
 //! The ESP packet (RFC 4303, 2): encapsulation and decapsulation in place.
 //!
 //! ```text
-//! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next header 1 | ICV 16
+//! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next
+//! header 1 | ICV 16
 //! ```
 //!
 //! The fields have these lengths in bytes. The 4 bytes before the SPI, the *prefix*, are the end of
@@ -38,8 +39,8 @@ pub const fn trailer_len(payload_len: usize) -> usize {
     padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }
 
-/// Returns the number of padding bytes that make the length of payload, padding, pad length and next
-/// header a multiple of four.
+/// Returns the number of padding bytes that make the length of payload, padding, pad length and
+/// next header a multiple of four.
 const fn padding_len(payload_len: usize) -> usize {
     (4 - (payload_len + TRAILER_FIELDS_LEN) % 4) % 4
 }
@@ -59,8 +60,8 @@ pub struct Protection {
 /// A packet to seal.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`PREFIX_LEN`] bytes before the SPI, which sealing leaves unchanged; [`HEADER_LEN`] bytes for
-    /// the header; the payload; [`trailer_len`] bytes for the trailer.
+    /// [`PREFIX_LEN`] bytes before the SPI, which sealing leaves unchanged; [`HEADER_LEN`] bytes
+    /// for the header; the payload; [`trailer_len`] bytes for the trailer.
     pub bytes: &'a mut [u8],
     /// Length of the payload in bytes.
     pub payload: usize,
@@ -85,8 +86,8 @@ pub struct Incoming<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// Range of the payload in [`Incoming::bytes`]. If the sender added
-    /// traffic-flow-confidentiality padding, the range includes it; the inner IP header contains the
-    /// length without this padding.
+    /// traffic-flow-confidentiality padding, the range includes it; the inner IP header contains
+    /// the length without this padding.
     pub payload: Range<usize>,
     /// IP protocol number of the payload; 59 marks a dummy packet, which the caller must discard.
     pub next_header: u8,
@@ -97,7 +98,8 @@ pub struct Opened {
 /// The reason why a packet was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The packet is too short, or the length of its encrypted part is not a multiple of four bytes.
+    /// The packet is too short, or the length of its encrypted part is not a multiple of four
+    /// bytes.
     #[error("invalid length")]
     BadLength,
     /// The sequence number was received before.
@@ -153,8 +155,8 @@ impl Protection {
     }
 
     /// Writes the header and trailer of each packet, and seals it. If the length of a packet's
-    /// `bytes` is not exactly the required length, leaves the packet unchanged. Returns the number of
-    /// sealed packets.
+    /// `bytes` is not exactly the required length, leaves the packet unchanged. Returns the number
+    /// of sealed packets.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
@@ -251,8 +253,8 @@ impl Protection {
         })
     }
 
-    /// If `overwrites_prefix` is set, writes the SPI over the prefix and all 64 bits of the sequence
-    /// number after the SPI. Returns the original prefix.
+    /// If `overwrites_prefix` is set, writes the SPI over the prefix and all 64 bits of the
+    /// sequence number after the SPI. Returns the original prefix.
     fn overwrite_prefix(&self, bytes: &mut [u8], number: u64) -> Prefix {
         let mut prefix = Prefix::default();
         if self.overwrites_prefix {
@@ -272,8 +274,8 @@ impl Protection {
     }
 }
 
-/// Writes the header and the trailer of a packet. Returns `false`, without writing, if the length of
-/// its `bytes` is not exactly the required length.
+/// Writes the header and the trailer of a packet. Returns `false`, without writing, if the length
+/// of its `bytes` is not exactly the required length.
 fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };

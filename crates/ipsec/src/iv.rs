@@ -16,8 +16,8 @@
 
 use std::ops::Range;
 
-/// The upper 32 bits of IVs. A new epoch is the time in seconds since 1970, or the last stored epoch
-/// plus one if that is later.
+/// The upper 32 bits of IVs. A new epoch is the time in seconds since 1970, or the last stored
+/// epoch plus one if that is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
@@ -123,8 +123,8 @@ impl Ivs {
         remaining
     }
 
-    /// Starts a later epoch, which must already be stored. If `epoch` is not later, does nothing and
-    /// returns `false`.
+    /// Starts a later epoch, which must already be stored. If `epoch` is not later, does nothing
+    /// and returns `false`.
     pub fn advance_to(&mut self, epoch: Epoch) -> bool {
         let is_later = epoch > self.epoch;
         if is_later {

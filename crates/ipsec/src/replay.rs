@@ -1,9 +1,9 @@
 //! The anti-replay window of an inbound SA (RFC 4303, 3.4.3; Appendix A for extended sequence
 //! numbers).
 //!
-//! The window has one bit per sequence number. The bits are stored in a ring of blocks that is longer
-//! than the window (RFC 6479). When the window moves, no bits are shifted; only the blocks that the
-//! window enters are cleared.
+//! The window has one bit per sequence number. The bits are stored in a ring of blocks that is
+//! longer than the window (RFC 6479). When the window moves, no bits are shifted; only the blocks
+//! that the window enters are cleared.
 
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
@@ -43,14 +43,14 @@ pub struct WindowError(pub u32);
 const BLOCK: u64 = 64;
 
 impl Window {
-    /// Minimum size of a window, in sequence numbers. (RFC 4303 requires at least 32, and recommends
-    /// 64 as default.)
+    /// Minimum size of a window, in sequence numbers. (RFC 4303 requires at least 32, and
+    /// recommends 64 as default.)
     pub const SMALLEST: u32 = 64;
     /// Maximum size of a window, in sequence numbers.
     pub const LARGEST: u32 = 4096;
 
-    /// Creates a window of `size` sequence numbers. Sequence numbers have 64 bits if `extended` (RFC
-    /// 4304), otherwise 32.
+    /// Creates a window of `size` sequence numbers. Sequence numbers have 64 bits if `extended`
+    /// (RFC 4304), otherwise 32.
     pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));
@@ -60,8 +60,8 @@ impl Window {
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
-    /// Marks all sequence numbers up to and including `number` as received. Does nothing if `number`
-    /// is not above [`Self::highest`].
+    /// Marks all sequence numbers up to and including `number` as received. Does nothing if
+    /// `number` is not above [`Self::highest`].
     pub fn mark_received_up_to(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
@@ -83,8 +83,8 @@ impl Window {
         self.highest
     }
 
-    /// Returns the full sequence number of a packet, inferred from its lower 32 bits, or an error if
-    /// the packet must be rejected. Does not change the window. Call `check` before decryption,
+    /// Returns the full sequence number of a packet, inferred from its lower 32 bits, or an error
+    /// if the packet must be rejected. Does not change the window. Call `check` before decryption,
     /// because the tag covers the full number.
     #[inline]
     pub fn check(&self, low_bits: u32) -> Result<u64, ReplayError> {
@@ -103,8 +103,8 @@ impl Window {
         }
     }
 
-    /// Marks the sequence number of a verified packet as received. Returns an error if the number was
-    /// marked before or is now below the window: one batch can contain a packet twice, and
+    /// Marks the sequence number of a verified packet as received. Returns an error if the number
+    /// was marked before or is now below the window: one batch can contain a packet twice, and
     /// [`Self::check`] runs for both copies before either is verified.
     #[inline]
     pub fn mark_received(&mut self, number: u64) -> Result<(), ReplayError> {
@@ -133,9 +133,9 @@ impl Window {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Returns the only sequence number with these lower bits that is in the window or at most 2^32 -
-    /// `size` above it (RFC 4303, A2.2). Returns `None` if its upper half would be negative or exceed
-    /// 32 bits. Without extended sequence numbers, returns `low_bits`.
+    /// Returns the only sequence number with these lower bits that is in the window or at most 2^32
+    /// - `size` above it (RFC 4303, A2.2). Returns `None` if its upper half would be negative or
+    /// exceed 32 bits. Without extended sequence numbers, returns `low_bits`.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
@@ -144,8 +144,8 @@ impl Window {
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
-            // All numbers of the window have the same upper half. A number whose lower half is below
-            // the window has the next upper half.
+            // All numbers of the window have the same upper half. A number whose lower half is
+            // below the window has the next upper half.
             if low_bits >= bottom {
                 high
             } else {
@@ -224,7 +224,8 @@ mod tests {
                 }
                 let expected = model.mark_received(number);
                 // For a number below the window, `check` infers the number plus 2^32. An attacker
-                // cannot exploit this: the ICV of the old packet does not match the inferred number.
+                // cannot exploit this: the ICV of the old packet does not match the inferred
+                // number.
                 if extended && expected == Err(ReplayError::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),

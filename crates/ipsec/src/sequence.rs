@@ -1,8 +1,8 @@
 //! The sequence numbers of an outbound SA (RFC 4303, 2.2). Several workers share them.
 //!
-//! Workers reserve numbers in batches, with one atomic operation per batch. A number can be reserved
-//! only after a bound above it has been stored. After a crash, the next run starts at the stored
-//! bound, so it uses no number again.
+//! Workers reserve numbers in batches, with one atomic operation per batch. A number can be
+//! reserved only after a bound above it has been stored. After a crash, the next run starts at the
+//! stored bound, so it uses no number again.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,8 @@ pub struct SequenceNumbers {
 /// The reason why no number is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// All numbers are used, and the SA needs another key; or [`SequenceNumbers::close`] was called.
+    /// All numbers are used, and the SA needs another key; or [`SequenceNumbers::close`] was
+    /// called.
     #[error("all sequence numbers of the SA are used; use another key")]
     Limit,
     /// All numbers below the stored bound are used, and a higher bound must be stored first.
@@ -31,8 +32,8 @@ pub enum Exhausted {
 }
 
 impl SequenceNumbers {
-    /// Creates the numbers from `first` (or 1 if `first` is 0) up to and including `limit`, or up to
-    /// the width: 64 bits if `extended`, otherwise 32. No number can be reserved before
+    /// Creates the numbers from `first` (or 1 if `first` is 0) up to and including `limit`, or up
+    /// to the width: 64 bits if `extended`, otherwise 32. No number can be reserved before
     /// [`Self::allow_below`] is called.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
@@ -43,8 +44,8 @@ impl SequenceNumbers {
         }
     }
 
-    /// Changes the width and the limit (inclusive) of the numbers. Concurrent reservations may still
-    /// use the old values.
+    /// Changes the width and the limit (inclusive) of the numbers. Concurrent reservations may
+    /// still use the old values.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
@@ -72,15 +73,15 @@ impl SequenceNumbers {
         stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the bound to store so that `count` further numbers can be reserved, or all numbers up
-    /// to the limit if those are fewer. The bound is exclusive and never below the stored bound.
+    /// Returns the bound to store so that `count` further numbers can be reserved, or all numbers
+    /// up to the limit if those are fewer. The bound is exclusive and never below the stored bound.
     pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
 
-    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if `close` was
-    /// called before.
+    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if `close`
+    /// was called before.
     pub fn close(&self) -> u64 {
         self.next.swap(u64::MAX, Ordering::Relaxed)
     }
@@ -90,15 +91,15 @@ impl SequenceNumbers {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Allows reservations of numbers below `stored`. The caller must have stored this bound durably.
-    /// Does nothing if an earlier bound is higher.
+    /// Allows reservations of numbers below `stored`. The caller must have stored this bound
+    /// durably. Does nothing if an earlier bound is higher.
     pub fn allow_below(&self, stored: u64) {
         self.stored.fetch_max(stored, Ordering::Release);
     }
 }
 
-/// Returns the end (exclusive) of the numbers, which do not wrap around. The last number is 2^32 - 1,
-/// or 2^64 - 2 if `extended`, or `limit` if that is lower.
+/// Returns the end (exclusive) of the numbers, which do not wrap around. The last number is 2^32 -
+/// 1, or 2^64 - 2 if `extended`, or `limit` if that is lower.
 fn end(extended: bool, limit: Option<u64>) -> u64 {
     let width_end = if extended { u64::MAX } else { 1 << 32 };
     limit.map_or(width_end, |limit| width_end.min(limit.saturating_add(1)))

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A temporary folder for the files of a test. Dropping the value removes the folder. Only its owner
-/// can enter the folder, unless [`Self::shared`] created it.
+/// A temporary folder for the files of a test. Dropping the value removes the folder. Only its
+/// owner can enter the folder, unless [`Self::shared`] created it.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 

@@ -27,8 +27,8 @@ pub fn ip(namespace: &Namespace, arguments: &str) {
     run(namespace.command("ip").args(arguments.split(' ')));
 }
 
-/// Runs `ping` in the namespace `from`, and returns its output and exit status. Panics only if `ping`
-/// cannot be started.
+/// Runs `ping` in the namespace `from`, and returns its output and exit status. Panics only if
+/// `ping` cannot be started.
 #[track_caller]
 pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
     let mut command = from.command("ping");

@@ -22,8 +22,8 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Calls `holds` every 10 ms until it returns `true`. Panics after [`TIMEOUT`], with the description
-/// `condition`.
+/// Calls `holds` every 10 ms until it returns `true`. Panics after [`TIMEOUT`], with the
+/// description `condition`.
 #[track_caller]
 pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;

@@ -1,5 +1,5 @@
-//! Random filter rules and packets. Rules and packets use the same few addresses, protocols and ports,
-//! so packets often match rules. Some packets are mangled.
+//! Random filter rules and packets. Rules and packets use the same few addresses, protocols and
+//! ports, so packets often match rules. Some packets are mangled.
 
 use std::sync::Arc;
 
@@ -66,8 +66,8 @@ const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
-    /// Creates a filter with random rules and settings. At most `max_continue` rules have no verdict
-    /// (`continue`).
+    /// Creates a filter with random rules and settings. At most `max_continue` rules have no
+    /// verdict (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
         let rule_texts = (0..count).map(|_| rule(random)).collect();

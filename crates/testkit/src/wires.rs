@@ -8,8 +8,8 @@ use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 pub const LAN: PortId = PortId(0);
 pub const WAN: PortId = PortId(1);
 
-/// The fake kernels of a worker's two ports. They deliver packets to the worker, and take the packets
-/// that the worker sends.
+/// The fake kernels of a worker's two ports. They deliver packets to the worker, and take the
+/// packets that the worker sends.
 pub struct Wires {
     pub lan: FakeKernel,
     pub wan: FakeKernel,
@@ -30,18 +30,18 @@ pub struct WireAccounting {
 }
 
 impl WireAccounting {
-    /// Tries to deliver `count` packets to the port of `wire`. The packets have consecutive numbers. A
-    /// packet that the fake kernel cannot deliver is not counted, and the next packet has the same
-    /// number.
+    /// Tries to deliver `count` packets to the port of `wire`. The packets have consecutive
+    /// numbers. A packet that the fake kernel cannot deliver is not counted, and the next packet
+    /// has the same number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
         });
     }
 
-    /// Takes the sent packets from the fake kernels, and asserts that the worker lost no packet: each
-    /// delivered packet was sent, discarded or dropped for a reason, or is still in a ring or in flight.
-    /// The stages must not create packets. Returns the worker's frame counts.
+    /// Takes the sent packets from the fake kernels, and asserts that the worker lost no packet:
+    /// each delivered packet was sent, discarded or dropped for a reason, or is still in a ring or
+    /// in flight. The stages must not create packets. Returns the worker's frame counts.
     #[track_caller]
     pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCounts {
         for (wire, sent_numbers) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.sent_numbers)
@@ -78,8 +78,8 @@ pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// Creates a worker that runs `lan_chain` on packets from lan to wan, and `wan_chain` on packets from
-/// wan to lan.
+/// Creates a worker that runs `lan_chain` on packets from lan to wan, and `wan_chain` on packets
+/// from wan to lan.
 pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
     cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }

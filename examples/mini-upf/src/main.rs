@@ -1,5 +1,5 @@
-//! A small User Plane Function (UPF) of a 5G core network. N3, towards the base stations (gNBs), has
-//! GTP-U tunnels; N6, towards the data network, has plain IP packets.
+//! A small User Plane Function (UPF) of a 5G core network. N3, towards the base stations (gNBs),
+//! has GTP-U tunnels; N6, towards the data network, has plain IP packets.
 
 mod sessions;
 mod stages;

@@ -13,10 +13,10 @@ use crate::subscribers::{self, Subscribers};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
-    /// Subscribers that exist from the start.
+    /// Addresses of the subscribers that exist from the start.
     #[serde(default)]
     known: Vec<Ipv4Addr>,
-    /// The port to which packets of unknown subscribers go; `None` drops these packets.
+    /// The port to which packets of unknown subscribers go. If `None`, these packets are dropped.
     unknown_port: Option<PortName>,
 }
 

@@ -1,4 +1,4 @@
-//! The subscribers, shared by the workers (readers) and the control plane (writer).
+//! The table of subscribers. The control plane changes it; the workers read it.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use xdpfwd::clap;
 use xdpfwd_pipeline::{SharedCounters, SharedTable, Table, Unit};
 
-/// Counters of packets and bytes for each subscriber, by address. Clones share one table.
+/// The packet and byte counters of each subscriber, by address. Clones share one table.
 pub type Subscribers = SharedTable<HashMap<Ipv4Addr, Arc<SharedCounters<2>>>>;
 
 /// Arguments of `ctl subscribers`, which makes a change, if any, and lists the subscribers.
@@ -35,7 +35,7 @@ pub fn run(subscribers: &Subscribers, workers: usize, arguments: Arguments) -> T
     table(subscribers)
 }
 
-/// Adds a subscriber if it does not exist.
+/// Adds a subscriber. Does nothing if the subscriber exists.
 pub fn add(subscribers: &Subscribers, address: Ipv4Addr, workers: usize) {
     subscribers.update(|map| {
         map.entry(address).or_insert_with(|| Arc::new(SharedCounters::new(workers)));
@@ -58,7 +58,7 @@ pub fn table(subscribers: &Subscribers) -> Table {
     table
 }
 
-/// Returns the number of packets of all subscribers.
+/// Returns the total number of packets of the current subscribers.
 pub fn packets(subscribers: &Subscribers) -> u64 {
     subscribers.load().values().map(|counters| counters.sums()[0]).sum()
 }

@@ -4,13 +4,13 @@ use own_appliance::app;
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_wire::{HeaderStack, ethernet, ipv4, udp};
 
-/// Returns a bench with these further keys in the gate's table.
+/// Returns a test bench. `keys` are added to the gate's table.
 fn bench(keys: &str) -> Result<TestBench, String> {
     let config = include_str!("../appliance.toml");
     app().test_bench(&format!("{config}{keys}\n"))
 }
 
-/// Returns a frame with a UDP packet from this address.
+/// Returns a frame with a UDP packet from `source`.
 fn packet(source: [u8; 4]) -> Vec<u8> {
     let ip = ipv4::Repr::new(source.into(), [10, 77, 0, 254].into());
     let udp = udp::Repr::new(4000, 53);

@@ -1,8 +1,8 @@
 //! A worker's flow cache, which stores the classifier's results for earlier keys.
 //!
-//! The hash of a key determines its slot, and a new key replaces the key in the slot. A lookup compares
-//! the whole key, so the cache never changes a result. With many more flows than slots, most lookups
-//! miss; each miss costs the classifier's lookup, and a read and a write of the slot.
+//! The hash of a key determines its slot, and a new key replaces the key in the slot. A lookup
+//! compares the whole key, so the cache never changes a result. With many more flows than slots,
+//! most lookups miss; each miss costs the classifier's lookup, and a read and a write of the slot.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
@@ -23,9 +23,9 @@ impl FlowCache {
     pub const MAX_SLOTS: usize = 1 << 20;
 
     /// Creates a cache with `slots` slots per IP version. Numbers below 64 or above
-    /// [`Self::MAX_SLOTS`] are replaced by these limits; the result is rounded up to a power of two.
-    /// Keep `seed` secret: an attacker who knows the seed can choose flows that replace each other.
-    /// The kernel allocates the memory page by page, when a flow first uses a page.
+    /// [`Self::MAX_SLOTS`] are replaced by these limits; the result is rounded up to a power of
+    /// two. Keep `seed` secret: an attacker who knows the seed can choose flows that replace each
+    /// other. The kernel allocates the memory page by page, when a flow first uses a page.
     pub fn new(slots: usize, seed: u64) -> Self {
         let slots = slots.clamp(BATCH, Self::MAX_SLOTS).next_power_of_two();
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
@@ -42,8 +42,8 @@ impl FlowCache {
 pub(super) struct Slots<const N: usize, const W: usize> {
     /// The slots, of `W` words each.
     words: Vec<u64>,
-    /// Index in `words` of the first word of the first slot. The slots are aligned: no slot spans two
-    /// cache lines.
+    /// Index in `words` of the first word of the first slot. The slots are aligned: no slot spans
+    /// two cache lines.
     start: usize,
     seed: u64,
     /// Right shift that turns a hash into a slot number.
@@ -74,8 +74,9 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// Writes the number of the first matching rule for each key to `found`, or [`NONE`]. Looks up keys
-    /// that are not cached in `space`, and caches the results. Ignores keys after the first [`BATCH`].
+    /// Writes the number of the first matching rule for each key to `found`, or [`NONE`]. Looks up
+    /// keys that are not cached in `space`, and caches the results. Ignores keys after the first
+    /// [`BATCH`].
     #[inline]
     pub(super) fn classify(
         &mut self,

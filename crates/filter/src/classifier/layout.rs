@@ -1,9 +1,10 @@
 //! Chooses the tuples and assigns each rule to one of them.
 //!
-//! Each tuple costs a lookup per packet, and each rule in a bucket costs a comparison, so the layout
-//! should have few tuples and short buckets. A greedy search repeatedly chooses the candidate tuple
-//! that accepts the largest number of the remaining rules. This number never rises for any candidate,
-//! so the search recomputes it only when the candidate reaches the top of the heap.
+//! Each tuple costs a lookup per packet, and each rule in a bucket costs a comparison, so the
+//! layout should have few tuples and short buckets. A greedy search repeatedly chooses the
+//! candidate tuple that accepts the largest number of the remaining rules. This number never rises
+//! for any candidate, so the search recomputes it only when the candidate reaches the top of the
+//! heap.
 
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 

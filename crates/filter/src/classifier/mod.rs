@@ -1,17 +1,18 @@
 //! The classifier, which finds the first matching rule among many rules.
 //!
-//! The classifier searches a **tuple space** (Srinivasan et al., 1999) with merged tuples (TupleMerge, Daly et
-//! al., 2019). A tuple states how many leading bits of each address and port are compared, and
-//! whether the protocol is compared. One hash table lookup with these bits of the key finds a
-//! bucket, which contains all rules of the tuple that can match. The other conditions of these rules
-//! are then verified one rule after the other. A rule may be stored in any tuple that compares only
-//! bits that the rule specifies, so a few tuples can hold thousands of rules. [`layout`] chooses the
-//! tuples.
+//! The classifier searches a **tuple space** (Srinivasan et al., 1999) with merged tuples
+//! (TupleMerge, Daly et al., 2019). A tuple states how many leading bits of each address and port
+//! are compared, and whether the protocol is compared. One hash table lookup with these bits of the
+//! key finds a bucket, which contains all rules of the tuple that can match. The other conditions
+//! of these rules are then verified one rule after the other. A rule may be stored in any tuple
+//! that compares only bits that the rule specifies, so a few tuples can hold thousands of rules.
+//! [`layout`] chooses the tuples.
 //!
 //! [`prune`] selects the tuples that can contain a matching rule for a key. These tuples are
-//! searched in the order of their smallest rule number, until no further tuple can contain an earlier
-//! match. A batch of keys is searched in rounds, with one tuple per key in each round. The loads of
-//! different keys then overlap, and no branch depends on unpredictable data ([`space`], [`table`]).
+//! searched in the order of their smallest rule number, until no further tuple can contain an
+//! earlier match. A batch of keys is searched in rounds, with one tuple per key in each round. The
+//! loads of different keys then overlap, and no branch depends on unpredictable data ([`space`],
+//! [`table`]).
 
 mod cache;
 mod image;

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use crate::key::{Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word};
 use crate::rule::{FragmentMatch, Match, Version};
 
-/// The conditions of a rule for packed keys. A key matches if `key & mask == value` and both ports of
-/// the key are within their ranges.
+/// The conditions of a rule for packed keys. A key matches if `key & mask == value` and both ports
+/// of the key are within their ranges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
@@ -185,8 +185,8 @@ impl CommonPart {
     }
 
     /// Adds two conditions: the packet has ports, and the port at position `shift` has the leading
-    /// bits that all ports of `range` share. Returns the range, because these bits cannot express it,
-    /// and the number of shared bits.
+    /// bits that all ports of `range` share. Returns the range, because these bits cannot express
+    /// it, and the number of shared bits.
     fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
         self.require(0, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());

@@ -1,10 +1,10 @@
 //! Selects the tuples that can contain a matching rule for a key.
 //!
-//! This is the pruned tuple space of Srinivasan et al. (1999). Each field has a small table. For each
-//! value of the field, the table contains the set of tuples with a rule for this value. A lookup
-//! intersects the sets for all fields of a key. The result may contain too many tuples, but never too
-//! few: the tables distinguish addresses by at most 24 bits, and ports from 1024 on by their upper ten
-//! bits.
+//! This is the pruned tuple space of Srinivasan et al. (1999). Each field has a small table. For
+//! each value of the field, the table contains the set of tuples with a rule for this value. A
+//! lookup intersects the sets for all fields of a key. The result may contain too many tuples, but
+//! never too few: the tables distinguish addresses by at most 24 bits, and ports from 1024 on by
+//! their upper ten bits.
 
 use std::collections::HashMap;
 
@@ -43,8 +43,8 @@ impl Prune {
             }
         }
         let prefixes = |side: usize| {
-            // One word of an IPv4 key contains both addresses. For IPv6 addresses, the upper half is
-            // precise enough.
+            // One word of an IPv4 key contains both addresses. For IPv6 addresses, the upper half
+            // is precise enough.
             rules().map(move |(tuple, pattern)| match N {
                 V4_WORDS => {
                     (tuple, pattern.value[0] << (32 * side), prefix_length(pattern, side).min(32))
@@ -93,8 +93,8 @@ fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Tuple sets by address. The 16 bits after the skipped bits select a set, or a part if prefixes are
-/// longer than these 16 bits. In a part, the next 8 bits select a set.
+/// Tuple sets by address. The 16 bits after the skipped bits select a set, or a part if prefixes
+/// are longer than these 16 bits. In a part, the next 8 bits select a set.
 #[derive(Clone, Debug)]
 pub(super) struct AddressSets {
     /// Number of skipped leading bits, which are the same in all prefixes.
@@ -110,8 +110,8 @@ pub(super) struct AddressSets {
 /// The smallest value in [`AddressSets::first`] that stands for a part instead of a set.
 const FIRST_PART: u16 = 1 << 15;
 
-/// Maximum number of parts, which use 512 KiB. If no part is left, only the first 16 bits of a longer
-/// prefix are used.
+/// Maximum number of parts, which use 512 KiB. If no part is left, only the first 16 bits of a
+/// longer prefix are used.
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {
@@ -201,8 +201,8 @@ impl AddressSets {
     }
 }
 
-/// Returns the number of leading bits that are the same in all prefixes, but at most 40: 24 of the 64
-/// bits must remain for the tables.
+/// Returns the number of leading bits that are the same in all prefixes, but at most 40: 24 of the
+/// 64 bits must remain for the tables.
 fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
     let Some((first, _, _)) = prefixes.first() else { return 0 };
     let shortest = prefixes.iter().map(|(_, length, _)| u32::from(*length)).min().unwrap_or(0);
@@ -228,8 +228,8 @@ impl PortSets {
     }
 
     /// Creates the sets from port ranges. A rule without a condition on the port must have the full
-    /// range: a key without ports contains zeros or ICMP fields instead of ports, and the rule must be
-    /// found for any of these values.
+    /// range: a key without ports contains zeros or ICMP fields instead of ports, and the rule must
+    /// be found for any of these values.
     fn new(ranges: impl Iterator<Item = (TupleSet, [u16; 2])>) -> Self {
         let mut sets = Box::new([0; PORT_SETS]);
         let mut distinct: Vec<_> = ranges.collect();

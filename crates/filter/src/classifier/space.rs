@@ -17,13 +17,13 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The compiled rules of one IP version.
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// The tuples, in the order of their smallest rule number. Empty if the rules are compared one by
-    /// one.
+    /// The tuples, in the order of their smallest rule number. Empty if the rules are compared one
+    /// by one.
     pub(super) tuples: Vec<Tuple<N>>,
     /// Maps the hash of each bucket to the index in `entries` of the first entry of the bucket.
     pub(super) table: HashTable,
-    /// Smallest rule number of each tuple. The elements after the last tuple are `u32::MAX`, which is
-    /// larger than any rule number.
+    /// Smallest rule number of each tuple. The elements after the last tuple are `u32::MAX`, which
+    /// is larger than any rule number.
     best_rules: [u32; MAX_TUPLES + 1],
     /// The tables that select the tuples to search; `None` if the rules are compared one by one.
     pub(super) prune: Option<Prune>,
@@ -136,8 +136,8 @@ impl<const N: usize> Space<N> {
         space
     }
 
-    /// Adds a tuple. Each bucket is a list of pattern indexes in rule order. `entry` creates an entry
-    /// from a pattern index and the value of `is_last`.
+    /// Adds a tuple. Each bucket is a list of pattern indexes in rule order. `entry` creates an
+    /// entry from a pattern index and the value of `is_last`.
     fn add_tuple(
         &mut self,
         bits: Bits,
@@ -193,8 +193,8 @@ impl<const N: usize> Space<N> {
         Some(found).filter(|found| *found != NONE)
     }
 
-    /// Writes to `found` the number of the first matching rule for each key, or [`NONE`]. Ignores keys
-    /// after the first [`BATCH`].
+    /// Writes to `found` the number of the first matching rule for each key, or [`NONE`]. Ignores
+    /// keys after the first [`BATCH`].
     ///
     /// Each round searches one tuple for each active key. A branch on the result of a lookup or a
     /// comparison would often be mispredicted. Instead, the code writes every key to the end of a
@@ -260,14 +260,14 @@ impl<const N: usize> Space<N> {
         found.min(select_unpredictable(entry.matches(key), entry.rule, NONE))
     }
 
-    /// Searches all buckets of a hash. Returns the smallest number of a matching rule that is at least
-    /// `from` and below `found`, or `found` if there is none.
+    /// Searches all buckets of a hash. Returns the smallest number of a matching rule that is at
+    /// least `from` and below `found`, or `found` if there is none.
     fn search_buckets(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
         self.table.get(hash).fold(found, |found, first| self.search_bucket(first, key, from, found))
     }
 
-    /// Searches the bucket whose first entry has the index `first`. Returns the smallest number of a
-    /// matching rule that is at least `from` and below `found`, or `found` if there is none.
+    /// Searches the bucket whose first entry has the index `first`. Returns the smallest number of
+    /// a matching rule that is at least `from` and below `found`, or `found` if there is none.
     #[inline]
     fn search_bucket(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {

@@ -1,5 +1,5 @@
-//! A hash table that tests without a branch whether a hash is absent. In a tuple space, most lookups
-//! find nothing, and a branch predictor cannot predict which lookups find a rule.
+//! A hash table that tests without a branch whether a hash is absent. In a tuple space, most
+//! lookups find nothing, and a branch predictor cannot predict which lookups find a rule.
 //!
 //! A group is a 64-bit word with four lanes of 16 bits. Each lane can contain a tag, and a lookup
 //! compares all four tags at once. If the group of a new entry is full, the group is marked as
@@ -28,8 +28,8 @@ const OVERFLOWED: u64 = 1 << 63;
 impl HashTable {
     /// Creates a table for `entries` entries. More entries can be inserted; see [`Self::insert`].
     pub(super) fn new(entries: usize) -> Self {
-        // With these groups, an eighth to a quarter of the lanes contains tags. A larger table would
-        // not be faster enough to justify its memory.
+        // With these groups, an eighth to a quarter of the lanes contains tags. A larger table
+        // would not be faster enough to justify its memory.
         let groups = entries.next_power_of_two().max(2);
         Self {
             groups: vec![0; groups],
@@ -67,8 +67,8 @@ impl HashTable {
         }
     }
 
-    /// Returns a mask with the highest bit of each lane that contains the tag of a hash. A lane above
-    /// a matching lane may be a false positive.
+    /// Returns a mask with the highest bit of each lane that contains the tag of a hash. A lane
+    /// above a matching lane may be a false positive.
     #[inline]
     fn matching_lanes(group: u64, hash: u64) -> u64 {
         let differing = (group & !OVERFLOWED) ^ Self::tag(hash).wrapping_mul(ONES);
@@ -82,8 +82,8 @@ impl HashTable {
         Self::matching_lanes(group, hash) | group & OVERFLOWED != 0
     }
 
-    /// Returns the number whose tag matches a hash, if the group has exactly one matching tag and did
-    /// not overflow. Otherwise returns `None`; use [`Self::get`] then.
+    /// Returns the number whose tag matches a hash, if the group has exactly one matching tag and
+    /// did not overflow. Otherwise returns `None`; use [`Self::get`] then.
     #[inline]
     pub(super) fn single_candidate(&self, hash: u64) -> Option<u32> {
         let at = self.group_index(hash);
@@ -122,8 +122,8 @@ impl HashTable {
         self.shift
     }
 
-    /// Returns the number of groups in the longest run of overflowed groups. A lookup visits at most
-    /// one group more than this.
+    /// Returns the number of groups in the longest run of overflowed groups. A lookup visits at
+    /// most one group more than this.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
         // Iterate twice over the groups, because a run may wrap around.

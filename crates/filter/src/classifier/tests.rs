@@ -162,8 +162,8 @@ fn key() -> impl Strategy<Value = Key> {
     )
 }
 
-/// Returns the number of the first matching rule that is at least `from`, found by comparing one rule
-/// after the other.
+/// Returns the number of the first matching rule that is at least `from`, found by comparing one
+/// rule after the other.
 fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
@@ -320,8 +320,8 @@ fn image_fits_xdp_program_with_most_seeds() {
     assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
-/// The rules exceed the maximum numbers of tuples, sets and parts. The classifier then searches more
-/// tuples than necessary, but finds the same rules.
+/// The rules exceed the maximum numbers of tuples, sets and parts. The classifier then searches
+/// more tuples than necessary, but finds the same rules.
 #[test]
 fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;

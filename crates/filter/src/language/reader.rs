@@ -64,8 +64,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Records the keyword `word` and reads its value into the rule. Returns `false` if `word` is not a
-    /// keyword of rules.
+    /// Records the keyword `word` and reads its value into the rule. Returns `false` if `word` is
+    /// not a keyword of rules.
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
         // `ipv4` and `ipv6` exclude each other, so both are recorded as `ipv4`.
         let recorded_as = if word.text == "ipv6" { "ipv4" } else { word.text };
@@ -383,8 +383,8 @@ fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
 }
 
 impl Limit {
-    /// Returns the default burst: the packets or bits of a tenth of a second at this rate, but at least
-    /// one packet or the bits of one frame of 1514 bytes.
+    /// Returns the default burst: the packets or bits of a tenth of a second at this rate, but at
+    /// least one packet or the bits of one frame of 1514 bytes.
     fn default_burst(rate: u64, unit: Unit) -> u64 {
         let min = match unit {
             Unit::Packets => 1,

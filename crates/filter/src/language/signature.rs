@@ -10,8 +10,8 @@ const TEXT: &str =
     r#"a text in double quotes, like "GET /", with the escapes \" \\ \n \r \t and \xHH"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
-/// Parses a text and returns the signatures with their line numbers, from 1. If any line is invalid,
-/// returns one error for each invalid line. Ignores empty lines and text after `#`.
+/// Parses a text and returns the signatures with their line numbers, from 1. If any line is
+/// invalid, returns one error for each invalid line. Ignores empty lines and text after `#`.
 pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Problem>> {
     let (mut signatures, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -24,8 +24,8 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
     if problems.is_empty() { Ok(signatures) } else { Err(problems) }
 }
 
-/// Parses a line with one signature. Returns `None` if the line is empty or a comment. Errors have the
-/// line number 1.
+/// Parses a line with one signature. Returns `None` if the line is empty or a comment. Errors have
+/// the line number 1.
 pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     let (mut bytes, mut no_case, mut offset, mut depth): (Option<(Word<'_>, Vec<u8>)>, _, u16, _) =
@@ -98,8 +98,8 @@ fn quoted(word: &str) -> Option<&str> {
     word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
 }
 
-/// Returns the bytes of a pattern after `text`, or `None` if `word` is not in quotes or an escape is
-/// invalid.
+/// Returns the bytes of a pattern after `text`, or `None` if `word` is not in quotes or an escape
+/// is invalid.
 fn text_bytes(word: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = quoted(word)?.chars();
@@ -124,8 +124,8 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Returns the bytes of a pattern after `hex`, or `None` if `word` is not in quotes or does not consist
-/// of pairs of hexadecimal digits. Spaces are ignored.
+/// Returns the bytes of a pattern after `hex`, or `None` if `word` is not in quotes or does not
+/// consist of pairs of hexadecimal digits. Spaces are ignored.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()

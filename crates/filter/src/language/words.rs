@@ -16,8 +16,8 @@ impl Word<'_> {
     }
 }
 
-/// An iterator over the words of a line before the comment, if any. A quoted string is one word, and
-/// includes the quotes.
+/// An iterator over the words of a line before the comment, if any. A quoted string is one word,
+/// and includes the quotes.
 pub(super) struct Words<'a> {
     line: &'a str,
     /// Byte offset of the unread part of `line`.
@@ -80,8 +80,9 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Returns the length in bytes of the word at the start of a text. A quoted word ends with its closing
-/// quote or, without one, at the end of the text. Any other word ends before white space or `#`.
+/// Returns the length in bytes of the word at the start of a text. A quoted word ends with its
+/// closing quote or, without one, at the end of the text. Any other word ends before white space or
+/// `#`.
 fn word_length(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;

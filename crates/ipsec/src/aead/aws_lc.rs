@@ -49,8 +49,8 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
-    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` returns the tag,
-    // which must then be copied. `open_in_place_separate_tag` leaves the text in place;
+    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` returns the
+    // tag, which must then be copied. `open_in_place_separate_tag` leaves the text in place;
     // `open_in_place` moves it. Pass the nonce by reference: a nonce passed by value, or taken out
     // of an `Option`, is copied byte by byte, and wider loads of the copy stall for up to 15 ns.
     #[inline]

@@ -1,9 +1,9 @@
 //! The backend on Intel's libipsec-mb. It has the lowest overhead per packet of all backends, so it
 //! is the fastest for short packets.
 //!
-//! AES-GCM uses the library's direct API, with one call per packet. A call reads the key, and writes
-//! only the packet and a context on the stack, so workers can share a key. A manager (`IMB_MGR`)
-//! selects the functions for this processor, and is freed before the first packet.
+//! AES-GCM uses the library's direct API, with one call per packet. A call reads the key, and
+//! writes only the packet and a context on the stack, so workers can share a key. A manager
+//! (`IMB_MGR`) selects the functions for this processor, and is freed before the first packet.
 //!
 //! ChaCha20-Poly1305 uses the library's jobs, so each batch needs exclusive use of a manager. The
 //! first ChaCha20-Poly1305 key creates one manager per processor.
@@ -307,8 +307,8 @@ impl Managers {
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
             // AAD; reads and writes the text, in place; writes 16 bytes of tag. All this memory is
-            // live, the written memory is borrowed exclusively, and no job that holds these pointers
-            // remains in the manager after the call.
+            // live, the written memory is borrowed exclusively, and no job that holds these
+            // pointers remains in the manager after the call.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),

@@ -8,8 +8,8 @@ pub trait Aead: Send + Sync {
     /// Seals each job: encrypts its text in place, and writes its tag. Sets [`Job::is_ok`].
     fn seal_batch(&self, jobs: &mut [Job<'_>]);
 
-    /// Opens each job: verifies its tag, and decrypts its text in place. Sets [`Job::is_ok`]. If the
-    /// tag is invalid, the content of the text is unspecified afterwards.
+    /// Opens each job: verifies its tag, and decrypts its text in place. Sets [`Job::is_ok`]. If
+    /// the tag is invalid, the content of the text is unspecified afterwards.
     fn open_batch(&self, jobs: &mut [Job<'_>]);
 }
 
@@ -47,8 +47,8 @@ pub struct Aad {
 }
 
 impl Aad {
-    /// Creates the AAD of an ESP packet (RFC 4106, 5). Contains all 64 bits of the sequence number if
-    /// `extended`, otherwise the lower 32.
+    /// Creates the AAD of an ESP packet (RFC 4106, 5). Contains all 64 bits of the sequence number
+    /// if `extended`, otherwise the lower 32.
     #[inline]
     pub fn new(spi: u32, number: u64, extended: bool) -> Self {
         let mut bytes = [0; 12];

@@ -315,7 +315,8 @@ highest = 4711
         assert!(error_with("bytes", "bites").contains("unknown field `bites`"));
         assert!(error_with("\"out\"", "\"up\"").contains("unknown variant `up`"));
         assert!(
-            error_with("9f86d081884c7d65", "9F86d081884c7d65").contains("16 hexadecimal digits")
+            error_with("9f86d081884c7d65", "9F86d081884c7d65")
+                .contains("16 lowercase hexadecimal digits")
         );
         assert!(error_with("next = 1048577", "next = -1").contains("-1"));
         assert_eq!(

@@ -9,8 +9,8 @@ pub(super) struct Manager {
     _opaque: [u8; 0],
 }
 
-/// Memory for `struct gcm_key_data`: the round keys and the powers of the hash key. The shim asserts
-/// that 1024 bytes are enough.
+/// Memory for `struct gcm_key_data`: the round keys and the powers of the hash key. The shim
+/// asserts that 1024 bytes are enough.
 #[repr(C, align(64))]
 pub(super) struct GcmKey(pub(super) [u8; 1024]);
 
