@@ -133,8 +133,8 @@ impl Window {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Returns the only sequence number with these lower bits that is in the window or at most 2^32
-    /// - `size` above it (RFC 4303, A2.2). Returns `None` if its upper half would be negative or
+    /// Returns the only sequence number with these lower bits that is in the window or above it by
+    /// at most `2^32 - size` (RFC 4303, A2.2). Returns `None` if its upper half would be negative or
     /// exceed 32 bits. Without extended sequence numbers, returns `low_bits`.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
