@@ -38,7 +38,7 @@ struct PathSpec {
 
 enum PathStages {
     Built(Vec<NamedStage>),
-    PlanResult(Vec<NamedPlan>),
+    Planned(Vec<NamedPlan>),
 }
 
 impl TestBench {
@@ -96,7 +96,7 @@ impl TestBenchBuilder {
         plans: impl IntoIterator<Item = (N, Arc<dyn StagePlan>)>,
     ) -> Self {
         let plans = plans.into_iter().map(|(name, plan)| (name.into(), plan));
-        self.add(from, to, PathStages::PlanResult(plans.collect()))
+        self.add(from, to, PathStages::Planned(plans.collect()))
     }
 
     fn add(mut self, from: &str, to: &str, stages: PathStages) -> Self {
@@ -171,7 +171,7 @@ impl TestBenchBuilder {
             path_ports.push((from, to));
             let stages = match path.stages {
                 PathStages::Built(stages) => stages,
-                PathStages::PlanResult(named) => {
+                PathStages::Planned(named) => {
                     plans.acquire(from, &named)?;
                     let cx = BuildCx { workers, from, to, ports: &ports, ..BuildCx::default() };
                     build(&named, &cx)
