@@ -33,7 +33,6 @@ fn user_frame() -> Vec<u8> {
     frame
 }
 
-/// Calls a function with each packet.
 struct ForEach<F>(F);
 
 impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {

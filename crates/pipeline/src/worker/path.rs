@@ -18,7 +18,7 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// For each stage, the counters of its predecessors when they were replaced.
+    /// For each stage, the last counters of its predecessors, added up.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Whether the stages were retired and must not be called again.

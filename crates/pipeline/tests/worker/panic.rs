@@ -105,7 +105,7 @@ fn stages_swapped_in_after_panic_are_not_called() {
     assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
     assert_eq!(
         report.paths[0].stages[0].account.packets, 1,
-        "the account differs from that of the panicked stage"
+        "the new stage does not continue the account of the panicked stage"
     );
     assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
 }
