@@ -32,7 +32,6 @@ pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     Err(Error::Command { command: command_line(command), status: output.status, stderr })
 }
 
-/// Runs `ip` with these arguments and returns its stdout.
 pub(crate) fn ip(arguments: &[&str]) -> Result<String, Error> {
     run(Command::new("ip").args(arguments))
 }

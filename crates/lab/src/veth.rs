@@ -37,7 +37,6 @@ pub fn connect(
     create(&a, &b, queues, mtu)
 }
 
-/// One end of a veth pair.
 pub(crate) struct End<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) name: &'a str,
