@@ -101,7 +101,6 @@ impl Namespace {
         Ok(NamespaceHandle(Some(file), path))
     }
 
-    /// Runs `ip -n NAME` with `arguments`.
     pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String, Error> {
         let mut all = vec!["-n", &self.name];
         all.extend(arguments);
@@ -132,7 +131,6 @@ impl Drop for Namespace {
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
-    /// Returns a handle of the caller's namespace.
     pub(crate) fn current() -> Self {
         Self(None, PathBuf::new())
     }

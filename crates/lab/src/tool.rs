@@ -17,7 +17,6 @@ pub(crate) fn command_line(command: &Command) -> String {
     line
 }
 
-/// Runs `command` and returns its stdout.
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     // Use a separate process group: Ctrl-C must not end the tools that the lab needs for cleanup.
     let output = command

@@ -68,7 +68,6 @@ pub struct Traffic {
     source: Ipv4Addr,
     destination: Ipv4Addr,
     on_grant: bool,
-    /// Packets of a flood.
     packets: Option<Arc<[PacketTemplate]>>,
 }
 

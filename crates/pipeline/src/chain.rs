@@ -25,7 +25,6 @@ pub trait Visitor {
     fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool;
 }
 
-/// A visitor that calls a closure with each stage.
 pub(crate) struct EachStage<F>(pub(crate) F);
 
 impl<F: FnMut(usize, &mut dyn Stage)> Visitor for EachStage<F> {

@@ -98,7 +98,6 @@ impl Egress {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)
     }
 
-    /// Returns the number of frames in all queues.
     pub(crate) fn waiting(&self) -> usize {
         self.queues.iter().map(EgressQueue::len).sum()
     }

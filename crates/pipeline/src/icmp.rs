@@ -103,7 +103,6 @@ impl TokenBucket {
         self.tokens >= 1.0
     }
 
-    /// Removes the token of a message that was sent.
     fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }

@@ -19,7 +19,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Installs the signal handlers.
     pub(super) fn new() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in

@@ -183,7 +183,7 @@ struct StageRun<'a> {
     queue_index: usize,
     /// The egress port of the path.
     to: PortId,
-    /// Number of frames that stages may still hold.
+    /// Number of further frames that the stages may hold together.
     quota: &'a mut u32,
     /// The time when the batch was received, in cycles.
     start: u64,

@@ -70,7 +70,6 @@ pub struct Worker<C> {
     staged: Vec<(PortId, C)>,
 }
 
-/// One queue of a port.
 struct PortQueue {
     socket: Box<dyn Port>,
     /// The number of the port.

@@ -11,7 +11,6 @@ use crate::verdict::PortId;
 /// A stage's own counters, by name.
 type Counters = Vec<(&'static str, u64)>;
 
-/// A path of a worker.
 pub(super) struct Path<C> {
     pub(super) from: PortId,
     pub(super) to: PortId,

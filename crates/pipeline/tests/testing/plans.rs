@@ -14,7 +14,6 @@ use xdpfwd_wire::MacAddr;
 #[derive(Debug, Default)]
 struct TestPlan {
     acquired: AtomicI32,
-    /// Whether `acquire` returns an error.
     acquire_fails: bool,
 }
 

@@ -13,7 +13,6 @@ struct Panics {
     seen: u64,
     /// The number of the packet, from 1, on which `process` panics; 0 for none.
     panics_at: u64,
-    /// Whether `tick` panics.
     tick_panics: bool,
     /// Whether `counters` panics after `process` has panicked.
     counters_panic: bool,
