@@ -3,8 +3,8 @@
 //!
 //! In a round, the fake kernel delivers packets, the user side receives, refills and transmits, the
 //! fake kernel completes the transmission, and the user side reclaims. A sample is the time of some
-//! rounds minus the time of equally many rounds of the fake kernel alone. Times are CPU time of the
-//! thread, which excludes preemption. An iteration in criterion's output is one packet.
+//! rounds, minus the time of as many rounds of the fake kernel alone. All times are CPU times of
+//! the thread, which exclude preemption. An iteration in criterion's output is one packet.
 //!
 //! - `rings`: the four rings alone, [`BareRings`].
 //! - `port`: the four rings through [`Port`], with owned frames, the owner record, a batch, an
@@ -14,8 +14,8 @@
 //!
 //! After criterion's results, a table compares these variants with their C twins
 //! (benches/peers/ring_twin.c, a separate process). All variants and twins run in each round; the
-//! table shows ratios within a round. Run with `cargo bench -p xdpfwd-bench --bench rings` or `make
-//! bench-rings`.
+//! table shows the ratios within the rounds. Run with `cargo bench -p xdpfwd-bench --bench rings`
+//! or `make bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -191,7 +191,6 @@ impl Bench {
     }
 }
 
-/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
@@ -317,7 +316,7 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
 }
 
 /// Measures all variants in each round. Prints and saves the medians, and the medians of the ratios
-/// within a round. `missing` is the reason why the C twins are missing, if they are.
+/// within a round. `missing` is the reason if the C twins are missing.
 fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
     const ROUNDS: usize = 41;
     const PACKETS: u64 = 1 << 18;

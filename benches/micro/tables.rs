@@ -24,7 +24,7 @@ fn table(sessions: u32) -> Table {
     (0..sessions).map(|teid| (teid, Arc::new(SharedCounters::new(1)))).collect()
 }
 
-/// A pseudorandom generator of keys, so that each batch reads other entries of the table.
+/// A pseudorandom generator of keys: each batch reads other entries of the table.
 struct Keys {
     next: u32,
     sessions: u32,

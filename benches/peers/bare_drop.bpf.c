@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// Two XDP programs that show the minimum cost of dropping packets: `drop_at_once` drops each packet
-// without reading it. `look_up_and_drop` first looks up the same tables as xdpfwd's filter; it
-// assumes untagged IPv4 without options and does not check this.
+// Two XDP programs that show the minimum cost of dropping packets. `drop_at_once` drops each packet
+// without reading it. `look_up_and_drop` first looks up each packet in the same tables as xdpfwd's
+// filter. It assumes untagged IPv4 packets without options, and does not check this.
 
 #include <linux/if_ether.h>
 #include <linux/ip.h>

@@ -4,8 +4,8 @@
  *
  * It forwards between queue 0 of two interfaces, with one UMEM for both sockets and one thread on
  * one core. A frame received on one interface is sent out of the other with its MAC addresses
- * swapped. There is no accounting per packet, there are no stages, and the values that the kernel
- * writes are not checked. The difference to xdpfwd is the cost of xdpfwd's features.
+ * swapped. It has no stages, does not account for packets, and does not check the values that the
+ * kernel writes. The difference to xdpfwd is the cost of these features.
  *
  *   apt-get install gcc libxdp-dev libbpf-dev
  *   cc -O3 -march=native bare_loop.c -o bare_loop -lxdp -lbpf

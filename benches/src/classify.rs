@@ -89,7 +89,7 @@ struct Row {
     packets: usize,
     /// Number of distinct tuples of the rules ([`Statistics::tuples`]).
     distinct_tuples: usize,
-    /// Number of tuples in the classifier, which merges some.
+    /// Number of tuples in the classifier, which merges some of the distinct tuples.
     tuples: usize,
     longest_bucket: usize,
     memory_bytes: usize,
@@ -251,14 +251,14 @@ fn key(header: &Header) -> Key {
     let (source, destination) = (header.source_port, header.destination_port);
     let l4 = match header.protocol {
         6 => L4::Tcp { source, destination, flags: 0x10 },
-        // dpdk-test-acl compares ports for every protocol.
+        // Like dpdk-test-acl, which compares ports for every protocol.
         _ => L4::Ports { source, destination },
     };
     let addresses = Addresses::V4 { source: header.source, destination: header.destination };
     Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
 }
 
-/// Compares the classifier with a linear search on a part of the trace, because the search is slow.
+/// Compares the classifier with a linear search, which is slow, on a part of the trace.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     let step = (keys.len() * rules.len() / 20_000_000).max(1);
     for key in keys.iter().step_by(step) {

@@ -94,7 +94,6 @@ impl Common {
         })
     }
 
-    /// Returns the selected forwarders.
     pub(crate) fn selected(&self, all: &[ForwarderKind]) -> Vec<ForwarderKind> {
         let is_selected = |kind: &ForwarderKind| {
             self.only.is_empty() || self.only.iter().any(|name| name == kind.name())

@@ -81,7 +81,7 @@ impl Dropper {
     }
 }
 
-/// Where the kernel receives xdpfwd's packets and runs the XDP program.
+/// Where the XDP program receives its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
@@ -427,7 +427,7 @@ fn busy_seconds() -> Result<f64> {
     let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
         bail!("cannot parse /proc/stat: {line}")
     };
-    // USER_HZ, which is 100 wherever Linux has a stable ABI.
+    // Ticks of 1 / USER_HZ, which is 100 wherever Linux has a stable ABI.
     Ok((user + nice + system + irq + softirq) / 100.0)
 }
 
@@ -437,7 +437,6 @@ fn attach(object: &Object, name: &str) -> Result<XdpLink> {
     Ok(attach_xdp(program.as_fd(), nix::net::if_::if_nametoindex("fwd0")?, AttachMode::Native)?)
 }
 
-/// Compiles the bare XDP programs.
 fn compile(environment: &Environment) -> Result<PathBuf> {
     let object = environment.scratch.join("bare_drop.bpf.o");
     let bpf = environment.sources.join("../../bpf");

@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for round in 0..rounds {
             let mut order: Vec<&PreparedForwarder> = forwarders.iter().collect();
             if round % 2 == 1 {
-                // Reverse the order in every other round, so that its effect cancels out.
+                // Reverse the order in every other round, to cancel the effect of the order.
                 order.reverse();
             }
             for forwarder in order {
@@ -201,7 +201,7 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     (received > 0.0).then(|| calls / received)
 }
 
-/// Checks forwarding with two queues, with a generator first on one core, then on the other: all
+/// Checks forwarding with two queues, with a generator first on one core, then on the other. All
 /// frames must arrive intact, once and in order, at a rate that all forwarders support. Does not
 /// measure speed, because the second generator shares the forwarder's core.
 fn two_queues(kind: ForwarderKind, common: &Common) -> String {

@@ -14,7 +14,7 @@ use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 /// Deadline for a forwarder to become ready. testpmd needs some seconds to allocate its memory.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// A forwarder that cannot start ends within this time.
+/// Maximum time until a forwarder that cannot start has ended.
 const FAILURE_TIME: Duration = Duration::from_millis(500);
 
 /// A forwarder of the comparison.
@@ -54,7 +54,6 @@ pub(crate) const ALL: [ForwarderKind; 10] = [
 /// The paths and cores of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
-    /// The xdpfwd binary.
     pub(crate) xdpfwd: PathBuf,
     /// benches/peers.
     pub(crate) sources: PathBuf,
@@ -76,7 +75,6 @@ pub(crate) struct PreparedForwarder {
     command: Option<Vec<String>>,
 }
 
-/// A running forwarder.
 pub(crate) struct RunningForwarder {
     /// `None` if the kernel forwards.
     pub(crate) forwarder: Option<Forwarder>,
@@ -125,7 +123,6 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns whether the forwarder supports two queues.
     pub(crate) fn supports_two_queues(self) -> bool {
         self != Self::BareLoop
     }
@@ -291,7 +288,8 @@ impl PreparedForwarder {
         lines.join("; ")
     }
 
-    /// Checks that the forwarder starts. If not, it counts as missing; the error is the reason.
+    /// Checks that the forwarder starts. If not, the forwarder counts as missing for the returned
+    /// reason.
     pub(crate) fn check_start(&self) -> Result<(), MissingReason> {
         let start = || -> Result<()> {
             let chain = Chain::builder().build()?;

@@ -21,7 +21,8 @@ const SCENARIOS: [&str; 6] =
 const BATCH: u64 = 64;
 /// Rounds of the first count. The second count has three times as many.
 const ROUNDS: u64 = 500;
-/// Relative change of a count. A larger increase is an error; a larger decrease requests an update.
+/// Accepted relative change of a count. A larger increase is an error; a larger decrease requests
+/// an update.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
@@ -93,7 +94,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 struct Comparison {
-    /// The printed table.
     text: String,
     /// Scenarios whose count increased by more than [`TOLERANCE`].
     worse: Vec<String>,

@@ -12,8 +12,8 @@ use super::{
 /// Returns `rules` distinct rules, each before the rules that cover it. Returns fewer if the seed
 /// does not yield as many.
 ///
-/// A draw may repeat a rule, especially if the seed has many wildcards. Therefore repeats the
-/// drawing with more draws, at most eight times, until enough rules are distinct.
+/// A draw may repeat a rule, especially if the seed has many wildcards. Therefore draws again, with
+/// more draws, until enough rules are distinct, in at most eight rounds.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut distinct = Vec::new();
@@ -70,8 +70,8 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     (0..count).map(rule).collect()
 }
 
-/// Sorts by scope, narrowest first. Within a scope, groups rules by tuple; tuples are in the order
-/// in which they were drawn.
+/// Sorts by scope, narrowest first. Within a scope, groups rules by tuple, in the order in which
+/// the tuples were drawn.
 ///
 /// A rule has a larger scope than any rule that it covers, so no rule makes a later one
 /// ineffective.

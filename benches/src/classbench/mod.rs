@@ -3,8 +3,8 @@
 //!
 //! ClassBench (Taylor and Turner, IEEE/ACM Transactions on Networking 15(3), 2007) describes a real
 //! rule set by distributions, and draws rule sets of any size from them. The distributions are the
-//! shares of protocols, of pairs of port classes, and of prefix lengths for each such pair, and two
-//! tries that describe how addresses branch, nest and correlate. [`Seed`] holds such distributions,
+//! shares of protocols, of pairs of port classes, and of prefix lengths for each such pair. Two
+//! tries describe how addresses branch, nest and correlate. [`Seed`] holds such distributions,
 //! [`generate()`] draws rules, [`trace()`] draws headers that match them, and [`Statistics`] counts
 //! the properties that determine a classifier's cost.
 //!

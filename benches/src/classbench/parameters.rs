@@ -125,8 +125,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Parses lines. Each has the sum of a source and a destination length and the share of this sum,
-/// then source lengths, each with its share within the sum.
+/// Parses lines with pairs of numbers: first the sum of source and destination length, with the
+/// share of this sum; then source lengths, each with its share within the sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {

@@ -57,7 +57,7 @@ pub(crate) struct Choice<T> {
     values: Vec<(f64, T)>,
 }
 
-/// Maximum deviation from 1 of the sum of rounded shares.
+/// Maximum deviation of the sum of the shares from 1, due to rounding.
 const SLACK: f64 = 0.005;
 
 impl<T> Choice<T> {
@@ -85,7 +85,6 @@ impl<T> Choice<T> {
         &self.values[index.min(self.values.len() - 1)].1
     }
 
-    /// Returns each value with its share.
     pub(crate) fn shares(&self) -> impl Iterator<Item = (f64, &T)> {
         self.values.iter().scan(0.0, |before, (end, value)| {
             let share = end - *before;

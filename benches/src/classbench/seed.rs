@@ -21,7 +21,7 @@ const BUILT_IN: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,
-    /// Number of rules in the original set. Generated sets that are larger branch more.
+    /// Number of rules in the original set. A larger generated set branches more.
     pub(crate) filters: u32,
     pub(crate) protocols: Choice<(Protocol, Choice<ClassPair>)>,
     pub(crate) source_ports: PortValues,
@@ -247,7 +247,6 @@ impl PortValues {
 pub(crate) struct Branching {
     /// Approximate maximum number of prefixes on a path from the root, each within the previous.
     pub(crate) nesting: u8,
-    /// Branching at each level.
     pub(crate) levels: [Level; 33],
 }
 

@@ -45,7 +45,6 @@ pub(crate) struct ProtocolEntry {
 }
 
 impl SeedFile {
-    /// Returns the correlation of each level.
     pub(crate) fn correlation(&self) -> Result<[f64; 33]> {
         let mut levels = [0.0; 33];
         for &(first, last, probability) in &self.correlation {

@@ -33,11 +33,11 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
-    /// Once. Unlike with the other localities, headers lie anywhere within their rule instead of at
-    /// a corner, so that headers of wide rules are almost never equal.
+    /// Once. A header lies anywhere within its rule, not at a corner as with the other localities,
+    /// so headers of wide rules are almost never equal.
     Scattered,
-    /// As in ClassBench: the number of copies has a Pareto distribution, P(at most x) = 1 - (b /
-    /// x)^a, and is rounded up.
+    /// As in ClassBench: the number of copies has a Pareto distribution and is rounded up. Before
+    /// rounding, the probability of at most x copies is 1 - (b / x)^a.
     ///
     /// ClassBench calls a = 1, b = 0.0001 low locality and a = 1, b = 1 high locality.
     Pareto {
@@ -61,8 +61,9 @@ impl Locality {
 }
 
 /// Returns `packets` headers. A header is random in every field with the probability
-/// `random_share`, or if there are no rules. Otherwise it is a corner of a random rule, the low or
-/// the high end of every field; with [`Locality::Scattered`], it lies anywhere within the rule.
+/// `random_share`, or if there are no rules. Otherwise it is a corner of a random rule: each field
+/// is the low or the high end of the rule's range. With [`Locality::Scattered`], it lies anywhere
+/// within the rule.
 pub fn trace(
     rules: &[Rule5],
     packets: usize,

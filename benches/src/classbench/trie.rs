@@ -56,7 +56,7 @@ fn must_separate(
     count: usize,
     any_ends_next: bool,
 ) -> bool {
-    // At the last level there is no other child.
+    // At level 31, all longer prefixes end at the next level: there is nothing to separate.
     count > 1 && nested + 1 >= branching.nesting && any_ends_next && level < 31
 }
 
@@ -194,8 +194,8 @@ impl Destinations<'_> {
                 let side = children.iter().position(Option::is_some).unwrap_or(heavier_side);
                 split[side] = longer;
             } else {
-                // Also count the rules that are already below, and divide the other rules to
-                // approach the skew.
+                // Divide the rules to approach the skew, which also counts the rules that are
+                // already below.
                 let total = longer.len() + weight[0] + weight[1];
                 let wanted = heavier_count(total, branching.skew);
                 let lighter_count = (total - wanted).saturating_sub(weight[1 - heavier_side]);
@@ -283,7 +283,7 @@ mod tests {
     fn heavier_child_gets_share_given_by_skew() {
         let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
         let upper_half = addresses.iter().filter(|&&address| address == 1 << 31).count();
-        // 100 is half of 200.
+        // The heavier child gets 200 rules, the lighter child 100.
         assert!(upper_half == 100 || upper_half == 200, "{upper_half}");
     }
 

@@ -19,12 +19,12 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between frames in bytes. A power of two would map all packets to few cache sets, which
-/// DPDK also avoids.
+/// Distance between frames in bytes. A power of two would map all packets to few cache sets. DPDK
+/// also avoids this.
 const STRIDE: usize = 2048 + 192;
 
-/// Offset in a frame of the bytes that ESP processes: headroom, Ethernet and IPv4 headers, of which
-/// ESP needs the last `PREFIX_LEN` bytes.
+/// Offset in a frame of the bytes that ESP processes: after the headroom and the Ethernet and IPv4
+/// headers, except the last `PREFIX_LEN` bytes of these, which ESP needs.
 const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
 /// The maximum payload that fits in a frame, in bytes.
@@ -148,7 +148,7 @@ impl BackendBench {
         Ok(())
     }
 
-    /// Returns the median times of `passes` passes, for sealing and for opening.
+    /// Returns the median times per packet of `passes` passes, for sealing and for opening.
     pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Timing; 2] {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
@@ -177,7 +177,7 @@ impl BackendBench {
         [Timing { alone: sealed_alone, esp: sealed }, Timing { alone: opened_alone, esp: opened }]
     }
 
-    /// Seals each frame with a new sequence number. Returns nanoseconds.
+    /// Seals each frame with a new sequence number. Returns the total nanoseconds.
     fn seal(&self, frames: &mut Frames) -> f64 {
         let (payload, mut number) = (frames.payload, frames.last_sequence);
         let start = Instant::now();
@@ -194,7 +194,7 @@ impl BackendBench {
         elapsed
     }
 
-    /// Opens each frame. Returns nanoseconds and the number of opened frames.
+    /// Opens each frame. Returns the total nanoseconds and the number of opened frames.
     fn open(&self, frames: &mut Frames, window: &mut Window) -> (f64, usize) {
         let mut opened = 0;
         let start = Instant::now();
@@ -207,8 +207,8 @@ impl BackendBench {
         (nanoseconds(start), opened)
     }
 
-    /// Seals each frame with the AEAD alone, using new sequence numbers or those of the last pass.
-    /// Returns nanoseconds.
+    /// Seals each frame with the AEAD alone, with new sequence numbers or those of the last pass.
+    /// Returns the total nanoseconds.
     fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;
         if new_numbers {
@@ -240,7 +240,8 @@ impl BackendBench {
         }
     }
 
-    /// Opens each frame with the AEAD alone. Returns nanoseconds and the number of opened frames.
+    /// Opens each frame with the AEAD alone. Returns the total nanoseconds and the number of opened
+    /// frames.
     fn open_alone(&self, frames: &mut Frames) -> (f64, usize) {
         let mut number = frames.last_sequence - frames.count() as u64;
         let mut opened = 0;

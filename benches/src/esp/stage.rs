@@ -1,8 +1,7 @@
-//! The stages `esp-seal` and `esp-open` in a worker, including headers, SPI lookup, selectors and
-//! sequence numbers.
+//! Measures the stages `esp-seal` and `esp-open` in a worker, including headers, SPI lookup,
+//! selectors and sequence numbers.
 //!
-//! A path has both stages, so that packets leave it unchanged and can circulate. Each stage is
-//! timed.
+//! The path has both stages, so packets leave it unchanged and can circulate.
 
 use std::cell::RefCell;
 use std::mem;
@@ -178,7 +177,7 @@ impl Stage for TimedStage {
     }
 }
 
-/// A port that receives its own transmitted packets.
+/// A port that shares `frames` with the other port: one receives what the other transmits.
 struct LoopbackPort {
     umem: Umem,
     frames: Frames,

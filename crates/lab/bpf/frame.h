@@ -31,7 +31,8 @@ enum {
 
 	DISCARD_PORT = 9,
 	FIRST_FLOW_PORT = 1024,
-	/* veth supports native XDP up to an MTU of about 3500: a page, less headroom and skb_shared_info. */
+	/* veth supports native XDP up to an MTU of about 3500 bytes: a page, less headroom and
+	 * skb_shared_info. */
 	MAX_PATTERN_WORDS = 3600 / 8,
 };
 

@@ -28,7 +28,7 @@ struct config {
 
 SEC(".rodata.config") const volatile struct config config;
 
-// Not atomic, because the program runs on one core only. Times without a unit are CLOCK_MONOTONIC
+// Not atomic, because the program runs on only one core. Times without a unit are CLOCK_MONOTONIC
 // in nanoseconds.
 struct state {
 	__u64 sent;  // number of frames
@@ -114,8 +114,8 @@ struct {
 
 // Writes the fields of the next packet in `packets` into the frame. The other header fields are
 // already in the page, because receivers of a flood do not change them. A flood has no sequence
-// numbers, send times or rate limit. Returns false if there is no next packet or the
-// frame is too short.
+// numbers, send times or rate limit. Returns false if there is no next packet or the frame is too
+// short.
 static __always_inline bool write_next(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

@@ -33,8 +33,8 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-// Highest sequence number + 1 received in each flow, by source port. No atomics: as with RSS, only
-// one core at a time receives a flow.
+// For each flow, by UDP source port: the highest sequence number received, + 1. No atomics: as with
+// RSS, only one core at a time receives a flow.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
@@ -42,10 +42,10 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-// Slot (sequence number mod WINDOW) holds the sequence number + 1 of its latest frame. Unlike a bit
-// in a sliding bitmap, the slot identifies this frame: the sink finds a duplicate unless it comes
-// WINDOW sequence numbers or more too late, and takes no other frame for a duplicate. The atomic
-// exchange in check_sequence ensures this even if two cores receive.
+// A frame uses the slot (sequence number mod WINDOW), which holds the sequence number + 1 of its
+// latest frame. Unlike a bit in a sliding bitmap, a slot identifies its frame: the sink finds every
+// duplicate that is less than WINDOW sequence numbers late, and takes no other frame for a
+// duplicate. The atomic exchange in check_sequence ensures this even if two cores receive.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

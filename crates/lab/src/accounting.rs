@@ -32,8 +32,8 @@ pub struct Loss {
     pub packets: i128,
     /// How the number was determined.
     pub basis: LossBasis,
-    /// Frames that the veth driver counted at the same location, if its counters were read. A lower
-    /// bound: the driver does not count a frame whose peer has no NAPI.
+    /// Frames that the veth driver counted as lost here; `None` if it has no such counter or was
+    /// not read. A lower bound: the driver does not count a frame to a peer without NAPI.
     pub veth: Option<u64>,
     /// Whether the loss indicates overload: frames arrived faster than they were processed.
     pub overload: bool,
@@ -147,7 +147,7 @@ impl PacketAccounting {
             );
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
-            // Drop reasons of full queues indicate overload.
+            // A full queue indicates overload.
             let overload = reason.ends_with("_full");
             add(
                 &format!("xdpfwd: {reason}"),
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(
             lost_at(&account, "longer than"),
             5,
-            "rx_dropped without the packets that found the fill ring empty"
+            "expected rx_dropped minus the packets that found the fill ring empty"
         );
         assert_eq!(lost_at(&account, "receive ring full"), 90);
         assert_eq!(lost_at(&account, "egress_full"), 6);

@@ -21,12 +21,12 @@ pub const SINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const LABELS: [&str; 3] = ["gen", "fwd", "sink"];
 const CARRIER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The namespaces gen, fwd and sink, with `gen0 ═ fwd0` and `fwd1 ═ sink0` between them.
+/// The namespaces gen, fwd and sink, connected by the veth pairs `gen0 ═ fwd0` and `fwd1 ═ sink0`.
 ///
 /// All four ends are up. GRO and therefore NAPI are on; checksum and segmentation offload are off.
 /// The MAC addresses are `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so
-/// that only the generator's frames are on the wires. Drop removes the namespaces, except after
-/// [`ChainBuilder::keep_as`].
+/// that only the generator's frames are on the wires. Dropping the chain removes the namespaces,
+/// except after [`ChainBuilder::keep_as`].
 #[derive(Debug)]
 pub struct Chain {
     generator: Namespace,
@@ -100,8 +100,8 @@ impl ChainBuilder {
         self
     }
 
-    /// Names the namespaces `xdpfwd-<name>-gen`, `-fwd` and `-sink`, and keeps them after drop,
-    /// until [`take_down`].
+    /// Names the namespaces `xdpfwd-<name>-gen`, `-fwd` and `-sink`, and keeps them until
+    /// [`take_down`].
     pub fn keep_as(mut self, name: impl Into<String>) -> Self {
         self.keep = Some(name.into());
         self
@@ -141,8 +141,8 @@ impl ChainBuilder {
         };
         let built = self.configure(&chain);
         if let (Err(_), Some(name)) = (&built, &self.keep) {
-            // Remove the incomplete lab. Ignore errors of the removal; the error in `built` has the
-            // cause.
+            // Remove the incomplete lab. The error in `built` has the cause, so ignore errors of
+            // the removal.
             let _ = take_down(name);
         }
         built.map(|()| chain)

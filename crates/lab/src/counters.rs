@@ -5,7 +5,7 @@
 pub struct Counters {
     /// Number of packets.
     pub packets: u64,
-    /// Sum of the packets' lengths in memory, without FCS.
+    /// Sum of the packets' lengths in memory, in bytes without FCS.
     pub bytes: u64,
 }
 

@@ -6,7 +6,7 @@ use std::{io, process::ExitStatus};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not root.
+    /// The process is not root.
     #[error(
         "{operation} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, \
          CAP_NET_ADMIN and CAP_BPF"
@@ -36,7 +36,7 @@ pub enum Error {
         /// Cause.
         cause: io::Error,
     },
-    /// An operation on a file or thread, or a system call, failed.
+    /// A system call, or an operation on a file or thread, failed.
     #[error("{operation} failed: {cause}")]
     Io {
         /// Failed operation, in the -ing form.
@@ -87,7 +87,7 @@ pub enum Error {
         /// The end of its stderr (of its stdout, if stderr is empty).
         output: String,
     },
-    /// A thread of the lab panicked, or a closure passed to [`crate::Namespace::run`].
+    /// A thread of the lab, or a closure passed to [`crate::Namespace::run`], panicked.
     #[error("the thread of {0} panicked; its message is on stderr")]
     Panicked(&'static str),
 }

@@ -11,7 +11,7 @@ pub const DESTINATION_PORT: u16 = 9;
 /// Length of the smallest frame in bytes, without FCS: headers, magic number, sequence number and
 /// send time.
 pub const MIN_SIZE: u16 = 60;
-/// Bytes that a frame takes on an Ethernet beyond its length in memory: FCS, preamble and
+/// Bytes that a frame takes on the wire in addition to its length in memory: FCS, preamble and
 /// inter-frame gap.
 pub const WIRE_OVERHEAD: u64 = 24;
 
@@ -58,7 +58,7 @@ impl TestFrame {
         b.extend(self.destination.octets());
         let checksum = internet_checksum(&b[14..34]);
         b[24..26].copy_from_slice(&checksum.to_be_bytes());
-        // A flow beyond the limit wraps around to FIRST_FLOW_PORT.
+        // From MAX_FLOWS on, flow numbers wrap around to FIRST_FLOW_PORT.
         let port = u32::from(FIRST_FLOW_PORT) + self.flow % MAX_FLOWS;
         b.extend(&port.to_be_bytes()[2..]);
         b.extend(DESTINATION_PORT.to_be_bytes());

@@ -4,13 +4,13 @@ use std::{fmt, time::Duration};
 
 /// `SUB_BITS` of bpf/sink.bpf.c: 32 buckets for each power of two.
 const SUB_BITS: u32 = 5;
-/// `LATENCY_BITS` of bpf/sink.bpf.c: times over 68.7 s count in the last bucket.
+/// `LATENCY_BITS` of bpf/sink.bpf.c: 2^36 ns are 68.7 s.
 const BITS: u32 = 36;
 /// `LATENCY_BUCKETS` of bpf/sink.bpf.c.
 const BUCKETS: usize = 1024;
 
-/// Durations in nanoseconds. The width of a bucket is at most 1/32 (3.1 %) of its lower end, or
-/// 1 ns.
+/// A histogram of durations in nanoseconds, up to 68.7 s; longer durations count as 68.7 s. The
+/// width of a bucket is at most 1/32 (3.1 %) of its lower end, or 1 ns.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram(Box<[u64; BUCKETS]>);
 

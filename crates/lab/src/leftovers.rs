@@ -81,7 +81,7 @@ impl BpfObjects {
 }
 
 /// A guard that detects when the kernel has freed a network namespace. A socket keeps its namespace
-/// alive, even a socket that is left in the kernel and that no process has open.
+/// alive, even if no process has the socket open any more.
 ///
 /// The guard creates a second namespace and a veth pair between both. The kernel removes one end
 /// together with the guarded namespace, and then the other end too.
@@ -128,7 +128,7 @@ impl NamespaceGuard {
 ///
 /// # Errors
 ///
-/// /proc/vmstat does not contain the counters.
+/// /proc/vmstat cannot be read or lacks the counters.
 pub fn pinned_pages() -> Result<u64, Error> {
     let path = Path::new("/proc/vmstat");
     let text =

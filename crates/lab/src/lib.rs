@@ -12,8 +12,8 @@
 //! frames, and [`Traffic::start`] sends them from inside the kernel, up to about 15 million per
 //! second from one core. A [`Sink`] counts the arriving frames. It can also detect corrupt,
 //! reordered and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is the
-//! process of any program in namespace fwd. A [`Window`] has the frames that both ends counted in a
-//! given time.
+//! process of any program in namespace fwd. A [`Window`] has the numbers of frames that generator
+//! and sink counted in a given time.
 //!
 //! The lab needs root. Dropping a [`Chain`] removes its namespaces, also during a panic. [`sweep`]
 //! removes the namespaces of killed processes; every new [`Chain`] calls it first.

@@ -22,7 +22,7 @@ const PREFIX: &str = "xdpfwd-";
 
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A network namespace, removed on drop (also while panicking).
+/// A network namespace. Drop removes it, also during a panic, unless it belongs to a kept lab.
 ///
 /// The kernel frees a removed namespace and its veths only when the last process inside has ended,
 /// so end these processes first.
@@ -77,7 +77,7 @@ impl Namespace {
         command
     }
 
-    /// Runs `work` on a new thread inside the namespace and waits for it.
+    /// Runs `work` on a new thread inside the namespace and returns its result.
     ///
     /// # Errors
     ///
@@ -101,7 +101,6 @@ impl Namespace {
         Ok(NamespaceHandle(Some(file), path))
     }
 
-    /// Runs `ip -n NAME` with `arguments`.
     pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String, Error> {
         let mut all = vec!["-n", &self.name];
         all.extend(arguments);
@@ -132,7 +131,6 @@ impl Drop for Namespace {
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
-    /// Returns a handle of the caller's namespace.
     pub(crate) fn current() -> Self {
         Self(None, PathBuf::new())
     }
@@ -146,10 +144,11 @@ impl NamespaceHandle {
     }
 }
 
-/// Removes the namespaces of dead processes and returns their names.
+/// Removes the namespaces that ended processes left, and returns their names.
 ///
-/// Affects only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process is dead. Ends
-/// the processes inside (a forwarder of a killed lab), which would keep the namespace alive.
+/// Removes only namespaces with names of the exact pattern `xdpfwd-<pid>-<n>-<label>`, where
+/// process `<pid>` does not exist. First ends the processes inside, such as a forwarder, which
+/// would keep the namespace alive.
 ///
 /// # Errors
 ///

@@ -27,8 +27,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time between SIGINT and SIGKILL on drop.
 const DROP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A program that runs in a namespace; its output is collected. Drop ends and reaps the program.
-/// The program receives SIGTERM if this process is killed.
+/// A program that runs in a namespace, with its collected output. Drop ends and reaps the program.
+/// If this process is killed, the program receives SIGTERM.
 #[derive(Debug)]
 pub struct Forwarder {
     command: String,
@@ -58,8 +58,8 @@ impl Forwarder {
     ///
     /// # Errors
     ///
-    /// Not root, no arguments, or the start fails. (A missing program is reported by the next wait,
-    /// as [`Error::Ended`].)
+    /// Not root, no arguments, or the start fails. (If the program does not exist, the next wait
+    /// returns [`Error::Ended`].)
     pub fn spawn<S: AsRef<str>>(namespace: &Namespace, arguments: &[S]) -> Result<Self, Error> {
         require_root("running a program in a network namespace")?;
         if arguments.is_empty() {
@@ -259,8 +259,8 @@ impl Forwarder {
         Ok(self.status)
     }
 
-    /// Waits until the remaining output is read, at most 1 s: a child of the process may keep the
-    /// pipe open.
+    /// Waits until the remaining output is read, but at most 1 s, because a child of the process
+    /// may keep the pipe open.
     fn drain(&mut self) {
         let start = Instant::now();
         while self.readers.iter().any(|reader| !reader.is_finished())
@@ -310,8 +310,8 @@ impl Drop for Forwarder {
 ///
 /// A shell starts background commands (`make test &` in a script) with both signals ignored, and an
 /// ignored signal stays ignored across exec: the forwarder would not end on SIGINT. Exec resets a
-/// signal with a handler to its default action. Therefore each of the two signals that this process
-/// ignores is given a handler that does nothing, which has the same effect in this process.
+/// signal with a handler to its default action. Therefore this function replaces ignoring by a
+/// handler that does nothing, which has the same effect in this process.
 fn reset_ignored_signals() -> Result<(), Error> {
     let status =
         fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;

@@ -98,10 +98,10 @@ pub struct KernelReport {
     pub syscalls: u64,
     /// Frames lost because the receive ring was full.
     pub rx_ring_full: u64,
-    /// Times the kernel found the fill ring empty.
+    /// Number of times that the kernel found the fill ring empty.
     pub fill_ring_empty: u64,
-    /// Packets lost between the XDP program and the receive ring for another reason than a full
-    /// ring: the fill ring was empty, or the packet was too long for a frame.
+    /// Packets lost after the XDP program although the receive ring was not full: the fill ring was
+    /// empty, or the packet was too long for a frame.
     pub rx_dropped: Option<u64>,
     /// Descriptors on the transmit ring that the kernel rejected as invalid.
     pub tx_invalid: u64,

@@ -5,7 +5,8 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::NamespaceHandle, require_root};
 
-/// An XDP program that counts and drops the frames that arrive at an interface. Drop detaches it.
+/// An XDP program that counts and drops the generator's frames at an interface. Dropping this value
+/// detaches the program.
 #[derive(Debug)]
 pub struct Sink {
     counters: MapHandle,
@@ -52,22 +53,23 @@ pub struct SinkBuilder {
 }
 
 impl SinkBuilder {
-    /// Checks every frame of the generator for corruption, order and duplicates. Takes about 20 ns
-    /// per frame on the receiving core, more for long frames: leave it off in speed measurements.
+    /// If `on`, checks every frame of the generator for corruption, order and duplicates. Takes
+    /// about 20 ns per frame on the receiving core, more for long frames: leave it off in speed
+    /// measurements.
     pub fn check(mut self, on: bool) -> Self {
         self.check = on;
         self
     }
 
-    /// Counts and drops all frames, for a forwarder (a tunnel) whose output the sink cannot
-    /// recognise as the generator's frames.
+    /// If `on`, counts and drops all frames, for a forwarder (a tunnel) whose output the sink
+    /// cannot recognise as the generator's frames.
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
         self
     }
 
-    /// Records a histogram of latencies ([`Sink::latency`]), computed from the send time in each
-    /// frame. Costs a clock read and a counter update per frame on the receiving core.
+    /// If `on`, records a histogram of latencies ([`Sink::latency`]), computed from the send time
+    /// in each frame. Costs a clock read and a counter update per frame on the receiving core.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self
@@ -157,7 +159,7 @@ impl Sink {
     /// Returns the latencies from the generator's BPF program to the sink's, of all cores. The
     /// histogram is empty without [`SinkBuilder::latency`].
     ///
-    /// Reading takes about a millisecond, in which further frames may be counted.
+    /// Reading takes about 1 ms, during which the sink may count further frames.
     ///
     /// # Errors
     ///

@@ -17,7 +17,6 @@ pub(crate) fn command_line(command: &Command) -> String {
     line
 }
 
-/// Runs `command` and returns its stdout.
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     // Use a separate process group: Ctrl-C must not end the tools that the lab needs for cleanup.
     let output = command
@@ -32,7 +31,6 @@ pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     Err(Error::Command { command: command_line(command), status: output.status, stderr })
 }
 
-/// Runs `ip` with these arguments and returns its stdout.
 pub(crate) fn ip(arguments: &[&str]) -> Result<String, Error> {
     run(Command::new("ip").args(arguments))
 }

@@ -39,11 +39,11 @@ const LIVE_FRAMES: u32 = 1 << 1;
 const FRACTION_BITS: u32 = 12;
 /// `STREAM_SHIFT` in bpf/frame.h.
 const STREAM_SHIFT: u32 = 40;
-/// Maximum lag behind the schedule, in frames; the generator skips a longer lag. Long enough to
-/// recover from a short preemption, short enough that catching up does not overrun a ring of 2048
-/// entries at any rate of one core.
+/// Maximum lag behind the schedule, in frames; of a longer lag, the generator skips the excess. The
+/// generator can then catch up after a short preemption, without overrunning a ring of 2048 entries
+/// at any rate of one core.
 const BACKLOG_FRAMES: u64 = 256;
-/// Range of the maximum lag, in nanoseconds.
+/// Limits of the maximum lag, in nanoseconds.
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
 /// The signal that ends the generator's system call. Its default action is to be ignored, so a late
 /// signal is harmless.
@@ -52,9 +52,9 @@ const WAKE_SIGNAL: Signal = Signal::SIGURG;
 /// Traffic to send: frames of one size, in a number of flows, at a given rate or as fast as
 /// possible.
 ///
-/// Frames are Ethernet/IPv4/UDP. Flows differ in the UDP source port (1024 + flow) and take turns.
-/// Each frame carries a sequence number, its send time, and a fixed pattern. A checking
-/// [`crate::Sink`] verifies the sequence number and the pattern.
+/// Frames are Ethernet/IPv4/UDP. Flows differ in the UDP source port (1024 + flow); the generator
+/// sends them in turn. Each frame carries a sequence number, its send time, and a fixed pattern. A
+/// checking [`crate::Sink`] verifies the sequence number and the pattern.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Traffic {
@@ -68,7 +68,6 @@ pub struct Traffic {
     source: Ipv4Addr,
     destination: Ipv4Addr,
     on_grant: bool,
-    /// Packets of a flood.
     packets: Option<Arc<[PacketTemplate]>>,
 }
 
@@ -123,8 +122,8 @@ impl Traffic {
     }
 
     /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no
-    /// sequence number and no send time, and a sink does not recognise them. The numbers of flows
-    /// and frames, rate and grants are ignored.
+    /// sequence number and no send time, and a sink does not recognise them. Ignores `flows`,
+    /// `count`, `rate` and `on_grant`.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
@@ -331,9 +330,9 @@ impl Traffic {
     }
 }
 
-/// Returns a new stream number, by which a sink distinguishes runs, also of different processes:
-/// the low 24 bits of the time in seconds or of the last number + 1, whichever is higher. Numbers
-/// increase, but wrap after half a year.
+/// Returns a new stream number: the low 24 bits of the time in seconds or of the last number + 1,
+/// whichever is higher. By this number, a sink distinguishes runs, also of different processes.
+/// Numbers increase, but wrap around after half a year.
 fn next_stream() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -451,7 +450,7 @@ fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
     thread.join().unwrap_or(Err(Error::Panicked("the generator")))
 }
 
-/// A running generator. Drop stops it.
+/// A running generator. Dropping this value stops it.
 #[derive(Debug)]
 pub struct Generator {
     state: MapHandle,

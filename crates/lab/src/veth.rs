@@ -37,7 +37,6 @@ pub fn connect(
     create(&a, &b, queues, mtu)
 }
 
-/// One end of a veth pair.
 pub(crate) struct End<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) name: &'a str,
@@ -93,7 +92,6 @@ fn ethtool(end: &End<'_>, features: &[&str]) -> Result<(), Error> {
     tool::run(end.namespace.command("ethtool").args(["-K", end.name]).args(features)).map(drop)
 }
 
-/// Returns the output of `ip -json link show` for an interface.
 pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json::Value, Error> {
     let text = namespace.ip(&["-json", "link", "show", "dev", interface])?;
     let links: serde_json::Value = serde_json::from_str(&text).map_err(|error| {

@@ -188,8 +188,9 @@ fn check_counts_damaged_frames_as_corrupt() {
     let chain = chain_with_bridge(1500);
     let valid = Traffic::new().size(203).frame(0, 0).bytes();
     let mut damaged = Vec::new();
-    // Offsets: 2 in the magic number; IPv4 length, TTL, checksum, address; pattern: first and last
-    // byte of the first word, last word, partial word.
+    // Offsets of the damaged byte. 42 and 43: magic number; 17: IPv4 length; 22: TTL; 24: IPv4
+    // checksum; 33: destination address; 60 and 67: first pattern word; 194: last pattern word;
+    // 202: partial word.
     for at in [42, 43, 17, 22, 24, 33, 60, 67, 194, 202] {
         let mut frame = valid.clone();
         frame[at] ^= 0x10;
@@ -378,7 +379,6 @@ fn namespaces_are_removed_on_drop_and_panic() {
 /// `xdpfwd-lab run` with `sleep` as the forwarder.
 struct Lab {
     process: std::process::Child,
-    /// Process ID of the forwarder.
     forwarder_pid: u32,
 }
 

@@ -8,9 +8,9 @@ use crate::stage::Stage;
 
 /// A sequence of stages.
 ///
-/// A tuple of stages is compiled as one piece of code: `(Count::default(), MacSwap)`. A vector of
-/// [`NamedStage`]s is a chain known only at run time, and costs one virtual call per stage and
-/// batch. The empty tuple forwards every packet unchanged.
+/// A tuple of stages, such as `(Count::default(), MacSwap)`, is compiled as one piece of code. A
+/// vector of [`NamedStage`]s is a chain known only at run time, and costs one virtual call per
+/// stage and batch. The empty tuple forwards every packet unchanged.
 pub trait Chain {
     /// Calls the visitor with each stage in order. Stops when the visitor returns false.
     fn walk(&mut self, visitor: &mut impl Visitor);
@@ -25,7 +25,6 @@ pub trait Visitor {
     fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool;
 }
 
-/// A visitor that calls a closure with each stage.
 pub(crate) struct EachStage<F>(pub(crate) F);
 
 impl<F: FnMut(usize, &mut dyn Stage)> Visitor for EachStage<F> {
@@ -41,8 +40,8 @@ pub struct NamedStage {
     pub name: String,
     /// The stage.
     pub stage: Box<dyn Stage>,
-    /// The type of the stage or of its plan. On a reload, a stage takes over the counters and the
-    /// state only of a stage of the same kind.
+    /// The type of the stage or of its plan. On a reload, a stage takes over counters and state
+    /// only from a stage of the same kind.
     kind: TypeId,
 }
 

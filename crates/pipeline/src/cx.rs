@@ -21,7 +21,7 @@ pub struct Cx<'a> {
     pub(crate) egress: &'a mut Egress,
     pub(crate) drops: &'a mut Drops,
     pub(crate) account: &'a mut StageAccount,
-    /// Number of frames that the worker's stages together may still hold.
+    /// Number of further frames that the stages of the worker may hold together.
     pub(crate) quota: &'a mut u32,
 }
 
@@ -71,7 +71,7 @@ impl Cx<'_> {
 
     /// Returns an empty frame, which counts as held until it is emitted, dropped or freed. Returns
     /// `None` if the pool is empty or the quota is used up: all stages of a worker together may
-    /// hold a quarter of its frames.
+    /// hold at most a quarter of its frames.
     pub fn alloc(&mut self) -> Option<Frame> {
         if !self.take_quota() {
             return None;
@@ -84,7 +84,8 @@ impl Cx<'_> {
     }
 
     /// Moves a held or allocated frame to the egress queue of a port. The frame skips the remaining
-    /// stages. If the queue is full or refuses the frame, the frame is dropped and counted.
+    /// stages. If the port does not exist, or its queue is full or refuses the frame, the frame is
+    /// dropped and counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
         self.return_quota();
         if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {

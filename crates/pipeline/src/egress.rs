@@ -10,8 +10,8 @@ use crate::verdict::PortId;
 /// batch, so this adds no latency.
 pub(crate) const BURST: usize = 4;
 
-/// A worker's egress queues: one for each port and queue index. A packet leaves on the queue with
-/// the index on which it arrived.
+/// A worker's egress queues: one for each port and queue index. A packet leaves on the queue that
+/// has the index of its ingress queue.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     queues_per_port: usize,
@@ -40,7 +40,7 @@ impl Egress {
         Self { queues, queues_per_port, crowded: false }
     }
 
-    /// Returns the index of an egress queue. The port queue of the worker has the same index.
+    /// Returns the index of an egress queue. The worker's list of port queues has the same order.
     #[inline]
     pub(crate) fn index_of(&self, port: PortId, queue_index: usize) -> usize {
         usize::from(port.0) * self.queues_per_port + queue_index
@@ -98,7 +98,6 @@ impl Egress {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)
     }
 
-    /// Returns the number of frames in all queues.
     pub(crate) fn waiting(&self) -> usize {
         self.queues.iter().map(EgressQueue::len).sum()
     }

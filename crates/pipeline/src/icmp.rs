@@ -72,7 +72,7 @@ fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sou
 /// Unlike the filter's rate limits, it is not shared by workers, and its rate can be 0.
 #[derive(Clone, Debug)]
 struct TokenBucket {
-    /// Number of messages that may be sent.
+    /// Number of messages that may be sent now.
     tokens: f64,
     max_tokens: f64,
     tokens_per_cycle: f64,
@@ -83,7 +83,7 @@ struct TokenBucket {
 impl TokenBucket {
     /// Creates the bucket of one worker. Its rate is an equal share of `per_second`, and at least
     /// one message per second unless `per_second` is 0. It holds the messages of a tenth of a
-    /// second, and at least one.
+    /// second, but at least one.
     fn new(per_second: u32, workers: usize, cycles_per_second: f64) -> Self {
         if per_second == 0 {
             return Self { tokens: 0.0, max_tokens: 0.0, tokens_per_cycle: 0.0, last_refill: 0 };
@@ -103,7 +103,6 @@ impl TokenBucket {
         self.tokens >= 1.0
     }
 
-    /// Removes the token of a message that was sent.
     fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }

@@ -17,12 +17,12 @@ pub struct StageAccount {
     pub packets: u64,
     /// Packets dropped.
     pub drops: u64,
-    /// Batches that were timed: those processed while the ledger was on.
+    /// Batches processed while the ledger was on. Only these are timed.
     pub timed_calls: u64,
     /// Packets in the timed batches.
     pub timed_packets: u64,
-    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches. Includes the application of verdicts
-    /// and the cost of one stamp per batch.
+    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches. Includes the time to apply the
+    /// verdicts, and the cost of one stamp per batch.
     pub cycles: u64,
     /// Frames that the stage holds now.
     pub held: u32,
@@ -85,7 +85,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// All tasks, in the order of an iteration.
+    /// All tasks, in the order of reports.
     pub const ALL: [Self; 10] = [
         Self::Receive,
         Self::Parse,
@@ -246,8 +246,8 @@ impl TaskLedger {
         self.frozen_time = Some(now);
     }
 
-    /// Returns the current time as stages see it, even if the last stamp is old; see
-    /// [`now`](Self::now).
+    /// Returns the current time as stages see it. Unlike [`now`](Self::now), does not use the last
+    /// stamp, which may be old between iterations.
     pub(crate) fn read_clock(&self) -> u64 {
         #[cfg(feature = "testing")]
         if let Some(now) = self.frozen_time {
@@ -366,7 +366,7 @@ impl TaskLedger {
     }
 }
 
-/// Returns the increase of the counters that the ledger uses.
+/// Returns the increase of the counters that the ledger uses; the other counters are 0.
 fn increase(from: Counters, to: Counters) -> Counters {
     Counters {
         rx_bytes: to.rx_bytes - from.rx_bytes,

@@ -165,35 +165,35 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         Verdicts::Unknown
     }
 
-    /// Returns the plan of a stage whose work the XDP program can do.
+    /// Returns this plan as `XdpOffload` if the XDP program can do the work of the stage.
     fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
         None
     }
 
-    /// Returns the plan of a stage that needs resources outside the process.
+    /// Returns this plan as `ResourceOwner` if the stage needs resources outside the process.
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
         None
     }
 
-    /// Returns the plan of a stage with periodic work outside the data path.
+    /// Returns this plan as `Maintained` if the stage has periodic work outside the data path.
     fn as_maintained(&self) -> Option<&dyn Maintained> {
         None
     }
 
-    /// Returns the plan of a stage with inspection tables.
+    /// Returns this plan as `Inspectable` if the stage has inspection tables.
     fn as_inspectable(&self) -> Option<&dyn Inspectable> {
         None
     }
 
-    /// Returns the plan of a stage with flows that must arrive on certain queues.
+    /// Returns this plan as `QueueBound` if the stage has flows that must arrive on certain queues.
     fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
         None
     }
 }
 
-/// The packets that a stage drops, for comparison. A reload that changes a filter in the XDP
-/// program, or moves a filter into it, compares the verdicts of the stages in user space before and
-/// after, so that no packet passes unfiltered.
+/// The packets that a stage drops, in a form that a reload can compare. A reload may change a
+/// filter in the XDP program, or move a filter into it. To let no packet pass unfiltered, such a
+/// reload compares the verdicts of the old and the new stages in user space.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.

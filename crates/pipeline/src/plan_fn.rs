@@ -19,7 +19,7 @@ impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
 type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 type AcquireFn = Box<dyn Fn() -> Result<(), ResourceError> + Send + Sync>;
 
-/// A stage plan made of closures. For capabilities that it does not support, implement
+/// A stage plan made of closures. For a capability that `PlanFn` does not support, implement
 /// [`StagePlan`].
 ///
 /// The stage may also be a closure:

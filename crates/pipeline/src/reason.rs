@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Why a packet was dropped. Every drop in user space is counted under one reason;
-/// [`xdpfwd_xsk::KernelCounters`] has the kernel's losses.
+/// [`xdpfwd_xsk::KernelCounters`] counts the packets that the kernel loses.
 ///
-/// The constants are the reasons of the worker and those that several stages use. A stage registers
-/// further reasons with [`DropReason`].
+/// The constants are the reasons that the worker or several stages use. A stage registers its own
+/// reasons with [`DropReason`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
@@ -194,7 +194,7 @@ impl DropReason {
     }
 
     /// Registers the reason. Call it before the first packet, because it takes a lock. Repeated
-    /// calls have no effect.
+    /// calls return the same reason.
     pub fn register(&self) -> Result<Reason, ReasonError> {
         let reason = Reason::register(self.name, self.description)?;
         self.number.store(reason.0, Ordering::Relaxed);

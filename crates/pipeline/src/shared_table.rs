@@ -19,8 +19,8 @@ use crate::view::{PacketMut, View};
 /// entries, or for many updates per second, use a table per worker instead (`Handle::each_stage` of
 /// `xdpfwd-engine`).
 ///
-/// Only updates free replaced tables, never the workers that read them. A replaced table that a
-/// worker still reads is freed by a later update, or with the last clone.
+/// Only updates free replaced tables, never the workers that read them. If a worker still reads a
+/// replaced table, a later update frees it, or the drop of the last clone.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -115,8 +115,8 @@ pub(crate) fn prepare_thread() {
 
 impl<T: Clone> SharedTable<T> {
     /// Changes a copy of the table, then replaces the table by the copy. Returns the closure's
-    /// result. Updates are serialized: the closure must not update the same table. Takes a lock and
-    /// allocates: not for the data path.
+    /// result. Updates are serialized: an update of the same table in the closure would deadlock.
+    /// Takes a lock and allocates: not for the data path.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut replaced = self.lock_updates();
         let mut table = T::clone(&self.load());

@@ -76,8 +76,8 @@ pub trait Stage: Any {
         Ok(())
     }
 
-    /// Retires the stage: frames that it does not emit, drop or free now are lost. Afterwards the
-    /// worker only reads the stage's counters.
+    /// Retires the stage: it must emit, drop or free all frames that it holds, or they are lost.
+    /// Afterwards the worker only reads the stage's counters.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

@@ -124,8 +124,7 @@ impl PacketMut<'_> {
 }
 
 impl View<'_> {
-    /// Returns the number of batch indexes. Each index has a packet until the stage holds the
-    /// packet.
+    /// Returns the number of batch indexes, including those whose packet the stage holds.
     #[inline]
     pub fn len(&self) -> usize {
         self.batch.len()
@@ -179,8 +178,8 @@ impl View<'_> {
     /// emits, drops or frees it through [`Cx`].
     ///
     /// Returns `None` if the index has no packet, or the quota is used up: all stages of a worker
-    /// together may hold a quarter of its frames. With the quota used up, the packet stays in the
-    /// batch; a stage that cannot let it pass drops it as [`Reason::HOLD_QUOTA`].
+    /// together may hold at most a quarter of its frames. With the quota used up, the packet stays
+    /// in the batch; a stage that cannot let it pass drops it as [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, index: usize, cx: &mut Cx<'_>) -> Option<Frame> {
         let slot = self.batch.slots_mut().get_mut(index).filter(|slot| slot.is_some())?;
         if !cx.take_quota() {

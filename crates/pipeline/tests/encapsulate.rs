@@ -9,7 +9,6 @@ use xdpfwd_wire::{Header, HeaderStack, Headers, MacAddr, ethernet, gtpu, ipv4, i
 /// Total length of the headers of [`tunnel`], in bytes: Ethernet, IPv4, UDP, GTP-U.
 const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 
-/// Returns the headers of a GTP-U tunnel over IPv4.
 fn tunnel() -> [Header<'static>; 4] {
     let ethernet = ethernet::Repr::new(MacAddr::default(), MacAddr([2; 6]));
     let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
@@ -33,7 +32,6 @@ fn user_frame() -> Vec<u8> {
     frame
 }
 
-/// Calls a function with each packet.
 struct ForEach<F>(F);
 
 impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {

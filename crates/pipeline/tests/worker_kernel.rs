@@ -84,7 +84,8 @@ fn packets_in_egress_queue_after_drain_are_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Delivers packets to both ports in each round, and checks the packet accounting after it.
+/// In each round, delivers packets to both ports, runs one iteration, and checks the packet
+/// accounting.
 fn run_rounds(
     worker: &mut Worker<()>,
     wires: &Wires,

@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     xdpfwd_lab::require_root("the demo")?;
-    // `ip netns exec` searches PATH for a bare name instead of the current directory.
+    // Absolute, because `ip netns exec` searches a bare name in PATH, not in the current directory.
     let absolute = |path: &PathBuf| {
         path.canonicalize()
             .with_context(|| {
@@ -150,7 +150,6 @@ fn report_kind(line: &str) -> Option<String> {
     Report::parse(line).map(|report| report.kind)
 }
 
-/// Returns the last 20 lines.
 fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
@@ -170,7 +169,7 @@ fn settle(sink: &Sink) -> Result<()> {
     Ok(())
 }
 
-/// A reading of the veth driver's counters at the ends where frames can get lost.
+/// A reading of the veth driver's drop counters.
 struct VethReading(VethDropCounts);
 
 impl VethReading {

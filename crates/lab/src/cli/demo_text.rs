@@ -11,7 +11,6 @@ use super::{
     screen::{bits, rate},
 };
 
-/// The results of a demo run.
 pub(super) struct Outcome {
     pub(super) sent: SentTotals,
     pub(super) seen: SinkCounters,

@@ -76,7 +76,6 @@ Examples:
     Clean,
 }
 
-/// Parses and executes the command line.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match execute(cli.command) {

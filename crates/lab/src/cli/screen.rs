@@ -28,7 +28,6 @@ impl Progress {
         }
     }
 
-    /// Clears the progress line.
     pub(super) fn done(&self) {
         if self.terminal && !self.quiet {
             let _ = write!(io::stderr(), "\r\x1b[K");
@@ -42,7 +41,7 @@ impl Drop for Progress {
     }
 }
 
-/// Writes to stdout. Succeeds if the reader has closed its end (`| head`).
+/// Writes to stdout. Also succeeds if the reader has closed its end (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -14,12 +14,11 @@ use anyhow::{Context, Result, bail};
 /// Interval at which a waiting command checks the flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Waiting commands check the flag, so that
-/// they end normally and remove the lab.
+/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Waiting commands check the flag, end
+/// normally and remove the lab.
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Installs the signal handlers.
     pub(super) fn new() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in
@@ -35,7 +34,6 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Fails if the flag is set.
     pub(super) fn check(&self) -> Result<()> {
         if self.is_set() {
             bail!("interrupted; stopping the forwarder and removing the lab");
@@ -43,7 +41,7 @@ impl Stop {
         Ok(())
     }
 
-    /// Sleeps until `time` after `from`; returns early when the flag is set.
+    /// Sleeps until `time` has passed since `from`, or until the flag is set.
     pub(super) fn sleep_until(&self, from: Instant, time: Duration) {
         while !self.is_set() {
             match time.checked_sub(from.elapsed()) {

@@ -11,14 +11,14 @@ use xdpfwd_wire::MacAddr;
 pub trait Inspectable {
     /// Returns the keys of the tables' row counters, in the order of
     /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter of the new plan
-    /// continues the old counter with the same key, at any position. If several counters of a plan
-    /// have the same key, they are matched in order.
+    /// continues the counter of the old plan with the same key, whatever their positions. Counters
+    /// of a plan with equal keys are matched in order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the tables. `counters` contains the row counter of each key of `counter_keys`, added
-    /// up over the workers, the XDP program and earlier plans.
+    /// Returns the tables. `counters` has one value for each key of `counter_keys`: the row
+    /// counter, added up over the workers, the XDP program and earlier plans.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 }
 
@@ -92,8 +92,7 @@ impl Table {
         self
     }
 
-    /// Adds a row: a tuple with a value for each column, in order. Each value is converted to a
-    /// cell.
+    /// Adds a row: a tuple with one value per column, in the order of the columns.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -115,7 +114,7 @@ impl Table {
 }
 
 impl Cell {
-    /// Returns the number in the cell, if any.
+    /// Returns the number in the cell; `None` if the cell has no number.
     pub fn as_number(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),

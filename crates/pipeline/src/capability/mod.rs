@@ -1,5 +1,5 @@
-//! Optional capabilities of stage plans, one trait each. The `as_…` methods of
-//! [`StagePlan`](crate::StagePlan) return them.
+//! Optional capabilities of stage plans, one trait each. An `as_…` method of
+//! [`StagePlan`](crate::StagePlan) returns the plan as such a trait.
 
 mod inspect;
 mod maintained;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// The plan of a stage whose work the XDP program can do: dropped packets then never reach user
-/// space.
+/// The plan of a stage whose work the XDP program can do. Packets that the XDP program drops never
+/// reach user space.
 pub trait XdpOffload {
     /// Returns the program and the content of its maps.
     fn image(&self) -> &Arc<XdpImage>;
@@ -18,8 +18,8 @@ pub trait XdpOffload {
 pub struct XdpImage {
     /// The name of an embedded program, `bpf/NAME.bpf.c`.
     pub program: &'static str,
-    /// Constants that the program must have been built with: name and required bytes of read-only
-    /// maps.
+    /// Constants with which the program must have been built: for each read-only map, its name and
+    /// its required bytes.
     pub constants: Vec<(&'static str, Vec<u8>)>,
     /// The content to write to the program's maps.
     pub tables: XdpTables,

@@ -14,7 +14,7 @@ pub trait ResourceOwner {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
     /// Releases the resources. Runs when a later stage cannot acquire its resources, when the start
-    /// or the reload fails afterwards, and when the stage has left the data plane. May run more
+    /// or reload fails after `acquire`, and when the stage has left the data plane. May run more
     /// than once. Does nothing by default.
     fn release(&self) {}
 
@@ -37,7 +37,7 @@ pub struct ExclusiveResource {
     pub id: String,
     /// A description for error messages.
     pub description: String,
-    /// What to do if two stages have the resource.
+    /// What the user can do if two stages need the resource.
     pub advice: &'static str,
 }
 

@@ -24,7 +24,7 @@ const V6_SOURCE: usize = 14 + 8;
 const V6_DESTINATION: usize = 14 + 24;
 const V6_PAYLOAD: usize = 14 + 40;
 
-/// Without addresses of the router.
+/// No addresses of the router: a message comes from the destination of the packet.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
@@ -73,7 +73,6 @@ fn answer(
     Some((start, message))
 }
 
-/// Extends a frame to its whole chunk.
 fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
     frame.prepend(headroom).unwrap();
@@ -88,7 +87,6 @@ fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
     answer(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
 }
 
-/// Returns an Ethernet header with VLAN tags.
 fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     let mut frame = [ROUTER, SENDER].concat();
     for tag in 0..tags {
@@ -539,7 +537,7 @@ const HZ: f64 = 1e9;
 /// Cycles per second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Tries to send `count` messages at a time. Returns how many the bucket allows.
+/// Tries to send `count` messages at the time `now`. Returns how many the bucket allows.
 fn take_messages(bucket: &mut TokenBucket, count: usize, now: u64) -> usize {
     let mut take_one = || {
         let is_allowed = bucket.has_token(now);

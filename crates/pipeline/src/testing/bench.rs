@@ -28,8 +28,8 @@ const BUSY_TICK: Duration = Duration::from_millis(1);
 /// Interval of ticks while no stage holds frames.
 const IDLE_TICK: Duration = Duration::from_millis(100);
 
-/// Maximum real time to wait for fake kernels that send nothing. A port repeats a wake-up that had
-/// no effect after at most 640 µs.
+/// Maximum real time without a sent frame, after which the bench stops waiting. More than 640 µs,
+/// the maximum time after which a port repeats a wake-up that had no effect.
 const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Stages on a worker, between ports of the fake kernel. See the [module](super).
@@ -52,8 +52,8 @@ pub struct TestBench {
     start: u64,
     /// The time that has passed for the stages since `start`.
     elapsed: Duration,
-    /// Whether a call into the worker has not returned. If this is because a stage panicked, frames
-    /// of the batch are lost.
+    /// Whether a call into the worker has started and not returned. After a panic of a stage this
+    /// is true, and frames of the batch are lost.
     is_interrupted: bool,
 }
 
@@ -164,8 +164,8 @@ impl TestBench {
     /// Replaces the stages of the first path, as a reload does. A new stage takes over the counters
     /// and the state of the old stage with the same name and type
     /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore)).
-    /// [`SwapResult::afresh`] names the stages that could not. The old stages are retired:
-    /// [`take_sent`](Self::take_sent) returns frames that they emit.
+    /// [`SwapResult::afresh`] names the stages that could not take over the state. The old stages
+    /// are retired: [`take_sent`](Self::take_sent) returns frames that they emit.
     ///
     /// # Panics
     ///
@@ -349,7 +349,7 @@ impl TestBench {
     /// the worker and the stages allocate no memory meanwhile. Discards the frames that the ports
     /// send, and returns their number. Check this number, because packets that a stage drops early
     /// may not reach the tested code. If a stage may allocate for its first packets, send some
-    /// packets before.
+    /// packets first.
     ///
     /// # Panics
     ///
@@ -422,7 +422,6 @@ impl TestBench {
         })
     }
 
-    /// Runs one iteration of the worker.
     fn poll_once(&mut self) {
         self.call_worker(|worker| _ = worker.poll_once());
     }

@@ -72,7 +72,8 @@ impl TestBenchBuilder {
     }
 
     /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. A
-    /// port without a MAC address gets 02:00:00:00:00:NN, where NN is its position, in hexadecimal.
+    /// port without a MAC address gets 02:00:00:00:00:NN, where NN is the position of the port,
+    /// from 01, in hexadecimal.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
@@ -111,8 +112,8 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Sets the packet memory. The default is 512 frames per port, but at least 1024, of 2048 bytes
-    /// each, in pages of normal size.
+    /// Sets the packet memory. The default is 512 frames per port, and at least 1024 frames, of
+    /// 2048 bytes each, without huge pages.
     pub fn umem(mut self, config: UmemConfig) -> Self {
         self.umem = Some(config);
         self
@@ -122,8 +123,8 @@ impl TestBenchBuilder {
     ///
     /// # Errors
     ///
-    /// If a name is unknown or used twice, a stage cannot acquire its resources, or the packet
-    /// memory cannot be created.
+    /// If there are too many ports, a port name is unknown or used twice, two paths start from one
+    /// port, a stage cannot acquire its resources, or the packet memory cannot be created.
     pub fn build(self) -> Result<TestBench, TestBenchError> {
         let Self { mut ports, umem, workers, paths } = self;
         if ports.is_empty() {

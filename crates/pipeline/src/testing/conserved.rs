@@ -10,7 +10,7 @@ use crate::worker::Worker;
 ///
 /// # Panics
 ///
-/// If a frame is lost, or the counts differ.
+/// If a frame is lost or belongs to a closed port, or the counts differ.
 #[track_caller]
 pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCounts {
     let report = worker.report();

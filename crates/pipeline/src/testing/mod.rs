@@ -10,7 +10,8 @@
 //!
 //! A [`TestBench`] runs stages on a real [`Worker`](crate::Worker), between ports on the
 //! [fake kernel](xdpfwd_xsk::fake_kernel). For each packet that a test sends, it returns a
-//! [`Disposition`]: sent on a port with these bytes, dropped for a reason, or held by a stage.
+//! [`Disposition`]: for example sent on a port with these bytes, dropped for a reason, or held by a
+//! stage.
 //!
 //! ```
 //! use xdpfwd_pipeline::testing::{Disposition, TestBench};
@@ -108,7 +109,7 @@
 //! # Frames
 //!
 //! After each call the bench asserts that every frame of the worker is in exactly one place. A test
-//! fails if a stage drops a `Frame` value instead of giving it back.
+//! fails if a stage loses a `Frame` value.
 //!
 //! # Random packets
 //!

@@ -8,10 +8,8 @@ use crate::chain::NamedStage;
 use crate::plan::{BuildCx, StagePlan};
 use crate::verdict::PortId;
 
-/// A stage's name and plan.
 pub(super) type NamedPlan = (String, Arc<dyn StagePlan>);
 
-/// Builds stages from their plans.
 pub(super) fn build(plans: &[NamedPlan], cx: &BuildCx<'_>) -> Vec<NamedStage> {
     plans.iter().map(|(name, plan)| NamedStage::build(name, &**plan, cx)).collect()
 }

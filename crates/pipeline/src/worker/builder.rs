@@ -29,7 +29,7 @@ pub struct WorkerBuilder<C> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The worker has more ports than a [`PortId`] can number.
+    /// The worker has more than 255 ports.
     #[error("{0} ports are too many for one worker; the limit is 255")]
     TooManyPorts(usize),
     /// Two ports have different numbers of queues.
@@ -45,10 +45,11 @@ pub enum BuildError {
         /// The number of queues of port 0.
         expected: usize,
     },
-    /// A path starts or ends at a port that does not exist.
+    /// A path starts or ends at a port that does not exist, or no path starts from the port of a
+    /// swap.
     #[error("a path refers to port {0}, which the worker does not have")]
     NoSuchPort(u8),
-    /// A port or the pool belongs to another UMEM than the worker.
+    /// A port or the pool does not belong to the UMEM of the worker.
     #[error("{0} belongs to another UMEM than the worker")]
     OtherUmem(&'static str),
     /// A queue number does not fit into 16 bits.

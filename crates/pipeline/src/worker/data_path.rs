@@ -21,16 +21,15 @@
 //!
 //! 1. A stage drops the packet: by a verdict (`apply_verdicts`), or through [`Cx`] if the stage
 //!    held the frame.
-//! 2. A stage sends the packet to a port ([`Verdict::To`], [`Cx::emit`]), and the port does not
-//!    exist or its egress queue refuses the frame: the queue is full (`egress_full`) or the frame
-//!    is invalid.
+//! 2. A stage sends the packet to a port ([`Verdict::To`], [`Cx::emit`]) that does not exist, or
+//!    whose egress queue is full (`egress_full`) or refuses an invalid frame.
 //! 3. The egress queue of the path refuses the frame after the last stage (`enqueue`).
 //! 4. The stages of the path are retired, or the worker ends before it sends the packet
 //!    ([`Reason::SHUTDOWN`]).
 //!
 //! In cases 1 and 2, the account of the stage counts the drop too.
 //!
-//! Losses before `receive` and after `transmit` are counted by the kernel.
+//! The kernel counts losses before `receive` and after `transmit`.
 //!
 //! **Cycles.** `ledger.book(task, packets)` takes a time stamp and adds the time since the previous
 //! stamp to a task. `ledger.stamp()` takes a stamp and returns this time, for a stage's account.
@@ -68,7 +67,7 @@ impl<C: Chain> Worker<C> {
                 busy = true;
                 self.ledger.book(Task::Reclaim, reclaimed);
             }
-            // Without a path that starts from it, the port only transmits.
+            // A port from which no path starts only transmits.
             let Some(path_index) = port_queue.path else { continue };
             for _ in 0..BURST {
                 let packets =
@@ -118,7 +117,6 @@ impl<C: Chain> Worker<C> {
             self.batch.clear_taken();
             return;
         }
-        // Set the metadata and parse the headers.
         for (packet, meta) in self.batch.slots().iter().zip(self.metas.iter_mut()) {
             meta.ingress = ingress;
             meta.queue = queue;
@@ -130,7 +128,7 @@ impl<C: Chain> Worker<C> {
         if needs_headers {
             self.ledger.book(Task::Parse, self.batch.len());
         }
-        // Run the stages: the chain calls `StageRun::visit` with each stage.
+        // The chain calls `StageRun::visit` with each stage.
         let mut run = StageRun {
             batch: &mut self.batch,
             metas: &mut self.metas,
@@ -185,7 +183,7 @@ struct StageRun<'a> {
     queue_index: usize,
     /// The egress port of the path.
     to: PortId,
-    /// Number of frames that stages may still hold.
+    /// Number of further frames that the stages may hold together.
     quota: &'a mut u32,
     /// The time when the batch was received, in cycles.
     start: u64,

@@ -16,7 +16,7 @@ pub enum Idle {
     /// Poll for a limited time, then wait in the kernel for the next packet. Waiting takes almost
     /// no CPU time, but delays the first packet after a pause by some tens of microseconds. Each
     /// received packet adds [`SPIN_PER_PACKET`] to the polling time, up to [`MAX_SPIN`], so that a
-    /// worker under load does not wait in short gaps.
+    /// worker under load also polls in short gaps between packets.
     #[default]
     Poll,
     /// Poll without pause, on a dedicated core.
@@ -39,7 +39,7 @@ impl<C: Chain> Worker<C> {
     /// Repeats iterations, and runs commands from the mailbox between them, until
     /// [`Remote::stop`](super::Remote::stop) is called.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // Has no effect if the worker was built on this thread.
+        // `WorkerBuilder::build` has prepared only the thread on which it ran.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());

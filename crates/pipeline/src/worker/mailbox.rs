@@ -77,7 +77,7 @@ impl<C> Remote<C> {
         timeout: Duration,
     ) -> Result<A, Stopped> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        // Ignore the error of sending: after the timeout nobody waits for the result.
+        // Ignore an error of `sender.send`: it means that the caller has timed out.
         self.send(move |worker| drop(sender.send(command(worker))))?;
         receiver.recv_timeout(timeout).map_err(|_| Stopped)
     }
@@ -116,8 +116,8 @@ impl<C> Mailbox<C> {
 
     /// Runs the waiting commands. Returns false if the worker must stop.
     pub(super) fn run_commands(&self, worker: &mut Worker<C>) -> bool {
-        // Clear the flag before reading commands, because a later command sets it again. A swap,
-        // unlike a store, enforces this order.
+        // Clear the flag before reading commands: a command that arrives later sets the flag again.
+        // A swap, unlike a store, enforces this order.
         self.flags.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {

@@ -56,9 +56,9 @@ pub struct Worker<C> {
     ledger: TaskLedger,
     /// Sum of the accounts of replaced stages that have no successor with the same name.
     former_stages: StageAccount,
-    /// Number of frames that stages may still hold.
+    /// Number of further frames that the stages may hold together.
     quota: u32,
-    /// Number of frames that stages together may hold.
+    /// Maximum number of frames that the stages may hold together.
     full_quota: u32,
     /// Minimum time between ticks, in cycles.
     tick_cycles: u64,
@@ -70,7 +70,6 @@ pub struct Worker<C> {
     staged: Vec<(PortId, C)>,
 }
 
-/// One queue of a port.
 struct PortQueue {
     socket: Box<dyn Port>,
     /// The number of the port.
@@ -102,7 +101,6 @@ impl<C: Chain> Worker<C> {
         results
     }
 
-    /// Runs the periodic work of all stages.
     fn tick(&mut self, now: u64) {
         for path in 0..self.paths.len() {
             self.visit_stages(path, now, |stage, cx| stage.tick(cx));

@@ -11,14 +11,13 @@ use crate::verdict::PortId;
 /// A stage's own counters, by name.
 type Counters = Vec<(&'static str, u64)>;
 
-/// A path of a worker.
 pub(super) struct Path<C> {
     pub(super) from: PortId,
     pub(super) to: PortId,
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// For each stage, the counters of its predecessors when they were replaced.
+    /// For each stage, the last counters of its predecessors, added up.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Whether the stages were retired and must not be called again.

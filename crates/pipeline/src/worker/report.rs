@@ -25,8 +25,8 @@ impl<C: Chain> Worker<C> {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 
-    /// Sets the quota from the record of frame owners. Frames that a stage lost are not in it and
-    /// must not reduce the quota of the other stages.
+    /// Sets the quota from the UMEM's record of frame owners. In this record, stages do not hold
+    /// frames that they lost, so lost frames do not reduce the quota.
     pub(super) fn recount_quota(&mut self) {
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
@@ -64,7 +64,6 @@ impl<C: Chain> Worker<C> {
         self.ledger.report(self.port_counters(), &stages)
     }
 
-    /// Returns the sum of all ports' counters.
     fn port_counters(&self) -> xdpfwd_xsk::Counters {
         let mut sum = xdpfwd_xsk::Counters::default();
         self.port_queues.iter().for_each(|port_queue| sum += port_queue.socket.counters());

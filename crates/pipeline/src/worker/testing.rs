@@ -21,12 +21,10 @@ impl<C: Chain> Worker<C> {
         self.full_quota - self.quota
     }
 
-    /// Returns whether frames still wait for transmission, in egress queues or TX rings.
     pub(crate) fn has_unsent(&self) -> bool {
         self.has_unsent_frames()
     }
 
-    /// Returns whether an egress queue contains the frame with this chunk number.
     pub(crate) fn is_queued(&self, chunk: u32) -> bool {
         self.egress.has_chunk(chunk)
     }

@@ -14,7 +14,6 @@ fn assert_no_allocation_returns_result_or_panics_with_counts() {
 
 #[test]
 fn bench_assert_no_allocation_detects_allocating_stage() {
-    /// Copies each packet to the heap.
     struct Allocates;
     impl Stage for Allocates {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {

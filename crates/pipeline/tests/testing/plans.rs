@@ -10,15 +10,14 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::MacAddr;
 
-/// A plan that counts how often its resource is acquired and not yet released.
+/// A plan that counts the acquisitions of its resource that are not yet released.
 #[derive(Debug, Default)]
 struct TestPlan {
     acquired: AtomicI32,
-    /// Whether `acquire` returns an error.
     acquire_fails: bool,
 }
 
-/// A stage that stores, as text, the context in which it was built.
+/// A stage that stores the `BuildCx` with which it was built, as text.
 struct BuildContext(String);
 
 impl Stage for BuildContext {
@@ -30,7 +29,7 @@ impl StagePlan for TestPlan {
         assert_eq!(
             self.acquired.load(Ordering::Relaxed),
             1,
-            "the resource is not acquired exactly once before `build`"
+            "`build` expects that the resource is acquired exactly once"
         );
         let (from, to) = (cx.from_port().unwrap(), cx.to_port().unwrap());
         let source = cx.ethernet_to(MacAddr([2; 6])).source;

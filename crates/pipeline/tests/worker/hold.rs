@@ -34,8 +34,8 @@ fn drain_that_times_out_drops_held_frames_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Holds as many frames as possible, and drops other packets. Checks that it cannot allocate more
-/// frames than the quota allows.
+/// Holds as many frames as possible, and drops other packets. When it holds 256 frames, checks that
+/// it can allocate no more.
 #[derive(Default)]
 struct HoldAll(Vec<Frame>);
 

@@ -13,7 +13,6 @@ struct Panics {
     seen: u64,
     /// The number of the packet, from 1, on which `process` panics; 0 for none.
     panics_at: u64,
-    /// Whether `tick` panics.
     tick_panics: bool,
     /// Whether `counters` panics after `process` has panicked.
     counters_panic: bool,
@@ -105,7 +104,7 @@ fn stages_swapped_in_after_panic_are_not_called() {
     assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
     assert_eq!(
         report.paths[0].stages[0].account.packets, 1,
-        "the account differs from that of the panicked stage"
+        "the new stage does not continue the account of the panicked stage"
     );
     assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
 }

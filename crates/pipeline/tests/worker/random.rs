@@ -15,7 +15,6 @@ fn random_action(seed: u64, packet_number: u64) -> u64 {
     state.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 60
 }
 
-/// Does a random action with each packet.
 struct RandomStage {
     seed: u64,
     held: Vec<Frame>,

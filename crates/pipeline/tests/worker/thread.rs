@@ -28,8 +28,8 @@ fn worker_thread_forwards_replies_and_stops() {
     }
 }
 
-/// A command ends the current wait of an idle worker early, and at most one more wait, if the
-/// worker runs the command before its wake-up arrives. Every other wait lasts at least 1 ms.
+/// A command ends at most two waits of an idle worker early: the current wait, and the next wait if
+/// the worker runs the command before the wake-up arrives. Every other wait lasts at least 1 ms.
 #[test]
 fn idle_worker_waits_again_after_each_command() {
     let (remote, mailbox) = mailbox::<()>().unwrap();

@@ -6,7 +6,6 @@ use xdpfwd_testkit::wires::{
 };
 use xdpfwd_xsk::{Frame, Umem};
 
-/// Sets a verdict that depends on the packet's number.
 struct VerdictByNumber;
 
 impl VerdictByNumber {
@@ -129,7 +128,6 @@ fn frame_of_another_umem_is_dropped_as_foreign_frame() {
 
 static ODD_NUMBER: DropReason = DropReason::new("odd_number", "The number in the packet is odd.");
 
-/// Drops packets with an odd number as [`ODD_NUMBER`].
 struct DropOddNumbers;
 
 impl Stage for DropOddNumbers {
