@@ -5,8 +5,8 @@
 //! A [`PacketSocket`] receives a share of an interface's packets. An [`MmsgPort`] uses the socket
 //! as a [`Port`](xdpfwd_xsk::Port): one `recvmmsg` call receives a batch, and one `sendmmsg` call
 //! transmits up to 256 packets. The kernel copies each packet on reception, from a socket buffer
-//! into a frame of the worker's pool, and again on transmission. The port does not register the
-//! UMEM of the frames with its socket, so one worker can combine these ports with AF_XDP ports.
+//! into a frame of the worker's pool, and again on transmission. The socket does not need the UMEM,
+//! so one worker can combine these ports with AF_XDP ports.
 //!
 //! Differences from AF_XDP, because a packet socket receives a *copy* and the kernel handles the
 //! original:
@@ -27,7 +27,8 @@
 //! use xdpfwd_xsk::{Batch, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-//! let socket = PacketSocket::open_queues(3, 1)?.remove(0); // interface index 3, one queue
+//! let (ifindex, queues) = (3, 1);
+//! let socket = PacketSocket::open_queues(ifindex, queues)?.remove(0);
 //! let mut port = MmsgPort::new(socket.clone(), &umem)?;
 //! socket.start()?;
 //! let mut batch = Batch::new();

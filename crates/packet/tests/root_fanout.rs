@@ -14,6 +14,8 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemCon
 /// Time limit for the arrival of a packet, far longer than it takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Creates the namespaces of the lab, with the virtual cable from gen0, where this test sends, to
+/// fwd0, where it receives.
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))

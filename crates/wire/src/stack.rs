@@ -136,7 +136,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers and `payload` in a new vector. Use this in tests and tools.
+    /// Returns the headers and `payload` in a new vector, for tests and tools.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
@@ -233,7 +233,6 @@ impl Header<'_> {
         }
     }
 
-    /// Returns the addresses of an IP header, or `None` for any other header.
     fn addresses(&self) -> Option<Addresses> {
         match self {
             Header::Ipv4(repr) => Some(repr.addresses()),

@@ -11,8 +11,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// A view of a datagram. Other bytes may follow the datagram: the payload ends where the length
 /// field states.
 ///
-/// `new_checked` checks that 8 <= length field <= length of the buffer. The accessors never panic,
-/// and no setter can invalidate these checks.
+/// [`new_checked`](Packet::new_checked) checks the length field, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,

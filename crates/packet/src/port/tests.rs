@@ -116,7 +116,7 @@ fn receive_returns_packets_complete_and_in_order() {
 #[test]
 fn receive_drops_packet_longer_than_frame_and_counts_it() {
     let mut fixture = fixture();
-    // A frame holds 1792 bytes.
+    // A frame holds 1792 bytes: 2048 minus 256 bytes of headroom.
     for len in [1792, 1793, 9000, 60] {
         fixture.peer.send(&packet(1, len)).unwrap();
     }
@@ -129,6 +129,7 @@ fn receive_drops_packet_longer_than_frame_and_counts_it() {
 #[test]
 fn receive_without_free_frames_leaves_packets_in_kernel() {
     let mut fixture = fixture();
+    // 3 of 256 frames stay free.
     let held: Vec<_> = (0..253).map(|_| fixture.pool.alloc().unwrap()).collect();
     for number in 0..5 {
         fixture.peer.send(&packet(number, 60)).unwrap();

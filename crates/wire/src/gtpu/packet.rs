@@ -16,9 +16,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 
 /// A view of a GTP-U message.
 ///
-/// `new_checked` checks that the buffer is at least as long as the message states. It also checks
-/// that the stated length includes the header, its optional fields and its extension headers. The
-/// accessors never panic, and no setter can invalidate these checks.
+/// [`new_checked`](Packet::new_checked) checks all lengths, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -42,6 +40,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         if data.len() < HEADER_LEN {
             return Err(Error::Truncated);
         }
+        // Version 1 and protocol type GTP (1).
         if data[0] >> 4 != 0b0011 {
             return Err(Error::Malformed);
         }

@@ -17,7 +17,8 @@ use crate::ip::{Addresses, IpVersion};
 ///
 /// let addresses =
 ///     Addresses::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() };
-/// let repr = icmp::Repr::echo_request(IpVersion::V4, 7, 1, 4);
+/// let (ident, sequence, payload_len) = (7, 1, 4);
+/// let repr = icmp::Repr::echo_request(IpVersion::V4, ident, sequence, payload_len);
 /// let mut message = *b"........ping";
 /// repr.emit_with_checksum(&mut message, addresses)?;
 /// let packet = icmp::Packet::new_checked(&message)?;

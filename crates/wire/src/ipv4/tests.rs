@@ -39,7 +39,7 @@ fn packet_accessors_return_header_fields() {
 }
 
 #[test]
-fn fragment_follows_from_offset_and_flag() {
+fn fragment_variant_depends_on_offset_and_flag() {
     let read = |field: u16| {
         let mut bytes = PACKET;
         bytes[6..8].copy_from_slice(&field.to_be_bytes());

@@ -159,8 +159,8 @@ impl ExtensionHeader<'_> {
     /// into the header before this header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header. Returns
-    /// [`Error::Malformed`] if `kind` is not one of the five types listed at its field, or if the
-    /// length of the content is invalid for `kind`. On error, writes nothing.
+    /// [`Error::Malformed`] if `kind` is not one of the five types at [`kind`](Self::kind), or if
+    /// the length of the content is invalid for it. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();

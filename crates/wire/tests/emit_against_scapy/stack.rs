@@ -15,7 +15,8 @@ pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
 
-/// Returns random headers and a payload. Fields that the stack replaces are random too.
+/// Returns random headers with up to two VLAN tags, optionally in a GTP-U tunnel, and a payload.
+/// Fields that the stack replaces are random too.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],
