@@ -32,7 +32,7 @@ pub struct MmsgPort {
     frames: Box<[Option<Frame>; MAX_RECEIVED]>,
     completions: Completions,
     counters: Counters,
-    /// Number of packets dropped because they were too long for a frame.
+    /// Number of packets dropped because they did not fit into a frame.
     oversized: u64,
     /// Number of packets that the kernel dropped. Summed here, because reading the kernel's counter
     /// clears it.
@@ -59,14 +59,14 @@ impl MmsgPort {
         })
     }
 
-    /// Puts up to `count` new frames of maximum length into `self.frames`, and returns their
+    /// Puts up to `count` free frames, grown to maximum length, into `self.frames`. Returns their
     /// number.
     #[inline]
     fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
         let mut allocated = 0;
         for slot in self.frames.iter_mut().take(count) {
             let Some(mut frame) = pool.alloc() else { break };
-            // Cannot fail: `room` is the available tailroom.
+            // Cannot fail: the tailroom is the room for more bytes.
             let room = frame.tailroom();
             let _ = frame.append(room);
             *slot = Some(frame);

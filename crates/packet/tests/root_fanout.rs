@@ -1,6 +1,6 @@
 //! Tests several packet sockets on one interface. The kernel must deliver each received packet to
-//! one socket, selected by the queue of the packet. It must deliver packets that this host sends to
-//! no socket. Needs root.
+//! one socket, selected by the queue of the packet, and packets that this host sends to none. Needs
+//! root.
 
 use std::time::{Duration, Instant};
 
@@ -123,7 +123,6 @@ fn packets_of_one_queue_reach_one_socket() {
     assert_eq!(pool.len() as u32, umem.frames());
 }
 
-/// A port must not receive packets that any socket on this host sends on its interface.
 #[test]
 fn packets_sent_by_this_host_reach_no_socket() {
     for queues in [1, 2] {

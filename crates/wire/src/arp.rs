@@ -73,7 +73,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`, which begins after the Ethernet header and VLAN tags.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than [`LEN`], and [`Error::Malformed`]
-    /// if the message is not about Ethernet and IPv4 addresses.
+    /// if a type or length in it is not that of Ethernet or IPv4 addresses.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();

@@ -43,7 +43,7 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
     match packet.first().map(|byte| byte >> 4) {
         None => Err(Error::Truncated),
         Some(6) => fill_ipv6(packet),
-        // `fill_ipv4` returns an error for any version but 4.
+        // Returns an error for any version but 4.
         Some(_) => fill_ipv4(packet),
     }
 }
@@ -52,8 +52,9 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
 /// begins with the header of `protocol` and has no padding at its end. `addresses` are the
 /// addresses of the pseudo header.
 ///
-/// Returns `true` if it wrote the checksum; `false` if `protocol` is none of these, is ICMP with
-/// IPv6 addresses, or is ICMPv6 with IPv4 addresses; and an error if the header is invalid.
+/// Returns `true` if it wrote the checksum. Otherwise, writes nothing, and returns `false` if
+/// `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses, or
+/// an error if the header is invalid.
 pub fn fill_upper_checksum(
     protocol: IpProtocol,
     addresses: Addresses,

@@ -200,8 +200,8 @@ impl Headers {
         frame.get(usize::from(self.l4_offset)..usize::from(self.l3_end)).unwrap_or_default()
     }
 
-    /// Returns the IP addresses in `frame`, or `None` without a complete IP header. Does not repeat
-    /// the checks of [`parse`](Headers::parse).
+    /// Returns the IP addresses in `frame`, or `None` without a complete IP header. Relies on the
+    /// checks of [`parse`](Headers::parse).
     #[inline]
     pub fn addresses(&self, frame: &[u8]) -> Option<Addresses> {
         let l3 = self.l3(frame);

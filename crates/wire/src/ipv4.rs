@@ -166,7 +166,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, for example for a pseudo header.
+    /// Returns both addresses.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source(), destination: self.destination() }
@@ -340,7 +340,7 @@ impl Repr {
         HEADER_LEN + self.payload_len as usize
     }
 
-    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    /// Returns both addresses.
     #[inline]
     pub const fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source, destination: self.destination }

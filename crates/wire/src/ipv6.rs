@@ -148,8 +148,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, for example for a pseudo header. For packets with a routing header,
-    /// see [`Addresses::V6`].
+    /// Returns both addresses. For the pseudo header of a packet with a routing header, see
+    /// [`Addresses::V6`].
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
@@ -299,7 +299,7 @@ impl Repr {
         HEADER_LEN + self.payload_len as usize
     }
 
-    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    /// Returns both addresses.
     #[inline]
     pub const fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source, destination: self.destination }

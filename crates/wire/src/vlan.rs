@@ -30,7 +30,7 @@ pub struct Tag<T> {
     buffer: T,
 }
 
-/// A tag to be written, including the EtherType of the data after the tag.
+/// A tag to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr {
     /// VLAN identifier.
@@ -88,7 +88,7 @@ impl VlanId {
     const PRESENT: u16 = 0x8000;
     const MASK: u16 = 0x0fff;
 
-    /// Creates an identifier, or returns `None` if `id` exceeds 4095.
+    /// Creates an identifier; `None` if `id` exceeds 4095.
     #[inline]
     pub const fn new(id: u16) -> Option<VlanId> {
         if id > Self::MASK { None } else { Some(Self::from_control(id)) }

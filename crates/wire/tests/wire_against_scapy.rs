@@ -1,6 +1,5 @@
-//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets. The script
-//! `wire_against_scapy.py` builds the packets from a fixed seed and prints the fields that scapy
-//! parses.
+//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets, which the script
+//! `wire_against_scapy.py` builds from a fixed seed.
 
 mod scapy;
 

@@ -32,7 +32,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
 }
 
 impl Fixture {
-    /// Asserts that the frame counts of the port agree with the ownership record of the UMEM.
+    /// Asserts that the frame counts of the port agree with the owners that the UMEM records.
     #[track_caller]
     fn assert_frames_consistent(&self) {
         let frame_counts = self.port.frame_counts();
@@ -44,7 +44,6 @@ impl Fixture {
         assert_eq!((ownership.lost, ownership.closed), (0, 0));
     }
 
-    /// Receives one batch and returns its packets.
     fn receive(&mut self) -> Vec<Vec<u8>> {
         let count = self.port.receive(&mut self.batch, &mut self.pool);
         assert_eq!(count, self.batch.len());
@@ -64,7 +63,6 @@ impl Fixture {
         self.queue.push(frame).unwrap();
     }
 
-    /// Returns all packets that the peer received.
     fn received_by_peer(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut buffer = [0; 65536];

@@ -190,9 +190,9 @@ mod tests {
         };
         assert_eq!(error_with(0, 0x54), Some(Error::Malformed), "version 2");
         assert_eq!(error_with(0, 0x24), Some(Error::Malformed), "GTP'");
-        assert_eq!(error_with(12, 0), Some(Error::Malformed));
-        assert_eq!(error_with(12, 9), Some(Error::Truncated));
-        assert_eq!(error_with(3, 15), Some(Error::Truncated));
+        assert_eq!(error_with(12, 0), Some(Error::Malformed), "extension of 0 bytes");
+        assert_eq!(error_with(12, 9), Some(Error::Truncated), "extension of 36 bytes");
+        assert_eq!(error_with(3, 15), Some(Error::Truncated), "message length");
         let long_chain: Vec<u8> =
             [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)]
                 .concat();

@@ -328,7 +328,6 @@ mod tests {
         frame
     }
 
-    /// Returns the frame with the message about `frame`, or `None` if no message may be sent.
     fn emitted(frame: &[u8], problem: Problem) -> Option<Vec<u8>> {
         let message = ErrorMessage::about(frame, &Headers::parse(frame), problem, &SOURCES)?;
         let mut buffer = [&vec![0xee; message.front_len()], frame].concat();

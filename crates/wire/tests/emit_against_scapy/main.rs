@@ -109,8 +109,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
     }
 }
 
-/// Changes the last byte of a frame with TCP, and asserts that scapy rebuilds it with a different
-/// checksum: otherwise, the test would accept any checksum.
+/// Asserts that scapy rebuilds a changed TCP frame with another checksum: otherwise, the tests
+/// would accept any checksum.
 fn assert_scapy_corrects_checksum(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();

@@ -10,7 +10,6 @@ use crate::tunnel::container;
 /// The headers of a stack, and the payload after them.
 pub(super) type StackCase<'a> = (Vec<Header<'a>>, Vec<u8>);
 
-/// Returns an extension header with a PDU session container.
 pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
