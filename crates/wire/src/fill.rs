@@ -52,9 +52,9 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
 /// begins with the header of `protocol` and has no padding at its end. `addresses` are the
 /// addresses of the pseudo header.
 ///
-/// Returns `true` if it wrote the checksum. Otherwise, writes nothing, and returns `false` if
-/// `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses, or
-/// an error if the header is invalid.
+/// Returns `true` if it wrote the checksum. Otherwise, writes nothing. Returns `false` if
+/// `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses.
+/// Returns an error if the header is invalid.
 pub fn fill_upper_checksum(
     protocol: IpProtocol,
     addresses: Addresses,
