@@ -5,29 +5,30 @@
 //! A [`PacketSocket`] receives a share of an interface's packets. An [`MmsgPort`] uses the socket
 //! as a [`Port`](xdpfwd_xsk::Port): one `recvmmsg` call receives a batch, and one `sendmmsg` call
 //! transmits up to 256 packets. The kernel copies each packet on reception, from a socket buffer
-//! into a frame of the worker's pool, and again on transmission. The port does not register the
-//! UMEM of the frames with its socket, so one worker can combine these ports with AF_XDP ports.
+//! into a free frame of the worker, and again on transmission. The socket does not need the UMEM,
+//! so one worker can combine these ports with AF_XDP ports.
 //!
-//! Differences from AF_XDP, because a packet socket receives a *copy* and the kernel handles the
-//! original:
+//! Differences from AF_XDP, because a packet socket receives a *copy*, and the kernel also
+//! processes the original:
 //!
-//! - The host's network stack also receives every packet. It answers ARP and ping for its own
-//!   addresses. If it forwards packets (`net.ipv4.conf.*.forwarding`), they leave twice.
-//! - GRO and LRO join segments before the copy is made. A packet that is too long for a frame is
-//!   dropped and counted ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)).
-//!   Switch GRO and LRO off: `ethtool -K IF gro off lro off`.
+//! - The host answers ARP and ping for its own addresses. If it forwards packets
+//!   (`net.ipv4.conf.*.forwarding`), they leave twice.
+//! - GRO and LRO join segments before the copy is made. A packet that does not fit into a
+//!   [`Frame`](xdpfwd_xsk::Frame) (by default, 1792 bytes) is dropped and counted
+//!   ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)). Switch both off:
+//!   `ethtool -K IF gro off lro off`.
 //! - The kernel removes the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
 //! - Checksums that a local sender left to its interface are incomplete, as with AF_XDP. To prevent
 //!   this, run `ethtool -K SENDER tx off`, where SENDER is that interface.
-//! - The port attaches no XDP program to the interface, so it cannot conflict with other XDP
-//!   programs.
+//! - The port cannot conflict with XDP programs, because it attaches none.
 //!
 //! ```no_run
 //! use xdpfwd_packet::{MmsgPort, PacketSocket};
 //! use xdpfwd_xsk::{Batch, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-//! let socket = PacketSocket::open_queues(3, 1)?.remove(0); // interface index 3, one queue
+//! let (ifindex, queues) = (3, 1);
+//! let socket = PacketSocket::open_queues(ifindex, queues)?.remove(0);
 //! let mut port = MmsgPort::new(socket.clone(), &umem)?;
 //! socket.start()?;
 //! let mut batch = Batch::new();

@@ -17,8 +17,7 @@ pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 /// 1024 (`UIO_MAXIOV`).
 pub(crate) const MAX_SENT: usize = 256;
 
-/// Headers and control buffers for receiving a batch, allocated once so that receiving allocates
-/// nothing.
+/// Headers and control buffers for receiving a batch, allocated once in advance.
 pub(crate) struct Inbox {
     headers: Box<[libc::mmsghdr; MAX_RECEIVED]>,
     buffers: Box<[libc::iovec; MAX_RECEIVED]>,
@@ -100,7 +99,7 @@ impl Inbox {
     }
 }
 
-/// Headers for sending messages, allocated once so that sending allocates nothing.
+/// Headers for sending messages, allocated once in advance.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; MAX_SENT]>,
     buffers: Box<[libc::iovec; MAX_SENT]>,

@@ -13,15 +13,15 @@ use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
-/// Maximum number of sent frames that wait for `reclaim`: enough for several iterations, and few
-/// enough to stay in the cache.
+/// Maximum number of sent frames that wait for `reclaim`: enough for several iterations of the
+/// worker loop, and few enough to stay in the CPU cache.
 const MAX_COMPLETIONS: usize = 1024;
 
 /// A port for one queue of an interface, over a packet socket with `recvmmsg` and `sendmmsg`.
 ///
 /// Between two calls, the port holds only frames that were sent and not yet
 /// [reclaimed](Port::reclaim). Packets to be received wait in the kernel, and packets to be sent in
-/// the egress queue.
+/// the worker's egress queue.
 #[derive(Debug)]
 pub struct MmsgPort {
     socket: PacketSocket,
@@ -32,7 +32,7 @@ pub struct MmsgPort {
     frames: Box<[Option<Frame>; MAX_RECEIVED]>,
     completions: Completions,
     counters: Counters,
-    /// Number of packets dropped because they were too long for a frame.
+    /// Number of packets dropped because they did not fit into a frame.
     oversized: u64,
     /// Number of packets that the kernel dropped. Summed here, because reading the kernel's counter
     /// clears it.
@@ -59,14 +59,14 @@ impl MmsgPort {
         })
     }
 
-    /// Puts up to `count` new frames of maximum length into `self.frames`, and returns their
+    /// Puts up to `count` free frames, grown to maximum length, into `self.frames`. Returns their
     /// number.
     #[inline]
     fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
         let mut allocated = 0;
         for slot in self.frames.iter_mut().take(count) {
             let Some(mut frame) = pool.alloc() else { break };
-            // Cannot fail: `room` is the available tailroom.
+            // Cannot fail: the tailroom is the room for more bytes.
             let room = frame.tailroom();
             let _ = frame.append(room);
             *slot = Some(frame);
@@ -127,7 +127,7 @@ impl Port for MmsgPort {
             }
             bytes += frame.len() as u64;
             accepted += 1;
-            // Cannot fail: no more messages than the batch has room for were requested.
+            // Cannot fail: `allocated`, and so `received`, is at most `into.room()`.
             if let Err(frame) = into.push(frame) {
                 free(frame, pool);
             }
@@ -154,6 +154,7 @@ impl Port for MmsgPort {
                 break;
             }
             self.counters.syscalls += 1;
+            // `sendmmsg` takes the place of the transmit wake-up of AF_XDP.
             self.counters.tx_wakes += 1;
             let start = clock::cycles();
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
@@ -161,7 +162,7 @@ impl Port for MmsgPort {
             match sent {
                 // Never observed, but would loop forever.
                 Ok(0) => break,
-                // If frames are left, the next iteration sends them or gets the error.
+                // If frames are left, the next pass of this loop sends them or gets the error.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if is_retryable(&error) => {
                     self.counters.tx_retries += 1;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Size in bytes of the receive buffer, and of the send buffer. The kernel doubles the value, and
-/// charges each packet its size in memory: 768 bytes for a short packet. Each buffer has room for
-/// about 2000 packets of 4 KiB in memory, as many as the rings of an AF_XDP port.
+/// Size in bytes of the receive buffer, and of the send buffer. The kernel doubles the value, to 8
+/// MiB, and charges each packet its size in memory: 768 bytes for a short packet. So each buffer
+/// has room for about 2000 packets of 4 KiB, as many as the rings of an AF_XDP port.
 const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket is closed when its last handle is
@@ -46,16 +46,17 @@ pub enum OpenError {
 }
 
 impl PacketSocket {
-    /// Opens a socket for each queue of an interface. Each packet is delivered to one socket, and
-    /// all packets of one queue to the same socket. If the driver records the receive queue (veth
-    /// does not), the packets of queue `n` go to the `n`-th socket of the result, counted from 0
+    /// Opens a socket for each queue of an interface. All packets of one queue are delivered to the
+    /// same socket, and to no other. If the driver records the receive queue (veth does not), the
+    /// packets of queue `n` go to the `n`-th socket of the result, counted from 0
     /// (`PACKET_FANOUT_QM`). The sockets receive nothing before [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
         let mut sockets =
             (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
-            // `fanout_demux_qm` selects the member by the packet's queue mapping, modulo the number
-            // of members. On reception the mapping is the queue index plus one
+            // A fanout group is a set of sockets over which the kernel distributes packets. Its
+            // function `fanout_demux_qm` selects the member by the packet's queue mapping, modulo
+            // the number of members. On reception the mapping is the queue index plus one
             // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and the
             // socket of the last queue must be member 0.
             sockets.rotate_right(1);
@@ -93,7 +94,6 @@ impl PacketSocket {
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
         let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
-        // Receive nothing before `start`.
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
@@ -167,7 +167,6 @@ impl PacketSocket {
         Ok(group as u16)
     }
 
-    /// Joins a group as its next member.
     fn join_fanout_group(&self, group: u16) -> Result<(), OpenError> {
         self.set_fanout(group, FANOUT_MODE)
     }

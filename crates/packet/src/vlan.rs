@@ -86,7 +86,7 @@ mod tests {
         frame.append(60).unwrap().copy_from_slice(&packet);
         insert_tag(&mut frame, [0x81, 0, 0, 100]).unwrap();
         assert_eq!(frame[..], [&packet[..12], &[0x81, 0, 0, 100], &packet[12..]].concat());
-        assert_eq!(frame.headroom(), 252);
+        assert_eq!(frame.headroom(), 252); // 256 before
         pool.free(frame).unwrap();
     }
 }

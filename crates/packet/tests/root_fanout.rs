@@ -1,6 +1,6 @@
 //! Tests several packet sockets on one interface. The kernel must deliver each received packet to
-//! one socket, selected by the queue of the packet. It must deliver packets that this host sends to
-//! no socket. Needs root.
+//! one socket, selected by the queue of the packet, and packets that this host sends to none. Needs
+//! root.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemCon
 /// Time limit for the arrival of a packet, far longer than it takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Creates the namespaces of the lab, with the virtual cable from gen0, where this test sends, to
+/// fwd0, where it receives.
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
@@ -121,7 +123,6 @@ fn packets_of_one_queue_reach_one_socket() {
     assert_eq!(pool.len() as u32, umem.frames());
 }
 
-/// A port must not receive packets that any socket on this host sends on its interface.
 #[test]
 fn packets_sent_by_this_host_reach_no_socket() {
     for queues in [1, 2] {

@@ -19,8 +19,8 @@ const ADDRESS_LENGTHS: [u8; 2] = [6, 4];
 
 /// A view of a message. Ethernet padding may follow the message.
 ///
-/// `new_checked` checks that the buffer holds the 28 bytes of the message, and that the addresses
-/// in it are Ethernet and IPv4 addresses. The accessors never panic.
+/// [`new_checked`](Packet::new_checked) checks length and address types, so the accessors never
+/// panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -73,7 +73,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`, which begins after the Ethernet header and VLAN tags.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than [`LEN`], and [`Error::Malformed`]
-    /// if a type or address length in the message is not that of Ethernet and IPv4.
+    /// if a type or length in it is not that of Ethernet or IPv4 addresses.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();

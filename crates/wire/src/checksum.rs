@@ -148,8 +148,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Returns the folded sum by the algorithm of RFC 1071, section 4.1: adds 16 bits at a time and
-    /// folds the carries at the end.
+    /// Returns the folded sum by the algorithm of RFC 1071, section 4.1.
     fn reference_sum(data: &[u8]) -> u16 {
         let mut sum = 0u64;
         for pair in data.chunks(2) {

@@ -8,19 +8,19 @@ use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
 /// variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
-    /// The buffer is shorter than the header or than a length that the header states. Or the
-    /// packet, by its own length field, ends within one of its headers.
+    /// The buffer is shorter than the header or than a length that the header states, or a header
+    /// exceeds the length that its packet states.
     Truncated,
     /// A field has a value that its protocol does not allow, two fields contradict each other, or a
-    /// value to be written does not fit into its field. Functions that expect a certain kind of
-    /// packet also return this error for packets of other kinds.
+    /// value to be written does not fit into its field. Functions for one kind of packet also
+    /// return this error for other packets.
     Malformed,
-    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The excess tags
-    /// and the bytes after them were not parsed.
+    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The rest was
+    /// not parsed.
     TooManyVlanTags,
     /// The packet has more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
-    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The excess headers
-    /// and the bytes after them were not parsed.
+    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The rest was not
+    /// parsed.
     ExtensionChainTooLong,
 }
 

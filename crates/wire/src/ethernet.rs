@@ -11,8 +11,8 @@ pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 
 /// A view of a frame: the header, and the bytes after it, including VLAN tags.
 ///
-/// `new_checked` checks that the buffer holds the 14 bytes of the header. The accessors never
-/// panic, and no setter can invalidate this check.
+/// [`new_checked`](Frame::new_checked) checks the length of the buffer, so the accessors never
+/// panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -34,8 +34,8 @@ pub struct Repr {
 
 /// The type of the data after the MAC addresses or after a VLAN tag.
 ///
-/// A value below 0x0600 is not a type. A value of at most 1500 is the payload length of an LLC
-/// frame (IEEE 802.3-2018, clause 3.2.6).
+/// Values below 0x0600 are not types: values up to 1500 are the payload length of an LLC frame
+/// (IEEE 802.3-2018, clause 3.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EtherType(pub u16);
 

@@ -1,36 +1,33 @@
 //! Reads and writes header fields in network byte order.
+//!
+//! Every function panics if `data` ends before the end of the field: the caller must check the
+//! length of `data` first.
 
 /// The byte range of a field in its header.
 pub(crate) type Field = core::ops::Range<usize>;
 
-/// Reads a field of two bytes. Panics if `data` ends before the end of the field: the caller must
-/// check the length of `data` first.
 #[inline]
 pub(crate) fn read_u16(data: &[u8], field: Field) -> u16 {
     let bytes = &data[field];
     u16::from_be_bytes([bytes[0], bytes[1]])
 }
 
-/// Reads a field of four bytes. Panics like [`read_u16`].
 #[inline]
 pub(crate) fn read_u32(data: &[u8], field: Field) -> u32 {
     let bytes = &data[field];
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-/// Writes a field of two bytes. Panics like [`read_u16`].
 #[inline]
 pub(crate) fn write_u16(data: &mut [u8], field: Field, value: u16) {
     data[field].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Writes a field of four bytes. Panics like [`read_u16`].
 #[inline]
 pub(crate) fn write_u32(data: &mut [u8], field: Field, value: u32) {
     data[field].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Reads a field of `N` bytes. Panics like [`read_u16`].
 #[inline]
 pub(crate) fn read_array<const N: usize>(data: &[u8], field: Field) -> [u8; N] {
     let mut bytes = [0; N];

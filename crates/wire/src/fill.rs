@@ -8,9 +8,9 @@ use crate::{ipv4, ipv6, tcp, udp};
 /// Computes the checksums of an IP packet and writes them to their fields: the header checksum of
 /// IPv4, and the checksum of UDP, TCP, ICMP or ICMPv6.
 ///
-/// `packet` begins with the IP header; bytes after the IP packet are ignored. A UDP checksum of 0,
-/// which means "no checksum", is replaced too. Packets inside a tunnel are not changed: fill their
-/// checksums first, because the outer UDP checksum covers them.
+/// `packet` begins with the IP header; bytes after the IP packet are ignored. A UDP checksum of 0
+/// ("no checksum") is replaced too. Encapsulated packets are not changed: fill their checksums
+/// first, because the outer UDP checksum covers them.
 ///
 /// Returns `true` if it wrote an upper-layer checksum. Returns `false` for
 /// - a fragment,
@@ -18,7 +18,7 @@ use crate::{ipv4, ipv6, tcp, udp};
 /// - an IPv6 packet that has a routing header with segments left: the checksum covers the final
 ///   destination, which is not in the IPv6 header (RFC 8200, section 8.1).
 ///
-/// The IPv4 header checksum is written in all these cases.
+/// In the first two cases, the header checksum of an IPv4 packet is written nevertheless.
 ///
 /// Returns the error of the first invalid header. If this is the upper-layer header, the IPv4
 /// header checksum has already been written.
@@ -43,7 +43,7 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
     match packet.first().map(|byte| byte >> 4) {
         None => Err(Error::Truncated),
         Some(6) => fill_ipv6(packet),
-        // `fill_ipv4` returns an error for any version but 4.
+        // Returns an error for any version but 4.
         Some(_) => fill_ipv4(packet),
     }
 }
@@ -52,9 +52,9 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
 /// begins with the header of `protocol` and has no padding at its end. `addresses` are the
 /// addresses of the pseudo header.
 ///
-/// Returns `true` if it wrote the checksum. Returns `false` and writes nothing if `protocol` is
-/// none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses. Returns an error
-/// and writes nothing if the header is invalid.
+/// Returns `true` if it wrote the checksum. Otherwise, writes nothing. Returns `false` if
+/// `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses.
+/// Returns an error if the header is invalid.
 pub fn fill_upper_checksum(
     protocol: IpProtocol,
     addresses: Addresses,
@@ -166,7 +166,8 @@ mod tests {
             (IpProtocol::TCP, &tcp),
             (IpProtocol::ICMPV6, &icmp),
         ] {
-            let mut packet = ipv6_packet(protocol, 0, payload);
+            let segments_left = 0;
+            let mut packet = ipv6_packet(protocol, segments_left, payload);
             assert_eq!(fill_checksums(&mut packet), Ok(true), "{protocol}");
             let packet = ipv6::Packet::new_checked(&packet[..]).unwrap();
             assert!(is_valid(protocol, packet.addresses(), &packet.payload()[8..]), "{protocol}");
@@ -196,7 +197,8 @@ mod tests {
             assert!(ipv4::Packet::new_checked(&packet).unwrap().verify_checksum());
             assert_eq!(packet[20..], payload);
         }
-        let routed = ipv6_packet(IpProtocol::UDP, 1, &udp_datagram());
+        let segments_left = 1;
+        let routed = ipv6_packet(IpProtocol::UDP, segments_left, &udp_datagram());
         let mut packet = routed.clone();
         assert_eq!(fill_checksums(&mut packet), Ok(false));
         assert_eq!(packet, routed);

@@ -1,9 +1,9 @@
-//! The flow hash. It multiplies the fields that identify a flow, and folds each 128-bit product to
-//! 64 bits.
+//! The flow hash, to spread flows over tables and queues. It multiplies the fields that identify a
+//! flow, and folds each 128-bit product to 64 bits.
 //!
-//! The hash spreads flows over tables and queues. It has no key, so an attacker who chooses
-//! addresses and ports can make flows collide: limit the number of probes in a table that outsiders
-//! can fill. Hash values may change with any release and have no meaning outside the process.
+//! The hash has no key, so an attacker who chooses addresses and ports can make flows collide:
+//! limit the number of probes in a table that outsiders can fill. Hash values may change with any
+//! release and have no meaning outside the process.
 
 use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;

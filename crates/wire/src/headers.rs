@@ -8,7 +8,7 @@ use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
 use crate::vlan::VlanId;
 use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 
-/// The headers of a frame, parsed once for all stages.
+/// The headers of a frame, parsed once for all code that processes the frame.
 ///
 /// **Offsets** count from the start of the frame, in bytes. For every input, `l3_offset <=
 /// l4_offset <= l3_end <= frame length`. Fields that could not be parsed are `None` or 0.
@@ -32,8 +32,8 @@ pub struct Headers {
     ///
     /// If the protocol has ports, the first fragment of a packet and its later fragments have
     /// different hashes, because only the first fragment contains the ports. The two directions of
-    /// a connection have different hashes. The hash has no key: an attacker who chooses addresses
-    /// can make flows collide.
+    /// a connection also have different hashes. The hash has no key: an attacker who chooses
+    /// addresses can make flows collide.
     pub flow_hash: u32,
     /// Offset of L3: the length of the Ethernet header and the VLAN tags. If the tags could not be
     /// parsed, the length of the Ethernet header; in a frame shorter than this, the length of the
@@ -53,10 +53,10 @@ pub struct Headers {
     pub outer_vlan: Option<VlanId>,
     /// VLAN identifier of the second tag.
     pub inner_vlan: Option<VlanId>,
-    /// Source port of UDP, TCP or SCTP. The port is 0 for other protocols, in later fragments, and
-    /// if the upper header is truncated or malformed.
+    /// Source port of UDP, TCP or SCTP; 0 for other protocols, in later fragments, and if the upper
+    /// header is truncated or malformed.
     pub source_port: u16,
-    /// Destination port, which is 0 in the same cases as [`source_port`](Headers::source_port).
+    /// Destination port; 0 in the same cases as [`source_port`](Headers::source_port).
     pub destination_port: u16,
     /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` if there
     /// is no complete IP header or if its extension headers could not be parsed.
@@ -65,7 +65,7 @@ pub struct Headers {
     pub ip_version: Option<IpVersion>,
     /// Whether the packet is whole, the first fragment, or a later fragment.
     pub fragment: Fragment,
-    /// How far parsing got.
+    /// How far parsing got, and what stopped it.
     pub status: Status,
 }
 
@@ -119,8 +119,7 @@ impl Headers {
 
     /// Parses `frame` as [`parse`](Headers::parse) does, and writes the result to `headers`.
     ///
-    /// This is about 5 ns per packet faster than `parse`, which moves the struct right after
-    /// writing it.
+    /// This is about 5 ns faster than `parse`, which moves the struct right after writing it.
     #[inline]
     pub fn parse_into(frame: &[u8], headers: &mut Headers) {
         let frame = frame.get(..usize::from(u16::MAX)).unwrap_or(frame);
@@ -201,8 +200,8 @@ impl Headers {
         frame.get(usize::from(self.l4_offset)..usize::from(self.l3_end)).unwrap_or_default()
     }
 
-    /// Returns the IP addresses in `frame`, or `None` without a complete IP header. Does not repeat
-    /// the checks of [`parse`](Headers::parse).
+    /// Returns the IP addresses in `frame`, or `None` without a complete IP header. Relies on the
+    /// checks of [`parse`](Headers::parse).
     #[inline]
     pub fn addresses(&self, frame: &[u8]) -> Option<Addresses> {
         let l3 = self.l3(frame);
@@ -253,7 +252,7 @@ impl Headers {
         }
     }
 
-    /// Records the tags and returns the bytes after them.
+    /// Records the VLAN tags and returns the bytes after them.
     #[inline]
     fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
         let tags = vlan::walk(self.ethertype, payload)?;

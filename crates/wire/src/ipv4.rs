@@ -13,9 +13,8 @@ pub const HEADER_LEN: usize = field::DESTINATION.end;
 /// A view of a packet. Ethernet padding may follow the packet: the payload ends where the total
 /// length field states.
 ///
-/// `new_checked` checks that the version is 4 and that 20 <= header length <= total length <=
-/// length of the buffer. The accessors never panic. No setter can invalidate these checks:
-/// [`set_total_len`](Packet::set_total_len) repeats them.
+/// [`new_checked`](Packet::new_checked) checks version and lengths, so the accessors never panic.
+/// [`set_total_len`](Packet::set_total_len) repeats the checks.
 ///
 /// Setters do not update the header checksum, except [`decrement_ttl`](Packet::decrement_ttl). Call
 /// [`fill_checksum`](Packet::fill_checksum) after the last setter.
@@ -167,7 +166,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, for example for a pseudo header.
+    /// Returns both addresses.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source(), destination: self.destination() }
@@ -341,7 +340,7 @@ impl Repr {
         HEADER_LEN + self.payload_len as usize
     }
 
-    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    /// Returns both addresses.
     #[inline]
     pub const fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source, destination: self.destination }

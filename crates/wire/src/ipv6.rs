@@ -19,9 +19,8 @@ use extension::is_extension;
 /// A view of a packet. Ethernet padding may follow the packet: the payload ends where the payload
 /// length field states.
 ///
-/// `new_checked` checks that the version is 6 and that the buffer holds the fixed header and the
-/// whole payload. The accessors never panic. No setter can invalidate these checks:
-/// [`set_payload_len`](Packet::set_payload_len) repeats them.
+/// [`new_checked`](Packet::new_checked) checks version and lengths, so the accessors never panic.
+/// [`set_payload_len`](Packet::set_payload_len) repeats the checks.
 ///
 /// Jumbograms (RFC 2675) are not supported. Their payload length field is 0: the view has an empty
 /// payload, and [`upper`](Packet::upper) returns [`Error::Truncated`].
@@ -53,8 +52,8 @@ pub struct Repr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
     /// The upper protocol, never one of the five extension headers that [`Packet::upper`] skips.
-    /// Exception: in a later fragment, this is the next header field of the fragment header. The
-    /// field may name an extension header, which only the first fragment contains.
+    /// Exception: in a later fragment, the next header field of the fragment header, which may name
+    /// an extension header that only the first fragment contains.
     pub protocol: IpProtocol,
     /// Offset of the upper protocol's header from the start of the packet, in bytes; in a later
     /// fragment, the offset of its data. Equal to the length of the packet if nothing follows the
@@ -149,8 +148,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses, for example for a pseudo header. For packets with a routing header,
-    /// see [`Addresses::V6`].
+    /// Returns both addresses. For the pseudo header of a packet with a routing header, see
+    /// [`Addresses::V6`].
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
@@ -300,7 +299,7 @@ impl Repr {
         HEADER_LEN + self.payload_len as usize
     }
 
-    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    /// Returns both addresses.
     #[inline]
     pub const fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source, destination: self.destination }

@@ -7,9 +7,8 @@
 //!   `Repr::emit` writes them to a buffer.
 //!
 //! `new_checked` creates a view. It compares every length that the packet states with the length of
-//! the buffer. The **accessors of a view never panic**, provided that `T::as_ref` returns the same
-//! slice on each call, as it does for slices, arrays, `Vec` and frames. A setter that could
-//! invalidate these checks repeats them, and returns an [`Error`] if they fail.
+//! the buffer, so that the accessors of the view never panic. A setter that could invalidate these
+//! checks repeats them, and returns an [`Error`] if they fail.
 //!
 //! `emit` writes one header; the payload need not be in the buffer. `emit_with_checksum` of
 //! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] also computes the checksum over the payload,
@@ -22,8 +21,9 @@
 //! [`Headers`] parses all headers of a frame at once, for the data path. [`Pretty`] prints a frame,
 //! one line for each layer.
 //!
-//! Of the functions on packets, only [`HeaderStack::packet`] allocates memory. None of them panics,
-//! whatever the bytes of the packet are.
+//! **Reading, writing and printing never panic**, whatever the bytes of a packet are. (Over a
+//! buffer of your own type `T`, `T::as_ref` must return the same slice on each call, as it does for
+//! slices, arrays, `Vec` and frames.) Only [`HeaderStack::packet`] allocates memory.
 //!
 //! ```
 //! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};
@@ -42,6 +42,7 @@
 //!
 //! let headers = Headers::parse(&frame);
 //! assert_eq!(headers.status, Status::Parsed);
+//! // Offsets of the IP header, of the UDP header and of the end of the IP packet.
 //! assert_eq!((headers.l3_offset, headers.l4_offset, headers.l3_end), (14, 34, 42));
 //! assert_eq!((headers.source_port, headers.destination_port), (1024, 2152));
 //! # Ok::<(), xdpfwd_wire::Error>(())

@@ -11,7 +11,7 @@ pub const MAX_TAGS: usize = 2;
 ///
 /// RFC 8200, section 4.1, recommends at most one header of each type, and two for destination
 /// options. This crate parses five types, so a packet that follows the recommendation has at most
-/// six headers of these types.
+/// six headers of these types; two more are allowed.
 ///
 /// [`Error::ExtensionChainTooLong`]: crate::Error::ExtensionChainTooLong
 pub const MAX_EXTENSIONS: usize = 8;

@@ -14,8 +14,8 @@ use layer::{Layer, Lines};
 ///
 /// It prints Ethernet, VLAN tags, ARP, IPv4, IPv6 with its extension headers, TCP, UDP, SCTP, ICMP,
 /// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented by their nesting depth,
-/// which is at most [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is reported in
-/// the last line.
+/// at most [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is reported in the last
+/// line.
 ///
 /// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may compute the other
 /// checksums later. GTP-U and ESP in UDP are recognized by their UDP ports, 2152 and 4500.

@@ -20,8 +20,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// - **Checksums.** The stack computes the checksums of IPv4, UDP, TCP and ICMP. To send UDP over
 ///   IPv4 without a checksum, use [`Header::UdpWithoutChecksum`].
 ///
-/// The caller sets all other fields, for example the UDP ports of GTP-U. The stack writes no
-/// padding for short Ethernet frames.
+/// The caller sets all other fields, for example the UDP ports of GTP-U. Short Ethernet frames are
+/// not padded.
 ///
 /// # Order
 ///
@@ -36,8 +36,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// must directly follow IPv4. [`emit`](Self::emit) returns [`Error::Malformed`] for any other
 /// order.
 ///
-/// For a protocol that is not listed, such as GRE, use two stacks: emit the inner headers with one
-/// stack, write the GRE header, and emit the outer headers with the other stack.
+/// Around a protocol that is not listed, such as GRE, use two stacks: emit the inner headers with
+/// one stack, write the GRE header, and emit the outer headers with the other stack.
 ///
 /// # Example
 ///
@@ -136,7 +136,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers and `payload` in a new vector. Use this in tests and tools.
+    /// Returns the headers and `payload` in a new vector, for tests and tools.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
@@ -233,7 +233,6 @@ impl Header<'_> {
         }
     }
 
-    /// Returns the addresses of an IP header, or `None` for any other header.
     fn addresses(&self) -> Option<Addresses> {
         match self {
             Header::Ipv4(repr) => Some(repr.addresses()),

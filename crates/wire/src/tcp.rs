@@ -13,8 +13,7 @@ pub const MAX_OPTIONS_LEN: usize = 40;
 
 /// A view of a segment. The segment is the whole buffer, because TCP has no length field.
 ///
-/// `new_checked` checks that 20 <= header length <= length of the buffer. The accessors never
-/// panic, and no setter can invalidate these checks.
+/// [`new_checked`](Packet::new_checked) checks the header length, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -232,8 +231,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             at = mss.end;
             let (old, is_at_odd_offset) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
             if old > max {
-                // A word at an odd offset enters the sum with its bytes exchanged (RFC 1071, 2
-                // (B)).
+                // A word at an odd offset enters the sum with its bytes exchanged (RFC 1071,
+                // section 2 (B)).
                 let summed_word =
                     |value: u16| if is_at_odd_offset { value.swap_bytes() } else { value };
                 let checksum = checksum::update(
@@ -340,8 +339,8 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// Kinds of options (RFC 9293, section 3.2), and the length of the maximum segment size option in
-/// bytes.
+/// Kinds of options (RFC 9293, section 3.2), and the length of the maximum segment size (MSS)
+/// option.
 mod option {
     pub(super) const END: u8 = 0;
     pub(super) const NO_OPERATION: u8 = 1;

@@ -11,8 +11,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// A view of a datagram. Other bytes may follow the datagram: the payload ends where the length
 /// field states.
 ///
-/// `new_checked` checks that 8 <= length field <= length of the buffer. The accessors never panic,
-/// and no setter can invalidate these checks.
+/// [`new_checked`](Packet::new_checked) checks the length field, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -105,8 +104,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// Returns the bytes after the header, up to the end that the length field states. In a first
-    /// fragment, the payload ends earlier if the buffer does.
+    /// Returns the bytes after the header, up to the end that the length field states; in a first
+    /// fragment, at most up to the end of the buffer.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.payload_end()]
@@ -327,8 +326,8 @@ mod tests {
     #[test]
     fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        // 0xbf00 + 0xa969 in ones' complement: the source port grows by the old checksum, so the
-        // new checksum is 0.
+        // 0xbf00 + 0xa969 in ones' complement: adding the old checksum to the source port makes the
+        // new checksum 0.
         packet.set_source_port(0x686a);
         packet.fill_checksum(V4);
         assert_eq!(packet.checksum(), 0xffff);

@@ -20,19 +20,17 @@ pub use crate::limits::MAX_TAGS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VlanId(NonZeroU16);
 
-/// A view of a tag. The tag begins with its tag control information, *after* the EtherType that
-/// announces the tag. Therefore, the payload of a tagged
-/// [`ethernet::Frame`](super::ethernet::Frame) begins with the first tag, and the payload of a tag
-/// begins with the next tag, if there is one.
+/// A view of a tag. The tag begins with its tag control information, *after* the EtherType 0x8100
+/// or 0x88a8. So the payload of a tagged [`ethernet::Frame`](super::ethernet::Frame) begins with
+/// the first tag, and the payload of a tag begins with the next tag, if any.
 ///
-/// `new_checked` checks that the buffer holds the 4 bytes of the tag. The accessors never panic,
-/// and no setter can invalidate this check.
+/// [`new_checked`](Tag::new_checked) checks the length of the buffer, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
 }
 
-/// A tag to be written, including the EtherType of the data after the tag.
+/// A tag to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr {
     /// VLAN identifier.
@@ -58,7 +56,7 @@ pub struct Tags {
     pub len: usize,
 }
 
-/// Parses the tags at the front of `payload`. `ethertype` is the type that precedes `payload`.
+/// Parses the tags at the front of `payload`. `ethertype` is the type before `payload`.
 ///
 /// Returns [`Error::Truncated`] if `payload` ends within a tag, and [`Error::TooManyVlanTags`] if
 /// there are more than [`MAX_TAGS`] tags.
@@ -88,10 +86,9 @@ impl VlanId {
     /// A bit outside the identifier that is set in every stored value. The stored value is
     /// therefore never zero, and `Option<VlanId>` has only two bytes.
     const PRESENT: u16 = 0x8000;
-    /// The bits of the identifier.
     const MASK: u16 = 0x0fff;
 
-    /// Creates an identifier, or returns `None` if `id` exceeds 4095.
+    /// Creates an identifier; `None` if `id` exceeds 4095.
     #[inline]
     pub const fn new(id: u16) -> Option<VlanId> {
         if id > Self::MASK { None } else { Some(Self::from_control(id)) }

@@ -1,6 +1,5 @@
-//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets. The script
-//! `wire_against_scapy.py` builds the packets from a fixed seed and prints the fields that scapy
-//! parses.
+//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets, which the script
+//! `wire_against_scapy.py` builds from a fixed seed.
 
 mod scapy;
 
@@ -28,7 +27,7 @@ fn parsed_fields_equal_those_of_scapy() {
         }
         assert_truncated(expected, &frame);
     }
-    // Without enough of these packets, the comparisons above would prove little.
+    // With few such packets, the comparisons above would prove little.
     assert!(
         checksum_counts.iter().all(|&count| count > 20),
         "too few invalid or valid checksums: {checksum_counts:?}"
@@ -94,7 +93,7 @@ fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bo
         compare_ipv4(expected, headers.l3(frame));
     }
     let l4 = headers.l4(frame);
-    // 0 if the checksum is valid.
+    // 0 if scapy finds the checksum valid.
     let scapy_sum = expected["sum"].as_u64()?;
     let is_valid = match headers.protocol? {
         IpProtocol::UDP => {

@@ -32,7 +32,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
 }
 
 impl Fixture {
-    /// Asserts that the frame counts of the port agree with the ownership record of the UMEM.
+    /// Asserts that the frame counts of the port agree with the owners that the UMEM records.
     #[track_caller]
     fn assert_frames_consistent(&self) {
         let frame_counts = self.port.frame_counts();
@@ -44,7 +44,6 @@ impl Fixture {
         assert_eq!((ownership.lost, ownership.closed), (0, 0));
     }
 
-    /// Receives one batch and returns its packets.
     fn receive(&mut self) -> Vec<Vec<u8>> {
         let count = self.port.receive(&mut self.batch, &mut self.pool);
         assert_eq!(count, self.batch.len());
@@ -64,7 +63,6 @@ impl Fixture {
         self.queue.push(frame).unwrap();
     }
 
-    /// Returns all packets that the peer received.
     fn received_by_peer(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut buffer = [0; 65536];
@@ -116,7 +114,7 @@ fn receive_returns_packets_complete_and_in_order() {
 #[test]
 fn receive_drops_packet_longer_than_frame_and_counts_it() {
     let mut fixture = fixture();
-    // A frame holds 1792 bytes.
+    // A frame holds 1792 bytes: 2048 minus 256 bytes of headroom.
     for len in [1792, 1793, 9000, 60] {
         fixture.peer.send(&packet(1, len)).unwrap();
     }
@@ -129,6 +127,7 @@ fn receive_drops_packet_longer_than_frame_and_counts_it() {
 #[test]
 fn receive_without_free_frames_leaves_packets_in_kernel() {
     let mut fixture = fixture();
+    // 3 of 256 frames stay free.
     let held: Vec<_> = (0..253).map(|_| fixture.pool.alloc().unwrap()).collect();
     for number in 0..5 {
         fixture.peer.send(&packet(number, 60)).unwrap();

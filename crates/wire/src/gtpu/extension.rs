@@ -5,7 +5,8 @@ use core::fmt;
 use super::pdu_session::PduSessionContainer;
 use crate::error::Error;
 
-/// The type of an extension header (TS 29.281, figure 5.2.1-3).
+/// The type of an extension header (TS 29.281, figure 5.2.1-3; the types are specified in clause
+/// 5.2.2).
 ///
 /// The upper two bits state what a receiver must do if it does not know the type (TS 29.281, clause
 /// 5.2.1).
@@ -15,21 +16,21 @@ pub struct ExtensionType(pub u8);
 impl ExtensionType {
     /// Marks the end of the extension headers. No header has this type.
     pub const NONE: ExtensionType = ExtensionType(0x00);
-    /// Long PDCP PDU number (TS 29.281, clause 5.2.2).
+    /// Long PDCP PDU number.
     pub const LONG_PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0x03);
-    /// Service class indicator (TS 29.281, clause 5.2.2).
+    /// Service class indicator.
     pub const SERVICE_CLASS_INDICATOR: ExtensionType = ExtensionType(0x20);
-    /// UDP port of the G-PDU that an error indication is about (TS 29.281, clause 5.2.2).
+    /// UDP port of the G-PDU that an error indication is about.
     pub const UDP_PORT: ExtensionType = ExtensionType(0x40);
-    /// RAN container (TS 29.281, clause 5.2.2).
+    /// RAN container.
     pub const RAN_CONTAINER: ExtensionType = ExtensionType(0x81);
-    /// Xw RAN container (TS 29.281, clause 5.2.2).
+    /// Xw RAN container.
     pub const XW_RAN_CONTAINER: ExtensionType = ExtensionType(0x83);
-    /// NR RAN container (TS 29.281, clause 5.2.2).
+    /// NR RAN container.
     pub const NR_RAN_CONTAINER: ExtensionType = ExtensionType(0x84);
-    /// PDU session container (TS 29.281, clause 5.2.2; TS 38.415).
+    /// PDU session container (TS 38.415).
     pub const PDU_SESSION_CONTAINER: ExtensionType = ExtensionType(0x85);
-    /// PDCP PDU number (TS 29.281, clause 5.2.2).
+    /// PDCP PDU number.
     pub const PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0xc0);
 
     /// Returns whether an endpoint that does not know this type must discard the message (TS

@@ -53,8 +53,8 @@ impl<'a> GPdu<'a> {
     /// Also returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`]. If the
     /// user's packet is invalid, returns no error: the `status` of [`user`](Self::user) reports it.
     ///
-    /// Checks neither the UDP checksum nor the destination address; [`parse_to`](Self::parse_to)
-    /// checks the address.
+    /// Does not check the UDP checksum. [`parse_to`](Self::parse_to) also checks the destination
+    /// address.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
         let is_gtpu = headers.protocol == Some(IpProtocol::UDP) && headers.destination_port == PORT;
@@ -76,8 +76,8 @@ impl<'a> GPdu<'a> {
         Ok(Self { message, user })
     }
 
-    /// Parses like [`parse`](Self::parse), for the endpoint with this IP address. Also returns
-    /// [`Error::Malformed`] if the outer destination address differs.
+    /// Parses like [`parse`](Self::parse), but also returns [`Error::Malformed`] if the outer
+    /// destination address is not `address`, the IP address of the endpoint.
     #[inline]
     pub fn parse_to(
         frame: &'a [u8],
@@ -165,12 +165,13 @@ mod tests {
             frame[20] = 0x20; // more fragments
             frame
         };
+        let other_port = gtpu::PORT + 1;
         let valid = frame(gtpu::Repr::g_pdu(7, &[]), gtpu::PORT);
         assert!(parse(&valid).is_ok());
         for (frame, error) in [
             (frame(gtpu::Repr::g_pdu(7, &required_extension), gtpu::PORT), Error::Malformed),
             (frame(echo, gtpu::PORT), Error::Malformed),
-            (frame(gtpu::Repr::g_pdu(7, &[]), 2153), Error::Malformed),
+            (frame(gtpu::Repr::g_pdu(7, &[]), other_port), Error::Malformed),
             (fragment(valid.clone()), Error::Malformed),
             (truncated(valid), Error::Truncated),
             (vec![0; 60], Error::Malformed),

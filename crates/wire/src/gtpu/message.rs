@@ -8,8 +8,8 @@ use crate::error::Error;
 pub const ECHO_REQUEST: u8 = 1;
 /// Echo response, whose payload is [`RECOVERY`] (TS 29.281, clause 7.2.2).
 pub const ECHO_RESPONSE: u8 = 2;
-/// Error indication: reports a G-PDU whose TEID has no tunnel at the node that received it (TS
-/// 29.281, clause 7.3.1). The payload is an [`ErrorIndication`].
+/// Error indication: the receiver of a G-PDU has no tunnel with its TEID (TS 29.281, clause 7.3.1).
+/// The payload is an [`ErrorIndication`].
 pub const ERROR_INDICATION: u8 = 26;
 /// Supported extension headers notification (TS 29.281, clause 7.2.3).
 pub const SUPPORTED_EXTENSION_HEADERS_NOTIFICATION: u8 = 31;

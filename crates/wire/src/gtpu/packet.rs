@@ -16,9 +16,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 
 /// A view of a GTP-U message.
 ///
-/// `new_checked` checks that the buffer is at least as long as the message states. It also checks
-/// that the stated length includes the header, its optional fields and its extension headers. The
-/// accessors never panic, and no setter can invalidate these checks.
+/// [`new_checked`](Packet::new_checked) checks all lengths, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -42,6 +40,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         if data.len() < HEADER_LEN {
             return Err(Error::Truncated);
         }
+        // Version 1 and protocol type GTP (1).
         if data[0] >> 4 != 0b0011 {
             return Err(Error::Malformed);
         }
@@ -191,9 +190,9 @@ mod tests {
         };
         assert_eq!(error_with(0, 0x54), Some(Error::Malformed), "version 2");
         assert_eq!(error_with(0, 0x24), Some(Error::Malformed), "GTP'");
-        assert_eq!(error_with(12, 0), Some(Error::Malformed));
-        assert_eq!(error_with(12, 9), Some(Error::Truncated));
-        assert_eq!(error_with(3, 15), Some(Error::Truncated));
+        assert_eq!(error_with(12, 0), Some(Error::Malformed), "extension of 0 bytes");
+        assert_eq!(error_with(12, 9), Some(Error::Truncated), "extension of 36 bytes");
+        assert_eq!(error_with(3, 15), Some(Error::Truncated), "message length");
         let long_chain: Vec<u8> =
             [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)]
                 .concat();

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// The content of a PDU session container extension header (TS 38.415, clause 5.5.2).
+/// The content of a PDU session container, an extension header of GTP-U.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PduSessionContainer {
     /// DL PDU session information, PDU type 0: towards the access network.
@@ -52,8 +52,7 @@ pub struct UplinkInformation {
     pub downlink_congestion: Option<u16>,
 }
 
-/// Time stamps of QoS monitoring in an uplink packet, 64-bit NTP time stamps (TS 38.415, clause
-/// 5.5.2.2).
+/// Time stamps of QoS monitoring in an uplink packet, as 64-bit NTP time stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct UplinkTimestamps {
     /// DL sending time stamp, repeated from the downlink packet.
@@ -306,7 +305,6 @@ impl Reader<'_> {
         Ok(*field)
     }
 
-    /// Reads a field if `flag` is not 0.
     fn take_if<const N: usize>(&mut self, flag: u8) -> Result<Option<[u8; N]>, Error> {
         if flag == 0 { Ok(None) } else { self.take().map(Some) }
     }

@@ -34,7 +34,7 @@ pub struct Repr<'a> {
 pub enum Extension<'a> {
     /// A PDU session container (TS 38.415).
     PduSessionContainer(PduSessionContainer),
-    /// Any other header, or a PDU session container as raw bytes.
+    /// Any other extension header, or a PDU session container as raw bytes.
     Other(ExtensionHeader<'a>),
 }
 
@@ -306,6 +306,7 @@ mod tests {
         let nine_extensions = [other_extension(0x40, &[0, 0]); MAX_EXTENSIONS + 1];
         assert_eq!(emit(&nine_extensions, 0), Err(Error::ExtensionChainTooLong));
         assert_eq!(emit(&nine_extensions[1..], 0), Ok(()));
+        // The length field also counts 4 bytes of optional fields and 4 of the extension header.
         assert_eq!(emit(&nine_extensions[8..], u16::MAX - 8), Ok(()));
         assert_eq!(emit(&nine_extensions[8..], u16::MAX - 7), Err(Error::Malformed));
     }

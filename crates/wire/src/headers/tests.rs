@@ -237,6 +237,7 @@ fn flow_hash_of_non_ip_frame_covers_mac_addresses() {
 
 #[test]
 fn ports_are_0_unless_protocol_is_udp_tcp_or_sctp() {
+    // ICMP, ICMPv6, ESP, GRE and a reserved protocol.
     for (protocol, min_len) in [(1, 4), (58, 4), (50, 0), (47, 0), (255, 0)] {
         for len in 0..8 {
             let mut frame = udp4();

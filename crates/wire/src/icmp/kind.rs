@@ -2,8 +2,7 @@
 
 use crate::ip::IpVersion;
 
-/// Types of ICMP messages over IPv4 (RFC 792), as [`Packet::kind`](super::Packet::kind) returns
-/// them.
+/// Types of ICMP messages over IPv4 (RFC 792).
 pub mod v4 {
     /// Echo reply.
     pub const ECHO_REPLY: u8 = 0;
@@ -27,7 +26,7 @@ pub mod v4 {
     pub const TIMESTAMP_REPLY: u8 = 14;
 }
 
-/// Types of ICMPv6 messages (RFC 4443), as [`Packet::kind`](super::Packet::kind) returns them.
+/// Types of ICMPv6 messages (RFC 4443).
 pub mod v6 {
     /// Destination unreachable.
     pub const DESTINATION_UNREACHABLE: u8 = 1;

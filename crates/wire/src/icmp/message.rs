@@ -50,7 +50,7 @@ const MAX_V4_LEN: usize = 576;
 /// The maximum length of an ICMPv6 message in bytes, including its IP header (RFC 4443, section 2.4
 /// (c)).
 const MAX_V6_LEN: usize = 1280;
-/// Length of the ICMP header in bytes: type, code, checksum and the second word.
+/// Length of the ICMP header in bytes.
 const ICMP_LEN: usize = Repr::LEN;
 /// The maximum length of the IP and ICMP headers of a message, in bytes.
 const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
@@ -114,7 +114,7 @@ impl ErrorMessage {
     ///   [`Sources::v6`] is `None`: the message would have no source address.
     ///
     /// Also returns `None` if `frame` has no complete IP header. Returns `None` for
-    /// [`Problem::TooBig`] if the packet is not larger than the MTU that the message would state.
+    /// [`Problem::TooBig`] if the packet fits into the MTU that the message would state.
     pub fn about(
         frame: &[u8],
         headers: &Headers,
@@ -328,7 +328,6 @@ mod tests {
         frame
     }
 
-    /// Returns the frame with the message about `frame`, or `None` if no message may be sent.
     fn emitted(frame: &[u8], problem: Problem) -> Option<Vec<u8>> {
         let message = ErrorMessage::about(frame, &Headers::parse(frame), problem, &SOURCES)?;
         let mut buffer = [&vec![0xee; message.front_len()], frame].concat();
@@ -384,6 +383,7 @@ mod tests {
                 to_group_mac[0] |= 1;
                 assert_eq!(emitted(&to_group_mac, problem).is_some(), may_answer, "{problem:?}");
                 let mut to_group = frame(is_v6);
+                // The first byte of the destination IP address.
                 to_group[if is_v6 { 38 } else { 30 }] = if is_v6 { 0xff } else { 224 };
                 assert_eq!(emitted(&to_group, problem).is_some(), may_answer, "{problem:?}");
             }
@@ -392,7 +392,8 @@ mod tests {
 
     #[test]
     fn emit_into_short_buffer_returns_truncated() {
-        let frame = frame(false);
+        let is_v6 = false;
+        let frame = frame(is_v6);
         let message =
             ErrorMessage::about(&frame, &Headers::parse(&frame), Problem::TimeExceeded, &SOURCES)
                 .unwrap();

@@ -11,8 +11,8 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// A view of an ICMP or ICMPv6 message. The message is the whole buffer, because ICMP has no length
 /// field.
 ///
-/// `new_checked` checks that the buffer holds the first 4 bytes. The accessors never panic, and no
-/// setter can invalidate this check.
+/// [`new_checked`](Packet::new_checked) checks the length of the buffer, so the accessors never
+/// panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -36,8 +36,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer
     }
 
-    /// Returns the type. ICMP and ICMPv6 number their types differently: see [`v4`](super::v4) and
-    /// [`v6`](super::v6).
+    /// Returns the type: a constant of [`v4`](super::v4) for ICMP or of [`v6`](super::v6) for
+    /// ICMPv6, or an unlisted type.
     #[inline]
     pub fn kind(&self) -> u8 {
         self.buffer.as_ref()[field::TYPE]

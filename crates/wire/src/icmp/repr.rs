@@ -17,7 +17,8 @@ use crate::ip::{Addresses, IpVersion};
 ///
 /// let addresses =
 ///     Addresses::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() };
-/// let repr = icmp::Repr::echo_request(IpVersion::V4, 7, 1, 4);
+/// let (ident, sequence, payload_len) = (7, 1, 4);
+/// let repr = icmp::Repr::echo_request(IpVersion::V4, ident, sequence, payload_len);
 /// let mut message = *b"........ping";
 /// repr.emit_with_checksum(&mut message, addresses)?;
 /// let packet = icmp::Packet::new_checked(&message)?;
@@ -135,8 +136,7 @@ impl Repr {
     /// Writes the 8 bytes to the front of `buffer`, with the checksum of the message. `buffer` must
     /// already contain the payload, after 8 bytes of any content.
     ///
-    /// With IPv6 addresses, the checksum covers a pseudo header and the message (RFC 4443, section
-    /// 2.3); with IPv4 addresses, only the message (RFC 792).
+    /// The checksum covers the bytes that [`Packet::verify_checksum`] names.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the message, and
     /// [`Error::Malformed`] if the message exceeds 65535 bytes. On error, writes nothing.

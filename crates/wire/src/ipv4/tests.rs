@@ -34,12 +34,12 @@ fn packet_accessors_return_header_fields() {
     assert_eq!(packet.destination(), Ipv4Addr::new(198, 51, 100, 2));
     assert_eq!(packet.options(), &PACKET[20..28]);
     assert!(packet.verify_checksum());
-    assert!(!Packet::new_checked(packet_with(8, 63)).unwrap().verify_checksum());
+    assert!(!Packet::new_checked(packet_with(field::TTL, 63)).unwrap().verify_checksum());
     assert_eq!(packet.into_payload(), &PACKET[28..]);
 }
 
 #[test]
-fn fragment_follows_from_offset_and_flag() {
+fn fragment_variant_depends_on_offset_and_flag() {
     let read = |field: u16| {
         let mut bytes = PACKET;
         bytes[6..8].copy_from_slice(&field.to_be_bytes());
@@ -84,9 +84,9 @@ fn set_total_len_rejects_invalid_lengths() {
 #[test]
 fn decrement_ttl_of_expired_packet_changes_nothing() {
     for ttl in [0, 1] {
-        let mut packet = Packet::new_checked(packet_with(8, ttl)).unwrap();
+        let mut packet = Packet::new_checked(packet_with(field::TTL, ttl)).unwrap();
         assert_eq!(packet.decrement_ttl(), None);
-        assert_eq!(packet.into_inner(), packet_with(8, ttl));
+        assert_eq!(packet.into_inner(), packet_with(field::TTL, ttl));
     }
 }
 

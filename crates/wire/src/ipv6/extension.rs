@@ -32,7 +32,7 @@ pub struct ExtensionHeader<'a> {
     /// field (in a fragment header, the reserved byte).
     ///
     /// The length of the whole header must be 8 bytes for a fragment header, a multiple of 4 from
-    /// 12 to 1028 bytes for AH, and a multiple of 8 from 8 to 2048 bytes for the other types.
+    /// 12 to 1028 bytes for AH, and a multiple of 8 from 8 to 2048 bytes for other types.
     pub content: &'a [u8],
 }
 
@@ -159,8 +159,8 @@ impl ExtensionHeader<'_> {
     /// into the header before this header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header. Returns
-    /// [`Error::Malformed`] if `kind` is not one of the five types listed at its field, or if the
-    /// length of the content is invalid for `kind`. On error, writes nothing.
+    /// [`Error::Malformed`] if `kind` or the length of `content` has a value that its field does
+    /// not allow. On error, writes nothing.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();

@@ -8,23 +8,17 @@ use crate::ip::{Addresses, Fragment, IpProtocol};
 /// recursion.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
-    /// No further layer.
     End,
-    /// An Ethernet frame.
     Ethernet(&'a [u8]),
-    /// An ARP message.
     Arp(&'a [u8]),
     /// An IP packet of the version in its first byte.
     Ip(&'a [u8]),
-    /// An IPv4 packet.
     Ipv4(&'a [u8]),
-    /// An IPv6 packet.
     Ipv6(&'a [u8]),
     /// The payload of an IP packet.
     Upper(IpPayload<'a>),
-    /// A GTP-U message.
     Gtpu(&'a [u8]),
-    /// A packet inside another packet, to be indented by one more level.
+    /// An IP packet inside another packet, to be indented by one more level.
     Inner(&'a [u8]),
 }
 
@@ -37,7 +31,7 @@ pub(super) struct IpPayload<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// A writer of lines, each indented by the nesting depth of its packet.
+/// A writer of output lines, each indented by the nesting depth of its packet.
 pub(super) struct Lines<'a, 'b> {
     f: &'a mut fmt::Formatter<'b>,
     depth: usize,
@@ -70,7 +64,7 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.f.write_fmt(text)
     }
 
-    /// Continues the line after a comma.
+    /// Appends `text` to the current line, after a comma.
     pub(super) fn item(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
         self.f.write_str(", ")?;
         self.f.write_fmt(text)

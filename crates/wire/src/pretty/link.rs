@@ -1,4 +1,5 @@
-//! Prints Ethernet headers, VLAN tags and ARP messages.
+//! Prints Ethernet headers, VLAN tags and ARP messages. `Lines::line` begins an output line;
+//! `Lines::item` continues it.
 
 use core::fmt;
 

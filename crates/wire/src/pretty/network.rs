@@ -1,4 +1,4 @@
-//! Prints IPv4 and IPv6 packets.
+//! Prints IPv4 and IPv6 packets. `Lines::line` begins an output line; `Lines::item` continues it.
 
 use core::fmt;
 
@@ -8,8 +8,8 @@ use crate::field::{read_u16, read_u32};
 use crate::ip::{Fragment, IpProtocol};
 use crate::{ipv4, ipv6};
 
-/// Prints an IP packet by the version in its first byte. If the version is neither 4 nor 6, prints
-/// the length of the packet as a payload.
+/// Prints an IP packet of the version in its first byte; for any version but 4 and 6, prints only
+/// the length.
 pub(super) fn print_ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => print_ipv4(lines, bytes),

@@ -30,6 +30,7 @@ fn ethernet(ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Returns a tag before `payload`. With priority 7, the tag is drop eligible.
 fn vlan(id: u16, priority: u8, ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     let (id, drop_eligible) = (VlanId::new(id).unwrap(), priority == 7);
     let mut tagged = vec![0; vlan::TAG_LEN];

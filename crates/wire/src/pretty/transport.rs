@@ -1,4 +1,5 @@
 //! Prints payloads of IP packets: TCP, UDP, SCTP, ICMP, ESP and encapsulated IP packets.
+//! `Lines::line` begins an output line; `Lines::item` continues it.
 
 use core::fmt;
 use core::net::Ipv6Addr;
@@ -68,6 +69,7 @@ fn print_udp<'a>(lines: &mut Lines, upper: &IpPayload<'a>) -> Result<Layer<'a>, 
     let has_no_checksum = packet.checksum() == 0;
     let payload = packet.into_payload();
     lines.line(format_args!("UDP: {source} > {destination}"))?;
+    // Over IPv4, a missing checksum is common.
     if has_no_checksum && matches!(upper.addresses, Addresses::V6 { .. }) {
         lines.item(format_args!("no checksum"))?;
     }

@@ -169,6 +169,8 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 /// Asserts that each header in `packet` has the fields of its `Repr`, the type of the next header,
 /// the length of its payload, and a valid checksum.
 fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
+    const ICMP: u8 = 1;
+    const ICMPV6: u8 = 58;
     let mut remaining = packet;
     let mut next_ip_addresses = None;
     for (index, header) in headers.iter().enumerate() {
@@ -191,7 +193,7 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
             }
             Header::Ipv4(repr) => {
                 let view = ipv4::Packet::new_checked(remaining).unwrap();
-                let protocol = expected_protocol(next, 1, repr.protocol);
+                let protocol = expected_protocol(next, ICMP, repr.protocol);
                 let expected = ipv4::Repr { protocol, payload_len, ..repr };
                 assert_eq!(ipv4::Repr::parse(&view), Some(expected));
                 assert!(view.verify_checksum());
@@ -200,7 +202,7 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
             }
             Header::Ipv6(repr) => {
                 let view = ipv6::Packet::new_checked(remaining).unwrap();
-                let next_header = expected_protocol(next, 58, repr.next_header);
+                let next_header = expected_protocol(next, ICMPV6, repr.next_header);
                 let expected = ipv6::Repr { next_header, payload_len, ..repr };
                 assert_eq!(ipv6::Repr::parse(&view), expected);
                 assert_eq!(view.payload(), header_payload);
@@ -416,7 +418,7 @@ fn last_header_keeps_its_type() {
 }
 
 #[test]
-fn outer_of_two_vlan_tags_has_service_type_unless_set() {
+fn outer_of_two_vlan_tags_has_service_type_by_default() {
     let types = |fallback: EtherType, tags: usize| {
         let ethernet = ethernet::Repr { ethertype: fallback, ..ethernet::Repr::default() };
         let mut headers = vec![tag(fallback); tags + 1];

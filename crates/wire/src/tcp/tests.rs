@@ -94,7 +94,6 @@ fn emit_and_parse_reject_too_long_segments() {
     assert!(Repr::parse(&Packet::new_checked(segment_with_payload(65_515)).unwrap()).is_ok());
 }
 
-/// Returns a segment without options and with `len` bytes of payload.
 fn segment_with_payload(len: usize) -> Vec<u8> {
     let mut segment = vec![0; HEADER_LEN + len];
     segment[12] = 0x50;
@@ -138,7 +137,7 @@ fn lower_mss_lowers_larger_value_at_any_offset() {
     let mut expected = before.to_vec();
     expected[11..13].copy_from_slice(&[0x22, 0x60]);
     assert_eq!(lower_mss_in(&before, 0x2260), (Ok(true), expected));
-    // Three options, at one even and two odd offsets. The second option is already small enough.
+    // Three options, at one even and two odd offsets. The second is small enough.
     let three_options = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
     assert_eq!(
         lower_mss_in(&three_options, 0x0fff),
@@ -221,8 +220,6 @@ proptest! {
         prop_assert_eq!(emitted, bytes);
     }
 
-    /// For any options: values above `max` become `max`, the checksum is updated, and nothing else
-    /// changes.
     #[test]
     fn lower_mss_changes_only_value_and_checksum(
         options in prop::collection::vec(prop_oneof![

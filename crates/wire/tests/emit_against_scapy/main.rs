@@ -22,12 +22,16 @@ use stack::{extension, stack, stack_layers};
 
 const FRAME_COUNT: usize = 500;
 
+/// Arguments of the script: whether scapy keeps or recomputes the types in the frames.
+const KEEP_TYPES: &str = "-";
+const RECOMPUTE_TYPES: &str = "types";
+
 #[test]
 fn scapy_reads_and_rebuilds_emitted_frames() {
     let mut random = Random(20_240_229);
     let cases: Vec<Case> = (0..FRAME_COUNT).map(|_| frame(&mut random)).collect();
     let input: String = cases.iter().map(|case| hex(&case.bytes) + "\n").collect();
-    let answers = scapy::run("emit_against_scapy.py", "-", &input);
+    let answers = scapy::run("emit_against_scapy.py", KEEP_TYPES, &input);
     assert_eq!(answers.len(), FRAME_COUNT);
     assert_scapy_corrects_checksum(&cases);
     for (case, answer) in cases.iter().zip(&answers) {
@@ -35,7 +39,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // Without frames with these layers, the comparisons above would prove nothing about the layers.
+    // Without such frames, the comparisons above would prove nothing about these layers.
     for layer in [
         "ARP",
         "Dot1AD",
@@ -66,7 +70,7 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
     });
     let frames: Vec<String> = frames.collect();
     let input: String = frames.iter().map(|frame| frame.clone() + "\n").collect();
-    let answers = scapy::run("emit_against_scapy.py", "types", &input);
+    let answers = scapy::run("emit_against_scapy.py", RECOMPUTE_TYPES, &input);
     assert_eq!(answers.len(), FRAME_COUNT);
     let mut counts = BTreeMap::new();
     for (((headers, payload), frame), answer) in cases.iter().zip(&frames).zip(&answers) {
@@ -77,8 +81,8 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Without frames with these pairs of layers, the comparisons above would prove nothing about
-    // the types that a stack derives.
+    // Without such frames, the comparisons above would prove nothing about the types that a stack
+    // derives from the next layer.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",
@@ -105,12 +109,12 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
     }
 }
 
-/// Changes the last byte of a frame with TCP, and asserts that scapy rebuilds it with a different
-/// checksum: otherwise, the test would accept any checksum.
+/// Asserts that scapy rebuilds a changed TCP frame with another checksum: otherwise, the tests
+/// would accept any checksum.
 fn assert_scapy_corrects_checksum(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();
     *frame.last_mut().unwrap() ^= 1;
-    let answers = scapy::run("emit_against_scapy.py", "-", &hex(&frame));
+    let answers = scapy::run("emit_against_scapy.py", KEEP_TYPES, &hex(&frame));
     assert_ne!(answers[0]["rebuilt"], hex(&frame), "scapy kept an incorrect TCP checksum");
 }

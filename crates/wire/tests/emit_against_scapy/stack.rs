@@ -10,12 +10,12 @@ use crate::tunnel::container;
 /// The headers of a stack, and the payload after them.
 pub(super) type StackCase<'a> = (Vec<Header<'a>>, Vec<u8>);
 
-/// Returns an extension header with a PDU session container.
 pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
 
-/// Returns random headers and a payload. Fields that the stack replaces are random too.
+/// Returns random headers with up to two VLAN tags, optionally in a GTP-U tunnel, and a payload.
+/// Fields that the stack replaces are random too.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],

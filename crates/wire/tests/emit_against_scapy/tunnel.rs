@@ -40,8 +40,8 @@ pub(super) fn gtpu_datagram(random: &mut Random, addresses: Addresses) -> (IpPro
     (IpProtocol::UDP, udp_datagram(random, addresses, ports, message))
 }
 
-/// Returns a message with these extension headers. The layers of `payload` must begin with those of
-/// `extensions`; its bytes must not.
+/// Returns a message with these extension headers. This function writes their bytes, but
+/// `payload.layers` must already begin with their layers.
 fn gtpu_message(
     random: &mut Random,
     message_type: u8,

@@ -40,8 +40,8 @@ fn run_with(
     command.args([script, argument]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    // Ignore a write error: it means that the script ended early. The exit status of the script is
-    // checked below.
+    // Ignore a write error, which means that the script ended early: its exit status is checked
+    // below.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {
