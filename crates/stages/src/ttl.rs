@@ -55,7 +55,6 @@ impl StagePlan for TtlPlan {
     }
 }
 
-/// The result of processing one packet.
 enum Outcome {
     Decremented,
     NotIp,

@@ -356,7 +356,6 @@ def options():
 
 
 def chains():
-    """Returns chains of IPv6 extension headers."""
     hop, dest = IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0\0\0\0")]), IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])
     routing = IPv6ExtHdrRouting(addresses=["fd00:3::1"], segleft=0)
     atomic = IPv6ExtHdrFragment(offset=0, m=0, id=77)
@@ -461,7 +460,6 @@ class Extras:
         self.number = 0
 
     def next(self):
-        """Returns the next sequence number."""
         self.number += 1
         return self.number
 
@@ -692,7 +690,6 @@ def unprotected_extras():
 
 
 def mss():
-    """Prints TCP packets, each with the packet expected with `tcp_mss = 1200`."""
     def syn(ip, flags="S", options=(("MSS", 1460),), payload=b""):
         return ip / TCP(sport=1, dport=2, flags=flags, seq=7, options=list(options)) / Raw(payload)
 
@@ -725,7 +722,6 @@ def mss():
 
 
 def icmp():
-    """Checks addresses, fields, checksums and the quoted packet of "packet too big" messages."""
     for line in sys.stdin:
         line = json.loads(line)
         plain, answer = bytes.fromhex(line["plain"]), bytes.fromhex(line["answer"])
@@ -766,7 +762,6 @@ def icmp():
 
 
 def self_check():
-    """Checks that `Case.check` accepts frames sealed by scapy, and detects changed bytes in them."""
     count = 0
     for case in all_cases():
         for index, frame in enumerate(case.frames):

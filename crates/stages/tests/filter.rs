@@ -7,8 +7,11 @@ use std::sync::Arc;
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_pipeline::{PlanCx, PlanError, PlanResult, Reason, StagePlan, WorkerReport};
 
+/// Number of workers for which stages are planned.
+const WORKERS: usize = 1;
+
 fn plan(table: &str) -> PlanResult<toml::de::Error> {
-    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), WORKERS);
     xdpfwd_testkit::plan("filter", table, &cx)
 }
 
@@ -26,7 +29,6 @@ fn send_through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) 
     send_through_stage(plan(table).unwrap(), packets)
 }
 
-/// Sends packets through a stage, like [`send_through`].
 fn send_through_stage(plan: Arc<dyn StagePlan>, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     let mut bench = TestBench::builder().plans("lan", "wan", [("stage", plan)]).build().unwrap();
     let mut passed = Vec::new();
@@ -42,13 +44,11 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 
-/// Returns an Ethernet frame with the given payload.
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// Returns a frame with an IPv4 packet. `fragment` is the 16-bit field of flags and fragment
-/// offset.
+/// `fragment` is the 16-bit field of flags and fragment offset.
 fn ipv4(
     protocol: u8,
     source: [u8; 4],
@@ -164,6 +164,8 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
         bytes.splice(tags * 4 - 2.., [8, 0]);
         ethernet(0x8100, &[&bytes[..], &whole[14..]].concat())
     };
+    // Packets, the reason with which they are dropped by default, the configuration key for them,
+    // and whether this key has the value `judge`.
     let cases = [
         (
             vec![whole[..20].to_vec(), wrong_length, whole[..40].to_vec()],
@@ -194,8 +196,6 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
             true,
         ),
     ];
-    // Packets, the reason with which they are dropped by default, the configuration key for them,
-    // and whether this key has the value `judge`.
     for (packets, reason, key, accepts_judge) in cases {
         let count = packets.len();
         let (passed, report) = send_through(r#"{ default = "accept", rules = [] }"#, &packets);
@@ -322,11 +322,10 @@ fn warnings_name_rules_that_never_decide() {
 }
 
 fn payload_plan(table: &str) -> PlanResult<toml::de::Error> {
-    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), WORKERS);
     xdpfwd_testkit::plan("payload", table, &cx)
 }
 
-/// Sends packets through a payload stage, like [`send_through`].
 fn send_through_payload(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     send_through_stage(payload_plan(table).unwrap(), packets)
 }

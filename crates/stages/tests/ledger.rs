@@ -1,5 +1,5 @@
-//! Compares the cycle ledger with the elapsed cycles, which another thread measures, and with the
-//! number of forwarded packets.
+//! Compares the cycle ledger (a worker's CPU cycles by task) with the elapsed cycles, which another
+//! thread measures, and with the number of forwarded packets.
 
 use std::sync::mpsc;
 use std::thread;

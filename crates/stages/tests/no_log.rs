@@ -47,7 +47,6 @@ struct FaultyStage {
     foreign: Vec<Frame>,
     /// Frames that the stage never returns.
     held: Vec<Frame>,
-    /// Number of packets so far.
     count: usize,
 }
 

@@ -31,7 +31,7 @@ pub(super) struct InnerFields {
 }
 
 impl OuterHeader {
-    /// Creates the settings. Returns `None` if the two addresses differ in IP version.
+    /// Returns `None` if the two addresses differ in IP version.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,

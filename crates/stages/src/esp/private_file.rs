@@ -70,7 +70,7 @@ pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Creates an empty file. Fails if the file exists.
+/// Fails if the file exists.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
@@ -81,7 +81,6 @@ pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// Returns the folder of a file.
 pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

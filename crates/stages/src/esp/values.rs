@@ -151,11 +151,9 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
-/// A list in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
-/// An element of a [`List`].
 pub(super) trait Element {
     /// The expected value that an error states if the value is not a list of these elements.
     const LIST: &'static str;

@@ -71,7 +71,6 @@ fn hard_limit_ends_decapsulation_until_restart() {
     }
 }
 
-/// Returns the drops of `count` packets by a limit.
 fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
     if count == 0 { vec![] } else { vec![("sa_limit", count as u64)] }
 }

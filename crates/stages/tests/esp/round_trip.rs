@@ -126,7 +126,7 @@ fn no_frame_is_lost_with_faulty_kernel() {
             0 => FakeKernelConfig::default(),
             1 => FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() },
             2 => FakeKernelConfig {
-                errors: [16, 11, 105, 100].into(),
+                errors: [16, 11, 105, 100].into(), // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
                 ..FakeKernelConfig::default()
             },
             3 => FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() },

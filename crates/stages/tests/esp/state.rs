@@ -8,7 +8,6 @@ use xdpfwd_pipeline::{BuildCx, StagePlan};
 
 use super::support::*;
 
-/// The IVs and sequence numbers of all packets so far.
 #[derive(Default)]
 struct Seen {
     ivs: HashSet<u64>,
@@ -34,7 +33,7 @@ impl Seen {
 fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
-    // Runs that start within the same second must have different epochs, too.
+    // Runs that start within the same second must have different epochs (upper 32 bits of IVs).
     for run in 0..3 {
         let plan = plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), 2).unwrap();
         acquire(&plan, &[]).unwrap();
@@ -89,6 +88,7 @@ fn run_after_crash_repeats_no_number_or_iv() {
         seen.check_and_add(&sealed);
         // The peer accepts the packets, because their numbers are above those it has received.
         assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
+        // The state file reserves 2^20 numbers at a time.
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);

@@ -22,7 +22,6 @@ pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()
     thread::Builder::new().name("esp-state".into()).spawn(move || writer.run())
 }
 
-/// The state of the writer thread.
 struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
@@ -49,6 +48,7 @@ struct Snapshot {
 
 impl Writer {
     fn run(mut self) {
+        // The next time to write the progress of inbound SAs.
         let mut tick = Instant::now() + INBOUND_INTERVAL;
         let mut retry_at = None;
         loop {
