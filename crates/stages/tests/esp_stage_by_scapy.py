@@ -214,8 +214,9 @@ class Case:
     def check(self, index, sealed):
         """Fails if the frame `sealed` is not the expected encapsulation of the packet at the index."""
         packet = self.frames[index]["packet"]
-        tags = self.frames[index]["plain"][24:].find(packet.hex()) // 2
-        l2 = 12 + tags
+        # The tags and EtherType are between the MAC addresses (12 bytes) and the packet.
+        tags_len = self.frames[index]["plain"][24:].find(packet.hex()) // 2
+        l2 = 12 + tags_len
         plain = bytes.fromhex(self.frames[index]["plain"])
         assert sealed[:l2 - 2] == plain[:l2 - 2], f"{self.name}: addresses or tags: {sealed[:l2].hex()}"
         outer = self.outer if self.mode == "tunnel" else version(packet)

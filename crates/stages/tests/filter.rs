@@ -151,7 +151,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
     let whole = ipv4_from(HOST_10, UDP, &udp(1, 53));
     let mut wrong_length = whole.clone();
     wrong_length[17] = 200; // total length
-    let later_bytes = [8; 8];
+    let later_bytes = [8; 8]; // of a fragmented datagram
     // `count` extension headers of the type `kind`, followed by UDP. `last` is the next-header
     // field of the last extension header.
     let extensions = |kind: u8, count: usize, last: u8| -> Vec<u8> {
@@ -238,7 +238,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
 }
 
 #[test]
-fn rate_limit_drops_excess_and_continues_with_next_rule() {
+fn rate_limit_drops_excess_and_leaves_rest_to_next_rule() {
     let packets: Vec<_> = (0..20)
         .map(|n| ipv4_from(if n % 2 == 0 { HOST_10 } else { HOST_11 }, UDP, &udp(1, 53)))
         .collect();
@@ -285,7 +285,7 @@ fn error_names_location_and_cause_of_invalid_rules() {
 }
 
 #[test]
-fn classbench_rules_get_verdict_of_key_action() {
+fn classbench_rules_have_verdict_that_action_configures() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
     std::fs::write(
         &file,

@@ -75,6 +75,7 @@ fn compare(set_count: usize) {
     println!(
         "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tuples} tuples"
     );
+    // 1024 sets must have at least a million packets.
     assert!(cases >= set_count * 1_000_000 / 1024);
     assert!(by_rule * 100 >= cases * 30, "a rule decided only {by_rule} of {cases} packets");
     assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} packets were mangled");

@@ -95,6 +95,7 @@ fn syn_with_lowered_mss_equals_syn_of_scapy() {
         assert_eq!(hex(&frame), *expected, "{case}");
         let options_start = usize::from(headers.l4_offset) + 20;
         let changed = (options_start..frame.len()).find(|&offset| frame[offset] != before[offset]);
+        // An MSS option begins with its kind, 2, and its length, 4.
         odd_offsets += usize::from(changed.is_some_and(|offset| {
             frame[offset - 2..offset] == [2, 4] && offset % 2 != options_start % 2
         }));

@@ -28,7 +28,7 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) bypass: Bypass,
     pub(super) tcp_mss: Option<u16>,
     pub(super) state_path: PathBuf,
-    /// The state file, from acquisition to release.
+    /// The open state file; `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
     /// Whether the plan has acquired its state file, even if it has released it since.
     pub(super) was_acquired: AtomicBool,

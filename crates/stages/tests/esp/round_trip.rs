@@ -27,6 +27,7 @@ fn invalid_ip_checksum_stays_invalid() {
         before[22] ^= 4;
         let sealed = seal.forward(&[before.clone(), udp_v4(20)]);
         let is_valid = |frame: &[u8]| ones_complement_sum(&frame[14..34]) == 0;
+        // In tunnel mode, this is the checksum of the outer header.
         assert_eq!(
             sealed.iter().map(|frame| is_valid(frame)).collect::<Vec<_>>(),
             [mode == "tunnel", true]

@@ -190,7 +190,7 @@ fn open_rejects_file_that_is_locked_elsewhere() {
 }
 
 #[test]
-fn lock_is_lost_when_the_file_is_replaced() {
+fn replaced_file_cannot_be_locked() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
