@@ -370,7 +370,6 @@ impl CommonKeys<'_> {
     }
 }
 
-/// Creates the cipher of an SA, or returns an error message.
 fn aead(
     backend: Backend,
     transform: Transform,

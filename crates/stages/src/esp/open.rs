@@ -220,6 +220,7 @@ impl Opener {
             view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa_index == sa_index)
         {
             let PacketMut { frame, .. } = packet;
+            // Include the prefix before the SPI, which some ciphers overwrite temporarily.
             incoming.push(Incoming::new(
                 &mut frame[usize::from(job.esp) - PREFIX_LEN..usize::from(job.end)],
             ));
@@ -363,7 +364,7 @@ fn decapsulate(
         (Mode::Tunnel, Some(ethertype)) => {
             decapsulate_tunnel(frame, headers, sa, payload, ethertype)
         }
-        // The payload may itself be an IP packet (another tunnel).
+        // The payload may be an IP packet, too: another tunnel.
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }

@@ -22,7 +22,6 @@ pub(super) struct SaStatus {
     transform: &'static str,
     fingerprint: String,
     mode: &'static str,
-    /// The outer header's source address, if one is configured.
     source: Option<IpAddr>,
     /// The outer header's destination address; for an inbound SA, the address that packets must be
     /// sent to, if configured.

@@ -340,6 +340,7 @@ impl Sealer {
             view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa_index == sa_index)
         {
             let PacketMut { frame, .. } = packet;
+            // Include the prefix before the SPI, which some ciphers overwrite temporarily.
             outgoing.push(Outgoing {
                 bytes: &mut frame[usize::from(job.esp) - PREFIX_LEN..],
                 payload: job.payload_len.into(),

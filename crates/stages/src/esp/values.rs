@@ -207,9 +207,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
     }
 }
 
-/// A visitor that reads a value in quotes.
 struct QuotedVisitor<T> {
-    /// The expected value, as errors state it.
     expected: &'static str,
     /// Parses the value, or returns an error message. If the message is empty, the error states the
     /// expected value instead.

@@ -42,7 +42,6 @@ pub(super) struct SampleRecorder {
     lost: u64,
 }
 
-/// A sampled packet.
 #[derive(Debug)]
 struct Sample {
     rule: u32,

@@ -20,7 +20,6 @@ pub struct Filter {
     hits: Vec<u64>,
     /// Number of packets that got the default verdict.
     defaulted: u64,
-    /// Number of packets that passed.
     accepted: u64,
     /// This worker's access to the rate limits and the log.
     modifiers: Modifiers,

@@ -38,7 +38,6 @@ struct Snapshot {
     inbound: Vec<(Arc<InboundProgress>, u64)>,
     /// Number of the last write that a caller has requested.
     requested: u64,
-    /// Whether a caller waits for a write.
     is_awaited: bool,
     /// Whether a worker or a caller needs the write.
     is_due: bool,
