@@ -9,7 +9,6 @@ use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 /// A stage that passes packets to one UDP destination port, and drops all other packets.
 struct OnlyUdpPort {
     port: u16,
-    /// Number of dropped packets.
     refused: u64,
 }
 

@@ -50,9 +50,7 @@ pub struct Payload {
     scan_results: Hits,
     /// For each signature, the number of packets that it matched.
     matched: Vec<u64>,
-    /// Number of packets that got the default verdict.
     defaulted: u64,
-    /// Number of packets whose payload was searched.
     scanned: u64,
     /// Number of packets without a readable payload. The counter is called `unread`.
     unreadable: u64,

@@ -82,7 +82,6 @@ fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }
 
-/// Returns a TCP segment without payload.
 fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 8], &[0x50, flags], &[0; 6]]
         .concat()

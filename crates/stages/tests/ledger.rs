@@ -13,7 +13,6 @@ use xdpfwd_xsk::clock;
 
 type Stages = Vec<NamedStage>;
 
-/// Returns the first `count` of three stages.
 fn stages(count: usize) -> Stages {
     let set_mac = SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     let all = [

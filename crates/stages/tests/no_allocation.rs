@@ -24,8 +24,8 @@ fn udp() -> Vec<u8> {
 #[test]
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // So many `drop` rules that the classifier builds hash tables, and two rules with rate limits, of
-    // which `continue` gives no verdict.
+    // So many `drop` rules that the classifier builds hash tables, and two rules with rate limits.
+    // `continue` gives no verdict.
     let filter = || {
         let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))

@@ -402,7 +402,6 @@ struct OutboundParts {
 }
 
 impl OutboundTable {
-    /// Checks the table, reads the key file, and returns the parts of the SA.
     fn to_parts(
         &self,
         backend: Backend,
@@ -490,7 +489,6 @@ impl OutboundTable {
 }
 
 impl InboundTable {
-    /// Checks the table, reads the key file, and returns the SA.
     fn to_sa(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<PlanDiagnostic>> {
         let window = self
             .window

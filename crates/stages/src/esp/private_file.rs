@@ -1,5 +1,4 @@
-//! Functions for files that only the user of this process may write. They open files without
-//! following links, create files with mode 0600, and synchronize and lock files.
+//! Functions for files that only the user of this process may write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
 
-/// Returns the effective user ID of this process. Callers require files to belong to this user.
+/// Callers require files to belong to this user.
 pub(super) fn effective_user() -> u32 {
     Uid::effective().as_raw()
 }

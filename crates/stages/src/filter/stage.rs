@@ -18,7 +18,6 @@ pub struct Filter {
     program: Arc<Program>,
     /// For each rule, the number of packets that it matched.
     hits: Vec<u64>,
-    /// Number of packets that got the default verdict.
     defaulted: u64,
     accepted: u64,
     /// This worker's access to the rate limits and the log.

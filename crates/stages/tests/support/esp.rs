@@ -113,7 +113,7 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// What the worker did with one frame that was sent to lan.
+/// The outcome for one frame that was sent to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// The worker sent this frame on wan.

@@ -31,7 +31,7 @@ pub struct StateFile {
     path: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Thread,
-    /// The writer thread; `None` once dropped.
+    /// `None` once dropped.
     handle: Option<JoinHandle<()>>,
 }
 

@@ -19,11 +19,9 @@ use crate::esp::state::{Direction, SequenceState, State};
 pub(super) struct Shared {
     /// The epoch (upper 32 bits of IVs) in the file. Workers may use its IVs.
     epoch: AtomicU32,
-    /// The latest epoch that a worker has requested.
     pub(super) epoch_wanted: AtomicU32,
     /// Whether the writer thread must write a last time and end.
     pub(super) stopping: AtomicBool,
-    /// The IV ranges that no worker uses.
     pub(super) free_ivs: ArrayQueue<Ivs>,
     entries: Mutex<Entries>,
     /// Notified after each write, for callers that wait for a write.

@@ -13,7 +13,6 @@ use crate::esp::state::{SaState, SequenceState, State};
 
 /// How often the progress of inbound SAs is written, if it has changed.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause between a failed write and the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts the writer thread. Once `stopping` is set, it writes a last time and ends.
@@ -25,7 +24,7 @@ pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()
 struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
-    /// Whether the last write failed. Of several failures in a row, only the first is logged.
+    /// Of several failures in a row, only the first is logged.
     has_failed: bool,
 }
 
@@ -41,7 +40,6 @@ struct Snapshot {
     is_awaited: bool,
     /// Whether a worker or a caller needs the write.
     is_due: bool,
-    /// Whether the progress of an inbound SA differs from the file.
     inbound_changed: bool,
 }
 
