@@ -9,7 +9,6 @@ use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 /// A stage that passes packets to one UDP destination port, and drops all other packets.
 struct OnlyUdpPort {
     port: u16,
-    /// Number of dropped packets.
     refused: u64,
 }
 
@@ -34,9 +33,13 @@ impl Stage for OnlyUdpPort {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     const LAN: PortId = PortId(0);
     const WAN: PortId = PortId(1);
+    // Indices of the ports at the fake kernel; they must differ.
+    const LAN_INDEX: u32 = 0;
+    const WAN_INDEX: u32 = 1;
+    // `lan_wire` and `wan_wire` are the fake kernel's ends of the ports.
     let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-    let (lan, lan_wire) = FakeKernel::port(&umem, &mut pool, 0);
-    let (wan, wan_wire) = FakeKernel::port(&umem, &mut pool, 1);
+    let (lan, lan_wire) = FakeKernel::port(&umem, &mut pool, LAN_INDEX);
+    let (wan, wan_wire) = FakeKernel::port(&umem, &mut pool, WAN_INDEX);
     let mut worker = Worker::builder(umem, pool)
         .port(vec![Box::new(lan)])
         .port(vec![Box::new(wan)])

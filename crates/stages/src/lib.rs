@@ -73,7 +73,6 @@ struct Readme;
 mod tests {
     use super::*;
 
-    /// Stage tables in JSON.
     struct Json;
 
     impl TableFormat for Json {

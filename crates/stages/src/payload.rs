@@ -23,13 +23,14 @@ pub struct PayloadConfig {
     default: Option<ConfiguredVerdict>,
 }
 
-/// The compiled signatures of a stage, and its default verdict.
 #[derive(Debug)]
 struct CompiledSignatures {
     signatures: Vec<Signature>,
     scanner: Scanner,
-    /// The verdict on packets to which no matching signature gives a verdict.
+    /// The verdict on a packet without a match, or with only matches of `continue` signatures,
+    /// which give no verdict.
     default: Verdict,
+    /// The rate limits and the log writer, which all workers share.
     limits: Limits,
 }
 
@@ -43,13 +44,13 @@ struct PayloadPlan(Arc<CompiledSignatures>);
 /// is not found.
 pub struct Payload {
     compiled: Arc<CompiledSignatures>,
+    /// This worker's access to the rate limits and the log.
     modifiers: Modifiers,
-    hits: Hits,
+    /// Memory in which the scanner returns the signatures that it has found.
+    scan_results: Hits,
     /// For each signature, the number of packets that it matched.
     matched: Vec<u64>,
-    /// Number of packets that got the default verdict.
     defaulted: u64,
-    /// Number of packets whose payload was searched.
     scanned: u64,
     /// Number of packets without a readable payload. The counter is called `unread`.
     unreadable: u64,
@@ -86,7 +87,7 @@ impl StagePlan for PayloadPlan {
         let compiled = Arc::clone(&self.0);
         Box::new(Payload {
             modifiers: Modifiers::new(rules(&compiled.signatures), &compiled.limits),
-            hits: compiled.scanner.hits(),
+            scan_results: compiled.scanner.hits(),
             matched: vec![0; compiled.signatures.len()],
             defaulted: 0,
             scanned: 0,
@@ -108,6 +109,7 @@ impl StagePlan for PayloadPlan {
     fn verdicts(&self) -> Verdicts {
         let CompiledSignatures { signatures, default, .. } = &*self.0;
         let signatures: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+        // Two plans with the same text drop the same packets.
         Verdicts::Key(format!("{default:?}\n{}", signatures.join("\n")))
     }
 
@@ -132,6 +134,8 @@ impl Payload {
     fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let compiled = &*self.compiled;
         let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
+        // The key has the header fields that rules match. An `Exception` is a packet that can
+        // mislead a filter; only IPv4 options and later fragments have a key nevertheless.
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unreadable += 1;
@@ -144,12 +148,13 @@ impl Payload {
             return default_drop;
         };
         self.scanned += 1;
-        for &index in compiled.scanner.scan(payload, &mut self.hits) {
+        for &index in compiled.scanner.scan(payload, &mut self.scan_results) {
             let rule = &compiled.signatures[index as usize].rule;
             if !rule.matches(&key) {
                 continue;
             }
             self.matched[index as usize] += 1;
+            // Logs every n-th packet of a signature with `log 1/n`.
             self.modifiers.sample(index, rule, self.matched[index as usize], &key, frame.len());
             if !self.modifiers.passes(index, &key, frame.len(), now) {
                 return Some(Reason::RATE_LIMIT);
@@ -168,7 +173,8 @@ impl Payload {
 /// Returns the payload of the upper protocol.
 ///
 /// Returns `None` if the upper header is truncated or malformed. Also returns `None` for a later
-/// fragment: only the first fragment has the upper header, so the offset in the payload is unknown.
+/// fragment: the length of the upper header, and so the offset of the fragment in the payload, is
+/// known only from the first fragment.
 fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
     const SCTP_HEADER: usize = 12;
     if headers.fragment == Fragment::Later {

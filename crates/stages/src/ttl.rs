@@ -19,7 +19,6 @@ use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 /// could loop forever.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ttl {
-    /// Number of packets dropped because their TTL or hop limit expired.
     expired: u64,
     /// Number of packets that passed because they are not IP.
     not_ip: u64,
@@ -55,7 +54,6 @@ impl StagePlan for TtlPlan {
     }
 }
 
-/// The result of processing one packet.
 enum Outcome {
     Decremented,
     NotIp,

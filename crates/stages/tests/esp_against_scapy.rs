@@ -17,7 +17,6 @@ use xdpfwd_pipeline::BuildCx;
 struct End {
     kind: &'static str,
     table: String,
-    /// Name of the state file.
     state_file: String,
 }
 
@@ -53,7 +52,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     End { kind, table, state_file }
 }
 
-/// All cases. Generated only once, because scapy is slow.
+/// Generated only once, because scapy is slow.
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let lines = scapy("cases", "");
     let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -175,6 +174,8 @@ fn open_restores_or_drops_unusual_packets_as_expected() {
             "{{ lab = true, state_file = '{state}', bypass = {bypass}, sa = [{}] }}",
             sas.join(", ")
         );
+        // Plan for two workers, of which only the first runs. It drops packets of SAs whose queue
+        // belongs to the second.
         let plan = esp::plan_for("esp-open", &table, 2).unwrap();
         esp::acquire(&plan, &[]).unwrap();
         let mut bench = EspBench::new(vec![esp::build_for(

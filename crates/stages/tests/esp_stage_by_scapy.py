@@ -214,8 +214,9 @@ class Case:
     def check(self, index, sealed):
         """Fails if the frame `sealed` is not the expected encapsulation of the packet at the index."""
         packet = self.frames[index]["packet"]
-        tags = self.frames[index]["plain"][24:].find(packet.hex()) // 2
-        l2 = 12 + tags
+        # The tags and EtherType are between the MAC addresses (12 bytes) and the packet.
+        tags_len = self.frames[index]["plain"][24:].find(packet.hex()) // 2
+        l2 = 12 + tags_len
         plain = bytes.fromhex(self.frames[index]["plain"])
         assert sealed[:l2 - 2] == plain[:l2 - 2], f"{self.name}: addresses or tags: {sealed[:l2].hex()}"
         outer = self.outer if self.mode == "tunnel" else version(packet)
@@ -356,7 +357,6 @@ def options():
 
 
 def chains():
-    """Returns chains of IPv6 extension headers."""
     hop, dest = IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0\0\0\0")]), IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])
     routing = IPv6ExtHdrRouting(addresses=["fd00:3::1"], segleft=0)
     atomic = IPv6ExtHdrFragment(offset=0, m=0, id=77)
@@ -461,7 +461,6 @@ class Extras:
         self.number = 0
 
     def next(self):
-        """Returns the next sequence number."""
         self.number += 1
         return self.number
 
@@ -692,7 +691,6 @@ def unprotected_extras():
 
 
 def mss():
-    """Prints TCP packets, each with the packet expected with `tcp_mss = 1200`."""
     def syn(ip, flags="S", options=(("MSS", 1460),), payload=b""):
         return ip / TCP(sport=1, dport=2, flags=flags, seq=7, options=list(options)) / Raw(payload)
 
@@ -725,7 +723,6 @@ def mss():
 
 
 def icmp():
-    """Checks addresses, fields, checksums and the quoted packet of "packet too big" messages."""
     for line in sys.stdin:
         line = json.loads(line)
         plain, answer = bytes.fromhex(line["plain"]), bytes.fromhex(line["answer"])
@@ -766,7 +763,6 @@ def icmp():
 
 
 def self_check():
-    """Checks that `Case.check` accepts frames sealed by scapy, and detects changed bytes in them."""
     count = 0
     for case in all_cases():
         for index, frame in enumerate(case.frames):

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_pipeline::{PlanCx, PlanError, PlanResult, Reason, StagePlan, WorkerReport};
 
+/// Number of workers for which stages are planned.
+const WORKERS: usize = 1;
+
 fn plan(table: &str) -> PlanResult<toml::de::Error> {
-    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), WORKERS);
     xdpfwd_testkit::plan("filter", table, &cx)
 }
 
@@ -26,7 +29,6 @@ fn send_through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) 
     send_through_stage(plan(table).unwrap(), packets)
 }
 
-/// Sends packets through a stage, like [`send_through`].
 fn send_through_stage(plan: Arc<dyn StagePlan>, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     let mut bench = TestBench::builder().plans("lan", "wan", [("stage", plan)]).build().unwrap();
     let mut passed = Vec::new();
@@ -42,13 +44,11 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 
-/// Returns an Ethernet frame with the given payload.
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// Returns a frame with an IPv4 packet. `fragment` is the 16-bit field of flags and fragment
-/// offset.
+/// `fragment` is the 16-bit field of flags and fragment offset.
 fn ipv4(
     protocol: u8,
     source: [u8; 4],
@@ -82,7 +82,6 @@ fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }
 
-/// Returns a TCP segment without payload.
 fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 8], &[0x50, flags], &[0; 6]]
         .concat()
@@ -151,7 +150,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
     let whole = ipv4_from(HOST_10, UDP, &udp(1, 53));
     let mut wrong_length = whole.clone();
     wrong_length[17] = 200; // total length
-    let later_bytes = [8; 8];
+    let later_bytes = [8; 8]; // of a fragmented datagram
     // `count` extension headers of the type `kind`, followed by UDP. `last` is the next-header
     // field of the last extension header.
     let extensions = |kind: u8, count: usize, last: u8| -> Vec<u8> {
@@ -164,6 +163,8 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
         bytes.splice(tags * 4 - 2.., [8, 0]);
         ethernet(0x8100, &[&bytes[..], &whole[14..]].concat())
     };
+    // Packets, the reason with which they are dropped by default, the configuration key for them,
+    // and whether this key has the value `judge`.
     let cases = [
         (
             vec![whole[..20].to_vec(), wrong_length, whole[..40].to_vec()],
@@ -194,8 +195,6 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
             true,
         ),
     ];
-    // Packets, the reason with which they are dropped by default, the configuration key for them,
-    // and whether this key has the value `judge`.
     for (packets, reason, key, accepts_judge) in cases {
         let count = packets.len();
         let (passed, report) = send_through(r#"{ default = "accept", rules = [] }"#, &packets);
@@ -238,7 +237,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
 }
 
 #[test]
-fn rate_limit_drops_excess_and_continues_with_next_rule() {
+fn rate_limit_drops_excess_and_leaves_rest_to_next_rule() {
     let packets: Vec<_> = (0..20)
         .map(|n| ipv4_from(if n % 2 == 0 { HOST_10 } else { HOST_11 }, UDP, &udp(1, 53)))
         .collect();
@@ -285,7 +284,7 @@ fn error_names_location_and_cause_of_invalid_rules() {
 }
 
 #[test]
-fn classbench_rules_get_verdict_of_key_action() {
+fn classbench_rules_have_verdict_that_action_configures() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
     std::fs::write(
         &file,
@@ -322,11 +321,10 @@ fn warnings_name_rules_that_never_decide() {
 }
 
 fn payload_plan(table: &str) -> PlanResult<toml::de::Error> {
-    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), WORKERS);
     xdpfwd_testkit::plan("payload", table, &cx)
 }
 
-/// Sends packets through a payload stage, like [`send_through`].
 fn send_through_payload(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     send_through_stage(payload_plan(table).unwrap(), packets)
 }

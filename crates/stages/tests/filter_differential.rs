@@ -27,9 +27,11 @@ fn filter_equals_linear_search_on_ten_million_packets() {
 fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
+    // `mangled` counts packets that were truncated, overwritten or extended at random positions.
     let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
     for set in 0..set_count {
-        let rule_set = RuleSet::draw(&mut rng, usize::MAX);
+        let max_continue_rules = usize::MAX;
+        let rule_set = RuleSet::draw(&mut rng, max_continue_rules);
         let plan = rule_set.plan("user");
         let plan: &dyn std::any::Any = &*plan;
         let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
@@ -41,7 +43,8 @@ fn compare(set_count: usize) {
             let (frame, was_mangled) = packet(&mut rng);
             let inspection = inspect(&frame, &Headers::parse(&frame));
             let expected = rule_set.linear_outcome(&frame);
-            let outcome = filter.decide(inspection, frame.len(), 0);
+            let now = 0;
+            let outcome = filter.decide(inspection, frame.len(), now);
             assert_eq!(
                 outcome, expected,
                 "FILTER_SEED={seed}, set {set}, packet {packet_index}: {frame:02x?}, rules {rule_texts:#?}"
@@ -72,6 +75,7 @@ fn compare(set_count: usize) {
     println!(
         "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tuples} tuples"
     );
+    // 1024 sets must have at least a million packets.
     assert!(cases >= set_count * 1_000_000 / 1024);
     assert!(by_rule * 100 >= cases * 30, "a rule decided only {by_rule} of {cases} packets");
     assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} packets were mangled");

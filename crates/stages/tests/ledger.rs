@@ -1,5 +1,5 @@
-//! Compares the cycle ledger with the elapsed cycles, which another thread measures, and with the
-//! number of forwarded packets.
+//! Compares the cycle ledger (a worker's CPU cycles by task) with the elapsed cycles, which another
+//! thread measures, and with the number of forwarded packets.
 
 use std::sync::mpsc;
 use std::thread;
@@ -13,7 +13,6 @@ use xdpfwd_xsk::clock;
 
 type Stages = Vec<NamedStage>;
 
-/// Returns the first `count` of three stages.
 fn stages(count: usize) -> Stages {
     let set_mac = SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     let all = [

@@ -25,7 +25,7 @@ fn udp() -> Vec<u8> {
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     // So many `drop` rules that the classifier builds hash tables, and two rules with rate limits.
-    // The first of these two, `continue`, gives no verdict.
+    // `continue` gives no verdict.
     let filter = || {
         let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
@@ -33,13 +33,15 @@ fn worker_does_not_allocate_per_packet() {
         let table = format!(
             "{{ default = \"drop\", rules = [{drop_rules} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
         );
-        let cx = PlanCx::new(Path::new("."), 1);
+        let workers = 1;
+        let cx = PlanCx::new(Path::new("."), workers);
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
     let boxed_stages =
         || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
 
+    // The stages of `fixed` are chosen at compile time, those of `boxed` at run time.
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
     let (mut boxed, boxed_wires) = cross_connect(boxed_stages(), boxed_stages());

@@ -47,7 +47,6 @@ struct FaultyStage {
     foreign: Vec<Frame>,
     /// Frames that the stage never returns.
     held: Vec<Frame>,
-    /// Number of packets so far.
     count: usize,
 }
 
@@ -116,6 +115,7 @@ fn packets_cause_no_log_line() {
                 lost += u64::from(wires.wan.deliver(&packet(n)).is_err());
             }
             lost += u64::from(wires.lan.deliver(&[0; 3000]).is_err());
+            // Invalid descriptors: outside of the UMEM, across the end of a chunk, and too long.
             for (address, len) in [(u64::MAX, 60), (2048 + 2000, 60), (0, u32::MAX)] {
                 invalid_sent += u64::from(wires.lan.deliver_descriptor(address, len));
             }

@@ -7,12 +7,11 @@ use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{PlanCx, PlanResult, Reason};
 use xdpfwd_testkit::wires::packet;
 
-/// Plans a stage from its table.
 fn plan(kind: &str, table: &'static str) -> PlanResult<toml::de::Error> {
-    xdpfwd_testkit::plan(kind, table, &PlanCx::new(Path::new("."), 1))
+    let workers = 1;
+    xdpfwd_testkit::plan(kind, table, &PlanCx::new(Path::new("."), workers))
 }
 
-/// Returns a bench with one stage.
 fn bench(kind: &str, table: &'static str) -> TestBench {
     TestBench::builder().plans("lan", "wan", [(kind, plan(kind, table).unwrap())]).build().unwrap()
 }

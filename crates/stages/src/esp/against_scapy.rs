@@ -10,8 +10,8 @@ use super::mss;
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
-/// Returns `count` cases of a kind. Runs Debian's Python, which has scapy; the first `python3` in
-/// the PATH may be another installation.
+/// Runs Debian's Python, which has scapy; the first `python3` in the PATH may be another
+/// installation.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
     let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();
@@ -95,6 +95,7 @@ fn syn_with_lowered_mss_equals_syn_of_scapy() {
         assert_eq!(hex(&frame), *expected, "{case}");
         let options_start = usize::from(headers.l4_offset) + 20;
         let changed = (options_start..frame.len()).find(|&offset| frame[offset] != before[offset]);
+        // An MSS option begins with its kind, 2, and its length, 4.
         odd_offsets += usize::from(changed.is_some_and(|offset| {
             frame[offset - 2..offset] == [2, 4] && offset % 2 != options_start % 2
         }));

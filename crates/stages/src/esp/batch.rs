@@ -11,8 +11,7 @@ const _: () = assert!(xdpfwd_ipsec::BATCH >= xdpfwd_xsk::Batch::CAPACITY);
 
 /// The encapsulation or decapsulation of one packet.
 pub(super) trait Job {
-    /// Returns a reference to the index of the packet's SA. The index is [`NONE`] if the packet has
-    /// no job, or if the job is done.
+    /// Returns the index of the packet's SA, or [`NONE`].
     fn sa_index(&mut self) -> &mut u16;
 }
 

@@ -3,7 +3,6 @@
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
-/// The kinds of packets that pass unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
@@ -51,7 +50,6 @@ impl Bypass {
         self.nd && is_nd(frame, headers) || self.ike && is_ike(frame, headers)
     }
 
-    /// Returns whether packets that match no SA pass.
     #[inline]
     pub(super) fn passes_unmatched(&self) -> bool {
         self.unmatched
@@ -61,11 +59,11 @@ impl Bypass {
 /// Returns whether a packet is a Neighbor Discovery message. A router cannot have forwarded the
 /// message, because its hop limit must be 255 (RFC 4861).
 fn is_nd(frame: &[u8], headers: &Headers) -> bool {
-    const HOP_LIMIT: usize = 7;
+    const HOP_LIMIT_OFFSET: usize = 7;
     let is_icmp = headers.ip_version == Some(IpVersion::V6)
         && headers.protocol == Some(IpProtocol::ICMPV6)
         && headers.fragment == xdpfwd_wire::Fragment::Whole;
-    let was_not_forwarded = headers.l3(frame).get(HOP_LIMIT) == Some(&255);
+    let was_not_forwarded = headers.l3(frame).get(HOP_LIMIT_OFFSET) == Some(&255);
     is_icmp
         && was_not_forwarded
         && headers.l4(frame).first().is_some_and(|kind| ND_TYPES.contains(kind))

@@ -116,13 +116,12 @@ impl Element for Spanned<InboundTable> {
 
 /// Maximum number of SAs per stage.
 const MAX_SAS: usize = 1024;
-/// Default of `mtu`, in bytes.
+/// In bytes.
 const DEFAULT_MTU: u64 = 1500;
-/// Default of `icmp_rate`, in messages per second.
+/// In messages per second.
 const DEFAULT_ICMP_RATE: u64 = 100;
-/// Default of `window`, in packets.
+/// In packets.
 const DEFAULT_WINDOW: u32 = 1024;
-/// Default of `ttl`.
 const DEFAULT_TTL: u64 = 64;
 
 impl StageConfig for EspSealConfig {
@@ -268,7 +267,7 @@ fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
-/// Checks the configuration keys that both stage kinds have. Adds the errors to `errors`.
+/// Checks the configuration keys that both stage kinds have.
 fn check_common_keys(
     lab: Option<&Spanned<bool>>,
     sa_count: usize,
@@ -309,7 +308,6 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
     }
 }
 
-/// Names of the configuration keys of an SA's limits.
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
 /// The configuration keys that SAs of both directions have.
@@ -372,7 +370,6 @@ impl CommonKeys<'_> {
     }
 }
 
-/// Creates the cipher of an SA, or returns an error message.
 fn aead(
     backend: Backend,
     transform: Transform,
@@ -398,8 +395,6 @@ fn aead(
     })
 }
 
-/// The parts of an outbound SA: the properties common to both directions, the outer header (in
-/// tunnel mode), and the UDP source and destination port (if ESP is in UDP).
 struct OutboundParts {
     sa: Association,
     outer: Option<OuterHeader>,
@@ -407,7 +402,6 @@ struct OutboundParts {
 }
 
 impl OutboundTable {
-    /// Checks the table, reads the key file, and returns the parts of the SA.
     fn to_parts(
         &self,
         backend: Backend,
@@ -427,7 +421,6 @@ impl OutboundTable {
         Ok(OutboundParts { sa: common.association(backend, cx)?, outer, udp })
     }
 
-    /// Returns the UDP source and destination port, if configured.
     fn udp(&self) -> Result<Option<[u16; 2]>, Vec<PlanDiagnostic>> {
         let Some(ports) = &self.udp_ports else { return Ok(None) };
         match ports.get_ref().0[..] {
@@ -496,12 +489,12 @@ impl OutboundTable {
 }
 
 impl InboundTable {
-    /// Checks the table, reads the key file, and returns the SA.
     fn to_sa(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<PlanDiagnostic>> {
         let window = self
             .window
             .as_ref()
             .map_or(DEFAULT_WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
+        // Check the size; the second argument, ESN, does not matter.
         if let Err(error) = Window::new(window, true) {
             let location = self
                 .window

@@ -26,6 +26,9 @@ mod tests {
     use super::*;
     use xdpfwd_wire::{Addresses, ipv4, ipv6};
 
+    /// The TCP flag SYN.
+    const SYN: u8 = 2;
+
     /// Returns a frame with a TCP segment that has the given flags and an MSS of 1460. Also returns
     /// the offset of the MSS in the frame.
     fn frame(v6: bool, tagged: bool, flags: u8) -> (Vec<u8>, usize) {
@@ -59,6 +62,12 @@ mod tests {
         (frame, l4 + 22)
     }
 
+    /// Like [`frame`]: a SYN over IPv4, without a VLAN tag.
+    fn ipv4_syn() -> (Vec<u8>, usize) {
+        let (v6, tagged) = (false, false);
+        frame(v6, tagged, SYN)
+    }
+
     fn addresses(frame: &[u8]) -> Addresses {
         Headers::parse(frame).addresses(frame).unwrap()
     }
@@ -75,7 +84,7 @@ mod tests {
                 let (before, mss_offset) = frame(v6, tagged, flags);
                 let mut after = before.clone();
                 let headers = Headers::parse(&before);
-                let is_syn = flags & 2 != 0;
+                let is_syn = flags & SYN != 0;
                 assert_eq!(clamp(&mut after, &headers, 1300), is_syn, "{flags:#x}");
                 assert!(is_checksum_valid(&after));
                 if is_syn {
@@ -92,7 +101,7 @@ mod tests {
 
     #[test]
     fn clamp_lowers_only_mss_above_maximum() {
-        let (before, _) = frame(false, false, 2);
+        let (before, _) = ipv4_syn();
         let mut after = before.clone();
         assert!(!clamp(&mut after, &Headers::parse(&before), 1460));
         assert_eq!(after, before);
@@ -101,7 +110,7 @@ mod tests {
 
     #[test]
     fn clamp_changes_only_first_fragment() {
-        let (mut frame, mss_offset) = frame(false, false, 2);
+        let (mut frame, mss_offset) = ipv4_syn();
         for (fragment_field, is_clamped) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false)]
         {
             frame[20..22].copy_from_slice(&fragment_field);
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn clamp_changes_only_tcp() {
-        let (mut frame, _) = frame(false, false, 2);
+        let (mut frame, _) = ipv4_syn();
         frame[23] = 253;
         let headers = Headers::parse(&frame);
         assert!(!clamp(&mut frame, &headers, 1300));
@@ -130,7 +139,7 @@ mod tests {
             len in 0usize..200,
             max_mss: u16,
         ) {
-            let (mut bytes, mss_offset) = frame(v6, tagged, 2);
+            let (mut bytes, mss_offset) = frame(v6, tagged, SYN);
             let headers = Headers::parse(&bytes);
             bytes.splice(mss_offset - 10.., tcp_end);
             bytes.truncate(len);
@@ -152,7 +161,7 @@ mod tests {
             tagged: bool,
             error: u16,
         ) {
-            let (mut before, mss_offset) = frame(v6, tagged, 2);
+            let (mut before, mss_offset) = frame(v6, tagged, SYN);
             before[mss_offset..mss_offset + 2].copy_from_slice(&mss.to_be_bytes());
             let addresses = addresses(&before);
             let end = usize::from(Headers::parse(&before).l3_end);

@@ -32,7 +32,7 @@ pub struct EspOpen {
 
 /// The stage's state, besides its settings. No other worker uses it.
 struct Opener {
-    /// For each SA, whether this worker owns it.
+    /// For each SA, whether this worker owns it, because it polls the queue of the SA.
     owns: Vec<bool>,
     /// For each SA, its anti-replay window; `None` if this worker does not hold the window.
     windows: Vec<Option<HeldWindow>>,
@@ -53,7 +53,7 @@ struct Job {
     sa_index: u16,
     /// Offset of the SPI in the frame.
     esp: u16,
-    /// Offset of the end of the ESP packet in the frame.
+    /// Offset of the end of the ESP packet.
     end: u16,
 }
 
@@ -129,7 +129,7 @@ impl Stage for EspOpen {
             }
             opener.jobs[index] = job;
         }
-        // Decapsulate the packets of one SA at a time; most batches have only one SA.
+        // Decapsulate one SA at a time; most batches have only one.
         let mut from = 0;
         while let Some(next) = opener.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
@@ -147,7 +147,6 @@ impl Stage for EspOpen {
     }
 }
 
-/// Returns the decision about a packet. The job of an ESP packet has its SA and its position.
 #[inline]
 fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
     let (esp, end, port) = match find(frame, headers, &settings.direction.udp_ports) {
@@ -221,6 +220,7 @@ impl Opener {
             view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa_index == sa_index)
         {
             let PacketMut { frame, .. } = packet;
+            // Include the prefix before the SPI, which some ciphers overwrite temporarily.
             incoming.push(Incoming::new(
                 &mut frame[usize::from(job.esp) - PREFIX_LEN..usize::from(job.end)],
             ));
@@ -278,7 +278,6 @@ impl Opener {
     }
 }
 
-/// The result of [`find`].
 enum Found {
     Esp {
         /// Offset of the SPI.
@@ -289,9 +288,7 @@ enum Found {
     },
     /// A fragment of ESP, or a fragment of UDP that may carry ESP.
     Fragment,
-    /// A NAT keepalive.
     Keepalive,
-    /// No ESP.
     Nothing,
 }
 
@@ -367,7 +364,7 @@ fn decapsulate(
         (Mode::Tunnel, Some(ethertype)) => {
             decapsulate_tunnel(frame, headers, sa, payload, ethertype)
         }
-        // The payload may itself be an IP packet (another tunnel).
+        // The payload may be an IP packet, too: another tunnel.
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }

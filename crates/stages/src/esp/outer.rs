@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::values::{Df, Dscp};
 use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
 
-/// The settings of an SA's outer header. They are the same for every packet.
+/// The settings of an SA's outer header.
 #[derive(Clone, Debug)]
 pub(super) struct OuterHeader {
     addresses: TunnelAddresses,
@@ -31,7 +31,7 @@ pub(super) struct InnerFields {
 }
 
 impl OuterHeader {
-    /// Creates the settings. Returns `None` if the two addresses differ in IP version.
+    /// Returns `None` if the two addresses differ in IP version.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,
@@ -65,7 +65,6 @@ impl OuterHeader {
         }
     }
 
-    /// Returns the length of the header in bytes.
     #[inline]
     pub(super) fn len(&self) -> usize {
         match self.addresses {

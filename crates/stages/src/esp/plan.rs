@@ -28,7 +28,7 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) bypass: Bypass,
     pub(super) tcp_mss: Option<u16>,
     pub(super) state_path: PathBuf,
-    /// The state file, from acquisition to release.
+    /// The open state file; `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
     /// Whether the plan has acquired its state file, even if it has released it since.
     pub(super) was_acquired: AtomicBool,
@@ -40,7 +40,6 @@ pub(super) struct Settings<D: StageDirection> {
 /// The direction of an ESP stage. The implementing type has the settings that only this direction
 /// has.
 pub(super) trait StageDirection: Sized + Send + Sync + 'static {
-    /// The type of an SA of this direction.
     type Sa: SecurityAssociation;
     type Opposite: StageDirection;
     /// The verb in the summary of the stage.
@@ -107,7 +106,6 @@ impl Settings<Seal> {
 impl<D: StageDirection> Plan<D> {
     /// Describes the stage in one line, with up to three SAs.
     pub(super) fn describe(&self) -> String {
-        /// Maximum number of SAs named.
         const MAX_NAMED: usize = 3;
         let name = |sa: &D::Sa| {
             let Association { spi, transform, mode, .. } = sa.association();
@@ -123,7 +121,6 @@ impl<D: StageDirection> Plan<D> {
         format!("{} ESP: SA {named}{others}", D::VERB)
     }
 
-    /// Returns the verdict keys of the SAs.
     pub(super) fn verdict_keys(&self) -> Vec<String> {
         self.0.sas.iter().map(D::Sa::verdict_key).collect()
     }
@@ -132,7 +129,7 @@ impl<D: StageDirection> Plan<D> {
 impl<D: StageDirection> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // After the first acquisition, the SAs keep the numbers of its state file, which may be
+        // After the first acquisition, the SAs keep the numbers of that state file, which may be
         // closed by now.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let message = "the plan of an ESP stage can acquire its state file only once; plan the \
@@ -186,12 +183,10 @@ impl<D: StageDirection> fmt::Debug for Plan<D> {
     }
 }
 
-/// Returns the ESP plans of the direction `D`.
 fn plans<'p, D: StageDirection>(plans: &[&'p dyn Any]) -> impl Iterator<Item = &'p Plan<D>> {
     plans.iter().filter_map(|plan| plan.downcast_ref())
 }
 
-/// Returns the open state files of the ESP plans of the direction `D`.
 fn state_files<D: StageDirection>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<StateFile>> {
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }

@@ -1,5 +1,4 @@
-//! Functions for files that only the user of this process may write. They open files without
-//! following links, create files with mode 0600, and synchronize and lock files.
+//! Functions for files that only the user of this process may write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
 
-/// Returns the effective user ID of this process. Callers require files to belong to this user.
+/// Callers require files to belong to this user.
 pub(super) fn effective_user() -> u32 {
     Uid::effective().as_raw()
 }
@@ -70,7 +69,7 @@ pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Creates an empty file. Fails if the file exists.
+/// Fails if the file exists.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW.bits();
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
@@ -81,7 +80,6 @@ pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// Returns the folder of a file.
 pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

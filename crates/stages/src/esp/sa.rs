@@ -22,7 +22,6 @@ pub(super) struct SaStatus {
     transform: &'static str,
     fingerprint: String,
     mode: &'static str,
-    /// The outer header's source address, if one is configured.
     source: Option<IpAddr>,
     /// The outer header's destination address; for an inbound SA, the address that packets must be
     /// sent to, if configured.
@@ -135,7 +134,6 @@ pub(super) struct Association {
 
 /// An SA of one direction.
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
-    /// Returns the properties common to both directions.
     fn association(&self) -> &Association;
 
     /// Shares the state of the same SA among `others`, the SAs of other plans. If there is none,
@@ -150,7 +148,6 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     /// keys drop the same packets.
     fn verdict_key(&self) -> String;
 
-    /// Returns the SA's status for the inspection table.
     fn status(&self) -> SaStatus;
 
     /// Warns once of each soft limit that the SA has reached.
@@ -234,7 +231,6 @@ impl DropCounts {
         debug_assert!(false, "an SA has more than {} drop reasons", Self::MAX);
     }
 
-    /// Returns the number of drops for each reason that has occurred.
     fn by_name(&self) -> BTreeMap<&'static str, u64> {
         let used = self
             .0
@@ -250,13 +246,11 @@ impl DropCounts {
 }
 
 impl Counts {
-    /// Counts a dropped packet.
     #[inline]
     pub(super) fn drop(&self, reason: Reason) {
         self.drops.count(reason);
     }
 
-    /// Warns once of each soft limit that `packets` or `bytes` has reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
         let warn =
             |unit: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
@@ -381,7 +375,6 @@ impl SecurityAssociation for Outbound {
     }
 }
 
-/// Returns the source and destination address of a tunnel.
 fn tunnel_addresses(outer: &Option<OuterHeader>) -> Option<(IpAddr, IpAddr)> {
     outer.as_ref().map(|outer| (outer.source(), outer.destination()))
 }
@@ -484,7 +477,6 @@ impl SecurityAssociation for Inbound {
     }
 }
 
-/// Returns a slot that contains the window, if there is one.
 fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     let slot = ArrayQueue::new(1);
     if let Some(window) = window {
@@ -506,7 +498,6 @@ impl HeldWindow {
         self.window.as_mut()
     }
 
-    /// Publishes the highest sequence number received.
     #[inline]
     pub(super) fn publish(&self) {
         if let Some(window) = &self.window {

@@ -34,7 +34,7 @@ pub struct EspSeal {
 
 /// The stage's state, besides its settings. No other worker uses it.
 struct Sealer {
-    /// The worker's IV range; `None` if no range has been free so far.
+    /// The IVs that only this worker uses; `None` if no IV range has been free so far.
     ivs: Option<IvRange>,
     /// Whether this worker has set the limits of the SAs to those of its plan.
     has_set_limits: bool,
@@ -139,7 +139,7 @@ impl Stage for EspSeal {
             }
             sealer.jobs[index] = job;
         }
-        // Encapsulate the packets of one SA at a time; most batches have only one SA.
+        // Encapsulate one SA at a time; most batches have only one.
         let mut from = 0;
         while let Some(next) = sealer.jobs[from..len].iter().position(|job| job.sa_index != NONE) {
             from += next;
@@ -151,7 +151,8 @@ impl Stage for EspSeal {
         COUNTERS.into_iter().zip(self.sealer.counters).collect()
     }
 
-    /// Returns an empty snapshot, so that `restore` of the new stage is called.
+    /// Returns an empty snapshot: the SAs keep the state, but a reload calls `restore` of the new
+    /// stage only with a snapshot.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }
@@ -236,7 +237,8 @@ impl Sealer {
         if ip_len + udp_len + HEADER_LEN + payload_len + trailer_len(payload_len)
             > settings.direction.mtu
         {
-            // Together, payload, padding, pad length and next header have a multiple of 4 bytes.
+            // Payload, padding, pad length and next header together have a multiple of 4 bytes. The
+            // last two have 2 bytes.
             let max_payload_len =
                 (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV_LEN)
                     & !3)
@@ -338,6 +340,7 @@ impl Sealer {
             view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa_index == sa_index)
         {
             let PacketMut { frame, .. } = packet;
+            // Include the prefix before the SPI, which some ciphers overwrite temporarily.
             outgoing.push(Outgoing {
                 bytes: &mut frame[usize::from(job.esp) - PREFIX_LEN..],
                 payload: job.payload_len.into(),
@@ -447,7 +450,6 @@ fn select(sas: &[Outbound], frame: &[u8], headers: &Headers) -> Option<usize> {
     sas.iter().position(|sa| sa.sa.selector.contains(addresses, End::Destination))
 }
 
-/// Returns the fields of the packet that the outer header may copy.
 #[inline]
 fn inner_fields(frame: &[u8], ip_start: usize, version: IpVersion) -> InnerFields {
     const DONT_FRAGMENT: u8 = 0x40;

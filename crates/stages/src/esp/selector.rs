@@ -37,7 +37,6 @@ impl Selector {
         selector
     }
 
-    /// Returns whether every address matches.
     #[inline]
     pub(super) fn is_all(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()

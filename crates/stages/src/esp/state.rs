@@ -11,7 +11,8 @@ use xdpfwd_ipsec::Fingerprint;
 /// The content of the state file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The latest epoch. Its IVs, and those of earlier epochs, may have been used.
+    /// The latest epoch, the upper 32 bits of IVs: a time in seconds since 1970. IVs of this and
+    /// earlier epochs may have been used.
     pub epoch: u32,
     /// The entries of all SAs.
     pub sas: Vec<SaState>,
@@ -90,7 +91,6 @@ pub enum StateError {
 /// The last line of the file; if it is missing, the file is truncated.
 const END: &str = "# end";
 
-/// The first line of the file.
 const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
     one state repeat nonces.";
 

@@ -6,6 +6,7 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 /// The position in a frame between two headers of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
+    /// Frame offset of the position.
     pub(super) offset: usize,
     /// Frame offset of the field that states the protocol at the position. The field is in the
     /// header before the position.

@@ -151,11 +151,9 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
-/// A list in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
-/// An element of a [`List`].
 pub(super) trait Element {
     /// The expected value that an error states if the value is not a list of these elements.
     const LIST: &'static str;
@@ -209,9 +207,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
     }
 }
 
-/// A visitor that reads a value in quotes.
 struct QuotedVisitor<T> {
-    /// The expected value, as errors state it.
     expected: &'static str,
     /// Parses the value, or returns an error message. If the message is empty, the error states the
     /// expected value instead.

@@ -41,7 +41,8 @@ pub struct FilterConfig {
     later_fragments: Option<ExceptionAction>,
 }
 
-/// What the filter does with a kind of packet exception. `Judge` applies the rules.
+/// What the filter does with a kind of packet exception (packets that can mislead a filter, such as
+/// fragments). `Judge` applies the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum ExceptionAction {
@@ -99,7 +100,6 @@ enum GtpuLayer {
     Inner,
 }
 
-/// The format of the file with rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Format {
@@ -110,13 +110,12 @@ enum Format {
 
 deserialize_one_of!(ExceptionAction, Placement, GtpuLayer, Format);
 
-/// Maximum number of seeds to try for a filter in the XDP program.
 const MAX_SEEDS: usize = 16;
 
 /// Compiles rules with a random hash seed.
 ///
-/// With some seeds, a run of full groups in a hash table is too long for the XDP program.
-/// Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
+/// With some seeds, too many full groups of slots follow each other in a hash table for the XDP
+/// program to search them all. Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
     let mut classifier = compile();
@@ -131,11 +130,12 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Maximum number of rules in a bucket of the classifier for which shadowed rules are searched.
-/// With more, the search would take too long, and the plan warns of slow lookups.
+/// Maximum number of rules in a bucket of the classifier with which planning searches for shadowed
+/// rules, which never decide. With more, the search would take too long, and the plan warns of slow
+/// lookups.
 const LONG_BUCKET: usize = 512;
 
-/// Maximum number of shadowed or unsupported rules named in diagnostics.
+/// Maximum number of rules named in diagnostics.
 const MAX_NAMED: usize = 20;
 
 impl StageConfig for FilterConfig {
@@ -228,8 +228,7 @@ impl StageConfig for FilterConfig {
                 Err(reasons) if self.place == Placement::Kernel => {
                     return Err(kernel_error(reasons));
                 }
-                // Keep only the first reason; with `place = "kernel"`, the error has up to
-                // `MAX_NAMED`.
+                // Keep only the first reason.
                 Err(reasons) => not_in_kernel = reasons.first().map(ToString::to_string),
             }
         }
@@ -273,7 +272,6 @@ impl FilterConfig {
         })
     }
 
-    /// Reads and parses the rules. Adds warnings to `warnings`.
     fn read(
         &self,
         cx: &PlanCx<'_>,

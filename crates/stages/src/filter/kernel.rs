@@ -14,7 +14,8 @@ use super::program::ExceptionPolicy;
 /// Name of the XDP program that contains the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
 
-/// The image of a filter for the XDP program, and whether the configuration requires it.
+/// The image of a filter (the constants and BPF maps that the XDP program reads), and whether the
+/// configuration requires the XDP program to run the filter.
 #[derive(Debug)]
 pub(super) struct Offload {
     pub(super) image: Arc<XdpImage>,
@@ -78,12 +79,14 @@ pub(super) fn image(
     let mut tables = map_contents(image);
     let filter_struct = filter_struct(rules, default, exceptions);
     tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
+    // The loader compares these constants with those of the XDP program.
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // Cannot overflow: `Classifier::image` rejects too many rules.
+        // One counter for each rule, and one for the default. Cannot overflow: `Classifier::image`
+        // rejects too many rules.
         counters: ("hits", rules.len() as u32 + 1),
         verdict_key,
     }))
@@ -115,6 +118,7 @@ pub fn map_contents(image: Image) -> XdpTables {
 /// Returns the bytes of `struct filter` of `bpf/filter.h`.
 fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
+    // The values of `enum exception_action`.
     let action = |exception: PacketException| match exceptions.verdict(exception) {
         None => 0,
         Some(Verdict::Accept) => 1,
@@ -122,7 +126,7 @@ fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) 
     };
     let first_fields =
         [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(has_continue)];
-    // The 0 is the unused array entry of `REASON_POLICY`, which is not an exception.
+    // The 0 is the unused entry of `REASON_POLICY`.
     let fields = first_fields.into_iter().chain([0]).chain(EXCEPTIONS.map(action));
     fields.flat_map(u32::to_ne_bytes).collect()
 }

@@ -7,7 +7,7 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 /// The result of inspecting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// An ordinary packet: rules apply to its key.
+    /// An ordinary packet, with its key: the fields that rules match.
     Key(Key),
     /// A packet exception, with a key if rules can be applied to the packet nevertheless.
     Exception(PacketException, Option<Key>),

@@ -63,7 +63,7 @@ impl Bucket {
     /// Takes `tokens` tokens at the time `now`, in clock cycles, and returns true. If there are too
     /// few, takes none and returns false.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        // The offset makes a new bucket full even when the clock is at 0.
+        // Adding the fill time makes a new bucket full even when the clock is at 0.
         let now = now.saturating_mul(STEPS).saturating_add(rate.fill_time);
         let cost = rate.time(tokens);
         let take = |empty_at: u64| {
@@ -79,8 +79,7 @@ impl Bucket {
     }
 }
 
-/// One worker's access to a rate limit: the shared bucket, and the tokens that the worker has taken
-/// from it.
+/// One worker's access to a rate limit.
 #[derive(Debug)]
 pub(super) struct Meter {
     rate: Rate,
@@ -144,7 +143,6 @@ struct Slot {
     bucket: Bucket,
 }
 
-/// Number of slots in the table.
 const SLOTS: usize = 1 << 16;
 /// Slots per set.
 const WAYS: usize = 8;
@@ -154,6 +152,7 @@ impl SourceBuckets {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
         let seed = RandomState::new().hash_one(0_u64);
         Self {
+            // Without extra draws, the number of workers (1) does not matter.
             rate: Rate { extra_draw: 0, ..Rate::new(limit, 1) },
             unit: limit.unit,
             prefix_len,
@@ -170,6 +169,7 @@ impl SourceBuckets {
         bytes: usize,
         now: u64,
     ) -> bool {
+        // The constants 4 and 6 make prefixes of different IP versions differ.
         let prefix = match *addresses {
             xdpfwd_filter::Addresses::V4 { source, .. } => {
                 u128::from(source.checked_shr(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0))
@@ -221,6 +221,8 @@ mod tests {
         (clock::cycles_per_second() * (100.0 + seconds)) as u64
     }
 
+    const ONE_WORKER: usize = 1;
+
     /// Returns how many of `packets` packets of `bytes` bytes pass.
     fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
         (0..packets).filter(|_| meter.passes(bytes, now)).count()
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn meter_passes_burst_then_rate() {
         let limit = limit(1000, Unit::Packets, 50);
-        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0101)), 10);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0106)), 0);
@@ -241,7 +243,7 @@ mod tests {
     fn meter_limits_bits_per_second() {
         // The rate is ten frames of 1250 bytes per second.
         let limit = limit(100_000, Unit::Bits, 20_000);
-        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
         let passed: usize =
             (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
         // The first two frames come from the burst.
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn frame_larger_than_burst_passes_at_rate() {
         let limit = limit(121_120, Unit::Bits, 100);
-        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
         // The rate is ten frames of 1514 bytes per second. The clock starts at 0, as at boot.
         let at_millisecond = |millisecond: u32| {
             (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64
@@ -265,7 +267,9 @@ mod tests {
     #[test]
     fn new_bucket_is_full_right_after_boot() {
         let limit = limit(1, Unit::Packets, 1000);
-        assert_eq!(passed(&mut Meter::new(&limit, Arc::default(), 1), 2000, 60, 5), 1000);
+        let cycles_since_boot = 5;
+        let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
+        assert_eq!(passed(&mut meter, 2000, 60, cycles_since_boot), 1000);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Log samples: recorded on the data path, and written to the log by a separate thread.
+//! Samples of packets for the log: a rule with `log 1/n` logs every n-th packet. Workers record the
+//! samples, and a separate thread writes them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,8 @@ const QUEUE_CAPACITY: usize = 256;
 /// The writer of samples, shared by all workers; `None` if no rule has a `log` modifier, or if the
 /// thread did not start.
 ///
-/// Created with the plan and not by a worker, whose thread would pass on its CPU affinity.
+/// Created with the plan, because a thread that a worker creates would inherit the worker's CPU
+/// affinity.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
@@ -24,7 +26,7 @@ struct WriterHandle {
     thread: Thread,
 }
 
-/// The samples to be written. The queue is lock-free because workers add samples to it.
+/// The samples to be written. Lock-free, because workers add samples.
 #[derive(Debug)]
 struct SampleQueue {
     queue: ArrayQueue<Sample>,
@@ -40,18 +42,15 @@ pub(super) struct SampleRecorder {
     lost: u64,
 }
 
-/// A sampled packet.
 #[derive(Debug)]
 struct Sample {
-    /// Index of the rule that sampled the packet.
     rule: u32,
     key: Key,
-    /// Length of the frame.
     bytes: usize,
 }
 
 impl LogWriter {
-    /// Creates the writer; starts its thread if any rule has a `log` modifier.
+    /// Starts the thread if any rule has a `log` modifier.
     pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);

@@ -1,4 +1,4 @@
-//! The modifiers of rules: rate limits and log samples.
+//! The modifiers of rules: `limit` (rate limits) and `log` (samples of packets in the log).
 
 use std::sync::Arc;
 
@@ -109,8 +109,8 @@ impl Modifiers {
         }
     }
 
-    /// Logs a packet if its rule samples it. `matched` is the number of packets that the rule has
-    /// matched, including this packet.
+    /// Logs every n-th packet of a rule with `log 1/n`. `matched` is the number of packets that the
+    /// rule has matched, including this packet.
     #[inline]
     pub(crate) fn sample(
         &mut self,
@@ -127,7 +127,6 @@ impl Modifiers {
         }
     }
 
-    /// Returns the number of lost log samples.
     pub(crate) fn log_lost(&self) -> u64 {
         self.log.lost()
     }

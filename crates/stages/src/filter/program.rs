@@ -57,7 +57,7 @@ impl Program {
         if self.gtpu_inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
     }
 
-    /// Returns the rule with a number, counted from 0; `None` if there is no such rule.
+    /// Returns the rule with this number, counted from 0; `None` if there is no such rule.
     pub fn rule(&self, number: u32) -> Option<&Rule> {
         self.rules.get(number as usize)
     }

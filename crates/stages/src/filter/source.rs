@@ -21,7 +21,6 @@ pub(crate) enum Source {
     Inline(Vec<Spanned<String>>),
 }
 
-/// A verdict in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(crate) enum ConfiguredVerdict {
@@ -106,10 +105,14 @@ impl Source {
                 let parsed = parsed.map_err(|problems| {
                     PlanError(problems.into_iter().map(diagnostic).collect())
                 })?;
+                let first_column = 1;
                 let (line_numbers, lines): (Vec<_>, Vec<_>) = parsed.into_iter().unzip();
                 Ok(Lines {
                     lines,
-                    locations: line_numbers.into_iter().map(|line| location(line, 1)).collect(),
+                    locations: line_numbers
+                        .into_iter()
+                        .map(|line| location(line, first_column))
+                        .collect(),
                 })
             }
         }
@@ -157,8 +160,8 @@ fn read_inline<T>(
                 message: "empty line or comment: remove it".to_owned(),
             }),
             Err(Problem { column, message, .. }) => {
-                // Too small if escape sequences precede the column, because they are longer in the
-                // configuration than in `text`.
+                // This offset is too small if escape sequences precede the column, because they are
+                // longer in the configuration than in `text`.
                 let before_column = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
                 // The span begins with the opening quote.

@@ -18,10 +18,9 @@ pub struct Filter {
     program: Arc<Program>,
     /// For each rule, the number of packets that it matched.
     hits: Vec<u64>,
-    /// Number of packets that got the default verdict.
     defaulted: u64,
-    /// Number of packets that passed.
     accepted: u64,
+    /// This worker's access to the rate limits and the log.
     modifiers: Modifiers,
     /// `None` if not configured, or if the rules are so few that they are compared one by one.
     cache: Option<FlowCache>,
@@ -42,13 +41,12 @@ pub struct Outcome {
     pub rule: Option<u32>,
 }
 
-const NONE: u32 = u32::MAX;
-
 const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 
 impl Filter {
     /// Creates the stage of one worker.
     pub fn new(program: Arc<Program>) -> Self {
+        let random_seed = RandomState::new().hash_one(0_u64);
         let empty_key = Key {
             addresses: Addresses::V4 { source: 0, destination: 0 },
             protocol: 0,
@@ -63,10 +61,10 @@ impl Filter {
             accepted: 0,
             modifiers: Modifiers::new(&program.rules, &program.limits),
             cache: (program.flow_cache > 0 && program.classifier.has_tuples())
-                .then(|| FlowCache::new(program.flow_cache, RandomState::new().hash_one(0_u64))),
+                .then(|| FlowCache::new(program.flow_cache, random_seed)),
             keys: Box::new([empty_key; Batch::CAPACITY]),
             batch_indices: Box::new([0; Batch::CAPACITY]),
-            first_matches: Box::new([NONE; Batch::CAPACITY]),
+            first_matches: Box::new([Classifier::NONE; Batch::CAPACITY]),
             program,
         }
     }
@@ -106,6 +104,7 @@ impl Filter {
         while let Some(rule_index) = next {
             let rule = &self.program.rules[rule_index as usize];
             self.hits[rule_index as usize] += 1;
+            // Logs every n-th packet of a rule with `log 1/n`.
             self.modifiers.sample(rule_index, rule, self.hits[rule_index as usize], key, bytes);
             if !self.modifiers.passes(rule_index, key, bytes, now) {
                 return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(rule_index) };

@@ -108,9 +108,9 @@ fn bypass_passes_only_configured_traffic() {
 }
 
 #[test]
-fn first_sa_whose_selector_matches_encapsulates() {
+fn packet_is_encapsulated_by_first_sa_with_matching_selector() {
     let folder = Folder::new();
-    // Small prefixes of neighbouring addresses, so that many prefixes overlap.
+    // Most prefixes contain at most 256 addresses, close to each other, so that many overlap.
     let prefix = prop_oneof![
         (0_u32..16, 24_u8..=32).prop_map(|(low, bits)| format!(
             "{}/{bits}",
@@ -148,8 +148,8 @@ fn first_sa_whose_selector_matches_encapsulates() {
             })
             .collect();
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
-        // Replace the state file by a new file. With the old file, opening would wait until the
-        // clock is later than the stored epoch.
+        // Start with a new state file. The file of the previous case has the time of that case as
+        // epoch (upper half of the IVs), so `plan` would wait for the clock to pass this time.
         folder.state("selectors.state");
         let mut bench = bench(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
@@ -177,7 +177,7 @@ fn first_sa_whose_selector_matches_encapsulates() {
     outcome.unwrap();
 }
 
-/// Returns the mask of the host bits of an IPv4 prefix with a length of `bits` bits.
+/// `bits` is the length of an IPv4 prefix.
 fn host_mask(bits: u8) -> u32 {
     u32::MAX.checked_shr(bits.into()).unwrap_or(0)
 }
@@ -255,9 +255,9 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     };
     let to_other_destination = altered(0, &|frame| frame[33] = 3);
     assert_eq!(open.send_one(&to_other_destination), Disposition::Dropped("no_sa"));
-    // Send the packet to the destination of the other SA with the same SPI. The other SA has
-    // received the sequence number 1, so set it to 2. Then the other SA checks the ICV, with its
-    // own key.
+    // Send the packet to the destination of the other SA with the same SPI. That SA has already
+    // received a packet with sequence number 1. So change the number in this packet to 2: the SA
+    // does not drop it as a replay, but checks its ICV with the SA's own key.
     let to_other_sa = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
     assert_eq!(open.send_one(&to_other_sa), Disposition::Dropped("bad_tag"));
     let to_any_destination = altered(3, &|frame| frame[33] = 77);

@@ -223,6 +223,7 @@ fn packet_with_flipped_bit_is_dropped_without_effect_on_other_packets() {
                 "{:?}",
                 open.drops()
             );
+            // Each of the 32 flipped bits of the SPI made it unknown.
             assert!(open.drops().contains(&("no_sa", 32)), "{:?}", open.drops());
             // The changed packets had no effect on the window: the original packet still passes.
             assert_eq!(

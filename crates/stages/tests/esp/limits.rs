@@ -20,7 +20,8 @@ struct LimitCase {
 
 #[test]
 fn hard_limit_ends_encapsulation_even_after_restart() {
-    // Each inner packet has 128 bytes.
+    // Each inner packet has 128 bytes: 1000 bytes are 7 packets and a part of the eighth, which may
+    // pass or not.
     let cases = [
         LimitCase {
             limit: "soft_packets = 1, hard_packets = 7",
@@ -71,7 +72,6 @@ fn hard_limit_ends_decapsulation_until_restart() {
     }
 }
 
-/// Returns the drops of `count` packets by a limit.
 fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
     if count == 0 { vec![] } else { vec![("sa_limit", count as u64)] }
 }

@@ -27,6 +27,7 @@ fn invalid_ip_checksum_stays_invalid() {
         before[22] ^= 4;
         let sealed = seal.forward(&[before.clone(), udp_v4(20)]);
         let is_valid = |frame: &[u8]| ones_complement_sum(&frame[14..34]) == 0;
+        // In tunnel mode, this is the checksum of the outer header.
         assert_eq!(
             sealed.iter().map(|frame| is_valid(frame)).collect::<Vec<_>>(),
             [mode == "tunnel", true]
@@ -126,7 +127,7 @@ fn no_frame_is_lost_with_faulty_kernel() {
             0 => FakeKernelConfig::default(),
             1 => FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() },
             2 => FakeKernelConfig {
-                errors: [16, 11, 105, 100].into(),
+                errors: [16, 11, 105, 100].into(), // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
                 ..FakeKernelConfig::default()
             },
             3 => FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() },

@@ -8,7 +8,6 @@ use xdpfwd_pipeline::{BuildCx, StagePlan};
 
 use super::support::*;
 
-/// The IVs and sequence numbers of all packets so far.
 #[derive(Default)]
 struct Seen {
     ivs: HashSet<u64>,
@@ -34,17 +33,19 @@ impl Seen {
 fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
-    // Runs that start within the same second must have different epochs, too.
+    let workers = 2;
+    // Runs that start within the same second must have different epochs (upper 32 bits of IVs).
     for run in 0..3 {
-        let plan = plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), 2).unwrap();
+        let plan =
+            plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), workers).unwrap();
         acquire(&plan, &[]).unwrap();
         let sealed: Vec<Vec<Vec<u8>>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..2)
+            let threads: Vec<_> = (0..workers)
                 .map(|worker| {
                     let plan = &plan;
                     scope.spawn(move || {
                         let stage = || {
-                            build_for(plan, BuildCx { worker, workers: 2, ..BuildCx::default() })
+                            build_for(plan, BuildCx { worker, workers, ..BuildCx::default() })
                         };
                         let mut bench = EspBench::with_both_paths(vec![stage()], vec![stage()]);
                         let mut sealed = vec![];
@@ -62,7 +63,7 @@ fn paths_and_workers_never_share_iv_or_number() {
                     })
                 })
                 .collect();
-            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
@@ -89,6 +90,7 @@ fn run_after_crash_repeats_no_number_or_iv() {
         seen.check_and_add(&sealed);
         // The peer accepts the packets, because their numbers are above those it has received.
         assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
+        // The state file reserves 2^20 numbers at a time.
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);

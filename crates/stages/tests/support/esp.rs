@@ -30,7 +30,6 @@ pub trait EspFiles {
     /// Sets the key `next` or `highest` in a state file with a single SA to `number`.
     fn set_number(&self, name: &str, key: &str, number: u64);
 
-    /// Returns the text of a file.
     fn read(&self, name: &str) -> String;
 }
 
@@ -79,12 +78,11 @@ pub fn sas(plan: &Arc<dyn StagePlan>) -> Vec<Value> {
     table.rows.iter().map(|row| Value::Object(object(row))).collect()
 }
 
-/// Runs the periodic work of a stage.
 pub fn maintain(plan: &Arc<dyn StagePlan>) {
     plan.as_maintained().unwrap().maintain();
 }
 
-/// Acquires the resources of a stage.
+/// Acquires the resources of a stage: for ESP, opens the state file. `others` are the plans in use.
 pub fn acquire(
     plan: &Arc<dyn StagePlan>,
     others: &[Arc<dyn StagePlan>],
@@ -99,7 +97,7 @@ pub fn plan_for(kind: &str, table: &str, workers: usize) -> PlanResult<toml::de:
     xdpfwd_testkit::plan(kind, table, &cx)
 }
 
-/// Plans a stage for one worker, and acquires its resources: for ESP, this opens the state file.
+/// Plans a stage for one worker, and acquires its resources.
 #[track_caller]
 pub fn plan(kind: &str, table: &str) -> Arc<dyn StagePlan> {
     let plan = plan_for(kind, table, 1).unwrap_or_else(|error| panic!("{error}: {table}"));
@@ -115,7 +113,7 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// The result for one frame that was sent to lan.
+/// The outcome for one frame that was sent to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// The worker sent this frame on wan.
@@ -126,7 +124,8 @@ pub enum Disposition {
     Dropped(&'static str),
 }
 
-/// A worker that forwards between the ports lan and wan through stages, and the wires of the ports.
+/// A worker that forwards between the ports lan and wan through stages, and the fake kernel's ends
+/// of the ports.
 pub struct EspBench {
     pub worker: Worker<Vec<NamedStage>>,
     pub wires: Wires,
@@ -169,7 +168,6 @@ impl EspBench {
         wan
     }
 
-    /// Sends one frame to lan.
     #[track_caller]
     pub fn send_one(&mut self, frame: &[u8]) -> Disposition {
         let before = self.worker.report().drops;
@@ -189,13 +187,11 @@ impl EspBench {
         }
     }
 
-    /// Sends frames to lan one by one.
     #[track_caller]
     pub fn send_each(&mut self, frames: &[Vec<u8>]) -> Vec<Disposition> {
         frames.iter().map(|frame| self.send_one(frame)).collect()
     }
 
-    /// Returns the number of dropped packets by reason.
     pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
         let drops = self.worker.report().drops;
         drops
@@ -259,8 +255,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs `esp_stage_by_scapy.py` and returns its output. Runs Debian's Python, which has scapy; the
-/// first `python3` in the PATH may be another installation.
+/// Runs Debian's Python, which has scapy; the first `python3` in the PATH may be another
+/// installation.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -284,13 +280,11 @@ pub fn scapy(argument: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns an Ethernet frame with the given payload.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// Returns a frame with an IPv4 packet. `fragment` is the 16-bit field of flags and fragment
-/// offset.
+/// `fragment` is the 16-bit field of flags and fragment offset.
 pub fn ipv4(
     protocol: u8,
     source: [u8; 4],
@@ -321,7 +315,6 @@ pub fn ones_complement_sum(bytes: &[u8]) -> u16 {
     (sum % 0xffff) as u16
 }
 
-/// Returns a frame with an IPv6 packet.
 pub fn ipv6(
     next_header: u8,
     source: u128,
@@ -364,7 +357,7 @@ pub fn udp_v4(size: usize) -> Vec<u8> {
     ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1000, 2000, &payload))
 }
 
-/// Returns a frame with an IPv6 packet, and in it a UDP datagram with `size` bytes of payload.
+/// Like [`udp_v4`], with an IPv6 packet.
 pub fn udp_v6(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv6(UDP, SOURCE_V6, DESTINATION_V6, 64, &udp(1000, 2000, &payload))
@@ -407,17 +400,14 @@ pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> St
     format!("{{ lab = true, state_file = '{state}', sa = [{}] {other_keys} }}", sas.join(", "))
 }
 
-/// Plans `esp-seal` with one SA, and opens its state file.
 pub fn plan_seal(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
     plan("esp-seal", &table(folder, "seal.state", &[sa], other_keys))
 }
 
-/// Plans `esp-open` with one SA, and opens its state file.
 pub fn plan_open(folder: &Folder, sa: &str, other_keys: &str) -> Arc<dyn StagePlan> {
     plan("esp-open", &table(folder, "open.state", &[sa], other_keys))
 }
 
-/// Returns a bench with one stage.
 pub fn bench(plan: &Arc<dyn StagePlan>) -> EspBench {
     EspBench::new(vec![build(plan)])
 }

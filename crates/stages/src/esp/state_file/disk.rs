@@ -13,7 +13,6 @@ use crate::esp::private_file::{
 };
 use crate::esp::state::State;
 
-/// The state file on disk.
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,

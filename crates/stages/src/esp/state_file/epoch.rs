@@ -1,4 +1,5 @@
-//! The epoch of a run: a time in seconds since 1970, later than the epochs of all earlier runs.
+//! The epoch of a run, the upper 32 bits of its IVs: a time in seconds since 1970, later than the
+//! epochs of all earlier runs.
 
 use std::path::Path;
 use std::thread;
@@ -8,7 +9,7 @@ use xdpfwd_ipsec::{Epoch, EpochError};
 
 use super::error::StateFileProblem;
 
-/// How many seconds the clock may be behind the last epoch. A run that starts then waits for it.
+/// Maximum number of seconds by which the clock may be behind the last epoch when a run starts.
 const MAX_BEHIND: u64 = 5;
 
 /// Returns the epoch of this run, which is later than the stored epoch. Waits if the clock is
@@ -35,7 +36,7 @@ pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFilePro
     }
 }
 
-/// Returns the seconds since 1970.
+/// Returns the time in seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

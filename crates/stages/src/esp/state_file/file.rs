@@ -31,7 +31,7 @@ pub struct StateFile {
     path: PathBuf,
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Thread,
-    /// The writer thread; `None` once dropped.
+    /// `None` once dropped.
     handle: Option<JoinHandle<()>>,
 }
 
@@ -78,8 +78,8 @@ impl StateFile {
         disk::canonicalize(path).is_ok_and(|path| path == self.path)
     }
 
-    /// Returns the sequence numbers of an outbound SA. At least one number is available on return,
-    /// unless the SA has used all of them.
+    /// Returns the sequence numbers of an outbound SA: 64-bit numbers (ESN) if `extended`. At least
+    /// one number is available on return, unless the SA has used all of them.
     ///
     /// If this process already uses the SA, returns the same [`OutboundNumbers`] as before and
     /// ignores `extended` and `limit`: apply them with [`OutboundNumbers::limit`]. Otherwise, the

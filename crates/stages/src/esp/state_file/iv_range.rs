@@ -1,4 +1,5 @@
-//! IV ranges: the IVs that one worker may use.
+//! IV ranges: the IVs that one worker may use. The upper 32 bits of an IV are its epoch. The state
+//! file stores the latest epoch, so that no later run repeats an IV.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,9 +9,7 @@ use xdpfwd_ipsec::Ivs;
 
 use super::file::StateFile;
 
-/// A range of IVs that only one worker uses.
-///
-/// Its methods never wait or lock.
+/// A range of IVs that only one worker uses. Its methods never wait or lock.
 #[derive(Debug)]
 pub struct IvRange {
     ivs: Ivs,

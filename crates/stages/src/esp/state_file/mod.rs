@@ -1,4 +1,5 @@
-//! The state file: the epoch of IVs and the sequence numbers of SAs, written to disk before use.
+//! The state file: the epoch (upper 32 bits) of IVs and the sequence numbers of SAs, written to
+//! disk before use.
 //!
 //! A process that opens a [`StateFile`] locks it. For each write, a separate thread creates a new
 //! file, synchronizes and locks it, renames it over the old file, and synchronizes the folder. Only

@@ -28,8 +28,7 @@ pub struct OutboundNumbers {
 }
 
 impl OutboundNumbers {
-    /// Creates the numbers of an SA from `next` and `bytes` in the state file. No number is
-    /// available until a write has reserved it.
+    /// No number is available until a write has reserved it.
     pub(super) fn new(
         next: u64,
         bytes: u64,
@@ -136,8 +135,7 @@ pub struct InboundProgress {
 }
 
 impl InboundProgress {
-    /// Creates the progress of an SA from `highest` in the state file; `None` if the SA is not in
-    /// the file.
+    /// `stored` is `highest` in the state file; `None` if the SA is not in the file.
     pub(super) fn new(stored: Option<u64>) -> Self {
         Self {
             highest: AtomicU64::new(stored.unwrap_or(0)),
@@ -157,7 +155,6 @@ impl InboundProgress {
         self.highest.load(Ordering::Relaxed)
     }
 
-    /// Returns whether `highest` differs from the value in the state file.
     pub(super) fn differs_from_file(&self, highest: u64) -> bool {
         highest != self.written.load(Ordering::Relaxed)
     }

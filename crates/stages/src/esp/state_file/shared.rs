@@ -17,13 +17,11 @@ use crate::esp::state::{Direction, SequenceState, State};
 /// and the writer thread lock `entries`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The epoch in the file. Workers may use its IVs.
+    /// The epoch (upper 32 bits of IVs) in the file. Workers may use its IVs.
     epoch: AtomicU32,
-    /// The latest epoch that a worker has requested.
     pub(super) epoch_wanted: AtomicU32,
     /// Whether the writer thread must write a last time and end.
     pub(super) stopping: AtomicBool,
-    /// The IV ranges that no worker uses.
     pub(super) free_ivs: ArrayQueue<Ivs>,
     entries: Mutex<Entries>,
     /// Notified after each write, for callers that wait for a write.
@@ -42,14 +40,11 @@ pub(super) struct Entries {
     pub(super) failure: Option<WriteFailure>,
 }
 
-/// An SA in the file.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// No stage has used the SA in this run, so its entry is written unchanged.
     Unused(SequenceState),
-    /// An outbound SA in use.
     Out(Arc<OutboundNumbers>),
-    /// An inbound SA in use.
     In(Arc<InboundProgress>),
 }
 
@@ -75,12 +70,11 @@ impl Shared {
         }
     }
 
-    /// Locks the entries. Must not be called on the data path.
+    /// Must not be called on the data path.
     pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the epoch in the file.
     pub(super) fn epoch(&self) -> Epoch {
         Epoch::from_number(self.epoch.load(Ordering::Acquire))
     }

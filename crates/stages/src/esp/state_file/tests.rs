@@ -20,12 +20,14 @@ use super::*;
 use crate::esp::private_file::effective_user;
 use crate::esp::state::{Direction, SaState, SequenceState, State};
 
+/// The argument `extended`: extended sequence numbers.
+const ESN: bool = true;
+
 /// Returns a fingerprint that repeats one digit.
 fn fingerprint(digit: &str) -> Fingerprint {
     digit.repeat(16).parse().unwrap()
 }
 
-/// Creates a state file in the folder with `StateFile::create`.
 fn create_state(folder: &Folder) -> PathBuf {
     let path = folder.join("wan.state");
     StateFile::create(&path).unwrap();
@@ -55,7 +57,6 @@ fn write_state(path: &Path, epoch: u64) {
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Waits until a condition holds. `description` states the condition.
 #[track_caller]
 fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -166,7 +167,7 @@ fn open_rejects_file_that_is_locked_elsewhere() {
     let file = StateFile::open(&path).unwrap();
     assert!(open_error(&path).contains("is in use"));
     // After a write, the new file is locked as well.
-    file.outbound(300, fingerprint("1"), true, None).unwrap();
+    file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     assert!(open_error(&path).contains("is in use"));
     let can_other_process_lock =
         || Command::new("flock").arg("-n").arg(&path).arg("true").status().unwrap().success();
@@ -189,7 +190,7 @@ fn open_rejects_file_that_is_locked_elsewhere() {
 }
 
 #[test]
-fn lock_is_lost_when_the_file_is_replaced() {
+fn replaced_file_cannot_be_locked() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
@@ -230,7 +231,7 @@ fn iv_ranges_of_workers_and_runs_are_disjoint() {
     for ivs in &mut ranges {
         seen.extend(ivs.reserve(3).unwrap());
     }
-    assert_eq!(seen.len(), 3 * 64);
+    assert_eq!(seen.len(), 3 * ranges.len());
     // A range that is returned and taken again continues after its last IV.
     drop(ranges.remove(5));
     let mut again = file.iv_range().unwrap();
@@ -250,7 +251,7 @@ fn close_writes_next_unused_numbers() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     let inbound = file.inbound(400, fingerprint("2")).unwrap();
     let unused = file.inbound(401, fingerprint("2")).unwrap();
     assert_eq!(
@@ -277,11 +278,11 @@ fn close_writes_next_unused_numbers() {
     // The same SPI with another key is another SA. The entries of SAs that no stage uses remain in
     // the file.
     let file = StateFile::open(&path).unwrap();
-    assert_eq!(file.outbound(300, fingerprint("3"), true, None).unwrap().reserve(1), Ok(1..2));
+    assert_eq!(file.outbound(300, fingerprint("3"), ESN, None).unwrap().reserve(1), Ok(1..2));
     drop(file);
     assert_eq!(read_state(&path).sas.len(), 4);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     assert_eq!((outbound.next(), outbound.bytes()), (65, 150));
     assert_eq!(outbound.reserve(2), Ok(65..67));
     assert_eq!(file.inbound(400, fingerprint("2")).unwrap().highest(), 4711);
@@ -306,7 +307,7 @@ fn new_limit_of_shared_numbers_applies_only_after_call_of_limit() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, fingerprint("1"), true, Some(10)).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), ESN, Some(10)).unwrap();
     assert_eq!(
         sequence_of(&path, Direction::Out, 300),
         Some(SequenceState::Out { next: 11, bytes: 0 }),
@@ -314,20 +315,20 @@ fn new_limit_of_shared_numbers_applies_only_after_call_of_limit() {
     );
     assert_eq!(outbound.reserve(64), Ok(1..11));
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
-    let again = file.outbound(300, fingerprint("1"), true, Some(12)).unwrap();
+    let again = file.outbound(300, fingerprint("1"), ESN, Some(12)).unwrap();
     assert!(Arc::ptr_eq(&outbound, &again));
     assert_eq!(
         outbound.reserve(1),
         Err(Exhausted::Limit),
         "expected the old limit until `limit` is called"
     );
-    again.limit(true, Some(12));
+    again.limit(ESN, Some(12));
     // The new numbers are available only after the writer has reserved them in the file.
     assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
-    assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), true, None).unwrap()));
-    again.limit(true, Some(5));
+    assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), ESN, None).unwrap()));
+    again.limit(ESN, Some(5));
     assert_eq!(outbound.reserve(64), Err(Exhausted::Limit));
-    again.limit(false, None);
+    again.limit(!ESN, None);
     assert_eq!(reserve_when_written(&outbound, 1), Ok(13..14));
     let first = file.inbound(300, fingerprint("1")).unwrap();
     let second = file.inbound(300, fingerprint("1")).unwrap();
@@ -373,7 +374,7 @@ fn no_number_is_reused_after_crash() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     let (highest, has_ended) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -394,7 +395,7 @@ fn no_number_is_reused_after_crash() {
             let copy = copy_as_after_crash(&path, &folder, number);
             let reopened = StateFile::open(&copy).unwrap();
             let first = reopened
-                .outbound(300, fingerprint("1"), true, None)
+                .outbound(300, fingerprint("1"), ESN, None)
                 .unwrap()
                 .reserve(1)
                 .unwrap()
@@ -424,6 +425,7 @@ fn no_iv_is_reused_after_crash() {
         let range = range.unwrap();
         assert!(range.start > last);
         last = range.end - 1;
+        // The upper 32 bits of an IV are its epoch.
         epochs.insert(last >> 32);
         if number % 4 == 3 {
             let reopened = StateFile::open(&copy_as_after_crash(&path, &folder, number)).unwrap();
@@ -445,7 +447,7 @@ fn only_written_numbers_and_ivs_are_available_while_writes_fail() {
     let path = inner.join("wan.state");
     StateFile::create(&path).unwrap();
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     let mut ivs = file.iv_range().unwrap();
     fs::remove_dir_all(&inner).unwrap();
 
@@ -455,7 +457,7 @@ fn only_written_numbers_and_ivs_are_available_while_writes_fail() {
         reserved += range.end - range.start;
     }
     assert_eq!(reserved, u64::from(Ivs::PER_EPOCH));
-    let text = file.outbound(301, fingerprint("1"), true, None).unwrap_err().to_string();
+    let text = file.outbound(301, fingerprint("1"), ESN, None).unwrap_err().to_string();
     assert!(
         text.contains("cannot be written: No such file")
             && text.contains(&format!(": df {};", inner.display())),
@@ -482,7 +484,7 @@ fn file_of_other_program_at_path_is_not_overwritten() {
     fs::remove_file(&path).unwrap();
     StateFile::create(&path).unwrap();
     let replacement = read_state(&path);
-    let text = file.outbound(300, fingerprint("1"), true, None).unwrap_err().to_string();
+    let text = file.outbound(300, fingerprint("1"), ESN, None).unwrap_err().to_string();
     assert!(text.contains("was replaced by another file"), "{text}");
     drop(file);
     assert_eq!(read_state(&path), replacement);
@@ -498,7 +500,7 @@ fn leftover_file_or_link_at_temporary_path_is_removed() {
     assert!(!new.exists());
     fs::write(&elsewhere, "other data").unwrap();
     symlink(&elsewhere, &new).unwrap();
-    file.outbound(300, fingerprint("1"), true, None).unwrap();
+    file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     assert_eq!(fs::read(&elsewhere).unwrap(), b"other data");
     assert!(!fs::symlink_metadata(&path).unwrap().is_symlink() && !new.exists());
 }
@@ -508,7 +510,7 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
     let folder = Folder::new();
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
-    let outbound = file.outbound(300, fingerprint("1"), true, None).unwrap();
+    let outbound = file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     let inbound = file.inbound(400, fingerprint("2")).unwrap();
     let entries = file.shared.lock();
     let (done, is_done) = mpsc::channel();
@@ -520,7 +522,7 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
             assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
             outbound.add_bytes(100);
             outbound.subtract_bytes(100);
-            outbound.limit(true, Some(STEP));
+            outbound.limit(ESN, Some(STEP));
             inbound.set_highest(7);
             drop(ivs);
             done.send(()).unwrap();

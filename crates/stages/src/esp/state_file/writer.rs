@@ -13,7 +13,6 @@ use crate::esp::state::{SaState, SequenceState, State};
 
 /// How often the progress of inbound SAs is written, if it has changed.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
-/// The pause between a failed write and the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts the writer thread. Once `stopping` is set, it writes a last time and ends.
@@ -22,11 +21,10 @@ pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()
     thread::Builder::new().name("esp-state".into()).spawn(move || writer.run())
 }
 
-/// The state of the writer thread.
 struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
-    /// Whether the last write failed. Of several failures in a row, only the first is logged.
+    /// Of several failures in a row, only the first is logged.
     has_failed: bool,
 }
 
@@ -39,16 +37,15 @@ struct Snapshot {
     inbound: Vec<(Arc<InboundProgress>, u64)>,
     /// Number of the last write that a caller has requested.
     requested: u64,
-    /// Whether a caller waits for a write.
     is_awaited: bool,
     /// Whether a worker or a caller needs the write.
     is_due: bool,
-    /// Whether the progress of an inbound SA differs from the file.
     inbound_changed: bool,
 }
 
 impl Writer {
     fn run(mut self) {
+        // The next time to write the progress of inbound SAs.
         let mut tick = Instant::now() + INBOUND_INTERVAL;
         let mut retry_at = None;
         loop {
