@@ -1,5 +1,5 @@
-//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare them
-//! with the same loop in C (`benches/peers/ring_twin.c`).
+//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare a loop
+//! over these rings with the same loop in C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -113,6 +113,7 @@ mod tests {
             rings.transmit();
             kernel.complete_all();
             rings.reclaim();
+            // Read the list of free addresses, then restore it.
             let mut all: Vec<u64> = rings.free.take(usize::MAX).collect();
             rings.free.put(all.iter().rev().copied());
             assert_eq!(

@@ -9,7 +9,8 @@
 //! use xdpfwd_xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-//! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
+//! let port_index = 0; // a different number for each port of the UMEM
+//! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, port_index);
 //!
 //! kernel.deliver(b"a frame of 20 bytes.").unwrap();
 //! let mut batch = Batch::new();
@@ -82,8 +83,8 @@ use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, Rings, XskPort};
 
-/// The behaviour of a fake kernel. By default, each transmit wake-up sends and completes all
-/// packets.
+/// The behaviour of a fake kernel. By default, each transmit wake-up (the call with which a port
+/// asks the kernel to transmit) sends and completes all packets.
 #[derive(Clone, Debug)]
 pub struct FakeKernelConfig {
     /// Maximum number of descriptors sent per wake-up, as in copy mode. Further descriptors wait
@@ -153,7 +154,7 @@ impl Default for FakeRingSizes {
 /// The reason why a packet was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryError {
-    /// The fill ring was empty.
+    /// The fill ring was empty, or the kernel did not own the posted chunk.
     FillRingEmpty,
     /// The RX ring was full.
     RxRingFull,
@@ -191,7 +192,6 @@ struct KernelState {
     counters: KernelCounters,
 }
 
-/// The memory of the four rings.
 struct RingMemory {
     fill: Box<HeapRing<u64>>,
     completion: Box<HeapRing<u64>>,
@@ -226,7 +226,9 @@ impl FakeKernel {
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, kernel) = Self::rings(umem, slot, sizes);
         kernel.set(config);
-        let mut port = XskPort::new(umem, slot, Box::new(kernel.clone()), rings, sizes.fill, false);
+        let busy_poll = false;
+        let mut port =
+            XskPort::new(umem, slot, Box::new(kernel.clone()), rings, sizes.fill, busy_poll);
         port.refill(pool);
         (port, kernel)
     }

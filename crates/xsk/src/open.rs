@@ -216,8 +216,8 @@ impl Builder {
         self.open_with(|mode| self.open_all(mode))
     }
 
-    /// Checks the configuration, then calls `open_all` with the bind flag of the mode. In
-    /// [`BindMode::Auto`], first tries zero-copy, then copy mode.
+    /// Checks the configuration, then calls `open_all` with the mode's bind flag. For
+    /// [`BindMode::Auto`], tries zero-copy first, then copy mode.
     fn open_with<P>(
         &self,
         open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
@@ -226,6 +226,7 @@ impl Builder {
         if queues == 0 || queues > PortSlot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
+        // Each fill ring needs `MIN_RING` frames, and contains at most half of the port's frames.
         let min = queues as u32 * 2 * MIN_RING;
         if self.umem.frames < min {
             return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, min });

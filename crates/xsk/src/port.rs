@@ -25,12 +25,13 @@ pub trait Port {
     /// necessary. Frames that do not fit stay in the queue. Returns the number of frames handed
     /// over.
     ///
-    /// Call this method in every iteration while [`has_unsent`](Self::has_unsent) returns true,
-    /// even with an empty queue: the kernel may have deferred frames. The port wakes the kernel
-    /// again only after new frames, after a completion, or after a pause.
+    /// Call this method in every iteration of the worker loop while
+    /// [`has_unsent`](Self::has_unsent) returns true, even with an empty queue: the kernel may have
+    /// deferred frames. The port wakes the kernel again only after new frames, a completion or a
+    /// pause.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
 
-    /// Moves frames whose transmission is complete to the pool, and returns their number.
+    /// Moves completely transmitted frames to the pool, and returns their number.
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
     /// Returns whether the interface has not yet taken all frames that were handed over.

@@ -231,8 +231,8 @@ pub(crate) struct Consumer<T> {
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], but the ring has no other consumer, and entries that were never
-    /// written are zero.
+    /// As for [`Producer::new`], but the ring has no other consumer instead of no other producer,
+    /// and entries that were never written are zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
@@ -393,6 +393,10 @@ mod tests {
     use super::heap::HeapRing;
     use crate::oracle::ring::{self, Step};
 
+    /// Number of entries of the ring in fixed sequences of steps.
+    const SIZE: u32 = 4;
+
+    /// Even numbers of entries are written with `extend`, odd numbers with `push`.
     fn produce(n: u32) -> Step {
         Step::Produce { reserve: n, write: n, extend: n.is_multiple_of(2), commit: true }
     }
@@ -404,28 +408,21 @@ mod tests {
     #[test]
     fn dropped_reservation_publishes_nothing() {
         let cancelled = Step::Produce { reserve: 2, write: 1, extend: false, commit: false };
-        ring::check(4, 0, [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)]);
+        let steps = [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)];
+        ring::check(SIZE, 0, steps);
     }
 
     #[test]
     fn partly_written_reservation_leaves_other_entries_free() {
-        ring::check(
-            4,
-            0,
-            [
-                Step::Produce { reserve: 4, write: 1, extend: true, commit: true },
-                produce(4),
-                consume(4),
-                produce(4),
-            ],
-        );
+        let partly_written = Step::Produce { reserve: 4, write: 1, extend: true, commit: true };
+        ring::check(SIZE, 0, [partly_written, produce(4), consume(4), produce(4)]);
     }
 
     #[test]
     fn peek_without_release_leaves_entries_in_ring() {
         let peek_only = Step::Consume { peek: 4, read: 4, release: false };
         let partial = Step::Consume { peek: 4, read: 1, release: true };
-        ring::check(4, 0, [produce(2), peek_only, partial, peek_only, consume(4), peek_only]);
+        ring::check(SIZE, 0, [produce(2), peek_only, partial, peek_only, consume(4), peek_only]);
     }
 
     #[test]
@@ -441,7 +438,7 @@ mod tests {
                 produce(2),
                 consume(8),
             ];
-            ring::check(4, 0u32.wrapping_sub(before_wrap), steps);
+            ring::check(SIZE, 0u32.wrapping_sub(before_wrap), steps);
         }
     }
 

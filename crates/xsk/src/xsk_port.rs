@@ -56,6 +56,7 @@ pub struct XskPort {
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
+    /// The port's number in the UMEM.
     slot: PortSlot,
     /// Number of frames to keep posted for reception.
     fill_target: u32,
@@ -63,8 +64,8 @@ pub struct XskPort {
     filled: u32,
     /// Number of frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Whether every receive that finds no packet wakes the kernel, even if the kernel does not
-    /// request it. The kernel then polls the device.
+    /// Whether every receive that finds no packet wakes the kernel, which then polls the device,
+    /// even if the kernel does not request it.
     busy_poll: bool,
     /// Whether the device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
@@ -72,9 +73,9 @@ pub struct XskPort {
     /// Whether frames were posted for reception since the last fenced check of the fill ring's
     /// wake-up flag.
     unannounced: bool,
-    /// Backoff for transmit wake-ups that have no effect.
+    /// Pauses after transmit wake-ups that have no effect.
     tx_backoff: Backoff,
-    /// Backoff for receive wake-ups that have no effect.
+    /// Pauses after receive wake-ups that have no effect.
     rx_backoff: Backoff,
     counters: Counters,
 }
@@ -106,7 +107,6 @@ impl XskPort {
         }
     }
 
-    /// Marks the port as zero-copy.
     pub(crate) fn set_zero_copy(&mut self) {
         self.zero_copy = true;
     }

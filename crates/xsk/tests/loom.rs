@@ -194,25 +194,25 @@ fn ring_passes_batches_in_order() {
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn publishing_entries_without_release_is_detected() {
+fn publishing_entries_without_release_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn reading_entries_without_acquire_is_detected() {
+fn reading_entries_without_acquire_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn releasing_entries_without_release_order_is_detected() {
+fn returning_entries_without_release_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn overwriting_entries_without_acquire_is_detected() {
+fn overwriting_entries_without_acquire_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 

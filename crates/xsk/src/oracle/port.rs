@@ -1,13 +1,14 @@
 //! The oracle of ports: two ports on one UMEM, their fake kernels, and a model of the ports in
 //! plain vectors.
 //!
-//! After every step, the model checks the frame counts, the ownership record of all chunks, the
+//! After every step, the model checks the frame counts, the recorded owners of the chunks, the
 //! bytes of held frames, and the content and order of sent packets.
 
 use std::collections::VecDeque;
 
 use super::StepBytes;
 use super::frame::{Edit, Shadow};
+use crate::abi::ETH_HLEN;
 use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use crate::owner::Ownership;
 use crate::port::PortFrameCounts;
@@ -428,7 +429,7 @@ impl PortModel {
         for _ in 0..count {
             let Some((mut frame, mut shadow)) = self.held.pop_front() else { break };
             let room = model_port.queue.room();
-            if frame.len() >= 14 {
+            if frame.len() >= ETH_HLEN {
                 self.packets_made += 1;
                 shadow.stamp(&mut frame, &self.packets_made.to_be_bytes());
             }
@@ -439,7 +440,7 @@ impl PortModel {
                     self.held.push_back((frame, shadow));
                 }
                 Err(PushError::Runt(frame)) => {
-                    assert!(frame.len() < 14);
+                    assert!(frame.len() < ETH_HLEN);
                     self.held.push_back((frame, shadow));
                 }
                 Err(foreign) => panic!("{foreign}"),
