@@ -186,7 +186,7 @@ impl Machine<'_> {
     }
 }
 
-/// Returns the path of the file that receives the output of the serial console.
+/// Returns the path of the file for the output of the serial console.
 fn console_path(work: &Path) -> PathBuf {
     work.join("console")
 }
