@@ -59,8 +59,8 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: the iterator of a slice reports its exact length. Unsafe because other iterators
-        // can report a wrong length.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
+        // not.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }

@@ -42,10 +42,10 @@
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
 //! Methods simulate further faults. [`FakeKernel::vanish`] removes the interface.
-//! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write a ring entry that
-//! no correct kernel writes, such as an address outside the UMEM or the address of a chunk that the
-//! kernel does not own. If the fill ring is empty or the RX ring is full, the packet is lost and
-//! [`FakeKernel::deliver`] returns a [`DeliveryError`].
+//! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write any ring entry,
+//! such as an address outside the UMEM or of a chunk that the kernel does not own. If the fill ring
+//! is empty or the RX ring is full, the packet is lost and [`FakeKernel::deliver`] returns a
+//! [`DeliveryError`].
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::{FakeKernelConfig, FakeKernel};
@@ -290,8 +290,8 @@ impl FakeKernel {
         self.deliver_in_chunk(packet).map(drop)
     }
 
-    /// Delivers a packet like [`deliver`](Self::deliver). Returns the number of the chunk that
-    /// holds the packet: the [`Frame::chunk`](crate::Frame::chunk) of the received frame.
+    /// Like [`deliver`](Self::deliver), but returns the packet's chunk number, the received frame's
+    /// [`Frame::chunk`](crate::Frame::chunk).
     pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, DeliveryError> {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
@@ -336,8 +336,7 @@ impl FakeKernel {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// Writes an RX descriptor without any check, to test how user space handles an invalid
-    /// descriptor. Returns whether the RX ring had room.
+    /// Writes an RX descriptor, which may be invalid. Returns whether the RX ring had room.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.rx.reserve(1);
@@ -346,7 +345,7 @@ impl FakeKernel {
         pushed
     }
 
-    /// Reports a completion without any check. Returns whether the completion ring had room.
+    /// Reports a completion, which may be invalid. Returns whether the completion ring had room.
     pub fn complete_address(&self, address: u64) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.completion.reserve(1);
@@ -393,11 +392,10 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Advances user space's ring counters and does nothing else, as if user space received all
-    /// packets, posted `n` frames for reception and `n` for transmission, and reclaimed all
-    /// completed frames. Benchmarks use this method to measure the cost of
-    /// [`deliver_unwritten`](Self::deliver_unwritten) and [`complete_all`](Self::complete_all)
-    /// alone. The port is unusable afterwards.
+    /// Only advances user space's ring counters, as if user space received all packets, posted `n`
+    /// frames for reception and `n` for transmission, and reclaimed all completed frames.
+    /// Benchmarks thus measure the cost of [`deliver_unwritten`](Self::deliver_unwritten) and
+    /// [`complete_all`](Self::complete_all) alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
         let state = self.0.borrow();
         let RingMemory { fill, completion, rx, tx } = &*state.memory;
@@ -412,8 +410,7 @@ impl FakeKernel {
         self.take_sent_chunks().into_iter().map(|(_, packet)| packet).collect()
     }
 
-    /// Returns the packets sent since the previous call, in order, each with the number of its
-    /// chunk.
+    /// Like [`take_sent`](Self::take_sent), but returns each packet with its chunk number.
     pub fn take_sent_chunks(&self) -> Vec<(u32, Vec<u8>)> {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -612,8 +609,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping, and that user space has posted the chunk, so no frame owns it. Unsafe because, like
-    // a device, it reads memory outside Rust's ownership.
+    // mapping that user space has posted, so no frame owns the chunk. Unsafe because, like a
+    // device, it reads memory outside Rust's ownership.
     unsafe {
         umem.region()
             .base()

@@ -248,7 +248,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Creates the frame that owns `chunk`.
+    /// Like [`Frame::new`], for a caller that also knows the address.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.

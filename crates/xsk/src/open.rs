@@ -404,9 +404,9 @@ const TX_BUDGET_DESIRED: u32 = 512;
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
-/// Raises the limit on locked memory. Kernels before 5.11 apply this limit to BPF memory, and all
-/// kernels apply it to the UMEM of a process without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE,
-/// raising the limit fails. This is not an error, because the later calls usually succeed anyway.
+/// Raises the limit on locked memory. Kernels before 5.11 apply it to BPF memory, and all kernels
+/// to the UMEM of a process without CAP_IPC_LOCK. Failure (without CAP_SYS_RESOURCE) is no error,
+/// because the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a plain system call with a readable struct. Unsafe because it is a foreign call.

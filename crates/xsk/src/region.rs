@@ -101,9 +101,8 @@ impl Region {
     }
 }
 
-/// A copy of a region's fields for packet loops. With a reference to the region instead, the
-/// compiler would have to assume that each written owner byte changes the region, and would reload
-/// all fields.
+/// A copy of a region's fields for packet loops. With a reference to the region, the compiler would
+/// have to assume that each written owner byte changes the region, and reload all fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,

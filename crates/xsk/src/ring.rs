@@ -5,9 +5,9 @@
 //! and consumes from the RX and the completion ring; the kernel (or
 //! [`fake_kernel`](crate::fake_kernel)) uses the other end of each.
 //!
-//! Each side writes one counter and keeps a copy of the other side's counter. A side reads the
-//! other counter again only when the copy indicates too few free (or readable) entries, and writes
-//! its own counter once per batch. Memory ordering follows the comment in the kernel's
+//! Each side writes one counter and keeps a copy of the other side's counter. It reads the other
+//! counter again only when the copy shows too few free (or readable) entries, and writes its own
+//! counter once per batch. Memory ordering follows the comment in the kernel's
 //! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
@@ -46,8 +46,8 @@ impl<T> RingLayout<T> {
 }
 
 /// An iterator over the slots for a range of counter values. It has copies of the ring's size and
-/// address. With a reference to the ring instead, the compiler would have to assume that each
-/// written entry changes them, and would reload both.
+/// address: with a reference to the ring, the compiler would have to assume that each written entry
+/// changes them, and reload both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -163,7 +163,6 @@ pub(crate) struct Reservation<'a, T> {
 }
 
 impl<T: Plain> Reservation<'_, T> {
-    /// Returns the number of reserved entries.
     #[inline]
     pub(crate) fn granted(&self) -> u32 {
         self.granted
@@ -305,7 +304,7 @@ impl<T: Plain> Peek<'_, T> {
         self.cursor.position.wrapping_sub(self.ring.consumed)
     }
 
-    /// Hands the entries read so far back to the producer. Returns their number.
+    /// Releases the entries read so far and returns their number.
     #[inline]
     pub(crate) fn release(self) -> u32 {
         let read = self.read_count();
@@ -450,8 +449,8 @@ mod tests {
         // raw pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: the iterator of a slice reports its exact length. Unsafe because other iterators
-        // can report a wrong length.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
+        // not.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
@@ -481,8 +480,8 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: the iterator of a vector reports its exact length. Unsafe because
-                        // other iterators can report a wrong length.
+                        // SAFETY: a vector's iterator reports its exact length. Unsafe because
+                        // other iterators may not.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {

@@ -201,8 +201,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     }
 }
 
-/// `EBUSY` means that the interface dropped a packet. The same call of `transmit` sends the other
-/// packets.
+/// `EBUSY` means that the interface dropped a packet; the same `transmit` sends the others.
 #[test]
 fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
@@ -226,8 +225,7 @@ fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// In another UMEM, the same chunk number means other bytes. Therefore a port panics if a pool or a
-/// queue of another UMEM is passed.
+/// In another UMEM, the same chunk number means other bytes.
 #[test]
 fn port_panics_for_pool_or_queue_of_another_umem() {
     type Call = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;

@@ -57,8 +57,7 @@ pub enum Step {
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
     Configure(usize, FakeKernelConfig),
-    /// Makes the port's kernel deliver a chunk that it does not own, or a range that lies in no
-    /// chunk.
+    /// Makes the port's kernel deliver an invalid descriptor.
     InvalidReception {
         /// The port.
         port: usize,
@@ -90,7 +89,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Decodes a step from bytes.
+    /// Decodes a step from bytes. More values of `kind` stand for frequent steps than for rare
+    /// ones, such as closing a port.
     pub fn decode([kind, index, low, high]: StepBytes) -> Self {
         let (port, held) = (usize::from(index) % PORTS, usize::from(index));
         let number = usize::from(u16::from_le_bytes([low, high]));
@@ -284,9 +284,8 @@ impl PortModel {
         self.check();
     }
 
-    /// Sends and reclaims all frames that the kernels can still send, closes every port, and frees
-    /// the held frames. Then checks that the pool contains every chunk that is neither lost nor
-    /// closed.
+    /// Sends and reclaims all frames that can still be sent, closes every port, and frees the held
+    /// frames. Then checks that the pool contains every chunk that is neither lost nor closed.
     ///
     /// # Panics
     /// If a packet is not sent although the interface exists, or a chunk is missing in the pool.
