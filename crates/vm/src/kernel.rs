@@ -233,8 +233,8 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Returns whether the release is a standard amd64 kernel: not a cloud or real-time kernel, and not
-/// a package of debug symbols.
+/// Returns whether the release is a standard amd64 kernel, not a cloud or real-time kernel or debug
+/// symbols.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
