@@ -92,7 +92,6 @@ impl DebianSuite {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Downloads packages into a folder.
     pub(crate) fn download(&self, packages: &[String], into: &Path) -> Result<()> {
         tool::output(
             self.apt_command("apt-get").args(["-q", "download"]).args(packages).current_dir(into),

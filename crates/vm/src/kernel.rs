@@ -19,7 +19,7 @@ pub(crate) struct Kernel {
     pub(crate) series: String,
     /// Pinned release, as `uname -r` prints it.
     pub(crate) release: String,
-    /// Debian suite of the packages.
+    /// Debian suite of the packages, such as `trixie-backports`.
     pub(crate) suite: String,
     /// Whether the drivers of virtio-net and igb support AF_XDP zero-copy.
     pub(crate) zero_copy: bool,
@@ -41,7 +41,6 @@ impl Package {
     }
 }
 
-/// An unpacked kernel.
 pub(crate) struct UnpackedKernel {
     /// Release, as `uname -r` prints it; not always the pinned release.
     pub(crate) release: String,
@@ -50,7 +49,6 @@ pub(crate) struct UnpackedKernel {
 }
 
 impl UnpackedKernel {
-    /// Returns the folder that contains the kernel's modules.
     pub(crate) fn modules(&self) -> PathBuf {
         self.root.join("usr/lib/modules")
     }
@@ -60,7 +58,6 @@ impl UnpackedKernel {
         self.root.join("usr")
     }
 
-    /// Returns the path of the kernel image.
     pub(crate) fn image(&self) -> Result<PathBuf> {
         let paths = [
             self.modules().join(&self.release).join("vmlinuz"),
@@ -77,7 +74,6 @@ impl UnpackedKernel {
     }
 }
 
-/// Returns the pinned kernels.
 pub(crate) fn pinned() -> Result<Vec<Kernel>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -229,7 +225,6 @@ fn newest_cached(series: &str, cache: &Path) -> Option<String> {
         .max_by_key(|name| version_numbers(name))
 }
 
-/// A folder that is removed on drop.
 struct RemoveOnDrop<'a>(&'a Path);
 
 impl Drop for RemoveOnDrop<'_> {
@@ -238,8 +233,8 @@ impl Drop for RemoveOnDrop<'_> {
     }
 }
 
-/// Returns whether the release is a standard amd64 kernel: not a cloud or real-time kernel, and not
-/// a package of debug symbols.
+/// Returns whether the release is a standard amd64 kernel, not a cloud or real-time kernel or debug
+/// symbols.
 fn is_standard_flavour(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }

@@ -186,7 +186,7 @@ impl Machine<'_> {
     }
 }
 
-/// Returns the path of the file that receives the output of the serial console.
+/// Returns the path of the file for the output of the serial console.
 fn console_path(work: &Path) -> PathBuf {
     work.join("console")
 }
@@ -254,8 +254,8 @@ impl WorkFolder {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        // Number the folders: this process can have several. A folder of a killed process with the
-        // same process ID can also remain.
+        // Number the folders: this process can have several, and one of a killed process with the
+        // same ID can remain.
         let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
         let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,

@@ -224,6 +224,8 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
     for run in &runs {
         run.kernel.fetch()?;
     }
+    // The output of parallel machines is mixed, so each line needs a prefix.
+    let use_prefix = jobs > 1;
     let next_index = AtomicUsize::new(0);
     // Each thread takes the next pending run until none is left.
     let run_pending = || {
@@ -233,7 +235,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
             let Some((run, command)) = runs.get(index).zip(commands.get(index)) else {
                 return results;
             };
-            results.push((index, run.run(command, boot, jobs > 1)));
+            results.push((index, run.run(command, boot, use_prefix)));
         }
     };
     let mut results: Vec<_> = thread::scope(|scope| {
@@ -317,6 +319,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Returns each run's suite, kernel series and number of selected tests (0: all).
     fn descriptions(runs: &[SuiteRun<'_>]) -> Vec<String> {
         runs.iter()
             .map(|run| format!("{} {} {}", run.suite.name, run.kernel.series, run.tests.len()))
@@ -327,7 +330,8 @@ mod tests {
     fn run_without_ci_has_all_tests_of_each_suite_on_each_of_its_kernels() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
-        let runs = descriptions(&plan_runs(&all, &kernels, false));
+        let ci = false;
+        let runs = descriptions(&plan_runs(&all, &kernels, ci));
         assert_eq!(runs.len(), suite::ALL.iter().map(|suite| suite.kernels.len()).sum::<usize>());
         assert!(runs.contains(&"zero-copy 6.12 0".to_owned()), "{runs:?}");
         assert!(runs.iter().all(|run| run.ends_with(" 0")), "{runs:?}");
@@ -337,7 +341,8 @@ mod tests {
     fn run_with_ci_has_only_tests_that_ci_selects() {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
-        let runs = descriptions(&plan_runs(&all, &kernels, true));
+        let ci = true;
+        let runs = descriptions(&plan_runs(&all, &kernels, ci));
         assert_eq!(
             runs,
             ["zero-copy 7.2 0", "zero-copy 6.12 5", "esp 7.2 0", "doctor 7.2 0", "isolated 7.2 0"]

@@ -95,8 +95,8 @@ pub(crate) fn bridge_commands(nics: &[Nic]) -> String {
     commands
 }
 
-/// QEMU's device option for the PCI Express bus of the second NUMA node; the bus is named `far`.
-pub(crate) const NODE1_BUS: &str = "pxb-pcie,id=far,bus_nr=64,bus=pcie.0,numa_node=1";
+/// QEMU's device option for the PCI Express bus of the second NUMA node; the bus is named `node1`.
+pub(crate) const NODE1_BUS: &str = "pxb-pcie,id=node1,bus_nr=64,bus=pcie.0,numa_node=1";
 
 impl Nic {
     fn tap(&self) -> String {
@@ -118,7 +118,7 @@ impl Nic {
         let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
         // Always set the bus: by default, QEMU would use the bus of the second NUMA node.
-        let bus = if self.model == Model::IgbOnNode1 { "far" } else { "pcie.0" };
+        let bus = if self.model == Model::IgbOnNode1 { "node1" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
         const IOMMU_OPTIONS: &str = "disable-legacy=on,iommu_platform=on";
         let chassis = index + 1;

@@ -35,7 +35,8 @@ done
 echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 . ./settings
-# rename MAC NAME: renames the interface with this MAC address.
+# rename MAC NAME: renames the interface with this MAC address. Without such an interface, finishes
+# with status 125: xdpfwd-vm itself failed.
 rename() {
 	for address in /sys/class/net/*/address; do
 		if [ "$(cat "$address")" = "$1" ]; then

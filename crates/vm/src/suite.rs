@@ -5,7 +5,6 @@ use anyhow::{Result, bail};
 use crate::kernel::Kernel;
 use crate::nic::{self, Nic};
 
-/// A test suite.
 #[derive(Debug)]
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
@@ -21,7 +20,6 @@ pub(crate) struct Suite {
     pub(crate) kernel_parameters: &'static str,
 }
 
-/// A kernel on which a suite runs.
 #[derive(Debug)]
 pub(crate) struct SuiteKernel {
     /// First two numbers of the kernel's release, as in [`Kernel::series`].
@@ -33,17 +31,15 @@ pub(crate) struct SuiteKernel {
 /// The part of a suite that CI runs on a kernel (`xdpfwd-vm run --ci`).
 #[derive(Debug)]
 pub(crate) enum CiTests {
-    /// Every test.
     All,
-    /// The tests with these names.
+    /// Test names.
     Only(&'static [&'static str]),
-    /// No test.
     None,
 }
 
-/// All suites. CI runs all tests of a suite on one kernel, and at most a few tests on other
-/// kernels: emulation is slow, and tests on other kernels rarely find more. Suites that take longer
-/// come first, which shortens parallel runs. To add a suite, add an entry here and a test target.
+/// All suites, the slowest first, which shortens parallel runs. CI runs all tests of a suite on one
+/// kernel, and at most a few tests on other kernels: emulation is slow, and tests on other kernels
+/// rarely find more. To add a suite, add an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// The pause after a wake-up of the kernel that had no effect. Each pause is twice as long as the
 /// previous one, from 10 to 640 µs. The first pauses are short, because a lack of kernel memory may
-/// end soon. Later pauses are long, because a link can be down for hours: there are at most two
-/// wake-ups per millisecond, the time that a worker with unsent frames waits in the kernel.
+/// end soon. Later pauses are long, because a link can be down for hours. The maximum is below
+/// 1 ms, the longest time for which a worker with unsent frames blocks before it retries.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     /// End and length of the latest pause; `None` if the kernel has made progress since then.
@@ -23,8 +23,7 @@ impl Backoff {
         self.pause.is_none_or(|(end, _)| Instant::now() >= end)
     }
 
-    /// Records a wake-up that had no effect: starts a pause, twice as long as the previous one, up
-    /// to `LONGEST`.
+    /// Records a wake-up that had no effect: starts the next pause.
     #[cold]
     pub(crate) fn extend(&mut self) {
         let length =

@@ -1,5 +1,5 @@
-//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare them
-//! with the same loop in C (`benches/peers/ring_twin.c`).
+//! The four rings of a port, without frames, ownership record or packets. Benchmarks compare a loop
+//! over these rings with the same loop in C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -59,8 +59,8 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: the iterator of a slice reports its exact length. Unsafe because other iterators
-        // can report a wrong length.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
+        // not.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }
@@ -113,6 +113,7 @@ mod tests {
             rings.transmit();
             kernel.complete_all();
             rings.reclaim();
+            // Read the list of free addresses, then restore it.
             let mut all: Vec<u64> = rings.free.take(usize::MAX).collect();
             rings.free.put(all.iter().rev().copied());
             assert_eq!(

@@ -91,8 +91,8 @@ impl Batch {
     }
 
     /// Empties the batch. Callers must have taken all frames: debug builds panic if a frame
-    /// remains. In release builds, the chunk of a remaining frame never returns to the pool, and is
-    /// counted as lost or as held.
+    /// remains. In release builds, a remaining frame never returns to the pool: its chunk stays
+    /// recorded as held, or is lost when a later push drops the frame.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.slots().iter().all(Option::is_none), "a frame is still in the batch");

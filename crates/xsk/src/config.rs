@@ -13,11 +13,10 @@ pub struct UmemConfig {
     pub huge_pages: HugePages,
 }
 
-/// Minimum number of frames of a UMEM: fewer frames would leave no room for one batch in flight in
-/// each direction.
+/// See [`Umem::MIN_FRAMES`](crate::Umem::MIN_FRAMES).
 pub(crate) const MIN_FRAMES: u32 = 256;
 
-/// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
+/// See [`Umem::MAX_FRAMES`](crate::Umem::MAX_FRAMES).
 pub(crate) const MAX_FRAMES: u32 = 1 << 20;
 
 impl Default for UmemConfig {
@@ -27,7 +26,6 @@ impl Default for UmemConfig {
 }
 
 impl UmemConfig {
-    /// Returns the total size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }

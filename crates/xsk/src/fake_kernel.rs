@@ -9,7 +9,8 @@
 //! use xdpfwd_xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
-//! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
+//! let port_index = 0; // a different number for each port of the UMEM
+//! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, port_index);
 //!
 //! kernel.deliver(b"a frame of 20 bytes.").unwrap();
 //! let mut batch = Batch::new();
@@ -41,10 +42,10 @@
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
 //! Methods simulate further faults. [`FakeKernel::vanish`] removes the interface.
-//! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write a ring entry that
-//! no correct kernel writes, such as an address outside the UMEM or the address of a chunk that the
-//! kernel does not own. If the fill ring is empty or the RX ring is full, the packet is lost and
-//! [`FakeKernel::deliver`] returns a [`DeliveryError`].
+//! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write any ring entry,
+//! such as an address outside the UMEM or of a chunk that the kernel does not own. If the fill ring
+//! is empty or the RX ring is full, the packet is lost and [`FakeKernel::deliver`] returns a
+//! [`DeliveryError`].
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::{FakeKernelConfig, FakeKernel};
@@ -82,8 +83,8 @@ use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, Rings, XskPort};
 
-/// The behaviour of a fake kernel. By default, each transmit wake-up sends and completes all
-/// packets.
+/// The behaviour of a fake kernel. By default, each transmit wake-up (the call with which a port
+/// asks the kernel to transmit) sends and completes all packets.
 #[derive(Clone, Debug)]
 pub struct FakeKernelConfig {
     /// Maximum number of descriptors sent per wake-up, as in copy mode. Further descriptors wait
@@ -153,7 +154,7 @@ impl Default for FakeRingSizes {
 /// The reason why a packet was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryError {
-    /// The fill ring was empty.
+    /// The fill ring was empty, or the kernel did not own the posted chunk.
     FillRingEmpty,
     /// The RX ring was full.
     RxRingFull,
@@ -191,7 +192,6 @@ struct KernelState {
     counters: KernelCounters,
 }
 
-/// The memory of the four rings.
 struct RingMemory {
     fill: Box<HeapRing<u64>>,
     completion: Box<HeapRing<u64>>,
@@ -226,7 +226,9 @@ impl FakeKernel {
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, kernel) = Self::rings(umem, slot, sizes);
         kernel.set(config);
-        let mut port = XskPort::new(umem, slot, Box::new(kernel.clone()), rings, sizes.fill, false);
+        let busy_poll = false;
+        let mut port =
+            XskPort::new(umem, slot, Box::new(kernel.clone()), rings, sizes.fill, busy_poll);
         port.refill(pool);
         (port, kernel)
     }
@@ -288,8 +290,8 @@ impl FakeKernel {
         self.deliver_in_chunk(packet).map(drop)
     }
 
-    /// Delivers a packet like [`deliver`](Self::deliver). Returns the number of the chunk that
-    /// holds the packet: the [`Frame::chunk`](crate::Frame::chunk) of the received frame.
+    /// Like [`deliver`](Self::deliver), but returns the packet's chunk number, the received frame's
+    /// [`Frame::chunk`](crate::Frame::chunk).
     pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, DeliveryError> {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
@@ -334,8 +336,7 @@ impl FakeKernel {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// Writes an RX descriptor without any check, to test how user space handles an invalid
-    /// descriptor. Returns whether the RX ring had room.
+    /// Writes an RX descriptor, which may be invalid. Returns whether the RX ring had room.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.rx.reserve(1);
@@ -344,7 +345,7 @@ impl FakeKernel {
         pushed
     }
 
-    /// Reports a completion without any check. Returns whether the completion ring had room.
+    /// Reports a completion, which may be invalid. Returns whether the completion ring had room.
     pub fn complete_address(&self, address: u64) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.completion.reserve(1);
@@ -391,11 +392,10 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Advances user space's ring counters and does nothing else, as if user space received all
-    /// packets, posted `n` frames for reception and `n` for transmission, and reclaimed all
-    /// completed frames. Benchmarks use this method to measure the cost of
-    /// [`deliver_unwritten`](Self::deliver_unwritten) and [`complete_all`](Self::complete_all)
-    /// alone. The port is unusable afterwards.
+    /// Only advances user space's ring counters, as if user space received all packets, posted `n`
+    /// frames for reception and `n` for transmission, and reclaimed all completed frames.
+    /// Benchmarks thus measure the cost of [`deliver_unwritten`](Self::deliver_unwritten) and
+    /// [`complete_all`](Self::complete_all) alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
         let state = self.0.borrow();
         let RingMemory { fill, completion, rx, tx } = &*state.memory;
@@ -410,8 +410,7 @@ impl FakeKernel {
         self.take_sent_chunks().into_iter().map(|(_, packet)| packet).collect()
     }
 
-    /// Returns the packets sent since the previous call, in order, each with the number of its
-    /// chunk.
+    /// Like [`take_sent`](Self::take_sent), but returns each packet with its chunk number.
     pub fn take_sent_chunks(&self) -> Vec<(u32, Vec<u8>)> {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -610,8 +609,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_valid_tx`) that the range lies within one chunk of the
-    // mapping, and that user space has posted the chunk, so no frame owns it. Unsafe because, like
-    // a device, it reads memory outside Rust's ownership.
+    // mapping that user space has posted, so no frame owns the chunk. Unsafe because, like a
+    // device, it reads memory outside Rust's ownership.
     unsafe {
         umem.region()
             .base()

@@ -248,7 +248,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Creates the frame that owns `chunk`.
+    /// Like [`Frame::new`], for a caller that also knows the address.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.
@@ -276,6 +276,9 @@ mod tests {
 
     use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
+
+    /// Value of all bytes of the neighbouring chunks; edits write other values.
+    const NEIGHBOUR: u8 = 0xee;
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {
         Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
@@ -322,17 +325,17 @@ mod tests {
                 neighbour.prepend(headroom).unwrap();
                 let tailroom = neighbour.tailroom();
                 neighbour.append(tailroom).unwrap();
-                neighbour.fill(0xee);
+                neighbour.fill(NEIGHBOUR);
             }
             let mut shadow = Shadow::copy_of(&frame);
-            for (edit, fill) in edits.into_iter().zip((0..0xee).cycle()) {
+            for (edit, fill) in edits.into_iter().zip((0..NEIGHBOUR).cycle()) {
                 shadow.edit(&mut frame, edit, fill);
                 let chunk_start = u64::from(frame.chunk() * frame_size);
                 prop_assert_eq!(frame.address(), chunk_start + frame.headroom() as u64);
             }
             for neighbour in [frame_before, frame_after] {
                 prop_assert!(
-                    neighbour.iter().all(|&byte| byte == 0xee),
+                    neighbour.iter().all(|&byte| byte == NEIGHBOUR),
                     "an edit changed a neighbouring chunk"
                 );
                 pool.free(neighbour).unwrap();

@@ -1,9 +1,9 @@
-//! A stack of fixed capacity. The item put last is taken first, because the bytes of its chunk are
-//! probably still in the cache.
+//! A stack of free chunks. The chunk put last is taken first, because its bytes are probably still
+//! in the cache.
 
 use crate::slots::put_into_slots;
 
-/// A stack whose capacity is fixed at creation. A `Vec` would be slower: every loop that pushes
+/// A stack of fixed capacity. A `Vec` would be slower: every loop that pushes
 /// items could call the function that grows the vector, so the compiler would keep the length in
 /// memory.
 pub(crate) struct FreeList<T> {

@@ -9,8 +9,7 @@
 //!
 //! A [`Builder`] opens the AF_XDP ports of one worker: 1 to 126 (interface, queue) pairs on one
 //! UMEM, in zero-copy mode if all of them support it. The feature `fake-kernel` adds the module
-//! `fake_kernel`: a fake kernel that needs no interface and no privileges. This example uses the
-//! fake kernel:
+//! `fake_kernel`, whose fake kernel needs no interface and no privileges. For example:
 //!
 //! ```
 //! # #[cfg(feature = "fake-kernel")] {
@@ -19,12 +18,13 @@
 //!
 //! // Two ports share one UMEM: a packet received on `lan` leaves on `wan` without being copied.
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default()).unwrap();
-//! let (mut lan, lan_kernel) = FakeKernel::port(&umem, &mut pool, 0);
-//! let (mut wan, wan_kernel) = FakeKernel::port(&umem, &mut pool, 1);
+//! let (lan_index, wan_index) = (0, 1); // a different number for each port of the UMEM
+//! let (mut lan, lan_kernel) = FakeKernel::port(&umem, &mut pool, lan_index);
+//! let (mut wan, wan_kernel) = FakeKernel::port(&umem, &mut pool, wan_index);
 //! lan_kernel.deliver(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0payload").unwrap();
 //!
 //! let mut batch = Batch::new();
-//! let mut to_wan = EgressQueue::new(&umem, 512);
+//! let mut to_wan = EgressQueue::new(&umem, 512); // holds up to 512 frames
 //! lan.receive(&mut batch, &mut pool);
 //! for slot in batch.slots_mut() {
 //!     let mut frame = slot.take().unwrap();

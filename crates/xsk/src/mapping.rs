@@ -9,6 +9,7 @@ use crate::config::{HugePages, UmemError};
 /// A memory mapping that is unmapped on drop.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
+    /// Length in bytes.
     len: usize,
     /// The object that unmaps the memory; `None` if this type unmaps it on drop.
     #[cfg(feature = "xsk-rs")]
@@ -29,12 +30,10 @@ impl Mapping {
         Self { base, len, owner: Some(owner) }
     }
 
-    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns the start address.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -95,7 +94,6 @@ impl Drop for Mapping {
     }
 }
 
-/// Size of a huge page in bytes.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Maps at least `bytes` bytes of memory and populates every page. Returns the memfd, the mapping,

@@ -216,8 +216,8 @@ impl Builder {
         self.open_with(|mode| self.open_all(mode))
     }
 
-    /// Checks the configuration, then calls `open_all` with the bind flag of the mode. In
-    /// [`BindMode::Auto`], first tries zero-copy, then copy mode.
+    /// Checks the configuration, then calls `open_all` with the mode's bind flag. For
+    /// [`BindMode::Auto`], tries zero-copy first, then copy mode.
     fn open_with<P>(
         &self,
         open_all: impl Fn(u16) -> Result<OpenPorts<P>, OpenError>,
@@ -226,6 +226,7 @@ impl Builder {
         if queues == 0 || queues > PortSlot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
+        // Each fill ring needs `MIN_RING` frames, and contains at most half of the port's frames.
         let min = queues as u32 * 2 * MIN_RING;
         if self.umem.frames < min {
             return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, min });
@@ -403,9 +404,9 @@ const TX_BUDGET_DESIRED: u32 = 512;
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
-/// Raises the limit on locked memory. Kernels before 5.11 apply this limit to BPF memory, and all
-/// kernels apply it to the UMEM of a process without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE,
-/// raising the limit fails. This is not an error, because the later calls usually succeed anyway.
+/// Raises the limit on locked memory. Kernels before 5.11 apply it to BPF memory, and all kernels
+/// to the UMEM of a process without CAP_IPC_LOCK. Failure (without CAP_SYS_RESOURCE) is no error,
+/// because the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a plain system call with a readable struct. Unsafe because it is a foreign call.

@@ -98,7 +98,6 @@ pub struct Ownership {
     pub closed: u32,
 }
 
-/// The ownership record: one byte per chunk.
 pub(crate) struct Owners(Box<[Cell<Owner>]>);
 
 impl Owners {
@@ -106,7 +105,6 @@ impl Owners {
         Self((0..chunks).map(|_| Cell::new(Owner::POOL)).collect())
     }
 
-    /// Returns the owner of each chunk.
     #[inline]
     pub(crate) fn cells(&self) -> &[Cell<Owner>] {
         &self.0
@@ -139,7 +137,6 @@ impl Owners {
         self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
     }
 
-    /// Counts the chunks with this owner.
     pub(crate) fn count(&self, owner: Owner) -> u32 {
         self.0.iter().filter(|cell| cell.get() == owner).count() as u32
     }

@@ -93,7 +93,7 @@ impl Pool {
         self.free.len() == 0
     }
 
-    /// Returns the UMEM of these frames.
+    /// Returns the UMEM of the frames.
     pub fn umem(&self) -> &Umem {
         &self.umem
     }

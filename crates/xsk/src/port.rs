@@ -25,12 +25,13 @@ pub trait Port {
     /// necessary. Frames that do not fit stay in the queue. Returns the number of frames handed
     /// over.
     ///
-    /// Call this method in every iteration while [`has_unsent`](Self::has_unsent) returns true,
-    /// even with an empty queue: the kernel may have deferred frames. The port wakes the kernel
-    /// again only after new frames, after a completion, or after a pause.
+    /// Call this method in every iteration of the worker loop while
+    /// [`has_unsent`](Self::has_unsent) returns true, even with an empty queue: the kernel may have
+    /// deferred frames. The port wakes the kernel again only after new frames, a completion or a
+    /// pause.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
 
-    /// Moves frames whose transmission is complete to the pool, and returns their number.
+    /// Moves completely transmitted frames to the pool, and returns their number.
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
     /// Returns whether the interface has not yet taken all frames that were handed over.
@@ -51,8 +52,7 @@ pub trait Port {
 
     /// Closes the port and moves completed frames to the pool. Returns the number of retired
     /// frames, which are never reused: a device may still read a posted frame, or the kernel may
-    /// still write to it. User space cannot rule this out. For example, a thread that waits in
-    /// `poll` on the socket keeps the socket bound.
+    /// still write to it, for example because a thread in `poll` keeps the socket bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 
@@ -114,9 +114,8 @@ pub struct Counters {
     /// Packets that user space had to move in memory before transmission: the I/O path sends from a
     /// fixed offset in the frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
-    /// Rejected descriptors and completions from the kernel: the chunk was not posted by this port,
-    /// or the range exceeded the chunk. A value other than 0 indicates a bug in xdpfwd or in the
-    /// kernel.
+    /// Rejected descriptors and completions from the kernel: this port did not post the chunk, or
+    /// the range exceeded the chunk. A value above 0 indicates a bug in xdpfwd or the kernel.
     pub invalid_descriptors: u64,
 }
 

@@ -190,8 +190,7 @@ impl EgressQueue {
     }
 }
 
-/// Frames removed from a queue. Frames not taken from the iterator are lost, like any dropped
-/// frame.
+/// Frames removed from a queue.
 struct Drain<'a> {
     slots: &'a mut [Option<Frame>],
     position: usize,

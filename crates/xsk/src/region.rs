@@ -1,4 +1,4 @@
-//! The region of a UMEM: its memory and the ownership record of its chunks.
+//! The region of a UMEM: its memory, and the record of each chunk's owner.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,6 @@ use crate::config::UmemConfig;
 use crate::mapping::Mapping;
 use crate::owner::{Owner, Owners, PortSlot};
 
-/// The memory of a UMEM and the ownership record of its chunks.
 pub(crate) struct Region {
     memory: Mapping,
     frame_size: u32,
@@ -18,7 +17,7 @@ pub(crate) struct Region {
     pub(crate) _memfd: Option<OwnedFd>,
     /// Whether reserved huge pages back the memory.
     pub(crate) huge: bool,
-    /// One bit per port slot, set if a port uses the slot.
+    /// One bit per [`PortSlot`] (port number), set if a port uses the slot.
     slots: Cell<u128>,
 }
 
@@ -102,9 +101,8 @@ impl Region {
     }
 }
 
-/// A copy of a region's fields for packet loops. With a reference to the region instead, the
-/// compiler would have to assume that each written owner byte changes the region, and would reload
-/// all fields.
+/// A copy of a region's fields for packet loops. With a reference to the region, the compiler would
+/// have to assume that each written owner byte changes the region, and reload all fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,

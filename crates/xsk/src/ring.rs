@@ -5,9 +5,9 @@
 //! and consumes from the RX and the completion ring; the kernel (or
 //! [`fake_kernel`](crate::fake_kernel)) uses the other end of each.
 //!
-//! Each side writes one counter and keeps a copy of the other side's counter. A side reads the
-//! other counter again only when the copy indicates too few free (or readable) entries, and writes
-//! its own counter once per batch. Memory ordering follows the comment in the kernel's
+//! Each side writes one counter and keeps a copy of the other side's counter. It reads the other
+//! counter again only when the copy shows too few free (or readable) entries, and writes its own
+//! counter once per batch. Memory ordering follows the comment in the kernel's
 //! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
@@ -46,8 +46,8 @@ impl<T> RingLayout<T> {
 }
 
 /// An iterator over the slots for a range of counter values. It has copies of the ring's size and
-/// address. With a reference to the ring instead, the compiler would have to assume that each
-/// written entry changes them, and would reload both.
+/// address: with a reference to the ring, the compiler would have to assume that each written entry
+/// changes them, and reload both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -163,7 +163,6 @@ pub(crate) struct Reservation<'a, T> {
 }
 
 impl<T: Plain> Reservation<'_, T> {
-    /// Returns the number of reserved entries.
     #[inline]
     pub(crate) fn granted(&self) -> u32 {
         self.granted
@@ -231,8 +230,8 @@ pub(crate) struct Consumer<T> {
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], but the ring has no other consumer, and entries that were never
-    /// written are zero.
+    /// As for [`Producer::new`], but the ring has no other consumer instead of no other producer,
+    /// and entries that were never written are zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
@@ -305,7 +304,7 @@ impl<T: Plain> Peek<'_, T> {
         self.cursor.position.wrapping_sub(self.ring.consumed)
     }
 
-    /// Hands the entries read so far back to the producer. Returns their number.
+    /// Releases the entries read so far and returns their number.
     #[inline]
     pub(crate) fn release(self) -> u32 {
         let read = self.read_count();
@@ -393,6 +392,10 @@ mod tests {
     use super::heap::HeapRing;
     use crate::oracle::ring::{self, Step};
 
+    /// Number of entries of the ring in fixed sequences of steps.
+    const SIZE: u32 = 4;
+
+    /// Even numbers of entries are written with `extend`, odd numbers with `push`.
     fn produce(n: u32) -> Step {
         Step::Produce { reserve: n, write: n, extend: n.is_multiple_of(2), commit: true }
     }
@@ -404,28 +407,21 @@ mod tests {
     #[test]
     fn dropped_reservation_publishes_nothing() {
         let cancelled = Step::Produce { reserve: 2, write: 1, extend: false, commit: false };
-        ring::check(4, 0, [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)]);
+        let steps = [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)];
+        ring::check(SIZE, 0, steps);
     }
 
     #[test]
     fn partly_written_reservation_leaves_other_entries_free() {
-        ring::check(
-            4,
-            0,
-            [
-                Step::Produce { reserve: 4, write: 1, extend: true, commit: true },
-                produce(4),
-                consume(4),
-                produce(4),
-            ],
-        );
+        let partly_written = Step::Produce { reserve: 4, write: 1, extend: true, commit: true };
+        ring::check(SIZE, 0, [partly_written, produce(4), consume(4), produce(4)]);
     }
 
     #[test]
     fn peek_without_release_leaves_entries_in_ring() {
         let peek_only = Step::Consume { peek: 4, read: 4, release: false };
         let partial = Step::Consume { peek: 4, read: 1, release: true };
-        ring::check(4, 0, [produce(2), peek_only, partial, peek_only, consume(4), peek_only]);
+        ring::check(SIZE, 0, [produce(2), peek_only, partial, peek_only, consume(4), peek_only]);
     }
 
     #[test]
@@ -441,7 +437,7 @@ mod tests {
                 produce(2),
                 consume(8),
             ];
-            ring::check(4, 0u32.wrapping_sub(before_wrap), steps);
+            ring::check(SIZE, 0u32.wrapping_sub(before_wrap), steps);
         }
     }
 
@@ -453,8 +449,8 @@ mod tests {
         // raw pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: the iterator of a slice reports its exact length. Unsafe because other iterators
-        // can report a wrong length.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
+        // not.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
@@ -484,8 +480,8 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: the iterator of a vector reports its exact length. Unsafe because
-                        // other iterators can report a wrong length.
+                        // SAFETY: a vector's iterator reports its exact length. Unsafe because
+                        // other iterators may not.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {

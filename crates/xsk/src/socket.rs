@@ -107,10 +107,10 @@ impl Socket {
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
         // Mappings are page-aligned, so an aligned offset gives an aligned address. The counters
-        // are in front of the entries.
-        let is_valid_counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
-        let counters = [offsets.producer, offsets.consumer, offsets.flags];
-        if !counters.into_iter().all(is_valid_counter)
+        // and the flags are in front of the entries.
+        let is_valid = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
+        let before_entries = [offsets.producer, offsets.consumer, offsets.flags];
+        if !before_entries.into_iter().all(is_valid)
             || !offsets.desc.is_multiple_of(mem::align_of::<T>() as u64)
         {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));

@@ -20,8 +20,8 @@ use crate::region::Region;
 pub struct Umem(Rc<Region>);
 
 impl Umem {
-    /// Minimum number of frames of a UMEM: fewer frames would leave no room for one batch in flight
-    /// in each direction.
+    /// Minimum number of frames of a UMEM: enough for two ports, each with one batch (64 frames) in
+    /// its fill ring and one in flight.
     pub const MIN_FRAMES: u32 = config::MIN_FRAMES;
     /// Maximum number of frames of a UMEM: 2²⁰ frames of 4096 bytes are 4 GiB per worker.
     pub const MAX_FRAMES: u32 = config::MAX_FRAMES;
@@ -51,16 +51,15 @@ impl Umem {
         self.0.huge
     }
 
-    /// Returns the file of the memory, which is sealed against shrinking. A process that maps the
-    /// file sees the same packets. Not public, because writing to the file would change frames that
-    /// have an owner.
+    /// Returns the file of the memory, which is sealed against shrinking. For tests only: writing
+    /// to the file would change frames that have an owner.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.0._memfd.as_ref().expect("the UMEM has its own memfd").as_fd()
     }
 
     /// Returns the number of chunks that user space holds as a [`Frame`](crate::Frame), according
-    /// to the ownership record.
+    /// to the ownership record (the owner of each chunk).
     pub fn held(&self) -> u32 {
         self.0.owners.count(Owner::HELD)
     }

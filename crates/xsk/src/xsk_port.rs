@@ -32,9 +32,8 @@ pub(crate) trait Kernel {
     /// Returns `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
     /// Returns whether nothing writes to frames posted for reception after this object is dropped.
-    /// A socket cannot guarantee that: a thread in `poll` or a process being forked can hold a
-    /// reference to the socket's file, and the socket stays bound until the last reference is
-    /// released.
+    /// A socket cannot guarantee that: it stays bound as long as, for example, a thread in `poll`
+    /// or a process being forked refers to its file.
     fn ends_access_on_drop(&self) -> bool;
 }
 
@@ -56,6 +55,7 @@ pub struct XskPort {
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
+    /// The port's number in the UMEM.
     slot: PortSlot,
     /// Number of frames to keep posted for reception.
     fill_target: u32,
@@ -63,8 +63,8 @@ pub struct XskPort {
     filled: u32,
     /// Number of frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Whether every receive that finds no packet wakes the kernel, even if the kernel does not
-    /// request it. The kernel then polls the device.
+    /// Whether every receive that finds no packet wakes the kernel, which then polls the device,
+    /// even if the kernel does not request it.
     busy_poll: bool,
     /// Whether the device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
@@ -72,9 +72,9 @@ pub struct XskPort {
     /// Whether frames were posted for reception since the last fenced check of the fill ring's
     /// wake-up flag.
     unannounced: bool,
-    /// Backoff for transmit wake-ups that have no effect.
+    /// Pauses after transmit wake-ups that have no effect.
     tx_backoff: Backoff,
-    /// Backoff for receive wake-ups that have no effect.
+    /// Pauses after receive wake-ups that have no effect.
     rx_backoff: Backoff,
     counters: Counters,
 }
@@ -106,7 +106,6 @@ impl XskPort {
         }
     }
 
-    /// Marks the port as zero-copy.
     pub(crate) fn set_zero_copy(&mut self) {
         self.zero_copy = true;
     }
@@ -120,8 +119,8 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(wanted);
-        // SAFETY: the pool returns the iterator of a slice, which reports its exact length. Unsafe
-        // because other iterators can report a wrong length.
+        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe
+        // because other iterators may not.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
@@ -145,8 +144,8 @@ impl XskPort {
             return None;
         }
         // SAFETY: `hand_over` checked that the chunk exists and was in our fill ring, so no frame
-        // owns it; `split` returned the chunk and offset of the address, and offset and length are
-        // within the chunk. Unsafe because it creates the token that owns the bytes.
+        // owns it; `split` returned the address's chunk and offset, and the range is within the
+        // chunk. Unsafe because it creates the token that owns the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
@@ -161,9 +160,9 @@ impl XskPort {
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// Returns the number of unsent descriptors and the number of completions. If one of them
-    /// changes, the kernel has made progress. Both are needed: in copy mode before Linux 6.17, the
-    /// TX ring showed sent descriptors only after a later call, or when the ring was empty.
+    /// Returns the number of unsent descriptors and of completions. If either changes, the kernel
+    /// has made progress. Both are needed: in copy mode before Linux 6.17, the TX ring showed sent
+    /// descriptors only after a later call, or when the ring was empty.
     fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -179,8 +178,8 @@ impl XskPort {
     fn wake_tx_until_done(&mut self) {
         let start_progress = self.tx_progress();
         let mut dropped = false;
-        // A call returns when the interface drops a packet or the call's budget is used up, so
-        // several calls may be necessary. `sending` limits their number.
+        // A call returns early when the interface drops a packet or the call's budget is used up.
+        // `sending` limits the number of calls.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
@@ -291,8 +290,7 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: `Drain` yields exactly its length. Unsafe because other iterators can report
-            // a wrong length.
+            // SAFETY: `Drain` yields exactly its length. Unsafe because other iterators may not.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -342,6 +340,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
+        // Invalid entries from the kernel are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {
@@ -366,9 +365,9 @@ impl Port for XskPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         let reuse_fill_frames = self.kernel.ends_access_on_drop() && !self.zero_copy;
         self.closed = true;
-        // Drop the kernel side first. With the fake kernel, nothing writes to frames posted for
-        // reception after that. A device queue may still refer to frames posted for transmission,
-        // in copy mode too (`xsk_build_skb_zerocopy`).
+        // Drop the kernel side first: the fake kernel then no longer writes to frames posted for
+        // reception. A device queue may still refer to frames posted for transmission, in copy mode
+        // too (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
         let mut reused = 0;

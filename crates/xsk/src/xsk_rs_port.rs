@@ -40,6 +40,7 @@ pub struct XskRsPort {
     fill: FillQueue,
     xsk_rs_umem: XskRsUmem,
     umem: Umem,
+    /// The port's number in the UMEM.
     slot: PortSlot,
     /// The `xsk-rs` descriptor of each chunk, indexed by chunk number.
     descriptors: Rc<[FrameDesc]>,

@@ -126,8 +126,7 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
         assert!(values.by_ref().take(1).all(|value| reservation.push(value)));
     }
     let values: Vec<u64> = values.collect();
-    // SAFETY: the iterator of a vector reports its exact length. Unsafe because other iterators can
-    // report a wrong length.
+    // SAFETY: a vector's iterator reports its exact length. Unsafe because other iterators may not.
     unsafe { reservation.extend(values.into_iter()) };
     u64::from(reservation.commit())
 }
@@ -178,9 +177,8 @@ fn check_batches(
 
 const NOT_WEAKENED: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
-/// Every entry is written before it is read, and read before it is overwritten. The ring is full or
-/// empty most of the time, so each side often re-reads the other side's counter, also after it has
-/// wrapped.
+/// The ring is full or empty most of the time, so each side often re-reads the other side's
+/// counter, also after it has wrapped.
 #[test]
 fn ring_of_one_entry_passes_entries_in_order() {
     check_batches(1, &[1, 1, 1], &[1, 1, 1], NOT_WEAKENED);
@@ -194,25 +192,25 @@ fn ring_passes_batches_in_order() {
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn publishing_entries_without_release_is_detected() {
+fn publishing_entries_without_release_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn reading_entries_without_acquire_is_detected() {
+fn reading_entries_without_acquire_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn releasing_entries_without_release_order_is_detected() {
+fn returning_entries_without_release_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn overwriting_entries_without_acquire_is_detected() {
+fn overwriting_entries_without_acquire_order_is_detected() {
     check_batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 

@@ -21,7 +21,6 @@ fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
-/// Moves the frames of a batch to a queue.
 fn move_all(batch: &mut Batch, queue: &mut EgressQueue) {
     for slot in batch.slots_mut() {
         queue.push(slot.take().unwrap()).unwrap();
@@ -185,6 +184,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
         FakeKernel::port_with(&umem, &mut pool, 0, FakeRingSizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
+    // After nine wake-ups without effect, the pause has its maximum length.
     while kernel.wakeups() < 9 {
         port.transmit(&mut queue);
     }
@@ -201,8 +201,7 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     }
 }
 
-/// `EBUSY` means that the interface dropped a packet. The same call of `transmit` sends the other
-/// packets.
+/// `EBUSY` means that the interface dropped a packet; the same `transmit` sends the others.
 #[test]
 fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
@@ -226,8 +225,7 @@ fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// In another UMEM, the same chunk number means other bytes. Therefore a port panics if a pool or a
-/// queue of another UMEM is passed.
+/// In another UMEM, the same chunk number means other bytes.
 #[test]
 fn port_panics_for_pool_or_queue_of_another_umem() {
     type Call = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
@@ -308,14 +306,14 @@ fn port_wakes_kernel_only_on_request() {
 fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
-    let pool_chunk = 2048 * 200; // address of a chunk that is in the pool
+    let pool_address = 2048 * 200; // address of chunk 200, which is in the pool
     let invalid = [
-        (pool_chunk + 256, 60), // a chunk that the kernel does not own
-        (u64::MAX, 60),         // outside the UMEM
-        (256 * 2048, 60),       // directly after the UMEM
-        (2048 + 2000, 60),      // across the end of a chunk
-        (2048, 5000),           // longer than a chunk
-        (0, u32::MAX),          // longer than the UMEM
+        (pool_address + 256, 60), // a chunk that the kernel does not own
+        (u64::MAX, 60),           // outside the UMEM
+        (256 * 2048, 60),         // directly after the UMEM
+        (2048 + 2000, 60),        // across the end of a chunk
+        (2048, 5000),             // longer than a chunk
+        (0, u32::MAX),            // longer than the UMEM
     ];
     for (address, len) in invalid {
         assert!(kernel.deliver_descriptor(address, len));
@@ -330,7 +328,7 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     move_all(&mut batch, &mut queue);
     kernel.set(FakeKernelConfig { completion_delay: None, ..FakeKernelConfig::default() });
     port.transmit(&mut queue);
-    assert!(kernel.complete_address(pool_chunk));
+    assert!(kernel.complete_address(pool_address));
     assert_eq!(
         port.reclaim(&mut pool),
         0,
@@ -382,7 +380,8 @@ fn kernel_counters_count_full_rx_ring_and_long_packets() {
         kernel.deliver(&packet(number)).unwrap();
     }
     assert_eq!(kernel.deliver(&packet(8)), Err(DeliveryError::RxRingFull));
-    assert_eq!(kernel.deliver(&[0; 1793]), Err(DeliveryError::TooLong));
+    let too_long = [0; 2048 - Pool::HEADROOM + 1];
+    assert_eq!(kernel.deliver(&too_long), Err(DeliveryError::TooLong));
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 

@@ -198,5 +198,4 @@ fn cause(error: &dyn Error) -> io::Error {
     }
 }
 
-/// Size of a huge page in bytes.
 const HUGE_PAGE_BYTES: usize = 2 << 20;

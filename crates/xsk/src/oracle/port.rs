@@ -1,13 +1,14 @@
 //! The oracle of ports: two ports on one UMEM, their fake kernels, and a model of the ports in
 //! plain vectors.
 //!
-//! After every step, the model checks the frame counts, the ownership record of all chunks, the
+//! After every step, the model checks the frame counts, the recorded owners of the chunks, the
 //! bytes of held frames, and the content and order of sent packets.
 
 use std::collections::VecDeque;
 
 use super::StepBytes;
 use super::frame::{Edit, Shadow};
+use crate::abi::ETH_HLEN;
 use crate::fake_kernel::{DeliveryError, FakeKernel, FakeKernelConfig, FakeRingSizes};
 use crate::owner::Ownership;
 use crate::port::PortFrameCounts;
@@ -56,8 +57,7 @@ pub enum Step {
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
     Configure(usize, FakeKernelConfig),
-    /// Makes the port's kernel deliver a chunk that it does not own, or a range that lies in no
-    /// chunk.
+    /// Makes the port's kernel deliver an invalid descriptor.
     InvalidReception {
         /// The port.
         port: usize,
@@ -89,7 +89,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Decodes a step from bytes.
+    /// Decodes a step from bytes. More values of `kind` stand for frequent steps than for rare
+    /// ones, such as closing a port.
     pub fn decode([kind, index, low, high]: StepBytes) -> Self {
         let (port, held) = (usize::from(index) % PORTS, usize::from(index));
         let number = usize::from(u16::from_le_bytes([low, high]));
@@ -283,9 +284,8 @@ impl PortModel {
         self.check();
     }
 
-    /// Sends and reclaims all frames that the kernels can still send, closes every port, and frees
-    /// the held frames. Then checks that the pool contains every chunk that is neither lost nor
-    /// closed.
+    /// Sends and reclaims all frames that can still be sent, closes every port, and frees the held
+    /// frames. Then checks that the pool contains every chunk that is neither lost nor closed.
     ///
     /// # Panics
     /// If a packet is not sent although the interface exists, or a chunk is missing in the pool.
@@ -428,7 +428,7 @@ impl PortModel {
         for _ in 0..count {
             let Some((mut frame, mut shadow)) = self.held.pop_front() else { break };
             let room = model_port.queue.room();
-            if frame.len() >= 14 {
+            if frame.len() >= ETH_HLEN {
                 self.packets_made += 1;
                 shadow.stamp(&mut frame, &self.packets_made.to_be_bytes());
             }
@@ -439,7 +439,7 @@ impl PortModel {
                     self.held.push_back((frame, shadow));
                 }
                 Err(PushError::Runt(frame)) => {
-                    assert!(frame.len() < 14);
+                    assert!(frame.len() < ETH_HLEN);
                     self.held.push_back((frame, shadow));
                 }
                 Err(foreign) => panic!("{foreign}"),

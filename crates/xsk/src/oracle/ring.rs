@@ -19,8 +19,7 @@ pub enum Step {
         /// Whether to publish the entries instead of cancelling them.
         commit: bool,
     },
-    /// Peeks at entries, reads some of them, and releases the read entries or leaves all in the
-    /// ring.
+    /// Peeks at entries, reads some, and releases these or leaves all in the ring.
     Consume {
         /// Number of entries to peek at.
         peek: u32,
@@ -75,8 +74,8 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                         .first()
                         .into_iter()
                         .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
-                    // SAFETY: the iterator of a slice reports its exact length. Unsafe because
-                    // other iterators can report a wrong length.
+                    // SAFETY: a slice's iterator reports its exact length. Unsafe because other
+                    // iterators may not.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
