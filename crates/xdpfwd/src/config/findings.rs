@@ -8,7 +8,6 @@ use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 use super::source::Source;
 use super::words::escaped;
 
-/// The errors and warnings found so far in a file.
 #[derive(Debug)]
 pub(super) struct Findings<'i> {
     source: &'i Source,
@@ -101,7 +100,6 @@ impl<'i> Findings<'i> {
         }
     }
 
-    /// Returns the errors.
     pub(super) fn into_errors(self) -> Diagnostics {
         diagnostics(self.source, Severity::Error, self.errors)
     }

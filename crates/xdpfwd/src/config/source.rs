@@ -14,7 +14,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::diagnostic::{Diagnostic, Position};
 use super::words::MAX_EXCERPT;
 
-/// The text of a configuration file.
 #[derive(Debug)]
 pub(crate) struct Source {
     name: String,
@@ -82,8 +81,7 @@ impl Source {
         Err(Diagnostic::error(&valid_prefix.name, Some(position), message))
     }
 
-    /// Creates a source from a text and a name. Removes a byte order mark, so that it does not
-    /// count as a column.
+    /// Removes a byte order mark, so that it does not count as a column.
     pub(crate) fn new(name: String, text: String) -> Self {
         let text = match text.strip_prefix('\u{feff}') {
             Some(without_bom) => without_bom.to_owned(),
@@ -143,7 +141,6 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Waits until more data is readable.
 fn wait_for_data(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut pipe, PollTimeout::from(PIPE_TIMEOUT_MS)) {

@@ -21,14 +21,12 @@ use crate::config::words::{did_you_mean, quoted_or_list};
 /// planned again without the invalid key.
 const MAX_ERRORS: usize = 10;
 
-/// The defined stages.
 pub(super) struct Stages {
     by_name: BTreeMap<String, DefinedStage>,
     /// Whether `Stages` has all stages of the file; see [`Tables::is_complete`].
     pub(super) is_complete: bool,
 }
 
-/// A defined stage.
 pub(super) struct DefinedStage {
     /// The span of its name.
     pub(super) span: Range<usize>,
@@ -115,6 +113,7 @@ fn plan(
                 for diagnostic in plan.warnings() {
                     findings.stage_diagnostic(Severity::Warning, &span, diagnostic);
                 }
+                // After an error, this plan lacks the invalid keys, so it is not used.
                 return (tries == 0).then_some(plan);
             }
             Err(StagePlanError::Parse(error)) => {
