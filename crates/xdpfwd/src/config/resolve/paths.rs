@@ -53,7 +53,7 @@ pub(super) fn resolve(
     plans
 }
 
-/// Checks that each exclusive stage (whose state cannot be shared) occurs only once, that the queues
+/// Checks that each exclusive stage (its state cannot be shared) occurs only once, that the queues
 /// to which stages are bound exist, and that no two stages use the same exclusive resource.
 pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;

@@ -29,8 +29,8 @@ pub(super) fn resolve(
             format!(" of {}", ranges(&available))
         };
         let message = format!(
-            "cores = []: list at least one core{available_cores}, or remove the key for one worker on any \
-             core"
+            "cores = []: list at least one core{available_cores}, or remove the key for one worker \
+             on any core"
         );
         findings.error(&configured.span(), message);
         return None;
