@@ -25,7 +25,7 @@ struct Check {
     idle: &'static str,
     workers: Vec<Worker>,
     umem: Umem,
-    /// The path of the control socket.
+    /// Path of the control socket.
     control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,

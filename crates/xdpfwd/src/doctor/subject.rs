@@ -18,7 +18,7 @@ impl Subject {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Returns a plan with default settings. Each interface sends back the packets that it receives.
+    /// Returns a default plan, in which each interface sends back the packets that it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
             name: name.clone(),

@@ -35,7 +35,7 @@ fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] 
 }
 
 thread_local! {
-    /// The key files of this thread's test.
+    /// The key files of the test that runs on this thread.
     static KEYS: KeyFolder = KeyFolder::new();
 }
 
@@ -100,7 +100,7 @@ fn with_line(heading: &str, line: &str) -> String {
     }
 }
 
-/// Returns the accepted keys that the error about an unknown key lists.
+/// Returns the accepted keys, which the error about an unknown key lists.
 fn accepted_keys(heading: &str) -> Vec<String> {
     let text = diagnose(&with_line(heading, "zzz = 1"));
     let line = text
@@ -219,5 +219,5 @@ fn documented_defaults_equal_values_of_missing_keys() {
             }
         }
     }
-    assert_eq!(compared, 29);
+    assert_eq!(compared, 29, "documented default values");
 }

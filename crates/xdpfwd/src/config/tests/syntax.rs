@@ -67,8 +67,7 @@ fn deep_nesting_is_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// This test would take minutes if xdpfwd located each error of the parser by a scan from the start
-/// of the text or of the line.
+/// This test would take minutes if the lookup of each error's line scanned the whole text.
 #[test]
 fn text_full_of_errors_is_checked_quickly() {
     for piece in [
