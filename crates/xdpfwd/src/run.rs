@@ -118,7 +118,7 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     failure
 }
 
-/// Handles events until the program must stop. Returns an error if the reason is a failure.
+/// Handles events until the program must stop; returns an error if the reason is a failure.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -144,6 +144,7 @@ fn serve(
                 tracing::info!("stopping: requested by the program");
                 return Ok(());
             }
+            // Requests may be pending on the control socket.
             Event::Woken => server.answer_all(handle, cli, app),
             Event::HostChanged => handle.with(DataPlane::update_host_addresses)?,
             Event::Reload => drop(reload::run(handle, cli, app)),
@@ -230,8 +231,8 @@ fn log_modes(data_plane: &DataPlane) {
     }
 }
 
-/// Prints reports to stdout on its own thread, so that a slow reader delays neither signals nor the
-/// stop. Forwarding continues even if stdout fails.
+/// Prints reports to stdout on its own thread, so that a slow reader delays neither the handling of
+/// signals nor the stop.
 struct Printer {
     json: bool,
     program: &'static str,
@@ -244,7 +245,7 @@ struct Printer {
     thread: JoinHandle<()>,
 }
 
-/// Maximum number of reports queued for a slow reader; further reports are dropped.
+/// Maximum number of reports queued for a slow reader.
 const MAX_QUEUED_REPORTS: usize = 16;
 
 /// Time limit for queueing the final report. Afterwards, the same limit applies to printing the

@@ -85,13 +85,13 @@ impl<'i> Findings<'i> {
         self.source.excerpt(span)
     }
 
-    /// Returns the line number of the span's start, counted from 1.
+    /// Returns the line of the span's start, counted from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.source.position(span.start).line
     }
 
-    /// Returns the warnings if there is no error. Otherwise returns only the errors, because
-    /// warnings would distract from them.
+    /// Returns the warnings or, if there are errors, only the errors, from which warnings would
+    /// distract.
     pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
         if self.errors.is_empty() {
             Ok(diagnostics(self.source, Severity::Warning, self.warnings))

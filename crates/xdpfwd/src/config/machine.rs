@@ -34,13 +34,12 @@ pub(crate) trait Machine {
         None
     }
 
-    /// Returns whether this program is built with support for an I/O method.
+    /// Returns whether this program is built with support for `io`.
     fn is_built(&self, io: Io) -> bool {
         io.is_built()
     }
 
-    /// Returns the cargo feature that adds a stage kind, if the kind is not built into this
-    /// program.
+    /// Returns the cargo feature that adds a stage kind, if the kind is not built in.
     fn feature_for(&self, kind: &str) -> Option<&'static str> {
         xdpfwd_stages::omitted_kinds()
             .find(|(missing, _)| *missing == kind)
@@ -52,7 +51,7 @@ pub(crate) trait Machine {
     }
 }
 
-/// Memory of the machine, as far as known.
+/// The memory of a machine, as far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// Total memory in bytes.

@@ -137,7 +137,7 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
-    /// Formats the finding with its subject, for use without a heading.
+    /// Formats the finding with its subject, for use without a heading that names it.
     pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };

@@ -115,7 +115,7 @@ fn kernel_options(tree: &Tree) -> Finding {
     }
 }
 
-/// Checks whether the BPF JIT compiler is enabled; it can be disabled at run time.
+/// Checks whether the BPF JIT compiler, which can be disabled at run time, is enabled.
 fn bpf_jit(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
@@ -164,7 +164,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     let Some(effective) = effective_capabilities(tree) else {
         return Finding::unknown(CHECK, HOST, "cannot read /proc/self/status");
     };
-    // Only the initial user namespace maps all user IDs.
+    // Usually, only the initial user namespace maps all user IDs.
     if tree
         .text("/proc/self/uid_map")
         .is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))

@@ -57,8 +57,8 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     Some(format!("{} {}, and a bind may reset the interface", carried.interface, carried.carries()))
 }
 
-/// Returns a default route or SSH session that uses an interface of a port, even if `keep` rules
-/// leave its packets to the kernel.
+/// Returns a default route or SSH session that uses a port's interface, even if `keep` rules leave
+/// its packets to the kernel.
 fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());

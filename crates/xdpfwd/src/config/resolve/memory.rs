@@ -44,7 +44,7 @@ pub(super) fn check_frames(
     findings: &mut Findings<'_>,
 ) {
     let queues = ports.tables.iter().map(|port| port.queues.or(DEFAULT_QUEUES));
-    let (Some(queues), Some(first)) = (queues.max().flatten(), ports.tables.first()) else {
+    let (Some(queues), Some(first_port)) = (queues.max().flatten(), ports.tables.first()) else {
         return;
     };
     let queues_per_worker = u64::from(queues).div_ceil(workers.max(1) as u64);
@@ -56,7 +56,7 @@ pub(super) fn check_frames(
         count(queues_per_worker, "queue")
     );
     let span = |preferred: Option<Range<usize>>| {
-        preferred.unwrap_or_else(|| first.queues.span_or(&first.span))
+        preferred.unwrap_or_else(|| first_port.queues.span_or(&first_port.span))
     };
     if sockets > MAX_SOCKETS as u64 {
         let message = format!(

@@ -1,5 +1,4 @@
-//! Resolves the parsed configuration to a plan: converts names to indices and checks everything
-//! against the machine.
+//! Converts the parsed configuration to a plan, and checks it against the machine.
 
 mod memory;
 mod paths;

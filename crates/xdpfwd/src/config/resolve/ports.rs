@@ -239,7 +239,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         );
         findings.error(&span, message);
     } else if queues < active && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
-        // Packet sockets need no check: together, they receive the packets of all queues.
+        // Not for packet sockets: together, they receive the packets of all queues.
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
              all, or remove some with `ethtool -L {name} {channels}`",

@@ -8,11 +8,10 @@ use super::{KeyFolder, MINIMAL, diagnose, plan};
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
-/// A value that is invalid for every key.
+/// A date, which is invalid for every key.
 const INVALID: &str = "1979-05-27";
 
-/// Returns the required keys of stage kinds, as (kind, key, valid value). The SAs use key files in
-/// `keys`.
+/// Returns the required keys of stage kinds, as (kind, key, valid value).
 fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
     let sa = |more_keys: &str| {
         format!(
@@ -39,7 +38,6 @@ thread_local! {
     static KEYS: KeyFolder = KeyFolder::new();
 }
 
-/// A row of a table that documents keys.
 struct Row {
     key: String,
     accepted: String,

@@ -1,5 +1,4 @@
-//! Mutated and random texts cause no panic, and every error has a position and lists accepted
-//! values.
+//! Mutated and random texts cause no panic, and every error has a position and advice.
 
 use proptest::prelude::*;
 
@@ -121,7 +120,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
-/// Phrases that introduce accepted values or a fix. Each error contains at least one phrase.
+/// Phrases that introduce accepted values or a fix. Each error contains at least one.
 const ADVICE: [&str; 18] = [
     "is 6 groups of",
     "must be",

@@ -21,7 +21,7 @@ fn invalid_toml_error_has_position() {
     ]));
 }
 
-/// After a mistake, the parser continues and reports consequential errors.
+/// Consequential errors: after a mistake, the parser continues and reports more errors.
 #[test]
 fn consequential_toml_errors_are_omitted() {
     assert_snapshot!(diagnose_cases_with(
