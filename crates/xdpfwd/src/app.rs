@@ -208,6 +208,7 @@ impl App {
                 .and_then(|matches| C::from_arg_matches(&matches));
             match parsed {
                 Ok(arguments) => Ok(serde_json::to_value(run(handle, arguments)?)?),
+                // clap returns help as an error that is meant for stdout.
                 Err(help) if !help.use_stderr() => Ok(help.to_string().into()),
                 Err(error) => {
                     Err(error.to_string().trim_end().trim_start_matches("error: ").into())
@@ -285,12 +286,10 @@ impl App {
         self.hooks.start.iter().try_for_each(|hook| catch_panic(|| hook(handle)))
     }
 
-    /// Runs the stop hooks.
     pub(crate) fn run_stop_hooks(&self, handle: &Handle) {
         run_all("on_stop", &self.hooks.stop, |hook| hook(handle));
     }
 
-    /// Runs the stopped hooks, which receive the final report.
     pub(crate) fn run_stopped_hooks(&self, report: &Report) {
         run_all("on_stopped", &self.hooks.stopped, |hook| {
             hook(report);
@@ -318,7 +317,7 @@ impl CustomCtl {
     }
 }
 
-/// Runs all hooks and logs failures.
+/// Runs all hooks, even if one fails, and logs failures.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = catch_panic(|| run(hook)) {

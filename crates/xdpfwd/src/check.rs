@@ -12,8 +12,7 @@ use xdpfwd_xsk::HugePages;
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
-/// The output of `--check`. The JSON is a public contract: new fields may be added, but existing
-/// fields never change.
+/// The output of `--check`. The JSON is a public contract: existing fields never change.
 #[derive(Debug, Serialize)]
 struct Check {
     schema: u32,
@@ -25,7 +24,7 @@ struct Check {
     idle: &'static str,
     workers: Vec<Worker>,
     umem: Umem,
-    /// The path of the control socket.
+    /// Path of the control socket.
     control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,
@@ -50,7 +49,7 @@ struct Umem {
     bytes: u64,
     /// Bytes of all workers.
     total_bytes: u64,
-    /// Number of 2 MiB pages that all workers need if they use huge pages.
+    /// Number of 2 MiB pages for all workers, if they use huge pages.
     huge_pages_needed: u64,
 }
 
@@ -60,7 +59,7 @@ struct Port {
     interface: String,
     io: &'static str,
     queues: u16,
-    /// The rules for packets that stay with the kernel.
+    /// Rules for packets that stay with the kernel.
     keep: Vec<String>,
     promiscuous: bool,
     /// Whether the interface exists.
@@ -115,7 +114,6 @@ pub(crate) fn run(
         // The reader closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // If stderr fails too, only the exit status reports the error.
             let _ = writeln!(io::stderr(), "xdpfwd: cannot write to stdout: {error}");
             ExitCode::FAILURE
         }

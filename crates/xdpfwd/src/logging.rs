@@ -7,11 +7,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
-/// Starts logging. Dropping the guard flushes the log. `RUST_LOG` sets the level; the default is
-/// `info`.
+/// Starts logging. Dropping the returned guard flushes the log. `RUST_LOG` sets the level; the
+/// default is `info`.
 ///
-/// A separate thread writes the lines. If the reader is too slow, lines are dropped, so that
-/// logging never blocks on a terminal or pipe.
+/// A separate thread writes the lines. If the reader of stderr is too slow, lines are dropped, so
+/// that logging never blocks.
 pub(crate) fn start(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());

@@ -1,11 +1,11 @@
-//! The stage kinds that a configuration file may name.
+//! The registry of stage kinds.
 
 use xdpfwd_pipeline::TableFormat;
 
 /// The kinds of stages that a configuration file in TOML may name.
 pub type Registry = xdpfwd_pipeline::Registry<Toml>;
 
-/// The format of stage tables in the configuration file: TOML.
+/// The format of stage tables in the configuration file.
 #[derive(Debug)]
 pub struct Toml;
 

@@ -6,7 +6,6 @@ use crate::app::App;
 use crate::cli::Run;
 use crate::config::{self, Diagnostics, ThisMachine};
 
-/// The result of a successful reload.
 pub(crate) struct ReloadSuccess {
     /// Names of the stages whose counters restart from zero.
     pub(crate) restarted_stages: Vec<String>,
@@ -14,7 +13,6 @@ pub(crate) struct ReloadSuccess {
     pub(crate) warnings: Vec<String>,
 }
 
-/// The reason why a reload failed.
 pub(crate) struct ReloadFailure {
     pub(crate) message: String,
     /// Errors of the configuration, each with its position in a file. Empty if the configuration is

@@ -15,13 +15,11 @@ struct NamedReport<'a> {
     version: &'static str,
 }
 
-/// Returns a report as a JSON value, with the name and version of the program.
 pub(crate) fn json_value(report: &Report, app: &App) -> serde_json::Result<Value> {
     serde_json::to_value(NamedReport { report, program: app.name, version: app.version })
 }
 
-/// Returns a report as a line of JSON, with the name and version of the program. The fields have
-/// the documented order.
+/// Returns a report as a line of JSON, with the fields in the documented order.
 pub(crate) fn json_line(report: &Report, program: &'static str, version: &'static str) -> String {
     match serde_json::to_string(&NamedReport { report, program, version }) {
         Ok(json) => json + "\n",

@@ -24,11 +24,10 @@ const FAILED: u8 = 1;
 /// Exit status: a privilege, a capability or a kernel feature is missing.
 const PRIVILEGE: u8 = 3;
 
-/// Runs the plan until a signal arrives, `--duration` ends, or forwarding fails. Reports an error
-/// on stderr.
+/// Runs the plan until a signal arrives, `--duration` ends, or forwarding fails.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // The plan for the diagnosis of a failed start. It has no stages, because the diagnosis does
-    // not need them, and copies of the stage plans would keep resources (files, keys) open.
+    // For the diagnosis of a failed start, which needs no stages. Copies of their plans would keep
+    // resources (files, keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match run_until_stopped(plan, cli, app) {
@@ -119,7 +118,7 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     failure
 }
 
-/// Handles events until the program must stop. Returns an error if the reason is a failure.
+/// Handles events until the program must stop; returns an error if the reason is a failure.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -145,6 +144,7 @@ fn serve(
                 tracing::info!("stopping: requested by the program");
                 return Ok(());
             }
+            // Requests may be pending on the control socket.
             Event::Woken => server.answer_all(handle, cli, app),
             Event::HostChanged => handle.with(DataPlane::update_host_addresses)?,
             Event::Reload => drop(reload::run(handle, cli, app)),
@@ -194,8 +194,8 @@ fn stop_error(reason: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{reason}; forwarding was stopped")
 }
 
-/// Returns the time of the next report: the first time after now that is a multiple of `interval`
-/// after `due`.
+/// Returns the time of the next report: the first time after now that is `due` plus a multiple of
+/// `interval`.
 fn next_report_time(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
     let intervals = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
@@ -214,7 +214,6 @@ fn log_modes(data_plane: &DataPlane) {
             "forwarding"
         );
     }
-    // Warn with the text of `doctor`.
     let fallback = data_plane.fallback();
     let limiting_port = fallback.and_then(|fallback| {
         let ports = data_plane.ports().iter().zip(data_plane.modes());
@@ -232,21 +231,21 @@ fn log_modes(data_plane: &DataPlane) {
     }
 }
 
-/// Prints reports to stdout on its own thread, so that a slow reader delays neither signals nor the
-/// stop. Forwarding continues even if stdout fails.
+/// Prints reports to stdout on its own thread, so that a slow reader delays neither the handling of
+/// signals nor the stop.
 struct Printer {
     json: bool,
     program: &'static str,
     version: &'static str,
     previous: Option<Report>,
     texts: SyncSender<String>,
-    /// Number of reports dropped because the reader was too slow. After the next printed report,
-    /// the printer's thread logs the number and resets it.
+    /// Number of reports dropped because the reader was too slow. The printer's thread logs and
+    /// resets this number after the next printed report.
     dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
-/// Maximum number of reports queued for a slow reader; further reports are dropped.
+/// Maximum number of reports queued for a slow reader.
 const MAX_QUEUED_REPORTS: usize = 16;
 
 /// Time limit for queueing the final report. Afterwards, the same limit applies to printing the

@@ -164,7 +164,7 @@ impl App {
     }
 }
 
-/// A machine about which nothing is known except the port properties that a test sets.
+/// A machine about which only the port properties that a test sets are known.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {
@@ -203,7 +203,6 @@ fn ends<'a>(plan: &'a Plan, path: &PathPlan) -> (&'a str, &'a str) {
     (from, to)
 }
 
-/// Returns the names and plans of a path's stages.
 fn stages(path: &PathPlan) -> impl Iterator<Item = (&str, Arc<dyn StagePlan>)> {
     path.stages.iter().map(|stage| (&*stage.name, Arc::clone(&stage.plan)))
 }

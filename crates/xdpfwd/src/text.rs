@@ -14,7 +14,7 @@ pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
         let before = previous.and_then(|previous| previous.ports.get(index));
         let received = rate(port.rx_packets, before.map_or(0, |before| before.rx_packets));
         let sent = rate(port.tx_packets, before.map_or(0, |before| before.tx_packets));
-        // Writing to a String does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(line, "   {} in {received:.3} out {sent:.3} Mpps", port.name);
     }
     let dropped = total_drops(report).saturating_sub(previous.map_or(0, total_drops));
@@ -42,7 +42,8 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         "out, bytes",
         "left to the kernel",
     ];
-    let mut ports = Table::new(&head, 3);
+    let text_columns = 3;
+    let mut ports = Table::new(&head, text_columns);
     for port in &report.ports {
         ports.add_row(vec![
             port.name.clone(),
@@ -57,8 +58,9 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     }
     text += &ports.format();
     if !report.stages.is_empty() {
-        let mut stages =
-            Table::new(&["path", "stage", "packets", "packets/batch", "drops", "cycles/packet"], 2);
+        let head = ["path", "stage", "packets", "packets/batch", "drops", "cycles/packet"];
+        let text_columns = 2;
+        let mut stages = Table::new(&head, text_columns);
         for stage in &report.stages {
             stages.add_row(vec![
                 stage.path.clone(),
@@ -156,10 +158,10 @@ fn counters(report: &Report) -> String {
     if text.is_empty() { text } else { format!("\n{text}") }
 }
 
-/// Maximum number of rows printed per inspection table.
+/// Maximum number of rows printed of each inspection table.
 const MAX_ROWS: usize = 32;
 
-/// Formats the stages' inspection tables.
+/// Formats the stages' inspection tables, such as a filter's rules.
 fn tables(report: &Report) -> String {
     let mut text = String::new();
     for TableReport { path, stage, table, rows_omitted, .. } in &report.tables {
@@ -190,8 +192,8 @@ pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     Table { rows: [vec![head], rows].concat(), text_columns }.format()
 }
 
-/// Formats the CPU cycles per received packet of each busy task, and of all busy tasks together.
-/// The tasks `poll` and `wait` count as idle.
+/// Formats the CPU cycles per received packet of each task and of all tasks, except the idle tasks
+/// `poll` and `wait`.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -201,7 +203,9 @@ fn ledger(report: &Report) -> String {
     }
     let share = |part: u64, total: u64| format!("{:.1} %", 100.0 * part as f64 / total as f64);
     let per_packet = |cycles: u64| format!("{:.1}", cycles as f64 / packets as f64);
-    let mut table = Table::new(&["work", "calls", "packets/call", "cycles/packet in", "share"], 1);
+    let head = ["work", "calls", "packets/call", "cycles/packet in", "share"];
+    let text_columns = 1;
+    let mut table = Table::new(&head, text_columns);
     for task in
         ledger.tasks.iter().filter(|task| task.cycles > 0 && !matches!(task.name, "poll" | "wait"))
     {
@@ -249,11 +253,10 @@ fn grouped(number: u64) -> String {
     groups.join(",")
 }
 
-/// A table with columns of minimal width.
 struct Table {
     rows: Vec<Vec<String>>,
-    /// Number of columns with text, which come first and are aligned left. The other columns
-    /// contain numbers and are aligned right.
+    /// Number of columns with text, which are the first, aligned left. The other columns contain
+    /// numbers, aligned right.
     text_columns: usize,
 }
 

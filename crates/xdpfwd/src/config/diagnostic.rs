@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use super::words::escaped;
 use crate::cli::LogFormat;
 
-/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Diagnostic {
     pub(super) file: String,
@@ -101,8 +100,8 @@ impl Diagnostics {
         self.0.iter()
     }
 
-    /// Prints the diagnostics to stderr. Ignores write errors, for which `eprint!` would panic.
     fn print(&self) {
+        // Ignore write errors, for which `eprint!` would panic.
         let _ = write!(io::stderr().lock(), "{self}");
     }
 }

@@ -7,14 +7,13 @@ use xdpfwd_engine::{Io, Lockout, Plan};
 
 use super::machine::{HugePageCounts, Interface, Machine, Memory};
 
-/// A fake machine for tests.
 pub(crate) struct FakeMachine {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
     /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
-    /// Whether the program is built with xsk-rs.
+    /// Whether the program is built with the crate xsk-rs, for `io = "xsk-rs"`.
     pub(crate) xsk_rs: bool,
     /// Stage kinds that are not built in, each with the cargo feature that adds it.
     pub(crate) omitted_kinds: Vec<(&'static str, &'static str)>,

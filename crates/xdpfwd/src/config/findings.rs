@@ -8,7 +8,6 @@ use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 use super::source::Source;
 use super::words::escaped;
 
-/// The errors and warnings found so far in a file.
 #[derive(Debug)]
 pub(super) struct Findings<'i> {
     source: &'i Source,
@@ -86,13 +85,13 @@ impl<'i> Findings<'i> {
         self.source.excerpt(span)
     }
 
-    /// Returns the line number of the span's start, counted from 1.
+    /// Returns the line of the span's start, counted from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.source.position(span.start).line
     }
 
-    /// Returns the warnings if there is no error. Otherwise returns only the errors, because
-    /// warnings would distract from them.
+    /// Returns the warnings or, if there are errors, only the errors, from which warnings would
+    /// distract.
     pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
         if self.errors.is_empty() {
             Ok(diagnostics(self.source, Severity::Warning, self.warnings))
@@ -101,7 +100,6 @@ impl<'i> Findings<'i> {
         }
     }
 
-    /// Returns the errors.
     pub(super) fn into_errors(self) -> Diagnostics {
         diagnostics(self.source, Severity::Error, self.errors)
     }

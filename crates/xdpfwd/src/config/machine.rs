@@ -1,4 +1,4 @@
-//! The properties of a machine, against which a configuration is checked.
+//! The machine against which a configuration is checked.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
 use xdpfwd_pipeline::Ports;
 
-/// The machine against which a configuration is checked. Tests use fake machines.
+/// The properties of a machine. Tests use fake machines.
 pub(crate) trait Machine {
     /// Returns the cores that this process may run on, ascending; empty if unknown.
     fn cores(&self) -> Vec<usize>;
@@ -20,7 +20,6 @@ pub(crate) trait Machine {
     /// which the plan's ports would take from the kernel.
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
-    /// Returns the names of all interfaces.
     fn interfaces(&self) -> Vec<String>;
 
     /// Returns the port properties that stages can read. By default, they contain only what the
@@ -35,26 +34,24 @@ pub(crate) trait Machine {
         None
     }
 
-    /// Returns whether this program is built with support for an I/O method.
+    /// Returns whether this program is built with support for `io`.
     fn is_built(&self, io: Io) -> bool {
         io.is_built()
     }
 
-    /// Returns the cargo feature that adds a stage kind, if the kind is not built into this
-    /// program.
+    /// Returns the cargo feature that adds a stage kind, if the kind is not built in.
     fn feature_for(&self, kind: &str) -> Option<&'static str> {
         xdpfwd_stages::omitted_kinds()
             .find(|(missing, _)| *missing == kind)
             .map(|(_, feature)| feature)
     }
 
-    /// Returns the memory of the machine, as far as known.
     fn memory(&self) -> Memory {
         Memory::default()
     }
 }
 
-/// Memory of the machine, as far as known.
+/// The memory of a machine, as far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// Total memory in bytes.
@@ -75,7 +72,7 @@ pub(crate) struct HugePageCounts {
 pub(crate) struct Interface {
     /// The interface index; all names of one interface share it.
     pub(crate) index: u32,
-    /// Number of queues that are active in both directions, because a socket receives and sends.
+    /// Number of queues that are active in both directions.
     pub(crate) queues: Option<u16>,
     /// The MTU: longest packet in bytes, without the Ethernet header.
     pub(crate) mtu: Option<u32>,
@@ -184,8 +181,8 @@ fn read(folder: &Path, file: &str) -> Option<String> {
     Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
 }
 
-/// Returns the number of queues that are active in both directions. The kernel refuses to bind a
-/// socket with an RX and a TX ring to a queue that lacks one direction (net/xdp/xsk.c, `xsk_bind`).
+/// Returns the number of queues with both directions. To other queues, the kernel refuses to bind a
+/// socket with an RX and a TX ring (net/xdp/xsk.c, `xsk_bind`).
 fn active_queues(folder: &Path) -> Option<u16> {
     let (mut receive, mut send) = (0, 0);
     for entry in fs::read_dir(folder.join("queues")).ok()? {

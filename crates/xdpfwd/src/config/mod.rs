@@ -1,10 +1,10 @@
 //! Resolves a configuration file to the plan that the engine runs.
 //!
-//! [`Source`] holds the text and maps offsets to lines and columns. [`syntax`] parses the text as
-//! TOML. [`parsed`] reads the tables and keys, and checks the type and range of each value.
-//! [`resolve`] creates the [`Plan`] from them: it resolves names to indices, plans stages, and
-//! checks everything against the [`Machine`]. Each step reports [`Diagnostic`]s. If the file is not
-//! TOML, only the TOML errors are reported. Otherwise, all errors are reported at once.
+//! [`Source`] holds the text and maps byte offsets to lines and columns. [`syntax`] parses the text
+//! as TOML. [`parsed`] checks the type and range of each value. [`resolve`] creates the [`Plan`]:
+//! it resolves names to indices, plans stages, and checks everything against the [`Machine`]. Each
+//! step reports [`Diagnostic`]s. If the file is not TOML, only the TOML errors are reported.
+//! Otherwise, all errors are reported at once.
 
 mod diagnostic;
 #[cfg(test)]

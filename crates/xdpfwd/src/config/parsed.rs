@@ -13,7 +13,6 @@ use super::findings::Findings;
 use super::table::{ParsedKey, Rule, Table};
 use super::words::{is_printable, quoted};
 
-/// A configuration file.
 pub(super) struct File<'i> {
     pub(super) engine: EngineTable,
     pub(super) umem: UmemTable,
@@ -27,8 +26,8 @@ pub(super) struct File<'i> {
 /// All tables of one kind.
 pub(super) struct Tables<T> {
     pub(super) tables: Vec<T>,
-    /// `false` if a table or its name is invalid, which an error reports. Then do not report a name
-    /// that `tables` lacks as undefined: the invalid table may define it.
+    /// `false` if a table or its name is invalid, which an error reports. Then names that `tables`
+    /// lacks must not be reported as undefined, because the invalid table may define them.
     pub(super) is_complete: bool,
 }
 
@@ -72,7 +71,7 @@ pub(super) struct PathTable {
 pub(super) struct StageTable<'i> {
     pub(super) span: Range<usize>,
     pub(super) name: Spanned<String>,
-    /// The value of `kind`, of any type.
+    /// The value of `kind`. Its type is not checked yet.
     pub(super) kind: Option<Spanned<DeValue<'i>>>,
     /// The remaining keys. Which of them are valid depends on `kind`.
     pub(super) kind_keys: Spanned<DeValue<'i>>,
@@ -90,13 +89,13 @@ const IO: [(&str, Io); 3] =
 const LAST_CORE: u16 = 8191;
 
 /// Port names are also used as arguments on command lines, so every accepted character is safe in a
-/// shell without quotes. The name `route` is reserved.
+/// shell without quotes. The name `route` is reserved for routing.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
     expected: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
-/// Description of the names that [`is_name`] accepts.
+/// The names that [`is_name`] accepts.
 pub(super) const NAME_DESCRIPTION: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and _";
 
 /// Names that the kernel accepts (net/core/dev.c, `dev_valid_name`).
@@ -122,7 +121,6 @@ const SOCKET_PATH: Rule = Rule {
 const PORT_REFERENCE: Rule = Rule { accepts: |_| true, expected: "the name of a port in quotes" };
 
 impl<'i> File<'i> {
-    /// Parses all tables. Adds errors to the findings.
     pub(super) fn read(root: Spanned<DeTable<'i>>, findings: &mut Findings<'_>) -> Self {
         let mut root = Table::root(root);
         let is_empty = root.is_empty();

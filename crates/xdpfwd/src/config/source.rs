@@ -14,22 +14,21 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::diagnostic::{Diagnostic, Position};
 use super::words::MAX_EXCERPT;
 
-/// The text of a configuration file.
 #[derive(Debug)]
 pub(crate) struct Source {
     name: String,
     text: String,
 }
 
-/// Maximum size of a file in bytes. A larger file, such as a device, is a mistake.
+/// Maximum size of a file in bytes. A larger file is a mistake, such as a device.
 const MAX_BYTES: usize = 1 << 20;
 
 /// Maximum time to wait for more data from a pipe, in milliseconds.
 const PIPE_TIMEOUT_MS: u16 = 5_000;
 
 impl Source {
-    /// Reads a file. If the file cannot be read, the error has no position. If the content is not
-    /// valid text, the error has the position of the first invalid byte.
+    /// Reads a file. If its content is not valid text, the error has the position of the first
+    /// invalid byte.
     pub(crate) fn read(path: &Path) -> Result<Self, Diagnostic> {
         let name = path.display().to_string();
         match read_bytes(path) {
@@ -52,8 +51,7 @@ impl Source {
     }
 
     fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
-        // UTF-16 text contains many zero bytes. The TOML parser would report each one, so report
-        // the first one here.
+        // The TOML parser would report each of the many zero bytes of a UTF-16 text.
         let zero = bytes.iter().position(|&byte| byte == 0);
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
         let oversize = (bytes.len() > MAX_BYTES).then_some(MAX_BYTES);
@@ -82,8 +80,7 @@ impl Source {
         Err(Diagnostic::error(&valid_prefix.name, Some(position), message))
     }
 
-    /// Creates a source from a text and a name. Removes a byte order mark, so that it does not
-    /// count as a column.
+    /// Removes a byte order mark, so that it does not count as a column.
     pub(crate) fn new(name: String, text: String) -> Self {
         let text = match text.strip_prefix('\u{feff}') {
             Some(without_bom) => without_bom.to_owned(),
@@ -143,7 +140,6 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Waits until more data is readable.
 fn wait_for_data(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut pipe, PollTimeout::from(PIPE_TIMEOUT_MS)) {

@@ -11,7 +11,7 @@ use super::source::Source;
 /// Maximum number of reported errors. One mistake can cause many errors of the parser.
 const MAX_ERRORS: usize = 10;
 
-/// Parses the text. If it is not TOML, reports errors and returns `None`.
+/// Returns `None` and reports errors if the text is not valid TOML.
 pub(super) fn parse<'i>(
     source: &'i Source,
     findings: &mut Findings<'_>,
@@ -48,10 +48,11 @@ fn start_offset(error: &Error) -> usize {
     error.span().unwrap_or_default().start
 }
 
-/// Line starts of a text as byte offsets. They make the lookup of a line fast, because a file may
-/// have as many errors as bytes.
+/// The lines of a text. The lookup of a line is fast, because a file may have as many errors as
+/// bytes.
 struct Lines<'a> {
     text: &'a str,
+    /// Byte offset of each line.
     starts: Vec<usize>,
 }
 
@@ -312,6 +313,7 @@ mod tests {
 
     #[test]
     fn unclosed_returns_innermost_open_value() {
+        // `expected`: the opening delimiter, its byte offset and the closing delimiter.
         for (text, expected) in [
             ("a = [1, 2", "[4]"),
             ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),

@@ -113,7 +113,6 @@ impl<'i> Table<'i> {
         self.entries.remove(key)
     }
 
-    /// Reads a boolean.
     pub(super) fn boolean(
         &mut self,
         key: &'static str,
@@ -127,7 +126,6 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads an integer within a range.
     pub(super) fn integer<T>(
         &mut self,
         key: &'static str,
@@ -356,7 +354,6 @@ pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_
     }
 }
 
-/// Checks that a value is a string that matches a rule.
 fn check_rule(
     key: &'static str,
     value: &Spanned<DeValue<'_>>,

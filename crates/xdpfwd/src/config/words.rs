@@ -26,7 +26,7 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// Returns whether a message may contain the character unescaped: it is visible or U+0020.
+/// Returns whether a message may contain the character unescaped: it is visible or a space.
 pub(super) fn is_printable(character: char) -> bool {
     // The standard library offers its table of printable characters only through `escape_debug`.
     let mut escape = character.escape_debug();

@@ -14,14 +14,14 @@ use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
-/// Time limit for the response. The server's time limit is shorter, so the client still receives
-/// the error with which the server reports a timeout.
+/// Time limit for the response. The server's limit is shorter, so that the client receives the
+/// server's error about a timeout.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
 
-/// The error if the user is not allowed to use the control socket.
+/// The user is not allowed to use the control socket.
 #[derive(Debug)]
 struct Denied(String);
 
@@ -107,7 +107,6 @@ fn query(cli: &Ctl, app: &App) -> Result<()> {
     }
 }
 
-/// Appends two to four lines about each security association to `text`.
 fn append_sas(sas: &[Value], text: &mut String) {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let limit = |sa: &Value, key: &str| match &sa[key] {
@@ -179,7 +178,6 @@ fn append_missing_workers(answer: &Value, text: &mut String) {
     }
 }
 
-/// Appends all inspection tables to `text`.
 fn append_tables(answer: &Value, text: &mut String) {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let word = |value: &Value| value.as_str().map_or_else(|| cell(value), ToOwned::to_owned);

@@ -38,7 +38,6 @@ impl Command {
     }
 }
 
-/// Returns whether a command called `name` is built in.
 pub(crate) fn is_builtin(name: &str) -> bool {
     Command::named(name).is_some()
 }

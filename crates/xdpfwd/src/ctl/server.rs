@@ -19,7 +19,7 @@ pub(crate) struct Server {
     socket: Option<ControlSocket>,
 }
 
-/// The response to `status`.
+/// The response to `ctl status`.
 #[derive(Serialize)]
 struct Status<'a> {
     schema: u32,
@@ -100,7 +100,7 @@ fn answer(request: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
         Command::Rules => views::rules(&data_plane.inspect()),
         Command::Sa => views::sas(&data_plane.inspect_plans()),
         Command::Inspect => views::all_tables(&data_plane.inspect()),
-        Command::Reload => Ok(Value::Null),
+        Command::Reload => Ok(Value::Null), // handled above
     });
     match result {
         Ok(Ok(answer)) => answer,

@@ -1,5 +1,6 @@
-//! Converts inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`. The formats
-//! of `ctl rules` and `ctl sa` differ from the tables, because they are older and must not change.
+//! Converts the stages' inspection tables, such as a filter's rules, to the JSON of `ctl inspect`,
+//! `ctl rules` and `ctl sa`. The formats of `ctl rules` and `ctl sa` are older than the tables and
+//! must not change.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};

@@ -13,7 +13,6 @@ pub(crate) struct Finding {
     /// The subject: an interface, or `host`.
     pub(crate) subject: String,
     pub(crate) level: Level,
-    /// Description of the result.
     pub(crate) finding: String,
     /// The fix: commands, or a line of the configuration. Present with every warning and error.
     pub(crate) fix: Option<String>,
@@ -25,7 +24,7 @@ pub(crate) struct Finding {
 pub(crate) enum Level {
     /// No problem.
     Ok,
-    /// The check is impossible here; the finding states why.
+    /// The check is impossible on this machine; the finding states why.
     Unknown,
     /// xdpfwd runs, but not at full speed.
     Warning,
@@ -34,7 +33,6 @@ pub(crate) enum Level {
 }
 
 impl Finding {
-    /// Creates a finding without a problem.
     pub(crate) fn ok(
         check: &'static str,
         subject: impl Into<String>,
@@ -49,7 +47,6 @@ impl Finding {
         }
     }
 
-    /// Creates a finding for a check that is impossible here; `why` states the reason.
     pub(crate) fn unknown(
         check: &'static str,
         subject: impl Into<String>,
@@ -58,7 +55,6 @@ impl Finding {
         Self { level: Level::Unknown, ..Self::ok(check, subject, why) }
     }
 
-    /// Creates a finding of a problem with which xdpfwd runs, but not at full speed.
     pub(crate) fn warning(
         check: &'static str,
         subject: impl Into<String>,
@@ -68,7 +64,6 @@ impl Finding {
         Self { level: Level::Warning, fix: Some(fix.into()), ..Self::ok(check, subject, finding) }
     }
 
-    /// Creates a finding of a problem with which xdpfwd does not run.
     pub(crate) fn error(
         check: &'static str,
         subject: impl Into<String>,
@@ -79,7 +74,7 @@ impl Finding {
     }
 }
 
-/// The report of `doctor`: all findings, and the worst level.
+/// The report of `doctor`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Examination {
     schema: u32,
@@ -142,11 +137,12 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
-    /// Formats the finding with its subject, for use without a heading.
+    /// Formats the finding with its subject, for use without a heading that names it.
     pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
-        finding.display(false).to_string()
+        let colour = false;
+        finding.display(colour).to_string()
     }
 
     /// Formats the finding as a row of level, check and result, with the fix below.
@@ -155,7 +151,6 @@ impl Finding {
     }
 }
 
-/// A finding formatted as text.
 pub(crate) struct FindingText<'a> {
     finding: &'a Finding,
     colour: bool,

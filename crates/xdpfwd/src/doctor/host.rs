@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Optional kernel features: the first kernel version that has the feature, and its description.
+/// Optional kernel features: the first kernel version with the feature, and its description.
 const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
@@ -68,7 +68,7 @@ fn kernel(tree: &Tree) -> Finding {
     Finding::ok(CHECK, HOST, format!("Linux {release}{without}"))
 }
 
-/// Checks the kernel's build options, if the file with them is readable.
+/// Checks the kernel's build options.
 fn kernel_options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -115,7 +115,7 @@ fn kernel_options(tree: &Tree) -> Finding {
     }
 }
 
-/// Checks whether the BPF JIT compiler is enabled; it can be disabled at run time.
+/// Checks whether the BPF JIT compiler, which can be disabled at run time, is enabled.
 fn bpf_jit(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
@@ -134,11 +134,14 @@ fn bpf_jit(tree: &Tree) -> Finding {
     }
 }
 
-/// Numbers (linux/capability.h) and names of the capabilities that xdpfwd needs.
+/// The number of the capability (linux/capability.h) with which memory locks have no limit.
+const CAP_IPC_LOCK: u32 = 14;
+
+/// Numbers and names of the capabilities that xdpfwd needs.
 const CAPABILITIES: [(u32, &str); 5] = [
     (12, "cap_net_admin"),
     (13, "cap_net_raw"),
-    (14, "cap_ipc_lock"),
+    (CAP_IPC_LOCK, "cap_ipc_lock"),
     (38, "cap_perfmon"),
     (39, "cap_bpf"),
 ];
@@ -161,6 +164,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     let Some(effective) = effective_capabilities(tree) else {
         return Finding::unknown(CHECK, HOST, "cannot read /proc/self/status");
     };
+    // Usually, only the initial user namespace maps all user IDs.
     if tree
         .text("/proc/self/uid_map")
         .is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
@@ -188,8 +192,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     let needed_names = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
         [] => Finding::ok(CHECK, HOST, format!("{needed_names}: all present")),
-        // A sufficient locked-memory limit makes cap_ipc_lock unnecessary. The check `memory-lock`
-        // checks this limit.
+        // The check `memory-lock` checks this limit.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
@@ -207,7 +210,7 @@ fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
 fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
     let needed = RequiredMemory::new(&subject.plan.umem, subject.plan.workers.len()).bytes;
-    if effective_capabilities(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
+    if effective_capabilities(tree).is_some_and(|effective| effective >> CAP_IPC_LOCK & 1 == 1) {
         return Finding::ok(
             CHECK,
             HOST,
@@ -327,6 +330,7 @@ fn online(pinned: &[usize], tree: &Tree) -> Finding {
     )
 }
 
+/// Checks that no other processes and no timer tick run on the workers' cores.
 fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "isolation";
     let cpus = "/sys/devices/system/cpu";

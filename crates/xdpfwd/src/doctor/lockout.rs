@@ -33,7 +33,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // For each port: the traffic that it carries, and the `keep` rules that this traffic needs.
+    // For each port: its traffic, and the `keep` rules that this traffic needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &lockouts {
         let (traffic, keep) = by_port.entry(lockout.port).or_default();
@@ -57,11 +57,12 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     Some(format!("{} {}, and a bind may reset the interface", carried.interface, carried.carries()))
 }
 
-/// Returns a default route or SSH session that uses an interface of a port, even if `keep` rules
-/// leave its packets to the kernel.
+/// Returns a default route or SSH session that uses a port's interface, even if `keep` rules leave
+/// its packets to the kernel.
 fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());
+    // Only a port at which a path starts can cause a lockout, so add a path from each port.
     let ports = (0..=u8::MAX).map(PortId).take(plan.ports.len());
     plan.paths = ports.map(|port| PathPlan { from: port, to: port, stages: Vec::new() }).collect();
     lockouts(&plan).ok()?.into_iter().next()

@@ -1,10 +1,9 @@
 //! `xdpfwd doctor`: finds problems that prevent running or reduce speed, with their fixes.
 //!
 //! Each check examines one aspect of a [`Subject`] and returns [`Finding`]s. [`host`] and [`nic`]
-//! read system files through a [`Tree`], which tests replace by a folder with another machine's
-//! files; [`offload`] queries the kernel over netlink; [`probe`] binds a socket. The fix of a
-//! finding is a command, or a line of the configuration. Tests create each problem and apply its
-//! fix.
+//! read system files through a [`Tree`], for which tests use a folder with a fake machine's files;
+//! [`offload`] queries the kernel over netlink; [`probe`] binds a socket. The fix of a finding is a
+//! command, or a line of the configuration. Tests create each problem and apply its fix.
 
 mod finding;
 mod host;
@@ -84,10 +83,10 @@ pub(crate) fn mode_finding(
     probe::mode_finding(interface, Mode::Auto, actual, fallback)
 }
 
-/// Returns the problems that prevent a start of this plan, without probing. Used after a failed
-/// start.
+/// Returns the problems that prevent a start of this plan. Used after a failed start.
 pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
-    let findings = examine(&Subject::of_plan(plan), &Tree::this_machine(), false);
+    let probe = false;
+    let findings = examine(&Subject::of_plan(plan), &Tree::this_machine(), probe);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 

@@ -6,8 +6,8 @@ use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::largest_mtu;
 
-/// Returns the findings about the interface of a port. If `index` differs from the interface's
-/// index in /sys, /sys shows another network namespace. Then the only finding reports this.
+/// Returns the findings about the interface of a port. If its index in /sys differs from `index`,
+/// the only finding is that /sys shows another network namespace. `None` skips this comparison.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -30,10 +30,10 @@ pub(crate) fn examine(
     findings
 }
 
-/// An interface's folder in /sys.
 struct Nic<'a> {
     name: &'a str,
     tree: &'a Tree,
+    /// The interface's folder in /sys.
     folder: String,
 }
 
@@ -129,7 +129,8 @@ impl Nic<'_> {
             return None;
         }
         let bits = self.text("device/features")?;
-        // One character per bit, lowest bit first (drivers/virtio/virtio.c, features_show).
+        // One character per bit, lowest bit first (drivers/virtio/virtio.c, features_show). Bit 32
+        // is VIRTIO_F_VERSION_1, and bit 33 is VIRTIO_F_ACCESS_PLATFORM.
         let has_feature = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
         let (modern, dma) = (has_feature(32), has_feature(33));
         let qemu = "QEMU: -device virtio-net-pci,…,disable-legacy=on,iommu_platform=on\n\

@@ -44,7 +44,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     findings
 }
 
-/// Compares the requested number of queues with the queues in /sys, for a driver that does not
+/// Compares the configured number of queues with the queues in /sys, for a driver that does not
 /// report channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
@@ -135,8 +135,8 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Compares the requested number of queues with the active queues, and checks that RSS sends
-/// packets only to the requested queues.
+/// Compares the configured number of queues with the active queues, and checks that RSS sends
+/// packets only to the configured queues.
 fn queues(
     name: &str,
     wanted: Option<u16>,
@@ -218,8 +218,8 @@ fn queues(
     }
 }
 
-/// Offloads that change received frames: the kernel's name of the feature, its name for `ethtool
-/// -K`, and the effect.
+/// Offloads that change received frames: the kernel's name, the name for `ethtool -K`, and the
+/// effect.
 const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-lro", "lro", MERGES_PACKETS),
     ("rx-gro-hw", "rx-gro-hw", MERGES_PACKETS),
@@ -395,10 +395,9 @@ mod tests {
     #[test]
     fn vlan_stripping_is_ok_for_packet_sockets() {
         let enabled = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
-        assert_eq!(
-            offloads("eth1", &enabled, false).fix.as_deref(),
-            Some("ethtool -K eth1 lro off")
-        );
+        let check_vlan_tags = false;
+        let finding = offloads("eth1", &enabled, check_vlan_tags);
+        assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off"));
     }
 
     #[test]
@@ -418,9 +417,11 @@ mod tests {
     #[test]
     fn fix_for_offloads_is_one_ethtool_command() {
         let enabled = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
-        let finding = offloads("eth1", &enabled, true);
+        let check_vlan_tags = true;
+        let finding = offloads("eth1", &enabled, check_vlan_tags);
         assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off rxvlan off"));
-        assert_eq!(offloads("eth1", &["rx-gro".to_owned()].into(), true).level, Level::Ok);
+        let harmless = ["rx-gro".to_owned()].into();
+        assert_eq!(offloads("eth1", &harmless, check_vlan_tags).level, Level::Ok);
     }
 
     #[test]

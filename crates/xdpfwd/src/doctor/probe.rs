@@ -6,8 +6,7 @@ use super::{Finding, Subject};
 
 pub(crate) const CHECK: &str = "mode";
 
-/// Returns a finding about the mode of each port. If the probe fails, returns one finding about the
-/// failure.
+/// Returns a finding about the mode of each port, or one finding about the failure of the probe.
 pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
@@ -32,8 +31,7 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// Returns the finding about a port's mode, with a fix if `auto` fell back to a slower mode. Also
-/// used after a start.
+/// Returns the finding about a port's mode, with a fix if `auto` fell back to a slower mode.
 pub(crate) fn mode_finding(
     interface: &str,
     requested: Mode,

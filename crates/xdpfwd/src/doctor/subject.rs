@@ -5,7 +5,6 @@ use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::UmemConfig;
 
-/// The plan to check.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
@@ -15,13 +14,11 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Creates a subject from a configuration's plan.
     pub(crate) fn of_plan(plan: &Plan) -> Self {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Creates a subject from interfaces with default settings. Each interface sends back the
-    /// packets that it receives.
+    /// Returns a default plan, in which each interface sends back the packets that it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
             name: name.clone(),

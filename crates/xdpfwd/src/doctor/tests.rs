@@ -1,5 +1,4 @@
-//! Tests the checks of the host and the NIC on fake machines. Each problem has a finding; after the
-//! fix, the finding is `Ok`.
+//! Tests the checks of the host and the NIC on fake machines.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -343,11 +342,12 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         ],
         &[2],
         |machine, _| {
+            // All capabilities except cap_net_raw, cap_sys_admin and cap_bpf.
             machine.write(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39)))
         },
         |machine, _| machine.write(file, "CapEff:\t000001ffffffffff"),
     );
-    // 8 MiB may be locked; 32 MiB are needed.
+    // Without cap_ipc_lock (bit 14), 8 MiB may be locked; 32 MiB are needed.
     assert_found_until_fixed(
         "memory-lock",
         Level::Error,
@@ -419,7 +419,7 @@ fn link_down_or_without_carrier_is_warning() {
         &[2],
         |machine, _| {
             machine.write(state, "down");
-            machine.write(flags, "0x1002");
+            machine.write(flags, "0x1002"); // without IFF_UP
         },
         |machine, _| machine.write(state, "up"),
     );

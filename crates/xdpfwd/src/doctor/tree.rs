@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Tree(PathBuf);
 
 impl Tree {
-    /// Returns this machine's tree.
     pub(crate) fn this_machine() -> Self {
         Self("/".into())
     }
 
-    /// Returns the tree in a folder that contains `proc` and `sys`.
     #[cfg(test)]
     pub(crate) fn in_folder(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
@@ -35,7 +33,7 @@ impl Tree {
         self.text(path)?.parse().ok()
     }
 
-    /// Returns the sorted names in a folder. If the folder is missing, the list is empty.
+    /// Returns the sorted names in a folder; none if the folder is missing.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -50,7 +48,6 @@ impl Tree {
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
-    /// Returns whether the file or folder exists.
     pub(crate) fn exists(&self, path: &str) -> bool {
         Path::exists(&self.path(path))
     }

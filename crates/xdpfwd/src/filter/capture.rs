@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Maximum length in bytes to which a truncated packet is padded. No frame is longer.
 const MAX_PACKET_BYTES: usize = 1 << 18;
 
-/// Calls `handle` for each packet of a capture, in order.
+/// Calls `handle` for each packet of a capture.
 pub(super) fn read(
     path: &Path,
     mut handle: impl FnMut(CapturedPacket) -> Result<()>,
@@ -79,8 +79,7 @@ struct TimestampUnits {
 }
 
 impl TimestampUnits {
-    /// Returns the packet in a block; `None` if the block contains no packet. If the block is a
-    /// header, stores the units that it states.
+    /// Returns the packet in a block, if any. Stores the units that a header block states.
     fn read_block(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<CapturedPacket>> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {

@@ -33,6 +33,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     warnings.emit(LogFormat::Text);
     let selected = select_filter(&plan, arguments.stage.as_deref())
         .map_err(|error| (crate::cli::USAGE, error));
+    // Exit status 1: the capture cannot be read.
     match selected.and_then(|filter| filter_capture(arguments, filter).map_err(|error| (1, error)))
     {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,17 +81,17 @@ struct PacketVerdict {
 }
 
 fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
-    let program = plan.program();
-    let mut filter = Filter::new(Arc::clone(program));
+    let compiled_filter = plan.program();
+    let mut filter = Filter::new(Arc::clone(compiled_filter));
     let mut stdout = BufWriter::new(io::stdout().lock());
     let cycles_per_second = xdpfwd_xsk::clock::cycles_per_second();
-    let (mut index, mut truncated) = (0, 0);
+    let (mut index, mut truncated_count) = (0, 0);
     let (mut first_seconds, mut last_seconds) = (None, 0.0);
     let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
     capture::read(
         &arguments.pcap,
         |CapturedPacket { seconds, bytes, truncated: is_truncated }| {
-            truncated += u64::from(is_truncated);
+            truncated_count += u64::from(is_truncated);
             let headers = Headers::parse(&bytes);
             // For a packet without a timestamp, use the timestamp of the previous packet.
             if seconds > 0.0 {
@@ -99,7 +100,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
             }
             let elapsed = (last_seconds - first_seconds.unwrap_or(last_seconds)).max(0.0);
             let Outcome { drop, rule } = filter.decide(
-                program.inspect(&bytes, &headers),
+                compiled_filter.inspect(&bytes, &headers),
                 bytes.len(),
                 (elapsed * cycles_per_second) as u64,
             );
@@ -126,8 +127,8 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         writeln!(
             stdout,
             "\n{index} packets{}",
-            if truncated > 0 {
-                format!(", {truncated} of them truncated by the capture")
+            if truncated_count > 0 {
+                format!(", {truncated_count} of them truncated by the capture")
             } else {
                 String::new()
             }
@@ -138,7 +139,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
             let decided_by = match rule {
                 Some(rule) => format!(
                     "rule {rule}: {}",
-                    program.rule(rule).map_or(String::new(), ToString::to_string)
+                    compiled_filter.rule(rule).map_or(String::new(), ToString::to_string)
                 ),
                 None => "no rule".to_owned(),
             };

@@ -11,7 +11,8 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{PortTable, Tables, UmemTable};
 use crate::config::words::count;
 
-/// Minimum number of frames per queue: one batch in each direction (`xdpfwd_xsk::Builder::open`).
+/// Minimum number of frames per queue: a batch of 64 in each direction
+/// (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
 /// Maximum number of sockets per UMEM (`xdpfwd_xsk::OpenError::Queues`).
@@ -21,13 +22,13 @@ pub(super) const MAX_SOCKETS: usize = 126;
 /// kernel's bpf.h).
 const HEADROOM: u32 = 256;
 
-/// Maximum bytes of an Ethernet frame that the MTU does not count: the header and two VLAN tags.
+/// Bytes of an Ethernet frame that the MTU does not count: the header and up to two VLAN tags.
 const LINK_HEADER: u32 = 14 + 2 * 4;
 
-/// Returns the UMEM configuration, which is the same for each worker. An invalid value is replaced
-/// by its default.
+/// Returns the UMEM configuration of every worker.
 pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     let default = UmemConfig::default();
+    // `or` replaces a missing key by the default; `unwrap_or` does so for an invalid value.
     UmemConfig {
         frame_size: umem.frame_size.or(default.frame_size).unwrap_or(default.frame_size),
         frames: umem.frames.or(default.frames).unwrap_or(default.frames),
@@ -43,19 +44,19 @@ pub(super) fn check_frames(
     findings: &mut Findings<'_>,
 ) {
     let queues = ports.tables.iter().map(|port| port.queues.or(DEFAULT_QUEUES));
-    let (Some(queues), Some(first)) = (queues.max().flatten(), ports.tables.first()) else {
+    let (Some(queues), Some(first_port)) = (queues.max().flatten(), ports.tables.first()) else {
         return;
     };
-    let per_worker = u64::from(queues).div_ceil(workers.max(1) as u64);
+    let queues_per_worker = u64::from(queues).div_ceil(workers.max(1) as u64);
     let port_count = ports.tables.len() as u64;
-    let sockets = port_count * per_worker;
+    let sockets = port_count * queues_per_worker;
     let demand = format!(
         "{} with {} each per worker",
         count(port_count, "port"),
-        count(per_worker, "queue")
+        count(queues_per_worker, "queue")
     );
     let span = |preferred: Option<Range<usize>>| {
-        preferred.unwrap_or_else(|| first.queues.span_or(&first.span))
+        preferred.unwrap_or_else(|| first_port.queues.span_or(&first_port.span))
     };
     if sockets > MAX_SOCKETS as u64 {
         let message = format!(
@@ -76,8 +77,8 @@ pub(super) fn check_frames(
     }
 }
 
-/// Compares the required memory with the memory of the machine. With too little memory, the
-/// kernel's OOM killer would end xdpfwd or another process.
+/// Checks that the machine's total memory, and its free huge pages, suffice for the packet memory.
+/// With too little memory, the kernel's OOM killer would end xdpfwd or another process.
 pub(super) fn check_available(
     umem: &UmemTable,
     workers: usize,
@@ -85,23 +86,23 @@ pub(super) fn check_available(
     findings: &mut Findings<'_>,
 ) {
     let config = resolve(umem);
-    let available = machine.memory();
+    let machine_memory = machine.memory();
     let frames_span = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
     let needed = RequiredMemory::new(&config, workers);
-    if let Some(bytes) = available.bytes
-        && bytes < needed.bytes
+    if let Some(total_bytes) = machine_memory.bytes
+        && total_bytes < needed.bytes
     {
         let message = format!(
             "packet memory of {} MiB for {} exceeds the {} MiB of this machine; use fewer frames \
              or cores",
             needed.bytes >> 20,
             count(workers as u64, "worker"),
-            bytes >> 20
+            total_bytes >> 20
         );
         findings.error(&frames_span, message);
     }
     if config.huge_pages == HugePages::On
-        && let Some(pages) = available.huge_pages
+        && let Some(pages) = machine_memory.huge_pages
         && pages.free < needed.huge_pages
     {
         let message = format!(
@@ -118,20 +119,20 @@ pub(super) fn check_available(
 /// The packet memory of all workers.
 pub(crate) struct RequiredMemory {
     pub(crate) bytes: u64,
-    /// Number of 2 MiB pages that this memory needs if it uses huge pages. Workers share no page.
+    /// Number of 2 MiB pages for this memory, if it uses huge pages. Workers share no page.
     pub(crate) huge_pages: u64,
 }
 
 impl RequiredMemory {
     pub(crate) fn new(umem: &UmemConfig, workers: usize) -> Self {
-        let per_worker = u64::from(umem.frame_size) * u64::from(umem.frames);
+        let bytes_per_worker = u64::from(umem.frame_size) * u64::from(umem.frames);
         let workers = workers as u64;
-        Self { bytes: per_worker * workers, huge_pages: per_worker.div_ceil(2 << 20) * workers }
+        let pages_per_worker = bytes_per_worker.div_ceil(2 << 20);
+        Self { bytes: bytes_per_worker * workers, huge_pages: pages_per_worker * workers }
     }
 }
 
-/// Returns the largest MTU for frames of this size in bytes: what remains after the headroom, an
-/// Ethernet header and two VLAN tags.
+/// Returns the largest MTU for which every packet fits into a frame of `frame_size` bytes.
 pub(crate) fn largest_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - LINK_HEADER
 }

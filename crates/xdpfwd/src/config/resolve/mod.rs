@@ -1,5 +1,4 @@
-//! Resolves the parsed configuration to a plan: converts names to indices and checks everything
-//! against the machine.
+//! Converts the parsed configuration to a plan, and checks it against the machine.
 
 mod memory;
 mod paths;
@@ -29,7 +28,7 @@ pub(super) struct ResolveContext<'a> {
     pub(super) machine: &'a dyn Machine,
 }
 
-/// Creates the plan. If the findings contain errors, parts of the plan are placeholders.
+/// Creates the plan. It is usable only if the findings contain no error.
 pub(super) fn resolve(
     file: File<'_>,
     context: &ResolveContext<'_>,
@@ -47,8 +46,8 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, context.machine, findings);
     let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // If two ports have the same name, one of them may be meant to have another name, which a
-        // path uses. So report no port name as undefined.
+        // One of two ports with the same name may be meant to have the name that a path uses. So
+        // report no port name as undefined.
         ports.is_complete = false;
     }
     ports::check_io(&ports, &engine, context.machine, findings);
@@ -74,6 +73,7 @@ pub(super) fn resolve(
     }
     let paths = paths::resolve(&paths, &ports, &stages, findings);
 
+    // `or` returns the default for a missing key, and `None` for an invalid value.
     let mut plan = Plan {
         mode: engine.mode.or(Mode::default()).unwrap_or_default(),
         workers,

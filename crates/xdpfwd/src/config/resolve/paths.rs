@@ -20,7 +20,7 @@ pub(super) fn resolve(
     stages: &Stages,
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
-    // Format the list of defined stages once, because many errors may contain it.
+    // Formatted only once, because many errors may contain this list.
     let defined = and_list(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
@@ -30,6 +30,7 @@ pub(super) fn resolve(
         for (index, name) in names.iter().enumerate() {
             let is_repeated = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
+            // A filter counts the packets of each rule, for example.
             let has_row_counters = |plan: &Arc<dyn StagePlan>| {
                 plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty())
             };
@@ -52,8 +53,8 @@ pub(super) fn resolve(
     plans
 }
 
-/// Checks that each exclusive stage occurs only once, that each stage is bound to existing queues
-/// only, and that no two stages use the same exclusive resource.
+/// Checks that each exclusive stage (its state cannot be shared) occurs only once, that the queues
+/// to which stages are bound exist, and that no two stages use the same exclusive resource.
 pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
@@ -107,9 +108,8 @@ pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findi
     }
 }
 
-/// Offloads each stage that supports this to the XDP program, unless the stage's path prevents it.
-/// Reports a prevented offload: as an error if the configuration requires the offload, otherwise as
-/// a warning.
+/// Places each stage that can run in the XDP program there, unless its path prevents this. Reports
+/// the obstacle: as an error if the configuration requires this placement, otherwise as a warning.
 pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
         for index in 0..plan.paths[path].stages.len() {
@@ -185,8 +185,7 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// Warns of each port that has `keep`, but at which no path starts: the kernel receives all its
-/// packets anyway.
+/// Warns of each port that has `keep`, but at which no path starts.
 fn warn_idle_keep(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,

@@ -7,7 +7,6 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{EngineTable, PortTable, Tables};
 use crate::config::words::{and_list, count, or_list};
 
-/// Default number of queues of a port.
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
 /// Returns the plans of the ports; a [`PortId`](xdpfwd_pipeline::PortId) is an index into them.
@@ -126,7 +125,7 @@ pub(super) fn check_io(
     machine: &dyn Machine,
     findings: &mut Findings<'_>,
 ) {
-    let port_with =
+    let port_with_io =
         |io| ports.tables.iter().find(move |port| port.io.or(Io::default()) == Some(io));
     for port in &ports.tables {
         let span = port.io.span_or(&port.span);
@@ -136,7 +135,7 @@ pub(super) fn check_io(
                            set \"af_xdp\"";
             findings.error(&span, message.to_owned());
         } else if port.io.or(Io::default()) == Some(Io::XskRs)
-            && let Some(other) = port_with(Io::AfXdp)
+            && let Some(other) = port_with_io(Io::AfXdp)
         {
             let message = format!(
                 "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set \
@@ -158,7 +157,7 @@ pub(super) fn check_io(
         }
     }
     if let (Some(busy_poll), Some(port)) =
-        (engine.busy_poll.value().filter(|on| *on.get_ref()), port_with(Io::XskRs))
+        (engine.busy_poll.value().filter(|on| *on.get_ref()), port_with_io(Io::XskRs))
     {
         let message = format!(
             "busy_poll = true: {} has io = \"xsk-rs\", which does not support busy polling; remove \
@@ -218,7 +217,7 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
-/// Compares a port's number of queues with the number of active queues of its interface.
+/// Compares the configured number of queues with the active queues of the interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(active), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())
@@ -240,7 +239,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         );
         findings.error(&span, message);
     } else if queues < active && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
-        // Packet sockets distribute the packets of all queues among themselves.
+        // Not for packet sockets: together, they receive the packets of all queues.
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
              all, or remove some with `ethtool -L {name} {channels}`",
@@ -284,7 +283,7 @@ pub(super) fn check_queues(
 
 /// Describes the queue counts that `workers` workers can divide evenly, up to `max`.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// Maximum number of counts to list. If there are more, lists only the first two and the last.
+    /// If there are more counts, only the first two and the last are listed.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {
@@ -306,14 +305,13 @@ fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     }
 }
 
-/// Returns the name of a port for a message, or `a port` if the name is invalid.
+/// Returns `port "NAME"` for a message, or `a port` if the name is invalid.
 fn port_label(port: &PortTable) -> String {
     port.name
         .value()
         .map_or_else(|| "a port".to_owned(), |name| format!("port {:?}", name.get_ref()))
 }
 
-/// Lists the defined ports for a message.
 pub(super) fn port_names(ports: &Tables<PortTable>) -> String {
     and_list(
         ports

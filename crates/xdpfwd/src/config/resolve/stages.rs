@@ -21,14 +21,12 @@ use crate::config::words::{did_you_mean, quoted_or_list};
 /// planned again without the invalid key.
 const MAX_ERRORS: usize = 10;
 
-/// The defined stages.
 pub(super) struct Stages {
     by_name: BTreeMap<String, DefinedStage>,
     /// Whether `Stages` has all stages of the file; see [`Tables::is_complete`].
     pub(super) is_complete: bool,
 }
 
-/// A defined stage.
 pub(super) struct DefinedStage {
     /// The span of its name.
     pub(super) span: Range<usize>,
@@ -85,9 +83,9 @@ fn plan(
         return None;
     };
     let kind_span = kind.span();
-    let name = kind.get_ref().as_str().unwrap_or_default();
-    if !registry.kinds().any(|known| known == name) {
-        if let Some(feature) = machine.feature_for(name) {
+    let kind_name = kind.get_ref().as_str().unwrap_or_default();
+    if !registry.kinds().any(|known| known == kind_name) {
+        if let Some(feature) = machine.feature_for(kind_name) {
             // If the program has not registered the built-in stages, the cargo feature alone would
             // not add the kind.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
@@ -96,25 +94,26 @@ fn plan(
             let registration =
                 if has_builtin { "" } else { " and `App::stages(xdpfwd_stages::builtin())`" };
             let message = format!(
-                "kind = \"{name}\": not built into this program; \
+                "kind = \"{kind_name}\": not built into this program; \
                  build it with the cargo feature `{feature}` of xdpfwd{registration}"
             );
             findings.error(&kind_span, message);
             return None;
         }
         let kinds = quoted_or_list(registry.kinds());
-        let nearest = did_you_mean(name, registry.kinds());
+        let nearest = did_you_mean(kind_name, registry.kinds());
         let value_text = display_value(&kind, findings);
         findings.error(&kind_span, format!("kind = {value_text}: must be {kinds}{nearest}"));
         return None;
     }
     let mut kind_keys = kind_keys;
     for tries in 0..MAX_ERRORS {
-        match registry.plan(name, ValueDeserializer::from(kind_keys.clone()), cx) {
+        match registry.plan(kind_name, ValueDeserializer::from(kind_keys.clone()), cx) {
             Ok(plan) => {
                 for diagnostic in plan.warnings() {
                     findings.stage_diagnostic(Severity::Warning, &span, diagnostic);
                 }
+                // After an error, this plan lacks the invalid keys, so it is not used.
                 return (tries == 0).then_some(plan);
             }
             Err(StagePlanError::Parse(error)) => {
@@ -131,7 +130,7 @@ fn plan(
                     {
                         value_message(error.message(), key, value, findings)
                     }
-                    _ => message(error.message(), name, &findings.excerpt(&at)),
+                    _ => message(error.message(), kind_name, &findings.excerpt(&at)),
                 };
                 findings.error(&at, message);
                 if removed.is_none() {

@@ -9,8 +9,8 @@ use crate::config::machine::Machine;
 use crate::config::table::ParsedKey;
 use crate::config::words::ranges;
 
-/// Returns one element per worker: its core, or `None` if the worker is not pinned. If `cores` is
-/// invalid, returns `None` instead of a list.
+/// Returns one element per worker: its core, or `None` if the worker is not pinned. Returns `None`
+/// instead of the list if `cores` is invalid.
 pub(super) fn resolve(
     cores: &ParsedKey<Vec<Spanned<u16>>>,
     machine: &dyn Machine,
@@ -23,14 +23,14 @@ pub(super) fn resolve(
     };
     let available = machine.cores();
     if configured.get_ref().is_empty() {
-        let choice = if available.is_empty() {
+        let available_cores = if available.is_empty() {
             String::new()
         } else {
             format!(" of {}", ranges(&available))
         };
         let message = format!(
-            "cores = []: list at least one core{choice}, or remove the key for one worker on any \
-             core"
+            "cores = []: list at least one core{available_cores}, or remove the key for one worker \
+             on any core"
         );
         findings.error(&configured.span(), message);
         return None;

@@ -8,11 +8,10 @@ use super::{KeyFolder, MINIMAL, diagnose, plan};
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
-/// A value that is invalid for every key.
+/// A date, which is invalid for every key.
 const INVALID: &str = "1979-05-27";
 
-/// Returns the required keys of stage kinds, as (kind, key, valid value). The SAs use key files in
-/// `keys`.
+/// Returns the required keys of stage kinds, as (kind, key, valid value).
 fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] {
     let sa = |more_keys: &str| {
         format!(
@@ -35,11 +34,10 @@ fn required_keys(keys: &KeyFolder) -> [(&'static str, &'static str, String); 9] 
 }
 
 thread_local! {
-    /// The key files of this thread's test.
+    /// The key files of the test that runs on this thread.
     static KEYS: KeyFolder = KeyFolder::new();
 }
 
-/// A row of a table that documents keys.
 struct Row {
     key: String,
     accepted: String,
@@ -100,7 +98,7 @@ fn with_line(heading: &str, line: &str) -> String {
     }
 }
 
-/// Returns the accepted keys that the error about an unknown key lists.
+/// Returns the accepted keys, which the error about an unknown key lists.
 fn accepted_keys(heading: &str) -> Vec<String> {
     let text = diagnose(&with_line(heading, "zzz = 1"));
     let line = text
@@ -219,5 +217,5 @@ fn documented_defaults_equal_values_of_missing_keys() {
             }
         }
     }
-    assert_eq!(compared, 29);
+    assert_eq!(compared, 29, "documented default values");
 }

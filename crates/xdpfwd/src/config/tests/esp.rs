@@ -77,6 +77,7 @@ fn invalid_esp_value_error_lists_accepted_values() {
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\"")],
         &[
             ("stages = [\"seal\"]", "stages = [\"open\"]"),
+            // Changes nothing: the second path uses `open` as well.
             ("stages = [\"open\"]\n[stage", "stages = [\"open\"]\n[stage"),
         ],
         &[(
@@ -89,7 +90,7 @@ fn invalid_esp_value_error_lists_accepted_values() {
     for changes in cases {
         let text =
             diagnose(&configuration(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
-        // The keys are random, so replace their fingerprints.
+        // The keys are random, so replace their fingerprints (16 digits).
         let mut parts = text.split("the fingerprint ");
         let first = parts.next().unwrap_or_default().to_owned();
         let text =
@@ -101,8 +102,6 @@ fn invalid_esp_value_error_lists_accepted_values() {
     assert_snapshot!(report);
 }
 
-/// Compares the documented keys of an SA with the accepted keys that the error about an unknown key
-/// lists.
 #[test]
 fn documented_sa_keys_equal_accepted_keys() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");

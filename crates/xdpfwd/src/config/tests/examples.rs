@@ -40,7 +40,7 @@ impl Machine for PermissiveMachine {
     }
 }
 
-/// Copies of the files, in a temporary folder with the key files that they name.
+/// Copies of the files in `configs/`, in a temporary folder with the key files that they name.
 struct ExampleFiles {
     folder: KeyFolder,
     files: Vec<PathBuf>,
@@ -79,6 +79,7 @@ fn example_files_are_valid_without_warnings() {
 
 #[test]
 fn only_jumbo_example_accepts_mtu_3818() {
+    // This is the largest MTU for frames of 4096 bytes; other examples use frames of 2048 bytes.
     let ExampleFiles { folder: _folder, files } = ExampleFiles::new();
     for file in files {
         let is_jumbo = file.file_name().unwrap() == "jumbo.toml";

@@ -37,7 +37,7 @@ use xdpfwd_stages::esp::key_file;
 use super::words::is_printable;
 use super::{Diagnostics, FakeMachine, Machine, Source};
 
-/// A minimal configuration: two ports and a path. Tests of other tables add these to it.
+/// A minimal configuration: two ports and a path. Tests add other tables to it.
 const MINIMAL: &str = "
 [[port]]
 name = \"lan\"
@@ -50,8 +50,8 @@ from = \"lan\"
 to = \"wan\"
 ";
 
-/// A folder with the key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256). It is
-/// removed on drop.
+/// A folder with the key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256), removed on
+/// drop.
 struct KeyFolder(PathBuf);
 
 impl KeyFolder {
@@ -114,7 +114,6 @@ fn diagnose_cases_with(suffix: &str, cases: &[&str]) -> String {
     let mut report = String::new();
     for case in cases {
         for (index, line) in case.trim_end_matches('\n').split('\n').enumerate() {
-            // Invisible characters are escaped in the snapshot.
             writeln!(report, "{:>3} | {}", index + 1, super::escaped(line)).unwrap();
         }
         writeln!(report, "{}", diagnose(&format!("{case}{suffix}"))).unwrap();

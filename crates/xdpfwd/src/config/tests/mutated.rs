@@ -1,11 +1,9 @@
-//! Mutated and random texts cause no panic, and every error has a position and lists accepted
-//! values.
+//! Mutated and random texts cause no panic, and every error has a position and advice.
 
 use proptest::prelude::*;
 
 use super::{is_printable, plan};
 
-/// Valid files to mutate.
 const VALID_FILES: [&str; 4] = [
     include_str!("../../../../../configs/demo.toml"),
     include_str!("../../../../../configs/router-hop.toml"),
@@ -65,7 +63,7 @@ const PIECES: [&str; 48] = [
     "\u{feff}",
 ];
 
-/// A change of a text. Positions and line numbers may exceed the text; [`mutate`] reduces them.
+/// A change of a text. [`mutate`] reduces positions and line numbers that exceed the text.
 #[derive(Clone, Debug)]
 enum Mutation {
     /// Position and number of characters.
@@ -122,7 +120,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
-/// Phrases that introduce accepted values or a fix. Each error contains at least one phrase.
+/// Phrases that introduce accepted values or a fix. Each error contains at least one.
 const ADVICE: [&str; 18] = [
     "is 6 groups of",
     "must be",
@@ -144,8 +142,8 @@ const ADVICE: [&str; 18] = [
     "lower the MTU",
 ];
 
-/// Generates a value of any type.
 fn value() -> impl Strategy<Value = String> {
+    // The numbers before `=>` are relative frequencies.
     let leaf = prop_oneof![
         6 => prop::sample::select(&TEXTS[..]).prop_map(|text| format!("\"{text}\"")),
         4 => prop::sample::select(&NUMBERS[..]).prop_map(|number| number.to_string()),
@@ -154,15 +152,17 @@ fn value() -> impl Strategy<Value = String> {
         1 => prop::sample::select(&OTHER_VALUES[..]).prop_map(ToOwned::to_owned),
         1 => ".{0,60}".prop_map(|text| toml::Value::String(text).to_string()),
     ];
+    // Lists and tables have at most 4 levels, about 24 values, and up to 5 elements each.
     leaf.prop_recursive(4, 24, 5, |value| {
         prop_oneof![
             2 => prop::collection::vec(value.clone(), 0..5).prop_map(|values| format!("[{}]", values.join(", "))),
-            1 => prop::collection::vec((key(), value), 0..4).prop_map(|entries| inline(&entries)),
+            1 => prop::collection::vec((key(), value), 0..4)
+                .prop_map(|entries| inline_table(&entries)),
         ]
     })
 }
 
-fn inline(entries: &[(String, String)]) -> String {
+fn inline_table(entries: &[(String, String)]) -> String {
     let entries: Vec<String> =
         entries.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     format!("{{ {} }}", entries.join(", "))
@@ -360,9 +360,9 @@ proptest! {
     }
 
     #[test]
-    fn any_value_for_any_key_gives_well_formed_diagnostics(key in key(), value in value(), first in any::<bool>()) {
+    fn any_value_for_any_key_gives_well_formed_diagnostics(key in key(), value in value(), is_first in any::<bool>()) {
         let line = format!("{key} = {value}\n");
-        check(&if first { line + VALID_FILES[0] } else { VALID_FILES[1].to_owned() + &line })?;
+        check(&if is_first { line + VALID_FILES[0] } else { VALID_FILES[1].to_owned() + &line })?;
     }
 
     #[test]

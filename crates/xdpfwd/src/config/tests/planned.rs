@@ -102,6 +102,6 @@ fn configured_values_are_in_plan() {
     assert_eq!(b_to_a.stages[1].plan.summary(), "sets MAC source 02:00:00:00:00:01");
     assert!(
         Arc::ptr_eq(&b_to_a.stages[0].plan, &a_to_a.stages[0].plan),
-        "paths that use the same stage share its plan"
+        "both paths share the plan of the stage `swap`"
     );
 }

@@ -1,4 +1,6 @@
-//! Checks of ports, paths and workers against each other and against the machine.
+//! Checks of ports, paths and workers against each other and against the machine. On the fake
+//! machine, `multi1` and `multi2` have 8 queues, `dual1` has 2 and `eth1` and `eth2` have 1; the
+//! properties of `opaque` and `opaque2` are unknown. The cores are 0 to 3.
 
 use super::{MINIMAL, diagnose, diagnose_cases, diagnose_cases_with, plan, plan_on};
 use crate::config::FakeMachine;
@@ -98,7 +100,7 @@ fn one_mistake_is_reported_once() {
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \
          \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
-        // One of the two ports called `lan` may be meant to be `wan`.
+        // One of the two ports called `lan` may be the missing `wan`.
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \
          \"eth2\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",
@@ -203,7 +205,7 @@ fn too_few_or_too_short_frames_are_errors() {
         "interface = \"multi2\"\nqueues = 4",
     );
     assert!(plan(&enough).is_ok());
-    // The default of 16384 frames is enough for the maximum number of sockets on a UMEM.
+    // The default of 16384 frames is enough for the maximum of 126 sockets on a UMEM.
     assert!(
         plan(&two_ports(
             "",

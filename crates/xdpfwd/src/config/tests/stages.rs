@@ -120,7 +120,7 @@ fn filter_placement_depends_on_path_and_rules() {
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
-/// The keys of a stage kind with nested tables.
+/// A stage kind with nested tables.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NestedConfig {
@@ -155,7 +155,7 @@ impl StageConfig for NestedConfig {
 #[test]
 fn errors_inside_stage_table_have_position_of_the_mistake() {
     let diagnose = |stage: &str| {
-        let text = format!("{MINIMAL}\n[stage.ä-1]\n{stage}").replace("ä", "a");
+        let text = format!("{MINIMAL}\n[stage.a-1]\n{stage}");
         let registry = xdpfwd_stages::builtin().with::<NestedConfig>();
         let source = Source::new("x.toml".into(), text);
         match crate::config::plan(
@@ -171,7 +171,7 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
     // `stage` begins on line 13 of the file.
     let kind = "kind = \"nested\"";
     assert_eq!(
-        diagnose(&format!("rules = [{{ port = 1 }}, {{ label = \"ä\", port = 65536 }}]\n{kind}")),
+        diagnose(&format!("rules = [{{ port = 1 }}, {{ label = \"a\", port = 65536 }}]\n{kind}")),
         "x.toml:13:46: invalid value: integer `65536`, expected an integer from 0 to 65535\n"
     );
     assert_eq!(
@@ -188,7 +188,7 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
         diagnose(&format!("{kind}\nrules = [{{ port = 0 }}]")),
         "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
     );
-    // A diagnostic is one line, so an error of two lines becomes two diagnostics.
+    // An error of two lines becomes two diagnostics.
     assert_eq!(
         diagnose(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
         "x.toml:12:1: first line:\nx.toml:12:1:   second line\n"

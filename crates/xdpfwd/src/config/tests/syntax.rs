@@ -21,7 +21,7 @@ fn invalid_toml_error_has_position() {
     ]));
 }
 
-/// After a mistake, the parser continues and reports consequential errors.
+/// Consequential errors: after a mistake, the parser continues and reports more errors.
 #[test]
 fn consequential_toml_errors_are_omitted() {
     assert_snapshot!(diagnose_cases_with(
@@ -67,8 +67,7 @@ fn deep_nesting_is_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// This test would take minutes if xdpfwd located each error of the parser by a scan from the start
-/// of the text or of the line.
+/// This test would take minutes if the lookup of each error's line scanned the whole text.
 #[test]
 fn text_full_of_errors_is_checked_quickly() {
     for piece in [
