@@ -95,8 +95,8 @@ fn check_of_invalid_file_prints_only_to_stderr() {
         assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(2), ""));
         assert_eq!(
             outcome.stderr,
-            "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes without /, : \
-             and white space\n\
+            "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes, none of \
+             them `/`, `:` or white space\n\
              FILE:12:8: kind = \"tll\": must be \"esp-open\", \"esp-seal\", \"filter\", \"mac-swap\", \"payload\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
         );
     }
