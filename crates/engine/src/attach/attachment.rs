@@ -149,8 +149,7 @@ impl Attachment {
         }
     }
 
-    /// Returns the image (map contents) of the stage that the XDP program runs; `None` if the
-    /// program runs no stage, or if there is no program.
+    /// Returns the image (map contents) of the stage that the XDP program runs, if any.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         match self {
             Self::Xdp(linked) => linked.program.image(),
@@ -159,7 +158,7 @@ impl Attachment {
     }
 
     /// Returns the counters of the rows, such as filter rules, of the stage that the XDP program
-    /// runs. Returns `None` if no stage runs there or the counters cannot be read.
+    /// runs; `None` if it runs no stage, or if the counters cannot be read.
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
             Self::Xdp(linked) => linked.program.row_counters(),

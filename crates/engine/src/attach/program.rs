@@ -133,7 +133,7 @@ impl XdpProgram {
     }
 
     /// Loads the program that will replace this one. If there is an image, the new program runs the
-    /// image's stage. Both programs use the same maps [`SHARED_MAPS`].
+    /// image's stage. Both programs share the maps [`SHARED_MAPS`].
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -165,8 +165,8 @@ impl XdpProgram {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
 
-    /// Returns the row counters of the stage in this program; `None` if there is no stage, or if
-    /// the counters cannot be read.
+    /// Returns the counters of the rows, such as filter rules, of the stage in this program; `None`
+    /// if there is no stage, or if the counters cannot be read.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
@@ -182,6 +182,7 @@ impl XdpProgram {
     /// the first of these maps.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
+        // `OWN_DESTINATION` and `OWN_TARGET` in bpf/keep.h.
         let uses =
             |address: &AddressUse| u8::from(address.destination) | u8::from(address.target) << 1;
         let macs = addresses.macs.iter().map(|mac| (mac.0, 1)).collect();
@@ -250,7 +251,6 @@ impl XdpProgram {
         })
     }
 
-    /// Attaches the program to an interface.
     pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
         attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
     }
@@ -269,13 +269,13 @@ impl LoadedObject {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// Returns the row counters of the stage in this program, if any.
+    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 }
 
-/// Maps that a successor shares with its predecessor: those that belong to no stage.
+/// Maps that a successor shares with its predecessor; they belong to no stage.
 const SHARED_MAPS: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 

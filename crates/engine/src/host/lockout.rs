@@ -202,6 +202,10 @@ fn parse_session(text: &str) -> Option<Session> {
 mod tests {
     use super::*;
 
+    // The values of `is_stacked`.
+    const STACKED: bool = true;
+    const NOT_STACKED: bool = false;
+
     fn keep(rules: &[&str]) -> Keep {
         rules.iter().map(|rule| rule.parse().unwrap()).collect()
     }
@@ -238,14 +242,11 @@ mod tests {
             (&["vlan/7"], false, false),
         ] {
             let rules = keep(rules);
-            assert_eq!(
-                (is_sufficient(&rules, &ipv4, false), is_sufficient(&rules, &ipv6, false)),
-                (ipv4_expected, ipv6_expected),
-                "{rules:?}"
-            );
+            let results = [&ipv4, &ipv6].map(|needed| is_sufficient(&rules, needed, NOT_STACKED));
+            assert_eq!(results, [ipv4_expected, ipv6_expected], "{rules:?}");
         }
         assert!(
-            is_sufficient(&keep(&["vlan/7"]), &ipv4, true),
+            is_sufficient(&keep(&["vlan/7"]), &ipv4, STACKED),
             "a `vlan` rule must be sufficient for an address on a VLAN interface"
         );
     }
@@ -262,9 +263,10 @@ mod tests {
             (&["vlan/5"], false, false),
         ] {
             let rules = keep(rules);
-            let reachable = (is_reachable(&rules, false, false), is_reachable(&rules, true, false));
-            assert_eq!(reachable, (ipv4_expected, ipv6_expected), "{rules:?}");
+            let results = [false, true].map(|ipv6| is_reachable(&rules, ipv6, NOT_STACKED));
+            assert_eq!(results, [ipv4_expected, ipv6_expected], "{rules:?}");
         }
-        assert!(is_reachable(&keep(&["vlan/5"]), false, true));
+        let ipv6 = false;
+        assert!(is_reachable(&keep(&["vlan/5"]), ipv6, STACKED));
     }
 }

@@ -55,9 +55,9 @@ pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// The worker's last reply, which is reported again if the worker does not reply any more.
+    /// The worker's last reply, used for reports if the worker does not reply any more.
     pub(super) last_reply: Option<WorkerReply>,
-    /// The TSC when the worker was started.
+    /// The time-stamp counter when the worker was started.
     pub(super) started_cycles: u64,
 }
 
@@ -117,8 +117,8 @@ impl DataPlane {
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can cause updates (by router advertisements). So log the errors only if they
-        // differ from the last errors.
+        // Remote hosts can cause updates (by router advertisements), so do not log the same errors
+        // again.
         if address_errors != self.address_errors {
             for error in &address_errors {
                 tracing::warn!("`keep` rules may use outdated host addresses: {error}");
@@ -149,8 +149,8 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Absorb these counters only after the replies: by then, a worker that replaced its stages
-        // late has sent the counters of its replaced stages.
+        // Absorb the counters of replaced stages only after the replies: by then, a worker that
+        // replaced its stages late has sent them.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }

@@ -168,7 +168,7 @@ impl DataPlane {
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan back, so that the control thread drops it: that can be slow.
+                // Send the old plan too: the control thread drops it, because that can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 restarted
             };
@@ -202,7 +202,7 @@ impl DataPlane {
         Ok(restarted_stages)
     }
 
-    /// Makes the workers drop stages that they have built but do not use yet.
+    /// Makes the workers drop the stages that they have built for this reload.
     fn discard_stored_chains(&self) {
         for RunningWorker { remote, .. } in &self.workers {
             let _ = remote.ask(Worker::discard_stored_chains, REPLY_TIMEOUT);

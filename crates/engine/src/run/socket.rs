@@ -125,7 +125,7 @@ fn serve_client(
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // Enforce again what the mode of the socket file already enforces.
+    // The mode of the socket file already excludes other users; check again.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,

@@ -20,14 +20,13 @@ use crate::plan::{Io, PathPlan, Plan, PortPlan};
 /// The stages of a path, built from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
-/// The parameters of the thread of a worker.
+/// The parameters of a worker's thread.
 pub(crate) struct Setup {
     pub(crate) plan: Arc<Plan>,
     pub(crate) worker: usize,
     pub(crate) bind: BindMode,
     /// The index of each port's interface.
     pub(crate) interface_indexes: Vec<u32>,
-    /// Port information for stages.
     pub(crate) port_infos: Ports,
     /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
@@ -47,7 +46,6 @@ pub(crate) struct ReadyWorker {
     /// The AF_XDP sockets of ports from which a path starts: port, queue, file descriptor. The
     /// worker keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
-    /// Whether the worker's AF_XDP sockets are in zero-copy mode.
     pub(crate) zero_copy: bool,
     /// Why the worker fell back from zero-copy to copy mode, if it did.
     pub(crate) fallback: Option<Fallback>,
@@ -95,8 +93,7 @@ impl Drop for ExitNotice<'_> {
 
 /// Runs the thread of a worker. Prepares the worker and sends the result to `ready_sender`. After
 /// `start_signal`, runs the worker until its mailbox requests the end. If another worker fails to
-/// start, the sender of the signal is dropped, and this function returns without running the
-/// worker.
+/// start, the sender of the signal is dropped, and this worker does not run.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -173,6 +170,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let worker_count = plan.workers.len();
     let io_error = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
+    // The worker serves the queues `worker`, `worker + worker_count`, …
     let mut builder = Worker::builder(umem, pool)
         .number(worker)
         .queues(worker as u16, worker_count as u16)
@@ -293,7 +291,7 @@ pub(crate) fn build_chain(
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
-        // Add the stage name to the panic message: the caller does not know which stage panicked.
+        // Add the stage name to the panic message.
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {
