@@ -14,7 +14,7 @@ use crate::keep::Keep;
 /// of earlier stages with that name on the path, and the type of the stage's plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
-/// A resolved configuration. The binary `xdpfwd` creates it from a configuration file; other
+/// A validated configuration. The binary `xdpfwd` creates it from a configuration file; other
 /// binaries can create it in Rust.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -296,7 +296,6 @@ mod tests {
     #[derive(Debug)]
     struct LoggingOwner {
         name: &'static str,
-        /// Whether `acquire` fails.
         fails: bool,
         log: Arc<Mutex<Vec<String>>>,
     }

@@ -14,9 +14,7 @@ use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 /// How many resources this process has of the kinds that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ResourceCounts {
-    /// File descriptors.
     descriptors: usize,
-    /// Memory mappings.
     mappings: usize,
     threads: usize,
 }
@@ -52,7 +50,6 @@ fn thousand_start_stop_cycles_under_load_leak_nothing() {
 }
 
 fn cycle_under_load(cycles: usize) {
-    /// Number of cycles before the first measurement.
     const WARM_UP: usize = 5;
     // The lab: a chain of network namespaces with generator, forwarder and sink.
     let lab = chain(Chain::builder().queues(2));

@@ -16,7 +16,6 @@ use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
-/// Number of packets per rule set.
 const PACKETS: usize = 1024;
 /// Number of queues of the tested port; the packets are on queue 0.
 const QUEUES: u16 = 1;
@@ -40,10 +39,8 @@ fn open_socket() -> OpenPorts<XskPort> {
         .unwrap()
 }
 
-/// Numbers of tested packets.
 #[derive(Default)]
 struct PacketCounts {
-    /// All packets.
     packets: usize,
     /// Packets whose verdict came from a rule.
     by_rule: usize,

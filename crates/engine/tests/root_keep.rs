@@ -44,7 +44,6 @@ fn load_program(rules: &[&str], addresses: OwnAddresses) -> XdpProgram {
     program
 }
 
-/// A frame made by scapy.
 struct ScapyFrame {
     name: String,
     /// The rules that must keep the frame.
@@ -212,7 +211,6 @@ fn program_and_oracle_agree_on_truncated_frames() {
     }
 }
 
-/// A modification of a frame.
 #[derive(Clone, Debug)]
 enum Mangle {
     /// Replaces the byte at an offset.
@@ -223,7 +221,6 @@ enum Mangle {
     Truncate(u16),
     /// Duplicates bytes: offset of the first byte, number of bytes.
     Duplicate(u8, u8),
-    /// Inserts a VLAN tag with this TCI.
     Tag(u16),
     /// Appends a number of zero bytes.
     Pad(u8),

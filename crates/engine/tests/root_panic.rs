@@ -11,7 +11,6 @@ use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 use xdpfwd_testkit::process::until;
 
-/// The stage method that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PanicPoint {
     Build,
@@ -28,7 +27,6 @@ enum PanicPoint {
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
-    /// Number of packets processed.
     seen: u64,
 }
 

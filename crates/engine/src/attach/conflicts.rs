@@ -69,8 +69,7 @@ pub struct QueueHolders {
     pub some_hidden: bool,
 }
 
-/// Returns the XDP program on an interface, or on a bridge or bond above it. Returns `None` if no
-/// program is visible.
+/// As [`attached_program`].
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
@@ -188,7 +187,6 @@ impl HeldObject {
     }
 }
 
-/// Returns the visible processes that have an object open for which `is_wanted` is true.
 fn processes_holding(is_wanted: impl Fn(HeldObject) -> bool) -> Vec<Process> {
     find_processes(|folder| {
         let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
@@ -243,7 +241,6 @@ fn is_af_xdp_ring(line: &str) -> bool {
         && matches!(offset, Some("100000000" | "180000000"))
 }
 
-/// Describes the program that prevents an attach.
 pub(crate) fn describe_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
     match program {
         Some(program) => program.to_string(),

@@ -18,7 +18,6 @@ use crate::error::StartError;
 use crate::host::addresses::{AddressUse, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
-/// Name of the program that runs no stage.
 const PROGRAM_WITHOUT_STAGE: &str = "xdpfwd";
 
 /// Object files that this binary embeds, with program names.
@@ -160,7 +159,6 @@ impl XdpProgram {
         }
     }
 
-    /// Returns the image of the stage that runs in this program, if any.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
@@ -207,8 +205,7 @@ impl XdpProgram {
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 
-    /// Ends the redirection of all queues, `queue_count` in number: the program passes their
-    /// packets to the kernel again.
+    /// Passes the packets of all `queue_count` queues to the kernel again.
     pub(crate) fn stop_redirecting(&self, queue_count: u16) {
         for queue in 0..u32::from(queue_count) {
             // Fails if the queue has no socket, which is fine.
@@ -358,7 +355,6 @@ pub struct AddressUpdateError {
 /// A map with a copy of its entries, so that an update changes only the entries that differ.
 struct SyncedMap<const N: usize> {
     map: MapHandle,
-    /// The entries that the map contains now.
     entries: BTreeMap<[u8; N], u8>,
 }
 
@@ -367,7 +363,6 @@ impl<const N: usize> SyncedMap<N> {
         Self { map, entries: BTreeMap::new() }
     }
 
-    /// Makes the entries of the map equal to `wanted`.
     fn update(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), AddressUpdateError> {
         let mut failed: Option<AddressUpdateError> = None;
         let mut fail = |source| {

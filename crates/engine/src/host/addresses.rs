@@ -28,7 +28,6 @@ pub(crate) struct Host {
     local: BTreeSet<IpAddr>,
 }
 
-/// A network interface.
 #[derive(Clone, Debug, Default)]
 struct Link {
     index: u32,
@@ -170,7 +169,6 @@ impl Host {
         }
     }
 
-    /// Returns the indexes of the interfaces that have the address.
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)
     }

@@ -9,7 +9,6 @@ use netlink_sys::{Socket, SocketAddr};
 
 /// ID of the control family, which resolves family names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
-/// Command of the control family.
 const GET_FAMILY: u8 = 3;
 /// Attribute types of the control family.
 const FAMILY_ID: u16 = 1;
@@ -27,7 +26,6 @@ const ERROR: u16 = 2;
 /// offloads, takes a few thousand bytes.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
-/// A generic netlink family with an open socket.
 pub(crate) struct Family {
     socket: Socket,
     id: u16,
@@ -145,8 +143,7 @@ pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
-/// Returns the value of the first attribute of a type, as a number. Returns `None` if there is no
-/// such attribute, or if its value is not 4 bytes long.
+/// As [`find`], for a number; `None` also if the value is not 4 bytes long.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }

@@ -65,7 +65,6 @@ impl Interface {
             .collect()
     }
 
-    /// Returns the MTU; `None` if /sys shows another network namespace.
     pub(crate) fn mtu(&self) -> Option<u32> {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }

@@ -29,10 +29,9 @@ pub struct Lockout {
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// Traffic over the default route, which the `keep` rules of the port do not pass to the
-    /// kernel.
+    /// Traffic over the default route, which the port's `keep` rules do not pass to the kernel.
     DefaultRoute,
-    /// An SSH session, which the `keep` rules of the port do not pass to the kernel.
+    /// An SSH session, which the port's `keep` rules do not pass to the kernel.
     Ssh {
         /// The remote address.
         peer: IpAddr,
@@ -119,7 +118,6 @@ struct Session {
     peer: IpAddr,
 }
 
-/// Returns the `keep` rules that TCP connections to a local address and port need.
 fn needed_rules(local: SocketAddr) -> Keep {
     let neighbors = if local.is_ipv4() { KeepRule::Arp } else { KeepRule::Nd };
     Keep::from([neighbors, KeepRule::Tcp(local.port())])

@@ -53,12 +53,10 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Makes [`Control::wait`] return [`Event::Reload`].
     pub(crate) fn reload(&self) {
         self.request(&self.pending.reload);
     }
 
-    /// Makes [`Control::wait`] return [`Event::StopRequested`].
     pub(crate) fn stop(&self) {
         self.request(&self.pending.stop);
     }

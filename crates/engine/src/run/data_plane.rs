@@ -35,7 +35,6 @@ pub struct DataPlane {
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
-    /// Errors of the last [`update_host_addresses`](Self::update_host_addresses).
     pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
@@ -50,14 +49,12 @@ pub struct DataPlane {
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
-/// The control thread's access to a running worker.
 pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
     /// The worker's last reply, used for reports if the worker does not reply any more.
     pub(super) last_reply: Option<WorkerReply>,
-    /// The time-stamp counter when the worker was started.
     pub(super) started_cycles: u64,
 }
 
@@ -204,7 +201,7 @@ impl DataPlane {
     /// Enables or disables the cycle ledger of all workers.
     pub fn switch_ledger(&self, on: bool) {
         for worker in &self.workers {
-            // If the worker has ended, sending fails and `failed_worker` reports the worker.
+            // Fails if the worker has ended; `failed_worker` reports this.
             let _ = worker.remote.send(move |worker| worker.switch_ledger(on));
         }
     }
@@ -220,7 +217,6 @@ impl DataPlane {
         self.build_report()
     }
 
-    /// Builds the report from the last replies of the workers.
     fn build_report(&self) -> Report {
         let reports = self.workers.iter().map(|worker| worker.last_reply.as_ref());
         let xdp =

@@ -331,7 +331,6 @@ impl From<KernelCounters> for PortKernelReport {
     }
 }
 
-/// A worker's reply to a request for its report.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
@@ -339,7 +338,6 @@ pub(crate) struct WorkerReply {
     pub(crate) wall_cycles: u64,
 }
 
-/// The sum of all worker reports.
 struct Sums {
     ports: Vec<(Counters, KernelCounters)>,
     /// The counters of each stage, by path.

@@ -48,7 +48,7 @@ pub struct Request {
 impl Request {
     /// Replies to the client with one line.
     pub fn reply(self, line: String) {
-        // If the client has disconnected, drop the reply.
+        // Fails if the client has disconnected.
         let _ = self.reply.send(line);
     }
 }
@@ -179,7 +179,6 @@ fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     }
 }
 
-/// Writes a line, or fails at the timeout.
 fn write_line(mut stream: &UnixStream, line: &str) -> io::Result<()> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let text = format!("{line}\n");

@@ -225,7 +225,7 @@ impl DataPlane {
                 self.fallback.get_or_insert(port_fallback);
             }
             let started_cycles = clock::cycles();
-            // If the worker has already ended, sending fails, and `failed_worker` reports it.
+            // Fails if the worker has already ended; `failed_worker` reports this.
             let _ = starting_worker.start_signal.send(());
             let StartingWorker { thread, status, .. } = starting_worker;
             self.workers.push(RunningWorker {
@@ -266,7 +266,6 @@ impl DataPlane {
     }
 }
 
-/// The thread of a worker during startup.
 struct StartingWorker {
     thread: JoinHandle<()>,
     ready_receiver: mpsc::Receiver<Result<ReadyWorker, StartError>>,
@@ -296,8 +295,8 @@ impl StartingWorker {
     }
 }
 
-/// Rejects two ports on one interface, because an interface can have only one XDP program. Compares
-/// interface indexes, because an interface can have several names.
+/// Rejects two ports on one interface, which can have only one XDP program. Compares interface
+/// indexes, because an interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =

@@ -17,15 +17,12 @@ use crate::error::StartError;
 use crate::host::addresses::describe_ports;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
-/// The stages of a path, built from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
-/// The parameters of a worker's thread.
 pub(crate) struct Setup {
     pub(crate) plan: Arc<Plan>,
     pub(crate) worker: usize,
     pub(crate) bind: BindMode,
-    /// The index of each port's interface.
     pub(crate) interface_indexes: Vec<u32>,
     pub(crate) port_infos: Ports,
     /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP.
@@ -51,7 +48,6 @@ pub(crate) struct ReadyWorker {
     pub(crate) fallback: Option<Fallback>,
 }
 
-/// The status of a worker, shared with the control thread.
 pub(crate) struct WorkerStatus {
     failed: AtomicBool,
     panic: OnceLock<String>,
@@ -73,7 +69,6 @@ impl WorkerStatus {
         self.panic.get().map(String::as_str)
     }
 
-    /// Marks the worker as failed and wakes the control thread.
     fn fail(&self) {
         // Set the flag before waking the control thread. Otherwise the control thread can run
         // first, find the flag clear, and wait again.
@@ -82,7 +77,7 @@ impl WorkerStatus {
     }
 }
 
-/// A guard that marks the worker as failed when its thread ends, normally or by a panic.
+/// Marks the worker as failed when its thread ends, normally or by a panic.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -151,7 +146,6 @@ fn run_worker(
     // The second panic cannot come from a stage, because the stages are disabled: end the thread.
 }
 
-/// Returns the message of a caught panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
@@ -160,7 +154,6 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, ReadyWorker);
 
-/// Pins the calling thread, opens the worker's sockets, and builds the worker with its stages.
 fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let Setup { plan, worker, .. } = setup;
     let worker = *worker;
@@ -222,7 +215,6 @@ pub(crate) fn queues_of(
     (0..port.queues).skip(worker).step_by(plan.workers.len())
 }
 
-/// Opens the AF_XDP sockets of the worker and creates its ports.
 fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
     let Setup { plan, worker, bind, interface_indexes, sockets, .. } = setup;
     let worker = *worker;
