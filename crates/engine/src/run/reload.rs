@@ -168,7 +168,7 @@ impl DataPlane {
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan too: the control thread drops it, because that can be slow.
+                // Send the old plan too: the control thread drops it, because dropping can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 restarted
             };

@@ -132,7 +132,8 @@ fn run_worker(
     idle: Idle,
     status: &WorkerStatus,
 ) {
-    for _ in 0..2 {
+    const MAX_PANICS: usize = 2;
+    for _ in 0..MAX_PANICS {
         // Unwind safety: a panic can leave inconsistent state only in the stages and in the current
         // batch. The stages process no more packets, and the batch is abandoned. A call from a
         // stage into the worker either completes or does nothing.
