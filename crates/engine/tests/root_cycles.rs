@@ -50,7 +50,7 @@ fn thousand_start_stop_cycles_under_load_leak_nothing() {
 }
 
 fn cycle_under_load(cycles: usize) {
-    const WARM_UP: usize = 5;
+    const WARM_UP_CYCLES: usize = 5;
     // The lab: a chain of network namespaces with generator, forwarder and sink.
     let lab = chain(Chain::builder().queues(2));
     // Detects at the end whether the kernel has freed the namespace; does not keep it alive.
@@ -87,13 +87,14 @@ fn cycle_under_load(cycles: usize) {
                 created.wait_until_gone(TIMEOUT).unwrap();
             }
         };
-        run_cycles(WARM_UP);
+        run_cycles(WARM_UP_CYCLES);
         let (before, kib_before) = (ResourceCounts::now(), resident_kib());
         run_cycles(cycles);
         let (after, kib_after) = (ResourceCounts::now(), resident_kib());
 
-        let memory =
-            format!("{kib_before} KiB after {WARM_UP} cycles, {kib_after} KiB after {cycles} more");
+        let memory = format!(
+            "{kib_before} KiB after {WARM_UP_CYCLES} cycles, {kib_after} KiB after {cycles} more"
+        );
         println!("{received} packets; {after:?}; {memory}");
         assert!(received > 0, "no packet was received");
         assert_eq!(after, before, "the cycles after the warm-up leaked resources");

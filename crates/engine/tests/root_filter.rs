@@ -16,7 +16,7 @@ use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
-const PACKETS: usize = 1024;
+const PACKETS_PER_SET: usize = 1024;
 /// Number of queues of the tested port; the packets are on queue 0.
 const QUEUES: u16 = 1;
 /// The time of every packet, in clock cycles. It matters only for rate limits.
@@ -106,7 +106,7 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
         let mut stage =
             Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
         let mut drops: HashMap<Reason, u64> = HashMap::new();
-        for number in 0..PACKETS {
+        for number in 0..PACKETS_PER_SET {
             let (frame, was_mangled) = packet(&mut random);
             // The kernel runs no XDP program on a frame shorter than an Ethernet header.
             if frame.len() < 14 {

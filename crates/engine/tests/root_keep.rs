@@ -221,6 +221,7 @@ enum Mangle {
     Truncate(u16),
     /// Duplicates bytes: offset of the first byte, number of bytes.
     Duplicate(u8, u8),
+    /// Inserts a VLAN tag with this TCI.
     Tag(u16),
     /// Appends a number of zero bytes.
     Pad(u8),

@@ -55,6 +55,7 @@ pub(super) struct RunningWorker {
     pub(super) status: Arc<WorkerStatus>,
     /// The worker's last reply, used for reports if the worker does not reply any more.
     pub(super) last_reply: Option<WorkerReply>,
+    /// The time-stamp counter at the start of the worker.
     pub(super) started_cycles: u64,
 }
 
