@@ -62,8 +62,7 @@ pub enum StartError {
     AttachedAlready {
         /// The interface.
         interface: String,
-        /// The attached program and what keeps it attached; `None` if no program was found when the
-        /// error was created.
+        /// The attached program; `None` if it was not visible when the error was created.
         program: Option<Box<AttachedProgram>>,
     },
     /// The driver supports native XDP, but not in the interface's current configuration.

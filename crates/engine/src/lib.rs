@@ -14,13 +14,13 @@
 //!     interface: interface.into(),
 //!     io: Io::AfXdp,
 //!     queues: 1,
-//!     keep: Keep::new(),
+//!     keep: Keep::new(), // passes nothing to the kernel
 //!     promiscuous: true,
 //! };
 //! let path = |from, to| PathPlan { from: PortId(from), to: PortId(to), stages: vec![] };
 //! let plan = Plan {
 //!     mode: Mode::Auto,
-//!     workers: vec![None],
+//!     workers: vec![None], // one worker, not pinned to a core
 //!     busy_poll: false,
 //!     idle: Idle::Poll,
 //!     ledger: true,
@@ -30,7 +30,7 @@
 //!     control: None,
 //! };
 //! let mut control = Control::new()?;
-//! wait_until_up(&plan, &mut control, None)?;
+//! wait_until_up(&plan, &mut control, None)?; // no deadline
 //! let data_plane = DataPlane::start(plan, &control)?;
 //! control.wait(Instant::now() + Duration::from_secs(10))?;
 //! println!("{:?}", data_plane.stop().frames);

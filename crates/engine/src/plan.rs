@@ -14,7 +14,7 @@ use crate::keep::Keep;
 /// of earlier stages with that name on the path, and the type of the stage's plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
-/// A resolved configuration. The binary `xdpfwd` creates it from a configuration file; other
+/// A validated configuration. The binary `xdpfwd` creates it from a configuration file; other
 /// binaries can create it in Rust.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -146,15 +146,14 @@ impl Plan {
         Some(first.plan.as_xdp_offload()?.image())
     }
 
-    /// Returns every stage of every path, in order.
     pub(crate) fn stages(&self) -> impl Iterator<Item = &StageOnPath> {
         self.paths.iter().flat_map(|path| &path.stages)
     }
 
     /// Returns every stage of every path with its identity across reloads.
     pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
-        let stages = |(path, plan): (usize, &'_ PathPlan)| {
-            (0..plan.stages.len()).map(move |position| (path, position))
+        let stages = |(path, path_plan): (usize, &'_ PathPlan)| {
+            (0..path_plan.stages.len()).map(move |position| (path, position))
         };
         self.paths.iter().enumerate().flat_map(stages).map(|(path, position)| {
             let stages = &self.paths[path].stages;
@@ -217,7 +216,6 @@ impl Plan {
         release(self.distinct_stages().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
     }
 
-    /// Returns the ports with their IDs.
     pub(crate) fn numbered_ports(&self) -> impl Iterator<Item = (PortId, &PortPlan)> {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
@@ -298,7 +296,6 @@ mod tests {
     #[derive(Debug)]
     struct LoggingOwner {
         name: &'static str,
-        /// Whether `acquire` fails.
         fails: bool,
         log: Arc<Mutex<Vec<String>>>,
     }
@@ -356,9 +353,10 @@ mod tests {
     fn acquire_releases_in_reverse_order_when_a_later_stage_fails() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name, fails| Arc::new(LoggingOwner { name, fails, log: Arc::clone(&log) });
+        let (ok, fails) = (false, true);
         // The running stage is in both plans and keeps its resources.
         let (running, a, b, c) =
-            (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
+            (owner("running", ok), owner("a", ok), owner("b", ok), owner("c", fails));
         let (stage, error) =
             plan(&[&a, &running, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
         assert_eq!((&*stage, &*error.to_string()), ("c", "busy"));

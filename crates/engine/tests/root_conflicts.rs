@@ -23,9 +23,9 @@ fn start() -> Result<(), StartError> {
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// Returns the attached program and the command that the error of a failed start names.
-fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
-    let error = chain.fwd().run(start).unwrap().unwrap_err();
+/// Tries to start a data plane. Returns the attached program and the command that the error names.
+fn failed_start(lab: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
+    let error = lab.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
     let command =
         text.split('`').nth(1).unwrap_or_else(|| panic!("no command in: {text}")).to_owned();
@@ -36,27 +36,27 @@ fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     (program, command)
 }
 
-/// Runs the command that an error names, and checks that a start succeeds afterwards.
+/// Checks that a start succeeds after the command that an error names.
 #[track_caller]
-fn run_command(chain: &Chain, command: &str) {
-    let status = chain.fwd().command("sh").args(["-c", command]).status().unwrap();
+fn assert_command_enables_start(lab: &Chain, command: &str) {
+    let status = lab.fwd().command("sh").args(["-c", command]).status().unwrap();
     assert!(status.success(), "{command}");
-    chain.fwd().run(start).unwrap().unwrap_or_else(|error| panic!("after `{command}`: {error}"));
+    lab.fwd().run(start).unwrap().unwrap_or_else(|error| panic!("after `{command}`: {error}"));
 }
 
 #[test]
 fn command_in_error_detaches_netlink_program() {
-    let chain = chain(Chain::builder());
+    let lab = chain(Chain::builder());
     for mode in ["xdp", "xdpgeneric"] {
-        ip(chain.fwd(), &format!("link set dev fwd0 {mode} obj {OBJECT} sec xdp"));
-        let (program, command) = attached_program(&chain);
+        ip(lab.fwd(), &format!("link set dev fwd0 {mode} obj {OBJECT} sec xdp"));
+        let (program, command) = failed_start(&lab);
         assert_eq!(
             (program.interface.as_str(), program.name.as_deref(), program.mode),
             ("fwd0", Some("xdpfwd"), mode)
         );
         assert_eq!(program.holder, AttachmentHolder::Netlink(vec![]));
         assert_eq!(command, format!("ip link set dev fwd0 {mode} off"));
-        run_command(&chain, &command);
+        assert_command_enables_start(&lab, &command);
     }
 }
 
@@ -64,13 +64,13 @@ fn command_in_error_detaches_netlink_program() {
 /// show the program.
 #[test]
 fn error_names_program_on_bridge_of_port() {
-    let chain = chain(Chain::builder());
-    ip(chain.fwd(), "link add br0 type bridge");
-    ip(chain.fwd(), "link set dev fwd0 master br0");
-    ip(chain.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
+    let lab = chain(Chain::builder());
+    ip(lab.fwd(), "link add br0 type bridge");
+    ip(lab.fwd(), "link set dev fwd0 master br0");
+    ip(lab.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
     // /sys shows the interfaces of the network namespace in which it was mounted. Mount it in the
     // lab's namespace, so that the engine finds the bridge.
-    let program = chain.fwd().run(|| {
+    let program = lab.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .unwrap();
@@ -83,32 +83,31 @@ fn error_names_program_on_bridge_of_port() {
     });
     let program = program.unwrap();
     assert_eq!((program.interface.as_str(), program.mode), ("br0", "xdpgeneric"));
-    // Without that mount, the engine does not find the bridge, and the error reports that the
-    // program is not visible.
-    let error = chain.fwd().run(start).unwrap().unwrap_err().to_string();
+    // Without that mount, the engine does not find the bridge.
+    let error = lab.fwd().run(start).unwrap().unwrap_err().to_string();
     assert!(error.contains("not visible now"), "{error}");
-    run_command(&chain, "ip link set dev br0 xdpgeneric off");
+    assert_command_enables_start(&lab, "ip link set dev br0 xdpgeneric off");
 }
 
 #[test]
 fn error_names_program_and_its_holder_process() {
-    let chain = chain(Chain::builder());
-    let sink = Sink::attach(chain.fwd(), "fwd0").unwrap();
-    let (program, command) = attached_program(&chain);
+    let lab = chain(Chain::builder());
+    let sink = Sink::attach(lab.fwd(), "fwd0").unwrap();
+    let (program, command) = failed_start(&lab);
     let AttachmentHolder::Processes(processes) = &program.holder else { panic!("{program}") };
     let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
     assert_eq!(pids, [std::process::id()], "{program}");
     assert_eq!(program.name.as_deref(), Some("sink"));
     assert_eq!(command, format!("kill {}", std::process::id()));
     drop(sink);
-    chain.fwd().run(start).unwrap().unwrap();
+    lab.fwd().run(start).unwrap().unwrap();
 }
 
 /// The link of the program is pinned in a mount that only this thread sees.
 #[test]
 fn error_names_pinned_link_that_no_process_holds() {
-    let chain = chain(Chain::builder());
-    let pin = || {
+    let lab = chain(Chain::builder());
+    let pin_and_start = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .unwrap();
@@ -135,9 +134,9 @@ fn error_names_pinned_link_that_no_process_holds() {
         };
         assert_eq!(program.holder, AttachmentHolder::Link(id), "{text}");
         assert!(text.ends_with(&format!("detach it: `bpftool link detach id {id}`")), "{text}");
-        // This has the same effect as the command, but does not need bpftool.
+        // Does the same as the command, without bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
     };
-    chain.fwd().run(pin).unwrap();
+    lab.fwd().run(pin_and_start).unwrap();
 }

@@ -14,9 +14,7 @@ use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 /// How many resources this process has of the kinds that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ResourceCounts {
-    /// File descriptors.
     descriptors: usize,
-    /// Memory mappings.
     mappings: usize,
     threads: usize,
 }
@@ -52,27 +50,28 @@ fn thousand_start_stop_cycles_under_load_leak_nothing() {
 }
 
 fn cycle_under_load(cycles: usize) {
-    /// Number of cycles before the first measurement.
-    const WARM_UP: usize = 5;
-    let chain = chain(Chain::builder().queues(2));
-    let guard = NamespaceGuard::new(chain.fwd()).unwrap();
-    let generator = Traffic::new().flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
+    const WARM_UP_CYCLES: usize = 5;
+    // The lab: a chain of network namespaces with generator, forwarder and sink.
+    let lab = chain(Chain::builder().queues(2));
+    // Detects at the end whether the kernel has freed the namespace; does not keep it alive.
+    let namespace_watch = NamespaceGuard::new(lab.fwd()).unwrap();
+    let generator = Traffic::new().flows(16).core(0).start(lab.gen_(), "gen0").unwrap();
 
     let run = || {
         let control = Control::new().unwrap();
-        let open_objects = || BpfObjects::of_process(process::id()).unwrap();
-        let objects_before = open_objects();
+        let objects_now = || BpfObjects::of_process(process::id()).unwrap();
+        let objects_before = objects_now();
         let mut received = 0;
         let mut cycle = |number: usize, created: &mut BpfObjects| {
-            let workers = 1 + number as u16 % 2;
+            let workers = 1 + number as u16 % 2; // one and two in turn
             let data_plane = DataPlane::start(cross_connect(workers, None), &control).unwrap();
-            created.add(open_objects().without(&objects_before));
+            created.add(objects_now().without(&objects_before));
             thread::sleep(Duration::from_millis(20)); // so that packets are in flight
             let report = stop(data_plane);
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;
         };
-        // Check the BPF objects every 100 cycles, so that the list of their IDs stays short.
+        // Check the BPF objects every 100 cycles, so that `created` stays short.
         let mut run_cycles = |count: usize| {
             for round in (0..count).step_by(100) {
                 let mut created = BpfObjects::default();
@@ -88,24 +87,25 @@ fn cycle_under_load(cycles: usize) {
                 created.wait_until_gone(TIMEOUT).unwrap();
             }
         };
-        run_cycles(WARM_UP);
+        run_cycles(WARM_UP_CYCLES);
         let (before, kib_before) = (ResourceCounts::now(), resident_kib());
         run_cycles(cycles);
         let (after, kib_after) = (ResourceCounts::now(), resident_kib());
 
-        let memory =
-            format!("{kib_before} KiB after {WARM_UP} cycles, {kib_after} KiB after {cycles} more");
+        let memory = format!(
+            "{kib_before} KiB after {WARM_UP_CYCLES} cycles, {kib_after} KiB after {cycles} more"
+        );
         println!("{received} packets; {after:?}; {memory}");
         assert!(received > 0, "no packet was received");
         assert_eq!(after, before, "the cycles after the warm-up leaked resources");
-        // The counts cover UMEMs, rings and sockets; the resident memory covers allocations. The
-        // list of IDs and allocator caches take about 100 KiB. In 100 cycles, the limit of
+        // `ResourceCounts` covers UMEMs, rings and sockets; the resident memory covers allocations.
+        // `created` and the allocator's caches take about 100 KiB. In 100 cycles, the limit of
         // 1000 KiB detects a leak of 10 KiB per cycle.
         assert!(kib_after < kib_before + 1000, "{memory}");
     };
-    chain.fwd().run(run).unwrap();
+    lab.fwd().run(run).unwrap();
     generator.stop().unwrap();
     // Check that no socket is left in the kernel: a socket would keep the network namespace alive.
-    drop(chain);
-    guard.wait_until_gone(TIMEOUT).unwrap();
+    drop(lab);
+    namespace_watch.wait_until_gone(TIMEOUT).unwrap();
 }

@@ -16,8 +16,11 @@ use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
-/// Number of packets per rule set.
-const PACKETS: usize = 1024;
+const PACKETS_PER_SET: usize = 1024;
+/// Number of queues of the tested port; the packets are on queue 0.
+const QUEUES: u16 = 1;
+/// The time of every packet, in clock cycles. It matters only for rate limits.
+const NOW: u64 = 0;
 /// Maximum number of `continue` rules, which give no verdict, in a rule set.
 const MAX_CONTINUE_RULES: usize = 16;
 
@@ -27,22 +30,21 @@ fn open_socket() -> OpenPorts<XskPort> {
     // Give this thread its own loopback interface.
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
+    let (loopback_index, queue) = (1, 0);
     let umem = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
     xdpfwd_xsk::Builder::new(umem)
         .mode(xdpfwd_xsk::BindMode::Copy)
-        .queue("lo", 1, 0)
+        .queue("lo", loopback_index, queue)
         .open()
         .unwrap()
 }
 
-/// Numbers of tested packets.
 #[derive(Default)]
 struct PacketCounts {
-    /// All packets.
     packets: usize,
     /// Packets whose verdict came from a rule.
     by_rule: usize,
-    /// Mangled packets.
+    /// Packets with random changes, which can make them malformed.
     mangled: usize,
 }
 
@@ -98,13 +100,13 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
         let drawn = RuleSet::draw(&mut random, MAX_CONTINUE_RULES);
         let plan = drawn.plan("kernel");
         let kernel = plan.as_xdp_offload().unwrap().image();
-        let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
+        let mut program = XdpProgram::load(QUEUES, &Keep::new(), Some(kernel)).unwrap();
         program.redirect(0, fd).unwrap();
         let plan_any: &dyn Any = &*plan;
         let mut stage =
             Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
         let mut drops: HashMap<Reason, u64> = HashMap::new();
-        for number in 0..PACKETS {
+        for number in 0..PACKETS_PER_SET {
             let (frame, was_mangled) = packet(&mut random);
             // The kernel runs no XDP program on a frame shorter than an Ethernet header.
             if frame.len() < 14 {
@@ -112,7 +114,7 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
             }
             let expected = drawn.linear_outcome(&frame);
             let user_outcome =
-                stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
+                stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), NOW);
             let kernel_decision = program.test_run(&frame).unwrap();
             let expected_decision =
                 if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
@@ -131,7 +133,6 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
             counts.by_rule += usize::from(expected.rule.is_some());
             counts.mangled += usize::from(was_mangled);
         }
-        // The counters must agree too: one for each rule, and one for each drop reason.
         assert_eq!(
             program.row_counters().unwrap(),
             stage.row_counters(),
@@ -145,8 +146,9 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
     counts
 }
 
-/// 4000 rules produce what small rule sets do not produce: dozens of tuples, parts in the address
-/// tables, and full tag groups.
+/// 4000 rules fill the classifier's tables, as small rule sets do not: dozens of tuples
+/// (combinations of prefix lengths), second-level address tables (`parts_v4`, `parts_v6`), and
+/// overflowed groups of four hash tags (`tags_v4`).
 #[test]
 fn kernel_and_user_space_filters_agree_with_4000_rules() {
     let seed = xdpfwd_testkit::random_filter::seed();
@@ -186,24 +188,25 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         .collect();
     let drawn = RuleSet::from_rules(rule_texts, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has a hash seed of its own. Create plans until one has a full tag group.
-    let has_full_tag_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
+    // Each plan has a hash seed of its own. Create plans until one has an overflowed tag group,
+    // marked by its top bit: a full group to which another entry belongs.
+    let has_overflowed_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
         tags.as_chunks().0.iter().any(|tags| u64::from_ne_bytes(*tags) >> 63 == 1)
     };
     let in_kernel = std::iter::repeat_with(|| drawn.plan("kernel"))
         .take(50)
-        .find(has_full_tag_group)
-        .expect("none of 50 plans has a full tag group in its hash table");
+        .find(has_overflowed_group)
+        .expect("none of 50 plans has an overflowed tag group");
     let kernel = in_kernel.as_xdp_offload().unwrap().image();
     let values =
         |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
     assert!(
         values("parts_v4") > 100 && values("parts_v6") > 100,
-        "the address tables have too few parts"
+        "too few second-level address tables"
     );
-    let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
+    let mut program = XdpProgram::load(QUEUES, &Keep::new(), Some(kernel)).unwrap();
     program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
     let plan_any: &dyn Any = &*in_user_space;
     let mut stage =
@@ -231,7 +234,7 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
             frame.extend((u128::from(destination) << 64).to_be_bytes());
         }
         frame.extend(udp);
-        let outcome = stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), 0);
+        let outcome = stage.decide(inspect(&frame, &Headers::parse(&frame)), frame.len(), NOW);
         let expected =
             if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(
@@ -248,8 +251,8 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         }
     }
     assert_eq!(program.row_counters().unwrap(), stage.row_counters());
-    let matched = stage.hits().iter().filter(|hits| **hits > 0).count();
-    assert!(matched > 1000, "packets matched only {matched} of 4000 rules");
+    let matched_rules = stage.hits().iter().filter(|packets| **packets > 0).count();
+    assert!(matched_rules > 1000, "packets matched only {matched_rules} of 4000 rules");
 }
 
 #[test]
@@ -259,7 +262,7 @@ fn kept_packet_bypasses_kernel_filter() {
     let plan = drop_all.plan("kernel");
     let opened = open_socket();
     let mut program =
-        XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
+        XdpProgram::load(QUEUES, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
     program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
     let all_uses = xdpfwd_engine::AddressUse { destination: true, target: true };
     let own = xdpfwd_engine::OwnAddresses {

@@ -37,13 +37,13 @@ fn own_addresses() -> OwnAddresses {
 
 fn load_program(rules: &[&str], addresses: OwnAddresses) -> XdpProgram {
     let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-    let mut program = XdpProgram::load(1, &keep, None)
+    let (queues, no_stage) = (1, None);
+    let mut program = XdpProgram::load(queues, &keep, no_stage)
         .unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
     program.update_addresses(&addresses).unwrap();
     program
 }
 
-/// A frame made by scapy.
 struct ScapyFrame {
     name: String,
     /// The rules that must keep the frame.
@@ -51,8 +51,7 @@ struct ScapyFrame {
     bytes: Vec<u8>,
 }
 
-/// Returns the frames that frames.py prints. The first fragment of a datagram comes before the
-/// later ones.
+/// Returns the frames that frames.py prints. A first fragment comes before the later ones.
 fn scapy_frames() -> Vec<ScapyFrame> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
     // Debian installs scapy for /usr/bin/python3, but PATH may contain another `python3` before it.
@@ -212,7 +211,6 @@ fn program_and_oracle_agree_on_truncated_frames() {
     }
 }
 
-/// A modification of a frame.
 #[derive(Clone, Debug)]
 enum Mangle {
     /// Replaces the byte at an offset.

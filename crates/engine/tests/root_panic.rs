@@ -11,11 +11,11 @@ use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 use xdpfwd_testkit::process::until;
 
-/// The stage method that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum PanicPoint {
     Build,
     Process,
+    /// `tick`, which runs periodically between batches.
     Tick,
     Counters,
     /// No method panics.
@@ -27,13 +27,11 @@ enum PanicPoint {
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
-    /// Number of packets processed.
     seen: u64,
 }
 
 impl StagePlan for PanickingStage {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
-        // Panic only in the last worker.
         let point = if cx.worker + 1 == cx.workers { self.point } else { PanicPoint::Never };
         assert!(point != PanicPoint::Build, "on purpose");
         Box::new(Self { point, seen: 0 })
@@ -62,28 +60,31 @@ impl Stage for PanickingStage {
     }
 }
 
-fn interfaces_with_xdp(chain: &Chain) -> usize {
-    let output = chain.fwd().command("ip").args(["-json", "link", "show"]).output().unwrap();
+fn interfaces_with_xdp(lab: &Chain) -> usize {
+    let output = lab.fwd().command("ip").args(["-json", "link", "show"]).output().unwrap();
     let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     links.as_array().unwrap().iter().filter(|link| link.get("xdp").is_some()).count()
 }
 
 /// Checks that no interface has an XDP program. Waits, because a process that another test forks
 /// holds a copy of the link's file descriptor until it executes its program.
-fn assert_detached(chain: &Chain) {
-    until("no interface has an XDP program", || interfaces_with_xdp(chain) == 0);
+fn assert_detached(lab: &Chain) {
+    until("no interface has an XDP program", || interfaces_with_xdp(lab) == 0);
 }
 
 #[test]
 fn stage_panic_is_reported_and_all_packets_are_counted() {
+    /// The size of the UMEM in `cross_connect`.
+    const FRAMES_PER_WORKER: u64 = 4096;
     for workers in [1, 2] {
         for point in [PanicPoint::Process, PanicPoint::Tick, PanicPoint::Counters] {
-            let chain = chain(Chain::builder().queues(workers));
-            let sink = Sink::attach(chain.sink(), "sink0").unwrap();
+            // The lab: a chain of network namespaces with generator, forwarder and sink.
+            let lab = chain(Chain::builder().queues(workers));
+            let sink = Sink::attach(lab.sink(), "sink0").unwrap();
             // A veth selects the queue by the core of the sender, so send from several cores to
             // load every worker.
             let start_generator =
-                |core| Traffic::new().core(core).start(chain.gen_(), "gen0").unwrap();
+                |core| Traffic::new().core(core).start(lab.gen_(), "gen0").unwrap();
             let generators: Vec<_> = (0..usize::from(workers)).map(start_generator).collect();
             let run = || {
                 let mut control = Control::new().unwrap();
@@ -99,7 +100,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
                 let failure = data_plane.failed_worker();
                 (failure, stop(data_plane))
             };
-            let (failure, report) = chain.fwd().run(run).unwrap();
+            let (failure, report) = lab.fwd().run(run).unwrap();
             for generator in generators {
                 generator.stop().unwrap();
             }
@@ -111,7 +112,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
                 "{point:?}"
             );
             assert_eq!(report.failure, failure.map(|failure| failure.to_string()));
-            assert_detached(&chain);
+            assert_detached(&lab);
             let wan = &report.ports[1];
             assert_eq!(
                 sink.seen().unwrap().arrived.packets + report.kernel.tx_dropped,
@@ -146,7 +147,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
             }
             assert_eq!(
                 report.frames.total,
-                u64::from(workers) * 4096,
+                u64::from(workers) * FRAMES_PER_WORKER,
                 "a worker is missing from the report"
             );
         }
@@ -156,7 +157,7 @@ fn stage_panic_is_reported_and_all_packets_are_counted() {
 #[test]
 fn start_error_names_stage_that_panics_in_build() {
     for workers in [1, 2] {
-        let chain = chain(Chain::builder().queues(workers));
+        let lab = chain(Chain::builder().queues(workers));
         let run = || {
             let control = Control::new().unwrap();
             let start = |point| {
@@ -168,11 +169,11 @@ fn start_error_names_stage_that_panics_in_build() {
                 .err()
                 .expect("start succeeded although the stage panics")
                 .to_string();
-            assert_detached(&chain);
+            assert_detached(&lab);
             stop(start(PanicPoint::Never).unwrap());
             error
         };
-        let error = chain.fwd().run(run).unwrap();
+        let error = lab.fwd().run(run).unwrap();
         let worker = workers - 1;
         let expected = format!("worker {worker}: panicked during startup: stage tested: ");
         assert!(error.starts_with(&expected) && error.ends_with("on purpose"), "{error}");
@@ -181,7 +182,7 @@ fn start_error_names_stage_that_panics_in_build() {
 
 #[test]
 fn worker_panic_wakes_control_thread() {
-    let chain = chain(Chain::builder());
+    let lab = chain(Chain::builder());
     let run = || {
         let mut control = Control::new().unwrap();
         let plan = cross_connect(
@@ -189,7 +190,7 @@ fn worker_panic_wakes_control_thread() {
             Some(Arc::new(PanickingStage { point: PanicPoint::Process, seen: 0 })),
         );
         let data_plane = DataPlane::start(plan, &control).unwrap();
-        let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
+        let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
         // The deadline is long after the panic, so only the worker's wake-up ends the wait in time.
         let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
@@ -204,5 +205,5 @@ fn worker_panic_wakes_control_thread() {
         stop(data_plane);
         generator.stop().unwrap();
     };
-    chain.fwd().run(run).unwrap();
+    lab.fwd().run(run).unwrap();
 }

@@ -18,14 +18,12 @@ use crate::plan::{Mode, PortPlan};
 /// The connection between an interface and the sockets of its port. Dropping it detaches the XDP
 /// program, or closes this handle of each packet socket.
 pub(crate) enum Attachment {
-    /// An XDP program on the interface.
     Xdp(Box<LinkedProgram>),
     /// Packet sockets, one per queue, without an XDP program. A socket receives packets only
     /// between `start_delivery` and `stop_delivery`.
     Packet(Vec<PacketSocket>),
 }
 
-/// An XDP program and the link that attaches it to an interface.
 pub(crate) struct LinkedProgram {
     /// `None` after [`Attachment::detach`].
     link: Option<XdpLink>,
@@ -72,7 +70,6 @@ impl Attachment {
         ))
     }
 
-    /// Returns the attach mode of the XDP program; `None` with packet sockets.
     pub(crate) fn mode(&self) -> Option<AttachMode> {
         match self {
             Self::Xdp(linked) => Some(linked.mode),
@@ -104,7 +101,7 @@ impl Attachment {
         }
     }
 
-    /// Stops the delivery of packets to the sockets of all queues, `queue_count` in number.
+    /// Stops the delivery to the sockets of all `queue_count` queues.
     pub(crate) fn stop_delivery(&self, queue_count: u16) {
         match self {
             Self::Xdp(linked) => linked.program.stop_redirecting(queue_count),
@@ -121,8 +118,7 @@ impl Attachment {
         }
     }
 
-    /// Returns whether the XDP program uses this host's addresses. If not,
-    /// [`update_addresses`](Self::update_addresses) does nothing.
+    /// Returns whether the XDP program uses this host's addresses.
     pub(crate) fn needs_addresses(&self) -> bool {
         match self {
             Self::Xdp(linked) => linked.program.needs_addresses(),
@@ -130,7 +126,6 @@ impl Attachment {
         }
     }
 
-    /// Passes this host's addresses to the XDP program, if any.
     pub(crate) fn update_addresses(
         &mut self,
         addresses: &OwnAddresses,
@@ -141,7 +136,6 @@ impl Attachment {
         }
     }
 
-    /// Returns the counters of the XDP program; zeros if there is none.
     pub(crate) fn counters(&self) -> XdpCounters {
         match self {
             Self::Xdp(linked) => linked.program.counters(),
@@ -149,8 +143,6 @@ impl Attachment {
         }
     }
 
-    /// Returns the image (map contents) of the stage that the XDP program runs; `None` if the
-    /// program runs no stage, or if there is no program.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         match self {
             Self::Xdp(linked) => linked.program.image(),
@@ -158,8 +150,7 @@ impl Attachment {
         }
     }
 
-    /// Returns the counters of the rows, such as filter rules, of the stage that the XDP program
-    /// runs. Returns `None` if no stage runs there or the counters cannot be read.
+    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
             Self::Xdp(linked) => linked.program.row_counters(),
@@ -201,7 +192,6 @@ impl Attachment {
     }
 }
 
-/// Converts the kernel's error for a failed attach.
 fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
     let find_program = || conflicts::find_attached_program(interface).map(Box::new);
     let mtu = interface.mtu();

@@ -69,8 +69,7 @@ pub struct QueueHolders {
     pub some_hidden: bool,
 }
 
-/// Returns the XDP program on an interface, or on a bridge or bond above it. Returns `None` if no
-/// program is visible.
+/// As [`attached_program`].
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
@@ -129,7 +128,6 @@ impl AttachedProgram {
     }
 }
 
-/// Returns the processes that may hold an AF_XDP queue.
 pub(crate) fn find_queue_holders() -> QueueHolders {
     let mut some_hidden = !sees_all_processes();
     let has_rings = |folder: &Path| match fs::read_to_string(folder.join("maps")) {
@@ -189,7 +187,6 @@ impl HeldObject {
     }
 }
 
-/// Returns the visible processes that have an object open for which `is_wanted` is true.
 fn processes_holding(is_wanted: impl Fn(HeldObject) -> bool) -> Vec<Process> {
     find_processes(|folder| {
         let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
@@ -237,13 +234,13 @@ fn sees_all_processes() -> bool {
 /// identify them: rings of AF_PACKET sockets have offset 0.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
+    // The fields are: addresses, permissions, offset, device, inode, path.
     let mut fields = line.split_whitespace();
     let (offset, path) = (fields.nth(2), fields.nth(2));
     path.is_some_and(|path| path.starts_with("socket:["))
         && matches!(offset, Some("100000000" | "180000000"))
 }
 
-/// Describes the program that prevents an attach.
 pub(crate) fn describe_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
     match program {
         Some(program) => program.to_string(),
@@ -415,17 +412,19 @@ mod tests {
         let text = |processes: &[Process], some_hidden| {
             QueueHolders { processes: processes.to_vec(), some_hidden }.to_string()
         };
+        let (none_hidden, some_hidden) = (false, true);
         let other = Process { in_other_namespace: true, ..process(9, "b") };
         assert!(
-            text(&[process(8, "a")], false)
+            text(&[process(8, "a")], none_hidden)
                 .starts_with("the owner is probably a (pid 8), the only")
         );
-        let two_processes = text(&[process(8, "a"), other], false);
+        let two_processes = text(&[process(8, "a"), other], none_hidden);
         assert!(
             two_processes.starts_with("these processes have AF_XDP sockets:")
                 && two_processes.contains("a (pid 8), b (pid 9, in another network namespace)")
         );
-        assert!(text(&[], true).contains("no other visible process"));
-        assert!(text(&[], true).ends_with("(some processes are not visible to this process)"));
+        let no_process = text(&[], some_hidden);
+        assert!(no_process.contains("no other visible process"));
+        assert!(no_process.ends_with("(some processes are not visible to this process)"));
     }
 }

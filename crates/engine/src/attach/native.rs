@@ -19,8 +19,8 @@ pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
 /// remedy, in which `X` stands for the interface. Returns `None` for any other error, such as that
 /// of a driver without native XDP.
 ///
-/// The reason is a guess from the error number: a BPF link returns no text. The kernel gives the
-/// text only over netlink and in the tracepoint `bpf_xdp_link_attach_failed`.
+/// The reason is a guess from the error number: the kernel gives a text only over netlink and in
+/// the tracepoint `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
     // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
     // `skb_shared_info` − Ethernet header.

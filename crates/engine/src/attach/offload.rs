@@ -10,8 +10,8 @@ fn missing_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Prepares an opened program for loading: checks its constants, sizes its maps, and writes its
-/// read-only data.
+/// Prepares an opened program for loading: checks that it was compiled with the constants of the
+/// image, sizes its maps, and writes its read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
         change_map(open, name, |map| {
@@ -31,6 +31,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
 /// Sizes the array maps of an opened program that is not loaded yet, and writes its read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
+        // A map needs at least one entry.
         change_map(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
     }
     for (name, bytes) in &tables.read_only {

@@ -18,7 +18,6 @@ use crate::error::StartError;
 use crate::host::addresses::{AddressUse, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
-/// Name of the program that runs no stage.
 const PROGRAM_WITHOUT_STAGE: &str = "xdpfwd";
 
 /// Object files that this binary embeds, with program names.
@@ -133,7 +132,7 @@ impl XdpProgram {
     }
 
     /// Loads the program that will replace this one. If there is an image, the new program runs the
-    /// image's stage. Both programs use the same maps [`SHARED_MAPS`].
+    /// image's stage. Both programs share the maps [`SHARED_MAPS`].
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -160,13 +159,12 @@ impl XdpProgram {
         }
     }
 
-    /// Returns the image of the stage that runs in this program, if any.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
 
-    /// Returns the row counters of the stage in this program; `None` if there is no stage, or if
-    /// the counters cannot be read.
+    /// Returns the counters of the rows, such as filter rules, of the stage in this program; `None`
+    /// if there is no stage, or if the counters cannot be read.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
@@ -182,6 +180,7 @@ impl XdpProgram {
     /// the first of these maps.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
+        // `OWN_DESTINATION` and `OWN_TARGET` in bpf/keep.h.
         let uses =
             |address: &AddressUse| u8::from(address.destination) | u8::from(address.target) << 1;
         let macs = addresses.macs.iter().map(|mac| (mac.0, 1)).collect();
@@ -206,8 +205,7 @@ impl XdpProgram {
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 
-    /// Ends the redirection of all queues, `queue_count` in number: the program passes their
-    /// packets to the kernel again.
+    /// Passes the packets of all `queue_count` queues to the kernel again.
     pub(crate) fn stop_redirecting(&self, queue_count: u16) {
         for queue in 0..u32::from(queue_count) {
             // Fails if the queue has no socket, which is fine.
@@ -250,7 +248,6 @@ impl XdpProgram {
         })
     }
 
-    /// Attaches the program to an interface.
     pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
         attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
     }
@@ -269,13 +266,13 @@ impl LoadedObject {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// Returns the row counters of the stage in this program, if any.
+    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 }
 
-/// Maps that a successor shares with its predecessor: those that belong to no stage.
+/// Maps that a successor shares with its predecessor; they belong to no stage.
 const SHARED_MAPS: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
@@ -358,7 +355,6 @@ pub struct AddressUpdateError {
 /// A map with a copy of its entries, so that an update changes only the entries that differ.
 struct SyncedMap<const N: usize> {
     map: MapHandle,
-    /// The entries that the map contains now.
     entries: BTreeMap<[u8; N], u8>,
 }
 
@@ -367,7 +363,6 @@ impl<const N: usize> SyncedMap<N> {
         Self { map, entries: BTreeMap::new() }
     }
 
-    /// Makes the entries of the map equal to `wanted`.
     fn update(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), AddressUpdateError> {
         let mut failed: Option<AddressUpdateError> = None;
         let mut fail = |source| {

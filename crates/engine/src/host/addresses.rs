@@ -28,7 +28,6 @@ pub(crate) struct Host {
     local: BTreeSet<IpAddr>,
 }
 
-/// A network interface.
 #[derive(Clone, Debug, Default)]
 struct Link {
     index: u32,
@@ -43,7 +42,6 @@ struct Link {
     controller: Option<u32>,
 }
 
-/// An IP address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Address {
     /// Index of the interface.
@@ -128,8 +126,6 @@ impl Host {
         }
     }
 
-    /// Returns the addresses of this host that can be destinations of frames received on an
-    /// interface.
     pub(crate) fn own_addresses(&self, index: u32) -> OwnAddresses {
         let stack = self.stack(index);
         let mut own = OwnAddresses::default();
@@ -173,7 +169,6 @@ impl Host {
         }
     }
 
-    /// Returns the indexes of the interfaces that have the address.
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)
     }
@@ -202,6 +197,7 @@ pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
 }
 
 fn without_interface(port: &PortPlan) -> PortInfo {
+    // Collecting into `Ports` sets the IDs.
     PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
 }
 
@@ -359,7 +355,6 @@ impl Address {
         })
     }
 
-    /// Returns whether the address is loopback, multicast or unspecified.
     fn is_special(&self) -> bool {
         self.ip.is_loopback() || self.ip.is_multicast() || self.ip.is_unspecified()
     }
@@ -509,12 +504,13 @@ mod tests {
             route.attributes.push(RouteAttribute::Destination(ip(text).into()));
             local_address(&route)
         };
+        const TABLE_MAIN: u8 = 254;
         let table = TABLE_LOCAL;
         assert_eq!(route("192.0.2.1", 32, RouteType::Local, table), Some(ip("192.0.2.1")));
         assert_eq!(route("2001:db8::1", 128, RouteType::Local, table), Some(ip("2001:db8::1")));
         assert_eq!(route("127.0.0.0", 8, RouteType::Local, table), None);
         assert_eq!(route("192.0.2.255", 32, RouteType::Broadcast, table), None);
-        assert_eq!(route("192.0.2.1", 32, RouteType::Local, 254), None);
+        assert_eq!(route("192.0.2.1", 32, RouteType::Local, TABLE_MAIN), None);
     }
 
     #[test]
@@ -524,6 +520,7 @@ mod tests {
         assert!(host.local.contains(&ip("127.0.0.1")), "{:?}", host.local);
         assert!(!host.own_addresses(1).ipv4.contains_key(&Ipv4Addr::LOCALHOST));
         default_routes().unwrap();
-        assert!(is_up(1).is_ok() && is_up(0x7fff_ffff).is_err());
+        let missing_index = 0x7fff_ffff;
+        assert!(is_up(1).is_ok() && is_up(missing_index).is_err());
     }
 }

@@ -186,11 +186,14 @@ mod tests {
         let veth = XdpFeatures { bits: 0b110_0111 };
         assert_eq!(veth.names(), ["basic", "redirect", "ndo-xmit", "rx-sg", "ndo-xmit-sg"]);
         assert!(veth.has_native_xdp() && veth.has_redirect() && !veth.has_zero_copy());
-        assert!(XdpFeatures { bits: 8 }.has_zero_copy());
+        assert!(XdpFeatures { bits: 0b1000 }.has_zero_copy());
     }
 
     #[test]
     fn bits_without_value_are_cleared_only_in_bitset_with_mask() {
+        const NESTED: u16 = 1 << 15;
+        // Attribute types of a bit: 1 index, 2 name, 3 value; of a bitset: 1 no mask, 2 size,
+        // 3 bits.
         let bit = |name: &str, has_value: bool| {
             let mut inner =
                 [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())]
@@ -198,9 +201,9 @@ mod tests {
             if has_value {
                 inner.extend(attribute(3, b""));
             }
-            attribute(1 | 0x8000, &inner)
+            attribute(1 | NESTED, &inner)
         };
-        let bits = attribute(3 | 0x8000, &[bit("rx-gro", true), bit("rx-lro", false)].concat());
+        let bits = attribute(3 | NESTED, &[bit("rx-gro", true), bit("rx-lro", false)].concat());
         let size = attribute(2, &2u32.to_ne_bytes());
         assert_eq!(
             set_bits(&[size.clone(), bits.clone()].concat()),
@@ -215,9 +218,10 @@ mod tests {
 
     #[test]
     fn loopback_has_offloads_but_no_zero_copy() {
-        let ethtool = Ethtool::open(1).unwrap();
+        const LOOPBACK_INDEX: u32 = 1;
+        let ethtool = Ethtool::open(LOOPBACK_INDEX).unwrap();
         assert!(!ethtool.offloads().unwrap().is_empty());
-        let features = XdpFeatures::read(1).unwrap();
+        let features = XdpFeatures::read(LOOPBACK_INDEX).unwrap();
         assert!(!features.has_zero_copy(), "{features:?}");
         assert!(XdpFeatures::read(u32::MAX).is_err());
     }

@@ -9,8 +9,8 @@ use netlink_sys::{Socket, SocketAddr};
 
 /// ID of the control family, which resolves family names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
-/// Command of the control family, and two of its attribute types.
 const GET_FAMILY: u8 = 3;
+/// Attribute types of the control family.
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
@@ -26,7 +26,6 @@ const ERROR: u16 = 2;
 /// offloads, takes a few thousand bytes.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
-/// A generic netlink family with an open socket.
 pub(crate) struct Family {
     socket: Socket,
     id: u16,
@@ -60,7 +59,7 @@ impl Family {
         message.extend((length as u32).to_ne_bytes());
         message.extend(self.id.to_ne_bytes());
         message.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-        message.extend([0; 8]);
+        message.extend([0; 8]); // sequence number and port
         message.extend([command, VERSION, 0, 0]);
         message.extend(attributes);
         self.socket.send(&message, 0)?;
@@ -133,7 +132,6 @@ pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         .map(|attribute| (attribute.kind() & NLA_TYPE_MASK, value(attribute.into_inner())))
 }
 
-/// Returns the value of an encoded attribute.
 fn value(attribute: &[u8]) -> &[u8] {
     let length =
         attribute.first_chunk().map_or(0, |length| usize::from(u16::from_ne_bytes(*length)));
@@ -145,8 +143,7 @@ pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
-/// Returns the value of the first attribute of a type, as a number. Returns `None` if there is no
-/// such attribute, or if its value is not 4 bytes long.
+/// As [`find`], for a number; `None` also if the value is not 4 bytes long.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }
@@ -157,8 +154,9 @@ mod tests {
 
     #[test]
     fn attributes_decode_to_encoded_values() {
+        const NESTED: u16 = 1 << 15;
         let bytes =
-            [attribute(3, b"abc"), attribute(1 | 0x8000, &7u32.to_ne_bytes()), attribute(2, b"")]
+            [attribute(3, b"abc"), attribute(1 | NESTED, &7u32.to_ne_bytes()), attribute(2, b"")]
                 .concat();
         assert_eq!(
             attributes(&bytes).collect::<Vec<_>>(),

@@ -65,7 +65,6 @@ impl Interface {
             .collect()
     }
 
-    /// Returns the MTU; `None` if /sys shows another network namespace.
     pub(crate) fn mtu(&self) -> Option<u32> {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
@@ -85,8 +84,8 @@ fn interface_names() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// A guard that defers the interrupts of an interface, for preferred busy polling. Contains sysfs
-/// files and their previous NAPI settings, which are restored on drop.
+/// Deferred interrupts of an interface, for preferred busy polling. Contains sysfs files and their
+/// previous NAPI settings, which are restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
@@ -96,8 +95,9 @@ impl DeferredInterrupts {
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut previous = Self(Vec::new());
-        // The values of the kernel's example. If the worker does not poll for 200,000 ns, the
-        // kernel polls. After two polls in a row without a packet, it enables interrupts again.
+        // The example values of the kernel's documentation. If the worker does not poll for
+        // 200,000 ns, the kernel polls. After two polls in a row without a packet, it enables
+        // interrupts again.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;

@@ -29,10 +29,9 @@ pub struct Lockout {
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// Traffic over the default route, which the `keep` rules of the port do not pass to the
-    /// kernel.
+    /// Traffic over the default route, which the port's `keep` rules do not pass to the kernel.
     DefaultRoute,
-    /// An SSH session, which the `keep` rules of the port do not pass to the kernel.
+    /// An SSH session, which the port's `keep` rules do not pass to the kernel.
     Ssh {
         /// The remote address.
         peer: IpAddr,
@@ -119,7 +118,6 @@ struct Session {
     peer: IpAddr,
 }
 
-/// Returns the `keep` rules that TCP connections to a local address and port need.
 fn needed_rules(local: SocketAddr) -> Keep {
     let neighbors = if local.is_ipv4() { KeepRule::Arp } else { KeepRule::Nd };
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
@@ -202,6 +200,10 @@ fn parse_session(text: &str) -> Option<Session> {
 mod tests {
     use super::*;
 
+    // The values of `is_stacked`.
+    const STACKED: bool = true;
+    const NOT_STACKED: bool = false;
+
     fn keep(rules: &[&str]) -> Keep {
         rules.iter().map(|rule| rule.parse().unwrap()).collect()
     }
@@ -238,14 +240,11 @@ mod tests {
             (&["vlan/7"], false, false),
         ] {
             let rules = keep(rules);
-            assert_eq!(
-                (is_sufficient(&rules, &ipv4, false), is_sufficient(&rules, &ipv6, false)),
-                (ipv4_expected, ipv6_expected),
-                "{rules:?}"
-            );
+            let results = [&ipv4, &ipv6].map(|needed| is_sufficient(&rules, needed, NOT_STACKED));
+            assert_eq!(results, [ipv4_expected, ipv6_expected], "{rules:?}");
         }
         assert!(
-            is_sufficient(&keep(&["vlan/7"]), &ipv4, true),
+            is_sufficient(&keep(&["vlan/7"]), &ipv4, STACKED),
             "a `vlan` rule must be sufficient for an address on a VLAN interface"
         );
     }
@@ -262,9 +261,10 @@ mod tests {
             (&["vlan/5"], false, false),
         ] {
             let rules = keep(rules);
-            let reachable = (is_reachable(&rules, false, false), is_reachable(&rules, true, false));
-            assert_eq!(reachable, (ipv4_expected, ipv6_expected), "{rules:?}");
+            let results = [false, true].map(|ipv6| is_reachable(&rules, ipv6, NOT_STACKED));
+            assert_eq!(results, [ipv4_expected, ipv6_expected], "{rules:?}");
         }
-        assert!(is_reachable(&keep(&["vlan/5"]), false, true));
+        let ipv6 = false;
+        assert!(is_reachable(&keep(&["vlan/5"]), ipv6, STACKED));
     }
 }

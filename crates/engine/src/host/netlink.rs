@@ -10,18 +10,16 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// The messages in the reply to a dump request.
 pub(crate) struct Dump {
     pub(crate) replies: Vec<RouteNetlinkMessage>,
     /// Whether nothing changed during the dump. Otherwise entries may be missing or duplicated.
     pub(crate) consistent: bool,
 }
 
-/// Maximum number of attempts to get a consistent dump.
 const MAX_ATTEMPTS: usize = 3;
 
-/// Sends a dump request and returns the reply. Repeats an inconsistent dump; the result is
-/// inconsistent only if entries changed during every attempt.
+/// Requests all objects of a kind (a dump). Repeats an inconsistent dump; the result is
+/// inconsistent only if objects changed during every attempt.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..MAX_ATTEMPTS {
@@ -33,7 +31,6 @@ pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     Ok(dump)
 }
 
-/// Sends a request for one object and returns the reply.
 pub(crate) fn query(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
     let socket = send(request, NLM_F_REQUEST)?;
     let mut dump = Dump { replies: Vec::new(), consistent: true };
@@ -125,8 +122,7 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards pending notifications. Lost notifications do not matter, because callers then read
-    /// the full state.
+    /// Discards notifications. Lost ones do not matter: callers then read the full state.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self

@@ -1,5 +1,5 @@
-//! Row counters of replaced stages. A counter continues if the new stage has a row with the same
-//! key.
+//! Counters of the rows, such as filter rules, of stages that a reload has replaced. A counter
+//! continues if the new stage has a row with the same key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// Row counters of the stages that a worker has replaced.
+/// Row counters that a worker sends to the control thread when it replaces its stages.
 pub(crate) struct Retired {
-    /// The plan of the replaced stages.
+    /// The plan that contains the replaced stages.
     pub(crate) plan: Arc<Plan>,
     /// The result of the replacement on each path, in the plan's order.
     pub(crate) swapped: Vec<SwapResult>,
@@ -22,7 +22,7 @@ pub(crate) struct Retired {
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// Adds the counters of a replaced stage. `keys` are the keys of the stage's rows.
+    /// Adds the counters of a replaced stage; `keys` are the keys of its rows.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -31,11 +31,11 @@ impl CarriedCounters {
         let mut occurrences: HashMap<String, usize> = HashMap::new();
         for (key, counter) in keys.into_iter().zip(counters) {
             let occurrence = occurrences.entry(key.clone()).or_default();
-            let counts = carried.entry(key).or_default();
-            if counts.len() <= *occurrence {
-                counts.resize(*occurrence + 1, 0);
+            let sums = carried.entry(key).or_default();
+            if sums.len() <= *occurrence {
+                sums.resize(*occurrence + 1, 0);
             }
-            counts[*occurrence] += counter;
+            sums[*occurrence] += counter;
             *occurrence += 1;
         }
     }
@@ -48,7 +48,7 @@ impl CarriedCounters {
         for (key, counter) in keys.iter().zip(counters) {
             let occurrence = occurrences.entry(key).or_default();
             *counter +=
-                carried.get(key).and_then(|counts| counts.get(*occurrence)).copied().unwrap_or(0);
+                carried.get(key).and_then(|sums| sums.get(*occurrence)).copied().unwrap_or(0);
             *occurrence += 1;
         }
     }
@@ -61,18 +61,18 @@ impl CarriedCounters {
             if let Some(inspectable) =
                 stage.plan.as_inspectable().filter(|_| self.0.contains_key(&id))
             {
-                let counts = keys.entry(id).or_default();
+                let occurrences = keys.entry(id).or_default();
                 inspectable
                     .counter_keys()
                     .into_iter()
-                    .for_each(|key| *counts.entry(key).or_default() += 1);
+                    .for_each(|key| *occurrences.entry(key).or_default() += 1);
             }
         }
         self.0.retain(|id, carried| {
             let Some(keys) = keys.get(id) else { return false };
-            carried.retain(|key, counts| {
-                counts.truncate(keys.get(key).copied().unwrap_or(0));
-                !counts.is_empty()
+            carried.retain(|key, sums| {
+                sums.truncate(keys.get(key).copied().unwrap_or(0));
+                !sums.is_empty()
             });
             true
         });
@@ -90,7 +90,8 @@ mod tests {
     }
 
     fn id(name: &str) -> StageId {
-        (0, name.to_owned(), 0, TypeId::of::<()>())
+        let (path, earlier_stages) = (0, 0);
+        (path, name.to_owned(), earlier_stages, TypeId::of::<()>())
     }
 
     fn carried_counters(carried: &CarriedCounters, stage: &str, rows: &[&str]) -> Vec<u64> {
@@ -112,11 +113,9 @@ mod tests {
         assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);
         // A stage of another kind does not inherit counters.
         let mut counters = [0];
-        carried.add_to(
-            &(0, "fw".to_owned(), 0, TypeId::of::<u8>()),
-            &keys(&["drop"]),
-            &mut counters,
-        );
+        let mut other_kind = id("fw");
+        other_kind.3 = TypeId::of::<u8>();
+        carried.add_to(&other_kind, &keys(&["drop"]), &mut counters);
         assert_eq!(counters, [0]);
     }
 }

@@ -53,12 +53,10 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Makes [`Control::wait`] return [`Event::Reload`].
     pub(crate) fn reload(&self) {
         self.request(&self.pending.reload);
     }
 
-    /// Makes [`Control::wait`] return [`Event::StopRequested`].
     pub(crate) fn stop(&self) {
         self.request(&self.pending.stop);
     }
@@ -126,12 +124,11 @@ impl Control {
         })
     }
 
-    /// Returns a waker, which makes [`wait`](Self::wait) return [`Event::Woken`].
+    /// Returns a waker that makes [`wait`](Self::wait) return [`Event::Woken`].
     pub(crate) fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Returns a handle for requests to this control thread.
     pub(crate) fn requests(&self) -> Requests {
         Requests { pending: Arc::clone(&self.pending), waker: self.waker() }
     }
@@ -141,11 +138,11 @@ impl Control {
     pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
-            let next = self.next_host_changed.map_or(deadline, |host| host.min(deadline));
+            let wake_at = self.next_host_changed.map_or(deadline, |next| next.min(deadline));
             let remaining = if self.woken || self.reload {
                 Duration::ZERO
             } else {
-                next.saturating_duration_since(now)
+                wake_at.saturating_duration_since(now)
             };
             // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop during the
             // last millisecond.
@@ -182,10 +179,10 @@ impl Control {
             // Of `HostChanged` and `Due`, return the event that was due earlier, so that neither
             // starves the other.
             match self.next_host_changed {
-                Some(host) if host <= now && host <= deadline => {
+                Some(due) if due <= now && due <= deadline => {
                     // Repeat the event after the settle time, unless this is the repetition.
                     let settled =
-                        self.last_host_changed.is_some_and(|last| host >= last + HOST_SETTLE_TIME);
+                        self.last_host_changed.is_some_and(|last| due >= last + HOST_SETTLE_TIME);
                     self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);
                     self.last_host_changed = Some(now);
                     return Ok(Event::HostChanged);

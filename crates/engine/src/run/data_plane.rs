@@ -35,7 +35,6 @@ pub struct DataPlane {
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
-    /// Errors of the last [`update_host_addresses`](Self::update_host_addresses).
     pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
@@ -50,14 +49,13 @@ pub struct DataPlane {
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
-/// The control thread's access to a running worker.
 pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// The worker's last reply, which is reported again if the worker does not reply any more.
+    /// The worker's last reply, used for reports if the worker does not reply any more.
     pub(super) last_reply: Option<WorkerReply>,
-    /// The TSC when the worker was started.
+    /// The time-stamp counter at the start of the worker.
     pub(super) started_cycles: u64,
 }
 
@@ -117,8 +115,8 @@ impl DataPlane {
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can cause updates (by router advertisements). So log the errors only if they
-        // differ from the last errors.
+        // Remote hosts can cause updates (by router advertisements), so do not log the same errors
+        // again.
         if address_errors != self.address_errors {
             for error in &address_errors {
                 tracing::warn!("`keep` rules may use outdated host addresses: {error}");
@@ -149,8 +147,8 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Absorb these counters only after the replies: by then, a worker that replaced its stages
-        // late has sent the counters of its replaced stages.
+        // Absorb the counters of replaced stages only after the replies: by then, a worker that
+        // replaced its stages late has sent them.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
@@ -204,7 +202,7 @@ impl DataPlane {
     /// Enables or disables the cycle ledger of all workers.
     pub fn switch_ledger(&self, on: bool) {
         for worker in &self.workers {
-            // If the worker has ended, sending fails and `failed_worker` reports the worker.
+            // Fails if the worker has ended; `failed_worker` reports this.
             let _ = worker.remote.send(move |worker| worker.switch_ledger(on));
         }
     }
@@ -220,7 +218,6 @@ impl DataPlane {
         self.build_report()
     }
 
-    /// Builds the report from the last replies of the workers.
     fn build_report(&self) -> Report {
         let reports = self.workers.iter().map(|worker| worker.last_reply.as_ref());
         let xdp =

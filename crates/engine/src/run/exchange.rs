@@ -10,14 +10,14 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// Time after which no CPU runs a replaced XDP program any more. This is ample: a driver that still
-/// runs the replaced program finishes after a few dozen packets.
+/// Time after which no CPU runs a replaced XDP program any more. Ample: a driver that still runs it
+/// finishes after a few dozen packets.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads a new XDP program for each port whose kernel filter the new plan adds, changes or
-    /// removes. Does not attach these programs. If a program cannot be loaded and its filter may
-    /// run in user space, moves the filter in `plan` to user space.
+    /// Loads, but does not attach, a new XDP program (the successor) for each port whose filter in
+    /// the kernel the new plan adds, changes or removes. If a program cannot be loaded and its
+    /// filter may run in user space, moves the filter in `plan` to user space.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
@@ -25,8 +25,9 @@ impl DataPlane {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
-            // Compare with the attached program, not with the running plan: after an incomplete
-            // reload, the program still has a filter that the running plan lacks.
+            // Filters with equal verdict keys drop the same packets. Compare with the attached
+            // program, not with the running plan: after an incomplete reload, the program still has
+            // a filter that the running plan lacks.
             let is_unchanged = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
                 (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
@@ -115,10 +116,9 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Moves a filter of the new plan from the kernel to user space if a reload would have a gap
-    /// with the filter in the kernel: during the reload, packets could pass that both the old and
-    /// the new rules drop. Fails if the configuration requires the filter in the kernel. There are
-    /// two cases:
+    /// Moves a filter of the new plan from the kernel to user space if otherwise, during the
+    /// reload, packets could pass that both the old and the new rules drop. Fails if the
+    /// configuration requires the filter in the kernel. There are two cases:
     ///
     /// - A filter moves from user space to the kernel: no filter would check the packets that are
     ///   already queued for the workers.
@@ -146,8 +146,8 @@ impl Plan {
                         ));
                     }
                 }
-                // The workers keep every stage that can drop packets, so these stages still check
-                // the queued packets.
+                // Every stage that can drop packets stays in the workers, and so still checks the
+                // queued packets.
                 None if is_subsequence(&old_verdicts, &new_verdicts) => {}
                 None => {
                     if !new_plan.fall_back_to_user_space(

@@ -65,7 +65,7 @@ impl Handle {
             let send = |running: &RunningWorker| {
                 let (reply, replies) = mpsc::sync_channel(1);
                 let run = Arc::clone(&run);
-                // If the worker has ended, the command is dropped, and receiving its reply fails.
+                // If the worker has ended, receiving its reply fails.
                 let _ = running.remote.send(move |worker| drop(reply.send(run(worker))));
                 replies
             };

@@ -52,10 +52,9 @@ impl TableReport {
     }
 }
 
-/// Row counters by path, stage and row: of one worker, or summed over workers.
+/// Counters by path, stage and row (such as a filter rule): of one worker, or summed over workers.
 pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
 
-/// Adds row counters to a sum.
 pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     for (sum, rows) in sum.iter_mut().zip(rows) {
         sum.resize(sum.len().max(rows.len()), Vec::new());
@@ -100,6 +99,7 @@ pub(crate) fn tables(
     for ((path, position), (id, stage)) in stages.zip(plan.stages_with_ids()) {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         let keys = inspectable.counter_keys();
+        // Tables without row counters belong to the stage's plan: return them once per plan.
         if keys.is_empty() {
             let plan = std::sync::Arc::as_ptr(&stage.plan).cast::<()>();
             if seen_plans.contains(&plan) {

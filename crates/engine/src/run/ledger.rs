@@ -1,4 +1,4 @@
-//! The cycle ledger in the report.
+//! The cycle ledger in the report: CPU cycles of the workers by task.
 
 use serde::Serialize;
 

@@ -115,7 +115,7 @@ impl DataPlane {
         result
     }
 
-    /// Replaces the stages in the workers and in the XDP programs. Returns the same as
+    /// Replaces the stages in the workers and in the XDP programs; returns as
     /// [`reload`](Self::reload).
     fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
@@ -168,7 +168,7 @@ impl DataPlane {
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan back, so that the control thread drops it: that can be slow.
+                // Send the old plan too: the control thread drops it, because dropping can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 restarted
             };
@@ -202,7 +202,7 @@ impl DataPlane {
         Ok(restarted_stages)
     }
 
-    /// Makes the workers drop stages that they have built but do not use yet.
+    /// Makes the workers drop the stages that they have built for this reload.
     fn discard_stored_chains(&self) {
         for RunningWorker { remote, .. } in &self.workers {
             let _ = remote.ask(Worker::discard_stored_chains, REPLY_TIMEOUT);

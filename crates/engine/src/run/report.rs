@@ -331,17 +331,14 @@ impl From<KernelCounters> for PortKernelReport {
     }
 }
 
-/// A worker's reply to a request for its report.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
-    /// Cycles since the worker started, measured by the thread that requested the report.
+    /// As [`WorkerLedger::wall_cycles`](crate::WorkerLedger::wall_cycles).
     pub(crate) wall_cycles: u64,
 }
 
-/// The sum of all worker reports.
 struct Sums {
-    /// The counters of each port.
     ports: Vec<(Counters, KernelCounters)>,
     /// The counters of each stage, by path.
     stages: Vec<Vec<(xdpfwd_pipeline::StageAccount, BTreeMap<&'static str, u64>)>>,

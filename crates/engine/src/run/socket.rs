@@ -48,7 +48,7 @@ pub struct Request {
 impl Request {
     /// Replies to the client with one line.
     pub fn reply(self, line: String) {
-        // If the client has disconnected, drop the reply.
+        // Fails if the client has disconnected.
         let _ = self.reply.send(line);
     }
 }
@@ -125,7 +125,7 @@ fn serve_client(
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // Enforce again what the mode of the socket file already enforces.
+    // The mode of the socket file already excludes other users; check again.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
@@ -179,7 +179,6 @@ fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     }
 }
 
-/// Writes a line, or fails at the timeout.
 fn write_line(mut stream: &UnixStream, line: &str) -> io::Result<()> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let text = format!("{line}\n");

@@ -38,7 +38,8 @@ impl DataPlane {
     /// starts the worker threads, which open their sockets on their cores. Finally inserts the
     /// sockets into the maps of the programs, and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
-        Self::start_with(plan, control, true)
+        let deliver = true;
+        Self::start_with(plan, control, deliver)
     }
 
     /// Determines the mode of each port: attaches XDP programs without stages, binds the sockets,
@@ -48,11 +49,12 @@ impl DataPlane {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
         plan.busy_poll = false;
-        let started = Self::start_with(plan, control, false)?;
+        let deliver = false;
+        let started = Self::start_with(plan, control, deliver)?;
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    /// Starts the data plane. If `deliver` is false, no packets reach its sockets.
+    /// If `deliver` is false, no packets reach the sockets.
     fn start_with(plan: Plan, control: &Control, deliver: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
@@ -74,7 +76,6 @@ impl DataPlane {
             .inspect_err(|_| acquired.release(None))
     }
 
-    /// Starts the data plane after the stages' resources were acquired.
     fn start_acquired(
         mut plan: Plan,
         interfaces: Vec<Interface>,
@@ -224,7 +225,7 @@ impl DataPlane {
                 self.fallback.get_or_insert(port_fallback);
             }
             let started_cycles = clock::cycles();
-            // If the worker has already ended, sending fails, and `failed_worker` reports it.
+            // Fails if the worker has already ended; `failed_worker` reports this.
             let _ = starting_worker.start_signal.send(());
             let StartingWorker { thread, status, .. } = starting_worker;
             self.workers.push(RunningWorker {
@@ -250,7 +251,6 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Starts the delivery of packets to a worker's sockets.
     fn start_delivery(&self, worker: &ReadyWorker) -> Result<(), StartError> {
         for (port, queue, socket) in &worker.sockets {
             let attachment = &self.attachments[usize::from(port.0)];
@@ -266,7 +266,6 @@ impl DataPlane {
     }
 }
 
-/// The thread of a worker during startup.
 struct StartingWorker {
     thread: JoinHandle<()>,
     ready_receiver: mpsc::Receiver<Result<ReadyWorker, StartError>>,
@@ -296,8 +295,8 @@ impl StartingWorker {
     }
 }
 
-/// Rejects two ports on one interface, because an interface can have only one XDP program. Compares
-/// interface indexes, because an interface can have several names.
+/// Rejects two ports on one interface, which can have only one XDP program. Compares interface
+/// indexes, because an interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =

@@ -17,17 +17,13 @@ use crate::error::StartError;
 use crate::host::addresses::describe_ports;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
-/// The stages of a path, built from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
-/// The parameters of the thread of a worker.
 pub(crate) struct Setup {
     pub(crate) plan: Arc<Plan>,
     pub(crate) worker: usize,
     pub(crate) bind: BindMode,
-    /// The index of each port's interface.
     pub(crate) interface_indexes: Vec<u32>,
-    /// Port information for stages.
     pub(crate) port_infos: Ports,
     /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
@@ -47,13 +43,11 @@ pub(crate) struct ReadyWorker {
     /// The AF_XDP sockets of ports from which a path starts: port, queue, file descriptor. The
     /// worker keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
-    /// Whether the worker's AF_XDP sockets are in zero-copy mode.
     pub(crate) zero_copy: bool,
     /// Why the worker fell back from zero-copy to copy mode, if it did.
     pub(crate) fallback: Option<Fallback>,
 }
 
-/// The status of a worker, shared with the control thread.
 pub(crate) struct WorkerStatus {
     failed: AtomicBool,
     panic: OnceLock<String>,
@@ -75,7 +69,6 @@ impl WorkerStatus {
         self.panic.get().map(String::as_str)
     }
 
-    /// Marks the worker as failed and wakes the control thread.
     fn fail(&self) {
         // Set the flag before waking the control thread. Otherwise the control thread can run
         // first, find the flag clear, and wait again.
@@ -84,7 +77,7 @@ impl WorkerStatus {
     }
 }
 
-/// A guard that marks the worker as failed when its thread ends, normally or by a panic.
+/// Marks the worker as failed when its thread ends, normally or by a panic.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -95,8 +88,7 @@ impl Drop for ExitNotice<'_> {
 
 /// Runs the thread of a worker. Prepares the worker and sends the result to `ready_sender`. After
 /// `start_signal`, runs the worker until its mailbox requests the end. If another worker fails to
-/// start, the sender of the signal is dropped, and this function returns without running the
-/// worker.
+/// start, the sender of the signal is dropped, and this worker does not run.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -140,7 +132,8 @@ fn run_worker(
     idle: Idle,
     status: &WorkerStatus,
 ) {
-    for _ in 0..2 {
+    const MAX_PANICS: usize = 2;
+    for _ in 0..MAX_PANICS {
         // Unwind safety: a panic can leave inconsistent state only in the stages and in the current
         // batch. The stages process no more packets, and the batch is abandoned. A call from a
         // stage into the worker either completes or does nothing.
@@ -154,7 +147,6 @@ fn run_worker(
     // The second panic cannot come from a stage, because the stages are disabled: end the thread.
 }
 
-/// Returns the message of a caught panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
@@ -163,7 +155,6 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, ReadyWorker);
 
-/// Pins the calling thread, opens the worker's sockets, and builds the worker with its stages.
 fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let Setup { plan, worker, .. } = setup;
     let worker = *worker;
@@ -173,6 +164,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let worker_count = plan.workers.len();
     let io_error = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
+    // The worker serves the queues `worker`, `worker + worker_count`, …
     let mut builder = Worker::builder(umem, pool)
         .number(worker)
         .queues(worker as u16, worker_count as u16)
@@ -224,7 +216,6 @@ pub(crate) fn queues_of(
     (0..port.queues).skip(worker).step_by(plan.workers.len())
 }
 
-/// Opens the AF_XDP sockets of the worker and creates its ports.
 fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
     let Setup { plan, worker, bind, interface_indexes, sockets, .. } = setup;
     let worker = *worker;
@@ -293,7 +284,7 @@ pub(crate) fn build_chain(
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
-        // Add the stage name to the panic message: the caller does not know which stage panicked.
+        // Add the stage name to the panic message.
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {

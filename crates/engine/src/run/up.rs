@@ -9,7 +9,6 @@ use crate::host::interface::Interface;
 use crate::plan::Plan;
 use crate::run::control::{Control, Event};
 
-/// Interval of log messages while waiting.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The result of [`wait_until_up`].

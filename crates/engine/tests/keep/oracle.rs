@@ -12,6 +12,13 @@ use xdpfwd_wire::{
 const ARP: EtherType = EtherType(0x0806);
 const LLDP: EtherType = EtherType(0x88cc);
 
+// IPv6 extension headers.
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+
 /// Decides which frames a port with one `keep` rule keeps.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
@@ -142,6 +149,7 @@ impl<'a> Oracle<'a> {
     /// Returns whether a packet is a Neighbor Discovery message to this host, or a multicast one
     /// about an address of this host. `is_own` is whether the destination is this host.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
+        // Every Neighbor Discovery message has code 0.
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
         if headers.protocol != Some(IpProtocol::ICMPV6)
             || headers.fragment != Fragment::Whole
@@ -150,11 +158,12 @@ impl<'a> Oracle<'a> {
             return false;
         }
         let target = rest.first_chunk::<16>().map(|target| Ipv6Addr::from(*target));
-        let is_about_own = l3[24] == 0xff
+        let (hop_limit, is_multicast) = (l3[7], l3[24] == 0xff);
+        let is_about_own = is_multicast
             && target.is_some_and(|target| {
                 self.addresses.ipv6.get(&target).is_some_and(|uses| uses.target)
             });
-        l3[7] == 255
+        hop_limit == 255
             && match kind {
                 // Router solicitation, router advertisement, redirect.
                 133 | 134 | 137 => is_own,
@@ -169,8 +178,11 @@ impl<'a> Oracle<'a> {
 fn has_no_source_route(mut options: &[u8]) -> bool {
     loop {
         options = match *options {
+            // End of options.
             [] | [0, ..] => return true,
+            // No operation.
             [1, ref rest @ ..] => rest,
+            // Loose or strict source route.
             [131 | 137, ..] => return false,
             [_, length, ..] if length >= 2 => match options.get(usize::from(length)..) {
                 Some(rest) => rest,
@@ -187,11 +199,12 @@ fn has_segments_left(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
         let length = match next {
-            43 if rest[3] != 0 => return true,
-            0 | 43 | 60 => (usize::from(rest[1]) + 1) * 8,
-            51 => (usize::from(rest[1]) + 2) * 4,
-            44 if rest[2] != 0 || rest[3] & 0xf8 != 0 => return false,
-            44 => 8,
+            ROUTING if rest[3] != 0 => return true,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(rest[1]) + 1) * 8,
+            AUTHENTICATION => (usize::from(rest[1]) + 2) * 4,
+            // A later fragment contains no more headers.
+            FRAGMENT if rest[2] != 0 || rest[3] & 0xf8 != 0 => return false,
+            FRAGMENT => 8,
             _ => return false,
         };
         next = rest[0];
@@ -205,9 +218,9 @@ fn fragment_protocol(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
         let length = match next {
-            44 => return rest[0],
-            0 | 43 | 60 => (usize::from(rest[1]) + 1) * 8,
-            51 => (usize::from(rest[1]) + 2) * 4,
+            FRAGMENT => return rest[0],
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => (usize::from(rest[1]) + 1) * 8,
+            AUTHENTICATION => (usize::from(rest[1]) + 2) * 4,
             _ => return 0,
         };
         next = rest[0];
