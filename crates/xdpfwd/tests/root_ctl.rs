@@ -181,8 +181,8 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
         (&b"nonsense\n"[..], "invalid request"),
         (b"{\"command\":\"format\"}\n", "unknown command"),
         (b"{\"command\":\"status\",\"more\":1}\n", "invalid request"),
-        (b"{\"command\":\"status\"}", "a line of up to 4096 bytes"),
-        (&[b'x'; 5000], "a line of up to 4096 bytes"),
+        (b"{\"command\":\"status\"}", "one line of at most 4096 bytes"),
+        (&[b'x'; 5000], "one line of at most 4096 bytes"),
         (b"\n", "invalid request"),
     ] {
         let response = socket.send_raw(request);
