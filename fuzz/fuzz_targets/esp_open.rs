@@ -26,9 +26,9 @@ static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new
     .collect()
 });
 
-// The first byte of the input determines the highest sequence number in the window. Then each
-// packet has a length byte and this number of bytes. If the length is even, these bytes are the
-// packet. If the length is odd, they are a payload, which is sealed with the key.
+// The first byte of the input determines the window's highest sequence number. Then each packet has
+// a length byte and this number of bytes: the packet itself if the length is even, or a payload to
+// seal if it is odd.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     for (_, extended, protection) in &*PROTECTIONS {

@@ -55,7 +55,7 @@ impl Epoch {
         u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
-    /// Returns the epoch with this number, as [`Self::number`] returned it.
+    /// Returns the epoch that [`Self::number`] returned as a number.
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }

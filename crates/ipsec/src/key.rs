@@ -110,8 +110,8 @@ impl KeyMaterial {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// Returns a fingerprint of key and salt, which does not depend on the transform. Two SAs with
-    /// the same identity must not use the same nonce, even if their transforms differ.
+    /// Returns a fingerprint of key and salt without the transform. Two SAs with the same identity
+    /// must not use the same nonce, even if their transforms differ.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -143,7 +143,7 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
-/// Returns the value of a hexadecimal digit. `digit` must be an ASCII hexadecimal digit.
+/// `digit` must be an ASCII hexadecimal digit.
 fn digit_value(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',

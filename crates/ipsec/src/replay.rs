@@ -127,7 +127,6 @@ impl Window {
         Ok(())
     }
 
-    /// Returns the index in `blocks` of the block with a number's bit.
     #[inline]
     fn block_index(&self, number: u64) -> usize {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
@@ -161,7 +160,6 @@ impl Window {
     }
 }
 
-/// Returns the bit of a number within its block.
 #[inline]
 fn bit(number: u64) -> u64 {
     1 << (number % BLOCK)
@@ -174,6 +172,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const EXTENDED: bool = true;
 
     /// A model of the window that stores every received number.
     struct Model {
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn only_extended_window_crosses_32_bit_boundary() {
-        let mut window = Window::new(64, true).unwrap();
+        let mut window = Window::new(64, EXTENDED).unwrap();
         let wrap = 1_u64 << 32;
         for number in [wrap - 3, wrap - 1, wrap + 1] {
             window.mark_received(number).unwrap();
@@ -255,14 +255,14 @@ mod tests {
         assert_eq!(window.check(1), Err(ReplayError::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
         // Without extended numbers, 2^32 - 1 is the last number.
-        let mut window = Window::new(64, false).unwrap();
+        let mut window = Window::new(64, !EXTENDED).unwrap();
         window.mark_received(u64::from(u32::MAX)).unwrap();
         assert_eq!(window.check(1), Err(ReplayError::Late));
     }
 
     #[test]
     fn mark_received_rejects_second_copy_after_check_accepted_both() {
-        let mut window = Window::new(64, true).unwrap();
+        let mut window = Window::new(64, EXTENDED).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
         assert_eq!(
             (window.mark_received(one), window.mark_received(other)),
@@ -278,7 +278,7 @@ mod tests {
             assert_eq!(window.check(1), Ok(1));
         }
         assert_eq!(
-            Window::new(64, true).unwrap().check(u32::MAX),
+            Window::new(64, EXTENDED).unwrap().check(u32::MAX),
             Err(ReplayError::Late),
             "`check` must reject a number with a negative upper half"
         );
@@ -288,7 +288,7 @@ mod tests {
     fn window_restored_at_n_rejects_all_up_to_n() {
         for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
             for size in [64, 128, 1024] {
-                let mut window = Window::new(size, true).unwrap();
+                let mut window = Window::new(size, EXTENDED).unwrap();
                 window.mark_received_up_to(number);
                 assert_eq!(window.highest(), number);
                 for before in number.saturating_sub(u64::from(size) - 1).max(1)..=number {
@@ -314,12 +314,12 @@ mod tests {
     #[test]
     fn new_rejects_invalid_size() {
         for size in [0, 32, 63, 65, 100, 4097, 8192, u32::MAX] {
-            assert_eq!(Window::new(size, true).unwrap_err(), WindowError(size));
+            assert_eq!(Window::new(size, EXTENDED).unwrap_err(), WindowError(size));
         }
         assert_eq!(
             WindowError(65).to_string(),
             "an anti-replay window of 65: must be a multiple of 64, from 64 to 4096"
         );
-        assert!(Window::new(4096, true).is_ok());
+        assert!(Window::new(4096, EXTENDED).is_ok());
     }
 }

@@ -29,6 +29,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let plan = PlanFn::new(move |cx| {
         let ethernet = cx.ethernet_to(config.next_hop);
         sessions.stage(move |sessions, packet, cx| {
+            // `outer`: the headers on N3. `user`: those of the UE's packet in the tunnel.
             let outer = packet.meta.headers;
             let g_pdu = GPdu::parse_to(packet.frame, &outer, config.n3_address);
             let GPdu { message, user, .. } = g_pdu.map_err(|_| invalid_gtpu)?;

@@ -2,7 +2,7 @@
 //!
 //! The hash of a key determines its slot, and a new key replaces the key in the slot. A lookup
 //! compares the whole key, so the cache never changes a result. With many more flows than slots,
-//! most lookups miss; each miss costs the classifier's lookup, and a read and a write of the slot.
+//! most lookups miss; a miss costs the classifier's lookup, a read and a write of the slot.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
@@ -95,7 +95,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
             let slot = &self.words[start..start + W];
             let differing =
                 key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
-            let stored = slot[N];
+            let stored = slot[N]; // the result, after the `N` words of the key
             found[index] = stored as u32;
             missed_keys[miss_count % BATCH] = *key;
             missed_indexes[miss_count % BATCH] = index as u8;

@@ -1,4 +1,4 @@
-//! Selects the tuples that can contain a matching rule for a key.
+//! Selects the tuples (groups of rules) that can contain a matching rule for a key.
 //!
 //! This is the pruned tuple space of Srinivasan et al. (1999). Each field has a small table. For
 //! each value of the field, the table contains the set of tuples with a rule for this value. A
@@ -88,7 +88,7 @@ impl Prune {
     }
 }
 
-/// Returns the length of the source prefix (side 0) or the destination prefix (side 1) in bits.
+/// Returns the length of the source prefix (`side` 0) or destination prefix (`side` 1) in bits.
 fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }

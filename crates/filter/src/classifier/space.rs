@@ -32,7 +32,7 @@ pub(super) struct Space<const N: usize> {
     pub(super) seed: u64,
 }
 
-/// A tuple, without its rules.
+/// A tuple (the bits that it compares), without its rules.
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
@@ -96,7 +96,8 @@ impl<const N: usize> Space<N> {
             Entry { value, mask, source_ports, destination_ports, rule, is_last }
         };
         if patterns.len() <= MAX_LINEAR_RULES {
-            let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
+            let is_last = false; // not used without buckets
+            let entries = patterns.iter().map(|pattern| entry(pattern, is_last)).collect();
             return Self {
                 tuples: Vec::new(),
                 table: HashTable::new(0),

@@ -162,8 +162,7 @@ fn key() -> impl Strategy<Value = Key> {
     )
 }
 
-/// Returns the number of the first matching rule that is at least `from`, found by comparing one
-/// rule after the other.
+/// Returns the number of the first matching rule that is at least `from`. Compares rule after rule.
 fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)

@@ -19,7 +19,6 @@ pub(super) struct GcmKey(pub(super) [u8; 1024]);
 #[repr(C, align(64))]
 pub(super) struct GcmContext(pub(super) [u8; 128]);
 
-/// A function that expands a key.
 pub(super) type ExpandFunction = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
 /// A function that encrypts or decrypts a text, and writes the tag that it computes. After
