@@ -162,7 +162,8 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 /*
  * Returns ACCEPTED or REASON_POLICY from the calling function: the verdict of the first matching
  * rule with a verdict, or the default action. Counts the packet for this rule or the default
- * action, and for each matching rule without a verdict before.
+ * action, and for each matching rule without a verdict before. `from` is the smallest decision of
+ * the rules that are still to be searched.
  */
 #define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \

@@ -152,7 +152,6 @@ static __always_inline bool are_options_valid(const struct frame *frame, __u32 o
 	return offset >= end;
 }
 
-/* Returns whether a number is in a set with one bit per number. */
 static __always_inline bool has_bit(const __u64 *bits, __u32 number)
 {
 	return bits[number / 64] >> (number % 64) & 1;

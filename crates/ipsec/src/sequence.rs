@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_after_close_returns_limit() {
+    fn reserve_after_close_fails() {
         for extended in [false, true] {
             let numbers = SequenceNumbers::new(1, extended, None);
             numbers.allow_below(100);

@@ -58,6 +58,7 @@ fn aeads_match_vectors() {
         counts[index][usize::from(is_ok)] += 1;
         for (backend, aead) in backends(transform, &key) {
             let mut bytes = sealed.clone();
+            // `open_batch` must overwrite `is_ok`.
             let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_ok: !is_ok }];
             aead.open_batch(&mut jobs);
             assert_eq!(jobs[0].is_ok, is_ok, "{backend} opens {line}");

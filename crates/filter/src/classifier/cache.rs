@@ -7,7 +7,8 @@
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
 
-/// Number of 64-bit words in a slot: a key, its result, and padding to a power of two.
+/// Number of 64-bit words in a slot: a key, its result, and padding to a power of two. The padding
+/// keeps each slot within one cache line.
 const V4_SLOT_WORDS: usize = 4;
 const V6_SLOT_WORDS: usize = 8;
 
@@ -42,8 +43,7 @@ impl FlowCache {
 pub(super) struct Slots<const N: usize, const W: usize> {
     /// The slots, of `W` words each.
     words: Vec<u64>,
-    /// Index in `words` of the first word of the first slot. The slots are aligned: no slot spans
-    /// two cache lines.
+    /// Index in `words` of the first slot, which starts at a cache line.
     start: usize,
     seed: u64,
     /// Right shift that turns a hash into a slot number.
@@ -52,7 +52,6 @@ pub(super) struct Slots<const N: usize, const W: usize> {
     misses: u64,
 }
 
-/// Length of a cache line in bytes.
 const CACHE_LINE: usize = 64;
 
 /// Set in every stored result. An unused slot contains zeros, so it differs from every used slot.

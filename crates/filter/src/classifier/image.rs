@@ -231,7 +231,6 @@ impl SpaceImage {
 /// Size of `struct numbers` in bytes.
 const NUMBERS_SIZE: usize = 256 * size_of::<u16>();
 
-/// A buffer for integers in native byte order.
 #[derive(Default)]
 struct NativeBytes(Vec<u8>);
 

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::aead::{AwsLc, RustCrypto};
 
-/// A function that creates the AEAD of a backend from a key.
 type Backend = fn(Transform, &[u8]) -> Box<dyn Aead>;
 
 const AWS_LC: Backend = |transform, key| Box::new(AwsLc::new(transform, key).unwrap());
