@@ -1,5 +1,4 @@
-//! Finds rules without effect. A rule has no effect if an earlier rule with a verdict matches all
-//! packets that the rule matches.
+//! Finds rules without effect, because an earlier rule with a verdict matches all their packets.
 
 use std::ops::RangeInclusive;
 
@@ -128,8 +127,7 @@ impl Match {
             })
     }
 
-    /// Returns `true` only if every packet that meets the port conditions of `other` meets those of
-    /// `self`.
+    /// Like [`Self::covers`], for the port conditions.
     fn covers_ports(
         &self,
         other: &Self,

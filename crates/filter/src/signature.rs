@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the indexes of the signatures found by comparing their patterns at every position.
+    /// Like [`Scanner::scan`], but compares the patterns at every position.
     fn naive_search(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_found = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());

@@ -1,5 +1,5 @@
-//! Explicit congestion notification (ECN) in tunnels, as in the normal mode of RFC 6040. RFC 4301,
-//! 5.1.2, specifies older rules, which RFC 6040 replaces.
+//! Explicit congestion notification (ECN) in tunnels, as in the normal mode of RFC 6040, which
+//! replaces the rules of RFC 4301, 5.1.2.
 
 /// Not ECN-capable transport.
 const NOT_ECT: u8 = 0b00;
@@ -10,8 +10,8 @@ const CE: u8 = 0b11;
 /// The bits of the ECN field in a TOS or traffic class byte.
 const MASK: u8 = 0b11;
 
-/// Returns the ECN field for the outer header, a copy of that of the inner header (RFC 6040, 4.1).
-/// Ignores the other bits of `inner`.
+/// Returns the ECN field for the outer header: that of the inner header (RFC 6040, 4.1). Ignores
+/// the other bits of `inner`.
 pub const fn outer(inner: u8) -> u8 {
     inner & MASK
 }

@@ -33,8 +33,8 @@ pub const BATCH: usize = 64;
 /// Length in bytes of the fields pad length and next header.
 const TRAILER_FIELDS_LEN: usize = 2;
 
-/// Returns the length in bytes of the trailer after a payload of `payload_len` bytes. The trailer
-/// consists of padding, pad length, next header (RFC 4303, 2.4) and ICV.
+/// Returns the length in bytes of the trailer (padding, pad length, next header, ICV) after a
+/// payload of `payload_len` bytes.
 pub const fn trailer_len(payload_len: usize) -> usize {
     padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }

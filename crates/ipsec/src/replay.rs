@@ -8,12 +8,10 @@
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// A ring of bits, one per sequence number. A bit is set if its number was received. The number
-    /// of blocks is a power of two.
+    /// A bit is set if its number was received. The number of blocks is a power of two.
     blocks: Box<[u64]>,
     /// Length of the window in sequence numbers.
     size: u64,
-    /// The highest sequence number marked as received; 0 before the first.
     highest: u64,
     /// Whether sequence numbers have 64 bits; packets contain only the lower 32.
     extended: bool,
@@ -134,7 +132,7 @@ impl Window {
 
     /// Returns the only sequence number with these lower bits that is in the window or above it by
     /// at most `2^32 - size` (RFC 4303, A2.2). Returns `None` if its upper half would be negative or
-    /// exceed 32 bits. Without extended sequence numbers, returns `low_bits`.
+    /// exceed 32 bits.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The sequence numbers of an outbound SA.
 #[derive(Debug)]
 pub struct SequenceNumbers {
-    /// The next free number.
     next: AtomicU64,
     /// The stored bound. Only numbers below this bound can be reserved.
     stored: AtomicU64,
@@ -49,7 +48,7 @@ impl SequenceNumbers {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
 
-    /// Reserves `count` consecutive numbers, or all available numbers if those are fewer.
+    /// Reserves `count` consecutive numbers, or fewer if fewer are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         // Acquire pairs with Release in `allow_below`: the bound was stored before.
@@ -72,8 +71,8 @@ impl SequenceNumbers {
         stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the bound to store so that `count` further numbers can be reserved, or all numbers
-    /// up to the limit if those are fewer. The bound is exclusive and never below the stored bound.
+    /// Returns the bound (exclusive) to store so that `count` further numbers can be reserved, or
+    /// fewer if the limit allows fewer. Never below the stored bound.
     pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))

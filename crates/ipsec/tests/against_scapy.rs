@@ -9,8 +9,8 @@ use xdpfwd_ipsec::{
     Transform, Window, trailer_len,
 };
 
-/// Runs esp_by_scapy.py and returns its output. Uses the interpreter of Debian, for which Debian's
-/// package installs scapy; the first `python3` in the path can be another interpreter.
+/// Runs esp_by_scapy.py and returns its output. Debian installs scapy for /usr/bin/python3; the
+/// first `python3` in the path can be another.
 fn run_scapy(mode: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");

@@ -155,8 +155,7 @@ const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
-/// Returns one of a few addresses; with so few, rules overlap. An IPv4 address has 4 bytes, and the
-/// others are 0.
+/// An IPv4 address has 4 bytes; the others are 0.
 fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if is_v4 {
@@ -186,7 +185,6 @@ fn display_address(address: [u8; 16], is_v4: bool) -> String {
     }
 }
 
-/// Returns the address with the bits after the prefix cleared.
 fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     for bit in usize::from(length)..128 {
         address[bit / 8] &= !(0x80 >> (bit % 8));
@@ -194,7 +192,6 @@ fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     address
 }
 
-/// Returns a random rule as text.
 fn rule(random: &mut SplitMix64) -> String {
     let mut rule = random.choose(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
     let is_v4 = random.one_in(2);

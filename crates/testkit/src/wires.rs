@@ -30,9 +30,8 @@ pub struct WireAccounting {
 }
 
 impl WireAccounting {
-    /// Tries to deliver `count` packets to the port of `wire`. The packets have consecutive
-    /// numbers. A packet that the fake kernel cannot deliver is not counted, and the next packet
-    /// has the same number.
+    /// Tries to deliver `count` packets with consecutive numbers to the port of `wire`. A packet
+    /// that cannot be delivered is not counted, and the next packet has its number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())

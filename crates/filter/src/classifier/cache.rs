@@ -73,9 +73,8 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// Writes the number of the first matching rule for each key to `found`, or [`NONE`]. Looks up
-    /// keys that are not cached in `space`, and caches the results. Ignores keys after the first
-    /// [`BATCH`].
+    /// Like [`Space::classify`], but searches `space` only for keys that are not cached, and caches
+    /// the results.
     #[inline]
     pub(super) fn classify(
         &mut self,

@@ -16,7 +16,6 @@ pub(super) struct Layout {
     /// For each tuple, the bits that it compares, and its buckets. A bucket is a list of pattern
     /// indexes.
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
-    /// Total number of buckets.
     pub(super) bucket_count: usize,
 }
 

@@ -13,10 +13,8 @@ use crate::rule::{FragmentMatch, Match, Version};
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First and last source port; 0 and 65535 if the rule has no condition on the source port.
+    /// First and last port; 0 and 65535 without a condition on the port.
     pub(super) source_ports: [u16; 2],
-    /// First and last destination port; 0 and 65535 if the rule has no condition on the destination
-    /// port.
     pub(super) destination_ports: [u16; 2],
     /// Rule number. The rule with the smaller number takes precedence.
     pub(super) rule: u32,
@@ -91,8 +89,8 @@ fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The part of a pattern that is the same for both IP versions: value and mask of the last two
-/// words, the port ranges, and the number of bits of ports and protocol.
+/// The part of a pattern that is the same for both IP versions. `value` and `mask` are those of the
+/// last two words.
 struct CommonPart {
     value: [u64; 2],
     mask: [u64; 2],
@@ -220,7 +218,7 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>
     })
 }
 
-/// Returns the pattern of a rule for IPv6 keys, or `None` if the rule applies to IPv4 only.
+/// Like [`pattern_v4`], for IPv6 keys.
 pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6_WORDS>> {
     if matches.version() == Some(Version::V4) {
         return None;

@@ -50,9 +50,8 @@ pub(super) struct Tuple<const N: usize> {
 pub(super) struct Entry<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First source port, and the number of ports after it.
+    /// First source port, and the number of ports after it; likewise for the destination.
     pub(super) source_ports: [u16; 2],
-    /// First destination port, and the number of ports after it.
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
     /// Whether this entry is the last one of its bucket.
@@ -267,8 +266,7 @@ impl<const N: usize> Space<N> {
         self.table.get(hash).fold(found, |found, first| self.search_bucket(first, key, from, found))
     }
 
-    /// Searches the bucket whose first entry has the index `first`. Returns the smallest number of
-    /// a matching rule that is at least `from` and below `found`, or `found` if there is none.
+    /// Like [`Self::search_buckets`], for the bucket whose first entry has the index `first`.
     #[inline]
     fn search_bucket(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {

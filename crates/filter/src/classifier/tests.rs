@@ -41,12 +41,10 @@ fn range() -> impl Strategy<Value = RangeInclusive<u16>> {
     ]
 }
 
-/// Generates `Some` in 20 % of cases.
 fn rarely<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
     prop::option::weighted(0.2, strategy)
 }
 
-/// Generates `Some` in 70 % of cases.
 fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
     prop::option::weighted(0.7, strategy)
 }
@@ -282,8 +280,6 @@ fn rule_after_wider_rule_with_verdict_is_shadowed() {
 
 #[test]
 fn similar_rules_share_few_tuples_with_short_buckets() {
-    // 2000 rules, each for one host and one of seven ports; then 200 rules for networks; then one
-    // rule for all packets.
     let mut rules: Vec<Rule> = (0..2000_u32)
         .map(|host| {
             format!(

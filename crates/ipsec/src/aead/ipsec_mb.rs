@@ -70,7 +70,7 @@ impl IpsecMb {
 }
 
 impl Key {
-    /// Expands a key of 16 or 32 bytes. `functions` must be the functions for this key length.
+    /// `functions` must be those for the length of `key`.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
         // SAFETY: reads the key, whose length `KeyLengthError::check` verified. Writes a
@@ -118,8 +118,7 @@ impl Aead for IpsecMb {
     }
 }
 
-/// Returns whether two tags are equal. Runs in constant time: compares all bytes, and `black_box`
-/// keeps the compiler from adding an early exit.
+/// Compares two tags in constant time. `black_box` keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {

@@ -31,7 +31,7 @@ fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
-/// Returns a buffer with a prefix, room for the header, the payload, and room for the trailer.
+/// Returns the bytes of an [`Outgoing`] packet before sealing.
 fn buffer(payload: &[u8]) -> Vec<u8> {
     [&[0xaa; PREFIX_LEN][..], &[0; HEADER_LEN], payload, &vec![0; trailer_len(payload.len())]]
         .concat()
