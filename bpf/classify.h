@@ -77,8 +77,8 @@ struct space {
 };
 
 /*
- * For each value of 8 address bits, a set number. If the bit IS_PART is set, the other bits are a
- * part number instead.
+ * For each value of 8 address bits, the number of a set of tuples. If the bit IS_PART is set, the
+ * other bits are instead the number of a part, which has the set numbers for the next 8 bits.
  */
 struct numbers {
 	__u16 number[256];

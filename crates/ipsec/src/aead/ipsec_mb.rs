@@ -5,8 +5,8 @@
 //! writes only the packet and a context on the stack, so workers can share a key. A manager
 //! (`IMB_MGR`) selects the functions for this CPU model, and is freed before the first packet.
 //!
-//! ChaCha20-Poly1305 uses the library's job API. It keeps the current job in a manager, so each
-//! batch needs exclusive use of one. The first such key creates one manager per logical CPU.
+//! ChaCha20-Poly1305 uses the library's job API, which keeps the current job in a manager. So each
+//! batch needs exclusive use of a manager. The first key creates one manager per logical CPU.
 
 mod ffi;
 
