@@ -1,5 +1,6 @@
 //! Opens a batch of ESP packets, some arbitrary and some sealed with the key. Checks that exactly
-//! the sealed packets are opened and move the window, and that the bytes before the SPI stay.
+//! the sealed packets are opened and move the window, and that the bytes before the SPI do not
+//! change.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -15,8 +15,8 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
                 assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
             }
             Err(error) => {
-                // Remove the message's own numbers. The remaining text must be one of two that do
-                // not depend on the key.
+                // Remove the message's numbers, which can equal digits of the key by chance. The
+                // remaining text must be one of two that do not depend on the key.
                 let words: String =
                     error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let name: String =
