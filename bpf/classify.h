@@ -4,6 +4,10 @@
  * space; crates/filter/src/classifier/image.rs writes the tables. See
  * docs/decisions/0016-classifier.md for the design and README.md for the maps.
  *
+ * A key contains header fields of a packet. A tuple states which bits of keys are hashed. Its rules
+ * specify these bits; rules with the same values of these bits form a bucket. The hash table stores
+ * a 16-bit tag (a part of the hash) for each bucket. Four tags form a group.
+ *
  * IPv4 and IPv6 have separate tables. An IPv4 key has 3 words of 64 bits, an IPv6 key has 6. Tables
  * whose size depends on the rules are maps, and the loader sets their number of entries. All other
  * data is read-only, and the verifier knows its values.
@@ -18,7 +22,7 @@
 
 #define MAX_TUPLES 64
 
-/* Maximum number of rules that are compared one by one, without tuples. */
+/* Up to this number, rules are compared one by one, without tuples. */
 #define MAX_LINEAR_RULES 8
 /* Maximum number of rules in a bucket; user space refuses longer buckets. */
 #define MAX_BUCKET_LENGTH 256
@@ -55,6 +59,7 @@ struct ports {
 	__u16 first, more;
 };
 
+/* The classifier's data of one IP version, except the maps. */
 struct space {
 	__u64 seed;
 	__u32 linear_rules; /* number of rules to compare one by one; 0 if there are tuples */
@@ -72,8 +77,8 @@ struct space {
 };
 
 /*
- * For each value of 8 address bits, a set number. If the bit IS_PART is set, the other bits are a
- * part number instead.
+ * For each value of 8 address bits, the number of a set of tuples. If the bit IS_PART is set, the
+ * other bits are instead the number of a part, which has the set numbers for the next 8 bits.
  */
 struct numbers {
 	__u16 number[256];
@@ -89,8 +94,10 @@ struct firsts {
 	__u32 entry[4];
 };
 
+/* The lowest and the highest bit of each tag in a group. */
 #define TAG_ONES 0x0001000100010001ull
 #define TAG_HIGH 0x8000800080008000ull
+/* Set in a full group if one of its buckets went to another group. */
 #define OVERFLOWED (1ull << 63)
 
 /* Returns the exclusive or of both halves of the 128-bit product. */
@@ -137,7 +144,6 @@ static __always_inline __u64 tuples_of_address(void *first, void *parts, void *s
 	return tuples ? *tuples : 0;
 }
 
-/* Returns the tuples that may have a rule for a port. */
 static __always_inline __u64 tuples_of_port(const volatile struct space *space, enum side side, __u16 port)
 {
 	__u32 index = port < SINGLE_PORTS ? port : SINGLE_PORTS + (port >> SHARED_PORT_BITS);
@@ -163,7 +169,7 @@ static __always_inline __u32 first_matching_tag(__u64 matches)
 	return matches & 1ull << 15 ? 0 : matches & 1ull << 31 ? 1 : matches & 1ull << 47 ? 2 : 3;
 }
 
-/* Returns the position of the lowest set bit. At least one bit must be set. */
+/* At least one bit must be set. */
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
 	/* Uses a De Bruijn table, because BPF has no instruction that counts trailing zeros. */
@@ -176,7 +182,6 @@ static __always_inline __u32 lowest_bit(__u64 bits)
 	return positions[(bits & -bits) * 0x022fdd63cc95386dull >> 58];
 }
 
-/* Returns whether a port is within a range of ports. */
 static __always_inline bool is_within(__u16 port, const struct ports *ports)
 {
 	return (__u16)(port - ports->first) <= ports->more;

@@ -2,8 +2,8 @@
 /*
  * Applies the rules of a filter with `place = "kernel"` before a packet reaches a socket. The
  * verdicts equal those of the user-space stage (crates/stages/src/filter); a test compares them.
- * User space refuses settings that only the user-space stage supports: limits, log samples and
- * GTP-U inner packets.
+ * User space refuses settings that only the user-space stage supports: rate limits, logging, and
+ * matching packets inside GTP-U tunnels.
  */
 #ifndef XDPFWD_FILTER_H
 #define XDPFWD_FILTER_H
@@ -28,7 +28,7 @@ enum reason {
 	REASON_MASK = 7, /* for the verifier; at least REASONS - 1 */
 };
 
-/* Actions for packet exceptions. */
+/* Actions for packet exceptions, packets that can mislead a filter (all reasons but POLICY). */
 enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP };
 
 /* Maximum number of rules without a verdict (`continue`); user space refuses more such rules. */
@@ -49,8 +49,8 @@ struct filter {
 const volatile struct filter filter SEC(".rodata.filter");
 
 /*
- * Constants that must equal those of user space (`SHARED_CONSTANTS` in
- * crates/filter/src/classifier/image.rs). The loader compares them.
+ * Constants that the loader compares with `SHARED_CONSTANTS` in
+ * crates/filter/src/classifier/image.rs, because both must be equal.
  */
 const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 	MAX_TUPLES,
@@ -162,7 +162,8 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 /*
  * Returns ACCEPTED or REASON_POLICY from the calling function: the verdict of the first matching
  * rule with a verdict, or the default action. Counts the packet for this rule or the default
- * action, and for each matching rule without a verdict before.
+ * action, and for each matching rule without a verdict before. `from` is the smallest decision of
+ * the rules that are still to be searched.
  */
 #define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \

@@ -23,7 +23,7 @@
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
 
-/* Maximum offset in a frame, as a bit mask for the verifier. No XDP frame is that long. */
+/* Maximum offset in a frame, as a bit mask for the verifier. No UMEM frame is that long. */
 #define OFFSET_MASK 0x3fff
 
 #define PROTOCOL_ICMPV6 58
@@ -56,7 +56,7 @@ struct link {
 
 enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
 
-/* The fields of an IP header with its options or extension headers. */
+/* What the IP header, with its options or extension headers, states about its payload. */
 struct upper {
 	__u32 l4;  /* offset of the IP payload, after options or extension headers */
 	__u32 end; /* offset of the end of the IP packet */
@@ -85,7 +85,8 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 /*
  * Returns the offset unchanged, but the verifier then knows only that it is at most OFFSET_MASK.
  * Otherwise the verifier would check each path through a loop separately. The mask changes no
- * offset, because larger offsets were refused before.
+ * offset: read_ipv6 refuses packets that end after OFFSET_MASK, and no other header is that far
+ * from the start of the frame.
  */
 static __always_inline __u32 any_offset(__u32 offset)
 {

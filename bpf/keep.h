@@ -98,8 +98,8 @@ struct {
 } own_vlans SEC(".maps");
 
 /*
- * Datagrams whose first fragment was kept. Their later fragments are then kept too, although they
- * lack the ports and possibly the protocol. A full map evicts the least recently used datagram.
+ * Datagrams whose first fragment was kept, so that their later fragments, which lack the ports and
+ * possibly the protocol, are kept too. A full map evicts the least recently used datagram.
  */
 struct datagram {
 	struct in6_addr source;
@@ -124,7 +124,7 @@ struct {
  */
 static __always_inline bool are_options_valid(const struct frame *frame, __u32 offset, __u32 end)
 {
-	/* The options of an IPv4 header have at most 40 bytes, so there are at most 40 options. */
+	/* Options have at most 40 bytes in total, so there are at most 40 options. */
 	for (int i = 0; i < 40; i++) {
 		const __u8 *kind, *length;
 
@@ -152,7 +152,6 @@ static __always_inline bool are_options_valid(const struct frame *frame, __u32 o
 	return offset >= end;
 }
 
-/* Returns whether a number is in a set with one bit per number. */
 static __always_inline bool has_bit(const __u64 *bits, __u32 number)
 {
 	return bits[number / 64] >> (number % 64) & 1;
@@ -239,7 +238,7 @@ static __always_inline bool is_own_nd(const struct frame *frame, const struct ip
 	return false;
 }
 
-/* Returns whether the packet's destination port is in the set `ports`. */
+/* Returns whether the destination port is in the set `ports`. */
 static __always_inline bool is_port_kept(const struct frame *frame, const struct upper *upper, const __u64 *ports)
 {
 	const struct {

@@ -21,9 +21,10 @@ struct V(entry) {
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
 /*
- * A set or part number for each value of the first 16 address bits after the skipped bits. The
- * upper 8 of these bits select an entry: the first 256 entries are for the source, the other 256
- * for the destination. The lower 8 bits select a number in the entry.
+ * Sets of tuples by address. For each value of the first 16 address bits after the skipped bits:
+ * the number of a set or, if longer prefixes start with these bits, of a part. The upper 8 of these
+ * bits select an entry: the first 256 entries are for the source, the other 256 for the
+ * destination. The lower 8 bits select a number in the entry.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -32,7 +33,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* One entry per part, with a set number for each value of the next 8 address bits. */
+/* For each part, a set number for each value of the next 8 address bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -70,7 +71,6 @@ struct {
 	__type(value, struct V(entry));
 } V(entries) SEC(".maps");
 
-/* Returns whether a key matches an entry. */
 static __always_inline bool V(matches)(const struct V(key) *key, const struct V(entry) *entry)
 {
 	__u64 differing = 0;

@@ -1,4 +1,4 @@
-//! If the feature `ipsec-mb` is on, compiles the C shim for libipsec-mb and links the library.
+//! With the feature `ipsec-mb`, compiles the C shim for libipsec-mb and links the library.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

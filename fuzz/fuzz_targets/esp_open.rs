@@ -1,6 +1,6 @@
-//! Opens a batch of ESP packets, some arbitrary and some sealed with the key. Checks that sealed
-//! packets are opened and arbitrary packets are rejected, that the bytes before the SPI do not
-//! change, and that only opened packets move the window.
+//! Opens a batch of ESP packets, some arbitrary and some sealed with the key. Checks that exactly
+//! the sealed packets are opened and move the window, and that the bytes before the SPI do not
+//! change.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -26,9 +26,9 @@ static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new
     .collect()
 });
 
-// The first byte of the input determines the highest sequence number in the window. Then each
-// packet has a length byte and this number of bytes. If the length is even, these bytes are the
-// packet. If the length is odd, they are a payload, which is sealed with the key.
+// The first byte of the input determines the window's highest sequence number. Then each packet has
+// a length byte and this number of bytes: the packet itself if the length is even, or a payload to
+// seal if it is odd.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     for (_, extended, protection) in &*PROTECTIONS {

@@ -1,6 +1,5 @@
 //! Parses arbitrary key files. A parsed key has the length that the transform requires, and does
-//! not change when it is written and parsed again. An error message does not contain digits of the
-//! key.
+//! not change when it is written and parsed again. Error messages contain no digits of the key.
 #![no_main]
 
 use xdpfwd_ipsec::{KeyMaterial, Transform};
@@ -16,8 +15,8 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
                 assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
             }
             Err(error) => {
-                // Remove the numbers of the message, which can equal digits of the key by chance.
-                // The remaining text must be one of two that do not depend on the key.
+                // Remove the message's numbers, which can equal digits of the key by chance. The
+                // remaining text must be one of two that do not depend on the key.
                 let words: String =
                     error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let name: String =

@@ -23,7 +23,8 @@ accept";
 
 static RULE_SET: LazyLock<(Vec<Rule>, Classifier)> = LazyLock::new(|| {
     let rules: Vec<Rule> = parse(RULES).unwrap().into_iter().map(|(_, rule)| rule).collect();
-    let classifier = Classifier::new(&rules, 7);
+    let hash_seed = 7;
+    let classifier = Classifier::new(&rules, hash_seed);
     (rules, classifier)
 });
 

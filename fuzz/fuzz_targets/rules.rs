@@ -13,7 +13,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
                 parse(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
             assert_eq!(&again[0].1, rule, "{written}");
         }
-        xdpfwd_filter::shadowed(&rules, &Classifier::new(&rules, 1));
+        let hash_seed = 1;
+        xdpfwd_filter::shadowed(&rules, &Classifier::new(&rules, hash_seed));
     }
     let _ = parse_classbench(text, Verdict::Drop);
     if let Ok(signatures) = parse_signatures(text) {

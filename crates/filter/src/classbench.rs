@@ -22,7 +22,7 @@ pub struct ClassBench {
 /// Parses the text of a ClassBench file. All rules get the verdict `verdict`. Ignores empty lines
 /// and text after `#`. If any line is invalid, returns one error for each invalid line.
 ///
-/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with two such
+/// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with only such
 /// port ranges also matches packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut rules_with_extra_columns) = (Vec::new(), Vec::new(), 0);
@@ -85,7 +85,7 @@ impl<'a> Columns<'a> {
         let Some(source) = word.strip_prefix('@') else {
             return Err(self.problem(offset, format!("invalid source `{word}`: expected {SOURCE}")));
         };
-        let source = self.prefix(source, offset + 1)?;
+        let source = self.prefix(source, offset + 1)?; // after the @
         let (word, offset) = self.next("the destination prefix")?;
         let destination = self.prefix(word, offset)?;
         let source_port = self.range()?;

@@ -159,7 +159,7 @@ pub(crate) fn pack_v4(source: u32, destination: u32, [l4, tag]: [u64; 2]) -> Pac
     [u64::from(source) << 32 | u64::from(destination), l4, tag]
 }
 
-/// Returns the packed IPv6 key (or mask) with these addresses and these last two words.
+/// Like [`pack_v4`], for IPv6.
 #[inline]
 pub(crate) fn pack_v6(source: u128, destination: u128, [l4, tag]: [u64; 2]) -> Packed<V6_WORDS> {
     [(source >> 64) as u64, source as u64, (destination >> 64) as u64, destination as u64, l4, tag]

@@ -1,11 +1,10 @@
 //! Packet filter rules: parsers, and a fast search for the first matching rule.
 //!
 //! A [`Rule`] matches a [`Key`], which holds the parsed header fields of a packet. This crate
-//! parses no packets and does no I/O. [`parse`] reads rules in xdpfwd's rule language;
-//! [`parse_classbench`] reads rules in the ClassBench format. [`Rule::matches`] defines which
-//! packets a rule matches. A [`Classifier`] finds the first matching rule among thousands; tests
-//! compare its results with [`Rule::matches`]. A [`Signature`] is a rule with a byte pattern. A
-//! [`Scanner`] searches a payload for many patterns in one pass.
+//! parses no packets and does no I/O. [`parse`] reads rules in xdpfwd's rule language,
+//! [`parse_classbench`] in the ClassBench format. A [`Classifier`] finds the first matching rule
+//! among thousands; tests compare its results with [`Rule::matches`]. A [`Signature`] is a rule
+//! with a byte pattern. A [`Scanner`] searches a payload for many patterns in one pass.
 
 #![forbid(unsafe_code)]
 

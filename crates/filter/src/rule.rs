@@ -120,8 +120,7 @@ pub enum Per {
 }
 
 impl Rule {
-    /// Returns whether the rule matches a packet. This is the reference for all faster
-    /// implementations.
+    /// Returns whether the rule matches a packet. The reference for all faster implementations.
     pub fn matches(&self, key: &Key) -> bool {
         self.matches.matches(key)
     }

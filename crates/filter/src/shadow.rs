@@ -1,5 +1,4 @@
-//! Finds rules without effect. A rule has no effect if an earlier rule with a verdict matches all
-//! packets that the rule matches.
+//! Finds rules without effect, because an earlier rule with a verdict matches all their packets.
 
 use std::ops::RangeInclusive;
 
@@ -18,8 +17,8 @@ pub struct Shadowed {
     pub by: u32,
 }
 
-/// Maximum number of earlier rules with which a rule is compared. Shadowing by any rule after these
-/// is not detected.
+/// Maximum number of earlier rules with which a rule is compared. Shadowing by others is not
+/// detected.
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules whose packets are all matched by one earlier rule with a verdict. Does not
@@ -29,7 +28,7 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();
         let mut from = 0;
-        // A rule that covers this rule also matches the example, so compare only rules that do.
+        // A rule that covers this rule matches the example, so compare only with matching rules.
         for _ in 0..MAX_COMPARED {
             let earlier =
                 classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
@@ -128,8 +127,7 @@ impl Match {
             })
     }
 
-    /// Returns `true` only if every packet that meets the port conditions of `other` meets those of
-    /// `self`.
+    /// Like [`Self::covers`], for the port conditions.
     fn covers_ports(
         &self,
         other: &Self,

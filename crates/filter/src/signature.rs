@@ -80,21 +80,22 @@ impl Scanner {
 
     /// Returns the indexes of the signatures whose pattern the payload contains in the allowed
     /// range, in ascending order.
-    pub fn scan<'h>(&self, payload: &[u8], hits: &'h mut Hits) -> &'h [u32] {
-        hits.found.drain(..).for_each(|number| hits.is_found[number as usize] = false);
+    pub fn scan<'h>(&self, payload: &[u8], memory: &'h mut Hits) -> &'h [u32] {
+        let Hits { found, is_found } = memory;
+        found.drain(..).for_each(|number| is_found[number as usize] = false);
         for (automaton, numbers) in &self.automata {
             for occurrence in automaton.find_overlapping_iter(payload) {
                 let number = numbers[occurrence.pattern().as_usize()];
                 let [start, end] = self.ranges[number as usize];
                 let is_in_range = occurrence.start() >= start && occurrence.end() <= end;
-                if is_in_range && !hits.is_found[number as usize] {
-                    hits.is_found[number as usize] = true;
-                    hits.found.push(number);
+                if is_in_range && !is_found[number as usize] {
+                    is_found[number as usize] = true;
+                    found.push(number);
                 }
             }
         }
-        hits.found.sort_unstable();
-        &hits.found
+        found.sort_unstable();
+        found
     }
 
     /// Returns the memory that the automata use, in bytes.
@@ -134,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the indexes of the signatures found by comparing their patterns at every position.
+    /// Like [`Scanner::scan`], but compares the patterns at every position.
     fn naive_search(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_found = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());
@@ -179,12 +180,12 @@ mod tests {
                 })
                 .collect();
             let scanner = Scanner::new(&signatures).unwrap();
-            let mut hits = scanner.hits();
+            let mut memory = scanner.hits();
             for payload in payloads {
                 let expected = naive_search(&signatures, &payload);
-                prop_assert_eq!(scanner.scan(&payload, &mut hits), expected);
+                prop_assert_eq!(scanner.scan(&payload, &mut memory), expected);
             }
-            prop_assert!(scanner.scan(&[], &mut hits).is_empty());
+            prop_assert!(scanner.scan(&[], &mut memory).is_empty());
         }
     }
 }

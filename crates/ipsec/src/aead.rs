@@ -1,4 +1,4 @@
-//! AEAD backends. Each backend implements the trait [`Aead`], with one call per batch.
+//! AEAD backends, which implement the trait [`Aead`].
 
 mod aws_lc;
 #[cfg(feature = "ipsec-mb")]

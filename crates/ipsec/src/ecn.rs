@@ -1,5 +1,5 @@
-//! Explicit congestion notification (ECN) in tunnels, as in the normal mode of RFC 6040. RFC 4301,
-//! 5.1.2, specifies older rules, which RFC 6040 replaces.
+//! Explicit congestion notification (ECN) in tunnels, as in the normal mode of RFC 6040, which
+//! replaces the rules of RFC 4301, 5.1.2.
 
 /// Not ECN-capable transport.
 const NOT_ECT: u8 = 0b00;
@@ -7,18 +7,20 @@ const NOT_ECT: u8 = 0b00;
 const ECT_1: u8 = 0b01;
 /// Congestion experienced.
 const CE: u8 = 0b11;
+/// The bits of the ECN field in a TOS or traffic class byte.
+const MASK: u8 = 0b11;
 
-/// Returns the ECN field for the outer header, a copy of the inner ECN field (4.1). Ignores all
-/// bits of `inner` except the lower two.
+/// Returns the ECN field for the outer header: that of the inner header (RFC 6040, 4.1). Ignores
+/// the other bits of `inner`.
 pub const fn outer(inner: u8) -> u8 {
-    inner & CE
+    inner & MASK
 }
 
-/// Returns the ECN field of the packet after decapsulation (4.2, figure 4). Returns `None` if the
-/// outer header is CE and the inner header is Not-ECT: the packet must then be dropped, because its
-/// sender would not react to CE. Ignores all bits except the lower two.
+/// Returns the ECN field of the packet after decapsulation (RFC 6040, 4.2, figure 4), or `None` if
+/// the outer header is CE and the inner is Not-ECT. The packet must then be dropped, because its
+/// sender would not react to CE. Ignores all bits except those of the ECN fields.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
-    match (inner & CE, outer & CE) {
+    match (inner & MASK, outer & MASK) {
         (NOT_ECT, CE) => None,
         (NOT_ECT, _) => Some(NOT_ECT),
         (CE, _) | (_, CE) => Some(CE),

@@ -1,12 +1,12 @@
 //! The ESP packet (RFC 4303, 2): encapsulation and decapsulation in place.
 //!
 //! ```text
-//! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next
-//! header 1 | ICV 16
+//! | prefix 4 | SPI 4 | sequence number 4 | IV 8 | payload |
+//! | padding 0 to 3 | pad length 1 | next header 1 | ICV 16 |
 //! ```
 //!
-//! The fields have these lengths in bytes. The 4 bytes before the SPI, the *prefix*, are the end of
-//! an IP or UDP header.
+//! The numbers are lengths in bytes. The *prefix* is the end of an IP or UDP header, before the ESP
+//! packet. Other senders may add up to 255 bytes of padding.
 //!
 //! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous in memory.
 //! They contain the upper half of the sequence number, which is not sent, between the SPI and the
@@ -33,8 +33,8 @@ pub const BATCH: usize = 64;
 /// Length in bytes of the fields pad length and next header.
 const TRAILER_FIELDS_LEN: usize = 2;
 
-/// Returns the length in bytes of the trailer after a payload of `payload_len` bytes. The trailer
-/// consists of padding, pad length, next header (RFC 4303, 2.4) and ICV.
+/// Returns the length in bytes of the trailer (padding, pad length, next header, ICV) after a
+/// payload of `payload_len` bytes.
 pub const fn trailer_len(payload_len: usize) -> usize {
     padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }
@@ -132,7 +132,6 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// A copy of the bytes before the SPI.
 type Prefix = [u8; PREFIX_LEN];
 
 impl Protection {
@@ -154,9 +153,9 @@ impl Protection {
         }
     }
 
-    /// Writes the header and trailer of each packet, and seals it. If the length of a packet's
-    /// `bytes` is not exactly the required length, leaves the packet unchanged. Returns the number
-    /// of sealed packets.
+    /// Writes header and trailer of each packet, and seals it. Leaves a packet unchanged if its
+    /// `bytes` are not exactly as long as [`Outgoing::bytes`] requires. Returns the number of
+    /// sealed packets.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
@@ -205,8 +204,8 @@ impl Protection {
                     }
                 };
                 let prefix = self.overwrite_prefix(packet.bytes, number);
-                // Cannot fail, because `read_header` checked the length. So `jobs` and `started`
-                // have the same packets.
+                // Always succeeds, because `read_header` checked the length. So `jobs` and
+                // `started` have the same packets.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
                 started.push((index, number, prefix));
@@ -237,14 +236,15 @@ impl Protection {
         let mut nonce = [0; NONCE_LEN];
         nonce[..SALT_LEN].copy_from_slice(&self.salt);
         nonce[SALT_LEN..].copy_from_slice(&iv);
-        let start = if self.transform.encrypts() {
+        // The AEAD's text: the encrypted bytes or, for GMAC, all authenticated bytes, SPI first.
+        let text_start = if self.transform.encrypts() {
             PREFIX_LEN + HEADER_LEN
         } else if self.extended {
             0
         } else {
             PREFIX_LEN
         };
-        let text_and_tag = bytes.get_mut(start..)?;
+        let text_and_tag = bytes.get_mut(text_start..)?;
         Some(Job {
             nonce,
             aad: Aad::new(self.spi, number, self.extended),
@@ -274,8 +274,8 @@ impl Protection {
     }
 }
 
-/// Writes the header and the trailer of a packet. Returns `false`, without writing, if the length
-/// of its `bytes` is not exactly the required length.
+/// Returns `false`, without writing, if the packet's `bytes` are not exactly as long as
+/// [`Outgoing::bytes`] requires.
 fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
@@ -287,8 +287,8 @@ fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     head[PREFIX_LEN + 4..PREFIX_LEN + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
     head[PREFIX_LEN + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
     let padding = padding_len(payload);
-    // Write 4 bytes whatever the padding length. The fields after the padding then overwrite the
-    // excess bytes.
+    // Write 4 bytes whatever the padding length. Pad length, next header and, later, the ICV
+    // overwrite the excess bytes.
     trailer[..4].copy_from_slice(&[1, 2, 3, 0]);
     trailer[padding] = padding as u8;
     trailer[padding + 1] = packet.next_header;

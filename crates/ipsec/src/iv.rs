@@ -1,7 +1,7 @@
 //! Initialization vectors (IVs) that never repeat for a key, as RFC 4106, 3.1, requires.
 //!
 //! For one worker in one run, sequence numbers would suffice as IVs. Many workers and runs use the
-//! same static key, so an IV has these 64 bits:
+//! same static key, so an IV has 64 bits:
 //!
 //! | bits | content |
 //! |---|---|
@@ -55,7 +55,7 @@ impl Epoch {
         u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
-    /// Returns the epoch with this number, as [`Self::number`] returned it.
+    /// Returns the epoch that [`Self::number`] returned as a number.
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }
@@ -71,7 +71,6 @@ impl Epoch {
 pub struct Ivs {
     worker: u8,
     epoch: Epoch,
-    /// The next counter value.
     next: u32,
 }
 
@@ -91,8 +90,8 @@ impl Ivs {
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Reserves `count` consecutive IVs, or all that are left in the epoch if those are fewer.
-    /// Returns `None` if no IV is left, or if `count` is 0.
+    /// Reserves `count` consecutive IVs, or fewer if fewer are left in the epoch. Returns `None` if
+    /// none is left, or if `count` is 0.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;

@@ -45,7 +45,7 @@ pub enum KeyFileError {
     InvalidDigit {
         /// The transform of the key.
         transform: Transform,
-        /// Position of the byte in the file; the first byte has position 1.
+        /// Position of the byte in the file, from 1.
         at: usize,
         /// Number of digits required.
         wanted: usize,
@@ -66,14 +66,14 @@ impl KeyMaterial {
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
         if let Some(index) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
-            // The length of leading white space and `0x`.
+            // White space and `0x`.
             let leading = text.trim_ascii_end().len() - digits.len();
             return Err(KeyFileError::InvalidDigit { transform, at: leading + index + 1, wanted });
         }
         if digits.len() != wanted {
             return Err(KeyFileError::DigitCount { transform, got: digits.len(), wanted });
         }
-        // Allocate the full size at once: a vector that grows leaves copies of the key in memory.
+        // Allocate the full size: a vector that grows leaves copies of the key in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
         bytes.extend(
             digits.chunks_exact(2).map(|pair| digit_value(pair[0]) << 4 | digit_value(pair[1])),
@@ -110,8 +110,8 @@ impl KeyMaterial {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// Returns a fingerprint of key and salt, which does not depend on the transform. Two SAs with
-    /// the same identity must not use the same nonce, even if their transforms differ.
+    /// Returns a fingerprint of key and salt without the transform. Two SAs with the same identity
+    /// must not use the same nonce, even if their transforms differ.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -143,7 +143,7 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
-/// Returns the value of a hexadecimal digit. `digit` must be an ASCII hexadecimal digit.
+/// `digit` must be an ASCII hexadecimal digit.
 fn digit_value(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',

@@ -4,8 +4,8 @@
 //! [`Protection`] seals and opens batches of packets with a [`Transform`] and an [`Aead`].
 //! [`Window`] rejects replays. [`SequenceNumbers`] lets several workers reserve sequence numbers;
 //! all reserved numbers are below a bound that the caller has stored. [`Ivs`] creates IVs from an
-//! epoch, a worker and a counter, so IVs differ between workers and runs. [`KeyMaterial`] is the
-//! content of a key file. This crate does no I/O: the caller reads and writes files.
+//! epoch (which rises with each run), a worker number and a counter, so IVs differ between workers
+//! and runs. [`KeyMaterial`] is the content of a key file. This crate does no I/O.
 
 #![deny(unsafe_code)]
 

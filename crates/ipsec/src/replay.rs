@@ -8,12 +8,10 @@
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// A ring of bits, one per sequence number. A bit is set if its number was received. The number
-    /// of blocks is a power of two.
+    /// A bit is set if its number was received. The number of blocks is a power of two.
     blocks: Box<[u64]>,
     /// Length of the window in sequence numbers.
     size: u64,
-    /// The highest sequence number marked as received; 0 before the first.
     highest: u64,
     /// Whether sequence numbers have 64 bits; packets contain only the lower 32.
     extended: bool,
@@ -127,7 +125,6 @@ impl Window {
         Ok(())
     }
 
-    /// Returns the index in `blocks` of the block with a number's bit.
     #[inline]
     fn block_index(&self, number: u64) -> usize {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
@@ -135,7 +132,7 @@ impl Window {
 
     /// Returns the only sequence number with these lower bits that is in the window or above it by
     /// at most `2^32 - size` (RFC 4303, A2.2). Returns `None` if its upper half would be negative or
-    /// exceed 32 bits. Without extended sequence numbers, returns `low_bits`.
+    /// exceed 32 bits.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
@@ -161,7 +158,6 @@ impl Window {
     }
 }
 
-/// Returns the bit of a number within its block.
 #[inline]
 fn bit(number: u64) -> u64 {
     1 << (number % BLOCK)
@@ -174,6 +170,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const EXTENDED: bool = true;
 
     /// A model of the window that stores every received number.
     struct Model {
@@ -244,7 +242,7 @@ mod tests {
 
     #[test]
     fn only_extended_window_crosses_32_bit_boundary() {
-        let mut window = Window::new(64, true).unwrap();
+        let mut window = Window::new(64, EXTENDED).unwrap();
         let wrap = 1_u64 << 32;
         for number in [wrap - 3, wrap - 1, wrap + 1] {
             window.mark_received(number).unwrap();
@@ -255,14 +253,14 @@ mod tests {
         assert_eq!(window.check(1), Err(ReplayError::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
         // Without extended numbers, 2^32 - 1 is the last number.
-        let mut window = Window::new(64, false).unwrap();
+        let mut window = Window::new(64, !EXTENDED).unwrap();
         window.mark_received(u64::from(u32::MAX)).unwrap();
         assert_eq!(window.check(1), Err(ReplayError::Late));
     }
 
     #[test]
     fn mark_received_rejects_second_copy_after_check_accepted_both() {
-        let mut window = Window::new(64, true).unwrap();
+        let mut window = Window::new(64, EXTENDED).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
         assert_eq!(
             (window.mark_received(one), window.mark_received(other)),
@@ -278,7 +276,7 @@ mod tests {
             assert_eq!(window.check(1), Ok(1));
         }
         assert_eq!(
-            Window::new(64, true).unwrap().check(u32::MAX),
+            Window::new(64, EXTENDED).unwrap().check(u32::MAX),
             Err(ReplayError::Late),
             "`check` must reject a number with a negative upper half"
         );
@@ -288,7 +286,7 @@ mod tests {
     fn window_restored_at_n_rejects_all_up_to_n() {
         for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
             for size in [64, 128, 1024] {
-                let mut window = Window::new(size, true).unwrap();
+                let mut window = Window::new(size, EXTENDED).unwrap();
                 window.mark_received_up_to(number);
                 assert_eq!(window.highest(), number);
                 for before in number.saturating_sub(u64::from(size) - 1).max(1)..=number {
@@ -314,12 +312,12 @@ mod tests {
     #[test]
     fn new_rejects_invalid_size() {
         for size in [0, 32, 63, 65, 100, 4097, 8192, u32::MAX] {
-            assert_eq!(Window::new(size, true).unwrap_err(), WindowError(size));
+            assert_eq!(Window::new(size, EXTENDED).unwrap_err(), WindowError(size));
         }
         assert_eq!(
             WindowError(65).to_string(),
             "an anti-replay window of 65: must be a multiple of 64, from 64 to 4096"
         );
-        assert!(Window::new(4096, true).is_ok());
+        assert!(Window::new(4096, EXTENDED).is_ok());
     }
 }

@@ -1,8 +1,8 @@
 //! The sequence numbers of an outbound SA (RFC 4303, 2.2). Several workers share them.
 //!
-//! Workers reserve numbers in batches, with one atomic operation per batch. A number can be
-//! reserved only after a bound above it has been stored. After a crash, the next run starts at the
-//! stored bound, so it uses no number again.
+//! Workers reserve numbers in batches, with one atomic operation per batch. Before numbers can be
+//! reserved, the caller must store a bound above them, for example in a file. After a crash, the
+//! next run starts at the stored bound, so it uses no number again.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The sequence numbers of an outbound SA.
 #[derive(Debug)]
 pub struct SequenceNumbers {
-    /// The next free number.
     next: AtomicU64,
     /// The stored bound. Only numbers below this bound can be reserved.
     stored: AtomicU64,
-    /// The end (exclusive) of all numbers, which the width of 32 or 64 bits or a packet limit
-    /// determines.
+    /// The end (exclusive) of all numbers: that of their width of 32 or 64 bits, or a lower limit.
     end: AtomicU64,
 }
 
@@ -32,9 +30,9 @@ pub enum Exhausted {
 }
 
 impl SequenceNumbers {
-    /// Creates the numbers from `first` (or 1 if `first` is 0) up to and including `limit`, or up
-    /// to the width: 64 bits if `extended`, otherwise 32. No number can be reserved before
-    /// [`Self::allow_below`] is called.
+    /// Creates the numbers from `first` (or 1 if `first` is 0) up to and including `limit`. Numbers
+    /// have 64 bits if `extended`, otherwise 32. None can be reserved before [`Self::allow_below`]
+    /// is called.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
@@ -50,7 +48,7 @@ impl SequenceNumbers {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
 
-    /// Reserves `count` consecutive numbers, or all available numbers if those are fewer.
+    /// Reserves `count` consecutive numbers, or fewer if fewer are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         // Acquire pairs with Release in `allow_below`: the bound was stored before.
@@ -73,8 +71,8 @@ impl SequenceNumbers {
         stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the bound to store so that `count` further numbers can be reserved, or all numbers
-    /// up to the limit if those are fewer. The bound is exclusive and never below the stored bound.
+    /// Returns the bound (exclusive) to store so that `count` further numbers can be reserved, or
+    /// fewer if the limit allows fewer. Never below the stored bound.
     pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
@@ -111,9 +109,11 @@ mod tests {
 
     use super::*;
 
+    const EXTENDED: bool = true;
+
     #[test]
     fn reserve_stops_at_stored_bound() {
-        let numbers = SequenceNumbers::new(0, true, None);
+        let numbers = SequenceNumbers::new(0, EXTENDED, None);
         assert_eq!(numbers.reserve(64), Err(Exhausted::NotStored));
         numbers.allow_below(100);
         assert_eq!(numbers.reserve(64), Ok(1..65));
@@ -148,25 +148,25 @@ mod tests {
 
     #[test]
     fn changed_limit_applies_to_next_reserve() {
-        let numbers = SequenceNumbers::new(1, true, Some(10));
+        let numbers = SequenceNumbers::new(1, EXTENDED, Some(10));
         numbers.allow_below(1000);
         assert_eq!(numbers.reserve(64), Ok(1..11));
         assert_eq!(numbers.reserve(1), Err(Exhausted::Limit));
-        numbers.limit(true, Some(12));
+        numbers.limit(EXTENDED, Some(12));
         assert_eq!(numbers.reserve(64), Ok(11..13));
-        numbers.limit(true, Some(5));
+        numbers.limit(EXTENDED, Some(5));
         assert_eq!(
             numbers.reserve(1),
             Err(Exhausted::Limit),
             "a limit below the next number must end the reservations"
         );
-        numbers.limit(true, None);
+        numbers.limit(EXTENDED, None);
         assert_eq!(numbers.reserve(1), Ok(13..14));
     }
 
     #[test]
     fn is_short_until_higher_bound_is_stored() {
-        let numbers = SequenceNumbers::new(1, true, Some(2000));
+        let numbers = SequenceNumbers::new(1, EXTENDED, Some(2000));
         assert!(numbers.is_short(500));
         assert_eq!(numbers.bound_to_store(1000), 1001);
         numbers.allow_below(1001);
@@ -177,12 +177,12 @@ mod tests {
         numbers.allow_below(2001);
         numbers.reserve(1400).unwrap();
         assert!(!numbers.is_short(500), "the limit allows no higher bound");
-        numbers.limit(true, Some(10));
+        numbers.limit(EXTENDED, Some(10));
         assert_eq!(numbers.bound_to_store(1), 2001, "the stored bound must not decrease");
     }
 
     #[test]
-    fn reserve_after_close_returns_limit() {
+    fn reserve_after_close_fails() {
         for extended in [false, true] {
             let numbers = SequenceNumbers::new(1, extended, None);
             numbers.allow_below(100);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn concurrent_workers_reserve_distinct_numbers() {
-        let numbers = SequenceNumbers::new(1, true, Some(100_000));
+        let numbers = SequenceNumbers::new(1, EXTENDED, Some(100_000));
         let all: Vec<u64> = thread::scope(|scope| {
             scope.spawn(|| {
                 for stored in (0..=100_001).step_by(977).chain([100_001]) {

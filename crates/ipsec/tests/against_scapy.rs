@@ -9,8 +9,8 @@ use xdpfwd_ipsec::{
     Transform, Window, trailer_len,
 };
 
-/// Runs esp_by_scapy.py and returns its output. Uses the interpreter of Debian, for which Debian's
-/// package installs scapy; the first `python3` in the path can be another interpreter.
+/// Runs esp_by_scapy.py and returns its output. Debian installs scapy for /usr/bin/python3; the
+/// first `python3` in the path can be another.
 fn run_scapy(mode: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -108,7 +108,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             }];
             assert_eq!(protection.seal_batch(&mut outgoing), 1);
             let mut ip = inner[..header_len].to_vec();
-            ip[protocol] = 50;
+            ip[protocol] = 50; // ESP
             let esp = &bytes[PREFIX_LEN..];
             if header_len == 20 {
                 ip[2..4].copy_from_slice(&((header_len + esp.len()) as u16).to_be_bytes());
@@ -125,8 +125,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             );
         }
     }
-    // The product of the numbers of backends, transforms, sequence numbers, IP versions and payload
-    // sizes.
+    // The numbers of backends, transforms, sequence numbers, IP versions and payload sizes.
     assert_eq!(opened, (2 + usize::from(cfg!(feature = "ipsec-mb"))) * 3 * 4 * 2 * 5);
     assert_eq!(run_scapy("open", &sealed).trim(), opened.to_string());
 }

@@ -42,7 +42,8 @@ fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)
 #[test]
 fn aeads_match_vectors() {
     let mut counts = [[0; 2]; 5];
-    for (line, words) in lines(false) {
+    let is_esp = false;
+    for (line, words) in lines(is_esp) {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
         let (transform, key, nonce) =
             (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
@@ -57,6 +58,7 @@ fn aeads_match_vectors() {
         counts[index][usize::from(is_ok)] += 1;
         for (backend, aead) in backends(transform, &key) {
             let mut bytes = sealed.clone();
+            // `open_batch` must overwrite `is_ok`.
             let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_ok: !is_ok }];
             aead.open_batch(&mut jobs);
             assert_eq!(jobs[0].is_ok, is_ok, "{backend} opens {line}");
@@ -76,8 +78,8 @@ fn aeads_match_vectors() {
 
 #[test]
 fn esp_packets_match_vectors() {
-    let mut count = 0;
-    for (line, words) in lines(true) {
+    let (mut count, is_esp) = (0, true);
+    for (line, words) in lines(is_esp) {
         let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else {
             panic!("{line}")
         };

@@ -6,7 +6,7 @@ use xdpfwd_lab::{Chain, ChainBuilder, Namespace};
 
 use crate::process::{run, stderr};
 
-/// Builds a chain of namespaces. Panics on failure, with a hint that such tests need root.
+/// Builds the lab's chain of namespaces. Panics on failure, with a hint that such tests need root.
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder
@@ -27,8 +27,8 @@ pub fn ip(namespace: &Namespace, arguments: &str) {
     run(namespace.command("ip").args(arguments.split(' ')));
 }
 
-/// Runs `ping` in the namespace `from`, and returns its output and exit status. Panics only if
-/// `ping` cannot be started.
+/// Runs `ping` in the namespace `from`, and returns its result. Panics only if `ping` cannot be
+/// started.
 #[track_caller]
 pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
     let mut command = from.command("ping");
@@ -39,7 +39,7 @@ pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
         .unwrap_or_else(|error| panic!("cannot run ping: {error}; `make test` installs it"))
 }
 
-/// Runs `ping` in the namespace `from`. Panics unless `ping` succeeds without packet loss.
+/// Like [`try_ping`], but panics unless `ping` succeeds without packet loss.
 #[track_caller]
 pub fn ping(from: &Namespace, to: &str, arguments: &[&str]) {
     let output = try_ping(from, to, arguments);

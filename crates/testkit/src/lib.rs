@@ -15,7 +15,7 @@ pub mod wires;
 pub use folder::Folder;
 use xdpfwd_pipeline::{PlanCx, PlanResult, StagePlanError, TableFormat};
 
-/// The table format TOML, for [`plan`].
+/// TOML as the format of stage configurations, for [`plan`].
 #[derive(Debug)]
 pub struct Toml;
 
@@ -25,8 +25,8 @@ impl TableFormat for Toml {
 }
 
 /// Plans a built-in stage of the kind `kind`. `table` is the stage's configuration as a TOML inline
-/// table, without the key `kind`. The kinds `esp-seal` and `esp-open` need the feature `esp` of
-/// this crate; `filter` and `payload` need the feature `filter`.
+/// table, without the key `kind`. The kinds `esp-seal` and `esp-open` need this crate's feature
+/// `esp`; `filter` and `payload` need the feature `filter`.
 pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> PlanResult<toml::de::Error> {
     let table = toml::de::ValueDeserializer::parse(table).map_err(StagePlanError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)

@@ -55,8 +55,8 @@ pub struct RuleSet {
     /// The rules as text, in the same order.
     pub rule_texts: Vec<String>,
     default: &'static str,
-    /// The action for each kind of packet exception, as in the configuration, in the order of
-    /// `EXCEPTION_KEYS`.
+    /// The action for each kind of packet exception, a packet that can mislead a filter. The order
+    /// is that of `EXCEPTION_KEYS`.
     exception_actions: [&'static str; 6],
 }
 
@@ -91,6 +91,7 @@ impl RuleSet {
             .iter()
             .map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap())
             .collect();
+        // Only packets with IP options and later fragments (4 and 5) can be compared with rules.
         let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
             0..4 => random.choose(&["accept", "drop", "drop"]),
             _ => random.choose(&["judge", "judge", "judge", "drop", "accept"]),
@@ -111,13 +112,13 @@ impl RuleSet {
             "{{ default = \"{default}\", rules = {rule_texts:?}, \
              place = \"{placement}\"{exception_actions} }}"
         );
-        let cx = PlanCx::new(std::path::Path::new("."), 1);
+        let workers = 1;
+        let cx = PlanCx::new(std::path::Path::new("."), workers);
         crate::plan("filter", &table, &cx)
             .unwrap_or_else(|error| panic!("{error}: {rule_texts:#?}"))
     }
 
-    /// Returns the outcome for a frame, as docs/filter.md specifies it. Compares one rule after the
-    /// other.
+    /// Returns the outcome that docs/filter.md specifies for a frame. Compares rule after rule.
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match inspect(frame, &Headers::parse(frame)) {
@@ -154,8 +155,7 @@ const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
-/// Returns one of a few addresses; with so few, rules overlap. An IPv4 address has 4 bytes, and the
-/// others are 0.
+/// An IPv4 address has 4 bytes; the others are 0.
 fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if is_v4 {
@@ -185,7 +185,6 @@ fn display_address(address: [u8; 16], is_v4: bool) -> String {
     }
 }
 
-/// Returns the address with the bits after the prefix cleared.
 fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     for bit in usize::from(length)..128 {
         address[bit / 8] &= !(0x80 >> (bit % 8));
@@ -193,7 +192,6 @@ fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     address
 }
 
-/// Returns a random rule as text.
 fn rule(random: &mut SplitMix64) -> String {
     let mut rule = random.choose(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
     let is_v4 = random.one_in(2);
@@ -270,6 +268,7 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let tags = random.choose(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
     for _ in 0..tags {
         packet.extend([random.choose(&[0x81, 0x88]), 0, 0, random.choose(&[5, 6, 7])]);
+        // Complete the EtherType: 0x8100 or 0x88a8.
         let at = packet.len() - 3;
         packet[at] = if packet[at - 1] == 0x88 { 0xa8 } else { 0 };
     }
@@ -285,7 +284,7 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     (packet, is_mangled)
 }
 
-/// Returns the upper-layer header and payload for a protocol.
+/// Returns an upper-layer header and payload.
 fn upper_layer(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [random.choose(&PORTS).to_be_bytes(), random.choose(&PORTS).to_be_bytes()].concat();
     match protocol {

@@ -1,4 +1,4 @@
-//! A worker between two ports of the fake kernel, and an accounting of its packets.
+//! A worker between two ports with fake kernels, and an accounting of its packets.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
@@ -15,7 +15,7 @@ pub struct Wires {
     pub wan: FakeKernel,
 }
 
-/// Counts of packets at both fake kernels, which [`Self::balance`] compares with the worker's
+/// Counts of packets at both fake kernels. [`Self::balance`] compares them with the worker's
 /// counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
@@ -30,9 +30,8 @@ pub struct WireAccounting {
 }
 
 impl WireAccounting {
-    /// Tries to deliver `count` packets to the port of `wire`. The packets have consecutive
-    /// numbers. A packet that the fake kernel cannot deliver is not counted, and the next packet
-    /// has the same number.
+    /// Tries to deliver `count` packets with consecutive numbers to the port of `wire`. A packet
+    /// that cannot be delivered is not counted, and the next packet has its number.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
@@ -101,8 +100,9 @@ pub fn cross_connect_on<C: Chain>(
     wan: FakeKernelConfig,
 ) -> (Worker<C>, Wires) {
     let (umem, mut pool) = Umem::new(umem).unwrap();
-    let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
-    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, FakeRingSizes::default(), wan);
+    let (lan_index, wan_index, rings) = (0, 1, FakeRingSizes::default());
+    let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, lan_index);
+    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, wan_index, rings, wan);
     let worker = Worker::builder(umem, pool)
         .port(vec![Box::new(lan_port)])
         .port(vec![Box::new(wan_port)])
@@ -126,7 +126,6 @@ pub fn number(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[14..22].try_into().unwrap())
 }
 
-/// Returns the number in each frame.
 pub fn numbers(packets: &[Vec<u8>]) -> Vec<u64> {
     packets.iter().map(|packet| number(packet)).collect()
 }

@@ -18,9 +18,12 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct Parameters {
     pub ue: IpAddr,
+    // Tunnel endpoint identifier (TEID) of uplink packets.
     pub teid: u32,
     pub gnb: Ipv4Addr,
+    // TEID of downlink packets.
     pub gnb_teid: u32,
+    // QoS flow identifier of downlink packets.
     #[arg(value_parser = clap::value_parser!(u8).range(..64))]
     pub qfi: u8,
 }

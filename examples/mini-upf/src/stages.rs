@@ -29,6 +29,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let plan = PlanFn::new(move |cx| {
         let ethernet = cx.ethernet_to(config.next_hop);
         sessions.stage(move |sessions, packet, cx| {
+            // `outer`: the headers on N3. `user`: those of the UE's packet in the tunnel.
             let outer = packet.meta.headers;
             let g_pdu = GPdu::parse_to(packet.frame, &outer, config.n3_address);
             let GPdu { message, user, .. } = g_pdu.map_err(|_| invalid_gtpu)?;
@@ -36,7 +37,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
             if user.source_ip(packet.frame) != Some(session.parameters.ue) {
                 return Err(wrong_ue_address);
             }
-            packet.cut_to_ip(user)?;
+            packet.cut_to_ip(user)?; // removes the tunnel
             session.counters.add(cx.worker(), [1, 0, packet.frame.len() as u64, 0]);
             packet.encapsulate(&[ethernet.into()])
         })
@@ -53,7 +54,7 @@ pub fn encap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
             let user = packet.meta.headers;
             let ue = user.destination_ip(packet.frame).ok_or(Reason::NOT_IP)?;
             let session = sessions.by_ue.get(&ue).ok_or(no_session)?;
-            packet.cut_to_ip(user)?;
+            packet.cut_to_ip(user)?; // removes the Ethernet header
             session.counters.add(cx.worker(), [0, 1, 0, packet.frame.len() as u64]);
             let extensions = [PduSessionContainer::downlink(session.parameters.qfi).into()];
             let ip = ipv4::Repr::new(config.n3_address, session.parameters.gnb);

@@ -15,7 +15,8 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Runs `ctl sessions` with arguments separated by spaces.
 fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
-    run(sessions, 1, Command::parse_from(format!("sessions {words}").split(' ')))
+    let workers = 1;
+    run(sessions, workers, Command::parse_from(format!("sessions {words}").split(' ')))
 }
 
 /// Returns a test bench whose table has one session, and the table.

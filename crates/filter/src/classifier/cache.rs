@@ -2,12 +2,13 @@
 //!
 //! The hash of a key determines its slot, and a new key replaces the key in the slot. A lookup
 //! compares the whole key, so the cache never changes a result. With many more flows than slots,
-//! most lookups miss; each miss costs the classifier's lookup, and a read and a write of the slot.
+//! most lookups miss; a miss costs the classifier's lookup, a read and a write of the slot.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
 
-/// Number of 64-bit words in a slot: a key, its result, and padding to a power of two.
+/// Number of 64-bit words in a slot: a key, its result, and padding to a power of two. The padding
+/// keeps each slot within one cache line.
 const V4_SLOT_WORDS: usize = 4;
 const V6_SLOT_WORDS: usize = 8;
 
@@ -42,8 +43,7 @@ impl FlowCache {
 pub(super) struct Slots<const N: usize, const W: usize> {
     /// The slots, of `W` words each.
     words: Vec<u64>,
-    /// Index in `words` of the first word of the first slot. The slots are aligned: no slot spans
-    /// two cache lines.
+    /// Index in `words` of the first slot, which starts at a cache line.
     start: usize,
     seed: u64,
     /// Right shift that turns a hash into a slot number.
@@ -52,7 +52,6 @@ pub(super) struct Slots<const N: usize, const W: usize> {
     misses: u64,
 }
 
-/// Length of a cache line in bytes.
 const CACHE_LINE: usize = 64;
 
 /// Set in every stored result. An unused slot contains zeros, so it differs from every used slot.
@@ -60,8 +59,8 @@ const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Allocating zeros is fast, because the kernel maps the pages lazily. It must be fast: a
-        // worker creates the cache between two batches.
+        // Allocating zeros is fast, because the kernel maps the pages lazily. This matters, because
+        // a worker creates the cache between two batches.
         let words = vec![0_u64; slots * W + CACHE_LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
@@ -74,9 +73,8 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// Writes the number of the first matching rule for each key to `found`, or [`NONE`]. Looks up
-    /// keys that are not cached in `space`, and caches the results. Ignores keys after the first
-    /// [`BATCH`].
+    /// Like [`Space::classify`], but searches `space` only for keys that are not cached, and caches
+    /// the results.
     #[inline]
     pub(super) fn classify(
         &mut self,
@@ -95,7 +93,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
             let slot = &self.words[start..start + W];
             let differing =
                 key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
-            let stored = slot[N];
+            let stored = slot[N]; // the result, after the `N` words of the key
             found[index] = stored as u32;
             missed_keys[miss_count % BATCH] = *key;
             missed_indexes[miss_count % BATCH] = index as u8;

@@ -15,13 +15,13 @@ pub struct Image {
     pub v6: SpaceImage,
 }
 
-/// The tables of one IP version.
+/// The tables of one IP version. `bpf/classify.h` explains tuples, buckets, tags and groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceImage {
     /// `struct space`: all data whose size does not depend on the rules.
     pub space: Vec<u8>,
-    /// `struct numbers`: a set or part number for each value of the first 16 address bits that are
-    /// not skipped; first for source addresses, then for destination addresses.
+    /// `struct numbers`: for each value of the first 16 address bits that are not skipped, the
+    /// number of a set or, for longer prefixes, of a part. First the source, then the destination.
     pub first: Table,
     /// `struct numbers`: for each part, a set number for each value of the next 8 address bits.
     pub parts: Table,
@@ -94,14 +94,15 @@ pub enum KernelLimitError {
     TooManyRules(usize),
 }
 
-/// Limits of the XDP program, which `bpf/classify.h` and `bpf/filter.h` define.
+// Limits of the XDP program, which `bpf/classify.h` and `bpf/filter.h` define.
 const MAX_BUCKET_LENGTH: usize = 256;
 /// Maximum number of groups that a lookup visits.
 const MAX_GROUPS: usize = 32;
 const MAX_CONTINUE_RULES: usize = 16;
 const MAX_RULES: usize = (1 << 30) - 1;
 
-/// Actions of a rule: the two lowest bits of a decision. The other 30 bits are the rule number.
+// Actions of a rule. A decision is a rule number, shifted left by `DECISION_BITS`, with an action.
+const DECISION_BITS: u32 = 2;
 const CONTINUE: u32 = 0;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 2;
@@ -115,8 +116,7 @@ fn verdict_bits(verdict: Option<Verdict>) -> u32 {
 }
 
 impl Image {
-    /// Constants that must equal those of the XDP program, in the order of `in_step` in
-    /// `bpf/filter.h`.
+    /// Constants that must equal `in_step` in `bpf/filter.h`.
     pub const SHARED_CONSTANTS: [u32; 9] = [
         MAX_TUPLES as u32,
         MAX_LINEAR_RULES as u32,
@@ -157,7 +157,8 @@ impl SpaceImage {
             return Err(KernelLimitError::LongRun { longest: longest_run, limit: MAX_GROUPS });
         }
         let decision = |rule: u32| {
-            rule << 2 | verdict_bits(rules.get(rule as usize).and_then(|rule| rule.verdict))
+            let verdict = rules.get(rule as usize).and_then(|rule| rule.verdict);
+            rule << DECISION_BITS | verdict_bits(verdict)
         };
         let mut entries = NativeBytes::default();
         for entry in &space.entries {
@@ -204,7 +205,8 @@ impl SpaceImage {
                 if word + 1 < N { mask[word] } else { 0 }
             }));
             fixed_part.push_u64s(&[tuple.map_or(0, |tuple| tuple.seed)]);
-            fixed_part.push_u32s([tuple.map_or(u32::MAX, |tuple| tuple.best_rule << 2), 0, 0, 0]);
+            let best = tuple.map_or(u32::MAX, |tuple| tuple.best_rule << DECISION_BITS);
+            fixed_part.push_u32s([best, 0, 0, 0]);
         }
         match &space.prune {
             Some(prune) => {
@@ -229,7 +231,6 @@ impl SpaceImage {
 /// Size of `struct numbers` in bytes.
 const NUMBERS_SIZE: usize = 256 * size_of::<u16>();
 
-/// A buffer for integers in native byte order.
 #[derive(Default)]
 struct NativeBytes(Vec<u8>);
 

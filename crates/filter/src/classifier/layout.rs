@@ -1,4 +1,4 @@
-//! Chooses the tuples and assigns each rule to one of them.
+//! Chooses the tuples (sets of compared leading bits) and assigns each rule to one of them.
 //!
 //! Each tuple costs a lookup per packet, and each rule in a bucket costs a comparison, so the
 //! layout should have few tuples and short buckets. A greedy search repeatedly chooses the
@@ -16,7 +16,6 @@ pub(super) struct Layout {
     /// For each tuple, the bits that it compares, and its buckets. A bucket is a list of pattern
     /// indexes.
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
-    /// Total number of buckets.
     pub(super) bucket_count: usize,
 }
 
@@ -31,7 +30,6 @@ const MAX_LENGTHS: usize = 6;
 /// Maximum number of tuples, because a set of tuples is a `u64` with one bit per tuple.
 pub(super) const MAX_TUPLES: usize = 64;
 
-/// Chooses the tuples for the patterns, and assigns each pattern to a bucket.
 pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let candidates = candidates(patterns);
     // Assign rules with few bits first, before buckets are full, because they fit few tuples.

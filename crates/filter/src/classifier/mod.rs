@@ -4,7 +4,7 @@
 //! (TupleMerge, Daly et al., 2019). A tuple states how many leading bits of each address and port
 //! are compared, and whether the protocol is compared. One hash table lookup with these bits of the
 //! key finds a bucket, which contains all rules of the tuple that can match. The other conditions
-//! of these rules are then verified one rule after the other. A rule may be stored in any tuple
+//! of these rules are then verified rule after rule. A rule may be stored in any tuple
 //! that compares only bits that the rule specifies, so a few tuples can hold thousands of rules.
 //! [`layout`] chooses the tuples.
 //!
@@ -108,8 +108,8 @@ impl Classifier {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
-    /// Returns the tables for the XDP program, or an error if the rules exceed a limit of the XDP
-    /// program. `rules` must be the rules from which the classifier was compiled.
+    /// Returns the tables for the XDP program, or an error if they exceed its limits. `rules` must
+    /// be those from which the classifier was compiled.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, KernelLimitError> {
         Image::new(&self.v4, &self.v6, rules)
     }

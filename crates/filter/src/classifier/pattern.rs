@@ -13,10 +13,8 @@ use crate::rule::{FragmentMatch, Match, Version};
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First and last source port; 0 and 65535 if the rule has no condition on the source port.
+    /// First and last port; 0 and 65535 without a condition on the port.
     pub(super) source_ports: [u16; 2],
-    /// First and last destination port; 0 and 65535 if the rule has no condition on the destination
-    /// port.
     pub(super) destination_ports: [u16; 2],
     /// Rule number. The rule with the smaller number takes precedence.
     pub(super) rule: u32,
@@ -45,14 +43,12 @@ impl Bits {
             && self.protocol >= other.protocol
     }
 
-    /// Returns the total number of bits.
     pub(super) fn sum(self) -> u32 {
         let all =
             [self.source, self.destination, self.source_port, self.destination_port, self.protocol];
         all.into_iter().map(u32::from).sum()
     }
 
-    /// Returns the mask that selects these bits.
     pub(super) fn mask<const N: usize>(self) -> Packed<N> {
         let last_words = [
             high_bits(self.source_port, 16) << l4_word::SOURCE_PORT
@@ -85,18 +81,16 @@ fn high_bits(bits: u8, width: u8) -> u64 {
     all & !(all >> bits)
 }
 
-/// Returns the mask of an IPv4 prefix of this length.
 fn prefix_mask_v4(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
-/// Returns the mask of an IPv6 prefix of this length.
 fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The part of a pattern that is the same for both IP versions: value and mask of the last two
-/// words, the port ranges, and the number of bits of ports and protocol.
+/// The part of a pattern that is the same for both IP versions. `value` and `mask` are those of the
+/// last two words.
 struct CommonPart {
     value: [u64; 2],
     mask: [u64; 2],
@@ -104,6 +98,10 @@ struct CommonPart {
     destination_ports: [u16; 2],
     bits: Bits,
 }
+
+// Indexes in `CommonPart::value` of the words that `l4_word` and `tag_word` describe.
+const L4: usize = 0;
+const TAG: usize = 1;
 
 impl CommonPart {
     fn new(matches: &Match) -> Self {
@@ -118,7 +116,7 @@ impl CommonPart {
             bits: no_bits,
         };
         if let Some(protocol) = matches.protocol {
-            common.require(0, l4_word::PROTOCOL, 0xff, protocol.into());
+            common.require(L4, l4_word::PROTOCOL, 0xff, protocol.into());
             common.bits.protocol = 8;
         }
         if let Some(range) = &matches.source_port {
@@ -134,41 +132,42 @@ impl CommonPart {
             (l4_word::DESTINATION_PORT, matches.icmp_code),
         ] {
             if let Some(wanted) = wanted {
-                common.require(0, shift, 0xffff, wanted.into());
-                common.require(0, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_ICMP);
+                common.require(L4, shift, 0xffff, wanted.into());
+                common.require(L4, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_ICMP);
             }
         }
         match matches.fragment {
             Some(FragmentMatch::Any) => {
-                common.require(0, l4_word::FRAGMENT, l4_word::IS_FRAGMENT, l4_word::IS_FRAGMENT)
+                common.require(L4, l4_word::FRAGMENT, l4_word::IS_FRAGMENT, l4_word::IS_FRAGMENT)
             }
             Some(FragmentMatch::First) => {
                 common.require(
-                    0,
+                    L4,
                     l4_word::FRAGMENT,
                     l4_word::IS_FRAGMENT | l4_word::IS_LATER,
                     l4_word::IS_FRAGMENT,
                 );
             }
             Some(FragmentMatch::Later) => {
-                common.require(0, l4_word::FRAGMENT, l4_word::IS_LATER, l4_word::IS_LATER)
+                common.require(L4, l4_word::FRAGMENT, l4_word::IS_LATER, l4_word::IS_LATER)
             }
             None => {}
         }
         if let Some(flags) = matches.flags {
+            let mask = tag_word::HAS_FLAGS | u64::from(flags.mask);
             let wanted = tag_word::HAS_FLAGS | u64::from(flags.value);
-            common.require(1, tag_word::FLAGS, tag_word::HAS_FLAGS | u64::from(flags.mask), wanted);
+            common.require(TAG, tag_word::FLAGS, mask, wanted);
         }
         if let Some(vlan) = matches.vlan {
             common.require(
-                1,
+                TAG,
                 tag_word::VLAN,
                 tag_word::IS_TAGGED | 0xfff,
                 tag_word::IS_TAGGED | u64::from(vlan),
             );
         }
         if let Some(dscp) = matches.dscp {
-            common.require(1, tag_word::DSCP, 0x3f, dscp.into());
+            common.require(TAG, tag_word::DSCP, 0x3f, dscp.into());
         }
         // The ICMP type is in the field of the source port.
         if matches.icmp_type.is_some() {
@@ -177,8 +176,8 @@ impl CommonPart {
         common
     }
 
-    /// Adds the condition that the field at position `shift` has the value `value` in the bits of
-    /// `mask`. `word` is 0 for the word `l4_word`, and 1 for `tag_word`.
+    /// Adds the condition that the field at position `shift` of the word `L4` or `TAG` has the
+    /// value `value` in the bits of `mask`.
     fn require(&mut self, word: usize, shift: u32, mask: u64, value: u64) {
         self.mask[word] |= mask << shift;
         self.value[word] |= (value & mask) << shift;
@@ -188,11 +187,11 @@ impl CommonPart {
     /// bits that all ports of `range` share. Returns the range, because these bits cannot express
     /// it, and the number of shared bits.
     fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
-        self.require(0, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_PORTS);
+        self.require(L4, l4_word::KIND, l4_word::KIND_MASK, l4_word::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());
         let common = (first ^ last).leading_zeros() as u8;
         let mask = high_bits(common, 16);
-        self.require(0, shift, mask, u64::from(first) & mask);
+        self.require(L4, shift, mask, u64::from(first) & mask);
         ([first, last], common)
     }
 }
@@ -219,7 +218,7 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>
     })
 }
 
-/// Returns the pattern of a rule for IPv6 keys, or `None` if the rule applies to IPv4 only.
+/// Like [`pattern_v4`], for IPv6 keys.
 pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6_WORDS>> {
     if matches.version() == Some(Version::V4) {
         return None;

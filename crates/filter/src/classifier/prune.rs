@@ -1,4 +1,4 @@
-//! Selects the tuples that can contain a matching rule for a key.
+//! Selects the tuples (groups of rules) that can contain a matching rule for a key.
 //!
 //! This is the pruned tuple space of Srinivasan et al. (1999). Each field has a small table. For
 //! each value of the field, the table contains the set of tuples with a rule for this value. A
@@ -88,7 +88,7 @@ impl Prune {
     }
 }
 
-/// Returns the length of the source prefix (side 0) or the destination prefix (side 1) in bits.
+/// Returns the length of the source prefix (`side` 0) or destination prefix (`side` 1) in bits.
 fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
@@ -210,14 +210,12 @@ fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
     differing.leading_zeros().min(shortest).min(40)
 }
 
-/// Tuple sets by port. Each port below 1024 has a set; from 1024 on, 64 consecutive ports share a
-/// set.
+/// Tuple sets by port. Each port below [`SINGLE_PORTS`] has a set. Other ports share a set if they
+/// differ only in the lowest [`SHARED_PORT_BITS`] bits.
 #[derive(Clone, Debug)]
 pub(super) struct PortSets(pub(super) Box<[TupleSet; PORT_SETS]>);
 
-/// Each port below this number has a set.
 const SINGLE_PORTS: usize = 1024;
-/// Other ports share a set if they differ only in this number of lowest bits.
 const SHARED_PORT_BITS: u32 = 6;
 pub(super) const PORT_SETS: usize = SINGLE_PORTS + (1 << (16 - SHARED_PORT_BITS));
 

@@ -32,7 +32,7 @@ pub(super) struct Space<const N: usize> {
     pub(super) seed: u64,
 }
 
-/// A tuple, without its rules.
+/// A tuple (the bits that it compares), without its rules.
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
@@ -50,9 +50,8 @@ pub(super) struct Tuple<const N: usize> {
 pub(super) struct Entry<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First source port, and the number of ports after it.
+    /// First source port, and the number of ports after it; likewise for the destination.
     pub(super) source_ports: [u16; 2],
-    /// First destination port, and the number of ports after it.
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
     /// Whether this entry is the last one of its bucket.
@@ -96,7 +95,8 @@ impl<const N: usize> Space<N> {
             Entry { value, mask, source_ports, destination_ports, rule, is_last }
         };
         if patterns.len() <= MAX_LINEAR_RULES {
-            let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
+            let is_last = false; // not used without buckets
+            let entries = patterns.iter().map(|pattern| entry(pattern, is_last)).collect();
             return Self {
                 tuples: Vec::new(),
                 table: HashTable::new(0),
@@ -266,8 +266,7 @@ impl<const N: usize> Space<N> {
         self.table.get(hash).fold(found, |found, first| self.search_bucket(first, key, from, found))
     }
 
-    /// Searches the bucket whose first entry has the index `first`. Returns the smallest number of
-    /// a matching rule that is at least `from` and below `found`, or `found` if there is none.
+    /// Like [`Self::search_buckets`], for the bucket whose first entry has the index `first`.
     #[inline]
     fn search_bucket(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {

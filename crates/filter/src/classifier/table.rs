@@ -1,9 +1,9 @@
 //! A hash table that tests without a branch whether a hash is absent. In a tuple space, most
 //! lookups find nothing, and a branch predictor cannot predict which lookups find a rule.
 //!
-//! A group is a 64-bit word with four lanes of 16 bits. Each lane can contain a tag, and a lookup
-//! compares all four tags at once. If the group of a new entry is full, the group is marked as
-//! overflowed, and the entry goes to the next group with a free lane.
+//! A group is a 64-bit word with four lanes of 16 bits. A lane can contain a tag (14 bits of a
+//! hash), and a lookup compares all four tags at once. If the group of a new entry is full, the
+//! group is marked as overflowed, and the entry goes to the next group with a free lane.
 
 /// A map from hashes to numbers. Several numbers may have the same hash.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl HashTable {
         differing.wrapping_sub(ONES) & !differing & HIGH
     }
 
-    /// Returns `false` if the hash was not inserted; `true` may be a false positive.
+    /// Returns `false` only if the hash was not inserted; `true` may be a false positive.
     #[inline]
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         let group = self.groups[self.group_index(hash)];
@@ -112,12 +112,10 @@ impl HashTable {
         self.groups.iter().copied().zip(self.numbers.iter().copied())
     }
 
-    /// Returns the number of groups, a power of two.
     pub(super) fn group_count(&self) -> usize {
         self.groups.len()
     }
 
-    /// Returns the right shift that turns a hash into a group index.
     pub(super) fn shift(&self) -> u32 {
         self.shift
     }

@@ -41,12 +41,10 @@ fn range() -> impl Strategy<Value = RangeInclusive<u16>> {
     ]
 }
 
-/// Generates `Some` in 20 % of cases.
 fn rarely<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
     prop::option::weighted(0.2, strategy)
 }
 
-/// Generates `Some` in 70 % of cases.
 fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
     prop::option::weighted(0.7, strategy)
 }
@@ -162,8 +160,7 @@ fn key() -> impl Strategy<Value = Key> {
     )
 }
 
-/// Returns the number of the first matching rule that is at least `from`, found by comparing one
-/// rule after the other.
+/// Returns the number of the first matching rule that is at least `from`. Compares rule after rule.
 fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
@@ -283,8 +280,6 @@ fn rule_after_wider_rule_with_verdict_is_shadowed() {
 
 #[test]
 fn similar_rules_share_few_tuples_with_short_buckets() {
-    // 2000 rules, each for one host and one of seven ports; then 200 rules for networks; then one
-    // rule for all packets.
     let mut rules: Vec<Rule> = (0..2000_u32)
         .map(|host| {
             format!(

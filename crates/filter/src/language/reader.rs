@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Reads the value of the keyword `word`, which is `burst` or `per`, into the rule's limit.
+    /// Reads the value of the keyword `burst` or `per` into the rule's limit.
     pub(super) fn read_limit_option(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
             return Err(word.problem(format!(
@@ -177,8 +177,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns the recorded keyword with this text, for the column of an error. If there is none,
-    /// returns an empty word in column 1.
+    /// Returns the recorded keyword with this text (otherwise an empty word in column 1), for the
+    /// column of an error.
     pub(super) fn recorded(&self, text: &str) -> Word<'a> {
         self.seen
             .iter()

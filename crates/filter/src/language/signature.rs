@@ -10,8 +10,7 @@ const TEXT: &str =
     r#"a text in double quotes, like "GET /", with the escapes \" \\ \n \r \t and \xHH"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
-/// Parses a text and returns the signatures with their line numbers, from 1. If any line is
-/// invalid, returns one error for each invalid line. Ignores empty lines and text after `#`.
+/// Like [`parse`](crate::parse), for signatures.
 pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Problem>> {
     let (mut signatures, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -24,8 +23,7 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
     if problems.is_empty() { Ok(signatures) } else { Err(problems) }
 }
 
-/// Parses a line with one signature. Returns `None` if the line is empty or a comment. Errors have
-/// the line number 1.
+/// Like [`parse_rule`](crate::parse_rule), for a signature.
 pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     let (mut bytes, mut no_case, mut offset, mut depth): (Option<(Word<'_>, Vec<u8>)>, _, u16, _) =

@@ -99,8 +99,7 @@ fn flag_names(flags: TcpFlags) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// Formats a number with the suffix G, M or k for the largest of these units that divides it, or
-/// without a suffix if none does.
+/// Formats a number with the largest of the units G, M and k that divides it, if any.
 fn with_suffix(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if number >= scale && number.is_multiple_of(scale) {

@@ -15,8 +15,7 @@ pub struct AwsLc {
 }
 
 impl AwsLc {
-    /// Expands a key. Returns an error if the key does not have the length that the transform
-    /// requires.
+    /// Expands a key, whose length must be [`Transform::key_len`].
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
         KeyLengthError::check(transform, key)?;
         let algorithm = match transform {
@@ -67,6 +66,7 @@ impl AwsLc {
                 tag,
             )
         } else {
+            // GMAC: the text is all that is authenticated.
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),
                 Aad::from(&*text),

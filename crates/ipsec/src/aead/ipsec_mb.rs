@@ -3,10 +3,10 @@
 //!
 //! AES-GCM uses the library's direct API, with one call per packet. A call reads the key, and
 //! writes only the packet and a context on the stack, so workers can share a key. A manager
-//! (`IMB_MGR`) selects the functions for this processor, and is freed before the first packet.
+//! (`IMB_MGR`) selects the functions for this CPU model, and is freed before the first packet.
 //!
-//! ChaCha20-Poly1305 uses the library's jobs, so each batch needs exclusive use of a manager. The
-//! first ChaCha20-Poly1305 key creates one manager per processor.
+//! ChaCha20-Poly1305 uses the library's job API, which keeps the current job in a manager. So each
+//! batch needs exclusive use of a manager. The first key creates one manager per logical CPU.
 
 mod ffi;
 
@@ -48,8 +48,8 @@ pub enum IpsecMbError {
 }
 
 impl IpsecMb {
-    /// Expands a key. Returns an error if the key does not have the length that the transform
-    /// requires, or if the library does not work on this machine.
+    /// Expands a key, whose length must be [`Transform::key_len`]. Returns an error for another
+    /// length, or if the library does not work on this machine.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
         KeyLengthError::check(transform, key)?;
         let key = match transform {
@@ -70,7 +70,7 @@ impl IpsecMb {
 }
 
 impl Key {
-    /// Expands a key of 16 or 32 bytes. `functions` must be the functions for this key length.
+    /// `functions` must be those for the length of `key`.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
         // SAFETY: reads the key, whose length `KeyLengthError::check` verified. Writes a
@@ -96,7 +96,8 @@ impl Aead for IpsecMb {
                 })
             }
             Key::ChaCha20 { key, managers } => {
-                managers.chacha20(false, key, jobs, |tag, computed| {
+                let decrypt = false;
+                managers.chacha20(decrypt, key, jobs, |tag, computed| {
                     *tag = *computed;
                     true
                 })
@@ -110,14 +111,14 @@ impl Aead for IpsecMb {
                 self.gcm(functions.open, key, jobs, |tag, computed| tags_equal(tag, computed))
             }
             Key::ChaCha20 { key, managers } => {
-                managers.chacha20(true, key, jobs, |tag, computed| tags_equal(tag, computed))
+                let decrypt = true;
+                managers.chacha20(decrypt, key, jobs, |tag, computed| tags_equal(tag, computed))
             }
         }
     }
 }
 
-/// Returns whether two tags are equal. Runs in constant time: compares all bytes, and `black_box`
-/// keeps the compiler from adding an early exit.
+/// Compares two tags in constant time. `black_box` keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {
@@ -128,18 +129,20 @@ fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     black_box((a ^ c) | (b ^ d)) == 0
 }
 
-/// Maximum length of a text in bytes. No packet is longer. The limit of GCM is 2^36 - 32 bytes; for
-/// a longer text, the library would only set its error number.
+/// Maximum length of a text in bytes: more than any packet, and less than GCM's limit of 2^36 - 32.
+/// Beyond that limit, the library only sets its error number, which this backend does not read.
 const MAX_TEXT_LEN: usize = 1 << 31;
 
 impl IpsecMb {
+    /// Calls `process` for each job, then `finish_tag` with the packet's tag and the computed tag.
+    /// For sealing, `finish_tag` writes the packet's tag; for opening, it compares both tags.
     #[inline]
     fn gcm(
         &self,
         process: GcmFunction,
         key: &GcmKey,
         jobs: &mut [Job<'_>],
-        check_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
+        finish_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
     ) {
         let mut context = GcmContext([0; _]);
         let mut computed = [0; ICV_LEN];
@@ -155,7 +158,8 @@ impl IpsecMb {
             let (len, aad, aad_len) = if self.encrypts {
                 (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
             } else {
-                // GMAC: the whole text is authenticated, and nothing is encrypted.
+                // GMAC encrypts nothing and authenticates the text, which contains the ESP header:
+                // the job's `aad` is not used.
                 (0, start.cast_const(), len)
             };
             // SAFETY: reads the key, 12 bytes of nonce, and the authenticated data; reads and
@@ -176,13 +180,13 @@ impl IpsecMb {
                     ICV_LEN as u64,
                 );
             }
-            *is_ok = check_tag(tag, &computed);
+            *is_ok = finish_tag(tag, &computed);
         }
         context.0.zeroize();
     }
 }
 
-/// Returns the direct API's AES-GCM functions for this processor.
+/// Returns the direct API's AES-GCM functions for this CPU model.
 fn functions() -> Result<Functions, IpsecMbError> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(|| {
@@ -226,13 +230,12 @@ impl Drop for Manager {
     }
 }
 
-/// The managers of the process, one per processor, which all ChaCha20-Poly1305 keys share.
+/// The managers of the process, one per logical CPU, which all ChaCha20-Poly1305 keys share.
 ///
 /// Workers never wait for a manager: they only call `try_lock`, so unlocking wakes no thread. There
 /// are at least as many managers as pinned workers, so a pinned worker always finds a free manager.
 struct Managers(Box<[Mutex<Manager>]>);
 
-/// Returns the managers, which the first call creates.
 fn managers() -> Result<&'static Managers, IpsecMbError> {
     static MANAGERS: OnceLock<Result<Managers, String>> = OnceLock::new();
     let managers = MANAGERS.get_or_init(|| {
@@ -262,8 +265,8 @@ impl BatchManager<'_> {
 
 impl Managers {
     /// Locks a free manager; a thread gets the same manager in every call if this manager is free.
-    /// If all managers are in use, which requires more threads than processors, creates another
-    /// manager. Returns `None` if the creation fails.
+    /// If all are in use, which requires more threads than CPUs, creates another manager. Returns
+    /// `None` if the creation fails.
     fn acquire(&self) -> Option<BatchManager<'_>> {
         static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
@@ -283,13 +286,14 @@ impl Managers {
         free.map(BatchManager::Shared).or_else(|| Manager::new().ok().map(BatchManager::Owned))
     }
 
+    /// Like [`IpsecMb::gcm`], with ChaCha20-Poly1305.
     #[inline]
     fn chacha20(
         &self,
         decrypt: bool,
         key: &[u8; 32],
         jobs: &mut [Job<'_>],
-        check_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
+        finish_tag: impl Fn(&mut [u8; ICV_LEN], &[u8; ICV_LEN]) -> bool,
     ) {
         let Some(manager) = self.acquire() else {
             jobs.iter_mut().for_each(|job| job.is_ok = false);
@@ -322,7 +326,7 @@ impl Managers {
                     computed.as_mut_ptr(),
                 )
             };
-            *is_ok = error == 0 && check_tag(tag, &computed);
+            *is_ok = error == 0 && finish_tag(tag, &computed);
         }
     }
 }

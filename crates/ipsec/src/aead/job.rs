@@ -25,20 +25,19 @@ pub struct Job<'a> {
     /// Additional authenticated data. Transforms without encryption ignore it.
     pub aad: Aad,
     /// The text to seal or open, then the tag. Sealing writes the tag; opening verifies it. For a
-    /// transform without encryption, the text is all authenticated bytes.
+    /// transform without encryption, the text contains all authenticated bytes, from the SPI on.
     pub text_and_tag: &'a mut [u8],
     /// The result: whether the packet was sealed, or opened with a valid tag.
     pub is_ok: bool,
 }
 
-/// Splits text and tag; returns `None` if the buffer is too short for a tag.
+/// Returns `None` if the buffer is too short for a tag.
 #[inline]
 pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
     text_and_tag.split_last_chunk_mut()
 }
 
-/// Additional authenticated data of up to 12 bytes. In ESP: the SPI (4 bytes), then the sequence
-/// number (4 bytes, or 8 if extended).
+/// Additional authenticated data of up to 12 bytes. In ESP: the SPI, then the sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Aad {

@@ -23,8 +23,7 @@ enum Cipher {
 }
 
 impl RustCrypto {
-    /// Expands a key. Returns an error if the key does not have the length that the transform
-    /// requires.
+    /// Expands a key, whose length must be [`Transform::key_len`].
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLengthError> {
         KeyLengthError::check(transform, key)?;
         let length_error =

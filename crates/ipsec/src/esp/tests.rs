@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::aead::{AwsLc, RustCrypto};
 
-/// A function that creates the AEAD of a backend from a key.
 type Backend = fn(Transform, &[u8]) -> Box<dyn Aead>;
 
 const AWS_LC: Backend = |transform, key| Box::new(AwsLc::new(transform, key).unwrap());
@@ -23,12 +22,16 @@ fn any_backend() -> impl Strategy<Value = Backend> {
     ])
 }
 
+/// The value of `extended` for sequence numbers of 64 bits.
+const EXTENDED: bool = true;
+
+/// Returns a protection with a key whose bytes are all `key`.
 fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -> Protection {
     let aead = backend(transform, &vec![key; transform.key_len()]);
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
-/// Returns a buffer with a prefix, room for the header, the payload, and room for the trailer.
+/// Returns the bytes of an [`Outgoing`] packet before sealing.
 fn buffer(payload: &[u8]) -> Vec<u8> {
     [&[0xaa; PREFIX_LEN][..], &[0; HEADER_LEN], payload, &vec![0; trailer_len(payload.len())]]
         .concat()
@@ -130,10 +133,10 @@ proptest! {
 #[test]
 fn open_with_other_key_returns_bad_tag() {
     for transform in Transform::ALL {
-        let mut bytes = seal(&protection(transform, true, AWS_LC, 9), b"hello", 1, 1);
-        let mut window = Window::new(64, true).unwrap();
+        let mut bytes = seal(&protection(transform, EXTENDED, AWS_LC, 9), b"hello", 1, 1);
+        let mut window = Window::new(64, EXTENDED).unwrap();
         assert_eq!(
-            open(&protection(transform, true, AWS_LC, 8), &mut window, &mut bytes),
+            open(&protection(transform, EXTENDED, AWS_LC, 8), &mut window, &mut bytes),
             Err(OpenError::BadTag)
         );
     }
@@ -190,7 +193,7 @@ fn open_batch_rejects_only_altered_and_replayed_packets() {
 
 #[test]
 fn seal_without_exact_room_leaves_packet_unchanged() {
-    let protection = protection(Transform::Aes128Gcm, true, AWS_LC, 9);
+    let protection = protection(Transform::Aes128Gcm, EXTENDED, AWS_LC, 9);
     let mut bytes = buffer(b"hello");
     for payload in [0, 1, 9, 10_000, usize::MAX] {
         let mut packet =
@@ -202,9 +205,8 @@ fn seal_without_exact_room_leaves_packet_unchanged() {
 
 #[test]
 fn open_rejects_invalid_padding_and_moves_window() {
-    // GMAC does not encrypt the text, so the test can write invalid padding and then authenticate
-    // it.
-    let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
+    // GMAC does not encrypt, so the test can write invalid padding and then authenticate it.
+    let protection = protection(Transform::NullAes128Gmac, !EXTENDED, AWS_LC, 9);
     // The last four bytes before the ICV: two bytes of padding, pad length, next header.
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
@@ -219,7 +221,7 @@ fn open_rejects_invalid_padding_and_moves_window() {
         let job = protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap();
         let mut jobs = [job];
         protection.aead.seal_batch(&mut jobs);
-        let mut window = Window::new(64, false).unwrap();
+        let mut window = Window::new(64, !EXTENDED).unwrap();
         let outcome = open(&protection, &mut window, &mut bytes);
         assert_eq!(outcome.map(|_| ()), expected, "{trailer:?}");
         assert_eq!(window.highest(), 1, "the window did not move for a packet with a valid ICV");
@@ -229,13 +231,13 @@ fn open_rejects_invalid_padding_and_moves_window() {
 /// RFC 4303, 2.4, allows a sender to add up to 255 bytes of padding.
 #[test]
 fn open_checks_every_padding_byte() {
-    let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
+    let protection = protection(Transform::NullAes128Gmac, !EXTENDED, AWS_LC, 9);
     let outcome = |text: &[u8]| {
         let mut bytes = [&[0; PREFIX_LEN + HEADER_LEN][..], text, &[0; ICV_LEN]].concat();
         bytes[PREFIX_LEN + 7] = 1;
         let mut jobs = [protection.job(&mut bytes, 1, [0; IV_LEN]).unwrap()];
         protection.aead.seal_batch(&mut jobs);
-        open(&protection, &mut Window::new(64, false).unwrap(), &mut bytes)
+        open(&protection, &mut Window::new(64, !EXTENDED).unwrap(), &mut bytes)
     };
     for padding in 0..=255_u8 {
         for payload in [2, 3, 4, 5, 9]

@@ -9,21 +9,19 @@ pub(super) struct Manager {
     _opaque: [u8; 0],
 }
 
-/// Memory for `struct gcm_key_data`: the round keys and the powers of the hash key. The shim
-/// asserts that 1024 bytes are enough.
+/// Memory for `struct gcm_key_data`: round keys and powers of the hash key. The shim asserts that
+/// it is enough.
 #[repr(C, align(64))]
 pub(super) struct GcmKey(pub(super) [u8; 1024]);
 
-/// Memory for `struct gcm_context_data`, used only during a call. The shim asserts that 128 bytes
-/// are enough.
+/// Memory for `struct gcm_context_data`, used only during a call.
 #[repr(C, align(64))]
 pub(super) struct GcmContext(pub(super) [u8; 128]);
 
-/// A function that expands a key.
 pub(super) type ExpandFunction = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
-/// A function that encrypts or decrypts a text, and writes the tag that it computes. After
-/// decryption, the caller must compare the computed tag with the packet's tag.
+/// Encrypts or decrypts a text, and writes the computed tag. After decryption, the caller must
+/// compare this tag with the packet's.
 pub(super) type GcmFunction = unsafe extern "C" fn(
     key: *const GcmKey,
     context: *mut GcmContext,

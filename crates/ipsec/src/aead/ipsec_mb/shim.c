@@ -11,7 +11,6 @@
 #error "libipsec-mb 1.1 or later is required: apt-get install libipsec-mb-dev"
 #endif
 
-// GcmKey and GcmContext in ffi.rs have 1024 and 128 bytes, and an alignment of 64 bytes.
 _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too small");
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
 _Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "alignment in ffi.rs is too small");

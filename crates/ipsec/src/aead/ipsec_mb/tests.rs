@@ -1,9 +1,12 @@
 use super::*;
 use crate::aead::Aad;
 
+const SPI: u32 = 1;
+const EXTENDED: bool = true;
+
 fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
     let mut jobs =
-        [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_ok: false }];
+        [Job { nonce: [3; 12], aad: Aad::new(SPI, number, EXTENDED), text_and_tag, is_ok: false }];
     key.seal_batch(&mut jobs);
     jobs[0].is_ok
 }
@@ -52,7 +55,7 @@ fn threads_sharing_a_key_seal_like_one_thread() {
                             .zip(&mut all)
                             .map(|(n, bytes)| Job {
                                 nonce: [3; 12],
-                                aad: Aad::new(1, n, true),
+                                aad: Aad::new(SPI, n, EXTENDED),
                                 text_and_tag: bytes,
                                 is_ok: false,
                             })
