@@ -33,9 +33,11 @@ fn reload_keeps_counters_and_state() {
     assert_eq!(bench.counters("DropOdd"), [("seen", 2)]);
 
     let result = bench.reload((DropOdd::default(), Count(0)));
+    // The names of stages that start without the state of their predecessor.
     assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
     assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);
+    // The old stage's counter, the restored state, and the new packet.
     assert_eq!(bench.counters("Count"), [("count", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
