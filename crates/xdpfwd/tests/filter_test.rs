@@ -75,7 +75,7 @@ fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)
         ("drop", None, Some("vlan_stack")),
         ("accept", Some(0), None),
         ("drop", None, Some("malformed")),
-        // Sent ten seconds later, so the rate limit allows the packet.
+        // Sent ten seconds later: the rate limit allows it.
         ("accept", Some(2), None),
     ]
 }
@@ -121,7 +121,7 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
             assert_eq!(*line, expected, "{}", capture.display());
         }
     }
-    // The text output ends with the numbers of packets, in total and by rule.
+    // The text output ends with counts of packets, in total and by rule.
     let text = String::from_utf8(run(&config, &captures[0], &[]).stdout).unwrap();
     assert!(text.contains("\n14 packets\n"), "{text}");
     assert!(text.contains("       3  accept  rule 2: accept src 10.0.0.0/8 proto udp\n"), "{text}");

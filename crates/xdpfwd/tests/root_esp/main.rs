@@ -1,5 +1,5 @@
-//! Tests that the stages `esp-seal` and `esp-open` behave as docs/esp.md says. Connects two
-//! instances of xdpfwd, and uses ping, iperf3, TCP, tshark and captures on the wire. Needs root.
+//! Tests that the stages `esp-seal` (encapsulation) and `esp-open` behave as docs/esp.md says, with
+//! two connected instances of xdpfwd. Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -73,8 +73,7 @@ fn drops_during(
     until("xdpfwd has received all packets", || {
         received(running, interface) >= received_before + count
     });
-    // xdpfwd may have written the latest report before it processed all packets. Wait for a later
-    // report.
+    // The latest report may precede the processing of the last packets. Wait for the next report.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
     assert_eq!(received(running, interface), received_before + count, "{report}");
@@ -96,7 +95,7 @@ fn drops_of<'a>(
     drops_during(receiver, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// Converts expected drop counts to a map by reason, without those that are zero.
+/// Returns expected drop counts as a map by reason, without zeros.
 fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
     counts
         .into_iter()
@@ -121,7 +120,6 @@ fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     frame
 }
 
-/// Writes a new configuration for a side, and makes xdpfwd reload it.
 #[track_caller]
 fn reload(lab: &Lab, running: &Running, setup: &Setup, side: usize) {
     running.config.write(&setup.config(lab, side));

@@ -46,7 +46,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
             // The largest packet passes without an ICMP message.
             ping(from, to, &["-c3", "-i0.005", "-Mdo", &size_argument(mtu)]);
             assert!(!route().contains("mtu"), "{}", route());
-            // A packet that is one byte longer causes an ICMP error.
+            // One byte more causes an ICMP error.
             let output = try_ping(from, to, &["-c1", "-W1", "-Mdo", &size_argument(mtu + 1)]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
             let errors = [
@@ -71,7 +71,6 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
         assert!(stage_counter(&report_0.json, "out", "icmp_sent") >= 4, "{}", report_0.json);
         assert_eq!(stage_counter(&report_1.json, "out", "icmp_sent"), 0, "{}", report_1.json);
     }
-    // With `icmp_rate = 0`, a dropped packet causes no ICMP error.
     lab.reset();
     let lines = "icmp_rate = 0\n";
     let instances = lab.start(&Setup { seal: for_side_0(lines), ..base() });
