@@ -1,5 +1,4 @@
-//! Tests how xdpfwd starts and stops, its errors if it cannot start, and that it releases all
-//! resources. Needs root.
+//! Tests start, stop, errors at start, and the release of all resources. Needs root.
 
 mod support;
 
@@ -19,8 +18,7 @@ fn run(lab: &Chain, config: &str, arguments: &[&str]) -> Output {
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// Returns the mode of the XDP program that is attached to an interface of the middle namespace, or
-/// `None` if no program is attached.
+/// Returns the mode of the XDP program that is attached to an interface.
 fn xdp_mode(lab: &Chain, interface: &str) -> Option<String> {
     let output =
         lab.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
@@ -70,7 +68,6 @@ fn each_configured_mode_attaches_program_and_is_reported() {
     assert_eq!((xdp_mode(&lab, "fwd0"), xdp_mode(&lab, "fwd1")), (None, None));
 }
 
-/// Returns the kernel's promiscuity count of an interface.
 fn promiscuity(lab: &Chain, interface: &str) -> u64 {
     let output = lab
         .fwd()
@@ -146,6 +143,7 @@ fn thousand_restarts_under_load_leave_no_kernel_object() {
 
 fn start_and_stop_under_load(runs: u64) {
     let lab = build_lab(Chain::builder());
+    // Detects later whether the kernel has freed the namespace.
     let guard = NamespaceGuard::new(lab.fwd()).unwrap();
     let generator = Traffic::new().core(0).start(lab.gen_(), "gen0").unwrap();
     let config = cross_connect(1, "cores = [1]");
@@ -217,8 +215,7 @@ fn second_instance_is_rejected_with_pid_of_first() {
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see which process holds a program. The error
-/// states this, and contains a command that detaches the program.
+/// With only the required capabilities, xdpfwd cannot see which process holds a program.
 #[test]
 fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     let lab = build_lab(Chain::builder());
@@ -244,7 +241,7 @@ fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
-/// In this test, an AF_XDP socket of the test process uses the queue. No XDP program is attached.
+/// An AF_XDP socket of the test process uses the queue, without an XDP program.
 #[test]
 fn busy_queue_error_names_possible_holder() {
     let lab = build_lab(Chain::builder());
@@ -295,7 +292,7 @@ fn missing_interface_error_lists_existing_interfaces() {
 fn documented_capabilities_are_sufficient_and_necessary() {
     let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    // Copy the binary to a folder that every user can read.
+    // A folder that every user can read.
     let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();

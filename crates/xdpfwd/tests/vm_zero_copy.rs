@@ -1,6 +1,6 @@
-//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm). Checks which mode
-//! xdpfwd selects and reports, that it forwards in this mode, and that it reports why it falls
-//! back. On a kernel whose drivers lack zero-copy, xdpfwd must fall back to copy mode.
+//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm). Interfaces: v0 and v1
+//! are virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. On a kernel whose drivers
+//! lack zero-copy, xdpfwd must fall back to copy mode.
 
 mod support;
 
@@ -49,8 +49,8 @@ fn assert_forwards_in_mode(
     for (socket, is_zero_copy) in &sockets {
         assert_eq!(*is_zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
-    // With several queues, each must receive packets. (The drivers count packets by queue only in
-    // native XDP. In skb mode, this function is called with one queue only.)
+    // With several queues, each must receive packets. (Drivers count by queue only in native XDP;
+    // in skb mode, callers use one queue.)
     let packets_by_queue = || {
         if queues > 1 {
             pair.map(|interface| cables.packets_by_queue(interface, queues))
@@ -114,7 +114,7 @@ fn two_queues_on_one_umem_both_receive() {
     }
 }
 
-/// Adds a filter with one rule to a configuration. The XDP program runs the filter.
+/// Adds a filter with one rule, which runs in the XDP program.
 fn with_kernel_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
     format!(
@@ -153,7 +153,8 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         cables.wait_for_carriers();
         let arrived = cables.exchange_expecting([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{pair:?}");
-        let running = Running::from_forwarder(forwarder, Config::new(""));
+        let unused = Config::new(""); // `config` is the file that xdpfwd reads
+        let running = Running::from_forwarder(forwarder, unused);
         std::fs::write(config.path(), config_with_rule("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
         until("xdpfwd has reloaded", || {
@@ -179,7 +180,6 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
     }
 }
 
-/// Checks that packets arrive in both directions.
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;

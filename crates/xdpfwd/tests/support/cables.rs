@@ -26,12 +26,12 @@ pub const PACKETS: u64 = 2_500;
 /// Maximum number of packets in flight from one sender. They fit into every ring and every queue in
 /// QEMU, whatever the delay. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
-/// Frames per worker; a ring has half as many entries. Pinning more frames would take longer.
+/// Frames per worker; a ring has half as many entries. Pinning more frames takes longer.
 const FRAMES: u32 = 4096;
 /// Time without an arriving packet after which an exchange ends.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns whether this kernel's drivers support zero-copy, from a variable that the VM sets.
+/// Returns whether this kernel's drivers support zero-copy.
 pub fn kernel_has_zero_copy() -> bool {
     match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
         Ok("1") => true,
@@ -164,7 +164,7 @@ impl Cables {
         self.wait_for_carriers();
     }
 
-    /// Runs ethtool in the forwarder's namespace and returns its stdout and stderr.
+    /// Runs ethtool and returns its stdout and stderr.
     fn ethtool(&self, arguments: &[&str]) -> String {
         let output = self.forwarder.command("ethtool").args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
@@ -180,7 +180,6 @@ impl Cables {
         running
     }
 
-    /// Returns the counters of both sinks.
     pub fn seen(&self) -> [SinkCounters; 2] {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
@@ -300,7 +299,7 @@ impl FrameSender {
         }
     }
 
-    /// Sends one frame. If the queue is full or the link is down, waits a millisecond instead.
+    /// Sends one frame, or waits a millisecond if the queue is full or the link is down.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
         let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();

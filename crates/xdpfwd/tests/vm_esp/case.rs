@@ -1,6 +1,5 @@
 //! Test cases. A case selects transform, IP versions, mode and further options of xdpfwd and Linux.
 
-/// An ESP transform.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
     /// The name in xdpfwd.
@@ -25,7 +24,6 @@ pub(crate) const GMAC_128: Transform =
 pub(crate) const GMAC_256: Transform =
     Transform { name: "null-aes-256-gmac", linux_name: "rfc4543(gcm(aes))", key_len: 36 };
 
-/// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     V4,
@@ -51,7 +49,6 @@ impl Version {
         }
     }
 
-    /// Returns the length of the IP header in bytes.
     pub(crate) fn header_len(self) -> usize {
         match self {
             V4 => 20,
@@ -106,7 +103,6 @@ impl Case {
         Self { udp: true, ..self }
     }
 
-    /// Returns a description for messages.
     pub(crate) fn name(&self) -> String {
         let mode = match self.outer {
             Some(outer) => format!("{:?} in {outer:?}", self.inner),
@@ -117,7 +113,7 @@ impl Case {
         format!("{}, {mode}, {esn}{udp}", self.transform.name)
     }
 
-    /// Returns the inner and the outer IP version.
+    /// Returns the inner and the outer IP version (equal in transport mode).
     pub(crate) fn versions(&self) -> [Version; 2] {
         [self.inner, self.outer.unwrap_or(self.inner)]
     }

@@ -57,7 +57,6 @@ fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     );
 }
 
-/// Configures xdpfwd and Linux for a case, and checks all kinds of traffic in both directions.
 fn assert_interoperates(case: Case) -> Lab {
     let lab = Lab::new(case);
     assert_traffic_passes(&lab);
@@ -92,8 +91,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // A packet that is one byte longer is too big. Linux reports this to ping on the right host
-    // (but not over IPv6 in transport mode). xdpfwd reports it to the left host by ICMP.
+    // A packet that is one byte longer is too big. Linux tells ping on the right host (but not over
+    // IPv6 in transport mode), and xdpfwd the left host, by ICMP.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
@@ -179,7 +178,6 @@ fn udp_encapsulation_interoperates() {
     assert_interoperates(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
-/// Creates the key files and the state file with `xdpfwd esp`, as docs/esp.md says.
 #[test]
 fn files_of_esp_new_key_and_new_state_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));

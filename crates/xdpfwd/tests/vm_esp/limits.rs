@@ -27,8 +27,7 @@ fn linux_sas_stop_at_their_packet_limit() {
     wait_until_received(&running, u64::from(SENT));
     lab.assert_dropped(running, &[]);
     let error_counters = lab.xfrm_stat();
-    // Linux keeps an expired SA for a moment, so it may count the rejected packets in several
-    // counters.
+    // Linux keeps an expired SA for a moment, so it may use several counters.
     let after_expiry = ["XfrmInStateExpired", "XfrmInNoStates", "XfrmInStateInvalid"];
     assert!(
         error_counters.keys().all(|name| after_expiry.contains(&name.as_str())),

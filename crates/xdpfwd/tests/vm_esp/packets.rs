@@ -93,7 +93,6 @@ pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A packet socket on one interface.
 pub(crate) struct PacketSocket {
     pub(crate) socket: OwnedFd,
     pub(crate) address: LinkAddr,
@@ -182,8 +181,8 @@ pub(crate) fn sequence_number(frame: &[u8]) -> u32 {
     parse_esp(frame).unwrap().sequence_number
 }
 
-/// Returns copies of the frames. In each copy, one bit after the ESP header is flipped, at a
-/// varying position.
+/// Returns copies of the frames, each with one flipped bit after the ESP header, at a varying
+/// position.
 pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let flip_one = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
@@ -207,7 +206,7 @@ pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<
     frames.iter().map(change).collect()
 }
 
-/// Corrects the length and the header checksum of a modified IPv4 frame.
+/// Corrects length and header checksum of a modified IPv4 frame.
 pub(crate) fn fix_ipv4_header(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());

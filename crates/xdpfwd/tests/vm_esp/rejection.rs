@@ -185,8 +185,8 @@ fn udp_without_esp_and_esp_without_udp_are_dropped() {
     hosts.send(RIGHT, 1..=3, 64);
     let frames = right_socket.receive(SPI_FROM_LINUX, 3);
     let running = lab.start();
-    // Send a NAT keepalive, IKE after the non-ESP marker, ESP to another UDP port, and ESP without
-    // UDP.
+    // A NAT keepalive (counted as `dummy`), IKE after the non-ESP marker, ESP to another UDP port,
+    // and ESP without UDP.
     let offset = parse_esp(&frames[0]).unwrap().offset;
     let udp_frame = |payload: &[u8]| {
         let mut frame = [&frames[0][..offset], payload].concat();
@@ -218,8 +218,8 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     let hosts = UdpPair::new(&lab);
     lab.configure_linux();
     let running = lab.start();
-    // A packet that is one byte too long makes the left host learn the path MTU. It then sends
-    // fragments that fit.
+    // A packet that is one byte too long (with 28 bytes of headers) makes the left host learn the
+    // path MTU. It then sends fragments that fit.
     hosts.send(LEFT, [1], lab.case.max_packet_len() - 27);
     let route =
         || run(Command::new("ip").args(["-n", lab.host(LEFT).name(), "route", "get", "10.77.0.2"]));
@@ -232,6 +232,7 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     hosts.assert_arrive(RIGHT, [2], "fragments, each encapsulated");
     // The right host encapsulates the packet, and then fragments the ESP packet.
     hosts.send(RIGHT, [3], LARGE);
+    // The packet that was too long, and three fragments from each side.
     wait_until_received(&running, 1 + 3 + 3);
     hosts.assert_arrive(LEFT, [], "fragments of ESP");
     let final_report = lab.assert_dropped(running, &[("esp_fragment", 3)]);

@@ -109,7 +109,7 @@ pub enum Kind {
     Other,
 }
 
-/// The location and the unencrypted fields of an ESP packet.
+/// Location and unencrypted fields of an ESP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Esp {
     /// Offset of the ESP header in the frame.
@@ -127,8 +127,8 @@ pub struct Esp {
 }
 
 impl Esp {
-    /// Returns the IV range, which each worker has for itself. An IV consists of the epoch (32
-    /// bits), the IV range (6 bits) and a counter (26 bits).
+    /// Returns the IV range; each worker has its own. An IV consists of the epoch (32 bits, new in
+    /// each run of xdpfwd), the IV range (6 bits) and a counter (26 bits).
     pub fn iv_range(&self) -> u64 {
         self.iv >> 26 & 63
     }
@@ -193,7 +193,6 @@ impl Kind {
     }
 }
 
-/// Counts frames by type.
 pub fn count_kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for frame in frames {
