@@ -12,11 +12,11 @@ const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 /// The tunnel endpoint identifier in the GTP-U header.
 const TEID: u32 = 7;
 
+/// Returns the headers of a GTP-U tunnel.
 fn tunnel() -> [Header<'static>; 4] {
     let ethernet = ethernet::Repr::new(MacAddr::default(), MacAddr([2; 6]));
     let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
-    let no_extensions = &[];
-    gtpu::tunnel(ethernet, ip, TEID, no_extensions)
+    gtpu::tunnel(ethernet, ip, TEID, &[]) // no extension headers
 }
 
 /// Returns an IPv6 packet of 53 bytes, from port 53 to port 4000.

@@ -367,7 +367,7 @@ fn failed_ctl_command_returns_its_error() {
     ] {
         assert_eq!(socket.send_raw(&[request, b"\n"].concat())["error"], error);
     }
-    // After the failed commands, the program still forwards. The command `end` stops it.
+    // The program still forwards. The command `end` stops it.
     Traffic::new()
         .rate(10_000)
         .count(100)

@@ -159,7 +159,7 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("guarded"));
     let running = Running::start(&lab, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
-    // Copy the binary to a folder that every user can read.
+    // A folder that every user can read.
     let folder = Folder::shared();
     let binary = folder.join("xdpfwd");
     fs::copy(XDPFWD, &binary).unwrap();

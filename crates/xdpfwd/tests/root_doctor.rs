@@ -110,7 +110,7 @@ fn doctor_prints_working_fix_for_unserved_queues() {
     let examination = Examination::run_with_config(lab.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
         examination.assert_ok(interface, "queues");
-        // The interface still supports native XDP.
+        // Still native XDP.
         examination.fix(interface, "mode", "warning", "copy: ");
     }
     // The other fix is to serve both queues.
@@ -212,7 +212,7 @@ fn doctor_warns_of_default_route_and_does_not_probe() {
 #[test]
 fn doctor_without_privileges_prints_working_setcap() {
     let lab = build_lab(Chain::builder());
-    // Copy the binary to a folder that the user `nobody` can read.
+    // A folder that the user `nobody` can read.
     let folder = Folder::shared();
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();

@@ -88,7 +88,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     assert_eq!(arrived.len(), expected.len(), "{context}: wrong number of arrived frames");
 }
 
-/// Returns four counters of each port: received packets and bytes, sent packets and bytes.
+/// Returns, for each port, received packets and bytes, and sent packets and bytes.
 fn port_counters(final_report: &FinalReport) -> Vec<[u64; 4]> {
     let ports = final_report.json["ports"].as_array().unwrap().iter();
     let keys = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"];
@@ -101,8 +101,7 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
         .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Returns the kernel's counters of an interface for one `direction` (`rx` or `tx`): packets, and
-/// dropped packets.
+/// Returns the kernel's counters of packets and dropped packets for a `direction` (`rx` or `tx`).
 fn interface_counters(lab: &Chain, interface: &str, direction: &str) -> (u64, u64) {
     let mut ip = lab.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();

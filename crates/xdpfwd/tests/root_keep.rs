@@ -109,7 +109,6 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
 }
 
 /// Sends all frames of crates/engine/tests/keep/frames.py to a port with every kind of `keep` rule.
-/// Frames that no rule matches arrive unchanged on the other side.
 #[test]
 fn frames_that_no_keep_rule_matches_are_forwarded() {
     let lab = build_lab(Chain::builder());

@@ -65,7 +65,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     );
 }
 
-/// Returns four counters of a port: received packets and bytes, sent packets and bytes.
+/// Returns received packets and bytes, and sent packets and bytes.
 fn port_counters(final_report: &FinalReport, interface: &str) -> [u64; 4] {
     let port = final_report.json["ports"]
         .as_array()
@@ -268,12 +268,11 @@ fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// With the largest MTU for a frame size, tests the longest packet with zero, one and two VLAN
-/// tags, and packets that are longer than a frame.
+/// Tests packets with zero, one and two VLAN tags at the largest MTU for a frame size.
 ///
-/// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
-/// so xdpfwd reserves space for it. To test this, the MTUs are raised while xdpfwd runs. A packet
-/// can then be too long for a frame: the kernel drops and counts it, and the others still pass.
+/// veth counts a second tag against the MTU. Other drivers may accept it beyond the MTU, so xdpfwd
+/// reserves space for it. To test this, the MTUs are raised while xdpfwd runs. The kernel then
+/// drops and counts packets that are too long for a frame.
 #[test]
 fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
@@ -545,7 +544,6 @@ fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
     run(namespace.command("ethtool").args(["-K", interface]).args(features));
 }
 
-/// Tags all packets that an interface sends with VLAN 100, like a VLAN device.
 fn tag_sent_packets((namespace, interface): Side<'_>) {
     let object = concat!(env!("CARGO_TARGET_TMPDIR"), "/push-vlan.bpf.o");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");

@@ -11,7 +11,7 @@ use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, stderr
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
-/// Runs xdpfwd in the lab's middle namespace for 0.3 s, or until it fails.
+/// Runs xdpfwd for 0.3 s, or until it fails.
 fn run(lab: &Chain, config: &str, arguments: &[&str]) -> Output {
     let config = Config::new(config);
     let mut command = lab.fwd().command(XDPFWD);
@@ -57,7 +57,7 @@ fn each_configured_mode_attaches_program_and_is_reported() {
             "an XDP program is still attached after the end of xdpfwd"
         );
     }
-    // veth does not support zero-copy, so a start that requires zero-copy fails.
+    // veth has no zero-copy.
     let output = run(&lab, &cross_connect(1, "mode = \"zero-copy\""), &[]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(

@@ -13,7 +13,6 @@ use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
 use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
-/// Checks that a report has this mode for every port.
 #[track_caller]
 fn assert_modes(report: &Value, mode: &str) {
     for port in report["ports"].as_array().unwrap() {
@@ -21,7 +20,7 @@ fn assert_modes(report: &Value, mode: &str) {
     }
 }
 
-/// Checks that all packets of one exchange arrived and were counted.
+/// Checks that all packets of one `exchange` arrived and were counted.
 #[track_caller]
 fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
     final_report.assert_frames_and_packets_add_up();
@@ -75,7 +74,7 @@ fn assert_forwards_in_mode(
     final_report
 }
 
-/// Pairs of near ends: two of virtio-net, two of igb, and one of each.
+/// Pairs of xdpfwd's interfaces: two of virtio-net, two of igb, and one of each.
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
@@ -138,8 +137,8 @@ fn programs_with_keep_rules_pass_the_verifier() {
     }
 }
 
-/// Tests a filter in the XDP program on drivers that receive differently from veth. A reload
-/// replaces the program while the sockets stay bound.
+/// These drivers receive differently from veth. A reload replaces the XDP program while the sockets
+/// stay bound.
 #[test]
 fn kernel_filter_drops_and_is_replaced_on_reload() {
     for pair in PAIRS {
@@ -276,7 +275,7 @@ fn twenty_restarts_under_load_leak_no_frame() {
     }
 }
 
-/// p0 is virtio-net with QEMU's defaults: without a DMA device, it has no zero-copy on any kernel.
+/// p0 is virtio-net with QEMU's defaults: without a DMA device, it never has zero-copy.
 #[test]
 fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let final_report = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");

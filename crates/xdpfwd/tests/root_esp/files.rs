@@ -170,8 +170,8 @@ fn invalid_key_or_state_file_is_rejected() {
             "xdpfwd changed an invalid state file"
         );
     }
-    // An epoch is the upper half of IVs: the time of a start in seconds since 1970, but more than
-    // the stored epoch.
+    // The epoch is the upper half of IVs. Each start uses the time in seconds, but more than the
+    // stored epoch.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text
@@ -192,7 +192,7 @@ fn invalid_key_or_state_file_is_rejected() {
     let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
     assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
-    // A second xdpfwd rejects a state file that the first xdpfwd uses. The first continues.
+    // A second xdpfwd rejects a state file in use. The first continues.
     let mut first = lab.start_one(&setup, 0);
     let second_config = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     assert_rejected(&lab, &second_config, 1, &[name, "is in use", &format!("fuser {name}")]);

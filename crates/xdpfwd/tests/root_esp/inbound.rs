@@ -92,7 +92,7 @@ fn replayed_and_late_packets_are_dropped() {
             drop_counts([(late_reason, below_window)])
         );
         assert_eq!(arrived(), COUNT + 200 - below_window);
-        // After a restart, xdpfwd restores the window.
+        // A restart restores the window.
         stop(xdpfwd_1);
         let xdpfwd_1 = lab.start_one(&setup, 1);
         assert_eq!(
@@ -104,7 +104,6 @@ fn replayed_and_late_packets_are_dropped() {
             COUNT + 200 - below_window,
             "a replayed packet arrived at the sink after the restart"
         );
-        // The restarted xdpfwd accepts new packets.
         let frames = encapsulate(&lab, &xdpfwd_0, COUNT + 201, 10);
         assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         assert_eq!(arrived(), COUNT + 210 - below_window);
@@ -188,8 +187,7 @@ fn inbound_sa_accepts_packets_only_on_configured_queue() {
         let [xdpfwd_0, xdpfwd_1] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::start(&lab.wire, "tap1");
-        // All ESP packets arrive on the same queue. In one of the two runs, this queue is the
-        // configured one.
+        // All arrive on the same queue, which is the configured one in one of the two runs.
         let sender = Sender::start(lab.namespaces.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();

@@ -23,7 +23,7 @@ use support::{FinalReport, Running, until};
 /// sequence numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
-/// Returns the same configuration lines for both sides.
+/// Returns configuration lines for both sides.
 fn for_both_sides(lines: &str) -> [String; 2] {
     [lines.to_owned(), lines.to_owned()]
 }
@@ -38,7 +38,7 @@ fn for_side_1(lines: &str) -> [String; 2] {
     [String::new(), lines.to_owned()]
 }
 
-/// Stops xdpfwd, checks that it ended without an error, and returns its final report.
+/// Stops xdpfwd, which must end without an error.
 #[track_caller]
 fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();
@@ -53,15 +53,14 @@ fn stop_both(instances: [Running; 2]) -> [FinalReport; 2] {
     instances.map(|running| stop(running))
 }
 
-/// Returns a counter of a stage in a final report.
 fn stage_counter(report: &Value, stage: &str, name: &str) -> u64 {
     let stages = report["stages"].as_array().unwrap();
     let stage = stages.iter().find(|candidate| candidate["name"] == stage).unwrap();
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Calls `inject`, which sends `count` packets to an interface of a running xdpfwd, and waits until
-/// xdpfwd has received them. Returns how many packets xdpfwd dropped, by reason.
+/// Calls `inject`, which sends `count` packets to an interface of xdpfwd, and waits until they are
+/// received. Returns how many were dropped, by reason.
 fn drops_during(
     running: &Running,
     interface: &str,
@@ -85,7 +84,7 @@ fn drops_during(
     new_drops
 }
 
-/// Sends frames to xdpfwd 1, and returns how many frames it dropped, by reason.
+/// Sends frames to xdpfwd 1. Returns how many were dropped, by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,

@@ -15,7 +15,7 @@ use crate::{
 
 #[test]
 fn rekeying_under_load_loses_no_packet() {
-    /// Number of SAs that replace each other. The `generation` numbers them, from 1.
+    /// Number of successive SAs in each direction; `generation` numbers them from 1.
     const GENERATIONS: u32 = 4;
     let lab = Lab::with_silent_hosts(1);
     let mut setup = Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
@@ -120,8 +120,7 @@ fn two_workers_share_sequence_numbers_during_rekeying() {
         queues: 2,
         engine: for_side_0("cores = [0, 1]"),
         seal_sa: for_both_sides(SELECT_10_77),
-        // The scheduler may delay one worker, and its packets then arrive late. A large window
-        // accepts them.
+        // Large enough for the packets of a worker that the scheduler delays.
         open_sa: for_both_sides("window = 4096\n"),
         ..Setup::default()
     };

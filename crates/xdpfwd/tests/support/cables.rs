@@ -51,8 +51,7 @@ pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-/// Two of the VM's cables. The near ends are in the forwarder's namespace; each far end is in a
-/// separate namespace.
+/// Two cables. The near ends are in the forwarder's namespace, each far end in a separate one.
 pub struct Cables {
     /// Interface names of the near ends.
     pub near_ends: [&'static str; 2],
@@ -184,8 +183,8 @@ impl Cables {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
-    /// Starts sending from one side. There are many flows, so that RSS uses all queues. Sending
-    /// ends after `count` packets, or with [`Sender::stop`].
+    /// Starts sending from one side, in many flows so that RSS uses all queues. Sending ends after
+    /// `count` packets, or with [`Sender::stop`].
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
         Sender::start(&self.far_namespaces[side], &far_end(self.near_ends[side]), size, count)
     }
@@ -196,8 +195,8 @@ impl Cables {
         self.exchange_expecting([true, true], size)
     }
 
-    /// Like [`exchange`](Self::exchange). If `should_arrive[side]` is false, the forwarder drops
-    /// the packets from that side, so this function does not wait for them.
+    /// Like [`exchange`](Self::exchange), but does not wait for packets from a side whose
+    /// `should_arrive` is false.
     pub fn exchange_expecting(&self, should_arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
@@ -223,7 +222,7 @@ impl Cables {
         [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
     }
 
-    /// Waits until no packet arrives for 300 ms, and returns the counters of both sinks.
+    /// Waits until no packet arrives for 300 ms.
     pub fn wait_until_settled(&self) -> [SinkCounters; 2] {
         let mut previous = self.seen();
         loop {
@@ -355,12 +354,12 @@ impl Sender {
         Self { stop, thread: thread::spawn(send) }
     }
 
-    /// Waits until all frames are sent, and returns their number.
+    /// Waits until all frames are sent.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Stops sending, and returns the number of sent frames.
+    /// Returns the number of sent frames.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()

@@ -12,7 +12,7 @@ use super::{Config, XDPFWD, stderr};
 /// the suite `isolated` boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
-/// The JSON output and the exit code of one run of `doctor`.
+/// The result of one run of `doctor`.
 pub struct Examination {
     pub json: Value,
     pub exit_code: i32,
@@ -72,8 +72,7 @@ impl Examination {
         finding
     }
 
-    /// Returns the fix of a finding. The finding must have this level, and its description must
-    /// contain `text`.
+    /// Returns the fix of a finding, which must have this level and contain `text`.
     #[track_caller]
     pub fn fix(&self, subject: &str, check: &str, level: &str, text: &str) -> String {
         let finding = self.finding(subject, check);

@@ -141,7 +141,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts xdpfwd and waits for its first report; from then on it forwards.
+    /// Starts xdpfwd and waits for its first report: from then on it forwards.
     pub fn start(lab: &Chain, config: &str) -> Self {
         Self::try_start(lab, config).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -184,7 +184,6 @@ impl Running {
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 
-    /// Returns the number of log lines that contain `text`.
     pub fn count_log_lines(&self, text: &str) -> usize {
         self.forwarder.stderr().iter().filter(|line| line.contains(text)).count()
     }

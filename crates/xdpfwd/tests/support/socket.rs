@@ -42,7 +42,6 @@ impl Socket {
         )
     }
 
-    /// Runs `xdpfwd ctl` with these arguments and this socket.
     pub fn ctl(&self, arguments: &[&str]) -> Output {
         Command::new(XDPFWD)
             .arg("ctl")

@@ -33,7 +33,6 @@ pub(crate) enum Version {
 use Version::{V4, V6};
 
 impl Version {
-    /// Returns the addresses of the two hosts.
     pub(crate) fn host_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["10.77.0.1", "10.77.0.2"],
@@ -41,7 +40,7 @@ impl Version {
         }
     }
 
-    /// Returns the addresses of the tunnel endpoints.
+    /// Returns the addresses of the tunnel endpoints: xdpfwd and Linux.
     pub(crate) fn tunnel_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["192.0.2.1", "192.0.2.2"],
@@ -122,9 +121,8 @@ impl Case {
         self.versions().contains(&V6)
     }
 
-    /// Returns the length of the longest IP packet of a host that fits into 1500 bytes after
-    /// encapsulation. (The number of bytes between IV and ICV, including two trailer bytes, is a
-    /// multiple of four.)
+    /// Returns the length of the longest IP packet that fits into 1500 bytes after encapsulation.
+    /// (The bytes between IV and ICV, including two trailer bytes, are a multiple of four.)
     pub(crate) fn max_packet_len(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };

@@ -19,7 +19,7 @@ use crate::{
     sequence_number_before_wrap,
 };
 
-/// Sends 1 MiB by TCP from the host `sender` to the other host, and compares each byte.
+/// Sends 1 MiB by TCP from a host to the other host, and compares each byte.
 fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     const BYTES: usize = 1 << 20;
     let address =
@@ -154,8 +154,7 @@ fn chacha20_and_gmac_interoperate() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
         assert_interoperates(Case::new(transform, V4, Some(V4)));
     }
-    // With GMAC, the additional authenticated data differ from those of GCM, so test GMAC without
-    // ESN too.
+    // GMAC authenticates other data than GCM, so test it without ESN too.
     assert_interoperates(Case::new(GMAC_128, V4, Some(V4)).without_esn());
 }
 

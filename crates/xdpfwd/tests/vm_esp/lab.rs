@@ -224,8 +224,8 @@ selector = ["{right}/{prefix}"]
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Waits until the sum of the error counters reaches that of `expected`. Then checks that
-    /// exactly the expected counters are nonzero, with these values.
+    /// Waits until the error counters reach the sum of `expected`. Then checks that exactly the
+    /// expected counters are nonzero, with these values.
     #[track_caller]
     pub(crate) fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);
@@ -271,8 +271,8 @@ selector = ["{right}/{prefix}"]
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// Returns the value of a key in the state file. (A key is unique, because each direction has
-    /// one SA.)
+    /// Returns the value of a key in the state file, where it is unique, because each direction has
+    /// one SA.
     pub(crate) fn state_value(&self, key: &str) -> u64 {
         let text = fs::read_to_string(self.file("state")).unwrap();
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
@@ -295,8 +295,7 @@ selector = ["{right}/{prefix}"]
         self.write("state", &(lines.join("\n") + "\n"));
     }
 
-    /// Stops xdpfwd, and checks that it dropped exactly these packets, by reason. Returns the final
-    /// report.
+    /// Stops xdpfwd, and checks that it dropped exactly these packets, by reason.
     #[track_caller]
     pub(crate) fn assert_dropped(&self, running: Running, expected: &[(&str, u64)]) -> FinalReport {
         let (exit, final_report) = running.stop();
@@ -304,7 +303,7 @@ selector = ["{right}/{prefix}"]
         assert!(exit.status.success(), "{name}: {exit:?}");
         final_report.assert_frames_and_packets_add_up();
         // With IPv6, the hosts also send multicast packets, which match no SA or are not
-        // encapsulated. Ignore their drops.
+        // encapsulated.
         let ignored = ["no_sa", "unprotected"];
         let dropped =
             final_report.parsed.drops.iter().map(|(reason, count)| (reason.as_str(), *count));

@@ -36,7 +36,7 @@ impl UdpPair {
         }))
     }
 
-    /// Sends a message of `length` bytes for each number. The host `side` sends.
+    /// Sends a message of `length` bytes for each number, from the host `side`.
     #[track_caller]
     pub(crate) fn send(&self, side: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
@@ -82,8 +82,8 @@ impl UdpPair {
     }
 }
 
-/// Returns a message that starts with a number of four bytes. The other bytes depend on the number.
-/// A `length` below four cuts the number.
+/// Returns a message that starts with a number of four bytes, on which the other bytes depend. A
+/// `length` below four cuts the number.
 pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.extend(
@@ -129,7 +129,7 @@ impl PacketSocket {
         None
     }
 
-    /// Returns the ESP frames with this SPI. Exactly `count` must arrive. Discards other frames.
+    /// Returns the ESP frames with this SPI, of which exactly `count` must arrive.
     #[track_caller]
     pub(crate) fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -159,8 +159,7 @@ pub(crate) struct Esp {
     pub(crate) sequence_number: u32,
 }
 
-/// Parses the ESP header of a frame, with or without UDP encapsulation (to port 4500). Returns
-/// `None` if the frame has no ESP header.
+/// Parses the ESP header of a frame, with or without UDP encapsulation (to port 4500).
 pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
     let (protocol, offset) = match frame.get(12..14)? {
         [0x08, 0x00] => (*frame.get(23)?, 14 + usize::from(frame[14] & 15) * 4),

@@ -80,12 +80,10 @@ impl Tap {
         Self { stop, count, frames, thread: thread::spawn(capture) }
     }
 
-    /// Returns the number of frames captured so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until at least `count` frames are captured.
     #[track_caller]
     pub fn wait_for(&self, count: u64) {
         until(&format!("{count} frames are captured"), || self.count() >= count);
@@ -135,7 +133,6 @@ impl Esp {
 }
 
 impl Kind {
-    /// Parses a frame.
     pub fn of(frame: &[u8]) -> Self {
         let u16_at = |offset: usize| u16::from_be_bytes([frame[offset], frame[offset + 1]]);
         let (version, mut protocol, mut start, end) = match u16_at(12) {

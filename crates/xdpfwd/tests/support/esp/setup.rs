@@ -66,7 +66,6 @@ pub fn spi(side: usize, generation: u32) -> u32 {
 }
 
 impl Setup {
-    /// Returns the configuration of one side.
     pub fn config(&self, lab: &Lab, side: usize) -> String {
         let state = lab.state_file(side);
         let Self { bypass, .. } = self;
@@ -116,7 +115,7 @@ impl Setup {
         )
     }
 
-    /// Returns the lines that an inbound and an outbound SA have in common.
+    /// Returns the lines that inbound and outbound SAs have in common.
     fn sa(&self, lab: &Lab, stage: &str, spi: u32) -> String {
         let mode = if self.transport { "transport" } else { "tunnel" };
         let Self { transform, esn, .. } = self;

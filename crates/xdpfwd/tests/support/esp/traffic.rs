@@ -111,12 +111,12 @@ impl Sender {
         Self { stop, thread: thread::spawn(work) }
     }
 
-    /// Waits until all packets are sent, and returns their number.
+    /// Waits until all packets are sent.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Stops sending, and returns the number of sent packets.
+    /// Returns the number of sent packets.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
