@@ -17,7 +17,7 @@ use xdpfwd_xsk::{UmemConfig, oracle};
 // A fake kernel with `budget: 0` sends nothing, so its port is stalled.
 
 #[test]
-fn stalled_port_counts_egress_full_and_other_direction_flows() {
+fn stalled_port_counts_egress_full_and_other_direction_still_works() {
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     let mut delivered = 0u64;

@@ -24,8 +24,7 @@ use xdpfwd_testkit::random_filter::SplitMix64;
 /// (the upper half of IVs, a time in whole seconds), so xdpfwd can start only once per second.
 const LABS: usize = 4;
 
-/// Number of sequence numbers that xdpfwd reserves in the state file at a time. A crash skips at
-/// most this many.
+/// Number of sequence numbers that xdpfwd reserves at a time. A crash skips at most this many.
 const RESERVED_AT_ONCE: u64 = 1 << 20;
 
 #[test]
@@ -93,8 +92,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Kill xdpfwd either at a random time during its start, or at a random time after its first
-        // packet, which must arrive within `TIMEOUT`.
+        // Kill xdpfwd at a random time, either during its start or after its first packet.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
@@ -136,7 +134,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         usize::from(setup.queues),
         "number of IV ranges: expected one per worker"
     );
-    // About one run in four is killed during its start, perhaps before its first packet.
+    // One run in four is killed during its start, perhaps before its first packet.
     assert!(runs > kills * 2 / 3, "only {runs} of {kills} runs sent packets");
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
     assert!(

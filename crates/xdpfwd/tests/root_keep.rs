@@ -110,7 +110,7 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
 
 /// Sends all frames of crates/engine/tests/keep/frames.py to a port with every kind of `keep` rule.
 #[test]
-fn frames_that_no_keep_rule_matches_are_forwarded() {
+fn frames_without_matching_keep_rule_are_forwarded() {
     let lab = build_lab(Chain::builder());
     sh(
         lab.fwd(),
@@ -210,8 +210,7 @@ fn keep_follows_address_changes() {
     final_report.assert_frames_and_packets_add_up();
 }
 
-/// `keep` also applies to packets to a device on top of the interface. The device is a macvlan,
-/// which has another MAC address, or the bridge to which the interface belongs.
+/// These devices are on top of the interface, with another MAC address.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -238,8 +237,7 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
     }
 }
 
-/// The kernel does not accept packets for an address of an interface that is down. So `keep` must
-/// not apply to them: the kernel would forward them.
+/// `keep` must not apply to these packets: the kernel would not accept but forward them.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
     let lab = build_lab(Chain::builder());

@@ -24,7 +24,7 @@ impl Rules {
     }
 
     fn write(&self, rules: &str) {
-        // Replace the file atomically, as an editor does.
+        // Atomically, as an editor does.
         let new = self.0.with_extension("new");
         fs::write(&new, rules).unwrap();
         fs::rename(new, &self.0).unwrap();
@@ -122,8 +122,8 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
-    // The filter `back` drops all packets, so `sink_at_sink0` paces both generators. This works
-    // because one worker forwards both directions.
+    // The filter `back` drops all packets, so `sink_at_sink0` paces both generators; one worker
+    // forwards both directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {

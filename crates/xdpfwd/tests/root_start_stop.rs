@@ -80,8 +80,7 @@ fn promiscuity(lab: &Chain, interface: &str) -> u64 {
 }
 
 /// A NIC drops packets to other MAC addresses unless it is promiscuous. So xdpfwd makes its
-/// interfaces promiscuous, except those of ports with `promiscuous = false`. This ends with the
-/// process, even after SIGKILL.
+/// interfaces promiscuous, except those of ports with `promiscuous = false`.
 #[test]
 fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
     let lab = build_lab(Chain::builder());
@@ -170,9 +169,8 @@ fn start_and_stop_under_load(runs: u64) {
         bpf_objects.count()
     );
     bpf_objects.wait_until_gone(TIMEOUT).unwrap();
-    // xdpfwd must have released all sockets and all packet memory. The UMEM of a run has 8192
-    // pages. Other processes pin pages too, so this check finds a leak only if more than one run in
-    // ten leaks.
+    // xdpfwd must have released all sockets and all packet memory: 8192 pages per run. Other
+    // processes pin pages too, so the check finds a leak only if more than one run in ten leaks.
     drop(lab);
     guard.wait_until_gone(TIMEOUT).unwrap();
     let deadline = Instant::now() + TIMEOUT;
@@ -387,7 +385,7 @@ fn full_output_pipe_does_not_delay_stop_by_sigterm() {
     let config = Config::new(&cross_connect(1, ""));
     let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    // Reports and log share one pipe, as with `2>&1 |`. Nothing reads the pipe.
+    // Reports and log share a pipe that nothing reads, as with `2>&1 |`.
     let (_reader, pipe) = std::io::pipe().unwrap();
     let mut child = command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap();
     thread::sleep(Duration::from_secs(1)); // xdpfwd prints more than the pipe can hold
@@ -408,7 +406,7 @@ fn full_output_pipe_does_not_delay_stop_by_sigterm() {
 }
 
 #[test]
-fn reader_that_reads_only_after_sigterm_receives_final_report() {
+fn final_report_reaches_reader_that_reads_only_after_sigterm() {
     let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = lab.fwd().command(XDPFWD);

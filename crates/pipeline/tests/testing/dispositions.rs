@@ -156,7 +156,7 @@ fn packets_to_stalled_port_are_unsent_until_it_works() {
 
 #[test]
 fn frames_beyond_tx_ring_size_are_all_sent() {
-    /// Emits four copies of each packet before the packet itself.
+    /// Emits four copies of each packet first.
     struct EmitCopies;
     impl Stage for EmitCopies {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {

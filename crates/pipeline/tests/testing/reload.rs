@@ -74,7 +74,7 @@ fn retire_panics_if_stage_still_holds_frames() {
 }
 
 #[test]
-fn send_and_drop_of_bench_panic_if_stage_lost_frame() {
+fn bench_panics_on_send_and_on_drop_if_stage_lost_frame() {
     let mut bench = TestBench::new(Hold { loses_frames: true, ..Hold::default() });
     let message = panic_message(|| bench.send("lan", &frame(1)));
     assert!(message.contains("dropped the `Frame` value"), "{message}");

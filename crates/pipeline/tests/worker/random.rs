@@ -66,8 +66,7 @@ impl Stage for RandomStage {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Every frame must have one owner after each iteration, and no frame may be in flight after
-    /// `drain`.
+    /// Every frame must have one owner after each iteration. After `drain`, none may be in flight.
     #[test]
     fn random_stages_and_kernel_conserve_frames(
         seeds in any::<(u64, u64)>(),

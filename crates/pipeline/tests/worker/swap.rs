@@ -6,7 +6,7 @@ use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packe
 
 use crate::DelayByOne;
 
-/// Counts packets. Its state is its number of predecessors: each snapshot is one higher.
+/// Counts packets. Its state is the number of stages before it, which its successor gets plus one.
 #[derive(Default)]
 struct CountPackets {
     packets: u64,

@@ -29,7 +29,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // On a busy machine, iperf3's socket may overflow. xdpfwd has not lost these packets.
+    // Packets that iperf3's socket lost on a busy machine.
     let receive_overflows = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
@@ -42,7 +42,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     for setup in setups {
         lab.reset();
         for host in [lab.namespaces.gen_(), lab.namespaces.sink()] {
-            // With a cached neighbor, a host would send no request.
+            // So that hosts send ARP and Neighbor Discovery requests.
             sh(host, "ip neigh flush all");
         }
         let tap = Tap::start(&lab.wire, "tap0");

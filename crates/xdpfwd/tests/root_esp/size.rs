@@ -39,7 +39,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
         for version in [0, 1] {
             let (from, to) = (lab.namespaces.gen_(), SINK_ADDRESSES[version]);
             let mtu = max_packet_len(&setup, version);
-            // An IP header and an ICMP header.
+            // IP and ICMP header.
             let headers = [28, 48][version];
             let size_argument = |packet_len: usize| format!("-s{}", packet_len - headers);
             let route = || sh(from, &format!("ip route get {to}"));
@@ -55,7 +55,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
             ];
             assert!(text.contains(&errors[version]), "{setup:?}: {mtu}: {text}");
             assert!(route().contains(&format!("mtu {mtu}")), "{setup:?}: {}", route());
-            // A host that does not know the path MTU first sends TCP packets of 1500 bytes.
+            // Without a known path MTU, a host first sends TCP packets of 1500 bytes.
             sh(from, "ip route flush cache; ip -6 route flush cache");
             let tap = Tap::start(&lab.wire, "tap0");
             let tcp = server.run_client(&lab, to, &["-n", "2M"]);
