@@ -9,10 +9,14 @@ use xdpfwd_wire::{Header, HeaderStack, Headers, MacAddr, ethernet, gtpu, ipv4, i
 /// Total length of the headers of [`tunnel`], in bytes: Ethernet, IPv4, UDP, GTP-U.
 const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 
+/// The tunnel endpoint identifier in the GTP-U header.
+const TEID: u32 = 7;
+
+/// Returns the headers of a GTP-U tunnel.
 fn tunnel() -> [Header<'static>; 4] {
     let ethernet = ethernet::Repr::new(MacAddr::default(), MacAddr([2; 6]));
     let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
-    gtpu::tunnel(ethernet, ip, 7, &[])
+    gtpu::tunnel(ethernet, ip, TEID, &[]) // no extension headers
 }
 
 /// Returns an IPv6 packet of 53 bytes, from port 53 to port 4000.
@@ -26,12 +30,14 @@ fn user_frame() -> Vec<u8> {
     let ethernet = Header::from(ethernet::Repr::default());
     let ip = ipv6::Repr::default();
     let mut frame = HeaderStack(&[ethernet, ip.into()]).packet(b"").unwrap();
+    // Keep the Ethernet header, with the EtherType of IPv6.
     frame.truncate(14);
     frame.extend(user_packet());
     frame.extend([0xee; 9]);
     frame
 }
 
+/// A stage that calls a function with each packet.
 struct ForEach<F>(F);
 
 impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
@@ -40,7 +46,7 @@ impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
     }
 }
 
-/// Cuts the frame to its IP packet and puts the packet into the tunnel.
+/// Removes everything but the IP packet from the frame, and adds the tunnel's headers.
 fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
     if let Err(reason) = packet.cut_to_ip(headers).and_then(|()| packet.encapsulate(&tunnel())) {
@@ -74,13 +80,14 @@ fn encapsulate_adds_valid_headers_and_parses_them() {
     assert!(outer.verify_checksum());
     let datagram = udp::Packet::new_checked(outer.payload()).unwrap();
     let message = gtpu::Packet::new_checked(datagram.payload()).unwrap();
-    assert_eq!((datagram.checksum(), message.teid()), (0, 7));
+    assert_eq!((datagram.checksum(), message.teid()), (0, TEID));
     assert_eq!(message.payload(), user_packet());
 }
 
 #[test]
 fn encapsulate_without_headroom_returns_no_room() {
     let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
+        // Leave one byte too few for the headers.
         let excess = packet.frame.headroom() - (TUNNEL_LEN - 1);
         packet.frame.prepend(excess).unwrap().fill(0xee);
         assert_refused(packet, &tunnel(), Reason::NO_ROOM);
@@ -90,6 +97,7 @@ fn encapsulate_without_headroom_returns_no_room() {
         assert_eq!(packet.frame.headroom(), 0);
         assert_refused(packet, &tunnel()[..1], Reason::NO_ROOM);
         assert_eq!(packet.encapsulate(&[]), Ok(()));
+        // As a stage does after this error.
         packet.drop(Reason::NO_ROOM);
     }));
     let disposition = bench.send("lan", &user_frame());

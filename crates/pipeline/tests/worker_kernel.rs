@@ -1,7 +1,7 @@
 //! The worker on a fake kernel with faults: rings stay full, completions are late or missing,
 //! wake-ups are lost or refused, an interface disappears. The worker must not block or leak frames.
-//! After every step, each packet is sent, discarded by the interface, in flight, or counted under a
-//! drop reason.
+//! After every step, each packet must be sent, discarded by the interface, in flight, or counted
+//! under a drop reason; `WireAccounting::balance` asserts this.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,10 @@ use xdpfwd_testkit::wires::{
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
+// A fake kernel with `budget: 0` sends nothing, so its port is stalled.
+
 #[test]
-fn stalled_port_counts_egress_full_and_other_direction_flows() {
+fn stalled_port_counts_egress_full_and_other_direction_still_works() {
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     let mut delivered = 0u64;
@@ -84,8 +86,7 @@ fn packets_in_egress_queue_after_drain_are_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// In each round, delivers packets to both ports, runs one iteration, and checks the packet
-/// accounting.
+/// In each round, delivers 20 packets to lan and 3 to wan, and checks the packet accounting.
 fn run_rounds(
     worker: &mut Worker<()>,
     wires: &Wires,
@@ -116,8 +117,8 @@ fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut Wire
     }
 }
 
-/// Runs a worker on a fake kernel whose wan side has a fault, and then without the fault. Returns
-/// the packet accounting.
+/// Runs a worker while the kernel of wan has a fault, and then without the fault. Returns the
+/// packet accounting.
 fn run_with_fault(wan: FakeKernelConfig) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
     let mut accounting = WireAccounting::default();
@@ -194,14 +195,13 @@ fn worker_accounts_for_packets_discarded_by_interface() {
     });
 }
 
-/// In a small UMEM with a stalled port, all frames wait for transmission, so the kernel has no
-/// frame to receive into: it loses new packets and counts them. When frames return, reception
-/// resumes.
+/// With few frames and a stalled port, all frames wait for transmission. The kernel then has no
+/// frame to receive into: it loses new packets and counts them, until frames return.
 #[test]
 fn worker_recovers_from_empty_fill_ring() {
-    let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
+    let small_umem = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
     let stalled = FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() };
-    let (mut worker, wires) = cross_connect_on(&small, (), (), stalled);
+    let (mut worker, wires) = cross_connect_on(&small_umem, (), (), stalled);
     let mut accounting = WireAccounting::default();
     for _ in 0..20 {
         accounting.deliver(&wires.lan, 20);
@@ -259,7 +259,7 @@ fn first_packets_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
 }
 
 /// While a port cannot send, an idle worker retries the wake-up at growing intervals, not in every
-/// iteration. The test derives the maximum number of wake-ups from the elapsed time.
+/// iteration.
 #[test]
 fn idle_worker_backs_off_wake_ups_of_stalled_port() {
     for errno in [libc::EAGAIN, libc::ENETDOWN] {
@@ -294,7 +294,8 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Tries random sequences of faults on both ports.
+    /// In each step, the bits of `faults` select the faults of one port. `a` and `b` are their
+    /// parameters, and the numbers of packets.
     #[test]
     fn worker_accounts_for_packets_under_random_faults(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A valid configuration. Its interfaces exist on no machine, so xdpfwd warns about each of them.
+/// A valid configuration. xdpfwd warns about its two interfaces, which exist on no machine.
 const VALID: &str = "\
 [[port]]
 name = \"lan\"
@@ -22,7 +22,6 @@ stages = [\"hop\"]
 kind = \"ttl\"
 ";
 
-/// The result of a run of xdpfwd.
 struct Outcome {
     exit_code: Option<i32>,
     stdout: String,
@@ -39,15 +38,14 @@ fn xdpfwd(arguments: &[&str]) -> Outcome {
     }
 }
 
-/// Writes a file for a test and returns its path.
+/// Writes a file and returns its path.
 fn write_file(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, contents).unwrap();
     path
 }
 
-/// Runs `xdpfwd --check` on a configuration file. In the returned output, `FILE` stands for the
-/// path of the file.
+/// Runs `xdpfwd --check` on a file. In the returned output, `FILE` replaces the path of the file.
 fn check(file: &Path, arguments: &[&str]) -> Outcome {
     let path = file.to_str().unwrap();
     let outcome = xdpfwd(&[&["--config", path, "--check"], arguments].concat());
@@ -133,7 +131,7 @@ fn unreadable_or_empty_file_is_rejected_with_reason() {
         ),
         (write_file("empty.toml", ""), EMPTY_FILE_ERROR),
         (PathBuf::from("/dev/null"), EMPTY_FILE_ERROR),
-        // The pipe has no writer. xdpfwd does not wait for one, and reads an empty file.
+        // xdpfwd does not wait for a writer, and reads an empty file.
         (pipe, EMPTY_FILE_ERROR),
     ];
     for (file, expected) in cases {

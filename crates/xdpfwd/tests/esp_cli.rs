@@ -25,7 +25,7 @@ fn outcome(output: &Output) -> (Option<i32>, String, String) {
 #[test]
 fn new_key_creates_random_private_file_and_keeps_existing_file() {
     let folder = Folder::new();
-    // The digits are those of key and salt.
+    // Numbers of digits of key and salt together.
     for (transform, digit_count) in [
         ("aes-128-gcm", 40),
         ("aes-256-gcm", 72),

@@ -28,8 +28,8 @@ accept src 10.0.0.0/8 proto udp
 accept src 2001:db8::/32 proto icmpv6 icmp-type 128
 ";
 
-/// A Python script that writes three captures of the same packets: pcap, pcapng, and pcap with
-/// packets cut to 60 bytes.
+/// A script that writes three captures of the same packets: pcap, pcapng, and pcap with packets cut
+/// to 60 bytes.
 const SCAPY_SCRIPT: &str = r#"
 from scapy.all import *
 import sys
@@ -58,8 +58,8 @@ wrpcapng(sys.argv[2], packets)
 wrpcap(sys.argv[3], packets, snaplen=60)
 "#;
 
-/// Returns what `filter test` must print for each packet of [`SCAPY_SCRIPT`]: the verdict, the
-/// index of the matching rule, and the drop reason.
+/// Returns the expected verdict, index of the matching rule, and drop reason for each packet of
+/// [`SCAPY_SCRIPT`].
 fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
     vec![
         ("accept", Some(0), None),
@@ -75,7 +75,7 @@ fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)
         ("drop", None, Some("vlan_stack")),
         ("accept", Some(0), None),
         ("drop", None, Some("malformed")),
-        // Sent ten seconds later, so the rate limit allows the packet.
+        // Sent ten seconds later: the rate limit allows it.
         ("accept", Some(2), None),
     ]
 }
@@ -121,7 +121,7 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
             assert_eq!(*line, expected, "{}", capture.display());
         }
     }
-    // The text output ends with the numbers of packets, in total and by rule.
+    // The text output ends with counts of packets, in total and by rule.
     let text = String::from_utf8(run(&config, &captures[0], &[]).stdout).unwrap();
     assert!(text.contains("\n14 packets\n"), "{text}");
     assert!(text.contains("       3  accept  rule 2: accept src 10.0.0.0/8 proto udp\n"), "{text}");

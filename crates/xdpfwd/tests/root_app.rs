@@ -24,7 +24,7 @@ use xdpfwd_pipeline::{
 };
 
 /// Environment variable that makes this binary run as the tested program. With the value `fails`,
-/// the program's start hook fails.
+/// the start hook fails.
 const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
@@ -137,20 +137,20 @@ enum LimitCommand {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// The port that receives packets above the length limit. Without it, the stage drops them.
+    /// The port to which packets above the length limit go. Without it, the stage drops them.
     to: Option<PortName>,
     /// The packet length, in bytes, at which the stage panics.
     panics_at: Option<usize>,
 }
 
-/// The plan of [`Longest`].
 #[derive(Debug)]
 struct LongestPlan {
     max_bytes: usize,
     to: Option<PortId>,
     panics_at: Option<usize>,
+    /// The drop reason.
     reason: Reason,
-    /// The ports that the plan context contained, as JSON.
+    /// The ports of the plan context, as JSON.
     summary: String,
 }
 
@@ -210,8 +210,8 @@ impl Stage for Longest {
     }
 }
 
-/// Returns a cross-connect with the stage `longest` on the path from lan to wan. `keys` are lines
-/// of the stage's table.
+/// Returns a cross-connect with the stage `longest` on the path from lan to wan. `keys` are further
+/// lines of the stage's table.
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
@@ -232,7 +232,6 @@ fn start(lab: &Chain, config: &str) -> Running {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Runs the tested program until it ends.
 fn run(arguments: &[&str]) -> Output {
     Command::new(this_binary()).env(PROGRAM_VARIABLE, "1").args(arguments).output().unwrap()
 }
@@ -294,6 +293,7 @@ fn ctl_commands_reach_all_workers_and_print_each_output_type() {
         traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
     };
     send(1000);
+    // The generator's packets are 60 bytes long, so the new limit drops all.
     let answer: Value =
         serde_json::from_slice(&ctl(&socket, &["longest", "59", "--json"]).stdout).unwrap();
     let before = json!([[["longest", 1514]], [["longest", 1514]]]);
@@ -367,7 +367,7 @@ fn failed_ctl_command_returns_its_error() {
     ] {
         assert_eq!(socket.send_raw(&[request, b"\n"].concat())["error"], error);
     }
-    // After the failed commands, the program still forwards. The command `end` stops it.
+    // The program still forwards. The command `end` stops it.
     Traffic::new()
         .rate(10_000)
         .count(100)

@@ -15,6 +15,7 @@ use support::{Running, TIMEOUT, XDPFWD, build_lab, stderr};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_testkit::Folder;
 
+/// Sends packets in four flows, with UDP source ports 1024 to 1027.
 fn send(lab: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
     traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
@@ -78,8 +79,7 @@ fn ctl_responses_match_traffic_and_final_report() {
     assert_eq!(table["rows"][3], json!([null, 500, "(default)"]), "{table}");
     let text = String::from_utf8(socket.ctl(&["inspect"]).stdout).unwrap();
     assert!(text.contains("edge of lan->wan: rules\n"), "{text}");
-    // A reload with the same rules keeps their counters. `afresh` lists the stages that start with
-    // new state and new counters: none.
+    // A reload with the same rules keeps their counters. `afresh` lists the stages that start anew.
     let reloaded = socket.query("reload");
     assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
     assert_eq!(socket.query("rules"), rules_response);
@@ -93,7 +93,7 @@ fn ctl_responses_match_traffic_and_final_report() {
     assert!(!socket.0.exists(), "xdpfwd did not remove its socket");
 }
 
-/// A reload carries over the counters of the stage `ttl`, which has no other state.
+/// The stage `ttl` has counters, but no other state.
 #[test]
 fn reload_keeps_counters_of_stages_without_state() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("counters"));
@@ -127,7 +127,7 @@ fn reload_keeps_counters_of_stages_without_state() {
     assert_eq!(text("rules"), "no stage has rules\n");
     assert_eq!(text("sa"), "no stage has security associations\n");
     assert_eq!(text("inspect"), "no stage has tables\n");
-    // A stage of another kind starts with new counters, so `afresh` lists it.
+    // A stage of another kind starts anew.
     fs::write(&path, config("mac-swap")).unwrap();
     assert_eq!(reload(&["edge"])["counters"], Value::Null);
     forwarder.stop(TIMEOUT).unwrap();
@@ -159,7 +159,7 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("guarded"));
     let running = Running::start(&lab, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
-    // Copy the binary to a folder that every user can read.
+    // A folder that every user can read.
     let folder = Folder::shared();
     let binary = folder.join("xdpfwd");
     fs::copy(XDPFWD, &binary).unwrap();
@@ -174,7 +174,7 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
         assert!(stderr(&output).contains("only root"), "{output:?}");
     };
     assert_unprivileged_user_is_rejected();
-    // xdpfwd rejects other users even if the mode of the socket's file lets them connect.
+    // xdpfwd rejects other users even if the file's mode lets them connect.
     fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
     assert_unprivileged_user_is_rejected();
     for (request, error) in [
@@ -214,7 +214,7 @@ fn control_socket_is_replaced_only_if_no_process_listens() {
     );
     let second = Running::start(&lab, &socket.config(&["accept"]));
     assert_eq!(socket.query("status")["pid"], second.forwarder.pid());
-    // A third xdpfwd with the same socket path, in another lab, forwards without a control socket.
+    // A third xdpfwd with this path, in another lab, forwards without a control socket.
     let other_lab = build_lab(Chain::builder());
     let third = Running::start(&other_lab, &socket.config(&["accept"]));
     let has_warning =

@@ -1,7 +1,9 @@
-//! Tests `xdpfwd doctor` on interfaces of the lab. Most tests create a condition, check the
-//! finding, apply the fix verbatim, and check that the finding is gone. Needs root.
-//! (src/doctor/tests.rs tests conditions that a fake /proc or /sys can show; vm_doctor.rs tests
-//! conditions that need the test VM.)
+//! Tests `xdpfwd doctor` on interfaces of the lab. Most tests create a condition, check doctor's
+//! finding, apply its fix verbatim, and check that the finding is gone.
+//! `Examination::fix(subject, check, level, text)` returns the fix of the finding that contains
+//! `text`.
+//!
+//! Needs root. (src/doctor/tests.rs uses a fake /proc and /sys; vm_doctor.rs, the test VM.)
 
 mod support;
 
@@ -35,7 +37,7 @@ fn doctor_warns_of_copy_mode_unless_configured() {
     // doctor has left no program attached and no socket bound: xdpfwd starts.
     let (_, final_report) = Running::start(&lab, &cross_connect(1, "")).stop();
     final_report.assert_frames_and_packets_add_up();
-    // Test the text output. The argument is an interface instead of a configuration.
+    // Text output, with an interface as the argument instead of a configuration.
     let output = lab.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
@@ -59,7 +61,7 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     run_shell(lab.fwd(), "ip link set dev fwd0 down");
     let fix = Examination::run(lab.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
     run_shell(lab.fwd(), &fix);
-    // The kernel may report the new state after the command has returned.
+    // The kernel may report the new state late.
     until("fwd0 is up", || {
         Examination::run(lab.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"]
             == "ok"
@@ -108,10 +110,10 @@ fn doctor_prints_working_fix_for_unserved_queues() {
     let examination = Examination::run_with_config(lab.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
         examination.assert_ok(interface, "queues");
-        // The interface still supports native XDP.
+        // Still native XDP.
         examination.fix(interface, "mode", "warning", "copy: ");
     }
-    // Instead of removing a queue, the user can serve both.
+    // The other fix is to serve both queues.
     run_shell(lab.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
     Examination::run_with_config(lab.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
@@ -210,7 +212,7 @@ fn doctor_warns_of_default_route_and_does_not_probe() {
 #[test]
 fn doctor_without_privileges_prints_working_setcap() {
     let lab = build_lab(Chain::builder());
-    // Copy the binary to a folder that the user `nobody` can read.
+    // A folder that the user `nobody` can read.
     let folder = Folder::shared();
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();
@@ -241,8 +243,7 @@ fn doctor_without_privileges_prints_working_setcap() {
 #[test]
 fn doctor_finds_low_memory_lock_limit() {
     let lab = build_lab(Chain::builder());
-    // Runs doctor with a limit of 64 KiB. (The test lowers the limit, because raising it needs a
-    // capability that root may lack.)
+    // Lowers the limit to 64 KiB: raising it would need a capability that root may lack.
     let run_with_low_limit = |privileges: &[&str]| {
         let mut command = lab.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);

@@ -1,5 +1,4 @@
-//! Tests interfaces that are down when xdpfwd starts, and interfaces that go down while it runs.
-//! Needs root.
+//! Tests interfaces that are down when xdpfwd starts, or go down while it runs. Needs root.
 
 mod support;
 
@@ -39,7 +38,7 @@ fn start_waits_for_interface_to_come_up() {
     let config = Config::new(&cross_connect(1, ""));
     set_link_state(&lab, "fwd1", "down");
     let mut forwarder = start(&lab, &config, &[]);
-    // xdpfwd names the interface that is down at once, and again after five seconds.
+    // xdpfwd logs at once which interface is down, and again after five seconds.
     wait_for_log(&mut forwarder, |line| {
         line.contains("waited_seconds=0") && line.contains("ip link set dev fwd1 up")
     });
@@ -110,8 +109,7 @@ fn xdpfwd_waiting_for_interface_ends_on_signal_or_duration() {
     }
 }
 
-/// Packets for an interface that is down wait in its TX ring. They leave when the interface is up
-/// again.
+/// Packets for an interface that is down wait in its TX ring.
 #[test]
 fn interface_down_and_up_loses_no_packet() {
     let lab = build_lab(Chain::builder());

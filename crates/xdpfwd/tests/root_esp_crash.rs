@@ -1,6 +1,9 @@
 //! Kills xdpfwd at random times, and checks the guarantee in docs/esp.md that no sequence number
 //! and no IV is used twice. `ESP_SEED=n` repeats the random numbers of an earlier run, but not its
 //! timing. Needs root.
+//!
+//! xdpfwd 0 encapsulates and is killed; xdpfwd 1 decapsulates. Arrays in [`Setup`] have an element
+//! for each.
 
 mod support;
 
@@ -17,12 +20,11 @@ use support::{Config, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Number of labs that run in parallel. A lab waits most of the time: an epoch is a time in whole
-/// seconds, so xdpfwd can start with the same state file only once per second.
+/// Number of labs that run in parallel. A lab waits most of the time: each start needs a new epoch
+/// (the upper half of IVs, a time in whole seconds), so xdpfwd can start only once per second.
 const LABS: usize = 4;
 
-/// Number of sequence numbers that xdpfwd reserves in the state file at a time. A crash skips at
-/// most this many.
+/// Number of sequence numbers that xdpfwd reserves at a time. A crash skips at most this many.
 const RESERVED_AT_ONCE: u64 = 1 << 20;
 
 #[test]
@@ -84,13 +86,13 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         Forwarder::spawn(lab.namespaces.fwd(), &arguments).unwrap()
     };
+    // 1000 packets per second, numbered from 1, until the stop.
     let sender = Sender::start(lab.namespaces.gen_(), "gen0", 1000, 1, None);
     for run in 0..kills {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Kill xdpfwd either at a random time during its start, or at a random time after its first
-        // packet, which must arrive within `TIMEOUT`.
+        // Kill xdpfwd at a random time, either during its start or after its first packet.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
@@ -118,7 +120,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     let exit = xdpfwd.stop(TIMEOUT).unwrap();
     assert!(exit.status.success() && !exit.killed, "{:#?}", xdpfwd.stderr());
     sender.stop();
-    // Wait for packets in flight.
+    // For packets in flight.
     thread::sleep(Duration::from_millis(200));
     let sent = tap.count();
     tap.stop();
@@ -130,9 +132,9 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
     assert_eq!(
         ranges.len(),
         usize::from(setup.queues),
-        "number of IV ranges; each worker must use one"
+        "number of IV ranges: expected one per worker"
     );
-    // About one run in four is killed during its start, perhaps before its first packet.
+    // One run in four is killed during its start, perhaps before its first packet.
     assert!(runs > kills * 2 / 3, "only {runs} of {kills} runs sent packets");
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
     assert!(
@@ -171,9 +173,10 @@ fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
         assert_eq!(esp.spi, spi(0, 1));
         assert!(ivs.insert(esp.iv), "repeated IV: {esp:?}");
         assert!(numbers.insert(esp.sequence), "repeated sequence number: {esp:?}");
-        if esp.iv >> 32 != epoch {
-            assert!(esp.iv >> 32 > epoch, "epoch below {epoch}: {esp:?}");
-            (epoch, highest_of_earlier_runs, runs) = (esp.iv >> 32, highest, runs + 1);
+        let new_epoch = esp.iv >> 32;
+        if new_epoch != epoch {
+            assert!(new_epoch > epoch, "epoch below {epoch}: {esp:?}");
+            (epoch, highest_of_earlier_runs, runs) = (new_epoch, highest, runs + 1);
         }
         assert!(
             esp.sequence > highest_of_earlier_runs,

@@ -18,8 +18,7 @@ use xdpfwd_testkit::process::run;
 const GEN_ADDRESS: &str = "10.77.0.1";
 const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Runs a test with one and with two queues. The hosts of the lab have addresses, and xdpfwd
-/// forwards between them.
+/// Runs a test with one and with two queues. The lab's hosts have addresses.
 fn on_one_and_two_queues(test: impl Fn(&Chain)) {
     for queues in [1, 2] {
         let lab = build_lab(Chain::builder().queues(queues).addresses(true));
@@ -53,7 +52,7 @@ fn ping_passes_both_ways() {
     });
 }
 
-/// Client and server exchange one byte at a time. xdpfwd must not hold a packet until the next one
+/// Client and server exchange one byte at a time: xdpfwd must not hold a packet until the next one
 /// arrives.
 #[test]
 fn slow_tcp_conversation_is_not_delayed() {
@@ -82,8 +81,7 @@ fn slow_tcp_conversation_is_not_delayed() {
                 assert_eq!(byte, [round]);
                 thread::sleep(Duration::from_millis(10));
             }
-            // If xdpfwd held a packet, the next one would be TCP's retransmission, at least 200 ms
-            // later.
+            // If xdpfwd held a packet, the next one would be TCP's retransmission, after 200 ms.
             assert!(
                 start.elapsed() < Duration::from_millis(20 * 200),
                 "20 rounds took {:?}",
@@ -161,7 +159,7 @@ fn ten_million_packets_arrive_complete_and_in_order() {
     assert_all_arrive(60, 100, 10_000_000);
 }
 
-/// Sends packets and checks that each arrives once, unchanged and in order.
+/// Checks that each packet arrives once, unchanged and in order.
 fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
     let lab = build_lab(Chain::builder());
     let running = Running::start(&lab, &cross_connect(1, "cores = [1]"));
@@ -269,7 +267,7 @@ fn final_counters_match_kernel_and_lab_both_ways() {
                 "{queues} queues: {}",
                 final_report.json
             );
-            // Every packet that the XDP program redirected arrived, or the kernel counted its loss.
+            // Each redirected packet arrived, or the kernel counted its loss.
             let kernel = &final_report.json["ports"][index]["kernel"];
             let lost =
                 kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
@@ -279,7 +277,7 @@ fn final_counters_match_kernel_and_lab_both_ways() {
                 "{queues} queues: {}",
                 final_report.json
             );
-            // The interface counts each packet as sent or dropped, and all sent packets arrived.
+            // The interface sent or dropped each packet, and all sent packets arrived.
             let (sent, dropped) = kernel_tx_counters(&lab, interface);
             all_dropped += dropped;
             assert_eq!(
@@ -330,7 +328,7 @@ fn two_workers_forward_one_queue_each() {
     let (_, final_report) = running.stop();
     final_report.assert_frames_and_packets_add_up();
     assert_eq!(final_report.json["workers"], 2);
-    assert_eq!(final_report.json["frames"]["total"], 2 * 16384);
+    assert_eq!(final_report.json["frames"]["total"], 2 * 16384); // the default for each worker
     assert_eq!(
         final_report.parsed.port("fwd1").unwrap().tx_packets,
         10_000,
@@ -372,8 +370,6 @@ fn mac_swap_on_one_port_sends_packets_back() {
     );
 }
 
-/// With `idle = "poll"`, an idle xdpfwd must not spin: in two seconds, it uses less than a fifth of
-/// the CPU time that it uses with `idle = "spin"`.
 #[test]
 fn idle_poll_uses_less_cpu_than_idle_spin() {
     let idle_ticks = |idle: &str| {

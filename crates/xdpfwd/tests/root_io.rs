@@ -1,9 +1,6 @@
 //! Compares all I/O methods (key `io`): they must forward the same bytes in the same order with the
-//! same counts. Tests each method under overload, with a stop under load, and with frames that are
-//! too long. Needs root.
-//!
-//! `io = "xsk-rs"` is tested only if the tests are built with the feature `xsk-rs`, as by `make
-//! test`.
+//! same counts, also under overload. `io = "xsk-rs"` needs the feature `xsk-rs`, which `make test`
+//! enables. Needs root.
 
 mod support;
 
@@ -17,14 +14,12 @@ use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, build_lab, stderr};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ip;
 
-/// The I/O methods of this build.
 const IO_METHODS: &[&str] = if cfg!(feature = "xsk-rs") {
     &["af_xdp", "packet-mmsg", "xsk-rs"]
 } else {
     &["af_xdp", "packet-mmsg"]
 };
 
-/// Returns the I/O methods other than `af_xdp`.
 fn methods_except_af_xdp() -> impl Iterator<Item = &'static str> {
     IO_METHODS.iter().copied().filter(|&io| io != "af_xdp")
 }
@@ -93,7 +88,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     assert_eq!(arrived.len(), expected.len(), "{context}: wrong number of arrived frames");
 }
 
-/// Returns four counters of each port: received packets and bytes, sent packets and bytes.
+/// Returns, for each port, received packets and bytes, and sent packets and bytes.
 fn port_counters(final_report: &FinalReport) -> Vec<[u64; 4]> {
     let ports = final_report.json["ports"].as_array().unwrap().iter();
     let keys = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"];
@@ -106,8 +101,7 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
         .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Returns the kernel's counters of an interface for one `direction` (`rx` or `tx`): packets, and
-/// dropped packets.
+/// Returns the kernel's counters of packets and dropped packets for a `direction` (`rx` or `tx`).
 fn interface_counters(lab: &Chain, interface: &str, direction: &str) -> (u64, u64) {
     let mut ip = lab.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
@@ -174,6 +168,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
             counts.push((case, port_counters(&final_report)));
         }
     }
+    // wire.py also sends marks: frames of 60 bytes.
     let (packets, bytes) =
         (frames.len() + mark_count(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
     let (packets, bytes) = (packets as u64, (bytes + 60 * mark_count(frames.len())) as u64);
@@ -224,8 +219,7 @@ fn stop_under_overload_leaks_no_frame() {
     }
 }
 
-/// Starts and stops xdpfwd repeatedly under load, with each I/O method in turn. Each run must
-/// release the resources that the next run needs.
+/// Each run must release the resources that the next run needs.
 #[test]
 fn io_methods_start_in_turn_on_same_interfaces() {
     let lab = build_lab(Chain::builder());
@@ -246,7 +240,6 @@ fn io_methods_start_in_turn_on_same_interfaces() {
     generator.stop().unwrap();
 }
 
-/// xdpfwd must receive every packet that reached the interface, or count it as lost.
 #[test]
 fn packet_socket_overflow_is_counted() {
     let lab = build_lab(Chain::builder());
@@ -304,8 +297,7 @@ fn plain_frame(len: usize) -> Vec<u8> {
     frame
 }
 
-/// A packet that is longer than a UMEM frame or than the output interface accepts is dropped and
-/// counted. The other packets pass.
+/// Tests packets that are too long for a UMEM frame or for the output interface.
 #[test]
 fn too_long_packets_are_counted_on_receive_and_transmit() {
     for io in methods_except_af_xdp() {
@@ -329,14 +321,13 @@ fn too_long_packets_are_counted_on_receive_and_transmit() {
         assert_eq!(
             port_counters(&final_report)[1][2],
             5,
-            "{io}: sent packets must be three that arrived, a mark, and the dropped packet: {}",
+            "{io}: `tx_packets` of wan: three that arrived, a mark of wire.py, and the drop: {}",
             final_report.json
         );
     }
 }
 
-/// While the output interface is down, its rings fill up. Then xdpfwd drops packets and counts
-/// them. When the interface is up again, xdpfwd forwards in both directions.
+/// While the output interface is down, its rings fill up, and xdpfwd then drops packets.
 #[test]
 fn forwarding_resumes_after_interface_was_down() {
     for io in methods_except_af_xdp() {
@@ -359,8 +350,7 @@ fn forwarding_resumes_after_interface_was_down() {
     }
 }
 
-/// A packet socket receives copies, so the kernel receives the packets too. It answers a ping to
-/// its own address.
+/// A packet socket receives copies, so the kernel receives and answers the ping too.
 #[test]
 fn packet_sockets_forward_ping_that_kernel_answers() {
     let lab = build_lab(Chain::builder());

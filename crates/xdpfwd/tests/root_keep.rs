@@ -18,7 +18,7 @@ use xdpfwd_testkit::lab::{ip, sh};
 const FWD0_ADDRESS: &str = "10.77.0.254";
 const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Returns a cross-connect whose port lan has this list as `keep`.
+/// Returns a cross-connect whose port lan has this `keep` list.
 fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
 }
@@ -56,15 +56,15 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
     }
 }
 
-/// A session to fwd0's address stays with the kernel. All other traffic is forwarded, including
-/// sessions to the same port of another host.
+/// Sessions to fwd0's address stay with the kernel; sessions to the same port of another host are
+/// forwarded.
 #[test]
 fn kept_session_continues_while_other_traffic_is_forwarded() {
     for mode in ["auto", "skb"] {
         let lab = build_lab(Chain::builder().addresses(true).ipv6(true));
         ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
         ip(lab.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
-        // If transit packets reached the kernel by mistake, it would now forward and count them.
+        // If transit packets reached the kernel by mistake, it would forward and count them.
         sh(lab.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
         let listeners =
             [(lab.fwd(), FWD0_ADDRESS, "[fd77::fe]"), (lab.sink(), SINK_ADDRESS, "[fd77::2]")];
@@ -109,9 +109,8 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
 }
 
 /// Sends all frames of crates/engine/tests/keep/frames.py to a port with every kind of `keep` rule.
-/// Frames that no rule matches arrive unchanged on the other side.
 #[test]
-fn frames_that_no_keep_rule_matches_are_forwarded() {
+fn frames_without_matching_keep_rule_are_forwarded() {
     let lab = build_lab(Chain::builder());
     sh(
         lab.fwd(),
@@ -170,13 +169,11 @@ fn frames_that_no_keep_rule_matches_are_forwarded() {
     let differing = expected.iter().zip(&arrived).find(|(sent, arrived)| sent != arrived);
     assert_eq!((arrived.len(), differing), (expected.len(), None));
     let lan = &final_report.json["ports"][0];
-    // The kernel may also have received neighbor requests of gen0.
+    // The kernel may also have received gen0's neighbor requests. wire.py also sends marks.
     assert!(lan["xdp_kept"].as_u64().unwrap() >= kept.len() as u64, "{lan}");
     assert_eq!(lan["rx_packets"], transit.len() + mark_count(all.len()), "{lan}");
 }
 
-/// While xdpfwd runs, `keep` applies to an address as soon as it is added, until it is removed. It
-/// also applies to a changed MAC address.
 #[test]
 fn keep_follows_address_changes() {
     let lab = build_lab(Chain::builder().addresses(true));
@@ -213,8 +210,7 @@ fn keep_follows_address_changes() {
     final_report.assert_frames_and_packets_add_up();
 }
 
-/// `keep` also applies to packets to a device on top of the interface. The device is a macvlan,
-/// which has another MAC address, or the bridge to which the interface belongs.
+/// These devices are on top of the interface, with another MAC address.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -241,8 +237,7 @@ fn keep_covers_addresses_of_macvlan_and_bridge() {
     }
 }
 
-/// The kernel does not accept packets for an address of an interface that is down. So `keep` must
-/// not apply to them: the kernel would forward them.
+/// `keep` must not apply to these packets: the kernel would not accept but forward them.
 #[test]
 fn packets_to_address_of_down_interface_are_forwarded() {
     let lab = build_lab(Chain::builder());
@@ -304,8 +299,7 @@ fn xdpfwd_reports_and_stops_in_time_during_address_changes() {
     address_changes.wait().unwrap();
 }
 
-/// At start and with `--check`, xdpfwd warns of a default route and of an SSH session that `keep`
-/// does not cover.
+/// Tests a default route, and an SSH session, that `keep` does not cover.
 #[test]
 fn host_traffic_without_keep_rule_causes_warning() {
     let lab = build_lab(Chain::builder().addresses(true));

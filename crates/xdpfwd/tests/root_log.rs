@@ -1,5 +1,4 @@
-//! Tests the log on stderr, in text and in JSON format, and that packets cause no log lines. Needs
-//! root.
+//! Tests the log on stderr, in text and JSON format. Needs root.
 
 mod support;
 
@@ -7,9 +6,8 @@ use serde_json::Value;
 use support::{Config, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Returns the log of a complete run of xdpfwd with 256 UMEM frames. During the run, sends packets
-/// of three sorts, `packets` of each: 60 bytes long, too long for a UMEM frame, and to a queue that
-/// xdpfwd does not serve.
+/// Returns the log of a run of xdpfwd that receives packets of three sorts, `packets` of each: 60
+/// bytes long, too long for a UMEM frame, and on a queue that xdpfwd does not serve.
 fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let lab = build_lab(Chain::builder().queues(2));
     for (namespace, interface) in
@@ -32,7 +30,7 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let command = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
     let mut forwarder = Forwarder::spawn(lab.fwd(), &command).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-    // From now on, packets that are too long for a UMEM frame can arrive.
+    // Let packets arrive that are too long for a UMEM frame.
     assert!(
         lab.fwd()
             .command("ip")
@@ -89,7 +87,6 @@ fn packets_cause_no_log_line_and_json_lines_are_objects() {
             .iter()
             .any(|(level, message)| level == expected_level && message.starts_with(start))
     };
-    // The log includes a warning about the configuration.
     assert!(has_message("WARN", "queues = 1: fwd0 has 2 active queues"), "{with_packets:?}");
     assert!(
         has_message("INFO", "forwarding") && has_message("INFO", "stopping"),
@@ -124,8 +121,7 @@ fn json_log_has_named_fields() {
 fn text_log_has_time_level_message_and_fields() {
     let lines = log_of_run("text", 2_000);
     let text = lines.join("\n");
-    // A line consists of time, level, message and fields. It has no colours, because stderr is not
-    // a terminal.
+    // The lines have no colours, because stderr is not a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
     let (time, after_time) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");

@@ -41,8 +41,7 @@ fn main() -> ExitCode {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
-    /// The stage's function that panics: `build`, `process` or `retire`. With any other value, none
-    /// does.
+    /// The function that panics: `build`, `process` or `retire`. With any other value, none does.
     r#in: String,
 }
 
@@ -50,7 +49,7 @@ struct PanicsConfig {
 #[derive(Clone, Debug)]
 struct PanickingStage {
     function: String,
-    /// Number of packets that the stage has processed.
+    /// Number of processed packets.
     packets: u64,
 }
 
@@ -167,7 +166,7 @@ fn panic_in_build_fails_the_start() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("worker 0: panicked during startup: stage trap: "), "{stderr}");
     assert!(stderr.contains("panic in build"), "{stderr}");
-    // The failed start has released the interfaces: the next start succeeds.
+    // The failed start has released the interfaces.
     let (_, final_report) = start(&lab, "nowhere").stop();
     final_report.assert_frames_and_packets_add_up();
     assert!(final_report.json["failure"].is_null(), "{}", final_report.json);

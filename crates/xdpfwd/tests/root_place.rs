@@ -1,6 +1,5 @@
-//! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program. Packets that
-//! they drop never reach user space. Reports contain their counters. A reload does not move a
-//! filter from user space to the kernel. Needs root.
+//! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program: packets that
+//! they drop never reach user space. Needs root.
 
 mod support;
 
@@ -38,8 +37,8 @@ fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     }
 }
 
-/// Returns the filter's placement, and the number of packets that matched each rule. The last
-/// number is that of packets that got the default verdict.
+/// Returns the filter's placement, and the packets that matched each rule. The last number is that
+/// of the default.
 fn placement_and_matches(socket: &Socket) -> (String, Vec<u64>) {
     let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
@@ -111,7 +110,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 400);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 100, 200]));
-    // Unchanged rules keep their counters, wherever they are in the new list.
+    // Unchanged rules keep their counters, also at another index.
     assert!(
         reload_with("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"])
             .status
@@ -164,8 +163,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 400);
     assert_eq!(socket.query("stats")["drops"]["policy"], 100);
-    // Two reloads succeed. The first changes the later stage, and the second changes the filter in
-    // the kernel.
+    // Two reloads succeed: first of the later stage, then of the filter in the kernel.
     for (edge, inner) in
         [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
     {

@@ -15,8 +15,8 @@ fn shell_blocks(section: &str) -> Vec<&str> {
     section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect()
 }
 
-/// Runs the commands of a section as written, except that xdpfwd runs in the background instead of
-/// in another terminal. Appends the commands `end`. Returns the script, and what it printed.
+/// Runs the commands of a section, with xdpfwd in the background instead of in another terminal.
+/// Appends the commands `end`. Returns the script and its stdout.
 fn run_section(section: &str, end: &str) -> (String, String) {
     let mut script = String::from(
         "set -eu\n\
@@ -32,8 +32,7 @@ fn run_section(section: &str, end: &str) -> (String, String) {
         if line.starts_with("make ") {
             // Skip the build: xdpfwd was built for this test.
         } else if line.contains("--duration") {
-            // In this script `sudo` is a function; without it, `$!` is the pid of xdpfwd and not of
-            // a shell.
+            // `sudo` is a function here; without it, `$!` is the pid of xdpfwd, not of a shell.
             let command = line.trim_start_matches("sudo ");
             script +=
                 &format!("n=$((n + 1)); {command} >report$n 2>log$n &\npids=\"${{pids-}} $!\"\n");
@@ -76,7 +75,7 @@ fn readme_filter_and_esp_work_as_written() {
     let (script, text) = run_section("Filter and encrypt", end);
     assert!(text.contains("3 received, 0% packet loss"), "{script}\n{text}");
     assert!(text.contains("drop proto udp dport 9999"), "{text}");
-    // The answer of `ctl sa`: three pings in each direction are sealed and opened.
+    // `ctl sa` lists the SA that encapsulated three pings.
     assert!(text.contains("encrypt out 0x1001: aes-128-gcm"), "{text}");
     assert!(text.contains("sequence number 3; 3 packets"), "{text}");
     assert_eq!(text.matches("leaked 0").count(), 2, "{text}");

@@ -1,5 +1,5 @@
-//! Tests reload on SIGHUP. A reload under load replaces stages without packet loss or wrong
-//! verdicts. A rejected reload changes nothing. Needs root.
+//! Tests reload on SIGHUP: under load, without packet loss or wrong verdicts, and with invalid
+//! files. Needs root.
 
 mod support;
 
@@ -24,7 +24,7 @@ impl Rules {
     }
 
     fn write(&self, rules: &str) {
-        // Replace the file atomically, as an editor does.
+        // Atomically, as an editor does.
         let new = self.0.with_extension("new");
         fs::write(&new, rules).unwrap();
         fs::rename(new, &self.0).unwrap();
@@ -63,8 +63,8 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
 }
 
-/// Returns `count` rules that match none of the test's packets, followed by `last_rule`.
-/// `first_port` is the lowest port in them.
+/// Returns `count` rules that match none of the test's packets, with ports from `first_port` on,
+/// followed by `last_rule`.
 fn rules_ending_with(count: usize, first_port: usize, last_rule: &str) -> String {
     let unmatched = (0..count).map(|n| {
         format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, first_port + n / 256)
@@ -119,12 +119,11 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let running = Running::start(&lab, &config_with(place, &accepting, &dropping, &control));
     let sink_at_sink0 = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
     let sink_at_gen0 = Sink::attach(lab.gen_(), "gen0").unwrap();
-    // Send until the last reload is complete.
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
-    // The filter `back` drops all packets, so `sink_at_sink0` paces both generators. This works
-    // because one worker forwards both directions.
+    // The filter `back` drops all packets, so `sink_at_sink0` paces both generators; one worker
+    // forwards both directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {
@@ -135,7 +134,7 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
         }
     });
     let (sent_forth, sent_back) = (generator_forth.stop().unwrap(), generator_back.stop().unwrap());
-    // Wait for packets in flight.
+    // For packets in flight.
     let deadline = Instant::now() + TIMEOUT;
     while sink_at_sink0.seen().unwrap().arrived.packets < sent_forth.packets
         && Instant::now() < deadline
@@ -194,7 +193,8 @@ fn rejected_reload_changes_nothing() {
     )
     .unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-    let running = Running::from_forwarder(forwarder, Config::new(""));
+    let unused = Config::new(""); // `config` is the file that xdpfwd reads
+    let running = Running::from_forwarder(forwarder, unused);
     let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
     // Sends 100 packets, and checks how many arrive.
     let assert_arrivals_of_100 = |expected: u64| {

@@ -1,5 +1,5 @@
-//! Tests the final report: docs/report.md documents all fields, and the ledger accounts for all CPU
-//! cycles. Needs root.
+//! Tests the final report: docs/report.md documents all fields, and the ledger (CPU cycles by task)
+//! is complete. Needs root.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn documented_keys(page: &str) -> BTreeSet<String> {
 #[test]
 fn report_page_documents_exactly_the_printed_keys() {
     let lab = build_lab(Chain::builder());
-    // The report omits rows of a table with so many rules, and then has the key `rows_omitted`.
+    // With so many rules, the report omits rows, and has the key `rows_omitted`.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
     let config = cross_connect(1, "").replacen(
         "to = \"wan\"",

@@ -40,7 +40,6 @@ const IPV6: &[u8] = &[0x86, 0xdd, 0x60];
 const TAG: &[u8] = &[0x81, 0x00, 0x00, 0x64];
 const SERVICE_TAG: &[u8] = &[0x88, 0xa8, 0x00, 0xc8];
 
-/// Sets the MTU of an interface.
 fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
@@ -66,7 +65,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     );
 }
 
-/// Returns four counters of a port: received packets and bytes, sent packets and bytes.
+/// Returns received packets and bytes, and sent packets and bytes.
 fn port_counters(final_report: &FinalReport, interface: &str) -> [u64; 4] {
     let port = final_report.json["ports"]
         .as_array()
@@ -83,8 +82,7 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
         .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Tests frames of 14 to 1514 bytes. Frames of fewer than 60 bytes occur only on interfaces that do
-/// not pad, such as veth.
+/// Frames of fewer than 60 bytes occur only on interfaces that do not pad, such as veth.
 #[test]
 fn every_frame_length_passes_unchanged_both_ways() {
     for mode in ["copy", "skb"] {
@@ -107,6 +105,7 @@ fn every_frame_length_passes_unchanged_both_ways() {
             }
             let (_, final_report) = running.stop();
             final_report.assert_frames_and_packets_add_up();
+            // wire.py also sends marks: frames of 60 bytes.
             let marks = mark_count(frames.len());
             let packets = (frames.len() + marks) as u64;
             let bytes = (frames.iter().map(Vec::len).sum::<usize>() + 60 * marks) as u64;
@@ -128,7 +127,6 @@ fn every_frame_length_passes_unchanged_both_ways() {
     }
 }
 
-/// Returns a table `[umem]` with this frame size.
 fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
@@ -255,7 +253,7 @@ fn ttl_and_set_mac_handle_every_frame_length() {
     assert_eq!(port_counters(&final_report, "fwd0")[2], frames.len() as u64 + marks);
 }
 
-/// Recomputes the checksum of an IPv4 header without options (RFC 1071), and writes it.
+/// Recomputes the checksum of an IPv4 header without options (RFC 1071).
 fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
     let mut sum: u32 = frame[14..34]
@@ -270,12 +268,11 @@ fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// With the largest MTU for a frame size, tests the longest packet with zero, one and two VLAN
-/// tags, and packets that are longer than a frame.
+/// Tests packets with zero, one and two VLAN tags at the largest MTU for a frame size.
 ///
-/// veth counts a second tag against the MTU. Other drivers may accept a second tag beyond the MTU,
-/// so xdpfwd reserves space for it. To test this, the MTUs are raised while xdpfwd runs. A packet
-/// can then be too long for a frame: the kernel drops and counts it, and the others still pass.
+/// veth counts a second tag against the MTU. Other drivers may accept it beyond the MTU, so xdpfwd
+/// reserves space for it. To test this, the MTUs are raised while xdpfwd runs. The kernel then
+/// drops and counts packets that are too long for a frame.
 #[test]
 fn longest_packets_pass_and_longer_packets_are_counted() {
     for (mode, frame_size, mtu) in
@@ -543,12 +540,10 @@ fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
     }
 }
 
-/// Sets a feature of an interface with `ethtool -K`.
 fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
     run(namespace.command("ethtool").args(["-K", interface]).args(features));
 }
 
-/// Tags all packets that an interface sends with VLAN 100, like a VLAN device.
 fn tag_sent_packets((namespace, interface): Side<'_>) {
     let object = concat!(env!("CARGO_TARGET_TMPDIR"), "/push-vlan.bpf.o");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");

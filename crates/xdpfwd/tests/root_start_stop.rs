@@ -1,5 +1,4 @@
-//! Tests how xdpfwd starts and stops, its errors if it cannot start, and that it releases all
-//! resources. Needs root.
+//! Tests start, stop, errors at start, and the release of all resources. Needs root.
 
 mod support;
 
@@ -12,15 +11,14 @@ use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, stderr
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
-/// Runs xdpfwd in the lab's middle namespace for 0.3 s, or until it fails.
+/// Runs xdpfwd for 0.3 s, or until it fails.
 fn run(lab: &Chain, config: &str, arguments: &[&str]) -> Output {
     let config = Config::new(config);
     let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// Returns the mode of the XDP program that is attached to an interface of the middle namespace, or
-/// `None` if no program is attached.
+/// Returns the mode of the XDP program that is attached to an interface.
 fn xdp_mode(lab: &Chain, interface: &str) -> Option<String> {
     let output =
         lab.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
@@ -59,7 +57,7 @@ fn each_configured_mode_attaches_program_and_is_reported() {
             "an XDP program is still attached after the end of xdpfwd"
         );
     }
-    // veth does not support zero-copy, so a start that requires zero-copy fails.
+    // veth has no zero-copy.
     let output = run(&lab, &cross_connect(1, "mode = \"zero-copy\""), &[]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
@@ -70,7 +68,6 @@ fn each_configured_mode_attaches_program_and_is_reported() {
     assert_eq!((xdp_mode(&lab, "fwd0"), xdp_mode(&lab, "fwd1")), (None, None));
 }
 
-/// Returns the kernel's promiscuity count of an interface.
 fn promiscuity(lab: &Chain, interface: &str) -> u64 {
     let output = lab
         .fwd()
@@ -83,8 +80,7 @@ fn promiscuity(lab: &Chain, interface: &str) -> u64 {
 }
 
 /// A NIC drops packets to other MAC addresses unless it is promiscuous. So xdpfwd makes its
-/// interfaces promiscuous, except those of ports with `promiscuous = false`. This ends with the
-/// process, even after SIGKILL.
+/// interfaces promiscuous, except those of ports with `promiscuous = false`.
 #[test]
 fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
     let lab = build_lab(Chain::builder());
@@ -146,6 +142,7 @@ fn thousand_restarts_under_load_leave_no_kernel_object() {
 
 fn start_and_stop_under_load(runs: u64) {
     let lab = build_lab(Chain::builder());
+    // Detects later whether the kernel has freed the namespace.
     let guard = NamespaceGuard::new(lab.fwd()).unwrap();
     let generator = Traffic::new().core(0).start(lab.gen_(), "gen0").unwrap();
     let config = cross_connect(1, "cores = [1]");
@@ -172,9 +169,8 @@ fn start_and_stop_under_load(runs: u64) {
         bpf_objects.count()
     );
     bpf_objects.wait_until_gone(TIMEOUT).unwrap();
-    // xdpfwd must have released all sockets and all packet memory. The UMEM of a run has 8192
-    // pages. Other processes pin pages too, so this check finds a leak only if more than one run in
-    // ten leaks.
+    // xdpfwd must have released all sockets and all packet memory: 8192 pages per run. Other
+    // processes pin pages too, so the check finds a leak only if more than one run in ten leaks.
     drop(lab);
     guard.wait_until_gone(TIMEOUT).unwrap();
     let deadline = Instant::now() + TIMEOUT;
@@ -217,8 +213,7 @@ fn second_instance_is_rejected_with_pid_of_first() {
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see which process holds a program. The error
-/// states this, and contains a command that detaches the program.
+/// With only the required capabilities, xdpfwd cannot see which process holds a program.
 #[test]
 fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     let lab = build_lab(Chain::builder());
@@ -244,7 +239,7 @@ fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
-/// In this test, an AF_XDP socket of the test process uses the queue. No XDP program is attached.
+/// An AF_XDP socket of the test process uses the queue, without an XDP program.
 #[test]
 fn busy_queue_error_names_possible_holder() {
     let lab = build_lab(Chain::builder());
@@ -295,7 +290,7 @@ fn missing_interface_error_lists_existing_interfaces() {
 fn documented_capabilities_are_sufficient_and_necessary() {
     let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    // Copy the binary to a folder that every user can read.
+    // A folder that every user can read.
     let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();
@@ -390,7 +385,7 @@ fn full_output_pipe_does_not_delay_stop_by_sigterm() {
     let config = Config::new(&cross_connect(1, ""));
     let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    // Reports and log share one pipe, as with `2>&1 |`. Nothing reads the pipe.
+    // Reports and log share a pipe that nothing reads, as with `2>&1 |`.
     let (_reader, pipe) = std::io::pipe().unwrap();
     let mut child = command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap();
     thread::sleep(Duration::from_secs(1)); // xdpfwd prints more than the pipe can hold
@@ -411,7 +406,7 @@ fn full_output_pipe_does_not_delay_stop_by_sigterm() {
 }
 
 #[test]
-fn reader_that_reads_only_after_sigterm_receives_final_report() {
+fn final_report_reaches_reader_that_reads_only_after_sigterm() {
     let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = lab.fwd().command(XDPFWD);

@@ -1,5 +1,9 @@
 //! Tests `xdpfwd doctor` on the NICs of the test VM (`make vmtest`; crates/vm), for conditions that
-//! a veth cannot have.
+//! a veth cannot have. Interfaces: v0, v1, m0 and m1 are virtio-net, i0 and i1 igb, and p0
+//! virtio-net without a DMA device.
+//!
+//! `Examination::fix(subject, check, level, text)` returns the fix of the finding that contains
+//! `text`.
 
 mod support;
 
@@ -17,7 +21,7 @@ fn doctor_predicts_mode_that_xdpfwd_then_uses() {
         let cables = Cables::new(pair);
         cables.set_queues(1);
         let examination = examine(&cables, 1, "");
-        // This check must also work in a namespace without addresses and routes.
+        // In a namespace without addresses and routes.
         examination.assert_ok("host", "lockout");
         for interface in pair {
             let features = examination.finding(interface, "xdp-features")["finding"]
@@ -108,7 +112,6 @@ fn doctor_fix_moves_interrupts_off_worker_core() {
     cables.set_queues(1);
     let namespace = &cables.forwarder;
     for interface in ["v0", "i0"] {
-        // Runs in the network namespace, because /sys/class/net shows only the interfaces in it.
         let folder = format!("/sys/class/net/{interface}/device");
         let to_core_1 = format!(
             "for irq in $(cd {folder}; ls msi_irqs ../msi_irqs 2>/dev/null | grep '^[0-9]'); do \
@@ -179,8 +182,7 @@ fn doctor_reports_release_and_options_of_booted_kernel() {
     let kernel = examination.finding("host", "kernel")["finding"].as_str().unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
-    // The kernel whose drivers lack zero-copy is 6.12. In copy mode, it sends at most 32 packets
-    // per system call.
+    // The VM's kernel without zero-copy is 6.12. It also sends at most 32 packets per system call.
     assert_eq!(
         kernel.contains("more than 32 packets per system call"),
         !kernel_has_zero_copy(),

@@ -1,6 +1,6 @@
-//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm). Checks which mode
-//! xdpfwd selects and reports, that it forwards in this mode, and that it reports why it falls
-//! back. On a kernel whose drivers lack zero-copy, xdpfwd must fall back to copy mode.
+//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm). Interfaces: v0 and v1
+//! are virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. On a kernel whose drivers
+//! lack zero-copy, xdpfwd must fall back to copy mode.
 
 mod support;
 
@@ -13,7 +13,6 @@ use support::cables::{Cables, PACKETS, best_mode, ip, kernel_has_zero_copy};
 use support::{Config, FinalReport, Running, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
-/// Checks that a report has this mode for every port.
 #[track_caller]
 fn assert_modes(report: &Value, mode: &str) {
     for port in report["ports"].as_array().unwrap() {
@@ -21,7 +20,7 @@ fn assert_modes(report: &Value, mode: &str) {
     }
 }
 
-/// Checks that all packets of one exchange arrived and were counted.
+/// Checks that all packets of one `exchange` arrived and were counted.
 #[track_caller]
 fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
     final_report.assert_frames_and_packets_add_up();
@@ -49,8 +48,8 @@ fn assert_forwards_in_mode(
     for (socket, is_zero_copy) in &sockets {
         assert_eq!(*is_zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
-    // With several queues, each must receive packets. (The drivers count packets by queue only in
-    // native XDP. In skb mode, this function is called with one queue only.)
+    // With several queues, each must receive packets. (Drivers count by queue only in native XDP;
+    // in skb mode, callers use one queue.)
     let packets_by_queue = || {
         if queues > 1 {
             pair.map(|interface| cables.packets_by_queue(interface, queues))
@@ -75,7 +74,7 @@ fn assert_forwards_in_mode(
     final_report
 }
 
-/// Pairs of near ends: two of virtio-net, two of igb, and one of each.
+/// Pairs of xdpfwd's interfaces: two of virtio-net, two of igb, and one of each.
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
@@ -114,7 +113,7 @@ fn two_queues_on_one_umem_both_receive() {
     }
 }
 
-/// Adds a filter with one rule to a configuration. The XDP program runs the filter.
+/// Adds a filter with one rule, which runs in the XDP program.
 fn with_kernel_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
     format!(
@@ -138,8 +137,8 @@ fn programs_with_keep_rules_pass_the_verifier() {
     }
 }
 
-/// Tests a filter in the XDP program on drivers that receive differently from veth. A reload
-/// replaces the program while the sockets stay bound.
+/// These drivers receive differently from veth. A reload replaces the XDP program while the sockets
+/// stay bound.
 #[test]
 fn kernel_filter_drops_and_is_replaced_on_reload() {
     for pair in PAIRS {
@@ -153,7 +152,8 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
         cables.wait_for_carriers();
         let arrived = cables.exchange_expecting([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{pair:?}");
-        let running = Running::from_forwarder(forwarder, Config::new(""));
+        let unused = Config::new(""); // `config` is the file that xdpfwd reads
+        let running = Running::from_forwarder(forwarder, unused);
         std::fs::write(config.path(), config_with_rule("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
         until("xdpfwd has reloaded", || {
@@ -179,7 +179,6 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
     }
 }
 
-/// Checks that packets arrive in both directions.
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
@@ -276,7 +275,7 @@ fn twenty_restarts_under_load_leak_no_frame() {
     }
 }
 
-/// p0 is virtio-net with QEMU's defaults: without a DMA device, it has no zero-copy on any kernel.
+/// p0 is virtio-net with QEMU's defaults: without a DMA device, it never has zero-copy.
 #[test]
 fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let final_report = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");

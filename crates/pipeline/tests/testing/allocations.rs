@@ -23,11 +23,12 @@ fn bench_assert_no_allocation_detects_allocating_stage() {
     ODD.register().unwrap();
     let frames: Vec<_> = (0..200).map(frame).collect();
     let mut bench = TestBench::new((DropOdd::default(), ToPort));
-    bench.assert_no_allocation("lan", &frames);
+    bench.assert_no_allocation("lan", &frames); // discards the sent frames
     assert_eq!(bench.counters("DropOdd"), [("seen", 200)]);
     assert!(bench.take_sent("lan").is_empty());
     assert_eq!(bench.send("lan", &frame(0)), Disposition::sent("lan", frame(0)));
     let mut bench = TestBench::new(Allocates);
     let message = panic_message(|| bench.assert_no_allocation("lan", &frames));
+    // One for each packet of the first batch.
     assert!(message.contains("64 allocations"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! The disposition of each packet.
+//! The disposition of each packet: sent, dropped, held, freed, or still waiting for transmission.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ fn held_frame_is_emitted_by_tick_and_returned_by_take_sent() {
     assert!(bench.take_sent("wan").is_empty(), "a stage ticked without `advance`");
     bench.advance(Duration::from_millis(1));
     assert_eq!(bench.take_sent("wan"), [frame(1), frame(2)]);
-    assert_eq!(bench.take_sent("lan"), [[9; 14]]);
+    assert_eq!(bench.take_sent("lan"), [[9; 14]], "the new frame of `Hold::tick`");
     assert!(bench.take_sent("wan").is_empty());
     assert_eq!(bench.assert_conserved().in_flight, 0);
 }
@@ -106,7 +106,7 @@ fn frame_emitted_within_its_batch_is_sent() {
 }
 
 #[test]
-fn frame_in_reused_chunk_is_not_disposition_of_dropped_packet() {
+fn frame_in_reused_chunk_does_not_change_disposition_of_dropped_packet() {
     /// Drops each packet, then emits a frame that it allocates.
     struct Replace;
     impl Stage for Replace {
@@ -145,6 +145,7 @@ fn freed_packet_has_disposition_freed() {
 #[test]
 fn packets_to_stalled_port_are_unsent_until_it_works() {
     let mut bench = TestBench::new(());
+    // With `budget: 0`, the kernel sends no packet.
     bench.kernel("wan").set(FakeKernelConfig { budget: 0, ..FakeKernelConfig::default() });
     let frames: Vec<_> = (0..200).map(frame).collect();
     assert_eq!(bench.send_all("lan", &frames), vec![Disposition::Unsent; 200]);
@@ -154,8 +155,8 @@ fn packets_to_stalled_port_are_unsent_until_it_works() {
 }
 
 #[test]
-fn all_frames_are_sent_even_if_more_than_tx_ring_size() {
-    /// Emits four copies of each packet before the packet itself.
+fn frames_beyond_tx_ring_size_are_all_sent() {
+    /// Emits four copies of each packet first.
     struct EmitCopies;
     impl Stage for EmitCopies {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {

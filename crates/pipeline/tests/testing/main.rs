@@ -1,4 +1,5 @@
-//! Tests of the test bench.
+//! Tests of the test bench. The bench reports the disposition of each packet: whether the worker
+//! sent, dropped, held or freed it.
 
 #![cfg(feature = "testing")]
 
@@ -17,7 +18,7 @@ use xdpfwd_xsk::Frame;
 
 static ODD: DropReason = DropReason::new("test_bench_odd", "The first byte is odd.");
 
-/// Returns a frame of 60 bytes: the given first byte, then zeros.
+/// Returns a frame of 60 bytes, which are zero except the first.
 fn frame(first_byte: u8) -> Vec<u8> {
     let mut frame = vec![0; 60];
     frame[0] = first_byte;
@@ -53,6 +54,7 @@ impl Stage for DropOdd {
         vec![("seen", self.seen)]
     }
 
+    /// Returns an empty state, which a new stage restores on a reload. (`None` would be no state.)
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(vec![])
     }
@@ -73,7 +75,7 @@ impl Stage for ToPort {
 struct Hold {
     held: Vec<Frame>,
     ticks: u64,
-    /// Whether `process` loses the frames by dropping the `Frame` values.
+    /// Whether `process` drops the `Frame` values, which loses the frames.
     loses_frames: bool,
     /// Whether the stage still holds its frames after `retire`.
     keeps_frames: bool,

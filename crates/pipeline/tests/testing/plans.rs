@@ -10,9 +10,10 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::MacAddr;
 
-/// A plan that counts the acquisitions of its resource that are not yet released.
+/// A plan with a resource.
 #[derive(Debug, Default)]
 struct TestPlan {
+    /// Number of acquisitions minus number of releases.
     acquired: AtomicI32,
     acquire_fails: bool,
 }
@@ -64,6 +65,7 @@ impl ResourceOwner for TestPlan {
 
 #[test]
 fn plan_used_by_two_paths_acquires_resource_once_and_stages_know_ports() {
+    // `Ports::from_iter` sets the IDs.
     let lan = PortInfo::new(PortId(0), "lan", "eth0");
     let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
     let [first, second] = [(); 2].map(|()| Arc::new(TestPlan::default()));

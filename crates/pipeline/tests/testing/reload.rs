@@ -33,9 +33,11 @@ fn reload_keeps_counters_and_state() {
     assert_eq!(bench.counters("DropOdd"), [("seen", 2)]);
 
     let result = bench.reload((DropOdd::default(), Count(0)));
+    // The names of stages that start without the state of their predecessor.
     assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
     assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);
+    // The old stage's counter, the restored state, and the new packet.
     assert_eq!(bench.counters("Count"), [("count", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
@@ -72,7 +74,7 @@ fn retire_panics_if_stage_still_holds_frames() {
 }
 
 #[test]
-fn send_and_drop_of_bench_panic_if_stage_lost_frame() {
+fn bench_panics_on_send_and_on_drop_if_stage_lost_frame() {
     let mut bench = TestBench::new(Hold { loses_frames: true, ..Hold::default() });
     let message = panic_message(|| bench.send("lan", &frame(1)));
     assert!(message.contains("dropped the `Frame` value"), "{message}");

@@ -8,9 +8,9 @@ use xdpfwd_xsk::clock;
 
 use crate::{Hold, frame};
 
-/// Lets one packet pass per 10 ms, with a burst of one packet.
+/// Passes one packet per 10 ms.
 struct TokenBucket {
-    /// The time from which the next packet may pass, in cycles.
+    /// The earliest time of the next packet, in cycles.
     full_at: u64,
 }
 
@@ -48,6 +48,7 @@ fn only_advance_fills_token_bucket() {
 #[test]
 fn clock_is_stopped_with_ledger_off() {
     let mut bench = TestBench::new(TokenBucket { full_at: 0 });
+    // Without the ledger of CPU cycles, the worker times no task.
     bench.worker().switch_ledger(false);
     let now = bench.now();
     assert!(bench.send("lan", &frame(0)).sent_frame().is_some());
@@ -65,13 +66,13 @@ fn stages_tick_every_1_ms_while_holding_else_every_100_ms() {
     bench.advance(Duration::ZERO);
     assert_eq!(ticks(&mut bench), 1);
     bench.advance(Duration::from_millis(250));
-    assert_eq!(ticks(&mut bench), 3);
+    assert_eq!(ticks(&mut bench), 3, "expected ticks after 100, 200 and 250 ms");
     bench.send("lan", &frame(1));
     bench.advance(Duration::from_millis(1));
     assert_eq!(ticks(&mut bench), 1);
     bench.send("lan", &frame(1));
     bench.advance(Duration::from_millis(101));
-    assert_eq!(ticks(&mut bench), 2);
+    assert_eq!(ticks(&mut bench), 2, "expected ticks after 1 ms (emits the frame) and 101 ms");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Frames that stages hold, allocate or lose.
+//! Frames that stages hold, allocate or lose. A quota limits the frames that the stages of a worker
+//! may hold and allocate.
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ fn stage_can_hold_emit_and_allocate_frames() {
         assert_conserved(&mut worker);
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..99).collect::<Vec<_>>());
+    // The copies.
     assert_eq!(numbers(&wires.lan.take_sent()), (0..100).step_by(5).collect::<Vec<_>>());
     assert_eq!(worker.frames().in_flight, 1);
     worker.drain(Duration::from_secs(5));
@@ -34,8 +36,8 @@ fn drain_that_times_out_drops_held_frames_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Holds as many frames as possible, and drops other packets. When it holds 256 frames, checks that
-/// it can allocate no more.
+/// Holds as many frames as the quota allows, and drops other packets. Checks that `alloc` fails
+/// when the quota is used up.
 #[derive(Default)]
 struct HoldAll(Vec<Frame>);
 
@@ -109,13 +111,13 @@ fn frame_lost_by_stage_is_reported_as_leaked() {
     assert_eq!(
         worker.frames_in_user_space(),
         20,
-        "lost frames no longer count toward the quota before a report"
+        "before a report, lost frames must count toward the quota"
     );
     assert_eq!(worker.report().frames.leaked, 20);
     assert_eq!(
         worker.frames_in_user_space(),
         0,
-        "lost frames still count toward the quota after a report"
+        "after a report, lost frames must not count toward the quota"
     );
 }
 

@@ -14,8 +14,7 @@ use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{LAN, WAN, number};
 use xdpfwd_xsk::Frame;
 
-/// Holds each packet until the next packet arrives, and then emits it on wan. Emits a copy of every
-/// fifth packet on lan.
+/// Emits each packet on wan when the next packet arrives, and a copy of every fifth packet on lan.
 #[derive(Default)]
 struct DelayByOne {
     held: Option<Frame>,

@@ -9,7 +9,7 @@ use xdpfwd_testkit::wires::{assert_conserved, cross_connect, numbers, packet};
 /// Counts packets, and panics as configured.
 #[derive(Default)]
 struct Panics {
-    /// Number of packets processed.
+    /// Number of processed packets.
     seen: u64,
     /// The number of the packet, from 1, on which `process` panics; 0 for none.
     panics_at: u64,
@@ -104,7 +104,7 @@ fn stages_swapped_in_after_panic_are_not_called() {
     assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
     assert_eq!(
         report.paths[0].stages[0].account.packets, 1,
-        "the new stage does not continue the account of the panicked stage"
+        "expected the account of the panicked stage"
     );
     assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
 }

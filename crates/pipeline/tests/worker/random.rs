@@ -8,7 +8,7 @@ use xdpfwd_testkit::wires::{LAN, WAN, assert_conserved, cross_connect_with, numb
 use xdpfwd_xsk::Frame;
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
-/// Returns a pseudorandom number from 0 to 15, always the same for the same seed and packet number.
+/// Returns a number from 0 to 15 that depends only on the seed and the packet number.
 fn random_action(seed: u64, packet_number: u64) -> u64 {
     let mut state = seed ^ packet_number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     state ^= state >> 29;
@@ -27,13 +27,14 @@ impl Stage for RandomStage {
             match random_action(self.seed, number(packet.frame)) {
                 0 => view.set_verdict(index, Verdict::Drop(Reason::POLICY)),
                 1 => view.set_verdict(index, Verdict::To(LAN)),
-                2 => view.set_verdict(index, Verdict::To(PortId(200))),
+                2 => view.set_verdict(index, Verdict::To(PortId(200))), // no such port
                 3 => self.held.extend(view.hold(index, cx)),
                 4 => {
                     if let Some(frame) = self.held.pop() {
                         cx.emit(frame, WAN);
                     }
                 }
+                // `drop` discards the result, not the packet.
                 5 => drop(packet.frame.prepend(40).map(|added| added.fill(0xee))),
                 6 => drop(packet.frame.append(16).map(|added| added.fill(0xee))),
                 7 => {
@@ -65,8 +66,7 @@ impl Stage for RandomStage {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Checks that every frame has one owner after each iteration, and that no frame is in flight
-    /// after `drain`.
+    /// Every frame must have one owner after each iteration. After `drain`, none may be in flight.
     #[test]
     fn random_stages_and_kernel_conserve_frames(
         seeds in any::<(u64, u64)>(),

@@ -1,11 +1,12 @@
-//! Replacing the stages of a running worker.
+//! Replacing the stages of a running worker. A new stage takes over state (a snapshot) and counters
+//! of the old stage with its name.
 
 use xdpfwd_pipeline::{BuildError, Cx, NamedStage, PortId, SnapshotError, Stage, View, Worker};
 use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packet};
 
 use crate::DelayByOne;
 
-/// Counts packets. Its state is the number of its predecessors.
+/// Counts packets. Its state is the number of stages before it, which its successor gets plus one.
 #[derive(Default)]
 struct CountPackets {
     packets: u64,
@@ -36,7 +37,7 @@ impl Stage for CountPackets {
     }
 }
 
-/// Counts packets like `CountPackets`, but cannot restore a snapshot.
+/// Counts packets, but cannot restore a snapshot.
 #[derive(Default)]
 struct FailingRestore(CountPackets);
 
@@ -77,6 +78,7 @@ fn swap_named_keeps_packets_counters_and_state() {
         vec![named("other", CountPackets::default()), named("count", CountPackets::default())],
     );
     let result = result.unwrap();
+    // `afresh` names the stages that start without the state of their predecessor.
     assert_eq!(result.afresh, Vec::<String>::new());
     assert_eq!(result.row_counters, [vec![10, 0], vec![]], "wrong row counters of the old stages");
     for n in 10..20 {
@@ -95,7 +97,7 @@ fn swap_named_keeps_packets_counters_and_state() {
     assert_eq!(worker.row_counters(), [vec![vec![10, 0], vec![10, 1]], vec![]]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
-    // A stage of another kind starts at zero, and `afresh` names it.
+    // A stage of another kind starts at zero.
     let count =
         |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
     let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();

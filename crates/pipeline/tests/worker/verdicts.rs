@@ -1,4 +1,4 @@
-//! Verdicts of stages and drop reasons.
+//! Verdicts of stages, and drop reasons.
 
 use xdpfwd_pipeline::{Cx, DropReason, PortId, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{
@@ -99,7 +99,7 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Exchanges the frames in the batch for the frames that it owns.
+/// Puts a frame that it owns into each packet, and takes the packet's frame instead.
 struct ExchangeFrames(Vec<Frame>);
 
 impl Stage for ExchangeFrames {

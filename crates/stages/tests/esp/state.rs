@@ -44,9 +44,8 @@ fn paths_and_workers_never_share_iv_or_number() {
                 .map(|worker| {
                     let plan = &plan;
                     scope.spawn(move || {
-                        let stage = || {
-                            build_for(plan, BuildCx { worker, workers, ..BuildCx::default() })
-                        };
+                        let stage =
+                            || build_for(plan, BuildCx { worker, workers, ..BuildCx::default() });
                         let mut bench = EspBench::with_both_paths(vec![stage()], vec![stage()]);
                         let mut sealed = vec![];
                         for round in 0..50 {

@@ -29,7 +29,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // On a busy machine, iperf3's socket may overflow. xdpfwd has not lost these packets.
+    // Packets that iperf3's socket lost on a busy machine.
     let receive_overflows = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
@@ -42,11 +42,12 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     for setup in setups {
         lab.reset();
         for host in [lab.namespaces.gen_(), lab.namespaces.sink()] {
-            // With a cached neighbor, a host would send no request.
+            // So that hosts send ARP and Neighbor Discovery requests.
             sh(host, "ip neigh flush all");
         }
         let tap = Tap::start(&lab.wire, "tap0");
         let instances = lab.start(&setup);
+        // The index of the IP version: 0 for IPv4, 1 for IPv6.
         for version in [0, 1] {
             for (from, to) in
                 [(lab.namespaces.gen_(), SINK_ADDRESSES), (lab.namespaces.sink(), GEN_ADDRESSES)]
@@ -113,8 +114,8 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     }
 }
 
-/// Decodes a capture with tshark and the keys of both directions. Returns the fields of each ESP
-/// packet.
+/// Decodes a capture with tshark and the keys of both directions. Returns the values of `fields`
+/// for each ESP packet.
 fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     let algorithm = "AES-GCM with 16 octet ICV [RFC4106]";
     let mut tshark = Command::new("tshark");
@@ -187,8 +188,8 @@ fn tshark_decrypts_packets_and_verifies_icv() {
             "{setup:?}: {packets:#?}"
         );
         if setup.udp {
-            // With wrong keys, tshark must report a wrong ICV. The decrypted bytes are then random,
-            // and one packet in 256 looks like an echo request.
+            // With wrong keys, the decrypted bytes are random: one packet in 256 looks like an echo
+            // request.
             let wrong_keys = keys.map(|key| "00".to_owned() + &key[2..]);
             let packets = decode_with_tshark(&path, &setup, wrong_keys);
             assert!(packets.iter().all(|fields| fields[2] != "1"), "{packets:#?}");

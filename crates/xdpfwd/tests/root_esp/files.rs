@@ -29,8 +29,7 @@ fn run_briefly(lab: &Lab, config: &str) -> Output {
         .unwrap()
 }
 
-/// Checks that xdpfwd rejects a configuration with this exit code, and that the error contains all
-/// `parts`.
+/// Checks that xdpfwd rejects a configuration, with an error that contains all `parts`.
 #[track_caller]
 fn assert_rejected(lab: &Lab, config: &str, exit_code: i32, parts: &[&str]) {
     let output = run_briefly(lab, config);
@@ -171,6 +170,8 @@ fn invalid_key_or_state_file_is_rejected() {
             "xdpfwd changed an invalid state file"
         );
     }
+    // The epoch is the upper half of IVs. Each start uses the time in seconds, but more than the
+    // stored epoch.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text
@@ -191,7 +192,7 @@ fn invalid_key_or_state_file_is_rejected() {
     let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
     assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
-    // A second xdpfwd rejects a state file that the first xdpfwd uses. The first continues.
+    // A second xdpfwd rejects a state file in use. The first continues.
     let mut first = lab.start_one(&setup, 0);
     let second_config = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     assert_rejected(&lab, &second_config, 1, &[name, "is in use", &format!("fuser {name}")]);
@@ -246,8 +247,7 @@ fn new_key_and_new_state_never_overwrite_a_file() {
     assert_eq!(fs::read_to_string(&path).unwrap(), state);
 }
 
-/// Returns whether a text contains four consecutive bytes of a key, in hexadecimal or as a list of
-/// decimal numbers.
+/// Returns whether a text contains four consecutive bytes of a key, in hexadecimal or decimal.
 fn contains_key(text: &str, key: &str) -> bool {
     let bytes = unhex(key);
     let text = text.to_lowercase();
@@ -271,7 +271,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
     let config = Config::new(&setup.config(&lab, 0));
     let start = |config: &Config| {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-        // A core dump may be written to the working directory.
+        // A core dump may go to the working directory.
         let folder = lab.folder.to_path_buf();
         let prefix = [
             "env",
@@ -285,7 +285,8 @@ fn keys_are_in_no_output_and_no_core_dump() {
             xdpfwd_lab::Forwarder::spawn(lab.namespaces.fwd(), &[&prefix[..], &arguments].concat())
                 .unwrap();
         forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-        Running::from_forwarder(forwarder, Config::new(""))
+        let unused = Config::new("");
+        Running::from_forwarder(forwarder, unused)
     };
     let receiver = lab.start_one(&setup, 1);
     let running = start(&config);
@@ -331,8 +332,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
     for text in &texts {
         assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
     }
-    // The check above would be pointless if the output did not concern keys: `ctl sa` must print
-    // the fingerprints of the keys.
+    // The check above needs output about the keys: `ctl sa` must print their fingerprints.
     let state = texts.last().unwrap();
     let fingerprints: Vec<_> = state
         .lines()
@@ -348,7 +348,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
             texts[0]
         );
     }
-    // Without ESP, xdpfwd dumps core. So the missing core dump above is due to ESP.
+    // The missing core dump above is due to ESP.
     let without_esp = Config::new(&crate::support::cross_connect_between(["fwd0", "wan0"], 1, ""));
     assert!(abort(start(&without_esp)).0.core_dumped(), "no core dump without ESP");
     stop(receiver);

@@ -1,5 +1,5 @@
-//! Tests that the stages `esp-seal` and `esp-open` behave as docs/esp.md says. Connects two
-//! instances of xdpfwd, and uses ping, iperf3, TCP, tshark and captures on the wire. Needs root.
+//! Tests that the stages `esp-seal` (encapsulation) and `esp-open` behave as docs/esp.md says, with
+//! two connected instances of xdpfwd. Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,7 +23,7 @@ use support::{FinalReport, Running, until};
 /// sequence numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
-/// Returns the same configuration lines for both sides.
+/// Returns configuration lines for both sides.
 fn for_both_sides(lines: &str) -> [String; 2] {
     [lines.to_owned(), lines.to_owned()]
 }
@@ -38,7 +38,7 @@ fn for_side_1(lines: &str) -> [String; 2] {
     [String::new(), lines.to_owned()]
 }
 
-/// Stops xdpfwd, checks that it ended without an error, and returns its final report.
+/// Stops xdpfwd, which must end without an error.
 #[track_caller]
 fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();
@@ -53,15 +53,14 @@ fn stop_both(instances: [Running; 2]) -> [FinalReport; 2] {
     instances.map(|running| stop(running))
 }
 
-/// Returns a counter of a stage in a final report.
 fn stage_counter(report: &Value, stage: &str, name: &str) -> u64 {
     let stages = report["stages"].as_array().unwrap();
     let stage = stages.iter().find(|candidate| candidate["name"] == stage).unwrap();
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Calls `inject`, which sends `count` packets to an interface of a running xdpfwd, and waits until
-/// xdpfwd has received them. Returns how many packets xdpfwd dropped, by reason.
+/// Calls `inject`, which sends `count` packets to an interface of xdpfwd, and waits until they are
+/// received. Returns how many were dropped, by reason.
 fn drops_during(
     running: &Running,
     interface: &str,
@@ -73,8 +72,7 @@ fn drops_during(
     until("xdpfwd has received all packets", || {
         received(running, interface) >= received_before + count
     });
-    // xdpfwd may have written the latest report before it processed all packets. Wait for a later
-    // report.
+    // The latest report may precede the processing of the last packets. Wait for the next report.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
     assert_eq!(received(running, interface), received_before + count, "{report}");
@@ -86,7 +84,7 @@ fn drops_during(
     new_drops
 }
 
-/// Sends frames to xdpfwd 1, and returns how many frames it dropped, by reason.
+/// Sends frames to xdpfwd 1. Returns how many were dropped, by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,
@@ -96,7 +94,7 @@ fn drops_of<'a>(
     drops_during(receiver, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// Converts expected drop counts to a map by reason, without those that are zero.
+/// Returns expected drop counts as a map by reason, without zeros.
 fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
     counts
         .into_iter()
@@ -121,7 +119,6 @@ fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     frame
 }
 
-/// Writes a new configuration for a side, and makes xdpfwd reload it.
 #[track_caller]
 fn reload(lab: &Lab, running: &Running, setup: &Setup, side: usize) {
     running.config.write(&setup.config(lab, side));

@@ -12,7 +12,7 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
     const COUNT: u64 = 500;
     let lab = Lab::with_silent_hosts(1);
     let sink = Sink::attach(lab.namespaces.sink(), "sink0").unwrap();
-    // A frame of 100 bytes contains an IP packet of 86 bytes, so both kinds of limit are equal.
+    // The test's IP packets have 86 bytes, so both kinds of limit are equal.
     let packet_limits = "soft_packets = 200\nhard_packets = 300\n";
     let byte_limits = "soft_bytes = 17200\nhard_bytes = 25800\n";
     for (side, lines) in
@@ -46,8 +46,8 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
         assert_eq!(drops(&reports[side].json), drop_counts([("sa_limit", COUNT - 300)]), "{lines}");
         assert_eq!(drops(&reports[1 - side].json), drop_counts([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
-        // The state file stores the packet and byte counts of outbound SAs, but not of inbound SAs.
-        // So after a restart, 100 more packets pass an inbound SA, but none pass an outbound SA.
+        // The state file stores the counts of outbound SAs only. So after a restart, 100 more
+        // packets pass an inbound SA, but none an outbound SA.
         let instances = lab.start(&setup);
         Sender::start(lab.namespaces.gen_(), "gen0", 4_000, 1, Some(100)).finish();
         until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= 100);
@@ -61,7 +61,7 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
     }
 }
 
-/// xdpfwd drops a packet without a matching SA, unless `bypass` names the type of the packet.
+/// The key `bypass` lists types of packets that pass unencrypted.
 #[test]
 fn packets_without_sa_pass_only_with_bypass() {
     let ethernet = "02000000000402000000000108".to_owned();
@@ -99,7 +99,7 @@ fn packets_without_sa_pass_only_with_bypass() {
                 reload(&lab, running, &setup, side);
             }
         }
-        // Test esp-seal, then esp-open.
+        // esp-seal in xdpfwd 0, then esp-open in xdpfwd 1.
         let stages = [
             (lab.namespaces.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.namespaces.sink(), "sink0", "unprotected"),

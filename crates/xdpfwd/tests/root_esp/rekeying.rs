@@ -15,6 +15,7 @@ use crate::{
 
 #[test]
 fn rekeying_under_load_loses_no_packet() {
+    /// Number of successive SAs in each direction; `generation` numbers them from 1.
     const GENERATIONS: u32 = 4;
     let lab = Lab::with_silent_hosts(1);
     let mut setup = Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
@@ -74,13 +75,13 @@ fn rekeying_under_load_loses_no_packet() {
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, GENERATIONS)).collect();
     let count = last_sa.len() as u64;
     let dropped = drops_of(&lab, &instances[1], last_sa);
-    // The receiver takes a sequence number below the window for a number that is 2^32 higher, so
-    // the ICV is wrong.
+    // The receiver takes a sequence number below the window (1024, by default) for a number that is
+    // 2^32 higher, so the ICV is wrong.
     assert_eq!(
         dropped,
         drop_counts([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))])
     );
-    // Packets of a removed SA are dropped.
+    // The first SA is removed.
     let first_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, 1)).take(10).collect();
     assert_eq!(drops_of(&lab, &instances[1], first_sa), drop_counts([("no_sa", 10)]));
@@ -119,8 +120,7 @@ fn two_workers_share_sequence_numbers_during_rekeying() {
         queues: 2,
         engine: for_side_0("cores = [0, 1]"),
         seal_sa: for_both_sides(SELECT_10_77),
-        // The scheduler may delay one worker, and its packets then arrive late. A large window
-        // accepts them.
+        // Large enough for the packets of a worker that the scheduler delays.
         open_sa: for_both_sides("window = 4096\n"),
         ..Setup::default()
     };

@@ -39,14 +39,14 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
         for version in [0, 1] {
             let (from, to) = (lab.namespaces.gen_(), SINK_ADDRESSES[version]);
             let mtu = max_packet_len(&setup, version);
-            // An IP header and an ICMP header.
+            // IP and ICMP header.
             let headers = [28, 48][version];
             let size_argument = |packet_len: usize| format!("-s{}", packet_len - headers);
             let route = || sh(from, &format!("ip route get {to}"));
             // The largest packet passes without an ICMP message.
             ping(from, to, &["-c3", "-i0.005", "-Mdo", &size_argument(mtu)]);
             assert!(!route().contains("mtu"), "{}", route());
-            // A packet that is one byte longer causes an ICMP error.
+            // One byte more causes an ICMP error.
             let output = try_ping(from, to, &["-c1", "-W1", "-Mdo", &size_argument(mtu + 1)]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
             let errors = [
@@ -55,7 +55,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
             ];
             assert!(text.contains(&errors[version]), "{setup:?}: {mtu}: {text}");
             assert!(route().contains(&format!("mtu {mtu}")), "{setup:?}: {}", route());
-            // A host that does not know the path MTU first sends TCP packets of 1500 bytes.
+            // Without a known path MTU, a host first sends TCP packets of 1500 bytes.
             sh(from, "ip route flush cache; ip -6 route flush cache");
             let tap = Tap::start(&lab.wire, "tap0");
             let tcp = server.run_client(&lab, to, &["-n", "2M"]);
@@ -71,7 +71,6 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
         assert!(stage_counter(&report_0.json, "out", "icmp_sent") >= 4, "{}", report_0.json);
         assert_eq!(stage_counter(&report_1.json, "out", "icmp_sent"), 0, "{}", report_1.json);
     }
-    // With `icmp_rate = 0`, a dropped packet causes no ICMP error.
     lab.reset();
     let lines = "icmp_rate = 0\n";
     let instances = lab.start(&Setup { seal: for_side_0(lines), ..base() });

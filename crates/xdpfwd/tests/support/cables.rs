@@ -26,12 +26,12 @@ pub const PACKETS: u64 = 2_500;
 /// Maximum number of packets in flight from one sender. They fit into every ring and every queue in
 /// QEMU, whatever the delay. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
-/// Frames per worker; a ring has half as many entries. Pinning more frames would take longer.
+/// Frames per worker; a ring has half as many entries. Pinning more frames takes longer.
 const FRAMES: u32 = 4096;
 /// Time without an arriving packet after which an exchange ends.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns whether this kernel's drivers support zero-copy, from a variable that the VM sets.
+/// Returns whether this kernel's drivers support zero-copy.
 pub fn kernel_has_zero_copy() -> bool {
     match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
         Ok("1") => true,
@@ -51,8 +51,7 @@ pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-/// Two of the VM's cables. The near ends are in the forwarder's namespace; each far end is in a
-/// separate namespace.
+/// Two cables. The near ends are in the forwarder's namespace, each far end in a separate one.
 pub struct Cables {
     /// Interface names of the near ends.
     pub near_ends: [&'static str; 2],
@@ -164,7 +163,7 @@ impl Cables {
         self.wait_for_carriers();
     }
 
-    /// Runs ethtool in the forwarder's namespace and returns its stdout and stderr.
+    /// Runs ethtool and returns its stdout and stderr.
     fn ethtool(&self, arguments: &[&str]) -> String {
         let output = self.forwarder.command("ethtool").args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
@@ -180,13 +179,12 @@ impl Cables {
         running
     }
 
-    /// Returns the counters of both sinks.
     pub fn seen(&self) -> [SinkCounters; 2] {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
-    /// Starts sending from one side. There are many flows, so that RSS uses all queues. Sending
-    /// ends after `count` packets, or with [`Sender::stop`].
+    /// Starts sending from one side, in many flows so that RSS uses all queues. Sending ends after
+    /// `count` packets, or with [`Sender::stop`].
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
         Sender::start(&self.far_namespaces[side], &far_end(self.near_ends[side]), size, count)
     }
@@ -197,8 +195,8 @@ impl Cables {
         self.exchange_expecting([true, true], size)
     }
 
-    /// Like [`exchange`](Self::exchange). If `should_arrive[side]` is false, the forwarder drops
-    /// the packets from that side, so this function does not wait for them.
+    /// Like [`exchange`](Self::exchange), but does not wait for packets from a side whose
+    /// `should_arrive` is false.
     pub fn exchange_expecting(&self, should_arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
@@ -224,7 +222,7 @@ impl Cables {
         [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
     }
 
-    /// Waits until no packet arrives for 300 ms, and returns the counters of both sinks.
+    /// Waits until no packet arrives for 300 ms.
     pub fn wait_until_settled(&self) -> [SinkCounters; 2] {
         let mut previous = self.seen();
         loop {
@@ -300,7 +298,7 @@ impl FrameSender {
         }
     }
 
-    /// Sends one frame. If the queue is full or the link is down, waits a millisecond instead.
+    /// Sends one frame, or waits a millisecond if the queue is full or the link is down.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
         let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();
@@ -356,12 +354,12 @@ impl Sender {
         Self { stop, thread: thread::spawn(send) }
     }
 
-    /// Waits until all frames are sent, and returns their number.
+    /// Waits until all frames are sent.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Stops sending, and returns the number of sent frames.
+    /// Returns the number of sent frames.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()

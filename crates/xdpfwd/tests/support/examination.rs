@@ -8,11 +8,11 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// Kernel parameters that isolate core 1. In the test VM's suite `doctor`, doctor must print them
-/// as a fix. The suite `isolated` boots with them.
+/// Kernel parameters that isolate core 1. In the test VM's suite `doctor`, doctor must print them;
+/// the suite `isolated` boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
-/// The JSON output and the exit code of one run of `doctor`.
+/// The result of one run of `doctor`.
 pub struct Examination {
     pub json: Value,
     pub exit_code: i32,
@@ -41,7 +41,7 @@ impl Examination {
         Self::run(namespace, &["--config", config.path()])
     }
 
-    /// Checks what docs/doctor.md guarantees for every output.
+    /// Checks the guarantees of docs/doctor.md.
     pub fn assert_guarantees(&self) {
         let json = &self.json;
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
@@ -72,8 +72,7 @@ impl Examination {
         finding
     }
 
-    /// Returns the fix of a finding. The finding must have this level, and its description must
-    /// contain `text`.
+    /// Returns the fix of a finding, which must have this level and contain `text`.
     #[track_caller]
     pub fn fix(&self, subject: &str, check: &str, level: &str, text: &str) -> String {
         let finding = self.finding(subject, check);
@@ -89,7 +88,7 @@ impl Examination {
     }
 }
 
-/// Runs a shell command, such as a fix, verbatim in a namespace. It must succeed.
+/// Runs a shell command, which must succeed.
 #[track_caller]
 pub fn run_shell(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));

@@ -63,10 +63,9 @@ pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -
     )
 }
 
-/// Calls `run` while each generator sends to its sink. The generators must be [on
-/// grant](xdpfwd_lab::Traffic::on_grant). This function grants so few packets in advance that all
-/// packets in flight fit into any ring and any queue of a veth. So no packet is lost while a worker
-/// waits for its core.
+/// Calls `run` while each generator sends to its sink. The generators, which must be [on
+/// grant](xdpfwd_lab::Traffic::on_grant), may have so few packets in flight that these fit into any
+/// ring and any queue of a veth. So no packet is lost while a worker waits for its core.
 pub fn run_with_grants<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const MAX_IN_FLIGHT: u64 = 200;
     /// Stops the granting thread on drop, also after a panic.
@@ -142,7 +141,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts xdpfwd and waits for its first report; from then on it forwards.
+    /// Starts xdpfwd and waits for its first report: from then on it forwards.
     pub fn start(lab: &Chain, config: &str) -> Self {
         Self::try_start(lab, config).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -175,17 +174,16 @@ impl Running {
         Ok(Self { forwarder, config })
     }
 
-    /// Wraps a forwarder that already runs.
+    /// Wraps a running forwarder. `config` may be unused.
     pub fn from_forwarder(forwarder: Forwarder, config: Config) -> Self {
         Self { forwarder, config }
     }
 
     pub fn signal(&self, signal: Signal) {
-        // The process is not reaped yet, so no other process has its pid.
+        // Not reaped yet, so no other process has this pid.
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 
-    /// Returns the number of log lines that contain `text`.
     pub fn count_log_lines(&self, text: &str) -> usize {
         self.forwarder.stderr().iter().filter(|line| line.contains(text)).count()
     }
@@ -206,7 +204,6 @@ impl Running {
         }
     }
 
-    /// Waits until xdpfwd has ended.
     pub fn wait(&mut self) {
         let deadline = Instant::now() + TIMEOUT;
         while self.forwarder.check_running().is_ok() {
@@ -243,9 +240,8 @@ pub struct FinalReport {
 }
 
 impl FinalReport {
-    /// Checks the invariants of a final report. Every frame is in a pool or a fill ring. The number
-    /// of received packets is that of sent plus dropped packets. The kernel found no invalid
-    /// descriptor.
+    /// Checks that every frame is in a pool or a fill ring, that received packets are sent plus
+    /// dropped packets, and that the kernel found no invalid descriptor.
     #[track_caller]
     pub fn assert_frames_and_packets_add_up(&self) {
         let frames = &self.json["frames"];

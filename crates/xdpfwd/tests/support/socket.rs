@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{TIMEOUT, XDPFWD, cross_connect};
 
-/// The path of a control socket. It is unique to the test, and short enough for a Unix socket. On
-/// drop, the file is removed.
+/// The path of a control socket: unique, and short enough for a Unix socket. The file is removed on
+/// drop.
 pub struct Socket(pub PathBuf);
 
 impl Socket {
@@ -42,7 +42,6 @@ impl Socket {
         )
     }
 
-    /// Runs `xdpfwd ctl` with these arguments and this socket.
     pub fn ctl(&self, arguments: &[&str]) -> Output {
         Command::new(XDPFWD)
             .arg("ctl")

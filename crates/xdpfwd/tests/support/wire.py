@@ -3,9 +3,9 @@
 Arguments: FROM_NAMESPACE FROM_INTERFACE TO_NAMESPACE TO_INTERFACE. Reads frames in hexadecimal
 from stdin, one per line. Writes the received frames to stdout in the same form, in order.
 
-After every WINDOW frames, sends a mark of 60 bytes and waits until it arrives. Nothing reorders
-packets, so a frame that has not arrived before the mark was dropped. The result therefore does not
-depend on time. No queue holds more than one window of frames and its mark.
+After every WINDOW frames, sends a mark (a frame of 60 bytes) and waits until it arrives. Nothing
+reorders packets, so a frame that has not arrived before the mark was dropped. No queue holds more
+than one window of frames and its mark.
 """
 
 import ctypes

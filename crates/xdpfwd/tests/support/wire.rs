@@ -17,10 +17,9 @@ pub type Side<'a> = (&'a Namespace, &'a str);
 pub const PYTHON: &str = "/usr/bin/python3";
 const WIRE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
 
-/// Returns how many marks wire.py sends in addition to the frames: one after each window. A mark is
-/// a frame of 60 bytes.
+/// Returns how many marks (frames of 60 bytes) wire.py adds: one after each window.
 pub fn mark_count(frame_count: usize) -> usize {
-    const WINDOW: usize = 32;
+    const WINDOW: usize = 32; // as in wire.py
     frame_count.div_ceil(WINDOW)
 }
 
@@ -40,7 +39,7 @@ pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec
     String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
 }
 
-/// Sends frames like [`send_and_capture`]. Returns the output of wire.py, even if it fails.
+/// Like [`send_and_capture`], but returns the output of wire.py, even if it fails.
 pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
     python.args([WIRE_PY, from.0.name(), from.1, to.0.name(), to.1]);
@@ -52,8 +51,8 @@ pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     python.wait_with_output().unwrap()
 }
 
-/// Opens a packet socket in a namespace. Returns the socket, which is not bound, and the link-layer
-/// address of an interface. Without a `protocol`, the socket receives nothing.
+/// Returns an unbound packet socket and the link-layer address of an interface. Without a
+/// `protocol`, the socket receives nothing.
 pub fn packet_socket(
     namespace: &Namespace,
     interface: &str,

@@ -1,6 +1,5 @@
 //! Test cases. A case selects transform, IP versions, mode and further options of xdpfwd and Linux.
 
-/// An ESP transform.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
     /// The name in xdpfwd.
@@ -25,7 +24,6 @@ pub(crate) const GMAC_128: Transform =
 pub(crate) const GMAC_256: Transform =
     Transform { name: "null-aes-256-gmac", linux_name: "rfc4543(gcm(aes))", key_len: 36 };
 
-/// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     V4,
@@ -35,7 +33,6 @@ pub(crate) enum Version {
 use Version::{V4, V6};
 
 impl Version {
-    /// Returns the addresses of the two hosts.
     pub(crate) fn host_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["10.77.0.1", "10.77.0.2"],
@@ -43,7 +40,7 @@ impl Version {
         }
     }
 
-    /// Returns the addresses of the tunnel endpoints.
+    /// Returns the addresses of the tunnel endpoints: xdpfwd and Linux.
     pub(crate) fn tunnel_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["192.0.2.1", "192.0.2.2"],
@@ -51,7 +48,6 @@ impl Version {
         }
     }
 
-    /// Returns the length of the IP header in bytes.
     pub(crate) fn header_len(self) -> usize {
         match self {
             V4 => 20,
@@ -106,7 +102,6 @@ impl Case {
         Self { udp: true, ..self }
     }
 
-    /// Returns a description for messages.
     pub(crate) fn name(&self) -> String {
         let mode = match self.outer {
             Some(outer) => format!("{:?} in {outer:?}", self.inner),
@@ -117,7 +112,7 @@ impl Case {
         format!("{}, {mode}, {esn}{udp}", self.transform.name)
     }
 
-    /// Returns the inner and the outer IP version.
+    /// Returns the inner and the outer IP version (equal in transport mode).
     pub(crate) fn versions(&self) -> [Version; 2] {
         [self.inner, self.outer.unwrap_or(self.inner)]
     }
@@ -126,9 +121,8 @@ impl Case {
         self.versions().contains(&V6)
     }
 
-    /// Returns the length of the longest IP packet of a host that fits into 1500 bytes after
-    /// encapsulation. (The number of bytes between IV and ICV, including two trailer bytes, is a
-    /// multiple of four.)
+    /// Returns the length of the longest IP packet that fits into 1500 bytes after encapsulation.
+    /// (The bytes between IV and ICV, including two trailer bytes, are a multiple of four.)
     pub(crate) fn max_packet_len(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };

@@ -19,7 +19,7 @@ use crate::{
     sequence_number_before_wrap,
 };
 
-/// Sends 1 MiB by TCP from the host `sender` to the other host, and compares each byte.
+/// Sends 1 MiB by TCP from a host to the other host, and compares each byte.
 fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     const BYTES: usize = 1 << 20;
     let address =
@@ -57,7 +57,6 @@ fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     );
 }
 
-/// Configures xdpfwd and Linux for a case, and checks all kinds of traffic in both directions.
 fn assert_interoperates(case: Case) -> Lab {
     let lab = Lab::new(case);
     assert_traffic_passes(&lab);
@@ -92,8 +91,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // A packet that is one byte longer is too big. Linux reports this to ping on the right host
-    // (but not over IPv6 in transport mode). xdpfwd reports it to the left host by ICMP.
+    // A packet that is one byte longer is too big. Linux tells ping on the right host (but not over
+    // IPv6 in transport mode), and xdpfwd the left host, by ICMP.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
@@ -155,8 +154,7 @@ fn chacha20_and_gmac_interoperate() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
         assert_interoperates(Case::new(transform, V4, Some(V4)));
     }
-    // With GMAC, the additional authenticated data differ from those of GCM, so test GMAC without
-    // ESN too.
+    // GMAC authenticates other data than GCM, so test it without ESN too.
     assert_interoperates(Case::new(GMAC_128, V4, Some(V4)).without_esn());
 }
 
@@ -179,7 +177,6 @@ fn udp_encapsulation_interoperates() {
     assert_interoperates(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
-/// Creates the key files and the state file with `xdpfwd esp`, as docs/esp.md says.
 #[test]
 fn files_of_esp_new_key_and_new_state_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));

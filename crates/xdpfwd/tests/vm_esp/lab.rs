@@ -23,7 +23,6 @@ use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX};
 /// The configured hosts, the keys, and the files that xdpfwd reads and writes.
 pub(crate) struct Lab {
     pub(crate) case: Case,
-    /// The namespaces of the hosts and of xdpfwd.
     pub(crate) namespaces: Chain,
     pub(crate) folder: PathBuf,
     /// Key and salt of xdpfwd's outbound SA, and of Linux's outbound SA, in hexadecimal.
@@ -42,9 +41,11 @@ impl Lab {
     pub(crate) fn new(case: Case) -> Self {
         load_modules();
         let namespaces = build_lab(Chain::builder().addresses(true).ipv6(case.has_ipv6()));
+        // The MAC address of gen0 ends with 1, that of sink0 with 4.
         let mac = |last_byte: u8| format!("02:00:00:00:00:{last_byte:02x}");
         let mut commands = [String::new(), String::new()];
         for version in if case.has_ipv6() { &[V4, V6][..] } else { &[V4] } {
+            // `near` is xdpfwd's tunnel endpoint, `far` Linux's.
             let ([left, right], [near, far]) =
                 (version.host_addresses(), version.tunnel_addresses());
             let (bits, nodad) = if *version == V4 { (24, "") } else { (64, "nodad") };
@@ -223,8 +224,8 @@ selector = ["{right}/{prefix}"]
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Waits until the sum of the error counters reaches that of `expected`. Then checks that
-    /// exactly the expected counters are nonzero, with these values.
+    /// Waits until the error counters reach the sum of `expected`. Then checks that exactly the
+    /// expected counters are nonzero, with these values.
     #[track_caller]
     pub(crate) fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);
@@ -270,8 +271,8 @@ selector = ["{right}/{prefix}"]
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// Returns the value of a key in the state file. (A key is unique, because each direction has
-    /// one SA.)
+    /// Returns the value of a key in the state file, where it is unique, because each direction has
+    /// one SA.
     pub(crate) fn state_value(&self, key: &str) -> u64 {
         let text = fs::read_to_string(self.file("state")).unwrap();
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
@@ -294,8 +295,7 @@ selector = ["{right}/{prefix}"]
         self.write("state", &(lines.join("\n") + "\n"));
     }
 
-    /// Stops xdpfwd, and checks that it dropped exactly these packets, by reason. Returns the final
-    /// report.
+    /// Stops xdpfwd, and checks that it dropped exactly these packets, by reason.
     #[track_caller]
     pub(crate) fn assert_dropped(&self, running: Running, expected: &[(&str, u64)]) -> FinalReport {
         let (exit, final_report) = running.stop();
@@ -303,7 +303,7 @@ selector = ["{right}/{prefix}"]
         assert!(exit.status.success(), "{name}: {exit:?}");
         final_report.assert_frames_and_packets_add_up();
         // With IPv6, the hosts also send multicast packets, which match no SA or are not
-        // encapsulated. Ignore their drops.
+        // encapsulated.
         let ignored = ["no_sa", "unprotected"];
         let dropped =
             final_report.parsed.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
@@ -319,14 +319,13 @@ selector = ["{right}/{prefix}"]
     }
 }
 
-/// Loads all kernel modules that ESP in Linux needs. (Linux loads most of them by itself, but not
-/// AES-NI. Its errors do not name a missing module.)
+/// Loads the kernel modules of ESP: Linux does not load AES-NI by itself, and its errors do not
+/// name a missing module.
 pub(crate) fn load_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));
 }
 
-/// Returns random bytes in hexadecimal.
 #[track_caller]
 pub(crate) fn random_hex(bytes: usize) -> String {
     let mut buffer = vec![0; bytes];

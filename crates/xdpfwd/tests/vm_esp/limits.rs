@@ -9,14 +9,14 @@ use crate::{LEFT, RIGHT, wait_until_received};
 const MESSAGE_LEN: usize = 100;
 /// Length of the IPv4 packet of a message, in bytes.
 const PACKET_LEN: u64 = 128;
-/// Number of packets that each tested limit allows.
+/// Number of packets that each limit allows.
 const ALLOWED: u32 = 10;
 /// Number of packets that a host sends in each run.
 const SENT: u32 = 15;
 
 #[test]
 fn linux_sas_stop_at_their_packet_limit() {
-    // First, Linux's inbound SA has the limit.
+    // The limit of Linux's inbound SA.
     let limit = format!("limit packet-hard {ALLOWED}");
     let lab = Lab::new(Case { linux_in: limit.clone(), ..Case::ipv4_tunnel() });
     let hosts = UdpPair::new(&lab);
@@ -27,8 +27,7 @@ fn linux_sas_stop_at_their_packet_limit() {
     wait_until_received(&running, u64::from(SENT));
     lab.assert_dropped(running, &[]);
     let error_counters = lab.xfrm_stat();
-    // Linux keeps an expired SA for a moment, so it may count the rejected packets in several
-    // counters.
+    // Linux keeps an expired SA for a moment, so it may use several counters.
     let after_expiry = ["XfrmInStateExpired", "XfrmInNoStates", "XfrmInStateInvalid"];
     assert!(
         error_counters.keys().all(|name| after_expiry.contains(&name.as_str())),
@@ -40,7 +39,7 @@ fn linux_sas_stop_at_their_packet_limit() {
         "{error_counters:?}"
     );
     println!("case: {limit} of Linux's inbound SA: {error_counters:?}");
-    // Then, Linux's outbound SA has the limit.
+    // The limit of Linux's outbound SA.
     let lab = Lab::new(Case { linux_out: limit.clone(), ..Case::ipv4_tunnel() });
     let hosts = UdpPair::new(&lab);
     lab.configure_linux();
@@ -79,8 +78,7 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
         hosts.assert_arrive(1 - side, 1..=ALLOWED, limit);
         wait_until_received(&running, u64::from(SENT));
         lab.assert_dropped(running, &over_limit);
-        // After a restart, xdpfwd continues to count outbound packets, but counts inbound packets
-        // from 0.
+        // A restart resets the count of an inbound SA, but not of an outbound SA.
         let running = lab.start();
         hosts.send(side, 1..=SENT, MESSAGE_LEN);
         if side == LEFT {

@@ -29,7 +29,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Running, until};
 
-/// Time without a packet after which a test assumes that no further packet arrives.
+/// Time without a packet after which a test expects no further packet.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// SPIs of the SA from xdpfwd to Linux and of the SA from Linux to xdpfwd.
@@ -40,13 +40,12 @@ const SPI_FROM_LINUX: u32 = 0x2001;
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
-/// Returns the latest report of a running xdpfwd.
 fn latest(running: &Running) -> Value {
     let line = running.forwarder.last_line(|line| line.contains(r#""type":"interval""#)).unwrap();
     serde_json::from_str(&line).unwrap()
 }
 
-/// Returns the number of packets that xdpfwd has received on all ports, from a report.
+/// Returns the number of packets that all ports have received, from a report.
 fn received(report: &Value) -> u64 {
     report["ports"]
         .as_array()
@@ -56,7 +55,6 @@ fn received(report: &Value) -> u64 {
         .sum()
 }
 
-/// Waits until xdpfwd has received at least `count` packets.
 fn wait_until_received(running: &Running, count: u64) {
     until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }

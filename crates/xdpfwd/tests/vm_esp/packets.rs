@@ -36,7 +36,7 @@ impl UdpPair {
         }))
     }
 
-    /// Sends a message of `length` bytes for each number. The host `side` sends.
+    /// Sends a message of `length` bytes for each number, from the host `side`.
     #[track_caller]
     pub(crate) fn send(&self, side: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
@@ -82,8 +82,8 @@ impl UdpPair {
     }
 }
 
-/// Returns a message that starts with a number of four bytes. The other bytes depend on the number.
-/// A `length` below four cuts the number.
+/// Returns a message that starts with a number of four bytes, on which the other bytes depend. A
+/// `length` below four cuts the number.
 pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.extend(
@@ -93,7 +93,6 @@ pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A packet socket on one interface.
 pub(crate) struct PacketSocket {
     pub(crate) socket: OwnedFd,
     pub(crate) address: LinkAddr,
@@ -130,7 +129,7 @@ impl PacketSocket {
         None
     }
 
-    /// Returns the ESP frames with this SPI. Exactly `count` must arrive. Discards other frames.
+    /// Returns the ESP frames with this SPI, of which exactly `count` must arrive.
     #[track_caller]
     pub(crate) fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -160,8 +159,7 @@ pub(crate) struct Esp {
     pub(crate) sequence_number: u32,
 }
 
-/// Parses the ESP header of a frame, with or without UDP encapsulation (to port 4500). Returns
-/// `None` if the frame has no ESP header.
+/// Parses the ESP header of a frame, with or without UDP encapsulation (to port 4500).
 pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
     let (protocol, offset) = match frame.get(12..14)? {
         [0x08, 0x00] => (*frame.get(23)?, 14 + usize::from(frame[14] & 15) * 4),
@@ -182,8 +180,8 @@ pub(crate) fn sequence_number(frame: &[u8]) -> u32 {
     parse_esp(frame).unwrap().sequence_number
 }
 
-/// Returns copies of the frames. In each copy, one bit after the ESP header is flipped, at a
-/// varying position.
+/// Returns copies of the frames, each with one flipped bit after the ESP header, at a varying
+/// position.
 pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let flip_one = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
@@ -207,7 +205,7 @@ pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<
     frames.iter().map(change).collect()
 }
 
-/// Corrects the length and the header checksum of a modified IPv4 frame.
+/// Corrects length and header checksum of a modified IPv4 frame.
 pub(crate) fn fix_ipv4_header(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());

@@ -16,7 +16,6 @@ use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX, wait_until_received};
 
 #[test]
 fn linux_rejects_altered_replayed_and_late_packets() {
-    /// Number of captured packets.
     const CAPTURED: u32 = 200;
     /// Number of captured packets that are altered and replayed.
     const COUNT: u32 = 40;
@@ -63,8 +62,7 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         };
         lab.assert_xfrm_stat(&expected_counters(count, count));
         hosts.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
-        // Send the highest sequence number, the highest below the window, and the lowest in the
-        // window.
+        // The highest sequence number, the highest below the window, and the lowest in it.
         let by_number = |number: u32| &all[number as usize - 1];
         wan_socket.send([
             by_number(CAPTURED),
@@ -89,11 +87,10 @@ fn linux_rejects_altered_replayed_and_late_packets() {
     }
 }
 
-/// Also tests packets with sequence numbers that Linux has not sent, a truncated packet, a
-/// fragment, a packet for another host, and a packet of another protocol.
+/// Also tests sequence numbers that Linux has not sent, a truncated packet, a fragment, a packet
+/// for another host, and a packet of another protocol.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
-    /// Number of captured packets.
     const CAPTURED: u32 = 200;
     /// Number of captured packets that are altered and replayed.
     const COUNT: u32 = 40;
@@ -135,8 +132,6 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         hosts.assert_arrive(LEFT, [CAPTURED], &format!("{name}: highest number"));
         right_socket.send(&[CAPTURED - WINDOW, CAPTURED - WINDOW + 1].map(by_number));
         hosts.assert_arrive(LEFT, [CAPTURED - WINDOW + 1], &format!("{name}: around the window"));
-        // Send a truncated packet, a fragment, a packet for another host, and a packet that is not
-        // ESP.
         let truncated = fix_ipv4_header(new_packet[..new_packet.len() - 2].to_vec());
         let mut fragment = new_packet.clone();
         fragment[20] |= 0x20;
@@ -157,9 +152,9 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         // packets with numbers that Linux has not sent, 3 packets around the window, and 5 others.
         wait_until_received(&running, 4 * count + 10);
         // Sequence number 0 is late. With ESN, 2^32 - 1 is late too, because it precedes number 0;
-        // the number below the window is taken for a number that is 2^32 higher, so its tag is
-        // wrong. Without ESN, the number below the window is late; 2^32 - 1 is new, so its tag is
-        // wrong.
+        // the number below the window is taken for a number that is 2^32 higher, so its ICV is
+        // wrong (`bad_tag`). Without ESN, the number below the window is late; 2^32 - 1 is new, so
+        // its ICV is wrong.
         let final_report = lab.assert_dropped(
             running,
             &[
@@ -185,8 +180,8 @@ fn udp_without_esp_and_esp_without_udp_are_dropped() {
     hosts.send(RIGHT, 1..=3, 64);
     let frames = right_socket.receive(SPI_FROM_LINUX, 3);
     let running = lab.start();
-    // Send a NAT keepalive, IKE after the non-ESP marker, ESP to another UDP port, and ESP without
-    // UDP.
+    // A NAT keepalive (counted as `dummy`), IKE after the non-ESP marker, ESP to another UDP port,
+    // and ESP without UDP.
     let offset = parse_esp(&frames[0]).unwrap().offset;
     let udp_frame = |payload: &[u8]| {
         let mut frame = [&frames[0][..offset], payload].concat();
@@ -218,8 +213,8 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     let hosts = UdpPair::new(&lab);
     lab.configure_linux();
     let running = lab.start();
-    // A packet that is one byte too long makes the left host learn the path MTU. It then sends
-    // fragments that fit.
+    // A packet that is one byte too long (with 28 bytes of headers) makes the left host learn the
+    // path MTU. It then sends fragments that fit.
     hosts.send(LEFT, [1], lab.case.max_packet_len() - 27);
     let route =
         || run(Command::new("ip").args(["-n", lab.host(LEFT).name(), "route", "get", "10.77.0.2"]));
@@ -232,6 +227,7 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     hosts.assert_arrive(RIGHT, [2], "fragments, each encapsulated");
     // The right host encapsulates the packet, and then fragments the ESP packet.
     hosts.send(RIGHT, [3], LARGE);
+    // The packet that was too long, and three fragments from each side.
     wait_until_received(&running, 1 + 3 + 3);
     hosts.assert_arrive(LEFT, [], "fragments of ESP");
     let final_report = lab.assert_dropped(running, &[("esp_fragment", 3)]);

@@ -13,8 +13,8 @@ use crate::{
     wait_until_received,
 };
 
-/// Returns the frames in another, fixed order. All frames must fit into the anti-replay window, so
-/// that none is late.
+/// Returns the frames in another, fixed order. All must fit into the anti-replay window, so that
+/// none is late.
 fn shuffle(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let count = frames.len();
     // Steps of 7 reach every index if 7 does not divide the number of frames.
@@ -84,7 +84,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
     let mut from_linux = Vec::new();
     for run in 0..3 {
         let mut running = lab.start();
-        // Replay packets that Linux sent in earlier runs.
+        // From earlier runs.
         right_socket.send(&from_linux);
         hosts.assert_arrive(LEFT, [], "replayed after a crash");
         let first = run * COUNT;

@@ -80,12 +80,10 @@ impl Tap {
         Self { stop, count, frames, thread: thread::spawn(capture) }
     }
 
-    /// Returns the number of frames captured so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until at least `count` frames are captured.
     #[track_caller]
     pub fn wait_for(&self, count: u64) {
         until(&format!("{count} frames are captured"), || self.count() >= count);
@@ -109,7 +107,7 @@ pub enum Kind {
     Other,
 }
 
-/// The location and the unencrypted fields of an ESP packet.
+/// Location and unencrypted fields of an ESP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Esp {
     /// Offset of the ESP header in the frame.
@@ -127,15 +125,14 @@ pub struct Esp {
 }
 
 impl Esp {
-    /// Returns the IV range, which each worker has for itself. An IV consists of the epoch (32
-    /// bits), the IV range (6 bits) and a counter (26 bits).
+    /// Returns the IV range; each worker has its own. An IV consists of the epoch (32 bits, new in
+    /// each run of xdpfwd), the IV range (6 bits) and a counter (26 bits).
     pub fn iv_range(&self) -> u64 {
         self.iv >> 26 & 63
     }
 }
 
 impl Kind {
-    /// Parses a frame.
     pub fn of(frame: &[u8]) -> Self {
         let u16_at = |offset: usize| u16::from_be_bytes([frame[offset], frame[offset + 1]]);
         let (version, mut protocol, mut start, end) = match u16_at(12) {
@@ -193,7 +190,6 @@ impl Kind {
     }
 }
 
-/// Counts frames by type.
 pub fn count_kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for frame in frames {

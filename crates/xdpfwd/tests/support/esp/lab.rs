@@ -26,10 +26,8 @@ pub fn key(spi: u32, transform: &str) -> String {
     hex(&key)
 }
 
-/// Two hosts, the namespace in which two instances of xdpfwd run, and the wire between the
-/// instances.
+/// Two hosts, the namespace of two instances of xdpfwd, and the wire between the instances.
 pub struct Lab {
-    /// The namespaces of the hosts and of xdpfwd.
     pub namespaces: Chain,
     pub wire: Namespace,
     pub folder: Folder,
@@ -62,6 +60,7 @@ impl Lab {
             &wire,
             "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up",
         );
+        // The numbers are the last bytes of the MAC addresses.
         xdpfwd_lab::connect((namespaces.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500)
             .unwrap();
         xdpfwd_lab::connect((namespaces.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
@@ -105,8 +104,8 @@ impl Lab {
         path
     }
 
-    /// Removes the state files, after which all sequence numbers restart. Also flushes the hosts'
-    /// route caches.
+    /// Removes the state files, so that all sequence numbers restart. Flushes the hosts' route
+    /// caches.
     pub fn reset(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
@@ -116,7 +115,6 @@ impl Lab {
         }
     }
 
-    /// Starts xdpfwd 0 and xdpfwd 1.
     pub fn start(&self, setup: &Setup) -> [Running; 2] {
         [0, 1].map(|side| self.start_one(setup, side))
     }

@@ -2,12 +2,12 @@
 
 use super::lab::Lab;
 
-/// Outer addresses of side 0 and side 1. No interface has these addresses. Packets arrive
-/// nevertheless, because xdpfwd leaves the MAC addresses unchanged.
+/// Outer addresses of side 0 and side 1. No interface needs them, because xdpfwd leaves the MAC
+/// addresses unchanged.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
-/// The configuration of both sides. Arrays have an element for each side.
+/// The ESP configuration. Arrays have an element for each side.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub transform: &'static str,
@@ -18,13 +18,13 @@ pub struct Setup {
     pub esn: bool,
     /// Value of the key `bypass` of both stages.
     pub bypass: &'static str,
-    /// Generations of the outbound SAs, see [`spi`]. Each side encapsulates with the first.
+    /// Generations (see [`spi`]) of the outbound SAs. Each side encapsulates with the first.
     pub outbound: Vec<u32>,
-    /// Generations of the inbound SAs. Each side decapsulates with all of them.
+    /// Generations of the inbound SAs.
     pub inbound: Vec<u32>,
     /// Number of queues of side 0. Side 1 has one queue.
     pub queues: u16,
-    /// Frames per worker. xdpfwd starts faster with fewer frames.
+    /// Frames per worker: fewer, for a faster start.
     pub frames: u32,
     /// Additional lines of `[engine]`.
     pub engine: [String; 2],
@@ -60,14 +60,12 @@ impl Default for Setup {
     }
 }
 
-/// Returns the SPI of an outbound SA of a side. The first SA has generation 1; each SA with a new
-/// key has the next generation.
+/// Returns the SPI of an outbound SA of a side. Each new key has the next generation, from 1.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }
 
 impl Setup {
-    /// Returns the configuration of one side.
     pub fn config(&self, lab: &Lab, side: usize) -> String {
         let state = lab.state_file(side);
         let Self { bypass, .. } = self;
@@ -117,7 +115,7 @@ impl Setup {
         )
     }
 
-    /// Returns the lines that an inbound and an outbound SA have in common.
+    /// Returns the lines that inbound and outbound SAs have in common.
     fn sa(&self, lab: &Lab, stage: &str, spi: u32) -> String {
         let mode = if self.transport { "transport" } else { "tunnel" };
         let Self { transform, esn, .. } = self;

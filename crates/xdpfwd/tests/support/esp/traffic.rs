@@ -43,8 +43,8 @@ fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
     }
 }
 
-/// A thread that sends the lab's test frames through a packet socket. The thread sleeps between
-/// bursts, which leaves CPU time to other tasks.
+/// A thread that sends the lab's test frames through a packet socket. It sleeps between bursts to
+/// leave CPU time to other tasks.
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -87,9 +87,8 @@ impl Sender {
         let work = move || {
             let start = Instant::now();
             let mut sent = 0;
-            // Number of packets that should have been sent by now. After a long delay, this number
-            // grows by only 64 per iteration. So the thread does not send the whole backlog at
-            // once.
+            // Number of packets that should have been sent by now. After a long delay, it grows by
+            // only 64 per iteration, so that the backlog is not sent at once.
             let mut due = 0;
             while count.is_none_or(|count| sent < count) && !should_stop.load(Ordering::Relaxed) {
                 let scheduled =
@@ -112,12 +111,12 @@ impl Sender {
         Self { stop, thread: thread::spawn(work) }
     }
 
-    /// Waits until all packets are sent, and returns their number.
+    /// Waits until all packets are sent.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Stops sending, and returns the number of sent packets.
+    /// Returns the number of sent packets.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
