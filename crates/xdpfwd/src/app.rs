@@ -23,10 +23,7 @@ type StoppedHook = Box<dyn Fn(&Report) + Send + Sync>;
 type RunCtl = Box<dyn Fn(&Handle, &[String]) -> Result<Value, BoxError> + Send + Sync>;
 type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
 
-/// A forwarder with its own stages: the command `xdpfwd` under another name.
-///
-/// It supports everything that `xdpfwd` does: the configuration file, `--check`, `doctor`, reload,
-/// reports and `ctl`.
+/// A forwarder with its own stages: the command `xdpfwd` under another name, with all its features.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -69,7 +66,6 @@ pub struct App {
     hooks: Hooks,
 }
 
-/// A `ctl` command that the program adds to the built-in ones.
 pub(crate) struct CustomCtl {
     pub(crate) name: &'static str,
     pub(crate) about: String,
@@ -86,8 +82,7 @@ struct Hooks {
 }
 
 impl App {
-    /// Creates a program without stages. Its name and version appear in `--help`, `--version`, the
-    /// log, reports and `ctl status`. `ctl` connects to `/run/NAME.sock` unless `--socket` names
+    /// Creates a program without stages. `ctl` connects to `/run/NAME.sock` unless `--socket` names
     /// another path; the program listens only on the path in `[engine] control`, if configured.
     pub fn new(name: &'static str, version: &'static str) -> Self {
         Self {
@@ -113,10 +108,10 @@ impl App {
         self
     }
 
-    /// Adds a kind of stage whose plans the factory `plan` creates. The factory may capture values
-    /// that stages, commands and hooks share. `C` is the stage's table in the configuration,
-    /// without the key `kind`. The factory runs on the control thread whenever the program reads a
-    /// configuration: at start, at each reload, and for `--check`, `doctor` and `filter test`.
+    /// Adds a kind of stage whose plans `plan` creates. `C` is the stage's table in the
+    /// configuration, without the key `kind`. `plan` runs on the control thread whenever a
+    /// configuration is read: at start, at each reload, and for `--check`, `doctor` and `filter
+    /// test`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
         kind: &'static str,
@@ -132,9 +127,9 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running
-    /// program, on the control thread. With `--json`, `ctl` prints `{"schema": 1, "type": COMMAND,
-    /// "answer": …}`. Without `--json`, it prints a string unchanged, a list of objects or a
+    /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure on the control
+    /// thread of the running program. With `--json`, `ctl` prints `{"schema": 1, "type": COMMAND,
+    /// "answer": …}`. Without, it prints a string unchanged, a list of objects or a
     /// [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A panic in the
     /// closure is reported as an error.
     ///
@@ -156,10 +151,8 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command whose arguments parse as `C`, with or without subcommands. With invalid
-    /// arguments, the command fails with clap's error text; the subcommand `help` prints the
-    /// command's help. Put options of the command after `--`, because `ctl` itself parses the
-    /// options before `--`: `ctl sessions -- add --qfi 9`.
+    /// Adds a `ctl` command whose arguments clap parses as `C`. Options of the command must follow
+    /// `--`, because `ctl` itself parses the options before: `ctl sessions -- add --qfi 9`.
     ///
     /// ```
     /// # use std::net::Ipv4Addr;
@@ -228,8 +221,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after the data plane has started to forward packets. If the hook
-    /// fails, the program stops and exits with status 1.
+    /// Adds a hook that runs once packets are forwarded. If it fails, the program stops with exit
+    /// status 1.
     pub fn on_start(
         mut self,
         hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
@@ -238,12 +231,9 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs before the data plane stops, whatever the reason, such as a signal,
-    /// the end of `--duration`, or the failure of a worker, an interface or an
-    /// [`on_start`](Self::on_start) hook. The hook does not run if the data plane never started.
-    ///
-    /// Packets still flow while the hook runs, so counters are not final;
-    /// [`on_stopped`](Self::on_stopped) receives the final counters.
+    /// Adds a hook that runs before the data plane stops, whatever the reason. It does not run if
+    /// the data plane never started. Packets still flow, so counters are not final;
+    /// [`on_stopped`](Self::on_stopped) receives the final ones.
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.stop.push(Box::new(move |handle| {
             hook(handle);
@@ -252,10 +242,10 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after the data plane has stopped, with the final report. Workers and
+    /// Adds a hook that runs with the final report after the data plane has stopped. Workers and
     /// stages no longer exist, and their [`SharedCounters`](xdpfwd_pipeline::SharedCounters) are
     /// final. The hook does not run if the data plane never started, or if another hook stopped it
-    /// with [`Handle::stop`], which returns the report.
+    /// with [`Handle::stop`].
     pub fn on_stopped(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
         self.hooks.stopped.push(Box::new(hook));
         self
@@ -270,9 +260,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after a failed reload, with the reason. The old stages keep running,
-    /// but factories may have created plans for the new stages. If a factory has other side
-    /// effects, undo them in this hook.
+    /// Adds a hook that runs after a failed reload, with the reason. The old stages keep running.
+    /// Factories may have run already: undo their side effects, if any, in this hook.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,
@@ -281,7 +270,6 @@ impl App {
         self
     }
 
-    /// Runs the start hooks until one fails.
     pub(crate) fn run_start_hooks(&self, handle: &Handle) -> Result<(), BoxError> {
         self.hooks.start.iter().try_for_each(|hook| catch_panic(|| hook(handle)))
     }
@@ -297,12 +285,10 @@ impl App {
         });
     }
 
-    /// Runs the hooks of a successful reload.
     pub(crate) fn run_commit_hooks(&self, handle: &Handle) {
         run_all("on_reload_commit", &self.hooks.commit, |hook| hook(handle));
     }
 
-    /// Runs the hooks of a failed reload.
     pub(crate) fn run_rollback_hooks(&self, handle: &Handle, reason: &str) {
         run_all("on_reload_rollback", &self.hooks.roll_back, |hook| {
             hook(handle, reason);
@@ -317,7 +303,7 @@ impl CustomCtl {
     }
 }
 
-/// Runs all hooks, even if one fails, and logs failures.
+/// Runs all hooks, even if one fails.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = catch_panic(|| run(hook)) {

@@ -1,4 +1,4 @@
-//! Runs configurations on a test bench, to test stages without root and without interfaces.
+//! Tests stages on a test bench, without root and without interfaces.
 
 use std::io;
 use std::path::Path;
@@ -11,15 +11,12 @@ use xdpfwd_pipeline::{PortInfo, Ports, StagePlan};
 use crate::app::App;
 use crate::config::{self, Interface, Machine, NoMachine, Source};
 
-/// The name of the configuration file in error messages.
 const FILE_NAME: &str = "test.toml";
 
 impl App {
     /// Creates a test bench with the ports and paths of a configuration. The text is checked like a
-    /// configuration file, but not against this machine: interfaces need not exist. File names are
-    /// relative to the current directory.
-    ///
-    /// Requires the feature `testing`; enable it in dev-dependencies only.
+    /// configuration file, but its interfaces need not exist. File names are relative to the
+    /// current directory. Requires the feature `testing`; enable it in dev-dependencies only.
     ///
     /// ```
     /// use xdpfwd::App;
@@ -65,11 +62,10 @@ impl App {
     /// # Ok::<(), String>(())
     /// ```
     ///
-    /// The bench runs one worker, with one queue per port. Stages see the configured number of
-    /// workers. Ports have the configured names, interfaces and numbers of queues, and MAC
-    /// addresses (02:00:00:00:00:01 for the first port, and so on), but no IP addresses and no MTU.
-    /// To set addresses and MTU, use [`test_bench_with_ports`](Self::test_bench_with_ports). Stages
-    /// placed in the XDP program run in user space.
+    /// The bench runs one worker, with one queue per port; stages see the configured numbers of
+    /// workers and queues. Ports have MAC addresses (02:00:00:00:00:01 for the first port, and so
+    /// on), but no IP addresses and no MTU; [`test_bench_with_ports`](Self::test_bench_with_ports)
+    /// sets them. Stages placed in the XDP program run in user space.
     ///
     /// # Errors
     ///
@@ -80,8 +76,7 @@ impl App {
         self.test_bench_in(Path::new("."), config)
     }
 
-    /// As [`test_bench`](Self::test_bench), with file names in the configuration relative to
-    /// `directory`.
+    /// As [`test_bench`](Self::test_bench), with file names relative to `directory`.
     ///
     /// # Errors
     ///
@@ -90,9 +85,8 @@ impl App {
         self.test_bench_with_ports(directory, config, &[])
     }
 
-    /// As [`test_bench_in`](Self::test_bench_in), with interface properties for stages: each
-    /// [`PortInfo`] in `properties` sets the MAC address, the MTU and the IP addresses of the port
-    /// with the same name.
+    /// As [`test_bench_in`](Self::test_bench_in); each [`PortInfo`] in `properties` sets the MAC
+    /// address, the MTU and the IP addresses of the port with the same name.
     ///
     /// # Errors
     ///
@@ -114,9 +108,9 @@ impl App {
         builder.build().map_err(|error| error.to_string())
     }
 
-    /// Reloads a test bench of [`test_bench`](Self::test_bench) with another configuration. A new
-    /// stage takes over the counters and the state of the old stage with the same name and kind.
-    /// Returns the names of the other new stages; their counters start from zero.
+    /// Reloads a test bench with another configuration. A new stage takes over the counters and the
+    /// state of the old stage with the same name and kind. Returns the names of the other new
+    /// stages, whose counters start from zero.
     ///
     /// # Errors
     ///
@@ -164,7 +158,6 @@ impl App {
     }
 }
 
-/// A machine about which only the port properties that a test sets are known.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {
@@ -197,7 +190,6 @@ impl Machine for KnownPorts<'_> {
     }
 }
 
-/// Returns the names of the ports where a path starts and ends.
 fn ends<'a>(plan: &'a Plan, path: &PathPlan) -> (&'a str, &'a str) {
     let [from, to] = [path.from, path.to].map(|id| &*plan.ports[usize::from(id.0)].name);
     (from, to)
@@ -219,7 +211,6 @@ mod tests {
     static DENIED: DropReason =
         DropReason::new("test_bench_denied", "Denied by the stage of a test.");
 
-    /// `kind = "steer"`: sends packets to a port, or drops them.
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct SteerConfig {
@@ -273,7 +264,7 @@ mod tests {
         App::new("test", "0").stages(xdpfwd_stages::builtin()).stage_with("steer", plan)
     }
 
-    /// Returns a configuration with three ports and the stage `s` on the path from n3 to n6.
+    /// Three ports, and the stage `s` on the path from n3 to n6.
     fn config(stage: &str) -> String {
         let port = |name: &str| {
             let queues = "queues = 2";
@@ -315,7 +306,6 @@ interface = \"if-{name}\"
         let stage_values =
             bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
         assert_eq!(stage_values, [(mac, Some([192, 0, 2, 1].into()))]);
-        // Port ID, interface and number of queues come from the configuration.
         let port = bench.ports().by_name("n3").unwrap();
         assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));
         assert_eq!(bench.ports().by_name("n6").unwrap().mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));
