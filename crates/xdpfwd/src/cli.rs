@@ -58,8 +58,7 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the definition of the program's command line: that of xdpfwd with the program's name,
-/// and with the commands that the program adds.
+/// Returns the command line of xdpfwd with the name and the commands of `app`.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
@@ -84,7 +83,6 @@ pub(crate) fn command(app: &App) -> clap::Command {
     command.subcommands(app.subcommands.iter().map(|(command, _)| command.clone()))
 }
 
-/// Replaces `xdpfwd` with `name` in the help of a command and its subcommands.
 fn rename_in_help(mut command: clap::Command, name: &str) -> clap::Command {
     let with_name = |help: &StyledStr| help.to_string().replace("xdpfwd", name);
     if let Some(help) = command.get_about().map(with_name) {
@@ -96,7 +94,7 @@ fn rename_in_help(mut command: clap::Command, name: &str) -> clap::Command {
     command.mut_subcommands(|subcommand| rename_in_help(subcommand, name))
 }
 
-/// Exit code: the command line or the configuration is invalid.
+/// Exit code: invalid command line or configuration.
 pub(crate) const USAGE: u8 = 2;
 
 /// Subcommands.
@@ -239,7 +237,6 @@ pub(crate) struct NewState {
     pub(crate) file: PathBuf,
 }
 
-/// Returns a parser for the names of transforms.
 #[cfg(feature = "esp")]
 fn transforms() -> impl TypedValueParser<Value = Transform> {
     PossibleValuesParser::new(Transform::ALL.map(Transform::name)).try_map(|name| {
@@ -277,7 +274,6 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Returns the configuration file.
     pub(crate) fn config(&self) -> &Path {
         // clap requires `--config` unless there is a subcommand.
         self.config.as_deref().unwrap_or(Path::new(""))
@@ -321,11 +317,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Maximum of `--duration` and `--interval`. The sum of the current time and this maximum cannot
-/// overflow.
+/// Added to the current time, this maximum cannot overflow.
 const MAX_SECONDS: f64 = 1e9;
 
-/// Parses a positive number of seconds: decimal digits with an optional point.
+/// Accepts only decimal digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
     let expected = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
     // `f64` would also accept `inf`, `nan`, `1e3` and `+1`.

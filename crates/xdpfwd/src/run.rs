@@ -24,10 +24,10 @@ const FAILED: u8 = 1;
 /// Exit status: a privilege, a capability or a kernel feature is missing.
 const PRIVILEGE: u8 = 3;
 
-/// Runs the plan until a signal arrives, `--duration` ends, or forwarding fails.
+/// Runs until a signal arrives, `--duration` ends, or forwarding fails.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // For the diagnosis of a failed start, which needs no stages. Copies of their plans would keep
-    // resources (files, keys) open.
+    // For the diagnosis of a failed start. Copies of the stages' plans would keep resources (files,
+    // keys) open.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match run_until_stopped(plan, cli, app) {
@@ -47,7 +47,6 @@ pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
     }
 }
 
-/// Prints the problems that prevent a start, as `doctor` findings with fixes.
 fn print_start_problems(plan: &Plan, cli: &Run) {
     let findings = doctor::start_problems(plan);
     match cli.log_format {
@@ -81,7 +80,7 @@ fn print_start_problems(plan: &Plan, cli: &Run) {
 }
 
 fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
-    // Handle signals before attaching anything, so that a signal always causes an orderly stop.
+    // Before attaching anything, so that a signal always causes an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
@@ -118,7 +117,7 @@ fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     failure
 }
 
-/// Handles events until the program must stop; returns an error if the reason is a failure.
+/// Returns an error if the program must stop because of a failure.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -144,7 +143,6 @@ fn serve(
                 tracing::info!("stopping: requested by the program");
                 return Ok(());
             }
-            // Requests may be pending on the control socket.
             Event::Woken => server.answer_all(handle, cli, app),
             Event::HostChanged => handle.with(DataPlane::update_host_addresses)?,
             Event::Reload => drop(reload::run(handle, cli, app)),
@@ -165,7 +163,7 @@ const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit for stopping. Without it, a worker stuck in a stage would delay the stop forever.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts a thread that ends the process if it still runs after `limit`.
+/// Ends the process if it still runs after `limit`.
 fn start_watchdog(limit: Duration) {
     let watch = move || {
         thread::sleep(limit);
@@ -178,7 +176,6 @@ fn start_watchdog(limit: Duration) {
     }
 }
 
-/// Returns the failure that ends forwarding, if any.
 fn find_failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
     if let Some(failure) = data_plane.failed_worker() {
         return Some(stop_error(failure));
@@ -194,8 +191,7 @@ fn stop_error(reason: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{reason}; forwarding was stopped")
 }
 
-/// Returns the time of the next report: the first time after now that is `due` plus a multiple of
-/// `interval`.
+/// Returns the first time after now that is `due` plus a multiple of `interval`.
 fn next_report_time(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
     let intervals = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
@@ -231,25 +227,22 @@ fn log_modes(data_plane: &DataPlane) {
     }
 }
 
-/// Prints reports to stdout on its own thread, so that a slow reader delays neither the handling of
-/// signals nor the stop.
+/// Prints reports on its own thread, so that a slow reader of stdout delays neither signals nor the
+/// stop.
 struct Printer {
     json: bool,
     program: &'static str,
     version: &'static str,
     previous: Option<Report>,
     texts: SyncSender<String>,
-    /// Number of reports dropped because the reader was too slow. The printer's thread logs and
-    /// resets this number after the next printed report.
+    /// Number of reports dropped because the reader was too slow; reset when logged.
     dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
-/// Maximum number of reports queued for a slow reader.
 const MAX_QUEUED_REPORTS: usize = 16;
 
-/// Time limit for queueing the final report. Afterwards, the same limit applies to printing the
-/// queued reports.
+/// Time limit for queueing the final report, and again for printing the queued reports.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Printer {
@@ -288,8 +281,8 @@ impl Printer {
         })
     }
 
-    /// Queues a report. If the queue is full, drops the report. Only the final report waits for
-    /// space, up to [`FINAL_REPORT_TIMEOUT`].
+    /// Drops the report if the queue is full. Only the final report waits for space, up to
+    /// [`FINAL_REPORT_TIMEOUT`].
     fn print(&mut self, report: Report) {
         let mut text = match (self.json, report.kind) {
             (true, _) => report::json_line(&report, self.program, self.version),

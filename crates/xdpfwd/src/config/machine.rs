@@ -8,22 +8,21 @@ use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
 use xdpfwd_pipeline::Ports;
 
-/// The properties of a machine. Tests use fake machines.
+/// The properties of a machine; fake in tests.
 pub(crate) trait Machine {
-    /// Returns the cores that this process may run on, ascending; empty if unknown.
+    /// The cores that this process may run on, ascending; empty if unknown.
     fn cores(&self) -> Vec<usize>;
 
-    /// Returns the interface with this name in the network namespace of this process.
+    /// Looks in the network namespace of this process.
     fn interface(&self, name: &str) -> Option<Interface>;
 
-    /// Returns the lockouts that the plan would cause: traffic on which this host may depend, and
-    /// which the plan's ports would take from the kernel.
+    /// Returns the traffic on which this host may depend, and which the plan's ports would take
+    /// from the kernel.
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
     fn interfaces(&self) -> Vec<String>;
 
-    /// Returns the port properties that stages can read. By default, they contain only what the
-    /// configuration states.
+    /// The default is what the configuration states.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
         xdpfwd_engine::ports_without_interfaces(ports)
     }
@@ -34,7 +33,7 @@ pub(crate) trait Machine {
         None
     }
 
-    /// Returns whether this program is built with support for `io`.
+    /// Whether this program supports `io`.
     fn is_built(&self, io: Io) -> bool {
         io.is_built()
     }
@@ -51,39 +50,37 @@ pub(crate) trait Machine {
     }
 }
 
-/// The memory of a machine, as far as known.
+/// As far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// Total memory in bytes.
     pub(crate) bytes: Option<u64>,
     /// Huge pages of 2 MiB.
     pub(crate) huge_pages: Option<HugePageCounts>,
 }
 
-/// Numbers of huge pages in the kernel's pool (`nr_hugepages` and `free_hugepages`).
+/// Numbers of pages in the kernel's pool (`nr_hugepages` and `free_hugepages`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HugePageCounts {
     pub(crate) total: u64,
     pub(crate) free: u64,
 }
 
-/// Properties of an interface, as far as known.
+/// As far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
-    /// The interface index; all names of one interface share it.
+    /// All names of one interface share it.
     pub(crate) index: u32,
-    /// Number of queues that are active in both directions.
+    /// Queues that are active in both directions.
     pub(crate) queues: Option<u16>,
-    /// The MTU: longest packet in bytes, without the Ethernet header.
+    /// Longest packet in bytes, without the Ethernet header.
     pub(crate) mtu: Option<u32>,
-    /// The driver of the device; `None` for a virtual interface.
+    /// `None` for a virtual interface.
     pub(crate) driver: Option<String>,
-    /// The operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`,
-    /// `unknown`, ….
+    /// The operational state (RFC 2863), as the kernel prints it: `up`, `lowerlayerdown`, ….
     pub(crate) state: Option<String>,
 }
 
-/// A machine about which nothing is known. Checks find only errors of the configuration itself.
+/// Nothing is known, so checks find only errors of the configuration itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoMachine;
 
@@ -105,7 +102,6 @@ impl Machine for NoMachine {
     }
 }
 
-/// The machine that this process runs on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThisMachine;
 
@@ -122,7 +118,7 @@ impl Machine for ThisMachine {
 
     fn interface(&self, name: &str) -> Option<Interface> {
         let index = if_nametoindex(name).ok()?;
-        // An interface may have alternative names, which have no folder in /sys.
+        // Alternative names have no folder in /sys.
         let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
         let folder = Path::new("/sys/class/net").join(name);
         // /sys shows the network namespace that it was mounted in. If the index differs, /sys
@@ -181,8 +177,8 @@ fn read(folder: &Path, file: &str) -> Option<String> {
     Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
 }
 
-/// Returns the number of queues with both directions. To other queues, the kernel refuses to bind a
-/// socket with an RX and a TX ring (net/xdp/xsk.c, `xsk_bind`).
+/// Counts queues with both directions: the kernel refuses to bind a socket with an RX and a TX ring
+/// to others (net/xdp/xsk.c, `xsk_bind`).
 fn active_queues(folder: &Path) -> Option<u16> {
     let (mut receive, mut send) = (0, 0);
     for entry in fs::read_dir(folder.join("queues")).ok()? {

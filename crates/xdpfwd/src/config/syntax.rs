@@ -11,7 +11,7 @@ use super::source::Source;
 /// Maximum number of reported errors. One mistake can cause many errors of the parser.
 const MAX_ERRORS: usize = 10;
 
-/// Returns `None` and reports errors if the text is not valid TOML.
+/// Returns `None` if the text is not valid TOML.
 pub(super) fn parse<'i>(
     source: &'i Source,
     findings: &mut Findings<'_>,
@@ -48,11 +48,9 @@ fn start_offset(error: &Error) -> usize {
     error.span().unwrap_or_default().start
 }
 
-/// The lines of a text. The lookup of a line is fast, because a file may have as many errors as
-/// bytes.
+/// A fast lookup of lines, because a file may have as many errors as bytes.
 struct Lines<'a> {
     text: &'a str,
-    /// Byte offset of each line.
     starts: Vec<usize>,
 }
 
@@ -65,12 +63,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Returns the index, from 0, of the line that contains a byte offset.
+    /// Returns the index, from 0, of the line with a byte offset.
     fn index(&self, offset: usize) -> usize {
         self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
     }
 
-    /// Returns whether the line with this index starts with `[`, like a table header.
     fn is_header(&self, index: usize) -> bool {
         let line = self.starts.get(index).and_then(|&start| self.text.get(start..));
         line.is_some_and(|line| line.trim_start_matches([' ', '\t']).starts_with('['))
@@ -78,8 +75,8 @@ impl<'a> Lines<'a> {
 }
 
 /// Removes errors that other errors may have caused. If there are errors other than duplicates,
-/// removes all errors about duplicates. Otherwise, keeps one error about each duplicate table and
-/// removes the errors about its keys, which are all duplicates.
+/// removes all errors about duplicates. Otherwise, keeps one error per duplicate table and removes
+/// those about its keys.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
     const DUPLICATE_KEY: &str = "duplicate key";
     if errors.iter().any(|error| error.message() != DUPLICATE_KEY) {
@@ -105,7 +102,7 @@ fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error>
     errors
 }
 
-/// A list, table or string that is not closed: its byte offset and its delimiters.
+/// An unclosed list, table or string: its byte offset and its delimiters.
 #[derive(Debug, PartialEq)]
 struct Unclosed {
     start: usize,
@@ -113,15 +110,14 @@ struct Unclosed {
     closing: &'static str,
 }
 
-/// Returns the innermost list, table or string that is not closed where it must end at the latest:
-/// before text that it cannot contain, or at the end of the file. Use only for text that is not
-/// TOML: for valid TOML, the result may be wrong.
+/// Returns the innermost list, table or string that is not closed before text that it cannot
+/// contain, or before the end of the file. For valid TOML, the result may be wrong.
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };
-    // The open lists and tables around the current position, the innermost last.
+    // The innermost is last.
     let mut open: Vec<Unclosed> = Vec::new();
-    // Whether the previous token is an equals sign. If so, a bracket starts a list, not a header.
+    // After an equals sign, a bracket starts a list, not a header.
     let mut expects_value = false;
     let mut offset = 0;
     while let Some(remaining) = text.get(offset..).filter(|remaining| !remaining.is_empty()) {
@@ -158,7 +154,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 open.push(table(offset));
                 1
             }
-            // A table header, although a list or table is open.
+            // A table header.
             b'[' if !open.is_empty() => return open.pop(),
             closing @ (b']' | b'}') => {
                 match open.pop() {
@@ -179,8 +175,8 @@ fn unclosed(text: &str) -> Option<Unclosed> {
     open.pop()
 }
 
-/// Returns the length in bytes of the string at the start of `text`, with quotes. If the string is
-/// not closed, returns its opening quotes as an error.
+/// Returns the length in bytes of the string at the start of `text`, with quotes; for an unclosed
+/// string, its opening quotes as an error.
 fn string_length(text: &str) -> Result<usize, &'static str> {
     let (quotes, has_escapes) = match text {
         _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
@@ -214,7 +210,7 @@ fn string_length(text: &str) -> Result<usize, &'static str> {
     Err(quotes)
 }
 
-/// Returns the parser's message, or a clearer message for readers who do not know TOML.
+/// Returns a message for readers who do not know TOML, or else the parser's.
 fn message(error: &Error, excerpt: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
@@ -282,7 +278,6 @@ fn message(error: &Error, excerpt: &str) -> String {
     }
 }
 
-/// Returns the message for text without quotes in place of a value.
 fn unquoted_value_message(excerpt: &str) -> String {
     let without_quotes = excerpt.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
     match excerpt.to_lowercase().as_str() {
@@ -313,7 +308,6 @@ mod tests {
 
     #[test]
     fn unclosed_returns_innermost_open_value() {
-        // `expected`: the opening delimiter, its byte offset and the closing delimiter.
         for (text, expected) in [
             ("a = [1, 2", "[4]"),
             ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),
@@ -325,7 +319,6 @@ mod tests {
             ("a = \"\"\"x\n\"\"\nb = 1", "\"\"\"4\"\"\""),
             ("a = '''x\n[b]", "'''4'''"),
             ("a = [\"x, 1]\nb = 1", "\"5\""),
-            // No unclosed value, or an unclosed string that the parser itself reports.
             ("a = \"x\nb = 'y\nc = [1]", ""),
             (
                 "a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], \

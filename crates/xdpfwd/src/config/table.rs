@@ -1,5 +1,4 @@
-//! A table of the file, read key by key. For each invalid value, an error states the accepted
-//! values.
+//! A table of the file, read key by key.
 
 use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
@@ -10,38 +9,35 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{did_you_mean, or_list, quoted_or_list};
 
-/// A table of the file. Reading a key removes it from the table.
+/// Reading a key removes it from the table.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
-    /// The keys that were not read yet, with their values.
+    /// The keys not read yet.
     entries: DeTable<'i>,
-    /// The keys that were read, even if the file lacks them. Each reader of a table reads all
-    /// accepted keys, so in the end this is the list of accepted keys.
+    /// The keys read, even if the file lacks them. Readers read every key they accept, so in the
+    /// end this is the list of accepted keys.
     accepted: Vec<&'static str>,
 }
 
-/// The parsed value of a key.
 #[derive(Clone, Debug)]
 pub(super) enum ParsedKey<T> {
-    /// The key is missing and not required.
     Absent,
-    /// The value is invalid, or a required key is missing. An error reports this, and checks that
-    /// need the value are skipped.
+    /// The value is invalid, or a required key is missing. Checks that need the value are skipped,
+    /// as an error reports this.
     Invalid,
-    /// The value has a valid type and range.
+    /// Type and range are valid.
     Valid(Spanned<T>),
 }
 
-/// A rule for the format of a string.
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
-    /// Description of accepted strings, for use after "must be".
+    /// For use after "must be".
     pub(super) expected: &'static str,
 }
 
 impl<T: Clone> ParsedKey<T> {
-    /// Returns the value, or the default if the key is missing; `None` if the value is invalid.
+    /// Returns the default for a missing key, and `None` for an invalid value.
     pub(super) fn or(&self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
@@ -52,7 +48,6 @@ impl<T: Clone> ParsedKey<T> {
 }
 
 impl<T> ParsedKey<T> {
-    /// Returns the value with its span, if it is valid.
     pub(super) fn value(&self) -> Option<&Spanned<T>> {
         match self {
             Self::Absent | Self::Invalid => None,
@@ -60,15 +55,13 @@ impl<T> ParsedKey<T> {
         }
     }
 
-    /// Returns the span of the value; without a valid value, returns `fallback`.
     pub(super) fn span_or(&self, fallback: &Range<usize>) -> Range<usize> {
         self.value().map_or_else(|| fallback.clone(), Spanned::span)
     }
 }
 
 impl<'i> Table<'i> {
-    /// Creates the table from a value. If the value is not a table, reports an error and returns
-    /// `None`.
+    /// Reports an error and returns `None` if the value is not a table.
     pub(super) fn new(
         heading: &str,
         value: Spanned<DeValue<'i>>,
@@ -87,7 +80,6 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Creates the table of the whole file.
     pub(super) fn root(root: Spanned<DeTable<'i>>) -> Self {
         let span = root.span();
         Self {
@@ -107,7 +99,6 @@ impl<'i> Table<'i> {
         self.entries.is_empty()
     }
 
-    /// Reads a value of any type; `None` if the key is missing.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'i>>> {
         self.accepted.push(key);
         self.entries.remove(key)
@@ -147,7 +138,6 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads an integer that must be one of `accepted`.
     pub(super) fn one_of<T>(
         &mut self,
         key: &'static str,
@@ -165,8 +155,8 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads a list of integers within a range. `expected` describes an element. Reports each
-    /// invalid element separately.
+    /// Reads a list of integers within a range; reports each invalid element. `expected` describes
+    /// an element.
     pub(super) fn integers<T>(
         &mut self,
         key: &'static str,
@@ -190,7 +180,6 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// Reads a list of strings. `expected` describes an element.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
@@ -208,7 +197,7 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// Reads a list of strings that parse as `T`. `expected` describes an element.
+    /// Reads a list of strings that parse as `T`.
     pub(super) fn words<T: FromStr>(
         &mut self,
         key: &'static str,
@@ -258,7 +247,6 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads a string that must be one of `choices`.
     pub(super) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
@@ -278,7 +266,6 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads an optional string that must match a rule.
     pub(super) fn text(
         &mut self,
         key: &'static str,
@@ -291,7 +278,6 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Reads a required string that must match a rule.
     pub(super) fn required_text(
         &mut self,
         key: &'static str,
@@ -308,12 +294,11 @@ impl<'i> Table<'i> {
         check_rule(key, &value, rule, findings)
     }
 
-    /// Returns a table of the keys not read yet.
     pub(super) fn into_unread(self) -> Spanned<DeValue<'i>> {
         Spanned::new(self.span, DeValue::Table(self.entries))
     }
 
-    /// Returns all keys with their values, for a table whose keys are user-defined names.
+    /// For a table whose keys are user-defined names.
     pub(super) fn into_entries(
         self,
     ) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {
@@ -343,8 +328,7 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
     i128::from_str_radix(integer.as_str(), integer.radix()).ok()?.try_into().ok()
 }
 
-/// Returns a value for a message: the beginning of its source text, or `a table` if the value is a
-/// table with a header.
+/// Returns the beginning of a value's source text, or `a table` for a table with a header.
 pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
     let excerpt = findings.excerpt(&value.span());
     if value.get_ref().is_table() && !excerpt.starts_with('{') {
@@ -366,7 +350,6 @@ fn check_rule(
     }
 }
 
-/// Reports an invalid value.
 fn reject<T>(
     key: &str,
     value: &Spanned<DeValue<'_>>,

@@ -1,4 +1,4 @@
-//! Checks one interface with its driver's netlink data: XDP features, queues, RSS, offloads.
+//! Checks one interface over netlink: XDP features, queues, RSS, offloads.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -44,8 +44,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     findings
 }
 
-/// Compares the configured number of queues with the queues in /sys, for a driver that does not
-/// report channels.
+/// For a driver that does not report channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -104,7 +103,7 @@ fn program(name: &str) -> Finding {
     match attached_program(name) {
         None => Finding::ok(CHECK, name, "no other XDP program is attached"),
         Some(program) => {
-            // The kernel truncates process names to 15 bytes, so the name may be incomplete.
+            // The kernel truncates process names to 15 bytes.
             let xdpfwd = crate::program::name();
             let is_held_by_xdpfwd = program
                 .to_string()
@@ -135,8 +134,8 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// Compares the configured number of queues with the active queues, and checks that RSS sends
-/// packets only to the configured queues.
+/// Compares the configured with the active queues, and checks that RSS sends packets only to the
+/// configured queues.
 fn queues(
     name: &str,
     wanted: Option<u16>,
@@ -177,7 +176,7 @@ fn queues(
         };
         return Finding::error(CHECK, name, found, fix);
     }
-    // If the driver does not report its RSS table, packets may arrive on all active queues.
+    // Without an RSS table, packets may arrive on all active queues.
     let is_rss_known = rss.is_ok();
     let receiving: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let unserved: BTreeSet<u32> =
@@ -191,8 +190,8 @@ fn queues(
                 channels.receive,
                 ranges(&unserved)
             );
-            // `ethtool -L` refuses to remove queues that a user-defined RSS table uses. So if the
-            // driver reports the table, change the table instead.
+            // `ethtool -L` refuses to remove queues that a user-defined RSS table uses, so change
+            // the table instead.
             let use_fewer = match is_rss_known {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set_queues(wanted_queues),
@@ -218,8 +217,7 @@ fn queues(
     }
 }
 
-/// Offloads that change received frames: the kernel's name, the name for `ethtool -K`, and the
-/// effect.
+/// The kernel's name, the name for `ethtool -K`, and the effect on received frames.
 const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-lro", "lro", MERGES_PACKETS),
     ("rx-gro-hw", "rx-gro-hw", MERGES_PACKETS),
@@ -254,24 +252,22 @@ fn offloads(name: &str, enabled: &BTreeSet<String>, check_vlan_tags: bool) -> Fi
     )
 }
 
-/// The peer of a veth.
 enum VethPeer {
-    /// A peer in this network namespace: its name and index.
+    /// In this network namespace: its name and index.
     Here(String, u32),
-    /// A peer in another network namespace.
     Elsewhere,
 }
 
 impl VethPeer {
     const CHECK: &str = "veth-peer";
 
-    /// Returns the peer of an interface; `None` if the interface is not a veth.
+    /// Returns `None` if the interface is not a veth.
     fn find(name: &str, tree: &Tree, index: u32) -> Option<Self> {
         if !is_veth(index) {
             return None;
         }
-        // A peer in another namespace may have the same index as an interface of this namespace. So
-        // check that the interface with this index refers back to `index`.
+        // A peer in another namespace may have the same index as an interface of this one. So check
+        // that the interface with this index refers back to `index`.
         let linked = |name: &str| tree.number::<u32>(&format!("/sys/class/net/{name}/iflink"));
         let peer = linked(name).filter(|peer| *peer != index && is_veth(*peer));
         let name = peer.and_then(|peer| if_indextoname(peer).ok()?.into_string().ok());
@@ -279,8 +275,8 @@ impl VethPeer {
         Some(local_peer.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
     }
 
-    /// Checks that the peer has NAPI, and that it sends frames with complete checksums and VLAN
-    /// tags, because the interface `name` does not add them.
+    /// Checks that the peer has NAPI and sends frames with complete checksums and VLAN tags, which
+    /// the interface `name` does not add.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
             let why = "its other end is in another network namespace; if sockets send on it, run in \
@@ -362,7 +358,6 @@ mod tests {
             finding.fix.unwrap(),
             "queues = 8, to serve all\nor, to use only these: ethtool -X eth1 equal 2"
         );
-        // Eight queues are active, but the RSS table uses only the two served queues.
         assert_eq!(
             queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level,
             Level::Ok

@@ -9,7 +9,7 @@ use crate::config::words::{and_list, count, or_list};
 
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
-/// Returns the plans of the ports; a [`PortId`](xdpfwd_pipeline::PortId) is an index into them.
+/// A [`PortId`](xdpfwd_pipeline::PortId) is an index into the result.
 pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
@@ -28,8 +28,7 @@ pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// Returns the properties of each port's interface; `None` if they are unknown. Reports a missing
-/// interface as a warning, because it may appear later.
+/// A missing interface is only a warning, because it may appear later. `None` if unknown.
 pub(super) fn interfaces(
     ports: &Tables<PortTable>,
     machine: &dyn Machine,
@@ -39,10 +38,10 @@ pub(super) fn interfaces(
         let name = port.interface.value()?;
         let interface = machine.interface(name.get_ref());
         let available = machine.interfaces();
-        // `NoMachine` lists no interfaces, so nothing is known about missing ones.
+        // `NoMachine` lists no interfaces.
         if interface.is_none() && !available.is_empty() {
             let available = and_list(available.iter().map(|name| format!("{name:?}")));
-            // `ip link` appends `@` and the parent or peer to the name of an interface.
+            // `ip link` appends `@` and the parent or peer to a name.
             let base_name = name
                 .get_ref()
                 .split_once('@')
@@ -61,8 +60,7 @@ pub(super) fn interfaces(
     ports.tables.iter().map(&mut look_up).collect()
 }
 
-/// Checks each port by itself and against the earlier ports. Returns whether all port names are
-/// distinct.
+/// Checks each port, alone and against earlier ones. Returns whether all port names are distinct.
 pub(super) fn check(
     ports: &Tables<PortTable>,
     interfaces: &[Option<Interface>],
@@ -117,8 +115,8 @@ pub(super) fn check(
 }
 
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
-/// that `mode` and `busy_poll` have an effect. Warns if the kernel would forward packets that a
-/// packet socket also receives.
+/// that `mode` and `busy_poll` have an effect. Warns if the kernel would also forward a packet
+/// socket's packets.
 pub(super) fn check_io(
     ports: &Tables<PortTable>,
     engine: &EngineTable,
@@ -184,7 +182,7 @@ pub(super) fn check_io(
     }
 }
 
-/// Checks that no `keep` rule is repeated, and that a port with `keep` rules uses XDP.
+/// Only a port that uses XDP may have `keep` rules; none may be repeated.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.value().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.value().filter(|rules| !rules.get_ref().is_empty())
@@ -217,7 +215,6 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
-/// Compares the configured number of queues with the active queues of the interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(active), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())
@@ -239,7 +236,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         );
         findings.error(&span, message);
     } else if queues < active && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
-        // Not for packet sockets: together, they receive the packets of all queues.
+        // Packet sockets receive the packets of all queues together.
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
              all, or remove some with `ethtool -L {name} {channels}`",
@@ -249,7 +246,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     }
 }
 
-/// Checks that all ports have the same number of queues, divisible by the number of workers.
+/// All ports need the same number of queues, divisible by the number of workers.
 pub(super) fn check_queues(
     ports: &Tables<PortTable>,
     interfaces: &[Option<Interface>],
@@ -281,9 +278,9 @@ pub(super) fn check_queues(
     }
 }
 
-/// Describes the queue counts that `workers` workers can divide evenly, up to `max`.
+/// Describes the queue counts up to `max` that `workers` workers can divide evenly.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// If there are more counts, only the first two and the last are listed.
+    /// Above, only the first two and the last are listed.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {
@@ -305,7 +302,7 @@ fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     }
 }
 
-/// Returns `port "NAME"` for a message, or `a port` if the name is invalid.
+/// Returns `port "NAME"`, or `a port` if the name is invalid.
 fn port_label(port: &PortTable) -> String {
     port.name
         .value()
