@@ -12,7 +12,7 @@ use xdpfwd_xsk::HugePages;
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
-/// The output of `--check`. The JSON is a public contract: existing fields never change.
+/// The JSON is a public contract: existing fields never change.
 #[derive(Debug, Serialize)]
 struct Check {
     schema: u32,
@@ -24,7 +24,6 @@ struct Check {
     idle: &'static str,
     workers: Vec<Worker>,
     umem: Umem,
-    /// Path of the control socket.
     control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,
@@ -34,9 +33,9 @@ struct Check {
 #[derive(Debug, Serialize)]
 struct Worker {
     worker: usize,
-    /// `None` if the worker is not pinned.
+    /// `None` if not pinned.
     core: Option<usize>,
-    /// The worker's queues, the same on every port.
+    /// The same on every port.
     queues: Vec<u16>,
 }
 
@@ -45,9 +44,8 @@ struct Umem {
     frame_size: u32,
     frames: u32,
     huge_pages: &'static str,
-    /// Bytes per worker.
+    /// Per worker.
     bytes: u64,
-    /// Bytes of all workers.
     total_bytes: u64,
     /// Number of 2 MiB pages for all workers, if they use huge pages.
     huge_pages_needed: u64,
@@ -59,12 +57,11 @@ struct Port {
     interface: String,
     io: &'static str,
     queues: u16,
-    /// Rules for packets that stay with the kernel.
     keep: Vec<String>,
     promiscuous: bool,
     /// Whether the interface exists.
     present: bool,
-    /// Number of active queues of the interface.
+    /// Number of active queues.
     interface_queues: Option<u16>,
     mtu: Option<u32>,
     driver: Option<String>,
@@ -93,7 +90,7 @@ struct Warning {
     message: String,
 }
 
-/// Prints the plan. Warnings do not change the exit status.
+/// Warnings do not change the exit status.
 pub(crate) fn run(
     cli: &Run,
     plan: &Plan,
@@ -335,8 +332,7 @@ fn describe_mode(mode: &str) -> String {
     }
 }
 
-/// Formats a number of bytes in MiB, rounded down to a multiple of 0.5 MiB, which is the smallest
-/// packet memory (256 frames of 2 KiB).
+/// Rounded down to a multiple of 0.5 MiB, the smallest packet memory (256 frames of 2 KiB).
 fn mebibytes(bytes: u64) -> String {
     let (mebibytes, has_half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
     if has_half { format!("{mebibytes}.5 MiB") } else { format!("{mebibytes} MiB") }

@@ -317,7 +317,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Added to the current time, this maximum cannot overflow.
+/// Maximum of `--duration` and `--interval`. Added to the current time, it cannot overflow.
 const MAX_SECONDS: f64 = 1e9;
 
 /// Accepts only decimal digits with an optional point.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// Formats packet rates and drops since the previous report (or since the start) in one line.
+/// Packet rates and drops since the previous report (or the start), in one line.
 pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     let seconds =
         report.elapsed_seconds - previous.map_or(0.0, |previous| previous.elapsed_seconds);
@@ -24,7 +24,6 @@ pub(crate) fn interval(report: &Report, previous: Option<&Report>) -> String {
     line
 }
 
-/// Formats the final report as tables.
 pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -144,7 +143,6 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     text
 }
 
-/// Formats the counters that stages define.
 fn counters(report: &Report) -> String {
     let mut text = String::new();
     for stage in report.stages.iter().filter(|stage| !stage.counters.is_empty()) {
@@ -158,7 +156,7 @@ fn counters(report: &Report) -> String {
     if text.is_empty() { text } else { format!("\n{text}") }
 }
 
-/// Maximum number of rows printed of each inspection table.
+/// Per inspection table.
 const MAX_ROWS: usize = 32;
 
 /// Formats the stages' inspection tables, such as a filter's rules.
@@ -186,14 +184,12 @@ fn tables(report: &Report) -> String {
     text
 }
 
-/// Formats a head and rows of text as aligned columns.
 pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let text_columns = head.len();
     Table { rows: [vec![head], rows].concat(), text_columns }.format()
 }
 
-/// Formats the CPU cycles per received packet of each task and of all tasks, except the idle tasks
-/// `poll` and `wait`.
+/// CPU cycles per received packet of each task and of all, except the idle tasks `poll` and `wait`.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -235,9 +231,8 @@ fn total_drops(report: &Report) -> u64 {
         + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
-/// Returns the number of packets that the kernel could not pass to a socket or could not send. Uses
-/// the maximum of `rx_dropped` and `fill_ring_empty`, because in copy mode the first includes the
-/// second.
+/// Packets that the kernel could not pass to a socket or could not send. Uses the maximum of
+/// `rx_dropped` and `fill_ring_empty`, because in copy mode the first includes the second.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
     sockets.rx_ring_full
@@ -245,7 +240,7 @@ fn kernel_losses(report: &Report) -> u64 {
         + report.kernel.tx_dropped
 }
 
-/// Formats a number with thousands separators: 1,234,567.
+/// With thousands separators: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
@@ -255,8 +250,7 @@ fn grouped(number: u64) -> String {
 
 struct Table {
     rows: Vec<Vec<String>>,
-    /// Number of columns with text, which are the first, aligned left. The other columns contain
-    /// numbers, aligned right.
+    /// The first columns contain text, aligned left; the others numbers, aligned right.
     text_columns: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Collects the errors and warnings while a configuration file is read and resolved.
+//! Collects errors and warnings while a configuration is read and resolved.
 
 use std::ops::Range;
 
@@ -15,20 +15,18 @@ pub(super) struct Findings<'i> {
     warnings: Vec<RawDiagnostic>,
 }
 
-/// A message and its byte offset in the file.
 #[derive(Debug)]
 struct RawDiagnostic {
     offset: usize,
     message: String,
-    /// For a message about another file, such as a key file: its name and the position in it.
+    /// The name and position for a message about another file, such as a key file.
     other_file: Option<(String, Position)>,
 }
 
-/// Maximum number of diagnostics shown. The first often causes the others, and a longer list would
-/// scroll it off the screen.
+/// The first errors often cause the others, and a longer list would scroll them off the screen.
 const MAX_DIAGNOSTICS: usize = 50;
 
-/// Maximum length of a message in characters, before escaping; enough for a list of names.
+/// In characters, before escaping; enough for a list of names.
 const MAX_MESSAGE_CHARS: usize = 2000;
 
 impl<'i> Findings<'i> {
@@ -44,7 +42,7 @@ impl<'i> Findings<'i> {
         self.warnings.push(RawDiagnostic { offset: span.start, message, other_file: None });
     }
 
-    /// Adds a diagnostic that a stage kind reported. `stage` is the span of the stage's table.
+    /// `stage` is the span of the table of the stage whose kind reported the diagnostic.
     pub(super) fn stage_diagnostic(
         &mut self,
         severity: Severity,
@@ -62,8 +60,7 @@ impl<'i> Findings<'i> {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        // A diagnostic is one line, so a message of several lines becomes several diagnostics. An
-        // empty message is replaced.
+        // A diagnostic is one line, so each line of a message becomes a diagnostic.
         let mut lines: Vec<&str> =
             diagnostic.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
@@ -80,18 +77,17 @@ impl<'i> Findings<'i> {
         !self.errors.is_empty()
     }
 
-    /// Returns the source text at the span, shortened as [`Source::excerpt`] does.
+    /// See [`Source::excerpt`].
     pub(super) fn excerpt(&self, span: &Range<usize>) -> String {
         self.source.excerpt(span)
     }
 
-    /// Returns the line of the span's start, counted from 1.
+    /// Counts lines from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.source.position(span.start).line
     }
 
-    /// Returns the warnings or, if there are errors, only the errors, from which warnings would
-    /// distract.
+    /// Returns only the errors if there are any, because warnings would distract from them.
     pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
         if self.errors.is_empty() {
             Ok(diagnostics(self.source, Severity::Warning, self.warnings))
@@ -127,9 +123,8 @@ fn diagnostics(
     Diagnostics(diagnostics)
 }
 
-/// Returns a message that is safe to print on one line. Escapes unprintable characters, because a
-/// message quotes the file or comes from a stage kind. Shortens a long message in the middle,
-/// because its end lists the accepted values.
+/// Escapes unprintable characters, because a message quotes the file or comes from a stage kind.
+/// Shortens a long message in the middle, because its end lists the accepted values.
 fn readable(message: &str) -> String {
     let length = message.chars().count();
     if length <= MAX_MESSAGE_CHARS {

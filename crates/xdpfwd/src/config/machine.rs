@@ -50,7 +50,7 @@ pub(crate) trait Machine {
     }
 }
 
-/// As far as known.
+/// Memory, as far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) bytes: Option<u64>,
@@ -65,7 +65,7 @@ pub(crate) struct HugePageCounts {
     pub(crate) free: u64,
 }
 
-/// As far as known.
+/// Properties of an interface, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
     /// All names of one interface share it.
@@ -76,7 +76,7 @@ pub(crate) struct Interface {
     pub(crate) mtu: Option<u32>,
     /// `None` for a virtual interface.
     pub(crate) driver: Option<String>,
-    /// The operational state (RFC 2863), as the kernel prints it: `up`, `lowerlayerdown`, ….
+    /// The operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`, ….
     pub(crate) state: Option<String>,
 }
 

@@ -19,15 +19,14 @@ pub(super) struct File<'i> {
     pub(super) ports: Tables<PortTable>,
     pub(super) paths: Tables<PathTable>,
     pub(super) stages: Tables<StageTable<'i>>,
-    /// Whether the file has no table and no key.
+    /// The file has no table and no key.
     pub(super) is_empty: bool,
 }
 
-/// All tables of one kind.
 pub(super) struct Tables<T> {
     pub(super) tables: Vec<T>,
-    /// `false` if a table or its name is invalid, which an error reports. Then names that `tables`
-    /// lacks must not be reported as undefined, because the invalid table may define them.
+    /// `false` if a table or its name is invalid. Then names that `tables` lacks must not be
+    /// reported as undefined, because the invalid table may define them.
     pub(super) is_complete: bool,
 }
 
@@ -71,7 +70,7 @@ pub(super) struct PathTable {
 pub(super) struct StageTable<'i> {
     pub(super) span: Range<usize>,
     pub(super) name: Spanned<String>,
-    /// The value of `kind`. Its type is not checked yet.
+    /// The value of `kind`, of any type.
     pub(super) kind: Option<Spanned<DeValue<'i>>>,
     /// The remaining keys. Which of them are valid depends on `kind`.
     pub(super) kind_keys: Spanned<DeValue<'i>>,
@@ -85,24 +84,22 @@ const HUGE_PAGES: [(&str, HugePages); 3] =
 const IO: [(&str, Io); 3] =
     [("af_xdp", Io::AfXdp), ("packet-mmsg", Io::PacketMmsg), ("xsk-rs", Io::XskRs)];
 
-/// Highest number of a core: CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
+/// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
 
-/// Port names are also used as arguments on command lines, so every accepted character is safe in a
-/// shell without quotes. The name `route` is reserved for routing.
+/// Every accepted character is safe in a shell without quotes, because port names are also used on
+/// command lines. The name `route` is reserved for routing.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
     expected: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
-/// The names that [`is_name`] accepts.
 pub(super) const NAME_DESCRIPTION: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and _";
 
 /// Names that the kernel accepts (net/core/dev.c, `dev_valid_name`).
 const INTERFACE_NAME: Rule = Rule {
     accepts: |name| {
-        // The kernel also accepts most invisible characters, but they have no legitimate use in
-        // interface names.
+        // The kernel also accepts most invisible characters, but they have no legitimate use.
         let forbidden =
             |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
@@ -117,7 +114,7 @@ const SOCKET_PATH: Rule = Rule {
     expected: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
 };
 
-/// The name of a port in a path. Accepts any string, because the ports are looked up later.
+/// Accepts any string, because the ports are looked up later.
 const PORT_REFERENCE: Rule = Rule { accepts: |_| true, expected: "the name of a port in quotes" };
 
 impl<'i> File<'i> {
@@ -131,8 +128,7 @@ impl<'i> File<'i> {
         let mut paths = Tables::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
-            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`. So a kind
-            // without tables may be incomplete.
+            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`.
             ports.is_complete &= !ports.tables.is_empty();
             paths.is_complete &= !paths.tables.is_empty();
             stages.is_complete &= !stages.tables.is_empty();
@@ -255,7 +251,7 @@ impl<'i> StageTable<'i> {
 }
 
 impl<T> Tables<T> {
-    /// Parses all tables with the same heading, such as `[[port]]`.
+    /// Parses all tables with the same heading.
     fn read<'i>(
         heading: &str,
         value: Option<Spanned<DeValue<'i>>>,
@@ -283,7 +279,7 @@ impl<T> Tables<T> {
     }
 }
 
-/// Parses a table that may occur at most once. Returns `None` if it is missing or invalid.
+/// Returns `None` if the table is missing or invalid.
 fn single<'i>(
     heading: &str,
     value: Option<Spanned<DeValue<'i>>>,
@@ -292,7 +288,6 @@ fn single<'i>(
     Table::new(heading, value?, findings)
 }
 
-/// Returns the heading of a stage's table.
 pub(super) fn stage_heading(name: &str) -> String {
     if is_name(name) { format!("[stage.{name}]") } else { format!("[stage.{}]", quoted(name)) }
 }

@@ -20,15 +20,14 @@ pub(crate) struct Source {
     text: String,
 }
 
-/// Maximum size of a file in bytes. A larger file is a mistake, such as a device.
+/// Maximum size of a file. A larger file is a mistake, such as a device.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Maximum time to wait for more data from a pipe, in milliseconds.
+/// Maximum time to wait for more data from a pipe.
 const PIPE_TIMEOUT_MS: u16 = 5_000;
 
 impl Source {
-    /// Reads a file. If its content is not valid text, the error has the position of the first
-    /// invalid byte.
+    /// If the content is not valid text, the error has the position of the first invalid byte.
     pub(crate) fn read(path: &Path) -> Result<Self, Diagnostic> {
         let name = path.display().to_string();
         match read_bytes(path) {
@@ -56,7 +55,6 @@ impl Source {
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
         let oversize = (bytes.len() > MAX_BYTES).then_some(MAX_BYTES);
         let Some(first_error) = [zero, not_utf8, oversize].into_iter().flatten().min() else {
-            // All bytes are valid UTF-8, so the conversion loses nothing.
             return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
         };
         let valid_prefix = Self::new(
@@ -97,8 +95,7 @@ impl Source {
         &self.text
     }
 
-    /// Returns the line and column of a byte offset. For an offset beyond the end of the text,
-    /// returns the position of the end.
+    /// Returns the line and column of a byte offset, at most the position of the end.
     pub(crate) fn position(&self, offset: usize) -> Position {
         let boundary = (0..=offset.min(self.text.len()))
             .rev()
@@ -111,8 +108,8 @@ impl Source {
         }
     }
 
-    /// Returns the first line of the text at the span, up to [`MAX_EXCERPT`] characters. Appends
-    /// `…` if this is not the whole text.
+    /// Returns the first line of the text at the span, up to [`MAX_EXCERPT`] characters, with `…`
+    /// if this is not all of it.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
@@ -124,7 +121,7 @@ impl Source {
     }
 }
 
-/// Reads the whole file, but at most one byte more than the size limit.
+/// Reads at most one byte more than the size limit.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     // Without O_NONBLOCK, opening a pipe blocks until it has a writer, possibly forever.
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
@@ -209,7 +206,6 @@ mod tests {
         let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the limit for a \
                         configuration";
         assert_eq!(message(&[&full, b"#".as_slice()].concat()), expected);
-        // The size limit is in the middle of a character.
         let cut = [&full[..MAX_BYTES - 1], b"\xc3\xa9"].concat();
         assert!(message(&cut).ends_with("the limit for a configuration"), "{}", message(&cut));
         let cut = [&full[..MAX_BYTES], b"\xc3"].concat();

@@ -2,23 +2,21 @@
 
 use std::fmt::Display;
 
-/// Formats items as `a`, `a or b`, `a, b or c`.
+/// `a`, `a or b`, `a, b or c`.
 pub(super) fn or_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "or")
 }
 
-/// Formats items as `a`, `a and b`, `a, b and c`.
+/// `a`, `a and b`, `a, b and c`.
 pub(super) fn and_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "and")
 }
 
-/// Formats names as [`or_list`] does, each in double quotes.
 pub(super) fn quoted_or_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     or_list(names.into_iter().map(quoted))
 }
 
-/// Returns a name in double quotes, escaped. Cuts a name of more than [`MAX_EXCERPT`] characters
-/// and appends `…`.
+/// Escapes a name, cut to [`MAX_EXCERPT`] characters, and puts it in double quotes.
 pub(super) fn quoted(name: &str) -> String {
     match name.char_indices().nth(MAX_EXCERPT) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
@@ -26,14 +24,14 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// Returns whether a message may contain the character unescaped: it is visible or a space.
+/// Whether the character is visible or a space.
 pub(super) fn is_printable(character: char) -> bool {
-    // The standard library offers its table of printable characters only through `escape_debug`.
+    // The standard library offers its table of printable characters only here.
     let mut escape = character.escape_debug();
     escape.next() != Some('\\') || matches!(escape.next(), Some('\\' | '"' | '\''))
 }
 
-/// Escapes unprintable characters in a text.
+/// Escapes unprintable characters.
 pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -54,7 +52,7 @@ pub(super) fn did_you_mean<'a>(
     nearest(unknown_name, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
-/// Formats ascending numbers as ranges: `0-3, 8`.
+/// Formats ascending numbers: `0-3, 8`.
 pub(super) fn ranges(numbers: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &number in numbers {
@@ -68,7 +66,7 @@ pub(super) fn ranges(numbers: &[usize]) -> String {
     runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
-/// Formats a count with its noun: `1 queue`, `2 queues`.
+/// `1 queue`, `2 queues`.
 pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
     match number.into() {
         1 => format!("1 {noun}"),
@@ -91,20 +89,18 @@ fn join<T: Display>(items: impl IntoIterator<Item = T>, conjunction: &str) -> St
     }
 }
 
-/// Maximum number of characters of a value or name quoted in a message.
+/// Maximum length of a quoted value or name in characters.
 pub(super) const MAX_EXCERPT: usize = 40;
 
-/// Maximum number of items listed. A longer list ends with the number of omitted items, such as `or
-/// 5 more`.
+/// A longer list ends with the number of omitted items, such as `or 5 more`.
 const MAX_LISTED: usize = 32;
 
-/// Limits the time of [`nearest`]: it compares at most this many names, each of at most this many
-/// bytes.
+/// Limits the time of [`nearest`]: maximum number of names compared, and of bytes of each.
 const MAX_COMPARED: usize = 64;
 
-/// Returns the name with the smallest edit distance to `unknown_name`, ignoring case. The
-/// distance must be less than `length` and at most `max(1, length / 3)`, where `length` is the
-/// number of characters in `unknown_name`.
+/// Returns the name with the smallest edit distance to `unknown_name`, ignoring case. The distance
+/// must be less than `length` and at most `max(1, length / 3)`, where `length` is the number of
+/// characters in `unknown_name`.
 fn nearest<'a>(unknown_name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if unknown_name.len() > MAX_COMPARED {
         return None;

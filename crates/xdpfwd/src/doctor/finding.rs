@@ -5,24 +5,21 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-/// The result of one check of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Name of the check, stable for scripts. docs/doctor.md lists all checks.
+    /// Stable for scripts. docs/doctor.md lists all checks.
     pub(crate) check: &'static str,
-    /// The subject: an interface, or `host`.
+    /// An interface, or `host`.
     pub(crate) subject: String,
     pub(crate) level: Level,
     pub(crate) finding: String,
-    /// The fix: commands, or a line of the configuration. Present with every warning and error.
+    /// Commands, or a line of the configuration. Present with every warning and error.
     pub(crate) fix: Option<String>,
 }
 
-/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
-    /// No problem.
     Ok,
     /// The check is impossible on this machine; the finding states why.
     Unknown,
@@ -74,7 +71,6 @@ impl Finding {
     }
 }
 
-/// The report of `doctor`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Examination {
     schema: u32,
@@ -101,7 +97,6 @@ impl Examination {
         })
     }
 
-    /// Formats the findings as text, with colour for a terminal.
     pub(crate) fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         let mut subject = "";
@@ -137,7 +132,7 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
-    /// Formats the finding with its subject, for use without a heading that names it.
+    /// For use without a heading that names the subject.
     pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
@@ -145,7 +140,7 @@ impl Finding {
         finding.display(colour).to_string()
     }
 
-    /// Formats the finding as a row of level, check and result, with the fix below.
+    /// Formats a row of level, check and result, with the fix below.
     pub(crate) fn display(&self, colour: bool) -> FindingText<'_> {
         FindingText { finding: self, colour }
     }

@@ -1,4 +1,4 @@
-//! Checks the machine as a whole: kernel, privileges, memory and cores.
+//! Checks the machine: kernel, privileges, memory and cores.
 
 use xdpfwd_xsk::HugePages;
 
@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Optional kernel features: the first kernel version with the feature, and its description.
+/// The first kernel version with an optional feature, and what the feature does.
 const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
@@ -30,8 +30,7 @@ const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((6, 17), "more than 32 packets per system call in copy mode"),
 ];
 
-/// The oldest supported kernel: 5.9 added BPF links for XDP, with which xdpfwd attaches its
-/// program.
+/// 5.9 added BPF links for XDP, with which xdpfwd attaches its program.
 const OLDEST_KERNEL: (u32, u32) = (5, 9);
 
 fn kernel(tree: &Tree) -> Finding {
@@ -68,11 +67,9 @@ fn kernel(tree: &Tree) -> Finding {
     Finding::ok(CHECK, HOST, format!("Linux {release}{without}"))
 }
 
-/// Checks the kernel's build options.
 fn kernel_options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // Distributions use one of these locations.
     let paths = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
     let Some(text) = paths.iter().find_map(|path| tree.text(path)) else {
         let why = format!(
@@ -115,7 +112,7 @@ fn kernel_options(tree: &Tree) -> Finding {
     }
 }
 
-/// Checks whether the BPF JIT compiler, which can be disabled at run time, is enabled.
+/// The BPF JIT compiler can be disabled at run time.
 fn bpf_jit(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
@@ -134,10 +131,10 @@ fn bpf_jit(tree: &Tree) -> Finding {
     }
 }
 
-/// The number of the capability (linux/capability.h) with which memory locks have no limit.
+/// The capability (linux/capability.h) with which memory locks have no limit.
 const CAP_IPC_LOCK: u32 = 14;
 
-/// Numbers and names of the capabilities that xdpfwd needs.
+/// Numbers (linux/capability.h) and names of the capabilities that xdpfwd needs.
 const CAPABILITIES: [(u32, &str); 5] = [
     (12, "cap_net_admin"),
     (13, "cap_net_raw"),
@@ -146,14 +143,13 @@ const CAPABILITIES: [(u32, &str); 5] = [
     (39, "cap_bpf"),
 ];
 
-/// Returns a field of /proc/self/status.
 fn status_field(tree: &Tree, field: &str) -> Option<String> {
     let status = tree.text("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
-/// Returns the effective capabilities of this process, one bit each.
+/// One bit per capability.
 fn effective_capabilities(tree: &Tree) -> Option<u64> {
     u64::from_str_radix(&status_field(tree, "CapEff")?, 16).ok()
 }
@@ -251,7 +247,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    // `free_hugepages` includes the pages that are promised to mappings but not used yet.
+    // `free_hugepages` includes pages promised to mappings but not used yet.
     let promised: u64 = tree.number(&format!("{folder}/resv_hugepages")).unwrap_or(0);
     let free = tree
         .number::<u64>(&format!("{folder}/free_hugepages"))
@@ -267,7 +263,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     if free >= needed {
         return Finding::ok(CHECK, HOST, format!("{free} of 2 MiB are free, {needed} are needed"));
     }
-    // Pages that are in use or promised, plus the pages that xdpfwd needs.
+    // Pages in use or promised, plus those that xdpfwd needs.
     let fix = format!("sysctl -w vm.nr_hugepages={}", total - free.min(total) + needed);
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
@@ -283,7 +279,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     }
 }
 
-/// Formats cores with their noun: `core 2`, `cores 2, 3`.
+/// `core 2`, `cores 2, 3`.
 fn core_list(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
@@ -330,7 +326,6 @@ fn online(pinned: &[usize], tree: &Tree) -> Finding {
     )
 }
 
-/// Checks that no other processes and no timer tick run on the workers' cores.
 fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "isolation";
     let cpus = "/sys/devices/system/cpu";
@@ -340,7 +335,7 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let (isolated, tickless) = (core_set("isolated"), core_set("nohz_full"));
     let not_isolated: Vec<usize> =
         pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
-    // A kernel without CONFIG_NO_HZ_FULL lacks this file.
+    // Missing without CONFIG_NO_HZ_FULL.
     let has_nohz_full = tree.exists(&format!("{cpus}/nohz_full"));
     let ticking: Vec<usize> =
         pinned.iter().copied().filter(|core| has_nohz_full && !tickless.contains(core)).collect();
@@ -351,7 +346,7 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
             format!("{}: isolated, without a tick", core_list(pinned)),
         );
     }
-    // At least one core must remain for other tasks. Core 0, the boot core, always has a tick.
+    // Other tasks need at least one core. Core 0, the boot core, always has a tick.
     let online =
         tree.text(&format!("{cpus}/online")).as_deref().and_then(parse_list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
@@ -403,7 +398,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     }
 }
 
-/// Checks that no two workers run on two threads of one physical core.
+/// No two workers may run on two threads of one physical core.
 fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "hyper-threads";
     let file =

@@ -1,9 +1,7 @@
-//! `xdpfwd doctor`: finds problems that prevent running or reduce speed, with their fixes.
-//!
-//! Each check examines one aspect of a [`Subject`] and returns [`Finding`]s. [`host`] and [`nic`]
-//! read system files through a [`Tree`], for which tests use a folder with a fake machine's files;
-//! [`offload`] queries the kernel over netlink; [`probe`] binds a socket. The fix of a finding is a
-//! command, or a line of the configuration. Tests create each problem and apply its fix.
+//! `xdpfwd doctor`: finds problems that prevent running or reduce speed, with their fixes:
+//! commands, or lines of the configuration. [`host`] and [`nic`] read system files through a
+//! [`Tree`], for which tests use a folder with a fake machine's files; [`offload`] queries the
+//! kernel over netlink; [`probe`] binds a socket. Tests create each problem and apply its fix.
 
 mod finding;
 mod host;
@@ -33,10 +31,10 @@ pub(crate) use tree::Tree;
 use crate::cli::{Doctor, LogFormat};
 use crate::config::{self, Machine as _, NoMachine, ThisMachine};
 
-/// Runs the checks, prints the findings, and returns the exit status of the worst one.
+/// Returns the exit status of the worst finding.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        // Check only the file itself here: the checks report problems of this machine as findings.
+        // Check only the file itself: the checks report problems of this machine.
         Some(path) => match config::load(path, registry, &NoMachine) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
@@ -73,8 +71,7 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     }
 }
 
-/// Returns the finding about the mode of a port with `mode = "auto"`, after a start that fell back
-/// to a slower mode.
+/// For a port with `mode = "auto"` that fell back to a slower mode at the start.
 pub(crate) fn mode_finding(
     interface: &str,
     actual: PortMode,
@@ -83,15 +80,15 @@ pub(crate) fn mode_finding(
     probe::mode_finding(interface, Mode::Auto, actual, fallback)
 }
 
-/// Returns the problems that prevent a start of this plan. Used after a failed start.
+/// Returns the problems that prevented a start of this plan.
 pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
     let probe = false;
     let findings = examine(&Subject::of_plan(plan), &Tree::this_machine(), probe);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
-/// Returns all findings: first those about the host, then those about each interface. With `probe`,
-/// determines the mode of each interface by binding a socket to each queue.
+/// Returns first the findings about the host, then those about each interface. With `probe`, binds
+/// a socket to each queue to determine the mode of each interface.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
     let mut interface_findings = Vec::new();
@@ -103,7 +100,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
             interface_findings.push(missing_interface(&port.interface));
             continue;
         };
-        // Alternative names of an interface have no folder in /sys.
+        // Alternative names have no folder in /sys.
         let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
         let port =
             PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
@@ -137,8 +134,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // A finding whose subject is no port's interface is about the host. Sort the other findings in
-    // the order of the ports.
+    // Findings about the host come first, the others in the order of the ports.
     let port_index = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {

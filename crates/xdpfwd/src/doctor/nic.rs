@@ -6,8 +6,8 @@ use super::tree::parse_list;
 use super::{Finding, Subject, Tree};
 use crate::config::largest_mtu;
 
-/// Returns the findings about the interface of a port. If its index in /sys differs from `index`,
-/// the only finding is that /sys shows another network namespace. `None` skips this comparison.
+/// If the interface's index in /sys differs from `index`, the only finding is that /sys shows
+/// another network namespace. `None` skips this comparison.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -33,7 +33,6 @@ pub(crate) fn examine(
 struct Nic<'a> {
     name: &'a str,
     tree: &'a Tree,
-    /// The interface's folder in /sys.
     folder: String,
 }
 
@@ -46,7 +45,7 @@ impl Nic<'_> {
         self.tree.number(&format!("{}/{file}", self.folder))
     }
 
-    /// Returns the driver of the interface's device; `None` if the interface has no device.
+    /// Returns `None` if the interface has no device.
     fn driver(&self) -> Option<String> {
         self.tree.link_target_name(&format!("{}/device/driver", self.folder))
     }
@@ -94,7 +93,7 @@ impl Nic<'_> {
         }
     }
 
-    /// Checks that packets of the MTU's length fit into a frame after the kernel's headroom.
+    /// Packets must fit into a frame after the kernel's headroom.
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
         let Some(mtu) = self.number::<u32>("mtu") else {
@@ -121,8 +120,8 @@ impl Nic<'_> {
         Finding::error(CHECK, self.name, found, fix)
     }
 
-    /// Checks whether a virtio device supports zero-copy, which needs DMA mappings. A legacy device
-    /// has no DMA mappings. Returns `None` for other drivers.
+    /// Zero-copy needs DMA mappings, which a legacy virtio device lacks. Returns `None` for other
+    /// drivers.
     fn virtio(&self, driver: &str) -> Option<Finding> {
         const CHECK: &str = "virtio";
         if driver != "virtio_net" {
@@ -201,7 +200,7 @@ impl Nic<'_> {
         Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
-    /// Checks that no queue interrupt is handled only on workers' cores, except with busy polling.
+    /// No queue interrupt may be handled only on workers' cores, except with busy polling.
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();

@@ -1,4 +1,4 @@
-//! Tests the checks of the host and the NIC on fake machines.
+//! Host and NIC checks on fake machines.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,12 +9,12 @@ use xdpfwd_xsk::HugePages;
 
 use super::*;
 
-/// A fake machine: a folder with `proc`, `sys` and `boot`, removed on drop.
+/// A folder with `proc`, `sys` and `boot`, removed on drop.
 struct MachineFolder(PathBuf);
 
 impl MachineFolder {
-    /// Creates a server with two NUMA nodes. Each node has four cores with two threads each. The
-    /// interface eth1 (driver ice) is on node 0.
+    /// Two NUMA nodes, each with four cores of two threads. The interface eth1 (driver ice) is on
+    /// node 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl Drop for MachineFolder {
     }
 }
 
-/// Returns a configured plan for eth1 with a worker on each of `cores`.
+/// A configured plan for eth1 with a worker on each of `cores`.
 fn subject(cores: &[usize]) -> Subject {
     let mut subject = Subject { configured: true, ..Subject::of_interfaces(&["eth1".into()]) };
     subject.plan.workers = cores.iter().map(|&core| Some(core)).collect();
@@ -118,9 +118,8 @@ fn finding(machine: &MachineFolder, subject: &Subject, check: &str) -> Finding {
     first
 }
 
-/// Asserts that the finding of `check` is `Ok` on the unchanged server, and again after `fix`. In
-/// between, after `cause`, its level is `level`, its text contains `expected_texts[0]`, and its fix
-/// contains `expected_texts[1]`.
+/// Asserts that `check` is `Ok` on the unchanged server and after `fix`. After `cause`, its level
+/// is `level`, its text contains `expected_texts[0]` and its fix `expected_texts[1]`.
 #[track_caller]
 fn assert_found_until_fixed(
     check: &str,
@@ -217,7 +216,7 @@ fn irq_warns_of_interrupt_on_worker_core() {
         |machine, _| machine.write(file, "2"),
         |machine, _| machine.write(file, "0-1"),
     );
-    // Core 2 is no longer allowed, although it stays effective until the next interrupt.
+    // Core 2, no longer allowed, stays effective until the next interrupt.
     let (machine, two_workers) = (MachineFolder::server(), subject(&[2, 3]));
     machine.write(file, "2");
     machine.write("proc/irq/141/smp_affinity_list", "0-1");
@@ -342,7 +341,7 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         ],
         &[2],
         |machine, _| {
-            // All capabilities except cap_net_raw, cap_sys_admin and cap_bpf.
+            // All except cap_net_raw, cap_sys_admin and cap_bpf.
             machine.write(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39)))
         },
         |machine, _| machine.write(file, "CapEff:\t000001ffffffffff"),

@@ -1,4 +1,4 @@
-//! Reads Ethernet packets from pcap or pcapng captures.
+//! Reads Ethernet packets from pcap or pcapng.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,25 +7,22 @@ use anyhow::{Context as _, Result, bail};
 use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-/// A captured packet.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CapturedPacket {
-    /// Time at which the packet was captured, in seconds since 1970; 0 if not recorded.
+    /// Capture time in seconds since 1970; 0 if not recorded.
     pub(super) seconds: f64,
-    /// The bytes of the packet. Zeros replace the bytes that the capture omits.
+    /// Zeros replace the bytes that the capture omits.
     pub(super) bytes: Vec<u8>,
     /// Whether the capture truncated the packet.
     pub(super) truncated: bool,
 }
 
-/// Size of the read buffer in bytes. A longer record is an error; common tools write no such
-/// record.
+/// A longer record is an error; common tools write none.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Maximum length in bytes to which a truncated packet is padded. No frame is longer.
+/// Maximum length to which a truncated packet is padded. No frame is longer.
 const MAX_PACKET_BYTES: usize = 1 << 18;
 
-/// Calls `handle` for each packet of a capture.
 pub(super) fn read(
     path: &Path,
     mut handle: impl FnMut(CapturedPacket) -> Result<()>,
@@ -69,17 +66,17 @@ pub(super) fn read(
     }
 }
 
-/// The units of the timestamps in a capture, as its headers state them.
+/// Units of the timestamps, as the capture's headers state them.
 #[derive(Default)]
 struct TimestampUnits {
     /// pcap: the unit of the fraction of a second, in seconds.
     seconds_per_unit: f64,
-    /// pcapng: for each interface, the time units per second, and the offset in seconds to add.
+    /// pcapng: per interface, the time units per second, and the offset in seconds to add.
     interfaces: Vec<(u64, u64)>,
 }
 
 impl TimestampUnits {
-    /// Returns the packet in a block, if any. Stores the units that a header block states.
+    /// Stores the units that a header block states.
     fn read_block(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<CapturedPacket>> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
@@ -98,8 +95,8 @@ impl TimestampUnits {
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 check_ethernet(interface.linktype)?;
-                // Limit the offset, so that adding it to a time cannot overflow. Ignore a negative
-                // offset.
+                // Limited, so that adding it to a time cannot overflow. Negative offsets are
+                // ignored.
                 let offset = u64::try_from(interface.ts_offset()).unwrap_or(0).min(1 << 40);
                 self.interfaces.push((interface.ts_resolution().unwrap_or(1_000_000), offset));
                 Ok(None)

@@ -11,24 +11,21 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{PortTable, Tables, UmemTable};
 use crate::config::words::count;
 
-/// Minimum number of frames per queue: a batch of 64 in each direction
-/// (`xdpfwd_xsk::Builder::open`).
+/// A batch of 64 in each direction (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
-/// Maximum number of sockets per UMEM (`xdpfwd_xsk::OpenError::Queues`).
+/// Maximum per UMEM (`xdpfwd_xsk::OpenError::Queues`).
 pub(super) const MAX_SOCKETS: usize = 126;
 
-/// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM in the
-/// kernel's bpf.h).
+/// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM).
 const HEADROOM: u32 = 256;
 
-/// Bytes of an Ethernet frame that the MTU does not count: the header and up to two VLAN tags.
+/// Bytes that the MTU does not count: the Ethernet header and up to two VLAN tags.
 const LINK_HEADER: u32 = 14 + 2 * 4;
 
-/// Returns the UMEM configuration of every worker.
 pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     let default = UmemConfig::default();
-    // `or` replaces a missing key by the default; `unwrap_or` does so for an invalid value.
+    // `or` replaces a missing key by the default; `unwrap_or` an invalid value.
     UmemConfig {
         frame_size: umem.frame_size.or(default.frame_size).unwrap_or(default.frame_size),
         frames: umem.frames.or(default.frames).unwrap_or(default.frames),
@@ -36,7 +33,6 @@ pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     }
 }
 
-/// Checks that a worker's UMEM has enough frames for all its queues.
 pub(super) fn check_frames(
     umem: &UmemTable,
     ports: &Tables<PortTable>,
@@ -77,8 +73,8 @@ pub(super) fn check_frames(
     }
 }
 
-/// Checks that the machine's total memory, and its free huge pages, suffice for the packet memory.
-/// With too little memory, the kernel's OOM killer would end xdpfwd or another process.
+/// Compares the packet memory with total memory and free huge pages. With too little memory, the
+/// kernel's OOM killer would end xdpfwd or another process.
 pub(super) fn check_available(
     umem: &UmemTable,
     workers: usize,
@@ -116,10 +112,9 @@ pub(super) fn check_available(
     }
 }
 
-/// The packet memory of all workers.
 pub(crate) struct RequiredMemory {
     pub(crate) bytes: u64,
-    /// Number of 2 MiB pages for this memory, if it uses huge pages. Workers share no page.
+    /// Number of 2 MiB pages, if they are used. Workers share no page.
     pub(crate) huge_pages: u64,
 }
 
@@ -132,12 +127,11 @@ impl RequiredMemory {
     }
 }
 
-/// Returns the largest MTU for which every packet fits into a frame of `frame_size` bytes.
+/// Every packet with this MTU fits into a frame of `frame_size` bytes.
 pub(crate) fn largest_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - LINK_HEADER
 }
 
-/// Checks that the longest packet of each interface fits into a frame.
 pub(super) fn check_mtu(
     umem: &UmemTable,
     ports: &Tables<PortTable>,
@@ -145,7 +139,7 @@ pub(super) fn check_mtu(
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
-    // Check each interface only once. `ports::check` reports two ports with the same interface.
+    // Each interface only once; `ports::check` reports ports with the same interface.
     let mut seen = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
         interface.as_ref().is_none_or(|interface| seen.insert(interface.index))

@@ -1,4 +1,4 @@
-//! Resolves the paths: source port, stages, destination port.
+//! Resolves the paths: source, stages, destination.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::config::findings::Findings;
 use crate::config::parsed::{NAME_DESCRIPTION, PathTable, PortTable, Tables, is_name};
 use crate::config::words::{and_list, did_you_mean, quoted};
 
-/// Returns the plans of the paths. For a path with an unknown port, reports an error instead.
+/// For a path with an unknown port, reports an error instead.
 pub(super) fn resolve(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
     stages: &Stages,
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
-    // Formatted only once, because many errors may contain this list.
+    // Formatted once, because many errors may contain this list.
     let defined = and_list(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
@@ -30,7 +30,7 @@ pub(super) fn resolve(
         for (index, name) in names.iter().enumerate() {
             let is_repeated = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
-            // A filter counts the packets of each rule, for example.
+            // For example, a filter counts the packets of each rule.
             let has_row_counters = |plan: &Arc<dyn StagePlan>| {
                 plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty())
             };
@@ -53,8 +53,8 @@ pub(super) fn resolve(
     plans
 }
 
-/// Checks that each exclusive stage (its state cannot be shared) occurs only once, that the queues
-/// to which stages are bound exist, and that no two stages use the same exclusive resource.
+/// Exclusive stages (their state cannot be shared) may occur only once, the queues to which stages
+/// are bound must exist, and no two stages may use the same exclusive resource.
 pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
@@ -108,8 +108,8 @@ pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findi
     }
 }
 
-/// Places each stage that can run in the XDP program there, unless its path prevents this. Reports
-/// the obstacle: as an error if the configuration requires this placement, otherwise as a warning.
+/// Places each stage that can run in the XDP program there, unless its path prevents this: an error
+/// if the configuration requires this placement, otherwise a warning.
 pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
         for index in 0..plan.paths[path].stages.len() {
@@ -146,8 +146,7 @@ pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Fin
     }
 }
 
-/// Checks that there are paths, that no two paths start at the same port, and that every port is on
-/// a path.
+/// No two paths may start at the same port, and every port must be on a path.
 pub(super) fn check(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
@@ -185,7 +184,7 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// Warns of each port that has `keep`, but at which no path starts.
+/// `keep` has no effect on a port at which no path starts.
 fn warn_idle_keep(
     paths: &Tables<PathTable>,
     ports: &Tables<PortTable>,
@@ -212,7 +211,7 @@ fn find_port(
     let names =
         || ports.tables.iter().map(|port| port.name.value().map(|name| name.get_ref().as_str()));
     let found = names().position(|port| port == Some(name.get_ref()));
-    // If the configuration has no ports, `ports::check` has reported this.
+    // `ports::check` has reported a configuration without ports.
     if found.is_none() && ports.is_complete && !ports.tables.is_empty() {
         let nearest = did_you_mean(name.get_ref(), names().flatten());
         let message = format!(
@@ -222,7 +221,7 @@ fn find_port(
         );
         findings.error(&name.span(), message);
     }
-    // The conversion cannot fail: `limit_count` left at most 126 ports.
+    // Cannot fail: `limit_count` left at most 126 ports.
     found.and_then(|index| u8::try_from(index).ok()).map(PortId)
 }
 

@@ -1,4 +1,4 @@
-//! Resolves the stages: each stage kind plans its stages.
+//! Each stage kind plans its stages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,20 +17,19 @@ use crate::config::parsed::{StageTable, Tables, stage_heading};
 use crate::config::table::display_value;
 use crate::config::words::{did_you_mean, quoted_or_list};
 
-/// Maximum number of reported errors about the keys of one stage. After each error, the stage is
-/// planned again without the invalid key.
+/// Maximum number of errors about the keys of one stage. After each error, the stage is planned
+/// again without the invalid key.
 const MAX_ERRORS: usize = 10;
 
 pub(super) struct Stages {
     by_name: BTreeMap<String, DefinedStage>,
-    /// Whether `Stages` has all stages of the file; see [`Tables::is_complete`].
+    /// See [`Tables::is_complete`].
     pub(super) is_complete: bool,
 }
 
 pub(super) struct DefinedStage {
-    /// The span of its name.
     pub(super) span: Range<usize>,
-    /// The plan; `None` if the stage is invalid, which an error reports.
+    /// `None` if the stage is invalid, which an error reports.
     pub(super) plan: Option<Arc<dyn StagePlan>>,
 }
 
@@ -86,8 +85,7 @@ fn plan(
     let kind_name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == kind_name) {
         if let Some(feature) = machine.feature_for(kind_name) {
-            // If the program has not registered the built-in stages, the cargo feature alone would
-            // not add the kind.
+            // Without the built-in stages, the cargo feature alone would not add the kind.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
                 .any(|kind| registry.kinds().any(|registered| registered == kind));
@@ -113,14 +111,14 @@ fn plan(
                 for diagnostic in plan.warnings() {
                     findings.stage_diagnostic(Severity::Warning, &span, diagnostic);
                 }
-                // After an error, this plan lacks the invalid keys, so it is not used.
+                // After an error, this plan lacks the invalid keys.
                 return (tries == 0).then_some(plan);
             }
             Err(StagePlanError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 let removed = take_entry(&mut kind_keys, &at);
-                // A key that this error reports as missing may be one that was removed after an
-                // earlier error.
+                // A key that this error reports as missing may have been removed after an earlier
+                // error.
                 if removed.is_none() && tries > 0 {
                     break;
                 }
@@ -159,7 +157,6 @@ fn plan(
     None
 }
 
-/// Removes and returns the entry whose key or value contains the span `at`.
 fn take_entry<'i>(
     table: &mut Spanned<DeValue<'i>>,
     at: &Range<usize>,
@@ -173,7 +170,6 @@ fn take_entry<'i>(
     Some((key, value))
 }
 
-/// Rewords a serde error about the value of a key in the style of the other messages.
 fn value_message(
     message: &str,
     key: &str,
@@ -211,7 +207,7 @@ fn message(message: &str, kind: &str, excerpt: &str) -> String {
     }
 }
 
-/// Describes a type that serde expected, without names of Rust types.
+/// Describes what serde expected without names of Rust types.
 fn describe_type(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),
@@ -225,7 +221,6 @@ fn describe_type(expected: &str) -> String {
     }
 }
 
-/// Returns the parts of the text that are in backticks.
 fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
