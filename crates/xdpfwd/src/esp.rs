@@ -9,13 +9,11 @@ use xdpfwd_stages::esp::state_file::StateFile;
 use crate::cli::Esp;
 use crate::error_text::with_causes;
 
-/// Creates the file given on the command line.
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
     let created = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
-            // Print only the fingerprint, never the key. Ignore write errors, because the key file
-            // exists already.
+            // Never print the key. Ignore write errors, because the key file exists already.
             .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
     };

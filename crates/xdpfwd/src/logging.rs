@@ -7,10 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
-/// Starts logging. Dropping the returned guard flushes the log. `RUST_LOG` sets the level; the
-/// default is `info`.
-///
-/// A separate thread writes the lines. If the reader of stderr is too slow, lines are dropped, so
+/// Dropping the returned guard flushes the log. `RUST_LOG` sets the level; the default is `info`. A
+/// separate thread writes the lines. If the reader of stderr is too slow, lines are dropped, so
 /// that logging never blocks.
 pub(crate) fn start(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -7,12 +7,12 @@ use crate::error_text::with_causes;
 
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
-/// Sets the program's name. Only the first call has an effect.
+/// Only the first call has an effect.
 pub(crate) fn set_name(name: &'static str) {
     let _ = NAME.set(name);
 }
 
-/// Returns the program's name; `xdpfwd` if none was set.
+/// `xdpfwd` if no name was set.
 pub(crate) fn name() -> &'static str {
     NAME.get().copied().unwrap_or("xdpfwd")
 }

@@ -7,21 +7,19 @@ use crate::cli::Run;
 use crate::config::{self, Diagnostics, ThisMachine};
 
 pub(crate) struct ReloadSuccess {
-    /// Names of the stages whose counters restart from zero.
+    /// Stages whose counters restart from zero.
     pub(crate) restarted_stages: Vec<String>,
-    /// Warnings about the new configuration.
     pub(crate) warnings: Vec<String>,
 }
 
 pub(crate) struct ReloadFailure {
     pub(crate) message: String,
-    /// Errors of the configuration, each with its position in a file. Empty if the configuration is
-    /// valid.
+    /// Errors of the configuration, each with its position in a file.
     pub(crate) problems: Vec<String>,
 }
 
-/// Reloads the configuration, replaces the stages, logs the outcome and runs the program's hooks.
-/// If the configuration is invalid, the old stages keep running.
+/// Replaces the stages, logs the outcome and runs the program's hooks. If the configuration is
+/// invalid, the old stages keep running.
 pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<ReloadSuccess, ReloadFailure> {
     let lines =
         |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();

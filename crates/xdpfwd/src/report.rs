@@ -6,7 +6,6 @@ use xdpfwd_engine::Report;
 
 use crate::app::App;
 
-/// A report with the name and version of the program that wrote it.
 #[derive(Serialize)]
 struct NamedReport<'a> {
     #[serde(flatten)]
@@ -19,7 +18,7 @@ pub(crate) fn json_value(report: &Report, app: &App) -> serde_json::Result<Value
     serde_json::to_value(NamedReport { report, program: app.name, version: app.version })
 }
 
-/// Returns a report as a line of JSON, with the fields in the documented order.
+/// Returns a line of JSON with the fields in the documented order.
 pub(crate) fn json_line(report: &Report, program: &'static str, version: &'static str) -> String {
     match serde_json::to_string(&NamedReport { report, program, version }) {
         Ok(json) => json + "\n",

@@ -14,7 +14,7 @@ pub(crate) struct Diagnostic {
     pub(super) message: String,
 }
 
-/// A position in a file. Line and column start at 1; the column counts characters.
+/// Line and column start at 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) line: usize,
@@ -27,7 +27,7 @@ pub(super) enum Severity {
     Warning,
 }
 
-/// A list of either errors or warnings, in file order. `Display` prints one per line.
+/// Either errors or warnings, in file order. `Display` prints one per line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Diagnostics(pub(super) Vec<Diagnostic>);
 
@@ -36,7 +36,7 @@ impl Diagnostic {
         Self { file: file.to_owned(), position, severity: Severity::Error, message }
     }
 
-    /// The position in the file; `None` if the diagnostic is about the whole file.
+    /// `None` if the diagnostic is about the whole file.
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
     }
@@ -45,7 +45,7 @@ impl Diagnostic {
         &self.message
     }
 
-    /// Writes the diagnostic to the log, with file, line and column as fields.
+    /// File, line and column become fields.
     fn log(&self) {
         let Self { file, position, severity, message } = self;
         let (line, column) = position.map(|position| (position.line, position.column)).unzip();
@@ -76,8 +76,7 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
-    /// Prints the diagnostics to stderr as text, or logs each as an event if the log format is
-    /// JSON.
+    /// Prints to stderr, or logs each diagnostic as an event if the log format is JSON.
     pub(crate) fn emit(&self, format: LogFormat) {
         match format {
             LogFormat::Text => self.print(),
@@ -85,7 +84,7 @@ impl Diagnostics {
         }
     }
 
-    /// Writes the diagnostics to the log without blocking, for use while packets are forwarded.
+    /// Does not block, for use while packets are forwarded.
     pub(crate) fn log(&self, format: LogFormat) {
         for diagnostic in &self.0 {
             match (format, diagnostic.severity) {

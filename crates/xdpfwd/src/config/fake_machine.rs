@@ -11,17 +11,17 @@ pub(crate) struct FakeMachine {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
-    /// Interfaces with kernel IP forwarding enabled.
+    /// With kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
-    /// Whether the program is built with the crate xsk-rs, for `io = "xsk-rs"`.
+    /// Whether `io = "xsk-rs"` is built in.
     pub(crate) xsk_rs: bool,
-    /// Stage kinds that are not built in, each with the cargo feature that adds it.
+    /// Kinds not built in, each with the cargo feature that adds it.
     pub(crate) omitted_kinds: Vec<(&'static str, &'static str)>,
 }
 
 impl FakeMachine {
-    /// Returns a machine with four cores and several interfaces. `eth1-alias` is another name of
-    /// `eth1`; `opaque` and `opaque2` have unknown properties.
+    /// Four cores and several interfaces. `eth1-alias` is another name of `eth1`; `opaque` and
+    /// `opaque2` have unknown properties.
     pub(crate) fn new() -> Self {
         let interface = |index, queues, mtu| Interface {
             index,
@@ -85,7 +85,6 @@ impl Machine for FakeMachine {
         self.omitted_kinds.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
     }
 
-    /// Returns 4 GiB of memory and ten huge pages, of which four are free.
     fn memory(&self) -> Memory {
         Memory { bytes: Some(4 << 30), huge_pages: Some(HugePageCounts { total: 10, free: 4 }) }
     }

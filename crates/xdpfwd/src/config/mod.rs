@@ -1,10 +1,9 @@
 //! Resolves a configuration file to the plan that the engine runs.
 //!
-//! [`Source`] holds the text and maps byte offsets to lines and columns. [`syntax`] parses the text
-//! as TOML. [`parsed`] checks the type and range of each value. [`resolve`] creates the [`Plan`]:
-//! it resolves names to indices, plans stages, and checks everything against the [`Machine`]. Each
-//! step reports [`Diagnostic`]s. If the file is not TOML, only the TOML errors are reported.
-//! Otherwise, all errors are reported at once.
+//! [`Source`] maps byte offsets to lines and columns. [`syntax`] parses the text as TOML.
+//! [`parsed`] checks the type and range of each value. [`resolve`] creates the [`Plan`]: it
+//! resolves names to indices, plans stages, and checks everything against the [`Machine`]. If the
+//! file is not TOML, only the TOML errors are reported, otherwise all errors at once.
 
 mod diagnostic;
 #[cfg(test)]
@@ -37,7 +36,7 @@ use findings::Findings;
 use parsed::File;
 use resolve::ResolveContext;
 
-/// Reads and resolves a file. Returns the plan and the warnings, or all errors.
+/// Returns the plan and the warnings, or all errors.
 pub(crate) fn load(
     path: &Path,
     registry: &Registry,
@@ -47,7 +46,7 @@ pub(crate) fn load(
     plan(&Source::read(path)?, directory, registry, machine)
 }
 
-/// Resolves a file's text. File names in it are relative to `directory`.
+/// File names in the text are relative to `directory`.
 pub(crate) fn plan(
     source: &Source,
     directory: &Path,

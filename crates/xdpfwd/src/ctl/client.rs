@@ -14,14 +14,12 @@ use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
-/// Time limit for the response. The server's limit is shorter, so that the client receives the
-/// server's error about a timeout.
+/// The server's limit is shorter, so that the client receives the server's error about a timeout.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
 
-/// The user is not allowed to use the control socket.
 #[derive(Debug)]
 struct Denied(String);
 
@@ -33,7 +31,6 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-/// Sends the command to the running program and prints the response.
 pub(crate) fn run(cli: &Ctl, app: &App) -> ExitCode {
     if super::command::is_builtin(&cli.command) && !cli.arguments.is_empty() {
         program::print_error(anyhow!("`ctl {}` takes no arguments", cli.command).as_ref());
@@ -167,7 +164,7 @@ fn append_sas(sas: &[Value], text: &mut String) {
     }
 }
 
-/// Appends a warning to `text` if some workers did not answer.
+/// Appends a warning if some workers did not answer.
 fn append_missing_workers(answer: &Value, text: &mut String) {
     if answer["answered"] != answer["workers"] {
         let _ = writeln!(
@@ -194,7 +191,7 @@ fn append_tables(answer: &Value, text: &mut String) {
     }
 }
 
-/// Formats the columns and rows of an inspection table, but not its name.
+/// Formats an inspection table without its name.
 fn columns_and_rows(table: &Value) -> String {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let columns = list(&table["columns"]);
@@ -207,7 +204,6 @@ fn columns_and_rows(table: &Value) -> String {
     crate::text::columns(head.collect(), rows)
 }
 
-/// Formats a cell of an inspection table.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -225,7 +221,6 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Formats the response of a command that is not built in.
 fn custom_answer(answer: &Value) -> String {
     match answer {
         Value::Null => String::new(),
@@ -244,7 +239,6 @@ fn custom_answer(answer: &Value) -> String {
     }
 }
 
-/// Formats the response of a built-in command as text.
 fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
@@ -297,7 +291,7 @@ fn text(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
-            // Print each kind of loss separately; the interval report prints only their sum.
+            // Separately; the interval report prints only the sum of the losses.
             let kernel = &answer["kernel"];
             let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {

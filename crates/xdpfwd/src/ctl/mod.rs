@@ -1,8 +1,7 @@
 //! `xdpfwd ctl`: queries a running xdpfwd over its control socket.
 //!
-//! A request is a line with a JSON object such as `{"command":"status"}`. The key `arguments`
-//! contains the arguments of the command, if any, as a list of strings. A response is one JSON
-//! object. If the request failed, the response has the key `error`.
+//! A request is a line with a JSON object such as `{"command":"status"}`; `arguments` is a list of
+//! strings, if any. A response is one JSON object, with the key `error` if the request failed.
 
 mod client;
 pub(crate) mod command;
@@ -15,7 +14,6 @@ pub(crate) use client::run;
 pub(crate) use command::Command;
 pub(crate) use server::Server;
 
-/// A request to a running xdpfwd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
@@ -24,7 +22,6 @@ struct Request {
     arguments: Vec<String>,
 }
 
-/// Returns the path of the control socket that `ctl` connects to by default.
 pub(crate) fn default_socket(program: &str) -> String {
     format!("/run/{program}.sock")
 }

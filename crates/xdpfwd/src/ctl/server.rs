@@ -14,7 +14,7 @@ use crate::cli::Run;
 use crate::error_text::with_causes;
 use crate::{reload, report};
 
-/// The server on the control socket, if the socket is configured.
+/// Has no socket unless one is configured.
 pub(crate) struct Server {
     socket: Option<ControlSocket>,
 }
@@ -37,8 +37,7 @@ struct Status<'a> {
 }
 
 impl Server {
-    /// Listens on the configured path. If this fails, only logs a warning, because forwarding does
-    /// not need the socket.
+    /// A failure is only logged, because forwarding does not need the socket.
     pub(crate) fn new(plan: &Plan, control: &Control) -> Self {
         let open = |path: &Path| match ControlSocket::open(path, control) {
             Ok(socket) => Some(socket),
@@ -56,7 +55,6 @@ impl Server {
         Self { socket: plan.control.as_deref().and_then(open) }
     }
 
-    /// Answers all pending requests.
     pub(crate) fn answer_all(&self, handle: &Handle, cli: &Run, app: &App) {
         let Some(socket) = &self.socket else { return };
         while let Some(request) = socket.next() {

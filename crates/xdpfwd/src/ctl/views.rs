@@ -1,12 +1,11 @@
-//! Converts the stages' inspection tables, such as a filter's rules, to the JSON of `ctl inspect`,
-//! `ctl rules` and `ctl sa`. The formats of `ctl rules` and `ctl sa` are older than the tables and
-//! must not change.
+//! Converts the stages' inspection tables to the JSON of `ctl inspect`, `ctl rules` and `ctl sa`.
+//! The formats of the last two are older than the tables and must not change.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};
 use xdpfwd_pipeline::Cell;
 
-/// Returns the response to `ctl inspect`: all tables unchanged.
+/// `ctl inspect`: all tables unchanged.
 pub(super) fn all_tables(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let tables = serde_json::to_value(tables)?;
@@ -15,8 +14,8 @@ pub(super) fn all_tables(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// Returns the response to `ctl rules`: the tables called `rules`. In such a table, the row without
-/// a rule number counts the packets with the filter's default verdict.
+/// `ctl rules`: the tables called `rules`. In such a table, the row without a rule number counts
+/// the packets with the filter's default verdict.
 pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {
@@ -43,7 +42,7 @@ pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// Returns the response to `ctl sa`: the rows of the tables called `sas`, each with its stage.
+/// `ctl sa`: the rows of the tables called `sas`, each with its stage.
 pub(super) fn sas(tables: &[TableReport]) -> serde_json::Result<Value> {
     let reports = tables.iter().filter(|report| report.table.name == "sas");
     let rows = reports.flat_map(|report| report.table.rows.iter().map(move |row| (report, row)));
@@ -56,7 +55,6 @@ pub(super) fn sas(tables: &[TableReport]) -> serde_json::Result<Value> {
     Ok(json!({ "schema": SCHEMA, "type": "sa", "sas": sas }))
 }
 
-/// Returns a row as an object keyed by column name.
 fn object(report: &TableReport, row: &[Cell]) -> serde_json::Result<Map<String, Value>> {
     let cells = report.table.columns.iter().zip(row);
     cells.map(|(column, cell)| Ok((column.name.to_owned(), serde_json::to_value(cell)?))).collect()

@@ -9,9 +9,9 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "lockout";
 
-/// Adds a warning for each port that would take traffic from the kernel, if this host may depend on
-/// the traffic. Returns a reason not to probe modes, if any: a bind may reset the interface, which
-/// interrupts even traffic that stays with the kernel.
+/// Adds a warning for each port that would take traffic on which this host may depend. Returns a
+/// reason not to probe modes, if any: a bind may reset the interface, which interrupts even traffic
+/// that stays with the kernel.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
     let lockouts = match lockouts(&subject.plan) {
         Ok(lockouts) => lockouts,
@@ -33,7 +33,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // For each port: its traffic, and the `keep` rules that this traffic needs.
+    // For each port: its traffic, and the `keep` rules that this needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &lockouts {
         let (traffic, keep) = by_port.entry(lockout.port).or_default();
@@ -62,7 +62,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
 fn carried_traffic(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());
-    // Only a port at which a path starts can cause a lockout, so add a path from each port.
+    // Only ports at which a path starts cause lockouts, so add a path from each.
     let ports = (0..=u8::MAX).map(PortId).take(plan.ports.len());
     plan.paths = ports.map(|port| PathPlan { from: port, to: port, stages: Vec::new() }).collect();
     lockouts(&plan).ok()?.into_iter().next()

@@ -6,7 +6,7 @@ use super::{Finding, Subject};
 
 pub(crate) const CHECK: &str = "mode";
 
-/// Returns a finding about the mode of each port, or one finding about the failure of the probe.
+/// Returns one finding per port, or one about the failure of the probe.
 pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
@@ -31,7 +31,7 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// Returns the finding about a port's mode, with a fix if `auto` fell back to a slower mode.
+/// The fix is for a port whose `auto` fell back to a slower mode.
 pub(crate) fn mode_finding(
     interface: &str,
     requested: Mode,
@@ -64,8 +64,7 @@ pub(crate) fn mode_finding(
     Finding::warning(CHECK, interface, found, fix)
 }
 
-/// Returns the finding about a failure to attach or bind. Its subject is the interface that the
-/// error names, or else the host.
+/// The subject is the interface that the error names, or else the host.
 fn error_finding(subject: &Subject, error: &StartError) -> Finding {
     let text = crate::error_text::with_causes(error);
     let is_named = |interface: &str| {

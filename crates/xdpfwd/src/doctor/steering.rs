@@ -1,5 +1,4 @@
-//! Suggests NIC rules that steer the packets of inbound security associations (SAs) to their
-//! queues.
+//! Suggests NIC rules that steer inbound security associations (SAs) to their queues.
 
 use xdpfwd_engine::PortPlan;
 use xdpfwd_pipeline::{PortId, QueueBinding};
@@ -8,8 +7,8 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "esp-steering";
 
-/// Returns a finding with the ethtool commands that steer the packets of each inbound SA to its
-/// queue; `None` if there is only one worker or no inbound SA.
+/// Returns the ethtool commands for each inbound SA; `None` if there is only one worker or no
+/// inbound SA.
 pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<Finding> {
     let workers = subject.plan.workers.len();
     let path = subject.plan.paths.iter().find(|path| path.from == id)?;

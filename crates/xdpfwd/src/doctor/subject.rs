@@ -1,5 +1,4 @@
-//! The subject of the checks: the plan of a configuration, or a default plan for the interfaces on
-//! the command line.
+//! What is checked: the plan of a configuration, or a default plan for interfaces.
 
 use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
@@ -8,8 +7,7 @@ use xdpfwd_xsk::UmemConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    /// Whether the plan comes from a configuration. Otherwise, its cores and queue counts are only
-    /// defaults.
+    /// Otherwise, the plan's cores and queue counts are only defaults.
     pub(crate) configured: bool,
 }
 
@@ -18,7 +16,7 @@ impl Subject {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Returns a default plan, in which each interface sends back the packets that it receives.
+    /// Each interface sends back the packets that it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
             name: name.clone(),
@@ -47,12 +45,11 @@ impl Subject {
         Self { plan, configured: false }
     }
 
-    /// Returns the cores to which workers are pinned.
     pub(crate) fn cores(&self) -> Vec<usize> {
         self.plan.workers.iter().flatten().copied().collect()
     }
 
-    /// Returns the port's configured number of queues; `None` without a configuration.
+    /// `None` without a configuration.
     pub(crate) fn queues(&self, port: &PortPlan) -> Option<u16> {
         self.configured.then_some(port.queues)
     }

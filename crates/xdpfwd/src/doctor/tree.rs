@@ -21,19 +21,18 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Returns a file's text without white space at both ends; `None` if the file is missing or
-    /// unreadable.
+    /// Without white space at both ends; `None` if the file is missing or unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// Returns the number in a file; `None` if the file contains anything else.
+    /// `None` if the file contains anything else.
     pub(crate) fn number<N: std::str::FromStr>(&self, path: &str) -> Option<N> {
         self.text(path)?.parse().ok()
     }
 
-    /// Returns the sorted names in a folder; none if the folder is missing.
+    /// Sorted; none if the folder is missing.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -53,13 +52,13 @@ impl Tree {
     }
 }
 
-/// Parses a list of numbers in the kernel's format, such as `0-3,8`.
+/// Parses the kernel's format, such as `0-3,8`.
 pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        // Reject ranges beyond any possible core number.
+        // No core has such a number.
         if last < first || last > 1 << 16 {
             return None;
         }

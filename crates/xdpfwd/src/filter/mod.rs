@@ -21,7 +21,6 @@ use crate::config::{self, NoMachine};
 use crate::error_text::with_causes;
 use capture::CapturedPacket;
 
-/// Filters the capture given on the command line, and prints the results.
 pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     let (plan, warnings) = match config::load(&arguments.config, registry, &NoMachine) {
         Ok(loaded) => loaded,
@@ -33,7 +32,6 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     warnings.emit(LogFormat::Text);
     let selected = select_filter(&plan, arguments.stage.as_deref())
         .map_err(|error| (crate::cli::USAGE, error));
-    // Exit status 1: the capture cannot be read.
     match selected.and_then(|filter| filter_capture(arguments, filter).map_err(|error| (1, error)))
     {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,7 +42,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     }
 }
 
-/// Returns the filter called `name`, or the only filter if there is no name.
+/// Without a name, returns the only filter.
 fn select_filter<'p>(plan: &'p Plan, name: Option<&str>) -> Result<&'p FilterPlan> {
     let stages = plan.paths.iter().flat_map(|path| &path.stages);
     let filters: BTreeMap<&str, &FilterPlan> =
@@ -68,15 +66,15 @@ fn as_filter(stage: &StageOnPath) -> Option<&FilterPlan> {
     plan.downcast_ref()
 }
 
-/// A line of the output of `--json`.
+/// A line of `--json`.
 #[derive(Serialize)]
 struct PacketVerdict {
-    /// Index of the packet, from 0.
+    /// From 0.
     index: u64,
     verdict: &'static str,
-    /// Index of the rule, from 0; null if no rule decided.
+    /// From 0; null if no rule decided.
     rule: Option<u32>,
-    /// The drop reason; null if the packet is not dropped.
+    /// Null if the packet is not dropped.
     reason: Option<&'static str>,
 }
 
@@ -93,7 +91,7 @@ fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         |CapturedPacket { seconds, bytes, truncated: is_truncated }| {
             truncated_count += u64::from(is_truncated);
             let headers = Headers::parse(&bytes);
-            // For a packet without a timestamp, use the timestamp of the previous packet.
+            // A packet without a timestamp gets that of the previous packet.
             if seconds > 0.0 {
                 last_seconds = seconds;
                 first_seconds.get_or_insert(seconds);

@@ -20,7 +20,7 @@ use super::findings::Findings;
 use super::machine::Machine;
 use super::parsed::{File, Tables};
 
-/// The directory, the stage kinds and the machine that a configuration refers to.
+/// What a configuration refers to.
 pub(super) struct ResolveContext<'a> {
     /// Base directory of relative file names.
     pub(super) directory: &'a Path,
@@ -28,7 +28,7 @@ pub(super) struct ResolveContext<'a> {
     pub(super) machine: &'a dyn Machine,
 }
 
-/// Creates the plan. It is usable only if the findings contain no error.
+/// The plan is usable only if the findings contain no error.
 pub(super) fn resolve(
     file: File<'_>,
     context: &ResolveContext<'_>,

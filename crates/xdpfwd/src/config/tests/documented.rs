@@ -70,7 +70,7 @@ fn documented_rows() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// Returns a valid configuration in which the table with this heading contains `line`.
+/// A valid configuration in which the table with this heading contains `line`.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
         // Replace the line of the same key.
@@ -98,7 +98,7 @@ fn with_line(heading: &str, line: &str) -> String {
     }
 }
 
-/// Returns the accepted keys, which the error about an unknown key lists.
+/// The error about an unknown key lists the accepted keys.
 fn accepted_keys(heading: &str) -> Vec<String> {
     let text = diagnose(&with_line(heading, "zzz = 1"));
     let line = text
@@ -179,7 +179,7 @@ fn documented_values_equal_accepted_values_in_errors() {
 
 #[test]
 fn documented_defaults_equal_values_of_missing_keys() {
-    // Returns the plan as text, with the stage on a path, and without random values.
+    // With the stage on a path, and without random values.
     let planned = |text: &str| {
         let text = text.replacen(
             "from = \"lan\"",
@@ -204,7 +204,6 @@ fn documented_defaults_equal_values_of_missing_keys() {
             } else if default == "required" {
                 let missing = match heading.as_str() {
                     "[stage.NAME]" => diagnose(&format!("{MINIMAL}[stage.x]")),
-                    // Remove only this key.
                     kind if kind.starts_with("kind = ") => diagnose(
                         &with_line(kind, &format!("{key} = 1")).replace(&format!("{key} = 1"), ""),
                     ),

@@ -9,7 +9,7 @@ use xdpfwd_engine::{Lockout, Plan};
 use super::KeyFolder;
 use crate::config::{Interface, Machine, load};
 
-/// A machine on which every interface exists, with this number of queues and this MTU.
+/// Every interface exists, with this number of queues and this MTU.
 struct PermissiveMachine {
     queues: u16,
     mtu: u32,
@@ -40,7 +40,7 @@ impl Machine for PermissiveMachine {
     }
 }
 
-/// Copies of the files in `configs/`, in a temporary folder with the key files that they name.
+/// Copies of `configs/` in a temporary folder, with the key files that they name.
 struct ExampleFiles {
     folder: KeyFolder,
     files: Vec<PathBuf>,
@@ -79,7 +79,7 @@ fn example_files_are_valid_without_warnings() {
 
 #[test]
 fn only_jumbo_example_accepts_mtu_3818() {
-    // This is the largest MTU for frames of 4096 bytes; other examples use frames of 2048 bytes.
+    // The largest MTU for frames of 4096 bytes; other examples use 2048.
     let ExampleFiles { folder: _folder, files } = ExampleFiles::new();
     for file in files {
         let is_jumbo = file.file_name().unwrap() == "jumbo.toml";

@@ -7,8 +7,7 @@ use xdpfwd_engine::Io;
 use super::{diagnose_cases, plan};
 use crate::config::{FakeMachine, Source};
 
-/// Returns a configuration: the text `engine`, two ports with the additional lines `lan` and `wan`,
-/// and a path between them.
+/// The text `engine`, two ports with the additional lines `lan` and `wan`, and a path between them.
 fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
     format!(
         "{engine}[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n{lan}\n[[port]]\nname = \"wan\"\n\

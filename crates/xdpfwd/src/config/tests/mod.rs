@@ -2,8 +2,8 @@
 //!
 //! `snapshots/` contains each case's text and its diagnostics.
 
-/// Compares a text with the file in `snapshots/` that is named after the test. If a test uses the
-/// macro twice, the name of the second file ends with `-2`.
+/// Compares a text with the file in `snapshots/` named after the test. The second file of a test
+/// ends with `-2`.
 macro_rules! assert_snapshot {
     ($text:expr) => {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -37,7 +37,7 @@ use xdpfwd_stages::esp::key_file;
 use super::words::is_printable;
 use super::{Diagnostics, FakeMachine, Machine, Source};
 
-/// A minimal configuration: two ports and a path. Tests add other tables to it.
+/// Two ports and a path. Tests add other tables.
 const MINIMAL: &str = "
 [[port]]
 name = \"lan\"
@@ -50,8 +50,7 @@ from = \"lan\"
 to = \"wan\"
 ";
 
-/// A folder with the key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256), removed on
-/// drop.
+/// The key files `in.key` and `out.key` (AES-128) and `256.key` (AES-256), removed on drop.
 struct KeyFolder(PathBuf);
 
 impl KeyFolder {
@@ -95,7 +94,7 @@ fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
     plan_on(&FakeMachine::new(), text)
 }
 
-/// Returns the errors of a configuration, or its warnings and the line `accepted`.
+/// Returns the errors, or the warnings and the line `accepted`.
 fn diagnose(text: &str) -> String {
     match plan(text) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
@@ -103,13 +102,11 @@ fn diagnose(text: &str) -> String {
     }
 }
 
-/// Returns each configuration with its diagnostics.
 fn diagnose_cases(cases: &[&str]) -> String {
     diagnose_cases_with("", cases)
 }
 
-/// Like `diagnose_cases`, but appends `suffix` to each configuration without showing it in the
-/// result.
+/// Appends `suffix` to each configuration, but not to the result.
 fn diagnose_cases_with(suffix: &str, cases: &[&str]) -> String {
     let mut report = String::new();
     for case in cases {

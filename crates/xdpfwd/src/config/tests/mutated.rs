@@ -11,7 +11,6 @@ const VALID_FILES: [&str; 4] = [
     include_str!("../../../../../configs/jumbo.toml"),
 ];
 
-/// Valid and invalid pieces of a file.
 const PIECES: [&str; 48] = [
     "[engine]",
     "[umem]",
@@ -63,7 +62,7 @@ const PIECES: [&str; 48] = [
     "\u{feff}",
 ];
 
-/// A change of a text. [`mutate`] reduces positions and line numbers that exceed the text.
+/// [`mutate`] reduces positions and line numbers that exceed the text.
 #[derive(Clone, Debug)]
 enum Mutation {
     /// Position and number of characters.
@@ -120,7 +119,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
-/// Phrases that introduce accepted values or a fix. Each error contains at least one.
+/// Each error contains one of these phrases before accepted values or a fix.
 const ADVICE: [&str; 18] = [
     "is 6 groups of",
     "must be",
@@ -152,7 +151,7 @@ fn value() -> impl Strategy<Value = String> {
         1 => prop::sample::select(&OTHER_VALUES[..]).prop_map(ToOwned::to_owned),
         1 => ".{0,60}".prop_map(|text| toml::Value::String(text).to_string()),
     ];
-    // Lists and tables have at most 4 levels, about 24 values, and up to 5 elements each.
+    // At most 4 levels, about 24 values, and up to 5 elements per list or table.
     leaf.prop_recursive(4, 24, 5, |value| {
         prop_oneof![
             2 => prop::collection::vec(value.clone(), 0..5).prop_map(|values| format!("[{}]", values.join(", "))),
@@ -177,7 +176,7 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Generates a table that is valid, or has an invalid value, a missing key or an extra key.
+/// A valid table, or one with an invalid value, a missing key or an extra key.
 fn table() -> impl Strategy<Value = String> {
     let changes =
         prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(value())), 0..3);
@@ -293,7 +292,7 @@ const TABLES: [(&str, &str); 15] = [
     ("", "engine = { cores = [0] }\n"),
 ];
 
-/// Checks that each diagnostic of a text has a valid form and position.
+/// Each diagnostic must have a valid form and position.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let without_bom = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = without_bom.split('\n').collect();

@@ -1,12 +1,11 @@
-//! Checks of ports, paths and workers against each other and against the machine. On the fake
-//! machine, `multi1` and `multi2` have 8 queues, `dual1` has 2 and `eth1` and `eth2` have 1; the
-//! properties of `opaque` and `opaque2` are unknown. The cores are 0 to 3.
+//! Checks of ports, paths and workers. On the fake machine, `multi1` and `multi2` have 8 queues,
+//! `dual1` has 2 and `eth1` and `eth2` have 1; the properties of `opaque` and `opaque2` are
+//! unknown. The cores are 0 to 3.
 
 use super::{MINIMAL, diagnose, diagnose_cases, diagnose_cases_with, plan, plan_on};
 use crate::config::FakeMachine;
 
-/// Returns a configuration: the text `engine`, two ports with the additional lines `lan` and `wan`,
-/// and a path between them.
+/// The text `engine`, two ports with the additional lines `lan` and `wan`, and a path between them.
 fn two_ports(engine: &str, lan: &str, wan: &str) -> String {
     format!(
         "{engine}[[port]]\nname = \"lan\"\n{lan}\n[[port]]\nname = \"wan\"\n{wan}\n[[path]]\nfrom \

@@ -120,7 +120,6 @@ fn filter_placement_depends_on_path_and_rules() {
     assert!(error.contains("`drop log 1/10`: the XDP program does not support logging"), "{error}");
 }
 
-/// A stage kind with nested tables.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NestedConfig {
@@ -188,7 +187,6 @@ fn errors_inside_stage_table_have_position_of_the_mistake() {
         diagnose(&format!("{kind}\nrules = [{{ port = 0 }}]")),
         "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
     );
-    // An error of two lines becomes two diagnostics.
     assert_eq!(
         diagnose(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
         "x.toml:12:1: first line:\nx.toml:12:1:   second line\n"

@@ -21,7 +21,7 @@ fn invalid_toml_error_has_position() {
     ]));
 }
 
-/// Consequential errors: after a mistake, the parser continues and reports more errors.
+/// After a mistake, the parser continues and reports more errors.
 #[test]
 fn consequential_toml_errors_are_omitted() {
     assert_snapshot!(diagnose_cases_with(
@@ -67,7 +67,7 @@ fn deep_nesting_is_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// This test would take minutes if the lookup of each error's line scanned the whole text.
+/// Would take minutes if each error's line were searched in the whole text.
 #[test]
 fn text_full_of_errors_is_checked_quickly() {
     for piece in [
@@ -104,7 +104,7 @@ fn yaml_file_gives_only_ten_errors() {
     assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
 }
 
-/// This test would take minutes if xdpfwd compared each undefined name with each defined name.
+/// Would take minutes if each undefined name were compared with each defined name.
 #[test]
 fn large_file_is_checked_quickly() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
