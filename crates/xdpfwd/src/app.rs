@@ -82,8 +82,9 @@ struct Hooks {
 }
 
 impl App {
-    /// Creates a program without stages. `ctl` connects to `/run/NAME.sock` unless `--socket` names
-    /// another path; the program listens only on the path in `[engine] control`, if configured.
+    /// Creates a program without stages. Its name and version appear in help, log, reports and `ctl
+    /// status`. `ctl` connects to `/run/NAME.sock` unless `--socket` names another path; the
+    /// program listens only on the path in `[engine] control`, if configured.
     pub fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
@@ -151,8 +152,9 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command whose arguments clap parses as `C`. Options of the command must follow
-    /// `--`, because `ctl` itself parses the options before: `ctl sessions -- add --qfi 9`.
+    /// Adds a `ctl` command whose arguments clap parses as `C`; invalid ones fail with clap's error
+    /// text. Options of the command must follow `--`, because `ctl` itself parses the options
+    /// before: `ctl sessions -- add --qfi 9`.
     ///
     /// ```
     /// # use std::net::Ipv4Addr;
@@ -231,9 +233,10 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs before the data plane stops, whatever the reason. It does not run if
-    /// the data plane never started. Packets still flow, so counters are not final;
-    /// [`on_stopped`](Self::on_stopped) receives the final ones.
+    /// Adds a hook that runs before the data plane stops, whatever the reason, even if an
+    /// [`on_start`](Self::on_start) hook failed. It does not run if the data plane never started.
+    /// Packets still flow, so counters are not final; [`on_stopped`](Self::on_stopped) receives the
+    /// final ones.
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.stop.push(Box::new(move |handle| {
             hook(handle);
@@ -245,7 +248,7 @@ impl App {
     /// Adds a hook that runs with the final report after the data plane has stopped. Workers and
     /// stages no longer exist, and their [`SharedCounters`](xdpfwd_pipeline::SharedCounters) are
     /// final. The hook does not run if the data plane never started, or if another hook stopped it
-    /// with [`Handle::stop`].
+    /// with [`Handle::stop`], which returns the report.
     pub fn on_stopped(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
         self.hooks.stopped.push(Box::new(hook));
         self

@@ -14,7 +14,7 @@ pub(crate) struct ReloadSuccess {
 
 pub(crate) struct ReloadFailure {
     pub(crate) message: String,
-    /// Errors of the configuration, each with its position in a file.
+    /// Errors of the configuration, each with its position in a file; empty if it is valid.
     pub(crate) problems: Vec<String>,
 }
 

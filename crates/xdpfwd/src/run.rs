@@ -235,7 +235,8 @@ struct Printer {
     version: &'static str,
     previous: Option<Report>,
     texts: SyncSender<String>,
-    /// Number of reports dropped because the reader was too slow; reset when logged.
+    /// Number of reports dropped because the reader was too slow. The printer's thread logs and
+    /// resets it after the next printed report.
     dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }

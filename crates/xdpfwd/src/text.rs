@@ -156,7 +156,7 @@ fn counters(report: &Report) -> String {
     if text.is_empty() { text } else { format!("\n{text}") }
 }
 
-/// Per inspection table.
+/// Maximum number of rows printed of each inspection table.
 const MAX_ROWS: usize = 32;
 
 /// Formats the stages' inspection tables, such as a filter's rules.
@@ -250,7 +250,8 @@ fn grouped(number: u64) -> String {
 
 struct Table {
     rows: Vec<Vec<String>>,
-    /// The first columns contain text, aligned left; the others numbers, aligned right.
+    /// Number of text columns, which come first, aligned left; the others are numbers, aligned
+    /// right.
     text_columns: usize,
 }
 

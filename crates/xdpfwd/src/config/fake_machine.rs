@@ -11,7 +11,7 @@ pub(crate) struct FakeMachine {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
-    /// With kernel IP forwarding enabled.
+    /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
     /// Whether `io = "xsk-rs"` is built in.
     pub(crate) xsk_rs: bool,

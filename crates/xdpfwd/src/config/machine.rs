@@ -76,7 +76,7 @@ pub(crate) struct Interface {
     pub(crate) mtu: Option<u32>,
     /// `None` for a virtual interface.
     pub(crate) driver: Option<String>,
-    /// The operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`, ….
+    /// Operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`, ….
     pub(crate) state: Option<String>,
 }
 

@@ -128,7 +128,8 @@ impl<'i> File<'i> {
         let mut paths = Tables::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
-            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`.
+            // The unknown table may be a misspelled `[[port]]`, `[[path]]` or `[stage]`, so a kind
+            // without tables may be incomplete.
             ports.is_complete &= !ports.tables.is_empty();
             paths.is_complete &= !paths.tables.is_empty();
             stages.is_complete &= !stages.tables.is_empty();

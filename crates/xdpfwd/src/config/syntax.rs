@@ -115,9 +115,9 @@ struct Unclosed {
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };
-    // The innermost is last.
+    // Open lists and tables, the innermost last.
     let mut open: Vec<Unclosed> = Vec::new();
-    // After an equals sign, a bracket starts a list, not a header.
+    // After an equals sign, a bracket starts a list, not a table header.
     let mut expects_value = false;
     let mut offset = 0;
     while let Some(remaining) = text.get(offset..).filter(|remaining| !remaining.is_empty()) {

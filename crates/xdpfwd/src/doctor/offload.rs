@@ -44,7 +44,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     findings
 }
 
-/// For a driver that does not report channels.
+/// Compares with the queues in /sys, for a driver that does not report channels.
 fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -176,7 +176,7 @@ fn queues(
         };
         return Finding::error(CHECK, name, found, fix);
     }
-    // Without an RSS table, packets may arrive on all active queues.
+    // If the driver does not report its RSS table, packets may arrive on all active queues.
     let is_rss_known = rss.is_ok();
     let receiving: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let unserved: BTreeSet<u32> =

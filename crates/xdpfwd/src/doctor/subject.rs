@@ -7,7 +7,7 @@ use xdpfwd_xsk::UmemConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    /// Otherwise, the plan's cores and queue counts are only defaults.
+    /// If not, the plan's cores and queue counts are only defaults.
     pub(crate) configured: bool,
 }
 

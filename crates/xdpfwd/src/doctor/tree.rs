@@ -21,7 +21,7 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// Without white space at both ends; `None` if the file is missing or unreadable.
+    /// Trims white space; returns `None` if the file is missing or unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())

@@ -32,6 +32,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     warnings.emit(LogFormat::Text);
     let selected = select_filter(&plan, arguments.stage.as_deref())
         .map_err(|error| (crate::cli::USAGE, error));
+    // Exit status 1: the capture cannot be read.
     match selected.and_then(|filter| filter_capture(arguments, filter).map_err(|error| (1, error)))
     {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,10 +11,10 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::parsed::{PortTable, Tables, UmemTable};
 use crate::config::words::count;
 
-/// A batch of 64 in each direction (`xdpfwd_xsk::Builder::open`).
+/// Minimum: a batch of 64 in each direction (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
-/// Maximum per UMEM (`xdpfwd_xsk::OpenError::Queues`).
+/// Maximum number per UMEM (`xdpfwd_xsk::OpenError::Queues`).
 pub(super) const MAX_SOCKETS: usize = 126;
 
 /// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM).

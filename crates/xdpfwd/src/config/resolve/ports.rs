@@ -28,7 +28,8 @@ pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// A missing interface is only a warning, because it may appear later. `None` if unknown.
+/// Returns each port's interface, `None` if unknown. A missing one is only a warning, because it
+/// may appear later.
 pub(super) fn interfaces(
     ports: &Tables<PortTable>,
     machine: &dyn Machine,
@@ -280,7 +281,7 @@ pub(super) fn check_queues(
 
 /// Describes the queue counts up to `max` that `workers` workers can divide evenly.
 fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
-    /// Above, only the first two and the last are listed.
+    /// Of more counts, only the first two and the last are listed.
     const MAX_LISTED: usize = 4;
     let Some(max) = max else {
         return match workers {
