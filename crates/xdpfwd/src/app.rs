@@ -306,7 +306,7 @@ impl CustomCtl {
     }
 }
 
-/// Runs all hooks, even if one fails.
+/// Runs all hooks, even if one fails, and logs failures.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = catch_panic(|| run(hook)) {

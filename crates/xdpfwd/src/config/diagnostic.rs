@@ -45,7 +45,7 @@ impl Diagnostic {
         &self.message
     }
 
-    /// File, line and column become fields.
+    /// Logs file, line and column as fields.
     fn log(&self) {
         let Self { file, position, severity, message } = self;
         let (line, column) = position.map(|position| (position.line, position.column)).unzip();

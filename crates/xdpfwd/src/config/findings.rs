@@ -19,7 +19,7 @@ pub(super) struct Findings<'i> {
 struct RawDiagnostic {
     offset: usize,
     message: String,
-    /// The name and position for a message about another file, such as a key file.
+    /// For a message about another file, such as a key file: its name and the position.
     other_file: Option<(String, Position)>,
 }
 

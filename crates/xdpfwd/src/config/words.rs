@@ -26,7 +26,7 @@ pub(super) fn quoted(name: &str) -> String {
 
 /// Whether the character is visible or a space.
 pub(super) fn is_printable(character: char) -> bool {
-    // The standard library offers its table of printable characters only here.
+    // The standard library offers its table of printable characters only through `escape_debug`.
     let mut escape = character.escape_debug();
     escape.next() != Some('\\') || matches!(escape.next(), Some('\\' | '"' | '\''))
 }

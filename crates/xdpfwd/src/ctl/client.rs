@@ -291,7 +291,7 @@ fn text(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
-            // Separately; the interval report prints only the sum of the losses.
+            // Each kind of loss; the interval report prints only their sum.
             let kernel = &answer["kernel"];
             let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {

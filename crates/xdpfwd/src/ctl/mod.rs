@@ -1,7 +1,8 @@
 //! `xdpfwd ctl`: queries a running xdpfwd over its control socket.
 //!
-//! A request is a line with a JSON object such as `{"command":"status"}`; `arguments` is a list of
-//! strings, if any. A response is one JSON object, with the key `error` if the request failed.
+//! A request is a line with a JSON object such as `{"command":"status"}`; its key `arguments`, if
+//! any, is a list of strings. A response is one JSON object, with the key `error` if the request
+//! failed.
 
 mod client;
 pub(crate) mod command;

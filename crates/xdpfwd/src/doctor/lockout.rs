@@ -33,7 +33,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // For each port: its traffic, and the `keep` rules that this needs.
+    // For each port: its traffic, and the `keep` rules that this traffic needs.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &lockouts {
         let (traffic, keep) = by_port.entry(lockout.port).or_default();

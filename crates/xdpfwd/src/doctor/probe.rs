@@ -31,7 +31,7 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// The fix is for a port whose `auto` fell back to a slower mode.
+/// Suggests a fix if `auto` fell back to a slower mode.
 pub(crate) fn mode_finding(
     interface: &str,
     requested: Mode,

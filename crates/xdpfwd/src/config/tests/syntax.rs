@@ -67,7 +67,7 @@ fn deep_nesting_is_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// Would take minutes if each error's line were searched in the whole text.
+/// This test would take minutes if the lookup of each error's line scanned the whole text.
 #[test]
 fn text_full_of_errors_is_checked_quickly() {
     for piece in [
@@ -104,7 +104,7 @@ fn yaml_file_gives_only_ten_errors() {
     assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
 }
 
-/// Would take minutes if each undefined name were compared with each defined name.
+/// This test would take minutes if each undefined name were compared with each defined name.
 #[test]
 fn large_file_is_checked_quickly() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
