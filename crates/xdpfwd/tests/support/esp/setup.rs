@@ -2,8 +2,8 @@
 
 use super::lab::Lab;
 
-/// Outer addresses of side 0 and side 1. No interface needs them, because xdpfwd leaves the MAC
-/// addresses unchanged.
+/// Outer addresses of side 0 and 1. No interface needs them: xdpfwd leaves the MAC addresses
+/// unchanged.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
@@ -12,29 +12,27 @@ pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 pub struct Setup {
     pub transform: &'static str,
     pub transport: bool,
-    /// Outer addresses in tunnel mode, such as [`OUTER_4`].
+    /// In tunnel mode, such as [`OUTER_4`].
     pub outer: [&'static str; 2],
     pub udp: bool,
     pub esn: bool,
-    /// Value of the key `bypass` of both stages.
     pub bypass: &'static str,
     /// Generations (see [`spi`]) of the outbound SAs. Each side encapsulates with the first.
     pub outbound: Vec<u32>,
-    /// Generations of the inbound SAs.
     pub inbound: Vec<u32>,
-    /// Number of queues of side 0. Side 1 has one queue.
+    /// Queues of side 0. Side 1 has one.
     pub queues: u16,
     /// Frames per worker: fewer, for a faster start.
     pub frames: u32,
     /// Additional lines of `[engine]`.
     pub engine: [String; 2],
-    /// Additional lines of the stage `out` (`esp-seal`).
+    /// Of the stage `out` (`esp-seal`).
     pub seal: [String; 2],
-    /// Additional lines of the stage `in` (`esp-open`).
+    /// Of the stage `in` (`esp-open`).
     pub open: [String; 2],
-    /// Additional lines of each outbound SA.
+    /// Of each outbound SA.
     pub seal_sa: [String; 2],
-    /// Additional lines of each inbound SA.
+    /// Of each inbound SA.
     pub open_sa: [String; 2],
 }
 
@@ -60,7 +58,7 @@ impl Default for Setup {
     }
 }
 
-/// Returns the SPI of an outbound SA of a side. Each new key has the next generation, from 1.
+/// Each new key has the next generation, from 1.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }
@@ -115,7 +113,6 @@ impl Setup {
         )
     }
 
-    /// Returns the lines that inbound and outbound SAs have in common.
     fn sa(&self, lab: &Lab, stage: &str, spi: u32) -> String {
         let mode = if self.transport { "transport" } else { "tunnel" };
         let Self { transform, esn, .. } = self;
