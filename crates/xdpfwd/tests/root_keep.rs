@@ -13,7 +13,7 @@ use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
-/// In the generator's subnet.
+/// An address of fwd0 in the generator's subnet.
 const FWD0_ADDRESS: &str = "10.77.0.254";
 const SINK_ADDRESS: &str = "10.77.0.2";
 

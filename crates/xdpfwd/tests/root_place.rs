@@ -107,7 +107,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 400);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 100, 200]));
-    // Also at another index.
+    // Unchanged rules keep their counters, also at another index.
     assert!(
         reload_with("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"])
             .status

@@ -252,7 +252,7 @@ fn ttl_and_set_mac_handle_every_frame_length() {
     assert_eq!(port_counters(&final_report, "fwd0")[2], frames.len() as u64 + marks);
 }
 
-/// For headers without options (RFC 1071).
+/// Recomputes the checksum of an IPv4 header without options (RFC 1071).
 fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
     let mut sum: u32 = frame[14..34]

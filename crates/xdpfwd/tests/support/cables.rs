@@ -40,7 +40,7 @@ pub fn kernel_has_zero_copy() -> bool {
     }
 }
 
-/// The mode that `mode = "auto"` should select on these drivers.
+/// Returns the mode that `mode = "auto"` should select on these drivers.
 pub fn best_mode() -> &'static str {
     if kernel_has_zero_copy() { "zero-copy" } else { "copy" }
 }
@@ -319,7 +319,7 @@ impl FrameSender {
     }
 }
 
-/// Sends test frames at a rate of at most [`RATE`].
+/// A thread that sends test frames at a rate of at most [`RATE`].
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,

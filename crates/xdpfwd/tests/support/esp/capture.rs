@@ -93,7 +93,7 @@ impl Tap {
     }
 }
 
-/// The parser is independent of xdpfwd.
+/// The type of a frame. Its parser is independent of xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,

@@ -38,8 +38,8 @@ impl Lab {
         Self::build(1, true)
     }
 
-    /// `queues` is for xdpfwd 0; xdpfwd 1 has one. The hosts have no addresses, so they send
-    /// nothing by themselves.
+    /// Creates a lab with `queues` queues for xdpfwd 0 and one for xdpfwd 1. The hosts have no
+    /// addresses and send nothing by themselves.
     pub fn with_silent_hosts(queues: u16) -> Self {
         Self::build(queues, false)
     }

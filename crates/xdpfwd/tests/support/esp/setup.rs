@@ -26,13 +26,13 @@ pub struct Setup {
     pub frames: u32,
     /// Additional lines of `[engine]`.
     pub engine: [String; 2],
-    /// Of the stage `out` (`esp-seal`).
+    /// Additional lines of the stage `out` (`esp-seal`).
     pub seal: [String; 2],
-    /// Of the stage `in` (`esp-open`).
+    /// Additional lines of the stage `in` (`esp-open`).
     pub open: [String; 2],
-    /// Of each outbound SA.
+    /// Additional lines of each outbound SA.
     pub seal_sa: [String; 2],
-    /// Of each inbound SA.
+    /// Additional lines of each inbound SA.
     pub open_sa: [String; 2],
 }
 
@@ -58,7 +58,7 @@ impl Default for Setup {
     }
 }
 
-/// Each new key has the next generation, from 1.
+/// Returns an SPI. Each new key has the next generation, from 1.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }

@@ -43,8 +43,8 @@ fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
     }
 }
 
-/// Sends test frames through a packet socket, and sleeps between bursts to leave CPU time to
-/// others.
+/// A thread that sends the lab's test frames through a packet socket. It sleeps between bursts to
+/// leave CPU time to other tasks.
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
