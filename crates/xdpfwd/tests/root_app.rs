@@ -135,7 +135,7 @@ enum LimitCommand {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// Gets packets above the limit. Without it, the stage drops them.
+    /// The port for packets above the limit. Without it, the stage drops them.
     to: Option<PortName>,
     /// Packet length, in bytes, at which the stage panics.
     panics_at: Option<usize>,

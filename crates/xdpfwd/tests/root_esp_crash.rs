@@ -163,7 +163,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
 }
 
 /// Checks that the packets of one SA repeat no IV and no sequence number, and that each run starts
-/// above all sequence numbers of earlier runs. `is_in_order`: they must also ascend. Returns the
+/// above all sequence numbers of earlier runs. If `is_in_order`, they must ascend. Returns the
 /// number of runs that sent a packet.
 fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
     let (mut ivs, mut numbers) = (HashSet::new(), HashSet::new());

@@ -79,7 +79,7 @@ fn slow_tcp_conversation_is_not_delayed() {
                 assert_eq!(byte, [round]);
                 thread::sleep(Duration::from_millis(10));
             }
-            // A held packet would be followed only by TCP's retransmission, after 200 ms.
+            // If xdpfwd held a packet, the next one would be TCP's retransmission, after 200 ms.
             assert!(
                 start.elapsed() < Duration::from_millis(20 * 200),
                 "20 rounds took {:?}",
@@ -200,8 +200,8 @@ fn overload_of_five_minutes_counts_every_lost_packet() {
     assert_overload_is_counted(Duration::from_secs(300));
 }
 
-/// Checks that under overload, xdpfwd forwards each packet or counts it as lost, as the kernel and
-/// the lab do.
+/// Checks that under overload, xdpfwd forwards each packet or counts it as lost. Its counters must
+/// match those of the kernel and the lab.
 fn assert_overload_is_counted(duration: Duration) {
     let lab = build_lab(Chain::builder());
     let running = Running::start(&lab, &cross_connect(1, "cores = [1]"));

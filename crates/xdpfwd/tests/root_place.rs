@@ -158,7 +158,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 400);
     assert_eq!(socket.query("stats")["drops"]["policy"], 100);
-    // First a reload of the later stage, then of the filter in the kernel.
+    // Reload first the later stage, then the filter in the kernel.
     for (edge, inner) in
         [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
     {
@@ -168,7 +168,7 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let filters = socket.query("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // `not_ip` is part of both filters.
+    // A change of `not_ip` is a change of a filter, here of both.
     let changed_exceptions = config_with_rules("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&changed_exceptions)).contains("change them in two reloads"));

@@ -211,7 +211,7 @@ fn second_instance_is_rejected_with_pid_of_first() {
     }
 }
 
-/// The required capabilities do not show which process holds a program.
+/// With only the required capabilities, xdpfwd cannot see the holder.
 #[test]
 fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     let lab = build_lab(Chain::builder());
@@ -381,7 +381,7 @@ fn full_output_pipe_does_not_delay_stop_by_sigterm() {
     let config = Config::new(&cross_connect(1, ""));
     let mut command = lab.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    // As with `2>&1 |`, to a process that does not read.
+    // Reports and log share a pipe that nothing reads, as with `2>&1 |`.
     let (_reader, pipe) = std::io::pipe().unwrap();
     let mut child = command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap();
     thread::sleep(Duration::from_secs(1)); // xdpfwd prints more than the pipe can hold

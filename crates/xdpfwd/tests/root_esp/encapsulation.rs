@@ -77,7 +77,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         let [report_0, report_1] = stop_both(instances);
         for final_report in [&report_0, &report_1] {
             let mut drops = drops(&final_report.json);
-            // TCP first sends packets that are too big, and fills queues.
+            // Expected: TCP first sends packets that are too big, and fills queues.
             for reason in ["too_big", "egress_full"] {
                 drops.remove(reason);
             }

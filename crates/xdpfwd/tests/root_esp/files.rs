@@ -184,7 +184,7 @@ fn invalid_key_or_state_file_is_rejected() {
     };
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     assert_rejected(&lab, &config, 1, &[name, "clock"]);
-    // If the stored epoch is at most two seconds ahead of the clock, xdpfwd waits.
+    // If the stored epoch is only two seconds ahead of the clock, xdpfwd waits and then starts.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
     assert_eq!(run_briefly(&lab, &config).status.code(), Some(0));
@@ -330,7 +330,7 @@ fn keys_are_in_no_output_and_no_core_dump() {
     for text in &texts {
         assert!(text.len() > 20 && keys.iter().all(|key| !contains_key(text, key)), "{text}");
     }
-    // `ctl sa` must print fingerprints of the keys, or the check above is void.
+    // The check above needs output about the keys: `ctl sa` must print their fingerprints.
     let state = texts.last().unwrap();
     let fingerprints: Vec<_> = state
         .lines()

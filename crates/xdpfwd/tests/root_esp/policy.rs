@@ -46,8 +46,8 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
         assert_eq!(drops(&reports[side].json), drop_counts([("sa_limit", COUNT - 300)]), "{lines}");
         assert_eq!(drops(&reports[1 - side].json), drop_counts([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
-        // The state file stores the counts of outbound SAs only, so a restart allows 100 more
-        // packets on inbound SAs.
+        // The state file stores the counts of outbound SAs only: after a restart, 100 more packets
+        // pass an inbound SA.
         let instances = lab.start(&setup);
         Sender::start(lab.namespaces.gen_(), "gen0", 4_000, 1, Some(100)).finish();
         until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= 100);

@@ -68,6 +68,7 @@ fn rekeying_under_load_loses_no_packet() {
         *sequence = esp.sequence;
     }
     assert_eq!(latest.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
+    // The anti-replay window survives reloads.
     lab.cut_wire();
     let last_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, GENERATIONS)).collect();
