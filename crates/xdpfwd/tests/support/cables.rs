@@ -18,12 +18,13 @@ use xdpfwd_testkit::process::{run, stderr};
 use super::wire::packet_socket;
 use super::{Running, XDPFWD, cross_connect_between, ip_batch, until};
 
-/// Packets per second of a [`Sender`]; the emulated interfaces forward far more without loss.
+/// Maximum packets per second of a [`Sender`]; the emulated interfaces forward far more without
+/// loss.
 const RATE: u64 = 4_000;
 /// Packets that each side sends: more than a ring has entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
-/// Packets in flight from one sender. They fit into every ring and every queue in QEMU. (With 200,
-/// Linux 6.12 loses packets before XDP.)
+/// Maximum number of packets in flight from one sender. They fit into every ring and every queue in
+/// QEMU. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
 /// Frames per worker; a ring has half as many entries. Pinning more takes longer.
 const FRAMES: u32 = 4096;
@@ -128,10 +129,10 @@ impl Cables {
 
     /// Sets the number of queues of each near end, and spreads the flows over them.
     ///
-    /// If xdpfwd serves only one of two queues, the other would receive half of all flows. igb
-    /// hashes only the IP addresses of a UDP packet unless configured to hash the ports too; its
-    /// indirection table maps hashes to queues. m0 and m1 have no RSS: the host's tap device
-    /// spreads the flows.
+    /// igb, m0 and m1 have two queues. If xdpfwd serves only one, the other would receive half of
+    /// all flows. igb hashes only the IP addresses of a UDP packet unless configured to hash the
+    /// ports too; its indirection table maps hashes to queues. m0 and m1 have no RSS: the host's
+    /// tap device spreads the flows.
     pub fn set_queues(&self, queues: u16) {
         // `ethtool -L` fails if the indirection table was set and contains a queue that would be
         // removed. The default table spreads flows over all queues.
@@ -188,7 +189,8 @@ impl Cables {
         self.exchange_expecting([true, true], size)
     }
 
-    /// Does not wait for packets from a side whose `should_arrive` is false.
+    /// Like [`exchange`](Self::exchange), but does not wait for packets from a side whose
+    /// `should_arrive` is false.
     pub fn exchange_expecting(&self, should_arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
@@ -255,7 +257,8 @@ impl Cables {
     }
 }
 
-/// Sends through a packet socket: the lab's generator would occupy one of the VM's two slow cores.
+/// Sends frames through a packet socket, because the lab's generator would occupy one of the VM's
+/// two slow cores.
 struct FrameSender {
     socket: OwnedFd,
     address: LinkAddr,

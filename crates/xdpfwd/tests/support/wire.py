@@ -45,7 +45,7 @@ def open_both(from_namespace, from_interface, to_namespace, to_interface):
 
 
 def receive(receiver):
-    """Returns the next frame, with the VLAN tag that the kernel may have removed.
+    """Returns the next frame. If the kernel has removed its VLAN tag, inserts the tag again.
 
     See packet(7), PACKET_AUXDATA.
     """

@@ -19,7 +19,7 @@ use crate::{
     sequence_number_before_wrap,
 };
 
-/// Sends 1 MiB from a host to the other, and compares each byte.
+/// Sends 1 MiB from one host to the other, and compares each byte.
 fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     const BYTES: usize = 1 << 20;
     let address =

@@ -222,7 +222,7 @@ selector = ["{right}/{prefix}"]
     }
 
     /// Waits until the error counters reach the sum of `expected`. Then checks that exactly these
-    /// are nonzero.
+    /// counters are nonzero, with these values.
     #[track_caller]
     pub(crate) fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);

@@ -114,7 +114,7 @@ pub struct Esp {
     /// Lower 32 bits.
     pub sequence: u32,
     pub iv: u64,
-    /// Encapsulated in UDP.
+    /// Whether the ESP packet is encapsulated in UDP.
     pub udp: bool,
     pub version: u8,
 }

@@ -12,7 +12,7 @@ pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 pub struct Setup {
     pub transform: &'static str,
     pub transport: bool,
-    /// In tunnel mode, such as [`OUTER_4`].
+    /// Outer addresses in tunnel mode, such as [`OUTER_4`].
     pub outer: [&'static str; 2],
     pub udp: bool,
     pub esn: bool,
