@@ -1,12 +1,11 @@
-//! Tests the binary with configuration files: output on stdout and stderr, and exit codes. Needs no
-//! privileges.
+//! Tests the binary with configuration files: output and exit codes. Needs no privileges.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A valid configuration. xdpfwd warns about its two interfaces, which exist on no machine.
+/// xdpfwd warns about the two interfaces, which exist on no machine.
 const VALID: &str = "\
 [[port]]
 name = \"lan\"
@@ -38,14 +37,13 @@ fn xdpfwd(arguments: &[&str]) -> Outcome {
     }
 }
 
-/// Writes a file and returns its path.
 fn write_file(name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, contents).unwrap();
     path
 }
 
-/// Runs `xdpfwd --check` on a file. In the returned output, `FILE` replaces the path of the file.
+/// Runs `xdpfwd --check`. In the returned output, `FILE` replaces the path of the file.
 fn check(file: &Path, arguments: &[&str]) -> Outcome {
     let path = file.to_str().unwrap();
     let outcome = xdpfwd(&[&["--config", path, "--check"], arguments].concat());

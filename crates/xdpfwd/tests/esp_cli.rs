@@ -16,7 +16,6 @@ fn esp(arguments: &[&str], file: &Path) -> Output {
     Command::new("sh").args(["-c", &command, "sh"]).args(arguments).arg(file).output().unwrap()
 }
 
-/// Returns exit code, stdout and stderr of a finished process.
 fn outcome(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))

@@ -28,8 +28,7 @@ accept src 10.0.0.0/8 proto udp
 accept src 2001:db8::/32 proto icmpv6 icmp-type 128
 ";
 
-/// A script that writes three captures of the same packets: pcap, pcapng, and pcap with packets cut
-/// to 60 bytes.
+/// Writes the same packets as pcap, pcapng, and pcap with packets cut to 60 bytes.
 const SCAPY_SCRIPT: &str = r#"
 from scapy.all import *
 import sys
@@ -58,7 +57,7 @@ wrpcapng(sys.argv[2], packets)
 wrpcap(sys.argv[3], packets, snaplen=60)
 "#;
 
-/// Returns the expected verdict, index of the matching rule, and drop reason for each packet of
+/// Returns verdict, index of the matching rule, and drop reason for each packet of
 /// [`SCAPY_SCRIPT`].
 fn expected_decisions() -> Vec<(&'static str, Option<u64>, Option<&'static str>)> {
     vec![
@@ -121,7 +120,6 @@ fn filter_test_prints_verdict_rule_and_reason_per_packet() {
             assert_eq!(*line, expected, "{}", capture.display());
         }
     }
-    // The text output ends with counts of packets, in total and by rule.
     let text = String::from_utf8(run(&config, &captures[0], &[]).stdout).unwrap();
     assert!(text.contains("\n14 packets\n"), "{text}");
     assert!(text.contains("       3  accept  rule 2: accept src 10.0.0.0/8 proto udp\n"), "{text}");
@@ -152,7 +150,7 @@ fn filter_test_error_names_invalid_file_and_reason() {
     // Link type 113 is a Linux cooked capture.
     std::fs::write(&pcap, pcap_header(113)).unwrap();
     assert_rejected(1, "link type 113: expected Ethernet (1)");
-    // The packet's header announces 60 bytes, but only three follow.
+    // The header announces 60 bytes, but only three follow.
     std::fs::write(
         &pcap,
         [pcap_header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),

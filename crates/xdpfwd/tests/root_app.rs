@@ -23,8 +23,7 @@ use xdpfwd_pipeline::{
     BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
 };
 
-/// Environment variable that makes this binary run as the tested program. With the value `fails`,
-/// the start hook fails.
+/// Makes this binary run as the tested program. With the value `fails`, the start hook fails.
 const PROGRAM_VARIABLE: &str = "XDPFWD_TEST_APP";
 
 fn main() -> ExitCode {
@@ -133,13 +132,12 @@ enum LimitCommand {
     Show,
 }
 
-/// The keys of a stage with `kind = "longest"`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongestConfig {
-    /// The port to which packets above the length limit go. Without it, the stage drops them.
+    /// The port for packets above the limit. Without it, the stage drops them.
     to: Option<PortName>,
-    /// The packet length, in bytes, at which the stage panics.
+    /// Packet length, in bytes, at which the stage panics.
     panics_at: Option<usize>,
 }
 
@@ -148,7 +146,6 @@ struct LongestPlan {
     max_bytes: usize,
     to: Option<PortId>,
     panics_at: Option<usize>,
-    /// The drop reason.
     reason: Reason,
     /// The ports of the plan context, as JSON.
     summary: String,
@@ -210,8 +207,7 @@ impl Stage for Longest {
     }
 }
 
-/// Returns a cross-connect with the stage `longest` on the path from lan to wan. `keys` are further
-/// lines of the stage's table.
+/// Returns a cross-connect with the stage `longest` from lan to wan, with these additional `keys`.
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
@@ -367,7 +363,6 @@ fn failed_ctl_command_returns_its_error() {
     ] {
         assert_eq!(socket.send_raw(&[request, b"\n"].concat())["error"], error);
     }
-    // The program still forwards. The command `end` stops it.
     Traffic::new()
         .rate(10_000)
         .count(100)
@@ -398,7 +393,6 @@ fn reload_runs_commit_hook_and_failed_reload_runs_rollback_hook() {
     );
     running.reload("reloaded");
     wait_for_log(&running, "hook: commit", 1);
-    // An unknown port is reported with its location in the file.
     running.config.write(&config(&socket, 1, "to = \"dmz\""));
     running.reload("not reloaded");
     let error = r#":23:6: no port is called "dmz"; the ports are: "lan", "wan""#;

@@ -5,9 +5,8 @@ mod support;
 use support::{Config, XDPFWD, build_lab};
 use xdpfwd_lab::Chain;
 
-/// Gives `fwd0` the alternative name `uplink` (which fails if `fwd0` already has it). Then runs
-/// `--check --json` with these interfaces as the ports lan and wan. Returns exit code, stdout and
-/// stderr; `FILE` replaces the path of the configuration.
+/// Gives `fwd0` the alternative name `uplink` (which fails if it already has it), and checks these
+/// ports. In the returned output, `FILE` replaces the path of the configuration.
 fn check_interfaces(lab: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
     let [lan, wan] = interfaces;
     let config = Config::new(&format!(

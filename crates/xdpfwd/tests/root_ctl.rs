@@ -15,7 +15,7 @@ use support::{Running, TIMEOUT, XDPFWD, build_lab, stderr};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_testkit::Folder;
 
-/// Sends packets in four flows, with UDP source ports 1024 to 1027.
+/// Sends four flows, with UDP source ports 1024 to 1027.
 fn send(lab: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
     traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
@@ -79,7 +79,7 @@ fn ctl_responses_match_traffic_and_final_report() {
     assert_eq!(table["rows"][3], json!([null, 500, "(default)"]), "{table}");
     let text = String::from_utf8(socket.ctl(&["inspect"]).stdout).unwrap();
     assert!(text.contains("edge of lan->wan: rules\n"), "{text}");
-    // A reload with the same rules keeps their counters. `afresh` lists the stages that start anew.
+    // `afresh` lists the stages that start anew.
     let reloaded = socket.query("reload");
     assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
     assert_eq!(socket.query("rules"), rules_response);
@@ -127,7 +127,6 @@ fn reload_keeps_counters_of_stages_without_state() {
     assert_eq!(text("rules"), "no stage has rules\n");
     assert_eq!(text("sa"), "no stage has security associations\n");
     assert_eq!(text("inspect"), "no stage has tables\n");
-    // A stage of another kind starts anew.
     fs::write(&path, config("mac-swap")).unwrap();
     assert_eq!(reload(&["edge"])["counters"], Value::Null);
     forwarder.stop(TIMEOUT).unwrap();
@@ -159,7 +158,6 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
     let (lab, socket) = (build_lab(Chain::builder()), Socket::new("guarded"));
     let running = Running::start(&lab, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
-    // A folder that every user can read.
     let folder = Folder::shared();
     let binary = folder.join("xdpfwd");
     fs::copy(XDPFWD, &binary).unwrap();
@@ -188,7 +186,6 @@ fn control_socket_rejects_other_users_and_invalid_requests() {
         let response = socket.send_raw(request);
         assert!(response["error"].as_str().unwrap().contains(error), "{response}");
     }
-    // A client that sends nothing does not block other clients.
     let silent = UnixStream::connect(&socket.0).unwrap();
     let start = Instant::now();
     assert_eq!(socket.query("status")["type"], "status");

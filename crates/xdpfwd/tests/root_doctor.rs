@@ -1,9 +1,7 @@
 //! Tests `xdpfwd doctor` on interfaces of the lab. Most tests create a condition, check doctor's
-//! finding, apply its fix verbatim, and check that the finding is gone.
-//! `Examination::fix(subject, check, level, text)` returns the fix of the finding that contains
-//! `text`.
+//! finding, apply its fix verbatim, and check that the finding is gone. Needs root.
 //!
-//! Needs root. (src/doctor/tests.rs uses a fake /proc and /sys; vm_doctor.rs, the test VM.)
+//! (src/doctor/tests.rs uses a fake /proc and /sys; vm_doctor.rs, the test VM.)
 
 mod support;
 
@@ -34,10 +32,9 @@ fn doctor_warns_of_copy_mode_unless_configured() {
     let with_copy_mode =
         Examination::run_with_config(lab.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
     with_copy_mode.assert_ok("fwd0", "mode");
-    // doctor has left no program attached and no socket bound: xdpfwd starts.
+    // doctor has left no program attached and no socket bound.
     let (_, final_report) = Running::start(&lab, &cross_connect(1, "")).stop();
     final_report.assert_frames_and_packets_add_up();
-    // Text output, with an interface as the argument instead of a configuration.
     let output = lab.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
@@ -75,7 +72,7 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
         "error",
         "3000: frames of 2048 bytes",
     );
-    // doctor also reports the MTU for a configuration, and still runs the other checks.
+    // doctor still runs the other checks.
     let config = cross_connect(1, "cores = [999]");
     let examination = Examination::run_with_config(lab.fwd(), &config);
     examination.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
@@ -88,7 +85,7 @@ fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     run_shell(lab.fwd(), command_in_fix(&fix, "ip link"));
     Examination::run(lab.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
-    // doctor accepts an alternative name, although /sys/class/net has no folder of this name.
+    // /sys/class/net has no folder of this name.
     run_shell(lab.fwd(), "ip link property add dev fwd0 altname uplink0");
     let examination = Examination::run(lab.fwd(), &["uplink0"]);
     examination.assert_ok("uplink0", "mtu");
@@ -154,7 +151,6 @@ fn doctor_names_holder_of_attached_xdp_program() {
     let examination = Examination::run(lab.fwd(), &["fwd0"]);
     let fix = examination.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", holder.forwarder.pid()));
-    // doctor does not probe an interface in use.
     assert_eq!(
         examination.finding("fwd0", "mode")["finding"],
         "not probed: fix xdp-program of fwd0 first"
@@ -205,14 +201,13 @@ fn doctor_warns_of_default_route_and_does_not_probe() {
     let config = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
     let examination = Examination::run_with_config(lab.fwd(), &config);
     examination.assert_ok("host", "lockout");
-    // doctor still does not probe: an interface that resets would lose even the kept packets.
+    // An interface that resets would lose even the kept packets.
     assert_eq!(examination.finding("fwd0", "mode")["level"], "unknown");
 }
 
 #[test]
 fn doctor_without_privileges_prints_working_setcap() {
     let lab = build_lab(Chain::builder());
-    // A folder that the user `nobody` can read.
     let folder = Folder::shared();
     let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();

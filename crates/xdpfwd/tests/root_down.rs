@@ -15,14 +15,13 @@ fn set_link_state(lab: &Chain, interface: &str, state: &str) {
     assert!(status.success(), "cannot set {interface} {state}");
 }
 
-/// Starts xdpfwd. Does not wait for a report: with an interface down, xdpfwd prints none.
+/// Does not wait for a report: with an interface down, xdpfwd prints none.
 fn start(lab: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
     let arguments =
         [&[XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"], arguments].concat();
     Forwarder::spawn(lab.fwd(), &arguments).unwrap()
 }
 
-/// Waits until the log has a line for which `matches` returns true.
 fn wait_for_log(forwarder: &mut Forwarder, matches: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !forwarder.stderr().iter().any(|line| matches(line)) {
@@ -69,7 +68,6 @@ fn start_waits_for_interface_to_come_up() {
     );
 }
 
-/// xdpfwd ends with exit code 0. Its final report has 0 frames and mode `none`.
 #[test]
 fn xdpfwd_waiting_for_interface_ends_on_signal_or_duration() {
     let lab = build_lab(Chain::builder());

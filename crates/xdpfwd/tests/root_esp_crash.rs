@@ -1,6 +1,6 @@
-//! Kills xdpfwd at random times, and checks the guarantee in docs/esp.md that no sequence number
-//! and no IV is used twice. `ESP_SEED=n` repeats the random numbers of an earlier run, but not its
-//! timing. Needs root.
+//! Kills xdpfwd at random times, and checks that no sequence number and no IV is used twice
+//! (docs/esp.md). `ESP_SEED=n` repeats the random numbers of an earlier run, but not its timing.
+//! Needs root.
 //!
 //! xdpfwd 0 encapsulates and is killed; xdpfwd 1 decapsulates. Arrays in [`Setup`] have an element
 //! for each.
@@ -20,11 +20,11 @@ use support::{Config, TIMEOUT, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Number of labs that run in parallel. A lab waits most of the time: each start needs a new epoch
-/// (the upper half of IVs, a time in whole seconds), so xdpfwd can start only once per second.
+/// Labs that run in parallel. A lab waits most of the time: each start needs a new epoch (the upper
+/// half of IVs, in whole seconds), so xdpfwd can start only once per second.
 const LABS: usize = 4;
 
-/// Number of sequence numbers that xdpfwd reserves at a time. A crash skips at most this many.
+/// Sequence numbers that xdpfwd reserves at a time. A crash skips at most this many.
 const RESERVED_AT_ONCE: u64 = 1 << 20;
 
 #[test]
@@ -43,7 +43,7 @@ fn kill_in_every_lab(kills_per_lab: u64) {
     let seed =
         std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED: not a number"));
     println!("seed {seed}");
-    // With one worker, sequence numbers leave in order. With two, they may not.
+    // With two workers, sequence numbers may leave out of order.
     let one_worker = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
         open_sa: [String::new(), "window = 4096\n".into()],
@@ -92,7 +92,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Kill xdpfwd at a random time, either during its start or after its first packet.
+        // Either during its start or after its first packet.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
@@ -109,11 +109,10 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
             thread::sleep(Duration::from_micros(random / 4 % 150_000));
         }
         xdpfwd.check_running().unwrap_or_else(|error| panic!("run {run}: {error}"));
-        // The process is not reaped yet, so no other process has its pid.
+        // Not reaped yet, so no other process has its pid.
         kill(Pid::from_raw(xdpfwd.pid() as i32), Signal::SIGKILL).unwrap();
         xdpfwd.stop(TIMEOUT).unwrap();
     }
-    // The last run is stopped, not killed.
     let mut xdpfwd = start();
     let before = tap.count();
     tap.wait_for(before + 1000);
@@ -147,7 +146,7 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
         "`next` in the state file is not {highest} + 1: {state}"
     );
 
-    // xdpfwd 1 accepts every sent packet: none is late, none is a replay.
+    // None is late, none is a replay.
     until("xdpfwd 1 has received all packets", || received(&receiver, "wan1") >= sent);
     until("all packets have arrived at the sink", || sink.seen().unwrap().arrived.packets >= sent);
     let (exit, final_report) = receiver.stop();
@@ -164,8 +163,8 @@ fn kill_repeatedly(setup: &Setup, seed: u64, kills: u64) {
 }
 
 /// Checks that the packets of one SA repeat no IV and no sequence number, and that each run starts
-/// above all sequence numbers of earlier runs. If `is_in_order`, the sequence numbers must ascend.
-/// Returns the number of runs that sent at least one packet.
+/// above all sequence numbers of earlier runs. If `is_in_order`, they must ascend. Returns the
+/// number of runs that sent a packet.
 fn check_capture(on_wire: &[Esp], is_in_order: bool) -> u64 {
     let (mut ivs, mut numbers) = (HashSet::new(), HashSet::new());
     let (mut epoch, mut highest_of_earlier_runs, mut highest, mut runs) = (0, 0, 0, 0);

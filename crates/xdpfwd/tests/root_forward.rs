@@ -1,5 +1,5 @@
-//! Tests forwarding of ping, TCP, iperf3 and generated traffic. Compares the counters of xdpfwd,
-//! the kernel and the lab. Needs root.
+//! Tests forwarding of ping, TCP, iperf3 and generated traffic, and compares the counters of
+//! xdpfwd, the kernel and the lab. Needs root.
 
 mod support;
 
@@ -18,7 +18,6 @@ use xdpfwd_testkit::process::run;
 const GEN_ADDRESS: &str = "10.77.0.1";
 const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Runs a test with one and with two queues. The lab's hosts have addresses.
 fn on_one_and_two_queues(test: impl Fn(&Chain)) {
     for queues in [1, 2] {
         let lab = build_lab(Chain::builder().queues(queues).addresses(true));
@@ -52,8 +51,7 @@ fn ping_passes_both_ways() {
     });
 }
 
-/// Client and server exchange one byte at a time: xdpfwd must not hold a packet until the next one
-/// arrives.
+/// xdpfwd must not hold a packet until the next one arrives.
 #[test]
 fn slow_tcp_conversation_is_not_delayed() {
     on_one_and_two_queues(|lab| {
@@ -125,7 +123,7 @@ fn iperf3_moves_data_both_ways() {
             assert!(json.get("error").is_none(), "{json}");
             received_bytes.push(json["end"]["sum_received"]["bytes"].as_u64().unwrap());
         }
-        // `ip netns exec` replaces itself by iperf3 without a fork, so this is the pid of iperf3.
+        // `ip netns exec` does not fork, so this is the pid of iperf3.
         server.kill().unwrap();
         server.wait().unwrap();
         assert!(received_bytes.iter().all(|&bytes| bytes > 1_000_000), "{received_bytes:?} bytes");
@@ -159,7 +157,6 @@ fn ten_million_packets_arrive_complete_and_in_order() {
     assert_all_arrive(60, 100, 10_000_000);
 }
 
-/// Checks that each packet arrives once, unchanged and in order.
 fn assert_all_arrive(size: u16, flows: u32, packets: u64) {
     let lab = build_lab(Chain::builder());
     let running = Running::start(&lab, &cross_connect(1, "cores = [1]"));
@@ -211,7 +208,6 @@ fn assert_overload_is_counted(duration: Duration) {
     let sink = Sink::attach(lab.sink(), "sink0").unwrap();
     let generator = Traffic::new().size(60).flows(16).core(0).start(lab.gen_(), "gen0").unwrap();
     thread::sleep(duration);
-    // Stop while the generator still sends.
     let (exit, final_report) = running.stop();
     let sent = generator.stop().unwrap();
     assert!(exit.status.success() && !exit.killed, "{exit:?}");
@@ -234,7 +230,6 @@ fn assert_overload_is_counted(duration: Duration) {
     );
 }
 
-/// Overloads xdpfwd from both sides, with one and with two queues, until SIGTERM.
 #[test]
 fn final_counters_match_kernel_and_lab_both_ways() {
     for queues in [1, 2] {
@@ -277,7 +272,6 @@ fn final_counters_match_kernel_and_lab_both_ways() {
                 "{queues} queues: {}",
                 final_report.json
             );
-            // The interface sent or dropped each packet, and all sent packets arrived.
             let (sent, dropped) = kernel_tx_counters(&lab, interface);
             all_dropped += dropped;
             assert_eq!(
@@ -305,7 +299,7 @@ fn final_counters_match_kernel_and_lab_both_ways() {
     }
 }
 
-/// Returns the numbers of packets that an interface sent and dropped, from `ip -s link`.
+/// Reads `ip -s link`.
 fn kernel_tx_counters(lab: &Chain, interface: &str) -> (u64, u64) {
     let mut command = lab.fwd().command("ip");
     command.args(["-json", "-statistics", "link", "show", interface]);
@@ -386,7 +380,7 @@ fn idle_poll_uses_less_cpu_than_idle_spin() {
     assert!(poll * 5 < spin, "clock ticks: {poll} with poll, {spin} with spin");
 }
 
-/// Returns the CPU time of a process in clock ticks: fields 14 and 15 of proc_pid_stat(5).
+/// Returns CPU time in clock ticks: fields 14 and 15 of proc_pid_stat(5).
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

@@ -1,6 +1,5 @@
 //! Compares all I/O methods (key `io`): they must forward the same bytes in the same order with the
-//! same counts, also under overload. `io = "xsk-rs"` needs the feature `xsk-rs`, which `make test`
-//! enables. Needs root.
+//! same counts. `io = "xsk-rs"` needs the feature `xsk-rs`, which `make test` enables. Needs root.
 
 mod support;
 
@@ -24,15 +23,14 @@ fn methods_except_af_xdp() -> impl Iterator<Item = &'static str> {
     IO_METHODS.iter().copied().filter(|&io| io != "af_xdp")
 }
 
-/// Returns a cross-connect with these I/O methods for the ports lan and wan.
 fn cross_connect(lan_io: &str, wan_io: &str, queues: u16, engine: &str) -> String {
     support::cross_connect(queues, engine)
         .replacen("interface = \"fwd0\"", &format!("interface = \"fwd0\"\nio = \"{lan_io}\""), 1)
         .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan_io}\""), 1)
 }
 
-/// Returns frames of 60 to 1514 bytes, most of them lengthened by one or two VLAN tags. Two thirds
-/// are UDP packets of 16 flows; the others are not IP.
+/// Returns frames of 60 to 1514 bytes, most with one or two VLAN tags. Two thirds are UDP packets
+/// of 16 flows; the others are not IP.
 fn test_frames() -> Vec<Vec<u8>> {
     const TAGS: [&[u8]; 5] = [
         &[],
@@ -51,7 +49,7 @@ fn test_frames() -> Vec<Vec<u8>> {
         if index % 3 == 0 {
             frame.extend([0x88, 0xb5]);
         } else {
-            // UDP over IPv4. The checksums are wrong, but nothing here checks them.
+            // UDP over IPv4. The checksums are wrong, but nothing checks them.
             let flow = (index % 16) as u8;
             let total = (len - 14) as u16;
             frame.extend([0x08, 0x00, 0x45, 0]);
@@ -71,7 +69,7 @@ fn test_frames() -> Vec<Vec<u8>> {
     frames
 }
 
-/// Checks that all frames arrived unchanged and in order. Prints only the first difference.
+/// Prints only the first difference.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(index) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
@@ -101,7 +99,7 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
         .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Returns the kernel's counters of packets and dropped packets for a `direction` (`rx` or `tx`).
+/// Returns the kernel's packets and dropped packets for a `direction` (`rx` or `tx`).
 fn interface_counters(lab: &Chain, interface: &str, direction: &str) -> (u64, u64) {
     let mut ip = lab.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
@@ -152,7 +150,7 @@ fn every_io_forwards_same_frames_with_same_counts() {
                 );
             }
             // packet-mmsg reinserts a VLAN tag that the kernel removed. This moves the start of the
-            // packet, so xsk-rs has to copy the packet.
+            // packet, so xsk-rs copies it.
             let copied =
                 if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged_count } else { 0 };
             assert_eq!(
@@ -178,7 +176,6 @@ fn every_io_forwards_same_frames_with_same_counts() {
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// Also checks that each packet that xdpfwd sent has arrived or was counted as dropped.
 #[test]
 fn stop_under_overload_leaks_no_frame() {
     for io in methods_except_af_xdp() {
@@ -219,7 +216,7 @@ fn stop_under_overload_leaks_no_frame() {
     }
 }
 
-/// Each run must release the resources that the next run needs.
+/// Each run must release what the next run needs.
 #[test]
 fn io_methods_start_in_turn_on_same_interfaces() {
     let lab = build_lab(Chain::builder());
@@ -290,14 +287,13 @@ fn set_mtu(side: Side<'_>, mtu: usize) {
     ip(side.0, &format!("link set dev {} mtu {mtu}", side.1));
 }
 
-/// Returns a frame of `len` bytes that is not IP and has no VLAN tag.
 fn plain_frame(len: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
     frame.extend((14..len).map(|index| index as u8));
     frame
 }
 
-/// Tests packets that are too long for a UMEM frame or for the output interface.
+/// Tests packets too long for a UMEM frame or for the output interface.
 #[test]
 fn too_long_packets_are_counted_on_receive_and_transmit() {
     for io in methods_except_af_xdp() {
@@ -339,7 +335,7 @@ fn forwarding_resumes_after_interface_was_down() {
         traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
         ip(wan.0, "link set dev fwd1 up");
         let frames = [60, 61, 1514].map(plain_frame);
-        // The packets of the generator that waited in the rings arrive first.
+        // The generator's packets that waited in the rings arrive first.
         let arrived = send_and_capture(gen0(&lab), sink0(&lab), &frames);
         assert_same(&arrived[arrived.len() - 3..], &frames, io);
         assert_same(&send_and_capture(sink0(&lab), gen0(&lab), &frames), &frames, io);
@@ -368,7 +364,6 @@ fn packet_sockets_forward_ping_that_kernel_answers() {
     );
 }
 
-/// `--check` also warns if the kernel forwards the same packets.
 #[test]
 fn check_prints_io_methods_and_rejects_method_not_built() {
     let lab = build_lab(Chain::builder());

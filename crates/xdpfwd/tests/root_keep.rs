@@ -1,5 +1,4 @@
-//! Tests the key `keep` of a port, and the warnings about local traffic that `keep` does not cover.
-//! Needs root.
+//! Tests the key `keep` of a port, and the warnings about local traffic without `keep`. Needs root.
 
 mod support;
 
@@ -14,16 +13,15 @@ use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
-/// An address that a test gives to fwd0, in the generator's subnet.
+/// An address of fwd0 in the generator's subnet.
 const FWD0_ADDRESS: &str = "10.77.0.254";
 const SINK_ADDRESS: &str = "10.77.0.2";
 
-/// Returns a cross-connect whose port lan has this `keep` list.
 fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
 }
 
-/// Starts a TCP server that echoes all bytes. Its threads run until the test process ends.
+/// Starts a TCP server whose threads run until the test process ends.
 fn start_echo_server(namespace: &Namespace, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let listener = namespace.run(|| TcpListener::bind(address).unwrap()).unwrap();
@@ -45,7 +43,6 @@ fn connect(namespace: &Namespace, address: &str) -> TcpStream {
     stream
 }
 
-/// Sends `rounds` single bytes to an echo server, and checks each reply.
 #[track_caller]
 fn converse(stream: &mut TcpStream, rounds: u8) {
     for round in 0..rounds {
@@ -56,15 +53,14 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
     }
 }
 
-/// Sessions to fwd0's address stay with the kernel; sessions to the same port of another host are
-/// forwarded.
+/// Sessions to fwd0 stay with the kernel; those to the same port of another host are forwarded.
 #[test]
 fn kept_session_continues_while_other_traffic_is_forwarded() {
     for mode in ["auto", "skb"] {
         let lab = build_lab(Chain::builder().addresses(true).ipv6(true));
         ip(lab.fwd(), &format!("address add {FWD0_ADDRESS}/24 dev fwd0"));
         ip(lab.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
-        // If transit packets reached the kernel by mistake, it would forward and count them.
+        // If transit packets reached the kernel, it would forward and count them.
         sh(lab.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
         let listeners =
             [(lab.fwd(), FWD0_ADDRESS, "[fd77::fe]"), (lab.sink(), SINK_ADDRESS, "[fd77::2]")];
@@ -88,8 +84,8 @@ fn kept_session_continues_while_other_traffic_is_forwarded() {
             sessions.iter_mut().for_each(|session| converse(session, 5));
         }
         load.stop().unwrap();
-        // Packets that `keep` does not match get no reply: xdpfwd forwards them to the other side,
-        // where no host has the address.
+        // Packets that `keep` does not match are forwarded to the other side, where no host has the
+        // address.
         let mut ping = lab.gen_().command("ping");
         let output = ping.args(["-c2", "-i0.2", "-W1", FWD0_ADDRESS]).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
@@ -136,8 +132,8 @@ fn frames_without_matching_keep_rule_are_forwarded() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // frames.py names VLAN 300 and a tentative address, which this lab does not have. Here,
-            // frames to them are transit.
+            // frames.py names VLAN 300 and a tentative address, which this lab lacks: frames to
+            // them are transit.
             let is_absent_here =
                 ["which we have", "tentative"].iter().any(|words| cells[0].contains(words));
             (!cells[1].is_empty() && !is_absent_here, unhex(cells[2]))
@@ -154,14 +150,13 @@ fn frames_without_matching_keep_rule_are_forwarded() {
     let one_way = with_keep(
         r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#,
     );
-    // Remove the path from wan to lan.
     let (one_way, _) = one_way.rsplit_once("[[path]]").unwrap();
     let running = Running::start(&lab, one_way);
     let all: Vec<Vec<u8>> = frames.into_iter().map(|(_, frame)| frame).collect();
     let arrived = send_and_capture(gen0(&lab), sink0(&lab), &all);
     let (_, final_report) = running.stop();
     final_report.assert_frames_and_packets_add_up();
-    // sink0 drops this frame before any capture, so only xdpfwd's counters show the frame.
+    // sink0 drops this frame before any capture.
     let cut_tag = unhex("02000000000102000000000281000064");
     let expected: Vec<Vec<u8>> =
         transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
@@ -210,7 +205,7 @@ fn keep_follows_address_changes() {
     final_report.assert_frames_and_packets_add_up();
 }
 
-/// These devices are on top of the interface, with another MAC address.
+/// These devices have another MAC address than the interface below.
 #[test]
 fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
@@ -283,7 +278,7 @@ fn xdpfwd_reports_and_stops_in_time_during_address_changes() {
          echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; \
          done | ip -batch -",
     ]);
-    // A separate process group, so that the test can kill the shell and its child.
+    // So that the test can kill the shell and its child.
     std::os::unix::process::CommandExt::process_group(&mut address_changes, 0);
     let mut address_changes = address_changes.stderr(Stdio::null()).spawn().unwrap();
     for keep in ["[]", r#"["arp", "local"]"#] {
@@ -299,7 +294,6 @@ fn xdpfwd_reports_and_stops_in_time_during_address_changes() {
     address_changes.wait().unwrap();
 }
 
-/// Tests a default route, and an SSH session, that `keep` does not cover.
 #[test]
 fn host_traffic_without_keep_rule_causes_warning() {
     let lab = build_lab(Chain::builder().addresses(true));

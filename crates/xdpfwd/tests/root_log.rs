@@ -6,7 +6,7 @@ use serde_json::Value;
 use support::{Config, TIMEOUT, XDPFWD, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Returns the log of a run of xdpfwd that receives packets of three sorts, `packets` of each: 60
+/// Returns the log of a run of xdpfwd that receives `packets` packets of each of three sorts: 60
 /// bytes long, too long for a UMEM frame, and on a queue that xdpfwd does not serve.
 fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let lab = build_lab(Chain::builder().queues(2));
@@ -30,7 +30,6 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     let command = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
     let mut forwarder = Forwarder::spawn(lab.fwd(), &command).unwrap();
     forwarder.wait_for_line(TIMEOUT, |line| line.contains(r#""type":"interval""#)).unwrap();
-    // Let packets arrive that are too long for a UMEM frame.
     assert!(
         lab.fwd()
             .command("ip")
@@ -40,8 +39,7 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
             .success()
     );
     let sink = Sink::attach(lab.sink(), "sink0").unwrap();
-    // veth selects the queue by the sender's core: queue 0 belongs to xdpfwd, queue 1 to the
-    // kernel.
+    // veth selects the queue by the sender's core. xdpfwd serves only queue 0.
     for (core, size) in [(0, 60), (0, 2000), (1, 60)] {
         let generator =
             Traffic::new().size(size).count(packets).core(core).start(lab.gen_(), "gen0").unwrap();
@@ -64,7 +62,6 @@ fn log_of_run(format: &str, packets: u64) -> Vec<String> {
     forwarder.stderr()
 }
 
-/// Returns level and message of a line of the JSON log.
 fn level_and_message(line: &str) -> (String, String) {
     let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     assert!(json.is_object(), "{line}");
@@ -121,7 +118,7 @@ fn json_log_has_named_fields() {
 fn text_log_has_time_level_message_and_fields() {
     let lines = log_of_run("text", 2_000);
     let text = lines.join("\n");
-    // The lines have no colours, because stderr is not a terminal.
+    // Without colours: stderr is not a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
     let (time, after_time) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
@@ -131,7 +128,7 @@ fn text_log_has_time_level_message_and_fields() {
     );
     assert!(text.contains("INFO stopping signal=2"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
-    // Diagnostics of the configuration file have the format of `--check`.
+    // Configuration diagnostics have the format of `--check`.
     assert!(lines[0].contains(".toml:") && lines[0].contains(": warning: queues = 1"), "{text}");
 }
 

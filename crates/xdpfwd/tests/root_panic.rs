@@ -1,7 +1,7 @@
 //! Tests that a stage that panics ends xdpfwd with its final report and exit code 1. Needs root.
 //!
-//! This binary is also the tested program, and runs as such if [`FORWARDER_VARIABLE`] is set:
-//! xdpfwd's `main` with an additional stage kind. So the test target has `harness = false`.
+//! If [`FORWARDER_VARIABLE`] is set, this binary is the tested program: xdpfwd's `main` with an
+//! additional stage kind. So the test target has `harness = false`.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,6 @@ use support::{Config, Running, TIMEOUT, build_lab, cross_connect, run_tests};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
-/// Environment variable that makes this binary run as xdpfwd.
 const FORWARDER_VARIABLE: &str = "XDPFWD_TEST_FORWARDER";
 
 fn main() -> ExitCode {
@@ -37,11 +36,10 @@ fn main() -> ExitCode {
     run_tests(&tests)
 }
 
-/// The keys of a stage with `kind = "panics"`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PanicsConfig {
-    /// The function that panics: `build`, `process` or `retire`. With any other value, none does.
+    /// The function that panics: `build`, `process` or `retire`; otherwise none.
     r#in: String,
 }
 
@@ -49,7 +47,6 @@ struct PanicsConfig {
 #[derive(Clone, Debug)]
 struct PanickingStage {
     function: String,
-    /// Number of processed packets.
     packets: u64,
 }
 
@@ -88,7 +85,6 @@ impl Stage for PanickingStage {
     }
 }
 
-/// Returns a cross-connect with a stage that panics in `function`.
 fn config(function: &str) -> String {
     cross_connect(1, "").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"trap\"]", 1)
         + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{function}\"\n")

@@ -1,5 +1,4 @@
-//! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program: packets that
-//! they drop never reach user space. Needs root.
+//! Tests filters with `place = "kernel"` or `"auto"`, which run in the XDP program. Needs root.
 
 mod support;
 
@@ -12,14 +11,14 @@ use support::socket::Socket;
 use support::{Config, Running, TIMEOUT, XDPFWD, build_lab, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Sends `packets` packets in four flows, with UDP source ports 1024 to 1027. A veth selects the
-/// queue by the sending core.
+/// Sends four flows, with UDP source ports 1024 to 1027. A veth selects the queue by the sending
+/// core.
 fn send(lab: &Chain, packets: u64, core: usize) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
     traffic.start(lab.gen_(), "gen0").unwrap().finish(TIMEOUT).unwrap();
 }
 
-/// Waits until the sum of these counters of the first port is `sum`, and returns the statistics.
+/// Waits until the sum of these counters of the first port is `sum`.
 #[track_caller]
 fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     let deadline = Instant::now() + TIMEOUT;
@@ -37,8 +36,7 @@ fn wait_for_counters(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     }
 }
 
-/// Returns the filter's placement, and the packets that matched each rule. The last number is that
-/// of the default.
+/// Returns the filter's placement, and the packets that matched each rule and, last, the default.
 fn placement_and_matches(socket: &Socket) -> (String, Vec<u64>) {
     let edge = &socket.query("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
@@ -76,7 +74,6 @@ fn kernel_filter_drops_before_user_space_and_counts_drops() {
     let (exit, final_report) = running.stop();
     assert!(exit.status.success());
     final_report.assert_frames_and_packets_add_up();
-    // Only accepted packets reached the UMEM.
     assert_eq!(final_report.json["ports"][0]["rx_packets"], 2000, "{}", final_report.json);
     assert_eq!(final_report.parsed.drops["policy"], 0, "{}", final_report.json);
     let seen = sink.seen().unwrap();
@@ -120,7 +117,6 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["xdp_redirected", "xdp_dropped"], 800);
     assert_eq!(placement_and_matches(&socket), ("kernel".into(), vec![100, 200, 200, 300]));
-    // `auto` moves rules that the XDP program does not support to user space.
     assert!(
         reload_with("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success()
     );
@@ -128,8 +124,7 @@ fn rule_counters_survive_reload_and_change_of_placement() {
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 600);
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 100, 500]));
-    // A filter in user space stays there: in the kernel, it would miss the packets that already
-    // wait for a worker.
+    // In the kernel, the filter would miss the packets that already wait for a worker.
     assert!(reload_with("auto", &["drop sport 1025"]).status.success());
     assert_eq!(placement_and_matches(&socket), ("user".into(), vec![300, 500]));
     let rejected = reload_with("kernel", &["drop sport 1025"]);
@@ -159,11 +154,11 @@ fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     };
     let rejected = reload(&config_with_rules("drop sport 1024", "accept"));
     assert!(stderr(&rejected).contains("change them in two reloads"), "{rejected:?}");
-    // The rejected reload has changed no rule: the stage `inner` still drops 100 of 400 packets.
+    // The stage `inner` still drops 100 of 400 packets.
     send(&lab, 400, 0);
     wait_for_counters(&socket, &["rx_packets"], 400);
     assert_eq!(socket.query("stats")["drops"]["policy"], 100);
-    // Two reloads succeed: first of the later stage, then of the filter in the kernel.
+    // Reload first the later stage, then the filter in the kernel.
     for (edge, inner) in
         [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
     {

@@ -8,15 +8,14 @@ use support::{XDPFWD, stderr};
 
 const README: &str = include_str!("../../../README.md");
 
-/// Returns the shell code blocks of a section of the README.
 fn shell_blocks(section: &str) -> Vec<&str> {
     let (_, from_section) = README.split_once(&format!("## {section}\n")).unwrap();
     let (section, _) = from_section.split_once("\n## ").unwrap();
     section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect()
 }
 
-/// Runs the commands of a section, with xdpfwd in the background instead of in another terminal.
-/// Appends the commands `end`. Returns the script and its stdout.
+/// Runs the commands of a section, with xdpfwd in the background, and then `end`. Returns the
+/// script and its stdout.
 fn run_section(section: &str, end: &str) -> (String, String) {
     let mut script = String::from(
         "set -eu\n\
@@ -30,7 +29,7 @@ fn run_section(section: &str, end: &str) -> (String, String) {
     for line in shell_blocks(section).into_iter().flat_map(str::lines) {
         let line = line.replace("target/release/xdpfwd", XDPFWD);
         if line.starts_with("make ") {
-            // Skip the build: xdpfwd was built for this test.
+            // xdpfwd was built for this test.
         } else if line.contains("--duration") {
             // `sudo` is a function here; without it, `$!` is the pid of xdpfwd, not of a shell.
             let command = line.trim_start_matches("sudo ");

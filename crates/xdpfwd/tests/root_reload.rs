@@ -12,7 +12,6 @@ use support::socket::Socket;
 use support::{Config, FinalReport, Running, TIMEOUT, build_lab, cross_connect, run_with_grants};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
-/// A temporary rule file.
 struct Rules(PathBuf);
 
 impl Rules {
@@ -38,12 +37,11 @@ impl Drop for Rules {
 }
 
 /// Returns a cross-connect with a filter in each direction: `forth` from lan to wan, `back` from
-/// wan to lan. `place` is the value of the filters' key `place`.
+/// wan to lan.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
 
-/// Like [`config`], with additional lines of `[engine]`.
 fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String {
     let stages = |text: String, to: &str, name: &str| {
         text.replace(&format!("to = \"{to}\""), &format!("to = \"{to}\"\nstages = [\"{name}\"]"))
@@ -63,8 +61,8 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
 }
 
-/// Returns `count` rules that match none of the test's packets, with ports from `first_port` on,
-/// followed by `last_rule`.
+/// Returns `count` rules that match no packet of the test, with ports from `first_port` on, and
+/// `last_rule`.
 fn rules_ending_with(count: usize, first_port: usize, last_rule: &str) -> String {
     let unmatched = (0..count).map(|n| {
         format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, first_port + n / 256)
@@ -85,7 +83,7 @@ fn thousand_reloads_under_load_lose_no_packet() {
 
 fn reload_in_user_space(reloads: usize) {
     let final_report = reload_under_load("user", reloads);
-    // The rule `accept` accepted all packets. No reload changed it, so its counter survived.
+    // The rule `accept` counted all packets, so its counter survived every reload.
     let stages = final_report.json["stages"].as_array().unwrap();
     let forth = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
     assert_eq!(forth["counters"]["accepted"], forth["packets"], "{forth}");
@@ -122,8 +120,8 @@ fn reload_under_load(place: &str, reloads: usize) -> FinalReport {
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let generator_forth = traffic.start(lab.gen_(), "gen0").unwrap();
     let generator_back = traffic.start(lab.sink(), "sink0").unwrap();
-    // The filter `back` drops all packets, so `sink_at_sink0` paces both generators; one worker
-    // forwards both directions.
+    // `back` drops all packets, so `sink_at_sink0` paces both generators; one worker forwards both
+    // directions.
     let pairs = [(&generator_forth, &sink_at_sink0), (&generator_back, &sink_at_sink0)];
     run_with_grants(&pairs, || {
         for round in 0..reloads {
@@ -196,7 +194,6 @@ fn rejected_reload_changes_nothing() {
     let unused = Config::new(""); // `config` is the file that xdpfwd reads
     let running = Running::from_forwarder(forwarder, unused);
     let sink = Sink::builder().check(true).attach(lab.sink(), "sink0").unwrap();
-    // Sends 100 packets, and checks how many arrive.
     let assert_arrivals_of_100 = |expected: u64| {
         let before = sink.seen().unwrap().arrived.packets;
         Traffic::new()

@@ -1,5 +1,5 @@
-//! Tests the final report: docs/report.md documents all fields, and the ledger (CPU cycles by task)
-//! is complete. Needs root.
+//! Tests that docs/report.md documents all fields of the final report, and that the ledger (CPU
+//! cycles by task) is complete. Needs root.
 
 mod support;
 
@@ -9,7 +9,6 @@ use serde_json::Value;
 use support::{Running, TIMEOUT, build_lab, cross_connect};
 use xdpfwd_lab::{Chain, Traffic};
 
-/// Adds all keys of the objects in a JSON value to `collected`, recursively.
 fn collect_keys(value: &Value, collected: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -23,8 +22,7 @@ fn collect_keys(value: &Value, collected: &mut BTreeSet<String>) {
     }
 }
 
-/// Returns the keys in the first column of a page's tables: of each row that starts with a
-/// backquote, the words in the first cell.
+/// Returns the words in the first cell of each table row that starts with a backquote.
 fn documented_keys(page: &str) -> BTreeSet<String> {
     let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let words = cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|word| !word.is_empty());
@@ -34,7 +32,7 @@ fn documented_keys(page: &str) -> BTreeSet<String> {
 #[test]
 fn report_page_documents_exactly_the_printed_keys() {
     let lab = build_lab(Chain::builder());
-    // With so many rules, the report omits rows, and has the key `rows_omitted`.
+    // So many that the report omits rows, and has the key `rows_omitted`.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
     let config = cross_connect(1, "").replacen(
         "to = \"wan\"",
@@ -56,7 +54,6 @@ fn report_page_documents_exactly_the_printed_keys() {
     );
 
     let page = documented_keys(include_str!("../../../docs/report.md"));
-    // Keys that the page documents in its text instead of its tables.
     let in_prose = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",
@@ -72,8 +69,7 @@ fn report_page_documents_exactly_the_printed_keys() {
     assert_eq!(page, expected);
 }
 
-/// The sum of a worker's busy and idle cycles differs by at most 5 % from the cycles that the
-/// control thread measured.
+/// Busy and idle cycles differ by at most 5 % from the cycles that the control thread measured.
 #[test]
 fn ledger_accounts_for_all_cycles_of_each_worker() {
     let lab = build_lab(Chain::builder().queues(2));

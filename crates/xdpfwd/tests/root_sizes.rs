@@ -12,7 +12,7 @@ use xdpfwd_testkit::lab::ip;
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// A generator of frames with pseudorandom payload, which is the same in every run.
+/// The pseudorandom payload is the same in every run.
 struct FrameGenerator(SplitMix64);
 
 impl FrameGenerator {
@@ -20,8 +20,8 @@ impl FrameGenerator {
         Self(SplitMix64::new(seed))
     }
 
-    /// Returns a frame of `len` bytes: MAC addresses, `start`, and random bytes. `start` begins
-    /// with the EtherType.
+    /// Returns a frame of `len` bytes: MAC addresses, `start` (from the EtherType on), and random
+    /// bytes.
     fn frame(&mut self, len: usize, start: &[u8]) -> Vec<u8> {
         let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], start].concat();
         while frame.len() < len {
@@ -44,7 +44,7 @@ fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
 
-/// Checks that all frames arrived unchanged and in order. Prints only the first difference.
+/// Prints only the first difference.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], context: &str) {
     if let Some(index) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
@@ -82,7 +82,7 @@ fn kernel_counter(final_report: &FinalReport, port: usize, counter: &str) -> u64
         .unwrap_or_else(|| panic!("no {counter} in {}", final_report.json))
 }
 
-/// Frames of fewer than 60 bytes occur only on interfaces that do not pad, such as veth.
+/// Frames below 60 bytes occur only on interfaces that do not pad, such as veth.
 #[test]
 fn every_frame_length_passes_unchanged_both_ways() {
     for mode in ["copy", "skb"] {
@@ -131,8 +131,8 @@ fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
 
-/// The kernel rejects frames that are shorter than an Ethernet header, both on a packet socket and
-/// on a veth. So the other tests start at 14 bytes.
+/// The kernel rejects such frames on packet sockets and on a veth. So the other tests start at 14
+/// bytes.
 #[test]
 fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     let lab = build_lab(Chain::builder());
@@ -143,9 +143,8 @@ fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     assert_eq!(port_counters(&final_report, "fwd0"), [0; 4]);
 }
 
-/// `set-mac` changes the addresses of every frame. `ttl` drops a frame as malformed if its
-/// EtherType announces an IP header or a VLAN tag that is incomplete. It also drops packets whose
-/// TTL expires, and passes all other frames.
+/// `ttl` drops a frame as malformed if its EtherType announces an IP header or a VLAN tag that is
+/// incomplete.
 #[test]
 fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"
@@ -187,7 +186,7 @@ fn ttl_and_set_mac_handle_every_frame_length() {
                 frames.push(frame);
                 continue;
             }
-            // A valid header, with a TTL of 1 to 4.
+            // A TTL of 1 to 4.
             let ttl = 1 + (len % 4) as u8;
             let ttl_offset = match header_len {
                 20 => {
@@ -223,9 +222,9 @@ fn ttl_and_set_mac_handle_every_frame_length() {
             }
         }
     }
-    // No capture sees a tagged frame with fewer than two bytes after the EtherType that follows the
-    // tag: the receiving kernel drops it first (`skb_vlan_untag`). Only the counters below show
-    // that xdpfwd forwarded it.
+    // The receiving kernel drops a tagged frame with fewer than two bytes after the EtherType that
+    // follows the tag before any capture (`skb_vlan_untag`). Only the counters below show that
+    // xdpfwd forwarded it.
     let is_invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
     after_ttl.retain(|frame| !is_invisible(frame));
     assert_same(&send_and_capture(gen0(&lab), sink0(&lab), &frames), &after_ttl, "ttl");
@@ -268,7 +267,7 @@ fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// Tests packets with zero, one and two VLAN tags at the largest MTU for a frame size.
+/// Tests zero, one and two VLAN tags at the largest MTU for a frame size.
 ///
 /// veth counts a second tag against the MTU. Other drivers may accept it beyond the MTU, so xdpfwd
 /// reserves space for it. To test this, the MTUs are raised while xdpfwd runs. The kernel then
@@ -412,8 +411,7 @@ fn mtu_beyond_frame_size_is_a_configuration_error() {
 }
 
 /// A veth accepts a native XDP program only if a page can hold a packet of its peer and the
-/// kernel's reserved space. With pages of 4 KiB, the peer's MTU may be at most 3506. With a larger
-/// MTU, `auto` selects generic XDP, and `copy` fails.
+/// kernel's reserved space: with pages of 4 KiB, up to a peer MTU of 3506.
 #[test]
 fn veth_above_mtu_3506_uses_generic_xdp_or_fails_in_copy_mode() {
     const MAX_NATIVE_MTU: usize = 3506;
@@ -506,8 +504,7 @@ fn veth_with_too_few_rx_queues_uses_generic_xdp_or_fails_in_copy_mode() {
 /// and forwarding loses it. With `txvlan off` at the sender, the kernel writes the tag into the
 /// packet. `rxvlan` at the forwarder has no effect on a veth.
 ///
-/// Instead of a VLAN device, the test uses a BPF program that tags packets in the same way, because
-/// some kernels lack CONFIG_VLAN_8021Q.
+/// A BPF program tags packets in the same way, because some kernels lack CONFIG_VLAN_8021Q.
 #[test]
 fn vlan_tag_is_lost_unless_sender_disables_vlan_offload() {
     for mode in ["copy", "skb"] {

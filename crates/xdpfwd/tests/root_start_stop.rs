@@ -18,7 +18,6 @@ fn run(lab: &Chain, config: &str, arguments: &[&str]) -> Output {
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// Returns the mode of the XDP program that is attached to an interface.
 fn xdp_mode(lab: &Chain, interface: &str) -> Option<String> {
     let output =
         lab.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
@@ -79,8 +78,7 @@ fn promiscuity(lab: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops packets to other MAC addresses unless it is promiscuous. So xdpfwd makes its
-/// interfaces promiscuous, except those of ports with `promiscuous = false`.
+/// A NIC drops packets to other MAC addresses unless it is promiscuous.
 #[test]
 fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
     let lab = build_lab(Chain::builder());
@@ -142,7 +140,7 @@ fn thousand_restarts_under_load_leave_no_kernel_object() {
 
 fn start_and_stop_under_load(runs: u64) {
     let lab = build_lab(Chain::builder());
-    // Detects later whether the kernel has freed the namespace.
+    // Detects whether the kernel has freed the namespace.
     let guard = NamespaceGuard::new(lab.fwd()).unwrap();
     let generator = Traffic::new().core(0).start(lab.gen_(), "gen0").unwrap();
     let config = cross_connect(1, "cores = [1]");
@@ -169,8 +167,8 @@ fn start_and_stop_under_load(runs: u64) {
         bpf_objects.count()
     );
     bpf_objects.wait_until_gone(TIMEOUT).unwrap();
-    // xdpfwd must have released all sockets and all packet memory: 8192 pages per run. Other
-    // processes pin pages too, so the check finds a leak only if more than one run in ten leaks.
+    // A run pins 8192 pages. Other processes pin pages too, so the check finds a leak only if more
+    // than one run in ten leaks.
     drop(lab);
     guard.wait_until_gone(TIMEOUT).unwrap();
     let deadline = Instant::now() + TIMEOUT;
@@ -213,7 +211,7 @@ fn second_instance_is_rejected_with_pid_of_first() {
     }
 }
 
-/// With only the required capabilities, xdpfwd cannot see which process holds a program.
+/// With only the required capabilities, xdpfwd cannot see the holder.
 #[test]
 fn busy_error_without_privilege_states_that_holder_is_not_visible() {
     let lab = build_lab(Chain::builder());
@@ -266,8 +264,8 @@ fn busy_queue_error_names_possible_holder() {
         text.contains("worker 0: cannot bind fwd1 queue 0: another AF_XDP socket uses this queue"),
         "{text}"
     );
-    // xdpfwd finds the test process, although only one of its threads is in the namespace of fwd1.
-    // The error may also name other processes that have AF_XDP sockets.
+    // Only one thread of the test process is in the namespace of fwd1. The error may also name
+    // other processes with AF_XDP sockets.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
     assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
     assert_eq!(output_after_release.status.code(), Some(0), "{}", stderr(&output_after_release));
@@ -284,13 +282,11 @@ fn missing_interface_error_lists_existing_interfaces() {
     assert_eq!(xdp_mode(&lab, "fwd0"), None, "an XDP program is still attached after the error");
 }
 
-/// Without root and with a small memory lock limit, xdpfwd starts with the capabilities of
-/// README.md. If one is missing, the error names it.
+/// Runs without root and with a small memory lock limit, with the capabilities of README.md.
 #[test]
 fn documented_capabilities_are_sufficient_and_necessary() {
     let lab = build_lab(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    // A folder that every user can read.
     let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();

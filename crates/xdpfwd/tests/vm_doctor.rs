@@ -1,9 +1,6 @@
 //! Tests `xdpfwd doctor` on the NICs of the test VM (`make vmtest`; crates/vm), for conditions that
 //! a veth cannot have. Interfaces: v0, v1, m0 and m1 are virtio-net, i0 and i1 igb, and p0
 //! virtio-net without a DMA device.
-//!
-//! `Examination::fix(subject, check, level, text)` returns the fix of the finding that contains
-//! `text`.
 
 mod support;
 
@@ -21,7 +18,7 @@ fn doctor_predicts_mode_that_xdpfwd_then_uses() {
         let cables = Cables::new(pair);
         cables.set_queues(1);
         let examination = examine(&cables, 1, "");
-        // In a namespace without addresses and routes.
+        // The namespace has no addresses and routes.
         examination.assert_ok("host", "lockout");
         for interface in pair {
             let features = examination.finding(interface, "xdp-features")["finding"]
@@ -41,8 +38,7 @@ fn doctor_predicts_mode_that_xdpfwd_then_uses() {
             }
             println!("case: {interface}: {}, features: {features}", best_mode());
         }
-        // doctor has left no program attached and no socket bound: xdpfwd starts in the predicted
-        // mode.
+        // doctor has left no program attached and no socket bound.
         let (exit, final_report) = cables.start(1, "").stop();
         assert!(exit.status.success());
         assert_eq!(final_report.json["ports"][0]["mode"], best_mode());
@@ -54,7 +50,7 @@ fn doctor_names_virtio_device_without_dma() {
     let cables = Cables::new(["v0", "p0"]);
     let examination = examine(&cables, 1, "");
     let fix = examination.fix("p0", "virtio", "warning", "no zero-copy");
-    // The fix names the QEMU options that the VM sets for v0.
+    // The VM sets these QEMU options for v0.
     assert!(fix.contains("disable-legacy=on,iommu_platform=on"), "{fix}");
     examination.assert_ok("v0", "virtio");
     // If all drivers lack zero-copy, doctor names the first port.
@@ -150,7 +146,7 @@ fn doctor_fix_brings_offline_core_online() {
 }
 
 /// virtio-net on a tap device has the offload `rx-gro-hw`, with which the host may merge packets.
-/// In this test, only one of the two configured queues of m1 is active.
+/// Only one of the two configured queues of m1 is active.
 #[test]
 fn doctor_prints_working_fixes_for_offloads_and_queues_of_virtio() {
     let cables = Cables::new(["m0", "m1"]);

@@ -1,6 +1,6 @@
-//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm). Interfaces: v0 and v1
-//! are virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. On a kernel whose drivers
-//! lack zero-copy, xdpfwd must fall back to copy mode.
+//! Tests AF_XDP modes on the NICs of the test VM (`make vmtest`; crates/vm): v0 and v1 are
+//! virtio-net, m0 and m1 the same with two queues, and i0 and i1 igb. If the kernel's drivers lack
+//! zero-copy, xdpfwd must fall back to copy mode.
 
 mod support;
 
@@ -20,7 +20,6 @@ fn assert_modes(report: &Value, mode: &str) {
     }
 }
 
-/// Checks that all packets of one `exchange` arrived and were counted.
 #[track_caller]
 fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64; 2]) {
     final_report.assert_frames_and_packets_add_up();
@@ -34,7 +33,7 @@ fn assert_all_passed(cables: &Cables, final_report: &FinalReport, arrived: [u64;
     }
 }
 
-/// Forwards traffic in both directions, and checks the modes that xdpfwd and `ss` report.
+/// Checks the modes that xdpfwd and `ss` report.
 fn assert_forwards_in_mode(
     pair: [&'static str; 2],
     queues: u16,
@@ -74,7 +73,7 @@ fn assert_forwards_in_mode(
     final_report
 }
 
-/// Pairs of xdpfwd's interfaces: two of virtio-net, two of igb, and one of each.
+/// Two interfaces of virtio-net, two of igb, and one of each.
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
@@ -182,7 +181,7 @@ fn kernel_filter_drops_and_is_replaced_on_reload() {
 fn assert_forwards(cables: &Cables) {
     for side in [0, 1] {
         let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
-        // A link that has just come up may lose packets, so send until one arrives.
+        // A link that has just come up may lose packets.
         until(&format!("packets from {} arrive", cables.near_ends[side]), || {
             cables.send(side, 60, Some(100)).finish();
             thread::sleep(Duration::from_millis(200));
@@ -275,7 +274,7 @@ fn twenty_restarts_under_load_leak_no_frame() {
     }
 }
 
-/// p0 is virtio-net with QEMU's defaults: without a DMA device, it never has zero-copy.
+/// p0 is virtio-net with QEMU's defaults: without a DMA device, it has no zero-copy.
 #[test]
 fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let final_report = assert_forwards_in_mode(["v0", "p0"], 1, "", "copy");
@@ -285,7 +284,6 @@ fn port_without_zero_copy_limits_all_ports_and_is_reported() {
     let limiting_port = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert_eq!(fallback["interface"], limiting_port, "{}", final_report.json);
     println!("case: p0 without a DMA device: {fallback}");
-    // At start, xdpfwd logs the finding of `doctor`.
     let cables = Cables::new(["v0", "p0"]);
     let config = Config::new(&cables.config(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];

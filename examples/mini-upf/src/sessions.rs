@@ -30,8 +30,8 @@ pub struct Parameters {
 
 pub struct Session {
     pub parameters: Parameters,
-    /// Numbers of uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes count
-    /// the UE's IP packets without tunnel and Ethernet headers.
+    /// Uplink packets, downlink packets, uplink bytes and downlink bytes. Bytes count the UE's IP
+    /// packets without tunnel and Ethernet headers.
     pub counters: SharedCounters<4>,
 }
 

@@ -9,13 +9,13 @@ use xdpfwd_wire::{MacAddr, ipv4};
 
 use crate::sessions::{Sessions, table};
 
-/// The configuration of a stage. Both kinds of stages have the same keys.
+/// Both kinds of stages have the same keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The MAC address to which the stage sends packets.
     next_hop: MacAddr,
-    /// The IP address of this UPF on N3.
+    /// This UPF's address on N3.
     n3_address: Ipv4Addr,
 }
 

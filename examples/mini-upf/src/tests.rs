@@ -13,27 +13,25 @@ const CONFIG: &str = include_str!("../mini-upf.toml");
 const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Runs `ctl sessions` with arguments separated by spaces.
 fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
     let workers = 1;
     run(sessions, workers, Command::parse_from(format!("sessions {words}").split(' ')))
 }
 
-/// Returns a test bench whose table has one session, and the table.
 fn bench() -> (TestBench, Sessions) {
     let sessions = Sessions::default();
     ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
     (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
 }
 
-/// Returns a frame: an Ethernet header, the `outer` headers, and an IP packet of or to a UE.
+/// Returns an Ethernet frame: the `outer` headers, and an IP packet of or to a UE.
 fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let ip = ipv4::Repr::new(source, destination).into();
     let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();
     HeaderStack(&headers).packet(b"hello").unwrap()
 }
 
-/// Returns an uplink frame on N3: an IP packet from `source` to the server in a GTP-U tunnel.
+/// Returns an uplink frame on N3, from `source` to the server.
 fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> {
     let ip = ipv4::Repr::new([172, 16, 0, 2].into(), [172, 16, 0, 1].into());
     let tunnel = gtpu::tunnel(ethernet::Repr::default(), ip, teid, extensions);

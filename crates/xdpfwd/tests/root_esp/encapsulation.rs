@@ -13,8 +13,7 @@ use crate::support::esp::{
 };
 use crate::support::wire::hex;
 
-/// Ping, TCP and UDP pass. The wire carries only ESP and ARP, and Neighbor Discovery if `bypass`
-/// allows it.
+/// The wire carries only ESP and ARP, and Neighbor Discovery if `bypass` allows it.
 #[test]
 fn both_ip_versions_pass_in_each_encapsulation() {
     let lab = Lab::new();
@@ -47,7 +46,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         }
         let tap = Tap::start(&lab.wire, "tap0");
         let instances = lab.start(&setup);
-        // The index of the IP version: 0 for IPv4, 1 for IPv6.
+        // 0 for IPv4, 1 for IPv6.
         for version in [0, 1] {
             for (from, to) in
                 [(lab.namespaces.gen_(), SINK_ADDRESSES), (lab.namespaces.sink(), GEN_ADDRESSES)]
@@ -78,7 +77,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
         let [report_0, report_1] = stop_both(instances);
         for final_report in [&report_0, &report_1] {
             let mut drops = drops(&final_report.json);
-            // These drops are expected: TCP first sends packets that are too big, and fills queues.
+            // Expected: TCP first sends packets that are too big, and fills queues.
             for reason in ["too_big", "egress_full"] {
                 drops.remove(reason);
             }
@@ -114,8 +113,7 @@ fn both_ip_versions_pass_in_each_encapsulation() {
     }
 }
 
-/// Decodes a capture with tshark and the keys of both directions. Returns the values of `fields`
-/// for each ESP packet.
+/// Decodes a capture with tshark. Returns the values of `fields` for each ESP packet.
 fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     let algorithm = "AES-GCM with 16 octet ICV [RFC4106]";
     let mut tshark = Command::new("tshark");
@@ -142,8 +140,8 @@ fn decode_with_tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended sequence numbers,
-/// it decrypts packets but reports a wrong ICV.
+/// tshark 4.0 supports only AES-GCM with 32-bit sequence numbers. With extended ones, it decrypts
+/// packets but reports a wrong ICV.
 #[test]
 fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;
@@ -188,7 +186,7 @@ fn tshark_decrypts_packets_and_verifies_icv() {
             "{setup:?}: {packets:#?}"
         );
         if setup.udp {
-            // With wrong keys, the decrypted bytes are random: one packet in 256 looks like an echo
+            // With wrong keys, the decrypted bytes are random: one packet in 256 looks like a
             // request.
             let wrong_keys = keys.map(|key| "00".to_owned() + &key[2..]);
             let packets = decode_with_tshark(&path, &setup, wrong_keys);

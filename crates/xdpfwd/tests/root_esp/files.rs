@@ -86,7 +86,7 @@ fn invalid_esp_configuration_is_rejected() {
     ] {
         assert_rejected(&lab, &config, 2, parts);
     }
-    // Two inbound SAs must not have the same SPI, because the SPI selects the SA.
+    // The SPI selects the SA.
     let same_spi = Setup { inbound: vec![1, 1], ..Setup::default() }.config(&lab, 0);
     assert_rejected(&lab, &same_spi, 2, &["8193"]);
 }
@@ -141,7 +141,7 @@ fn invalid_key_or_state_file_is_rejected() {
             stderr(&output)
         );
     }
-    // A key may have the prefix 0x, as in `ip xfrm`, and surrounding white space.
+    // As in `ip xfrm`, a key may have the prefix 0x.
     lab.folder.secret(
         path.file_name().unwrap().to_str().unwrap(),
         &format!("  0x{}\n\n", valid.trim().to_uppercase()),
@@ -170,8 +170,7 @@ fn invalid_key_or_state_file_is_rejected() {
             "xdpfwd changed an invalid state file"
         );
     }
-    // The epoch is the upper half of IVs. Each start uses the time in seconds, but more than the
-    // stored epoch.
+    // The epoch, the upper half of IVs, is the time in seconds, but more than the stored epoch.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
         let line = text
@@ -192,7 +191,6 @@ fn invalid_key_or_state_file_is_rejected() {
     let new_epoch = epoch(&fs::read_to_string(&path).unwrap());
     assert!(new_epoch > ahead, "the new epoch {new_epoch} is not above the stored epoch {ahead}");
 
-    // A second xdpfwd rejects a state file in use. The first continues.
     let mut first = lab.start_one(&setup, 0);
     let second_config = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     assert_rejected(&lab, &second_config, 1, &[name, "is in use", &format!("fuser {name}")]);

@@ -1,6 +1,4 @@
 //! Replayed, late and corrupted packets, and packets of an inbound SA on another queue.
-//!
-//! `drops_of` sends frames to xdpfwd 1 and counts its drops. `drop_counts` returns expected counts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,8 +14,8 @@ use crate::{
     SELECT_10_77, drop_counts, drops_of, for_both_sides, for_side_0, stop, stop_both, truncate,
 };
 
-/// Sends `count` packets through xdpfwd 0, and returns the ESP frames. The wire must be cut, so
-/// that xdpfwd 1 does not receive them. `first` must be the next sequence number of the SA.
+/// Sends `count` packets through xdpfwd 0, and returns the ESP frames. The wire must be cut.
+/// `first` must be the next sequence number of the SA.
 fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(xdpfwd_0, "fwd0");
     let tap = Tap::start(&lab.wire, "tap0");
@@ -33,8 +31,7 @@ fn encapsulate(lab: &Lab, xdpfwd_0: &Running, first: u64, count: u64) -> Vec<Vec
     frames
 }
 
-/// Creates a lab whose wire is cut and whose hosts send nothing by themselves. Starts both xdpfwds
-/// and a sink.
+/// Creates a lab whose hosts send nothing by themselves.
 fn lab_with_wire_cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::with_silent_hosts(1);
     lab.cut_wire();
@@ -75,16 +72,16 @@ fn replayed_and_late_packets_are_dropped() {
         assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-        // Replay in the same order. Sequence numbers in the window are replays; lower numbers are
-        // late. With ESN, the receiver takes a number below the window for a number that is 2^32
-        // higher (RFC 4303, appendix A), so the ICV is wrong.
+        // Numbers in the window are replays; lower numbers are late. With ESN, the receiver takes a
+        // number below the window for one that is 2^32 higher (RFC 4303, appendix A), so the ICV is
+        // wrong.
         let late_reason = if setup.esn { "bad_tag" } else { "late" };
         let below_window = COUNT.saturating_sub(window);
         assert_eq!(
             drops_of(&lab, &xdpfwd_1, &frames),
             drop_counts([(late_reason, below_window), ("replay", COUNT - below_window)])
         );
-        // New packets in reverse order: xdpfwd accepts those in the window.
+        // In reverse order, xdpfwd accepts those in the window.
         let frames: Vec<_> = encapsulate(&lab, &xdpfwd_0, COUNT + 1, 200);
         let below_window = 200u64.saturating_sub(window);
         assert_eq!(
@@ -142,7 +139,7 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
         // The ICV covers nearly every byte.
         assert!(dropped["bad_tag"] * 10 > 8 * corrupted.len() as u64, "{dropped:?}");
         if Kind::expect_esp(&frames[0]).version == 4 && !setup.udp {
-            // Truncate a packet to every length, down to its IP header without payload.
+            // Down to the IP header without payload.
             let truncated: Vec<_> =
                 (34..frames[0].len()).map(|length| truncate(&frames[0], length)).collect();
             let dropped = drops_of(&lab, &xdpfwd_1, &truncated);
@@ -159,7 +156,6 @@ fn corrupted_packets_are_dropped_and_do_not_move_window() {
             0,
             "number of corrupted packets at the sink"
         );
-        // xdpfwd still accepts all original packets.
         assert_eq!(drops_of(&lab, &xdpfwd_1, &frames), drop_counts([]));
         let seen = sink.seen().unwrap();
         assert!(seen.arrived.packets == COUNT && seen.is_clean(), "{seen:?}");
@@ -187,7 +183,7 @@ fn inbound_sa_accepts_packets_only_on_configured_queue() {
         let [xdpfwd_0, xdpfwd_1] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::start(&lab.wire, "tap1");
-        // All arrive on the same queue, which is the configured one in one of the two runs.
+        // All arrive on one queue, which is the configured one in one of the two runs.
         let sender = Sender::start(lab.namespaces.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();

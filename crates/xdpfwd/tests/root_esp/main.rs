@@ -1,4 +1,4 @@
-//! Tests that the stages `esp-seal` (encapsulation) and `esp-open` behave as docs/esp.md says, with
+//! Tests the stages `esp-seal` (encapsulation) and `esp-open` as docs/esp.md describes them, with
 //! two connected instances of xdpfwd. Needs root.
 
 #[path = "../support/mod.rs"]
@@ -19,26 +19,21 @@ use serde_json::Value;
 use support::esp::{Lab, Setup, drops, inject, latest, received};
 use support::{FinalReport, Running, until};
 
-/// Selector for an outbound SA. Only the test's packets match, so packets of the kernel use no
-/// sequence numbers.
+/// Only the test's packets match, so packets of the kernel use no sequence numbers.
 const SELECT_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
-/// Returns configuration lines for both sides.
 fn for_both_sides(lines: &str) -> [String; 2] {
     [lines.to_owned(), lines.to_owned()]
 }
 
-/// Returns configuration lines for side 0 only.
 fn for_side_0(lines: &str) -> [String; 2] {
     [lines.to_owned(), String::new()]
 }
 
-/// Returns configuration lines for side 1 only.
 fn for_side_1(lines: &str) -> [String; 2] {
     [String::new(), lines.to_owned()]
 }
 
-/// Stops xdpfwd, which must end without an error.
 #[track_caller]
 fn stop(running: Running) -> FinalReport {
     let log = running.forwarder.stderr();
@@ -60,7 +55,7 @@ fn stage_counter(report: &Value, stage: &str, name: &str) -> u64 {
 }
 
 /// Calls `inject`, which sends `count` packets to an interface of xdpfwd, and waits until they are
-/// received. Returns how many were dropped, by reason.
+/// received. Returns the drops by reason.
 fn drops_during(
     running: &Running,
     interface: &str,
@@ -72,7 +67,7 @@ fn drops_during(
     until("xdpfwd has received all packets", || {
         received(running, interface) >= received_before + count
     });
-    // The latest report may precede the processing of the last packets. Wait for the next report.
+    // The latest report may precede the processing of the last packets.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
     assert_eq!(received(running, interface), received_before + count, "{report}");
@@ -84,7 +79,7 @@ fn drops_during(
     new_drops
 }
 
-/// Sends frames to xdpfwd 1. Returns how many were dropped, by reason.
+/// Sends frames to xdpfwd 1. Returns the drops by reason.
 fn drops_of<'a>(
     lab: &Lab,
     receiver: &Running,
@@ -94,7 +89,7 @@ fn drops_of<'a>(
     drops_during(receiver, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// Returns expected drop counts as a map by reason, without zeros.
+/// Returns expected drop counts, without zeros.
 fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
     counts
         .into_iter()
@@ -103,8 +98,7 @@ fn drop_counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64
         .collect()
 }
 
-/// Returns the first `length` bytes of a frame, with length and checksum of the IPv4 header
-/// corrected.
+/// Corrects length and checksum of the IPv4 header.
 fn truncate(frame: &[u8], length: usize) -> Vec<u8> {
     let mut frame = frame[..length].to_vec();
     let total = (length - 14) as u16;

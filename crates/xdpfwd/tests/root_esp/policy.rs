@@ -46,8 +46,8 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
         assert_eq!(drops(&reports[side].json), drop_counts([("sa_limit", COUNT - 300)]), "{lines}");
         assert_eq!(drops(&reports[1 - side].json), drop_counts([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
-        // The state file stores the counts of outbound SAs only. So after a restart, 100 more
-        // packets pass an inbound SA, but none an outbound SA.
+        // The state file stores the counts of outbound SAs only: after a restart, 100 more packets
+        // pass an inbound SA.
         let instances = lab.start(&setup);
         Sender::start(lab.namespaces.gen_(), "gen0", 4_000, 1, Some(100)).finish();
         until("xdpfwd has received all packets", || received(&instances[0], "fwd0") >= 100);
@@ -61,7 +61,6 @@ fn hard_limit_drops_and_soft_limit_warns_once() {
     }
 }
 
-/// The key `bypass` lists types of packets that pass unencrypted.
 #[test]
 fn packets_without_sa_pass_only_with_bypass() {
     let ethernet = "02000000000402000000000108".to_owned();
@@ -99,7 +98,6 @@ fn packets_without_sa_pass_only_with_bypass() {
                 reload(&lab, running, &setup, side);
             }
         }
-        // esp-seal in xdpfwd 0, then esp-open in xdpfwd 1.
         let stages = [
             (lab.namespaces.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.namespaces.sink(), "sink0", "unprotected"),

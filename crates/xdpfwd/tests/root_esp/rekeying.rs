@@ -1,4 +1,4 @@
-//! Reloads that change keys under load, and reloads that remove and restore the ESP stages.
+//! Reloads that change keys under load, or remove and restore the ESP stages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::{
 
 #[test]
 fn rekeying_under_load_loses_no_packet() {
-    /// Number of successive SAs in each direction; `generation` numbers them from 1.
+    /// Number of successive SAs in each direction, numbered from 1.
     const GENERATIONS: u32 = 4;
     let lab = Lab::with_silent_hosts(1);
     let mut setup = Setup { seal_sa: for_both_sides(SELECT_10_77), ..Setup::default() };
@@ -41,7 +41,6 @@ fn rekeying_under_load_loses_no_packet() {
             }
         }
     }
-    // A reload that does not change the SAs must lose no packet either.
     setup.seal = for_both_sides("icmp_rate = 7");
     for (side, running) in instances.iter().enumerate() {
         thread::sleep(Duration::from_millis(100));
@@ -64,24 +63,23 @@ fn rekeying_under_load_loses_no_packet() {
         if esp.spi == *current + 1 {
             (*current, *sequence) = (esp.spi, 0);
         }
-        // The sequence numbers of each SA start at 1 and have no gaps, despite reloads.
+        // Reloads leave no gap in the sequence numbers.
         assert_eq!((esp.spi, esp.sequence), (*current, *sequence + 1), "{}", hex(frame));
         *sequence = esp.sequence;
     }
     assert_eq!(latest.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
-    // The anti-replay window survives reloads: no packet of the last SA is accepted again.
+    // The anti-replay window survives reloads.
     lab.cut_wire();
     let last_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, GENERATIONS)).collect();
     let count = last_sa.len() as u64;
     let dropped = drops_of(&lab, &instances[1], last_sa);
-    // The receiver takes a sequence number below the window (1024, by default) for a number that is
-    // 2^32 higher, so the ICV is wrong.
+    // The receiver takes a number below the window (1024, by default) for one that is 2^32 higher,
+    // so the ICV is wrong.
     assert_eq!(
         dropped,
         drop_counts([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))])
     );
-    // The first SA is removed.
     let first_sa: Vec<_> =
         frames.iter().filter(|frame| Kind::expect_esp(frame).spi == spi(0, 1)).take(10).collect();
     assert_eq!(drops_of(&lab, &instances[1], first_sa), drop_counts([("no_sa", 10)]));
@@ -92,7 +90,7 @@ fn rekeying_under_load_loses_no_packet() {
     println!("{} and {} packets, {GENERATIONS} SAs in each direction", sent[0], sent[1]);
 }
 
-/// The removed stages must release their state file, because the restored stages lock it.
+/// The removed stages must release their state file, because the restored ones lock it.
 #[test]
 fn reload_removes_and_restores_esp_stages() {
     let lab = Lab::with_silent_hosts(1);

@@ -9,9 +9,8 @@ use crate::support::esp::{Iperf3Server, Lab, OUTER_6, SINK_ADDRESSES, Setup, Tap
 use crate::support::{TIMEOUT, stderr};
 use crate::{drop_counts, for_both_sides, for_side_0, for_side_1, stage_counter, stop_both};
 
-/// Returns the length of the longest inner IP packet that fits into an outer packet of 1500 bytes:
-/// the space between IV and ICV, rounded down to a multiple of four bytes, minus the two-byte
-/// trailer.
+/// Returns the length of the longest inner packet for an outer packet of 1500 bytes: the space
+/// between IV and ICV, rounded down to a multiple of four bytes, minus the two-byte trailer.
 fn max_packet_len(setup: &Setup, version: usize) -> usize {
     let inner_header = [20, 40][version];
     let outer_header = if setup.transport {
@@ -43,10 +42,8 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
             let headers = [28, 48][version];
             let size_argument = |packet_len: usize| format!("-s{}", packet_len - headers);
             let route = || sh(from, &format!("ip route get {to}"));
-            // The largest packet passes without an ICMP message.
             ping(from, to, &["-c3", "-i0.005", "-Mdo", &size_argument(mtu)]);
             assert!(!route().contains("mtu"), "{}", route());
-            // One byte more causes an ICMP error.
             let output = try_ping(from, to, &["-c1", "-W1", "-Mdo", &size_argument(mtu + 1)]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
             let errors = [
@@ -82,7 +79,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("100% packet loss"), "{output:?}");
     let [report_0, _] = stop_both(instances);
     assert_eq!(drops(&report_0.json), drop_counts([("too_big", 3)]));
-    // `mtu` lowers the maximum packet length, and `icmp_source` is the source of the ICMP error.
+    // `mtu` lowers the maximum packet length; `icmp_source` is the source of the ICMP error.
     lab.reset();
     let lines = "mtu = 1000\nicmp_source = [\"192.0.2.77\"]\n";
     let instances = lab.start(&Setup { seal: for_side_0(lines), ..base() });
@@ -93,7 +90,7 @@ fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     stop_both(instances);
 }
 
-/// Returns the MSS in the first TCP frame that has the SYN flag and announces an MSS.
+/// Returns the MSS in the first TCP frame that has the SYN flag and announces one.
 fn announced_mss(frames: &[Vec<u8>]) -> Option<u16> {
     frames.iter().find_map(|frame| {
         let tcp = match frame[12..14] {

@@ -1,6 +1,6 @@
-//! The test VM's cables (crates/vm), each a pair of connected interfaces. A cable is named after
-//! its near end: v0 and v1 are virtio-net, i0 and i1 igb, m0 and m1 virtio-net with two queues, p0
-//! virtio-net without a DMA device. Every far end is virtio-net.
+//! The test VM's cables (crates/vm), each a pair of interfaces named after its near end: v0 and v1
+//! are virtio-net, i0 and i1 igb, m0 and m1 virtio-net with two queues, p0 virtio-net without a DMA
+//! device. Every far end is virtio-net.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -18,20 +18,19 @@ use xdpfwd_testkit::process::{run, stderr};
 use super::wire::packet_socket;
 use super::{Running, XDPFWD, cross_connect_between, ip_batch, until};
 
-/// Maximum rate of a [`Sender`] in packets per second; the emulated interfaces forward far more
-/// without loss.
+/// Maximum packets per second of a [`Sender`]; the emulated interfaces forward far more without
+/// loss.
 const RATE: u64 = 4_000;
-/// Packets that each side sends in an exchange: more than a ring has entries, so that rings wrap.
+/// Packets that each side sends: more than a ring has entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
 /// Maximum number of packets in flight from one sender. They fit into every ring and every queue in
-/// QEMU, whatever the delay. (With 200, Linux 6.12 loses packets before XDP.)
+/// QEMU. (With 200, Linux 6.12 loses packets before XDP.)
 const MAX_IN_FLIGHT: u64 = 64;
-/// Frames per worker; a ring has half as many entries. Pinning more frames takes longer.
+/// Frames per worker; a ring has half as many entries. Pinning more takes longer.
 const FRAMES: u32 = 4096;
-/// Time without an arriving packet after which an exchange ends.
+/// An exchange ends if no packet arrives for this time.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns whether this kernel's drivers support zero-copy.
 pub fn kernel_has_zero_copy() -> bool {
     match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
         Ok("1") => true,
@@ -53,11 +52,9 @@ pub fn ip(arguments: &[&str]) {
 
 /// Two cables. The near ends are in the forwarder's namespace, each far end in a separate one.
 pub struct Cables {
-    /// Interface names of the near ends.
     pub near_ends: [&'static str; 2],
     pub forwarder: Namespace,
-    /// Sinks on the far ends. Declared before `far_namespaces`, because fields drop in this order,
-    /// and a sink must drop before its namespace.
+    /// Declared before `far_namespaces`: a sink must drop before its namespace.
     pub sinks: [Sink; 2],
     pub far_namespaces: [Namespace; 2],
 }
@@ -80,7 +77,7 @@ impl Cables {
             };
             namespace.run(disable_ipv6).unwrap();
         }
-        // Starting a process takes 0.1 s in the VM, so run `ip` only once per namespace.
+        // Starting a process takes 0.1 s in the VM, so run `ip` once per namespace.
         let near_names = near_ends.map(ToOwned::to_owned);
         let far_names = near_ends.map(far_end);
         let mut moves = String::new();
@@ -102,7 +99,7 @@ impl Cables {
             &near_names.map(|name| format!("link set {name} up\n")).concat(),
         );
         for (name, namespace) in far_names.iter().zip(&far_namespaces) {
-            // Promiscuous, because the test frames have another destination MAC address.
+            // The test frames have another destination MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
         let sinks = [0, 1].map(|side| {
@@ -130,15 +127,15 @@ impl Cables {
             + &format!("[umem]\nframes = {FRAMES}\n")
     }
 
-    /// Sets the number of queues of each near end, and spreads the flows over all of them.
+    /// Sets the number of queues of each near end, and spreads the flows over them.
     ///
     /// igb, m0 and m1 have two queues. If xdpfwd serves only one, the other would receive half of
     /// all flows. igb hashes only the IP addresses of a UDP packet unless configured to hash the
     /// ports too; its indirection table maps hashes to queues. m0 and m1 have no RSS: the host's
     /// tap device spreads the flows.
     pub fn set_queues(&self, queues: u16) {
-        // `ethtool -L` fails if a user has set the indirection table and the table contains a queue
-        // that would be removed. The default table spreads flows over all queues.
+        // `ethtool -L` fails if the indirection table was set and contains a queue that would be
+        // removed. The default table spreads flows over all queues.
         let reset_table = || {
             for interface in self.near_ends.iter().filter(|name| name.starts_with('i')) {
                 self.ethtool(&["-X", interface, "default"]);
@@ -146,7 +143,7 @@ impl Cables {
         };
         reset_table();
         for interface in self.near_ends.iter().filter(|name| name.starts_with(['i', 'm'])) {
-            // ethtool fails if the number is already set, so check only the resulting number.
+            // ethtool fails if the number is already set.
             let _ = self.ethtool(&["-L", interface, "combined", &queues.to_string()]);
             let output = self.ethtool(&["-l", interface]);
             let current =
@@ -163,7 +160,6 @@ impl Cables {
         self.wait_for_carriers();
     }
 
-    /// Runs ethtool and returns its stdout and stderr.
     fn ethtool(&self, arguments: &[&str]) -> String {
         let output = self.forwarder.command("ethtool").args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
@@ -183,14 +179,12 @@ impl Cables {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
-    /// Starts sending from one side, in many flows so that RSS uses all queues. Sending ends after
-    /// `count` packets, or with [`Sender::stop`].
+    /// Sends many flows, so that RSS uses all queues, until `count` packets or [`Sender::stop`].
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
         Sender::start(&self.far_namespaces[side], &far_end(self.near_ends[side]), size, count)
     }
 
-    /// Sends [`PACKETS`] from both sides at once, and waits for their arrival. Returns the number
-    /// of arrived packets by sending side.
+    /// Sends [`PACKETS`] from both sides at once, and returns how many arrived, by sending side.
     pub fn exchange(&self, size: u16) -> [u64; 2] {
         self.exchange_expecting([true, true], size)
     }
@@ -235,13 +229,13 @@ impl Cables {
         }
     }
 
-    /// Returns how many packets each queue of a near end has received, from the driver's counters.
+    /// Reads the driver's counters.
     pub fn packets_by_queue(&self, interface: &str, queues: u16) -> Vec<u64> {
         let output = self.forwarder.command("ethtool").args(["-S", interface]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
-            // The counter's name in igb and in virtio-net. That of virtio-net counts only packets
-            // that XDP processed.
+            // The counter's name in igb and in virtio-net, where it counts only packets that XDP
+            // processed.
             let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
             let line = text
                 .lines()
@@ -252,8 +246,8 @@ impl Cables {
         (0..queues).map(count).collect()
     }
 
-    /// Returns the forwarder's AF_XDP sockets by interface and queue. A value is true if `ss`
-    /// reports zero-copy for the socket.
+    /// Returns the forwarder's AF_XDP sockets by interface and queue, and whether `ss` reports
+    /// zero-copy.
     pub fn zero_copy_sockets(&self) -> BTreeMap<(String, u16), bool> {
         let output =
             self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
@@ -263,8 +257,8 @@ impl Cables {
     }
 }
 
-/// Sends the lab's test frames through a packet socket. (The lab's generator would occupy one of
-/// the VM's two slow cores.)
+/// Sends frames through a packet socket, because the lab's generator would occupy one of the VM's
+/// two slow cores.
 struct FrameSender {
     socket: OwnedFd,
     address: LinkAddr,
@@ -279,13 +273,13 @@ impl FrameSender {
     ///
     /// The RSS hash is linear: a flow's queue, of two, is the parity of some bits of its port. A
     /// random key, which igb draws at boot, selects these bits. 64 successive ports differ in 6
-    /// bits; one key in 64 selects none of them, and all flows have the same queue. Ports that are
+    /// bits; one key in 64 selects none of them, so all flows have the same queue. Ports that are
     /// 1007 apart differ in all 16 bits.
     const PORT_STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
-        /// The upper 24 bits of the next sender's sequence numbers: the sink expects each sender's
-        /// numbers to be above those of all earlier senders.
+        /// The upper 24 bits of the next sender's sequence numbers: the sink expects them to be
+        /// above those of all earlier senders.
         static NEXT_SENDER: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let first_sequence_number = NEXT_SENDER.fetch_add(1, Ordering::Relaxed) << 40;
@@ -298,7 +292,7 @@ impl FrameSender {
         }
     }
 
-    /// Sends one frame, or waits a millisecond if the queue is full or the link is down.
+    /// Waits a millisecond if the queue is full or the link is down.
     fn send_one(&mut self) {
         let flow = (self.sent % u64::from(Self::FLOWS)) as u32 * Self::PORT_STEP;
         let bytes = self.traffic.frame(flow, self.first_sequence_number + self.sent).bytes();
@@ -312,8 +306,7 @@ impl FrameSender {
     }
 
     /// Sends [`PACKETS`], with at most [`MAX_IN_FLIGHT`] in flight, so that none is lost if the VM
-    /// stalls. Returns when all packets have arrived, or [`ARRIVAL_TIMEOUT`] after the last
-    /// arrival.
+    /// stalls. Returns when all have arrived, or [`ARRIVAL_TIMEOUT`] after the last arrival.
     fn send_in_step(mut self, arrived_count: impl Fn() -> u64) {
         let (mut arrived, mut last_arrival) = (0, Instant::now());
         while arrived < PACKETS && last_arrival.elapsed() < ARRIVAL_TIMEOUT {
@@ -354,20 +347,17 @@ impl Sender {
         Self { stop, thread: thread::spawn(send) }
     }
 
-    /// Waits until all frames are sent.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Returns the number of sent frames.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
     }
 }
 
-/// Returns the queues in the indirection table that `ethtool -x` prints. A row of the table is a
-/// line such as `8: 0 1 0 1`.
+/// Returns the queues in the output of `ethtool -x`, which has rows such as `8: 0 1 0 1`.
 fn indirection_table(output: &str) -> Vec<u16> {
     let rows = output.lines().filter_map(|line| line.split_once(':'));
     let rows = rows.filter(|(index, _)| index.trim().parse::<u16>().is_ok());
@@ -375,8 +365,7 @@ fn indirection_table(output: &str) -> Vec<u16> {
         .collect()
 }
 
-/// Parses the output of `ss --xdp -e`, which contains `… INTERFACE:qN … zc:0|1 …` for each bound
-/// socket. Returns the zero-copy flags by interface and queue.
+/// Parses `ss --xdp -e`: `… INTERFACE:qN … zc:0|1 …` for each bound socket.
 fn parse_ss(text: &str) -> BTreeMap<(String, u16), bool> {
     let mut sockets = BTreeMap::new();
     let mut current = None;

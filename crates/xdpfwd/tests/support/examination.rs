@@ -8,11 +8,10 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// Kernel parameters that isolate core 1. In the test VM's suite `doctor`, doctor must print them;
-/// the suite `isolated` boots with them.
+/// Kernel parameters that isolate core 1. In the test VM's suite `doctor`, doctor prints them; the
+/// suite `isolated` boots with them.
 pub const CORE_1_ISOLATION: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
-/// The result of one run of `doctor`.
 pub struct Examination {
     pub json: Value,
     pub exit_code: i32,
@@ -51,7 +50,6 @@ impl Examination {
                 .iter()
                 .position(|level| finding["level"] == *level)
                 .unwrap();
-            // Warnings and errors have a fix.
             assert_eq!(finding["fix"].is_null(), severity < 2, "{finding}");
             assert!(!finding["finding"].as_str().unwrap().is_empty(), "{finding}");
             worst_severity = worst_severity.max(severity);
@@ -88,13 +86,12 @@ impl Examination {
     }
 }
 
-/// Runs a shell command, which must succeed.
 #[track_caller]
 pub fn run_shell(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));
 }
 
-/// Returns the command that starts with `command` in a fix: the text to the end of its line.
+/// Returns the rest of the line that starts with `command`.
 pub fn command_in_fix<'a>(fix: &'a str, command: &str) -> &'a str {
     let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
     found.unwrap_or_else(|| panic!("no {command:?} in {fix:?}"))

@@ -1,7 +1,7 @@
 //! Test helpers that run xdpfwd in the middle namespace of the lab and read its reports.
 //!
-//! The type [`Chain`] is the lab: the namespaces of generator, forwarder and sink, connected in
-//! this order.
+//! A [`Chain`] is the lab: the namespaces of generator, forwarder and sink, connected in this
+//! order.
 
 #![allow(
     dead_code,
@@ -39,7 +39,6 @@ pub fn cross_connect(queues: u16, engine: &str) -> String {
     cross_connect_between(["fwd0", "fwd1"], queues, engine)
 }
 
-/// Like [`cross_connect`], between any two interfaces.
 pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -> String {
     format!(
         r#"
@@ -63,12 +62,12 @@ pub fn cross_connect_between([lan, wan]: [&str; 2], queues: u16, engine: &str) -
     )
 }
 
-/// Calls `run` while each generator sends to its sink. The generators, which must be [on
-/// grant](xdpfwd_lab::Traffic::on_grant), may have so few packets in flight that these fit into any
-/// ring and any queue of a veth. So no packet is lost while a worker waits for its core.
+/// Calls `run` while each generator, which must be [on grant](xdpfwd_lab::Traffic::on_grant), sends
+/// to its sink. So few packets are in flight that they fit into any ring and any queue of a veth:
+/// none is lost while a worker waits for its core.
 pub fn run_with_grants<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const MAX_IN_FLIGHT: u64 = 200;
-    /// Stops the granting thread on drop, also after a panic.
+    /// Stops the granting thread, also after a panic.
     struct StopOnDrop<'a>(&'a AtomicBool);
     impl Drop for StopOnDrop<'_> {
         fn drop(&mut self) {
@@ -103,7 +102,7 @@ pub fn ip_batch(namespace: Option<&Namespace>, commands: &str) {
     assert!(output.status.success(), "{}\n{commands}", stderr(&output));
 }
 
-/// A temporary configuration file, removed on drop.
+/// A temporary file, removed on drop.
 pub struct Config(PathBuf);
 
 impl Config {
@@ -134,24 +133,22 @@ impl Drop for Config {
     }
 }
 
-/// An xdpfwd running in the lab's middle namespace.
 pub struct Running {
     pub forwarder: Forwarder,
     pub config: Config,
 }
 
 impl Running {
-    /// Starts xdpfwd and waits for its first report: from then on it forwards.
+    /// Waits for the first report: from then on xdpfwd forwards.
     pub fn start(lab: &Chain, config: &str) -> Self {
         Self::try_start(lab, config).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Like [`start`](Self::start), but returns an error instead of panicking.
     pub fn try_start(lab: &Chain, config: &str) -> Result<Self, xdpfwd_lab::Error> {
         Self::try_start_as(&[XDPFWD], lab, config)
     }
 
-    /// Like [`try_start`](Self::try_start), with another program that has xdpfwd's command line.
+    /// Starts another program that has xdpfwd's command line.
     pub fn try_start_as(
         program: &[&str],
         lab: &Chain,
@@ -188,7 +185,7 @@ impl Running {
         self.forwarder.stderr().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Makes xdpfwd reload its configuration, and waits for a new log line that contains `outcome`.
+    /// Reloads, and waits for a new log line that contains `outcome`.
     #[track_caller]
     pub fn reload(&self, outcome: &str) {
         let before = self.count_log_lines(outcome);
@@ -216,8 +213,7 @@ impl Running {
         }
     }
 
-    /// Stops xdpfwd with SIGINT unless it has already ended. Returns its exit status and its final
-    /// report.
+    /// Stops xdpfwd with SIGINT unless it has already ended.
     pub fn stop(mut self) -> (ForwarderExit, FinalReport) {
         let exit = self.forwarder.stop(TIMEOUT).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
@@ -269,8 +265,8 @@ impl FinalReport {
     }
 }
 
-/// Runs the tests of a test target with `harness = false`. Supports two arguments of `cargo test`:
-/// `--list`, and a filter: only tests whose names contain it run.
+/// Runs a test target with `harness = false`. Supports two arguments of `cargo test`: `--list`, and
+/// a filter.
 pub fn run_tests(tests: &[(&str, fn())]) -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));

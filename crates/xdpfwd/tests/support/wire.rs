@@ -10,10 +10,9 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, socket};
 use xdpfwd_lab::{Chain, Namespace};
 
-/// One side of the lab: a namespace and the interface in it.
 pub type Side<'a> = (&'a Namespace, &'a str);
 
-/// Debian's Python, which has scapy. (`PATH` may find another Python first.)
+/// Debian's Python, which has scapy; `PATH` may find another.
 pub const PYTHON: &str = "/usr/bin/python3";
 const WIRE_PY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
 
@@ -31,7 +30,7 @@ pub fn sink0(lab: &Chain) -> Side<'_> {
     (lab.sink(), "sink0")
 }
 
-/// Sends frames on one side, and returns the frames that arrived on the other side, in order.
+/// Returns the frames that arrived, in order.
 pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let output = run_wire_py(from, to, frames);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -39,7 +38,7 @@ pub fn send_and_capture(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec
     String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
 }
 
-/// Like [`send_and_capture`], but returns the output of wire.py, even if it fails.
+/// Returns the output of wire.py, even if it fails.
 pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
     python.args([WIRE_PY, from.0.name(), from.1, to.0.name(), to.1]);
@@ -51,8 +50,8 @@ pub fn run_wire_py(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     python.wait_with_output().unwrap()
 }
 
-/// Returns an unbound packet socket and the link-layer address of an interface. Without a
-/// `protocol`, the socket receives nothing.
+/// Returns an unbound packet socket and an interface's link-layer address. Without a `protocol`,
+/// the socket receives nothing.
 pub fn packet_socket(
     namespace: &Namespace,
     interface: &str,

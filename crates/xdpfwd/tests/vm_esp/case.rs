@@ -1,12 +1,10 @@
-//! Test cases. A case selects transform, IP versions, mode and further options of xdpfwd and Linux.
+//! Test cases: transform, IP versions, mode and further options of xdpfwd and Linux.
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transform {
-    /// The name in xdpfwd.
     pub(crate) name: &'static str,
-    /// The name in Linux.
     pub(crate) linux_name: &'static str,
-    /// Total length of key and salt in bytes.
+    /// Length of key and salt together, in bytes.
     pub(crate) key_len: usize,
 }
 
@@ -40,7 +38,7 @@ impl Version {
         }
     }
 
-    /// Returns the addresses of the tunnel endpoints: xdpfwd and Linux.
+    /// Returns the addresses of xdpfwd's and of Linux's endpoint.
     pub(crate) fn tunnel_addresses(self) -> [&'static str; 2] {
         match self {
             V4 => ["192.0.2.1", "192.0.2.2"],
@@ -66,10 +64,10 @@ pub(crate) struct Case {
     pub(crate) outer: Option<Version>,
     pub(crate) esn: bool,
     pub(crate) udp: bool,
-    /// Additional lines of the SA of esp-seal, and of that of esp-open.
+    /// Additional lines of the SAs of esp-seal and of esp-open.
     pub(crate) seal: String,
     pub(crate) open: String,
-    /// Additional `ip xfrm state` arguments for Linux's inbound SA, and for its outbound SA.
+    /// Additional `ip xfrm state` arguments for Linux's inbound and outbound SA.
     pub(crate) linux_in: String,
     pub(crate) linux_out: String,
 }
@@ -89,7 +87,7 @@ impl Case {
         }
     }
 
-    /// Creates a case of an IPv4 tunnel for IPv4 hosts, with AES-128 and extended sequence numbers.
+    /// Creates a case with IPv4 hosts, AES-128 and extended sequence numbers.
     pub(crate) fn ipv4_tunnel() -> Self {
         Self::new(AES_128, V4, Some(V4))
     }
@@ -112,7 +110,7 @@ impl Case {
         format!("{}, {mode}, {esn}{udp}", self.transform.name)
     }
 
-    /// Returns the inner and the outer IP version (equal in transport mode).
+    /// Returns inner and outer IP version, which are equal in transport mode.
     pub(crate) fn versions(&self) -> [Version; 2] {
         [self.inner, self.outer.unwrap_or(self.inner)]
     }
@@ -122,7 +120,7 @@ impl Case {
     }
 
     /// Returns the length of the longest IP packet that fits into 1500 bytes after encapsulation.
-    /// (The bytes between IV and ICV, including two trailer bytes, are a multiple of four.)
+    /// (The bytes between IV and ICV, with two trailer bytes, are a multiple of four.)
     pub(crate) fn max_packet_len(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header_len);
         let udp = if self.udp { 8 } else { 0 };

@@ -19,7 +19,7 @@ use crate::{
     sequence_number_before_wrap,
 };
 
-/// Sends 1 MiB by TCP from a host to the other host, and compares each byte.
+/// Sends 1 MiB from one host to the other, and compares each byte.
 fn assert_tcp_transfers(lab: &Lab, sender: usize) {
     const BYTES: usize = 1 << 20;
     let address =
@@ -63,8 +63,7 @@ fn assert_interoperates(case: Case) -> Lab {
     lab
 }
 
-/// Checks ping, UDP with every padding length, the path MTU, TCP, and the counters of xdpfwd and
-/// Linux.
+/// Checks ping, UDP with every padding length, the path MTU, TCP, and the counters of both sides.
 fn assert_traffic_passes(lab: &Lab) {
     let name = lab.case.name();
     lab.configure_linux();
@@ -77,7 +76,7 @@ fn assert_traffic_passes(lab: &Lab) {
         let counters = || format!("{}, {:?}", latest(&running), lab.xfrm_stat());
         assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counters());
     }
-    // Send UDP payloads up to the maximum, with every length of ESP padding.
+    // With every length of ESP padding.
     let max_payload_len = lab.case.max_packet_len() - lab.case.inner.header_len() - 8;
     let hosts = UdpPair::new(lab);
     for length in (0..12).chain(500..504).chain(max_payload_len - 4..=max_payload_len) {
@@ -91,8 +90,8 @@ fn assert_traffic_passes(lab: &Lab) {
             );
         }
     }
-    // A packet that is one byte longer is too big. Linux tells ping on the right host (but not over
-    // IPv6 in transport mode), and xdpfwd the left host, by ICMP.
+    // One byte longer is too big. Linux tells ping on the right host (but not over IPv6 in
+    // transport mode), and xdpfwd the left host, by ICMP.
     let linux_reports = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| linux_reports).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(max_payload_len + 1).to_string(), to];
@@ -127,7 +126,6 @@ fn assert_traffic_passes(lab: &Lab) {
     println!("case: {name}: {packets:?} packets");
 }
 
-/// Waits until xdpfwd has received no packet for [`SETTLE_TIME`].
 fn wait_until_settled(running: &Running) {
     let received = || received(&latest(running));
     let mut previous = received();

@@ -1,4 +1,4 @@
-//! The lab: configures the hosts, xdpfwd and ESP in Linux, and reads their counters.
+//! Configures the hosts, xdpfwd and ESP in Linux, and reads their counters.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -20,14 +20,13 @@ use crate::support::wire::{PYTHON, hex};
 use crate::support::{FinalReport, Running, TIMEOUT, XDPFWD, build_lab, ip_batch};
 use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX};
 
-/// The configured hosts, the keys, and the files that xdpfwd reads and writes.
 pub(crate) struct Lab {
     pub(crate) case: Case,
     pub(crate) namespaces: Chain,
     pub(crate) folder: PathBuf,
-    /// Key and salt of xdpfwd's outbound SA, and of Linux's outbound SA, in hexadecimal.
+    /// Key and salt of xdpfwd's and of Linux's outbound SA, in hexadecimal.
     pub(crate) keys: [String; 2],
-    /// A process whose socket makes Linux decapsulate ESP in UDP.
+    /// Makes Linux decapsulate ESP in UDP.
     _udp: Option<Forwarder>,
 }
 
@@ -89,7 +88,6 @@ impl Lab {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Returns the namespace of the host `side`.
     pub(crate) fn host(&self, side: usize) -> &Namespace {
         [self.namespaces.gen_(), self.namespaces.sink()][side]
     }
@@ -166,7 +164,7 @@ selector = ["{right}/{prefix}"]
         Running::start(&self.namespaces, &self.config())
     }
 
-    /// Replaces the SAs in Linux, and the policies that require ESP, by those of the case.
+    /// Replaces Linux's SAs, and the policies that require ESP, by those of the case.
     pub(crate) fn configure_linux(&self) {
         ip_batch(Some(self.namespaces.sink()), "xfrm state flush\nxfrm policy flush\n");
         let case = &self.case;
@@ -193,7 +191,6 @@ selector = ["{right}/{prefix}"]
             (0, SPI_TO_LINUX, &case.linux_in, LEFT, RIGHT),
             (1, SPI_FROM_LINUX, &case.linux_out, RIGHT, LEFT),
         ] {
-            // The additional arguments may set the window.
             let window = if additional.contains("replay-window") {
                 String::new()
             } else {
@@ -224,8 +221,8 @@ selector = ["{right}/{prefix}"]
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Waits until the error counters reach the sum of `expected`. Then checks that exactly the
-    /// expected counters are nonzero, with these values.
+    /// Waits until the error counters reach the sum of `expected`. Then checks that exactly these
+    /// counters are nonzero, with these values.
     #[track_caller]
     pub(crate) fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);
@@ -239,7 +236,7 @@ selector = ["{right}/{prefix}"]
         assert_eq!(self.xfrm_stat(), expected, "{}: /proc/net/xfrm_stat", self.case.name());
     }
 
-    /// Returns the bytes and packets that an SA in Linux has counted.
+    /// Returns bytes and packets.
     pub(crate) fn linux_sa_counters(&self, spi: u32) -> (u64, u64) {
         let text = run(Command::new("ip").args([
             "-s",
@@ -260,7 +257,7 @@ selector = ["{right}/{prefix}"]
         (next(), next())
     }
 
-    /// Returns the bytes and packets that an SA in xdpfwd has counted, from `ctl sa`.
+    /// Returns bytes and packets, from `ctl sa`.
     pub(crate) fn xdpfwd_sa_counters(&self, spi: u32) -> (u64, u64) {
         let text = run(Command::new(XDPFWD)
             .args(["ctl", "sa", "--json", "--socket"])
@@ -271,8 +268,8 @@ selector = ["{right}/{prefix}"]
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// Returns the value of a key in the state file, where it is unique, because each direction has
-    /// one SA.
+    /// Returns a value of the state file. Its key is unique there, because each direction has one
+    /// SA.
     pub(crate) fn state_value(&self, key: &str) -> u64 {
         let text = fs::read_to_string(self.file("state")).unwrap();
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
@@ -282,8 +279,7 @@ selector = ["{right}/{prefix}"]
         value.next().unwrap_or_else(|| panic!("no {key:?} in {text}"))
     }
 
-    /// Runs xdpfwd briefly, which writes all keys to the state file. Then replaces these values in
-    /// the file.
+    /// Runs xdpfwd briefly, so that the state file has all keys. Then replaces these values.
     pub(crate) fn write_state(&self, values: &[(&str, u64)]) {
         self.start().stop();
         let text = fs::read_to_string(self.file("state")).unwrap();
@@ -295,7 +291,7 @@ selector = ["{right}/{prefix}"]
         self.write("state", &(lines.join("\n") + "\n"));
     }
 
-    /// Stops xdpfwd, and checks that it dropped exactly these packets, by reason.
+    /// Checks that xdpfwd dropped exactly these packets, by reason.
     #[track_caller]
     pub(crate) fn assert_dropped(&self, running: Running, expected: &[(&str, u64)]) -> FinalReport {
         let (exit, final_report) = running.stop();
@@ -319,8 +315,7 @@ selector = ["{right}/{prefix}"]
     }
 }
 
-/// Loads the kernel modules of ESP: Linux does not load AES-NI by itself, and its errors do not
-/// name a missing module.
+/// Linux does not load AES-NI by itself, and its errors do not name a missing module.
 pub(crate) fn load_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));

@@ -5,18 +5,17 @@ use crate::lab::Lab;
 use crate::packets::{UdpPair, message};
 use crate::{LEFT, RIGHT, wait_until_received};
 
-/// Length of each UDP message in bytes.
+/// In bytes.
 const MESSAGE_LEN: usize = 100;
-/// Length of the IPv4 packet of a message, in bytes.
+/// Length of a message's IPv4 packet, in bytes.
 const PACKET_LEN: u64 = 128;
-/// Number of packets that each limit allows.
+/// Packets that each limit allows.
 const ALLOWED: u32 = 10;
-/// Number of packets that a host sends in each run.
+/// Packets that a host sends in each run.
 const SENT: u32 = 15;
 
 #[test]
 fn linux_sas_stop_at_their_packet_limit() {
-    // The limit of Linux's inbound SA.
     let limit = format!("limit packet-hard {ALLOWED}");
     let lab = Lab::new(Case { linux_in: limit.clone(), ..Case::ipv4_tunnel() });
     let hosts = UdpPair::new(&lab);
@@ -39,7 +38,6 @@ fn linux_sas_stop_at_their_packet_limit() {
         "{error_counters:?}"
     );
     println!("case: {limit} of Linux's inbound SA: {error_counters:?}");
-    // The limit of Linux's outbound SA.
     let lab = Lab::new(Case { linux_out: limit.clone(), ..Case::ipv4_tunnel() });
     let hosts = UdpPair::new(&lab);
     lab.configure_linux();
@@ -85,7 +83,7 @@ fn xdpfwd_sas_stop_at_their_hard_limit() {
             hosts.assert_arrive(RIGHT, [], limit);
             wait_until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &[("sa_limit", u64::from(SENT))]);
-            // A packet that the byte limit rejects may already have used a sequence number.
+            // A packet that the byte limit rejects may have used a sequence number.
             let max_used = if limit.starts_with("hard_bytes") { 2 * SENT } else { ALLOWED };
             let (next, min_next) = (lab.state_value("next"), u64::from(ALLOWED) + 1);
             assert!(

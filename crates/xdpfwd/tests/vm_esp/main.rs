@@ -29,14 +29,13 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Running, until};
 
-/// Time without a packet after which a test expects no further packet.
+/// Time without a packet after which a test expects none.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// SPIs of the SA from xdpfwd to Linux and of the SA from Linux to xdpfwd.
 const SPI_TO_LINUX: u32 = 0x1001;
 const SPI_FROM_LINUX: u32 = 0x2001;
 
-/// Indices of the hosts in arrays that have an element for each host.
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
@@ -45,7 +44,7 @@ fn latest(running: &Running) -> Value {
     serde_json::from_str(&line).unwrap()
 }
 
-/// Returns the number of packets that all ports have received, from a report.
+/// Returns the packets that all ports have received.
 fn received(report: &Value) -> u64 {
     report["ports"]
         .as_array()
@@ -59,8 +58,7 @@ fn wait_until_received(running: &Running, count: u64) {
     until(&format!("xdpfwd has received {count} packets"), || received(&latest(running)) >= count);
 }
 
-/// Returns a 64-bit sequence number with these upper 32 bits. It is 16 below the wrap of the lower
-/// 32 bits.
+/// Returns a 64-bit number with these upper 32 bits, 16 below the wrap of the lower 32 bits.
 fn sequence_number_before_wrap(upper: u64) -> u64 {
     (upper << 32) + 0xffff_fff0
 }

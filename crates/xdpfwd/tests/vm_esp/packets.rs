@@ -16,7 +16,6 @@ use crate::support::TIMEOUT;
 use crate::support::wire::packet_socket;
 use crate::{LEFT, RIGHT, SETTLE_TIME};
 
-/// A connected UDP socket on each host.
 pub(crate) struct UdpPair(pub(crate) [UdpSocket; 2]);
 
 impl UdpPair {
@@ -36,7 +35,7 @@ impl UdpPair {
         }))
     }
 
-    /// Sends a message of `length` bytes for each number, from the host `side`.
+    /// Sends a message of `length` bytes for each number.
     #[track_caller]
     pub(crate) fn send(&self, side: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
@@ -44,7 +43,7 @@ impl UdpPair {
         }
     }
 
-    /// Returns the next message at the host `side`, or `None` after the timeout.
+    /// Returns `None` after the timeout.
     pub(crate) fn receive(&self, side: usize, timeout: Duration) -> Option<Vec<u8>> {
         let socket = &self.0[side];
         socket.set_read_timeout(Some(timeout)).unwrap();
@@ -59,7 +58,7 @@ impl UdpPair {
         }
     }
 
-    /// Checks that exactly the messages with these numbers arrive at the host `side`, in any order.
+    /// Checks that exactly the messages with these numbers arrive, in any order.
     #[track_caller]
     pub(crate) fn assert_arrive(
         &self,
@@ -82,7 +81,7 @@ impl UdpPair {
     }
 }
 
-/// Returns a message that starts with a number of four bytes, on which the other bytes depend. A
+/// Returns a message that starts with a four-byte number, on which the other bytes depend. A
 /// `length` below four cuts the number.
 pub(crate) fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
@@ -106,7 +105,7 @@ impl PacketSocket {
         Self { socket, address }
     }
 
-    /// Returns the next ESP frame with this SPI, or `None` after the timeout.
+    /// Returns `None` after the timeout.
     pub(crate) fn receive_one(&self, spi: u32, timeout: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + timeout;
         setsockopt(
@@ -129,7 +128,7 @@ impl PacketSocket {
         None
     }
 
-    /// Returns the ESP frames with this SPI, of which exactly `count` must arrive.
+    /// Returns ESP frames with this SPI, of which exactly `count` must arrive.
     #[track_caller]
     pub(crate) fn receive(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -149,17 +148,16 @@ impl PacketSocket {
     }
 }
 
-/// The header of an ESP packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Esp {
     /// Offset of the header in the frame.
     pub(crate) offset: usize,
     pub(crate) spi: u32,
-    /// Lower 32 bits of the sequence number.
+    /// Lower 32 bits.
     pub(crate) sequence_number: u32,
 }
 
-/// Parses the ESP header of a frame, with or without UDP encapsulation (to port 4500).
+/// Parses a frame with or without UDP encapsulation (to port 4500).
 pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
     let (protocol, offset) = match frame.get(12..14)? {
         [0x08, 0x00] => (*frame.get(23)?, 14 + usize::from(frame[14] & 15) * 4),
@@ -175,13 +173,12 @@ pub(crate) fn parse_esp(frame: &[u8]) -> Option<Esp> {
     Some(Esp { offset, spi: word(offset)?, sequence_number: word(offset + 4)? })
 }
 
-/// Returns the lower 32 bits of the sequence number of an ESP frame.
+/// Returns the lower 32 bits.
 pub(crate) fn sequence_number(frame: &[u8]) -> u32 {
     parse_esp(frame).unwrap().sequence_number
 }
 
-/// Returns copies of the frames, each with one flipped bit after the ESP header, at a varying
-/// position.
+/// Flips one bit of each frame after the ESP header, at a varying position.
 pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let flip_one = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
@@ -193,8 +190,7 @@ pub(crate) fn flip_bits(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     frames.iter().enumerate().map(flip_one).collect()
 }
 
-/// Returns copies of the frames in which `word` replaces the 32 bits at `offset` bytes from the
-/// start of the ESP header.
+/// Replaces the 32 bits at `offset` bytes from the start of the ESP header.
 pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<Vec<u8>> {
     let change = |frame: &Vec<u8>| {
         let mut frame = frame.clone();
@@ -205,7 +201,7 @@ pub(crate) fn replace_word(frames: &[Vec<u8>], offset: usize, word: u32) -> Vec<
     frames.iter().map(change).collect()
 }
 
-/// Corrects length and header checksum of a modified IPv4 frame.
+/// Corrects length and header checksum.
 pub(crate) fn fix_ipv4_header(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());

@@ -17,7 +17,7 @@ use crate::{LEFT, RIGHT, SPI_FROM_LINUX, SPI_TO_LINUX, wait_until_received};
 #[test]
 fn linux_rejects_altered_replayed_and_late_packets() {
     const CAPTURED: u32 = 200;
-    /// Number of captured packets that are altered and replayed.
+    /// Captured packets that are altered and replayed.
     const COUNT: u32 = 40;
     const WINDOW: u32 = 64;
     for esn in [true, false] {
@@ -42,7 +42,6 @@ fn linux_rejects_altered_replayed_and_late_packets() {
         );
         let frames = &all[..COUNT as usize];
         let (count, mut without_sa) = (u64::from(COUNT), u64::from(CAPTURED));
-        // Linux has no SA yet, so it has rejected all packets.
         lab.assert_xfrm_stat(&[("XfrmInNoStates", without_sa)]);
         lab.configure_linux();
         wan_socket.send(&flip_bits(frames));
@@ -74,8 +73,8 @@ fn linux_rejects_altered_replayed_and_late_packets() {
             [CAPTURED, CAPTURED - window + 1],
             &format!("{name}: around the window"),
         );
-        // With ESN, Linux takes a sequence number below the window for a number that is 2^32
-        // higher. So the ICV is wrong, and Linux counts the packet as altered.
+        // With ESN, Linux takes a number below the window for one that is 2^32 higher. So the ICV
+        // is wrong, and Linux counts the packet as altered.
         let below_window_altered = u64::from(esn);
         lab.assert_xfrm_stat(&expected_counters(
             count + below_window_altered,
@@ -87,12 +86,12 @@ fn linux_rejects_altered_replayed_and_late_packets() {
     }
 }
 
-/// Also tests sequence numbers that Linux has not sent, a truncated packet, a fragment, a packet
-/// for another host, and a packet of another protocol.
+/// Also tests a truncated packet, a fragment, a packet for another host, one of another protocol,
+/// and sequence numbers that Linux has not sent.
 #[test]
 fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     const CAPTURED: u32 = 200;
-    /// Number of captured packets that are altered and replayed.
+    /// Captured packets that are altered and replayed.
     const COUNT: u32 = 40;
     const WINDOW: u32 = 64;
     for (transform, esn) in [(AES_128, true), (GMAC_256, true), (AES_128, false)] {
@@ -126,8 +125,8 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         hosts.assert_arrive(LEFT, 1..=COUNT, &name);
         right_socket.send(frames);
         hosts.assert_arrive(LEFT, [], &format!("{name}: replayed"));
-        // Send the highest sequence number alone: xdpfwd checks all packets of a batch before it
-        // advances the window.
+        // Send the highest number alone: xdpfwd checks all packets of a batch before it advances
+        // the window.
         right_socket.send([&by_number(CAPTURED)]);
         hosts.assert_arrive(LEFT, [CAPTURED], &format!("{name}: highest number"));
         right_socket.send(&[CAPTURED - WINDOW, CAPTURED - WINDOW + 1].map(by_number));
@@ -148,13 +147,13 @@ fn xdpfwd_rejects_altered_replayed_and_late_packets() {
         right_socket.send([&new_packet]);
         hosts.assert_arrive(LEFT, [CAPTURED - 1], &format!("{name}: unaltered"));
         let count = u64::from(COUNT);
-        // xdpfwd receives the 40 packets four times (flipped, other SPI, original, replayed), 2
-        // packets with numbers that Linux has not sent, 3 packets around the window, and 5 others.
+        // The 40 packets four times (flipped, other SPI, original, replayed), 2 packets with
+        // numbers that Linux has not sent, 3 packets around the window, and 5 others.
         wait_until_received(&running, 4 * count + 10);
-        // Sequence number 0 is late. With ESN, 2^32 - 1 is late too, because it precedes number 0;
-        // the number below the window is taken for a number that is 2^32 higher, so its ICV is
-        // wrong (`bad_tag`). Without ESN, the number below the window is late; 2^32 - 1 is new, so
-        // its ICV is wrong.
+        // Number 0 is late. With ESN, 2^32 - 1 is late too, because it precedes number 0; the
+        // number below the window is taken for one that is 2^32 higher, so its ICV is wrong
+        // (`bad_tag`). Without ESN, the number below the window is late; 2^32 - 1 is new, so its
+        // ICV is wrong.
         let final_report = lab.assert_dropped(
             running,
             &[
@@ -204,8 +203,7 @@ fn udp_without_esp_and_esp_without_udp_are_dropped() {
     println!("case: {}: xdpfwd counts {}", lab.case.name(), final_report.json["drops"]);
 }
 
-/// Both hosts send packets that are larger than the path MTU, first in tunnel mode and then in
-/// transport mode.
+/// Both hosts send packets above the path MTU, first in tunnel mode and then in transport mode.
 #[test]
 fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     const LARGE: usize = 3000;
@@ -214,7 +212,7 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     lab.configure_linux();
     let running = lab.start();
     // A packet that is one byte too long (with 28 bytes of headers) makes the left host learn the
-    // path MTU. It then sends fragments that fit.
+    // path MTU and send fragments that fit.
     hosts.send(LEFT, [1], lab.case.max_packet_len() - 27);
     let route =
         || run(Command::new("ip").args(["-n", lab.host(LEFT).name(), "route", "get", "10.77.0.2"]));
@@ -225,7 +223,7 @@ fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     assert_eq!(error, Some(Errno::EMSGSIZE as i32));
     hosts.send(LEFT, [2], LARGE);
     hosts.assert_arrive(RIGHT, [2], "fragments, each encapsulated");
-    // The right host encapsulates the packet, and then fragments the ESP packet.
+    // The right host fragments the packet after encapsulation.
     hosts.send(RIGHT, [3], LARGE);
     // The packet that was too long, and three fragments from each side.
     wait_until_received(&running, 1 + 3 + 3);

@@ -13,8 +13,7 @@ use crate::{
     wait_until_received,
 };
 
-/// Returns the frames in another, fixed order. All must fit into the anti-replay window, so that
-/// none is late.
+/// Returns the frames in another, fixed order. All must fit into the anti-replay window.
 fn shuffle(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let count = frames.len();
     // Steps of 7 reach every index if 7 does not divide the number of frames.
@@ -105,7 +104,7 @@ fn run_after_crash_reuses_no_sequence_number_or_iv_and_rejects_replays() {
         hosts.send(RIGHT, [u32::MAX - run], 64);
         from_linux.extend(right_socket.receive(SPI_FROM_LINUX, 1));
         hosts.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: packet to replay"));
-        // xdpfwd writes the anti-replay window to the state file once per second. Wait for this.
+        // xdpfwd writes the anti-replay window to the state file once per second.
         let highest = u64::from((run + 1) * (COUNT + 1));
         until(&format!("the state file has {highest} as the highest sequence number"), || {
             lab.state_value("highest") == highest

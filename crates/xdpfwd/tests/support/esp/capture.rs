@@ -16,7 +16,6 @@ use xdpfwd_lab::Namespace;
 use crate::support::until;
 use crate::support::wire::{hex, packet_socket};
 
-/// A packet capture on an interface.
 pub struct Tap {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -25,7 +24,6 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Starts a capture of every frame that the interface receives or sends.
     pub fn start(namespace: &Namespace, interface: &str) -> Self {
         let frames: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let captured = Arc::clone(&frames);
@@ -34,8 +32,7 @@ impl Tap {
         })
     }
 
-    /// Starts a capture that calls `visit` for every frame, and stores none. The `bool` is true if
-    /// the interface sent the frame.
+    /// Calls `visit` for every frame, and stores none. The `bool` is true if the interface sent it.
     pub fn start_with(
         namespace: &Namespace,
         interface: &str,
@@ -89,7 +86,6 @@ impl Tap {
         until(&format!("{count} frames are captured"), || self.count() >= count);
     }
 
-    /// Stops the capture, and returns the stored frames in order.
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -97,7 +93,7 @@ impl Tap {
     }
 }
 
-/// The type of a captured frame. Its parser is independent of xdpfwd.
+/// The type of a frame. Its parser is independent of xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,
@@ -115,18 +111,17 @@ pub struct Esp {
     /// Offset of the end of the IP packet in the frame.
     pub end: usize,
     pub spi: u32,
-    /// Lower 32 bits of the sequence number.
+    /// Lower 32 bits.
     pub sequence: u32,
     pub iv: u64,
     /// Whether the ESP packet is encapsulated in UDP.
     pub udp: bool,
-    /// The outer IP version.
     pub version: u8,
 }
 
 impl Esp {
-    /// Returns the IV range; each worker has its own. An IV consists of the epoch (32 bits, new in
-    /// each run of xdpfwd), the IV range (6 bits) and a counter (26 bits).
+    /// Each worker has its own range. An IV is the epoch (32 bits, new in each run of xdpfwd), the
+    /// IV range (6 bits) and a counter (26 bits).
     pub fn iv_range(&self) -> u64 {
         self.iv >> 26 & 63
     }
@@ -180,7 +175,6 @@ impl Kind {
         Self::Esp(Esp { start, end, spi, sequence, iv, udp, version })
     }
 
-    /// Parses a frame that must contain ESP.
     #[track_caller]
     pub fn expect_esp(frame: &[u8]) -> Esp {
         match Self::of(frame) {

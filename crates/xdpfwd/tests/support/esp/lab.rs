@@ -14,11 +14,11 @@ use super::setup::Setup;
 use crate::support::wire::hex;
 use crate::support::{Running, XDPFWD, build_lab, until};
 
-/// The IPv4 and the IPv6 address of a host: addresses of inner packets.
+/// IPv4 and IPv6 address: addresses of inner packets.
 pub const GEN_ADDRESSES: [&str; 2] = ["10.77.0.1", "fd77::1"];
 pub const SINK_ADDRESSES: [&str; 2] = ["10.77.0.2", "fd77::2"];
 
-/// Returns key and salt of the SA with this SPI, in hexadecimal. They are the same in every run.
+/// Returns key and salt in hexadecimal, the same in every run.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
     let mut random = SplitMix64::new(spi.into());
@@ -26,7 +26,6 @@ pub fn key(spi: u32, transform: &str) -> String {
     hex(&key)
 }
 
-/// Two hosts, the namespace of two instances of xdpfwd, and the wire between the instances.
 pub struct Lab {
     pub namespaces: Chain,
     pub wire: Namespace,
@@ -69,7 +68,6 @@ impl Lab {
         lab
     }
 
-    /// Connects tap0 and tap1 through the bridge.
     pub fn connect_wire(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap master bridge; done");
         for tap in ["tap0", "tap1"] {
@@ -79,13 +77,11 @@ impl Lab {
         }
     }
 
-    /// Disconnects tap0 and tap1.
     pub fn cut_wire(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
     }
 
-    /// Returns the path of the key file for the SA with this SPI. Creates the file if it is
-    /// missing.
+    /// Creates the file if it is missing.
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
         let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
@@ -95,7 +91,7 @@ impl Lab {
         path
     }
 
-    /// Returns the path of the state file of one side. Creates the file if it is missing.
+    /// Creates the file if it is missing.
     pub fn state_file(&self, side: usize) -> PathBuf {
         let path = self.folder.join(format!("{side}.state"));
         if !path.exists() {
@@ -104,8 +100,7 @@ impl Lab {
         path
     }
 
-    /// Removes the state files, so that all sequence numbers restart. Flushes the hosts' route
-    /// caches.
+    /// Removes the state files, so that all sequence numbers restart, and flushes route caches.
     pub fn reset(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));

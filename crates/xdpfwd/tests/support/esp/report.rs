@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::support::Running;
 
-/// Returns the latest report of a running xdpfwd.
 pub fn latest(running: &Running) -> Value {
     let line = running
         .forwarder
@@ -15,7 +14,6 @@ pub fn latest(running: &Running) -> Value {
     serde_json::from_str(&line).unwrap()
 }
 
-/// Returns the number of packets that a running xdpfwd has received on an interface.
 pub fn received(running: &Running, interface: &str) -> u64 {
     let report = latest(running);
     let port = report["ports"]
@@ -27,7 +25,7 @@ pub fn received(running: &Running, interface: &str) -> u64 {
     port["rx_packets"].as_u64().unwrap()
 }
 
-/// Returns the nonzero drop counters of a report, by reason.
+/// Returns the nonzero drop counters, by reason.
 pub fn drops(report: &Value) -> BTreeMap<String, u64> {
     let counts = report["drops"]
         .as_object()

@@ -2,8 +2,8 @@
 
 use super::lab::Lab;
 
-/// Outer addresses of side 0 and side 1. No interface needs them, because xdpfwd leaves the MAC
-/// addresses unchanged.
+/// Outer addresses of side 0 and 1. No interface needs them: xdpfwd leaves the MAC addresses
+/// unchanged.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
@@ -16,13 +16,11 @@ pub struct Setup {
     pub outer: [&'static str; 2],
     pub udp: bool,
     pub esn: bool,
-    /// Value of the key `bypass` of both stages.
     pub bypass: &'static str,
     /// Generations (see [`spi`]) of the outbound SAs. Each side encapsulates with the first.
     pub outbound: Vec<u32>,
-    /// Generations of the inbound SAs.
     pub inbound: Vec<u32>,
-    /// Number of queues of side 0. Side 1 has one queue.
+    /// Queues of side 0. Side 1 has one.
     pub queues: u16,
     /// Frames per worker: fewer, for a faster start.
     pub frames: u32,
@@ -60,7 +58,7 @@ impl Default for Setup {
     }
 }
 
-/// Returns the SPI of an outbound SA of a side. Each new key has the next generation, from 1.
+/// Returns an SPI. Each new key has the next generation, from 1.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }
@@ -115,7 +113,6 @@ impl Setup {
         )
     }
 
-    /// Returns the lines that inbound and outbound SAs have in common.
     fn sa(&self, lab: &Lab, stage: &str, spi: u32) -> String {
         let mode = if self.transport { "transport" } else { "tunnel" };
         let Self { transform, esn, .. } = self;

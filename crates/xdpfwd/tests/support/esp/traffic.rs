@@ -17,7 +17,7 @@ use super::lab::Lab;
 use crate::support::wire::packet_socket;
 use crate::support::{TIMEOUT, until};
 
-/// Sends frames from an interface, with a pause after every 32 frames so that no queue overflows.
+/// Pauses after every 32 frames so that no queue overflows.
 pub fn inject<'a>(
     namespace: &Namespace,
     interface: &str,
@@ -51,9 +51,9 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Starts sending frames of 100 bytes in 16 flows, at `rate` packets per second. Sending ends
-    /// after `count` packets or with [`stop`](Self::stop). `first_number` is the lab's sequence
-    /// number in the first packet. The sink expects ascending numbers.
+    /// Sends 100-byte frames in 16 flows, at `rate` packets per second, until `count` packets or
+    /// [`stop`](Self::stop). `first_number` is the first sequence number; the sink expects
+    /// ascending ones.
     pub fn start(
         namespace: &Namespace,
         interface: &str,
@@ -87,8 +87,8 @@ impl Sender {
         let work = move || {
             let start = Instant::now();
             let mut sent = 0;
-            // Number of packets that should have been sent by now. After a long delay, it grows by
-            // only 64 per iteration, so that the backlog is not sent at once.
+            // Packets that should have been sent by now. After a long delay, this grows by only 64
+            // per iteration, so that the backlog is not sent at once.
             let mut due = 0;
             while count.is_none_or(|count| sent < count) && !should_stop.load(Ordering::Relaxed) {
                 let scheduled =
@@ -111,19 +111,17 @@ impl Sender {
         Self { stop, thread: thread::spawn(work) }
     }
 
-    /// Waits until all packets are sent.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Returns the number of sent packets.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
     }
 }
 
-/// A running `iperf3 --server`, killed on drop.
+/// Killed on drop.
 pub struct Iperf3Server(Child);
 
 impl Iperf3Server {
@@ -141,7 +139,7 @@ impl Iperf3Server {
         server
     }
 
-    /// Runs `iperf3 --client`, and returns the object `end` of its JSON output.
+    /// Returns the object `end` of the JSON output.
     #[track_caller]
     pub fn run_client(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
         let mut client = lab.namespaces.gen_().command("iperf3");
@@ -164,7 +162,7 @@ impl Iperf3Server {
 
 impl Drop for Iperf3Server {
     fn drop(&mut self) {
-        // `ip netns exec` replaces itself by iperf3 without a fork, so this is the pid of iperf3.
+        // `ip netns exec` does not fork, so this is the pid of iperf3.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
