@@ -65,7 +65,7 @@ pub enum StartError {
         /// The attached program, unless it was not visible when the error was created.
         program: Option<Box<AttachedProgram>>,
     },
-    /// The driver supports native XDP, but not in the current configuration of the interface.
+    /// The driver supports native XDP, but not in this configuration of the interface.
     #[error(
         "{interface}: mode \"{mode}\" needs native XDP, which the driver refuses: {why}; \
          {fix}, or set mode = \"skb\" or \"auto\""

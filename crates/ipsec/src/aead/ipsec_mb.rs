@@ -283,7 +283,6 @@ impl Managers {
         free.map(BatchManager::Shared).or_else(|| Manager::new().ok().map(BatchManager::Owned))
     }
 
-    /// Like [`IpsecMb::gcm`], with ChaCha20-Poly1305.
     #[inline]
     fn chacha20(
         &self,
@@ -308,8 +307,8 @@ impl Managers {
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
             // AAD; reads and writes the text, in place; writes 16 bytes of tag. All this memory is
-            // live, the written memory is borrowed exclusively, and no job that holds these
-            // pointers remains in the manager after the call.
+            // live, the written memory is borrowed exclusively, and no job with these pointers
+            // remains in the manager after the call.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),
