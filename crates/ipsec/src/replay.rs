@@ -44,8 +44,7 @@ impl Window {
     /// Maximum size, in sequence numbers.
     pub const LARGEST: u32 = 4096;
 
-    /// Creates a window of `size` sequence numbers, of 64 bits if `extended` (RFC 4304), otherwise
-    /// 32.
+    /// Creates a window of `size` sequence numbers, which have 64 bits if `extended` (RFC 4304).
     pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));

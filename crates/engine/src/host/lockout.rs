@@ -22,7 +22,7 @@ pub struct Lockout {
     pub name: String,
     /// Interface name.
     pub interface: String,
-    /// What it takes.
+    /// The traffic.
     pub traffic: TrafficUse,
 }
 

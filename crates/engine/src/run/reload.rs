@@ -52,7 +52,7 @@ pub enum ReloadError {
          change: a packet between the two changes could pass unchecked; change them in two reloads"
     )]
     NotAtomic(String),
-    /// The XDP program of a port could not be replaced. Nothing was changed.
+    /// The XDP program of a port cannot be replaced. Nothing was changed.
     #[error("port {port}: cannot replace the XDP program: {what}")]
     Program {
         /// Port name.
