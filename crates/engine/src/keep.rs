@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// Selects frames for the XDP program to pass to the kernel, never frames in transit to another
-/// host. `bpf/README.md` lists the exact conditions.
+/// A rule that selects frames for the XDP program to pass to the kernel, never frames in transit to
+/// another host. `bpf/README.md` lists the exact conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
     /// ARP requests for the host's addresses, and replies to them.
@@ -63,7 +63,7 @@ impl fmt::Display for KeepRule {
     }
 }
 
-/// A text is not a rule. The message lists the accepted rules.
+/// The error for a text that is not a rule. Its message lists the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be {}", KeepRule::ACCEPTED)]
 pub struct KeepRuleError;

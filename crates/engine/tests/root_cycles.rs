@@ -31,7 +31,7 @@ impl ResourceCounts {
     }
 }
 
-/// Resident memory, in KiB.
+/// Returns the resident memory, in KiB.
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

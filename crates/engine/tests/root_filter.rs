@@ -24,7 +24,7 @@ const NOW: u64 = 0;
 /// They give no verdict.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// The program filters only packets of queues with a socket.
+/// Needed because the program filters only packets of queues with a socket.
 fn open_socket() -> OpenPorts<XskPort> {
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));

@@ -20,7 +20,7 @@ const RULES: [&str; 9] =
 
 const ALL_USES: AddressUse = AddressUse { destination: true, target: true };
 
-/// The same as in frames.py.
+/// Returns the addresses in frames.py.
 fn own_addresses() -> OwnAddresses {
     let destination_only = AddressUse { target: false, ..ALL_USES };
     let target_only = AddressUse { destination: false, ..ALL_USES };
@@ -50,7 +50,7 @@ struct ScapyFrame {
     bytes: Vec<u8>,
 }
 
-/// The output of frames.py. A first fragment comes before the later ones.
+/// Returns the output of frames.py. A first fragment comes before the later ones.
 fn scapy_frames() -> Vec<ScapyFrame> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
     // Debian installs scapy for /usr/bin/python3, but another `python3` may precede it in PATH.

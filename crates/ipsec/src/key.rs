@@ -52,7 +52,7 @@ pub enum KeyFileError {
     },
 }
 
-/// AWS-LC could not provide random bytes.
+/// The error for random bytes that AWS-LC could not provide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read random bytes from the kernel")]
 pub struct RandomError;

@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Steps from the highest number to the next one. Most are small.
+    /// Generates steps from the highest number to the next one. Most are small.
     fn steps() -> impl Strategy<Value = Vec<i64>> {
         let step = prop_oneof![
             6 => -70_i64..70,

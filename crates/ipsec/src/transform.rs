@@ -57,11 +57,11 @@ impl Transform {
     }
 }
 
-/// In bytes. A nonce begins with the salt (RFC 4106, 4; RFC 7634, 2).
+/// Length of a salt in bytes. A nonce begins with it (RFC 4106, 4; RFC 7634, 2).
 pub const SALT_LEN: usize = 4;
-/// In bytes.
+/// Length of an IV in bytes.
 pub const IV_LEN: usize = 8;
-/// Integrity check value (ICV), in bytes.
+/// Length of an integrity check value (ICV) in bytes.
 pub const ICV_LEN: usize = 16;
-/// In bytes. A nonce is salt, then IV.
+/// Length of a nonce (salt, then IV) in bytes.
 pub const NONCE_LEN: usize = SALT_LEN + IV_LEN;

@@ -51,7 +51,8 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
     ]
 }
 
-/// Length of the IP header, and offset of its protocol (or next header) field, in bytes.
+/// Returns the length of the IP header, and the offset of its protocol (or next header) field, in
+/// bytes.
 fn ip_header(packet: &[u8]) -> (usize, usize) {
     if packet[0] >> 4 == 4 { (20, 9) } else { (40, 6) }
 }

@@ -30,7 +30,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
     ]
 }
 
-/// Each vector as a line and its words: ESP packets if `is_esp`, otherwise AEAD vectors.
+/// Returns each vector as a line and its words: ESP packets if `is_esp`, otherwise AEAD vectors.
 fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines

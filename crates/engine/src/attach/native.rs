@@ -9,14 +9,15 @@ pub(crate) const EOPNOTSUPP: i32 = 95;
 /// Kernel-internal, but some drivers return it to user space.
 const ENOTSUPP: i32 = 524;
 
-/// Whether the driver does not support native XDP, or refuses it in the current configuration.
-/// Generic XDP may still work.
+/// Returns whether the driver does not support native XDP, or refuses it in the current
+/// configuration. Generic XDP may still work.
 pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
 }
 
-/// Why the current configuration makes the driver refuse native XDP, and a remedy, in which `X`
-/// stands for the interface. `None` for other errors, such as that of a driver without native XDP.
+/// Returns why the current configuration makes the driver refuse native XDP, and a remedy, in which
+/// `X` stands for the interface. Returns `None` for other errors, such as that of a driver without
+/// native XDP.
 ///
 /// A guess from the error number: the kernel gives a text only over netlink and in the tracepoint
 /// `bpf_xdp_link_attach_failed`.

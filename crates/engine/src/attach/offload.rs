@@ -84,7 +84,7 @@ pub(crate) struct RowCounterMap {
 }
 
 impl RowCounterMap {
-    /// Summed over CPUs.
+    /// Returns sums over CPUs.
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {

@@ -86,7 +86,7 @@ pub struct Channels {
     pub receive: u32,
     /// Transmit queues in use.
     pub send: u32,
-    /// Maximum of each.
+    /// Maximum number of each.
     pub max: u32,
     /// Whether one setting is the number of both (`ethtool -L … combined N`).
     pub combined: bool,

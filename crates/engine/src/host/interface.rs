@@ -12,7 +12,7 @@ pub(crate) struct Interface {
     pub(crate) index: u32,
 }
 
-/// The interface of a port does not exist.
+/// The error for a port whose interface does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "port {port}: no interface {interface} in this network namespace; \
@@ -28,7 +28,7 @@ pub struct NoInterface {
 }
 
 impl Interface {
-    /// `port` is for the error.
+    /// `port` is named in the error.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
@@ -40,7 +40,7 @@ impl Interface {
         }
     }
 
-    /// True if this cannot be determined.
+    /// Returns true if this cannot be determined.
     pub(crate) fn exists(&self) -> bool {
         // Search for the index: the name may have changed, but sockets and the XDP program are
         // bound to the index. (`if_indextoname` of nix returns an empty name for a missing index.)
@@ -68,7 +68,7 @@ impl Interface {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// `None` if /sys was mounted in another network namespace.
+    /// Returns `None` if /sys was mounted in another network namespace.
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;

@@ -144,7 +144,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// All TCP connections to port 22 of this network namespace, and the session of this process.
+/// Returns all TCP connections to port 22 of this network namespace, and the session of this
+/// process.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -161,7 +162,7 @@ fn ssh_sessions() -> BTreeSet<Session> {
     sessions
 }
 
-/// IPv4-mapped IPv6 to IPv4: dual-stack sockets have such addresses.
+/// Converts IPv4-mapped IPv6 addresses, which dual-stack sockets have, to IPv4.
 fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -183,7 +184,7 @@ fn session_of_process() -> Option<Session> {
     None
 }
 
-/// `SSH_CONNECTION` (ssh(1)): the client's address and port, the server's address and port.
+/// Parses `SSH_CONNECTION` (ssh(1)): the client's address and port, the server's address and port.
 fn parse_session(text: &str) -> Option<Session> {
     let mut words = text.split(' ');
     let (peer, _, ip, port) = (words.next()?, words.next()?, words.next()?, words.next()?);

@@ -96,7 +96,7 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     Ok(false)
 }
 
-/// With padding; `None` for an incomplete message.
+/// Returns the length with padding; `None` for an incomplete message.
 fn message_length(messages: &[u8]) -> Option<usize> {
     const HEADER_LEN: usize = 16;
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;

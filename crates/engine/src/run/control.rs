@@ -121,7 +121,7 @@ impl Control {
         })
     }
 
-    /// Its wake-ups make [`wait`](Self::wait) return [`Event::Woken`].
+    /// Returns a waker that makes [`wait`](Self::wait) return [`Event::Woken`].
     pub(crate) fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
     }

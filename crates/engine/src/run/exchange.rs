@@ -180,7 +180,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Of the stages that run in workers and can drop packets, in order.
+    /// Returns the verdicts of stages that run in workers and can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());

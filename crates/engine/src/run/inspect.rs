@@ -65,7 +65,7 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     }
 }
 
-/// Tables without row counters, which depend only on the plan.
+/// Returns tables without row counters, which depend only on the plan.
 pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     let mut reports = Vec::new();
     for stage in plan.distinct_stages() {

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// In bytes without a line end.
+/// A request with this many bytes and no line end is rejected.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// For a client to send its request, and again to read the reply.

@@ -27,7 +27,7 @@ const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Probe {
     /// The mode of each port, in order.
     pub modes: Vec<PortMode>,
-    /// Why a driver does not support the best mode.
+    /// Why the ports would not use the best mode.
     pub fallback: Option<Fallback>,
 }
 
@@ -54,7 +54,7 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    /// Unless `deliver`, no packets reach the sockets.
+    /// If `deliver` is false, no packets reach the sockets.
     fn start_with(plan: Plan, control: &Control, deliver: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
@@ -349,7 +349,7 @@ fn wait_ready(
     }
 }
 
-/// For all AF_XDP interfaces; logs failures.
+/// Logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),

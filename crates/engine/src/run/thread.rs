@@ -29,7 +29,7 @@ pub(crate) struct Setup {
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// Empty if the plan has no stages.
+/// Returns an empty list if the plan has no stages.
 pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     match plan.stages().next() {
         Some(_) => describe_ports(&plan.ports),

@@ -144,8 +144,8 @@ impl<'a> Oracle<'a> {
         kept
     }
 
-    /// Neighbor Discovery to this host, or multicast about an address of this host. `is_own`: the
-    /// destination is this host.
+    /// Returns whether it is Neighbor Discovery to this host, or multicast about an address of this
+    /// host. `is_own`: the destination is this host.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
         // Neighbor Discovery has code 0.
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
@@ -207,7 +207,7 @@ fn has_segments_left(l3: &[u8]) -> bool {
     }
 }
 
-/// Protocol number in the fragment header of an IPv6 packet; 0 without one.
+/// Returns the protocol in the fragment header of an IPv6 packet; 0 without one.
 fn fragment_protocol(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {

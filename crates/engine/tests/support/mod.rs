@@ -12,7 +12,7 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::TIMEOUT;
 
-/// Connects fwd0 and fwd1 in both directions, with one queue per worker. The stage is on the path
+/// Connects fwd0 and fwd1 in both directions, with one queue per worker. `stage` is on the path
 /// from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {

@@ -118,7 +118,7 @@ impl Aead for IpsecMb {
     }
 }
 
-/// In constant time: `black_box` keeps the compiler from adding an early exit.
+/// Compares in constant time: `black_box` keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {

@@ -73,7 +73,7 @@ impl Aad {
     }
 }
 
-/// A key whose length does not match its transform.
+/// The error for a key whose length does not match its transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key has {got} bytes; {} requires {wanted}", .transform.name())]
 pub struct KeyLengthError {

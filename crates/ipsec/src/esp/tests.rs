@@ -24,7 +24,7 @@ fn any_backend() -> impl Strategy<Value = Backend> {
 
 const EXTENDED: bool = true;
 
-/// A key whose bytes are all `key`.
+/// Returns a protection with a key whose bytes are all `key`.
 fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -> Protection {
     let aead = backend(transform, &vec![key; transform.key_len()]);
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
