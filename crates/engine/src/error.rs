@@ -65,7 +65,7 @@ pub enum StartError {
         /// The attached program, unless it was not visible when the error was created.
         program: Option<Box<AttachedProgram>>,
     },
-    /// The driver supports native XDP, but not in this configuration of the interface.
+    /// The driver supports native XDP, but not in the interface's configuration.
     #[error(
         "{interface}: mode \"{mode}\" needs native XDP, which the driver refuses: {why}; \
          {fix}, or set mode = \"skb\" or \"auto\""
@@ -142,7 +142,7 @@ pub enum StartError {
         /// Processes whose socket may be bound to the queue.
         holders: QueueHolders,
     },
-    /// A worker could not be built from its ports and paths.
+    /// A worker could not be built.
     #[error("worker {worker}: {source}")]
     Build {
         /// Worker number.

@@ -36,7 +36,6 @@ impl KeepRule {
     pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \
          \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \"vlan/ID\" (1 to 4094)";
 
-    /// Rules without a port or VLAN ID.
     const RULES_WITHOUT_NUMBER: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),

@@ -70,7 +70,7 @@ pub enum Io {
 }
 
 impl Io {
-    /// Returns whether this build includes it.
+    /// Returns whether this build includes this kind of I/O.
     pub fn is_built(self) -> bool {
         self != Self::XskRs || cfg!(feature = "xsk-rs")
     }

@@ -17,13 +17,11 @@ use xdpfwd_testkit::lab::ip;
 /// The tests attach it as the other program.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
-/// In the calling thread's network namespace.
 fn start() -> Result<(), StartError> {
     let control = Control::new().unwrap();
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// Returns the attached program and the command that the error names.
 fn failed_start(lab: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = lab.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();

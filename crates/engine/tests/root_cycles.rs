@@ -11,7 +11,6 @@ use support::{TIMEOUT, chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
-/// Resources of this process that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ResourceCounts {
     descriptors: usize,
@@ -31,7 +30,6 @@ impl ResourceCounts {
     }
 }
 
-/// Returns the resident memory, in KiB.
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -146,7 +146,6 @@ impl Attachment {
         }
     }
 
-    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
             Self::Xdp(linked) => linked.program.row_counters(),

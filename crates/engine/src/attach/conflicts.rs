@@ -58,12 +58,12 @@ pub struct Process {
 }
 
 /// The processes that may hold an AF_XDP queue: all others that map AF_XDP rings. Only kernels with
-/// CONFIG_XDP_SOCKETS_DIAG, which few have, report which one holds it.
+/// CONFIG_XDP_SOCKETS_DIAG report which one holds it, and few have this option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
     /// Those in this thread's network namespace first.
     pub processes: Vec<Process>,
-    /// Whether some processes may not be inspected.
+    /// Whether there may be processes that cannot be inspected.
     pub some_hidden: bool,
 }
 
@@ -155,7 +155,6 @@ fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeldObject {
-    /// `program` is the program's ID.
     Link {
         program: u32,
         ifindex: u32,

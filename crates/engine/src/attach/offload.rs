@@ -50,7 +50,7 @@ fn change_map(
     change(&mut map)
 }
 
-/// Before attachment. Returns the map of row counters.
+/// Fills the maps before attachment. Returns the map of row counters.
 pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounterMap, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;

@@ -261,7 +261,6 @@ impl LoadedObject {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }

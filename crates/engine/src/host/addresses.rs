@@ -65,7 +65,7 @@ pub struct OwnAddresses {
 /// The uses of an address of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressUse {
-    /// Whether the kernel accepts packets to it, on any interface.
+    /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
     /// Whether ARP and Neighbor Discovery messages about it are for this host: it is on the
     /// receiving interface, on one above it, or on loopback. Another host on the network may have

@@ -49,7 +49,6 @@ impl Family {
         Ok(family)
     }
 
-    /// Returns the attributes of one object.
     pub(crate) fn query(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         const VERSION: u8 = 1;
         let length = HEADER_LEN + GENERIC_HEADER_LEN + attributes.len();

@@ -109,7 +109,6 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     Ok(found)
 }
 
-/// An SSH session to this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session {
     local: SocketAddr,

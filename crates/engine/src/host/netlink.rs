@@ -104,7 +104,6 @@ fn message_length(messages: &[u8]) -> Option<usize> {
     (HEADER_LEN <= length && length <= messages.len()).then_some(padded)
 }
 
-/// Link and address changes of this network namespace.
 pub(crate) struct Monitor(Socket);
 
 impl Monitor {

@@ -21,7 +21,6 @@ pub(crate) struct Retired {
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// `keys` are the keys of the rows.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -104,7 +103,6 @@ mod tests {
         carried.carry(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
         let rows = ["accept dscp 0", "drop", "drop", "accept", "(default)"];
         assert_eq!(carried_counters(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
-        // A second reload.
         carried.carry(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
         assert_eq!(carried_counters(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
         assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);

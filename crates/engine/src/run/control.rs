@@ -1,5 +1,4 @@
-//! The events of the control thread: signals, requests of other threads, failed workers, changed
-//! links or addresses, and a deadline.
+//! The events of the control thread.
 
 use std::io;
 use std::mem;
@@ -35,14 +34,12 @@ pub struct Control {
     last_host_changed: Option<Instant>,
 }
 
-/// Requests that [`Control::wait`] has not returned yet.
 #[derive(Default)]
 struct PendingRequests {
     reload: AtomicBool,
     stop: AtomicBool,
 }
 
-/// For requests from other threads to the control thread.
 #[derive(Clone)]
 pub(crate) struct Requests {
     pending: Arc<PendingRequests>,

@@ -36,11 +36,9 @@ pub struct DataPlane {
     pub(super) interfaces: Vec<Interface>,
     pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
-    /// Row counters of replaced stages.
     pub(super) carried: CarriedCounters,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    /// On which workers send the counters of replaced stages.
     pub(super) retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
     /// Restored on drop.
     pub(super) _interrupts: Vec<DeferredInterrupts>,
@@ -52,7 +50,6 @@ pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// Reported if the worker does not reply anymore.
     pub(super) last_reply: Option<WorkerReply>,
     pub(super) started_cycles: u64,
 }

@@ -86,7 +86,6 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Carries over the row counters of stages of `old_plan` in replaced XDP programs.
     pub(crate) fn carry_from_programs(
         &mut self,
         old_plan: &Plan,
@@ -117,12 +116,12 @@ impl DataPlane {
 impl Plan {
     /// Moves a filter of the new plan to user space if otherwise, during the reload, packets could
     /// pass that both the old and the new rules drop. Fails if the configuration requires the
-    /// filter in the kernel. There are two cases:
+    /// filter in the kernel. Two cases:
     ///
-    /// - A filter moves from user space to the kernel: no filter would check the packets that are
-    ///   already queued for the workers.
+    /// - A filter moves to the kernel: no filter would check packets that are already queued for
+    ///   the workers.
     /// - A filter in the kernel and a later stage on its path both change: a packet could be
-    ///   checked by the old filter and the new stage, or by the new filter and the old stage.
+    ///   checked by the old filter and the new stage, or the reverse.
     pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
         for path in 0..new_plan.paths.len() {
             let port = new_plan.paths[path].from;

@@ -115,8 +115,7 @@ impl DataPlane {
         result
     }
 
-    /// Replaces the stages in the workers and in the XDP programs; returns as
-    /// [`reload`](Self::reload).
+    /// Returns as [`reload`](Self::reload).
     fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);

@@ -1,4 +1,4 @@
-//! Startup of a data plane. A failed start undoes its steps.
+//! Startup of a data plane.
 
 use std::sync::Arc;
 use std::sync::mpsc;

@@ -37,14 +37,12 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     }
 }
 
-/// What the control thread gets from a worker that is ready.
 pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
     /// The AF_XDP sockets of ingress ports: port, queue, file descriptor. The worker keeps them
     /// open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
-    /// Why the worker fell back from zero-copy to copy mode.
     pub(crate) fallback: Option<Fallback>,
 }
 
@@ -59,12 +57,10 @@ impl WorkerStatus {
         Self { failed: AtomicBool::new(false), panic: OnceLock::new(), waker }
     }
 
-    /// Returns whether the worker has panicked or ended.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Returns the message of the first panic.
     pub(crate) fn panic(&self) -> Option<&str> {
         self.panic.get().map(String::as_str)
     }
@@ -87,8 +83,8 @@ impl Drop for ExitNotice<'_> {
 }
 
 /// Prepares the worker and sends the result to `ready_sender`. After `start_signal`, runs the
-/// worker until its mailbox requests the end. If another worker fails to start, the sender of the
-/// signal is dropped, and this worker does not run.
+/// worker until its mailbox requests the end. If another worker fails to start, the signal's sender
+/// is dropped, and this worker does not run.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,

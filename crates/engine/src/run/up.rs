@@ -26,7 +26,7 @@ pub enum WaitOutcome {
 /// passes. Logs interfaces that are down, at once and every five seconds. Fails if one does not
 /// exist.
 ///
-/// [`DataPlane::start`](crate::DataPlane::start) does not wait: on an interface that is down, some
+/// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
 /// drivers refuse AF_XDP sockets and others forward nothing.
 pub fn wait_until_up(
     plan: &Plan,

@@ -19,7 +19,6 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Decides which frames one `keep` rule keeps.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) addresses: &'a OwnAddresses,

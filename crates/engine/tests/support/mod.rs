@@ -54,8 +54,7 @@ pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Stops a data plane and checks its report: each frame has a location or leaked; each received
-/// packet was transmitted or dropped, or its frame leaked.
+/// Stops a data plane and checks that its report accounts for each frame and each received packet.
 #[track_caller]
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();

@@ -202,7 +202,6 @@ fn functions() -> Result<Functions, IpsecMbError> {
     functions.clone().map_err(IpsecMbError::Unusable)
 }
 
-/// An owned `IMB_MGR`.
 struct Manager(NonNull<ffi::Manager>);
 
 // SAFETY: a manager is not tied to a thread. `Manager` is not `Sync`, so only one thread at a time

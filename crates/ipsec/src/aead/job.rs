@@ -30,7 +30,6 @@ pub struct Job<'a> {
     pub is_ok: bool,
 }
 
-/// Returns `None` if it is too short for a tag.
 #[inline]
 pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
     text_and_tag.split_last_chunk_mut()

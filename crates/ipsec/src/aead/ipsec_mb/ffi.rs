@@ -35,7 +35,6 @@ pub(super) type GcmFunction = unsafe extern "C" fn(
     tag_len: u64,
 );
 
-/// For one key length.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct GcmFunctions {
@@ -44,7 +43,6 @@ pub(super) struct GcmFunctions {
     pub(super) open: GcmFunction,
 }
 
-/// The direct API, as far as this crate calls it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Functions {
