@@ -21,7 +21,7 @@ const PACKETS_PER_SET: usize = 1024;
 const QUEUES: u16 = 1;
 /// In clock cycles. Matters only for rate limits.
 const NOW: u64 = 0;
-/// They give no verdict.
+/// `continue` rules give no verdict.
 const MAX_CONTINUE_RULES: usize = 16;
 
 /// Needed because the program filters only packets of queues with a socket.

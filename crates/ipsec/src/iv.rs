@@ -121,7 +121,8 @@ impl Ivs {
         remaining
     }
 
-    /// Starts a later epoch, already stored. If `epoch` is not later, returns `false`.
+    /// Starts a later epoch, which must already be stored. If `epoch` is not later, returns
+    /// `false`.
     pub fn advance_to(&mut self, epoch: Epoch) -> bool {
         let is_later = epoch > self.epoch;
         if is_later {

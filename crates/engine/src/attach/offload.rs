@@ -31,7 +31,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
 /// Sizes the array maps of a program before loading, and writes its read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
-        // At least one entry.
+        // A map needs at least one entry.
         change_map(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
     }
     for (name, bytes) in &tables.read_only {

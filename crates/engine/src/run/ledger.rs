@@ -25,7 +25,7 @@ pub struct Ledger {
     pub workers: Vec<WorkerLedger>,
 }
 
-/// One task, summed over the workers.
+/// The cycles of one task, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskReport {
     /// Task name.
@@ -44,13 +44,13 @@ pub struct TaskReport {
     pub packets_per_call: f64,
 }
 
-/// One worker.
+/// The cycles of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerLedger {
     /// Worker number.
     pub worker: usize,
-    /// Cycles since the worker started, by the thread that requested the report. Busy and idle
-    /// cycles should add up to this.
+    /// Cycles since the worker started, measured by the thread that requested the report. Busy and
+    /// idle cycles should add up to this.
     pub wall_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,

@@ -19,10 +19,10 @@ use crate::run::control::Control;
 /// A request with this many bytes and no line end is rejected.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// For a client to send its request, and again to read the reply.
+/// Time for a client to send its request, and again to read the reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For the control thread to reply. Long, because a reload reads files and compiles rules.
+/// Time for the control thread to reply. Long, because a reload reads files and compiles rules.
 const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MAX_QUEUED_REQUESTS: usize = 8;
@@ -56,7 +56,7 @@ impl ControlSocket {
     /// wakes the control thread with [`Event::Woken`](crate::Event::Woken), which then gets it from
     /// [`next`](Self::next).
     ///
-    /// Replaces a socket file on which no process listens; otherwise fails.
+    /// Replaces a socket file on which no process listens; fails if one listens.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
         // Owner-only permissions from the start.
         let bind = || {
@@ -82,7 +82,7 @@ impl ControlSocket {
                 let served = stream.and_then(|stream| serve_client(&stream, &sender, &waker));
                 if let Err(error) = served {
                     tracing::debug!(%error, "cannot serve a client of the control socket");
-                    // Without file descriptors, every accept fails at once: avoid a busy loop.
+                    // If file descriptors run out, every accept fails at once: avoid a busy loop.
                     thread::sleep(Duration::from_millis(10));
                 }
             }

@@ -34,9 +34,9 @@ pub struct Probe {
 impl DataPlane {
     /// Starts a data plane. On an error, undoes the steps already done.
     ///
-    /// Attaches the XDP programs, which pass all packets to the kernel without sockets; then starts
-    /// the worker threads, which open their sockets on their cores; then inserts the sockets into
-    /// the programs' maps, and runs the workers.
+    /// Attaches the XDP programs, which pass all packets to the kernel until they have sockets;
+    /// then starts the worker threads, which open their sockets on their cores; then inserts the
+    /// sockets into the programs' maps, and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         let deliver = true;
         Self::start_with(plan, control, deliver)
