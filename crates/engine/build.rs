@@ -1,4 +1,4 @@
-//! Compiles the XDP programs with clang. The crate embeds the resulting object files.
+//! Compiles the XDP programs, which the crate embeds, with clang.
 
 use std::env;
 use std::fs;
@@ -8,13 +8,13 @@ use std::process::exit;
 use libbpf_cargo::SkeletonBuilder;
 
 fn main() {
-    // In the repository, `bpf` is a symbolic link to the top-level directory `bpf`.
+    // In the repository, `bpf` is a symbolic link to the top-level `bpf`.
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    // Debian installs <asm/types.h> in a directory per architecture. clang does not search this
-    // directory when it compiles for BPF.
+    // Debian installs <asm/types.h> in a directory per architecture, which clang does not search
+    // for BPF.
     let include = format!("-I/usr/include/{arch}-linux-gnu");
     for name in ["xdpfwd", "xdpfwd_filter"] {
         let source = Path::new("bpf").join(name).with_extension("bpf.c");

@@ -62,10 +62,10 @@ pub enum StartError {
     AttachedAlready {
         /// The interface.
         interface: String,
-        /// The attached program; `None` if it was not visible when the error was created.
+        /// The attached program, unless it was not visible when the error was created.
         program: Option<Box<AttachedProgram>>,
     },
-    /// The driver supports native XDP, but not in the interface's current configuration.
+    /// The driver supports native XDP, but not in the interface's configuration.
     #[error(
         "{interface}: mode \"{mode}\" needs native XDP, which the driver refuses: {why}; \
          {fix}, or set mode = \"skb\" or \"auto\""
@@ -90,7 +90,7 @@ pub enum StartError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The XDP program could not be loaded, or packets could not be redirected to a socket.
+    /// The XDP program could not be loaded, or could not redirect to a socket.
     #[error("{0}")]
     Bpf(String),
     /// A worker could not open its sockets.
@@ -139,10 +139,10 @@ pub enum StartError {
         worker: usize,
         /// The error, which names the queue.
         source: OpenError,
-        /// The processes whose socket may be bound to the queue.
+        /// Processes whose socket may be bound to the queue.
         holders: QueueHolders,
     },
-    /// A worker could not be built from its ports and paths.
+    /// A worker could not be built.
     #[error("worker {worker}: {source}")]
     Build {
         /// Worker number.
@@ -158,7 +158,7 @@ pub enum StartError {
         /// The failure.
         what: String,
     },
-    /// A worker's thread could not be pinned to its core.
+    /// A worker could not be pinned to its core.
     #[error(
         "worker {worker}: cannot pin its thread to core {core}; \
          choose one of the cores that this process may use: {allowed:?}"
@@ -207,8 +207,7 @@ pub enum StartError {
 pub struct WorkerFailure {
     /// Worker number.
     pub worker: usize,
-    /// The panic message; `None` if the thread ended without a panic. stderr shows the location of
-    /// the panic.
+    /// The panic message, if it panicked. Its location is on stderr.
     pub panic: Option<String>,
 }
 
@@ -224,8 +223,7 @@ impl fmt::Display for WorkerFailure {
 impl std::error::Error for WorkerFailure {}
 
 impl StartError {
-    /// Returns whether the start failed because a privilege, or a feature of the kernel or driver,
-    /// is missing.
+    /// Returns whether a privilege, or a feature of the kernel or driver, is missing.
     pub fn lacks_privilege_or_feature(&self) -> bool {
         match self {
             Self::Permission { .. } | Self::Unsupported { .. } => true,

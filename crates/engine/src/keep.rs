@@ -1,30 +1,30 @@
-//! The `keep` rules of a port: frames that pass to the kernel.
+//! The `keep` rules of a port.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// A rule that selects frames for the XDP program to pass to the kernel. No rule matches a frame in
-/// transit to another host. `bpf/README.md` lists the exact conditions.
+/// A rule that selects frames for the XDP program to pass to the kernel, never frames in transit to
+/// another host. `bpf/README.md` lists the exact conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
-    /// ARP requests for the host's own addresses, and ARP replies to them.
+    /// ARP requests for the host's addresses, and replies to them.
     Arp,
-    /// IPv6 Neighbor Discovery messages to the host's own addresses, and multicast ones about them.
+    /// Neighbor Discovery messages to the host's IPv6 addresses, and multicast ones about them.
     Nd,
-    /// ICMP and ICMPv6 packets to the host's own addresses.
+    /// ICMP and ICMPv6 packets to the host.
     Icmp,
-    /// Every IP packet to the host's own addresses.
+    /// All IP packets to the host.
     Local,
     /// LLDP frames.
     Lldp,
     /// Spanning tree frames.
     Stp,
-    /// TCP packets to this port at the host's own addresses.
+    /// TCP packets to this port of the host.
     Tcp(u16),
-    /// UDP packets to this port at the host's own addresses.
+    /// UDP packets to this port of the host.
     Udp(u16),
-    /// ARP, Neighbor Discovery and IP packets to the host's own addresses in this VLAN (outer tag).
+    /// ARP, Neighbor Discovery and IP packets to the host in this VLAN (outer tag).
     Vlan(u16),
 }
 
@@ -32,11 +32,10 @@ pub enum KeepRule {
 pub type Keep = BTreeSet<KeepRule>;
 
 impl KeepRule {
-    /// The accepted rules as a text for error messages.
+    /// The accepted rules, for error messages.
     pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \
          \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \"vlan/ID\" (1 to 4094)";
 
-    /// The rules without a number (port or VLAN ID), with their names.
     const RULES_WITHOUT_NUMBER: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),
@@ -63,7 +62,7 @@ impl fmt::Display for KeepRule {
     }
 }
 
-/// The error for a text that is not a rule. Its message lists the accepted rules.
+/// The error for a text that is not a rule. Its message lists the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be {}", KeepRule::ACCEPTED)]
 pub struct KeepRuleError;
@@ -76,7 +75,7 @@ impl FromStr for KeepRule {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
-        // Reject signs, leading zeros and the number 0: `parse` accepts them.
+        // Reject signs, leading zeros and 0: `parse` accepts them.
         if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('0') {
             return Err(KeepRuleError);
         }

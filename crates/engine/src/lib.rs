@@ -1,6 +1,6 @@
 //! Runs a data plane from a [`Plan`]: attaches XDP programs, binds sockets, starts pinned workers,
-//! and reports counters. The binary `xdpfwd` creates the plan from a configuration file. Another
-//! binary can create its plan in Rust, with stages of its own.
+//! and reports counters. The binary `xdpfwd` creates the plan from a file; other binaries can
+//! create it in Rust, with their own stages.
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -10,26 +10,22 @@ use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
 
-/// The identity of a path's stage across reloads: the path's number, the stage's name, the number
-/// of earlier stages with that name on the path, and the type of the stage's plan.
+/// The identity of a stage across reloads: path number, stage name, number of earlier stages with
+/// that name on the path, and type of its plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
-/// A validated configuration. The binary `xdpfwd` creates it from a configuration file; other
-/// binaries can create it in Rust.
+/// A validated configuration, from a file or created in Rust.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How packets get from the driver into the UMEM and back, for AF_XDP ports.
+    /// How packets get from the driver into the UMEM and back (AF_XDP ports).
     pub mode: Mode,
-    /// One entry per worker, at least one: the worker's core, or `None` for a worker without a
-    /// fixed core.
+    /// The core of each worker, or `None` for no fixed core. At least one worker.
     pub workers: Vec<Option<usize>>,
-    /// Whether to use preferred busy polling: the worker polls the device from its own system
-    /// calls.
+    /// Whether to use preferred busy polling: workers poll the device from their own system calls.
     pub busy_poll: bool,
     /// What a worker does while no packets arrive.
     pub idle: Idle,
-    /// Whether the workers start with the cycle ledger on. The ledger takes a few time stamps per
-    /// batch.
+    /// Whether the cycle ledger is on at the start. It takes a few time stamps per batch.
     pub ledger: bool,
     /// Size and kind of each worker's packet memory.
     pub umem: UmemConfig,
@@ -37,40 +33,39 @@ pub struct Plan {
     pub ports: Vec<PortPlan>,
     /// The paths: at most one from each port.
     pub paths: Vec<PathPlan>,
-    /// Path of the control socket, if any.
+    /// Path of the control socket.
     pub control: Option<PathBuf>,
 }
 
 /// A port: an interface, and how xdpfwd uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
-    /// The name of the port in the configuration and in reports.
+    /// The name in the configuration and in reports.
     pub name: String,
     /// The network interface.
     pub interface: String,
-    /// How packets are exchanged with the kernel.
+    /// The kind of I/O.
     pub io: Io,
-    /// The number of queues in use; the first is queue 0. Of *n* workers, worker *w* serves each
-    /// queue *q* with *q* mod *n* = *w*.
+    /// The number of queues in use, from queue 0. Of *n* workers, worker *w* serves each queue *q*
+    /// with *q* mod *n* = *w*.
     pub queues: u16,
-    /// The rules that select the frames that pass to the kernel, even on the queues in use.
+    /// Rules for frames that pass to the kernel, even on the queues in use.
     pub keep: Keep,
-    /// Whether to put the interface into promiscuous mode if a path starts here. Otherwise the NIC
-    /// drops frames for other MAC addresses.
+    /// Whether to enable promiscuous mode if a path starts here. Otherwise the NIC drops frames for
+    /// other MAC addresses.
     pub promiscuous: bool,
 }
 
 /// How a port exchanges packets with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Io {
-    /// AF_XDP sockets with xdpfwd's own ring implementation.
+    /// AF_XDP sockets with xdpfwd's own rings.
     #[default]
     AfXdp,
-    /// Packet sockets with `recvmmsg` and `sendmmsg`. The sockets receive copies; the kernel's
-    /// network stack handles the packets too.
+    /// Packet sockets with `recvmmsg` and `sendmmsg`. They receive copies: the kernel's network
+    /// stack handles the packets too.
     PacketMmsg,
-    /// AF_XDP sockets of the crate `xsk-rs` and libxdp, for comparisons. Requires the feature
-    /// `xsk-rs`.
+    /// AF_XDP sockets of `xsk-rs` and libxdp, for comparisons. Requires the feature `xsk-rs`.
     XskRs,
 }
 
@@ -80,8 +75,8 @@ impl Io {
         self != Self::XskRs || cfg!(feature = "xsk-rs")
     }
 
-    /// Returns whether an XDP program redirects the packets to AF_XDP sockets. If so, the kernel's
-    /// network stack does not see these packets.
+    /// Returns whether packets are redirected to AF_XDP sockets, so that the kernel's network stack
+    /// does not see them.
     pub fn uses_xdp(self) -> bool {
         matches!(self, Self::AfXdp | Self::XskRs)
     }
@@ -117,29 +112,28 @@ pub struct PathPlan {
 /// A stage of a path.
 #[derive(Clone, Debug)]
 pub struct StageOnPath {
-    /// The name of the stage in the configuration.
+    /// The name in the configuration.
     pub name: String,
-    /// The plan of the stage.
+    /// Its plan.
     pub plan: Arc<dyn StagePlan>,
-    /// Whether the XDP program of the path's ingress port runs the stage. Must be false if
+    /// Whether the XDP program of the ingress port runs it. Must be false if
     /// [`Plan::kernel_obstacle`] returns a reason.
     pub in_kernel: bool,
 }
 
 impl StageOnPath {
-    /// Returns the plan of the stage, for other plans to downcast.
     fn as_any(&self) -> &dyn Any {
         &*self.plan
     }
 
-    /// Returns where the stage runs, for reports: `"user"` or `"kernel"`.
+    /// Returns `"user"` or `"kernel"`, for reports.
     pub fn place(&self) -> &'static str {
         if self.in_kernel { "kernel" } else { "user" }
     }
 }
 
 impl Plan {
-    /// Returns the image (map contents) of the stage that a port's XDP program runs, if any.
+    /// Returns the image (map contents) of the stage that a port's XDP program runs.
     pub(crate) fn xdp_image(&self, port: PortId) -> Option<&Arc<XdpImage>> {
         let path = self.paths.iter().find(|path| path.from == port)?;
         let first = path.stages.first().filter(|stage| stage.in_kernel)?;
@@ -150,7 +144,6 @@ impl Plan {
         self.paths.iter().flat_map(|path| &path.stages)
     }
 
-    /// Returns every stage of every path with its identity across reloads.
     pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
         let stages = |(path, path_plan): (usize, &'_ PathPlan)| {
             (0..path_plan.stages.len()).map(move |position| (path, position))
@@ -171,7 +164,7 @@ impl Plan {
             .map_or(String::new(), |path| format!("{}->{}", port(path.from), port(path.to)))
     }
 
-    /// Returns the stages without repetitions: of stages that share a plan, returns only the first.
+    /// Returns the stages; of those that share a plan, only the first.
     pub(crate) fn distinct_stages(&self) -> impl Iterator<Item = &StageOnPath> {
         let mut seen: Vec<&Arc<dyn StagePlan>> = Vec::new();
         self.stages().filter(move |stage| {
@@ -181,9 +174,8 @@ impl Plan {
         })
     }
 
-    /// Acquires the resources of every stage plan, except stage plans that are also in the plan
-    /// `running`, which already holds theirs. If a stage fails, releases the resources that this
-    /// call acquired, and returns the stage's name and error.
+    /// Acquires the resources of every stage plan that is not also in the plan `running`. If a
+    /// stage fails, releases what this call acquired, and returns the stage's name and error.
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
         let mut holders: Vec<&dyn Any> =
             running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
@@ -206,7 +198,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Releases the resources of every stage plan that is not also in the plan `kept`.
+    /// Releases the resources of every stage plan that is not also in `kept`.
     pub(crate) fn release(&self, kept: Option<&Self>) {
         let is_kept = |stage: &&StageOnPath| {
             kept.is_some_and(|kept| {
@@ -220,8 +212,8 @@ impl Plan {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
-    /// Returns why an XDP program cannot run the stage at `index` of a path. Returns `None` if the
-    /// program can run the stage, or if the port or the stage does not exist.
+    /// Returns why an XDP program cannot run the stage at `index` of a path; `None` if it can, or
+    /// if the port or the stage does not exist.
     pub fn kernel_obstacle(&self, path: &PathPlan, index: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(index)?;
@@ -249,15 +241,15 @@ impl Plan {
 /// How packets get from the driver into the UMEM and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// The best mode: zero-copy if all ports support it, otherwise copy. A port whose driver
-    /// refuses native XDP uses skb.
+    /// The best mode: zero-copy if all ports support it, otherwise copy; skb for a port whose
+    /// driver refuses native XDP.
     #[default]
     Auto,
-    /// The device itself reads and writes the frames; the driver must support this.
+    /// The device reads and writes the frames; needs support by the driver.
     ZeroCopy,
     /// The driver runs the XDP program; the kernel copies each packet.
     Copy,
-    /// The kernel's generic XDP: works with every driver, but allocates a socket buffer per packet.
+    /// Generic XDP: works with every driver, but allocates a socket buffer per packet.
     Skb,
 }
 
@@ -292,7 +284,6 @@ mod tests {
 
     use super::*;
 
-    /// A stage plan that logs each acquisition and each release of its resource.
     #[derive(Debug)]
     struct LoggingOwner {
         name: &'static str,

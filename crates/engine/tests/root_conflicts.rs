@@ -1,5 +1,5 @@
-//! Checks that a start fails if another XDP program is attached to an interface. The error must
-//! name that program and a command that detaches it. Needs root.
+//! A start fails if another XDP program is attached to an interface. The error must name it and a
+//! command that detaches it. Needs root.
 
 mod support;
 
@@ -14,16 +14,14 @@ use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// An object file with an XDP program, which the tests attach as the other program.
+/// The tests attach it as the other program.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
-/// Starts a data plane in the calling thread's network namespace, and stops it.
 fn start() -> Result<(), StartError> {
     let control = Control::new().unwrap();
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// Tries to start a data plane. Returns the attached program and the command that the error names.
 fn failed_start(lab: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = lab.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
@@ -36,7 +34,6 @@ fn failed_start(lab: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     (program, command)
 }
 
-/// Checks that a start succeeds after the command that an error names.
 #[track_caller]
 fn assert_command_enables_start(lab: &Chain, command: &str) {
     let status = lab.fwd().command("sh").args(["-c", command]).status().unwrap();
@@ -60,16 +57,15 @@ fn command_in_error_detaches_netlink_program() {
     }
 }
 
-/// A program on a bridge also blocks the ports of the bridge, although `ip link show fwd0` does not
-/// show the program.
+/// `ip link show fwd0` does not show the program.
 #[test]
 fn error_names_program_on_bridge_of_port() {
     let lab = chain(Chain::builder());
     ip(lab.fwd(), "link add br0 type bridge");
     ip(lab.fwd(), "link set dev fwd0 master br0");
     ip(lab.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
-    // /sys shows the interfaces of the network namespace in which it was mounted. Mount it in the
-    // lab's namespace, so that the engine finds the bridge.
+    // /sys shows the network namespace in which it was mounted. Mount it in the lab's, so that the
+    // engine finds the bridge.
     let program = lab.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -103,7 +99,7 @@ fn error_names_program_and_its_holder_process() {
     lab.fwd().run(start).unwrap().unwrap();
 }
 
-/// The link of the program is pinned in a mount that only this thread sees.
+/// The link is pinned in a mount that only this thread sees.
 #[test]
 fn error_names_pinned_link_that_no_process_holds() {
     let lab = chain(Chain::builder());
@@ -134,7 +130,7 @@ fn error_names_pinned_link_that_no_process_holds() {
         };
         assert_eq!(program.holder, AttachmentHolder::Link(id), "{text}");
         assert!(text.ends_with(&format!("detach it: `bpftool link detach id {id}`")), "{text}");
-        // Does the same as the command, without bpftool.
+        // As the command does, without bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
     };

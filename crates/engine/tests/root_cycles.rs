@@ -1,4 +1,4 @@
-//! Checks that repeated starts and stops of a data plane leak no resources. Needs root.
+//! Repeated starts and stops of a data plane leak no resources. Needs root.
 
 mod support;
 
@@ -11,7 +11,6 @@ use support::{TIMEOUT, chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
-/// How many resources this process has of the kinds that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ResourceCounts {
     descriptors: usize,
@@ -31,7 +30,6 @@ impl ResourceCounts {
     }
 }
 
-/// Returns the resident memory of this process, in KiB.
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -51,9 +49,8 @@ fn thousand_start_stop_cycles_under_load_leak_nothing() {
 
 fn cycle_under_load(cycles: usize) {
     const WARM_UP_CYCLES: usize = 5;
-    // The lab: a chain of network namespaces with generator, forwarder and sink.
     let lab = chain(Chain::builder().queues(2));
-    // Detects at the end whether the kernel has freed the namespace; does not keep it alive.
+    // Detects whether the kernel has freed the namespace; does not keep it alive.
     let namespace_watch = NamespaceGuard::new(lab.fwd()).unwrap();
     let generator = Traffic::new().flows(16).core(0).start(lab.gen_(), "gen0").unwrap();
 
@@ -71,7 +68,7 @@ fn cycle_under_load(cycles: usize) {
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;
         };
-        // Check the BPF objects every 100 cycles, so that `created` stays short.
+        // Every 100 cycles, so that `created` stays short.
         let mut run_cycles = |count: usize| {
             for round in (0..count).step_by(100) {
                 let mut created = BpfObjects::default();
@@ -98,14 +95,14 @@ fn cycle_under_load(cycles: usize) {
         println!("{received} packets; {after:?}; {memory}");
         assert!(received > 0, "no packet was received");
         assert_eq!(after, before, "the cycles after the warm-up leaked resources");
-        // `ResourceCounts` covers UMEMs, rings and sockets; the resident memory covers allocations.
-        // `created` and the allocator's caches take about 100 KiB. In 100 cycles, the limit of
-        // 1000 KiB detects a leak of 10 KiB per cycle.
+        // `ResourceCounts` covers UMEMs, rings and sockets; this covers allocations. `created` and
+        // the allocator's caches take about 100 KiB. In 100 cycles, the limit of 1000 KiB detects a
+        // leak of 10 KiB per cycle.
         assert!(kib_after < kib_before + 1000, "{memory}");
     };
     lab.fwd().run(run).unwrap();
     generator.stop().unwrap();
-    // Check that no socket is left in the kernel: a socket would keep the network namespace alive.
+    // A socket left in the kernel would keep the network namespace alive.
     drop(lab);
     namespace_watch.wait_until_gone(TIMEOUT).unwrap();
 }

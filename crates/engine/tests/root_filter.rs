@@ -1,6 +1,6 @@
 //! Compares decisions and counters of the filter in the XDP program (`BPF_PROG_TEST_RUN`) with
-//! those of a linear search of the rules and of the filter stage in user space. The inputs are a
-//! million random packets and a thousand random rule sets. Needs root.
+//! those of a linear search and of the filter stage in user space, for a million random packets and
+//! a thousand random rule sets. Needs root.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,17 +17,15 @@ use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, OpenPorts, Port as _, UmemConfig, XskPort};
 
 const PACKETS_PER_SET: usize = 1024;
-/// Number of queues of the tested port; the packets are on queue 0.
+/// The packets are on queue 0.
 const QUEUES: u16 = 1;
-/// The time of every packet, in clock cycles. It matters only for rate limits.
+/// In clock cycles. Matters only for rate limits.
 const NOW: u64 = 0;
-/// Maximum number of `continue` rules, which give no verdict, in a rule set.
+/// `continue` rules give no verdict.
 const MAX_CONTINUE_RULES: usize = 16;
 
-/// Opens an AF_XDP socket on a loopback interface. Needed because the program filters only packets
-/// of queues with a socket.
+/// Needed because the program filters only packets of queues with a socket.
 fn open_socket() -> OpenPorts<XskPort> {
-    // Give this thread its own loopback interface.
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
     let (loopback_index, queue) = (1, 0);
@@ -42,9 +40,8 @@ fn open_socket() -> OpenPorts<XskPort> {
 #[derive(Default)]
 struct PacketCounts {
     packets: usize,
-    /// Packets whose verdict came from a rule.
     by_rule: usize,
-    /// Packets with random changes, which can make them malformed.
+    /// Random changes can make packets malformed.
     mangled: usize,
 }
 
@@ -59,8 +56,8 @@ fn kernel_and_user_space_filters_agree_on_ten_million_packets() {
     compare_filters(10_240);
 }
 
-/// Compares the filters with `sets` random rule sets. Uses several threads, because most of the
-/// time goes to the kernel's verifier, which checks each program on one core.
+/// Uses several threads, because most of the time goes to the kernel's verifier, which checks each
+/// program on one core.
 fn compare_filters(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -88,14 +85,13 @@ fn compare_filters(sets: usize) {
     );
 }
 
-/// Compares the filters with the rule sets of the given numbers. Each set has its own sequence of
-/// random numbers.
+/// Each set has its own sequence of random numbers.
 fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCounts {
     let opened = open_socket();
     let fd = opened.ports[0].fd().unwrap();
     let mut counts = PacketCounts::default();
     for set in sets {
-        // Consecutive seeds would produce overlapping sequences, so draw the seed of each set.
+        // Consecutive seeds would produce overlapping sequences: draw each seed.
         let mut random = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
         let drawn = RuleSet::draw(&mut random, MAX_CONTINUE_RULES);
         let plan = drawn.plan("kernel");
@@ -108,7 +104,7 @@ fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> PacketCoun
         let mut drops: HashMap<Reason, u64> = HashMap::new();
         for number in 0..PACKETS_PER_SET {
             let (frame, was_mangled) = packet(&mut random);
-            // The kernel runs no XDP program on a frame shorter than an Ethernet header.
+            // The kernel runs no XDP program on frames shorter than an Ethernet header.
             if frame.len() < 14 {
                 continue;
             }
@@ -188,8 +184,8 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
         .collect();
     let drawn = RuleSet::from_rules(rule_texts, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
-    // Each plan has a hash seed of its own. Create plans until one has an overflowed tag group,
-    // marked by its top bit: a full group to which another entry belongs.
+    // Each plan has its own hash seed. Create plans until one has an overflowed tag group, marked
+    // by its top bit: a full group to which another entry belongs.
     let has_overflowed_group = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
@@ -212,8 +208,7 @@ fn kernel_and_user_space_filters_agree_with_4000_rules() {
     let mut stage =
         Filter::new(Arc::clone(plan_any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
-        // Use the source address of a rule, sometimes modified. Use the destination address of the
-        // same rule or of another one.
+        // The source of a rule, sometimes modified; the destination of the same or another rule.
         let ((source, _, is_v4), (_, destination, _)) =
             (random.choose(&rule_addresses), random.choose(&rule_addresses));
         let (use_other_rule, same_rule) = (

@@ -1,4 +1,4 @@
-//! Checks which frames the XDP program passes to the kernel by `keep` rules. Runs the program with
+//! Checks which frames the XDP program passes to the kernel by `keep` rules, with
 //! `BPF_PROG_TEST_RUN` on frames made by scapy, and on mangled frames. Needs root.
 
 mod keep;
@@ -14,13 +14,13 @@ use proptest::test_runner::{Config, TestRunner};
 use xdpfwd_engine::{AddressUse, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
 use xdpfwd_wire::MacAddr;
 
-/// The tested rules; the same as in frames.py.
+/// The same as in frames.py.
 const RULES: [&str; 9] =
     ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
 const ALL_USES: AddressUse = AddressUse { destination: true, target: true };
 
-/// Returns the addresses of the host; the same as in frames.py.
+/// Returns the addresses in frames.py.
 fn own_addresses() -> OwnAddresses {
     let destination_only = AddressUse { target: false, ..ALL_USES };
     let target_only = AddressUse { destination: false, ..ALL_USES };
@@ -46,15 +46,14 @@ fn load_program(rules: &[&str], addresses: OwnAddresses) -> XdpProgram {
 
 struct ScapyFrame {
     name: String,
-    /// The rules that must keep the frame.
     kept_by: BTreeSet<String>,
     bytes: Vec<u8>,
 }
 
-/// Returns the frames that frames.py prints. A first fragment comes before the later ones.
+/// Returns the output of frames.py. A first fragment comes before the later ones.
 fn scapy_frames() -> Vec<ScapyFrame> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
-    // Debian installs scapy for /usr/bin/python3, but PATH may contain another `python3` before it.
+    // Debian installs scapy for /usr/bin/python3, but another `python3` may precede it in PATH.
     let output = ["/usr/bin/python3", "python3"].iter().find_map(|python| {
         let output = Command::new(python).arg(script).output().ok()?;
         output.status.success().then_some(output.stdout)
@@ -152,7 +151,7 @@ fn update_addresses_changes_kept_frames() {
         }),
         [false, true, false]
     );
-    // The ARP request is broadcast, so the host's MAC address does not matter.
+    // A broadcast: the host's MAC address does not matter.
     assert_eq!(
         kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own_addresses() }),
         [false, false, true]
@@ -164,7 +163,7 @@ fn update_addresses_changes_kept_frames() {
 #[test]
 fn update_with_too_many_addresses_fails_until_map_has_room() {
     let mut program = load_program(&["icmp"], OwnAddresses::default());
-    // Returns addresses with the numbers `from` to `end - 1`.
+    // Numbers `from` to `end - 1`.
     let many = |from: u32, end: u32| OwnAddresses {
         ipv4: (from..end).map(|number| ((0x0a00_0000 + number).into(), ALL_USES)).collect(),
         ..own_addresses()
@@ -187,7 +186,7 @@ fn update_with_too_many_addresses_fails_until_map_has_room() {
     );
 }
 
-/// Truncates each frame of at most 200 bytes to every shorter length from 14 bytes on.
+/// Frames of at most 200 bytes, from 14 bytes on.
 #[test]
 fn program_and_oracle_agree_on_truncated_frames() {
     let addresses = own_addresses();
@@ -213,21 +212,20 @@ fn program_and_oracle_agree_on_truncated_frames() {
 
 #[derive(Clone, Debug)]
 enum Mangle {
-    /// Replaces the byte at an offset.
     Byte(u16, u8),
-    /// Replaces the byte at an offset with the value at an index of [`COMMON_VALUES`].
+    /// Offset, index into [`COMMON_VALUES`].
     CommonByte(u16, usize),
-    /// Truncates the frame to a length in bytes.
+    /// To a length in bytes.
     Truncate(u16),
-    /// Duplicates bytes: offset of the first byte, number of bytes.
+    /// Offset, number of bytes.
     Duplicate(u8, u8),
-    /// Inserts a VLAN tag with this TCI.
+    /// With this TCI.
     Tag(u16),
-    /// Appends a number of zero bytes.
+    /// Number of zero bytes.
     Pad(u8),
 }
 
-/// Byte values with a meaning in headers: protocols, lengths, flags, types.
+/// Values with a meaning in headers: protocols, lengths, flags, types.
 const COMMON_VALUES: [u8; 28] = [
     0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81,
     0x88, 131, 135, 137, 0xdd, 0xff,
@@ -309,7 +307,7 @@ fn program_and_oracle_agree_on_mangled_frames() {
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    // The comparison would prove little if nearly all or nearly no frames were kept.
+    // If nearly all or nearly no frames were kept, the comparison would prove little.
     let (kept, decisions) = (kept.get(), decisions.get());
     assert!(
         kept > decisions / 50 && kept < decisions / 2,

@@ -1,5 +1,5 @@
 //! Panics of a stage under load. The data plane must still drain and stop, and count every packet.
-//! Only the frames of the current batch may leak. Needs root.
+//! Only frames of the current batch may leak. Needs root.
 
 mod support;
 
@@ -15,15 +15,14 @@ use xdpfwd_testkit::process::until;
 enum PanicPoint {
     Build,
     Process,
-    /// `tick`, which runs periodically between batches.
+    /// Runs periodically between batches.
     Tick,
     Counters,
-    /// No method panics.
     Never,
 }
 
-/// A stage that panics in the last worker, in the method `point`. The methods other than `build`
-/// panic from the 2000th packet on.
+/// Panics in the last worker, in the method `point`. Methods other than `build` panic from the
+/// 2000th packet on.
 #[derive(Clone, Debug)]
 struct PanickingStage {
     point: PanicPoint,
@@ -66,23 +65,22 @@ fn interfaces_with_xdp(lab: &Chain) -> usize {
     links.as_array().unwrap().iter().filter(|link| link.get("xdp").is_some()).count()
 }
 
-/// Checks that no interface has an XDP program. Waits, because a process that another test forks
-/// holds a copy of the link's file descriptor until it executes its program.
+/// Waits, because a process that another test forks holds a copy of the link's file descriptor
+/// until it executes its program.
 fn assert_detached(lab: &Chain) {
     until("no interface has an XDP program", || interfaces_with_xdp(lab) == 0);
 }
 
 #[test]
 fn stage_panic_is_reported_and_all_packets_are_counted() {
-    /// The size of the UMEM in `cross_connect`.
+    /// As in `cross_connect`.
     const FRAMES_PER_WORKER: u64 = 4096;
     for workers in [1, 2] {
         for point in [PanicPoint::Process, PanicPoint::Tick, PanicPoint::Counters] {
-            // The lab: a chain of network namespaces with generator, forwarder and sink.
             let lab = chain(Chain::builder().queues(workers));
             let sink = Sink::attach(lab.sink(), "sink0").unwrap();
-            // A veth selects the queue by the core of the sender, so send from several cores to
-            // load every worker.
+            // A veth selects the queue by the sender's core: send from several to load every
+            // worker.
             let start_generator =
                 |core| Traffic::new().core(core).start(lab.gen_(), "gen0").unwrap();
             let generators: Vec<_> = (0..usize::from(workers)).map(start_generator).collect();
@@ -191,11 +189,11 @@ fn worker_panic_wakes_control_thread() {
         );
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(lab.gen_(), "gen0").unwrap();
-        // The deadline is long after the panic, so only the worker's wake-up ends the wait in time.
+        // Long after the panic: only the worker's wake-up ends the wait in time.
         let deadline = std::time::Instant::now() + TIMEOUT;
         let event = loop {
             match control.wait(deadline).unwrap() {
-                // The start itself changed the interfaces: it enabled promiscuous mode.
+                // The start enabled promiscuous mode.
                 xdpfwd_engine::Event::HostChanged => {}
                 event => break event,
             }

@@ -1,24 +1,24 @@
-//! Explicit congestion notification (ECN) in tunnels, as in the normal mode of RFC 6040, which
-//! replaces the rules of RFC 4301, 5.1.2.
+//! Explicit congestion notification (ECN) in tunnels: the normal mode of RFC 6040, which replaces
+//! RFC 4301, 5.1.2.
 
-/// Not ECN-capable transport.
+/// Not ECN-capable.
 const NOT_ECT: u8 = 0b00;
-/// ECN-capable transport, code point ECT(1).
+/// ECN-capable, ECT(1).
 const ECT_1: u8 = 0b01;
 /// Congestion experienced.
 const CE: u8 = 0b11;
-/// The bits of the ECN field in a TOS or traffic class byte.
+/// ECN in a TOS or traffic class byte.
 const MASK: u8 = 0b11;
 
-/// Returns the ECN field for the outer header: that of the inner header (RFC 6040, 4.1). Ignores
-/// the other bits of `inner`.
+/// Returns the ECN field for the outer header: that of the inner one (RFC 6040, 4.1). Ignores other
+/// bits.
 pub const fn outer(inner: u8) -> u8 {
     inner & MASK
 }
 
-/// Returns the ECN field of the packet after decapsulation (RFC 6040, 4.2, figure 4), or `None` if
-/// the outer header is CE and the inner is Not-ECT. The packet must then be dropped, because its
-/// sender would not react to CE. Ignores all bits except those of the ECN fields.
+/// Returns the ECN field after decapsulation (RFC 6040, 4.2, figure 4), or `None` if the outer
+/// header is CE and the inner Not-ECT: drop the packet, because its sender would not react to CE.
+/// Ignores other bits.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
     match (inner & MASK, outer & MASK) {
         (NOT_ECT, CE) => None,

@@ -5,13 +5,13 @@
 //! | padding 0 to 3 | pad length 1 | next header 1 | ICV 16 |
 //! ```
 //!
-//! The numbers are lengths in bytes. The *prefix* is the end of an IP or UDP header, before the ESP
-//! packet. Other senders may add up to 255 bytes of padding.
+//! Lengths are in bytes. The *prefix* is the end of an IP or UDP header, before the ESP packet.
+//! Other senders may add up to 255 bytes of padding.
 //!
-//! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous in memory.
-//! They contain the upper half of the sequence number, which is not sent, between the SPI and the
-//! lower half. Sealing and opening therefore write the SPI over the prefix, and all 8 bytes of the
-//! sequence number after it. Afterwards they restore the prefix and the SPI.
+//! GMAC with extended sequence numbers needs the authenticated bytes to be contiguous. They contain
+//! the upper half of the sequence number, which is not sent, between the SPI and the lower half. So
+//! sealing and opening write the SPI over the prefix, and all 8 bytes of the sequence number after
+//! it; afterwards they restore the prefix and the SPI.
 
 use std::ops::Range;
 
@@ -21,26 +21,24 @@ use crate::aead::{Aad, Aead, Job};
 use crate::replay::{ReplayError, Window};
 use crate::transform::{ICV_LEN, IV_LEN, NONCE_LEN, SALT_LEN, Transform};
 
-/// Length in bytes of the ESP header: SPI, sequence number, IV.
+/// Length of the ESP header: SPI, sequence number, IV.
 pub const HEADER_LEN: usize = 8 + IV_LEN;
 
-/// Length in bytes of the prefix, which a packet's buffer must contain before the SPI.
+/// Length of the prefix, which a packet's buffer must contain before the SPI.
 pub const PREFIX_LEN: usize = 4;
 
-/// Maximum number of packets per call of the AEAD. Longer batches are split.
+/// Maximum packets per call of the AEAD. Longer batches are split.
 pub const BATCH: usize = 64;
 
-/// Length in bytes of the fields pad length and next header.
+/// Pad length and next header.
 const TRAILER_FIELDS_LEN: usize = 2;
 
-/// Returns the length in bytes of the trailer (padding, pad length, next header, ICV) after a
-/// payload of `payload_len` bytes.
+/// Returns the length of the trailer: padding, pad length, next header, ICV.
 pub const fn trailer_len(payload_len: usize) -> usize {
     padding_len(payload_len) + TRAILER_FIELDS_LEN + ICV_LEN
 }
 
-/// Returns the number of padding bytes that make the length of payload, padding, pad length and
-/// next header a multiple of four.
+/// Returns the padding that makes payload, padding, pad length and next header a multiple of four.
 const fn padding_len(payload_len: usize) -> usize {
     (4 - (payload_len + TRAILER_FIELDS_LEN) % 4) % 4
 }
@@ -52,24 +50,23 @@ pub struct Protection {
     salt: [u8; SALT_LEN],
     spi: u32,
     extended: bool,
-    /// Whether the AEAD needs the SPI in place of the prefix: true for GMAC with extended sequence
-    /// numbers.
+    /// Whether the AEAD needs the SPI in place of the prefix (GMAC with extended sequence numbers).
     overwrites_prefix: bool,
 }
 
 /// A packet to seal.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`PREFIX_LEN`] bytes before the SPI, which sealing leaves unchanged; [`HEADER_LEN`] bytes
-    /// for the header; the payload; [`trailer_len`] bytes for the trailer.
+    /// [`PREFIX_LEN`] bytes, which sealing leaves unchanged; [`HEADER_LEN`] bytes for the header;
+    /// the payload; [`trailer_len`] bytes for the trailer.
     pub bytes: &'a mut [u8],
-    /// Length of the payload in bytes.
+    /// Length of the payload.
     pub payload: usize,
     /// IP protocol number of the payload.
     pub next_header: u8,
-    /// The sequence number, of which the packet contains the lower 32 bits.
+    /// The sequence number; the packet contains its lower 32 bits.
     pub number: u64,
-    /// The IV, which must be unique for the key.
+    /// The IV, unique for the key.
     pub iv: u64,
 }
 
@@ -85,21 +82,19 @@ pub struct Incoming<'a> {
 /// The content of an opened packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Range of the payload in [`Incoming::bytes`]. If the sender added
-    /// traffic-flow-confidentiality padding, the range includes it; the inner IP header contains
-    /// the length without this padding.
+    /// Range of the payload in [`Incoming::bytes`]. It includes any traffic-flow-confidentiality
+    /// padding; the inner IP header contains the length without it.
     pub payload: Range<usize>,
-    /// IP protocol number of the payload; 59 marks a dummy packet, which the caller must discard.
+    /// IP protocol number of the payload. The caller must discard dummy packets (59).
     pub next_header: u8,
     /// The full sequence number.
     pub number: u64,
 }
 
-/// The reason why a packet was not opened.
+/// Why a packet was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The packet is too short, or the length of its encrypted part is not a multiple of four
-    /// bytes.
+    /// The packet is too short, or its encrypted part is not a multiple of four bytes.
     #[error("invalid length")]
     BadLength,
     /// The sequence number was received before.
@@ -153,13 +148,11 @@ impl Protection {
         }
     }
 
-    /// Writes header and trailer of each packet, and seals it. Leaves a packet unchanged if its
-    /// `bytes` are not exactly as long as [`Outgoing::bytes`] requires. Returns the number of
-    /// sealed packets.
+    /// Seals packets, with header and trailer, and returns how many. Leaves a packet unchanged if
+    /// its `bytes` are not as long as [`Outgoing::bytes`] requires.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
-            // The index and the original prefix of each packet whose prefix is overwritten.
             let mut prefixes: ArrayVec<(usize, Prefix), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
@@ -183,12 +176,11 @@ impl Protection {
         sealed
     }
 
-    /// Opens each packet and sets its outcome. Checks the sequence number against the window,
-    /// verifies the ICV, decrypts the packet, marks the sequence number as received, and checks the
-    /// padding, in this order; the first failure is the outcome.
+    /// Opens packets. Checks the sequence number against the window, verifies the ICV, decrypts,
+    /// marks the number as received, and checks the padding, in this order; the first failure is
+    /// the outcome.
     pub fn open_batch(&self, window: &mut Window, packets: &mut [Incoming<'_>]) {
         for packets in packets.chunks_mut(BATCH) {
-            // The index, the sequence number and the original prefix of each packet with a job.
             let mut started: ArrayVec<(usize, u64, Prefix), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
@@ -204,8 +196,8 @@ impl Protection {
                     }
                 };
                 let prefix = self.overwrite_prefix(packet.bytes, number);
-                // Always succeeds, because `read_header` checked the length. So `jobs` and
-                // `started` have the same packets.
+                // Never fails: `read_header` checked the length. So `jobs` and `started` have the
+                // same packets.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
                 started.push((index, number, prefix));
@@ -217,8 +209,8 @@ impl Protection {
                 let packet = &mut packets[index];
                 self.restore_prefix(packet.bytes, prefix);
                 packet.outcome = if is_ok {
-                    // A valid tag proves that the sender has the key, so mark the sequence number
-                    // as received even if the padding is invalid.
+                    // A valid tag proves that the sender has the key: mark the number even if the
+                    // padding is invalid.
                     window
                         .mark_received(number)
                         .map_err(OpenError::from)
@@ -230,8 +222,7 @@ impl Protection {
         }
     }
 
-    /// Creates the AEAD's job for a packet. Call `overwrite_prefix` first. Returns `None` if the
-    /// packet is too short.
+    /// Call `overwrite_prefix` first. Returns `None` if the packet is too short.
     fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV_LEN]) -> Option<Job<'a>> {
         let mut nonce = [0; NONCE_LEN];
         nonce[..SALT_LEN].copy_from_slice(&self.salt);
@@ -253,8 +244,8 @@ impl Protection {
         })
     }
 
-    /// If `overwrites_prefix` is set, writes the SPI over the prefix and all 64 bits of the
-    /// sequence number after the SPI. Returns the original prefix.
+    /// If `overwrites_prefix`, writes the SPI over the prefix and the 64-bit sequence number after
+    /// it. Returns the original prefix.
     fn overwrite_prefix(&self, bytes: &mut [u8], number: u64) -> Prefix {
         let mut prefix = Prefix::default();
         if self.overwrites_prefix {
@@ -265,7 +256,7 @@ impl Protection {
         prefix
     }
 
-    /// Undoes `overwrite_prefix`: restores the prefix, and writes the SPI after it.
+    /// Undoes `overwrite_prefix`.
     fn restore_prefix(&self, bytes: &mut [u8], prefix: Prefix) {
         if self.overwrites_prefix {
             bytes[..PREFIX_LEN].copy_from_slice(&prefix);
@@ -274,8 +265,7 @@ impl Protection {
     }
 }
 
-/// Returns `false`, without writing, if the packet's `bytes` are not exactly as long as
-/// [`Outgoing::bytes`] requires.
+/// Returns `false`, without writing, if `bytes` are not as long as [`Outgoing::bytes`] requires.
 fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (PREFIX_LEN + HEADER_LEN, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
@@ -287,16 +277,14 @@ fn write_header_and_trailer(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     head[PREFIX_LEN + 4..PREFIX_LEN + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
     head[PREFIX_LEN + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
     let padding = padding_len(payload);
-    // Write 4 bytes whatever the padding length. Pad length, next header and, later, the ICV
-    // overwrite the excess bytes.
+    // Always write 4 bytes. Pad length, next header and, later, the ICV overwrite the excess.
     trailer[..4].copy_from_slice(&[1, 2, 3, 0]);
     trailer[padding] = padding as u8;
     trailer[padding + 1] = packet.next_header;
     true
 }
 
-/// Returns the lower half of the sequence number and the IV, or `None` if the length of the packet
-/// is invalid.
+/// Returns the lower half of the sequence number, and the IV; `None` for an invalid length.
 fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV_LEN])> {
     let text_len = bytes.len().checked_sub(PREFIX_LEN + HEADER_LEN + ICV_LEN)?;
     if text_len < 4 || !text_len.is_multiple_of(4) {
@@ -307,7 +295,6 @@ fn read_header(bytes: &[u8]) -> Option<(u32, [u8; IV_LEN])> {
     Some((u32::from_be_bytes(*number), *iv))
 }
 
-/// Checks the padding of a decrypted packet, and returns the packet's content.
 fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
     let end = bytes.len() - ICV_LEN;
     let text = &bytes[PREFIX_LEN + HEADER_LEN..end];
@@ -320,7 +307,7 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, OpenError> {
         .ok_or(OpenError::BadPadding)?;
     // RFC 4303, 2.4: the padding bytes are 1, 2, 3, …, and receivers should check them.
     let is_padding_valid = match payload_and_padding.last_chunk::<4>() {
-        // Fast path for at most 4 bytes of padding. This crate writes at most 3.
+        // Fast path. This crate writes at most 3 bytes of padding.
         Some(last) if *pad_len <= 4 => {
             let shift = 8 * (4 - u32::from(*pad_len));
             let expected = u64::from(0x0102_0304_u32) >> shift;

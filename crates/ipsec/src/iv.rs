@@ -1,7 +1,7 @@
 //! Initialization vectors (IVs) that never repeat for a key, as RFC 4106, 3.1, requires.
 //!
-//! For one worker in one run, sequence numbers would suffice as IVs. Many workers and runs use the
-//! same static key, so an IV has 64 bits:
+//! For one worker in one run, sequence numbers would suffice. Many workers and runs use the same
+//! static key, so an IV has 64 bits:
 //!
 //! | bits | content |
 //! |---|---|
@@ -9,19 +9,19 @@
 //! | 31–26 | the number of the worker |
 //! | 25–0 | a counter of the worker's IVs in this epoch |
 //!
-//! A worker that has used all counter values cannot seal packets until a later epoch is stored.
+//! A worker that has used all counter values cannot seal until a later epoch is stored.
 //!
-//! **Limitation**: IVs repeat if both the stored epoch and the clock go back, for example because a
+//! **Limitation**: IVs repeat if both the stored epoch and the clock go back, for example when a
 //! snapshot of a virtual machine is restored.
 
 use std::ops::Range;
 
-/// The upper 32 bits of IVs. A new epoch is the time in seconds since 1970, or the last stored
-/// epoch plus one if that is later.
+/// The upper 32 bits of IVs: the time in seconds since 1970, or the last stored epoch plus one if
+/// that is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
-/// The reason why there is no next epoch.
+/// Why there is no next epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
     /// The clock is earlier than the stored epoch.
@@ -31,19 +31,19 @@ pub enum EpochError {
         .stored - .now
     )]
     ClockBehind {
-        /// The time of the clock, in seconds since 1970.
+        /// The clock, in seconds since 1970.
         now: u64,
         /// The last stored epoch.
         stored: u64,
     },
-    /// The next epoch would exceed 32 bits. The field is the last stored epoch; 0 if none.
+    /// The next epoch would exceed 32 bits; contains the last one, or 0.
     #[error("no epoch is left after {0}; use another key")]
     Exhausted(u32),
 }
 
 impl Epoch {
-    /// Returns the epoch for a new run. `stored` is the last stored epoch; `now` is the time in
-    /// seconds since 1970. Store the new epoch before using it.
+    /// Returns the epoch for a new run. `stored` is the last stored epoch, `now` is in seconds
+    /// since 1970. Store the new epoch before using it.
     pub fn next(stored: Option<Self>, now: u64) -> Result<Self, EpochError> {
         if let Some(Self(stored)) = stored
             && now < u64::from(stored)
@@ -55,12 +55,12 @@ impl Epoch {
         u32::try_from(successor.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
-    /// Returns the epoch that [`Self::number`] returned as a number.
+    /// Undoes [`Self::number`].
     pub fn from_number(number: u32) -> Self {
         Self(number)
     }
 
-    /// Returns the epoch as a number, to be stored.
+    /// Returns the epoch as a number, to store.
     pub fn number(self) -> u32 {
         self.0
     }
@@ -78,20 +78,19 @@ const COUNTER_BITS: u32 = 26;
 const WORKER_BITS: u32 = 6;
 
 impl Ivs {
-    /// Maximum number of workers: worker numbers are below this.
+    /// Maximum number of workers.
     pub const WORKERS: u8 = 1 << WORKER_BITS;
-    /// Number of IVs per worker and epoch.
+    /// IVs per worker and epoch.
     pub const PER_EPOCH: u32 = 1 << COUNTER_BITS;
 
-    /// Creates the IVs of a worker for an unused epoch. Returns `None` if `worker` is not below
+    /// Creates the IVs of a worker for an unused epoch; `None` if `worker` is not below
     /// [`Self::WORKERS`].
     pub fn new(worker: usize, epoch: Epoch) -> Option<Self> {
         let worker = u8::try_from(worker).ok().filter(|worker| *worker < Self::WORKERS)?;
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Reserves `count` consecutive IVs, or fewer if fewer are left in the epoch. Returns `None` if
-    /// none is left, or if `count` is 0.
+    /// Reserves up to `count` consecutive IVs, as many as the epoch has left; `None` for none.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -109,21 +108,21 @@ impl Ivs {
         self.epoch
     }
 
-    /// Returns the number of IVs left in the epoch. Store a later epoch well before no IV is left.
+    /// Returns the number of IVs left in the epoch. Store a later epoch well before it is 0.
     pub fn left(&self) -> u32 {
         Self::PER_EPOCH - self.next
     }
 
-    /// Moves the remaining IVs to the returned value. Afterwards `self` has no IVs, in this or any
-    /// later epoch.
+    /// Moves the remaining IVs to the returned value. `self` then has none, in this or any later
+    /// epoch.
     pub fn hand_over(&mut self) -> Self {
         let remaining = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
         remaining
     }
 
-    /// Starts a later epoch, which must already be stored. If `epoch` is not later, does nothing
-    /// and returns `false`.
+    /// Starts a later epoch, which must already be stored. If `epoch` is not later, returns
+    /// `false`.
     pub fn advance_to(&mut self, epoch: Epoch) -> bool {
         let is_later = epoch > self.epoch;
         if is_later {
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn next_epoch_is_clock_or_stored_epoch_plus_one() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
-        // A second run within the same second, and a run an hour later.
+        // A second run within the same second, and one an hour later.
         assert_eq!(
             Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000),
             Ok(Epoch(1_700_000_001))
@@ -191,13 +190,13 @@ mod tests {
     }
 
     proptest! {
-        /// Simulates consecutive runs of four workers. Between runs, the clock stops or advances.
+        /// Consecutive runs of four workers. Between runs, the clock stops or advances.
         #[test]
         fn ivs_never_repeat_across_workers_and_epochs(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
             for (elapsed, batches) in runs {
                 now += elapsed;
-                // `Epoch::next` fails if the clock is earlier than the stored epoch.
+                // `Epoch::next` fails if the clock is behind the stored epoch.
                 now = now.max(stored.map_or(0, |Epoch(stored)| u64::from(stored)));
                 let epoch = Epoch::next(stored, now).unwrap();
                 stored = Some(epoch);

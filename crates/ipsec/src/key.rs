@@ -10,17 +10,17 @@ use zeroize::Zeroizing;
 
 use crate::transform::{SALT_LEN, Transform};
 
-/// A key and its salt. Dropping the value wipes its memory. `Debug` prints neither key nor salt.
+/// A key and its salt, wiped on drop. `Debug` prints neither.
 #[derive(Clone)]
 pub struct KeyMaterial {
     /// The key, then the salt.
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// The reason why a key file is invalid. The message does not contain digits of the key file.
+/// Why a key file is invalid. The message contains no digits of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// The number of digits is wrong.
+    /// Wrong number of digits.
     #[error(
         "found {got} hexadecimal digits, expected {wanted} for {}: \
          {} of the key and {} of the salt",
@@ -31,9 +31,9 @@ pub enum KeyFileError {
     DigitCount {
         /// The transform of the key.
         transform: Transform,
-        /// Number of digits found.
+        /// Digits found.
         got: usize,
-        /// Number of digits required.
+        /// Digits required.
         wanted: usize,
     },
     /// A byte is not a hexadecimal digit.
@@ -45,9 +45,9 @@ pub enum KeyFileError {
     InvalidDigit {
         /// The transform of the key.
         transform: Transform,
-        /// Position of the byte in the file, from 1.
+        /// Position of the byte, from 1.
         at: usize,
-        /// Number of digits required.
+        /// Digits required.
         wanted: usize,
     },
 }
@@ -59,7 +59,7 @@ pub struct RandomError;
 
 impl KeyMaterial {
     /// Parses one line of hexadecimal digits: the key, then the salt, as in `ip xfrm … aead`.
-    /// Accepts digits in either case, a leading `0x` or `0X`, and surrounding white space.
+    /// Accepts either case, a leading `0x` or `0X`, and surrounding whitespace.
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
         let wanted = 2 * (transform.key_len() + SALT_LEN);
         let trimmed = text.trim_ascii();
@@ -88,7 +88,7 @@ impl KeyMaterial {
         Ok(Self { bytes })
     }
 
-    /// Returns the content of a key file: one line of lowercase hexadecimal digits, with a newline.
+    /// Returns a key file: one line of lowercase hexadecimal digits, with a newline.
     pub fn to_line(&self) -> Zeroizing<String> {
         let mut line = Zeroizing::new(String::with_capacity(2 * self.bytes.len() + 1));
         for byte in &*self.bytes {
@@ -110,8 +110,8 @@ impl KeyMaterial {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// Returns a fingerprint of key and salt without the transform. Two SAs with the same identity
-    /// must not use the same nonce, even if their transforms differ.
+    /// Returns a fingerprint of key and salt. Two SAs with the same identity must not use the same
+    /// nonce, even if their transforms differ.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -120,10 +120,10 @@ impl KeyMaterial {
         Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
-    /// Returns a fingerprint of key, salt and transform. The fingerprint does not reveal the key.
+    /// Returns a fingerprint of key, salt and transform, which does not reveal the key.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
-        // The zero byte marks the end of the name, which contains no zero byte.
+        // Ends the name, which contains no zero byte.
         for part in [
             &b"xdpfwd esp key fingerprint 1\0"[..],
             transform.name().as_bytes(),
@@ -289,8 +289,7 @@ mod tests {
         );
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
-        // Fingerprints must not change, because state files contain them. The expected value was
-        // computed with sha256sum.
+        // Fingerprints must not change: state files contain them. Expected value from sha256sum.
         assert_eq!(fingerprints[0].to_string(), "9d9464bf08b58358");
         assert_eq!(fingerprints[0].to_string().parse(), Ok(fingerprints[0]));
         for text in
@@ -310,7 +309,7 @@ mod tests {
             prop_assert_eq!(&key.salt()[..], &bytes[32..]);
         }
 
-        /// Checks all parts of five digits. Shorter parts can equal numbers in the message.
+        /// Checks parts of five digits. Shorter ones can equal numbers in the message.
         #[test]
         fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
             let message = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();

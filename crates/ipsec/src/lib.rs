@@ -2,10 +2,10 @@
 //! windows.
 //!
 //! [`Protection`] seals and opens batches of packets with a [`Transform`] and an [`Aead`].
-//! [`Window`] rejects replays. [`SequenceNumbers`] lets several workers reserve sequence numbers;
-//! all reserved numbers are below a bound that the caller has stored. [`Ivs`] creates IVs from an
-//! epoch (which rises with each run), a worker number and a counter, so IVs differ between workers
-//! and runs. [`KeyMaterial`] is the content of a key file. This crate does no I/O.
+//! [`Window`] rejects replays. [`SequenceNumbers`] are reserved by several workers, below a bound
+//! that the caller has stored. [`Ivs`] creates IVs from an epoch (which rises with each run), a
+//! worker number and a counter, so they differ between workers and runs. [`KeyMaterial`] is the
+//! content of a key file. This crate does no I/O.
 
 #![deny(unsafe_code)]
 

@@ -1,23 +1,22 @@
 //! The anti-replay window of an inbound SA (RFC 4303, 3.4.3; Appendix A for extended sequence
 //! numbers).
 //!
-//! The window has one bit per sequence number. The bits are stored in a ring of blocks that is
-//! longer than the window (RFC 6479). When the window moves, no bits are shifted; only the blocks
-//! that the window enters are cleared.
+//! One bit per sequence number, in a ring of blocks that is longer than the window (RFC 6479): when
+//! the window moves, no bits are shifted; only the blocks that it enters are cleared.
 
 /// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// A bit is set if its number was received. The number of blocks is a power of two.
     blocks: Box<[u64]>,
-    /// Length of the window in sequence numbers.
+    /// In sequence numbers.
     size: u64,
     highest: u64,
-    /// Whether sequence numbers have 64 bits; packets contain only the lower 32.
+    /// Whether sequence numbers have 64 bits; packets contain the lower 32.
     extended: bool,
 }
 
-/// The reason why a packet is rejected.
+/// Why a packet is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// The sequence number was received before.
@@ -37,60 +36,56 @@ pub enum ReplayError {
 )]
 pub struct WindowError(pub u32);
 
-/// Number of bits in a block.
 const BLOCK: u64 = 64;
 
 impl Window {
-    /// Minimum size of a window, in sequence numbers. (RFC 4303 requires at least 32, and
-    /// recommends 64 as default.)
+    /// Minimum size, in sequence numbers. (RFC 4303 requires at least 32, and recommends 64.)
     pub const SMALLEST: u32 = 64;
-    /// Maximum size of a window, in sequence numbers.
+    /// Maximum size, in sequence numbers.
     pub const LARGEST: u32 = 4096;
 
-    /// Creates a window of `size` sequence numbers. Sequence numbers have 64 bits if `extended`
-    /// (RFC 4304), otherwise 32.
+    /// Creates a window of `size` sequence numbers, which have 64 bits if `extended` (RFC 4304).
     pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));
         }
-        // One block more than `size`, because the window can begin and end inside a block.
+        // One more than `size` needs, because the window can begin and end inside a block.
         let blocks = (u64::from(size) / BLOCK + 1).next_power_of_two() as usize;
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
-    /// Marks all sequence numbers up to and including `number` as received. Does nothing if
-    /// `number` is not above [`Self::highest`].
+    /// Marks sequence numbers up to and including `number` as received. Does nothing if `number` is
+    /// not above [`Self::highest`].
     pub fn mark_received_up_to(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
             self.blocks.fill(u64::MAX);
-            // In the block of `number`, clear the bits of higher numbers. Later blocks are cleared
-            // when the window enters them.
+            // Clear the bits above `number` in its block. Later blocks are cleared when the window
+            // enters them.
             let index = self.block_index(number);
             self.blocks[index] = u64::MAX >> (BLOCK - 1 - number % BLOCK);
         }
     }
 
-    /// Returns the size of the window, in sequence numbers.
+    /// Returns the size, in sequence numbers.
     pub fn size(&self) -> u32 {
         self.size as u32
     }
 
-    /// Returns the highest sequence number marked as received; 0 before the first.
+    /// Returns the highest number marked as received; 0 before the first.
     pub fn highest(&self) -> u64 {
         self.highest
     }
 
-    /// Returns the full sequence number of a packet, inferred from its lower 32 bits, or an error
-    /// if the packet must be rejected. Does not change the window. Call `check` before decryption,
-    /// because the tag covers the full number.
+    /// Infers the full sequence number of a packet from its lower 32 bits, or returns why the
+    /// packet must be rejected. Does not change the window. Call this before decryption, because
+    /// the tag covers the full number.
     #[inline]
     pub fn check(&self, low_bits: u32) -> Result<u64, ReplayError> {
         let number = self.full_number(low_bits).ok_or(ReplayError::Late)?;
         if number > self.highest {
             return Ok(number);
         }
-        // Sequence numbers start at 1.
         if number == 0 || self.highest - number >= self.size {
             return Err(ReplayError::Late);
         }
@@ -101,13 +96,13 @@ impl Window {
         }
     }
 
-    /// Marks the sequence number of a verified packet as received. Returns an error if the number
-    /// was marked before or is now below the window: one batch can contain a packet twice, and
-    /// [`Self::check`] runs for both copies before either is verified.
+    /// Marks the sequence number of a verified packet as received. Fails if it was marked before or
+    /// is now below the window: a batch can contain a packet twice, and [`Self::check`] runs for
+    /// both copies before either is verified.
     #[inline]
     pub fn mark_received(&mut self, number: u64) -> Result<(), ReplayError> {
         if number > self.highest {
-            // Clear the blocks that the window enters, each block at most once.
+            // Clear the blocks that the window enters, each at most once.
             let (last, new) = (self.highest / BLOCK, number / BLOCK);
             for block in 0..(new - last).min(self.blocks.len() as u64) {
                 let index = self.block_index((new - block) * BLOCK);
@@ -130,9 +125,8 @@ impl Window {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Returns the only sequence number with these lower bits that is in the window or above it by
-    /// at most `2^32 - size` (RFC 4303, A2.2). Returns `None` if its upper half would be negative or
-    /// exceed 32 bits.
+    /// Returns the only number with these lower bits in the window or at most `2^32 - size` above
+    /// it (RFC 4303, A2.2). Returns `None` if its upper half would be negative or exceed 32 bits.
     #[inline]
     fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
@@ -141,15 +135,15 @@ impl Window {
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
-            // All numbers of the window have the same upper half. A number whose lower half is
-            // below the window has the next upper half.
+            // All numbers of the window have the same upper half; a lower half below the window
+            // belongs to the next one.
             if low_bits >= bottom {
                 high
             } else {
                 high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))?
             }
         } else if low_bits >= bottom {
-            // The first numbers of the window, and this number, have the previous upper half.
+            // The first numbers of the window, and this one, have the previous upper half.
             high.checked_sub(1)?
         } else {
             high
@@ -173,7 +167,6 @@ mod tests {
 
     const EXTENDED: bool = true;
 
-    /// A model of the window that stores every received number.
     struct Model {
         received: BTreeSet<u64>,
         size: u64,
@@ -189,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Generates differences between the next number and the highest number. Most are small.
+    /// Generates steps from the highest number to the next one. Most are small.
     fn steps() -> impl Strategy<Value = Vec<i64>> {
         let step = prop_oneof![
             6 => -70_i64..70,
@@ -221,9 +214,8 @@ mod tests {
                     continue;
                 }
                 let expected = model.mark_received(number);
-                // For a number below the window, `check` infers the number plus 2^32. An attacker
-                // cannot exploit this: the ICV of the old packet does not match the inferred
-                // number.
+                // Below the window, `check` infers the number plus 2^32. An attacker cannot exploit
+                // this: the ICV of the old packet does not match the inferred number.
                 if extended && expected == Err(ReplayError::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),
@@ -252,7 +244,6 @@ mod tests {
         assert_eq!(window.check(u32::MAX), Err(ReplayError::Replay));
         assert_eq!(window.check(1), Err(ReplayError::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
-        // Without extended numbers, 2^32 - 1 is the last number.
         let mut window = Window::new(64, !EXTENDED).unwrap();
         window.mark_received(u64::from(u32::MAX)).unwrap();
         assert_eq!(window.check(1), Err(ReplayError::Late));

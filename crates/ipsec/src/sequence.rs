@@ -1,8 +1,8 @@
-//! The sequence numbers of an outbound SA (RFC 4303, 2.2). Several workers share them.
+//! The sequence numbers of an outbound SA (RFC 4303, 2.2), shared by several workers.
 //!
-//! Workers reserve numbers in batches, with one atomic operation per batch. Before numbers can be
-//! reserved, the caller must store a bound above them, for example in a file. After a crash, the
-//! next run starts at the stored bound, so it uses no number again.
+//! Workers reserve numbers with one atomic operation per batch. Before that, the caller must store
+//! a bound above them, for example in a file. After a crash, the next run starts at the stored
+//! bound, so it uses no number again.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,28 +11,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct SequenceNumbers {
     next: AtomicU64,
-    /// The stored bound. Only numbers below this bound can be reserved.
+    /// Only numbers below this stored bound can be reserved.
     stored: AtomicU64,
-    /// The end (exclusive) of all numbers: that of their width of 32 or 64 bits, or a lower limit.
+    /// The end (exclusive): that of the width of 32 or 64 bits, or a lower limit.
     end: AtomicU64,
 }
 
-/// The reason why no number is available.
+/// Why no number is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// All numbers are used, and the SA needs another key; or [`SequenceNumbers::close`] was
     /// called.
     #[error("all sequence numbers of the SA are used; use another key")]
     Limit,
-    /// All numbers below the stored bound are used, and a higher bound must be stored first.
+    /// All numbers below the stored bound are used: store a higher one first.
     #[error("no sequence number is left below the stored bound; store a higher bound first")]
     NotStored,
 }
 
 impl SequenceNumbers {
-    /// Creates the numbers from `first` (or 1 if `first` is 0) up to and including `limit`. Numbers
-    /// have 64 bits if `extended`, otherwise 32. None can be reserved before [`Self::allow_below`]
-    /// is called.
+    /// Creates the numbers from `first` (at least 1) up to and including `limit`. Numbers have 64
+    /// bits if `extended`, otherwise 32. None can be reserved before [`Self::allow_below`].
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
@@ -42,13 +41,13 @@ impl SequenceNumbers {
         }
     }
 
-    /// Changes the width and the limit (inclusive) of the numbers. Concurrent reservations may
-    /// still use the old values.
+    /// Changes the width and the limit (inclusive). Concurrent reservations may still use the old
+    /// values.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
 
-    /// Reserves `count` consecutive numbers, or fewer if fewer are available.
+    /// Reserves `count` consecutive numbers, or as many as are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         // Acquire pairs with Release in `allow_below`: the bound was stored before.
@@ -63,23 +62,23 @@ impl SequenceNumbers {
         }
     }
 
-    /// Returns whether a higher bound should be stored: fewer than `margin` numbers are left below
-    /// the stored bound, and the limit allows a higher bound.
+    /// Returns whether to store a higher bound: fewer than `margin` numbers are left below the
+    /// stored one, and the limit allows it.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
         let stored = self.stored.load(Ordering::Relaxed);
         stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the bound (exclusive) to store so that `count` further numbers can be reserved, or
-    /// fewer if the limit allows fewer. Never below the stored bound.
+    /// Returns the bound (exclusive) to store so that `count` more numbers can be reserved, or as
+    /// many as the limit allows. Never below the stored bound.
     pub fn bound_to_store(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
 
-    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if `close`
-    /// was called before.
+    /// Prevents further reservations. Returns the first unused number, or [`u64::MAX`] if called
+    /// before.
     pub fn close(&self) -> u64 {
         self.next.swap(u64::MAX, Ordering::Relaxed)
     }
@@ -89,15 +88,15 @@ impl SequenceNumbers {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Allows reservations of numbers below `stored`. The caller must have stored this bound
-    /// durably. Does nothing if an earlier bound is higher.
+    /// Allows reservations below `stored`, which the caller must have stored durably. Does nothing
+    /// if an earlier bound is higher.
     pub fn allow_below(&self, stored: u64) {
         self.stored.fetch_max(stored, Ordering::Release);
     }
 }
 
-/// Returns the end (exclusive) of the numbers, which do not wrap around. The last number is 2^32 -
-/// 1, or 2^64 - 2 if `extended`, or `limit` if that is lower.
+/// Returns the end (exclusive); numbers do not wrap around. The last one is 2^32-1, or 2^64-2 if
+/// `extended`, or a lower `limit`.
 fn end(extended: bool, limit: Option<u64>) -> u64 {
     let width_end = if extended { u64::MAX } else { 1 << 32 };
     limit.map_or(width_end, |limit| width_end.min(limit.saturating_add(1)))

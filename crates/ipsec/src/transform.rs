@@ -2,7 +2,7 @@
 
 use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames};
 
-/// A combined-mode ESP transform. Every packet contains an IV of 8 bytes and an ICV of 16 bytes.
+/// A combined-mode transform. Packets contain an IV of 8 bytes and an ICV of 16 bytes.
 #[derive(
     Clone,
     Copy,
@@ -17,19 +17,19 @@ use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames};
     VariantNames,
 )]
 pub enum Transform {
-    /// AES-GCM with a key of 128 bits (RFC 4106).
+    /// AES-GCM, 128-bit key (RFC 4106).
     #[strum(serialize = "aes-128-gcm")]
     Aes128Gcm,
-    /// AES-GCM with a key of 256 bits (RFC 4106).
+    /// AES-GCM, 256-bit key (RFC 4106).
     #[strum(serialize = "aes-256-gcm")]
     Aes256Gcm,
     /// ChaCha20-Poly1305 (RFC 7634).
     #[strum(serialize = "chacha20-poly1305")]
     ChaCha20Poly1305,
-    /// No encryption, and AES-GMAC with a key of 128 bits (RFC 4543).
+    /// No encryption; AES-GMAC, 128-bit key (RFC 4543).
     #[strum(serialize = "null-aes-128-gmac")]
     NullAes128Gmac,
-    /// No encryption, and AES-GMAC with a key of 256 bits (RFC 4543).
+    /// No encryption; AES-GMAC, 256-bit key (RFC 4543).
     #[strum(serialize = "null-aes-256-gmac")]
     NullAes256Gmac,
 }
@@ -38,7 +38,7 @@ impl Transform {
     /// All transforms.
     pub const ALL: [Self; Self::COUNT] = *<Self as VariantArray>::VARIANTS.first_chunk().unwrap();
 
-    /// Returns the name of the transform in configurations and reports. `FromStr` parses this name.
+    /// Returns the name in configurations and reports, which `FromStr` parses.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -51,17 +51,17 @@ impl Transform {
         }
     }
 
-    /// Returns whether the payload is encrypted, not only authenticated.
+    /// Returns whether payloads are encrypted, not only authenticated.
     pub fn encrypts(self) -> bool {
         !matches!(self, Self::NullAes128Gmac | Self::NullAes256Gmac)
     }
 }
 
-/// Length of the salt in bytes. A nonce begins with the salt (RFC 4106, 4; RFC 7634, 2).
+/// Length of a salt in bytes. A nonce begins with it (RFC 4106, 4; RFC 7634, 2).
 pub const SALT_LEN: usize = 4;
-/// Length of the IV in a packet, in bytes.
+/// Length of an IV in bytes.
 pub const IV_LEN: usize = 8;
-/// Length of the integrity check value (ICV) in bytes.
+/// Length of an integrity check value (ICV) in bytes.
 pub const ICV_LEN: usize = 16;
-/// Length of a nonce in bytes. A nonce is the salt, then the IV.
+/// Length of a nonce (salt, then IV) in bytes.
 pub const NONCE_LEN: usize = SALT_LEN + IV_LEN;

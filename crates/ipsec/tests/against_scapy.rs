@@ -1,5 +1,5 @@
-//! Opens packets that scapy sealed, and lets scapy open packets that this crate sealed. The packets
-//! are in transport mode over IPv4 and IPv6, with sequence numbers of 32 and 64 bits.
+//! Opens packets that scapy sealed, and lets scapy open packets that this crate sealed: transport
+//! mode over IPv4 and IPv6, sequence numbers of 32 and 64 bits.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -9,8 +9,7 @@ use xdpfwd_ipsec::{
     Transform, Window, trailer_len,
 };
 
-/// Runs esp_by_scapy.py and returns its output. Debian installs scapy for /usr/bin/python3; the
-/// first `python3` in the path can be another.
+/// Debian installs scapy for /usr/bin/python3; the first `python3` in PATH can be another.
 fn run_scapy(mode: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -52,8 +51,8 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
     ]
 }
 
-/// Returns the length of the IP header and the offset of its protocol (or next header) field, both
-/// in bytes.
+/// Returns the length of the IP header, and the offset of its protocol (or next header) field, in
+/// bytes.
 fn ip_header(packet: &[u8]) -> (usize, usize) {
     if packet[0] >> 4 == 4 { (20, 9) } else { (40, 6) }
 }
@@ -89,7 +88,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             assert_eq!(&bytes[outcome.payload], &inner[header_len..], "{line}");
             opened += 1;
 
-            // Seal the payload; scapy opens the packet below.
+            // Scapy opens it below.
             let payload = &inner[header_len..];
             let mut bytes = [
                 &inner[header_len - PREFIX_LEN..header_len],
@@ -125,7 +124,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             );
         }
     }
-    // The numbers of backends, transforms, sequence numbers, IP versions and payload sizes.
+    // Backends, transforms, sequence numbers, IP versions, payload sizes.
     assert_eq!(opened, (2 + usize::from(cfg!(feature = "ipsec-mb"))) * 3 * 4 * 2 * 5);
     assert_eq!(run_scapy("open", &sealed).trim(), opened.to_string());
 }

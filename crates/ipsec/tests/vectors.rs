@@ -1,4 +1,4 @@
-//! Runs the published vectors in `vectors.txt` (NIST, Wycheproof, RFCs) on each backend.
+//! Runs `vectors.txt` (NIST, Wycheproof, RFCs) on each backend.
 
 use xdpfwd_ipsec::{
     Aad, Aead, AwsLc, HEADER_LEN, ICV_LEN, Incoming, Job, OpenError, Outgoing, PREFIX_LEN,
@@ -30,8 +30,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
     ]
 }
 
-/// Returns each vector as a line and its words: the ESP packets if `is_esp`, otherwise the AEAD
-/// vectors.
+/// Returns each vector as a line and its words: ESP packets if `is_esp`, otherwise AEAD vectors.
 fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines

@@ -1,4 +1,4 @@
-//! Attachment of a port to its interface: an XDP program or packet sockets.
+//! Attachment of a port to its interface.
 
 use std::io;
 use std::sync::Arc;
@@ -15,12 +15,11 @@ use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
 use crate::plan::{Mode, PortPlan};
 
-/// The connection between an interface and the sockets of its port. Dropping it detaches the XDP
-/// program, or closes this handle of each packet socket.
+/// Connects an interface with the sockets of its port. Dropping it detaches the XDP program, or
+/// closes this handle of each packet socket.
 pub(crate) enum Attachment {
     Xdp(Box<LinkedProgram>),
-    /// Packet sockets, one per queue, without an XDP program. A socket receives packets only
-    /// between `start_delivery` and `stop_delivery`.
+    /// One socket per queue. It receives packets only between `start_delivery` and `stop_delivery`.
     Packet(Vec<PacketSocket>),
 }
 
@@ -32,12 +31,11 @@ pub(crate) struct LinkedProgram {
 }
 
 impl Attachment {
-    /// Opens the packet sockets of a port, or loads and attaches its XDP program. The sockets
-    /// receive no packets yet.
+    /// Opens the packet sockets of a port, or loads and attaches its XDP program. No packets are
+    /// received yet.
     ///
-    /// Attaches the program generically with [`Mode::Skb`], otherwise natively. With
-    /// [`Mode::Auto`], falls back to generic XDP if the driver refuses native XDP, and returns the
-    /// error that caused the fallback.
+    /// Attaches generically with [`Mode::Skb`], otherwise natively. With [`Mode::Auto`], falls back
+    /// to generic XDP if the driver refuses native XDP, and returns that error.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
@@ -77,8 +75,8 @@ impl Attachment {
         }
     }
 
-    /// Returns the packet socket of a queue, for the worker of that queue; `None` for an AF_XDP
-    /// port, whose sockets the worker itself opens.
+    /// Returns the packet socket of a queue; `None` for an AF_XDP port, whose sockets the worker
+    /// itself opens.
     pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
         match self {
             Self::Xdp(_) => None,
@@ -86,8 +84,8 @@ impl Attachment {
         }
     }
 
-    /// Starts the delivery of a queue's packets to the AF_XDP socket with the file descriptor
-    /// `socket_fd`. With packet sockets, ignores `socket_fd` and starts the queue's packet socket.
+    /// Starts the delivery of a queue's packets to the AF_XDP socket `socket_fd`, or to the queue's
+    /// packet socket.
     pub(crate) fn start_delivery(&self, queue: u16, socket_fd: i32) -> Result<(), String> {
         match self {
             Self::Xdp(linked) => {
@@ -101,7 +99,6 @@ impl Attachment {
         }
     }
 
-    /// Stops the delivery to the sockets of all `queue_count` queues.
     pub(crate) fn stop_delivery(&self, queue_count: u16) {
         match self {
             Self::Xdp(linked) => linked.program.stop_redirecting(queue_count),
@@ -118,7 +115,6 @@ impl Attachment {
         }
     }
 
-    /// Returns whether the XDP program uses this host's addresses.
     pub(crate) fn needs_addresses(&self) -> bool {
         match self {
             Self::Xdp(linked) => linked.program.needs_addresses(),
@@ -150,7 +146,6 @@ impl Attachment {
         }
     }
 
-    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         match self {
             Self::Xdp(linked) => linked.program.row_counters(),
@@ -158,9 +153,8 @@ impl Attachment {
         }
     }
 
-    /// Loads the program that will replace the attached one. If `image` is `None`, the new program
-    /// runs no stage. A port with packet sockets has no program: returns `None` without an image,
-    /// and an error with one.
+    /// Loads the program that will replace the attached one. A port with packet sockets has no
+    /// program: returns `None` without an image, and an error with one.
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -175,8 +169,7 @@ impl Attachment {
         }
     }
 
-    /// Attaches the successor in place of the current program, and returns the replaced program.
-    /// Does nothing and returns `None` if no program is attached.
+    /// Returns the replaced program; does nothing if no program is attached.
     pub(crate) fn replace(&mut self, successor: LoadedObject) -> io::Result<Option<LoadedObject>> {
         let Self::Xdp(linked) = self else { return Ok(None) };
         let Some(link) = &linked.link else { return Ok(None) };
@@ -184,7 +177,7 @@ impl Attachment {
         Ok(Some(linked.program.set_current(successor)))
     }
 
-    /// Detaches the XDP program, if any. The program stays loaded and its maps stay readable.
+    /// The program stays loaded and its maps stay readable.
     pub(crate) fn detach(&mut self) {
         if let Self::Xdp(linked) = self {
             linked.link = None;
@@ -205,7 +198,7 @@ fn attach_error(interface: &Interface, mode: Mode, source: io::Error) -> StartEr
             StartError::AttachedAlready { program: find_program(), interface }
         }
         _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
-            // Some drivers support native XDP, but return this error if the MTU is too large.
+            // Some drivers return this error if the MTU is too large for native XDP.
             let at_mtu = mtu
                 .filter(|&mtu| mtu > 1500)
                 .map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
@@ -261,7 +254,7 @@ mod tests {
             }
             assert!(is_native_xdp_refusal(&io::Error::from_raw_os_error(errno)));
         }
-        // Generic XDP accepts any MTU, so the text must not blame the MTU.
+        // Generic XDP accepts any MTU.
         assert!(error_text(EINVAL, Mode::Skb).contains("Invalid argument"));
         assert!(
             !is_native_xdp_refusal(&io::Error::from_raw_os_error(16)),

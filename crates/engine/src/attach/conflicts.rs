@@ -16,30 +16,29 @@ use crate::host::interface::Interface;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The interface that has the program: the port's interface, or a bridge or bond above it. A
-    /// program on a bridge or bond blocks its ports too.
+    /// The port's interface, or a bridge or bond above it, whose program blocks its ports too.
     pub interface: String,
     /// Program ID.
     pub id: u32,
-    /// Program name, if this process may read it (CAP_SYS_ADMIN).
+    /// Program name, if readable (CAP_SYS_ADMIN).
     pub name: Option<String>,
-    /// Attach mode, as a keyword of `ip link`: `xdp` (native), `xdpgeneric` or `xdpoffload`.
+    /// Attach mode, as in `ip link`: `xdp` (native), `xdpgeneric` or `xdpoffload`.
     pub mode: &'static str,
-    /// What keeps the program attached.
+    /// What keeps it attached.
     pub holder: AttachmentHolder,
 }
 
-/// What keeps an XDP program attached to its interface.
+/// What keeps an XDP program attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachmentHolder {
     /// A BPF link that these processes have open. The kernel detaches the program when the last of
-    /// these processes ends.
+    /// them ends.
     Processes(Vec<Process>),
-    /// A BPF link, given by its ID, that no visible process has open.
+    /// A BPF link (its ID) that no visible process has open.
     Link(u32),
-    /// Nothing: the program was attached over netlink, and stays until it is explicitly detached.
-    /// These processes have the program open and may have attached it.
+    /// Nothing: attached over netlink, until explicitly detached. These processes have the program
+    /// open and may have attached it.
     Netlink(Vec<Process>),
     /// Not visible to this process.
     Unknown,
@@ -53,23 +52,21 @@ pub struct Process {
     pub pid: u32,
     /// Name from /proc/PID/comm, up to 15 bytes.
     pub name: String,
-    /// Whether none of its threads is in the network namespace of the calling thread. The process
-    /// may still have sockets in that namespace.
+    /// Whether no thread is in the network namespace of the calling thread. The process may still
+    /// have sockets there.
     pub in_other_namespace: bool,
 }
 
-/// The processes that may hold an AF_XDP queue: every process that maps AF_XDP rings, except this
-/// process. Which of them holds the queue is unknown: only kernels with CONFIG_XDP_SOCKETS_DIAG
-/// report it, and few have this option.
+/// The processes that may hold an AF_XDP queue: all others that map AF_XDP rings. Only kernels with
+/// CONFIG_XDP_SOCKETS_DIAG report which one holds it, and few have this option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
-    /// The processes, those in this thread's network namespace first.
+    /// Those in this thread's network namespace first.
     pub processes: Vec<Process>,
-    /// Whether there may be processes that this process cannot inspect.
+    /// Whether there may be processes that cannot be inspected.
     pub some_hidden: bool,
 }
 
-/// As [`attached_program`].
 pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
@@ -88,8 +85,8 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
         });
         match link {
             Some(link) => AttachmentHolder::Link(link.id),
-            // Listing programs (for the name) and listing links need the same privilege. So the
-            // list of links was complete: no link exists.
+            // Listing programs (for the name) and listing links need the same privilege, so the
+            // list was complete: no link exists.
             None if name.is_some() => AttachmentHolder::Netlink(processes_holding(
                 |object| matches!(object, HeldObject::Program { id: program } if program == id),
             )),
@@ -102,14 +99,13 @@ pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedPro
 }
 
 /// Returns the XDP program on an interface of this network namespace, or on a bridge or bond above
-/// the interface. Returns `None` if no program is visible.
+/// it, if visible.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
     find_attached_program(&Interface::find(interface, interface).ok()?)
 }
 
 impl AttachedProgram {
-    /// Returns the command that detaches the program. If the holder is unknown, returns an
-    /// instruction for finding the holder.
+    /// Returns the command that detaches the program, or, if the holder is unknown, how to find it.
     pub fn fix(&self) -> String {
         match &self.holder {
             AttachmentHolder::Processes(processes) => {
@@ -143,11 +139,10 @@ pub(crate) fn find_queue_holders() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// Returns the ID and attach mode of the program on an interface. An interface cannot have a native
-/// and a generic program at the same time; of a native and an offloaded program, returns the native
-/// one.
+/// An interface cannot have both a native and a generic program; of a native and an offloaded one,
+/// returns the native one.
 fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
-    // `Xdp::new` needs the file descriptor of a program, but the query does not use it: pass stdin.
+    // `Xdp::new` needs a file descriptor, but the query does not use it: pass stdin.
     let stdin = io::stdin();
     let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
     let modes = [
@@ -158,10 +153,8 @@ fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
     modes.into_iter().find(|(id, _)| *id != 0)
 }
 
-/// A BPF object that a process has open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeldObject {
-    /// An XDP link; `program` is the ID of its program.
     Link {
         program: u32,
         ifindex: u32,
@@ -172,7 +165,7 @@ enum HeldObject {
 }
 
 impl HeldObject {
-    /// Parses a file of /proc/PID/fdinfo; returns `None` for other objects.
+    /// Parses a file of /proc/PID/fdinfo; `None` for other objects.
     fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name: &str| {
             let mut lines = fdinfo.lines();
@@ -196,7 +189,6 @@ fn processes_holding(is_wanted: impl Fn(HeldObject) -> bool) -> Vec<Process> {
     })
 }
 
-/// Returns the processes for whose directory in /proc `is_wanted` is true.
 fn find_processes(mut is_wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     let own_namespace = fs::read_link("/proc/thread-self/ns/net").ok();
     let mut processes = Vec::new();
@@ -222,19 +214,19 @@ fn find_processes(mut is_wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     processes
 }
 
-/// Returns whether this process is in the initial PID namespace, which contains every process. The
-/// number is its inode, `PROC_PID_INIT_INO`.
+/// Returns whether this is the initial PID namespace, which contains every process. Its inode is
+/// `PROC_PID_INIT_INO`.
 fn sees_all_processes() -> bool {
     fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
-/// Returns whether a line of /proc/PID/maps is the fill or completion ring of an AF_XDP socket. The
-/// file offsets of these rings (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`)
-/// identify them: rings of AF_PACKET sockets have offset 0.
+/// Returns whether a line of /proc/PID/maps is the fill or completion ring of an AF_XDP socket.
+/// Their file offsets (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`) identify them:
+/// rings of AF_PACKET sockets have offset 0.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
-    // The fields are: addresses, permissions, offset, device, inode, path.
+    // Fields: addresses, permissions, offset, device, inode, path.
     let mut fields = line.split_whitespace();
     let (offset, path) = (fields.nth(2), fields.nth(2));
     path.is_some_and(|path| path.starts_with("socket:["))

@@ -1,4 +1,4 @@
-//! The kernel errors with which an attach fails because the driver refuses native XDP.
+//! Errors of an attach because the driver refuses native XDP.
 
 use std::io;
 
@@ -6,21 +6,21 @@ pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const ERANGE: i32 = 34;
 pub(crate) const EOPNOTSUPP: i32 = 95;
-/// A kernel-internal error that some drivers return to user space.
+/// Kernel-internal, but some drivers return it to user space.
 const ENOTSUPP: i32 = 524;
 
-/// Returns whether an attach failed because the driver does not support native XDP, or refuses it
-/// in the interface's current configuration. Generic XDP may still work.
+/// Returns whether the driver does not support native XDP, or refuses it in the current
+/// configuration. Generic XDP may still work.
 pub(crate) fn is_native_xdp_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
 }
 
-/// Returns why the interface's current configuration makes the driver refuse native XDP, and a
-/// remedy, in which `X` stands for the interface. Returns `None` for any other error, such as that
-/// of a driver without native XDP.
+/// Returns why the current configuration makes the driver refuse native XDP, and a remedy, in which
+/// `X` stands for the interface. Returns `None` for other errors, such as that of a driver without
+/// native XDP.
 ///
-/// The reason is a guess from the error number: the kernel gives a text only over netlink and in
-/// the tracepoint `bpf_xdp_link_attach_failed`.
+/// A guess from the error number: the kernel gives a text only over netlink and in the tracepoint
+/// `bpf_xdp_link_attach_failed`.
 pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
     // 3506 is from `veth_xdp_set`, for programs without multi-buffer support: page − headroom −
     // `skb_shared_info` − Ethernet header.

@@ -1,5 +1,5 @@
-//! The maps of a stage that runs in the XDP program; [`XdpImage`] describes their content. The maps
-//! of the filter are defined in `bpf/filter.h` and `bpf/space.h`.
+//! The maps of a stage in the XDP program; [`XdpImage`] describes their content, and `bpf/filter.h`
+//! and `bpf/space.h` define those of the filter.
 
 use std::io;
 
@@ -10,8 +10,8 @@ fn missing_map(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Prepares an opened program for loading: checks that it was compiled with the constants of the
-/// image, sizes its maps, and writes its read-only data.
+/// Checks that a program was compiled with the constants of the image, sizes its maps, and writes
+/// its read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, expected) in &image.constants {
         change_map(open, name, |map| {
@@ -28,7 +28,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
     change_map(open, name, |map| map.set_max_entries(entries))
 }
 
-/// Sizes the array maps of an opened program that is not loaded yet, and writes its read-only data.
+/// Sizes the array maps of a program before loading, and writes its read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
         // A map needs at least one entry.
@@ -50,15 +50,14 @@ fn change_map(
     change(&mut map)
 }
 
-/// Fills the maps of a loaded program that is not attached yet, and returns the map of its row
-/// counters.
+/// Fills the maps before attachment. Returns the map of row counters.
 pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounterMap, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;
     Ok(RowCounterMap { map: MapHandle::try_from(&find_map(object, name)?)?, entries })
 }
 
-/// Fills the array maps of a loaded program that is not attached yet.
+/// Fills the array maps of a loaded program, before it is attached.
 pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in tables.arrays.iter().filter(|array| array.values > 0) {
         let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();
@@ -77,7 +76,7 @@ fn find_map<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Er
     object.maps().find(|map| map.name() == name).ok_or_else(|| missing_map(name))
 }
 
-/// The map with a program's row counters: one entry per counter, in the order of
+/// One entry per counter, in the order of
 /// [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
 pub(crate) struct RowCounterMap {
     map: MapHandle,
@@ -85,7 +84,7 @@ pub(crate) struct RowCounterMap {
 }
 
 impl RowCounterMap {
-    /// Returns the value of each counter, summed over all CPUs.
+    /// Returns sums over CPUs.
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {
@@ -99,7 +98,7 @@ impl RowCounterMap {
         Ok(counters)
     }
 
-    /// Returns the counters; logs a warning and returns `None` if they cannot be read.
+    /// Logs a warning and returns `None` on an error.
     pub(crate) fn read_or_warn(&self) -> Option<Vec<u64>> {
         self.read()
             .inspect_err(

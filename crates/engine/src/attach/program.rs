@@ -20,13 +20,12 @@ use crate::keep::{Keep, KeepRule};
 
 const PROGRAM_WITHOUT_STAGE: &str = "xdpfwd";
 
-/// Object files that this binary embeds, with program names.
 static PROGRAMS: [(&str, &[u8]); 2] = [
     (PROGRAM_WITHOUT_STAGE, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
 
-/// Drop reasons of the programs, in the order of `enum reason` in `bpf/filter.h`.
+/// In the order of `enum reason` in `bpf/filter.h`.
 const REASONS: [Reason; 7] = [
     Reason::POLICY,
     Reason::NOT_IP,
@@ -43,32 +42,31 @@ pub struct XdpProgram {
     /// The AF_XDP socket of each queue (`XSKMAP`).
     xsks: MapHandle,
     counters: MapHandle,
-    /// The image and the row counters of the stage that runs in this program, if any.
+    /// The stage in this program: its image and row counters.
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
-    /// The maps of this host's addresses; `None` without `keep` rules.
+    /// `None` without `keep` rules.
     address_maps: Option<AddressMaps>,
 }
 
 /// Counters of an XDP program, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpCounters {
-    /// Packets redirected to the AF_XDP socket of their queue.
+    /// Packets redirected to AF_XDP sockets.
     pub redirected: u64,
     /// Packets passed to the kernel because no socket serves their queue.
     pub passed: u64,
     /// Packets passed to the kernel by a `keep` rule.
     pub kept: u64,
-    /// Packets dropped by the program, per reason; see [`XdpCounters::drops`].
     dropped: [u64; REASONS.len()],
 }
 
 impl XdpCounters {
-    /// Returns the packets that the program dropped, by reason.
+    /// Returns the dropped packets, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> {
         REASONS.into_iter().zip(self.dropped)
     }
 
-    /// Returns the packets that the program dropped, for any reason.
+    /// Returns the dropped packets, for any reason.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
@@ -79,16 +77,16 @@ impl XdpCounters {
 pub enum XdpDecision {
     /// Passed to the kernel by a `keep` rule.
     Kept,
-    /// Redirected to the socket of its queue, or passed to the kernel because the queue has none.
+    /// Redirected to the socket of its queue, or passed to the kernel if it has none.
     ForStages,
     /// Dropped.
     Dropped,
 }
 
 impl XdpProgram {
-    /// Loads the program for a port. If there is an image, the program runs the image's stage.
-    /// Until [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the
-    /// rules `lldp` and `stp` match frames.
+    /// Loads the program, with the stage of the image, if any. Until
+    /// [`update_addresses`](Self::update_addresses) supplies the host's addresses, only the rules
+    /// `lldp` and `stp` match.
     pub fn load(
         queues: u16,
         keep: &Keep,
@@ -131,8 +129,8 @@ impl XdpProgram {
         Ok(Self { object, xsks, counters, offload, address_maps })
     }
 
-    /// Loads the program that will replace this one. If there is an image, the new program runs the
-    /// image's stage. Both programs share the maps [`SHARED_MAPS`].
+    /// Loads the program that will replace this one, with the stage of the image, if any. Both
+    /// share the maps [`SHARED_MAPS`].
     pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -149,8 +147,7 @@ impl XdpProgram {
         load(open, image)
     }
 
-    /// Records that `successor` is now attached, and returns the predecessor, which some CPUs may
-    /// still run.
+    /// Records that `successor` is now attached. Some CPUs may still run the returned predecessor.
     pub(crate) fn set_current(&mut self, successor: LoadedObject) -> LoadedObject {
         let LoadedObject { object, offload } = successor;
         LoadedObject {
@@ -163,8 +160,8 @@ impl XdpProgram {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
 
-    /// Returns the counters of the rows, such as filter rules, of the stage in this program; `None`
-    /// if there is no stage, or if the counters cannot be read.
+    /// Returns the counters of the stage's rows, such as filter rules; `None` without a stage, or
+    /// if they cannot be read.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
@@ -175,9 +172,8 @@ impl XdpProgram {
         self.address_maps.is_some()
     }
 
-    /// Passes this host's addresses to the program; does nothing without `keep` rules. The next
-    /// call repeats updates that failed. If updates of several maps fail, returns only the error of
-    /// the first of these maps.
+    /// Passes this host's addresses to the program, if it has `keep` rules. The next call repeats
+    /// failed updates. If several maps fail, returns the first error.
     pub fn update_addresses(&mut self, addresses: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.address_maps else { return Ok(()) };
         // `OWN_DESTINATION` and `OWN_TARGET` in bpf/keep.h.
@@ -199,21 +195,20 @@ impl XdpProgram {
         results.into_iter().collect()
     }
 
-    /// Redirects a queue's packets to the AF_XDP socket with the file descriptor `socket_fd`.
+    /// Redirects a queue's packets to the AF_XDP socket `socket_fd`.
     pub fn redirect(&self, queue: u16, socket_fd: RawFd) -> Result<(), libbpf_rs::Error> {
         let (key, value) = (u32::from(queue).to_ne_bytes(), (socket_fd as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 
-    /// Passes the packets of all `queue_count` queues to the kernel again.
     pub(crate) fn stop_redirecting(&self, queue_count: u16) {
         for queue in 0..u32::from(queue_count) {
-            // Fails if the queue has no socket, which is fine.
+            // Fails without a socket, which is fine.
             let _ = self.xsks.delete(&queue.to_ne_bytes());
         }
     }
 
-    /// Returns the counters of the program; zeros if they cannot be read.
+    /// Returns the counters; zeros if they cannot be read.
     pub fn counters(&self) -> XdpCounters {
         let mut sum = XdpCounters::default();
         let per_cpu =
@@ -231,9 +226,9 @@ impl XdpProgram {
         sum
     }
 
-    /// Runs the program on a frame without forwarding it (`BPF_PROG_TEST_RUN`) and returns the
-    /// program's decision. Use this only on a program that is not attached: the frame changes the
-    /// program's counters, and packets that arrive meanwhile can change the result.
+    /// Runs the program on a frame without forwarding it (`BPF_PROG_TEST_RUN`). Only for a program
+    /// that is not attached: the frame changes its counters, and arriving packets can change the
+    /// result.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
     pub fn test_run(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
@@ -253,34 +248,32 @@ impl XdpProgram {
     }
 }
 
-/// A loaded program that is not yet, or no longer, the current one: a successor or a predecessor.
+/// A program that is not yet, or no longer, the current one.
 pub(crate) struct LoadedObject {
     object: Object,
     offload: Option<(Arc<XdpImage>, RowCounterMap)>,
 }
 
 impl LoadedObject {
-    /// Attaches this program in place of the program on the link, atomically: each packet is
-    /// processed by exactly one of them.
+    /// Replaces the program on the link atomically: each packet is processed by exactly one of
+    /// them.
     pub(crate) fn attach_in_place(&self, link: &XdpLink) -> io::Result<()> {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// As [`XdpProgram::row_counters`].
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 }
 
-/// Maps that a successor shares with its predecessor; they belong to no stage.
+/// Shared with a successor; they belong to no stage.
 const SHARED_MAPS: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
 /// From `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the embedded program that the image names; without an image, opens
-/// [`PROGRAM_WITHOUT_STAGE`].
+/// Without an image, opens [`PROGRAM_WITHOUT_STAGE`].
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
@@ -306,7 +299,6 @@ fn open(
     Ok(open)
 }
 
-/// Loads an opened program, and fills the maps of its image, if any.
 fn load(
     mut open: OpenObject,
     image: Option<&Arc<XdpImage>>,
@@ -320,8 +312,7 @@ fn load(
     Ok(LoadedObject { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// Logs libbpf's output. Uses the debug level, because users already see the error of the failed
-/// call.
+/// At the debug level, because users already see the error of the failed call.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }
@@ -330,7 +321,6 @@ fn no_program() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the XDP object has no program")
 }
 
-/// Maximum number of entries of each address map.
 const MAX_ADDRESSES: u32 = 65536;
 
 struct AddressMaps {
@@ -348,11 +338,11 @@ struct AddressMaps {
 )]
 pub struct AddressUpdateError {
     failed_updates: usize,
-    /// The error of the last failed update.
+    /// The last error.
     source: libbpf_rs::Error,
 }
 
-/// A map with a copy of its entries, so that an update changes only the entries that differ.
+/// A map with a copy of its entries, so that an update changes only those that differ.
 struct SyncedMap<const N: usize> {
     map: MapHandle,
     entries: BTreeMap<[u8; N], u8>,
@@ -390,7 +380,7 @@ impl<const N: usize> SyncedMap<N> {
     }
 }
 
-/// Encodes the rules as the value of the map `keep`: `struct keep` in bpf/keep.h.
+/// Encodes the rules as `struct keep` in bpf/keep.h.
 fn keep_map_value(keep: &Keep) -> Vec<u8> {
     let mut kinds = 0u64;
     let (mut vlan, mut tcp, mut udp) =

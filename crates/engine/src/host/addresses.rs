@@ -17,13 +17,12 @@ use xdpfwd_wire::MacAddr;
 use crate::host::netlink::{dump, query};
 use crate::plan::PortPlan;
 
-/// A snapshot of the links and addresses of this network namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Host {
     links: Vec<Link>,
     addresses: Vec<Address>,
     /// The addresses in the routing table `local`, by which the kernel decides which packets are
-    /// for this host. An address may be missing if it failed duplicate address detection, or if its
+    /// for this host. An address may be missing if duplicate address detection failed, or its
     /// interface is down.
     local: BTreeSet<IpAddr>,
 }
@@ -34,34 +33,32 @@ struct Link {
     mac: Option<MacAddr>,
     mtu: Option<u32>,
     loopback: bool,
-    /// Index of the interface on which this one is stacked, if this is a VLAN or the like.
+    /// Index of the interface on which this one (a VLAN or the like) is stacked.
     lower: Option<u32>,
-    /// VLAN ID of a VLAN interface.
     vlan: Option<u16>,
-    /// Index of the bridge or bond of which this interface is a port.
+    /// Index of the bridge or bond of which this is a port.
     controller: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Address {
-    /// Index of the interface.
     link: u32,
     ip: IpAddr,
     prefix_len: u8,
-    /// Whether duplicate address detection is in progress.
+    /// Duplicate address detection is in progress.
     tentative: bool,
 }
 
-/// The addresses of this host that can be destinations of frames received on an interface.
+/// The addresses of this host that frames received on an interface can be for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// MAC addresses of the interface and of the interfaces above it.
+    /// MAC addresses of the interface and of those above it.
     pub macs: BTreeSet<MacAddr>,
     /// IDs of the VLANs above the interface.
     pub vlans: BTreeSet<u16>,
     /// IPv4 addresses.
     pub ipv4: BTreeMap<Ipv4Addr, AddressUse>,
-    /// IPv6 addresses. A link-local address only if it is on the interface or on one above it.
+    /// IPv6 addresses; link-local ones only of the interface and of those above it.
     pub ipv6: BTreeMap<Ipv6Addr, AddressUse>,
 }
 
@@ -70,16 +67,14 @@ pub struct OwnAddresses {
 pub struct AddressUse {
     /// Whether the kernel accepts packets to this address, on any interface.
     pub destination: bool,
-    /// Whether ARP and Neighbor Discovery messages about this address are for this host. True if
-    /// the address is on the interface that receives the message, on an interface above it, or on
-    /// loopback. False for an address of another interface, because another host on the network may
-    /// have the same address.
+    /// Whether ARP and Neighbor Discovery messages about it are for this host: it is on the
+    /// receiving interface, on one above it, or on loopback. Another host on the network may have
+    /// the address of another interface.
     pub target: bool,
 }
 
 impl Host {
-    /// Reads the links and addresses. If these change meanwhile, entries may be missing or
-    /// duplicated.
+    /// If links or addresses change meanwhile, entries may be missing or duplicated.
     pub(crate) fn read() -> io::Result<Self> {
         let mut host = Self::default();
         let mut links = LinkMessage::default();
@@ -104,8 +99,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Returns an interface and all interfaces above it, at any depth: VLANs and the like, bridges
-    /// and bonds.
+    /// Returns an interface and all above it, at any depth: VLANs and the like, bridges and bonds.
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
@@ -154,7 +148,7 @@ impl Host {
         own
     }
 
-    /// Returns the information about a port for stages, without tentative addresses.
+    /// Omits tentative addresses.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.iter().find(|link| link.index == index);
         let own =
@@ -174,8 +168,8 @@ impl Host {
     }
 }
 
-/// Returns the information about the ports for stages. MAC address, MTU and IP addresses are
-/// missing if an interface does not exist or the kernel cannot be queried.
+/// Returns the ports for stages. MAC address, MTU and IP addresses are missing if an interface does
+/// not exist or the kernel cannot be queried.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
         tracing::warn!(
@@ -190,8 +184,7 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     ports.iter().map(describe).collect()
 }
 
-/// Returns the information about the ports for stages: without MAC addresses, MTUs and IP
-/// addresses.
+/// Returns the ports for stages, without MAC addresses, MTUs and IP addresses.
 pub fn ports_without_interfaces(ports: &[PortPlan]) -> Ports {
     ports.iter().map(without_interface).collect()
 }
@@ -201,7 +194,7 @@ fn without_interface(port: &PortPlan) -> PortInfo {
     PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
 }
 
-/// Returns whether an interface is administratively up, or an error if it does not exist.
+/// Returns whether an interface is administratively up; fails if it does not exist.
 pub(crate) fn is_up(index: u32) -> io::Result<bool> {
     let mut request = LinkMessage::default();
     request.header.index = index;
@@ -218,7 +211,7 @@ impl AddressUse {
     }
 }
 
-/// Returns the interface indexes of the default routes, with false for IPv4 and true for IPv6.
+/// Returns the interface indexes of default routes, with true for IPv6.
 pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     let mut links = BTreeSet::new();
     for family in FAMILIES {
@@ -246,9 +239,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// Returns the kernel's routes for a request; none if the routing table does not exist. With
-/// `CONFIG_IP_MULTIPLE_TABLES`, the kernel creates a table with its first route. So a network
-/// namespace whose loopback interface is down has no table `local`.
+/// Returns none if the routing table does not exist. With `CONFIG_IP_MULTIPLE_TABLES`, the kernel
+/// creates a table with its first route, so a network namespace whose loopback is down has no table
+/// `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {
@@ -268,8 +261,7 @@ const TABLE_LOCAL: u8 = 255;
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
-/// Returns the address of this host that a route of the table `local` describes. Returns `None` for
-/// any other route.
+/// Returns the address of this host that a route of the table `local` describes, if any.
 fn local_address(route: &RouteMessage) -> Option<IpAddr> {
     if route.header.kind != RouteType::Local || route.header.table != TABLE_LOCAL {
         return None;
@@ -279,7 +271,7 @@ fn local_address(route: &RouteMessage) -> Option<IpAddr> {
         RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
         _ => None,
     })?;
-    // Ignore routes to ranges of addresses, such as 127.0.0.0/8.
+    // Ignore ranges of addresses, such as 127.0.0.0/8.
     let length = if destination.is_ipv4() { 32 } else { 128 };
     (route.header.destination_prefix_length == length).then_some(destination)
 }
@@ -312,15 +304,13 @@ impl Link {
                 _ => {}
             }
         }
-        // Use the attribute `Link` only for stacked kinds: for a veth it is the peer, for a tunnel
-        // the underlying interface. With `LinkNetNsId`, the index belongs to another network
-        // namespace.
+        // Only for stacked kinds: the `Link` of a veth is its peer, that of a tunnel the underlying
+        // interface. With `LinkNetNsId`, the index belongs to another network namespace.
         link.lower = lower.filter(|_| stacked && !lower_in_other_namespace);
         link
     }
 }
 
-/// Returns whether the information names a kind of interface that is stacked on another.
 fn is_stacked(info: &LinkInfo) -> bool {
     use InfoKind::{IpVlan, IpVtap, MacSec, MacVlan, MacVtap, Vlan};
     matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan | IpVtap | MacSec))
@@ -346,7 +336,7 @@ impl Address {
         }
         let tentative =
             flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
-        // Prefer `Local`: on a point-to-point link, `Address` is the address of the remote end.
+        // Prefer `Local`: on a point-to-point link, `Address` is the remote end.
         Some(Self {
             link: message.header.index,
             ip: local.or(address)?,
@@ -397,8 +387,8 @@ mod tests {
         assert_eq!(host.own_addresses(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
     }
 
-    /// Rows: interface, address, in table `local`, tentative, expected uses on interface 2 (`d`
-    /// destination, `t` target).
+    /// Rows: interface, address, in table `local`, tentative, expected uses on interface 2
+    /// (`d`estination, `t`arget).
     #[test]
     fn own_addresses_returns_uses_of_each_address() {
         let addresses = [
@@ -437,7 +427,7 @@ mod tests {
         }
     }
 
-    /// The attributes are those that Linux 6.18 sends for such links.
+    /// As Linux 6.18 sends them.
     #[test]
     fn link_is_parsed_from_kernel_message() {
         let parsed = |kind: InfoKind, more: &[LinkAttribute]| {

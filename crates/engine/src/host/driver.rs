@@ -1,5 +1,5 @@
-//! Driver properties of an interface. The netlink family `netdev` returns the XDP features. The
-//! netlink family `ethtool` returns the offloads, the channels and the RSS table.
+//! Driver properties of an interface: XDP features from the netlink family `netdev`; offloads,
+//! channels and RSS table from `ethtool`.
 //! <https://docs.kernel.org/networking/netlink_spec/netdev.html>,
 //! <https://docs.kernel.org/networking/ethtool-netlink.html>
 
@@ -19,7 +19,7 @@ pub struct XdpFeatures {
 }
 
 impl XdpFeatures {
-    /// The name of each bit, from bit 0 on (`enum netdev_xdp_act`).
+    /// Names of the bits, from bit 0 on (`enum netdev_xdp_act`).
     const NAMES: [&str; 7] =
         ["basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"];
 
@@ -45,12 +45,12 @@ impl XdpFeatures {
         self.has("xsk-zerocopy")
     }
 
-    /// Returns the names of the features, as in the kernel's specification.
+    /// Returns their names in the kernel's specification.
     pub fn names(self) -> Vec<&'static str> {
         Self::NAMES.into_iter().filter(|name| self.has(name)).collect()
     }
 
-    /// Reads the features of an interface's driver. Fails with `Unsupported` before Linux 6.3.
+    /// Reads the features. Fails with `Unsupported` before Linux 6.3.
     pub fn read(ifindex: u32) -> io::Result<Self> {
         const DEV_GET: u8 = 1;
         const IFINDEX: u16 = 1;
@@ -73,34 +73,33 @@ fn open_family(name: &'static str) -> io::Result<Family> {
     })
 }
 
-/// A client of the netlink family `ethtool`, for one interface.
+/// A client of the netlink family `ethtool`.
 pub struct Ethtool {
     family: Family,
     ifindex: u32,
 }
 
-/// The numbers of receive and transmit queues of an interface.
+/// Numbers of receive and transmit queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channels {
     /// Receive queues in use.
     pub receive: u32,
     /// Transmit queues in use.
     pub send: u32,
-    /// The number of queues that receive and transmit can each have at most.
+    /// Maximum number of each.
     pub max: u32,
-    /// Whether one setting is the number of both receive and transmit queues (`ethtool -L …
-    /// combined N`).
+    /// Whether one setting is the number of both (`ethtool -L … combined N`).
     pub combined: bool,
 }
 
 impl Ethtool {
-    /// Opens the netlink family. Fails with `Unsupported` before Linux 5.6.
+    /// Opens the family. Fails with `Unsupported` before Linux 5.6.
     pub fn open(ifindex: u32) -> io::Result<Self> {
         Ok(Self { family: open_family("ethtool")?, ifindex })
     }
 
-    /// Sends a query and returns the attributes of the reply. The only attribute of the query is a
-    /// header (type 1) with the index of the interface.
+    /// Returns the attributes of the reply. The only attribute of the query is a header (type 1)
+    /// with the interface index.
     fn query(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -109,7 +108,7 @@ impl Ethtool {
         self.family.query(command, &header)
     }
 
-    /// Returns the enabled offloads by their kernel names: `rx-gro-hw`, `tx-checksum-ip-generic`, …
+    /// Returns the enabled offloads by kernel name: `rx-gro-hw`, `tx-checksum-ip-generic`, …
     pub fn offloads(&self) -> io::Result<BTreeSet<String>> {
         const FEATURES_GET: u8 = 11;
         const ACTIVE: u16 = 4;
@@ -134,7 +133,7 @@ impl Ethtool {
     }
 
     /// Returns the receive queues in the RSS indirection table. Fails with `Unsupported` if the
-    /// driver does not report the table, and on every kernel before 6.3.
+    /// driver does not report it, and before Linux 6.3.
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;
@@ -144,14 +143,13 @@ impl Ethtool {
     }
 }
 
-/// Returns the names of the set bits in a bitset with names.
 fn set_bits(bitset: &[u8]) -> BTreeSet<String> {
     const NO_MASK: u16 = 1;
     const BITS: u16 = 3;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    // A bitset without a mask lists only set bits. A bitset with a mask also lists cleared bits:
-    // these lack the attribute `VALUE`.
+    // Without a mask, a bitset lists only set bits. With a mask, it also lists cleared bits, which
+    // lack the attribute `VALUE`.
     let has_no_mask = find(bitset, NO_MASK).is_some();
     let bits = find(bitset, BITS).unwrap_or_default();
     attributes(bits)

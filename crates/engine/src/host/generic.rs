@@ -1,5 +1,4 @@
-//! Generic netlink: queries to families whose number the kernel assigns, and which are therefore
-//! opened by name.
+//! Generic netlink. The kernel assigns the numbers of families, so they are opened by name.
 
 use std::io;
 
@@ -7,23 +6,22 @@ use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NlasIterator}
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
-/// ID of the control family, which resolves family names (linux/genetlink.h).
+/// The family that resolves names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
-/// Attribute types of the control family.
+/// Attributes of the control family.
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// Length in bytes of the netlink header: length, type, flags, sequence number, port.
+/// In bytes: length, type, flags, sequence number, port.
 const HEADER_LEN: usize = 16;
-/// Length in bytes of the generic netlink header: command, version, two reserved bytes.
+/// In bytes: command, version, two reserved bytes.
 const GENERIC_HEADER_LEN: usize = 4;
 /// Message types (linux/netlink.h).
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// Length in bytes of the receive buffer. The longest reply, with the names of an interface's
-/// offloads, takes a few thousand bytes.
+/// In bytes. The longest reply, with the names of an interface's offloads, takes a few thousand.
 const RECEIVE_BUFFER_LEN: usize = 1 << 16;
 
 pub(crate) struct Family {
@@ -32,7 +30,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// Opens a family. Fails with `NotFound` if the kernel has no family of that name.
+    /// Fails with `NotFound` if the kernel has no such family.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
@@ -51,7 +49,6 @@ impl Family {
         Ok(family)
     }
 
-    /// Sends a query for one object and returns the attributes of the reply.
     pub(crate) fn query(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         const VERSION: u8 = 1;
         let length = HEADER_LEN + GENERIC_HEADER_LEN + attributes.len();
@@ -74,14 +71,14 @@ impl Family {
     }
 }
 
-/// Appends the attributes of a reply datagram to `reply`. Returns whether the reply is complete.
+/// Returns whether the reply is complete.
 fn read(datagram: &[u8], family: u16, reply: &mut Vec<u8>) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some((length, kind)) = message_header(rest) {
         let (message, after) = rest.split_at(length);
         match kind {
             DONE => return Ok(true),
-            // The requested acknowledgement is an error message with code 0.
+            // The requested acknowledgement is an error with code 0.
             ERROR => {
                 let code = message
                     .get(HEADER_LEN..HEADER_LEN + 4)
@@ -105,8 +102,7 @@ fn read(datagram: &[u8], family: u16, reply: &mut Vec<u8>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Returns the padded length and the type of the first message; `None` if the message is
-/// incomplete.
+/// Returns the padded length and the type; `None` for an incomplete message.
 fn message_header(messages: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
@@ -114,7 +110,7 @@ fn message_header(messages: &[u8]) -> Option<(usize, u16)> {
     (length >= HEADER_LEN && length <= messages.len()).then_some((padded, kind))
 }
 
-/// Encodes an attribute, padded to a multiple of 4 bytes.
+/// Pads to a multiple of 4 bytes.
 pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
@@ -125,7 +121,7 @@ pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the types and values of all attributes before the first malformed attribute.
+/// Returns types and values, up to the first malformed attribute.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes)
         .map_while(Result::ok)
@@ -138,12 +134,11 @@ fn value(attribute: &[u8]) -> &[u8] {
     attribute.get(4..length).unwrap_or_default()
 }
 
-/// Returns the value of the first attribute of a type, if any.
 pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
-/// As [`find`], for a number; `None` also if the value is not 4 bytes long.
+/// Returns `None` also if the value is not 4 bytes long.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
-/// A network interface of this network namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Interface {
     pub(crate) name: String,
@@ -24,12 +23,12 @@ pub struct NoInterface {
     pub port: String,
     /// Its interface.
     pub interface: String,
-    /// The names of the existing interfaces, separated by commas.
+    /// Existing interfaces, separated by commas.
     pub present: String,
 }
 
 impl Interface {
-    /// Finds an interface by name. `port` is the port that uses the interface, for the error.
+    /// `port` is named in the error.
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
@@ -41,7 +40,7 @@ impl Interface {
         }
     }
 
-    /// Returns whether the interface still exists; true if this cannot be determined.
+    /// Returns true if this cannot be determined.
     pub(crate) fn exists(&self) -> bool {
         // Search for the index: the name may have changed, but sockets and the XDP program are
         // bound to the index. (`if_indextoname` of nix returns an empty name for a missing index.)
@@ -49,8 +48,8 @@ impl Interface {
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// Returns the interfaces directly above this one, such as its bridge or bond. Returns none if
-    /// /sys shows another network namespace.
+    /// Returns the interfaces directly above, such as a bridge or bond; none if /sys shows another
+    /// network namespace.
     pub(crate) fn above(&self) -> Vec<Self> {
         let files = self
             .sysfs()
@@ -69,8 +68,7 @@ impl Interface {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// Returns the interface's directory in /sys; `None` if /sys was mounted in another network
-    /// namespace.
+    /// Returns `None` if /sys was mounted in another network namespace.
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;
@@ -84,8 +82,7 @@ fn interface_names() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Deferred interrupts of an interface, for preferred busy polling. Contains sysfs files and their
-/// previous NAPI settings, which are restored on drop.
+/// For preferred busy polling: sysfs files and their previous NAPI settings, restored on drop.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
@@ -95,9 +92,8 @@ impl DeferredInterrupts {
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut previous = Self(Vec::new());
-        // The example values of the kernel's documentation. If the worker does not poll for
-        // 200,000 ns, the kernel polls. After two polls in a row without a packet, it enables
-        // interrupts again.
+        // As in the kernel's documentation: if the worker does not poll for 200,000 ns, the kernel
+        // polls. After two polls in a row without a packet, it enables interrupts again.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;
@@ -111,7 +107,7 @@ impl DeferredInterrupts {
 impl Drop for DeferredInterrupts {
     fn drop(&mut self) {
         for (path, old) in &self.0 {
-            // The interface may have been removed.
+            // The interface may be gone.
             let _ = fs::write(path, old);
         }
     }

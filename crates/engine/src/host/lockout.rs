@@ -1,4 +1,4 @@
-//! Lockout detection: finds ports that take an SSH session or the default route from this host.
+//! Finds ports that take an SSH session or the default route from this host.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,19 +29,19 @@ pub struct Lockout {
 /// Traffic by which this host is reachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrafficUse {
-    /// Traffic over the default route, which the port's `keep` rules do not pass to the kernel.
+    /// Over the default route, not passed to the kernel by `keep` rules.
     DefaultRoute,
-    /// An SSH session, which the port's `keep` rules do not pass to the kernel.
+    /// An SSH session, not passed to the kernel by `keep` rules.
     Ssh {
         /// The remote address.
         peer: IpAddr,
-        /// The `keep` rules that pass the session to the kernel.
+        /// The `keep` rules that pass the session.
         needed: Keep,
     },
 }
 
 impl Lockout {
-    /// Describes the traffic, as a phrase to follow the interface's name: "has the default route".
+    /// Describes the traffic, to follow the interface's name: "has the default route".
     pub fn carries(&self) -> String {
         match &self.traffic {
             TrafficUse::DefaultRoute => "has the default route".to_owned(),
@@ -49,7 +49,7 @@ impl Lockout {
         }
     }
 
-    /// Returns `keep` rules that pass the traffic to the kernel.
+    /// Returns `keep` rules that pass the traffic.
     pub fn needed(&self) -> Keep {
         match &self.traffic {
             TrafficUse::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
@@ -109,12 +109,9 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     Ok(found)
 }
 
-/// An SSH session with this host as the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session {
-    /// Address and port of the server.
     local: SocketAddr,
-    /// Address of the client.
     peer: IpAddr,
 }
 
@@ -123,9 +120,8 @@ fn needed_rules(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Returns whether the rules `keep` pass all traffic that the rules `needed` pass. `is_stacked`
-/// means that the local address is on an interface above the port's interface, such as a VLAN.
-/// Then any `vlan` rule is assumed to name that VLAN, and is sufficient.
+/// `is_stacked`: the local address is on an interface above the port's, such as a VLAN. Then any
+/// `vlan` rule is assumed to name that VLAN, and is sufficient.
 fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
     let passed_by_local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
@@ -147,8 +143,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// Returns the SSH sessions of this network namespace: all TCP connections to port 22, and the
-/// session in which this process runs.
+/// Returns all TCP connections to port 22 of this network namespace, and the session of this
+/// process.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -165,15 +161,15 @@ fn ssh_sessions() -> BTreeSet<Session> {
     sessions
 }
 
-/// Converts an IPv4-mapped IPv6 address to IPv4. Dual-stack sockets have such addresses.
+/// Converts IPv4-mapped IPv6 addresses, which dual-stack sockets have, to IPv4.
 fn to_canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns the SSH session in which this process runs. Reads `SSH_CONNECTION` from the environment
-/// of the process and of its ancestors, because sudo clears the variable.
+/// Reads `SSH_CONNECTION` from the environment of the process and its ancestors, because sudo
+/// clears it.
 fn session_of_process() -> Option<Session> {
-    /// Maximum number of processes searched; more than three ancestors are rare.
+    /// More than three ancestors are rare.
     const MAX_PROCESSES: usize = 16;
     let mut process = Process::myself().ok()?;
     for _ in 0..MAX_PROCESSES {
@@ -200,7 +196,6 @@ fn parse_session(text: &str) -> Option<Session> {
 mod tests {
     use super::*;
 
-    // The values of `is_stacked`.
     const STACKED: bool = true;
     const NOT_STACKED: bool = false;
 

@@ -12,14 +12,14 @@ use netlink_sys::{Socket, SocketAddr};
 
 pub(crate) struct Dump {
     pub(crate) replies: Vec<RouteNetlinkMessage>,
-    /// Whether nothing changed during the dump. Otherwise entries may be missing or duplicated.
+    /// Nothing changed during the dump; otherwise entries may be missing or duplicated.
     pub(crate) consistent: bool,
 }
 
 const MAX_ATTEMPTS: usize = 3;
 
 /// Requests all objects of a kind (a dump). Repeats an inconsistent dump; the result is
-/// inconsistent only if objects changed during every attempt.
+/// inconsistent only if every attempt was.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..MAX_ATTEMPTS {
@@ -44,7 +44,7 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // With strict checking (Linux 4.20) the kernel returns only the requested routing table.
+    // With strict checking (Linux 4.20) the kernel returns only the requested table.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
     message.header.flags = flags;
@@ -66,7 +66,7 @@ fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     }
 }
 
-/// Appends the messages of a reply datagram to `dump`. Returns whether the reply is complete.
+/// Returns whether the reply is complete.
 fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some(length) = message_length(rest) {
@@ -96,7 +96,7 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Returns the length of the first message, with its padding; `None` if the message is incomplete.
+/// Returns the length with padding; `None` for an incomplete message.
 fn message_length(messages: &[u8]) -> Option<usize> {
     const HEADER_LEN: usize = 16;
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
@@ -104,7 +104,6 @@ fn message_length(messages: &[u8]) -> Option<usize> {
     (HEADER_LEN <= length && length <= messages.len()).then_some(padded)
 }
 
-/// A subscription to link and address changes of this network namespace.
 pub(crate) struct Monitor(Socket);
 
 impl Monitor {
@@ -122,7 +121,7 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Discards notifications. Lost ones do not matter: callers then read the full state.
+    /// Lost notifications do not matter: callers then read the full state.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // the kernel lost notifications; reading clears this error
         while self

@@ -1,5 +1,5 @@
-//! Counters of the rows, such as filter rules, of stages that a reload has replaced. A counter
-//! continues if the new stage has a row with the same key.
+//! Row counters, such as those of filter rules, of replaced stages. A counter continues if the new
+//! stage has a row with the same key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,21 +8,19 @@ use xdpfwd_pipeline::SwapResult;
 
 use crate::plan::{Plan, StageId};
 
-/// Row counters that a worker sends to the control thread when it replaces its stages.
+/// Sent by a worker to the control thread when it replaces its stages.
 pub(crate) struct Retired {
-    /// The plan that contains the replaced stages.
+    /// The old plan.
     pub(crate) plan: Arc<Plan>,
-    /// The result of the replacement on each path, in the plan's order.
+    /// Per path, in the plan's order.
     pub(crate) swapped: Vec<SwapResult>,
 }
 
-/// Row counters of replaced stages, by stage and row key. If several rows have the same key, their
-/// counters are in the order of the rows.
+/// By stage and row key. Counters with the same key are in the order of their rows.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// Adds the counters of a replaced stage; `keys` are the keys of its rows.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -40,8 +38,7 @@ impl CarriedCounters {
         }
     }
 
-    /// Adds the carried counters to the counters of a new stage. Of several rows with the same key,
-    /// the first gets the first carried counter, and so on.
+    /// Of several rows with the same key, the first gets the first carried counter, and so on.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
@@ -53,8 +50,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Drops the counters of rows that are not in the plan. If a later reload adds such a row
-    /// again, its counter starts at zero.
+    /// Drops the counters of rows that are not in the plan. If a later reload adds such a row, it
+    /// starts at zero.
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {
@@ -104,10 +101,8 @@ mod tests {
     fn carried_counter_follows_its_key_to_new_position() {
         let mut carried = CarriedCounters::default();
         carried.carry(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
-        // The two rows `drop` match in order.
         let rows = ["accept dscp 0", "drop", "drop", "accept", "(default)"];
         assert_eq!(carried_counters(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
-        // A second reload.
         carried.carry(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
         assert_eq!(carried_counters(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
         assert_eq!(carried_counters(&carried, "other", &["drop"]), [0]);

@@ -1,5 +1,4 @@
-//! The events that the control thread waits for: signals, requests of other threads, failed
-//! workers, changed links or addresses, and a deadline.
+//! The events of the control thread.
 
 use std::io;
 use std::mem;
@@ -19,7 +18,7 @@ const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 const HOST: Token = Token(2);
 
-/// The event source of the control thread. The control thread never handles packets.
+/// The event source of the control thread, which never handles packets.
 pub struct Control {
     poll: Poll,
     events: Events,
@@ -27,25 +26,20 @@ pub struct Control {
     waker: Arc<mio::Waker>,
     pending: Arc<PendingRequests>,
     host: Monitor,
-    /// Whether to return [`Event::Woken`]. Stored here because the kernel reports a wake-up only
-    /// once, and another event may be returned first.
+    /// Stored because the kernel reports a wake-up only once, and another event may be returned
+    /// first.
     woken: bool,
-    /// Whether to return [`Event::Reload`].
     reload: bool,
-    /// When to return the next [`Event::HostChanged`].
     next_host_changed: Option<Instant>,
-    /// When the last [`Event::HostChanged`] was returned.
     last_host_changed: Option<Instant>,
 }
 
-/// Requests of other threads that [`Control::wait`] has not returned yet.
 #[derive(Default)]
 struct PendingRequests {
     reload: AtomicBool,
     stop: AtomicBool,
 }
 
-/// A handle for requests from other threads to the control thread.
 #[derive(Clone)]
 pub(crate) struct Requests {
     pending: Arc<PendingRequests>,
@@ -62,8 +56,8 @@ impl Requests {
     }
 
     fn request(&self, flag: &AtomicBool) {
-        // Set the flag before waking the control thread. Otherwise the control thread can run
-        // first, find the flag clear, and wait again.
+        // Set the flag first. Otherwise the control thread can run first, find it clear, and wait
+        // again.
         flag.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
             tracing::error!(
@@ -78,21 +72,21 @@ impl Requests {
 /// control thread busy.
 const HOST_MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Delay after the last [`Event::HostChanged`] until the event is repeated once. Needed because the
-/// kernel reports an address before it adds the address's route.
+/// Time after which the last [`Event::HostChanged`] is repeated once, because the kernel reports an
+/// address before it adds its route.
 const HOST_SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// An event for the control thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// SIGINT or SIGTERM arrived; contains the signal number.
+    /// SIGINT or SIGTERM (its number) arrived.
     Stop(i32),
     /// Another thread called [`Handle::request_stop`](crate::Handle::request_stop).
     StopRequested,
     /// SIGHUP, or another thread called [`Handle::request_reload`](crate::Handle::request_reload):
     /// read the configuration again.
     Reload,
-    /// A worker failed, or the control socket has a request. Can also occur without a cause.
+    /// A worker failed, or the control socket has a request. Can occur without a cause.
     Woken,
     /// Links or addresses of this network namespace changed: call
     /// [`DataPlane::update_host_addresses`](crate::DataPlane::update_host_addresses).
@@ -102,7 +96,7 @@ pub enum Event {
 }
 
 impl Control {
-    /// Creates the event source, and handles SIGINT, SIGTERM and SIGHUP from now on.
+    /// Handles SIGINT, SIGTERM and SIGHUP from now on.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -133,8 +127,8 @@ impl Control {
         Requests { pending: Arc::clone(&self.pending), waker: self.waker() }
     }
 
-    /// Waits for an event, and returns [`Event::Due`] if none occurs before the deadline. Returns
-    /// pending signals, requests and wake-ups even if the deadline has already passed.
+    /// Waits for an event; [`Event::Due`] if none occurs before the deadline. Returns pending
+    /// signals, requests and wake-ups even after the deadline.
     pub fn wait(&mut self, deadline: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
@@ -144,8 +138,8 @@ impl Control {
             } else {
                 wake_at.saturating_duration_since(now)
             };
-            // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop during the
-            // last millisecond.
+            // epoll rounds timeouts down to milliseconds. Add 1 ms to avoid a busy loop in the last
+            // one.
             let timeout =
                 if remaining.is_zero() { remaining } else { remaining + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -176,8 +170,7 @@ impl Control {
                 return Ok(Event::Woken);
             }
             let now = Instant::now();
-            // Of `HostChanged` and `Due`, return the event that was due earlier, so that neither
-            // starves the other.
+            // Return the event that was due earlier, so that neither starves the other.
             match self.next_host_changed {
                 Some(due) if due <= now && due <= deadline => {
                     // Repeat the event after the settle time, unless this is the repetition.

@@ -19,33 +19,30 @@ use crate::run::inspect::{self, Inspection, RowCounters};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
-/// Timeout for the reply of a worker. Workers reply between two batches.
+/// Timeout for a worker's reply, which it sends between two batches.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time limit for transmitting packets that are in flight when the data plane stops.
+/// Time limit for transmitting packets in flight at the stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A running data plane. [`stop`](Self::stop) ends it and returns the final report. Dropping it
-/// also ends it.
+/// A running data plane. [`stop`](Self::stop), or dropping it, ends it.
 pub struct DataPlane {
     pub(super) plan: Arc<Plan>,
     pub(super) started: Instant,
-    // Declared before `workers`, so that the programs are detached before the sockets are closed.
+    // Declared before `workers`: detaches the programs before the sockets are closed.
     pub(super) attachments: Vec<Attachment>,
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
     pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
-    /// Row counters of stages that reloads have replaced.
     pub(super) carried: CarriedCounters,
     /// Plans whose resources may still be in use, because a worker did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    /// The channel on which each worker sends the counters of its replaced stages.
     pub(super) retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
-    /// Deferred interrupts of the interfaces with busy polling, restored on drop.
+    /// Restored on drop.
     pub(super) _interrupts: Vec<DeferredInterrupts>,
-    /// Promiscuous mode of the ingress interfaces, disabled on drop.
+    /// Disabled on drop.
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
@@ -53,9 +50,7 @@ pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) status: Arc<WorkerStatus>,
-    /// The worker's last reply, used for reports if the worker does not reply any more.
     pub(super) last_reply: Option<WorkerReply>,
-    /// The time-stamp counter at the start of the worker.
     pub(super) started_cycles: u64,
 }
 
@@ -71,14 +66,13 @@ impl DataPlane {
         &self.modes
     }
 
-    /// Returns why the ports do not use a better mode. Returns `None` without a fallback.
+    /// Returns why the ports do not use a better mode, if they fell back.
     pub fn fallback(&self) -> Option<&Fallback> {
         self.fallback.as_ref()
     }
 
-    /// Returns a worker that panicked or ended on its own, if any: the one with the lowest number.
-    /// The stages of that worker process no more packets, so call [`stop`](Self::stop). The final
-    /// report includes the worker's counters.
+    /// Returns the failed worker with the lowest number, if any. Its stages process no more
+    /// packets, so call [`stop`](Self::stop); the final report includes its counters.
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
         let worker = self.workers.iter().position(|worker| worker.status.has_failed())?;
         Some(WorkerFailure {
@@ -87,8 +81,8 @@ impl DataPlane {
         })
     }
 
-    /// Returns the first port, in the order of the plan, whose interface no longer exists, if any.
-    /// The sockets of that port receive no more packets.
+    /// Returns the first port whose interface no longer exists, if any. Its sockets receive no more
+    /// packets.
     pub fn lost_port(&self) -> Option<&PortPlan> {
         let index = self.interfaces.iter().position(|interface| !interface.exists())?;
         self.plan.ports.get(index)
@@ -115,7 +109,7 @@ impl DataPlane {
             }
             Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
-        // Remote hosts can cause updates (by router advertisements), so do not log the same errors
+        // Remote hosts can cause updates (by router advertisements): do not log the same errors
         // again.
         if address_errors != self.address_errors {
             for error in &address_errors {
@@ -135,8 +129,8 @@ impl DataPlane {
         &self.plan.paths
     }
 
-    /// Returns the inspection tables of all stages. Their counters are summed over workers, XDP
-    /// programs, and the stages that reloads have replaced.
+    /// Returns the inspection tables of all stages. Counters are summed over workers, XDP programs
+    /// and replaced stages.
     pub fn inspect(&mut self) -> Inspection {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
@@ -147,20 +141,20 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // Absorb the counters of replaced stages only after the replies: by then, a worker that
-        // replaced its stages late has sent them.
+        // After the replies: by then, a worker that replaced its stages late has sent their
+        // counters.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
     }
 
-    /// Returns the inspection tables that contain no row counters, without querying the workers.
+    /// Returns the inspection tables without row counters, without querying the workers.
     pub fn inspect_plans(&self) -> Vec<inspect::TableReport> {
         inspect::tables_of_plans(&self.plan)
     }
 
-    /// Returns all inspection tables. `counted` are the row counters of the workers; this function
-    /// adds those of XDP programs and replaced stages.
+    /// `counted` are the row counters of the workers; adds those of XDP programs and replaced
+    /// stages.
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
         for (path, counted) in self.plan.paths.iter().zip(&mut counted) {
             let attachment = self.attachments.get(usize::from(path.from.0));
@@ -172,13 +166,12 @@ impl DataPlane {
         inspect::tables(&self.plan, &counted, &self.carried)
     }
 
-    /// Adds the received counters of replaced stages to `carried`.
     pub(super) fn absorb_retired(&mut self) {
         let mut has_changed = false;
         while let Ok(Retired { plan, swapped }) = self.retired.1.try_recv() {
             has_changed = true;
             let mut stages = plan.stages_with_ids();
-            // Every worker has the paths and stages of the plan, in the same order.
+            // Every worker has the plan's paths and stages, in order.
             for counters in swapped.iter().flat_map(|path| &path.row_counters) {
                 let Some((id, stage)) = stages.next() else { break };
                 if let Some(inspectable) = stage.plan.as_inspectable() {
@@ -207,8 +200,8 @@ impl DataPlane {
         }
     }
 
-    /// Returns all counters since the start. For a worker that does not reply, the report contains
-    /// the counters of its last reply.
+    /// Returns all counters since the start. For a worker that does not reply, these are its last
+    /// known ones.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
             if let Ok(report) = worker.remote.ask(|worker| worker.report(), REPLY_TIMEOUT) {
@@ -240,8 +233,7 @@ impl DataPlane {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
             attachment.stop_delivery(port.queues);
         }
-        // Drain all workers in parallel: a worker whose port cannot transmit takes the whole
-        // `DRAIN_TIMEOUT`.
+        // In parallel: a worker whose port cannot transmit takes the whole `DRAIN_TIMEOUT`.
         let channels: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
         let deadline = Instant::now() + DRAIN_TIMEOUT + REPLY_TIMEOUT;
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
@@ -250,7 +242,7 @@ impl DataPlane {
             let mut reply = replies.recv_timeout(remaining());
             if matches!(reply, Err(mpsc::RecvTimeoutError::Disconnected)) {
                 // If a stage panicked while flushing, the worker now runs without stages, and a
-                // second drain succeeds. If the thread has ended, the second drain fails at once.
+                // second drain succeeds. If the thread has ended, it fails at once.
                 replies = worker.drain();
                 reply = replies.recv_timeout(remaining());
             }
@@ -274,8 +266,7 @@ impl DataPlane {
             }
         }
         self.absorb_retired();
-        // Detach before reading the counters, because the reads take time. The maps of detached
-        // programs stay readable.
+        // Detach first, because the reads take time. Maps of detached programs stay readable.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.build_report().with_tables(tables)
@@ -291,14 +282,14 @@ impl RunningWorker {
         });
     }
 
-    /// Makes the worker transmit its packets, and then send its report and row counters.
+    /// Makes the worker transmit its packets, then send its report and row counters.
     fn drain(&self) -> mpsc::Receiver<(WorkerReport, RowCounters)> {
         let (reply, replies) = mpsc::sync_channel(1);
         let drain = move |worker: &mut xdpfwd_pipeline::Worker<PlannedChain>| {
             worker.drain(DRAIN_TIMEOUT);
             drop(reply.send((worker.report(), worker.row_counters())));
         };
-        // If the thread has ended, sending fails and `replies` is disconnected.
+        // If the thread has ended, `replies` is disconnected.
         let _ = self.remote.send(drain);
         replies
     }

@@ -10,14 +10,14 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// Time after which no CPU runs a replaced XDP program any more. Ample: a driver that still runs it
-/// finishes after a few dozen packets.
+/// After this time, no CPU runs a replaced XDP program. Ample: a driver that still runs it finishes
+/// after a few dozen packets.
 const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// Loads, but does not attach, a new XDP program (the successor) for each port whose filter in
-    /// the kernel the new plan adds, changes or removes. If a program cannot be loaded and its
-    /// filter may run in user space, moves the filter in `plan` to user space.
+    /// Loads, but does not attach, a successor for each port whose filter in the kernel the new
+    /// plan adds, changes or removes. If it cannot be loaded and the filter may run in user space,
+    /// moves the filter in `plan` to user space.
     pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
@@ -26,8 +26,8 @@ impl DataPlane {
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
             // Filters with equal verdict keys drop the same packets. Compare with the attached
-            // program, not with the running plan: after an incomplete reload, the program still has
-            // a filter that the running plan lacks.
+            // program, not the running plan: after an incomplete reload, the program still has a
+            // filter that the plan lacks.
             let is_unchanged = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
                 (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
@@ -51,8 +51,8 @@ impl DataPlane {
         Ok(successors)
     }
 
-    /// Attaches the successors and returns the replaced programs. If a successor cannot be
-    /// attached, attaches the programs replaced so far again, and fails.
+    /// Attaches the successors and returns the replaced programs. If one cannot be attached,
+    /// attaches the programs replaced so far again, and fails.
     pub(crate) fn exchange_programs(
         &mut self,
         successors: Vec<(PortId, LoadedObject)>,
@@ -86,8 +86,6 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Carries over the row counters of those stages of `old_plan` that ran in replaced XDP
-    /// programs.
     pub(crate) fn carry_from_programs(
         &mut self,
         old_plan: &Plan,
@@ -96,7 +94,7 @@ impl DataPlane {
         if predecessors.is_empty() {
             return;
         }
-        // Wait until the counters of the replaced programs are final.
+        // Until the counters of the replaced programs are final.
         thread::sleep(GRACE_PERIOD);
         let paths =
             old_plan.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
@@ -116,14 +114,14 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Moves a filter of the new plan from the kernel to user space if otherwise, during the
-    /// reload, packets could pass that both the old and the new rules drop. Fails if the
-    /// configuration requires the filter in the kernel. There are two cases:
+    /// Moves a filter of the new plan to user space if otherwise, during the reload, packets could
+    /// pass that both the old and the new rules drop. Fails if the configuration requires the
+    /// filter in the kernel. Two cases:
     ///
-    /// - A filter moves from user space to the kernel: no filter would check the packets that are
-    ///   already queued for the workers.
+    /// - A filter moves to the kernel: no filter would check packets that are already queued for
+    ///   the workers.
     /// - A filter in the kernel and a later stage on its path both change: a packet could be
-    ///   checked by the old filter and the new stage, or by the new filter and the old stage.
+    ///   checked by the old filter and the new stage, or the reverse.
     pub(crate) fn restrict_placement(&self, new_plan: &mut Self) -> Result<(), ReloadError> {
         for path in 0..new_plan.paths.len() {
             let port = new_plan.paths[path].from;
@@ -164,8 +162,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Moves the filter of a port from the kernel to user space, and logs the reason. Returns false
-    /// if the port has no filter in the kernel, or if the configuration requires it there.
+    /// Logs the reason. Returns false if the port has no filter in the kernel, or if the
+    /// configuration requires it there.
     pub(crate) fn fall_back_to_user_space(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
@@ -181,7 +179,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// Returns the verdicts of the stages that run in workers and can drop packets, in order.
+    /// Returns the verdicts of stages that run in workers and can drop packets, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
@@ -189,7 +187,7 @@ impl PathPlan {
     }
 }
 
-/// Returns whether `list` contains all items of `part` in the order of `part`.
+/// Returns whether `list` contains the items of `part`, in order.
 fn is_subsequence<T: PartialEq>(part: &[T], list: &[T]) -> bool {
     let mut remaining = list.iter();
     part.iter().all(|item| remaining.any(|other| other == item))

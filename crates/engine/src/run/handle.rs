@@ -1,4 +1,4 @@
-//! A handle to a running data plane, for any thread.
+//! A handle to a running data plane.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,34 +11,32 @@ use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
-/// A handle to a running data plane. Any thread except a worker may use the handle; a stage that
-/// used it would wait for its own worker.
+/// A handle to a running data plane, for any thread except a worker; a stage that used it would
+/// wait for its own worker.
 ///
 /// All methods except [`request_reload`](Self::request_reload) and
 /// [`request_stop`](Self::request_stop) take one lock. A reload inside [`with`](Self::with) holds
-/// this lock from start to end, so that another call runs before or after the reload, never during
-/// it.
+/// it from start to end, so no other call runs during the reload.
 #[derive(Clone)]
 pub struct Handle {
     data_plane: Arc<Mutex<Option<DataPlane>>>,
     requests: Requests,
 }
 
-/// Reasons why a [`Handle`] call failed.
+/// Why a [`Handle`] call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
     /// The data plane has ended.
     #[error("the data plane has ended")]
     Ended,
-    /// A worker did not reply in time, or its thread has ended. A worker that is only late still
-    /// runs the closure.
+    /// A worker did not reply in time, or has ended. One that is only late still runs the closure.
     #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
     NoReply(usize),
 }
 
 impl Handle {
-    /// Creates a handle that owns a data plane. [`request_reload`](Self::request_reload) and
+    /// Takes ownership of a data plane. [`request_reload`](Self::request_reload) and
     /// [`request_stop`](Self::request_stop) wake `control`.
     pub fn new(data_plane: DataPlane, control: &Control) -> Self {
         Self { data_plane: Arc::new(Mutex::new(Some(data_plane))), requests: control.requests() }
@@ -50,22 +48,21 @@ impl Handle {
     }
 
     /// Runs a closure on the thread of every worker, between two batches, and returns the results
-    /// in the order of the workers. Packets wait until the closure returns, so do slow work
-    /// beforehand.
+    /// in the order of the workers. Packets wait meanwhile, so do slow work beforehand.
     ///
-    /// A panic in the closure is handled like a panic of a stage. If one worker does not reply, the
-    /// other workers still run the closure.
+    /// A panic is handled like that of a stage. If a worker does not reply, the others still run
+    /// the closure.
     pub fn each_worker<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, HandleError> {
         let run = Arc::new(run);
         self.with(|data_plane| {
-            // Send to all workers before waiting, so that they run the closure in parallel.
+            // Send to all before waiting, so that they run it in parallel.
             let send = |running: &RunningWorker| {
                 let (reply, replies) = mpsc::sync_channel(1);
                 let run = Arc::clone(&run);
-                // If the worker has ended, receiving its reply fails.
+                // If the worker has ended, receiving fails.
                 let _ = running.remote.send(move |worker| drop(reply.send(run(worker))));
                 replies
             };
@@ -79,13 +76,12 @@ impl Handle {
         })?
     }
 
-    /// Runs a closure on every stage of type `S` in every worker, between two batches. The closure
-    /// gets the stage's name and the stage. Returns one list of results per worker, in the order of
-    /// the paths and their stages.
+    /// Runs a closure on every stage of type `S` and its name in every worker, between two batches.
+    /// Returns one list of results per worker, in the order of paths and stages.
     ///
-    /// Use this to update tables of stages without a lock on the data path. A reload builds new
-    /// stages from their plans. To keep a table across reloads, also store the table in the plan,
-    /// and copy it to the new stage in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    /// This updates tables of stages without a lock on the data path. A reload builds new stages
+    /// from their plans, so to keep a table, also store it in the plan, and copy it in
+    /// [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
     pub fn each_stage<S: Stage, R: Send + 'static>(
         &self,
         run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,
@@ -103,34 +99,31 @@ impl Handle {
         self.with(DataPlane::report)
     }
 
-    /// Asks the control thread for a reload, as SIGHUP does, and returns at once. `Control::wait`
-    /// then returns [`Event::Reload`](crate::Event::Reload).
+    /// Asks the control thread for a reload, as SIGHUP does, without waiting. `Control::wait` then
+    /// returns [`Event::Reload`](crate::Event::Reload).
     pub fn request_reload(&self) {
         self.requests.reload();
     }
 
-    /// Asks the control thread to stop the data plane, as SIGTERM does, and returns at once.
+    /// Asks the control thread to stop the data plane, as SIGTERM does, without waiting.
     /// `Control::wait` then returns [`Event::StopRequested`](crate::Event::StopRequested).
     pub fn request_stop(&self) {
         self.requests.stop();
     }
 
-    /// Runs a closure on the data plane. The closure must not call this handle, which would
-    /// deadlock.
+    /// Runs a closure on the data plane. The closure must not call this handle: it would deadlock.
     pub fn with<R>(&self, run: impl FnOnce(&mut DataPlane) -> R) -> Result<R, HandleError> {
         self.lock().as_mut().map(run).ok_or(HandleError::Ended)
     }
 
-    /// Stops the data plane like [`DataPlane::stop`] and returns its final report. Returns `None`
-    /// if it was already stopped.
+    /// Stops the data plane like [`DataPlane::stop`]. Returns `None` if it was already stopped.
     pub fn stop(&self) -> Option<Report> {
         let data_plane = self.lock().take();
         data_plane.map(DataPlane::stop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DataPlane>> {
-        // A panic in a closure of `with` poisons the lock, but the data plane stays usable and must
-        // be stopped.
+        // A panic in `with` poisons the lock, but the data plane stays usable and must be stopped.
         self.data_plane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

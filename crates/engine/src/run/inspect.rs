@@ -11,7 +11,7 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// The number of workers that replied. The tables lack the counters of the other workers.
+    /// Those that replied. The tables lack the counters of the others.
     pub answered: usize,
     /// The tables of all stages.
     pub tables: Vec<TableReport>,
@@ -20,17 +20,17 @@ pub struct Inspection {
 /// An inspection table of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// The path, as `"lan->wan"`; `None` if the table belongs to the stage's plan, which several
-    /// paths can share.
+    /// The path, as `"lan->wan"`; `None` if the table belongs to the plan, which several paths can
+    /// share.
     pub path: Option<String>,
-    /// The name of the stage.
+    /// Stage name.
     pub stage: String,
-    /// Where the stage runs: `"user"` or `"kernel"`.
+    /// Where it runs: `"user"` or `"kernel"`.
     pub place: &'static str,
     /// Name, columns and rows.
     #[serde(flatten)]
     pub table: Table,
-    /// The number of omitted rows.
+    /// Number of omitted rows.
     #[serde(skip_serializing_if = "is_zero")]
     pub rows_omitted: usize,
 }
@@ -45,14 +45,14 @@ impl TableReport {
         Self { path, stage: stage.name.clone(), place: stage.place(), table, rows_omitted: 0 }
     }
 
-    /// Truncates the table to its first `max` rows.
+    /// Truncates the table to `max` rows.
     pub fn limit_rows(&mut self, max: usize) {
         self.rows_omitted += self.table.rows.len().saturating_sub(max);
         self.table.rows.truncate(max);
     }
 }
 
-/// Counters by path, stage and row (such as a filter rule): of one worker, or summed over workers.
+/// By path, stage and row (such as a filter rule): of one worker, or summed.
 pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
 
 pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
@@ -65,7 +65,7 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     }
 }
 
-/// Returns the tables that contain no row counters. They depend only on the plan.
+/// Returns tables without row counters, which depend only on the plan.
 pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     let mut reports = Vec::new();
     for stage in plan.distinct_stages() {
@@ -82,8 +82,8 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Returns the tables of all stages. Each row counter is the sum of `counted` (from workers and XDP
-/// programs) and `carried` (from replaced stages).
+/// Row counters are the sums of `counted` (from workers and XDP programs) and `carried` (from
+/// replaced stages).
 pub(crate) fn tables(
     plan: &Plan,
     counted: &RowCounters,
@@ -99,7 +99,7 @@ pub(crate) fn tables(
     for ((path, position), (id, stage)) in stages.zip(plan.stages_with_ids()) {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         let keys = inspectable.counter_keys();
-        // Tables without row counters belong to the stage's plan: return them once per plan.
+        // They belong to the stage's plan: return them once per plan.
         if keys.is_empty() {
             let plan = std::sync::Arc::as_ptr(&stage.plan).cast::<()>();
             if seen_plans.contains(&plan) {

@@ -1,28 +1,27 @@
-//! The cycle ledger in the report: CPU cycles of the workers by task.
+//! The cycle ledger in the report.
 
 use serde::Serialize;
 
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// CPU cycles of the workers. The cycles of all `tasks` together equal `busy_cycles` plus
-/// `idle_cycles`.
+/// CPU cycles of the workers. The cycles of all `tasks` equal `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
-    /// Whether the ledger is on.
+    /// Whether it is on.
     pub on: bool,
     /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// Cycles that one time stamp takes. The cycles of all time stamps are not part of the measured
-    /// tasks; the task `stamps` reports them.
+    /// Cycles that one time stamp takes. They are not part of the measured tasks; the task `stamps`
+    /// reports them.
     pub stamp_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
     /// Cycles without work.
     pub idle_cycles: u64,
-    /// Cycles per task, summed over the workers.
+    /// Per task, summed over the workers.
     pub tasks: Vec<TaskReport>,
-    /// The cycles of each worker.
+    /// Per worker.
     pub workers: Vec<WorkerLedger>,
 }
 
@@ -50,8 +49,8 @@ pub struct TaskReport {
 pub struct WorkerLedger {
     /// Worker number.
     pub worker: usize,
-    /// Cycles since the worker started, measured by the thread that requested the report. The sum
-    /// of busy and idle cycles should equal this number.
+    /// Cycles since the worker started, measured by the thread that requested the report. Busy and
+    /// idle cycles should add up to this.
     pub wall_cycles: u64,
     /// Cycles with work, time stamps included.
     pub busy_cycles: u64,
@@ -60,8 +59,7 @@ pub struct WorkerLedger {
 }
 
 impl Ledger {
-    /// Sums the ledgers of the workers. `workers` yields for each worker its ledger and its wall
-    /// cycles, or `None` if the worker has never reported.
+    /// `workers` yields each worker's ledger and wall cycles, or `None` if it has never reported.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
         let mut worker_ledgers = Vec::new();

@@ -11,11 +11,11 @@ use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::start::check_kernel_stages;
 use crate::run::thread::{PlannedChain, build_chain, panic_message, ports_for_stages};
 
-/// Reasons why a reload fails.
+/// Why a reload failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// The new plan changes a setting other than the stages.
+    /// A setting other than the stages differs.
     #[error("{0} cannot change on reload; restart to apply it (a reload changes only stages)")]
     RequiresRestart(&'static str),
     /// A worker could not build its new stages. Nothing was changed.
@@ -45,8 +45,8 @@ pub enum ReloadError {
         /// The reason.
         why: String,
     },
-    /// A filter in the kernel and later stages on its path both change. The two changes cannot
-    /// happen at the same moment.
+    /// A filter in the kernel and later stages on its path both change, which cannot happen at the
+    /// same moment.
     #[error(
         "on the path from port {0}, the filter in the kernel and the rules of later stages both \
          change: a packet between the two changes could pass unchecked; change them in two reloads"
@@ -60,8 +60,8 @@ pub enum ReloadError {
         /// The reason.
         what: String,
     },
-    /// The stages were replaced, but the XDP program of a port still runs a filter that the new
-    /// plan removes.
+    /// The stages were replaced, but a port's XDP program still runs a filter that the new plan
+    /// removes.
     #[error(
         "the stages were replaced, but the XDP program of port {port} still has its old filter: \
          {what}; reload again"
@@ -72,7 +72,7 @@ pub enum ReloadError {
         /// The reason.
         what: String,
     },
-    /// A worker did not confirm that it uses the new stages. The other workers use them.
+    /// A worker did not confirm that it uses the new stages. The others use them.
     #[error(
         "worker {0} did not confirm that it replaced its stages; the other workers have replaced \
          theirs. XDP programs still run the filters that this reload removes; reload again to \
@@ -92,8 +92,8 @@ impl ReloadError {
 
 impl DataPlane {
     /// Replaces the stages of every path with those of a new plan, in each worker between two
-    /// batches. A stage that keeps its name and kind takes over counters and state. Returns the
-    /// names of the stages that kept their name but could not take over the state.
+    /// batches. Stages with the same name and kind take over counters and state. Returns the names
+    /// of the stages that could not take over the state.
     ///
     /// Fails without any change if the plans differ in more than stages.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
@@ -115,14 +115,12 @@ impl DataPlane {
         result
     }
 
-    /// Replaces the stages in the workers and in the XDP programs; returns as
-    /// [`reload`](Self::reload).
+    /// Returns as [`reload`](Self::reload).
     fn exchange_stages(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
-        // All workers build their new stages before any worker uses them, so a failure changes
-        // nothing.
+        // All workers build their new stages before any uses them, so a failure changes nothing.
         let built: Result<(), ReloadError> = self.workers.iter().enumerate().try_for_each(
             |(worker_number, RunningWorker { remote, .. })| {
                 let (plan, ports) = (Arc::clone(&plan), ports.clone());
@@ -148,8 +146,8 @@ impl DataPlane {
             },
         );
         built.inspect_err(|_| self.discard_stored_chains())?;
-        // Attach programs with a new filter before any worker uses its new stages, which may rely
-        // on that filter. Remove filters from programs only after all workers use their new stages.
+        // Attach new filters before any worker uses its new stages, which may rely on them. Remove
+        // filters only after all workers use their new stages.
         let (with_filter, without_filter): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors =
@@ -161,14 +159,14 @@ impl DataPlane {
         for (worker_number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
             let (retired, plan) = (retired.clone(), Arc::clone(&old_plan));
             let swap = move |worker: &mut Worker<PlannedChain>| {
-                // Cannot fail: the new stages are for the paths that the worker has.
+                // Never fails: the new stages are for the worker's paths.
                 let mut swapped = worker.swap_stored_chains().unwrap_or_default();
                 let restarted: Vec<_> = swapped
                     .iter_mut()
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // Send the old plan too: the control thread drops it, because dropping can be slow.
+                // Send the old plan too: the control thread drops it, which can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 restarted
             };
@@ -178,8 +176,7 @@ impl DataPlane {
                 Err(_) => unconfirmed = Some(ReloadError::Unconfirmed(worker_number)),
             }
         }
-        // Remove no filter from an XDP program while a worker may still use old stages, which rely
-        // on that filter.
+        // Remove no filter while a worker may still use old stages, which rely on it.
         let removal = if unconfirmed.is_some() {
             Ok(Vec::new())
         } else {
@@ -191,7 +188,6 @@ impl DataPlane {
         self.absorb_retired();
         self.carried.retain(&self.plan);
         match unconfirmed {
-            // The worker may still use old stages.
             Some(_) => self.unreleased.push(old_plan),
             None => old_plan.release(Some(self.plan())),
         }
@@ -202,7 +198,6 @@ impl DataPlane {
         Ok(restarted_stages)
     }
 
-    /// Makes the workers drop the stages that they have built for this reload.
     fn discard_stored_chains(&self) {
         for RunningWorker { remote, .. } in &self.workers {
             let _ = remote.ask(Worker::discard_stored_chains, REPLY_TIMEOUT);
@@ -211,8 +206,6 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Returns the name of the first setting that a reload cannot change and that differs between
-    /// the plans.
     fn fixed_setting_that_differs(&self, other: &Self) -> Option<&'static str> {
         let paths =
             |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();

@@ -1,7 +1,7 @@
-//! The report: what each line of `--json` contains, and what the final table shows.
+//! The report: the lines of `--json`, and the final table.
 //!
-//! Counters are cumulative from the start. Within one version of the schema, fields may be added,
-//! but existing fields do not change.
+//! Counters are cumulative. Within one schema version, fields may be added, but existing fields do
+//! not change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,7 +34,7 @@ pub struct Report {
     pub workers: usize,
     /// The counters of each port, in the order of the configuration.
     pub ports: Vec<PortReport>,
-    /// Packets dropped in user space, by [`Reason`]; includes reasons with zero packets.
+    /// Packets dropped in user space, by [`Reason`]; includes zeros.
     pub drops: BTreeMap<&'static str, u64>,
     /// The counters of each stage of each path.
     pub stages: Vec<StageReport>,
@@ -44,27 +44,25 @@ pub struct Report {
     pub frames: FrameCounts,
     /// Counters of the kernel.
     pub kernel: KernelReport,
-    /// Why the ports do not use a better mode; `null` if they use the best mode or the configured
-    /// mode.
+    /// Why the ports do not use a better mode; `null` for the best or the configured mode.
     pub fallback: Option<Fallback>,
-    /// A failed worker and its error; `null` if no worker has failed.
+    /// A failed worker and its error, if any.
     pub failure: Option<String>,
-    /// The inspection tables of the stages, in the final report only. Each table holds its first
-    /// [`REPORTED_ROWS`] rows.
+    /// The inspection tables, in the final report only, each with its first [`REPORTED_ROWS`] rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableReport>,
 }
 
-/// Maximum number of rows of an inspection table in a report.
+/// Maximum rows of an inspection table in a report.
 pub const REPORTED_ROWS: usize = 256;
 
 /// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportKind {
-    /// A report of a running data plane.
+    /// A running data plane.
     Interval,
-    /// The report of a data plane that has ended, or was never started.
+    /// A data plane that has ended, or was never started.
     Final,
 }
 
@@ -75,7 +73,7 @@ pub struct PortReport {
     pub name: String,
     /// Interface name.
     pub interface: String,
-    /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
+    /// The kind of I/O: [`Io::name`](crate::Io::name).
     pub io: &'static str,
     /// Queues in use.
     pub queues: u16,
@@ -85,36 +83,35 @@ pub struct PortReport {
     pub rx_packets: u64,
     /// Received bytes, without FCS.
     pub rx_bytes: u64,
-    /// Packets handed to the kernel for transmission.
+    /// Packets handed to the kernel to transmit.
     pub tx_packets: u64,
     /// Transmitted bytes, without FCS.
     pub tx_bytes: u64,
-    /// Packets that the XDP program redirected to a socket, including those lost because the socket
-    /// had no room.
+    /// Packets that the XDP program redirected to a socket, including those lost because it was
+    /// full.
     pub xdp_redirected: u64,
-    /// Packets that the XDP program passed to the kernel because no socket serves their queue.
+    /// Packets passed to the kernel because no socket serves their queue.
     pub xdp_passed: u64,
-    /// Packets that the XDP program passed to the kernel by a `keep` rule.
+    /// Packets passed to the kernel by a `keep` rule.
     pub xdp_kept: u64,
-    /// Packets dropped by the filter in the XDP program. They never reach user space.
+    /// Packets that the filter in the XDP program dropped before user space.
     pub xdp_dropped: u64,
-    /// The packets of `xdp_dropped` by [`Reason`]; includes reasons with zero packets.
+    /// `xdp_dropped` by [`Reason`]; includes zeros.
     pub xdp_drops: BTreeMap<&'static str, u64>,
-    /// Packets that the kernel lost before the port's sockets, and descriptors that the kernel
-    /// refused.
+    /// Packets that the kernel lost before the port's sockets, and descriptors that it refused.
     pub kernel: PortKernelReport,
 }
 
-/// The kernel's statistics of sockets (`XDP_STATISTICS`), summed over the sockets. Packet sockets
-/// have only the counters `rx_ring_full` and `rx_dropped`.
+/// The kernel's `XDP_STATISTICS`, summed over sockets. Packet sockets have only `rx_ring_full` and
+/// `rx_dropped`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
     /// Times that the kernel found a fill ring empty: too few frames, or user space did not keep
-    /// up. In copy mode, the kernel loses a packet each time; `rx_dropped` also counts this packet.
+    /// up. In copy mode, each time costs a packet, which `rx_dropped` also counts.
     pub fill_ring_empty: u64,
-    /// Packets lost because no frame was available, or because they were too long for a frame.
+    /// Packets lost because no frame was available, or because they were too long.
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel refused. Nonzero indicates a bug.
     pub rx_invalid: u64,
@@ -130,18 +127,18 @@ pub struct PortKernelReport {
 pub enum PortMode {
     /// The device reads and writes the frames itself.
     ZeroCopy,
-    /// The XDP program runs in the driver; the kernel copies packets.
+    /// The driver runs the XDP program; the kernel copies packets.
     Copy,
     /// Generic XDP; the kernel copies packets.
     Skb,
     /// Packet sockets; the kernel copies packets.
     PacketMmsg,
-    /// No mode, because the data plane was not started.
+    /// None: the data plane was not started.
     None,
 }
 
 impl PortMode {
-    /// Returns the name of the mode in reports.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::ZeroCopy => "zero-copy",
@@ -158,7 +155,7 @@ impl PortMode {
 pub struct Fallback {
     /// The port that caused the fallback.
     pub port: String,
-    /// Interface name.
+    /// Its interface.
     pub interface: String,
     /// The missing feature: `"zero-copy"` or `"native XDP"`.
     pub lacks: &'static str,
@@ -176,16 +173,15 @@ impl Fallback {
     }
 }
 
-/// The counters of one stage of one path, summed over the workers.
+/// The counters of one stage, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
     /// The path: `"lan->wan"`.
     pub path: String,
     /// Stage name.
     pub name: String,
-    /// Where the stage runs: `"user"`, or `"kernel"` for the XDP program of the path's ingress
-    /// port. The counters of a stage in the kernel cover only the packets that the stage passed;
-    /// `xdp_dropped` of the port counts the packets that the stage dropped.
+    /// `"user"`, or `"kernel"` for the XDP program of the ingress port. In the kernel, the counters
+    /// cover only packets that the stage passed; the port's `xdp_dropped` counts those it dropped.
     pub place: &'static str,
     /// Number of batches.
     pub calls: u64,
@@ -197,7 +193,7 @@ pub struct StageReport {
     pub cycles_per_packet: f64,
     /// Packets per batch.
     pub packets_per_call: f64,
-    /// The counters that the stage itself defines.
+    /// The counters that the stage defines.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -206,24 +202,24 @@ fn port_name(plan: &Plan, id: xdpfwd_pipeline::PortId) -> &str {
     plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str())
 }
 
-/// System calls of the workers, and losses in the kernel, summed over all ports.
+/// System calls of the workers, and losses in the kernel, over all ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
     /// System calls of the workers: wake-ups and waits.
     pub syscalls: u64,
     /// System calls that waited for packets.
     pub waits: u64,
-    /// System calls for transmission that the kernel asked to repeat. No packet is lost.
+    /// Transmit calls that the kernel asked to repeat. No packet is lost.
     pub tx_retries: u64,
-    /// Packets that interfaces dropped after the kernel accepted them (no carrier or full queue);
-    /// included in `tx_packets`. A lower bound: known only in copy mode.
+    /// Packets in `tx_packets` that interfaces then dropped (no carrier or full queue). A lower
+    /// bound: known only in copy mode.
     pub tx_dropped: u64,
-    /// Packets moved in memory before transmission, because a stage added or removed bytes at the
-    /// front (only with `io = "xsk-rs"`).
+    /// Packets copied before transmission, because a stage added or removed bytes at the front
+    /// (only with `io = "xsk-rs"`).
     pub tx_copied: u64,
-    /// Invalid descriptors from the kernel, which xdpfwd refused. Nonzero indicates a bug.
+    /// Invalid descriptors from the kernel, refused. Nonzero indicates a bug.
     pub invalid_descriptors: u64,
-    /// The counters of the sockets of all ports.
+    /// The sockets of all ports.
     #[serde(flatten)]
     pub sockets: PortKernelReport,
 }
@@ -295,23 +291,22 @@ impl Report {
         }
     }
 
-    /// Returns the report of a plan that was not started: counters of zero, and no modes. The kind
-    /// is `interval`, as with every new report.
+    /// Returns the report of a plan that was not started: zeros, and no modes. The kind is
+    /// `interval`.
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
         Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
     }
 
-    /// Adds inspection tables, each truncated to its first [`REPORTED_ROWS`] rows.
     pub(crate) fn with_tables(mut self, mut tables: Vec<TableReport>) -> Self {
         tables.iter_mut().for_each(|table| table.limit_rows(REPORTED_ROWS));
         self.tables = tables;
         self
     }
 
-    /// Returns the same report with the kind `final`. [`DataPlane::stop`](crate::DataPlane::stop)
-    /// leaves this to its caller.
+    /// Sets the kind to `final`, which [`DataPlane::stop`](crate::DataPlane::stop) leaves to its
+    /// caller.
     pub fn into_final(self) -> Self {
         Self { kind: ReportKind::Final, ..self }
     }
@@ -340,7 +335,6 @@ pub(crate) struct WorkerReply {
 
 struct Sums {
     ports: Vec<(Counters, KernelCounters)>,
-    /// The counters of each stage, by path.
     stages: Vec<Vec<(xdpfwd_pipeline::StageAccount, BTreeMap<&'static str, u64>)>>,
     drops: xdpfwd_pipeline::Drops,
     frames: FrameCounts,
@@ -369,7 +363,7 @@ impl Sums {
                 *kernel += queue.kernel;
             }
         }
-        // Every worker has the paths and stages of the plan, in the same order.
+        // Every worker has the plan's paths and stages, in order.
         for (path, sums) in worker.paths.iter().zip(&mut self.stages) {
             for (stage, (account, counters)) in path.stages.iter().zip(sums) {
                 account.add(&stage.account);

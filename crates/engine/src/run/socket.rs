@@ -1,5 +1,5 @@
-//! The control socket: a Unix socket. A request is one line, and so is the reply. Only root and the
-//! user that xdpfwd runs as may connect.
+//! The control socket: a Unix socket, with one line per request and reply. Only root and the user
+//! that xdpfwd runs as may connect.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -16,20 +16,18 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// A request is rejected when it has at least this many bytes and no line end.
+/// A request with this many bytes and no line end is rejected.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// Time that a client has to send its request, and then again to read the reply.
+/// Time for a client to send its request, and again to read the reply.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time that the control thread has to reply. It is long because a reload reads files and compiles
-/// rules.
+/// Time for the control thread to reply. Long, because a reload reads files and compiles rules.
 const CONTROL_THREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum number of requests that wait for the control thread.
 const MAX_QUEUED_REQUESTS: usize = 8;
 
-/// A control socket, served by its own thread. Dropping it removes the socket file.
+/// A control socket, served by its own thread. Dropping it removes the file.
 pub struct ControlSocket {
     path: PathBuf,
     /// Device and inode of the socket file, so that drop removes no other file.
@@ -40,13 +38,13 @@ pub struct ControlSocket {
 /// A request and its reply channel.
 #[derive(Debug)]
 pub struct Request {
-    /// The text of the request, without the line end.
+    /// Its text, without the line end.
     pub line: String,
     reply: SyncSender<String>,
 }
 
 impl Request {
-    /// Replies to the client with one line.
+    /// Sends one line to the client.
     pub fn reply(self, line: String) {
         // Fails if the client has disconnected.
         let _ = self.reply.send(line);
@@ -55,12 +53,12 @@ impl Request {
 
 impl ControlSocket {
     /// Creates a socket file that only its owner and root may use, and listens on it. Each request
-    /// wakes the control thread with [`Event::Woken`](crate::Event::Woken). The control thread then
-    /// gets the request from [`next`](Self::next).
+    /// wakes the control thread with [`Event::Woken`](crate::Event::Woken), which then gets it from
+    /// [`next`](Self::next).
     ///
-    /// Replaces a socket file on which no process listens; fails if a process listens on it.
+    /// Replaces a socket file on which no process listens; fails if one listens.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
-        // Create the file with owner-only permissions from the start.
+        // Owner-only permissions from the start.
         let bind = || {
             let previous = umask(Mode::from_bits_truncate(0o177));
             let bound = UnixListener::bind(path);
@@ -79,8 +77,7 @@ impl ControlSocket {
         let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
-            // This thread ends with the process. It serves one client at a time; timeouts limit
-            // slow clients.
+            // Ends with the process. Serves one client at a time; timeouts limit slow clients.
             for stream in listener.incoming() {
                 let served = stream.and_then(|stream| serve_client(&stream, &sender, &waker));
                 if let Err(error) = served {
@@ -110,7 +107,6 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Returns whether a file is a socket on which no process listens.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket
@@ -125,7 +121,7 @@ fn serve_client(
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own_uid = nix::unistd::geteuid().as_raw();
-    // The mode of the socket file already excludes other users; check again.
+    // The mode of the file already excludes other users; check again.
     if peer.uid() != 0 && peer.uid() != own_uid {
         return write_line(
             stream,
@@ -159,8 +155,7 @@ fn serve_client(
     }
 }
 
-/// Reads a line, or fails at the timeout. Returns `None` if the line is too long, or if the client
-/// stops sending before its end.
+/// Fails at the timeout. Returns `None` if the line is too long or incomplete.
 fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + CLIENT_TIMEOUT;
     let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);

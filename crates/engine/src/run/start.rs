@@ -1,4 +1,4 @@
-//! Startup of a data plane. A start that fails undoes the steps already done.
+//! Startup of a data plane.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -19,32 +19,32 @@ use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, ReadyWorker, Setup, WorkerStatus, queues_of};
 
-/// Timeout for the preparation of a worker, including retries to bind a busy queue.
+/// Includes retries to bind a busy queue.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The modes that the ports of a plan would use.
+/// The modes that a plan would use.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// The mode of each port, in the order of the plan.
+    /// The mode of each port, in order.
     pub modes: Vec<PortMode>,
-    /// Why the ports would not use the best mode, if a driver does not support that mode.
+    /// Why the ports would not use the best mode.
     pub fallback: Option<Fallback>,
 }
 
 impl DataPlane {
-    /// Starts the data plane of a plan. On an error, undoes the steps already done.
+    /// Starts a data plane. On an error, undoes the steps already done.
     ///
-    /// First attaches the XDP programs. Without sockets, they pass all packets to the kernel. Then
-    /// starts the worker threads, which open their sockets on their cores. Finally inserts the
-    /// sockets into the maps of the programs, and runs the workers.
+    /// Attaches the XDP programs, which pass all packets to the kernel until they have sockets;
+    /// then starts the worker threads, which open their sockets on their cores; then inserts the
+    /// sockets into the programs' maps, and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         let deliver = true;
         Self::start_with(plan, control, deliver)
     }
 
-    /// Determines the mode of each port: attaches XDP programs without stages, binds the sockets,
-    /// and undoes both. The programs pass all packets to the kernel. Some drivers reconfigure their
-    /// queues and lose packets meanwhile, as at every start.
+    /// Determines the mode of each port: attaches XDP programs that pass all packets to the kernel,
+    /// binds the sockets, and undoes both. Some drivers reconfigure their queues and lose packets
+    /// meanwhile, as at every start.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -69,7 +69,7 @@ impl DataPlane {
         check_umem_sharing(&plan)?;
         check_kernel_stages(&plan)
             .map_err(|(stage, why)| StartError::NotInKernel { stage, why })?;
-        // Acquire the stages' resources before changing the network.
+        // Before changing the network.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
         Self::start_acquired(plan, interfaces, control, deliver)
@@ -187,7 +187,7 @@ impl DataPlane {
         }
         let mut ready_workers = Vec::with_capacity(starting_workers.len());
         for (worker, starting_worker) in starting_workers.iter().enumerate() {
-            // After a failure, do not wait until the other workers are ready.
+            // After a failure, do not wait for the other workers.
             if result.is_ok() {
                 match wait_ready(worker, &starting_worker.ready_receiver) {
                     Ok(ready_worker) => ready_workers.push(ready_worker),
@@ -195,8 +195,8 @@ impl DataPlane {
                 }
             }
         }
-        // Start the delivery only when all workers are ready, so that no packets wait for a worker
-        // that does not run yet.
+        // Only when all workers are ready, so that no packets wait for a worker that does not run
+        // yet.
         for ready_worker in ready_workers.iter().filter(|_| deliver) {
             result = result.and_then(|()| self.start_delivery(ready_worker));
         }
@@ -239,7 +239,6 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Enables promiscuous mode on the interface of each ingress port with `promiscuous`.
     fn enable_promiscuous_mode(&mut self) -> Result<(), StartError> {
         for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
@@ -269,7 +268,7 @@ impl DataPlane {
 struct StartingWorker {
     thread: JoinHandle<()>,
     ready_receiver: mpsc::Receiver<Result<ReadyWorker, StartError>>,
-    /// Sending starts the worker; dropping the sender ends the thread.
+    /// Sending starts the worker; dropping ends the thread.
     start_signal: mpsc::SyncSender<()>,
     status: Arc<WorkerStatus>,
 }
@@ -288,15 +287,15 @@ impl StartingWorker {
         Ok(Self { thread, ready_receiver, start_signal, status })
     }
 
-    /// Makes the thread end, and waits for it. The thread closes its sockets.
+    /// Ends the thread, which closes its sockets, and waits.
     fn abandon(self) {
         drop((self.start_signal, self.ready_receiver));
         let _ = self.thread.join();
     }
 }
 
-/// Rejects two ports on one interface, which can have only one XDP program. Compares interface
-/// indexes, because an interface can have several names.
+/// Rejects two ports on one interface, which can have only one XDP program. Compares indexes,
+/// because an interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =
@@ -312,8 +311,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// Rejects plans with both `io = "af_xdp"` and `io = "xsk-rs"`. A port with `af_xdp` cannot
-/// transmit from the UMEM that libxdp registers for a port with `xsk-rs`.
+/// A port with `af_xdp` cannot transmit from the UMEM that libxdp registers for a port with
+/// `xsk-rs`.
 fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     let port_with = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (port_with(Io::AfXdp), port_with(Io::XskRs)) {
@@ -322,8 +321,8 @@ fn check_umem_sharing(plan: &Plan) -> Result<(), StartError> {
     }
 }
 
-/// Rejects plans with an `in_kernel` stage that the XDP program cannot run; only plans created in
-/// Rust can have such a stage. The error contains the stage's name and the reason.
+/// Rejects `in_kernel` stages that the XDP program cannot run; only plans created in Rust can have
+/// them. The error contains the stage's name and the reason.
 pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
@@ -350,7 +349,7 @@ fn wait_ready(
     }
 }
 
-/// Defers the interrupts of all AF_XDP interfaces; logs failures.
+/// Logs failures.
 fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let defer = |interface: &Interface| match DeferredInterrupts::enable(interface) {
         Ok(deferred) => Some(deferred),

@@ -1,5 +1,5 @@
-//! The thread of a worker. The thread opens the worker's sockets after it is pinned to its core, so
-//! that the memory of the sockets is NUMA-local.
+//! The thread of a worker. It opens the sockets after it is pinned, so that their memory is
+//! NUMA-local.
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -25,11 +25,11 @@ pub(crate) struct Setup {
     pub(crate) bind: BindMode,
     pub(crate) interface_indexes: Vec<u32>,
     pub(crate) port_infos: Ports,
-    /// For each port, the packet sockets of the worker's queues; empty for ports with AF_XDP.
+    /// Per port, the sockets of the worker's queues; empty for AF_XDP.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// Returns the port information for stages; empty if the plan has no stages.
+/// Returns an empty list if the plan has no stages.
 pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     match plan.stages().next() {
         Some(_) => describe_ports(&plan.ports),
@@ -37,14 +37,12 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     }
 }
 
-/// What the control thread gets from a worker that is ready to run.
 pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
-    /// The AF_XDP sockets of ports from which a path starts: port, queue, file descriptor. The
-    /// worker keeps them open.
+    /// The AF_XDP sockets of ingress ports: port, queue, file descriptor. The worker keeps them
+    /// open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
-    /// Why the worker fell back from zero-copy to copy mode, if it did.
     pub(crate) fallback: Option<Fallback>,
 }
 
@@ -59,25 +57,23 @@ impl WorkerStatus {
         Self { failed: AtomicBool::new(false), panic: OnceLock::new(), waker }
     }
 
-    /// Returns whether the worker has panicked or its thread has ended.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Returns the message of the first panic.
     pub(crate) fn panic(&self) -> Option<&str> {
         self.panic.get().map(String::as_str)
     }
 
     fn fail(&self) {
-        // Set the flag before waking the control thread. Otherwise the control thread can run
-        // first, find the flag clear, and wait again.
+        // Set the flag first. Otherwise the control thread can run first, find it clear, and wait
+        // again.
         self.failed.store(true, Ordering::Release);
         let _ = self.waker.wake();
     }
 }
 
-/// Marks the worker as failed when its thread ends, normally or by a panic.
+/// Marks the worker as failed when its thread ends or panics.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -86,9 +82,9 @@ impl Drop for ExitNotice<'_> {
     }
 }
 
-/// Runs the thread of a worker. Prepares the worker and sends the result to `ready_sender`. After
-/// `start_signal`, runs the worker until its mailbox requests the end. If another worker fails to
-/// start, the sender of the signal is dropped, and this worker does not run.
+/// Prepares the worker and sends the result to `ready_sender`. After `start_signal`, runs the
+/// worker until its mailbox requests the end. If another worker fails to start, the signal's sender
+/// is dropped, and this worker does not run.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -109,14 +105,13 @@ pub(crate) fn run(
             (worker, mailbox)
         }
         Err(error) => {
-            // Sending fails only if another worker has already failed.
+            // Fails only if another worker has already failed.
             let _ = ready_sender.send(Err(error));
             return;
         }
     };
     drop(ready_sender);
-    // Drop the reference to the plan: after a reload, the files and keys of this plan must not stay
-    // in use.
+    // Drop the plan: after a reload, its files and keys must not stay in use.
     let idle = setup.plan.idle;
     drop(setup);
     if start_signal.recv().is_ok() {
@@ -124,8 +119,8 @@ pub(crate) fn run(
     }
 }
 
-/// Runs the worker until its mailbox requests the end. After a panic, wakes the control thread and
-/// continues without stages, so that the worker can still be drained and report.
+/// After a panic, wakes the control thread and continues without stages, so that the worker can
+/// still be drained and report.
 fn run_worker(
     worker: &mut Worker<PlannedChain>,
     mailbox: &Mailbox<PlannedChain>,
@@ -134,9 +129,9 @@ fn run_worker(
 ) {
     const MAX_PANICS: usize = 2;
     for _ in 0..MAX_PANICS {
-        // Unwind safety: a panic can leave inconsistent state only in the stages and in the current
-        // batch. The stages process no more packets, and the batch is abandoned. A call from a
-        // stage into the worker either completes or does nothing.
+        // Unwind safety: a panic can leave inconsistent state only in the stages, which process no
+        // more packets, and in the current batch, which is abandoned. A call from a stage into the
+        // worker completes or does nothing.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };
@@ -185,7 +180,6 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     Ok((built, mailbox, ReadyWorker { remote, sockets, zero_copy, fallback }))
 }
 
-/// Pins the calling thread to the worker's core, if it has one.
 fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
     let Some(core) = plan.workers.get(worker).copied().flatten() else { return Ok(()) };
     let allowed: Vec<usize> =
@@ -197,17 +191,15 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
     }
 }
 
-/// The ports of a worker, with their shared UMEM and frame pool.
 struct WorkerPorts {
     umem: Umem,
     pool: Pool,
-    /// For each port of the plan, one `Port` object per queue that the worker serves.
+    /// Per port of the plan, one `Port` per queue that the worker serves.
     ports: Vec<Vec<Box<dyn Port>>>,
     zero_copy: bool,
     fallback: Option<Fallback>,
 }
 
-/// Returns which queues of a port a worker serves.
 pub(crate) fn queues_of(
     worker: usize,
     plan: &Plan,
@@ -231,7 +223,7 @@ fn open_ports(setup: &Setup) -> Result<WorkerPorts, StartError> {
     }
     let open_error = |source| StartError::open_failed(worker, source);
     let OpenPorts { umem, pool, ports, zero_copy, fallback } = if xdp_ports().next().is_none() {
-        // All ports use packet sockets, which do not share the UMEM with the kernel.
+        // Packet sockets do not share the UMEM with the kernel.
         let (umem, pool) =
             Umem::new(&plan.umem).map_err(|error| open_error(OpenError::Umem(error)))?;
         OpenPorts { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }

@@ -16,15 +16,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 pub enum WaitOutcome {
     /// All interfaces are up.
     Up,
-    /// SIGINT or SIGTERM arrived; contains the signal number.
+    /// SIGINT or SIGTERM (its number) arrived.
     Stopped(i32),
     /// The deadline passed.
     TimedOut,
 }
 
 /// Waits until all interfaces of the plan are up, SIGINT or SIGTERM arrives, or the deadline
-/// passes. Logs the interfaces that are down, at once and then every five seconds. Fails if an
-/// interface does not exist.
+/// passes. Logs interfaces that are down, at once and every five seconds. Fails if one does not
+/// exist.
 ///
 /// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
 /// drivers refuse AF_XDP sockets and others forward nothing.

@@ -1,5 +1,5 @@
-//! A second implementation of the `keep` rules. It uses the user-space parser and no code of the
-//! XDP program.
+//! A second implementation of the `keep` rules, with the user-space parser and no code of the XDP
+//! program.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,11 +19,10 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Decides which frames a port with one `keep` rule keeps.
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) addresses: &'a OwnAddresses,
-    /// The datagrams whose first fragment was kept: source, destination, protocol, identification.
+    /// Datagrams whose first fragment was kept: source, destination, protocol, identification.
     kept_datagrams: HashSet<(IpAddr, IpAddr, u8, u32)>,
 }
 
@@ -32,8 +31,7 @@ impl<'a> Oracle<'a> {
         Self { rule, addresses, kept_datagrams: HashSet::new() }
     }
 
-    /// Returns whether the rule keeps a frame. A kept first fragment makes later calls keep the
-    /// other fragments of its datagram.
+    /// A kept first fragment makes later calls keep the other fragments of its datagram.
     pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
         let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
         let is_to_group = destination[0] & 1 == 1;
@@ -64,7 +62,7 @@ impl<'a> Oracle<'a> {
             return self.keeps_ip(frame, &headers, addresses, vlan_rule_matches);
         }
         if headers.ethertype == ARP {
-            // Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
+            // Ethernet, IPv4, address lengths 6 and 4.
             let expected_start = [0, 1, 8, 0, 6, 4];
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
@@ -85,7 +83,6 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Returns whether the rule keeps an IP packet with valid headers.
     fn keeps_ip(
         &mut self,
         frame: &[u8],
@@ -146,10 +143,10 @@ impl<'a> Oracle<'a> {
         kept
     }
 
-    /// Returns whether a packet is a Neighbor Discovery message to this host, or a multicast one
-    /// about an address of this host. `is_own` is whether the destination is this host.
+    /// Returns whether it is Neighbor Discovery to this host, or multicast about an address of this
+    /// host. `is_own`: the destination is this host.
     fn is_nd_for_host(&self, headers: &Headers, l3: &[u8], l4: &[u8], is_own: bool) -> bool {
-        // Every Neighbor Discovery message has code 0.
+        // Neighbor Discovery has code 0.
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
         if headers.protocol != Some(IpProtocol::ICMPV6)
             || headers.fragment != Fragment::Whole
@@ -174,7 +171,6 @@ impl<'a> Oracle<'a> {
     }
 }
 
-/// Returns whether IPv4 options are well-formed and contain no source route.
 fn has_no_source_route(mut options: &[u8]) -> bool {
     loop {
         options = match *options {
@@ -193,8 +189,6 @@ fn has_no_source_route(mut options: &[u8]) -> bool {
     }
 }
 
-/// Returns whether an IPv6 packet with valid extension headers has a routing header with segments
-/// left.
 fn has_segments_left(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
@@ -212,8 +206,7 @@ fn has_segments_left(l3: &[u8]) -> bool {
     }
 }
 
-/// Returns the protocol number in the fragment header of an IPv6 packet with valid extension
-/// headers; 0 without a fragment header.
+/// Returns the protocol in the fragment header of an IPv6 packet; 0 without one.
 fn fragment_protocol(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {

@@ -1,4 +1,4 @@
-//! Support for tests that run a data plane in the test process, in a lab with generator and sink.
+//! Runs a data plane in the test process, in a lab with generator and sink.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses only some of these items")]
 
@@ -12,8 +12,8 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::TIMEOUT;
 
-/// Returns a plan that connects fwd0 and fwd1 in both directions. Each port has one queue per
-/// worker. The stage, if any, is on the path from fwd0 to fwd1.
+/// Connects fwd0 and fwd1 in both directions, with one queue per worker. `stage` is on the path
+/// from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -43,7 +43,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     }
 }
 
-/// Waits until a condition is met. Discards control events meanwhile; a signal fails the test.
+/// Discards control events; a signal fails the test.
 #[track_caller]
 pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
@@ -54,8 +54,7 @@ pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Stops a data plane and checks the totals of its report: each frame has a location or leaked, and
-/// each received packet was transmitted or dropped, or its frame leaked.
+/// Stops a data plane and checks that its report accounts for each frame and each received packet.
 #[track_caller]
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();

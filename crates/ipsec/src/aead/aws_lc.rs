@@ -48,15 +48,15 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
-    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` returns the
-    // tag, which must then be copied. `open_in_place_separate_tag` leaves the text in place;
-    // `open_in_place` moves it. Pass the nonce by reference: a nonce passed by value, or taken out
-    // of an `Option`, is copied byte by byte, and wider loads of the copy stall for up to 15 ns.
+    // `seal_in_place_scatter` writes the tag in place; `seal_in_place_separate_tag` returns it, to
+    // be copied. `open_in_place_separate_tag` leaves the text in place; `open_in_place` moves it.
+    // Pass the nonce by reference: by value, or taken out of an `Option`, it is copied byte by
+    // byte, and wider loads of the copy stall for up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;
         let (text, tag) = split_tag(text_and_tag)?;
-        // Sealing fails only for texts of about 2^36 bytes or more.
+        // Fails only for texts of about 2^36 bytes or more.
         let sealed = if self.encrypts {
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),
@@ -66,7 +66,7 @@ impl AwsLc {
                 tag,
             )
         } else {
-            // GMAC: the text is all that is authenticated.
+            // GMAC: all text is authenticated.
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),
                 Aad::from(&*text),

@@ -1,12 +1,12 @@
-//! The backend on Intel's libipsec-mb. It has the lowest overhead per packet of all backends, so it
-//! is the fastest for short packets.
+//! The backend on Intel's libipsec-mb. It has the lowest overhead per packet, so it is the fastest
+//! for short packets.
 //!
-//! AES-GCM uses the library's direct API, with one call per packet. A call reads the key, and
-//! writes only the packet and a context on the stack, so workers can share a key. A manager
-//! (`IMB_MGR`) selects the functions for this CPU model, and is freed before the first packet.
+//! AES-GCM uses the direct API, with one call per packet. A call writes only the packet and a
+//! context on the stack, so workers can share a key. A manager (`IMB_MGR`) selects the functions
+//! for this CPU model, and is freed before the first packet.
 //!
-//! ChaCha20-Poly1305 uses the library's job API, which keeps the current job in a manager. So each
-//! batch needs exclusive use of a manager. The first key creates one manager per logical CPU.
+//! ChaCha20-Poly1305 uses the job API, which keeps the current job in a manager, so each batch
+//! needs exclusive use of one. The first key creates one manager per logical CPU.
 
 mod ffi;
 
@@ -36,7 +36,7 @@ enum Key {
     ChaCha20 { key: Box<Zeroizing<[u8; 32]>>, managers: &'static Managers },
 }
 
-/// The reason why libipsec-mb cannot use a key.
+/// Why libipsec-mb cannot use a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecMbError {
     /// The key has the wrong length.
@@ -48,8 +48,8 @@ pub enum IpsecMbError {
 }
 
 impl IpsecMb {
-    /// Expands a key, whose length must be [`Transform::key_len`]. Returns an error for another
-    /// length, or if the library does not work on this machine.
+    /// Expands a key of [`Transform::key_len`] bytes. Fails for another length, or if the library
+    /// does not work on this machine.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
         KeyLengthError::check(transform, key)?;
         let key = match transform {
@@ -118,7 +118,7 @@ impl Aead for IpsecMb {
     }
 }
 
-/// Compares two tags in constant time. `black_box` keeps the compiler from adding an early exit.
+/// Compares in constant time: `black_box` keeps the compiler from adding an early exit.
 #[inline]
 fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     let halves = |tag: &[u8; ICV_LEN]| {
@@ -129,13 +129,13 @@ fn tags_equal(one: &[u8; ICV_LEN], other: &[u8; ICV_LEN]) -> bool {
     black_box((a ^ c) | (b ^ d)) == 0
 }
 
-/// Maximum length of a text in bytes: more than any packet, and less than GCM's limit of 2^36 - 32.
-/// Beyond that limit, the library only sets its error number, which this backend does not read.
+/// Maximum length of a text in bytes: more than any packet, less than GCM's limit of 2^36-32,
+/// beyond which the library only sets its error number, which is not read here.
 const MAX_TEXT_LEN: usize = 1 << 31;
 
 impl IpsecMb {
-    /// Calls `process` for each job, then `finish_tag` with the packet's tag and the computed tag.
-    /// For sealing, `finish_tag` writes the packet's tag; for opening, it compares both tags.
+    /// Calls `process` for each job, then `finish_tag` with the packet's tag and the computed one.
+    /// To seal, `finish_tag` writes the packet's tag; to open, it compares both.
     #[inline]
     fn gcm(
         &self,
@@ -159,7 +159,7 @@ impl IpsecMb {
                 (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
             } else {
                 // GMAC encrypts nothing and authenticates the text, which contains the ESP header:
-                // the job's `aad` is not used.
+                // `aad` is not used.
                 (0, start.cast_const(), len)
             };
             // SAFETY: reads the key, 12 bytes of nonce, and the authenticated data; reads and
@@ -186,7 +186,6 @@ impl IpsecMb {
     }
 }
 
-/// Returns the direct API's AES-GCM functions for this CPU model.
 fn functions() -> Result<Functions, IpsecMbError> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(|| {
@@ -203,7 +202,6 @@ fn functions() -> Result<Functions, IpsecMbError> {
     functions.clone().map_err(IpsecMbError::Unusable)
 }
 
-/// An owned `IMB_MGR`.
 struct Manager(NonNull<ffi::Manager>);
 
 // SAFETY: a manager is not tied to a thread. `Manager` is not `Sync`, so only one thread at a time
@@ -230,10 +228,10 @@ impl Drop for Manager {
     }
 }
 
-/// The managers of the process, one per logical CPU, which all ChaCha20-Poly1305 keys share.
+/// The managers of the process, one per logical CPU, shared by all ChaCha20-Poly1305 keys.
 ///
-/// Workers never wait for a manager: they only call `try_lock`, so unlocking wakes no thread. There
-/// are at least as many managers as pinned workers, so a pinned worker always finds a free manager.
+/// Workers only call `try_lock`, so they never wait, and unlocking wakes no thread. There are at
+/// least as many managers as pinned workers, so one is always free for them.
 struct Managers(Box<[Mutex<Manager>]>);
 
 fn managers() -> Result<&'static Managers, IpsecMbError> {
@@ -248,7 +246,6 @@ fn managers() -> Result<&'static Managers, IpsecMbError> {
     managers.as_ref().map_err(|reason| IpsecMbError::Unusable(reason.clone()))
 }
 
-/// A manager that one thread uses for a batch.
 enum BatchManager<'a> {
     Shared(MutexGuard<'a, Manager>),
     Owned(Manager),
@@ -264,9 +261,8 @@ impl BatchManager<'_> {
 }
 
 impl Managers {
-    /// Locks a free manager; a thread gets the same manager in every call if this manager is free.
-    /// If all are in use, which requires more threads than CPUs, creates another manager. Returns
-    /// `None` if the creation fails.
+    /// Locks a free manager: the same one for a thread in every call, if free. If all are in use,
+    /// which requires more threads than CPUs, creates another. Returns `None` if that fails.
     fn acquire(&self) -> Option<BatchManager<'_>> {
         static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
@@ -286,7 +282,6 @@ impl Managers {
         free.map(BatchManager::Shared).or_else(|| Manager::new().ok().map(BatchManager::Owned))
     }
 
-    /// Like [`IpsecMb::gcm`], with ChaCha20-Poly1305.
     #[inline]
     fn chacha20(
         &self,
@@ -311,8 +306,8 @@ impl Managers {
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
             // AAD; reads and writes the text, in place; writes 16 bytes of tag. All this memory is
-            // live, the written memory is borrowed exclusively, and no job that holds these
-            // pointers remains in the manager after the call.
+            // live, the written memory is borrowed exclusively, and no job with these pointers
+            // remains in the manager after the call.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),

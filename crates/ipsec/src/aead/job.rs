@@ -1,43 +1,41 @@
-//! The interface of the AEAD backends: the trait, jobs, and additional authenticated data (AAD).
+//! The interface of the AEAD backends.
 
 use crate::transform::{ICV_LEN, NONCE_LEN, Transform};
 
-/// A cipher for authenticated encryption (AEAD) with an expanded key. A batch costs one virtual
-/// call.
+/// An AEAD cipher with an expanded key. A batch costs one virtual call.
 pub trait Aead: Send + Sync {
-    /// Seals each job: encrypts its text in place, and writes its tag. Sets [`Job::is_ok`].
+    /// Encrypts each text in place, writes its tag, and sets [`Job::is_ok`].
     fn seal_batch(&self, jobs: &mut [Job<'_>]);
 
-    /// Opens each job: verifies its tag, and decrypts its text in place. Sets [`Job::is_ok`]. If
-    /// the tag is invalid, the content of the text is unspecified afterwards.
+    /// Verifies each tag, decrypts the text in place, and sets [`Job::is_ok`]. If the tag is
+    /// invalid, the text is unspecified afterwards.
     fn open_batch(&self, jobs: &mut [Job<'_>]);
 }
 
 /// The cryptographic work on one packet.
 ///
-/// The order of the fields matters: backends load the 12 bytes of the nonce, and those of the AAD,
-/// with 16-byte loads. Such a load stalls if the 4 bytes after the field were stored just before.
+/// The order of the fields matters: backends load the 12 bytes of nonce and AAD with 16-byte loads,
+/// which stall if the 4 bytes after the field were stored just before.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
-    /// The nonce; must be unique among packets sealed with one key.
+    /// Unique among packets sealed with one key.
     pub nonce: [u8; NONCE_LEN],
-    /// Additional authenticated data. Transforms without encryption ignore it.
+    /// Ignored by transforms without encryption.
     pub aad: Aad,
-    /// The text to seal or open, then the tag. Sealing writes the tag; opening verifies it. For a
-    /// transform without encryption, the text contains all authenticated bytes, from the SPI on.
+    /// The text, then the tag, which sealing writes and opening verifies. Without encryption, the
+    /// text contains all authenticated bytes, from the SPI on.
     pub text_and_tag: &'a mut [u8],
-    /// The result: whether the packet was sealed, or opened with a valid tag.
+    /// Whether it was sealed, or opened with a valid tag.
     pub is_ok: bool,
 }
 
-/// Returns `None` if the buffer is too short for a tag.
 #[inline]
 pub(super) fn split_tag(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV_LEN])> {
     text_and_tag.split_last_chunk_mut()
 }
 
-/// Additional authenticated data of up to 12 bytes. In ESP: the SPI, then the sequence number.
+/// Additional authenticated data of up to 12 bytes. In ESP: SPI, sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Aad {
@@ -46,8 +44,8 @@ pub struct Aad {
 }
 
 impl Aad {
-    /// Creates the AAD of an ESP packet (RFC 4106, 5). Contains all 64 bits of the sequence number
-    /// if `extended`, otherwise the lower 32.
+    /// Creates the AAD of an ESP packet (RFC 4106, 5), with 64 bits of the sequence number if
+    /// `extended`, otherwise the lower 32.
     #[inline]
     pub fn new(spi: u32, number: u64, extended: bool) -> Self {
         let mut bytes = [0; 12];
@@ -60,7 +58,7 @@ impl Aad {
         Self { bytes, len: if extended { 12 } else { 8 } }
     }
 
-    /// Creates AAD from up to 12 bytes. Returns `None` for more bytes. For ESP, use [`Self::new`].
+    /// Creates AAD; `None` for more than 12 bytes. For ESP, use [`Self::new`].
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut aad = Self { bytes: [0; 12], len: bytes.len() };
         aad.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -80,7 +78,7 @@ impl Aad {
 pub struct KeyLengthError {
     /// The transform.
     pub transform: Transform,
-    /// Length of the key in bytes.
+    /// Its length in bytes.
     pub got: usize,
     /// Required length in bytes.
     pub wanted: usize,

@@ -22,7 +22,6 @@ fn any_backend() -> impl Strategy<Value = Backend> {
     ])
 }
 
-/// The value of `extended` for sequence numbers of 64 bits.
 const EXTENDED: bool = true;
 
 /// Returns a protection with a key whose bytes are all `key`.
@@ -31,7 +30,6 @@ fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
-/// Returns the bytes of an [`Outgoing`] packet before sealing.
 fn buffer(payload: &[u8]) -> Vec<u8> {
     [&[0xaa; PREFIX_LEN][..], &[0; HEADER_LEN], payload, &vec![0; trailer_len(payload.len())]]
         .concat()
@@ -106,8 +104,8 @@ proptest! {
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
         let outcome = open(&protection(transform, extended, opening, 9), &mut window, &mut bytes);
-        // The caller finds the SA by the packet's SPI. `open_batch` authenticates the SA's SPI
-        // instead of the packet's, and may therefore open a packet with another SPI.
+        // The caller finds the SA by the SPI. `open_batch` authenticates the SA's SPI instead of
+        // the packet's, and may therefore open a packet with another SPI.
         if (PREFIX_LEN..PREFIX_LEN + 4).contains(&at) {
             prop_assert!(outcome.is_ok() || outcome == Err(OpenError::BadTag));
         } else {
@@ -161,7 +159,7 @@ fn open_batch_rejects_only_altered_and_replayed_packets() {
             .collect();
         assert_eq!(protection.seal_batch(&mut packets), 150);
         all[70][PREFIX_LEN + HEADER_LEN] ^= 1;
-        // Insert a copy of packet 5 at index 6; the altered packet 70 moves to index 71.
+        // Packet 5 again at index 6; the altered packet 70 moves to index 71.
         let copy = all[5].clone();
         all.insert(6, copy);
         let mut window = Window::new(256, extended).unwrap();
@@ -205,9 +203,9 @@ fn seal_without_exact_room_leaves_packet_unchanged() {
 
 #[test]
 fn open_rejects_invalid_padding_and_moves_window() {
-    // GMAC does not encrypt, so the test can write invalid padding and then authenticate it.
+    // GMAC does not encrypt: the test can write invalid padding and then authenticate it.
     let protection = protection(Transform::NullAes128Gmac, !EXTENDED, AWS_LC, 9);
-    // The last four bytes before the ICV: two bytes of padding, pad length, next header.
+    // The last four bytes before the ICV: padding (2), pad length, next header.
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
         ([1, 1, 2, 4], Err(OpenError::BadPadding)),
@@ -228,7 +226,7 @@ fn open_rejects_invalid_padding_and_moves_window() {
     }
 }
 
-/// RFC 4303, 2.4, allows a sender to add up to 255 bytes of padding.
+/// RFC 4303, 2.4, allows up to 255 bytes of padding.
 #[test]
 fn open_checks_every_padding_byte() {
     let protection = protection(Transform::NullAes128Gmac, !EXTENDED, AWS_LC, 9);

@@ -1,5 +1,5 @@
-//! Bindings for the C functions of `shim.c`, and for the AES-GCM functions of libipsec-mb's direct
-//! API. The latter are function pointers, because the library selects them for the processor.
+//! Bindings for `shim.c`, and for the AES-GCM functions of the direct API: function pointers,
+//! because the library selects them for the processor.
 
 use std::ffi::{c_char, c_int};
 
@@ -21,7 +21,7 @@ pub(super) struct GcmContext(pub(super) [u8; 128]);
 pub(super) type ExpandFunction = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
 /// Encrypts or decrypts a text, and writes the computed tag. After decryption, the caller must
-/// compare this tag with the packet's.
+/// compare it with the packet's.
 pub(super) type GcmFunction = unsafe extern "C" fn(
     key: *const GcmKey,
     context: *mut GcmContext,
@@ -35,7 +35,6 @@ pub(super) type GcmFunction = unsafe extern "C" fn(
     tag_len: u64,
 );
 
-/// The AES-GCM functions for one key length.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct GcmFunctions {
@@ -44,7 +43,6 @@ pub(super) struct GcmFunctions {
     pub(super) open: GcmFunction,
 }
 
-/// The functions of the direct API that this crate calls.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Functions {
