@@ -57,8 +57,8 @@ const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Zeros are fast, because the kernel maps the pages lazily. A worker creates the cache
-        // between two batches.
+        // Allocating zeros is fast, because the kernel maps the pages lazily. This matters: a
+        // worker creates the cache between two batches.
         let words = vec![0_u64; slots * W + CACHE_LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }

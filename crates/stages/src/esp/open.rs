@@ -24,6 +24,7 @@ use super::selector::End;
 use super::values::Mode;
 use super::{mss, reasons, transport};
 
+/// The stage `esp-open` of one worker.
 pub struct EspOpen {
     settings: Arc<Settings<Open>>,
     opener: Opener,
@@ -173,7 +174,7 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
         })
     };
     match settings.direction.by_spi.find(u32::from_be_bytes(*spi), is_match) {
-        // A frame has at most 4096 bytes.
+        // The offsets fit: a frame has at most 4096 bytes.
         Some(sa_index) => Disposition::Open(Job { sa_index, esp: esp as u16, end: end as u16 }),
         None if settings.bypass.passes_unmatched() => Disposition::Pass,
         None => Disposition::Drop(reasons::NO_SA.reason()),
@@ -336,8 +337,8 @@ fn drop_reason(error: OpenError) -> Reason {
 
 /// Replaces the outer packet in the frame by the decapsulated packet.
 ///
-/// `esp` is the frame offset of the SPI, and `payload` that of the decrypted bytes. The
-/// decapsulated packet's headers replace those of the outer packet in `headers`.
+/// `esp` is the offset of the SPI, and `payload` the range of the decrypted bytes, both in the
+/// frame. In `headers`, the decapsulated packet's headers replace those of the outer packet.
 #[inline]
 fn decapsulate(
     frame: &mut Frame,

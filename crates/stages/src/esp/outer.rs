@@ -129,7 +129,7 @@ impl OuterHeader {
             }
             .emit(buffer),
         };
-        // The caller made room for the header, and the packet is within the MTU.
+        // Cannot fail: the caller made room for the header, and the packet is within the MTU.
         debug_assert!(result.is_ok());
         may_be_fragmented
     }

@@ -21,7 +21,7 @@ use super::state_file::{IvRange, StateFile};
 
 pub(super) struct Plan<D: StageDirection>(pub(super) Arc<Settings<D>>);
 
-/// What the workers of an ESP stage share.
+/// The settings and SAs that the workers of an ESP stage share.
 pub(super) struct Settings<D: StageDirection> {
     pub(super) sas: Vec<D::Sa>,
     pub(super) bypass: Bypass,
@@ -49,12 +49,12 @@ pub(super) trait StageDirection: Sized + Send + Sync + 'static {
 }
 
 pub(super) struct Seal {
-    /// Of an encapsulated packet, in bytes.
+    /// Maximum length of an encapsulated packet, in bytes.
     pub(super) mtu: usize,
     pub(super) icmp_sources: icmp::Sources,
     /// ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
-    /// Whether an IV range was missing since the last `maintain`.
+    /// Whether a worker has found no free IV range since the last `maintain`.
     pub(super) lacks_iv_range: AtomicBool,
 }
 

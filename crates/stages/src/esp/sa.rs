@@ -34,17 +34,17 @@ pub(super) struct SaStatus {
     sequence: u64,
     /// Since xdpfwd started or the SA was added.
     packets: u64,
-    /// Of inner packets; for an outbound SA, also those of earlier runs.
+    /// Bytes of inner packets; for an outbound SA, also those of earlier runs.
     bytes: u64,
     drops: BTreeMap<&'static str, u64>,
-    /// Of an inbound SA, in packets.
+    /// Size of an inbound SA's anti-replay window in packets.
     window: Option<u32>,
-    /// Its worker owns the inbound SA.
+    /// The queue whose worker owns an inbound SA.
     queue: Option<u16>,
     limits: Limits,
 }
 
-/// For `xdpfwd ctl sa`.
+/// The inspection table, which `xdpfwd ctl sa` prints.
 pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
     const PACKETS: Option<Unit> = Some(Unit::Packets);
     const BYTES: Option<Unit> = Some(Unit::Bytes);
@@ -127,7 +127,7 @@ pub(super) struct Association {
     pub(super) esn: bool,
     pub(super) backend: Backend,
     pub(super) limits: Limits,
-    /// For the destination of outbound packets, and the source of inbound ones.
+    /// Matches the destination of outbound packets, and the source of inbound ones.
     pub(super) selector: Selector,
     pub(super) protection: Protection,
 }
@@ -161,7 +161,7 @@ pub(super) struct Outbound {
     shared: OnceLock<Arc<OutboundShared>>,
 }
 
-/// Survives a reload.
+/// State that survives a reload.
 pub(super) struct OutboundShared {
     pub(super) numbers: Arc<OutboundNumbers>,
     pub(super) counts: Counts,
@@ -175,12 +175,12 @@ pub(super) struct Inbound {
     pub(super) udp_port: Option<u16>,
     /// Size of the anti-replay window in packets.
     pub(super) window: u32,
-    /// Its worker owns the SA.
+    /// The queue whose worker owns the SA.
     pub(super) queue: u16,
     shared: OnceLock<Arc<InboundShared>>,
 }
 
-/// Survives a reload.
+/// State that survives a reload.
 pub(super) struct InboundShared {
     /// A lock-free slot, empty while a worker holds the window.
     window: ArrayQueue<Window>,
@@ -205,7 +205,7 @@ pub(super) struct Counts {
 struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MAX]);
 
 impl DropCounts {
-    /// Drop reasons per SA.
+    /// Maximum number of drop reasons per SA.
     const MAX: usize = 24;
     /// Other counters have the number of their reason plus 1.
     const FREE: u16 = 0;
@@ -437,7 +437,7 @@ impl SecurityAssociation for Inbound {
         let existing = existing.and_then(|other| other.shared.get().cloned());
         let existing = existing.filter(|existing| Arc::ptr_eq(&existing.progress, &progress));
         let new = || InboundShared {
-            // Planning checked the size.
+            // Cannot fail: planning checked the size.
             window: slot(Window::new(self.window, self.sa.esn).ok()),
             progress,
             counts: Counts::default(),

@@ -26,6 +26,7 @@ use super::state_file::IvRange;
 use super::transport::{self, Position};
 use super::values::Mode;
 
+/// The stage `esp-seal` of one worker.
 pub struct EspSeal {
     settings: Arc<Settings<Seal>>,
     sealer: Sealer,
@@ -268,7 +269,7 @@ impl Sealer {
                 if let Some(ethertype) = frame.get_mut(ip_start.wrapping_sub(2)..ip_start) {
                     ethertype.copy_from_slice(&outer.ethertype().0.to_be_bytes());
                 }
-                // The length is at most the MTU.
+                // Cannot overflow: the length is at most the MTU.
                 let len = (frame.len() - ip_start - ip_len) as u16;
                 let may_be_fragmented =
                     outer.write(&mut frame[ip_start..], inner, outer_protocol, len);
@@ -299,7 +300,7 @@ impl Sealer {
             });
             udp = is_outer_v6.then_some(udp_start as u16);
         }
-        // A frame has at most 4096 bytes.
+        // The offsets fit: a frame has at most 4096 bytes.
         Disposition::Seal(Job {
             sa_index: index as u16,
             esp: esp as u16,

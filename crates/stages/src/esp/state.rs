@@ -94,7 +94,7 @@ const END: &str = "# end";
 const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
     one state repeat nonces.";
 
-/// The part that is read before the other keys.
+/// The format version, which is read before the other keys.
 #[derive(Deserialize)]
 struct Versioned {
     version: i64,

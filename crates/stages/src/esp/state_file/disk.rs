@@ -21,7 +21,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Also reads the state.
+    /// Also locks the file and reads its state.
     pub(super) fn open(given: &Path) -> Result<(Self, State), StateFileProblem> {
         let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
         let current = open_and_lock(&path, given)?;

@@ -10,7 +10,7 @@ use xdpfwd_ipsec::EpochError;
 use crate::esp::private_file::folder_of;
 use crate::esp::state::{State, StateError};
 
-/// How long a caller waits.
+/// How long a caller waits for a write.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A failure to open, create or write a state file.
@@ -39,7 +39,7 @@ pub enum StateFileProblem {
         .0.display()
     )]
     Exists(PathBuf),
-    /// Another process, or another state file here, has the lock.
+    /// Another process, or another state file of this process, has the lock.
     #[error(
         "is in use; each xdpfwd process needs its own state file and its own keys (find the \
          process: fuser {})",

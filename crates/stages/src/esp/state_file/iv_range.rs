@@ -41,7 +41,7 @@ impl IvRange {
         self.ivs.reserve(count)
     }
 
-    /// Moves to the epoch in the file if it is later. Otherwise, requests the next epoch once.
+    /// Moves to the epoch in the file if it is later. Otherwise, requests the next epoch, once.
     fn advance_epoch(&mut self) {
         let shared = &self.file.shared;
         if self.ivs.advance_to(shared.epoch()) {

@@ -20,7 +20,7 @@ const LOW_WATER: u64 = STEP / 2;
 #[derive(Debug)]
 pub struct OutboundNumbers {
     numbers: SequenceNumbers,
-    /// Of inner packets, including earlier runs.
+    /// Bytes of inner packets, including earlier runs.
     bytes: AtomicU64,
     /// Whether a write of more numbers was requested.
     has_requested: AtomicBool,
@@ -113,7 +113,7 @@ impl OutboundNumbers {
         next
     }
 
-    /// `next` is now in the state file.
+    /// Allows the use of the numbers below `next`, which is now in the state file.
     pub(super) fn allow_below(&self, next: u64) {
         self.numbers.allow_below(next);
         // A worker can request a write again.

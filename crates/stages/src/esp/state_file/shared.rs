@@ -36,7 +36,7 @@ pub(super) struct Entries {
     pub(super) requested: u64,
     /// The last requested write that succeeded or failed.
     pub(super) completed: u64,
-    /// Of the last write; `None` if it succeeded.
+    /// Failure of the last write; `None` if it succeeded.
     pub(super) failure: Option<WriteFailure>,
 }
 
@@ -53,7 +53,7 @@ impl Shared {
     pub(super) fn new(state: State, epoch: Epoch) -> Self {
         let free_ivs = ArrayQueue::new(usize::from(Ivs::WORKERS));
         for ivs in (0..Ivs::WORKERS).filter_map(|number| Ivs::new(number.into(), epoch)) {
-            // The queue has room for all ranges.
+            // Cannot fail: the queue has room for all ranges.
             let _ = free_ivs.push(ivs);
         }
         let sas = state.sas.into_iter();

@@ -155,7 +155,7 @@ impl Snapshot {
         SequenceState::In { highest }
     }
 
-    /// The numbers and the epoch are now in the file.
+    /// Allows the numbers and the epoch that are now in the file.
     fn allow(&self, shared: &Shared) {
         for (numbers, next) in &self.outbound {
             numbers.allow_below(*next);
