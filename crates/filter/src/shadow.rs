@@ -17,7 +17,7 @@ pub struct Shadowed {
     pub by: u32,
 }
 
-/// Further earlier rules are not compared, so shadowing by them is not detected.
+/// Maximum earlier rules to compare. Shadowing by others is not detected.
 const MAX_COMPARED: usize = 256;
 
 /// Returns the rules that one earlier rule with a verdict shadows, but not those that several rules

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use strum::VariantNames;
 
-/// The error for a value that names no variant lists all names.
+/// Reads the name of a variant. The error for any other value lists all names.
 pub(crate) fn one_of<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr + VariantNames,

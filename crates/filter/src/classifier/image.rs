@@ -96,7 +96,7 @@ pub enum KernelLimitError {
 
 // Limits in `bpf/classify.h` and `bpf/filter.h`.
 const MAX_BUCKET_LENGTH: usize = 256;
-/// Groups that a lookup visits.
+/// Maximum groups that a lookup visits.
 const MAX_GROUPS: usize = 32;
 const MAX_CONTINUE_RULES: usize = 16;
 const MAX_RULES: usize = (1 << 30) - 1;

@@ -39,7 +39,7 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
     text.as_str().map(|text| text.parse().unwrap())
 }
 
-/// At least `min` cases each have an answer over IPv4, one over IPv6, and none.
+/// Checks that at least `min` cases have an answer over IPv4, `min` over IPv6, and `min` no answer.
 fn assert_all_outcomes_occur(cases: &[Value], min: usize) {
     for version in ["v4", "v6"] {
         let count = cases

@@ -80,7 +80,7 @@ fn is_ike(frame: &[u8], headers: &Headers) -> bool {
             )
 }
 
-/// The non-ESP marker of RFC 3948, 2.2.
+/// The marker of RFC 3948, 2.2.
 pub(super) fn has_non_esp_marker(payload: &[u8]) -> bool {
     payload.first_chunk::<4>() == Some(&[0; 4])
 }

@@ -283,7 +283,7 @@ enum Found {
         /// `None` if ESP is not in UDP.
         port: Option<u16>,
     },
-    /// Of ESP, or of UDP that may carry ESP.
+    /// A fragment of ESP, or of UDP that may carry ESP.
     Fragment,
     Keepalive,
     Nothing,
@@ -387,7 +387,7 @@ fn decapsulate_tunnel(
     ethertype_field.copy_from_slice(&ethertype.0.to_be_bytes());
     Headers::parse_into(frame, headers);
     let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
-    // Remove traffic-flow-confidentiality padding.
+    // Remove traffic-flow-confidentiality padding after the inner packet.
     frame.truncate(headers.l3_end.into());
     check_selector(sa, headers, frame)?;
     let inner_ecn = traffic_class(frame, l2_len) & 0b11;
@@ -440,7 +440,7 @@ fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), R
     if selector.contains(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
 }
 
-/// `l3` is the offset of the IP header.
+/// Returns the byte with DSCP and ECN of the IP header at the offset `l3`.
 #[inline]
 fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     let [first, second] =

@@ -13,7 +13,7 @@ pub(super) struct OuterHeader {
     pub(super) df: Df,
 }
 
-/// Both of the same IP version.
+/// Source and destination, of the same IP version.
 #[derive(Clone, Copy, Debug)]
 enum TunnelAddresses {
     V4(Ipv4Addr, Ipv4Addr),

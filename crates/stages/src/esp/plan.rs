@@ -40,7 +40,7 @@ pub(super) struct Settings<D: StageDirection> {
 pub(super) trait StageDirection: Sized + Send + Sync + 'static {
     type Sa: SecurityAssociation;
     type Opposite: StageDirection;
-    /// For the summary of the stage.
+    /// The verb in the summary of the stage.
     const VERB: &'static str;
     /// Whether only one such stage may be configured.
     const IS_EXCLUSIVE: bool;
@@ -52,7 +52,7 @@ pub(super) struct Seal {
     /// Maximum length of an encapsulated packet, in bytes.
     pub(super) mtu: usize,
     pub(super) icmp_sources: icmp::Sources,
-    /// ICMP messages per second, over all workers.
+    /// Maximum number of ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
     /// Whether a worker has found no free IV range since the last `maintain`.
     pub(super) lacks_iv_range: AtomicBool,
@@ -123,7 +123,8 @@ impl<D: StageDirection> Plan<D> {
 impl<D: StageDirection> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // Later, the SAs keep the numbers of the first state file, which may be closed by now.
+        // After the first acquisition, the SAs keep the numbers of that file, which may be closed
+        // by now.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let message = "the plan of an ESP stage can acquire its state file only once; plan the \
                            stage again";

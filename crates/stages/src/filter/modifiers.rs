@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     log: LogWriter,
 }
 
-/// Rules with a limit per source prefix, each of which uses 1 MiB.
+/// Maximum rules with a limit per source prefix, each of which uses 1 MiB.
 const MAX_SOURCE_LIMITS: usize = 64;
 
 /// One bucket for the rule, or one per source prefix.

@@ -98,8 +98,8 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
 
 /// Tries again if the file is replaced before it is locked. `given` is the path for messages.
 fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProblem> {
-    // Each failure means that another process has replaced the file. In the end, report that it is
-    // in use.
+    // Each failed attempt means that another process has replaced the file. After this many
+    // replacements, report that the file is in use.
     for _ in 0..100 {
         let file = private_file::open(path).map_err(|error| read_problem(error, given))?;
         if let Some(locked) = lock(file, path, given)? {

@@ -9,11 +9,11 @@ use xdpfwd_ipsec::{Epoch, EpochError};
 
 use super::error::StateFileProblem;
 
-/// By how many seconds the clock may be behind the last epoch at the start of a run.
+/// Maximum seconds by which the clock may be behind the last epoch at the start of a run.
 const MAX_BEHIND: u64 = 5;
 
-/// Returns an epoch later than the stored one. Waits if the clock is behind by at most
-/// [`MAX_BEHIND`]. `path` is for messages.
+/// Returns the epoch of this run, later than the stored one. Waits if the clock is behind that one
+/// by at most [`MAX_BEHIND`]. `path` is the state file, for messages.
 pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFileProblem> {
     let mut is_logged = false;
     loop {

@@ -120,7 +120,7 @@ impl StateFile {
     }
 
     /// Waits for a write that reserves numbers if none is available. Does nothing if the SA has
-    /// used all.
+    /// used all numbers.
     fn fill(&self, numbers: &OutboundNumbers) -> Result<(), StateFileProblem> {
         if !numbers.is_empty() {
             return Ok(());
@@ -132,7 +132,8 @@ impl StateFile {
         }
     }
 
-    /// Requests a write and waits for it. Returns its failure, or `None` on success.
+    /// Requests a write, and waits until it has succeeded or failed. Returns the failure of the
+    /// last write, or `None` if it succeeded.
     pub(super) fn write_and_wait(&self) -> Result<Option<WriteFailure>, StateFileProblem> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         let mut entries = self.shared.lock();

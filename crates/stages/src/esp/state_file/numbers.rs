@@ -28,7 +28,7 @@ pub struct OutboundNumbers {
 }
 
 impl OutboundNumbers {
-    /// The first number is available after a write.
+    /// No number is available until a write has reserved it.
     pub(super) fn new(
         next: u64,
         bytes: u64,
@@ -49,7 +49,7 @@ impl OutboundNumbers {
         self.numbers.limit(extended, Some(storable(limit)));
     }
 
-    /// Takes up to `count` consecutive numbers.
+    /// Takes up to `count` consecutive sequence numbers, as many as are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         let reserved = self.numbers.reserve(count);
@@ -106,7 +106,7 @@ impl OutboundNumbers {
         next
     }
 
-    /// Returns the next unused number.
+    /// Stops giving out numbers. Returns the next unused number.
     pub(super) fn close(&self) -> u64 {
         let next = self.numbers.close();
         self.has_requested.store(false, Ordering::Release);
@@ -121,7 +121,7 @@ impl OutboundNumbers {
     }
 }
 
-/// The state file cannot store a higher limit.
+/// Returns the limit, or the largest limit that the state file can store if lower.
 fn storable(limit: Option<u64>) -> u64 {
     limit.unwrap_or(u64::MAX).min(State::MAX_NUMBER - 1)
 }

@@ -17,7 +17,7 @@ use crate::esp::state::{Direction, SequenceState, State};
 /// thread lock `entries`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The epoch (upper 32 bits of IVs) in the file.
+    /// The epoch (upper 32 bits of IVs) in the file. Workers may use its IVs.
     epoch: AtomicU32,
     pub(super) epoch_wanted: AtomicU32,
     /// Makes the writer thread write a last time and end.
@@ -34,7 +34,7 @@ pub(super) struct Entries {
     pub(super) sas: BTreeMap<(Direction, u32, Fingerprint), Entry>,
     /// Number of the last write that a caller requested; the first is 1.
     pub(super) requested: u64,
-    /// The last requested write that succeeded or failed.
+    /// Number of the last requested write that succeeded or failed.
     pub(super) completed: u64,
     /// Failure of the last write; `None` if it succeeded.
     pub(super) failure: Option<WriteFailure>,
@@ -70,7 +70,7 @@ impl Shared {
         }
     }
 
-    /// Not for the data path.
+    /// Must not be called on the data path.
     pub(super) fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

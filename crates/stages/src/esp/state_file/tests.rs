@@ -20,7 +20,7 @@ use super::*;
 use crate::esp::private_file::effective_user;
 use crate::esp::state::{Direction, SaState, SequenceState, State};
 
-/// The argument `extended`.
+/// The argument `extended`: extended sequence numbers.
 const ESN: bool = true;
 
 /// Repeats one digit.
