@@ -19,8 +19,8 @@ pub struct ClassBench {
     pub rules_with_extra_columns: usize,
 }
 
-/// Parses the text of a ClassBench file. All rules get the verdict `verdict`. Ignores empty lines
-/// and text after `#`. If any line is invalid, returns one error for each invalid line.
+/// Parses a ClassBench file; all rules get the verdict `verdict`. Ignores empty lines and text
+/// after `#`. Returns one error for each invalid line.
 ///
 /// The prefix `0.0.0.0/0` and the port range `0 : 65535` are no conditions: a rule with only such
 /// port ranges also matches packets without ports.
@@ -47,17 +47,14 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<
     }
 }
 
-/// Reads a line column by column.
 struct Columns<'a> {
     line: usize,
     text: &'a str,
-    /// Byte offset of the unread part of `text`.
     offset: usize,
 }
 
 impl<'a> Columns<'a> {
-    /// Returns the next word and its byte offset. At the end of the line, returns an error that
-    /// contains `expected`, a description of the missing word.
+    /// At the end of the line, returns an error with `expected`, which describes the missing word.
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
         let rest = &self.text[self.offset..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
@@ -73,12 +70,11 @@ impl<'a> Columns<'a> {
         Ok((&self.text[start..self.offset], start))
     }
 
-    /// Creates an error at a byte offset of the line.
     fn problem(&self, offset: usize, message: String) -> Problem {
         Problem { line: self.line, column: self.text[..offset].chars().count() + 1, message }
     }
 
-    /// Returns the conditions of the line, and whether further columns follow them.
+    /// Also returns whether further columns follow the conditions.
     fn rule(&mut self) -> Result<(Match, bool), Problem> {
         const SOURCE: &str = "@ and the source prefix, like @10.0.0.0/8";
         let (word, offset) = self.next(SOURCE)?;
@@ -133,7 +129,6 @@ impl<'a> Columns<'a> {
         Ok(prefix.trunc())
     }
 
-    /// Reads a range of ports, which has three words.
     fn range(&mut self) -> Result<RangeInclusive<u16>, Problem> {
         const RANGE: &str = "a range of ports, like 0 : 65535";
         let (first, offset) = self.next(RANGE)?;

@@ -1,4 +1,4 @@
-//! The header fields of a packet with which the conditions of a rule are compared.
+//! The header fields of a packet that rules compare.
 
 /// The parsed header fields of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -7,13 +7,13 @@ pub struct Key {
     pub addresses: Addresses,
     /// Upper-layer protocol number. For IPv6, the protocol after the extension headers.
     pub protocol: u8,
-    /// Compared fields of the upper-layer header.
+    /// Upper-layer header fields.
     pub l4: L4,
-    /// Whether the packet is a fragment, and if so, whether it is the first.
+    /// Whether the packet is a fragment, and which.
     pub fragment: Fragment,
     /// Differentiated services code point, 6 bits (RFC 2474).
     pub dscp: u8,
-    /// VLAN identifier of the outermost tag, or `None` without a tag.
+    /// VLAN identifier of the outermost tag, if any.
     pub vlan: Option<u16>,
 }
 
@@ -67,7 +67,7 @@ pub enum L4 {
     },
 }
 
-/// Whether a packet is a fragment, and if so, whether it is the first.
+/// Whether a packet is a fragment, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
     /// Not a fragment.
@@ -78,51 +78,48 @@ pub enum Fragment {
     Later,
 }
 
-/// Number of 64-bit words in a packed IPv4 key.
 pub(crate) const V4_WORDS: usize = 3;
-/// Number of 64-bit words in a packed IPv6 key.
 pub(crate) const V6_WORDS: usize = 6;
 
-/// A key in the form that the classifier compares. The first words contain the addresses. The
-/// second-to-last word, described by [`l4_word`], contains ports (or ICMP type and code), protocol
-/// and fragment state. The last word, described by [`tag_word`], contains VLAN, DSCP and TCP
-/// control bits.
+/// A key in the form that the classifier compares: addresses, then [`l4_word`], then [`tag_word`].
 pub(crate) type Packed<const N: usize> = [u64; N];
 
-/// The second-to-last word: bit positions of its fields, and values of the fields before the shift.
+/// The second-to-last word: ports (or ICMP type and code), protocol and fragment state. Bit
+/// positions of the fields, and their values before the shift.
 pub(crate) mod l4_word {
-    /// Position of the source port, or of the ICMP type.
+    /// Also the position of the ICMP type.
     pub(crate) const SOURCE_PORT: u32 = 48;
-    /// Position of the destination port, or of the ICMP code.
+    /// Also the position of the ICMP code.
     pub(crate) const DESTINATION_PORT: u32 = 32;
     pub(crate) const PROTOCOL: u32 = 24;
-    /// Position of the field that states what `SOURCE_PORT` and `DESTINATION_PORT` contain:
-    /// nothing, ports, or ICMP type and code.
+    /// States what `SOURCE_PORT` and `DESTINATION_PORT` contain: nothing, ports, or ICMP type and
+    /// code.
     pub(crate) const KIND: u32 = 16;
     pub(crate) const KIND_NONE: u64 = 0;
     pub(crate) const KIND_PORTS: u64 = 1;
     pub(crate) const KIND_ICMP: u64 = 2;
     pub(crate) const KIND_MASK: u64 = 3;
     pub(crate) const FRAGMENT: u32 = 8;
-    /// In field `FRAGMENT`: set for every fragment.
+    /// In `FRAGMENT`: every fragment.
     pub(crate) const IS_FRAGMENT: u64 = 1;
-    /// In field `FRAGMENT`: set for a later fragment.
+    /// In `FRAGMENT`: a later fragment.
     pub(crate) const IS_LATER: u64 = 2;
 }
 
-/// The last word: bit positions of its fields, and values of the fields before the shift.
+/// The last word: VLAN, DSCP and TCP control bits. Bit positions of the fields, and their values
+/// before the shift.
 pub(crate) mod tag_word {
     pub(crate) const VLAN: u32 = 32;
-    /// In field `VLAN`: set if the packet has a VLAN tag.
+    /// In `VLAN`: the packet has a tag.
     pub(crate) const IS_TAGGED: u64 = 1 << 12;
     pub(crate) const DSCP: u32 = 16;
     pub(crate) const FLAGS: u32 = 0;
-    /// In field `FLAGS`: set if the lowest eight bits are TCP control bits.
+    /// In `FLAGS`: the lowest eight bits are TCP control bits.
     pub(crate) const HAS_FLAGS: u64 = 1 << 8;
 }
 
 impl Key {
-    /// Returns the last two words of the packed key. Their layout is the same for IPv4 and IPv6.
+    /// Returns the last two words, which are the same for IPv4 and IPv6.
     #[inline]
     pub(crate) fn last_words(&self) -> [u64; 2] {
         use l4_word::{KIND_ICMP, KIND_NONE, KIND_PORTS};
@@ -153,13 +150,11 @@ impl Key {
     }
 }
 
-/// Returns the packed IPv4 key (or mask) with these addresses and these last two words.
 #[inline]
 pub(crate) fn pack_v4(source: u32, destination: u32, [l4, tag]: [u64; 2]) -> Packed<V4_WORDS> {
     [u64::from(source) << 32 | u64::from(destination), l4, tag]
 }
 
-/// Like [`pack_v4`], for IPv6.
 #[inline]
 pub(crate) fn pack_v6(source: u128, destination: u128, [l4, tag]: [u64; 2]) -> Packed<V6_WORDS> {
     [(source >> 64) as u64, source as u64, (destination >> 64) as u64, destination as u64, l4, tag]

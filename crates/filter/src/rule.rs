@@ -6,17 +6,17 @@ use ipnet::IpNet;
 
 use crate::key::{Addresses, Fragment, Key, L4};
 
-/// A filter rule. For a matching packet, the rate limit and the log setting apply; then the
-/// verdict, if any, ends the search.
+/// A filter rule. For a matching packet, first the rate limit and the log setting apply, then the
+/// verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
-    /// Conditions. A packet matches if it meets all conditions.
+    /// All must be met.
     pub matches: Match,
-    /// Action for matching packets; `None` continues the search with the next rule.
+    /// `None` continues the search with the next rule.
     pub verdict: Option<Verdict>,
-    /// Rate limit for matching packets.
+    /// Rate limit, if any.
     pub limit: Option<Limit>,
-    /// Log sampling: `Some(n)` logs one of `n` matching packets; `None` logs no packets.
+    /// `Some(n)` logs one of `n` matching packets.
     pub log: Option<u32>,
 }
 
@@ -29,11 +29,11 @@ pub enum Verdict {
     Drop,
 }
 
-/// The conditions of a rule. A field with `None` is no condition. A condition on a field of the
-/// upper-layer header is never met by a packet without this header, such as a later fragment.
+/// The conditions of a rule; `None` is no condition. A condition on the upper-layer header is never
+/// met by a packet without it, such as a later fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Match {
-    /// IP version. A source or destination prefix implies its version; see [`Self::version`].
+    /// IP version; implied by a prefix (see [`Self::version`]).
     pub version: Option<Version>,
     /// Source prefix.
     pub source: Option<IpNet>,
@@ -41,9 +41,9 @@ pub struct Match {
     pub destination: Option<IpNet>,
     /// Upper-layer protocol number.
     pub protocol: Option<u8>,
-    /// Source port of UDP, TCP or SCTP: first and last matching port.
+    /// Matching source ports of UDP, TCP or SCTP.
     pub source_port: Option<RangeInclusive<u16>>,
-    /// Destination port of UDP, TCP or SCTP: first and last matching port.
+    /// Matching destination ports of UDP, TCP or SCTP.
     pub destination_port: Option<RangeInclusive<u16>>,
     /// TCP control bits.
     pub flags: Option<TcpFlags>,
@@ -51,9 +51,9 @@ pub struct Match {
     pub icmp_type: Option<u8>,
     /// Code of ICMP or ICMPv6.
     pub icmp_code: Option<u8>,
-    /// VLAN identifier of the outermost tag. Packets without a tag do not match.
+    /// VLAN identifier of the outermost tag. Untagged packets do not match.
     pub vlan: Option<u16>,
-    /// Fragments that match; `None` matches fragments and other packets.
+    /// Matching fragments; `None` matches all packets.
     pub fragment: Option<FragmentMatch>,
     /// Differentiated services code point.
     pub dscp: Option<u8>,
@@ -120,14 +120,14 @@ pub enum Per {
 }
 
 impl Rule {
-    /// Returns whether the rule matches a packet. The reference for all faster implementations.
+    /// The reference for all faster implementations.
     pub fn matches(&self, key: &Key) -> bool {
         self.matches.matches(key)
     }
 }
 
 impl Match {
-    /// Returns the IP version of the packets that can match, or `None` if both versions can match.
+    /// Returns the only IP version that can match, if any.
     pub fn version(&self) -> Option<Version> {
         let version_of =
             |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };

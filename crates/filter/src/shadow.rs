@@ -11,24 +11,22 @@ use crate::rule::{FragmentMatch, Match, Rule, Version};
 /// A rule without effect, and the earlier rule that shadows this rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
-    /// Number of the shadowed rule, from 0.
+    /// Number of this rule, from 0.
     pub rule: u32,
     /// Number of the shadowing rule, from 0.
     pub by: u32,
 }
 
-/// Maximum number of earlier rules with which a rule is compared. Shadowing by others is not
-/// detected.
+/// Maximum earlier rules to compare. Shadowing by others is not detected.
 const MAX_COMPARED: usize = 256;
 
-/// Returns the rules whose packets are all matched by one earlier rule with a verdict. Does not
-/// detect rules that several earlier rules shadow only together. `classifier` must have been
-/// compiled from `rules`.
+/// Returns the rules that one earlier rule with a verdict shadows, but not those that several rules
+/// shadow only together. `classifier` must have been compiled from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();
         let mut from = 0;
-        // A rule that covers this rule matches the example, so compare only with matching rules.
+        // A rule that covers this one matches the example, so compare only matching rules.
         for _ in 0..MAX_COMPARED {
             let earlier =
                 classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
@@ -44,7 +42,6 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
 }
 
 impl Match {
-    /// Returns a key that meets these conditions.
     fn example(&self) -> Key {
         let addresses = match self.version() {
             Some(Version::V6) => {
@@ -90,7 +87,7 @@ impl Match {
         Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
     }
 
-    /// Returns `true` only if every packet that matches `other` matches `self`.
+    /// `true` only if every packet that matches `other` matches `self`.
     fn covers(&self, other: &Self) -> bool {
         fn field_covers<T>(
             ours: Option<&T>,
@@ -127,7 +124,6 @@ impl Match {
             })
     }
 
-    /// Like [`Self::covers`], for the port conditions.
     fn covers_ports(
         &self,
         other: &Self,
@@ -135,7 +131,7 @@ impl Match {
     ) -> bool {
         let full_range = 0..=u16::MAX;
         // A condition on a port or on TCP flags implies that the packet has ports. A port without a
-        // condition is then any port; without this implication, the packet may lack ports.
+        // condition is then any port; otherwise, the packet may lack ports.
         let has_ports = other.source_port.is_some()
             || other.destination_port.is_some()
             || other.flags.is_some();

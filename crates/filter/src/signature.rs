@@ -1,5 +1,4 @@
-//! Signatures, which are rules with a byte pattern, and a scanner that searches a payload for all
-//! signatures at once.
+//! Signatures (rules with a byte pattern), and a scanner that searches for all of them at once.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -14,37 +13,36 @@ pub struct Signature {
     pub rule: Rule,
     /// The pattern.
     pub bytes: Vec<u8>,
-    /// Whether ASCII letters of the pattern match in upper and lower case.
+    /// Whether ASCII letters match in upper and lower case.
     pub no_case: bool,
-    /// Number of bytes at the start of the payload that are not searched.
+    /// Bytes at the start of the payload that are not searched.
     pub offset: u16,
-    /// Number of bytes, counted from `offset`, within which the whole pattern must lie; `None`
-    /// means up to the end of the payload.
+    /// Bytes from `offset` on within which the whole pattern must lie; `None` for the rest of the
+    /// payload.
     pub depth: Option<u16>,
 }
 
 /// Searches a payload for many signatures in one pass.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// One automaton for the case-sensitive patterns, and one for the other patterns. The vector
-    /// contains, for each pattern of the automaton, the index of its signature.
+    /// One automaton for the case-sensitive patterns, and one for the others, each with the index
+    /// of the signature of each pattern.
     automata: Vec<(AhoCorasick, Vec<u32>)>,
-    /// For each signature, the start and the end (exclusive) of the payload range in which the
-    /// whole pattern must lie.
+    /// For each signature, the payload range (end exclusive) in which the whole pattern must lie.
     ranges: Vec<[usize; 2]>,
 }
 
-/// Memory for the signatures found in a payload. [`Scanner::scan`] reuses it for the next payload.
+/// Memory for the results of [`Scanner::scan`], reused for each payload.
 #[derive(Clone, Debug)]
 pub struct Hits {
-    /// Indexes of the signatures found.
+    /// Indexes of signatures.
     found: Vec<u32>,
-    /// For each signature, whether it was found.
+    /// Indexed by signature.
     is_found: Vec<bool>,
 }
 
 impl Scanner {
-    /// Creates a scanner. Returns an error if the patterns exceed the limits of the automaton.
+    /// Returns an error if the patterns exceed the limits of the automaton.
     pub fn new(signatures: &[Signature]) -> Result<Self, BuildError> {
         let mut automata = Vec::new();
         for no_case in [false, true] {
@@ -79,7 +77,7 @@ impl Scanner {
     }
 
     /// Returns the indexes of the signatures whose pattern the payload contains in the allowed
-    /// range, in ascending order.
+    /// range, ascending.
     pub fn scan<'h>(&self, payload: &[u8], memory: &'h mut Hits) -> &'h [u32] {
         let Hits { found, is_found } = memory;
         found.drain(..).for_each(|number| is_found[number as usize] = false);
@@ -98,14 +96,14 @@ impl Scanner {
         found
     }
 
-    /// Returns the memory that the automata use, in bytes.
+    /// Returns the memory of the automata in bytes.
     pub fn memory(&self) -> usize {
         self.automata.iter().map(|(automaton, _)| automaton.memory_usage()).sum()
     }
 }
 
-/// Formats the signature in the syntax that [`parse_signature`](crate::parse_signature) reads.
-/// Parsing the text returns an equal signature.
+/// In the syntax of [`parse_signature`](crate::parse_signature). Parsing the text returns an equal
+/// signature.
 impl Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rule)?;
@@ -135,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Like [`Scanner::scan`], but compares the patterns at every position.
+    /// Compares the patterns at every position.
     fn naive_search(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_found = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());

@@ -1,12 +1,12 @@
 //! A custom stage in a pipeline that is fixed at compile time. The ports belong to the fake kernel,
-//! so the example needs neither root nor NICs. For real interfaces, create the ports with
-//! `xdpfwd_xsk::Builder`; the other code stays the same.
+//! so the example needs neither root nor NICs. For real interfaces, create them with
+//! `xdpfwd_xsk::Builder`; nothing else changes.
 
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 
-/// A stage that passes packets to one UDP destination port, and drops all other packets.
+/// Passes packets to one UDP destination port, and drops all others.
 struct OnlyUdpPort {
     port: u16,
     refused: u64,
@@ -33,10 +33,10 @@ impl Stage for OnlyUdpPort {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     const LAN: PortId = PortId(0);
     const WAN: PortId = PortId(1);
-    // Indices of the ports at the fake kernel; they must differ.
+    // Port indices at the fake kernel must differ.
     const LAN_INDEX: u32 = 0;
     const WAN_INDEX: u32 = 1;
-    // `lan_wire` and `wan_wire` are the fake kernel's ends of the ports.
+    // `lan_wire` and `wan_wire` are the fake kernel's ends.
     let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
     let (lan, lan_wire) = FakeKernel::port(&umem, &mut pool, LAN_INDEX);
     let (wan, wan_wire) = FakeKernel::port(&umem, &mut pool, WAN_INDEX);
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .path(LAN, WAN, (OnlyUdpPort { port: 2152, refused: 0 }, MacSwap))
         .build()?;
 
-    // A UDP packet from 10.0.0.1 to 10.0.0.2, port 2152. The second packet goes to port 53 instead.
+    // UDP from 10.0.0.1 to 10.0.0.2, port 2152. The second packet goes to port 53.
     let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\
         \x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\
         \x10\0\x08\x68\0\x08\0\0";

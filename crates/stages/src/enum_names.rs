@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use strum::VariantNames;
 
-/// Deserializes an enum from the name of a variant. The error for any other value lists all names.
+/// Reads the name of a variant. The error for any other value lists all names.
 pub(crate) fn one_of<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr + VariantNames,

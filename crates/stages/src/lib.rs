@@ -1,6 +1,5 @@
-//! The built-in stages of xdpfwd. [`builtin`] registers the stages of this build: `esp-seal` and
-//! `esp-open` with the cargo feature `esp`, `filter` and `payload` with `filter`, and the others
-//! always.
+//! The built-in stages of xdpfwd. [`builtin`] registers `esp-seal` and `esp-open` with the cargo
+//! feature `esp`, `filter` and `payload` with `filter`, and the others always.
 
 #![forbid(unsafe_code)]
 
@@ -28,8 +27,7 @@ pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns a registry of the stage kinds in this build. The format `F` must support
-/// `serde_spanned::Spanned`.
+/// Returns the stage kinds in this build. The format `F` must support `serde_spanned::Spanned`.
 ///
 /// With the feature `esp`, also registers the drop reasons of ESP, so that every report lists them.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
@@ -37,8 +35,7 @@ pub fn builtin<F: TableFormat>() -> Registry<F> {
         Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
     #[cfg(feature = "esp")]
     let registry = {
-        // Ignore an error here: planning an ESP stage registers the reasons again, and then returns
-        // the error.
+        // Planning an ESP stage registers the reasons again, and then returns the error.
         let _ = esp::reasons::register();
         registry.with::<EspOpenConfig>().with::<EspSealConfig>()
     };
@@ -47,7 +44,7 @@ pub fn builtin<F: TableFormat>() -> Registry<F> {
     registry
 }
 
-/// Stage kinds that need a cargo feature: kind, feature, and whether this build has the feature.
+/// Stage kind, cargo feature, and whether this build has the feature.
 const OPTIONAL: [(&str, &str, bool); 4] = [
     ("esp-open", "esp", cfg!(feature = "esp")),
     ("esp-seal", "esp", cfg!(feature = "esp")),
@@ -55,8 +52,7 @@ const OPTIONAL: [(&str, &str, bool); 4] = [
     ("payload", "filter", cfg!(feature = "filter")),
 ];
 
-/// Returns the stage kinds that this build leaves out, each with the cargo feature that would add
-/// the kind.
+/// Returns the stage kinds that this build leaves out, each with the cargo feature to add it.
 pub fn omitted_kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
     OPTIONAL
         .into_iter()

@@ -9,12 +9,12 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// A stage that swaps the source and destination MAC addresses of frames. A frame that then leaves
-/// through the port where it arrived returns to its sender.
+/// Swaps the source and destination MAC addresses. A frame that then leaves through its port of
+/// arrival returns to its sender.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 
-/// The table of `kind = "mac-swap"`, which has no further keys.
+/// `kind = "mac-swap"` has no further keys.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MacSwapConfig {}
@@ -45,8 +45,8 @@ impl Stage for MacSwap {
     #[inline]
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            // A frame without an Ethernet header can only come from an earlier stage that truncated
-            // it. Egress drops it.
+            // Only an earlier stage can have truncated the Ethernet header. Egress drops such a
+            // frame.
             if let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) {
                 frame.swap_addresses();
             }

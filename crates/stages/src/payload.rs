@@ -15,7 +15,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
 
-/// The configuration keys of a stage with `kind = "payload"`.
+/// The table of `kind = "payload"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {
@@ -27,10 +27,9 @@ pub struct PayloadConfig {
 struct CompiledSignatures {
     signatures: Vec<Signature>,
     scanner: Scanner,
-    /// The verdict on a packet without a match, or with only matches of `continue` signatures,
-    /// which give no verdict.
+    /// For packets without a match, or with only matches of `continue` signatures, which give no
+    /// verdict.
     default: Verdict,
-    /// The rate limits and the log writer, which all workers share.
     limits: Limits,
 }
 
@@ -39,20 +38,18 @@ struct PayloadPlan(Arc<CompiledSignatures>);
 
 /// The payload stage of one worker.
 ///
-/// Searches the payload of UDP, TCP and SCTP. In packets of any other protocol, searches all bytes
-/// after the IP headers. Searches each packet separately: a pattern that is split over two packets
-/// is not found.
+/// Searches the payload of UDP, TCP and SCTP, and all bytes after the IP headers of other
+/// protocols. A pattern that is split over two packets is not found.
 pub struct Payload {
     compiled: Arc<CompiledSignatures>,
-    /// This worker's access to the rate limits and the log.
     modifiers: Modifiers,
-    /// Memory in which the scanner returns the signatures that it has found.
+    /// The signatures that the scanner has found.
     scan_results: Hits,
-    /// For each signature, the number of packets that it matched.
+    /// Packets that each signature matched.
     matched: Vec<u64>,
     defaulted: u64,
     scanned: u64,
-    /// Number of packets without a readable payload. The counter is called `unread`.
+    /// Packets without a readable payload: the counter `unread`.
     unreadable: u64,
 }
 
@@ -109,7 +106,7 @@ impl StagePlan for PayloadPlan {
     fn verdicts(&self) -> Verdicts {
         let CompiledSignatures { signatures, default, .. } = &*self.0;
         let signatures: Vec<String> = signatures.iter().map(ToString::to_string).collect();
-        // Two plans with the same text drop the same packets.
+        // Plans with the same text drop the same packets.
         Verdicts::Key(format!("{default:?}\n{}", signatures.join("\n")))
     }
 
@@ -129,13 +126,12 @@ impl Inspectable for PayloadPlan {
 }
 
 impl Payload {
-    /// Decides about a packet at the time `now`, in clock cycles. Returns the drop reason, or
-    /// `None` if the packet passes.
+    /// Returns the drop reason, if any. The time `now` is in clock cycles.
     fn decide(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let compiled = &*self.compiled;
         let default_drop = (compiled.default == Verdict::Drop).then_some(Reason::SIGNATURE);
-        // The key has the header fields that rules match. An `Exception` is a packet that can
-        // mislead a filter; only IPv4 options and later fragments have a key nevertheless.
+        // The key has the fields that rules match. An `Exception` can mislead a filter; only IPv4
+        // options and later fragments have a key nevertheless.
         let (Inspection::Key(key) | Inspection::Exception(_, Some(key))) = inspect(frame, headers)
         else {
             self.unreadable += 1;
@@ -154,7 +150,7 @@ impl Payload {
                 continue;
             }
             self.matched[index as usize] += 1;
-            // Logs every n-th packet of a signature with `log 1/n`.
+            // Every n-th packet of a signature with `log 1/n`.
             self.modifiers.sample(index, rule, self.matched[index as usize], &key, frame.len());
             if !self.modifiers.passes(index, &key, frame.len(), now) {
                 return Some(Reason::RATE_LIMIT);
@@ -172,9 +168,9 @@ impl Payload {
 
 /// Returns the payload of the upper protocol.
 ///
-/// Returns `None` if the upper header is truncated or malformed. Also returns `None` for a later
-/// fragment: the length of the upper header, and so the offset of the fragment in the payload, is
-/// known only from the first fragment.
+/// Returns `None` if the upper header is truncated or malformed, and for a later fragment: only the
+/// first fragment shows the length of the upper header, and so the offset of later ones in the
+/// payload.
 fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
     const SCTP_HEADER: usize = 12;
     if headers.fragment == Fragment::Later {
@@ -183,8 +179,8 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let l4 = headers.l4(frame);
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
-        // Receivers ignore bytes beyond the UDP length. In a first fragment, the UDP length is that
-        // of the whole datagram, which can exceed the bytes present.
+        // Receivers ignore bytes beyond the UDP length. In a first fragment, this is the length of
+        // the whole datagram, which can exceed the bytes present.
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))

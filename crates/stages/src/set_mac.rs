@@ -11,18 +11,16 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{MacAddr, ethernet};
 
-/// A stage that sets the MAC addresses of frames, for example the destination to that of the next
-/// hop.
+/// Sets MAC addresses, for example the destination to that of the next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct SetMac {
-    /// The new source address; `None` to leave it unchanged.
+    /// `None` leaves the source unchanged.
     pub source: Option<MacAddr>,
-    /// The new destination address; `None` to leave it unchanged.
+    /// `None` leaves the destination unchanged.
     pub destination: Option<MacAddr>,
 }
 
-/// The configuration keys of `kind = "set-mac"`: `source`, `destination`, or both. Their values are
-/// addresses like `"02:00:00:00:00:01"`.
+/// `source`, `destination`, or both, with values like `"02:00:00:00:00:01"`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetMacConfig {
@@ -42,8 +40,7 @@ fn unicast_address<'de, D: Deserializer<'de>>(
     deserializer.deserialize_str(AddressVisitor { allows_multicast: false }).map(Some)
 }
 
-/// A serde visitor that reads a MAC address. Deserializers add the location in the file to the
-/// errors of a visitor.
+/// Deserializers add the location in the file to the errors of a visitor.
 struct AddressVisitor {
     allows_multicast: bool,
 }

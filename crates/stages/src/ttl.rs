@@ -9,10 +9,10 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 
-/// A stage that decrements the IPv4 TTL or the IPv6 hop limit.
+/// Decrements the IPv4 TTL or the IPv6 hop limit.
 ///
 /// Updates the IPv4 header checksum incrementally (RFC 1624). Drops a packet with a TTL of 1 or 0
-/// as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3), and sends no ICMP message.
+/// as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3), without an ICMP message.
 ///
 /// Packets that are not IP pass unchanged. Packets that may be IP but cannot be parsed (truncated
 /// header, too many VLAN tags) are dropped as [`Reason::MALFORMED`]: with an unchanged TTL, they
@@ -20,11 +20,11 @@ use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ttl {
     expired: u64,
-    /// Number of packets that passed because they are not IP.
+    /// Packets that passed because they are not IP.
     not_ip: u64,
 }
 
-/// The table of `kind = "ttl"`, which has no further keys.
+/// `kind = "ttl"` has no further keys.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TtlConfig {}

@@ -1,6 +1,6 @@
-//! Tests that the ESP stages interoperate with scapy in both directions, and that tshark decrypts
-//! their packets. Compares every byte with scapy, including outer headers. `esp_stage_by_scapy.py`
-//! generates the cases.
+//! Tests that the ESP stages interoperate with scapy in both directions, byte by byte, including
+//! outer headers, and that tshark decrypts their packets. `esp_stage_by_scapy.py` generates the
+//! cases.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -13,7 +13,7 @@ use esp::{Disposition, EspBench, EspFiles as _, Folder, build, hex, plan, scapy,
 use serde_json::{Value, json};
 use xdpfwd_pipeline::BuildCx;
 
-/// The stage at one end of a case's SA.
+/// One end of a case's SA.
 struct End {
     kind: &'static str,
     table: String,
@@ -28,8 +28,8 @@ fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
     case["frames"].as_array().unwrap().iter().map(|frame| unhex(text(frame, key))).collect()
 }
 
-/// Creates the key file and state file for one end of a case's SA. The state file makes the stage
-/// ready for the first sequence number of the case.
+/// Creates the key file, and a state file that makes the stage ready for the case's first sequence
+/// number.
 fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     let key = folder.key(&format!("{index}.key"), text(case, "key"));
     let state_file = format!("{index}-{kind}.state");
@@ -43,7 +43,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     );
     let first = case["first"].as_u64().unwrap();
     if first > 1 {
-        // First have a run add the SA to the state file. Then change the SA's number in the file.
+        // A run adds the SA to the file, in which its number is then changed.
         drop(plan(kind, &table));
         let (key, number) =
             if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
@@ -52,7 +52,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     End { kind, table, state_file }
 }
 
-/// Generated only once, because scapy is slow.
+/// Only once, because scapy is slow.
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let lines = scapy("cases", "");
     let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -131,7 +131,7 @@ fn open_restores_packets_sealed_by_esp_seal() {
         let plain = frames(case, "plain");
         let got = bench.forward(&plain);
         for (got, plain) in got.iter().zip(&plain) {
-            // The sent frame may lack the Ethernet padding of the original frame.
+            // The Ethernet padding may be missing.
             assert!(
                 got.len() == plain.len() || plain.len() == 60 && got.len() < 60,
                 "{}",
@@ -148,7 +148,7 @@ fn open_restores_packets_sealed_by_esp_seal() {
     }
 }
 
-/// Sends frames one by one and in order, because the result can depend on earlier frames.
+/// Sends one by one, because the result can depend on earlier frames.
 #[test]
 fn open_restores_or_drops_unusual_packets_as_expected() {
     let folder = Folder::new();
@@ -174,8 +174,8 @@ fn open_restores_or_drops_unusual_packets_as_expected() {
             "{{ lab = true, state_file = '{state}', bypass = {bypass}, sa = [{}] }}",
             sas.join(", ")
         );
-        // Plan for two workers, of which only the first runs. It drops packets of SAs whose queue
-        // belongs to the second.
+        // Of two workers, only the first runs. It drops packets of SAs whose queue belongs to the
+        // second.
         let plan = esp::plan_for("esp-open", &table, 2).unwrap();
         esp::acquire(&plan, &[]).unwrap();
         let mut bench = EspBench::new(vec![esp::build_for(
@@ -276,8 +276,7 @@ fn tcp_mss_lowers_mss_of_syns_as_scapy_does() {
     }
 }
 
-/// Uses only SAs with AES-GCM and without extended sequence numbers, because tshark in Debian 12
-/// cannot decrypt the packets of other SAs.
+/// Only AES-GCM without extended sequence numbers: tshark in Debian 12 cannot decrypt the others.
 #[test]
 fn tshark_decrypts_sealed_packets() {
     let folder = Folder::new();
@@ -316,7 +315,7 @@ fn tshark_decrypts_sealed_packets() {
     let preferences =
         ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
     command.args(preferences.map(|name| format!("-o{name}:TRUE")));
-    // Do not dissect the inner payloads, because they are random.
+    // Inner payloads are random.
     command.args(["-d", "udp.port==2000,data", "-T", "fields"]);
     let fields = [
         "esp.spi",
@@ -345,7 +344,7 @@ fn tshark_decrypts_sealed_packets() {
     }
 }
 
-/// Returns the source and destination addresses of the packet in a frame, as tshark prints them.
+/// As tshark prints them.
 fn inner_addresses(frame: &[u8]) -> [String; 2] {
     let headers = xdpfwd_wire::Headers::parse(frame);
     let addresses = headers.addresses(frame).unwrap();

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_pipeline::{PlanCx, PlanError, PlanResult, Reason, StagePlan, WorkerReport};
 
-/// Number of workers for which stages are planned.
 const WORKERS: usize = 1;
 
 fn plan(table: &str) -> PlanResult<toml::de::Error> {
@@ -23,8 +22,7 @@ fn plan_error(table: &str) -> PlanError {
     }
 }
 
-/// Sends packets through a filter, one per batch. Returns the indices of the transmitted packets,
-/// and the report.
+/// Sends one packet per batch. Returns the indices of the transmitted packets, and the report.
 fn send_through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     send_through_stage(plan(table).unwrap(), packets)
 }
@@ -77,7 +75,7 @@ fn ipv4(
     ethernet(0x0800, &[&fixed_fields[..], &source, &destination, options, l4].concat())
 }
 
-/// Returns a UDP datagram with 4 bytes of payload.
+/// With 4 bytes of payload.
 fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
 }
@@ -87,12 +85,10 @@ fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
         .concat()
 }
 
-/// Returns a frame with an IPv4 packet from `source` to 192.0.2.1.
 fn ipv4_from(source: [u8; 4], protocol: u8, l4: &[u8]) -> Vec<u8> {
     ipv4(protocol, source, [192, 0, 2, 1], &[], 0, l4)
 }
 
-/// Returns a frame with an IPv6 packet from 2001:db8::1 to 2001:db8::2.
 fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
     let mut addresses = [0; 32];
     addresses[..4].copy_from_slice(b"\x20\x01\x0d\xb8");
@@ -151,8 +147,8 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
     let mut wrong_length = whole.clone();
     wrong_length[17] = 200; // total length
     let later_bytes = [8; 8]; // of a fragmented datagram
-    // `count` extension headers of the type `kind`, followed by UDP. `last` is the next-header
-    // field of the last extension header.
+    // `count` headers of the type `kind`, then UDP. `last` is the next-header field of the last
+    // one.
     let extensions = |kind: u8, count: usize, last: u8| -> Vec<u8> {
         let header =
             |index: usize| [if index + 1 == count { last } else { kind }, 0, 1, 4, 0, 0, 0, 0];
@@ -163,8 +159,8 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
         bytes.splice(tags * 4 - 2.., [8, 0]);
         ethernet(0x8100, &[&bytes[..], &whole[14..]].concat())
     };
-    // Packets, the reason with which they are dropped by default, the configuration key for them,
-    // and whether this key has the value `judge`.
+    // Packets, their default drop reason, the configuration key for them, and whether it is
+    // `judge`.
     let cases = [
         (
             vec![whole[..20].to_vec(), wrong_length, whole[..40].to_vec()],
@@ -209,7 +205,7 @@ fn packet_exceptions_have_separate_drop_reasons_and_verdicts() {
                 count,
                 "{key}"
             );
-            // A rule with ports matches packets with IPv4 options, but not later fragments.
+            // A rule with ports matches IPv4 options, but not later fragments.
             let accepted_by_port = send_through(&judge_table("accept dport 53"), &packets).0.len();
             assert_eq!(accepted_by_port, if key == "ip_options" { count } else { 0 }, "{key}");
         } else {
@@ -241,7 +237,7 @@ fn rate_limit_drops_excess_and_leaves_rest_to_next_rule() {
     let packets: Vec<_> = (0..20)
         .map(|n| ipv4_from(if n % 2 == 0 { HOST_10 } else { HOST_11 }, UDP, &udp(1, 53)))
         .collect();
-    // The rate is so low that the bucket earns no token during the test.
+    // The bucket earns no token during the test.
     let (passed, report) = send_through(
         r#"{ default = "drop", rules = ["continue proto udp limit 1pps burst 7", "accept src 10.0.0.0/8"] }"#,
         &packets,
@@ -345,7 +341,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
         over_tcp(80, b"get /ADMIN"),
         over_udp(b"\xde\xad\xbe\xef"),
         over_udp(b"...\xde\xad\xbe\xef"),
-        // In the next two packets, the pattern is in Ethernet padding and in an IP header.
+        // The next two have the pattern in Ethernet padding and in an IP header.
         [over_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
         ipv4_from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
         // The pattern is beyond the UDP length.
@@ -354,7 +350,7 @@ fn signature_matches_only_payload_of_packets_that_its_rule_matches() {
             UDP,
             &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat(),
         ),
-        // The last two packets are a later fragment and a packet that is not IP.
+        // The last two are a later fragment and a packet that is not IP.
         ipv4(UDP, HOST_10, HOST_10, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
     ];
@@ -403,7 +399,7 @@ fn error_names_file_line_and_column_of_invalid_signature() {
 
 #[test]
 fn gtpu_inner_applies_rules_to_user_packets() {
-    // The user packet of a G-PDU, without an Ethernet header.
+    // A G-PDU's user packet, without Ethernet.
     let user_packet = |port: u16| ipv4_from(HOST_10, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, extension: &[u8], inner: &[u8]| {
         let length = ((extension.len() + inner.len()) as u16).to_be_bytes();
@@ -419,14 +415,14 @@ fn gtpu_inner_applies_rules_to_user_packets() {
         in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(53))),
         in_udp(&message(0x34, 255, &pdu_session_container, &user_packet(54))),
         in_udp(&message(0x34, 255, &pdu_session_container, &ipv6(UDP, &udp(1, 53))[14..])),
-        // The next five packets: a GTP-U echo request, an Ethernet frame in GTP-U, bytes that are
-        // not GTP-U, a truncated user packet in GTP-U, and a UDP packet to another port.
+        // The next five: a GTP-U echo request, an Ethernet frame in GTP-U, bytes that are not
+        // GTP-U, a truncated user packet, and a UDP packet to another port.
         in_udp(&message(0x32, 1, &[0, 1, 0, 0], &[])),
         in_udp(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
         in_udp(b"hello, world"),
         in_udp(&message(0x30, 255, &[], &user_packet(53)[..24])),
         ipv4_from(HOST_10, UDP, &udp(1, 53)),
-        // The last two packets carry GTP-U: an outer packet with IP options, and a first fragment.
+        // The last two carry GTP-U: an outer packet with IP options, and a first fragment.
         ipv4(
             UDP,
             HOST_11,
@@ -459,7 +455,7 @@ fn gtpu_inner_applies_rules_to_user_packets() {
 #[test]
 fn filter_that_kernel_cannot_run_is_rejected_or_runs_in_user_space() {
     let repeated = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
-    // These rules differ only in their port ranges, so they share a bucket of the classifier.
+    // Rules that differ only in port ranges share a bucket of the classifier.
     let overlapping: Vec<String> =
         (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
     let cases = [

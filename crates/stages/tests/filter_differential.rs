@@ -1,5 +1,5 @@
-//! Compares the filter with a linear search, for random packets and rule sets. Compares the outcome
-//! for each packet, and the first matching rule for each packet of a batch.
+//! Compares the filter with a linear search, for random packets and rule sets: the outcome for each
+//! packet, and the first matching rule for each packet of a batch.
 
 use std::sync::Arc;
 
@@ -8,7 +8,6 @@ use xdpfwd_stages::filter::{Filter, FilterPlan, Inspection, inspect};
 use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 
-/// Number of packets per rule set.
 const PACKETS: usize = 1024;
 
 #[test]
@@ -22,12 +21,11 @@ fn filter_equals_linear_search_on_ten_million_packets() {
     compare(10_240);
 }
 
-/// Compares the filter with a linear search, for `set_count` random rule sets with [`PACKETS`]
-/// packets each.
+/// `set_count` random rule sets with [`PACKETS`] packets each.
 fn compare(set_count: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let mut rng = SplitMix64::new(seed);
-    // `mangled` counts packets that were truncated, overwritten or extended at random positions.
+    // `mangled` packets were truncated, overwritten or extended at random.
     let (mut cases, mut by_rule, mut mangled, mut max_tuples) = (0, 0, 0, 0);
     for set in 0..set_count {
         let max_continue_rules = usize::MAX;
@@ -75,7 +73,7 @@ fn compare(set_count: usize) {
     println!(
         "{cases} packets, {by_rule} decided by a rule, {mangled} mangled; up to {max_tuples} tuples"
     );
-    // 1024 sets must have at least a million packets.
+    // A million packets for 1024 sets.
     assert!(cases >= set_count * 1_000_000 / 1024);
     assert!(by_rule * 100 >= cases * 30, "a rule decided only {by_rule} of {cases} packets");
     assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} packets were mangled");

@@ -1,5 +1,5 @@
-//! Compares the cycle ledger (a worker's CPU cycles by task) with the elapsed cycles, which another
-//! thread measures, and with the number of forwarded packets.
+//! Compares the cycle ledger (a worker's CPU cycles by task) with the elapsed cycles, as another
+//! thread measures them, and with the forwarded packets.
 
 use std::sync::mpsc;
 use std::thread;
@@ -23,7 +23,7 @@ fn stages(count: usize) -> Stages {
     all.into_iter().take(count).collect()
 }
 
-/// Returns an IPv4 packet, which each of the stages changes.
+/// Each of the stages changes it.
 fn packet() -> Vec<u8> {
     let mut packet = vec![0; 64];
     packet[..34].copy_from_slice(
@@ -32,7 +32,7 @@ fn packet() -> Vec<u8> {
     packet
 }
 
-/// Runs one iteration of the worker, which forwards `packets` packets.
+/// One iteration of the worker with `packets` packets.
 fn forward(worker: &mut Worker<Stages>, wires: &Wires, packets: usize) {
     let packet = packet();
     for _ in 0..packets {
@@ -45,8 +45,8 @@ fn forward(worker: &mut Worker<Stages>, wires: &Wires, packets: usize) {
 #[test]
 fn ledger_total_equals_elapsed_cycles() {
     for count in [0, 1, 3] {
-        // One success in five attempts suffices: if the scheduler preempts this thread between
-        // request and reply, the measured time is wrong.
+        // One success in five suffices: if this thread is preempted between request and reply, the
+        // measured time is wrong.
         let ratios: Vec<f64> = (0..5).map(|_| accounted_fraction(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
@@ -55,7 +55,7 @@ fn ledger_total_equals_elapsed_cycles() {
     }
 }
 
-/// Returns the cycles that the ledger of a busy worker counts, as a fraction of the elapsed cycles.
+/// The cycles in a busy worker's ledger, as a fraction of the elapsed cycles.
 fn accounted_fraction(stage_count: usize) -> f64 {
     let (report_sender, reports) = mpsc::sync_channel::<LedgerReport>(0);
     let (request_sender, requests) = mpsc::channel::<()>();
@@ -96,7 +96,7 @@ fn ledger_counts_packets_bytes_and_calls() {
     for task in [Task::Receive, Task::Parse, Task::Enqueue, Task::Transmit, Task::Reclaim] {
         let account = ledger.task(task);
         assert_eq!(account.packets, 75, "{task:?}");
-        // Each task except `Reclaim` runs once per batch, and there are three batches. Frames are
+        // Each task except `Reclaim` runs once per batch, of which there are three. Frames are
         // reclaimed in one of the next two iterations.
         assert!((1..=3).contains(&account.calls), "{task:?} {account:?}");
     }
@@ -125,8 +125,7 @@ fn ledger_of_worker_without_packets_counts_idle_cycles() {
     let ledger = worker.report().ledger;
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
-    // In an iteration with packets, all cycles count as busy. Polling the other port, which has no
-    // packets, counts as `Look`.
+    // With packets, all cycles are busy. Polling the other port, which has no packets, is `Look`.
     forward(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(

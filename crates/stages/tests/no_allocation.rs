@@ -11,7 +11,6 @@ use xdpfwd_stages::{MacSwap, SetMac, Ttl};
 use xdpfwd_testkit::wires::cross_connect;
 use xdpfwd_wire::MacAddr;
 
-/// Returns a UDP packet from 10.0.0.1 to 10.0.0.2.
 fn udp() -> Vec<u8> {
     let mut packet = vec![0; 64];
     packet[..34].copy_from_slice(
@@ -24,8 +23,7 @@ fn udp() -> Vec<u8> {
 #[test]
 fn worker_does_not_allocate_per_packet() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // So many `drop` rules that the classifier builds hash tables, and two rules with rate limits.
-    // `continue` gives no verdict.
+    // Enough `drop` rules for hash tables, and two rate limits. `continue` gives no verdict.
     let filter = || {
         let drop_rules: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
@@ -41,7 +39,7 @@ fn worker_does_not_allocate_per_packet() {
     let boxed_stages =
         || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
 
-    // The stages of `fixed` are chosen at compile time, those of `boxed` at run time.
+    // `fixed` is chosen at compile time, `boxed` at run time.
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
     let (mut boxed, boxed_wires) = cross_connect(boxed_stages(), boxed_stages());
@@ -51,7 +49,7 @@ fn worker_does_not_allocate_per_packet() {
             fixed_wires.lan.deliver(&packet).unwrap();
             boxed_wires.wan.deliver(&packet).unwrap();
         }
-        // Switch off the recording of sent frames in the fake kernel, because it allocates.
+        // Recording sent frames allocates.
         fixed_wires.wan.set_recording(false);
         boxed_wires.lan.set_recording(false);
         let info = allocation_counter::measure(|| {
@@ -69,8 +67,7 @@ fn worker_does_not_allocate_per_packet() {
     );
 }
 
-/// Encapsulates and decapsulates packets in three ways: tunnel mode over IPv6, tunnel mode over
-/// IPv4 and UDP, and transport mode.
+/// Tunnel mode over IPv6, tunnel mode over IPv4 and UDP, and transport mode.
 #[test]
 fn esp_does_not_allocate_per_packet() {
     let folder = esp::Folder::new();
@@ -106,8 +103,7 @@ fn esp_does_not_allocate_per_packet() {
             for packet in packets.iter().cycle().take(60) {
                 bench.wires.lan.deliver(packet).unwrap();
             }
-            // The next packet is too big: the stage answers it with an ICMP message. The last
-            // packet is not IP: the stage drops it.
+            // The next packet is too big: answered by ICMP. The last one is not IP: dropped.
             bench
                 .wires
                 .lan

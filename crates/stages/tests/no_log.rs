@@ -1,5 +1,5 @@
 //! Checks that no packet causes a log line; otherwise senders could fill the disk. A `tracing`
-//! subscriber for all levels counts the lines.
+//! subscriber counts the lines of all levels.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -17,7 +17,6 @@ use xdpfwd_wire::MacAddr;
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{Frame, Umem, UmemConfig};
 
-/// Counts events and spans of all levels and targets.
 #[derive(Clone, Default)]
 struct LineCounter(Arc<AtomicU64>);
 
@@ -40,7 +39,7 @@ impl Subscriber for LineCounter {
     fn exit(&self, _: &Id) {}
 }
 
-/// A stage that causes a failure of one of seven kinds with some packets.
+/// Causes one of seven failures with some packets.
 #[derive(Default)]
 struct FaultyStage {
     /// Frames of another UMEM, which replace received frames.
@@ -90,7 +89,7 @@ fn packets_cause_no_log_line() {
     let lan_to_wan = (faulty(foreign.collect()), Ttl::default(), MacSwap, set_mac());
     let wan_to_lan = (faulty(vec![]), Ttl::default(), MacSwap, set_mac());
 
-    // Enough frames to fill an egress queue even if many frames are held or lost.
+    // Enough to fill an egress queue even if many are held or lost.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counter.clone(), || {
         let (mut worker, wires) =
@@ -99,8 +98,8 @@ fn packets_cause_no_log_line() {
         let mut lost = 0;
         let before = events();
         for round in 0..2000u64 {
-            // The kernel behaves in four ways, each for 50 rounds: it sends frames, sends none,
-            // returns errors, or completes no transmission.
+            // For 50 rounds each, the kernel sends frames, sends none, returns errors, or completes
+            // no transmission.
             let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
             wires.wan.set(match round / 50 % 4 {
                 0 => FakeKernelConfig::default(),
@@ -115,7 +114,7 @@ fn packets_cause_no_log_line() {
                 lost += u64::from(wires.wan.deliver(&packet(n)).is_err());
             }
             lost += u64::from(wires.lan.deliver(&[0; 3000]).is_err());
-            // Invalid descriptors: outside of the UMEM, across the end of a chunk, and too long.
+            // Outside of the UMEM, across the end of a chunk, and too long.
             for (address, len) in [(u64::MAX, 60), (2048 + 2000, 60), (0, u32::MAX)] {
                 invalid_sent += u64::from(wires.lan.deliver_descriptor(address, len));
             }
@@ -125,7 +124,6 @@ fn packets_cause_no_log_line() {
         let report = worker.report();
         assert_eq!(events(), before, "{report:?}");
 
-        // Check that all failures have occurred.
         for reason in [
             Reason::EGRESS_FULL,
             Reason::MALFORMED,
@@ -202,7 +200,6 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
             }
         }
         assert_eq!(counter.0.load(Ordering::Relaxed), before);
-        // Check that all failures have occurred.
         let drops = [seal.drops(), open.drops()].concat();
         for reason in
             ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"]
@@ -212,7 +209,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
                 "{reason}: {drops:?}"
             );
         }
-        // `maintain`, which does not run on the data path, warns of soft limits, and only once.
+        // Warns of soft limits, but only once, and not on the data path.
         plans.iter().for_each(esp::maintain);
         let after = counter.0.load(Ordering::Relaxed);
         assert!(after > before, "`maintain` logged no warning of a soft limit");
@@ -221,8 +218,7 @@ fn valid_and_invalid_packets_in_esp_stages_cause_no_log_line() {
     });
 }
 
-/// Returns a packet of at least 14 bytes that is malformed in most cases. `n` determines its length
-/// and headers.
+/// At least 14 bytes, in most cases malformed. `n` determines length and headers.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

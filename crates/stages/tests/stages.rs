@@ -64,8 +64,7 @@ fn invalid_table_error_states_accepted_values() {
     );
 }
 
-/// Returns packets built by scapy, each with the packet that the stage `ttl` must send, or `None`
-/// if it must drop the packet.
+/// Packets built by scapy, each with what the stage `ttl` must send; `None` for a drop.
 fn scapy_cases() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     const SCRIPT: &str = r#"
 from scapy.all import *
@@ -90,7 +89,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
 "#;
     let mut failures = String::new();
-    // The first `python3` in the PATH may lack scapy. Debian's Python has it.
+    // Debian's Python has scapy; the first one in the PATH may lack it.
     for python in ["python3", "/usr/bin/python3"] {
         match Command::new(python).args(["-c", SCRIPT]).output() {
             Ok(output) if output.status.success() => {
@@ -106,7 +105,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     panic!("cannot run scapy (Debian: python3-scapy; `make test` installs it)\n{failures}");
 }
 
-/// Parses a line of the script: packet, and expected packet or `-`.
+/// The packet, and the expected packet or `-`.
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
     let bytes = |hex: &str| {
         (0..hex.len())
@@ -143,7 +142,7 @@ fn ttl_passes_non_ip_and_drops_malformed_ip() {
     };
     // The packet ends in the IPv4 header.
     let truncated_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
-    // The IPv4 header length (IHL) is 16 bytes, which is less than the minimum.
+    // An IHL of 16 bytes is below the minimum.
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
     let truncated_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
     let three_tags =

@@ -1,14 +1,14 @@
 //! A worker's flow cache, which stores the classifier's results for earlier keys.
 //!
-//! The hash of a key determines its slot, and a new key replaces the key in the slot. A lookup
-//! compares the whole key, so the cache never changes a result. With many more flows than slots,
-//! most lookups miss; a miss costs the classifier's lookup, a read and a write of the slot.
+//! The hash of a key determines its slot; a new key replaces the old one. A lookup compares the
+//! whole key, so the cache never changes a result. With many more flows than slots, most lookups
+//! miss; a miss costs the classifier's lookup, a read and a write of the slot.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4_WORDS, V6_WORDS};
 
-/// Number of 64-bit words in a slot: a key, its result, and padding to a power of two. The padding
-/// keeps each slot within one cache line.
+/// 64-bit words per slot: a key, its result, and padding that keeps each slot within one cache
+/// line.
 const V4_SLOT_WORDS: usize = 4;
 const V6_SLOT_WORDS: usize = 8;
 
@@ -23,27 +23,25 @@ impl FlowCache {
     /// Maximum number of slots per IP version.
     pub const MAX_SLOTS: usize = 1 << 20;
 
-    /// Creates a cache with `slots` slots per IP version. Numbers below 64 or above
-    /// [`Self::MAX_SLOTS`] are replaced by these limits; the result is rounded up to a power of
-    /// two. Keep `seed` secret: an attacker who knows the seed can choose flows that replace each
-    /// other. The kernel allocates the memory page by page, when a flow first uses a page.
+    /// Creates a cache with `slots` slots per IP version, at least 64 and at most
+    /// [`Self::MAX_SLOTS`], rounded up to a power of two. Keep `seed` secret: who knows it can
+    /// choose flows that replace each other. The kernel allocates each page when a flow first uses
+    /// it.
     pub fn new(slots: usize, seed: u64) -> Self {
         let slots = slots.clamp(BATCH, Self::MAX_SLOTS).next_power_of_two();
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
     }
 
-    /// Returns the number of hits and the number of misses of both IP versions.
+    /// Returns the hits and the misses of both IP versions.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.v4.hits + self.v6.hits, self.v4.misses + self.v6.misses)
     }
 }
 
-/// The slots of one IP version.
 #[derive(Debug)]
 pub(super) struct Slots<const N: usize, const W: usize> {
-    /// The slots, of `W` words each.
     words: Vec<u64>,
-    /// Index in `words` of the first slot, which starts at a cache line.
+    /// Index in `words` of the first slot, at the start of a cache line.
     start: usize,
     seed: u64,
     /// Right shift that turns a hash into a slot number.
@@ -54,27 +52,25 @@ pub(super) struct Slots<const N: usize, const W: usize> {
 
 const CACHE_LINE: usize = 64;
 
-/// Set in every stored result. An unused slot contains zeros, so it differs from every used slot.
+/// Set in every stored result, so an unused slot (all zeros) differs from every used slot.
 const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Allocating zeros is fast, because the kernel maps the pages lazily. This matters, because
-        // a worker creates the cache between two batches.
+        // Allocating zeros is fast, because the kernel maps the pages lazily. This matters: a
+        // worker creates the cache between two batches.
         let words = vec![0_u64; slots * W + CACHE_LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
     }
 
-    /// Returns the index in `words` of the first word of the slot for a key.
     #[inline]
     fn slot_index(&self, key: &Packed<N>) -> usize {
         let hash = key.iter().fold(self.seed, |hash, word| fold(hash ^ word, MULTIPLIER));
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// Like [`Space::classify`], but searches `space` only for keys that are not cached, and caches
-    /// the results.
+    /// Like [`Space::classify`], with a cache in front of `space`.
     #[inline]
     pub(super) fn classify(
         &mut self,
@@ -118,5 +114,5 @@ impl<const N: usize, const W: usize> Slots<N, W> {
     }
 }
 
-/// A hash multiplier: an odd constant with well-distributed bits.
+/// A hash multiplier: odd, with well-distributed bits.
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -21,7 +21,7 @@ pub struct SpaceImage {
     /// `struct space`: all data whose size does not depend on the rules.
     pub space: Vec<u8>,
     /// `struct numbers`: for each value of the first 16 address bits that are not skipped, the
-    /// number of a set or, for longer prefixes, of a part. First the source, then the destination.
+    /// number of a set or, for longer prefixes, of a part. First source, then destination.
     pub first: Table,
     /// `struct numbers`: for each part, a set number for each value of the next 8 address bits.
     pub parts: Table,
@@ -35,10 +35,10 @@ pub struct SpaceImage {
     pub entries: Table,
 }
 
-/// The values of a BPF array map, one after the other.
+/// The values of a BPF array map in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Length of a value in bytes.
+    /// Bytes per value.
     pub value_size: usize,
     /// All values.
     pub bytes: Vec<u8>,
@@ -65,9 +65,9 @@ pub enum KernelLimitError {
          the XDP program compares at most {max}"
     )]
     LongBucket {
-        /// Number of rules in the longest bucket.
+        /// Rules in the longest bucket.
         longest: usize,
-        /// Maximum number of rules per bucket.
+        /// Maximum rules per bucket.
         max: usize,
     },
     /// Too many hashes collide. Another seed can help.
@@ -76,9 +76,9 @@ pub enum KernelLimitError {
          the XDP program supports fewer than {limit}"
     )]
     LongRun {
-        /// Number of full groups in the longest run.
+        /// Full groups in the longest run.
         longest: usize,
-        /// Number of full groups in the shortest run that the XDP program does not support.
+        /// Full groups in the shortest run that the XDP program does not support.
         limit: usize,
     },
     /// Too many rules have no verdict.
@@ -89,19 +89,19 @@ pub enum KernelLimitError {
         /// Maximum number of rules without a verdict.
         max: usize,
     },
-    /// There are too many rules: a decision has only 30 bits for the rule number.
+    /// Too many rules: a decision has only 30 bits for the rule number.
     #[error("{0} rules; the XDP program supports at most {max}", max = MAX_RULES)]
     TooManyRules(usize),
 }
 
-// Limits of the XDP program, which `bpf/classify.h` and `bpf/filter.h` define.
+// Limits in `bpf/classify.h` and `bpf/filter.h`.
 const MAX_BUCKET_LENGTH: usize = 256;
-/// Maximum number of groups that a lookup visits.
+/// Maximum groups that a lookup visits.
 const MAX_GROUPS: usize = 32;
 const MAX_CONTINUE_RULES: usize = 16;
 const MAX_RULES: usize = (1 << 30) - 1;
 
-// Actions of a rule. A decision is a rule number, shifted left by `DECISION_BITS`, with an action.
+// A decision is a rule number, shifted left by `DECISION_BITS`, with an action.
 const DECISION_BITS: u32 = 2;
 const CONTINUE: u32 = 0;
 const ACCEPT: u32 = 1;
@@ -174,8 +174,8 @@ impl SpaceImage {
         }
         let (mut first, mut parts, mut sets) =
             (NativeBytes::default(), NativeBytes::default(), NativeBytes::default());
-        // Each with one element for the source and one for the destination: the number of skipped
-        // address bits, the index of the first part, and the index of the first set.
+        // For source and destination: the skipped address bits, and the index of the first part and
+        // set.
         let (mut skips, mut first_parts, mut first_sets) = ([0; 2], [0; 2], [0; 2]);
         for (side, addresses) in
             space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate()
@@ -228,7 +228,7 @@ impl SpaceImage {
     }
 }
 
-/// Size of `struct numbers` in bytes.
+/// In bytes.
 const NUMBERS_SIZE: usize = 256 * size_of::<u16>();
 
 #[derive(Default)]

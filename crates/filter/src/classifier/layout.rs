@@ -1,43 +1,38 @@
 //! Chooses the tuples (sets of compared leading bits) and assigns each rule to one of them.
 //!
-//! Each tuple costs a lookup per packet, and each rule in a bucket costs a comparison, so the
-//! layout should have few tuples and short buckets. A greedy search repeatedly chooses the
-//! candidate tuple that accepts the largest number of the remaining rules. This number never rises
-//! for any candidate, so the search recomputes it only when the candidate reaches the top of the
-//! heap.
+//! Each tuple costs a lookup per packet, and each rule in a bucket a comparison. A greedy search
+//! repeatedly chooses the candidate tuple that accepts the most remaining rules. This number never
+//! rises for any candidate, so the search recomputes it only when the candidate reaches the top of
+//! the heap.
 
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use super::pattern::{Bits, Pattern};
 use crate::key::Packed;
 
-/// The chosen tuples and their buckets.
 pub(super) struct Layout {
-    /// For each tuple, the bits that it compares, and its buckets. A bucket is a list of pattern
-    /// indexes.
+    /// For each tuple, the bits that it compares, and its buckets of pattern indexes.
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
     pub(super) bucket_count: usize,
 }
 
-/// Maximum number of rules per bucket in the greedy search. The rules that remain after the search
-/// are then added to buckets without this limit.
+/// Maximum rules per bucket in the greedy search; not for the rules that remain after it.
 const GREEDY_BUCKET_LENGTH: u8 = 1;
 
-/// Maximum number of prefix lengths, including 0, that candidates have for the source address, and
-/// likewise for the destination address.
+/// Maximum prefix lengths, including 0, of candidates, for each of the two addresses.
 const MAX_LENGTHS: usize = 6;
 
-/// Maximum number of tuples, because a set of tuples is a `u64` with one bit per tuple.
+/// A set of tuples is a `u64` with one bit per tuple.
 pub(super) const MAX_TUPLES: usize = 64;
 
 pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     let candidates = candidates(patterns);
-    // Assign rules with few bits first, before buckets are full, because they fit few tuples.
+    // Assign rules with few bits first, because they fit few tuples.
     let mut remaining: Vec<u32> = (0..patterns.len() as u32).collect();
     remaining.sort_by_key(|&index| patterns[index as usize].bits.sum());
     let mut counts = BucketCounts::new(patterns.len());
     // For each candidate: the number of rules that it accepts, the sum of its bits, its bits, and
-    // the number of rules that remained when the number of accepted rules was computed.
+    // how many rules remained when the first number was computed.
     let mut heap: BinaryHeap<(usize, u32, Bits, usize)> = BinaryHeap::new();
     for bits in candidates {
         heap.push((
@@ -72,8 +67,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
         });
         chosen.push((bits, members));
     }
-    // The remaining rules overlap too much for short buckets, or all tuples are in use. Assign each
-    // rule to the fitting tuple with the most bits.
+    // The remaining rules overlap too much for short buckets, or all tuples are in use. Choose the
+    // fitting tuple with the most bits.
     for index in remaining {
         let bits = patterns[index as usize].bits;
         let fitting = chosen
@@ -82,8 +77,7 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
             .max_by_key(|(tuple, _)| tuple.sum());
         match fitting {
             Some((_, members)) => members.push(index),
-            // Add a tuple without bits, which accepts every rule. The loop above leaves room for
-            // this one tuple.
+            // A tuple without bits accepts every rule. The loop above leaves room for it.
             None => {
                 let no_bits = Bits {
                     source: 0,
@@ -104,8 +98,8 @@ pub(super) fn choose_tuples<const N: usize>(patterns: &[Pattern<N>]) -> Layout {
     Layout { tuples, bucket_count }
 }
 
-/// Groups the members of a tuple into buckets. All members of a bucket have the same values in the
-/// compared bits. `members` and the buckets contain pattern indexes; each bucket is in rule order.
+/// Groups the members of a tuple (pattern indexes) by their values in the compared bits. Each
+/// bucket is in rule order.
 fn buckets<const N: usize>(
     patterns: &[Pattern<N>],
     bits: Bits,
@@ -130,8 +124,8 @@ fn masked<const N: usize>(value: &Packed<N>, mask: &Packed<N>) -> Packed<N> {
     std::array::from_fn(|word| value[word] & mask[word])
 }
 
-/// Returns the candidate tuples: all combinations of a few prefix lengths for each address, and of
-/// either all bits or no bits for each port and for the protocol.
+/// Returns all combinations of a few prefix lengths for each address, and of all or no bits for
+/// each port and for the protocol.
 fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     let lengths_of = |bits_of: fn(&Bits) -> u8| {
         few_lengths(patterns.iter().map(|pattern| bits_of(&pattern.bits)))
@@ -164,7 +158,7 @@ fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     all
 }
 
-/// Returns 0, and up to `MAX_LENGTHS - 1` quantiles of the lengths that are not 0.
+/// Returns 0, and up to `MAX_LENGTHS - 1` quantiles of the other lengths.
 fn few_lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     let mut all: Vec<u8> = all.filter(|&length| length > 0).collect();
     all.sort_unstable();
@@ -174,11 +168,9 @@ fn few_lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     chosen
 }
 
-/// The number of rules in each bucket of one tuple. A hash of the compared bits selects the count;
-/// buckets with equal hashes share a count.
+/// The number of rules in each bucket of one tuple. Buckets with equal hashes share a count.
 struct BucketCounts {
     counts: Vec<u8>,
-    /// Right shift that turns a hash into an index of `counts`.
     shift: u32,
 }
 
@@ -192,7 +184,7 @@ impl BucketCounts {
         self.counts.fill(0);
     }
 
-    /// Counts a rule if its bucket has room. Returns `false` if the bucket is full.
+    /// Returns `false` if the rule's bucket is full.
     #[inline]
     fn add<const N: usize>(&mut self, value: &Packed<N>, mask: &Packed<N>) -> bool {
         let mut hash = 0_u64;
@@ -205,7 +197,7 @@ impl BucketCounts {
         fits
     }
 
-    /// Returns how many of the remaining rules a tuple with these bits would accept.
+    /// Returns how many remaining rules a tuple with these bits would accept.
     fn accepted_by<const N: usize>(
         &mut self,
         patterns: &[Pattern<N>],

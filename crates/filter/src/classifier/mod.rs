@@ -2,17 +2,15 @@
 //!
 //! The classifier searches a **tuple space** (Srinivasan et al., 1999) with merged tuples
 //! (TupleMerge, Daly et al., 2019). A tuple states how many leading bits of each address and port
-//! are compared, and whether the protocol is compared. One hash table lookup with these bits of the
-//! key finds a bucket, which contains all rules of the tuple that can match. The other conditions
-//! of these rules are then verified rule after rule. A rule may be stored in any tuple
-//! that compares only bits that the rule specifies, so a few tuples can hold thousands of rules.
-//! [`layout`] chooses the tuples.
+//! are compared, and whether the protocol is. One hash table lookup with these bits of the key
+//! finds the bucket of all rules of the tuple that can match. Their other conditions are verified
+//! rule after rule. A rule may be in any tuple that compares only bits that the rule specifies, so
+//! a few tuples can hold thousands of rules. [`layout`] chooses the tuples.
 //!
-//! [`prune`] selects the tuples that can contain a matching rule for a key. These tuples are
-//! searched in the order of their smallest rule number, until no further tuple can contain an
-//! earlier match. A batch of keys is searched in rounds, with one tuple per key in each round. The
-//! loads of different keys then overlap, and no branch depends on unpredictable data ([`space`],
-//! [`table`]).
+//! [`prune`] selects the tuples that can contain a matching rule for a key. They are searched in
+//! the order of their smallest rule number, until no further tuple can contain an earlier match. A
+//! batch of keys is searched in rounds, with one tuple per key in each round, so that the loads of
+//! different keys overlap and no branch depends on unpredictable data ([`space`], [`table`]).
 
 mod cache;
 mod image;
@@ -42,8 +40,7 @@ impl Classifier {
     /// Maximum number of keys per batch.
     pub const BATCH: usize = space::BATCH;
 
-    /// Compiles rules. Keep `seed` secret: an attacker who knows the seed can choose packets whose
-    /// hashes collide.
+    /// Compiles rules. Keep `seed` secret: who knows it can choose packets whose hashes collide.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let numbered = || (0..).zip(rules);
         let v4 =
@@ -53,8 +50,8 @@ impl Classifier {
         Self { v4: Space::new(v4, seed), v6: Space::new(v6, seed) }
     }
 
-    /// Returns the number of the first matching rule whose number is at least `from`. Numbers are
-    /// indexes into the list of rules.
+    /// Returns the number of the first matching rule that is at least `from`. Numbers are indexes
+    /// into the list of rules.
     #[inline]
     pub fn first_match(&self, key: &Key, from: u32) -> Option<u32> {
         let last_words = key.last_words();
@@ -68,8 +65,8 @@ impl Classifier {
         }
     }
 
-    /// Writes to `found` the number of the first matching rule for each key, or [`Self::NONE`] if
-    /// no rule matches. Ignores keys after the first [`Self::BATCH`].
+    /// Writes the number of the first matching rule for each key to `found`, or [`Self::NONE`].
+    /// Ignores keys after the first [`Self::BATCH`].
     #[inline]
     pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
         let v4 = |keys: &[_], found: &mut _| self.v4.classify(keys, found);
@@ -77,8 +74,8 @@ impl Classifier {
         classify_by_version(keys, found, v4, v6);
     }
 
-    /// Like [`Self::classify`], but uses `cache`. Use the same cache for one classifier only: the
-    /// results of another classifier would be wrong.
+    /// Like [`Self::classify`], with a cache. The results of another classifier in the cache would
+    /// be wrong.
     #[inline]
     pub fn classify_cached(
         &self,
@@ -87,7 +84,7 @@ impl Classifier {
         cache: &mut FlowCache,
     ) {
         let FlowCache { v4: slots_v4, v6: slots_v6 } = cache;
-        // Without tuples, comparing all rules is as fast as a cache, because there are few rules.
+        // Without tuples there are few rules, and comparing all is as fast as a cache.
         let v4 = |keys: &[_], found: &mut _| match self.v4.prune {
             Some(_) => slots_v4.classify(&self.v4, keys, found),
             None => self.v4.classify(keys, found),
@@ -102,19 +99,19 @@ impl Classifier {
     /// The result of [`Self::classify`] if no rule matches.
     pub const NONE: u32 = space::NONE;
 
-    /// Returns whether the rules of at least one IP version are in tuples. If a version has at most
-    /// eight rules, they are compared one by one instead.
+    /// Returns whether the rules of at least one IP version are in tuples. Up to eight rules are
+    /// compared one by one instead.
     pub fn has_tuples(&self) -> bool {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
     /// Returns the tables for the XDP program, or an error if they exceed its limits. `rules` must
-    /// be those from which the classifier was compiled.
+    /// be those of the classifier.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, KernelLimitError> {
         Image::new(&self.v4, &self.v6, rules)
     }
 
-    /// Returns the tuples of each IP version, and the memory that the classifier uses.
+    /// Returns the tuples of each IP version, and the memory used.
     pub fn shape(&self) -> Shape {
         Shape {
             v4: self.v4.shape(),
@@ -124,8 +121,7 @@ impl Classifier {
     }
 }
 
-/// Packs the keys, looks up the IPv4 keys and the IPv6 keys separately, and writes the results to
-/// `found` in the order of `keys`.
+/// Looks up the keys of each IP version separately, and writes the results in the order of `keys`.
 #[inline]
 fn classify_by_version(
     keys: &[Key],

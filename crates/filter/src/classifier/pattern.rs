@@ -1,4 +1,4 @@
-//! Patterns: the conditions of rules in the form that the classifier compares with packed keys.
+//! Patterns: the conditions of rules, to be compared with packed keys.
 
 use std::ops::RangeInclusive;
 
@@ -7,18 +7,16 @@ use ipnet::IpNet;
 use crate::key::{Packed, V4_WORDS, V6_WORDS, l4_word, pack_v4, pack_v6, tag_word};
 use crate::rule::{FragmentMatch, Match, Version};
 
-/// The conditions of a rule for packed keys. A key matches if `key & mask == value` and both ports
-/// of the key are within their ranges.
+/// A key matches if `key & mask == value` and both ports are within their ranges.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First and last port; 0 and 65535 without a condition on the port.
+    /// First and last port; 0 and 65535 without a condition.
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
-    /// Rule number. The rule with the smaller number takes precedence.
+    /// The rule with the smaller number takes precedence.
     pub(super) rule: u32,
-    /// Number of leading bits of each field that the rule specifies.
     pub(super) bits: Bits,
 }
 
@@ -34,7 +32,6 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    /// Returns whether each field has at least as many bits as in `other`.
     pub(super) fn covers(self, other: Self) -> bool {
         self.source >= other.source
             && self.destination >= other.destination
@@ -75,7 +72,7 @@ impl Bits {
     }
 }
 
-/// Returns a mask of the highest `bits` bits of a field that is `width` bits wide.
+/// Returns a mask of the highest `bits` bits of a field of `width` bits.
 fn high_bits(bits: u8, width: u8) -> u64 {
     let all = (1_u64 << width) - 1;
     all & !(all >> bits)
@@ -89,8 +86,7 @@ fn prefix_mask_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// The part of a pattern that is the same for both IP versions. `value` and `mask` are those of the
-/// last two words.
+/// The part of a pattern that is the same for both IP versions: the last two words.
 struct CommonPart {
     value: [u64; 2],
     mask: [u64; 2],
@@ -99,7 +95,7 @@ struct CommonPart {
     bits: Bits,
 }
 
-// Indexes in `CommonPart::value` of the words that `l4_word` and `tag_word` describe.
+// Indexes in `CommonPart::value`.
 const L4: usize = 0;
 const TAG: usize = 1;
 
@@ -176,14 +172,14 @@ impl CommonPart {
         common
     }
 
-    /// Adds the condition that the field at position `shift` of the word `L4` or `TAG` has the
-    /// value `value` in the bits of `mask`.
+    /// Requires `value` in the bits `mask` of the field at position `shift` of the word `L4` or
+    /// `TAG`.
     fn require(&mut self, word: usize, shift: u32, mask: u64, value: u64) {
         self.mask[word] |= mask << shift;
         self.value[word] |= (value & mask) << shift;
     }
 
-    /// Adds two conditions: the packet has ports, and the port at position `shift` has the leading
+    /// Requires that the packet has ports, and that the port at position `shift` has the leading
     /// bits that all ports of `range` share. Returns the range, because these bits cannot express
     /// it, and the number of shared bits.
     fn require_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
@@ -196,7 +192,7 @@ impl CommonPart {
     }
 }
 
-/// Returns the pattern of a rule for IPv4 keys, or `None` if the rule applies to IPv6 only.
+/// Returns `None` if the rule applies to IPv6 only.
 pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>> {
     if matches.version() == Some(Version::V6) {
         return None;
@@ -218,7 +214,6 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4_WORDS>
     })
 }
 
-/// Like [`pattern_v4`], for IPv6 keys.
 pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6_WORDS>> {
     if matches.version() == Some(Version::V4) {
         return None;

@@ -1,25 +1,23 @@
 //! Selects the tuples (groups of rules) that can contain a matching rule for a key.
 //!
-//! This is the pruned tuple space of Srinivasan et al. (1999). Each field has a small table. For
-//! each value of the field, the table contains the set of tuples with a rule for this value. A
-//! lookup intersects the sets for all fields of a key. The result may contain too many tuples, but
-//! never too few: the tables distinguish addresses by at most 24 bits, and ports from 1024 on by
-//! their upper ten bits.
+//! This is the pruned tuple space of Srinivasan et al. (1999). A small table per field has, for
+//! each value, the set of tuples with a rule for this value. A lookup intersects the sets for all
+//! fields. The result may contain too many tuples, but never too few: the tables distinguish
+//! addresses by at most 24 bits, and ports from 1024 on by their upper ten bits.
 
 use std::collections::HashMap;
 
 use super::pattern::Pattern;
 use crate::key::{Packed, V4_WORDS, l4_word};
 
-/// A set of tuples: bit n stands for the tuple at position n of the search order.
+/// Bit n stands for the tuple at position n of the search order.
 pub(super) type TupleSet = u64;
 
-/// Returns the set that contains only the tuple at this position of the search order.
 pub(super) fn tuple_set(position: usize) -> TupleSet {
     1 << position
 }
 
-/// The tables of tuple sets, one table per field.
+/// One table of tuple sets per field.
 #[derive(Clone, Debug)]
 pub(super) struct Prune {
     pub(super) source: AddressSets,
@@ -30,7 +28,7 @@ pub(super) struct Prune {
 }
 
 impl Prune {
-    /// Creates the tables from all patterns, each with the position of its tuple.
+    /// Each pattern comes with the position of its tuple.
     pub(super) fn new<const N: usize>(patterns: &[(usize, &Pattern<N>)]) -> Self {
         let rules = || patterns.iter().map(|(position, pattern)| (tuple_set(*position), *pattern));
         let mut protocol = Box::new([0; 256]);
@@ -43,8 +41,8 @@ impl Prune {
             }
         }
         let prefixes = |side: usize| {
-            // One word of an IPv4 key contains both addresses. For IPv6 addresses, the upper half
-            // is precise enough.
+            // One word of an IPv4 key contains both addresses. For IPv6, the upper half is precise
+            // enough.
             rules().map(move |(tuple, pattern)| match N {
                 V4_WORDS => {
                     (tuple, pattern.value[0] << (32 * side), prefix_length(pattern, side).min(32))
@@ -65,7 +63,6 @@ impl Prune {
         }
     }
 
-    /// Returns the tuples that may contain a matching rule for a key.
     #[inline]
     pub(super) fn tuples<const N: usize>(&self, key: &Packed<N>) -> TupleSet {
         let (source, destination) =
@@ -88,35 +85,35 @@ impl Prune {
     }
 }
 
-/// Returns the length of the source prefix (`side` 0) or destination prefix (`side` 1) in bits.
+/// `side` is 0 for the source prefix and 1 for the destination prefix.
 fn prefix_length<const N: usize>(pattern: &Pattern<N>, side: usize) -> u8 {
     if side == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Tuple sets by address. The 16 bits after the skipped bits select a set, or a part if prefixes
-/// are longer than these 16 bits. In a part, the next 8 bits select a set.
+/// Tuple sets by address. The 16 bits after the skipped bits select a set, or a part for longer
+/// prefixes. In a part, the next 8 bits select a set.
 #[derive(Clone, Debug)]
 pub(super) struct AddressSets {
-    /// Number of skipped leading bits, which are the same in all prefixes.
+    /// Leading bits that are the same in all prefixes.
     pub(super) skip: u32,
     /// For each value of the 16 bits, a set number, or `FIRST_PART` plus a part number.
     pub(super) first: Vec<u16>,
     /// For each part and each value of the next 8 bits, a set number.
     pub(super) parts: Vec<[u16; 256]>,
-    /// The sets, indexed by set number. Set 0 contains all tuples.
+    /// Set 0 contains all tuples.
     pub(super) sets: Vec<TupleSet>,
 }
 
-/// The smallest value in [`AddressSets::first`] that stands for a part instead of a set.
+/// Smallest value in [`AddressSets::first`] that stands for a part.
 const FIRST_PART: u16 = 1 << 15;
 
-/// Maximum number of parts, which use 512 KiB. If no part is left, only the first 16 bits of a
-/// longer prefix are used.
+/// All parts together use 512 KiB. If no part is left, only the first 16 bits of a longer prefix
+/// are used.
 const MAX_PARTS: usize = 1024;
 
 impl AddressSets {
-    /// Creates the sets from prefixes. Each prefix consists of the set with its tuple, the
-    /// left-aligned address, and the length in bits.
+    /// Each prefix consists of the set with its tuple, the left-aligned address, and the length in
+    /// bits.
     fn new(prefixes: impl Iterator<Item = (TupleSet, u64, u8)> + Clone) -> Self {
         let mut everywhere = 0;
         let mut distinct: Vec<(u64, u8, TupleSet)> = Vec::new();
@@ -136,8 +133,7 @@ impl AddressSets {
         let skip = shared_bits(&distinct);
         let mut first = vec![everywhere; 1 << 16];
         let mut parts: HashMap<u16, [TupleSet; 256]> = HashMap::new();
-        // Add short prefixes first, because they change sets in `first`, and a new part begins with
-        // copies of such a set.
+        // Add short prefixes first: they change sets in `first`, which new parts copy.
         distinct.sort_unstable_by_key(|(_, length, _)| *length);
         for (value, length, tuple) in distinct {
             let value = value << skip;
@@ -157,12 +153,11 @@ impl AddressSets {
             let (start, count) = ((value >> 40 & 0xff) as usize, 1_usize << (24 - length.min(24)));
             part[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
         }
-        // Store each distinct set once.
         let mut set_numbers: HashMap<TupleSet, u16> = HashMap::new();
         let mut sets = Vec::new();
         let mut set_number = |tuples: TupleSet| {
             *set_numbers.entry(tuples).or_insert_with(|| {
-                // If no set number is left, use set 0, which contains all tuples.
+                // No set number is left: use set 0, which contains all tuples.
                 if sets.len() + 1 >= usize::from(FIRST_PART) {
                     return 0;
                 }
@@ -170,7 +165,6 @@ impl AddressSets {
                 (sets.len() - 1) as u16
             })
         };
-        // The first set gets number 0.
         set_number(TupleSet::MAX);
         let mut table: Vec<u16> = Vec::with_capacity(1 << 16);
         let mut part_table: Vec<[u16; 256]> = Vec::new();
@@ -201,8 +195,8 @@ impl AddressSets {
     }
 }
 
-/// Returns the number of leading bits that are the same in all prefixes, but at most 40: 24 of the
-/// 64 bits must remain for the tables.
+/// Returns the number of leading bits that all prefixes share, at most 40: 24 of the 64 bits must
+/// remain for the tables.
 fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
     let Some((first, _, _)) = prefixes.first() else { return 0 };
     let shortest = prefixes.iter().map(|(_, length, _)| u32::from(*length)).min().unwrap_or(0);
@@ -210,8 +204,8 @@ fn shared_bits(prefixes: &[(u64, u8, TupleSet)]) -> u32 {
     differing.leading_zeros().min(shortest).min(40)
 }
 
-/// Tuple sets by port. Each port below [`SINGLE_PORTS`] has a set. Other ports share a set if they
-/// differ only in the lowest [`SHARED_PORT_BITS`] bits.
+/// Tuple sets by port. Ports from [`SINGLE_PORTS`] on share a set if they differ only in the lowest
+/// [`SHARED_PORT_BITS`] bits.
 #[derive(Clone, Debug)]
 pub(super) struct PortSets(pub(super) Box<[TupleSet; PORT_SETS]>);
 
@@ -225,9 +219,8 @@ impl PortSets {
         if port < SINGLE_PORTS { port } else { SINGLE_PORTS + (port >> SHARED_PORT_BITS) }
     }
 
-    /// Creates the sets from port ranges. A rule without a condition on the port must have the full
-    /// range: a key without ports contains zeros or ICMP fields instead of ports, and the rule must
-    /// be found for any of these values.
+    /// A rule without a condition on the port must have the full range: a key without ports
+    /// contains zeros or ICMP fields instead, and the rule must be found for any of these values.
     fn new(ranges: impl Iterator<Item = (TupleSet, [u16; 2])>) -> Self {
         let mut sets = Box::new([0; PORT_SETS]);
         let mut distinct: Vec<_> = ranges.collect();

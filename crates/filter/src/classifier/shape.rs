@@ -1,6 +1,6 @@
 //! The size and shape of a classifier.
 
-/// The tuples of a classifier, and the memory that it uses.
+/// The tuples and the memory of a classifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Tuples of IPv4, in search order.
@@ -14,18 +14,18 @@ pub struct Shape {
 /// A tuple: the bits that it compares, and its number of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TupleShape {
-    /// Number of leading bits of the source address that are compared.
+    /// Compared leading bits of the source address.
     pub source: u8,
-    /// Number of leading bits of the destination address that are compared.
+    /// Compared leading bits of the destination address.
     pub destination: u8,
-    /// Number of leading bits of the source port that are compared.
+    /// Compared leading bits of the source port.
     pub source_port: u8,
-    /// Number of leading bits of the destination port that are compared.
+    /// Compared leading bits of the destination port.
     pub destination_port: u8,
     /// Whether the protocol is compared.
     pub protocol: bool,
     /// Number of rules in the tuple.
     pub rules: usize,
-    /// Number of rules in the longest bucket of the tuple.
+    /// Number of rules in the longest bucket.
     pub longest_bucket: usize,
 }

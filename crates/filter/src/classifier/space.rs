@@ -9,37 +9,29 @@ use super::shape::TupleShape;
 use super::table::HashTable;
 use crate::key::{Packed, V4_WORDS, l4_word};
 
-/// Maximum number of keys per batch.
 pub(super) const BATCH: usize = 64;
-/// The result of a lookup that finds no rule.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// The compiled rules of one IP version.
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// The tuples, in the order of their smallest rule number. Empty if the rules are compared one
-    /// by one.
+    /// In the order of their smallest rule number. Empty if the rules are compared one by one.
     pub(super) tuples: Vec<Tuple<N>>,
-    /// Maps the hash of each bucket to the index in `entries` of the first entry of the bucket.
+    /// Maps the hash of each bucket to the index in `entries` of its first entry.
     pub(super) table: HashTable,
-    /// Smallest rule number of each tuple. The elements after the last tuple are `u32::MAX`, which
-    /// is larger than any rule number.
+    /// Smallest rule number of each tuple, then `u32::MAX`.
     best_rules: [u32; MAX_TUPLES + 1],
-    /// The tables that select the tuples to search; `None` if the rules are compared one by one.
+    /// Selects the tuples to search; `None` if the rules are compared one by one.
     pub(super) prune: Option<Prune>,
-    /// The entries of all buckets, bucket by bucket. The entries of a bucket are in rule order.
+    /// The entries of all buckets, bucket by bucket, each in rule order.
     pub(super) entries: Vec<Entry<N>>,
     pub(super) seed: u64,
 }
 
-/// A tuple (the bits that it compares), without its rules.
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
-    /// Smallest rule number in the tuple.
     pub(super) best_rule: u32,
-    /// Seed of the tuple's hashes. Two tuples have different seeds, so equal bits have different
-    /// hashes.
+    /// Differs for each tuple, so equal bits have different hashes.
     pub(super) seed: u64,
     pub(super) shape: TupleShape,
 }
@@ -50,17 +42,16 @@ pub(super) struct Tuple<const N: usize> {
 pub(super) struct Entry<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First source port, and the number of ports after it; likewise for the destination.
+    /// First source port, and the number of ports after it.
     pub(super) source_ports: [u16; 2],
     pub(super) destination_ports: [u16; 2],
     pub(super) rule: u32,
-    /// Whether this entry is the last one of its bucket.
     pub(super) is_last: bool,
 }
 
 const _: () = assert!(size_of::<Entry<V4_WORDS>>() == 64);
 
-/// Maximum number of rules that are compared one by one, which is faster than a lookup in tuples.
+/// Up to this number of rules, comparing one by one is faster than tuples.
 pub(super) const MAX_LINEAR_RULES: usize = 8;
 
 impl<const N: usize> Entry<N> {
@@ -73,7 +64,7 @@ impl<const N: usize> Entry<N> {
         let l4 = key[N - 2];
         let (source, destination) =
             ((l4 >> l4_word::SOURCE_PORT) as u16, (l4 >> l4_word::DESTINATION_PORT) as u16);
-        // Returns 0 if the port is within the range. Has no branch.
+        // Without a branch, returns 0 if the port is within the range.
         let outside = |port: u16, [first, more]: [u16; 2]| {
             u64::from(port.wrapping_sub(first).saturating_sub(more))
         };
@@ -86,7 +77,7 @@ impl<const N: usize> Entry<N> {
 
 impl<const N: usize> Space<N> {
     pub(super) fn new(patterns: Vec<Pattern<N>>, seed: u64) -> Self {
-        // The caller's seed may be a small number: spread its bits.
+        // The caller's seed may be small: spread its bits.
         let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
         let entry = |pattern: &Pattern<N>, is_last| {
             let Pattern { value, mask, source_ports, destination_ports, rule, .. } = *pattern;
@@ -115,7 +106,7 @@ impl<const N: usize> Space<N> {
             entries: Vec::with_capacity(patterns.len()),
             seed,
         };
-        // Sort the tuples by their smallest rule number, which is the search order.
+        // Search order: by smallest rule number.
         let mut tuples: Vec<_> = tuples
             .into_iter()
             .map(|(bits, buckets)| (best_rule(&patterns, &buckets), bits, buckets))
@@ -136,8 +127,8 @@ impl<const N: usize> Space<N> {
         space
     }
 
-    /// Adds a tuple. Each bucket is a list of pattern indexes in rule order. `entry` creates an
-    /// entry from a pattern index and the value of `is_last`.
+    /// Each bucket is a list of pattern indexes in rule order. `entry` creates an entry from a
+    /// pattern index and the value of `is_last`.
     fn add_tuple(
         &mut self,
         bits: Bits,
@@ -169,7 +160,7 @@ impl<const N: usize> Space<N> {
         self.tuples.push(Tuple { mask, best_rule, seed, shape });
     }
 
-    /// Returns the number of the first matching rule whose number is at least `from`.
+    /// Returns the first matching rule whose number is at least `from`.
     #[inline]
     pub(super) fn first_match(&self, key: &Packed<N>, from: u32) -> Option<u32> {
         let Some(prune) = &self.prune else {
@@ -193,12 +184,12 @@ impl<const N: usize> Space<N> {
         Some(found).filter(|found| *found != NONE)
     }
 
-    /// Writes to `found` the number of the first matching rule for each key, or [`NONE`]. Ignores
+    /// Writes the number of the first matching rule for each key to `found`, or [`NONE`]. Ignores
     /// keys after the first [`BATCH`].
     ///
     /// Each round searches one tuple for each active key. A branch on the result of a lookup or a
-    /// comparison would often be mispredicted. Instead, the code writes every key to the end of a
-    /// list, and then increases the length of the list only if the key belongs to the list.
+    /// comparison would often be mispredicted. Instead, every key is written to the end of a list,
+    /// and the list grows only if the key belongs to it.
     #[inline]
     pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
         let keys = &keys[..keys.len().min(BATCH)];
@@ -209,7 +200,7 @@ impl<const N: usize> Space<N> {
             }
             return;
         };
-        // `active` contains the indexes of the keys that still have a tuple to search.
+        // Indexes of the keys that still have a tuple to search.
         let (mut tuples, mut active, mut active_count) = ([0; BATCH], [0_u8; BATCH], 0);
         for (index, (key, tuples)) in (0..).zip(keys.iter().zip(&mut tuples)) {
             *tuples = prune.tuples(key);
@@ -236,8 +227,8 @@ impl<const N: usize> Space<N> {
             for at in 0..active_count.min(BATCH) {
                 let index = usize::from(active[at]) % BATCH;
                 tuples[index] &= tuples[index] - 1;
-                // If no tuple is left, the index into `best_rules` is `MAX_TUPLES`, and `best` is
-                // `u32::MAX`, so the key is not kept.
+                // Without a tuple, the index is `MAX_TUPLES`, and `best` is `u32::MAX`, so the key
+                // is not kept.
                 let best = self.best_rules[tuples[index].trailing_zeros() as usize];
                 active[kept_count % BATCH] = index as u8;
                 kept_count += usize::from(best < found[index]);
@@ -246,8 +237,8 @@ impl<const N: usize> Space<N> {
         }
     }
 
-    /// Like [`Self::search_buckets`] with `from` 0, but faster in the usual case, in which the hash
-    /// leads to one bucket with one rule.
+    /// Like [`Self::search_buckets`] with `from` 0, but faster in the usual case of one bucket with
+    /// one rule.
     #[inline]
     fn verify(&self, hash: u64, key: &Packed<N>, found: u32) -> u32 {
         let Some(first) = self.table.single_candidate(hash) else {
@@ -260,13 +251,13 @@ impl<const N: usize> Space<N> {
         found.min(select_unpredictable(entry.matches(key), entry.rule, NONE))
     }
 
-    /// Searches all buckets of a hash. Returns the smallest number of a matching rule that is at
-    /// least `from` and below `found`, or `found` if there is none.
+    /// Searches all buckets of a hash for the smallest matching rule that is at least `from` and
+    /// below `found`. Without one, returns `found`.
     fn search_buckets(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
         self.table.get(hash).fold(found, |found, first| self.search_bucket(first, key, from, found))
     }
 
-    /// Like [`Self::search_buckets`], for the bucket whose first entry has the index `first`.
+    /// `first` is the index of the bucket's first entry.
     #[inline]
     fn search_bucket(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {
@@ -295,12 +286,11 @@ impl<const N: usize> Space<N> {
     }
 }
 
-/// Returns the smallest rule number in the buckets of a tuple.
 fn best_rule<const N: usize>(patterns: &[Pattern<N>], buckets: &[Vec<u32>]) -> u32 {
     buckets.iter().flatten().map(|&index| patterns[index as usize].rule).min().unwrap_or(u32::MAX)
 }
 
-/// Returns the hash of the key's bits that `mask` selects. The last word is not hashed.
+/// Hashes the bits of the key that `mask` selects, without the last word.
 #[inline]
 fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, tuple_seed: u64) -> u64 {
     let word = |index: usize| key[index] & mask[index];
@@ -313,7 +303,7 @@ fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, tuple_seed
     }
 }
 
-/// Arbitrary constants for hashing, taken from the fractional part of pi.
+/// From the fractional part of pi.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
@@ -322,8 +312,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Returns the exclusive or of both halves of the 128-bit product. Each input bit thus affects both
-/// higher and lower bits of the result.
+/// Returns the exclusive or of both halves of the 128-bit product, in which each input bit affects
+/// higher and lower bits.
 #[inline]
 pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);

@@ -1,35 +1,31 @@
 //! A hash table that tests without a branch whether a hash is absent. In a tuple space, most
-//! lookups find nothing, and a branch predictor cannot predict which lookups find a rule.
+//! lookups find nothing, and which ones do is unpredictable.
 //!
 //! A group is a 64-bit word with four lanes of 16 bits. A lane can contain a tag (14 bits of a
-//! hash), and a lookup compares all four tags at once. If the group of a new entry is full, the
-//! group is marked as overflowed, and the entry goes to the next group with a free lane.
+//! hash), and a lookup compares all four tags at once. If the group of a new entry is full, it is
+//! marked as overflowed, and the entry goes to the next group with a free lane.
 
-/// A map from hashes to numbers. Several numbers may have the same hash.
+/// A map from hashes to numbers; several numbers may share a hash.
 #[derive(Clone, Debug)]
 pub(super) struct HashTable {
-    /// The groups of tags. The number of groups is a power of two.
+    /// Tags; the number of groups is a power of two.
     groups: Vec<u64>,
-    /// For each tag, the number that was inserted with it.
+    /// The number inserted with each tag.
     numbers: Vec<[u32; LANES]>,
-    /// Right shift that turns a hash into a group index.
     shift: u32,
 }
 
-/// Number of lanes in a group, each for one tag.
 const LANES: usize = 4;
-/// Lowest bit of each lane.
 const ONES: u64 = 0x0001_0001_0001_0001;
-/// Highest bit of each lane.
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// Set in a full group if at least one of its entries went to another group.
+/// Set in a full group of which an entry went to another group.
 const OVERFLOWED: u64 = 1 << 63;
 
 impl HashTable {
-    /// Creates a table for `entries` entries. More entries can be inserted; see [`Self::insert`].
+    /// Creates a table for `entries` entries; [`Self::insert`] accepts more.
     pub(super) fn new(entries: usize) -> Self {
-        // With these groups, an eighth to a quarter of the lanes contains tags. A larger table
-        // would not be faster enough to justify its memory.
+        // An eighth to a quarter of the lanes contains tags. A larger table would not be faster
+        // enough to justify its memory.
         let groups = entries.next_power_of_two().max(2);
         Self {
             groups: vec![0; groups],
@@ -38,20 +34,19 @@ impl HashTable {
         }
     }
 
-    /// Returns the tag of a hash: not zero, and with the highest bit clear.
+    /// A tag is not zero, and its highest bit is clear.
     #[inline]
     fn tag(hash: u64) -> u64 {
         hash & 0x7ffe | 1
     }
 
-    /// Returns the index of the group where the search for a hash begins.
     #[inline]
     fn group_index(&self, hash: u64) -> usize {
         (hash >> self.shift) as usize
     }
 
-    /// Inserts a number. Does not return if all lanes are in use; there are at least four times as
-    /// many lanes as entries given to [`Self::new`].
+    /// Never returns if all lanes are in use; there are at least four times as many as entries
+    /// given to [`Self::new`].
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         let mut at = self.group_index(hash);
         loop {
@@ -67,8 +62,8 @@ impl HashTable {
         }
     }
 
-    /// Returns a mask with the highest bit of each lane that contains the tag of a hash. A lane
-    /// above a matching lane may be a false positive.
+    /// Returns a mask with the highest bit of each lane with the tag of a hash. A lane above a
+    /// matching lane may be a false positive.
     #[inline]
     fn matching_lanes(group: u64, hash: u64) -> u64 {
         let differing = (group & !OVERFLOWED) ^ Self::tag(hash).wrapping_mul(ONES);
@@ -82,8 +77,8 @@ impl HashTable {
         Self::matching_lanes(group, hash) | group & OVERFLOWED != 0
     }
 
-    /// Returns the number whose tag matches a hash, if the group has exactly one matching tag and
-    /// did not overflow. Otherwise returns `None`; use [`Self::get`] then.
+    /// Returns the number whose tag matches a hash, if the group has exactly one and did not
+    /// overflow. Otherwise, use [`Self::get`].
     #[inline]
     pub(super) fn single_candidate(&self, hash: u64) -> Option<u32> {
         let at = self.group_index(hash);
@@ -93,7 +88,7 @@ impl HashTable {
         (lanes.is_power_of_two() && group & OVERFLOWED == 0).then(|| self.numbers[at][lane % LANES])
     }
 
-    /// Returns all numbers inserted with a hash, and possibly numbers inserted with other hashes.
+    /// Returns all numbers of a hash, and possibly those of other hashes.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
         let at = self.group_index(hash);
@@ -107,7 +102,6 @@ impl HashTable {
         }
     }
 
-    /// Returns each group of tags, and the numbers that belong to the tags.
     pub(super) fn groups(&self) -> impl Iterator<Item = (u64, [u32; LANES])> {
         self.groups.iter().copied().zip(self.numbers.iter().copied())
     }
@@ -120,11 +114,10 @@ impl HashTable {
         self.shift
     }
 
-    /// Returns the number of groups in the longest run of overflowed groups. A lookup visits at
-    /// most one group more than this.
+    /// Longest run of overflowed groups. A lookup visits at most one group more.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
-        // Iterate twice over the groups, because a run may wrap around.
+        // Twice, because a run may wrap around.
         for group in self.groups.iter().chain(&self.groups) {
             run = if group & OVERFLOWED != 0 { run + 1 } else { 0 };
             longest = longest.max(run);
@@ -137,15 +130,13 @@ impl HashTable {
     }
 }
 
-/// An iterator over the numbers of a hash.
 pub(super) struct Numbers<'a> {
     table: &'a HashTable,
     hash: u64,
-    /// Index of the current group.
     at: usize,
-    /// The matching lanes of the current group whose numbers were not returned yet.
+    /// Matching lanes of the current group that are still to be returned.
     lanes: u64,
-    /// Whether the current group overflowed, so the next group must be searched too.
+    /// Whether the current group overflowed.
     more: bool,
 }
 
@@ -175,7 +166,7 @@ mod tests {
 
     #[test]
     fn may_contain_finds_inserted_hashes_and_few_absent_ones() {
-        // The hashes of 10 entries differ in few bits, which makes groups overflow.
+        // The hashes of 10 entries differ in few bits, so groups overflow.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = HashTable::new(entries);
             let hash = |number: u64| {

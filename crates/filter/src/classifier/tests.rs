@@ -9,7 +9,7 @@ use super::*;
 use crate::key::{Fragment, L4};
 use crate::rule::{FragmentMatch, Match, TcpFlags, Verdict, Version};
 
-/// Generates one of 36 addresses. With so few addresses, rules overlap and packets match rules.
+/// Only 36 addresses, so that rules overlap and packets match.
 fn address_v4() -> impl Strategy<Value = u32> {
     (0..4_u32, 0..3_u32, 0..3_u32).prop_map(|(a, b, c)| 10 << 24 | a << 22 | b << 9 | c)
 }
@@ -160,7 +160,6 @@ fn key() -> impl Strategy<Value = Key> {
     )
 }
 
-/// Returns the number of the first matching rule that is at least `from`. Compares rule after rule.
 fn linear_search(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
@@ -248,7 +247,7 @@ fn flow_cache_hits_repeated_flows() {
     for round in 0..10 {
         classifier.classify_cached(&keys, &mut found, &mut cache);
         assert_eq!(found, [Classifier::NONE; 64]);
-        // Up to eight flows may miss in each round, because flows can share a slot.
+        // Up to eight flows may miss in each round, because they share slots.
         let (hits, misses) = cache.hits_and_misses();
         assert!(hits >= round * 56 && misses >= 64, "{hits} {misses}");
     }
@@ -298,8 +297,8 @@ fn similar_rules_share_few_tuples_with_short_buckets() {
     assert!(shape.v4.iter().all(|tuple| tuple.longest_bucket <= 8), "{shape:?}");
 }
 
-/// The rules are those of crates/xdpfwd/tests/root_reload.rs. With a few seeds, the tables of these
-/// rules exceed a limit of the XDP program; the filter stage then draws another seed.
+/// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds, their tables exceed a limit
+/// of the XDP program; the filter stage then draws another.
 #[test]
 fn image_fits_xdp_program_with_most_seeds() {
     let rules = (0..2000_u32)
@@ -315,8 +314,8 @@ fn image_fits_xdp_program_with_most_seeds() {
     assert!(rejected < 40, "{rejected} of 400 seeds do not fit the XDP program");
 }
 
-/// The rules exceed the maximum numbers of tuples, sets and parts. The classifier then searches
-/// more tuples than necessary, but finds the same rules.
+/// Beyond the maximum numbers of tuples, sets and parts, the classifier searches more tuples than
+/// necessary, but finds the same rules.
 #[test]
 fn rules_beyond_table_limits_are_still_found() {
     let mut state = 7_u64;
@@ -331,7 +330,7 @@ fn rules_beyond_table_limits_are_still_found() {
             let prefix = |address: u32, length: u8| -> IpNet {
                 match v4 {
                     true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),
-                    // Cover all values of the first 16 bits, to exceed the limit of parts.
+                    // All values of the first 16 bits exceed the limit of parts.
                     false => Ipv6Net::new((u128::from(address) << 96).into(), length)
                         .unwrap()
                         .trunc()
@@ -349,7 +348,7 @@ fn rules_beyond_table_limits_are_still_found() {
             };
             rules.push(Rule { matches, verdict: Some(Verdict::Accept), ..Rule::default() });
         }
-        // Add 500 rules that match every packet, and therefore share a bucket.
+        // 500 rules that match every packet share a bucket.
         rules.extend((0..500).map(|_| Rule { verdict: Some(Verdict::Drop), ..Rule::default() }));
         let classifier = Classifier::new(&rules, 3);
         for number in 0..600 {

@@ -13,8 +13,8 @@ use reader::{RULE_KEYWORDS, Reader};
 pub use problem::Problem;
 pub use signature::{parse_signature, parse_signatures};
 
-/// Parses a text and returns the rules with their line numbers, from 1. If any line is invalid,
-/// returns one error for each invalid line. Ignores empty lines and text after `#`.
+/// Returns the rules with their line numbers, from 1, or one error for each invalid line. Ignores
+/// empty lines and text after `#`.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -27,8 +27,8 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
 }
 
-/// Parses a line with one rule. Returns `None` if the line is empty or a comment. Errors have the
-/// line number 1.
+/// Parses one rule. Returns `None` if the line is empty or a comment. Errors have the line number
+/// 1.
 pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {

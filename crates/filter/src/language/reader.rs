@@ -26,16 +26,14 @@ const TCP: u8 = 6;
 const PROTOCOLS_WITH_PORTS: [u8; 3] = [TCP, 17, 132];
 const ICMP_PROTOCOLS: [u8; 2] = [1, 58];
 
-/// A partially read rule.
 pub(super) struct Reader<'a> {
     pub(super) words: Words<'a>,
     pub(super) rule: Rule,
-    /// The keywords read so far.
     seen: Vec<Word<'a>>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the verdict at the start of a line. Returns `None` if the line is empty or a comment.
+    /// Returns `None` if the line is empty or a comment.
     pub(super) fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
         let mut words = Words::new(line);
         let Some(first) = words.next() else { return Ok(None) };
@@ -52,7 +50,6 @@ impl<'a> Reader<'a> {
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
     }
 
-    /// Records a keyword. Returns an error if the same keyword was recorded before.
     pub(super) fn record(&mut self, word: Word<'a>) -> Result<(), Problem> {
         if let Some(earlier) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(word.problem(format!(
@@ -64,10 +61,9 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Records the keyword `word` and reads its value into the rule. Returns `false` if `word` is
-    /// not a keyword of rules.
+    /// Returns `false` if `word` is not a keyword of rules.
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
-        // `ipv4` and `ipv6` exclude each other, so both are recorded as `ipv4`.
+        // `ipv4` and `ipv6` exclude each other.
         let recorded_as = if word.text == "ipv6" { "ipv4" } else { word.text };
         if let Err(problem) = self.record(Word { text: recorded_as, ..word }) {
             return Err(Problem {
@@ -140,7 +136,6 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Reads the value of the keyword `burst` or `per` into the rule's limit.
     pub(super) fn read_limit_option(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
             return Err(word.problem(format!(
@@ -177,8 +172,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns the recorded keyword with this text (otherwise an empty word in column 1), for the
-    /// column of an error.
+    /// Returns the recorded keyword, or an empty word in column 1, for the column of an error.
     pub(super) fn recorded(&self, text: &str) -> Word<'a> {
         self.seen
             .iter()
@@ -187,7 +181,7 @@ impl<'a> Reader<'a> {
             .unwrap_or(Word { text: "", column: 1 })
     }
 
-    /// Checks the conditions that involve several keywords, and returns the rule.
+    /// Checks conditions that involve several keywords.
     pub(super) fn finish(mut self) -> Result<Rule, Problem> {
         let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
         let version_of =
@@ -261,7 +255,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a number from `min` to `max`, which is the value of the keyword `word`.
+/// Reads the value of the keyword `word`.
 pub(super) fn number<N: TryFrom<u32>>(
     words: &mut Words<'_>,
     word: Word<'_>,
@@ -278,7 +272,7 @@ pub(super) fn number<N: TryFrom<u32>>(
     })
 }
 
-/// Parses a decimal number. Unlike `str::parse`, accepts no sign.
+/// Unlike `str::parse`, accepts no sign.
 fn digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -335,7 +329,7 @@ fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
     Ok(flags)
 }
 
-/// Parses a DSCP as a number or a name (RFC 2474, 2597, 3246).
+/// A number or a name (RFC 2474, 2597, 3246).
 fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     let digits_in =
         |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
@@ -355,7 +349,7 @@ fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     number.ok_or_else(|| word.problem(format!("invalid DSCP `{}`: expected {DSCP}", word.text)))
 }
 
-/// Parses a number with an optional suffix: k (thousand), M (million) or G (billion).
+/// Accepts the suffixes k (thousand), M (million) and G (billion).
 fn number_with_suffix(text: &str) -> Option<u64> {
     let (digits, scale) = match text.as_bytes().last()? {
         b'k' => (&text[..text.len() - 1], 1_000),
@@ -376,15 +370,15 @@ fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
     let found = units
         .iter()
         .find_map(|(name, unit)| Some((number_with_suffix(word.text.strip_suffix(name)?)?, *unit)));
-    // The maximum is 1000G: the token bucket cannot represent higher rates.
+    // The token bucket cannot represent rates above 1000G.
     found
         .filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate))
         .ok_or_else(|| word.problem(format!("invalid rate `{}`: expected {RATE}", word.text)))
 }
 
 impl Limit {
-    /// Returns the default burst: the packets or bits of a tenth of a second at this rate, but at
-    /// least one packet or the bits of one frame of 1514 bytes.
+    /// The packets or bits of a tenth of a second, but at least one packet or the bits of one frame
+    /// of 1514 bytes.
     fn default_burst(rate: u64, unit: Unit) -> u64 {
         let min = match unit {
             Unit::Packets => 1,

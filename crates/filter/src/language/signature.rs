@@ -91,13 +91,12 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     Ok(Some(Signature { rule, bytes, no_case, offset, depth: depth.map(|(_, depth)| depth) }))
 }
 
-/// Returns the text between the quotes of `word`, or `None` if `word` is not in quotes.
+/// Returns `None` if `word` is not in quotes.
 fn quoted(word: &str) -> Option<&str> {
     word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
 }
 
-/// Returns the bytes of a pattern after `text`, or `None` if `word` is not in quotes or an escape
-/// is invalid.
+/// Returns `None` if `word` is not in quotes or an escape is invalid.
 fn text_bytes(word: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = quoted(word)?.chars();
@@ -122,8 +121,7 @@ fn text_bytes(word: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Returns the bytes of a pattern after `hex`, or `None` if `word` is not in quotes or does not
-/// consist of pairs of hexadecimal digits. Spaces are ignored.
+/// Ignores spaces. Returns `None` if `word` is not in quotes, or not pairs of hexadecimal digits.
 fn hex_bytes(word: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = quoted(word)?
         .chars()

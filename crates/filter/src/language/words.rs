@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 
-/// A word and its column, counted in characters from 1.
+/// The column is counted in characters, from 1.
 #[derive(Clone, Copy)]
 pub(super) struct Word<'a> {
     pub(super) text: &'a str,
@@ -10,24 +10,23 @@ pub(super) struct Word<'a> {
 }
 
 impl Word<'_> {
-    /// Creates an error at the column of the word, with the line number 1.
+    /// The line number of the error is 1.
     pub(super) fn problem(self, message: impl Into<String>) -> Problem {
         Problem { line: 1, column: self.column, message: message.into() }
     }
 }
 
-/// An iterator over the words of a line before the comment, if any. A quoted string is one word,
-/// and includes the quotes.
+/// The words before a comment. A quoted string is one word, with its quotes.
 pub(super) struct Words<'a> {
     line: &'a str,
-    /// Byte offset of the unread part of `line`.
+    /// Byte offset in `line`.
     offset: usize,
 }
 
 impl<'a> Words<'a> {
     pub(super) fn new(line: &'a str) -> Self {
         let mut words = Self { line, offset: 0 };
-        // Find the start of the comment. A `#` in quotes does not start a comment.
+        // A `#` in quotes does not start a comment.
         let mut end = line.len();
         loop {
             let rest = &words.line[words.offset..];
@@ -44,18 +43,17 @@ impl<'a> Words<'a> {
         Self { line: &line[..end], offset: 0 }
     }
 
-    /// Returns the column at a byte offset.
     fn column(&self, offset: usize) -> usize {
         self.line[..offset].chars().count() + 1
     }
 
-    /// Returns an empty word after the last word of the line.
+    /// Returns an empty word at the end of the line.
     pub(super) fn end(&self) -> Word<'a> {
         Word { text: "", column: self.column(self.line.trim_end().len()) }
     }
 
-    /// Returns the next word, which is the value of the keyword `word`. If there is no next word,
-    /// returns an error that contains `expected`, a description of the value.
+    /// Returns the value of the keyword `word`. `expected` describes the value in the error at the
+    /// end of the line.
     pub(super) fn value_after(
         &mut self,
         word: Word<'_>,
@@ -80,9 +78,8 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Returns the length in bytes of the word at the start of a text. A quoted word ends with its
-/// closing quote or, without one, at the end of the text. Any other word ends before white space or
-/// `#`.
+/// Length in bytes of the first word. A quoted word ends with its closing quote or, without one, at
+/// the end of the text. Any other ends before white space or `#`.
 fn word_length(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::rule::{FragmentMatch, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
-/// Names and numbers of the protocols that have a name in the rule language.
+/// Protocols with a name in the rule language.
 pub(super) const PROTOCOLS: [(&str, u8); 11] = [
     ("icmp", 1),
     ("igmp", 2),
@@ -19,7 +19,6 @@ pub(super) const PROTOCOLS: [(&str, u8); 11] = [
     ("icmpv6", 58),
     ("sctp", 132),
 ];
-/// Names and bits of the TCP control bits.
 pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("fin", 0x01),
     ("syn", 0x02),
@@ -31,7 +30,7 @@ pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("cwr", 0x80),
 ];
 
-/// Formats the rule in the rule language. Parsing the text returns an equal rule.
+/// Parsing the text returns an equal rule.
 impl Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.verdict {
@@ -99,7 +98,7 @@ fn flag_names(flags: TcpFlags) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// Formats a number with the largest of the units G, M and k that divides it, if any.
+/// Uses the largest of the units G, M and k that divides the number.
 fn with_suffix(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if number >= scale && number.is_multiple_of(scale) {

@@ -1,4 +1,4 @@
-//! Compares ICMP messages, and SYNs with a lowered MSS, byte by byte with those that scapy builds.
+//! Compares ICMP messages, and SYNs with a lowered MSS, byte by byte with those of scapy.
 //! `esp_answers_by_scapy.py` generates the cases.
 
 use std::process::Command;
@@ -10,8 +10,7 @@ use super::mss;
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
-/// Runs Debian's Python, which has scapy; the first `python3` in the PATH may be another
-/// installation.
+/// Uses Debian's Python, which has scapy; the first `python3` in the PATH may be another.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
     let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();
@@ -40,8 +39,7 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
     text.as_str().map(|text| text.parse().unwrap())
 }
 
-/// Checks that at least `min` cases have an answer over IPv4, at least `min` have an answer over
-/// IPv6, and at least `min` have no answer.
+/// Checks that at least `min` cases have an answer over IPv4, `min` over IPv6, and `min` no answer.
 fn assert_all_outcomes_occur(cases: &[Value], min: usize) {
     for version in ["v4", "v6"] {
         let count = cases
@@ -95,7 +93,7 @@ fn syn_with_lowered_mss_equals_syn_of_scapy() {
         assert_eq!(hex(&frame), *expected, "{case}");
         let options_start = usize::from(headers.l4_offset) + 20;
         let changed = (options_start..frame.len()).find(|&offset| frame[offset] != before[offset]);
-        // An MSS option begins with its kind, 2, and its length, 4.
+        // The MSS option begins with its kind, 2, and its length, 4.
         odd_offsets += usize::from(changed.is_some_and(|offset| {
             frame[offset - 2..offset] == [2, 4] && offset % 2 != options_start % 2
         }));

@@ -4,19 +4,17 @@ use xdpfwd_pipeline::{Reason, Verdict, View};
 
 use super::sa::Counts;
 
-/// The SA index of a packet without a job, or whose job is done.
+/// The SA index of a packet whose job is done, or that has none.
 pub(super) const NONE: u16 = u16::MAX;
 
 const _: () = assert!(xdpfwd_ipsec::BATCH >= xdpfwd_xsk::Batch::CAPACITY);
 
-/// The encapsulation or decapsulation of one packet.
 pub(super) trait Job {
-    /// Returns the index of the packet's SA, or [`NONE`].
     fn sa_index(&mut self) -> &mut u16;
 }
 
-/// Drops the packets of an SA that have a batch index of `from` or higher. Counts them in the SA's
-/// `counts`, if given.
+/// Drops the packets of an SA from batch index `from` on. Counts them in the SA's `counts`, if
+/// given.
 #[cold]
 pub(super) fn drop_all<J: Job>(
     jobs: &mut [J],

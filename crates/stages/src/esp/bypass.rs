@@ -35,8 +35,8 @@ impl Bypass {
         }
     }
 
-    /// Returns whether a packet passes unchanged because of its kind, even if an SA matches it. The
-    /// kind `unmatched` does not count: see [`Self::passes_unmatched`].
+    /// Returns whether a packet's kind lets it pass unchanged, even if an SA matches. Not for the
+    /// kind `unmatched`: see [`Self::passes_unmatched`].
     #[inline]
     pub(super) fn matches(&self, frame: &[u8], headers: &Headers) -> bool {
         self.any && self.matches_kind(frame, headers)
@@ -56,8 +56,7 @@ impl Bypass {
     }
 }
 
-/// Returns whether a packet is a Neighbor Discovery message. A router cannot have forwarded the
-/// message, because its hop limit must be 255 (RFC 4861).
+/// A router cannot have forwarded such a message: its hop limit must be 255 (RFC 4861).
 fn is_nd(frame: &[u8], headers: &Headers) -> bool {
     const HOP_LIMIT_OFFSET: usize = 7;
     let is_icmp = headers.ip_version == Some(IpVersion::V6)
@@ -81,7 +80,7 @@ fn is_ike(frame: &[u8], headers: &Headers) -> bool {
             )
 }
 
-/// Returns whether a UDP payload begins with the non-ESP marker (RFC 3948, 2.2).
+/// The marker of RFC 3948, 2.2.
 pub(super) fn has_non_esp_marker(payload: &[u8]) -> bool {
     payload.first_chunk::<4>() == Some(&[0; 4])
 }

@@ -1,4 +1,4 @@
-//! The configuration tables of `esp-seal` and `esp-open`, and the planning of both stages.
+//! The configuration tables and the planning of `esp-seal` and `esp-open`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::icmp;
 
-/// The configuration keys of a stage with `kind = "esp-seal"`.
+/// The table of `kind = "esp-seal"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspSealConfig {
@@ -44,7 +44,7 @@ pub struct EspSealConfig {
     backend: Backend,
 }
 
-/// The configuration keys of a stage with `kind = "esp-open"`.
+/// The table of `kind = "esp-open"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EspOpenConfig {
@@ -58,7 +58,7 @@ pub struct EspOpenConfig {
     backend: Backend,
 }
 
-/// The configuration keys of `[[stage.NAME.sa]]` in `esp-seal`.
+/// `[[stage.NAME.sa]]` in `esp-seal`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
@@ -83,7 +83,7 @@ struct OutboundTable {
     hard_bytes: Option<Amount>,
 }
 
-/// The configuration keys of `[[stage.NAME.sa]]` in `esp-open`.
+/// `[[stage.NAME.sa]]` in `esp-open`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InboundTable {
@@ -114,7 +114,7 @@ impl Element for Spanned<InboundTable> {
     const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
 }
 
-/// Maximum number of SAs per stage.
+/// Maximum per stage.
 const MAX_SAS: usize = 1024;
 /// In bytes.
 const DEFAULT_MTU: u64 = 1500;
@@ -258,8 +258,7 @@ impl StageConfig for EspOpenConfig {
     }
 }
 
-/// Returns a diagnostic with the location of the SA's table, unless the diagnostic has a more
-/// precise location.
+/// Adds the location of the SA's table if the diagnostic has no more precise one.
 fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     match diagnostic.location {
         Location::Stage => PlanDiagnostic { location: table.clone(), ..diagnostic },
@@ -267,7 +266,6 @@ fn locate(diagnostic: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
-/// Checks the configuration keys that both stage kinds have.
 fn check_common_keys(
     lab: Option<&Spanned<bool>>,
     sa_count: usize,
@@ -297,8 +295,8 @@ fn check_common_keys(
     }
 }
 
-/// Returns the cryptographic key of an SA as a resource that no other SA may use. If two SAs shared
-/// a key, for example one SA per direction, they could use the same nonce.
+/// Returns an SA's key as a resource that no other SA may use: two SAs with one key, such as one
+/// per direction, could use the same nonce.
 fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
@@ -310,7 +308,6 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
 
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
-/// The configuration keys that SAs of both directions have.
 struct CommonKeys<'a> {
     spi: u64,
     transform: Transform,
@@ -323,7 +320,7 @@ struct CommonKeys<'a> {
 }
 
 impl CommonKeys<'_> {
-    /// Checks the configuration keys, reads the key file, and returns the SA.
+    /// Also reads the key file.
     fn association(
         &self,
         backend: Backend,
@@ -436,7 +433,7 @@ impl OutboundTable {
         }
     }
 
-    /// Returns the settings of the outer header; `None` in transport mode.
+    /// `None` in transport mode.
     fn outer(&self) -> Result<Option<OuterHeader>, Vec<PlanDiagnostic>> {
         let error = |location, message: &str| {
             Err(vec![PlanDiagnostic { location, message: message.to_owned() }])
@@ -494,7 +491,7 @@ impl InboundTable {
             .window
             .as_ref()
             .map_or(DEFAULT_WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
-        // Check the size; the second argument, ESN, does not matter.
+        // Only the size is checked; the second argument, ESN, does not matter.
         if let Err(error) = Window::new(window, true) {
             let location = self
                 .window

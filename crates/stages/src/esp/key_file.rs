@@ -1,4 +1,4 @@
-//! Reads and creates key files. Rejects key files that other users can access.
+//! Reads and creates key files. Rejects files that other users can access.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 
 use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
 
-/// Maximum size of a key file in bytes.
+/// In bytes.
 const MAX_SIZE: usize = 4096;
 
-/// An error that occurred while reading a key file. The message does not reveal the file's content.
+/// A failure to read a key file. The message does not reveal the content.
 #[derive(Debug, thiserror::Error)]
 #[error("key file {path}: {problem}", path = .path.display())]
 pub struct KeyFileReadError {
@@ -23,7 +23,7 @@ pub struct KeyFileReadError {
     pub problem: KeyFileProblem,
 }
 
-/// The cause of an error while reading a key file, and what to do about it.
+/// The cause of a [`KeyFileReadError`], and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileProblem {
     /// The file does not exist.
@@ -62,7 +62,7 @@ pub enum KeyFileProblem {
         /// The path of the key file.
         path: PathBuf,
     },
-    /// Group or others have access to the file.
+    /// Group or others have access.
     #[error(
         "is accessible to group or others (mode {mode:04o}); run: chmod 600 {} \
          (and create a new key if others may have read it)",
@@ -80,7 +80,7 @@ pub enum KeyFileProblem {
          xdpfwd esp new-key"
     )]
     TooLarge,
-    /// The content is not a key for the transform.
+    /// The content is no key for the transform.
     #[error(
         "{error}; create a key with: xdpfwd esp new-key --transform {} FILE",
         .transform.name()
@@ -99,7 +99,7 @@ pub enum KeyFileProblem {
     Io(#[source] io::Error),
 }
 
-/// An error that occurred while creating a key file.
+/// A failure to create a key file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileCreateError {
     /// The file exists already.
@@ -122,14 +122,14 @@ pub enum KeyFileCreateError {
 }
 
 /// Reads a key file that only this user can access, without following symbolic links. Disables core
-/// dumps of the process. Wipes the text of the file from memory before it returns.
+/// dumps of the process, and wipes the file's text from memory.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     try_read(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
 
 fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
-    // Check the opened file, because the path may name another file by now.
+    // The path may name another file by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
     if !metadata.is_file() {
         return Err(KeyFileProblem::NotRegular(file_kind(metadata.file_type())));
@@ -143,8 +143,8 @@ fn try_read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFilePro
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
-    // The buffer has a fixed size, because a growing buffer would leave copies of the key in
-    // memory. The extra byte detects files that are too large.
+    // A growing buffer would leave copies of the key in memory. The extra byte detects a file that
+    // is too large.
     let mut text = Zeroizing::new([0; MAX_SIZE + 1]);
     let mut len = 0;
     while len < text.len() {
@@ -181,8 +181,8 @@ fn file_kind(file_type: fs::FileType) -> &'static str {
     }
 }
 
-/// Creates a key file with a random key, accessible only to this user. Returns the fingerprint of
-/// the key. Fails if the file exists, and leaves it unchanged. Disables core dumps of the process.
+/// Creates a file with a random key, accessible only to this user, and returns the key's
+/// fingerprint. Leaves an existing file unchanged, and fails. Disables core dumps of the process.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let io_error = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
     forbid_core_dumps().map_err(io_error)?;

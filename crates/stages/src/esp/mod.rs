@@ -1,10 +1,10 @@
-//! `esp-seal` and `esp-open`: IPsec ESP (RFC 4303) between two ports. docs/esp.md documents them.
+//! `esp-seal` and `esp-open`: IPsec ESP (RFC 4303) between two ports, as in docs/esp.md.
 //!
-//! Planning a configuration (`config`) loads the keys and creates the SAs (`sa`). A plan (`plan`)
-//! acquires its state file ([`state_file`]), and shares the state of SAs that another plan uses.
-//! The stages of a worker (`seal`, `open`) pass the packets of a batch, one SA at a time, to the
-//! crate `xdpfwd-ipsec`, which encrypts or decrypts them. `seal` first makes room around each
-//! packet, and assigns sequence numbers and IVs.
+//! Planning (`config`) loads the keys and creates the SAs (`sa`). A plan (`plan`) acquires its
+//! state file ([`state_file`]), and shares the state of SAs that another plan uses. The stages of a
+//! worker (`seal`, `open`) pass the packets of a batch, one SA at a time, to `xdpfwd-ipsec` for
+//! encryption or decryption. `seal` first makes room around each packet, and assigns sequence
+//! numbers and IVs.
 
 #[cfg(test)]
 mod against_scapy;

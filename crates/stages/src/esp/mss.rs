@@ -1,13 +1,12 @@
-//! The key `tcp_mss`: lowers the MSS of TCP connections, so that their segments fit the tunnel.
+//! `tcp_mss`: lowers the MSS of TCP connections, so that their segments fit the tunnel.
 
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 
-/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `max_mss` if it is larger (RFC 9293,
-/// 3.7.1). Returns whether the segment changed. `headers` are those of the frame, or of a packet
-/// inside the frame.
+/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to at most `max_mss` (RFC 9293, 3.7.1).
+/// Returns whether the segment changed. `headers` are those of the frame, or of a packet in it.
 ///
-/// A SYN without the MSS option stays unchanged: its MSS is the default of 536 or 1220 bytes. Also
-/// unchanged are later fragments and segments with malformed options.
+/// A SYN without the MSS option stays unchanged: its MSS is the default of 536 or 1220 bytes. So do
+/// later fragments and segments with malformed options.
 pub(super) fn clamp(frame: &mut [u8], headers: &Headers, max_mss: u16) -> bool {
     if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
         return false;
@@ -26,11 +25,9 @@ mod tests {
     use super::*;
     use xdpfwd_wire::{Addresses, ipv4, ipv6};
 
-    /// The TCP flag SYN.
     const SYN: u8 = 2;
 
-    /// Returns a frame with a TCP segment that has the given flags and an MSS of 1460. Also returns
-    /// the offset of the MSS in the frame.
+    /// Returns a frame with an MSS of 1460, and the offset of the MSS.
     fn frame(v6: bool, tagged: bool, flags: u8) -> (Vec<u8>, usize) {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
         if tagged {
@@ -62,7 +59,7 @@ mod tests {
         (frame, l4 + 22)
     }
 
-    /// Like [`frame`]: a SYN over IPv4, without a VLAN tag.
+    /// Over IPv4, without a VLAN tag.
     fn ipv4_syn() -> (Vec<u8>, usize) {
         let (v6, tagged) = (false, false);
         frame(v6, tagged, SYN)
@@ -130,7 +127,7 @@ mod tests {
 
     proptest! {
         /// Replaces the frame from the TCP data offset on by random bytes, and truncates it. Calls
-        /// `clamp` with the headers of the original frame, and with those of the changed frame.
+        /// `clamp` with the headers of the original and of the changed frame.
         #[test]
         fn clamp_of_random_bytes_returns_whether_it_changed_the_frame(
             tcp_end in prop::collection::vec(any::<u8>(), 0..90),

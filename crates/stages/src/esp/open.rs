@@ -30,11 +30,11 @@ pub struct EspOpen {
     opener: Opener,
 }
 
-/// The stage's state, besides its settings. No other worker uses it.
+/// The stage's state, used by one worker only.
 struct Opener {
-    /// For each SA, whether this worker owns it, because it polls the queue of the SA.
+    /// For each SA, whether this worker polls its queue, and so owns it.
     owns: Vec<bool>,
-    /// For each SA, its anti-replay window; `None` if this worker does not hold the window.
+    /// The anti-replay window of each SA; `None` if this worker does not hold it.
     windows: Vec<Option<HeldWindow>>,
     jobs: Box<[Job; BATCH]>,
     /// Values of [`COUNTERS`].
@@ -46,14 +46,13 @@ const OPENED: usize = 0;
 const BYPASSED: usize = 1;
 const MSS_LOWERED: usize = 2;
 
-/// The decapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if the packet needs no decapsulation, or if it is done.
+    /// [`NONE`] if decapsulation is not needed, or done.
     sa_index: u16,
-    /// Offset of the SPI in the frame.
+    /// Frame offset of the SPI.
     esp: u16,
-    /// Offset of the end of the ESP packet.
+    /// Frame offset of the end of the ESP packet.
     end: u16,
 }
 
@@ -64,7 +63,6 @@ impl batch::Job for Job {
     }
 }
 
-/// The decision about a packet before decapsulation.
 enum Disposition {
     Open(Job),
     Pass,
@@ -142,7 +140,7 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // Return the windows to their slots, for the stage of the next plan.
+        // The stage of the next plan takes the windows from their slots.
         self.opener.windows.iter_mut().for_each(|window| *window = None);
     }
 }
@@ -184,10 +182,10 @@ fn classify(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Dispo
 }
 
 impl Opener {
-    /// Decapsulates the packet at the batch index `from`, and all later packets of the same SA.
-    /// `len` is the number of packets in the batch.
+    /// Decapsulates the packet at the batch index `from`, and all later ones of the same SA. `len`
+    /// is the number of packets in the batch.
     ///
-    /// Never waits: a worker takes the window of its SA from a lock-free slot.
+    /// Never waits: windows are in lock-free slots.
     #[inline]
     fn open(&mut self, settings: &Settings<Open>, view: &mut View<'_>, from: usize, len: usize) {
         let sa_index = self.jobs[from].sa_index;
@@ -203,7 +201,7 @@ impl Opener {
         let limits = &sa.sa.limits;
         let (max_packets, max_bytes) =
             (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
-        // No atomic addition is needed: only the worker with the window writes these counters.
+        // No atomic addition: only the worker with the window writes these counters.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
         if packets >= max_packets || bytes >= max_bytes {
@@ -280,19 +278,18 @@ impl Opener {
 
 enum Found {
     Esp {
-        /// Offset of the SPI.
         esp: usize,
         end: usize,
-        /// The UDP destination port; `None` if ESP is not in UDP.
+        /// `None` if ESP is not in UDP.
         port: Option<u16>,
     },
-    /// A fragment of ESP, or a fragment of UDP that may carry ESP.
+    /// A fragment of ESP, or of UDP that may carry ESP.
     Fragment,
     Keepalive,
     Nothing,
 }
 
-/// Finds the ESP packet in a frame: directly in IP, or in UDP to one of `udp_ports`.
+/// Finds ESP directly in IP, or in UDP to one of `udp_ports`.
 #[inline]
 fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
     const KEEPALIVE: [u8; 1] = [0xff];
@@ -302,7 +299,7 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
             Found::Esp { esp, end, port: None }
         }
         Some(IpProtocol::ESP) => Found::Fragment,
-        // A later fragment has no ports, so it may belong to a datagram with ESP.
+        // A later fragment has no ports, so its datagram may carry ESP.
         Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !udp_ports.is_empty() => {
             Found::Fragment
         }
@@ -341,8 +338,7 @@ fn drop_reason(error: OpenError) -> Reason {
 /// Replaces the outer packet in the frame by the decapsulated packet.
 ///
 /// `esp` is the offset of the SPI, and `payload` the range of the decrypted bytes, both in the
-/// frame. `headers` are those of the outer packet, and are replaced by those of the decapsulated
-/// packet.
+/// frame. In `headers`, the decapsulated packet's headers replace those of the outer packet.
 #[inline]
 fn decapsulate(
     frame: &mut Frame,
@@ -364,7 +360,7 @@ fn decapsulate(
         (Mode::Tunnel, Some(ethertype)) => {
             decapsulate_tunnel(frame, headers, sa, payload, ethertype)
         }
-        // The payload may be an IP packet, too: another tunnel.
+        // The payload may be another tunnel's IP packet.
         (Mode::Transport, _) => {
             decapsulate_transport(frame, headers, sa, esp, payload, next_header)
         }
@@ -433,7 +429,7 @@ fn decapsulate_transport(
     Ok(())
 }
 
-/// Checks the packet's source address against the SA's selector (RFC 4301, 5.2).
+/// Checks the source address (RFC 4301, 5.2).
 #[inline]
 fn check_selector(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     let selector = &sa.sa.selector;
@@ -452,8 +448,8 @@ fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
-/// Sets ECN in the IP header at the offset `l3`. Updates the IPv4 checksum incrementally (RFC
-/// 1624), so that an invalid checksum stays invalid.
+/// Sets ECN in the IP header at the offset `l3`. The IPv4 checksum changes incrementally (RFC
+/// 1624), so an invalid one stays invalid.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
     let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {

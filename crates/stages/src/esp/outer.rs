@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::values::{Df, Dscp};
 use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
 
-/// The settings of an SA's outer header.
 #[derive(Clone, Debug)]
 pub(super) struct OuterHeader {
     addresses: TunnelAddresses,
@@ -14,24 +13,24 @@ pub(super) struct OuterHeader {
     pub(super) df: Df,
 }
 
-/// The source and destination address of a tunnel, of the same IP version.
+/// Source and destination, of the same IP version.
 #[derive(Clone, Copy, Debug)]
 enum TunnelAddresses {
     V4(Ipv4Addr, Ipv4Addr),
     V6(Ipv6Addr, Ipv6Addr),
 }
 
-/// The fields of the inner header that the outer header may copy.
+/// The inner header's fields that the outer header may copy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InnerFields {
     /// DSCP and ECN.
     pub(super) traffic_class: u8,
-    /// Whether the packet must not be fragmented; always set for IPv6.
+    /// Don't fragment; always set for IPv6.
     pub(super) df: bool,
 }
 
 impl OuterHeader {
-    /// Returns `None` if the two addresses differ in IP version.
+    /// `None` if the IP versions differ.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,
@@ -81,9 +80,8 @@ impl OuterHeader {
         }
     }
 
-    /// Writes the header to the front of `buffer`, for a payload of `payload_len` bytes. The
-    /// identification is 0. Returns whether routers may fragment the packet: then the caller must
-    /// set the identification (RFC 6864, 4.1).
+    /// Writes the header to the front of `buffer`, with identification 0. Returns whether routers
+    /// may fragment the packet: then the caller must set the identification (RFC 6864, 4.1).
     #[inline]
     pub(super) fn write(
         &self,

@@ -19,39 +19,35 @@ use super::sa::{self, Association, Inbound, Outbound, SecurityAssociation};
 use super::spi::SpiTable;
 use super::state_file::{IvRange, StateFile};
 
-/// The plan of an ESP stage.
 pub(super) struct Plan<D: StageDirection>(pub(super) Arc<Settings<D>>);
 
-/// The settings and SAs of an ESP stage, which its workers share.
+/// The settings and SAs that the workers of an ESP stage share.
 pub(super) struct Settings<D: StageDirection> {
     pub(super) sas: Vec<D::Sa>,
     pub(super) bypass: Bypass,
     pub(super) tcp_mss: Option<u16>,
     pub(super) state_path: PathBuf,
-    /// The open state file; `None` before `acquire` and after `release`.
+    /// `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
-    /// Whether the plan has acquired its state file, even if it has released it since.
+    /// Stays set after `release`.
     pub(super) was_acquired: AtomicBool,
-    /// The cryptographic keys of the SAs, as resources that no other SA may use.
+    /// The SAs' keys, as resources that no other SA may use.
     pub(super) exclusive_keys: Vec<ExclusiveResource>,
     pub(super) direction: D,
 }
 
-/// The direction of an ESP stage. The implementing type has the settings that only this direction
-/// has.
+/// The direction of an ESP stage, with the settings that only this direction has.
 pub(super) trait StageDirection: Sized + Send + Sync + 'static {
     type Sa: SecurityAssociation;
     type Opposite: StageDirection;
     /// The verb in the summary of the stage.
     const VERB: &'static str;
-    /// Whether only one stage of this direction may be configured.
+    /// Whether only one such stage may be configured.
     const IS_EXCLUSIVE: bool;
 
-    /// Logs the problems that workers have reported.
     fn maintain(&self, _state_path: &Path) {}
 }
 
-/// Settings of `esp-seal`.
 pub(super) struct Seal {
     /// Maximum length of an encapsulated packet, in bytes.
     pub(super) mtu: usize,
@@ -62,10 +58,8 @@ pub(super) struct Seal {
     pub(super) lacks_iv_range: AtomicBool,
 }
 
-/// Settings of `esp-open`.
 pub(super) struct Open {
     pub(super) by_spi: SpiTable,
-    /// UDP ports that carry ESP.
     pub(super) udp_ports: Vec<u16>,
 }
 
@@ -92,19 +86,19 @@ impl StageDirection for Open {
     type Sa = Inbound;
     type Opposite = Seal;
     const VERB: &'static str = "opens";
-    /// Each anti-replay window belongs to one worker of one stage.
+    /// An anti-replay window belongs to one worker of one stage.
     const IS_EXCLUSIVE: bool = true;
 }
 
 impl Settings<Seal> {
-    /// Takes an IV range for a worker. Returns `None` if no range is free. Never waits.
+    /// Returns `None` if no range is free. Never waits.
     pub(super) fn iv_range(&self) -> Option<IvRange> {
         self.state.load().as_ref().and_then(StateFile::iv_range)
     }
 }
 
 impl<D: StageDirection> Plan<D> {
-    /// Describes the stage in one line, with up to three SAs.
+    /// One line, with up to three SAs.
     pub(super) fn describe(&self) -> String {
         const MAX_NAMED: usize = 3;
         let name = |sa: &D::Sa| {
@@ -129,8 +123,8 @@ impl<D: StageDirection> Plan<D> {
 impl<D: StageDirection> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // After the first acquisition, the SAs keep the numbers of that state file, which may be
-        // closed by now.
+        // After the first acquisition, the SAs keep the numbers of that file, which may be closed
+        // by now.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let message = "the plan of an ESP stage can acquire its state file only once; plan the \
                            stage again";
@@ -191,7 +185,7 @@ fn state_files<D: StageDirection>(others: &[&dyn Any]) -> impl Iterator<Item = A
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns the state file at a path. Opens the file unless another plan has opened it.
+/// Returns another plan's open file if there is one.
 fn state_file<D: StageDirection>(
     path: &Path,
     others: &[&dyn Any],
@@ -203,7 +197,7 @@ fn state_file<D: StageDirection>(
     }
 }
 
-/// SAs of one direction, each with its open state file.
+/// Each SA with its open state file.
 type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
 
 fn sas_in_use<'p, D: StageDirection>(others: &[&'p dyn Any]) -> SasInUse<'p> {
@@ -214,9 +208,9 @@ fn sas_in_use<'p, D: StageDirection>(others: &[&'p dyn Any]) -> SasInUse<'p> {
         .collect()
 }
 
-/// Checks that the key of an SA is not in use with another state file, or in the opposite
-/// direction. Otherwise numbers could repeat: only the other state file would have the sequence
-/// numbers used so far, and in the opposite direction, the peer assigns the numbers.
+/// Checks that an SA's key is not in use with another state file, or in the opposite direction.
+/// Otherwise numbers could repeat: only the other file has the numbers used so far, and in the
+/// opposite direction, the peer assigns them.
 fn check_key(
     path: &Path,
     new: &Association,
@@ -242,8 +236,7 @@ fn check_key(
     Ok(())
 }
 
-/// Warns of static keys whenever a plan starts, because RFC 8221, section 4, forbids them in
-/// production.
+/// RFC 8221, section 4, forbids static keys in production.
 fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
     for sa in sas {
         tracing::warn!(

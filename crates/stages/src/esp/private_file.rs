@@ -10,29 +10,27 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::prctl;
 use nix::unistd::Uid;
 
-/// Callers require files to belong to this user.
+/// The owner that callers require of files.
 pub(super) fn effective_user() -> u32 {
     Uid::effective().as_raw()
 }
 
-/// Disables core dumps of this process, and prevents other processes of the user from reading its
-/// memory.
+/// Also prevents other processes of the user from reading this one's memory.
 pub(super) fn forbid_core_dumps() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
-/// Opens a file for reading. Does not follow a symbolic link, and does not block on a FIFO without
-/// a writer.
+/// Does not follow a symbolic link, and does not block on a FIFO without a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// The cause of a failed [`open`]. Each cause except `Other` has an error message of its own.
+/// The causes with error messages of their own, and `Other`.
 pub(super) enum OpenFailure {
     Missing,
     Link,
-    /// The path is a socket, or a device file without a device.
+    /// A socket, or a device file without a device.
     NotRegular,
     Other(io::Error),
 }
@@ -48,7 +46,7 @@ impl From<io::Error> for OpenFailure {
     }
 }
 
-/// Locks an open file without waiting. Returns `None` if another file description holds the lock.
+/// Does not wait. Returns `None` if another file description holds the lock.
 pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(locked) => Ok(Some(locked)),
@@ -57,14 +55,14 @@ pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
     }
 }
 
-/// Creates a file with the given text. Once this function returns `Ok`, the file survives a crash.
-/// Fails if the file exists, and leaves it unchanged.
+/// Creates a file that survives a crash once this function returns `Ok`. Leaves an existing file
+/// unchanged, and fails.
 pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = create_new(path)?;
     let result =
         file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
     result.inspect_err(|_| {
-        // Otherwise the next attempt would fail, because the file exists.
+        // Otherwise the next attempt would find the file.
         let _ = fs::remove_file(path);
     })
 }
@@ -75,7 +73,7 @@ pub(super) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Synchronizes the folder of a file, so that the file's name survives a crash.
+/// Lets the file's name survive a crash.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }

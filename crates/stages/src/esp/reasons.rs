@@ -6,7 +6,6 @@ macro_rules! reasons {
     ($($constant:ident $name:literal $description:literal)+) => {
         $(pub(super) static $constant: DropReason = DropReason::new($name, $description);)+
 
-        /// All drop reasons.
         static ALL: &[&DropReason] = &[$(&$constant),+];
     };
 }
@@ -46,7 +45,6 @@ reasons! {
          ECN-capable (RFC 6040, section 4.2)."
 }
 
-/// Registers all drop reasons of the ESP stages.
 pub(crate) fn register() -> Result<(), ReasonError> {
     ALL.iter().try_for_each(|reason| reason.register().map(drop))
 }

@@ -14,7 +14,7 @@ use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileEr
 use super::values::{Backend, Mode};
 use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
 
-/// The status of a security association, without its key.
+/// Without the key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SaStatus {
     direction: &'static str,
@@ -23,18 +23,18 @@ pub(super) struct SaStatus {
     fingerprint: String,
     mode: &'static str,
     source: Option<IpAddr>,
-    /// The outer header's destination address; for an inbound SA, the address that packets must be
-    /// sent to, if configured.
+    /// The destination address of the outer header; for an inbound SA, the required one, if
+    /// configured.
     destination: Option<IpAddr>,
-    /// UDP source and destination port; for an inbound SA, only the destination port.
+    /// Source and destination; for an inbound SA, only the destination.
     udp_ports: Vec<u16>,
     esn: bool,
     backend: &'static str,
-    /// The highest sequence number used or received.
+    /// Highest number used or received.
     sequence: u64,
-    /// Packets encapsulated or decapsulated since xdpfwd started or the SA was added.
+    /// Since xdpfwd started or the SA was added.
     packets: u64,
-    /// Bytes of the inner packets; for an outbound SA, including those of earlier runs.
+    /// Bytes of inner packets; for an outbound SA, also those of earlier runs.
     bytes: u64,
     drops: BTreeMap<&'static str, u64>,
     /// Size of an inbound SA's anti-replay window in packets.
@@ -44,7 +44,7 @@ pub(super) struct SaStatus {
     limits: Limits,
 }
 
-/// Returns the inspection table of the given SAs, which `xdpfwd ctl sa` prints.
+/// The inspection table, which `xdpfwd ctl sa` prints.
 pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
     const PACKETS: Option<Unit> = Some(Unit::Packets);
     const BYTES: Option<Unit> = Some(Unit::Bytes);
@@ -107,7 +107,7 @@ impl SaStatus {
     }
 }
 
-/// The limits of an SA; `None` for no limit.
+/// `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) soft_packets: Option<u64>,
@@ -116,66 +116,62 @@ pub(super) struct Limits {
     pub(super) hard_bytes: Option<u64>,
 }
 
-/// The properties of an SA that do not depend on its direction.
+/// What does not depend on the direction of an SA.
 pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// Fingerprint of the key alone, the same for all transforms.
+    /// Of the key alone, so the same for all transforms.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
     pub(super) backend: Backend,
     pub(super) limits: Limits,
-    /// Matches the destination address of outbound packets, and the source address of inbound ones.
+    /// Matches the destination of outbound packets, and the source of inbound ones.
     pub(super) selector: Selector,
     pub(super) protection: Protection,
 }
 
-/// An SA of one direction.
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     fn association(&self) -> &Association;
 
-    /// Shares the state of the same SA among `others`, the SAs of other plans. If there is none,
-    /// creates the state from the state file.
+    /// Shares the state of the same SA among `others`, those of other plans. Without one, creates
+    /// it from the state file.
     fn acquire<'a>(
         &self,
         state: &Arc<StateFile>,
         others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), StateFileError>;
 
-    /// Returns the text of all settings that decide which packets are dropped. Two SAs with equal
-    /// keys drop the same packets.
+    /// Two SAs with equal keys drop the same packets.
     fn verdict_key(&self) -> String;
 
     fn status(&self) -> SaStatus;
 
-    /// Warns once of each soft limit that the SA has reached.
+    /// Warns once of each soft limit reached.
     fn maintain(&self);
 }
 
-/// An SA that encapsulates packets.
 pub(super) struct Outbound {
     pub(super) sa: Association,
-    /// The outer header; `None` in transport mode.
+    /// `None` in transport mode.
     pub(super) outer: Option<OuterHeader>,
-    /// UDP source and destination port; `None` if ESP is not in UDP.
+    /// Source and destination; `None` if ESP is not in UDP.
     pub(super) udp: Option<[u16; 2]>,
     shared: OnceLock<Arc<OutboundShared>>,
 }
 
-/// State of an outbound SA that survives a reload.
+/// State that survives a reload.
 pub(super) struct OutboundShared {
     pub(super) numbers: Arc<OutboundNumbers>,
     pub(super) counts: Counts,
 }
 
-/// An SA that decapsulates packets.
 pub(super) struct Inbound {
     pub(super) sa: Association,
-    /// The destination address that packets must have, if configured.
+    /// The required address, if configured.
     pub(super) destination: Option<IpAddr>,
-    /// The UDP destination port that packets must have; `None` if ESP is not in UDP.
+    /// The required port; `None` if ESP is not in UDP.
     pub(super) udp_port: Option<u16>,
     /// Size of the anti-replay window in packets.
     pub(super) window: u32,
@@ -184,34 +180,34 @@ pub(super) struct Inbound {
     shared: OnceLock<Arc<InboundShared>>,
 }
 
-/// State of an inbound SA that survives a reload.
+/// State that survives a reload.
 pub(super) struct InboundShared {
-    /// A lock-free slot with the window; empty while a worker holds the window.
+    /// A lock-free slot, empty while a worker holds the window.
     window: ArrayQueue<Window>,
     progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
-    /// Bytes of decapsulated packets since xdpfwd started or the SA was added.
+    /// Decapsulated since xdpfwd started or the SA was added.
     pub(super) bytes: AtomicU64,
 }
 
-/// The counters of an SA, for all workers together.
+/// For all workers together.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
     drops: DropCounts,
-    /// The soft limits for which a warning was logged last; 0 for none.
+    /// The soft limits of the last warnings; 0 for none.
     warned_packets: AtomicU64,
     warned_bytes: AtomicU64,
 }
 
-/// The drops of one SA by reason. A reason takes the next free counter when it first occurs.
+/// An SA's drops by reason. A reason takes the next free counter when it first occurs.
 #[derive(Default)]
 struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MAX]);
 
 impl DropCounts {
     /// Maximum number of drop reasons per SA.
     const MAX: usize = 24;
-    /// Marks a free counter. Other counters have the number of their reason plus 1.
+    /// Other counters have the number of their reason plus 1.
     const FREE: u16 = 0;
 
     fn count(&self, reason: Reason) {
@@ -274,7 +270,7 @@ impl Counts {
 }
 
 impl Association {
-    /// Returns whether both are the same SA, apart from settings that a reload may change.
+    /// Ignores settings that a reload may change.
     fn is_same(&self, other: &Self) -> bool {
         (self.spi, self.fingerprint, self.esn, self.mode)
             == (other.spi, other.fingerprint, other.esn, other.mode)
@@ -313,7 +309,7 @@ impl Outbound {
         Self { sa, outer, udp, shared: OnceLock::new() }
     }
 
-    /// Returns the state that workers share; `None` before acquisition.
+    /// `None` before acquisition.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<OutboundShared>> {
         self.shared.get()
@@ -390,19 +386,18 @@ impl Inbound {
         Self { sa, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
-    /// Returns the state that workers share; `None` before acquisition.
+    /// `None` before acquisition.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<InboundShared>> {
         self.shared.get()
     }
 
-    /// Takes the window for the worker that owns the SA. Returns `None` if another worker still
-    /// holds the window.
+    /// Takes the window for the SA's worker. Returns `None` if another worker still holds it.
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
-        // A reload may have changed the size. In the new window, all numbers up to the highest
-        // count as received.
+        // A reload may have changed the size. In the new window, all numbers up to the highest are
+        // received.
         if window.size() != self.window {
             let highest = window.highest();
             window = Window::new(self.window, self.sa.esn).unwrap_or(window);
@@ -412,14 +407,14 @@ impl Inbound {
         Some(HeldWindow { window: Some(window), shared })
     }
 
-    /// Returns the queue on which packets of the SA must arrive, and the flow for `ethtool -N`.
+    /// The queue on which packets must arrive, and the flow for `ethtool -N`.
     pub(super) fn queue_binding(&self) -> QueueBinding {
         let destination =
             self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
         let version = if matches!(self.destination, Some(IpAddr::V6(_))) { 6 } else { 4 };
         let spi = self.sa.spi;
         let flow = match self.udp_port {
-            // ESP in UDP: flow rules cannot match the SPI.
+            // Flow rules cannot match the SPI in UDP.
             Some(port) => format!("flow-type udp{version}{destination} dst-port {port}"),
             None => format!("flow-type esp{version}{destination} spi {spi:#x}"),
         };
@@ -485,7 +480,7 @@ fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     slot
 }
 
-/// A window that one worker holds. Dropping it returns the window to its slot.
+/// Dropping it returns the window to its slot.
 pub(super) struct HeldWindow {
     /// `None` only during drop.
     window: Option<Window>,

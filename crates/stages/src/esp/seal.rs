@@ -32,11 +32,11 @@ pub struct EspSeal {
     sealer: Sealer,
 }
 
-/// The stage's state, besides its settings. No other worker uses it.
+/// The stage's state, used by one worker only.
 struct Sealer {
-    /// The IVs that only this worker uses; `None` if no IV range has been free so far.
+    /// `None` if no IV range has been free so far.
     ivs: Option<IvRange>,
-    /// Whether this worker has set the limits of the SAs to those of its plan.
+    /// Whether the SAs have the limits of this worker's plan.
     has_set_limits: bool,
     icmp: IcmpErrors,
     jobs: Box<[Job; BATCH]>,
@@ -50,18 +50,17 @@ const BYPASSED: usize = 1;
 const ICMP_SENT: usize = 2;
 const MSS_LOWERED: usize = 3;
 
-/// The encapsulation of one packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Index of the SA; [`NONE`] if the packet needs no encapsulation, or if it is done.
+    /// [`NONE`] if encapsulation is not needed, or done.
     sa_index: u16,
-    /// Offset of the SPI in the frame.
+    /// Frame offset of the SPI.
     esp: u16,
     payload_len: u16,
     next_header: u8,
-    /// Offset of the UDP header if it needs a checksum, which is the case over IPv6.
+    /// Offset of a UDP header that needs a checksum, as over IPv6.
     udp: Option<u16>,
-    /// Offset of the outer header if it needs an identification, because routers may fragment the
+    /// Offset of an outer header that needs an identification, because routers may fragment the
     /// packet.
     ident: Option<u16>,
     sequence_number: u64,
@@ -75,12 +74,11 @@ impl batch::Job for Job {
     }
 }
 
-/// The decision about a packet before encapsulation.
 enum Disposition {
     Seal(Job),
     Pass,
     Drop(Reason),
-    /// The frame is now an ICMP message to the sender of the packet.
+    /// The frame is now an ICMP message to the sender.
     Answered,
 }
 
@@ -151,14 +149,13 @@ impl Stage for EspSeal {
         COUNTERS.into_iter().zip(self.sealer.counters).collect()
     }
 
-    /// Returns an empty snapshot: the SAs keep the state, but a reload calls `restore` of the new
-    /// stage only with a snapshot.
+    /// Empty, because the SAs keep the state; but a reload calls `restore` only with a snapshot.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }
 
-    /// Sets the limits again, because an old stage on another worker may have set the old limits in
-    /// the meantime.
+    /// Sets the limits again: an old stage on another worker may have set the old ones in the
+    /// meantime.
     fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
         self.settings.sas.iter().for_each(Outbound::limit);
         Ok(())
@@ -166,8 +163,8 @@ impl Stage for EspSeal {
 }
 
 impl Sealer {
-    /// Decides about a packet. If it is to be encapsulated, makes room for ESP, and writes the IP
-    /// and UDP headers before ESP.
+    /// Decides about a packet. To encapsulate it, makes room, and writes the IP and UDP headers
+    /// before ESP.
     #[inline]
     fn prepare(
         &mut self,
@@ -229,7 +226,7 @@ impl Sealer {
             }
         };
         let payload_len = end - payload_start;
-        // Length of the IP headers before ESP or UDP.
+        // IP headers before ESP or UDP.
         let ip_len = position.map_or_else(
             || sa.outer.as_ref().map_or(0, |outer| outer.len()),
             |position| position.offset - ip_start,
@@ -237,8 +234,8 @@ impl Sealer {
         if ip_len + udp_len + HEADER_LEN + payload_len + trailer_len(payload_len)
             > settings.direction.mtu
         {
-            // Payload, padding, pad length and next header together have a multiple of 4 bytes. The
-            // last two have 2 bytes.
+            // The length of payload, padding, pad length and next header (1 byte each) is a
+            // multiple of 4.
             let max_payload_len =
                 (settings.direction.mtu.saturating_sub(ip_len + udp_len + HEADER_LEN + ICV_LEN)
                     & !3)
@@ -316,10 +313,10 @@ impl Sealer {
         })
     }
 
-    /// Encapsulates the packet at the batch index `from`, and all later packets of the same SA.
-    /// `len` is the number of packets in the batch.
+    /// Encapsulates the packet at the batch index `from`, and all later ones of the same SA. `len`
+    /// is the number of packets in the batch.
     ///
-    /// Never waits: IVs and sequence numbers are shared through lock-free queues and atomics.
+    /// Never waits: IVs and sequence numbers come from lock-free queues and atomics.
     #[inline]
     fn seal(&mut self, settings: &Settings<Seal>, view: &mut View<'_>, from: usize, len: usize) {
         let sa_index = self.jobs[from].sa_index;
@@ -329,7 +326,7 @@ impl Sealer {
             return drop_all(&mut self.jobs[..len], view, from, sa_index, reason, None);
         };
         if self.ivs.is_none() {
-            // Another stage may have returned its range in the meantime.
+            // Another stage may have returned its range.
             self.ivs = settings.iv_range();
             settings.direction.lacks_iv_range.store(self.ivs.is_none(), Ordering::Relaxed);
         }
@@ -353,8 +350,8 @@ impl Sealer {
         let sealed_count = sa.sa.protection.seal_batch(&mut outgoing);
         drop(outgoing);
         if sealed_count != count {
-            // Cannot happen, because `prepare` made room for each packet. If it did, a packet would
-            // leave in clear text, so drop them all.
+            // Cannot happen, because `prepare` made room. If it did, a packet would leave in clear
+            // text, so drop them all.
             let counts = Some(&shared.counts);
             return drop_all(&mut self.jobs[..len], view, from, sa_index, Reason::NO_ROOM, counts);
         }
@@ -374,8 +371,8 @@ impl Sealer {
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Assigns sequence numbers and IVs to the packets that `seal` encapsulates. Drops packets that
-    /// exceed a limit of the SA, and packets for which no number or IV is available.
+    /// Assigns sequence numbers and IVs to the packets for `seal`. Drops packets that exceed a
+    /// limit of the SA, or that get no number or IV.
     #[inline]
     fn assign_numbers(
         &mut self,
@@ -395,7 +392,7 @@ impl Sealer {
         }
         let mut total = shared.numbers.add_bytes(bytes);
         let limit = sa.sa.limits.hard_bytes.unwrap_or(u64::MAX);
-        // Bytes of the inner packets before the current packet.
+        // Inner bytes before the current packet.
         let mut bytes_before = total - bytes;
         let (mut numbers, mut ivs) = (0..0_u64, 0..0_u64);
         for (index, job) in jobs.iter_mut().enumerate().filter(|(_, job)| job.sa_index == sa_index)
@@ -419,7 +416,7 @@ impl Sealer {
             }
             packets_left -= 1;
             let number = numbers.next();
-            // Another plan with ESN may have used all 32-bit numbers of this SA.
+            // Another plan with ESN may have used all 32-bit numbers.
             if !sa.sa.esn && number.is_some_and(|number| number > u64::from(u32::MAX)) {
                 drop_reason = drop_reason.or(Some(reasons::SA_LIMIT.reason()));
             }
@@ -440,7 +437,7 @@ impl Sealer {
     }
 }
 
-/// Returns the index of the first SA whose selector contains the packet's destination address.
+/// Returns the first SA whose selector contains the destination address.
 #[inline]
 fn select(sas: &[Outbound], frame: &[u8], headers: &Headers) -> Option<usize> {
     if sas.first()?.sa.selector.is_all() {
@@ -460,8 +457,7 @@ fn inner_fields(frame: &[u8], ip_start: usize, version: IpVersion) -> InnerField
     }
 }
 
-/// Sets the identification in an IPv4 header, in which it is still 0, and updates the checksum (RFC
-/// 6864, section 4.3).
+/// Replaces the identification 0, and updates the checksum (RFC 6864, section 4.3).
 #[inline]
 fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     let Some(header) = frame.get_mut(ip_start..).and_then(|header| header.first_chunk_mut::<20>())
@@ -473,7 +469,7 @@ fn set_identification(frame: &mut Frame, ip_start: usize, ident: u16) {
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// Sets the UDP checksum, which IPv6 requires (RFC 8200, section 8.1).
+/// IPv6 requires the checksum (RFC 8200, section 8.1).
 #[cold]
 fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
     let Some(addresses) = headers.addresses(frame) else { return };
@@ -481,7 +477,7 @@ fn set_udp_checksum(frame: &mut Frame, headers: &Headers, udp_start: usize) {
     let checksum = Sum::pseudo_header(addresses, IpProtocol::UDP, datagram.len() as u32)
         .with(datagram)
         .checksum();
-    // In UDP, 0 means that there is no checksum.
+    // In UDP, 0 means no checksum.
     let checksum = if checksum == 0 { u16::MAX } else { checksum };
     if let Some(field) = frame.get_mut(udp_start + 6..udp_start + 8) {
         field.copy_from_slice(&checksum.to_be_bytes());

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use xdpfwd_wire::Addresses;
 
-/// The prefixes of an SA, each as network address and mask. A selector without prefixes matches
-/// every address. A selector with prefixes of only one IP version matches no address of the other.
+/// The prefixes of an SA, as network addresses and masks. Without prefixes, every address matches.
+/// With prefixes of one IP version only, no address of the other matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     v4: Vec<(u32, u32)>,
@@ -42,7 +42,7 @@ impl Selector {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Returns whether a prefix contains the source or destination address, as `end` selects.
+    /// Returns whether a prefix contains the address that `end` selects.
     #[inline]
     pub(super) fn contains(&self, addresses: Addresses, end: End) -> bool {
         if self.is_all() {

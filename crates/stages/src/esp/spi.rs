@@ -1,18 +1,17 @@
 //! The lookup of an SA by its SPI.
 
-/// A hash table of the SPIs of SAs. Senders choose which SPIs are looked up, but not which SPIs are
-/// in the table. So a lookup visits at most the occupied slots of the longest run.
+/// A hash table of SPIs. Senders choose which SPIs are looked up, but not those in the table. So a
+/// lookup visits at most the longest run of occupied slots.
 #[derive(Debug)]
 pub(super) struct SpiTable {
-    /// Each occupied slot has an SPI and the index of its SA. The number of slots is a power of
-    /// two; at least half of them are empty.
+    /// SPIs, each with the index of its SA. The number of slots is a power of two; at least half
+    /// are empty.
     slots: Vec<Option<(u32, u16)>>,
-    /// Right shift that reduces a 32-bit hash to a slot index.
     shift: u32,
 }
 
 impl SpiTable {
-    /// Creates the table from the SPIs of all SAs, in the order of the SA indices.
+    /// The SPIs are in the order of the SA indices.
     pub(super) fn new(spis: impl ExactSizeIterator<Item = u32>) -> Self {
         let slots = (2 * spis.len()).next_power_of_two().max(2);
         let mut table = Self { slots: vec![None; slots], shift: 32 - slots.trailing_zeros() };
@@ -26,7 +25,7 @@ impl SpiTable {
         table
     }
 
-    /// Returns the index of the first SA that has this SPI and for which `is_match` returns true.
+    /// Returns the index of the first SA with this SPI for which `is_match` returns true.
     #[inline]
     pub(super) fn find(&self, spi: u32, mut is_match: impl FnMut(u16) -> bool) -> Option<u16> {
         let mut slot = self.first_slot(spi);
@@ -41,8 +40,8 @@ impl SpiTable {
 
     #[inline]
     fn first_slot(&self, spi: u32) -> usize {
-        // Fibonacci hashing with the upper bits of the product. It spreads SPIs that are
-        // consecutive or a constant step apart.
+        // Fibonacci hashing with the upper bits of the product spreads SPIs that are consecutive or
+        // a constant step apart.
         (spi.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
     }
 

@@ -1,5 +1,5 @@
-//! The text format of the ESP state file. The file prevents a later run from reusing nonces or
-//! sequence numbers.
+//! The text of the ESP state file, which prevents a later run from reusing nonces or sequence
+//! numbers.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use xdpfwd_ipsec::Fingerprint;
 /// The content of the state file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The latest epoch, the upper 32 bits of IVs: a time in seconds since 1970. IVs of this and
+    /// The latest epoch (upper 32 bits of IVs): a time in seconds since 1970. IVs of this and
     /// earlier epochs may have been used.
     pub epoch: u32,
     /// The entries of all SAs.
@@ -34,14 +34,14 @@ pub struct SaState {
 pub enum SequenceState {
     /// Outbound.
     Out {
-        /// All used sequence numbers are below this number.
+        /// All used numbers are below this one.
         next: u64,
-        /// Bytes of all inner packets encapsulated so far.
+        /// All inner bytes encapsulated so far.
         bytes: u64,
     },
     /// Inbound.
     In {
-        /// The highest sequence number of a valid packet; 0 if there was none.
+        /// The highest number of a valid packet; 0 without one.
         highest: u64,
     },
 }
@@ -57,7 +57,7 @@ pub enum Direction {
     In,
 }
 
-/// The reason why the text of a state file is invalid.
+/// Why the text of a state file is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// The text is too long.
@@ -66,7 +66,7 @@ pub enum StateError {
     /// The last line is missing.
     #[error("the last line, {END:?}, is missing")]
     CutOff,
-    /// The text is not UTF-8. The number of the first invalid byte is counted from 1.
+    /// The text is not UTF-8 at this byte, counted from 1.
     #[error("byte {0} is not UTF-8")]
     NotText(usize),
     /// The text is not TOML, or has unknown keys.
@@ -88,7 +88,7 @@ pub enum StateError {
     },
 }
 
-/// The last line of the file; if it is missing, the file is truncated.
+/// The last line; without it, the file is truncated.
 const END: &str = "# end";
 
 const TITLE: &str = "# Written by xdpfwd. Do not edit or copy: two processes that continue from \
@@ -122,17 +122,16 @@ struct Sa {
 }
 
 impl State {
-    /// Maximum length of the text in bytes; enough for [`Self::MAX_SAS`] SAs.
+    /// In bytes; enough for [`Self::MAX_SAS`] SAs.
     pub const MAX_LEN: usize = 16 << 20;
     /// Maximum number of SAs.
     pub const MAX_SAS: usize = 65_536;
-    /// The largest number that the file can store, because integers in TOML are signed. No SA
-    /// reaches it.
+    /// The largest number in a file, because integers in TOML are signed. No SA reaches it.
     pub const MAX_NUMBER: u64 = i64::MAX as u64;
-    /// The smallest SPI of an SA: smaller values are reserved (RFC 4303, 2.1).
+    /// Smaller values are reserved (RFC 4303, 2.1).
     const MIN_SPI: u32 = 256;
 
-    /// Parses the text of a state file, as returned by [`State::to_text`].
+    /// Parses the text that [`State::to_text`] returns.
     pub fn parse(text: &[u8]) -> Result<Self, StateError> {
         if text.len() > Self::MAX_LEN {
             return Err(StateError::TooLarge(text.len()));
@@ -145,8 +144,7 @@ impl State {
         }
         let toml =
             |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
-        // Check the version first: other versions may have other keys, and the error must name the
-        // version.
+        // Other versions may have other keys, and the error must name the version.
         let Versioned { version } = toml::from_str(text).map_err(toml)?;
         if version != 1 {
             return Err(StateError::Version(version));
@@ -170,8 +168,7 @@ impl State {
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
     }
 
-    /// Returns the text of the state file. Writes numbers above [`Self::MAX_NUMBER`] as that
-    /// number.
+    /// Returns the text. Numbers above [`Self::MAX_NUMBER`] become that number.
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
         let storable = |number: u64| number.min(Self::MAX_NUMBER);

@@ -6,12 +6,11 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 /// The position in a frame between two headers of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
-    /// Frame offset of the position.
+    /// Offset in the frame.
     pub(super) offset: usize,
-    /// Frame offset of the field that states the protocol at the position. The field is in the
-    /// header before the position.
+    /// Frame offset of the field with the protocol at the position; the field is in the header
+    /// before it.
     pub(super) field: usize,
-    /// The protocol in that field.
     pub(super) protocol: IpProtocol,
 }
 
@@ -22,15 +21,15 @@ const IPV4_CHECKSUM: usize = 10;
 const IPV6_LENGTH: usize = 4;
 const IPV6_NEXT_HEADER: usize = 6;
 
-/// Returns the position at which to insert ESP: after the last header that routers process
-/// (hop-by-hop options, routing, fragment), and before the headers for the receiver. Returns `None`
-/// if the headers cannot be parsed.
+/// Returns where to insert ESP: after the last header for routers (hop-by-hop options, routing,
+/// fragment), and before the headers for the receiver. Returns `None` if the headers cannot be
+/// parsed.
 #[inline]
 pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
         IpVersion::V4 => ipv4_position(headers),
         IpVersion::V6 => {
-            // A known protocol means that the whole header chain was parsed.
+            // With a known protocol, the whole header chain was parsed.
             headers.protocol?;
             let mut position = None;
             walk_headers(frame, headers, |step| {
@@ -46,7 +45,7 @@ pub(super) fn esp_position(frame: &[u8], headers: &Headers) -> Option<Position> 
     }
 }
 
-/// Returns the position of the upper protocol; `None` if the headers cannot be parsed.
+/// Returns `None` if the headers cannot be parsed.
 #[inline]
 pub(super) fn upper_position(frame: &[u8], headers: &Headers) -> Option<Position> {
     match headers.ip_version? {
@@ -65,14 +64,13 @@ fn ipv4_position(headers: &Headers) -> Option<Position> {
     Some(Position { offset: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
 }
 
-/// A position after a header, and the protocol number of that header.
 struct Step {
     position: Position,
     previous: IpProtocol,
 }
 
-/// Calls `visit` for the position after each header: first after the IPv6 header, last before the
-/// upper protocol. Returns `None` if the headers do not end at the upper protocol in `headers`.
+/// Calls `visit` after each header: first after the IPv6 header, last before the upper protocol.
+/// Returns `None` if the headers do not end at the upper protocol in `headers`.
 #[inline]
 fn walk_headers(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
@@ -96,9 +94,9 @@ fn walk_headers(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Step)) ->
     }
 }
 
-/// Sets the protocol at the frame offset `field`, and the length of the IP packet. The packet
-/// extends from `start` to the end of the frame. Updates the IPv4 checksum incrementally (RFC
-/// 1624), so that an invalid checksum stays invalid.
+/// Sets the protocol at the frame offset `field`, and the length of the IP packet, which extends
+/// from `start` to the end of the frame. Updates the IPv4 checksum incrementally (RFC 1624), so
+/// that an invalid checksum stays invalid.
 #[inline]
 pub(super) fn set_next_protocol(
     frame: &mut [u8],
@@ -136,7 +134,7 @@ fn word(header: &[u8; ipv4::HEADER_LEN], offset: usize) -> u16 {
     u16::from_be_bytes([header[offset], header[offset + 1]])
 }
 
-/// Returns the 16-bit words that `set_next_protocol` changes: total length, and TTL with protocol.
+/// The words that `set_next_protocol` changes: total length, and TTL with protocol.
 fn changing_words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
     [word(header, IPV4_LENGTH), word(header, IPV4_PROTOCOL - 1)]
 }
@@ -145,7 +143,7 @@ fn changing_words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
 mod tests {
     use super::*;
 
-    /// Returns an IPv6 frame with UDP after the given extension headers, which have 8 bytes each.
+    /// An IPv6 frame with UDP after extension headers of 8 bytes each.
     fn frame(extensions: &[IpProtocol]) -> Vec<u8> {
         let mut frame = vec![0; 14];
         frame[12..14].copy_from_slice(&[0x86, 0xdd]);
@@ -170,7 +168,7 @@ mod tests {
         use IpProtocol as P;
         let (hop, routing, fragment, options) =
             (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
-        // In each case, the first `before_esp` of the extension headers stay before ESP.
+        // The first `before_esp` extension headers stay before ESP.
         for (extensions, before_esp) in [
             (&[][..], 0),
             (&[hop], 1),

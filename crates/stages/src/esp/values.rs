@@ -1,4 +1,4 @@
-//! Types of values in the configuration of the ESP stages. Their errors state the accepted values.
+//! Values in the configuration of the ESP stages. Their errors state the accepted values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::enum_names::deserialize_one_of;
 
-/// An integer from `MIN` to `MAX`, both inclusive.
+/// An integer from `MIN` to `MAX`, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounded<const MIN: u64, const MAX: u64>(pub(super) u64);
 
@@ -25,7 +25,7 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match MAX {
-                    // Do not state a maximum: every positive TOML integer is accepted.
+                    // Every positive TOML integer is accepted, so state no maximum.
                     u64::MAX => write!(f, "an integer from {MIN}"),
                     _ => write!(f, "an integer from {MIN} to {MAX}"),
                 }
@@ -47,7 +47,7 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
 /// A number of packets or bytes, at least 1.
 pub(super) type Amount = Bounded<1, { u64::MAX }>;
 
-/// The mode of an SA: tunnel or transport (RFC 4301, 3.2).
+/// Tunnel or transport mode (RFC 4301, 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Mode {
@@ -56,8 +56,7 @@ pub(super) enum Mode {
     Transport,
 }
 
-/// How the don't-fragment bit of an outer IPv4 header is set. `Copy` copies the bit of the inner
-/// header.
+/// The don't-fragment bit of an outer IPv4 header. `Copy` copies the inner bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Df {
@@ -67,7 +66,7 @@ pub(super) enum Df {
     Clear,
 }
 
-/// The cryptography library that encrypts and decrypts packets.
+/// The cryptography library.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Backend {
@@ -78,7 +77,7 @@ pub(super) enum Backend {
     IpsecMb,
 }
 
-/// A kind of traffic that passes unchanged if configured.
+/// Traffic that passes unchanged if configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub(super) enum Bypassed {
@@ -91,7 +90,7 @@ pub(super) enum Bypassed {
 
 deserialize_one_of!(Mode, Df, Backend, Bypassed);
 
-/// How the DSCP of the outer header is set. `Copy` copies the DSCP of the inner header.
+/// The DSCP of the outer header. `Copy` copies the inner DSCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Dscp {
     #[default]
@@ -133,11 +132,11 @@ impl<'de> Deserialize<'de> for Dscp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address(pub(super) IpAddr);
 
-/// An IP prefix in quotes. An address without a length is the prefix of that address alone.
+/// An IP prefix in quotes. A single address needs no length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix(pub(super) IpNet);
 
-/// The name of a file, not empty.
+/// A file name, not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileName(pub(super) String);
 
@@ -155,7 +154,7 @@ impl<'de> Deserialize<'de> for FileName {
 pub(super) struct List<T>(pub(super) Vec<T>);
 
 pub(super) trait Element {
-    /// The expected value that an error states if the value is not a list of these elements.
+    /// What an error expects instead of a value that is not a list.
     const LIST: &'static str;
 }
 
@@ -209,8 +208,8 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
 
 struct QuotedVisitor<T> {
     expected: &'static str,
-    /// Parses the value, or returns an error message. If the message is empty, the error states the
-    /// expected value instead.
+    /// Parses the value, or returns an error message. An empty message stands for the expected
+    /// value.
     parse: fn(&str) -> Result<T, String>,
 }
 

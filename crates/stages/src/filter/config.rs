@@ -1,4 +1,4 @@
-//! The table of a filter in the configuration, and the planning of the filter.
+//! The configuration table and the planning of a filter.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,7 +18,7 @@ use super::source::{ConfiguredVerdict, Lines, Source};
 use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
-/// The configuration keys of a stage with `kind = "filter"`.
+/// The table of `kind = "filter"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FilterConfig {
@@ -41,8 +41,8 @@ pub struct FilterConfig {
     later_fragments: Option<ExceptionAction>,
 }
 
-/// What the filter does with a kind of packet exception (packets that can mislead a filter, such as
-/// fragments). `Judge` applies the rules.
+/// What the filter does with a packet exception (a packet that can mislead a filter, such as a
+/// fragment). `Judge` applies the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum ExceptionAction {
@@ -51,8 +51,8 @@ enum ExceptionAction {
     Accept,
 }
 
-/// Where rules are evaluated: in the stage (`User`), or in the XDP program (`Kernel`). `Auto` means
-/// the XDP program if it supports the filter, else the stage.
+/// Where rules are evaluated: in the stage, or in the XDP program. `Auto` means the XDP program if
+/// it supports the filter, else the stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Placement {
@@ -62,7 +62,7 @@ enum Placement {
     Auto,
 }
 
-/// The number of flows that each worker caches; 0 for no cache.
+/// Cached flows per worker; 0 for no cache.
 #[derive(Clone, Copy, Debug, Default)]
 struct FlowCacheSize(usize);
 
@@ -90,8 +90,8 @@ impl<'de> Deserialize<'de> for FlowCacheSize {
     }
 }
 
-/// The packet of GTP-U traffic to which rules apply: the packet that carries GTP-U (`Outer`), or
-/// the user packet in it (`Inner`).
+/// Where rules apply in GTP-U traffic: to the packet that carries GTP-U (`Outer`), or to the user
+/// packet in it (`Inner`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum GtpuLayer {
@@ -114,8 +114,8 @@ const MAX_SEEDS: usize = 16;
 
 /// Compiles rules with a random hash seed.
 ///
-/// With some seeds, too many full groups of slots follow each other in a hash table for the XDP
-/// program to search them all. Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
+/// With some seeds, a hash table has too many full groups of slots in a row for the XDP program.
+/// Therefore, if `for_kernel`, tries up to [`MAX_SEEDS`] seeds.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
     let mut classifier = compile();
@@ -130,12 +130,11 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Maximum number of rules in a bucket of the classifier with which planning searches for shadowed
-/// rules, which never decide. With more, the search would take too long, and the plan warns of slow
-/// lookups.
+/// Maximum rules per bucket with which planning searches for shadowed rules, which never decide.
+/// With more, the search would take too long, and the plan warns of slow lookups.
 const LONG_BUCKET: usize = 512;
 
-/// Maximum number of rules named in diagnostics.
+/// Maximum number of rules named in a diagnostic.
 const MAX_NAMED: usize = 20;
 
 impl StageConfig for FilterConfig {
@@ -236,7 +235,7 @@ impl StageConfig for FilterConfig {
     }
 }
 
-/// Returns the error for `place = "kernel"`, with up to [`MAX_NAMED`] reasons.
+/// The error for `place = "kernel"`, with up to [`MAX_NAMED`] reasons.
 fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
     let unnamed = reasons.len().saturating_sub(MAX_NAMED);
     reasons.truncate(MAX_NAMED);
@@ -251,8 +250,7 @@ fn kernel_error(mut reasons: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// Returns the configured verdict on each kind of packet exception; `None` for a kind to which
-    /// rules apply.
+    /// Maps each kind of packet exception to its verdict; `None` if rules apply.
     fn exceptions(&self) -> ExceptionPolicy {
         let verdict = |verdict: Option<ConfiguredVerdict>, default| {
             Some(verdict.map_or(default, Verdict::from))

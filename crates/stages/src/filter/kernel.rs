@@ -1,5 +1,5 @@
-//! A filter in the XDP program: `place = "kernel"`. `bpf/filter.h` and `bpf/classify.h` read the
-//! data built here.
+//! A filter in the XDP program (`place = "kernel"`). `bpf/filter.h` and `bpf/classify.h` read this
+//! data.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use xdpfwd_pipeline::{
 use super::key::PacketException;
 use super::program::ExceptionPolicy;
 
-/// Name of the XDP program that contains the classifier: `bpf/xdpfwd_filter.bpf.c`.
+/// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
 
-/// The image of a filter (the constants and BPF maps that the XDP program reads), and whether the
-/// configuration requires the XDP program to run the filter.
+/// The image of a filter (the constants and BPF maps for the XDP program), and whether the
+/// configuration requires the XDP program.
 #[derive(Debug)]
 pub(super) struct Offload {
     pub(super) image: Arc<XdpImage>,
@@ -32,8 +32,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Packet exceptions in the order of `enum reason` in `bpf/filter.h`. The first value of that enum,
-/// `REASON_POLICY`, is not a packet exception.
+/// In the order of `enum reason` in `bpf/filter.h`, whose first value, `REASON_POLICY`, is no
+/// packet exception.
 const EXCEPTIONS: [PacketException; 6] = [
     PacketException::NotIp,
     PacketException::Malformed,
@@ -43,8 +43,7 @@ const EXCEPTIONS: [PacketException; 6] = [
     PacketException::LaterFragment,
 ];
 
-/// Returns the image of a filter, or one diagnostic for each part that the XDP program does not
-/// support.
+/// Returns the image, or one diagnostic for each part that the XDP program does not support.
 #[allow(clippy::too_many_arguments, reason = "the parts of a filter; called only once")]
 pub(super) fn image(
     rules: &[Rule],
@@ -79,20 +78,20 @@ pub(super) fn image(
     let mut tables = map_contents(image);
     let filter_struct = filter_struct(rules, default, exceptions);
     tables.read_only.push((".rodata.filter".to_owned(), filter_struct));
-    // The loader compares these constants with those of the XDP program.
+    // The loader compares these with the XDP program's constants.
     let shared_constants = Image::SHARED_CONSTANTS.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
         constants: vec![(".rodata.in_step", shared_constants)],
         tables,
-        // One counter for each rule, and one for the default. Cannot overflow: `Classifier::image`
-        // rejects too many rules.
+        // One per rule, and one for the default. Cannot overflow: `Classifier::image` rejects too
+        // many rules.
         counters: ("hits", rules.len() as u32 + 1),
         verdict_key,
     }))
 }
 
-/// Returns the contents of the maps of `bpf/classify.h` for the image of a classifier.
+/// Returns the contents of the maps of `bpf/classify.h`.
 pub fn map_contents(image: Image) -> XdpTables {
     let mut tables = XdpTables::default();
     for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
@@ -115,7 +114,7 @@ pub fn map_contents(image: Image) -> XdpTables {
     tables
 }
 
-/// Returns the bytes of `struct filter` of `bpf/filter.h`.
+/// In the layout of `bpf/filter.h`.
 fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let has_continue = rules.iter().any(|rule| rule.verdict.is_none());
     // The values of `enum exception_action`.
@@ -131,8 +130,7 @@ fn filter_struct(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) 
     fields.flat_map(u32::to_ne_bytes).collect()
 }
 
-/// The user-space stage of a filter that runs in the XDP program. Passes all packets, because the
-/// XDP program has already applied the filter.
+/// The user-space stage of a filter that the XDP program has already applied: passes all packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PassThrough;
 

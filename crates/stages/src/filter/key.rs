@@ -1,4 +1,4 @@
-//! Extraction of the packet fields that rules match, and detection of packet exceptions.
+//! The packet fields that rules match, and packet exceptions.
 
 use xdpfwd_filter::{Addresses, Fragment, Key, L4};
 
@@ -7,32 +7,32 @@ use xdpfwd_wire::{Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 /// The result of inspecting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// An ordinary packet, with its key: the fields that rules match.
+    /// An ordinary packet: the fields that rules match.
     Key(Key),
-    /// A packet exception, with a key if rules can be applied to the packet nevertheless.
+    /// A packet exception, with a key if rules can apply nevertheless.
     Exception(PacketException, Option<Key>),
 }
 
-/// A kind of packet that can mislead a filter. The configuration has a verdict for each kind.
+/// A kind of packet that can mislead a filter, with its own verdict in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketException {
     /// The packet is not IP: ARP, LLC, MPLS, …
     NotIp,
     /// A header is truncated or inconsistent.
     Malformed,
-    /// The packet has more VLAN tags than the parser follows.
+    /// More VLAN tags than the parser follows.
     VlanStack,
-    /// The packet has more IPv6 extension headers than the parser follows.
+    /// More IPv6 extension headers than the parser follows.
     ExtensionChain,
     /// The IPv4 header has options.
     IpOptions,
-    /// The packet is a later fragment, which has no ports. With [`inspect_gtpu`], also the first
-    /// fragment of a GTP-U packet.
+    /// A later fragment, which has no ports. With [`inspect_gtpu`], also the first fragment of a
+    /// GTP-U packet.
     LaterFragment,
 }
 
 impl PacketException {
-    /// All kinds of packet exceptions, in declaration order.
+    /// All kinds, in declaration order.
     pub const ALL: [Self; 6] = [
         Self::NotIp,
         Self::Malformed,
@@ -43,8 +43,7 @@ impl PacketException {
     ];
 }
 
-/// Returns the key of a frame, or its packet exception. `headers` must be the frame's parsed
-/// headers.
+/// Inspects a frame, whose parsed headers are `headers`.
 #[inline]
 pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     match headers.status {
@@ -72,10 +71,10 @@ pub fn inspect(frame: &[u8], headers: &Headers) -> Inspection {
     Inspection::Key(key)
 }
 
-/// Like [`inspect`], but inspects the user packet if the frame carries one in GTP-U. The key of a
-/// user packet has the outer VLAN of the frame.
+/// Like [`inspect`], but inspects the user packet if the frame carries one in GTP-U. Its key has
+/// the outer VLAN.
 ///
-/// A fragment of a GTP-U packet, or a GTP-U packet with IP options, is a packet exception.
+/// A GTP-U packet that is a fragment or has IP options is a packet exception.
 #[inline]
 pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
     let is_gtpu = headers.destination_port == gtpu::PORT
@@ -83,8 +82,8 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
         && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
     match inspect(frame, headers) {
-        // A first fragment lacks the end of the user packet. Treat it as a later fragment, without
-        // a key, so that no rule applies to it.
+        // A first fragment lacks the end of the user packet. Treat it as a later fragment, to which
+        // no rule applies.
         Inspection::Key(key)
             if key.fragment == Fragment::First
                 && key.protocol == IpProtocol::UDP.0
@@ -103,13 +102,13 @@ pub fn inspect_gtpu(frame: &[u8], headers: &Headers) -> Inspection {
             let inner = Headers::parse_inner(frame, start, start + packet.payload().len());
             inspect(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
         }
-        // Signalling between GTP-U nodes, without a user packet: inspect the outer packet.
+        // Signalling between GTP-U nodes, without a user packet.
         Ok(_) => inspect(frame, headers),
         Err(_) => Inspection::Exception(PacketException::Malformed, None),
     }
 }
 
-/// Returns the fields that rules match; `None` if the frame is too short for one of them.
+/// `None` if the frame is too short for one of the fields.
 #[inline]
 fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     let l3 = headers.l3(frame);

@@ -1,8 +1,8 @@
 //! Rate limits: token buckets that all workers share.
 //!
-//! A bucket stores a single time, `empty_at`. The bucket holds the tokens earned since that time,
-//! but at most the burst. Taking tokens advances `empty_at` by the time that it takes to earn them
-//! (the inverse of the generic cell rate algorithm, ITU-T I.371).
+//! A bucket is a single time, `empty_at`. It holds the tokens earned since then, but at most the
+//! burst. Taking tokens advances `empty_at` by the time to earn them (the inverse of the generic
+//! cell rate algorithm, ITU-T I.371).
 //!
 //! A worker takes tokens for several packets at once and spends them locally. So workers contend
 //! for a bucket a few thousand times per second instead of once per packet.
@@ -14,19 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xdpfwd_filter::{Limit, Unit};
 use xdpfwd_xsk::clock;
 
-/// Time steps per clock cycle. Steps are finer than cycles because at 1 Tbit/s, one bit takes a
-/// fraction of a cycle.
+/// Time steps per clock cycle: at 1 Tbit/s, one bit takes a fraction of a cycle.
 const STEPS: u64 = 16;
 
-/// The fill rate and capacity of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     steps_per_second: u64,
     tokens_per_second: u64,
-    /// Number of steps in which an empty bucket fills up.
+    /// Steps in which an empty bucket fills up.
     fill_time: u64,
-    /// Number of tokens for later packets that a worker takes together with the tokens for a
-    /// packet; only a fraction of the burst, so that tokens are left for other workers.
+    /// Tokens for later packets that a worker takes along; only a fraction of the burst, so that
+    /// other workers find some.
     extra_draw: u64,
 }
 
@@ -40,12 +38,12 @@ impl Rate {
             extra_draw: limit.burst / (8 * workers.max(1) as u64),
         };
         let fill_time = rate.time(limit.burst);
-        // Draw at most the tokens of one millisecond in advance, because other workers cannot use
-        // the tokens that an idle worker has taken.
+        // Draw at most the tokens of one millisecond in advance: if this worker becomes idle,
+        // others cannot use them.
         Self { fill_time, extra_draw: rate.extra_draw.min(limit.rate / 1000), ..rate }
     }
 
-    /// Returns the number of steps that it takes to earn `tokens` tokens.
+    /// Steps in which `tokens` tokens are earned.
     fn time(&self, tokens: u64) -> u64 {
         u64::try_from(
             u128::from(tokens) * u128::from(self.steps_per_second)
@@ -55,22 +53,21 @@ impl Rate {
     }
 }
 
-/// A token bucket, initially full. Stores `empty_at` in steps.
+/// `empty_at` in steps. Initially full.
 #[derive(Debug, Default)]
 pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Takes `tokens` tokens at the time `now`, in clock cycles, and returns true. If there are too
-    /// few, takes none and returns false.
+    /// Takes `tokens` tokens at the time `now`, in clock cycles. If there are too few, takes none
+    /// and returns false.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        // Adding the fill time makes a new bucket full even when the clock is at 0.
+        // With the fill time, a new bucket is full even when the clock is at 0.
         let now = now.saturating_mul(STEPS).saturating_add(rate.fill_time);
         let cost = rate.time(tokens);
         let take = |empty_at: u64| {
             let empty_at = empty_at.max(now - rate.fill_time);
             // Saturating, because another worker's clock may be slightly ahead. A packet that costs
-            // more tokens than the burst needs a full bucket, and takes the missing tokens in
-            // advance.
+            // more than the burst needs a full bucket, and takes the missing tokens in advance.
             let has_tokens = now.saturating_sub(empty_at) >= cost.min(rate.fill_time);
             has_tokens.then_some(empty_at.saturating_add(cost))
         };
@@ -79,13 +76,13 @@ impl Bucket {
     }
 }
 
-/// One worker's access to a rate limit.
+/// One worker's access to a limit.
 #[derive(Debug)]
 pub(super) struct Meter {
     rate: Rate,
     unit: Unit,
     bucket: Arc<Bucket>,
-    /// Tokens taken from the bucket and not yet spent.
+    /// Taken from the bucket and not yet spent.
     credit: u64,
 }
 
@@ -94,8 +91,7 @@ impl Meter {
         Self { rate: Rate::new(limit, workers), unit: limit.unit, bucket, credit: 0 }
     }
 
-    /// Spends the tokens for a packet of `bytes` bytes at the time `now`, and returns true. Returns
-    /// false if there are too few.
+    /// Spends the tokens for `bytes` bytes at the time `now`. Returns false if there are too few.
     #[inline]
     pub(super) fn passes(&mut self, bytes: usize, now: u64) -> bool {
         let tokens = cost(self.unit, bytes);
@@ -122,16 +118,15 @@ fn cost(unit: Unit, bytes: usize) -> u64 {
     }
 }
 
-/// A bucket per source prefix, in a set-associative table of fixed size. If the set of a new prefix
-/// has no free slot, the new prefix replaces the prefix with the fullest bucket, and inherits that
-/// bucket.
+/// A bucket per source prefix, in a set-associative table of fixed size. A new prefix without a
+/// free slot in its set replaces the prefix with the fullest bucket, and inherits the bucket.
 #[derive(Debug)]
 pub(super) struct SourceBuckets {
     rate: Rate,
     unit: Unit,
-    /// Length of the source prefixes in bits.
+    /// In bits.
     prefix_len: u8,
-    /// Seed of the hash; random, so that senders cannot find prefixes that share a set.
+    /// Random, so that senders cannot find prefixes that share a set.
     seed: u64,
     slots: Box<[Slot]>,
 }
@@ -152,7 +147,7 @@ impl SourceBuckets {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
         let seed = RandomState::new().hash_one(0_u64);
         Self {
-            // Without extra draws, the number of workers (1) does not matter.
+            // Without extra draws, the number of workers does not matter.
             rate: Rate { extra_draw: 0, ..Rate::new(limit, 1) },
             unit: limit.unit,
             prefix_len,
@@ -161,15 +156,15 @@ impl SourceBuckets {
         }
     }
 
-    /// Spends the tokens for a packet of `bytes` bytes with these addresses at the time `now`, and
-    /// returns true. Returns false if there are too few.
+    /// Spends the tokens for a packet of `bytes` bytes at the time `now`. Returns false if there
+    /// are too few.
     pub(super) fn passes(
         &self,
         addresses: &xdpfwd_filter::Addresses,
         bytes: usize,
         now: u64,
     ) -> bool {
-        // The constants 4 and 6 make prefixes of different IP versions differ.
+        // 4 and 6 make prefixes of different IP versions differ.
         let prefix = match *addresses {
             xdpfwd_filter::Addresses::V4 { source, .. } => {
                 u128::from(source.checked_shr(32 - u32::from(self.prefix_len.min(32))).unwrap_or(0))
@@ -187,13 +182,12 @@ impl SourceBuckets {
         let set = &self.slots[set_start..set_start + WAYS];
         let found = set.iter().find(|slot| slot.prefix_hash.load(Ordering::Relaxed) == hash);
         let slot = found.unwrap_or_else(|| {
-            // If two workers replace a slot at once, two prefixes share its bucket for a while.
+            // If two workers replace a slot at once, two prefixes share it for a while.
             let slot = set
                 .iter()
                 .min_by_key(|slot| slot.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
-            // Keep the old bucket: a sender must not get a full bucket by having its prefix
-            // replaced.
+            // A sender must not get a full bucket by having its prefix replaced.
             slot.prefix_hash.store(hash, Ordering::Relaxed);
             slot
         });
@@ -215,15 +209,14 @@ mod tests {
         Limit { rate, unit, burst, per: Per::Rule }
     }
 
-    /// Returns the time `seconds` after a start time, in clock cycles. Before the start time, every
-    /// bucket of these tests has had enough time to fill.
+    /// In clock cycles after a start time, before which every bucket has had time to fill.
     fn at(seconds: f64) -> u64 {
         (clock::cycles_per_second() * (100.0 + seconds)) as u64
     }
 
     const ONE_WORKER: usize = 1;
 
-    /// Returns how many of `packets` packets of `bytes` bytes pass.
+    /// How many of `packets` packets of `bytes` bytes pass.
     fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
         (0..packets).filter(|_| meter.passes(bytes, now)).count()
     }
@@ -241,7 +234,7 @@ mod tests {
 
     #[test]
     fn meter_limits_bits_per_second() {
-        // The rate is ten frames of 1250 bytes per second.
+        // Ten frames of 1250 bytes per second.
         let limit = limit(100_000, Unit::Bits, 20_000);
         let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
         let passed: usize =
@@ -254,7 +247,7 @@ mod tests {
     fn frame_larger_than_burst_passes_at_rate() {
         let limit = limit(121_120, Unit::Bits, 100);
         let mut meter = Meter::new(&limit, Arc::default(), ONE_WORKER);
-        // The rate is ten frames of 1514 bytes per second. The clock starts at 0, as at boot.
+        // Ten frames of 1514 bytes per second. The clock starts at 0, as at boot.
         let at_millisecond = |millisecond: u32| {
             (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64
         };
@@ -284,7 +277,7 @@ mod tests {
                 total += passed(meter, 60, 60, at(f64::from(step) / 1000.0));
             }
         }
-        // The tokens of one second plus the burst, minus those that workers have not spent.
+        // One second's tokens plus the burst, minus those that workers have not spent.
         assert!((100_500..=101_000).contains(&total), "{total}");
     }
 

@@ -1,5 +1,5 @@
-//! Samples of packets for the log: a rule with `log 1/n` logs every n-th packet. Workers record the
-//! samples, and a separate thread writes them.
+//! Samples of packets for the log: a rule with `log 1/n` logs every n-th packet. Workers record
+//! them, and a separate thread writes them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,37 +8,35 @@ use std::thread::{self, Thread};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Maximum number of samples that wait to be written. Further samples are lost, and counted.
+/// Maximum samples that wait to be written. Further samples are lost, and counted.
 const QUEUE_CAPACITY: usize = 256;
 
-/// The writer of samples, shared by all workers; `None` if no rule has a `log` modifier, or if the
-/// thread did not start.
+/// The writer of samples, shared by all workers; `None` if no rule has `log`, or if the thread did
+/// not start.
 ///
-/// Created with the plan, because a thread that a worker creates would inherit the worker's CPU
-/// affinity.
+/// Created with the plan, because a worker's thread would inherit its CPU affinity.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<WriterHandle>>);
 
-/// The writer thread and its queue. The thread ends with the last handle.
+/// The thread ends with the last handle.
 #[derive(Debug)]
 struct WriterHandle {
     samples: Arc<SampleQueue>,
     thread: Thread,
 }
 
-/// The samples to be written. Lock-free, because workers add samples.
+/// Lock-free, because workers add samples.
 #[derive(Debug)]
 struct SampleQueue {
     queue: ArrayQueue<Sample>,
-    /// Whether no worker can add samples any more.
+    /// Set when no worker can add samples any more.
     is_closed: AtomicBool,
 }
 
-/// One worker's access to the log.
 #[derive(Debug)]
 pub(super) struct SampleRecorder {
     writer: LogWriter,
-    /// Number of samples that could not be added to the queue.
+    /// Samples for which the queue was full.
     lost: u64,
 }
 
@@ -50,7 +48,7 @@ struct Sample {
 }
 
 impl LogWriter {
-    /// Starts the thread if any rule has a `log` modifier.
+    /// Starts the thread if any rule has `log`.
     pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);
@@ -83,11 +81,10 @@ impl Drop for WriterHandle {
 }
 
 impl SampleQueue {
-    /// Writes samples until the plan and all of its stages are dropped. `rules` are the texts of
-    /// the rules.
+    /// Writes until the plan and all of its stages are dropped. `rules` are the texts of the rules.
     fn write(&self, rules: &[String]) {
         loop {
-            // Load `is_closed` before draining, so that samples added before closing are written.
+            // Load before draining, so that samples added before closing are written.
             let is_closed = self.is_closed.load(Ordering::Acquire);
             while let Some(sample) = self.queue.pop() {
                 sample.write(rules);
@@ -95,7 +92,7 @@ impl SampleQueue {
             if is_closed {
                 return;
             }
-            // `park` returns at once if a sample was added since the queue was drained.
+            // Returns at once if a sample was added since the queue was drained.
             thread::park();
         }
     }
@@ -106,12 +103,11 @@ impl SampleRecorder {
         Self { writer: writer.clone(), lost: 0 }
     }
 
-    /// Adds a sampled packet to the queue, and wakes the writer thread. If the queue is full, the
-    /// sample is lost. Waking the thread is slow, but is done only for sampled packets.
+    /// Records a sample, or loses it if the queue is full. Waking the thread is slow, but is done
+    /// only for sampled packets.
     pub(super) fn record(&mut self, rule: u32, key: &Key, bytes: usize) {
         let is_recorded = self.writer.0.as_ref().is_some_and(|handle| {
-            // Check `is_full` first: `push` on a full queue can spin until the writer has finished
-            // removing a sample.
+            // `push` on a full queue can spin until the writer has finished removing a sample.
             let queue = &handle.samples.queue;
             let pushed = !queue.is_full() && queue.push(Sample { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();

@@ -1,4 +1,4 @@
-//! The modifiers of rules: `limit` (rate limits) and `log` (samples of packets in the log).
+//! The modifiers of rules: `limit` (rate limits) and `log` (samples of packets).
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::limit::{Bucket, Meter, SourceBuckets};
 use super::log::{LogWriter, SampleRecorder};
 use xdpfwd_pipeline::PlanError;
 
-/// The state of all rate limits and the log writer, which all workers share.
+/// The rate limits and the log writer, shared by all workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Each limit: the index of its rule, the configured limit, and its buckets.
@@ -17,10 +17,10 @@ pub(crate) struct Limits {
     log: LogWriter,
 }
 
-/// Maximum number of rules with a limit per source prefix. The buckets of each such rule use 1 MiB.
+/// Maximum rules with a limit per source prefix, each of which uses 1 MiB.
 const MAX_SOURCE_LIMITS: usize = 64;
 
-/// The buckets of a limit: one for the rule, or one per source prefix.
+/// One bucket for the rule, or one per source prefix.
 #[derive(Clone, Debug)]
 enum SharedLimit {
     Rule(Arc<Bucket>),
@@ -57,8 +57,7 @@ impl Limits {
 /// One worker's access to the rate limits and the log.
 #[derive(Debug)]
 pub(crate) struct Modifiers {
-    /// For each rule, its index in `limits`; `u32::MAX` if the rule has no limit. Empty if no rule
-    /// has a limit.
+    /// For each rule, its index in `limits` or `u32::MAX`. Empty if no rule has a limit.
     limit_indices: Vec<u32>,
     limits: Vec<WorkerLimit>,
     log: SampleRecorder,
@@ -92,8 +91,8 @@ impl Modifiers {
         Self { limit_indices, limits: worker_limits, log: SampleRecorder::new(&limits.log) }
     }
 
-    /// Spends the tokens for a packet of `bytes` bytes if the rule has a limit. Returns false if
-    /// there are too few tokens, and true otherwise.
+    /// Spends the tokens for a packet of `bytes` bytes. Returns false if the rule has a limit and
+    /// there are too few.
     #[inline]
     pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
         let Some(limit) = self
@@ -109,8 +108,8 @@ impl Modifiers {
         }
     }
 
-    /// Logs every n-th packet of a rule with `log 1/n`. `matched` is the number of packets that the
-    /// rule has matched, including this packet.
+    /// Logs every n-th packet of a rule with `log 1/n`. `matched` counts the rule's packets,
+    /// including this one.
     #[inline]
     pub(crate) fn sample(
         &mut self,

@@ -12,14 +12,14 @@ use super::program::Program;
 use super::rules;
 use super::stage::Filter;
 
-/// The plan of a filter: the compiled filter, and its image for the XDP program.
+/// The compiled filter, and its image for the XDP program.
 #[derive(Debug)]
 pub struct FilterPlan {
     pub(super) program: Arc<Program>,
     pub(super) warnings: Vec<PlanDiagnostic>,
-    /// The image for the XDP program; `None` if the filter runs in user space.
+    /// `None` if the filter runs in user space.
     pub(super) offload: Option<Offload>,
-    /// The reason why the XDP program cannot run a filter with `place = "auto"`; otherwise `None`.
+    /// Why the XDP program cannot run a filter with `place = "auto"`.
     pub(super) not_in_kernel: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl StagePlan for FilterPlan {
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
         let shape = classifier.shape();
         let tuples = shape.v4.len() + shape.v6.len();
-        // Each tuple is a hash table of the classifier.
+        // A tuple is a hash table of the classifier.
         let lookup = if tuples == 0 {
             "compared one by one".to_owned()
         } else {

@@ -7,7 +7,7 @@ use super::modifiers::Limits;
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
 
-/// A compiled filter: the rules, the default verdict, and the treatment of packet exceptions.
+/// The rules, the default verdict, and the treatment of packet exceptions.
 #[derive(Debug)]
 pub struct Program {
     pub(super) rules: Vec<Rule>,
@@ -15,13 +15,13 @@ pub struct Program {
     pub(super) default: Verdict,
     pub(super) exceptions: ExceptionPolicy,
     pub(super) limits: Limits,
-    /// Whether rules apply to the user packet inside GTP-U instead of the outer packet.
+    /// Whether rules apply to the user packet inside GTP-U.
     pub(super) gtpu_inner: bool,
-    /// Number of flows that each worker caches; 0 for no cache.
+    /// Cached flows per worker; 0 for no cache.
     pub(super) flow_cache: usize,
 }
 
-/// The verdict on each kind of packet exception; `None` for a kind to which rules apply.
+/// The verdict on each kind of packet exception; `None` if rules apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExceptionPolicy([Option<Verdict>; PacketException::ALL.len()]);
 
@@ -36,7 +36,7 @@ impl ExceptionPolicy {
 }
 
 impl PacketException {
-    /// Returns the drop reason for packets with this exception.
+    /// Returns the drop reason.
     pub fn reason(self) -> Reason {
         match self {
             Self::NotIp => Reason::NOT_IP,
@@ -50,14 +50,13 @@ impl PacketException {
 }
 
 impl Program {
-    /// Inspects a frame. With `gtpu = "inner"`, inspects the user packet if the frame carries one
-    /// in GTP-U.
+    /// Inspects a frame; with `gtpu = "inner"`, the user packet if there is one.
     #[inline]
     pub fn inspect(&self, frame: &[u8], headers: &Headers) -> Inspection {
         if self.gtpu_inner { inspect_gtpu(frame, headers) } else { inspect(frame, headers) }
     }
 
-    /// Returns the rule with this number, counted from 0; `None` if there is no such rule.
+    /// Returns the rule with this number, from 0, if any.
     pub fn rule(&self, number: u32) -> Option<&Rule> {
         self.rules.get(number as usize)
     }
@@ -74,8 +73,7 @@ impl Program {
         Self { rules, classifier, default, exceptions, limits, gtpu_inner, flow_cache }
     }
 
-    /// Returns the text of all rules and settings that verdicts depend on. Two filters with equal
-    /// keys give the same verdicts.
+    /// Two filters with equal keys give the same verdicts.
     pub(super) fn verdict_key(&self) -> String {
         let Self { rules, default, exceptions, gtpu_inner, .. } = self;
         let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();

@@ -4,23 +4,21 @@ use std::fmt;
 
 use xdpfwd_pipeline::{Cell, Table, Unit};
 
-/// The counter key and the text in the table for packets with the default verdict. No rule has this
-/// text.
+/// The counter key and table text of the default verdict. No rule has this text.
 const DEFAULT: &str = "(default)";
 
-/// Returns the keys of the counters: the text of each rule, then [`DEFAULT`].
+/// The text of each rule, then [`DEFAULT`].
 pub(crate) fn counter_keys<R: fmt::Display>(rules: &[R]) -> Vec<String> {
     rules.iter().map(ToString::to_string).chain([DEFAULT.to_owned()]).collect()
 }
 
-/// Returns the counters of a worker in the order of [`counter_keys`]. `rules` has the number of
-/// packets that each rule matched, and `default` the number of packets with the default verdict.
+/// A worker's counters in the order of [`counter_keys`]: the packets of each rule, then those with
+/// the default verdict.
 pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
     rules.iter().copied().chain([default]).collect()
 }
 
-/// Returns the table `rules` with the columns `rule` (number of the rule, from 0), `packets` and
-/// `text`. The last row is the default, which has no number.
+/// The columns are `rule` (from 0), `packets` and `text`. The last row, the default, has no number.
 pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     let mut table =
         Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);

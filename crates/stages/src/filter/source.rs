@@ -1,4 +1,4 @@
-//! Reading of rules and signatures, from a file or from the configuration itself.
+//! Reading of rules and signatures, from a file or from the configuration.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use xdpfwd_filter::{Problem, Verdict};
 use crate::enum_names::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
 
-/// The value of `rules` or `signatures`: `"FILE"` or `["LINE", …]`. A line is a rule or signature.
+/// `"FILE"` or `["LINE", …]`. A line is a rule or signature.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(String),
@@ -69,15 +69,14 @@ impl From<ConfiguredVerdict> for Verdict {
     }
 }
 
-/// Parsed lines (rules or signatures), and the location of each.
+/// Parsed lines, and the location of each.
 pub(crate) struct Lines<T> {
     pub(crate) lines: Vec<T>,
     pub(crate) locations: Vec<Location>,
 }
 
 impl Source {
-    /// Reads and parses the lines, from the file or from the configuration. `key` is the
-    /// configuration key, for messages: `rules` or `signatures`.
+    /// `key` is the configuration key, for messages: `rules` or `signatures`.
     pub(crate) fn read<T>(
         &self,
         key: &str,
@@ -119,16 +118,16 @@ impl Source {
     }
 }
 
-/// Maximum size in bytes of a file with rules or signatures; enough for over a million rules.
+/// In bytes; enough for over a million rules.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
-/// Reads a regular file. Rejects other kinds of files, because reading them can block or never end.
+/// Rejects other files than regular ones, because reading them can block or never end.
 fn read_file(path: &Path) -> io::Result<String> {
     let check_regular = |file: fs::Metadata| match file.is_file() {
         true => Ok(()),
         false => Err(io::Error::other("not a regular file")),
     };
-    // Check before opening, because opening a FIFO can block.
+    // Opening a FIFO can block.
     check_regular(fs::metadata(path)?)?;
     let file = File::open(path)?;
     check_regular(file.metadata()?)?;
@@ -136,7 +135,7 @@ fn read_file(path: &Path) -> io::Result<String> {
     if file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text)? as u64 > MAX_FILE_SIZE {
         return Err(io::Error::other("larger than 64 MiB"));
     }
-    // Ignore a byte order mark, as in the configuration file.
+    // As in the configuration file.
     if let Some(without_mark) = text.strip_prefix('\u{feff}') {
         text = without_mark.to_owned();
     }
@@ -160,8 +159,8 @@ fn read_inline<T>(
                 message: "empty line or comment: remove it".to_owned(),
             }),
             Err(Problem { column, message, .. }) => {
-                // This offset is too small if escape sequences precede the column, because they are
-                // longer in the configuration than in `text`.
+                // Too small if escape sequences precede the column: they are longer in the
+                // configuration than in `text`.
                 let before_column = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
                 // The span begins with the opening quote.

@@ -16,16 +16,15 @@ use super::rules;
 #[derive(Debug)]
 pub struct Filter {
     program: Arc<Program>,
-    /// For each rule, the number of packets that it matched.
+    /// Packets that each rule matched.
     hits: Vec<u64>,
     defaulted: u64,
     accepted: u64,
-    /// This worker's access to the rate limits and the log.
     modifiers: Modifiers,
-    /// `None` if not configured, or if the rules are so few that they are compared one by one.
+    /// `None` if not configured, or if there are so few rules that they are compared one by one.
     cache: Option<FlowCache>,
-    // Buffers for one batch. For each packet to which rules apply, they hold its key, its index in
-    // the batch, and the index of its first matching rule or [`Classifier::NONE`].
+    // Buffers for one batch: for each packet to which rules apply, its key, its batch index, and
+    // the index of its first matching rule or [`Classifier::NONE`].
     keys: Box<[Key; Batch::CAPACITY]>,
     batch_indices: Box<[u8; Batch::CAPACITY]>,
     first_matches: Box<[u32; Batch::CAPACITY]>,
@@ -36,8 +35,7 @@ pub struct Filter {
 pub struct Outcome {
     /// The drop reason, or `None` if the packet passes.
     pub drop: Option<Reason>,
-    /// Index of the rule that gave the verdict, or whose limit dropped the packet; `None` if no
-    /// rule did.
+    /// The rule that gave the verdict, or whose limit dropped the packet, if any.
     pub rule: Option<u32>,
 }
 
@@ -69,7 +67,7 @@ impl Filter {
         }
     }
 
-    /// Returns the number of packets that each rule matched, in rule order.
+    /// Returns the packets that each rule matched, in rule order.
     pub fn hits(&self) -> &[u64] {
         &self.hits
     }
@@ -96,15 +94,15 @@ impl Filter {
         }
     }
 
-    /// Applies the matching rules in order, from `first` on, until one gives a verdict or its limit
-    /// drops the packet. If none does, the default applies.
+    /// Applies the matching rules from `first` on, until one gives a verdict or its limit drops the
+    /// packet. Then the default applies.
     #[inline]
     fn apply_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
         let mut next = first;
         while let Some(rule_index) = next {
             let rule = &self.program.rules[rule_index as usize];
             self.hits[rule_index as usize] += 1;
-            // Logs every n-th packet of a rule with `log 1/n`.
+            // Every n-th packet of a rule with `log 1/n`.
             self.modifiers.sample(rule_index, rule, self.hits[rule_index as usize], key, bytes);
             if !self.modifiers.passes(rule_index, key, bytes, now) {
                 return Outcome { drop: Some(Reason::RATE_LIMIT), rule: Some(rule_index) };

@@ -1,4 +1,4 @@
-//! Tests of two decisions: which packets bypass ESP, and which SA applies to every other packet.
+//! Tests which packets bypass ESP, and which SA applies to the others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -23,8 +23,8 @@ fn bypass_passes_only_configured_traffic() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
     let matching = |payload: &[u8]| ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, payload);
     let with_marker = [&[0; 4][..], b"a message of IKE"].concat();
-    // For each case: name, frame, the values of `bypass` that let the frame bypass ESP, and whether
-    // an outbound SA matches the frame.
+    // Name, frame, the values of `bypass` that let it bypass ESP, and whether an outbound SA
+    // matches it.
     let cases: Vec<(&str, Vec<u8>, &[&str], bool)> = vec![
         ("ARP", arp, &["arp", "not-ip", "unmatched"], false),
         ("router solicitation", icmp6(133, 255), &["nd", "unmatched"], false),
@@ -110,7 +110,7 @@ fn bypass_passes_only_configured_traffic() {
 #[test]
 fn packet_is_encapsulated_by_first_sa_with_matching_selector() {
     let folder = Folder::new();
-    // Most prefixes contain at most 256 addresses, close to each other, so that many overlap.
+    // Most prefixes are small and close to each other, so that many overlap.
     let prefix = prop_oneof![
         (0_u32..16, 24_u8..=32).prop_map(|(low, bits)| format!(
             "{}/{bits}",
@@ -148,8 +148,8 @@ fn packet_is_encapsulated_by_first_sa_with_matching_selector() {
             })
             .collect();
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
-        // Start with a new state file. The file of the previous case has the time of that case as
-        // epoch (upper half of the IVs), so `plan` would wait for the clock to pass this time.
+        // The previous case's state file has its time as epoch (upper half of the IVs), so `plan`
+        // would wait for the clock to pass this time.
         folder.state("selectors.state");
         let mut bench = bench(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
@@ -182,8 +182,7 @@ fn host_mask(bits: u8) -> u32 {
     u32::MAX.checked_shr(bits.into()).unwrap_or(0)
 }
 
-/// Returns whether a prefix contains an address. Compares bit by bit, unlike the implementation
-/// under test.
+/// Compares bit by bit, unlike the implementation under test.
 fn contains(prefix: &str, address: std::net::IpAddr) -> bool {
     let (base, bits) = prefix.split_once('/').unwrap();
     let version_and_bytes = |address: std::net::IpAddr| match address {
@@ -205,7 +204,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
             "spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}"
         )
     };
-    // Each outbound SA has the same key as the inbound SA at the same index in `opens`.
+    // Each has the key of the inbound SA at the same index in `opens`.
     let seals = [
         seal_sa("192.0.2.1", "", 4096),
         seal_sa("192.0.2.2", "", 4096),
@@ -222,7 +221,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     let packet = udp_v4(20);
     let sealed: Vec<Vec<u8>> = (0..seals.len())
         .map(|index| {
-            // The key of an SA depends on its index, so add other SAs before it.
+            // The key depends on the index of the SA, so add others before it.
             let sas: Vec<String> = (0..=index)
                 .map(|sa_index| {
                     if sa_index == index {
@@ -244,7 +243,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     for sealed in &sealed {
         assert_eq!(open.send_one(sealed), Disposition::Passed(packet.clone()));
     }
-    // Returns a changed copy of a sealed frame with a valid IP checksum.
+    // A changed copy of a sealed frame with a valid IP checksum.
     let altered = |index: usize, change: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = sealed[index].clone();
         change(&mut frame);
@@ -255,9 +254,8 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     };
     let to_other_destination = altered(0, &|frame| frame[33] = 3);
     assert_eq!(open.send_one(&to_other_destination), Disposition::Dropped("no_sa"));
-    // Send the packet to the destination of the other SA with the same SPI. That SA has already
-    // received a packet with sequence number 1. So change the number in this packet to 2: the SA
-    // does not drop it as a replay, but checks its ICV with the SA's own key.
+    // Send the packet to the other SA with the same SPI, which has already received number 1. With
+    // number 2, the packet is no replay: the SA checks the ICV with its own key.
     let to_other_sa = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
     assert_eq!(open.send_one(&to_other_sa), Disposition::Dropped("bad_tag"));
     let to_any_destination = altered(3, &|frame| frame[33] = 77);
@@ -273,7 +271,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     open.assert_balanced();
 }
 
-/// Returns a SYN with an MSS of 1460 and an invalid checksum.
+/// Has an MSS of 1460 and an invalid checksum.
 fn syn() -> Vec<u8> {
     let tcp =
         [&[0, 1, 0, 2][..], &[0; 8], &[0x60, 2, 0, 0, 0, 0, 0, 0], &[2, 4, 0x05, 0xb4]].concat();
@@ -289,7 +287,7 @@ fn bypassed_syn_keeps_its_mss() {
     let seal_sa = format!("{SEAL}, selector = ['10.3.0.0/16']");
     let mut seal = bench(&plan_seal(&folder, &seal_sa, other_keys));
     assert_eq!(seal.send_one(&syn()), Disposition::Passed(syn()));
-    // In contrast, the MSS of a decapsulated SYN is lowered.
+    // In contrast, a decapsulated SYN is changed.
     let sealed =
         bench(&plan("esp-seal", &table(&folder, "all.state", &[SEAL], ""))).forward(&[syn()]);
     let Disposition::Passed(opened) = open.send_one(&sealed[0]) else {

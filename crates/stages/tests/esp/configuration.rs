@@ -12,8 +12,7 @@ fn error_names_cause_of_invalid_table_or_key_file() {
             && plan_for("esp-open", &valid_open, 1).is_ok()
     );
     let key_path = valid_seal.split('\'').find(|part| part.ends_with(".key")).unwrap();
-    // A text of the valid table, the invalid text that replaces it, and words that the error must
-    // contain.
+    // A valid text, the invalid text that replaces it, and words in the error.
     let invalid_seal_edits: [(&str, &str, &[&str]); 21] = [
         ("lab = true, ", "", &["lab"]),
         ("lab = true", "lab = false", &["lab", "true"]),
@@ -132,8 +131,7 @@ fn plan_acquires_only_valid_state_file() {
     let future = now + 3600;
     std::fs::write(&state, format!("version = 1\nepoch = {future}\n# end\n")).unwrap();
     assert_error_contains(&["clock"]);
-    // With a valid state file, acquisition writes a later epoch (the upper 32 bits of the IVs) to
-    // the file. The first packet uses this epoch.
+    // Acquisition writes a later epoch (the upper 32 bits of the IVs), which the first packet uses.
     std::fs::write(&state, format!("version = 1\nepoch = {}\n# end\n", now - 5)).unwrap();
     let plan = plan("esp-seal", &table);
     let epoch_of = |text: String| -> u64 {

@@ -38,8 +38,8 @@ fn number_is_accepted_once_and_only_if_in_or_above_window() {
                 let number = (highest + step).clamp(1, PACKETS as i32);
                 let index = number as usize - 1;
                 let expected = if number <= highest - window {
-                    // With ESN, the receiver takes a number below the window for a number above it
-                    // with the same lower 32 bits. So the ICV is invalid (RFC 4303, A2.2).
+                    // With ESN, a number below the window is taken for one above it with the same
+                    // lower 32 bits, so the ICV is invalid (RFC 4303, A2.2).
                     Disposition::Dropped(if esn { "bad_tag" } else { "late" })
                 } else if accepted.insert(number) {
                     Disposition::Passed(packets[index].clone())
@@ -162,7 +162,7 @@ fn tunnel_mode_requires_inner_ip_packet() {
         tunnel.send_each(&transport_packets),
         [Disposition::Dropped("policy"), Disposition::Dropped("policy")]
     );
-    // In transport mode, the payload may be an IP packet: IP in IP (RFC 2003).
+    // In transport mode, the payload may be IP in IP (RFC 2003).
     let mut transport =
         bench(&plan("esp-open", &table(&folder, "transport-open.state", &[&transport], "")));
     for (disposition, packet) in transport.send_each(&tunnel_packets).into_iter().zip(&packets) {
@@ -225,7 +225,7 @@ fn packet_with_flipped_bit_is_dropped_without_effect_on_other_packets() {
             );
             // Each of the 32 flipped bits of the SPI made it unknown.
             assert!(open.drops().contains(&("no_sa", 32)), "{:?}", open.drops());
-            // The changed packets had no effect on the window: the original packet still passes.
+            // The window is unaffected: the original packet still passes.
             assert_eq!(
                 open.send_one(target),
                 Disposition::Passed(packet),

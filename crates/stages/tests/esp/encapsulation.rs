@@ -98,7 +98,7 @@ fn malformed_packet_is_not_encapsulated() {
     }
 }
 
-/// A stage that moves each packet within its frame, so that the headroom has this number of bytes.
+/// Moves each packet within its frame, to leave this headroom in bytes.
 struct SetHeadroom(usize);
 
 impl Stage for SetHeadroom {
@@ -117,7 +117,7 @@ impl Stage for SetHeadroom {
 fn frame_without_room_is_dropped_as_no_room() {
     let folder = Folder::new();
     let set_headroom = |headroom: usize| NamedStage::new("set-headroom", SetHeadroom(headroom));
-    // The headroom must have room for outer header, UDP header, SPI, sequence number and IV.
+    // The headroom takes outer header, UDP header, SPI, sequence number and IV.
     for (sa_index, sa) in encapsulations().iter().enumerate() {
         let outer_len = if sa.contains("transport") {
             0
@@ -148,8 +148,8 @@ fn frame_without_room_is_dropped_as_no_room() {
             bench.assert_balanced();
         }
     }
-    // The tailroom must have room for padding, pad length, next header and ICV. A frame has 2048
-    // bytes, of which 256 are headroom.
+    // The tailroom takes padding, pad length, next header and ICV. A frame has 2048 bytes, of which
+    // 256 are headroom.
     let stage =
         build(&plan("esp-seal", &table(&folder, "tailroom.state", &[SEAL], ", mtu = 9216")));
     let mut bench = EspBench::new(vec![stage]);
@@ -167,7 +167,7 @@ fn frame_without_room_is_dropped_as_no_room() {
     bench.assert_balanced();
 }
 
-/// RFC 6864, section 4.1, requires distinct identifications.
+/// RFC 6864, section 4.1.
 #[test]
 fn packets_that_may_be_fragmented_have_distinct_identifications() {
     let folder = Folder::new();

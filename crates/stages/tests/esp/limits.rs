@@ -1,5 +1,5 @@
-//! Tests of the counters of SAs, and of the limits of SAs: packets, bytes, sequence numbers, and
-//! numbers that the state file reserves.
+//! Tests of the counters of SAs, and of their limits: packets, bytes, sequence numbers, and numbers
+//! that the state file reserves.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,17 +10,16 @@ use xdpfwd_pipeline::StagePlan;
 use super::support::*;
 
 struct LimitCase {
-    /// Keys that limit the SA.
     limit: &'static str,
-    /// Number of packets sent in each run. The stage restarts before each run.
+    /// Packets in each run. The stage restarts before each.
     runs: &'static [usize],
-    /// Expected number of packets that pass in all runs together.
+    /// Packets that pass in all runs together.
     passes: RangeInclusive<usize>,
 }
 
 #[test]
 fn hard_limit_ends_encapsulation_even_after_restart() {
-    // Each inner packet has 128 bytes: 1000 bytes are 7 packets and a part of the eighth, which may
+    // Inner packets have 128 bytes: 1000 bytes are 7 packets and a part of the eighth, which may
     // pass or not.
     let cases = [
         LimitCase {
@@ -116,7 +115,6 @@ fn sa_without_esn_drops_packets_after_last_32_bit_number() {
     );
     assert_eq!(bench.drops(), [("sa_limit", 3)]);
     bench.assert_balanced();
-    // The limit also applies after a restart.
     let mut bench = self::bench(&plan_seal(&folder, &sa, ""));
     assert_eq!(bench.send_one(&packets[0]), Disposition::Dropped("sa_limit"));
 }
@@ -170,7 +168,7 @@ fn sa_counts_packets_bytes_and_drops() {
         let sa = &sas[0];
         json!([sa["direction"], sa["spi"], sa["sequence"], sa["packets"], sa["bytes"], sa["drops"]])
     };
-    // An inner packet has its payload and 28 bytes of headers.
+    // The headers of an inner packet have 28 bytes.
     let bytes = |count: u64| (0..count).map(|size| size + 28).sum::<u64>();
     assert_eq!(status(&seal), json!(["out", SPI, 30, 30, bytes(30), { "sa_limit": 2 }]));
     assert_eq!(status(&open), json!(["in", SPI, 20, 20, bytes(20), { "bad_tag": 1, "replay": 5 }]));

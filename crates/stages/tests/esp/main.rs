@@ -1,5 +1,5 @@
-//! Tests of the stages `esp-seal` and `esp-open`, as docs/esp.md documents them.
-//! `esp_against_scapy.rs` compares their packets with those of scapy.
+//! Tests of `esp-seal` and `esp-open`, as docs/esp.md documents them. `esp_against_scapy.rs`
+//! compares their packets with those of scapy.
 
 #[path = "../support/esp.rs"]
 mod support;

@@ -8,8 +8,7 @@ use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
 use super::support::*;
 
-/// ESP does not protect the header before it. Encapsulation and decapsulation must not hide that
-/// the header was damaged.
+/// ESP does not protect the header before it, so it must not hide damage to that header.
 #[test]
 fn invalid_ip_checksum_stays_invalid() {
     let folder = Folder::new();
@@ -21,13 +20,13 @@ fn invalid_ip_checksum_stays_invalid() {
             bench(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
         let mut open =
             bench(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
-        // Flip a bit in the TTL of the first packet before encapsulation, and in that of the second
-        // packet after encapsulation.
+        // Flip a bit in the TTL of the first packet before encapsulation, and of the second after
+        // it.
         let mut before = udp_v4(20);
         before[22] ^= 4;
         let sealed = seal.forward(&[before.clone(), udp_v4(20)]);
         let is_valid = |frame: &[u8]| ones_complement_sum(&frame[14..34]) == 0;
-        // In tunnel mode, this is the checksum of the outer header.
+        // In tunnel mode, that of the outer header.
         assert_eq!(
             sealed.iter().map(|frame| is_valid(frame)).collect::<Vec<_>>(),
             [mode == "tunnel", true]

@@ -15,7 +15,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Checks that no frame repeats an IV or sequence number, and adds those of the frames.
+    /// Fails if a frame repeats an IV or sequence number.
     #[track_caller]
     fn check_and_add(&mut self, sealed: &[Vec<u8>]) {
         for frame in sealed {
@@ -34,7 +34,7 @@ fn paths_and_workers_never_share_iv_or_number() {
     let folder = Folder::new();
     let mut seen = Seen::default();
     let workers = 2;
-    // Runs that start within the same second must have different epochs (upper 32 bits of IVs).
+    // Even within the same second, epochs (upper 32 bits of IVs) must differ.
     for run in 0..3 {
         let plan =
             plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), workers).unwrap();
@@ -67,8 +67,7 @@ fn paths_and_workers_never_share_iv_or_number() {
         sealed.iter().for_each(|sealed| seen.check_and_add(sealed));
         let count = seen.numbers.len();
         assert_eq!(count, (run + 1) * sealed.iter().map(Vec::len).sum::<usize>());
-        // A run that closes its state file leaves no gap: the next run continues with the next
-        // number.
+        // A closed state file leaves no gap in the numbers.
         drop(plan);
         let highest = *seen.numbers.iter().max().unwrap();
         assert_eq!(highest as usize, count);
@@ -87,13 +86,13 @@ fn run_after_crash_repeats_no_number_or_iv() {
         let state = folder.read("seal.state");
         let sealed = bench.forward(&packets);
         seen.check_and_add(&sealed);
-        // The peer accepts the packets, because their numbers are above those it has received.
+        // The numbers are above those that the peer has received.
         assert_eq!(open.forward(&sealed), packets, "after {crash} crashes");
         // The state file reserves 2^20 numbers at a time.
         assert_eq!(sequence_number(&sealed[0]), crash << 20 | 1);
         drop(bench);
         drop(plan);
-        // Restore the file as it was during the run, because a crash would have left it like that.
+        // A crash would have left the file as it was during the run.
         std::fs::write(folder.join("seal.state"), state).unwrap();
     }
     assert!(
@@ -146,7 +145,7 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     let mut seen = Seen::default();
     let before_reload = sealing.forward(&packets);
     seen.check_and_add(&before_reload);
-    // The packet at index 15 (all packets have the same content) arrives only after the reload.
+    // All packets have the same content; this one arrives only after the reload.
     let late = before_reload[15].clone();
     let in_time: Vec<_> = before_reload.iter().filter(|frame| **frame != late).cloned().collect();
     assert_eq!(opening.forward(&in_time), &packets[1..]);
@@ -188,7 +187,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
     let folder = Folder::new();
     for (kind, sa) in [("esp-seal", SEAL), ("esp-open", OPEN)] {
         let old = [plan(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""))];
-        // The same SA, and the same key with another transform and SPI.
+        // The same SA, and its key with another transform and SPI.
         for sa in [
             sa.to_owned(),
             sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc"),
@@ -203,7 +202,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
         }
         let unmoved =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // The key cannot be used in the opposite direction, where the peer may have used numbers.
+        // In the opposite direction, the peer may have used numbers.
         let (opposite_kind, sa) =
             if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
         let reversed = plan_for(
@@ -219,16 +218,15 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
     }
 }
 
-/// Follows the procedure in docs/esp.md: add the new key, switch to the new key, remove the old
-/// key.
+/// The procedure in docs/esp.md: add the new key, switch, remove the old key.
 #[test]
 fn rekeying_by_reloads_loses_no_packet() {
     let folder = Folder::new();
     let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
     let (old_open, new_open) =
         (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
-    // The key of an SA depends on its index in the list. So the new SA always has index 0, and the
-    // old SA index 1. Before the new SA is added to `esp-open`, `other` has index 0.
+    // The key of an SA depends on its index. So the new SA always has index 0, and the old SA index
+    // 1; before the new SA is in `esp-open`, `other` has index 0.
     let other = "spi = 256, transform = 'aes-128-gcm'";
     let seals = [
         table(&folder, "seal.state", &[&format!("{new}, selector = ['192.168.0.1/32']"), &old], ""),
@@ -256,14 +254,14 @@ fn rekeying_by_reloads_loses_no_packet() {
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[1]);
     let by_new = sealing.forward(&packets);
     assert_eq!((spi(&by_new[0]), sequence_number(&by_new[0])), (0x9abc, 1));
-    // The old SA still decapsulates packets that were sent before the switch.
+    // The old SA still decapsulates packets sent before the switch.
     assert_eq!(opening.forward(&by_new[..5]), packets[..5]);
     assert_eq!(opening.forward(&by_old[5..9]), packets[5..9]);
     reload(&mut sealing, &mut plans[0], "esp-seal", &seals[2]);
     reload(&mut opening, &mut plans[1], "esp-open", &opens[2]);
     assert_eq!(opening.send_one(&by_old[9]), Disposition::Dropped("no_sa"));
     assert_eq!(opening.forward(&by_new[5..]), packets[5..]);
-    // After the old key is added again, packets received earlier are dropped as replays.
+    // Packets received before the old key's removal are dropped as replays.
     reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
     for frame in &by_old[..9] {
         let disposition = opening.send_one(frame);

@@ -5,14 +5,14 @@ use xdpfwd_pipeline::{BuildCx, NamedStage, PortAddress, PortId, PortInfo, Ports}
 
 use super::support::*;
 
-/// An IPv4 and an IPv6 address; `None` for a missing address.
+/// IPv4 and IPv6.
 type AddressPair = [Option<&'static str>; 2];
 
 #[test]
 fn too_big_packet_is_answered_with_mtu_that_fits() {
     let folder = Folder::new();
-    // For each case: the key `icmp_source`, the addresses of the port, and the expected source
-    // addresses of ICMP messages. `None` means the destination address of the packet.
+    // The key `icmp_source`, the addresses of the port, and the expected sources of ICMP messages.
+    // `None` is the destination of the packet.
     let sources: [(&str, AddressPair, AddressPair); 4] = [
         (
             ", icmp_source = ['192.0.2.77', '2001:db8::77']",
@@ -58,8 +58,7 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
             bench.assert_balanced();
         }
     }
-    // The MTU in a message is exact: a packet of this size passes, a packet one byte longer does
-    // not.
+    // The MTU in a message is exact: one byte more does not pass.
     let answers = scapy("icmp", &replies);
     let mtus: Vec<usize> = answers.lines().map(|line| line.parse().unwrap()).collect();
     let mut mtus = mtus.chunks(3).map(|equal_mtus| {
@@ -98,8 +97,7 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
     assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
 }
 
-/// Three RFCs forbid these messages: RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443,
-/// section 2.4 (e).
+/// RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443, section 2.4 (e).
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
     let payload = vec![0; 1500];
@@ -157,8 +155,8 @@ fn forbidden_icmp_message_is_not_sent() {
         }
     }
     assert_eq!(bench.counter("icmp_sent"), 6);
-    // A packet without the don't-fragment bit is not encapsulated either: routers would fragment
-    // the ESP packet, and the receiver would drop the fragments.
+    // Not encapsulated without the don't-fragment bit either: routers would fragment the ESP
+    // packet, and the receiver would drop the fragments.
     let fragmentable = ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1, 2, &payload));
     assert!(!matches!(bench.send_one(&fragmentable), Disposition::Passed(_)));
     bench.assert_balanced();
@@ -183,7 +181,7 @@ fn icmp_rate_limits_number_of_messages() {
     }
 }
 
-/// The packet arrived encrypted, but an ICMP message, which quotes it, would leave in clear text.
+/// The ICMP message would quote in clear text what arrived encrypted.
 #[test]
 fn decapsulated_packet_that_is_too_big_gets_no_icmp_message() {
     let folder = Folder::new();
@@ -203,7 +201,6 @@ fn decapsulated_packet_that_is_too_big_gets_no_icmp_message() {
         gateway.send_each(&sealed),
         [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]
     );
-    // A packet that arrived in clear text is answered.
     assert!(matches!(bench(&small_mtu).send_one(&packets[0]), Disposition::Answered(_)));
     gateway.assert_balanced();
 }

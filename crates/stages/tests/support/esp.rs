@@ -1,5 +1,4 @@
-//! Support for tests of the ESP stages: tables in TOML, key files, state files, a worker with
-//! stages, and packets.
+//! Support for tests of the ESP stages: tables, key files, state files, a worker, and packets.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses only a part of this module")]
 
@@ -19,15 +18,15 @@ pub use xdpfwd_testkit::Folder;
 
 use xdpfwd_testkit::wires::{WireAccounting, Wires, cross_connect_on, umem_config};
 
-/// Creates and reads key files and state files in a folder.
+/// Key files and state files in a folder.
 pub trait EspFiles {
-    /// Writes a key file with the given digits. Returns its path.
+    /// Returns the path.
     fn key(&self, name: &str, digits: &str) -> String;
 
-    /// Writes a state file without SAs. Returns its path.
+    /// Writes a file without SAs. Returns the path.
     fn state(&self, name: &str) -> String;
 
-    /// Sets the key `next` or `highest` in a state file with a single SA to `number`.
+    /// Sets `next` or `highest` of the only SA.
     fn set_number(&self, name: &str, key: &str, number: u64);
 
     fn read(&self, name: &str) -> String;
@@ -66,7 +65,7 @@ impl EspFiles for Folder {
     }
 }
 
-/// Returns the rows of a stage's inspection table, one per SA, each as a JSON object.
+/// One JSON object per SA of the inspection table.
 pub fn sas(plan: &Arc<dyn StagePlan>) -> Vec<Value> {
     let [table] = <[_; 1]>::try_from(plan.as_inspectable().unwrap().tables(&[])).unwrap();
     let object = |row: &Vec<Cell>| {
@@ -82,7 +81,7 @@ pub fn maintain(plan: &Arc<dyn StagePlan>) {
     plan.as_maintained().unwrap().maintain();
 }
 
-/// Acquires the resources of a stage: for ESP, opens the state file. `others` are the plans in use.
+/// Opens the state file, for ESP. `others` are the plans in use.
 pub fn acquire(
     plan: &Arc<dyn StagePlan>,
     others: &[Arc<dyn StagePlan>],
@@ -91,13 +90,13 @@ pub fn acquire(
     plan.as_resource_owner().unwrap().acquire(&others)
 }
 
-/// Plans a stage for a number of workers. Does not acquire its resources.
+/// Does not acquire resources.
 pub fn plan_for(kind: &str, table: &str, workers: usize) -> PlanResult<toml::de::Error> {
     let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
 }
 
-/// Plans a stage for one worker, and acquires its resources.
+/// Plans for one worker, and acquires the resources.
 #[track_caller]
 pub fn plan(kind: &str, table: &str) -> Arc<dyn StagePlan> {
     let plan = plan_for(kind, table, 1).unwrap_or_else(|error| panic!("{error}: {table}"));
@@ -113,19 +112,19 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// The outcome for one frame that was sent to lan.
+/// What happened to a frame sent to lan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// The worker sent this frame on wan.
+    /// Sent on wan.
     Passed(Vec<u8>),
-    /// The worker sent this frame, an ICMP message, on lan.
+    /// An ICMP message, sent on lan.
     Answered(Vec<u8>),
     /// The worker dropped the frame for this reason.
     Dropped(&'static str),
 }
 
-/// A worker that forwards between the ports lan and wan through stages, and the fake kernel's ends
-/// of the ports.
+/// A worker that forwards between lan and wan through stages, and the fake kernel's ends of the
+/// ports.
 pub struct EspBench {
     pub worker: Worker<Vec<NamedStage>>,
     pub wires: Wires,
@@ -143,7 +142,7 @@ impl EspBench {
         Self { worker, wires, accounting: WireAccounting::default() }
     }
 
-    /// Sends frames to lan in batches. Returns the frames transmitted on wan, and those on lan.
+    /// Sends in batches to lan. Returns the frames on wan, and those on lan.
     #[track_caller]
     pub fn send(&mut self, frames: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut wan, mut lan) = (vec![], vec![]);
@@ -160,7 +159,7 @@ impl EspBench {
         (wan, lan)
     }
 
-    /// Sends frames to lan, which must all be transmitted on wan. Returns the transmitted frames.
+    /// Sends frames that must all be transmitted on wan. Returns the transmitted frames.
     #[track_caller]
     pub fn forward(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let (wan, lan) = self.send(frames);
@@ -201,7 +200,7 @@ impl EspBench {
             .collect()
     }
 
-    /// Returns a counter of the first stage on the path from lan to wan.
+    /// A counter of the first stage from lan to wan.
     pub fn counter(&mut self, name: &str) -> u64 {
         let report = self.worker.report();
         let counters = &report.paths[0].stages[0].counters;
@@ -212,7 +211,7 @@ impl EspBench {
             .1
     }
 
-    /// Checks that every packet was sent or dropped, and that no buffer was lost.
+    /// Every packet was sent or dropped, and no buffer was lost.
     #[track_caller]
     pub fn assert_balanced(mut self) {
         self.accounting.balance(&mut self.worker, &self.wires);
@@ -220,8 +219,7 @@ impl EspBench {
     }
 }
 
-/// Returns the offset of ESP, directly in IP or in UDP, in a frame without VLAN tags and IP
-/// options.
+/// Directly in IP or in UDP, without VLAN tags and IP options.
 pub fn esp_offset(frame: &[u8]) -> usize {
     let (ip, protocol) = if frame[12..14] == [8, 0] { (34, frame[23]) } else { (54, frame[20]) };
     match protocol {
@@ -235,7 +233,7 @@ pub fn spi(frame: &[u8]) -> u32 {
     u32::from_be_bytes(frame[esp_offset(frame)..][..4].try_into().unwrap())
 }
 
-/// Returns the lower 32 bits of the sequence number.
+/// Only the lower 32 bits.
 pub fn sequence_number(frame: &[u8]) -> u32 {
     u32::from_be_bytes(frame[esp_offset(frame) + 4..][..4].try_into().unwrap())
 }
@@ -255,8 +253,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs Debian's Python, which has scapy; the first `python3` in the PATH may be another
-/// installation.
+/// Uses Debian's Python, which has scapy; the first `python3` in the PATH may be another.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -270,7 +267,7 @@ pub fn scapy(argument: &str, input: &str) -> String {
         .expect("python3 with scapy and cryptography: `make test-deps` installs them");
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // Write in a thread, because the script may write output or fail before it has read all input.
+    // The script may write output or fail before it has read all input.
     let writer = std::thread::spawn(move || {
         let _ = stdin.write_all(input.as_bytes());
     });
@@ -305,8 +302,7 @@ pub fn ipv4(
     ethernet(0x0800, &[&header, payload].concat())
 }
 
-/// Returns the ones' complement sum of 16-bit words. The Internet checksum is the complement of
-/// this sum (RFC 1071).
+/// The Internet checksum is the complement of this sum (RFC 1071).
 pub fn ones_complement_sum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
@@ -330,7 +326,7 @@ pub fn ipv6(
     )
 }
 
-/// Returns a UDP datagram without a checksum.
+/// Without a checksum.
 pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload]
@@ -346,12 +342,12 @@ pub const KEY_128: &str = "000102030405060708090a0b0c0d0e0f10111213";
 pub const KEY_256: &str =
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
-/// Returns the hexadecimal digits of a key and a salt for a transform.
+/// Hexadecimal digits of key and salt.
 pub fn key_of(transform: &str) -> &'static str {
     if transform.contains("128") { KEY_128 } else { KEY_256 }
 }
 
-/// Returns a frame with an IPv4 packet, and in it a UDP datagram with `size` bytes of payload.
+/// UDP over IPv4 with `size` bytes of payload.
 pub fn udp_v4(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv4(UDP, SOURCE_V4, DESTINATION_V4, 0, &udp(1000, 2000, &payload))
@@ -366,19 +362,18 @@ pub fn udp_v6(size: usize) -> Vec<u8> {
 /// The SPI in [`SEAL`] and [`OPEN`].
 pub const SPI: u32 = 0x1234_5678;
 
-/// The keys of a tunnel-mode SA for `esp-seal`, without `key_file`.
+/// A tunnel-mode SA for `esp-seal`, without `key_file`.
 pub const SEAL: &str =
     "spi = 0x12345678, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'";
 
-/// The keys of the same SA for `esp-open`.
+/// The same SA for `esp-open`.
 pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
 
 pub const TRANSFORMS: [&str; 5] =
     ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"];
 
-/// Returns a stage's table with the given SAs and state file. Creates the state file if it is
-/// missing, and writes a key file for each SA. The key of an SA depends on its index and transform.
-/// `other_keys` is empty or begins with a comma.
+/// Returns a stage's table. Creates a missing state file, and a key file for each SA, whose key
+/// depends on its index and transform. `other_keys` is empty or begins with a comma.
 pub fn table(folder: &Folder, state: &str, sas: &[&str], other_keys: &str) -> String {
     if !folder.join(state).exists() {
         folder.state(state);
@@ -412,15 +407,14 @@ pub fn bench(plan: &Arc<dyn StagePlan>) -> EspBench {
     EspBench::new(vec![build(plan)])
 }
 
-/// Returns the frame with `tag_count` VLAN tags, at most two.
+/// Adds at most two VLAN tags.
 pub fn tagged(frame: &[u8], tag_count: usize) -> Vec<u8> {
     let tags: &[u8] = [&b""[..], b"\x81\0\0\x09", b"\x88\xa8\0\x07\x81\0\0\x09"][tag_count];
     [&frame[..12], tags, &frame[12..]].concat()
 }
 
-/// Returns the configuration keys of 12 SAs for `esp-seal`: two transforms, each with and without
-/// UDP. Each of these four is in tunnel mode over IPv4, in tunnel mode over IPv6, and in transport
-/// mode.
+/// 12 SAs for `esp-seal`: two transforms, with and without UDP, in tunnel mode over IPv4, tunnel
+/// mode over IPv6, and transport mode.
 pub fn encapsulations() -> Vec<String> {
     let mut encapsulations = vec![];
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
@@ -437,7 +431,7 @@ pub fn encapsulations() -> Vec<String> {
     encapsulations
 }
 
-/// Returns a frame with an IP packet of `size` bytes that routers must not fragment.
+/// An IP packet of `size` bytes that routers must not fragment.
 pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     let payload = vec![0x55; size - if is_v6 { 48 } else { 28 }];
     if is_v6 {
@@ -447,8 +441,8 @@ pub fn packet_of_size(size: usize, is_v6: bool) -> Vec<u8> {
     }
 }
 
-/// Generates frames. Most have headers that may match an SA, followed by random bytes. The others
-/// have only random bytes after the MAC addresses or the Ethernet header.
+/// Most frames have headers that may match an SA, then random bytes; the others only random bytes
+/// after the MAC addresses or the Ethernet header.
 pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
     let spi = prop_oneof![3 => Just(SPI), 1 => any::<u32>(), 1 => Just(0)];
@@ -485,7 +479,7 @@ pub fn random_frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
                     i16::from_be_bytes([frame[length_field], frame[length_field + 1]]);
                 frame[length_field..length_field + 2]
                     .copy_from_slice(&true_length.wrapping_add(length_error).to_be_bytes());
-                // Change one of the first 80 bytes in some frames.
+                // Change one of the first 80 bytes, in some frames.
                 if byte < 80 {
                     let offset = usize::from(byte).min(frame.len() - 1);
                     frame[offset] ^= number as u8;

@@ -1,4 +1,4 @@
-//! The state file on disk: opened and locked, and replaced by each write.
+//! The state file on disk, locked, and replaced by each write.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -16,12 +16,12 @@ use crate::esp::state::State;
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// The file at the path, locked so that no other process opens it.
+    /// Locked so that no other process opens it.
     current: Flock<File>,
 }
 
 impl Disk {
-    /// Opens and locks the file at the path `given`, and reads its state.
+    /// Also locks the file and reads its state.
     pub(super) fn open(given: &Path) -> Result<(Self, State), StateFileProblem> {
         let path = canonicalize(given).map_err(|error| read_problem(error, given))?;
         let current = open_and_lock(&path, given)?;
@@ -29,33 +29,31 @@ impl Disk {
         Ok((Self { path, current }, state))
     }
 
-    /// Returns the path without symbolic links.
+    /// Without symbolic links.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Replaces the file by a new file. Once this function returns `Ok`, the new state survives a
-    /// crash.
+    /// Once this function returns `Ok`, the new state survives a crash.
     pub(super) fn write(&mut self, state: &State) -> Result<(), WriteFailure> {
         let mut name = self.path.clone().into_os_string();
         name.push(".new");
         let new_path = Path::new(&name);
         match fs::remove_file(new_path) {
             Ok(()) => {}
-            // The normal case: the new file exists already only after a crash during a write.
+            // The normal case: the new file exists only after a crash during a write.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
         let file = create_new(new_path)?;
         self.current = self.replace(file, new_path, state).inspect_err(|_| {
-            // Free the space, because the disk may be full.
+            // The disk may be full.
             let _ = fs::remove_file(new_path);
         })?;
         Ok(sync_folder_of(&self.path)?)
     }
 
-    /// Writes the state to `file`, the new file at `new_path`, and renames it over the current
-    /// file.
+    /// Writes the state to `file` at `new_path`, and renames it over the current file.
     fn replace(
         &self,
         mut file: File,
@@ -64,7 +62,7 @@ impl Disk {
     ) -> Result<Flock<File>, WriteFailure> {
         file.write_all(state.to_text().as_bytes())?;
         file.sync_all()?;
-        // Lock the new file before the rename lets other processes open it.
+        // Lock before the rename lets other processes open it.
         let file = try_lock(file)?.ok_or(io::ErrorKind::WouldBlock).map_err(io::Error::from)?;
         match is_at(&self.current, &self.path) {
             Ok(false) => return Err(WriteFailure::Replaced),
@@ -78,14 +76,12 @@ impl Disk {
     }
 }
 
-/// Returns whether `path` still names the open file.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, at_path) = (file.metadata()?, fs::symlink_metadata(path)?);
     Ok((opened.dev(), opened.ino()) == (at_path.dev(), at_path.ino()))
 }
 
-/// Resolves symbolic links in the folder part of a path, but not in the file name, because the file
-/// must not be a link.
+/// Resolves symbolic links in the folder part only: the file itself must not be a link.
 pub(super) fn canonicalize(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     Ok(folder_of(path).canonicalize()?.join(name))
@@ -100,8 +96,7 @@ fn read_problem(error: io::Error, path: &Path) -> StateFileProblem {
     }
 }
 
-/// Opens and locks the file. If the file is replaced before it is locked, tries again with the new
-/// file. `given` is the path for messages.
+/// Tries again if the file is replaced before it is locked. `given` is the path for messages.
 fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProblem> {
     // Each failed attempt means that another process has replaced the file. After this many
     // replacements, report that the file is in use.
@@ -114,8 +109,8 @@ fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProb
     Err(StateFileProblem::InUse(given.to_owned()))
 }
 
-/// Checks and locks an open file. Returns `None` if the file at `path` has been replaced in the
-/// meantime. `given` is the path for messages.
+/// Checks and locks an open file. Returns `None` if the file at `path` was replaced. `given` is the
+/// path for messages.
 pub(super) fn lock(
     file: File,
     path: &Path,
@@ -141,7 +136,7 @@ pub(super) fn lock(
 
 fn read(file: &File, given: &Path) -> Result<State, StateFileProblem> {
     let mut text = Vec::new();
-    // One byte more than the maximum, to detect a file that is too large.
+    // One byte more detects a file that is too large.
     let limit = State::MAX_LEN as u64 + 1;
     file.take(limit).read_to_end(&mut text).map_err(StateFileProblem::Read)?;
     State::parse(&text).map_err(|error| StateFileProblem::Content { error, path: given.to_owned() })

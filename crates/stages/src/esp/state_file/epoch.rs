@@ -1,5 +1,5 @@
-//! The epoch of a run, the upper 32 bits of its IVs: a time in seconds since 1970, later than the
-//! epochs of all earlier runs.
+//! The epoch of a run (upper 32 bits of its IVs): a time in seconds since 1970, later than all
+//! earlier epochs.
 
 use std::path::Path;
 use std::thread;
@@ -9,11 +9,11 @@ use xdpfwd_ipsec::{Epoch, EpochError};
 
 use super::error::StateFileProblem;
 
-/// Maximum number of seconds by which the clock may be behind the last epoch when a run starts.
+/// Maximum seconds by which the clock may be behind the last epoch at the start of a run.
 const MAX_BEHIND: u64 = 5;
 
-/// Returns the epoch of this run, which is later than the stored epoch. Waits if the clock is
-/// behind the stored epoch by at most [`MAX_BEHIND`]. `path` is the state file, for messages.
+/// Returns the epoch of this run, later than the stored one. Waits if the clock is behind that one
+/// by at most [`MAX_BEHIND`]. `path` is the state file, for messages.
 pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFileProblem> {
     let mut is_logged = false;
     loop {
@@ -36,7 +36,7 @@ pub(super) fn next_epoch(stored: u32, path: &Path) -> Result<Epoch, StateFilePro
     }
 }
 
-/// Returns the time in seconds since 1970.
+/// In seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -10,7 +10,7 @@ use xdpfwd_ipsec::EpochError;
 use crate::esp::private_file::folder_of;
 use crate::esp::state::{State, StateError};
 
-/// Maximum time that a caller waits for a write.
+/// How long a caller waits for a write.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A failure to open, create or write a state file.
@@ -137,12 +137,11 @@ pub enum StateFileProblem {
         WRITE_TIMEOUT.as_secs()
     )]
     Timeout,
-    /// The thread that writes the file did not start, or has ended.
+    /// The writer thread did not start, or has ended.
     #[error("cannot be written, because its writer thread is not running; restart xdpfwd")]
     NoWriter,
 }
 
-/// The cause of a failed write of the state file.
 #[derive(Clone, Debug)]
 pub(super) enum WriteFailure {
     Io(Arc<io::Error>),

@@ -21,11 +21,10 @@ use crate::esp::state::{Direction, SequenceState, State};
 /// How often a caller that waits for a write checks that the writer thread still runs.
 const CHECK_WRITER: Duration = Duration::from_secs(1);
 
-/// An open state file: locked, with its epoch written, and with a thread that writes it.
+/// An open state file: locked, with its epoch written, and with a writer thread.
 ///
-/// Keep a reference as long as sequence numbers or IVs from the file are in use. When the last
-/// reference is dropped, no more numbers are given out, and the next unused number of each SA is
-/// written to the file.
+/// Keep a reference while sequence numbers or IVs from the file are in use. When the last one is
+/// dropped, no more numbers are given out, and the next unused number of each SA is written.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -36,8 +35,8 @@ pub struct StateFile {
 }
 
 impl StateFile {
-    /// Opens and locks a state file, and writes a new epoch to it. If the clock is a few seconds
-    /// behind the last epoch, first waits for the clock.
+    /// Opens and locks a state file, and writes a new epoch. If the clock is a few seconds behind
+    /// the last epoch, first waits.
     pub fn open(path: &Path) -> Result<Arc<Self>, StateFileError> {
         Self::try_open(path).map_err(|problem| StateFileError { path: path.to_owned(), problem })
     }
@@ -56,7 +55,7 @@ impl StateFile {
 
     /// Creates a state file for keys that were never used. Leaves an existing file unchanged.
     pub fn create(path: &Path) -> Result<(), StateFileError> {
-        // The first run uses a later epoch than this one: the time of its start.
+        // So the first run uses a later epoch: the time of its start.
         let epoch = u32::try_from(now()).unwrap_or(u32::MAX).saturating_sub(1);
         let text = State { epoch, sas: Vec::new() }.to_text();
         create_durably(path, text.as_bytes()).map_err(|error| {
@@ -68,7 +67,7 @@ impl StateFile {
         })
     }
 
-    /// Returns the path of the file, without symbolic links.
+    /// The path without symbolic links.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -79,11 +78,11 @@ impl StateFile {
     }
 
     /// Returns the sequence numbers of an outbound SA: 64-bit numbers (ESN) if `extended`. At least
-    /// one number is available on return, unless the SA has used all of them.
+    /// one is available on return, unless the SA has used all.
     ///
-    /// If this process already uses the SA, returns the same [`OutboundNumbers`] as before and
-    /// ignores `extended` and `limit`: apply them with [`OutboundNumbers::limit`]. Otherwise, the
-    /// numbers start at `next` in the file, or at 1 if the SA is not in the file.
+    /// If this process already uses the SA, returns the same [`OutboundNumbers`] and ignores
+    /// `extended` and `limit`: apply them with [`OutboundNumbers::limit`]. Otherwise, the numbers
+    /// start at `next` in the file, or at 1 for a new SA.
     pub fn outbound(
         self: &Arc<Self>,
         spi: u32,
@@ -97,7 +96,7 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Like [`StateFile::outbound`], but does not wait until a number is available.
+    /// Does not wait until a number is available.
     fn numbers(
         &self,
         spi: u32,
@@ -108,7 +107,7 @@ impl StateFile {
         let mut entries = self.shared.lock();
         let key = (Direction::Out, spi, fingerprint);
         let (next, bytes) = match entries.sas.get(&key) {
-            // The stage that requests these numbers applies its limits later, when it starts.
+            // The new stage applies its limits when it starts.
             Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
             Some(Entry::Unused(SequenceState::Out { next, bytes })) => (*next, *bytes),
             _ if entries.sas.len() >= State::MAX_SAS => return Err(StateFileProblem::Full),
@@ -120,8 +119,8 @@ impl StateFile {
         Ok(numbers)
     }
 
-    /// Waits for a write that reserves numbers for an SA if none is available. Does nothing if the
-    /// SA has used all numbers.
+    /// Waits for a write that reserves numbers if none is available. Does nothing if the SA has
+    /// used all numbers.
     fn fill(&self, numbers: &OutboundNumbers) -> Result<(), StateFileProblem> {
         if !numbers.is_empty() {
             return Ok(());
@@ -155,8 +154,8 @@ impl StateFile {
     }
 
     /// Returns the progress of an inbound SA. If this process already uses the SA, returns the same
-    /// [`InboundProgress`] as before. Otherwise, the progress starts at `highest` in the file, or
-    /// at 0 if the SA is not in the file.
+    /// [`InboundProgress`]. Otherwise, the progress starts at `highest` in the file, or at 0 for a
+    /// new SA.
     pub fn inbound(
         self: &Arc<Self>,
         spi: u32,
@@ -177,7 +176,7 @@ impl StateFile {
             entries.sas.insert(key, Entry::In(Arc::clone(&progress)));
             progress
         };
-        // Wake the writer, which from now on checks the progress periodically.
+        // From now on, the writer checks the progress periodically.
         self.writer.unpark();
         Ok(progress)
     }

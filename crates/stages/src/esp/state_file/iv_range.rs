@@ -1,5 +1,5 @@
-//! IV ranges: the IVs that one worker may use. The upper 32 bits of an IV are its epoch. The state
-//! file stores the latest epoch, so that no later run repeats an IV.
+//! IV ranges: the IVs that one worker may use. The upper 32 bits of an IV are its epoch. The file
+//! has the latest epoch, so that no later run repeats an IV.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use xdpfwd_ipsec::Ivs;
 
 use super::file::StateFile;
 
-/// A range of IVs that only one worker uses. Its methods never wait or lock.
+/// IVs that only one worker uses. No method waits or locks.
 #[derive(Debug)]
 pub struct IvRange {
     ivs: Ivs,
-    /// Whether this range has requested the next epoch from the writer thread.
+    /// Whether the next epoch was requested from the writer thread.
     has_requested: bool,
     /// Keeps the file locked while its IVs are in use.
     file: Arc<StateFile>,
 }
 
 impl StateFile {
-    /// Takes a free IV range. No other caller gets the same range until it is dropped. Returns
-    /// `None` if no range is free. Never waits.
+    /// Takes a range that no other caller gets until it is dropped. Returns `None` if none is free.
+    /// Never waits.
     pub fn iv_range(self: &Arc<Self>) -> Option<IvRange> {
         let mut ivs = self.shared.free_ivs.pop()?;
-        // The previous owner may have used the range in an earlier epoch.
+        // The previous owner may have used it in an earlier epoch.
         ivs.advance_to(self.shared.epoch());
         Some(IvRange { ivs, has_requested: false, file: Arc::clone(self) })
     }
 }
 
 impl IvRange {
-    /// Reserves up to `count` consecutive IVs. Returns `None` if no IV of the epoch is left, and
-    /// the next epoch is not in the file yet.
+    /// Reserves up to `count` consecutive IVs. Returns `None` if the epoch has none left, and the
+    /// next epoch is not in the file yet.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         if self.ivs.left() < Ivs::PER_EPOCH / 2 {
@@ -41,8 +41,7 @@ impl IvRange {
         self.ivs.reserve(count)
     }
 
-    /// Moves to the epoch in the file if it is later than the epoch of this range. Otherwise,
-    /// requests the next epoch once.
+    /// Moves to the epoch in the file if it is later. Otherwise, requests the next epoch, once.
     fn advance_epoch(&mut self) {
         let shared = &self.file.shared;
         if self.ivs.advance_to(shared.epoch()) {
@@ -51,14 +50,14 @@ impl IvRange {
             self.has_requested = true;
             let next = self.ivs.epoch().number().saturating_add(1);
             shared.epoch_wanted.fetch_max(next, Ordering::Relaxed);
-            // `unpark` does not wait, and is called only once per epoch.
+            // `unpark` does not wait, and runs once per epoch.
             self.file.writer.unpark();
         }
     }
 }
 
-/// Returns the range to the free ranges. Never drops the last reference to the file, which would
-/// wait for a write: the plan keeps the file open until workers have dropped their stages.
+/// Frees the range. Never drops the last reference to the file, which would wait for a write: the
+/// plan keeps the file open until workers have dropped their stages.
 impl Drop for IvRange {
     fn drop(&mut self) {
         let ivs = self.ivs.hand_over();

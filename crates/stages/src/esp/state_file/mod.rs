@@ -1,10 +1,10 @@
 //! The state file: the epoch (upper 32 bits) of IVs and the sequence numbers of SAs, written to
 //! disk before use.
 //!
-//! A process that opens a [`StateFile`] locks it. For each write, a separate thread creates a new
-//! file, synchronizes and locks it, renames it over the old file, and synchronizes the folder. Only
-//! then may workers use the stored values. The thread publishes the values through atomics, so
-//! workers never wait. A worker requests the next write when half of the stored values are used.
+//! A process locks the [`StateFile`] that it opens. For each write, a thread creates a new file,
+//! synchronizes and locks it, renames it over the old one, and synchronizes the folder. Only then
+//! may workers use the stored values, which the thread publishes through atomics, so workers never
+//! wait. A worker requests the next write when half of the values are used.
 
 mod disk;
 mod epoch;

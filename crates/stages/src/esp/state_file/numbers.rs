@@ -8,21 +8,21 @@ use xdpfwd_ipsec::{Exhausted, SequenceNumbers};
 
 use crate::esp::state::State;
 
-/// Number of unused sequence numbers that are reserved after a write.
+/// Unused sequence numbers that are reserved after a write.
 pub(super) const STEP: u64 = 1 << 20;
-/// A write is requested when fewer reserved numbers than this are left.
+/// A write is requested when fewer reserved numbers are left.
 const LOW_WATER: u64 = STEP / 2;
 
 /// The sequence numbers of an outbound SA, shared by all workers.
 ///
-/// Every number that is given out is below the SA's `next` in the state file. The methods that
-/// workers call use only atomics, and never wait.
+/// Every number given out is below the SA's `next` in the state file. Methods for workers use only
+/// atomics, and never wait.
 #[derive(Debug)]
 pub struct OutboundNumbers {
     numbers: SequenceNumbers,
-    /// Bytes of encapsulated inner packets, including those of earlier runs.
+    /// Bytes of inner packets, including earlier runs.
     bytes: AtomicU64,
-    /// Whether a write has been requested to reserve more numbers.
+    /// Whether a write of more numbers was requested.
     has_requested: AtomicBool,
     writer: Thread,
 }
@@ -57,25 +57,25 @@ impl OutboundNumbers {
             && !self.has_requested.load(Ordering::Relaxed)
             && !self.has_requested.swap(true, Ordering::AcqRel)
         {
-            // `unpark` does not wait, and is called about once per `STEP` numbers.
+            // `unpark` does not wait, and runs about once per `STEP` numbers.
             self.writer.unpark();
         }
         reserved
     }
 
-    /// Adds bytes of inner packets. Returns the total, including earlier runs.
+    /// Adds inner bytes. Returns the total, including earlier runs.
     #[inline]
     pub fn add_bytes(&self, bytes: u64) -> u64 {
         self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }
 
-    /// Subtracts the bytes of a packet that was not encapsulated. Returns the total.
+    /// Subtracts the bytes of a packet that was not encapsulated after all. Returns the total.
     #[inline]
     pub fn subtract_bytes(&self, bytes: u64) -> u64 {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes)
     }
 
-    /// Returns the bytes of inner packets, including earlier runs.
+    /// Returns the inner bytes, including earlier runs.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -85,22 +85,22 @@ impl OutboundNumbers {
         self.numbers.next()
     }
 
-    /// Returns whether no number is available, although the SA has not used all of them.
+    /// Whether no number is available, although the SA has not used all.
     pub(super) fn is_empty(&self) -> bool {
         self.numbers.is_short(1)
     }
 
-    /// Returns whether a write must reserve more numbers.
+    /// Whether a write must reserve more numbers.
     pub(super) fn is_low(&self) -> bool {
         self.numbers.is_short(LOW_WATER)
     }
 
-    /// Returns the value of `next` to write to the file. The write reserves all numbers below it;
-    /// with `reserve_more`, these include up to [`STEP`] unused numbers.
+    /// Returns `next` for the file. The write reserves all numbers below it; with `reserve_more`,
+    /// up to [`STEP`] unused ones.
     pub(super) fn bound_to_store(&self, reserve_more: bool) -> u64 {
         let next = self.numbers.bound_to_store(if reserve_more { STEP } else { 0 });
         if !reserve_more {
-            // Enough numbers are left, so a previous write has satisfied the request.
+            // Enough numbers are left: a previous write has satisfied the request.
             self.has_requested.store(false, Ordering::Release);
         }
         next
@@ -121,7 +121,7 @@ impl OutboundNumbers {
     }
 }
 
-/// Returns the limit, or the largest limit that the state file can store if that is lower.
+/// Returns the limit, or the largest limit that the state file can store if lower.
 fn storable(limit: Option<u64>) -> u64 {
     limit.unwrap_or(u64::MAX).min(State::MAX_NUMBER - 1)
 }
@@ -130,12 +130,12 @@ fn storable(limit: Option<u64>) -> u64 {
 #[derive(Debug)]
 pub struct InboundProgress {
     highest: AtomicU64,
-    /// `highest` in the state file; `u64::MAX` if the SA is not in the file yet.
+    /// `u64::MAX` if the SA is not in the file yet.
     written: AtomicU64,
 }
 
 impl InboundProgress {
-    /// `stored` is `highest` in the state file; `None` if the SA is not in the file.
+    /// `stored` is `highest` in the file; `None` for a new SA.
     pub(super) fn new(stored: Option<u64>) -> Self {
         Self {
             highest: AtomicU64::new(stored.unwrap_or(0)),
@@ -143,14 +143,13 @@ impl InboundProgress {
         }
     }
 
-    /// Sets the highest received number. Only the worker that owns the SA may call this.
+    /// Only for the worker that owns the SA.
     #[inline]
     pub fn set_highest(&self, number: u64) {
         self.highest.store(number, Ordering::Relaxed);
     }
 
-    /// Returns the highest received number. After a restart, all numbers up to it count as
-    /// received.
+    /// After a restart, all numbers up to this one count as received.
     pub fn highest(&self) -> u64 {
         self.highest.load(Ordering::Relaxed)
     }
@@ -159,7 +158,6 @@ impl InboundProgress {
         highest != self.written.load(Ordering::Relaxed)
     }
 
-    /// Records that `highest` is in the state file now.
     pub(super) fn set_written(&self, highest: u64) {
         self.written.store(highest, Ordering::Relaxed);
     }

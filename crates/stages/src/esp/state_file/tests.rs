@@ -23,7 +23,7 @@ use crate::esp::state::{Direction, SaState, SequenceState, State};
 /// The argument `extended`: extended sequence numbers.
 const ESN: bool = true;
 
-/// Returns a fingerprint that repeats one digit.
+/// Repeats one digit.
 fn fingerprint(digit: &str) -> Fingerprint {
     digit.repeat(16).parse().unwrap()
 }
@@ -38,20 +38,18 @@ fn read_state(path: &Path) -> State {
     State::parse(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Returns the stored numbers of an SA; `None` if the SA is not in the file.
 fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
     let is_wanted = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
     read_state(path).sas.iter().find(is_wanted).map(|sa| sa.sequence)
 }
 
-/// Returns the error of `StateFile::open`, and checks that it names the path.
+/// Also checks that the error names the path.
 fn open_error(path: &Path) -> String {
     let text = StateFile::open(path).unwrap_err().to_string();
     assert!(text.starts_with(&format!("state file {}: ", path.display())), "{text}");
     text
 }
 
-/// Writes a state file without SAs.
 fn write_state(path: &Path, epoch: u64) {
     fs::write(path, State { epoch: epoch as u32, sas: Vec::new() }.to_text()).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
@@ -66,8 +64,7 @@ fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Reserves all available numbers and returns their count. Returns `None` if more than `max` are
-/// available.
+/// Returns `None` if more than `max` numbers are available.
 fn drain(outbound: &OutboundNumbers, max: u64) -> Option<u64> {
     let mut count = 0;
     loop {
@@ -166,7 +163,7 @@ fn open_rejects_file_that_is_locked_elsewhere() {
     let path = create_state(&folder);
     let file = StateFile::open(&path).unwrap();
     assert!(open_error(&path).contains("is in use"));
-    // After a write, the new file is locked as well.
+    // After a write, the new file is locked too.
     file.outbound(300, fingerprint("1"), ESN, None).unwrap();
     assert!(open_error(&path).contains("is in use"));
     let can_other_process_lock =
@@ -195,13 +192,13 @@ fn replaced_file_cannot_be_locked() {
     let path = create_state(&folder);
     let reopen = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (reopen(), StateFile::open(&path).unwrap());
-    // `old` is the file before `StateFile::open` replaced it. No process has locked it.
+    // `StateFile::open` has replaced `old`, which no process has locked.
     assert!(lock(old, &path, &path).unwrap().is_none());
     assert!(lock(reopen(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
     assert!(lock(reopen(), &path, &path).unwrap().is_some());
 
-    // `open` fails on every attempt while another thread replaces the file again and again.
+    // Every attempt fails while another thread replaces the file again and again.
     let file = StateFile::open(&path).unwrap();
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -232,14 +229,13 @@ fn iv_ranges_of_workers_and_runs_are_disjoint() {
         seen.extend(ivs.reserve(3).unwrap());
     }
     assert_eq!(seen.len(), 3 * ranges.len());
-    // A range that is returned and taken again continues after its last IV.
+    // A range that is taken again continues after its last IV.
     drop(ranges.remove(5));
     let mut again = file.iv_range().unwrap();
     assert!(file.iv_range().is_none());
     for iv in again.reserve(3).unwrap() {
         assert!(seen.insert(iv), "{iv:x}");
     }
-    // The next run uses later IVs.
     drop((ranges, again, file));
     let file = StateFile::open(&path).unwrap();
     let first = file.iv_range().unwrap().reserve(1).unwrap().start;
@@ -271,12 +267,11 @@ fn close_writes_next_unused_numbers() {
     );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
-    // After closing, `outbound` gives out no more numbers: a later run may use them, because the
-    // file states that they are unused.
+    // After closing, no more numbers: a later run may use them, because the file states that they
+    // are unused.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
-    // The same SPI with another key is another SA. The entries of SAs that no stage uses remain in
-    // the file.
+    // The same SPI with another key is another SA. The entries of unused SAs remain in the file.
     let file = StateFile::open(&path).unwrap();
     assert_eq!(file.outbound(300, fingerprint("3"), ESN, None).unwrap().reserve(1), Ok(1..2));
     drop(file);
@@ -288,7 +283,7 @@ fn close_writes_next_unused_numbers() {
     assert_eq!(file.inbound(400, fingerprint("2")).unwrap().highest(), 4711);
 }
 
-/// Waits until a write makes numbers available, and reserves up to `count` of them.
+/// Waits until a write makes numbers available.
 fn reserve_when_written(
     outbound: &OutboundNumbers,
     count: u64,
@@ -323,7 +318,7 @@ fn new_limit_of_shared_numbers_applies_only_after_call_of_limit() {
         "expected the old limit until `limit` is called"
     );
     again.limit(ESN, Some(12));
-    // The new numbers are available only after the writer has reserved them in the file.
+    // Only after the writer has reserved the numbers in the file.
     assert_eq!(reserve_when_written(&outbound, 64), Ok(11..13));
     assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, fingerprint("1"), ESN, None).unwrap()));
     again.limit(ESN, Some(5));
@@ -353,7 +348,7 @@ fn inbound_progress_is_written_only_after_change() {
     assert_eq!(inode(&path), before, "the file was written without a change");
 }
 
-/// Tells other threads to stop when dropped, also after a failed assertion.
+/// Also stops other threads after a failed assertion.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -362,7 +357,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Copies the file. The copy is what a crash at this moment would leave.
+/// Copies the file as a crash at this moment would leave it.
 fn copy_as_after_crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
     let copy = folder.join(format!("copy-{number}"));
     fs::copy(path, &copy).unwrap();
@@ -416,7 +411,7 @@ fn no_iv_is_reused_after_crash() {
     let other_before = other.reserve(1).unwrap().start;
     let (mut last, mut epochs) = (0, BTreeSet::new());
     for number in 0..12 {
-        // Each request takes a quarter of the IVs of an epoch.
+        // Each takes a quarter of an epoch's IVs.
         let mut range = None;
         wait_until("the next epoch is written", || {
             range = ivs.reserve(Ivs::PER_EPOCH / 4);
@@ -517,7 +512,6 @@ fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut ivs = file.iv_range().unwrap();
-            // Use all available IVs and numbers, so that both request a write.
             while ivs.reserve(1 << 20).is_some() {}
             assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
             outbound.add_bytes(100);

@@ -11,11 +11,11 @@ use super::numbers::{InboundProgress, OutboundNumbers};
 use super::shared::{Entry, Shared};
 use crate::esp::state::{SaState, SequenceState, State};
 
-/// How often the progress of inbound SAs is written, if it has changed.
+/// If the progress of inbound SAs has changed.
 pub(super) const INBOUND_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Starts the writer thread. Once `stopping` is set, it writes a last time and ends.
+/// Once `stopping` is set, the thread writes a last time and ends.
 pub(super) fn spawn(shared: Arc<Shared>, disk: Disk) -> io::Result<JoinHandle<()>> {
     let writer = Writer { shared, disk, has_failed: false };
     thread::Builder::new().name("esp-state".into()).spawn(move || writer.run())
@@ -28,14 +28,14 @@ struct Writer {
     has_failed: bool,
 }
 
-/// A state to write, and the sequence numbers that it reserves.
+/// A state to write, and the numbers that it reserves.
 struct Snapshot {
     state: State,
-    /// Outbound SAs, each with its `next` in `state`.
+    /// Each with its `next` in `state`.
     outbound: Vec<(Arc<OutboundNumbers>, u64)>,
-    /// Inbound SAs, each with its `highest` in `state`.
+    /// Each with its `highest` in `state`.
     inbound: Vec<(Arc<InboundProgress>, u64)>,
-    /// Number of the last write that a caller has requested.
+    /// The last write that a caller has requested.
     requested: u64,
     is_awaited: bool,
     /// Whether a worker or a caller needs the write.
@@ -61,7 +61,7 @@ impl Writer {
                 retry_at = (!succeeded).then(|| Instant::now() + RETRY_AFTER);
             }
             if is_tick {
-                // After a failed write, the next tick is at the time of the retry.
+                // After a failed write, the next tick is the retry.
                 tick = retry_at.unwrap_or(now + INBOUND_INTERVAL);
             }
             if is_last {
@@ -69,7 +69,7 @@ impl Writer {
             }
             let tick = (!snapshot.inbound.is_empty()).then_some(tick);
             let wake = retry_at.into_iter().chain(tick).min();
-            // If a write was requested since the snapshot, parking returns at once.
+            // Returns at once if a write was requested since the snapshot.
             match wake {
                 Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
                 None => thread::park(),
@@ -77,8 +77,7 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot, and then allows its numbers and epoch. Returns whether the write
-    /// succeeded.
+    /// On success, allows the numbers and the epoch of the snapshot.
     fn write(&mut self, snapshot: &Snapshot) -> bool {
         let failure = self.disk.write(&snapshot.state).err();
         match &failure {
@@ -111,8 +110,7 @@ impl Writer {
 }
 
 impl Snapshot {
-    /// Takes a snapshot of the current state. If `is_last`, stops giving out sequence numbers, and
-    /// the snapshot has the next unused number of each SA.
+    /// If `is_last`, stops giving out numbers, and takes the next unused number of each SA.
     fn take(shared: &Shared, is_last: bool) -> Self {
         let entries = shared.lock();
         let (epoch, wanted) =
@@ -157,7 +155,7 @@ impl Snapshot {
         SequenceState::In { highest }
     }
 
-    /// Allows the use of the sequence numbers and the epoch that are now in the file.
+    /// Allows the numbers and the epoch that are now in the file.
     fn allow(&self, shared: &Shared) {
         for (numbers, next) in &self.outbound {
             numbers.allow_below(*next);
