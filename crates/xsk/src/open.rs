@@ -195,7 +195,7 @@ impl Builder {
         self
     }
 
-    /// Sets how long to retry binding to busy queues, in total for all queues. The kernel releases
+    /// Sets how long to retry binding to busy queues, in total for all queues of a bind mode. The kernel releases
     /// the queue of a closed socket only after some time. The default is three seconds.
     pub fn bind_timeout(mut self, bind_timeout: Duration) -> Self {
         self.bind_timeout = bind_timeout;

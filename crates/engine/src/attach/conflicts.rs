@@ -155,13 +155,8 @@ fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeldObject {
-    Link {
-        program: u32,
-        ifindex: u32,
-    },
-    Program {
-        id: u32,
-    },
+    Link { program: u32, ifindex: u32 },
+    Program { id: u32 },
 }
 
 impl HeldObject {

@@ -139,7 +139,7 @@ fn run_worker(
         status.fail();
         worker.disable_stages();
     }
-    // The second panic cannot come from a stage, because the stages are disabled: end the thread.
+    // The second panic does not come from processing: the stages are disabled. End the thread.
 }
 
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -113,7 +113,7 @@ impl TestBenchBuilder {
     }
 
     /// Sets the packet memory. The default is 512 frames per port, and at least 1024 frames, of
-    /// 2048 bytes each, without huge pages.
+    /// 2048 bytes each, without reserved huge pages.
     pub fn umem(mut self, config: UmemConfig) -> Self {
         self.umem = Some(config);
         self

@@ -11,7 +11,8 @@ use crate::verdict::Verdict;
 impl<C: Chain> Worker<C> {
     /// Runs iterations to empty the worker. Retires the stages as soon as no packet has arrived for
     /// 5 ms. Ends when, after that, all frames are sent and reclaimed, or after `timeout`. Then
-    /// drops packets in egress queues as [`Reason::SHUTDOWN`]. Detach the XDP program first, so
+    /// retires the stages, if they are not yet, and drops packets in egress queues as
+    /// [`Reason::SHUTDOWN`]. Detach the XDP program first, so
     /// that no new packets arrive.
     pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
