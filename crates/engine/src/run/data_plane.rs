@@ -29,7 +29,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct DataPlane {
     pub(super) plan: Arc<Plan>,
     pub(super) started: Instant,
-    // Declared before `workers`: detaches the programs before the sockets are closed.
+    // `Drop` detaches the programs before the workers close the sockets.
     pub(super) attachments: Vec<Attachment>,
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,

@@ -39,8 +39,8 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
 
 pub(crate) struct ReadyWorker {
     pub(crate) remote: Remote<PlannedChain>,
-    /// The AF_XDP sockets of ingress ports: port, queue, file descriptor. The worker keeps them
-    /// open.
+    /// The sockets, AF_XDP or packet, of ingress ports: port, queue, file descriptor. The worker
+    /// keeps them open.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
     pub(crate) fallback: Option<Fallback>,

@@ -29,7 +29,7 @@ pub(super) struct Settings<D: StageDirection> {
     pub(super) state_path: PathBuf,
     /// `None` before `acquire` and after `release`.
     pub(super) state: ArcSwapOption<StateFile>,
-    /// Stays set after `release`.
+    /// Also set by an `acquire` that failed; stays set after `release`.
     pub(super) was_acquired: AtomicBool,
     /// The SAs' keys, as resources that no other SA may use.
     pub(super) exclusive_keys: Vec<ExclusiveResource>,

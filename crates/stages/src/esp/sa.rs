@@ -121,7 +121,7 @@ pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// Of the key alone, so the same for all transforms.
+    /// Of key and salt, so the same for all transforms.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,

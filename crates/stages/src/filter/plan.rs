@@ -17,7 +17,7 @@ use super::stage::Filter;
 pub struct FilterPlan {
     pub(super) program: Arc<Program>,
     pub(super) warnings: Vec<PlanDiagnostic>,
-    /// `None` if the filter runs in user space.
+    /// `None` if the filter cannot run in the XDP program.
     pub(super) offload: Option<Offload>,
     /// Why the XDP program cannot run a filter with `place = "auto"`.
     pub(super) not_in_kernel: Option<String>,
