@@ -131,8 +131,8 @@ impl Repr {
         Repr { operation, sender_mac, sender_ip, target_mac, target_ip }
     }
 
-    /// Creates the reply to this request: `mac` is the MAC address of the requested IPv4 address.
-    /// Send it to the sender of the request.
+    /// Creates the reply: `mac` is the MAC address of the requested IPv4 address. Send it to the
+    /// sender of the request.
     #[inline]
     pub const fn reply(&self, mac: MacAddr) -> Repr {
         Repr {

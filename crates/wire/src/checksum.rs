@@ -2,8 +2,7 @@
 
 use crate::ip::{Addresses, IpProtocol};
 
-/// Returns the internet checksum of `data`: the complement of the ones' complement sum of its
-/// 16-bit words (RFC 1071). A last odd byte is padded with zero.
+/// Returns the internet checksum of `data` (RFC 1071). An odd last byte is padded with zero.
 ///
 /// To compute a checksum, first set the checksum field in `data` to zero. To verify one, leave the
 /// field as it is: the result of a valid checksum is 0.

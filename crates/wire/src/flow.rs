@@ -85,7 +85,7 @@ mod tests {
 
     /// Asserts that 65536 flows spread over 4096 buckets by the low and by the high 12 bits of the
     /// hash. A random hash gives 16 flows per bucket, with a standard deviation of 4, and about 32
-    /// in the fullest. A bad hash puts hundreds into one bucket.
+    /// in the fullest.
     #[track_caller]
     fn assert_spread(hash_of: impl Fn(u32) -> u32) {
         for shift in [0, 20] {

@@ -52,7 +52,7 @@ pub struct Headers {
     /// Source port of UDP, TCP or SCTP; 0 for other protocols, in later fragments, and if the L4
     /// header is invalid.
     pub source_port: u16,
-    /// Destination port; 0 in the same cases as [`source_port`](Headers::source_port).
+    /// Destination port; 0 in the same cases.
     pub destination_port: u16,
     /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` without a
     /// complete IP header, or if its extension headers could not be parsed.
@@ -61,7 +61,7 @@ pub struct Headers {
     pub ip_version: Option<IpVersion>,
     /// Whether the packet is a fragment.
     pub fragment: Fragment,
-    /// How far parsing got, and what stopped it.
+    /// How far parsing got.
     pub status: Status,
 }
 
@@ -101,7 +101,7 @@ pub enum Layer {
 }
 
 impl Headers {
-    /// Parses `frame`. Never fails: [`status`](Headers::status) states how far parsing got.
+    /// Parses `frame`. Never fails: see [`status`](Headers::status).
     ///
     /// Offsets have 16 bits, so an IP packet that ends after 65535 bytes counts as truncated.
     #[inline]
@@ -244,7 +244,7 @@ impl Headers {
         }
     }
 
-    /// Records the VLAN tags and returns the bytes after them.
+    /// Returns the bytes after the VLAN tags.
     #[inline]
     fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
         let tags = vlan::walk(self.ethertype, payload)?;

@@ -32,14 +32,14 @@ pub enum Fragment {
 /// The addresses of an IP packet, as in a pseudo header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
-    /// Addresses of an IPv4 packet.
+    /// IPv4 addresses.
     V4 {
         /// Source address.
         source: Ipv4Addr,
         /// Destination address.
         destination: Ipv4Addr,
     },
-    /// Addresses of an IPv6 packet.
+    /// IPv6 addresses.
     V6 {
         /// Source address.
         source: Ipv6Addr,

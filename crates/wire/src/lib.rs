@@ -23,7 +23,7 @@
 //!
 //! **Reading, writing and printing never panic**, whatever the bytes are. (If `T` is your own type,
 //! `T::as_ref` must return the same slice on each call, as for slices, arrays, `Vec` and frames.)
-//! Only [`HeaderStack::packet`] allocates memory.
+//! Only [`HeaderStack::packet`] allocates memory. Lengths and offsets are in bytes.
 //!
 //! ```
 //! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};

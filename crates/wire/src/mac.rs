@@ -10,7 +10,7 @@ impl MacAddr {
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
     /// Returns whether this is a group address: bit 0 of the first byte is set (IEEE 802-2014,
-    /// clause 8.2.2). The broadcast address is one.
+    /// clause 8.2.2).
     #[inline]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 0x01 != 0

@@ -32,8 +32,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// UDP, TCP and ICMP must directly follow IPv4 or IPv6; UDP without checksum, IPv4. Otherwise,
 /// [`emit`](Self::emit) returns [`Error::Malformed`].
 ///
-/// Around a protocol that is not listed, such as GRE, use two stacks: emit the inner headers, write
-/// the GRE header, and emit the outer headers.
+/// Around an unlisted protocol, such as GRE, use two stacks: emit the inner headers, write the GRE
+/// header, and emit the outer headers.
 ///
 /// # Example
 ///
@@ -85,11 +85,11 @@ pub enum Header<'a> {
     /// For tunnels without checksum over IPv6 (RFC 6936), emit [`Udp`](Self::Udp), then set the
     /// checksum to 0 with [`udp::Packet::set_checksum`].
     UdpWithoutChecksum(udp::Repr),
-    /// A TCP header with its options.
+    /// A TCP header.
     Tcp(tcp::Repr<'a>),
     /// The first 8 bytes of an ICMP message, or, after IPv6, of an ICMPv6 message.
     Icmp(icmp::Repr),
-    /// A GTP-U header with its extension headers.
+    /// A GTP-U header.
     Gtpu(gtpu::Repr<'a>),
 }
 
@@ -115,7 +115,7 @@ impl HeaderStack<'_> {
         if buffer.len() < offset {
             return Err(Error::Truncated);
         }
-        // Write the inner headers first, because an outer checksum covers them.
+        // Inner headers first: an outer checksum covers them.
         for index in (0..self.0.len()).rev() {
             let (outer, header_and_inner) = self.0.split_at(index);
             let Some((header, inner)) = header_and_inner.split_first() else { break };

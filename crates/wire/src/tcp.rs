@@ -213,7 +213,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     ///
     /// Returns [`Error::Malformed`] and changes nothing if an option exceeds the header or is
     /// shorter than two bytes, or a maximum segment size option does not have four. Does not check
-    /// that the segment is a SYN, although only a SYN may have this option.
+    /// that the segment is a SYN.
     pub fn lower_mss(&mut self, max: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];

@@ -92,7 +92,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// and as invalid over IPv6 (RFC 8200, section 8.1). For tunnels without checksum over IPv6
     /// (RFC 6936), test [`checksum`](Packet::checksum) first.
     ///
-    /// The result is meaningless for a first fragment, because the checksum also covers the later
+    /// The result is meaningless for a first fragment with a checksum, which also covers the later
     /// fragments.
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {

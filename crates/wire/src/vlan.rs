@@ -19,9 +19,8 @@ pub use crate::limits::MAX_TAGS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VlanId(NonZeroU16);
 
-/// A view of a tag, which begins *after* the EtherType 0x8100 or 0x88a8. So the payload of a tagged
-/// [`ethernet::Frame`](super::ethernet::Frame) begins with the first tag, and the payload of a tag
-/// with any next tag.
+/// A view of a tag, which begins *after* the EtherType 0x8100 or 0x88a8, as the payload of a tagged
+/// [`ethernet::Frame`](super::ethernet::Frame) does.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -251,8 +250,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): tag control
-    // information prio << 13 | id << 12 | vlan, then type
+    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa")
     const TAGS: [u8; 9] = [0xbf, 0xff, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00, 0xaa];
 
     fn some_id(id: u16) -> Option<VlanId> {

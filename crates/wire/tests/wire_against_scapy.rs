@@ -139,7 +139,7 @@ fn compare_ipv4(expected: &Value, l3: &[u8]) {
     }
 }
 
-/// Asserts that each part of the frame that ends before its IP packet does is parsed as truncated.
+/// Each part that ends before the IP packet does must be parsed as truncated.
 fn assert_truncated(expected: &Value, frame: &[u8]) {
     let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {

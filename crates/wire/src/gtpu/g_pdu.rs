@@ -1,4 +1,4 @@
-//! A frame with a G-PDU, and the user's packet in it.
+//! G-PDUs in frames.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::headers::Headers;
 use crate::ip::{Fragment, IpProtocol};
 use crate::udp;
 
-/// A G-PDU in a frame: the GTP-U message, and the headers of the user's packet in it.
+/// A G-PDU in a frame.
 ///
 /// ```
 /// use xdpfwd_wire::gtpu::{self, GPdu};

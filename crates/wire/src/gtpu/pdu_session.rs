@@ -18,13 +18,13 @@ pub struct DownlinkInformation {
     pub qfi: u8,
     /// Reflective QoS indicator.
     pub reflective_qos: bool,
-    /// Paging policy indicator, 0 to 7. `Some` if the flag PPP is set.
+    /// Paging policy indicator, 0 to 7. `Some` with the flag PPP.
     pub paging_policy: Option<u8>,
-    /// DL sending time stamp, in NTP's 64-bit format. `Some` if the flag QMP is set.
+    /// DL sending time stamp, in NTP's 64-bit format. `Some` with the flag QMP.
     pub sending_timestamp: Option<u64>,
-    /// DL QFI sequence number, 24 bits. `Some` if the flag SNP is set.
+    /// DL QFI sequence number, 24 bits. `Some` with the flag SNP.
     pub sequence_number: Option<u32>,
-    /// DL MBS QFI sequence number, 32 bits. `Some` if the flag MSNP is set.
+    /// DL MBS QFI sequence number, 32 bits. `Some` with the flag MSNP.
     pub mbs_sequence_number: Option<u32>,
 }
 
@@ -33,21 +33,21 @@ pub struct DownlinkInformation {
 pub struct UplinkInformation {
     /// QoS flow identifier, 0 to 63.
     pub qfi: u8,
-    /// Time stamps of QoS monitoring. `Some` if the flag QMP is set.
+    /// Time stamps of QoS monitoring. `Some` with the flag QMP.
     pub timestamps: Option<UplinkTimestamps>,
     /// DL delay result.
     pub downlink_delay: Option<u32>,
     /// UL delay result.
     pub uplink_delay: Option<u32>,
-    /// UL QFI sequence number, 24 bits. `Some` if the flag SNP is set.
+    /// UL QFI sequence number, 24 bits. `Some` with the flag SNP.
     pub sequence_number: Option<u32>,
     /// N3/N9 delay result.
     pub n3_n9_delay: Option<u32>,
-    /// Whether the UL delay result includes the UE's PDCP delay. `Some` if new IE flag 0 is set.
+    /// Whether the UL delay result includes the UE's PDCP delay. `Some` with new IE flag 0.
     pub includes_pdcp_delay: Option<bool>,
-    /// UL congestion information. `Some` if new IE flag 1 is set.
+    /// UL congestion information. `Some` with new IE flag 1.
     pub uplink_congestion: Option<u16>,
-    /// DL congestion information. `Some` if new IE flag 2 is set.
+    /// DL congestion information. `Some` with new IE flag 2.
     pub downlink_congestion: Option<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! The layers to be printed, and the writer of the output lines.
+//! Layers and output lines.
 
 use core::fmt;
 

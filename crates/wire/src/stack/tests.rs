@@ -129,8 +129,6 @@ fn header() -> impl Strategy<Value = Header<'static>> {
     ]
 }
 
-/// Up to two GTP-U tunnels, then an optional link layer, up to two IP headers and an optional upper
-/// protocol.
 fn valid_headers() -> impl Strategy<Value = Vec<Header<'static>>> {
     let link = || {
         prop_oneof![
@@ -240,8 +238,8 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
-/// Returns the EtherType before `next`. Accepts `emitted` where other tests check the value: a VLAN
-/// type before a tag, and a derived type at the end.
+/// Accepts `emitted` where other tests check the value: a VLAN type before a tag, and a derived
+/// type at the end.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
     fallback: EtherType,

@@ -111,8 +111,8 @@ fn segment_with_options(options: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Returns the result of `lower_mss` and the changed options. Asserts that the checksum is valid
-/// and that no other byte changed.
+/// Returns the result and the changed options. Asserts that the checksum is valid and no other byte
+/// changed.
 fn lower_mss_in(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
     let before = segment_with_options(options);
     let mut after = Packet::new_checked(before.clone()).unwrap();

@@ -1,11 +1,11 @@
-//! A test case, and a generator of random numbers for test cases.
+//! Test cases, and a random number generator.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 use xdpfwd_wire::{Addresses, MacAddr};
 
-/// The bytes of a frame or a part of it, and the layers that scapy must read in them.
+/// Bytes, and the layers that scapy must read in them.
 pub(super) struct Case {
     pub(super) bytes: Vec<u8>,
     pub(super) layers: Vec<Value>,

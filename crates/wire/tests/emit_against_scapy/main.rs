@@ -1,6 +1,5 @@
-//! Checks the frames that [`xdpfwd_wire`] emits with scapy, which parses every field and rebuilds
-//! the frame from the fields. It computes lengths and checksums itself, and for header stacks the
-//! types.
+//! Checks emitted frames of [`xdpfwd_wire`] with scapy, which parses every field and rebuilds the
+//! frame. It computes lengths and checksums itself, and for header stacks the types.
 
 mod case;
 mod link;

@@ -1,4 +1,4 @@
-//! Header stacks, and the layers that scapy must find in them.
+//! Header stacks.
 
 use xdpfwd_wire::gtpu::{self, Extension};
 use xdpfwd_wire::{Addresses, EtherType, Header, IpProtocol, IpVersion, VlanId};
