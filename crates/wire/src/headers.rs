@@ -71,8 +71,8 @@ pub enum Status {
     /// Parsing reached the upper protocol of an IP packet. The header of UDP, TCP, SCTP, ICMP or
     /// ICMPv6 is complete, unless the packet is a later fragment.
     Parsed,
-    /// A protocol other than IP follows the VLAN tags: ARP, LLC, MPLS, … From
-    /// [`Headers::parse_inner`]: the version is neither 4 nor 6.
+    /// A protocol other than IP follows the VLAN tags: ARP, LLC, MPLS, … In
+    /// [`Headers::parse_inner`], the version is neither 4 nor 6.
     NotIp,
     /// The header of this layer exceeds the frame, or states an end that does. L4 and IPv6
     /// extension headers must end within the IP packet.

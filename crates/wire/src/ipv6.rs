@@ -209,8 +209,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Some(hop_limit)
     }
 
-    /// Sets the payload length. Returns [`Error::Truncated`] if the payload would exceed the
-    /// buffer.
+    /// Sets the payload length. Returns [`Error::Truncated`] and changes nothing if it would exceed
+    /// the buffer.
     #[inline]
     pub fn set_payload_len(&mut self, payload_len: u16) -> Result<(), Error> {
         if self.buffer.as_ref().len() - HEADER_LEN < usize::from(payload_len) {

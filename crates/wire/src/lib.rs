@@ -4,7 +4,7 @@
 //!
 //! - a view, `Packet<T>` over any `T: AsRef<[u8]>` (`Frame<T>` for Ethernet, `Tag<T>` for VLAN);
 //! - a `Repr`, the fields of a header: `Repr::parse` reads them from a view, and `Repr::emit`
-//!   writes them to a buffer. What `parse` returns, `emit` writes as the same bytes, except where
+//!   writes them to a buffer. Emitting a parsed `Repr` gives the same bytes, except where
 //!   documented.
 //!
 //! `new_checked` creates a view. It compares every stated length with the buffer, so the accessors

@@ -51,13 +51,13 @@ impl<'a> Pretty<'a> {
     /// The maximum length of the output.
     pub const MAX_LEN: usize = 8192;
 
-    /// Prints an Ethernet frame without FCS.
+    /// Creates a printer of an Ethernet frame without FCS.
     #[inline]
     pub const fn new(frame: &'a [u8]) -> Pretty<'a> {
         Pretty { first: Layer::Ethernet(frame) }
     }
 
-    /// Prints an IPv4 or IPv6 packet.
+    /// Creates a printer of an IPv4 or IPv6 packet.
     #[inline]
     pub const fn ip(packet: &'a [u8]) -> Pretty<'a> {
         Pretty { first: Layer::Ip(packet) }

@@ -29,8 +29,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// | IPv4, IPv6 | Ethernet, VLAN, IPv4, IPv6, GTP-U |
 /// | GTP-U | UDP |
 ///
-/// UDP, TCP and ICMP must directly follow IPv4 or IPv6; UDP without checksum, IPv4. Otherwise,
-/// [`emit`](Self::emit) returns [`Error::Malformed`].
+/// UDP, TCP and ICMP must directly follow IPv4 or IPv6; UDP without checksum must follow IPv4.
+/// Otherwise, [`emit`](Self::emit) returns [`Error::Malformed`].
 ///
 /// Around an unlisted protocol, such as GRE, use two stacks: emit the inner headers, write the GRE
 /// header, and emit the outer headers.
@@ -64,7 +64,7 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderStack<'a>(pub &'a [Header<'a>]);
 
-/// A header of a [`HeaderStack`]; converted from the `Repr` of a protocol.
+/// A header of a [`HeaderStack`], converted from a `Repr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Header<'a> {

@@ -20,7 +20,7 @@ impl Case {
         Case { bytes, layers }
     }
 
-    /// Prepends `header`, which scapy must read as the layer `fields`.
+    /// Prepends `header`, to be read as the layer `fields`.
     pub(super) fn with_header(self, header: Vec<u8>, fields: Value) -> Case {
         let mut layers = vec![fields];
         layers.extend(self.layers);
