@@ -43,13 +43,13 @@ pub struct Packet<T> {
 pub struct Repr {
     /// Request or reply.
     pub operation: Operation,
-    /// Sender's MAC address.
+    /// The sender's MAC address.
     pub sender_mac: MacAddr,
-    /// Sender's IPv4 address.
+    /// The sender's IPv4 address.
     pub sender_ip: Ipv4Addr,
-    /// Target's MAC address: meaningless in a request; [`Repr::request`] sets it to zero.
+    /// The target's MAC address: meaningless in a request; [`Repr::request`] sets it to zero.
     pub target_mac: MacAddr,
-    /// Target's IPv4 address.
+    /// The target's IPv4 address.
     pub target_ip: Ipv4Addr,
 }
 

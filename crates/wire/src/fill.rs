@@ -1,4 +1,4 @@
-//! Computes the checksums of an IP packet in place.
+//! Checksums of IP packets.
 
 use crate::error::Error;
 use crate::icmp::packet::Packet as IcmpPacket;

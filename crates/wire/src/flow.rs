@@ -83,7 +83,7 @@ mod tests {
         Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
     }
 
-    /// Asserts that 65536 flows spread over 4096 buckets by the low and by the high 12 bits of the
+    /// Asserts that 65536 flows spread over 4096 buckets by the low and the high 12 bits of the
     /// hash. A random hash gives 16 flows per bucket, with a standard deviation of 4, and about 32
     /// in the fullest.
     #[track_caller]

@@ -10,9 +10,9 @@ use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 
 /// The headers of a frame, parsed once for all code that processes it.
 ///
-/// **Offsets** count from the start of the frame. Always, `l3_offset <= l4_offset <= l3_end <=
-/// frame length`. Fields that could not be parsed are `None` or 0; [`status`](Headers::status)
-/// states how far parsing got.
+/// **Offsets** count from the start of the frame, in bytes. Always, `l3_offset <= l4_offset <=
+/// l3_end <= frame length`. Fields that could not be parsed are `None` or 0;
+/// [`status`](Headers::status) states how far parsing got.
 ///
 /// An IP header is **complete** if [`ipv4::Packet::new_checked`] or [`ipv6::Packet::new_checked`]
 /// accepts the packet: it is valid, and whole in the frame.
@@ -52,7 +52,7 @@ pub struct Headers {
     /// Source port of UDP, TCP or SCTP; 0 for other protocols, in later fragments, and if the L4
     /// header is invalid.
     pub source_port: u16,
-    /// Destination port; 0 in the same cases.
+    /// Destination port; 0 in the same cases as [`source_port`](Headers::source_port).
     pub destination_port: u16,
     /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` without a
     /// complete IP header, or if its extension headers could not be parsed.

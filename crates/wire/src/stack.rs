@@ -142,6 +142,7 @@ impl HeaderStack<'_> {
 }
 
 impl Header<'_> {
+    /// Returns the header's length.
     #[inline]
     pub fn header_len(&self) -> usize {
         match self {

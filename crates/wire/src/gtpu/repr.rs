@@ -194,6 +194,7 @@ impl<'a> Extension<'a> {
         }
     }
 
+    /// Returns the type.
     #[inline]
     pub const fn kind(&self) -> ExtensionType {
         match self {
@@ -202,6 +203,7 @@ impl<'a> Extension<'a> {
         }
     }
 
+    /// Returns the length.
     #[inline]
     pub const fn header_len(&self) -> usize {
         let content_len = match self {

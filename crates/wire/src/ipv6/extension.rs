@@ -1,4 +1,4 @@
-//! Reads and writes IPv6 extension headers (RFC 8200, section 4).
+//! IPv6 extension headers (RFC 8200, section 4).
 
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u16, write_u32};

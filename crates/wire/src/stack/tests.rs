@@ -164,8 +164,8 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
 }
 
-/// Asserts that each header has the fields of its `Repr`, the type of the next header, the length
-/// of its payload, and a valid checksum.
+/// Asserts that each header has the fields of its `Repr`, the type of the next header, its
+/// payload's length, and a valid checksum.
 fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     const ICMP: u8 = 1;
     const ICMPV6: u8 = 58;

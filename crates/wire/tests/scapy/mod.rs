@@ -1,4 +1,4 @@
-//! Runs a script that uses scapy, the independent reference for packet formats.
+//! Runs scripts that use scapy, the reference for packet formats.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
