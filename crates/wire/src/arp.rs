@@ -7,20 +7,16 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, write_u16};
 use crate::mac::MacAddr;
 
-/// Length of a message in bytes.
+/// Length of a message.
 pub const LEN: usize = field::TARGET_IP.end;
 
-/// Hardware type: Ethernet.
 const ETHERNET: u16 = 1;
-/// Protocol type: IPv4, the same number as its EtherType.
+/// Protocol type: the EtherType of IPv4.
 const IPV4: u16 = 0x0800;
-/// Lengths of a MAC address and of an IPv4 address in bytes.
+/// Lengths of a MAC and an IPv4 address.
 const ADDRESS_LENGTHS: [u8; 2] = [6, 4];
 
 /// A view of a message. Ethernet padding may follow the message.
-///
-/// [`new_checked`](Packet::new_checked) checks length and address types, so the accessors never
-/// panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -45,16 +41,15 @@ pub struct Packet<T> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr {
-    /// Operation: request or reply.
+    /// Request or reply.
     pub operation: Operation,
-    /// MAC address of the sender.
+    /// The sender's MAC address.
     pub sender_mac: MacAddr,
-    /// IPv4 address of the sender.
+    /// The sender's IPv4 address.
     pub sender_ip: Ipv4Addr,
-    /// MAC address of the target. It has no meaning in a request; [`Repr::request`] sets it to
-    /// zero.
+    /// The target's MAC address: meaningless in a request; [`Repr::request`] sets it to zero.
     pub target_mac: MacAddr,
-    /// IPv4 address of the target.
+    /// The target's IPv4 address.
     pub target_ip: Ipv4Addr,
 }
 
@@ -63,7 +58,7 @@ pub struct Repr {
 pub struct Operation(pub u16);
 
 impl Operation {
-    /// Request for the MAC address of the target IPv4 address.
+    /// Request for the target's MAC address.
     pub const REQUEST: Operation = Operation(1);
     /// Reply to a request.
     pub const REPLY: Operation = Operation(2);
@@ -73,7 +68,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`, which begins after the Ethernet header and VLAN tags.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than [`LEN`], and [`Error::Malformed`]
-    /// if a type or length in it is not that of Ethernet or IPv4 addresses.
+    /// if its addresses are not Ethernet and IPv4 addresses.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -100,25 +95,25 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Operation(read_u16(self.buffer.as_ref(), field::OPERATION))
     }
 
-    /// Returns the MAC address of the sender.
+    /// Returns the sender's MAC address.
     #[inline]
     pub fn sender_mac(&self) -> MacAddr {
         MacAddr(read_array(self.buffer.as_ref(), field::SENDER_MAC))
     }
 
-    /// Returns the IPv4 address of the sender.
+    /// Returns the sender's IPv4 address.
     #[inline]
     pub fn sender_ip(&self) -> Ipv4Addr {
         read_array(self.buffer.as_ref(), field::SENDER_IP).into()
     }
 
-    /// Returns the MAC address of the target, which has no meaning in a request.
+    /// Returns the target's MAC address, which is meaningless in a request.
     #[inline]
     pub fn target_mac(&self) -> MacAddr {
         MacAddr(read_array(self.buffer.as_ref(), field::TARGET_MAC))
     }
 
-    /// Returns the IPv4 address of the target.
+    /// Returns the target's IPv4 address.
     #[inline]
     pub fn target_ip(&self) -> Ipv4Addr {
         read_array(self.buffer.as_ref(), field::TARGET_IP).into()
@@ -128,16 +123,16 @@ impl<T: AsRef<[u8]>> Packet<T> {
 impl Repr {
     /// Creates a request for the MAC address of `target_ip`.
     ///
-    /// Send the request to [`MacAddr::BROADCAST`]. To check whether a known mapping is still valid,
-    /// send it to the known MAC address (RFC 1122, section 2.3.2.1).
+    /// Send it to [`MacAddr::BROADCAST`], or, to check a known mapping, to the known MAC address
+    /// (RFC 1122, section 2.3.2.1).
     #[inline]
     pub const fn request(sender_mac: MacAddr, sender_ip: Ipv4Addr, target_ip: Ipv4Addr) -> Repr {
         let (operation, target_mac) = (Operation::REQUEST, MacAddr([0; 6]));
         Repr { operation, sender_mac, sender_ip, target_mac, target_ip }
     }
 
-    /// Creates the reply to this request. The reply states that `mac` is the MAC address of the
-    /// requested IPv4 address. Send it to the sender of the request.
+    /// Creates the reply: `mac` is the MAC address of the requested IPv4 address. Send it to the
+    /// sender of the request.
     #[inline]
     pub const fn reply(&self, mac: MacAddr) -> Repr {
         Repr {
@@ -149,7 +144,7 @@ impl Repr {
         }
     }
 
-    /// Returns the fields of a message. `emit` of the result writes the same bytes.
+    /// Returns the fields of a message.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -161,16 +156,16 @@ impl Repr {
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`LEN`].
+    /// Returns [`LEN`].
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         LEN
     }
 
-    /// Writes the 28 bytes of the message to the front of `buffer`.
+    /// Writes the 28 bytes to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short. An Ethernet frame
-    /// with this message needs padding; NICs usually add it.
+    /// Returns [`Error::Truncated`] if `buffer` is too short. The frame needs padding; NICs usually
+    /// add it.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let message = buffer.first_chunk_mut::<LEN>().ok_or(Error::Truncated)?;

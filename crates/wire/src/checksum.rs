@@ -2,11 +2,10 @@
 
 use crate::ip::{Addresses, IpProtocol};
 
-/// Returns the internet checksum of `data`: the complement of the ones' complement sum of its
-/// 16-bit words (RFC 1071). A last odd byte is padded with zero.
+/// Returns the internet checksum of `data` (RFC 1071). An odd last byte is padded with zero.
 ///
-/// To compute a checksum, first set the checksum field in `data` to zero. To verify a checksum,
-/// leave the field as it is: the result is 0 if the checksum is valid.
+/// To compute a checksum, first set the checksum field in `data` to zero. To verify one, leave the
+/// field as it is: the result of a valid checksum is 0.
 ///
 /// ```
 /// let mut header = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
@@ -39,10 +38,10 @@ impl Sum {
     }
 
     /// Creates the sum of the pseudo header of IPv4 (RFC 768; RFC 9293, section 3.1) or IPv6 (RFC
-    /// 8200, section 8.1) for an upper-layer packet of `len` bytes, its header included.
+    /// 8200, section 8.1) for an upper-layer packet of `len` bytes with its header.
     ///
-    /// `len` is added as 32 bits for both versions. The length field of the IPv4 pseudo header has
-    /// 16 bits, which gives the same sum, because no IPv4 payload exceeds 65535 bytes.
+    /// `len` is added as 32 bits. The length field of IPv4 has 16 bits; the sum is the same,
+    /// because no IPv4 payload exceeds 65535 bytes.
     #[inline]
     pub fn pseudo_header(addresses: Addresses, protocol: IpProtocol, len: u32) -> Sum {
         let sum = match addresses {
@@ -56,8 +55,8 @@ impl Sum {
         sum.add_u64(u64::from(protocol.0)).add_u64(u64::from(len))
     }
 
-    /// Adds `data` as 16-bit words in network byte order. Data of odd length is padded with a zero
-    /// byte (RFC 1071, section 1), so only the last data added may have an odd length.
+    /// Adds `data` as 16-bit words in network byte order. An odd last byte is padded with zero (RFC
+    /// 1071, section 1), so only the last data added may have an odd length.
     #[inline]
     #[must_use]
     pub fn with(self, data: &[u8]) -> Sum {
@@ -66,8 +65,7 @@ impl Sum {
         for word in words {
             sum = sum.add_u64(u64::from_be_bytes(*word));
         }
-        // 2^16 is 1 modulo 2^16 - 1, so a 16-bit word may be added at any 16-bit position of the
-        // 64-bit sum.
+        // 2^16 is 1 modulo 2^16 - 1, so a word may be added at any 16-bit position of the sum.
         let (pairs, odd) = tail.as_chunks::<2>();
         for pair in pairs {
             sum = sum.add_u64(u64::from(u16::from_be_bytes(*pair)));
@@ -78,8 +76,7 @@ impl Sum {
         }
     }
 
-    /// Returns the sum folded to 16 bits, not complemented. If the data contains a valid checksum,
-    /// the result is 0xffff.
+    /// Returns the sum folded to 16 bits: 0xffff if the data contains a valid checksum.
     #[inline]
     pub const fn folded(self) -> u16 {
         let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
@@ -95,8 +92,8 @@ impl Sum {
         !self.folded()
     }
 
-    /// Adds a word with end-around carry, so that the sum never overflows. The folded sum stays
-    /// correct, because 2^64 - 1 is a multiple of 2^16 - 1.
+    /// Adds a word with end-around carry. The folded sum stays correct, because 2^64 - 1 is a
+    /// multiple of 2^16 - 1.
     #[inline]
     #[must_use]
     pub(super) const fn add_u64(self, word: u64) -> Sum {
@@ -105,14 +102,14 @@ impl Sum {
     }
 }
 
-/// Returns the new value of `checksum` when one 16-bit word of the covered data changes from `old`
-/// to `new` (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
+/// Returns the new value of `checksum` when a 16-bit word of the covered data changes from `old` to
+/// `new` (RFC 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
-/// The result equals a recomputed checksum, unless all covered data is zero. An IP header or pseudo
-/// header is never all zero. An invalid checksum stays invalid.
+/// The result equals a recomputed checksum, unless all covered data is zero; an IP header or pseudo
+/// header never is. An invalid checksum stays invalid.
 ///
-/// For UDP over IPv4, do not update a checksum of 0, which means "no checksum" (RFC 768). For UDP
-/// over any IP version, write a result of 0 as 0xffff (RFC 768; RFC 8200, section 8.1).
+/// For UDP over IPv4, do not update a checksum of 0, which means "no checksum" (RFC 768). For UDP,
+/// write a result of 0 as 0xffff (RFC 768; RFC 8200, section 8.1).
 #[inline]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = !checksum as u32 + !old as u32 + new as u32;
@@ -122,11 +119,9 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 }
 
 /// Returns the new value of `checksum` when `N` bytes of the covered data, starting at an even
-/// offset, change from `old` to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero
-/// byte followed.
+/// offset, change from `old` to `new` (RFC 1624, equation 3). An odd last byte is padded with zero.
 ///
-/// To rewrite an address, pass the octets of the old and the new address. The notes at [`update`]
-/// apply.
+/// For example, pass the octets of an old and a new address. The notes at [`update`] apply.
 ///
 /// ```
 /// use xdpfwd_wire::checksum;
@@ -137,8 +132,8 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 /// ```
 #[inline]
 pub fn update_bytes<const N: usize>(checksum: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
-    // Use folded sums as m and m' of equation 3. This is correct because the complement of a folded
-    // sum equals the folded sum of the complements.
+    // Folded sums serve as m and m' of equation 3, because the complement of a folded sum is the
+    // folded sum of the complements.
     let (old, new) = (Sum::new().with(old), Sum::new().with(new));
     update(checksum, old.folded(), new.folded())
 }
@@ -148,7 +143,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Returns the folded sum by the algorithm of RFC 1071, section 4.1.
+    /// The algorithm of RFC 1071, section 4.1.
     fn reference_sum(data: &[u8]) -> u16 {
         let mut sum = 0u64;
         for pair in data.chunks(2) {
@@ -166,7 +161,7 @@ mod tests {
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
-    /// Random words rarely need the second fold of `update`, so this test uses extreme values.
+    /// Random words rarely need the second fold of `update`.
     #[test]
     fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];

@@ -2,25 +2,22 @@ use core::fmt;
 
 use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
 
-/// The reason why a header could not be read or written.
+/// Why a header could not be read or written.
 ///
-/// The enum is not `#[non_exhaustive]`, so a caller can count dropped packets with one counter per
-/// variant.
+/// The enum is not `#[non_exhaustive]`, so a caller can have one drop counter per variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
-    /// The buffer is shorter than the header or than a length that the header states, or a header
-    /// exceeds the length that its packet states.
+    /// The buffer is shorter than the header or a length that the header states, or a header
+    /// exceeds its packet.
     Truncated,
     /// A field has a value that its protocol does not allow, two fields contradict each other, or a
-    /// value to be written does not fit into its field. Functions for one kind of packet also
-    /// return this error for other packets.
+    /// value to be written does not fit into its field. Functions for one kind of packet return
+    /// this error for other packets.
     Malformed,
-    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The rest was
-    /// not parsed.
+    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags.
     TooManyVlanTags,
     /// The packet has more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
-    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The rest was not
-    /// parsed.
+    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers.
     ExtensionChainTooLong,
 }
 

@@ -1,4 +1,4 @@
-//! Ethernet II frames (IEEE 802.3-2018, clause 3) as they are in memory: without preamble and FCS.
+//! Ethernet II frames (IEEE 802.3-2018, clause 3) without preamble and FCS, as in memory.
 
 use core::fmt;
 
@@ -6,13 +6,10 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, write_u16};
 use crate::mac::MacAddr;
 
-/// Length of the header in bytes, without VLAN tags.
+/// Length of the header without VLAN tags.
 pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 
-/// A view of a frame: the header, and the bytes after it, including VLAN tags.
-///
-/// [`new_checked`](Frame::new_checked) checks the length of the buffer, so the accessors never
-/// panic.
+/// A view of a frame: the header, and the bytes after it with any VLAN tags.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -20,7 +17,7 @@ pub struct Frame<T> {
 
 /// An untagged header to be written.
 ///
-/// If a VLAN tag follows ([`vlan::Repr`](crate::vlan::Repr)), set [`ethertype`](Self::ethertype) to
+/// Before a VLAN tag ([`vlan::Repr`](crate::vlan::Repr)), set [`ethertype`](Self::ethertype) to
 /// [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Repr {
@@ -32,10 +29,10 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// The type of the data after the MAC addresses or after a VLAN tag.
+/// The type of the data after the MAC addresses or a VLAN tag.
 ///
-/// Values below 0x0600 are not types: values up to 1500 are the payload length of an LLC frame
-/// (IEEE 802.3-2018, clause 3.2.6).
+/// Values below 0x0600 are not types: up to 1500, they are the payload length of an LLC frame (IEEE
+/// 802.3-2018, clause 3.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EtherType(pub u16);
 
@@ -51,8 +48,8 @@ impl EtherType {
     /// Service VLAN tag (IEEE 802.1ad, "QinQ").
     pub const SERVICE_VLAN: EtherType = EtherType(0x88a8);
 
-    /// Returns whether this is the type of a VLAN tag: 802.1Q or 802.1ad, but not the pre-standard
-    /// 0x9100.
+    /// Returns whether this is the type of an 802.1Q or 802.1ad tag. The pre-standard 0x9100 is
+    /// not.
     #[inline]
     pub const fn is_vlan(self) -> bool {
         matches!(self, EtherType::VLAN | EtherType::SERVICE_VLAN)
@@ -88,15 +85,14 @@ impl<T: AsRef<[u8]>> Frame<T> {
         MacAddr(read_array(self.buffer.as_ref(), field::SOURCE))
     }
 
-    /// Returns the type field: the type of the payload or of a VLAN tag, or a length (see
-    /// [`EtherType`]).
+    /// Returns the type of the payload or of a VLAN tag, or a length (see [`EtherType`]).
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
     }
 
-    /// Returns the bytes after the header, including padding: the header does not state where
-    /// padding begins.
+    /// Returns the bytes after the header, with any padding: the header does not state where it
+    /// begins.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..]
@@ -104,7 +100,7 @@ impl<T: AsRef<[u8]>> Frame<T> {
 }
 
 impl<'a> Frame<&'a [u8]> {
-    /// Returns the [`payload`](Frame::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Frame::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..]
@@ -130,7 +126,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
     }
 
-    /// Exchanges destination and source address.
+    /// Exchanges the addresses.
     #[inline]
     pub fn swap_addresses(&mut self) {
         let (destination, source) = (self.destination(), self.source());
@@ -146,14 +142,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses. Its EtherType is 0; a
-    /// [`HeaderStack`](crate::HeaderStack) fills it in.
+    /// Creates a header with these addresses and EtherType 0; a [`HeaderStack`](crate::HeaderStack)
+    /// fills it in.
     #[inline]
     pub fn new(source: MacAddr, destination: MacAddr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the header of a frame. `emit` of the result writes the same bytes.
+    /// Returns the header of a frame.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(frame: &Frame<T>) -> Repr {
         Repr {
@@ -163,7 +159,7 @@ impl Repr {
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    /// Returns [`HEADER_LEN`].
     #[inline]
     pub const fn header_len(&self) -> usize {
         HEADER_LEN
@@ -171,7 +167,7 @@ impl Repr {
 
     /// Writes the 14 bytes of the header to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short.
+    /// Returns [`Error::Truncated`] if `buffer` is too short.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut frame = Frame::new_checked(buffer)?;

@@ -1,9 +1,7 @@
 //! Reads and writes header fields in network byte order.
 //!
-//! Every function panics if `data` ends before the end of the field: the caller must check the
-//! length of `data` first.
+//! Every function panics if `data` ends before the field: the caller must check its length.
 
-/// The byte range of a field in its header.
 pub(crate) type Field = core::ops::Range<usize>;
 
 #[inline]

@@ -1,27 +1,27 @@
-//! Computes the checksums of an IP packet in place.
+//! Checksums of IP packets.
 
 use crate::error::Error;
 use crate::icmp::packet::Packet as IcmpPacket;
 use crate::ip::{Addresses, Fragment, IpProtocol};
 use crate::{ipv4, ipv6, tcp, udp};
 
-/// Computes the checksums of an IP packet and writes them to their fields: the header checksum of
-/// IPv4, and the checksum of UDP, TCP, ICMP or ICMPv6.
+/// Writes the checksums of an IP packet: the header checksum of IPv4, and that of UDP, TCP, ICMP or
+/// ICMPv6.
 ///
 /// `packet` begins with the IP header; bytes after the IP packet are ignored. A UDP checksum of 0
-/// ("no checksum") is replaced too. Encapsulated packets are not changed: fill their checksums
-/// first, because the outer UDP checksum covers them.
+/// ("no checksum") is replaced too. Fill the checksums of encapsulated packets first, because the
+/// outer UDP checksum covers them.
 ///
 /// Returns `true` if it wrote an upper-layer checksum. Returns `false` for
 /// - a fragment,
 /// - a packet of any other upper protocol,
-/// - an IPv6 packet that has a routing header with segments left: the checksum covers the final
+/// - an IPv6 packet whose routing header has segments left: the checksum covers the final
 ///   destination, which is not in the IPv6 header (RFC 8200, section 8.1).
 ///
-/// In the first two cases, the header checksum of an IPv4 packet is written nevertheless.
+/// In the first two cases, an IPv4 header checksum is written nevertheless.
 ///
-/// Returns the error of the first invalid header. If this is the upper-layer header, the IPv4
-/// header checksum has already been written.
+/// Returns the error of the first invalid header. If that is the upper-layer header, an IPv4 header
+/// checksum has been written.
 ///
 /// ```
 /// use xdpfwd_wire::{IpProtocol, fill_checksums, ipv4, udp};
@@ -43,18 +43,16 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
     match packet.first().map(|byte| byte >> 4) {
         None => Err(Error::Truncated),
         Some(6) => fill_ipv6(packet),
-        // Returns an error for any version but 4.
+        // An error for any version but 4.
         Some(_) => fill_ipv4(packet),
     }
 }
 
-/// Computes the checksum of a UDP, TCP, ICMP or ICMPv6 packet and writes it to its field. `packet`
-/// begins with the header of `protocol` and has no padding at its end. `addresses` are the
-/// addresses of the pseudo header.
+/// Writes the checksum of a UDP, TCP, ICMP or ICMPv6 packet. `packet` begins with the header of
+/// `protocol` and has no padding. `addresses` are those of the pseudo header.
 ///
-/// Returns `true` if it wrote the checksum. Otherwise, writes nothing. Returns `false` if
-/// `protocol` is none of these, is ICMP with IPv6 addresses, or is ICMPv6 with IPv4 addresses.
-/// Returns an error if the header is invalid.
+/// Returns `false` and writes nothing if `protocol` is none of these, is ICMP with IPv6 addresses,
+/// or is ICMPv6 with IPv4 addresses. Returns an error if the header is invalid.
 pub fn fill_upper_checksum(
     protocol: IpProtocol,
     addresses: Addresses,
@@ -92,7 +90,7 @@ fn fill_ipv6(packet: &mut [u8]) -> Result<bool, Error> {
     fill_upper_checksum(upper.protocol, addresses, upper_packet)
 }
 
-/// Returns whether the packet has a routing header with segments left (RFC 8200, section 4.4).
+/// Whether a routing header has segments left (RFC 8200, section 4.4).
 fn has_segments_left<T: AsRef<[u8]>>(packet: &ipv6::Packet<T>) -> bool {
     packet.extensions().map_while(Result::ok).any(|header| {
         header.kind == IpProtocol::ROUTING && header.content.get(1).is_some_and(|&left| left != 0)
@@ -123,7 +121,6 @@ mod tests {
         packet
     }
 
-    /// Returns an IPv6 packet with a routing header, followed by `payload` of type `next_header`.
     fn ipv6_packet(next_header: IpProtocol, segments_left: u8, payload: &[u8]) -> Vec<u8> {
         let routing = [next_header.0, 0, 4, segments_left, 0, 0, 0, 0];
         let repr = ipv6::Repr {

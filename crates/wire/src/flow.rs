@@ -1,9 +1,8 @@
-//! The flow hash, to spread flows over tables and queues. It multiplies the fields that identify a
-//! flow, and folds each 128-bit product to 64 bits.
+//! The flow hash: multiplies the fields that identify a flow, and folds each 128-bit product to 64
+//! bits.
 //!
 //! The hash has no key, so an attacker who chooses addresses and ports can make flows collide:
-//! limit the number of probes in a table that outsiders can fill. Hash values may change with any
-//! release and have no meaning outside the process.
+//! limit the probes in a table that outsiders can fill. Hash values may change with any release.
 
 use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;
@@ -17,8 +16,7 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Returns the hash of addresses, protocol and ports. If a packet has no ports, pass 0 for both; if
-/// its protocol is unknown, pass `None`.
+/// Pass 0 for the ports of a packet without ports, and `None` for an unknown protocol.
 #[inline]
 pub(super) fn hash(
     addresses: Addresses,
@@ -44,14 +42,13 @@ pub(super) fn hash(
     }
 }
 
-/// Returns the hash of the two MAC addresses, for a frame without IP addresses.
+/// For a frame without IP addresses.
 #[inline]
 pub(super) fn hash_macs(destination: MacAddr, source: MacAddr) -> u32 {
     finish(multiply(widen(destination) ^ SEEDS[0], widen(source) ^ SEEDS[1]))
 }
 
-/// Returns the exclusive or of both halves of the 128-bit product, so that each input bit affects
-/// high and low bits of the result.
+/// Combines both halves of the product, so that each input bit affects high and low bits.
 #[inline]
 fn multiply(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -86,10 +83,9 @@ mod tests {
         Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
     }
 
-    /// Asserts that 65536 flows spread over 4096 buckets, once by the low and once by the high 12
-    /// bits of the hash. A random hash gives 16 flows per bucket on average, with a standard
-    /// deviation of 4, and about 32 flows in the fullest bucket. A bad hash puts hundreds of flows
-    /// into one bucket and leaves most buckets empty.
+    /// Asserts that 65536 flows spread over 4096 buckets by the low and the high 12 bits of the
+    /// hash. A random hash gives 16 flows per bucket, with a standard deviation of 4, and about 32
+    /// in the fullest.
     #[track_caller]
     fn assert_spread(hash_of: impl Fn(u32) -> u32) {
         for shift in [0, 20] {

@@ -1,14 +1,12 @@
 //! GTP-U messages, version 1 (3GPP TS 29.281), and the PDU session container of 5G (3GPP TS
 //! 38.415).
 //!
-//! [`Packet`] is a view of a message, with an iterator over its extension headers. [`GPdu`] finds
-//! the user's packet in a frame. [`Repr`] is a header to be written.
+//! [`GPdu`] finds the user's packet in a frame. [`Repr`] is a header to be written.
 //!
 //! # Example
 //!
-//! A downlink packet from a UPF to a gNB: Ethernet, IPv4, UDP, GTP-U with a PDU session container,
-//! and the user's packet of IPv4 and UDP. [`HeaderStack`](crate::HeaderStack) fills in lengths,
-//! types and checksums.
+//! A downlink packet from a UPF to a gNB, with a PDU session container.
+//! [`HeaderStack`](crate::HeaderStack) fills in lengths, types and checksums.
 //!
 //! ```
 //! use xdpfwd_wire::gtpu::{self, PduSessionContainer};

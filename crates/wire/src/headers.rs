@@ -8,87 +8,82 @@ use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
 use crate::vlan::VlanId;
 use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 
-/// The headers of a frame, parsed once for all code that processes the frame.
+/// The headers of a frame, parsed once for all code that processes it.
 ///
-/// **Offsets** count from the start of the frame, in bytes. For every input, `l3_offset <=
-/// l4_offset <= l3_end <= frame length`. Fields that could not be parsed are `None` or 0.
+/// **Offsets** count from the start of the frame, in bytes. Always, `l3_offset <= l4_offset <=
+/// l3_end <= frame length`. Fields that could not be parsed are `None` or 0;
 /// [`status`](Headers::status) states how far parsing got.
 ///
 /// An IP header is **complete** if [`ipv4::Packet::new_checked`] or [`ipv6::Packet::new_checked`]
-/// accepts the packet: the header is valid, and the frame contains the whole IP packet.
+/// accepts the packet: it is valid, and whole in the frame.
 ///
 /// With [`Status::Parsed`], these views can be created: [`ipv4`] or [`ipv6`] over
 /// [`l3`](Headers::l3), and [`udp`], [`tcp`] or [`icmp`](crate::icmp) over [`l4`](Headers::l4). A
-/// later fragment has no header at L4, and a first fragment of UDP needs
+/// later fragment has no L4 header; a first fragment of UDP needs
 /// [`new_first_fragment`](udp::Packet::new_first_fragment). Checksums are not verified.
 ///
-/// The struct does not borrow the frame. Parse the frame again after moving or rewriting headers.
+/// Parse the frame again after moving or rewriting headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers {
-    /// Hash of the flow, to spread flows over tables. It covers IP addresses, protocol and ports,
-    /// as far as they could be parsed. It does not cover VLANs. Without a complete IP header,
-    /// [`parse`](Headers::parse) hashes the MAC addresses; without an Ethernet header, the hash is
-    /// 0.
+    /// Hash of IP addresses, protocol and ports, as far as they could be parsed, to spread flows
+    /// over tables. Without a complete IP header, [`parse`](Headers::parse) hashes the MAC
+    /// addresses; without an Ethernet header, the hash is 0.
     ///
-    /// If the protocol has ports, the first fragment of a packet and its later fragments have
-    /// different hashes, because only the first fragment contains the ports. The two directions of
-    /// a connection also have different hashes. The hash has no key: an attacker who chooses
+    /// The hash of a later fragment differs from that of the first, which contains the ports. The
+    /// two directions of a connection also differ. The hash has no key: an attacker who chooses
     /// addresses can make flows collide.
     pub flow_hash: u32,
-    /// Offset of L3: the length of the Ethernet header and the VLAN tags. If the tags could not be
-    /// parsed, the length of the Ethernet header; in a frame shorter than this, the length of the
-    /// frame.
+    /// Offset of L3, after the VLAN tags. If these could not be parsed, the length of the Ethernet
+    /// header; in a shorter frame, the length of the frame.
     pub l3_offset: u16,
-    /// Offset of the upper protocol, after the options of IPv4 or the extension headers of IPv6; in
-    /// a later fragment, the offset of its data. Equal to [`l3_end`](Headers::l3_end) if parsing
-    /// did not reach the upper protocol.
+    /// Offset of the upper protocol, or of its data in a later fragment. Equal to
+    /// [`l3_end`](Headers::l3_end) if parsing did not reach it.
     pub l4_offset: u16,
-    /// Offset of the end of the IP packet, where Ethernet padding may follow. Without a complete IP
-    /// header, the length of the frame.
+    /// Offset of the end of the IP packet, before any padding. Without a complete IP header, the
+    /// length of the frame.
     pub l3_end: u16,
-    /// Type of the data after the VLAN tags; `EtherType(0)` in a frame shorter than the Ethernet
-    /// header. If the tags could not be parsed, the type before the first tag.
+    /// Type of the data after the VLAN tags; 0 without an Ethernet header. If the tags could not be
+    /// parsed, the type before them.
     pub ethertype: EtherType,
-    /// VLAN identifier of the first tag.
+    /// VLAN of the first tag.
     pub outer_vlan: Option<VlanId>,
-    /// VLAN identifier of the second tag.
+    /// VLAN of the second tag.
     pub inner_vlan: Option<VlanId>,
-    /// Source port of UDP, TCP or SCTP; 0 for other protocols, in later fragments, and if the upper
-    /// header is truncated or malformed.
+    /// Source port of UDP, TCP or SCTP; 0 for other protocols, in later fragments, and if the L4
+    /// header is invalid.
     pub source_port: u16,
     /// Destination port; 0 in the same cases as [`source_port`](Headers::source_port).
     pub destination_port: u16,
-    /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` if there
-    /// is no complete IP header or if its extension headers could not be parsed.
+    /// Upper protocol; for later fragments of IPv6, see [`ipv6::Upper::protocol`]. `None` without a
+    /// complete IP header, or if its extension headers could not be parsed.
     pub protocol: Option<IpProtocol>,
-    /// Version of IP; `None` if there is no complete IP header.
+    /// Version of IP; `None` without a complete IP header.
     pub ip_version: Option<IpVersion>,
-    /// Whether the packet is whole, the first fragment, or a later fragment.
+    /// Whether the packet is a fragment.
     pub fragment: Fragment,
-    /// How far parsing got, and what stopped it.
+    /// How far parsing got.
     pub status: Status,
 }
 
 /// How far [`Headers::parse`] got, and what stopped it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// The frame is an IP packet, and parsing reached its upper protocol. The header of UDP, TCP,
-    /// SCTP, ICMP or ICMPv6 is complete, unless the packet is a later fragment.
+    /// Parsing reached the upper protocol of an IP packet. The header of UDP, TCP, SCTP, ICMP or
+    /// ICMPv6 is complete, unless the packet is a later fragment.
     Parsed,
-    /// The Ethernet header and the VLAN tags are complete, and a protocol other than IP follows:
-    /// ARP, LLC, MPLS, … From [`Headers::parse_inner`]: the packet begins with neither version 4
-    /// nor version 6.
+    /// A protocol other than IP follows the VLAN tags: ARP, LLC, MPLS, … In
+    /// [`Headers::parse_inner`], the version is neither 4 nor 6.
     NotIp,
-    /// The frame ends within the header of this layer, or before the end that the header states.
-    /// For L4 and for IPv6 extension headers, the IP packet ends there; the frame may be longer.
+    /// The header of this layer exceeds the frame, or states an end that does. L4 and IPv6
+    /// extension headers must end within the IP packet.
     Truncated(Layer),
     /// A field of this layer has a value that its protocol does not allow.
     Malformed(Layer),
-    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags. The tags were not recorded. An IP
-    /// packet may follow them.
+    /// The frame has more than [`vlan::MAX_TAGS`] VLAN tags, which are not recorded. An IP packet
+    /// may follow.
     TooManyVlanTags,
-    /// The packet has more than [`ipv6::MAX_EXTENSIONS`] extension headers. Its upper protocol is
-    /// unknown.
+    /// The packet has more than [`ipv6::MAX_EXTENSIONS`] extension headers, so its upper protocol
+    /// is unknown.
     ExtensionChainTooLong,
 }
 
@@ -106,10 +101,9 @@ pub enum Layer {
 }
 
 impl Headers {
-    /// Parses `frame`. Never fails: [`status`](Headers::status) states how far parsing got.
+    /// Parses `frame`. Never fails: see [`status`](Headers::status).
     ///
-    /// Offsets have 16 bits, so only the first 65535 bytes of a frame are parsed; an IP packet that
-    /// ends after these bytes counts as truncated.
+    /// Offsets have 16 bits, so an IP packet that ends after 65535 bytes counts as truncated.
     #[inline]
     pub fn parse(frame: &[u8]) -> Headers {
         let mut headers = Headers::unparsed(0, Status::NotIp);
@@ -117,9 +111,9 @@ impl Headers {
         headers
     }
 
-    /// Parses `frame` as [`parse`](Headers::parse) does, and writes the result to `headers`.
+    /// Parses `frame` as [`parse`](Headers::parse) does, into `headers`.
     ///
-    /// This is about 5 ns faster than `parse`, which moves the struct right after writing it.
+    /// About 5 ns faster than `parse`, which moves the struct right after writing it.
     #[inline]
     pub fn parse_into(frame: &[u8], headers: &mut Headers) {
         let frame = frame.get(..usize::from(u16::MAX)).unwrap_or(frame);
@@ -153,9 +147,8 @@ impl Headers {
         }
     }
 
-    /// Parses the encapsulated IP packet `frame[offset..end]`. Offsets in the result also count
-    /// from the start of the frame. The result has no VLANs. Without a complete IP header, the flow
-    /// hash is 0.
+    /// Parses the encapsulated IP packet `frame[offset..end]`. Offsets also count from the start of
+    /// the frame. Without a complete IP header, the flow hash is 0.
     #[inline]
     pub fn parse_inner(frame: &[u8], offset: usize, end: usize) -> Headers {
         let end = end.min(frame.len()).min(usize::from(u16::MAX));
@@ -178,23 +171,22 @@ impl Headers {
         headers
     }
 
-    /// Returns the number of bytes before L3: the Ethernet header and the VLAN tags.
+    /// Returns the length of the Ethernet header and the VLAN tags.
     #[inline]
     pub fn l2_len(&self) -> usize {
         usize::from(self.l3_offset)
     }
 
-    /// Returns the IP packet in `frame` without padding. Without a complete IP header, returns all
-    /// parsed bytes from [`l3_offset`](Headers::l3_offset) on. Returns an empty slice if `frame` is
-    /// shorter than [`l3_end`](Headers::l3_end).
+    /// Returns the IP packet in `frame` without padding; without a complete IP header, all parsed
+    /// bytes from [`l3_offset`](Headers::l3_offset) on. Empty if `frame` is shorter than
+    /// [`l3_end`](Headers::l3_end).
     #[inline]
     pub fn l3<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         frame.get(usize::from(self.l3_offset)..usize::from(self.l3_end)).unwrap_or_default()
     }
 
-    /// Returns the header and payload of the upper protocol in `frame`, without padding. Returns an
-    /// empty slice if parsing did not reach the upper protocol, or if `frame` is shorter than
-    /// [`l3_end`](Headers::l3_end).
+    /// Returns header and payload of the upper protocol in `frame`, without padding. Empty if
+    /// parsing did not reach it, or if `frame` is shorter than [`l3_end`](Headers::l3_end).
     #[inline]
     pub fn l4<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         frame.get(usize::from(self.l4_offset)..usize::from(self.l3_end)).unwrap_or_default()
@@ -220,19 +212,19 @@ impl Headers {
         }
     }
 
-    /// Returns the source IP address in `frame`, or `None` without a complete IP header.
+    /// Returns the source IP address, or `None` without a complete IP header.
     #[inline]
     pub fn source_ip(&self, frame: &[u8]) -> Option<IpAddr> {
         self.addresses(frame).map(Addresses::source)
     }
 
-    /// Returns the destination IP address in `frame`, or `None` without a complete IP header.
+    /// Returns the destination IP address, or `None` without a complete IP header.
     #[inline]
     pub fn destination_ip(&self, frame: &[u8]) -> Option<IpAddr> {
         self.addresses(frame).map(Addresses::destination)
     }
 
-    /// Returns the initial value, before parsing, for a frame of `len` bytes.
+    /// The value before parsing.
     #[inline]
     const fn unparsed(len: u16, status: Status) -> Headers {
         Headers {
@@ -252,7 +244,7 @@ impl Headers {
         }
     }
 
-    /// Records the VLAN tags and returns the bytes after them.
+    /// Returns the bytes after the VLAN tags.
     #[inline]
     fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
         let tags = vlan::walk(self.ethertype, payload)?;
@@ -284,7 +276,7 @@ impl Headers {
             Err(error) => return self.status = Status::new(error, Layer::L3),
         };
         self.ip_version = Some(IpVersion::V6);
-        // Cannot overflow: `l3` ends within the first 65535 bytes of the frame.
+        // Cannot overflow: at most 65535 bytes are parsed.
         self.l3_end = self.l3_offset + packet.total_len() as u16;
         self.l4_offset = self.l3_end;
         let upper = match packet.upper() {
@@ -330,12 +322,10 @@ impl Status {
     }
 }
 
-/// Length of SCTP's common header (RFC 9260, section 3.1) in bytes: ports, verification tag,
-/// checksum.
+/// Ports, verification tag and checksum (RFC 9260, section 3.1).
 const SCTP_HEADER_LEN: usize = 12;
 
-/// Returns source and destination port of the header at the front of `l4`; both are 0 for a
-/// protocol without ports. Returns an error if the header is truncated or malformed.
+/// Returns both ports, 0 for a protocol without ports.
 #[inline]
 fn read_ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u16), Error> {
     match protocol {

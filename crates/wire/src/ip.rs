@@ -10,43 +10,41 @@ pub enum IpVersion {
     V6,
 }
 
-/// The protocol of an IP packet's payload: the protocol field of IPv4 and the next header field of
-/// IPv6, which share an IANA registry ("Protocol Numbers").
+/// The protocol of an IP packet's payload, from IANA's registry "Protocol Numbers".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct IpProtocol(pub u8);
 
-/// Whether an IP packet is whole, the first fragment, or a later fragment.
+/// Whether an IP packet is a fragment.
 ///
-/// An atomic fragment counts as `Whole`. This is an IPv6 packet whose fragment header has offset 0
-/// and no more-fragments flag (RFC 6946).
+/// An IPv6 packet whose fragment header has offset 0 and no more-fragments flag (an atomic
+/// fragment, RFC 6946) counts as `Whole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragment {
     /// Not a fragment.
     #[default]
     Whole,
-    /// The first fragment, in which the header of the upper protocol begins.
+    /// The first fragment, with the header of the upper protocol.
     First,
-    /// A later fragment: it continues the data of the fragment before it, without a header of the
-    /// upper protocol.
+    /// A later fragment, without that header.
     Later,
 }
 
-/// The source and destination address of an IP packet, as in a pseudo header.
+/// The addresses of an IP packet, as in a pseudo header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
-    /// Addresses of an IPv4 packet.
+    /// IPv4 addresses.
     V4 {
         /// Source address.
         source: Ipv4Addr,
         /// Destination address.
         destination: Ipv4Addr,
     },
-    /// Addresses of an IPv6 packet.
+    /// IPv6 addresses.
     V6 {
         /// Source address.
         source: Ipv6Addr,
-        /// Destination address. If the packet has a routing header, a pseudo header needs the final
-        /// destination here (RFC 8200, section 8.1).
+        /// Destination address. With a routing header, a pseudo header needs the final destination
+        /// (RFC 8200, section 8.1).
         destination: Ipv6Addr,
     },
 }
@@ -76,7 +74,7 @@ impl IpProtocol {
     pub const AH: IpProtocol = IpProtocol(51);
     /// ICMPv6 (RFC 4443).
     pub const ICMPV6: IpProtocol = IpProtocol(58);
-    /// No next header: nothing follows in an IPv6 packet (RFC 8200, section 4.7).
+    /// No next header: nothing follows (RFC 8200, section 4.7).
     pub const NO_NEXT_HEADER: IpProtocol = IpProtocol(59);
     /// IPv6 destination options (RFC 8200, 4.6).
     pub const DESTINATION_OPTIONS: IpProtocol = IpProtocol(60);
@@ -85,7 +83,7 @@ impl IpProtocol {
 }
 
 impl Fragment {
-    /// Returns the variant for a fragment offset, in any unit, and the more-fragments flag `more`.
+    /// Returns the variant for a fragment offset and the more-fragments flag.
     #[inline]
     pub const fn new(offset: u16, more: bool) -> Fragment {
         match (offset, more) {

@@ -7,23 +7,19 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, write_u16};
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// Length of a header without options, in bytes.
+/// Length of a header without options.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
-/// A view of a packet. Ethernet padding may follow the packet: the payload ends where the total
-/// length field states.
+/// A view of a packet. Ethernet padding may follow: the payload ends where the total length states.
 ///
-/// [`new_checked`](Packet::new_checked) checks version and lengths, so the accessors never panic.
-/// [`set_total_len`](Packet::set_total_len) repeats the checks.
-///
-/// Setters do not update the header checksum, except [`decrement_ttl`](Packet::decrement_ttl). Call
-/// [`fill_checksum`](Packet::fill_checksum) after the last setter.
+/// Setters do not update the header checksum, except [`decrement_ttl`](Packet::decrement_ttl): call
+/// [`fill_checksum`](Packet::fill_checksum) last.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
 }
 
-/// A header to be written, without options, of a packet that is not a fragment.
+/// A header to be written, without options, of an unfragmented packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repr {
     /// Differentiated services code point, 0 to 63.
@@ -32,7 +28,7 @@ pub struct Repr {
     pub ecn: u8,
     /// Identification.
     pub ident: u16,
-    /// Don't-fragment flag: routers must not fragment the packet.
+    /// Don't-fragment flag.
     pub dont_fragment: bool,
     /// Time to live.
     pub ttl: u8,
@@ -42,7 +38,7 @@ pub struct Repr {
     pub source: Ipv4Addr,
     /// Destination address.
     pub destination: Ipv4Addr,
-    /// Length of the payload in bytes, at most 65515.
+    /// Length of the payload, at most 65515.
     pub payload_len: u16,
 }
 
@@ -50,8 +46,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the fixed header or than the total
-    /// length, and [`Error::Malformed`] if the version is not 4, the header length is below 20, or
-    /// the total length is below the header length.
+    /// length, and [`Error::Malformed`] if the version is not 4, or a length field is too small.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -75,13 +70,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer
     }
 
-    /// Returns the length of the header with its options in bytes, 20 to 60.
+    /// Returns the length of the header with options, 20 to 60.
     #[inline]
     pub fn header_len(&self) -> usize {
         usize::from(self.buffer.as_ref()[field::VERSION_IHL] & 0x0f) * 4
     }
 
-    /// Returns the length of header and payload in bytes.
+    /// Returns the length of header and payload.
     #[inline]
     pub fn total_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::TOTAL_LEN)
@@ -99,7 +94,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer.as_ref()[field::DSCP_ECN] & 0x03
     }
 
-    /// Returns the identification, which all fragments of a packet share.
+    /// Returns the identification, shared by all fragments of a packet.
     #[inline]
     pub fn ident(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::IDENT)
@@ -117,14 +112,14 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.flags_and_offset() & 0x2000 != 0
     }
 
-    /// Returns the fragment offset in bytes: the offset of this payload in the payload of the
-    /// unfragmented packet. A multiple of 8, at most 65528.
+    /// Returns the offset of this payload in that of the unfragmented packet, in bytes: a multiple
+    /// of 8, at most 65528.
     #[inline]
     pub fn fragment_offset(&self) -> u16 {
         (self.flags_and_offset() & 0x1fff) * 8
     }
 
-    /// Returns whether the packet is whole, the first fragment, or a later fragment.
+    /// Returns whether the packet is a fragment.
     #[inline]
     pub fn fragment(&self) -> Fragment {
         Fragment::new(self.fragment_offset(), self.more_fragments())
@@ -178,7 +173,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
-    /// Returns the bytes after the header, up to the end that the total length states.
+    /// Returns the bytes after the header, up to the total length.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..usize::from(self.total_len())]
@@ -191,7 +186,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Packet::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[self.header_len()..usize::from(self.total_len())]
@@ -200,7 +195,7 @@ impl<'a> Packet<&'a [u8]> {
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// Decrements the time to live and returns the new value. Updates the header checksum (RFC
-    /// 1624, equation 3): a valid checksum stays valid, and an invalid one stays invalid.
+    /// 1624, equation 3); an invalid one stays invalid.
     ///
     /// Returns `None` and changes nothing if the time to live is 0 or 1: the packet must not be
     /// forwarded (RFC 1812, section 5.3.1).
@@ -219,7 +214,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Some(ttl - 1)
     }
 
-    /// Computes the header checksum and writes it to its field.
+    /// Writes the header checksum.
     #[inline]
     pub fn fill_checksum(&mut self) {
         let header_len = self.header_len();
@@ -245,14 +240,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Ok(())
     }
 
-    /// Sets the differentiated services code point. Bits above the lower six are ignored.
+    /// Sets the lower six bits of `dscp` as the differentiated services code point.
     #[inline]
     pub fn set_dscp(&mut self, dscp: u8) {
         let byte = &mut self.buffer.as_mut()[field::DSCP_ECN];
         *byte = dscp << 2 | *byte & 0x03;
     }
 
-    /// Sets the explicit congestion notification. Bits above the lower two are ignored.
+    /// Sets the lower two bits of `ecn` as the explicit congestion notification.
     #[inline]
     pub fn set_ecn(&mut self, ecn: u8) {
         let byte = &mut self.buffer.as_mut()[field::DSCP_ECN];
@@ -271,7 +266,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.buffer.as_mut()[field::TTL] = ttl;
     }
 
-    /// Sets the protocol of the payload.
+    /// Sets the payload's protocol.
     #[inline]
     pub fn set_protocol(&mut self, protocol: IpProtocol) {
         self.buffer.as_mut()[field::PROTOCOL] = protocol.0;
@@ -298,17 +293,17 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses. The other fields are those of [`Repr::default`].
+    /// Creates a header with these addresses; the other fields are those of [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the header of a packet, or `None` if the packet has options or is a fragment: `Repr`
-    /// can represent neither.
+    /// Returns the header of a packet, or `None` if it has options or is a fragment: `Repr`
+    /// represents neither.
     ///
-    /// Does not verify the checksum. If the checksum is valid and the reserved flag is clear,
-    /// `emit` of the result writes the same bytes.
+    /// Does not verify the checksum. If it is valid and the reserved flag is clear, `emit` writes
+    /// the same bytes.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<Repr> {
         if packet.header_len() != HEADER_LEN || packet.fragment() != Fragment::Whole {
@@ -323,18 +318,18 @@ impl Repr {
             protocol: packet.protocol(),
             source: packet.source(),
             destination: packet.destination(),
-            // Cannot underflow: the view checked that the total length covers the header.
+            // Cannot underflow: the view checked the total length.
             payload_len: packet.total_len() - HEADER_LEN as u16,
         })
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    /// Returns [`HEADER_LEN`].
     #[inline]
     pub const fn header_len(&self) -> usize {
         HEADER_LEN
     }
 
-    /// Returns the length of header and payload in bytes.
+    /// Returns the length of header and payload.
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         HEADER_LEN + self.payload_len as usize
@@ -346,11 +341,11 @@ impl Repr {
         Addresses::V4 { source: self.source, destination: self.destination }
     }
 
-    /// Writes the 20 bytes of the header, checksum included, to the front of `buffer`.
+    /// Writes the 20 bytes of the header, with its checksum, to the front of `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if header
-    /// and payload exceed 65535 bytes. On error, writes nothing. The payload need not be in
-    /// `buffer`. Bits of DSCP above the lower six, and of ECN above the lower two, are ignored.
+    /// and payload exceed 65535 bytes. Bits of DSCP above the lower six, and of ECN above the lower
+    /// two, are ignored.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let total_len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
@@ -366,8 +361,8 @@ impl Repr {
         header[field::PROTOCOL] = self.protocol.0;
         header[field::SOURCE].copy_from_slice(&self.source.octets());
         header[field::DESTINATION].copy_from_slice(&self.destination.octets());
-        // Sum the values instead of the bytes in `header`. The processor would stall on reading
-        // bytes that it has just written with another width (no store forwarding).
+        // Sum the values instead of the bytes in `header`: reading bytes just written with another
+        // width would stall the processor (no store forwarding).
         let words = [
             u16::from_be_bytes([version_ihl, dscp_ecn]),
             total_len,
@@ -385,8 +380,8 @@ impl Repr {
 }
 
 impl Default for Repr {
-    /// Returns a header with unspecified addresses and no payload, with the don't-fragment flag
-    /// clear and a time to live of 64 (recommended by RFC 1700). All other fields are 0.
+    /// Returns a header without addresses, payload and don't-fragment flag, with a time to live of
+    /// 64 (RFC 1700).
     fn default() -> Self {
         Repr {
             dscp: 0,
@@ -412,7 +407,7 @@ mod field {
     pub(super) const FLAGS_OFFSET: Field = 6..8;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
-    /// Time to live and protocol: one 16-bit word of the checksum.
+    /// One 16-bit word of the checksum.
     pub(super) const TTL_PROTOCOL: Field = 8..10;
     pub(super) const CHECKSUM: Field = 10..12;
     pub(super) const SOURCE: Field = 12..16;

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::field::{read_array, read_u16, read_u32, write_u16, write_u32};
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// Length of the fixed header in bytes.
+/// Length of the fixed header.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
 mod extension;
@@ -16,13 +16,10 @@ pub use extension::{ExtensionHeader, Extensions, FragmentHeader};
 
 use extension::is_extension;
 
-/// A view of a packet. Ethernet padding may follow the packet: the payload ends where the payload
-/// length field states.
+/// A view of a packet. Ethernet padding may follow: the payload ends where the payload length
+/// states.
 ///
-/// [`new_checked`](Packet::new_checked) checks version and lengths, so the accessors never panic.
-/// [`set_payload_len`](Packet::set_payload_len) repeats the checks.
-///
-/// Jumbograms (RFC 2675) are not supported. Their payload length field is 0: the view has an empty
+/// Jumbograms (RFC 2675) are not supported: their payload length is 0, so the view has an empty
 /// payload, and [`upper`](Packet::upper) returns [`Error::Truncated`].
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
@@ -36,7 +33,7 @@ pub struct Repr {
     pub traffic_class: u8,
     /// Flow label, 20 bits.
     pub flow_label: u32,
-    /// Type of the first extension header, or the upper protocol.
+    /// First extension header or upper protocol.
     pub next_header: IpProtocol,
     /// Hop limit.
     pub hop_limit: u8,
@@ -44,28 +41,26 @@ pub struct Repr {
     pub source: Ipv6Addr,
     /// Destination address.
     pub destination: Ipv6Addr,
-    /// Length in bytes of everything after the fixed header, including extension headers.
+    /// Length of everything after the fixed header.
     pub payload_len: u16,
 }
 
 /// The upper protocol of a packet and its offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
-    /// The upper protocol, never one of the five extension headers that [`Packet::upper`] skips.
-    /// Exception: in a later fragment, the next header field of the fragment header, which may name
-    /// an extension header that only the first fragment contains.
+    /// The upper protocol, never one of the five extension headers that [`Packet::upper`] skips. In
+    /// a later fragment, the next header field of the fragment header, which may name an extension
+    /// header that only the first fragment contains.
     pub protocol: IpProtocol,
-    /// Offset of the upper protocol's header from the start of the packet, in bytes; in a later
-    /// fragment, the offset of its data. Equal to the length of the packet if nothing follows the
-    /// extension headers.
+    /// Offset in the packet of the upper protocol's header or, in a later fragment, of its data.
+    /// The length of the packet if nothing follows the extension headers.
     pub offset: usize,
-    /// The fragment header, if the packet has one.
+    /// The fragment header, if any.
     pub fragment: Option<FragmentHeader>,
 }
 
 impl Upper {
-    /// Returns whether the packet is whole, the first fragment, or a later fragment. An atomic
-    /// fragment counts as whole (RFC 6946).
+    /// Returns whether the packet is a fragment. An atomic fragment counts as whole (RFC 6946).
     #[inline]
     pub fn fragment(&self) -> Fragment {
         self.fragment.map_or(Fragment::Whole, |header| Fragment::new(header.offset, header.more))
@@ -75,8 +70,8 @@ impl Upper {
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter than the fixed header and the payload,
-    /// and [`Error::Malformed`] if the version is not 6.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
+    /// [`Error::Malformed`] if the version is not 6.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -111,20 +106,19 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.first_word() & 0x000f_ffff
     }
 
-    /// Returns the length in bytes of everything after the fixed header, including extension
-    /// headers.
+    /// Returns the length of everything after the fixed header.
     #[inline]
     pub fn payload_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
     }
 
-    /// Returns the length of fixed header and payload in bytes, up to 65575.
+    /// Returns the length of fixed header and payload, up to 65575.
     #[inline]
     pub fn total_len(&self) -> usize {
         HEADER_LEN + usize::from(self.payload_len())
     }
 
-    /// Returns the type of the first extension header, or the upper protocol.
+    /// Returns the first extension header's type or the upper protocol.
     #[inline]
     pub fn next_header(&self) -> IpProtocol {
         IpProtocol(self.buffer.as_ref()[field::NEXT_HEADER])
@@ -148,14 +142,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Returns both addresses. For the pseudo header of a packet with a routing header, see
-    /// [`Addresses::V6`].
+    /// Returns both addresses. With a routing header, see [`Addresses::V6`].
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
     }
 
-    /// Returns the bytes after the fixed header, up to the end that the payload length states.
+    /// Returns the bytes after the fixed header, up to the payload length.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.total_len()]
@@ -164,7 +157,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// Skips hop-by-hop options, routing, fragment, destination options and AH headers, and returns
     /// the upper protocol after them.
     ///
-    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown numbers, and the
+    /// Every other type counts as the upper protocol: ESP, no-next-header, unknown types, and
     /// extension headers that this crate does not parse (mobility, HIP, shim6). In a later
     /// fragment, nothing after the fragment header is skipped.
     ///
@@ -172,7 +165,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     ///
     /// - [`Error::Truncated`]: an extension header exceeds the payload.
     /// - [`Error::Malformed`]: hop-by-hop options that are not first (RFC 8200, section 4.1), a
-    ///   second fragment header, or an AH shorter than its fixed part (RFC 4302, section 2.2).
+    ///   second fragment header, or a too short AH (RFC 4302, section 2.2).
     /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] headers.
     #[inline]
     pub fn upper(&self) -> Result<Upper, Error> {
@@ -183,8 +176,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         skip_extensions(protocol, self.payload())
     }
 
-    /// Returns an iterator over the extension headers that [`upper`](Packet::upper) skips. If
-    /// `upper` returns an error, the iterator yields the headers before the error, then the error.
+    /// Returns an iterator over the extension headers that [`upper`](Packet::upper) skips. It ends
+    /// with the error of `upper`, if any.
     #[inline]
     pub fn extensions(&self) -> Extensions<'_> {
         Extensions::new(self.next_header(), self.payload())
@@ -197,7 +190,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Packet::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..self.total_len()]
@@ -216,8 +209,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Some(hop_limit)
     }
 
-    /// Sets the payload length. Returns [`Error::Truncated`] and changes nothing if the payload
-    /// would exceed the buffer.
+    /// Sets the payload length. Returns [`Error::Truncated`] and changes nothing if it would exceed
+    /// the buffer.
     #[inline]
     pub fn set_payload_len(&mut self, payload_len: u16) -> Result<(), Error> {
         if self.buffer.as_ref().len() - HEADER_LEN < usize::from(payload_len) {
@@ -234,7 +227,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u32(self.buffer.as_mut(), field::VERSION_CLASS_LABEL, word);
     }
 
-    /// Sets the type of the first extension header, or the upper protocol.
+    /// Sets the first extension header's type or the upper protocol.
     #[inline]
     pub fn set_next_header(&mut self, next_header: IpProtocol) {
         self.buffer.as_mut()[field::NEXT_HEADER] = next_header.0;
@@ -267,13 +260,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these addresses. The other fields are those of [`Repr::default`].
+    /// Creates a header with these addresses; the other fields are those of [`Repr::default`].
     #[inline]
     pub fn new(source: Ipv6Addr, destination: Ipv6Addr) -> Repr {
         Repr { source, destination, ..Repr::default() }
     }
 
-    /// Returns the fixed header of a packet. `emit` of the result writes the same bytes.
+    /// Returns the fixed header of a packet.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
@@ -287,13 +280,13 @@ impl Repr {
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    /// Returns [`HEADER_LEN`].
     #[inline]
     pub const fn header_len(&self) -> usize {
         HEADER_LEN
     }
 
-    /// Returns the length of fixed header and payload in bytes.
+    /// Returns the length of header and payload.
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         HEADER_LEN + self.payload_len as usize
@@ -305,10 +298,10 @@ impl Repr {
         Addresses::V6 { source: self.source, destination: self.destination }
     }
 
-    /// Writes the 40 bytes of the header to the front of `buffer`. Returns [`Error::Truncated`] and
-    /// writes nothing if `buffer` is too short.
+    /// Writes the 40 bytes of the header to the front of `buffer`. Returns [`Error::Truncated`] if
+    /// it is too short.
     ///
-    /// Bits of the flow label above the lower 20 are ignored. The payload need not be in `buffer`.
+    /// Bits of the flow label above the lower 20 are ignored.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
@@ -325,8 +318,7 @@ impl Repr {
 }
 
 impl Default for Repr {
-    /// Returns a header with unspecified addresses, no payload, no next header, and a hop limit of
-    /// 64.
+    /// Returns a header without addresses, payload and next header, with a hop limit of 64.
     fn default() -> Self {
         Repr {
             traffic_class: 0,
@@ -340,8 +332,7 @@ impl Default for Repr {
     }
 }
 
-/// Implements [`Packet::upper`] for packets with extension headers. Kept out of line, because most
-/// packets have no extension headers.
+/// Kept out of line, because most packets have no extension headers.
 #[cold]
 fn skip_extensions(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
     let mut extensions = Extensions::new(first, payload);

@@ -3,27 +3,27 @@
 //! Each protocol has a module with
 //!
 //! - a view, `Packet<T>` over any `T: AsRef<[u8]>` (`Frame<T>` for Ethernet, `Tag<T>` for VLAN);
-//! - a `Repr`, which holds the fields of a header: `Repr::parse` reads them from a view, and
-//!   `Repr::emit` writes them to a buffer.
+//! - a `Repr`, the fields of a header: `Repr::parse` reads them from a view, and `Repr::emit`
+//!   writes them to a buffer. Emitting a parsed `Repr` gives the same bytes, except where
+//!   documented.
 //!
-//! `new_checked` creates a view. It compares every length that the packet states with the length of
-//! the buffer, so that the accessors of the view never panic. A setter that could invalidate these
-//! checks repeats them, and returns an [`Error`] if they fail.
+//! `new_checked` creates a view. It compares every stated length with the buffer, so the accessors
+//! of the view never panic. A setter that could invalidate these checks repeats them.
 //!
 //! `emit` writes one header; the payload need not be in the buffer. `emit_with_checksum` of
 //! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] also computes the checksum over the payload,
-//! which must already be in the buffer. [`fill_checksums`] computes the checksums of a complete
-//! packet.
+//! which must be in the buffer. On error, both write nothing. [`fill_checksums`] computes the
+//! checksums of a complete packet.
 //!
-//! A [`HeaderStack`] writes several headers before a payload, and fills in their lengths, types and
-//! checksums. The [`gtpu`] module has an example of a whole frame.
+//! A [`HeaderStack`] writes several headers before a payload, with their lengths, types and
+//! checksums. The [`gtpu`] module has an example.
 //!
-//! [`Headers`] parses all headers of a frame at once, for the data path. [`Pretty`] prints a frame,
-//! one line for each layer.
+//! [`Headers`] parses all headers of a frame at once. [`Pretty`] prints a frame, one line for each
+//! layer.
 //!
-//! **Reading, writing and printing never panic**, whatever the bytes of a packet are. (Over a
-//! buffer of your own type `T`, `T::as_ref` must return the same slice on each call, as it does for
-//! slices, arrays, `Vec` and frames.) Only [`HeaderStack::packet`] allocates memory.
+//! **Reading, writing and printing never panic**, whatever the bytes are. (If `T` is your own type,
+//! `T::as_ref` must return the same slice on each call, as for slices, arrays, `Vec` and frames.)
+//! Only [`HeaderStack::packet`] allocates memory. Lengths and offsets are in bytes.
 //!
 //! ```
 //! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};

@@ -6,11 +6,11 @@ use core::str::FromStr;
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
+    /// `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
     /// Returns whether this is a group address: bit 0 of the first byte is set (IEEE 802-2014,
-    /// clause 8.2.2). The broadcast address is a group address too.
+    /// clause 8.2.2).
     #[inline]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 0x01 != 0
@@ -23,12 +23,12 @@ impl MacAddr {
     }
 }
 
-/// The reason why a text is not a MAC address.
+/// Why a text is not a MAC address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseMacAddrError {
-    /// The text has this number of groups, separated by `:`, instead of 6.
+    /// The text has this number of groups instead of 6.
     GroupCount(usize),
-    /// The group with this number, counted from 1, is not two hexadecimal digits.
+    /// This group, counted from 1, is not two hexadecimal digits.
     Group(usize),
 }
 
@@ -56,7 +56,6 @@ impl FromStr for MacAddr {
     }
 }
 
-/// Deserializes the text that [`FromStr`] parses.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for MacAddr {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -94,7 +93,7 @@ impl fmt::Display for ParseMacAddrError {
 
 impl core::error::Error for ParseMacAddrError {}
 
-/// Parses two hexadecimal digits. `u8::from_str_radix` alone would also accept `+1`.
+/// `u8::from_str_radix` alone would accept `+1`.
 fn parse_octet(group: &str) -> Option<u8> {
     if group.len() != 2 || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

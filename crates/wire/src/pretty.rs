@@ -10,18 +10,17 @@ use core::fmt;
 
 use layer::{Layer, Lines};
 
-/// A frame to be printed with [`Display`](fmt::Display): one line for each layer.
+/// A frame to be printed with [`Display`](fmt::Display), one line for each layer.
 ///
 /// It prints Ethernet, VLAN tags, ARP, IPv4, IPv6 with its extension headers, TCP, UDP, SCTP, ICMP,
-/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented by their nesting depth,
-/// at most [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is reported in the last
-/// line.
+/// ICMPv6, ESP and GTP-U. Packets inside GTP-U, IPv4 and IPv6 are indented by their depth, at most
+/// [`MAX_DEPTH`](Self::MAX_DEPTH). The last line reports a truncated or malformed layer.
 ///
-/// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may compute the other
-/// checksums later. GTP-U and ESP in UDP are recognized by their UDP ports, 2152 and 4500.
+/// Only the checksum of IPv4 headers is verified, because a NIC or the kernel may compute the
+/// others later. GTP-U and ESP in UDP are recognized by their ports, 2152 and 4500.
 ///
-/// Printing never panics and never allocates, whatever the bytes are. The output of a frame has at
-/// most [`MAX_LEN`](Self::MAX_LEN) bytes and no line break at its end.
+/// Printing never allocates. The output has at most [`MAX_LEN`](Self::MAX_LEN) bytes and no line
+/// break at its end.
 ///
 /// ```
 /// use xdpfwd_wire::{EtherType, MacAddr, Pretty, arp, ethernet};
@@ -46,19 +45,19 @@ pub struct Pretty<'a> {
 }
 
 impl<'a> Pretty<'a> {
-    /// The maximum nesting depth of printed packets; the outermost packet has depth 0.
+    /// The maximum depth of printed packets; the outermost has depth 0.
     pub const MAX_DEPTH: usize = 4;
 
-    /// The maximum length of the output in bytes.
+    /// The maximum length of the output.
     pub const MAX_LEN: usize = 8192;
 
-    /// Creates a printer of a whole Ethernet frame without its FCS.
+    /// Creates a printer of an Ethernet frame without FCS.
     #[inline]
     pub const fn new(frame: &'a [u8]) -> Pretty<'a> {
         Pretty { first: Layer::Ethernet(frame) }
     }
 
-    /// Creates a printer of an IPv4 or IPv6 packet without a link layer.
+    /// Creates a printer of an IPv4 or IPv6 packet.
     #[inline]
     pub const fn ip(packet: &'a [u8]) -> Pretty<'a> {
         Pretty { first: Layer::Ip(packet) }

@@ -7,21 +7,18 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 
 /// Headers to be written before a payload, outermost first.
 ///
-/// A stack fills in the fields that depend on other headers or on the payload:
+/// A stack fills in fields that depend on other headers or on the payload:
 ///
-/// - **Lengths.** The stack replaces the `payload_len` of every `Repr` by the number of bytes after
-///   the header.
-/// - **Types.** The stack sets the EtherType of Ethernet and VLAN, and the protocol or next header
-///   of IP, to the type of the next header. Before a VLAN tag, an EtherType of [`EtherType::VLAN`]
-///   or [`EtherType::SERVICE_VLAN`] is kept; any other value becomes `SERVICE_VLAN` if two tags
-///   follow, else `VLAN`. The last header keeps its value, because the stack does not know the type
-///   of the payload. Exception: an EtherType of 0 (the default) becomes the type of IPv4 or IPv6 if
-///   the first four bits of the payload are the version 4 or 6.
-/// - **Checksums.** The stack computes the checksums of IPv4, UDP, TCP and ICMP. To send UDP over
-///   IPv4 without a checksum, use [`Header::UdpWithoutChecksum`].
+/// - **Lengths.** The stack replaces the `payload_len` of every `Repr`.
+/// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, become
+///   the type of the next header. Before a VLAN tag, [`EtherType::VLAN`] and
+///   [`EtherType::SERVICE_VLAN`] are kept; any other value becomes `SERVICE_VLAN` if two tags
+///   follow, else `VLAN`. The last header keeps its type, but an EtherType of 0 (the default)
+///   becomes that of IPv4 or IPv6 if the first four bits of the payload are 4 or 6.
+/// - **Checksums** of IPv4, UDP, TCP and ICMP. To send UDP over IPv4 without a checksum, use
+///   [`Header::UdpWithoutChecksum`].
 ///
-/// The caller sets all other fields, for example the UDP ports of GTP-U. Short Ethernet frames are
-/// not padded.
+/// The caller sets all other fields, for example UDP ports. Short Ethernet frames are not padded.
 ///
 /// # Order
 ///
@@ -32,12 +29,11 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// | IPv4, IPv6 | Ethernet, VLAN, IPv4, IPv6, GTP-U |
 /// | GTP-U | UDP |
 ///
-/// UDP, TCP and ICMP are never first: they must directly follow IPv4 or IPv6. UDP without checksum
-/// must directly follow IPv4. [`emit`](Self::emit) returns [`Error::Malformed`] for any other
-/// order.
+/// UDP, TCP and ICMP must directly follow IPv4 or IPv6; UDP without checksum must follow IPv4.
+/// Otherwise, [`emit`](Self::emit) returns [`Error::Malformed`].
 ///
-/// Around a protocol that is not listed, such as GRE, use two stacks: emit the inner headers with
-/// one stack, write the GRE header, and emit the outer headers with the other stack.
+/// Around an unlisted protocol, such as GRE, use two stacks: emit the inner headers, write the GRE
+/// header, and emit the outer headers.
 ///
 /// # Example
 ///
@@ -64,11 +60,11 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 /// # Ok::<(), xdpfwd_wire::Error>(())
 /// ```
 ///
-/// The [`gtpu`] module has an example of a tunnel.
+/// The [`gtpu`] module has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderStack<'a>(pub &'a [Header<'a>]);
 
-/// A header of a [`HeaderStack`]. The `Repr` of each protocol converts into a `Header`.
+/// A header of a [`HeaderStack`], converted from a `Repr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Header<'a> {
@@ -78,57 +74,55 @@ pub enum Header<'a> {
     Vlan(vlan::Repr),
     /// An IPv4 header.
     Ipv4(ipv4::Repr),
-    /// The fixed header of IPv6. The stack has no extension headers.
+    /// The fixed header of IPv6, without extension headers.
     Ipv6(ipv6::Repr),
-    /// A UDP header with a checksum. `udp::Repr` converts into this.
+    /// A UDP header with a checksum: what `udp::Repr` converts into.
     Udp(udp::Repr),
-    /// A UDP header with a checksum field of 0, which means "no checksum" and is allowed over IPv4
-    /// only (RFC 768; RFC 8200, section 8.1). Tunnels over IPv4 often omit the checksum, because
-    /// computing it takes a pass over the whole payload.
+    /// A UDP header with a checksum of 0, "no checksum", which is allowed over IPv4 only (RFC 768;
+    /// RFC 8200, section 8.1). Tunnels often omit the checksum, because computing it takes a pass
+    /// over the payload.
     ///
-    /// For tunnels that may omit the checksum over IPv6 (RFC 6936), emit [`Udp`](Self::Udp), then
-    /// set the checksum to 0 with [`udp::Packet::set_checksum`].
+    /// For tunnels without checksum over IPv6 (RFC 6936), emit [`Udp`](Self::Udp), then set the
+    /// checksum to 0 with [`udp::Packet::set_checksum`].
     UdpWithoutChecksum(udp::Repr),
-    /// A TCP header with its options.
+    /// A TCP header.
     Tcp(tcp::Repr<'a>),
-    /// The first 8 bytes of an ICMP message, or of an ICMPv6 message if the header before it is
-    /// IPv6.
+    /// The first 8 bytes of an ICMP message, or, after IPv6, of an ICMPv6 message.
     Icmp(icmp::Repr),
-    /// A GTP-U header with its extension headers.
+    /// A GTP-U header.
     Gtpu(gtpu::Repr<'a>),
 }
 
 impl HeaderStack<'_> {
-    /// Returns the total length of the headers in bytes.
+    /// Returns the total length of the headers.
     #[inline]
     pub fn header_len(&self) -> usize {
         self.0.iter().map(Header::header_len).fold(0, usize::saturating_add)
     }
 
-    /// Writes the headers to the front of `buffer`. All bytes of `buffer` after the headers are the
-    /// payload. It must be complete before the call and end without Ethernet padding.
+    /// Writes the headers to the front of `buffer`. The rest of `buffer` is the payload: it must be
+    /// complete, without Ethernet padding.
     ///
-    /// Never writes to the payload. After an error, the bytes before the payload may have any
-    /// value.
+    /// Never writes to the payload. After an error, the bytes before it may have any value.
     ///
     /// Errors:
     /// - [`Error::Truncated`] if `buffer` is shorter than the headers,
-    /// - [`Error::Malformed`] if the order of the headers is invalid (see [`HeaderStack`]), or if a
-    ///   length does not fit into its field,
+    /// - [`Error::Malformed`] if the order of the headers is invalid, or if a length does not fit
+    ///   into its field,
     /// - the error of a `Repr` whose fields are invalid.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut offset = self.header_len();
         if buffer.len() < offset {
             return Err(Error::Truncated);
         }
-        // Write the inner headers first, because an outer checksum covers them.
+        // Inner headers first: an outer checksum covers them.
         for index in (0..self.0.len()).rev() {
             let (outer, header_and_inner) = self.0.split_at(index);
             let Some((header, inner)) = header_and_inner.split_first() else { break };
             if !header.may_follow(outer.last()) {
                 return Err(Error::Malformed);
             }
-            // Cannot underflow: `buffer` holds all headers, so their sum did not saturate.
+            // Cannot underflow: `buffer` holds all headers.
             offset -= header.header_len();
             let packet = buffer.get_mut(offset..).ok_or(Error::Truncated)?;
             header.emit(outer.last().and_then(Header::addresses), inner, packet)?;
@@ -136,7 +130,7 @@ impl HeaderStack<'_> {
         Ok(())
     }
 
-    /// Returns the headers and `payload` in a new vector, for tests and tools.
+    /// Returns the headers and `payload` in a new vector.
     ///
     /// Returns the errors of [`emit`](Self::emit).
     pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
@@ -148,7 +142,7 @@ impl HeaderStack<'_> {
 }
 
 impl Header<'_> {
-    /// Returns the length of the header in bytes.
+    /// Returns the header's length.
     #[inline]
     pub fn header_len(&self) -> usize {
         match self {
@@ -163,8 +157,7 @@ impl Header<'_> {
         }
     }
 
-    /// Returns whether the header may directly follow `outer`, or may be first if `outer` is
-    /// `None`.
+    /// Whether the header may follow `outer`, or be first if that is `None`.
     fn may_follow(&self, outer: Option<&Header<'_>>) -> bool {
         use Header::{Ethernet, Gtpu, Icmp, Ipv4, Ipv6, Tcp, Udp, UdpWithoutChecksum, Vlan};
         match self {
@@ -180,9 +173,8 @@ impl Header<'_> {
         }
     }
 
-    /// Writes the header to the front of `packet`, which already contains the inner headers and the
-    /// payload. `ip_addresses` are the addresses of the IP header directly before this header, if
-    /// any.
+    /// Writes the header to the front of `packet`, which ends with the inner headers and the
+    /// payload. `ip_addresses` are those of an IP header directly before it.
     fn emit(
         &self,
         ip_addresses: Option<Addresses>,
@@ -190,8 +182,8 @@ impl Header<'_> {
         packet: &mut [u8],
     ) -> Result<(), Error> {
         let payload_len = packet.len().checked_sub(self.header_len()).ok_or(Error::Truncated)?;
-        // Do not fail yet: Ethernet and VLAN have no length field and accept any length, and only
-        // some headers need addresses.
+        // Do not fail yet: Ethernet and VLAN accept any length, and only some headers need
+        // addresses.
         let payload_len = u16::try_from(payload_len).map_err(|_| Error::Malformed);
         let addresses = ip_addresses.ok_or(Error::Malformed);
         match *self {
@@ -242,8 +234,8 @@ impl Header<'_> {
     }
 }
 
-/// Returns the EtherType to write before `headers` and `payload`, as described at [`HeaderStack`].
-/// `fallback` is the EtherType in the `Repr`.
+/// The EtherType before `headers` and `payload` (see [`HeaderStack`]). `fallback` is that of the
+/// `Repr`.
 fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> EtherType {
     let version = payload.first().map(|byte| byte >> 4);
     match headers {
@@ -258,8 +250,8 @@ fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> 
     }
 }
 
-/// Returns the protocol of the first of `headers`, or `fallback` if there are no headers. `version`
-/// is the version of the IP header before `headers`; `fallback` is the protocol in its `Repr`.
+/// The protocol of the first of `headers`, else `fallback`, that of the `Repr`. `version` is that
+/// of the IP header before `headers`.
 fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {
         (Some(Header::Udp(_) | Header::UdpWithoutChecksum(_)), _) => IpProtocol::UDP,

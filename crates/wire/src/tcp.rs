@@ -5,21 +5,20 @@ use crate::error::Error;
 use crate::field::{Field, read_u16, read_u32, write_u16, write_u32};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length of a header without options, in bytes.
+/// Length of a header without options.
 pub const HEADER_LEN: usize = field::URGENT.end;
 
-/// The maximum length of the options in bytes. The data offset field cannot state more.
+/// The maximum length of the options, by the data offset field.
 pub const MAX_OPTIONS_LEN: usize = 40;
 
-/// A view of a segment. The segment is the whole buffer, because TCP has no length field.
-///
-/// [`new_checked`](Packet::new_checked) checks the header length, so the accessors never panic.
+/// A view of a segment, which is the whole buffer, because TCP has no length field. Except
+/// [`lower_mss`](Packet::lower_mss), setters do not update the checksum.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
 }
 
-/// A header to be written, with its options.
+/// A header to be written, with options.
 ///
 /// `emit` writes the reserved bits as zero, including the accurate ECN flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -38,14 +37,13 @@ pub struct Repr<'a> {
     pub window: u16,
     /// Urgent pointer.
     pub urgent: u16,
-    /// Options, at most 40 bytes. `emit` pads them with zero bytes (end of option list) to a
-    /// multiple of 4.
+    /// Options, at most 40 bytes. `emit` pads them with zero bytes to a multiple of 4.
     pub options: &'a [u8],
-    /// Length of the payload in bytes.
+    /// Length of the payload.
     pub payload_len: u16,
 }
 
-/// The control bits in the header's 14th byte.
+/// The control bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u8);
 
@@ -84,7 +82,7 @@ impl core::ops::BitOr for Flags {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// Creates a view of `buffer`, which must end with the segment: remove Ethernet padding first.
+    /// Creates a view of `buffer`, which must have no Ethernet padding.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
     /// [`Error::Malformed`] if the data offset is below 5.
@@ -134,7 +132,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u32(self.buffer.as_ref(), field::ACKNOWLEDGMENT)
     }
 
-    /// Returns the length of the header with its options in bytes, 20 to 60.
+    /// Returns the length of the header with options, 20 to 60.
     #[inline]
     pub fn header_len(&self) -> usize {
         usize::from(self.buffer.as_ref()[field::DATA_OFFSET] >> 4) * 4
@@ -152,7 +150,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::WINDOW)
     }
 
-    /// Returns the urgent pointer, which is valid only with [`Flags::URG`].
+    /// Returns the urgent pointer, valid only with [`Flags::URG`].
     #[inline]
     pub fn urgent(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::URGENT)
@@ -190,7 +188,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Packet::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[self.header_len()..]
@@ -198,29 +196,28 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the source port. Does not update the checksum.
+    /// Sets the source port.
     #[inline]
     pub fn set_source_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::SOURCE_PORT, port);
     }
 
-    /// Sets the destination port. Does not update the checksum.
+    /// Sets the destination port.
     #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers every maximum segment size option (RFC 9293, section 3.2) with a value above `max` to
-    /// `max`. Updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an
-    /// option changed.
+    /// Lowers maximum segment size options (RFC 9293, section 3.2) above `max` to `max`. Updates
+    /// the checksum (RFC 1624). Returns whether an option changed.
     ///
     /// Returns [`Error::Malformed`] and changes nothing if an option exceeds the header or is
-    /// shorter than two bytes, or if a maximum segment size option does not have four bytes. Does
-    /// not check that the segment is a SYN, although only a SYN may have this option.
+    /// shorter than two bytes, or a maximum segment size option does not have four. Does not check
+    /// that the segment is a SYN.
     pub fn lower_mss(&mut self, max: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];
-        // Check all options before changing any option.
+        // Check all options before changing any.
         let mut at = HEADER_LEN;
         while let Some(mss) = next_mss(header, at)? {
             at = mss.end;
@@ -248,7 +245,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Ok(was_lowered)
     }
 
-    /// Computes the checksum and writes it to its field.
+    /// Writes the checksum.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);
@@ -258,10 +255,10 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl<'a> Repr<'a> {
-    /// Returns the header of a segment. The options are borrowed from the segment's buffer.
+    /// Returns the header of a segment, which borrows its options.
     ///
-    /// Does not verify the checksum. If the checksum is valid and the reserved bits are clear,
-    /// `emit_with_checksum` of the result writes the same bytes.
+    /// Does not verify the checksum. If it is valid and the reserved bits are clear,
+    /// `emit_with_checksum` writes the same bytes.
     ///
     /// Returns [`Error::Malformed`] if the segment is longer than 65535 bytes.
     #[inline]
@@ -283,25 +280,24 @@ impl<'a> Repr<'a> {
         })
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: the header with its padded
-    /// options.
+    /// Returns the length of the header with padded options.
     #[inline]
     pub const fn header_len(&self) -> usize {
         HEADER_LEN + self.options.len().next_multiple_of(4)
     }
 
-    /// Returns the length of header and payload in bytes.
+    /// Returns the length of header and payload.
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         self.header_len() + self.payload_len as usize
     }
 
     /// Writes the header to the front of `buffer`, with a checksum field of 0: call
-    /// [`Packet::fill_checksum`] when the payload is complete. The payload need not be in `buffer`.
+    /// [`Packet::fill_checksum`] when the payload is complete.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
-    /// [`Error::Malformed`] if there are more than 40 bytes of options or if header and payload
-    /// exceed 65535 bytes. On error, writes nothing.
+    /// [`Error::Malformed`] for more than 40 bytes of options or more than 65535 bytes of header
+    /// and payload.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         if self.options.len() > MAX_OPTIONS_LEN || self.buffer_len() > usize::from(u16::MAX) {
@@ -325,11 +321,11 @@ impl<'a> Repr<'a> {
         Ok(())
     }
 
-    /// Writes the header to the front of `buffer`, with the checksum of header and payload.
-    /// `buffer` must already contain the payload, after the bytes for the header.
+    /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
+    /// payload must already follow the header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
-    /// [`Error::Malformed`] as [`emit`](Self::emit) does. On error, writes nothing.
+    /// [`Error::Malformed`] as [`emit`](Self::emit) does.
     #[inline]
     pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
         let segment = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
@@ -339,8 +335,7 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// Kinds of options (RFC 9293, section 3.2), and the length of the maximum segment size (MSS)
-/// option.
+/// RFC 9293, section 3.2.
 mod option {
     pub(super) const END: u8 = 0;
     pub(super) const NO_OPERATION: u8 = 1;
@@ -348,9 +343,8 @@ mod option {
     pub(super) const MSS_LEN: usize = 4;
 }
 
-/// Returns the byte range of the first maximum segment size value after offset `at` of `header`, or
-/// `None` if there is none. An option must begin at `at`. Returns [`Error::Malformed`] for an
-/// invalid option before the value.
+/// The first maximum segment size after offset `at` of `header`, where an option begins. Returns
+/// [`Error::Malformed`] for an invalid option before it.
 fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
     while let Some(rest) = header.get(at..) {
         match *rest {

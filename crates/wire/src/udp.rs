@@ -5,13 +5,11 @@ use crate::error::Error;
 use crate::field::{read_u16, write_u16};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length of the header in bytes.
+/// Length of the header.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
 
-/// A view of a datagram. Other bytes may follow the datagram: the payload ends where the length
-/// field states.
-///
-/// [`new_checked`](Packet::new_checked) checks the length field, so the accessors never panic.
+/// A view of a datagram, whose payload ends where the length field states. Setters do not update
+/// the checksum.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -24,15 +22,15 @@ pub struct Repr {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// Length of the payload in bytes, at most 65527.
+    /// Length of the payload, at most 65527.
     pub payload_len: u16,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
     /// Creates a view of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header or than the length field
-    /// states, and [`Error::Malformed`] if the length field is below 8.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header or the length field, and
+    /// [`Error::Malformed`] if the length field is below 8.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let packet = Self::new_first_fragment(buffer)?;
@@ -42,8 +40,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(packet)
     }
 
-    /// Creates a view of a datagram's first fragment: the length field may exceed the length of
-    /// `buffer`; if so, the payload ends with `buffer`.
+    /// Creates a view of a first fragment: if the length field exceeds `buffer`, the payload ends
+    /// with `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
     /// [`Error::Malformed`] if the length field is below 8.
@@ -77,25 +75,25 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
     }
 
-    /// Returns the length field: the length of header and payload in bytes, at least 8.
+    /// Returns the length of header and payload, at least 8.
     #[expect(clippy::len_without_is_empty, reason = "named like the field; no datagram is empty")]
     #[inline]
     pub fn len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::LEN)
     }
 
-    /// Returns the checksum field. 0 means that there is no checksum.
+    /// Returns the checksum field; 0 means "no checksum".
     #[inline]
     pub fn checksum(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Returns whether the checksum is valid. A checksum field of 0 (no checksum) counts as valid
-    /// over IPv4 (RFC 768) and as invalid over IPv6 (RFC 8200, section 8.1). For a tunnel without
-    /// checksums over IPv6 (RFC 6936), test [`checksum`](Packet::checksum) first.
+    /// Returns whether the checksum is valid. 0 (no checksum) counts as valid over IPv4 (RFC 768)
+    /// and as invalid over IPv6 (RFC 8200, section 8.1). For tunnels without checksum over IPv6
+    /// (RFC 6936), test [`checksum`](Packet::checksum) first.
     ///
-    /// The result is meaningless for a first fragment with a checksum, because the checksum also
-    /// covers the later fragments.
+    /// The result is meaningless for a first fragment with a checksum, which also covers the later
+    /// fragments.
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         if self.checksum() == 0 {
@@ -104,8 +102,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// Returns the bytes after the header, up to the end that the length field states; in a first
-    /// fragment, at most up to the end of the buffer.
+    /// Returns the bytes after the header, up to the stated length; in a first fragment, at most to
+    /// the end of the buffer.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.payload_end()]
@@ -124,7 +122,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Packet::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..self.payload_end()]
@@ -132,26 +130,25 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the source port. Does not update the checksum.
+    /// Sets the source port.
     #[inline]
     pub fn set_source_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::SOURCE_PORT, port);
     }
 
-    /// Sets the destination port. Does not update the checksum.
+    /// Sets the destination port.
     #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Sets the checksum field. 0 means that there is no checksum.
+    /// Sets the checksum field; 0 means "no checksum".
     #[inline]
     pub fn set_checksum(&mut self, checksum: u16) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, checksum);
     }
 
-    /// Computes the checksum and writes it to its field. A checksum of 0 is written as 0xffff (RFC
-    /// 768).
+    /// Writes the checksum; 0 becomes 0xffff (RFC 768).
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         self.set_checksum(0);
@@ -171,8 +168,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Creates a header with these ports. Its payload length is 0; a
-    /// [`HeaderStack`](crate::HeaderStack) fills it in.
+    /// Creates a header with these ports. [`HeaderStack`](crate::HeaderStack) fills in its length.
     #[inline]
     pub const fn new(source_port: u16, destination_port: u16) -> Repr {
         Repr { source_port, destination_port, payload_len: 0 }
@@ -180,35 +176,35 @@ impl Repr {
 
     /// Returns the header of a datagram, without its checksum.
     ///
-    /// If the checksum field is 0, `emit` of the result writes the same bytes. If the checksum is
-    /// valid, `emit_with_checksum` writes the same bytes.
+    /// If the checksum field is 0, `emit` writes the same bytes; if it is valid,
+    /// `emit_with_checksum` does.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
         Repr {
             source_port: packet.source_port(),
             destination_port: packet.destination_port(),
-            // Cannot underflow: the view checked that the length field covers the header.
+            // Cannot underflow: the view checked the length field.
             payload_len: packet.len() - HEADER_LEN as u16,
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    /// Returns [`HEADER_LEN`].
     #[inline]
     pub const fn header_len(&self) -> usize {
         HEADER_LEN
     }
 
-    /// Returns the length of header and payload in bytes.
+    /// Returns the length of header and payload.
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         HEADER_LEN + self.payload_len as usize
     }
 
-    /// Writes the header to the front of `buffer`, with the checksum of header and payload.
-    /// `buffer` must already contain the payload, after 8 bytes for the header.
+    /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
+    /// payload must already follow the header.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
-    /// [`Error::Malformed`] if they exceed 65535 bytes. On error, writes nothing.
+    /// [`Error::Malformed`] if they exceed 65535 bytes.
     #[inline]
     pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
         let datagram = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
@@ -217,13 +213,11 @@ impl Repr {
         Ok(())
     }
 
-    /// Writes the 8 bytes of the header to the front of `buffer`. The checksum field is 0, which
-    /// means "no checksum". Over IPv4, the checksum is optional (RFC 768). Over IPv6, only some
-    /// tunnels may omit it (RFC 8200, section 8.1; RFC 6936).
+    /// Writes the header to the front of `buffer`, with a checksum field of 0: "no checksum". Over
+    /// IPv6, only some tunnels may omit it (RFC 8200, section 8.1; RFC 6936).
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
-    /// [`Error::Malformed`] if header and payload exceed 65535 bytes. On error, writes nothing. The
-    /// payload need not be in `buffer`.
+    /// [`Error::Malformed`] if header and payload exceed 65535 bytes.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
@@ -326,8 +320,8 @@ mod tests {
     #[test]
     fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        // 0xbf00 + 0xa969 in ones' complement: adding the old checksum to the source port makes the
-        // new checksum 0.
+        // 0xbf00 + 0xa969 in ones' complement: the old checksum added to the source port makes the
+        // new one 0.
         packet.set_source_port(0x686a);
         packet.fill_checksum(V4);
         assert_eq!(packet.checksum(), 0xffff);

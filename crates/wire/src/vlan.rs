@@ -8,23 +8,19 @@ use crate::error::Error;
 use crate::ethernet::EtherType;
 use crate::field::{read_u16, write_u16};
 
-/// Length of a tag in bytes: the tag control information and the EtherType of the data after the
-/// tag.
+/// Length of a tag: tag control information, and the EtherType of the data after it.
 pub const TAG_LEN: usize = field::ETHERTYPE.end;
 
 pub use crate::limits::MAX_TAGS;
 
 /// The 12-bit VLAN identifier of a tag, 0 to 4095.
 ///
-/// 0 marks a priority tag (the frame belongs to no VLAN) and 4095 is reserved. Both are accepted.
+/// 0 marks a priority tag (no VLAN) and 4095 is reserved; both are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VlanId(NonZeroU16);
 
-/// A view of a tag. The tag begins with its tag control information, *after* the EtherType 0x8100
-/// or 0x88a8. So the payload of a tagged [`ethernet::Frame`](super::ethernet::Frame) begins with
-/// the first tag, and the payload of a tag begins with the next tag, if any.
-///
-/// [`new_checked`](Tag::new_checked) checks the length of the buffer, so the accessors never panic.
+/// A view of a tag, which begins *after* the EtherType 0x8100 or 0x88a8, as the payload of a tagged
+/// [`ethernet::Frame`](super::ethernet::Frame) does.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -43,7 +39,7 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// The tags that [`walk`] found at the front of a payload.
+/// The tags that [`walk`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tags {
     /// VLAN of the first tag.
@@ -56,10 +52,10 @@ pub struct Tags {
     pub len: usize,
 }
 
-/// Parses the tags at the front of `payload`. `ethertype` is the type before `payload`.
+/// Parses the tags at the front of `payload`, before which `ethertype` stands.
 ///
-/// Returns [`Error::Truncated`] if `payload` ends within a tag, and [`Error::TooManyVlanTags`] if
-/// there are more than [`MAX_TAGS`] tags.
+/// Returns [`Error::Truncated`] if `payload` ends within a tag, and [`Error::TooManyVlanTags`] for
+/// more than [`MAX_TAGS`] tags.
 #[inline]
 pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
     let mut ids = [None; MAX_TAGS];
@@ -83,8 +79,7 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// A bit outside the identifier that is set in every stored value. The stored value is
-    /// therefore never zero, and `Option<VlanId>` has only two bytes.
+    /// Set in every stored value, so that it is never zero and `Option<VlanId>` has only two bytes.
     const PRESENT: u16 = 0x8000;
     const MASK: u16 = 0x0fff;
 
@@ -94,17 +89,16 @@ impl VlanId {
         if id > Self::MASK { None } else { Some(Self::from_control(id)) }
     }
 
-    /// Returns the identifier as a number, 0 to 4095.
+    /// Returns the number, 0 to 4095.
     #[inline]
     pub const fn get(self) -> u16 {
         self.0.get() & Self::MASK
     }
 
-    /// Returns the identifier in the tag control information, whose upper four bits are priority
-    /// and drop eligibility.
+    /// The upper four bits of `control` are priority and drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
-        // `PRESENT` rules out `None`, but `unwrap` would still compile to a panic branch.
+        // `unwrap` would still compile to a panic branch.
         match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
             Some(id) => VlanId(id),
             None => VlanId(NonZeroU16::MIN),
@@ -159,7 +153,7 @@ impl<T: AsRef<[u8]>> Tag<T> {
 }
 
 impl<'a> Tag<&'a [u8]> {
-    /// Returns the bytes after the tag with the lifetime of the buffer.
+    /// Returns the bytes after the tag with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[TAG_LEN..]
@@ -167,14 +161,14 @@ impl<'a> Tag<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
-    /// Sets the VLAN identifier. Keeps the priority and the drop eligible indicator.
+    /// Sets the VLAN identifier.
     #[inline]
     pub fn set_id(&mut self, id: VlanId) {
         let control = self.control() & !VlanId::MASK | id.get();
         write_u16(self.buffer.as_mut(), field::CONTROL, control);
     }
 
-    /// Sets the priority code point. Bits above the lower three are ignored.
+    /// Sets the priority code point to the lower three bits of `priority`.
     #[inline]
     pub fn set_priority(&mut self, priority: u8) {
         let control = self.control() & 0x1fff | u16::from(priority & 0x07) << 13;
@@ -196,7 +190,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
 }
 
 impl Repr {
-    /// Returns the fields of a tag. `emit` of the result writes the same bytes.
+    /// Returns the fields of a tag.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(tag: &Tag<T>) -> Repr {
         Repr {
@@ -207,17 +201,17 @@ impl Repr {
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`TAG_LEN`].
+    /// Returns [`TAG_LEN`].
     #[inline]
     pub const fn header_len(&self) -> usize {
         TAG_LEN
     }
 
-    /// Writes the 4 bytes of the tag to the front of `buffer`, which begins after the EtherType
-    /// that announces the tag ([`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]).
+    /// Writes the 4 bytes of the tag to the front of `buffer`, after the EtherType that announces
+    /// it ([`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]).
     ///
-    /// Bits of the priority above the lower three are ignored. Returns [`Error::Truncated`] and
-    /// writes nothing if `buffer` is too short.
+    /// Bits of the priority above the lower three are ignored. Returns [`Error::Truncated`] if
+    /// `buffer` is too short.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut tag = Tag::new_checked(buffer)?;
@@ -256,8 +250,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): tag control
-    // information prio << 13 | id << 12 | vlan, then type
+    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa")
     const TAGS: [u8; 9] = [0xbf, 0xff, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00, 0xaa];
 
     fn some_id(id: u16) -> Option<VlanId> {

@@ -16,7 +16,6 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6Ext
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import NoPayload, Padding, Raw
 
-# Fields of each layer to print.
 FIELDS = {
     Ether: ["dst", "src", "type"],
     Dot1Q: ["vlan", "prio", "id", "type"],
@@ -49,7 +48,6 @@ COMPUTED = {
     GTPPDUSessionContainer: ["ExtHdrLen"],
 }
 
-# Fields that state the type of the next layer.
 TYPES = {Ether: "type", Dot1Q: "type", Dot1AD: "type", IP: "proto", IPv6: "nh"}
 
 
@@ -81,14 +79,14 @@ def is_present(layer, name):
 
 
 def main():
-    # Read all input before printing: the caller reads no output until it has written all input.
+    # Read all input first: the caller reads no output until it has written all.
     for line in sys.stdin.readlines():
         raw = bytes.fromhex(line)
         packet = Ether(raw)
         layers, layer = [], packet
         while not isinstance(layer, NoPayload):
             layers.append(layer_fields(layer))
-            # Keep a UDP checksum of 0 over IPv4, which scapy would otherwise compute.
+            # scapy would compute a UDP checksum of 0.
             is_over_ipv4 = isinstance(layer.underlayer, IP)
             is_unchecked = isinstance(layer, UDP) and layer.chksum == 0 and is_over_ipv4
             for name in [] if is_unchecked else COMPUTED.get(type(layer), []):

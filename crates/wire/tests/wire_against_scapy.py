@@ -136,7 +136,7 @@ def expected_fields(raw):
     ip = layer
     expected.update(src=ip.src, dst=ip.dst)
     if isinstance(ip, IP):
-        # A copy without the checksum: scapy computes it when it builds the packet.
+        # scapy computes a missing checksum when it builds the packet.
         rebuilt = ip.copy()
         del rebuilt.chksum
         expected.update(version=4, protocol=ip.proto, l3_end=at + ip.len, l4_offset=at + ip.ihl * 4, ttl=ip.ttl,
@@ -187,7 +187,7 @@ def main():
             raw += data()
         expected = expected_fields(raw)
         if "sum" in expected and rng.random() < 0.2:
-            # Flip a bit of the last two bytes, which contain no length field in any of these protocols.
+            # The last two bytes contain no length field.
             at = expected["l3_end"] - 1 - rng.randrange(2)
             expected = expected_fields(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
         print(json.dumps(expected))

@@ -1,4 +1,4 @@
-//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets, which the script
+//! Compares the fields that [`xdpfwd_wire`] and scapy parse from random packets, which
 //! `wire_against_scapy.py` builds from a fixed seed.
 
 mod scapy;
@@ -16,7 +16,7 @@ const PACKET_COUNT: usize = 600;
 fn parsed_fields_equal_those_of_scapy() {
     let lines = scapy::run("wire_against_scapy.py", &PACKET_COUNT.to_string(), "");
     assert_eq!(lines.len(), PACKET_COUNT);
-    // Numbers of packets with an invalid and with a valid upper-layer checksum, in this order.
+    // Invalid checksums, valid checksums.
     let mut checksum_counts = [0, 0];
     for expected in &lines {
         let frame = parse_hex(text(expected, "frame"));
@@ -27,7 +27,7 @@ fn parsed_fields_equal_those_of_scapy() {
         }
         assert_truncated(expected, &frame);
     }
-    // With few such packets, the comparisons above would prove little.
+    // With few such packets, the comparisons would prove little.
     assert!(
         checksum_counts.iter().all(|&count| count > 20),
         "too few invalid or valid checksums: {checksum_counts:?}"
@@ -86,14 +86,14 @@ fn compare_headers(expected: &Value, frame: &[u8], headers: &Headers) {
 }
 
 /// Compares the IPv4 header, if any, and the upper-layer header. Returns whether the upper-layer
-/// checksum is valid, or `None` if the packet has no such checksum or scapy does not report it.
+/// checksum is valid; `None` if scapy reports none.
 fn compare_views(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {
         compare_ipv4(expected, headers.l3(frame));
     }
     let l4 = headers.l4(frame);
-    // 0 if scapy finds the checksum valid.
+    // 0 for a valid checksum.
     let scapy_sum = expected["sum"].as_u64()?;
     let is_valid = match headers.protocol? {
         IpProtocol::UDP => {
@@ -139,7 +139,7 @@ fn compare_ipv4(expected: &Value, l3: &[u8]) {
     }
 }
 
-/// Asserts that each part of the frame that ends before its IP packet does is parsed as truncated.
+/// Each part that ends before the IP packet does must be parsed as truncated.
 fn assert_truncated(expected: &Value, frame: &[u8]) {
     let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {

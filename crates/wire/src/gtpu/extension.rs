@@ -5,16 +5,14 @@ use core::fmt;
 use super::pdu_session::PduSessionContainer;
 use crate::error::Error;
 
-/// The type of an extension header (TS 29.281, figure 5.2.1-3; the types are specified in clause
-/// 5.2.2).
+/// The type of an extension header (TS 29.281, figure 5.2.1-3 and clause 5.2.2).
 ///
-/// The upper two bits state what a receiver must do if it does not know the type (TS 29.281, clause
-/// 5.2.1).
+/// The upper two bits state how a receiver treats an unknown type (TS 29.281, clause 5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ExtensionType(pub u8);
 
 impl ExtensionType {
-    /// Marks the end of the extension headers. No header has this type.
+    /// Marks the end of the extension headers.
     pub const NONE: ExtensionType = ExtensionType(0x00);
     /// Long PDCP PDU number.
     pub const LONG_PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0x03);
@@ -34,19 +32,19 @@ impl ExtensionType {
     pub const PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0xc0);
 
     /// Returns whether an endpoint that does not know this type must discard the message (TS
-    /// 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
+    /// 29.281, clause 5.2.1).
     #[inline]
     pub const fn is_required_by_endpoint(self) -> bool {
         self.0 & 0x80 != 0
     }
 }
 
-/// An extension header of any type, as received or to be written.
+/// An extension header of any type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ExtensionHeader<'a> {
-    /// Type of this header, as stated by the header before it.
+    /// Type of this header, from the header before it.
     pub kind: ExtensionType,
-    /// All bytes between the length field and the next type field. Their number is two less than a
+    /// The bytes between the length field and the next type field. Their number is two less than a
     /// multiple of 4, from 2 to 1018.
     pub content: &'a [u8],
 }
@@ -65,8 +63,7 @@ impl ExtensionHeader<'_> {
     }
 }
 
-/// An iterator over the extension headers of a message, returned by
-/// [`Packet::extensions`](super::Packet::extensions).
+/// An iterator over extension headers, from [`Packet::extensions`](super::Packet::extensions).
 #[derive(Debug, Clone)]
 pub struct Extensions<'a> {
     next: ExtensionType,
@@ -74,8 +71,7 @@ pub struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    /// Creates an iterator over the headers at the front of `rest`. `first` is the type of the
-    /// first header.
+    /// `rest` begins with a header of type `first`.
     #[inline]
     pub(super) const fn new(first: ExtensionType, rest: &'a [u8]) -> Self {
         Self { next: first, rest }
@@ -90,7 +86,7 @@ impl<'a> Iterator for Extensions<'a> {
         if self.next == ExtensionType::NONE {
             return None;
         }
-        // `?` never returns early: the view checked all lengths.
+        // `?` never returns: the view checked all lengths.
         let len = usize::from(*self.rest.first()?) * 4;
         let (header, rest) = self.rest.split_at_checked(len)?;
         let [_, content @ .., next] = header else { return None };

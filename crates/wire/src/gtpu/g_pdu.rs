@@ -1,4 +1,4 @@
-//! A frame with a G-PDU, and the user's packet in it.
+//! G-PDUs in frames.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::headers::Headers;
 use crate::ip::{Fragment, IpProtocol};
 use crate::udp;
 
-/// A G-PDU in a frame: the GTP-U message, and the parsed headers of the user's packet in it.
+/// A G-PDU in a frame.
 ///
 /// ```
 /// use xdpfwd_wire::gtpu::{self, GPdu};
@@ -41,19 +41,19 @@ pub struct GPdu<'a> {
 }
 
 impl<'a> GPdu<'a> {
-    /// Parses the G-PDU in `frame`, as an endpoint of the tunnel does. `headers` are the parsed
-    /// headers of `frame`.
+    /// Parses the G-PDU in `frame`, as an endpoint of the tunnel does. `headers` are those of
+    /// `frame`.
     ///
     /// Returns [`Error::Malformed`] for
     /// - a frame that is not an unfragmented UDP datagram to port 2152,
     /// - a GTP-U message other than a G-PDU,
-    /// - a message with an extension header that the endpoint must understand (TS 29.281, clause
-    ///   5.2.1), other than a PDU session container.
+    /// - an extension header that the endpoint must understand (TS 29.281, clause 5.2.1), other
+    ///   than a PDU session container.
     ///
-    /// Also returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`]. If the
-    /// user's packet is invalid, returns no error: the `status` of [`user`](Self::user) reports it.
+    /// Also returns the errors of [`udp::Packet::new_checked`] and [`Packet::new_checked`]. An
+    /// invalid user's packet is no error: the `status` of [`user`](Self::user) reports it.
     ///
-    /// Does not check the UDP checksum. [`parse_to`](Self::parse_to) also checks the destination
+    /// Does not check the UDP checksum; [`parse_to`](Self::parse_to) checks the destination
     /// address.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
@@ -76,8 +76,8 @@ impl<'a> GPdu<'a> {
         Ok(Self { message, user })
     }
 
-    /// Parses like [`parse`](Self::parse), but also returns [`Error::Malformed`] if the outer
-    /// destination address is not `address`, the IP address of the endpoint.
+    /// Like [`parse`](Self::parse), but also returns [`Error::Malformed`] if the outer destination
+    /// address is not `address`, that of the endpoint.
     #[inline]
     pub fn parse_to(
         frame: &'a [u8],

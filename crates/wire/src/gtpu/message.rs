@@ -4,28 +4,26 @@ use core::net::IpAddr;
 
 use crate::error::Error;
 
-/// Echo request: asks whether the peer is alive (TS 29.281, clause 7.2.1).
+/// Echo request (TS 29.281, clause 7.2.1).
 pub const ECHO_REQUEST: u8 = 1;
-/// Echo response, whose payload is [`RECOVERY`] (TS 29.281, clause 7.2.2).
+/// Echo response, with payload [`RECOVERY`] (TS 29.281, clause 7.2.2).
 pub const ECHO_RESPONSE: u8 = 2;
-/// Error indication: the receiver of a G-PDU has no tunnel with its TEID (TS 29.281, clause 7.3.1).
-/// The payload is an [`ErrorIndication`].
+/// Error indication (TS 29.281, clause 7.3.1): the receiver of a G-PDU has no such tunnel. The
+/// payload is an [`ErrorIndication`].
 pub const ERROR_INDICATION: u8 = 26;
 /// Supported extension headers notification (TS 29.281, clause 7.2.3).
 pub const SUPPORTED_EXTENSION_HEADERS_NOTIFICATION: u8 = 31;
 /// Tunnel status (TS 29.281, clause 7.3.3).
 pub const TUNNEL_STATUS: u8 = 253;
-/// End marker: no more G-PDUs follow in this tunnel (TS 29.281, clause 7.3.2).
+/// End marker: the tunnel's last message (TS 29.281, clause 7.3.2).
 pub const END_MARKER: u8 = 254;
-/// G-PDU, the message that carries a packet of a user (TS 29.281, clause 6.1).
+/// G-PDU, which carries a user's packet (TS 29.281, clause 6.1).
 pub const G_PDU: u8 = 255;
 
-/// The recovery information element, the payload of an echo response (TS 29.281, clause 8.2). Its
-/// restart counter is always 0.
+/// The payload of an echo response (TS 29.281, clause 8.2): a restart counter that is always 0.
 pub const RECOVERY: [u8; 2] = [14, 0];
 
-/// Returns the name of a message type, such as `"echo request"`, or `None` if the type is none of
-/// the constants above.
+/// Returns the name of a message type, such as `"echo request"`, if it is a constant above.
 pub const fn message_name(message_type: u8) -> Option<&'static str> {
     Some(match message_type {
         ECHO_REQUEST => "echo request",
@@ -48,20 +46,18 @@ pub struct ErrorIndication {
     pub peer: IpAddr,
 }
 
-/// Type of the information element "tunnel endpoint identifier data I" (TS 29.281, clause 8.3).
+/// "Tunnel endpoint identifier data I" (TS 29.281, clause 8.3).
 const TEID_DATA_I: u8 = 16;
-/// Type of the information element "GTP-U peer address" (TS 29.281, clause 8.4).
+/// "GTP-U peer address" (TS 29.281, clause 8.4).
 const PEER_ADDRESS: u8 = 133;
-/// Number of bytes before the address: the TEID element (5), and type and length of the address
-/// element (3).
+/// The TEID element (5 bytes), and type and length of the address element (3).
 const FRONT_LEN: usize = 8;
 
 impl ErrorIndication {
-    /// Parses the payload of an error indication. Information elements after the first two are
-    /// ignored.
+    /// Parses the payload of an error indication. Later elements are ignored.
     ///
-    /// Returns [`Error::Truncated`] if `payload` ends within the TEID element or the address
-    /// element, and [`Error::Malformed`] if it does not begin with these two elements.
+    /// Returns [`Error::Truncated`] if `payload` ends within the TEID or address element, and
+    /// [`Error::Malformed`] if it does not begin with them.
     pub fn parse(payload: &[u8]) -> Result<ErrorIndication, Error> {
         let (front, rest) = payload.split_first_chunk::<FRONT_LEN>().ok_or(Error::Truncated)?;
         let [TEID_DATA_I, a, b, c, d, PEER_ADDRESS, high, low] = *front else {
@@ -75,7 +71,7 @@ impl ErrorIndication {
         Ok(ErrorIndication { teid: u32::from_be_bytes([a, b, c, d]), peer })
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: 12 or 24.
+    /// Returns the length that [`emit`](Self::emit) writes: 12 or 24.
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         FRONT_LEN + if self.peer.is_ipv4() { 4 } else { 16 }
@@ -83,7 +79,7 @@ impl ErrorIndication {
 
     /// Writes the payload of the message to the front of `buffer`.
     ///
-    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is too short.
+    /// Returns [`Error::Truncated`] if `buffer` is too short.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let payload = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
         let (front, address) = payload.split_at_mut(FRONT_LEN);

@@ -5,18 +5,16 @@ use super::pdu_session::PduSessionContainer;
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u32};
 
-/// The UDP port that messages are sent to (TS 29.281, clause 4.4.2).
+/// The UDP destination port of messages (TS 29.281, clause 4.4.2).
 pub const PORT: u16 = 2152;
 
-/// Length of the header without its optional fields, in bytes.
+/// Length of the header without optional fields.
 pub const HEADER_LEN: usize = 8;
 
-/// The maximum number of extension headers that [`Packet::new_checked`] accepts.
+/// The most extension headers that [`Packet::new_checked`] accepts.
 pub const MAX_EXTENSIONS: usize = 8;
 
 /// A view of a GTP-U message.
-///
-/// [`new_checked`](Packet::new_checked) checks all lengths, so the accessors never panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -29,26 +27,23 @@ impl<T: AsRef<[u8]>> Packet<T> {
     ///
     /// Errors:
     ///
-    /// - [`Error::Truncated`]: `buffer` is shorter than the header or than the message, or the
-    ///   message, by its length field, ends within its headers.
+    /// - [`Error::Truncated`]: `buffer` is shorter than the message, or the message ends within its
+    ///   headers.
     /// - [`Error::Malformed`]: the version is not 1, the protocol type is GTP' (0), or an extension
     ///   header has length 0.
-    /// - [`Error::ExtensionChainTooLong`]: there are more than [`MAX_EXTENSIONS`] extension
-    ///   headers.
+    /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] extension headers.
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
         if data.len() < HEADER_LEN {
             return Err(Error::Truncated);
         }
-        // Version 1 and protocol type GTP (1).
         if data[0] >> 4 != 0b0011 {
             return Err(Error::Malformed);
         }
         let end = HEADER_LEN + usize::from(read_u16(data, 2..4));
         let data = data.get(..end).ok_or(Error::Truncated)?;
         let mut at = HEADER_LEN;
-        // Any flag adds all optional fields: sequence number, N-PDU number, and the type of the
-        // first extension header.
+        // Any flag adds all optional fields.
         if data[0] & 0b111 != 0 {
             at += 4;
             let mut next = *data.get(at - 1).ok_or(Error::Truncated)?;
@@ -61,8 +56,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
                     return Err(Error::ExtensionChainTooLong);
                 }
                 walked += 1;
-                // The length field counts units of 4 bytes and covers the whole header, including
-                // the length field and the next type field.
+                // Counts units of 4 bytes and covers the whole extension header.
                 let length = usize::from(*data.get(at).ok_or(Error::Truncated)?) * 4;
                 if length == 0 {
                     return Err(Error::Malformed);
@@ -80,8 +74,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer
     }
 
-    /// Returns the message type: [`G_PDU`](super::G_PDU) if the payload is a user's packet, or the
-    /// type of a message between the nodes.
+    /// Returns the message type: for example, [`G_PDU`](super::G_PDU).
     pub fn message_type(&self) -> u8 {
         self.buffer.as_ref()[1]
     }
@@ -115,7 +108,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Extensions::new(ExtensionType(data[11]), &data[12..self.payload_offset])
     }
 
-    /// Returns the first PDU session container (TS 38.415), or `None` if there is none.
+    /// Returns the first PDU session container (TS 38.415), if any.
     ///
     /// Returns the errors of [`PduSessionContainer::parse`].
     #[inline]
@@ -130,15 +123,15 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.payload_offset
     }
 
-    /// Returns the bytes after the header and its extension headers, up to the end of the message:
-    /// in a G-PDU, the user's packet.
+    /// Returns the bytes after all headers, up to the end of the message: in a G-PDU, the user's
+    /// packet.
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.payload_offset..self.end]
     }
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Packet::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[self.payload_offset..self.end]
@@ -146,7 +139,7 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the tunnel endpoint identifier. Does not update the checksum of the outer UDP header.
+    /// Sets the tunnel endpoint identifier. Does not update the outer UDP checksum.
     #[inline]
     pub fn set_teid(&mut self, teid: u32) {
         write_u32(self.buffer.as_mut(), 4..8, teid);
@@ -174,11 +167,10 @@ mod tests {
             (packet.message_type(), packet.teid(), packet.payload()),
             (G_PDU, 7, &[1, 2, 3][..])
         );
-        // With a sequence number. The extension header type 0x85 is ignored, because flag E is not
-        // set.
+        // The extension header type 0x85 is ignored, because flag E is not set.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
-        // With a PDU session container (TS 38.415), as in 5G, and another extension header.
+        // A PDU session container (TS 38.415), and another extension header.
         let extended =
             [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
         let packet = Packet::new_checked(&extended[..]).unwrap();

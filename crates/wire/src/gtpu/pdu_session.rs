@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// The content of a PDU session container, an extension header of GTP-U.
+/// The content of a PDU session container, a GTP-U extension header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PduSessionContainer {
     /// DL PDU session information, PDU type 0: towards the access network.
@@ -14,45 +14,44 @@ pub enum PduSessionContainer {
 /// DL PDU session information (TS 38.415, clause 5.5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct DownlinkInformation {
-    /// QoS flow identifier (QFI), 0 to 63.
+    /// QoS flow identifier, 0 to 63.
     pub qfi: u8,
-    /// Reflective QoS indicator (RQI).
+    /// Reflective QoS indicator.
     pub reflective_qos: bool,
-    /// Paging policy indicator (PPI), 0 to 7. `Some` if the flag PPP is set.
+    /// Paging policy indicator, 0 to 7. `Some` with the flag PPP.
     pub paging_policy: Option<u8>,
-    /// DL sending time stamp, a 64-bit NTP time stamp. `Some` if the flag QMP is set.
+    /// DL sending time stamp, in NTP's 64-bit format. `Some` with the flag QMP.
     pub sending_timestamp: Option<u64>,
-    /// DL QFI sequence number, 24 bits. `Some` if the flag SNP is set.
+    /// DL QFI sequence number, 24 bits. `Some` with the flag SNP.
     pub sequence_number: Option<u32>,
-    /// DL MBS QFI sequence number, 32 bits. `Some` if the flag MSNP is set.
+    /// DL MBS QFI sequence number, 32 bits. `Some` with the flag MSNP.
     pub mbs_sequence_number: Option<u32>,
 }
 
 /// UL PDU session information (TS 38.415, clause 5.5.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct UplinkInformation {
-    /// QoS flow identifier (QFI), 0 to 63.
+    /// QoS flow identifier, 0 to 63.
     pub qfi: u8,
-    /// Time stamps of QoS monitoring. `Some` if the flag QMP is set.
+    /// Time stamps of QoS monitoring. `Some` with the flag QMP.
     pub timestamps: Option<UplinkTimestamps>,
     /// DL delay result.
     pub downlink_delay: Option<u32>,
     /// UL delay result.
     pub uplink_delay: Option<u32>,
-    /// UL QFI sequence number, 24 bits. `Some` if the flag SNP is set.
+    /// UL QFI sequence number, 24 bits. `Some` with the flag SNP.
     pub sequence_number: Option<u32>,
     /// N3/N9 delay result.
     pub n3_n9_delay: Option<u32>,
-    /// D1 UL PDCP delay result indicator: whether the UL delay result includes the PDCP delay of
-    /// the UE. `Some` if new IE flag 0 is set.
+    /// Whether the UL delay result includes the UE's PDCP delay. `Some` with new IE flag 0.
     pub includes_pdcp_delay: Option<bool>,
-    /// UL congestion information. `Some` if new IE flag 1 is set.
+    /// UL congestion information. `Some` with new IE flag 1.
     pub uplink_congestion: Option<u16>,
-    /// DL congestion information. `Some` if new IE flag 2 is set.
+    /// DL congestion information. `Some` with new IE flag 2.
     pub downlink_congestion: Option<u16>,
 }
 
-/// Time stamps of QoS monitoring in an uplink packet, as 64-bit NTP time stamps.
+/// Time stamps of QoS monitoring in an uplink packet, in NTP's 64-bit format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct UplinkTimestamps {
     /// DL sending time stamp, repeated from the downlink packet.
@@ -63,13 +62,13 @@ pub struct UplinkTimestamps {
     pub uplink_sending: u64,
 }
 
-/// PDU types, in the upper four bits of the first byte.
+/// In the upper four bits of the first byte.
 const DOWNLINK: u8 = 0;
 const UPLINK: u8 = 1;
-/// Flag "QoS monitoring packet" of the first byte, in both PDU types.
+/// "QoS monitoring packet", in the first byte.
 const QMP: u8 = 0x08;
 
-/// Flags of downlink information: SNP and MSNP in the first byte, PPP and RQI in the second byte.
+/// SNP and MSNP are in the first byte, PPP and RQI in the second.
 mod downlink {
     pub(super) const SNP: u8 = 0x04;
     pub(super) const MSNP: u8 = 0x02;
@@ -77,43 +76,42 @@ mod downlink {
     pub(super) const RQI: u8 = 0x40;
 }
 
-/// Flags of uplink information: DL_DELAY, UL_DELAY and SNP in the first byte, N3_N9_DELAY and
-/// NEW_IE in the second byte.
+/// DL_DELAY, UL_DELAY and SNP are in the first byte, N3_N9_DELAY and NEW_IE in the second.
 mod uplink {
     pub(super) const DL_DELAY: u8 = 0x04;
     pub(super) const UL_DELAY: u8 = 0x02;
     pub(super) const SNP: u8 = 0x01;
     pub(super) const N3_N9_DELAY: u8 = 0x80;
     pub(super) const NEW_IE: u8 = 0x40;
-    // New IE flags 0 to 2, in a separate byte that NEW_IE announces.
+    // In a separate byte that NEW_IE announces.
     pub(super) const PDCP_DELAY: u8 = 0x01;
     pub(super) const UL_CONGESTION: u8 = 0x02;
     pub(super) const DL_CONGESTION: u8 = 0x04;
 }
 
-/// The bits of the QFI in the second byte, in both PDU types.
+/// In the second byte.
 const QFI_MASK: u8 = 0x3f;
 
 impl PduSessionContainer {
-    /// Creates DL PDU session information with this QFI, 0 to 63, and no optional fields.
+    /// Creates DL PDU session information with this QFI, 0 to 63, without optional fields.
     #[inline]
     pub fn downlink(qfi: u8) -> Self {
         Self::Downlink(DownlinkInformation { qfi, ..DownlinkInformation::default() })
     }
 
-    /// Creates UL PDU session information with this QFI, 0 to 63, and no optional fields.
+    /// Creates UL PDU session information with this QFI, 0 to 63, without optional fields.
     #[inline]
     pub fn uplink(qfi: u8) -> Self {
         Self::Uplink(UplinkInformation { qfi, ..UplinkInformation::default() })
     }
 
-    /// The maximum length of the content with its padding, in bytes.
+    /// The maximum length of the content with padding.
     pub const MAX_CONTENT_LEN: usize = 50;
 
-    /// Parses the content of the extension header. Spare bits, padding and fields of later releases
-    /// are ignored.
+    /// Parses the content of the extension header. Ignores spare bits, padding and fields of later
+    /// releases.
     ///
-    /// Returns [`Error::Truncated`] if `content` ends within a field that its flags announce, and
+    /// Returns [`Error::Truncated`] if `content` ends within an announced field, and
     /// [`Error::Malformed`] if the PDU type is neither 0 nor 1.
     pub fn parse(content: &[u8]) -> Result<PduSessionContainer, Error> {
         let mut reader = Reader { rest: content };
@@ -136,8 +134,7 @@ impl PduSessionContainer {
         }
     }
 
-    /// Returns the length of the content in bytes with its padding: two less than a multiple of 4
-    /// (TS 38.415, clause 5.5.3).
+    /// Returns the length with padding: two less than a multiple of 4 (TS 38.415, clause 5.5.3).
     #[inline]
     pub const fn content_len(&self) -> usize {
         let len = match self {
@@ -147,11 +144,10 @@ impl PduSessionContainer {
         (len + 2).next_multiple_of(4) - 2
     }
 
-    /// Writes the content, [`content_len`](Self::content_len) bytes, to the front of `buffer`. In
-    /// the extension header, the content is between the length field and the next type field.
+    /// Writes the content, [`content_len`](Self::content_len) bytes, to the front of `buffer`.
     ///
-    /// Bits above the width of a field are ignored. Returns [`Error::Truncated`] and writes nothing
-    /// if `buffer` is too short.
+    /// Bits above the width of a field are ignored. Returns [`Error::Truncated`] if `buffer` is too
+    /// short.
     pub fn emit_content(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let content = buffer.get_mut(..self.content_len()).ok_or(Error::Truncated)?;
         let mut writer = Writer { rest: content };
@@ -184,7 +180,7 @@ impl DownlinkInformation {
         })
     }
 
-    /// Returns the length in bytes without padding.
+    /// Without padding.
     const fn len(&self) -> usize {
         2 + if self.paging_policy.is_some() { 1 } else { 0 }
             + if self.sending_timestamp.is_some() { 8 } else { 0 }
@@ -253,7 +249,7 @@ impl UplinkInformation {
             | flag(self.downlink_congestion.is_some(), uplink::DL_CONGESTION)
     }
 
-    /// Returns the length in bytes without padding.
+    /// Without padding.
     const fn len(&self) -> usize {
         2 + if self.timestamps.is_some() { 24 } else { 0 }
             + if self.downlink_delay.is_some() { 4 } else { 0 }
@@ -293,7 +289,6 @@ impl UplinkInformation {
     }
 }
 
-/// Reads fields from the front of a buffer.
 struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -310,7 +305,6 @@ impl Reader<'_> {
     }
 }
 
-/// Writes fields to the front of a buffer.
 struct Writer<'a> {
     rest: &'a mut [u8],
 }
@@ -426,7 +420,7 @@ pub(super) mod tests {
         assert_eq!(container, Ok(PduSessionContainer::Downlink(information)));
     }
 
-    /// Generates any container; the values fit into their fields.
+    /// Generates any container with valid values.
     pub(in crate::gtpu) fn container() -> impl Strategy<Value = PduSessionContainer> {
         let sequence_number = || option::of(0u32..1 << 24);
         let timestamps = any::<(u64, u64, u64)>().prop_map(|(a, b, c)| UplinkTimestamps {

@@ -7,11 +7,11 @@ use super::pdu_session::PduSessionContainer;
 use crate::error::Error;
 use crate::field::{write_u16, write_u32};
 
-/// A GTP-U header to be written, with optional fields and extension headers (TS 29.281, clause 5).
+/// A GTP-U header to be written, with its extension headers (TS 29.281, clause 5).
 ///
 /// See the [module documentation](super) for an example. Echo, error indication and supported
-/// extension headers notification messages must have a sequence number, and their TEID must be 0
-/// (TS 29.281, clause 5.1).
+/// extension headers notification messages need a sequence number and TEID 0 (TS 29.281, clause
+/// 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Repr<'a> {
     /// Message type, for example [`G_PDU`].
@@ -22,10 +22,10 @@ pub struct Repr<'a> {
     pub sequence_number: Option<u16>,
     /// N-PDU number. `Some` sets the flag PN.
     pub n_pdu_number: Option<u8>,
-    /// Extension headers, at most [`MAX_EXTENSIONS`]. A PDU session container should be the first
-    /// extension header (TS 29.281, clause 5.2.2).
+    /// Extension headers, at most [`MAX_EXTENSIONS`]. A PDU session container should be first (TS
+    /// 29.281, clause 5.2.2).
     pub extensions: &'a [Extension<'a>],
-    /// Length of the payload in bytes, after the extension headers: in a G-PDU, the user's packet.
+    /// Length of the payload after the extension headers.
     pub payload_len: u16,
 }
 
@@ -34,7 +34,7 @@ pub struct Repr<'a> {
 pub enum Extension<'a> {
     /// A PDU session container (TS 38.415).
     PduSessionContainer(PduSessionContainer),
-    /// Any other extension header, or a PDU session container as raw bytes.
+    /// Any other extension header, or a PDU session container in raw bytes.
     Other(ExtensionHeader<'a>),
 }
 
@@ -51,15 +51,14 @@ impl<'a> From<ExtensionHeader<'a>> for Extension<'a> {
 }
 
 impl<'a> Repr<'a> {
-    /// Creates the header of a G-PDU without sequence number. Its payload length is 0; a
-    /// [`HeaderStack`](crate::HeaderStack) fills it in.
+    /// Creates the header of a G-PDU without sequence number. [`HeaderStack`](crate::HeaderStack)
+    /// fills in its length.
     #[inline]
     pub fn g_pdu(teid: u32, extensions: &'a [Extension<'a>]) -> Repr<'a> {
         Repr { teid, extensions, ..Repr::default() }
     }
 
-    /// Returns the header of a message. Writes the extension headers to `storage`; the result
-    /// borrows them:
+    /// Returns the header of a message, with extension headers in `storage`:
     ///
     /// ```
     /// use xdpfwd_wire::gtpu::{self, Extension, Packet, Repr};
@@ -72,9 +71,9 @@ impl<'a> Repr<'a> {
     /// # Ok::<(), xdpfwd_wire::Error>(())
     /// ```
     ///
-    /// `emit` of the result writes the same bytes, except that the spare bit of the first byte and
-    /// optional fields without their flag become 0. A PDU session container that
-    /// [`PduSessionContainer`] cannot represent in full is returned as [`Extension::Other`].
+    /// `emit` of the result writes the same bytes, but clears the spare bit of the first byte and
+    /// optional fields without flag. A PDU session container that [`PduSessionContainer`] cannot
+    /// represent in full becomes [`Extension::Other`].
     pub fn parse<'p: 'a, T: AsRef<[u8]>>(
         packet: &'p Packet<T>,
         storage: &'a mut [Extension<'p>; MAX_EXTENSIONS],
@@ -90,33 +89,32 @@ impl<'a> Repr<'a> {
             sequence_number: packet.sequence_number(),
             n_pdu_number: packet.n_pdu_number(),
             extensions: storage.get(..count).unwrap_or_default(),
-            // Cannot overflow: the length field has 16 bits and covers the payload.
+            // Cannot overflow: the 16-bit length field covers the payload.
             payload_len: packet.payload().len() as u16,
         }
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: 8, or 12 with optional fields,
-    /// plus the extension headers.
+    /// Returns the length that [`emit`](Self::emit) writes: 8, or 12 with optional fields, plus the
+    /// extension headers.
     #[inline]
     pub fn header_len(&self) -> usize {
         let optional = if self.has_optional_fields() { OPTIONAL_LEN } else { 0 };
         HEADER_LEN + optional + self.extensions.iter().map(Extension::header_len).sum::<usize>()
     }
 
-    /// Returns the length of header and payload in bytes.
+    /// Returns the length of header and payload.
     #[inline]
     pub fn buffer_len(&self) -> usize {
         self.header_len() + usize::from(self.payload_len)
     }
 
-    /// Writes the header with its extension headers to the front of `buffer`. The payload need not
-    /// be in `buffer`.
+    /// Writes the header with its extension headers to the front of `buffer`.
     ///
     /// On error, writes nothing and returns
     /// - [`Error::Truncated`] if `buffer` is shorter than the header,
     /// - [`Error::ExtensionChainTooLong`] for more than [`MAX_EXTENSIONS`] extension headers,
     /// - [`Error::Malformed`] if an extension header has type 0 or an invalid length, or if the
-    ///   message is too long for the length field.
+    ///   message is too long.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         if self.extensions.len() > MAX_EXTENSIONS {
             return Err(Error::ExtensionChainTooLong);
@@ -142,15 +140,13 @@ impl<'a> Repr<'a> {
         Ok(())
     }
 
-    /// Writes the extension headers to `buffer`, which begins with the field for the type of the
-    /// first extension header.
+    /// `buffer` begins with the type of the first extension header.
     fn emit_extensions(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let mut rest = buffer;
         for extension in self.extensions {
             let (kind, after_kind) = rest.split_first_mut().ok_or(Error::Truncated)?;
             *kind = extension.kind().0;
             let units = extension.header_len() / 4;
-            // The last byte of the header is the type of the next header.
             let (header, next) =
                 after_kind.split_at_mut_checked(units * 4 - 1).ok_or(Error::Truncated)?;
             let (len, content) = header.split_first_mut().ok_or(Error::Truncated)?;
@@ -172,15 +168,13 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// The first byte without flags: version 1 and protocol type GTP.
+/// Version 1 and protocol type GTP, without flags.
 const VERSION_1: u8 = 0b0011_0000;
-/// Length of sequence number, N-PDU number and type of the first extension header, in bytes.
+/// Sequence number, N-PDU number and type of the first extension header.
 const OPTIONAL_LEN: usize = 4;
-/// Length of an extension header without its content, in bytes: the length field and the next type
-/// field.
+/// The length field and the next type field.
 const EXTENSION_OVERHEAD: usize = 2;
-/// The maximum length of an extension header in bytes: its length field has 8 bits and counts units
-/// of 4 bytes.
+/// The length field has 8 bits and counts units of 4 bytes.
 const MAX_EXTENSION_LEN: usize = 255 * 4;
 
 impl<'a> Extension<'a> {
@@ -188,8 +182,8 @@ impl<'a> Extension<'a> {
         let Ok(Some(container)) = header.pdu_session_container() else {
             return Extension::Other(header);
         };
-        // Keep the raw bytes if emitting the container would lose spare bits, padding or fields of
-        // later releases.
+        // Keep the raw bytes if the container would lose spare bits, padding or fields of later
+        // releases.
         let mut content = [0; PduSessionContainer::MAX_CONTENT_LEN];
         let is_complete = container.emit_content(&mut content).is_ok()
             && content.get(..container.content_len()) == Some(header.content);
@@ -200,7 +194,7 @@ impl<'a> Extension<'a> {
         }
     }
 
-    /// Returns the type of the header.
+    /// Returns the type.
     #[inline]
     pub const fn kind(&self) -> ExtensionType {
         match self {
@@ -209,7 +203,7 @@ impl<'a> Extension<'a> {
         }
     }
 
-    /// Returns the length of the header in bytes.
+    /// Returns the length.
     #[inline]
     pub const fn header_len(&self) -> usize {
         let content_len = match self {
@@ -228,8 +222,7 @@ impl<'a> Extension<'a> {
 }
 
 impl Default for Repr<'_> {
-    /// Returns the header of a G-PDU without optional fields, extension headers and payload, with
-    /// TEID 0.
+    /// Returns the header of an empty G-PDU with TEID 0, without optional fields.
     fn default() -> Self {
         Repr {
             message_type: G_PDU,
@@ -243,7 +236,7 @@ impl Default for Repr<'_> {
 }
 
 impl Default for Extension<'_> {
-    /// Returns a placeholder for the storage of [`Repr::parse`]. [`Repr::emit`] rejects it.
+    /// Returns a placeholder for the storage of [`Repr::parse`], which [`Repr::emit`] rejects.
     fn default() -> Self {
         Extension::Other(ExtensionHeader::default())
     }
@@ -306,14 +299,14 @@ mod tests {
         let nine_extensions = [other_extension(0x40, &[0, 0]); MAX_EXTENSIONS + 1];
         assert_eq!(emit(&nine_extensions, 0), Err(Error::ExtensionChainTooLong));
         assert_eq!(emit(&nine_extensions[1..], 0), Ok(()));
-        // The length field also counts 4 bytes of optional fields and 4 of the extension header.
+        // The length field also counts the optional fields and the extension header, 4 bytes each.
         assert_eq!(emit(&nine_extensions[8..], u16::MAX - 8), Ok(()));
         assert_eq!(emit(&nine_extensions[8..], u16::MAX - 7), Err(Error::Malformed));
     }
 
     #[test]
     fn container_with_unknown_field_is_parsed_as_other() {
-        // New IE flag 3, which is unknown, and the field that it announces.
+        // The unknown new IE flag 3, and its field.
         let content = [0x10, 0x49, 0x08, 0xaa, 0xbb, 0xcc];
         let extensions = [other_extension(0x85, &content)];
         let repr = Repr { extensions: &extensions, ..Repr::default() };
@@ -329,7 +322,7 @@ mod tests {
             content.truncate((content.len() + 2) / 4 * 4 - 2);
             content
         });
-        // Not 0x85, the PDU session container, which this test generates separately.
+        // Not 0x85, which this test generates separately.
         (prop_oneof![1u8..0x85, 0x86u8..=0xff], content)
     }
 

@@ -5,8 +5,8 @@ use super::repr::{Extension, Repr};
 use crate::stack::Header;
 use crate::{ethernet, ipv4, udp};
 
-/// Returns the headers before a user's packet in a GTP-U tunnel over IPv4, outermost first:
-/// Ethernet, IPv4, UDP without checksum, and a G-PDU with this TEID and these extension headers.
+/// Returns the headers of a GTP-U tunnel over IPv4, outermost first: Ethernet, IPv4, UDP without
+/// checksum, and a G-PDU.
 ///
 /// ```
 /// use xdpfwd_wire::gtpu::{self, PduSessionContainer};

@@ -37,7 +37,7 @@ fn offsets(headers: Headers) -> (u16, u16, u16) {
     (headers.l3_offset, headers.l4_offset, headers.l3_end)
 }
 
-/// Parses `frame`, and asserts the guarantees that the documentation of `Headers` states.
+/// Parses `frame`, and asserts what `Headers` documents.
 fn check(frame: &[u8]) -> Headers {
     let headers = Headers::parse(frame);
     let (l3, l4, end) = offsets(headers);
@@ -119,7 +119,6 @@ fn parse_returns_two_vlan_tags_and_rejects_three() {
     );
 }
 
-/// Returns the headers with all offsets larger by `tags_len`.
 fn shifted(headers: Headers, tags_len: u16) -> Headers {
     Headers {
         l3_offset: headers.l3_offset + tags_len,
@@ -146,7 +145,6 @@ fn parse_of_truncated_frame_reports_layer() {
             assert_eq!(headers.status, Status::Truncated(layer), "{len} bytes");
             assert_eq!(headers.ip_version, None);
         }
-        // If the IP packet states only `len` bytes of L4, L4 is truncated.
         for len in 0..8 {
             let mut frame = frame.clone();
             match frame[12..14] {

@@ -1,4 +1,4 @@
-//! Types of ICMP messages. ICMP and ICMPv6 number their types differently.
+//! Types of ICMP messages.
 
 use crate::ip::IpVersion;
 
@@ -60,8 +60,7 @@ pub mod v6 {
     pub const LISTENER_REPORT_V2: u8 = 143;
 }
 
-/// Returns the name of a message type, such as `"echo request"`, or `None` if [`v4`] or [`v6`] does
-/// not list the type.
+/// Returns the name of a message type, such as `"echo request"`, if [`v4`] or [`v6`] lists it.
 pub const fn kind_name(version: IpVersion, kind: u8) -> Option<&'static str> {
     Some(match (version, kind) {
         (IpVersion::V4, v4::ECHO_REPLY) | (IpVersion::V6, v6::ECHO_REPLY) => "echo reply",

@@ -15,17 +15,15 @@ use crate::{ipv4, ipv6};
 /// The problem that an ICMP error message reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Problem {
-    /// The packet is larger than the MTU of the next link: "fragmentation needed and DF set" (RFC
-    /// 792, RFC 1191) or "packet too big" (RFC 4443, section 3.2).
+    /// The packet exceeds the MTU of the next link: "fragmentation needed and DF set" (RFC 792,
+    /// RFC 1191) or "packet too big" (RFC 4443, section 3.2).
     TooBig {
-        /// The MTU of the next link in bytes. An ICMPv6 message states at least 1280, the minimum
-        /// MTU of IPv6.
+        /// The MTU of the next link. An ICMPv6 message states at least 1280, the minimum of IPv6.
         mtu: u16,
     },
-    /// The TTL or hop limit ran out in transit (RFC 792; RFC 4443, section 3.3).
+    /// The TTL or hop limit ran out (RFC 792; RFC 4443, section 3.3).
     TimeExceeded,
-    /// No route leads to the destination: "net unreachable" (RFC 792) or "no route to destination"
-    /// (RFC 4443, section 3.1).
+    /// No route: "net unreachable" (RFC 792) or "no route to destination" (RFC 4443, section 3.1).
     NoRoute,
     /// The next hop does not answer: "host unreachable" (RFC 792) or "address unreachable" (RFC
     /// 4443, section 3.1).
@@ -34,32 +32,26 @@ pub enum Problem {
 
 /// Source addresses of error messages, one for each IP version.
 ///
-/// If the address for a version is `None`, the source of a message is the destination address of
-/// the packet that the message is about.
+/// `None` means the destination address of the packet that the message is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// The source of messages over IPv4.
+    /// Source over IPv4.
     pub v4: Option<Ipv4Addr>,
-    /// The source of messages over IPv6.
+    /// Source over IPv6.
     pub v6: Option<Ipv6Addr>,
 }
 
-/// The maximum length of an ICMP message in bytes, including its IP header (RFC 1812, section
-/// 4.3.2.3).
+/// With the IP header (RFC 1812, section 4.3.2.3).
 const MAX_V4_LEN: usize = 576;
-/// The maximum length of an ICMPv6 message in bytes, including its IP header (RFC 4443, section 2.4
-/// (c)).
+/// With the IP header (RFC 4443, section 2.4 (c)).
 const MAX_V6_LEN: usize = 1280;
-/// Length of the ICMP header in bytes.
 const ICMP_LEN: usize = Repr::LEN;
-/// The maximum length of the IP and ICMP headers of a message, in bytes.
 const MAX_FRONT_LEN: usize = ipv6::HEADER_LEN + ICMP_LEN;
 
-/// An ICMP error message about a packet, addressed to the packet's sender.
+/// An ICMP error message about a packet, to its sender.
 ///
-/// The message reuses the frame of the packet. The IP and ICMP headers of the message are inserted
-/// before the packet, and the beginning of the packet becomes the quoted data. The MAC addresses
-/// are exchanged; VLAN tags are kept.
+/// The message reuses the frame: its IP and ICMP headers are inserted before the packet, which is
+/// truncated and quoted. The MAC addresses are exchanged; VLAN tags are kept.
 ///
 /// ```
 /// use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
@@ -91,30 +83,29 @@ pub struct ErrorMessage {
     destination_mac: MacAddr,
     source_mac: MacAddr,
     l2_len: usize,
-    /// The IP and ICMP headers, in the first `front_len` bytes.
     front: [u8; MAX_FRONT_LEN],
     front_len: usize,
     quoted_len: usize,
 }
 
 impl ErrorMessage {
-    /// Creates the message about the packet in `frame`. `headers` are the parsed headers of
-    /// `frame`. Ignores the don't-fragment flag of an IPv4 packet.
+    /// Creates the message about the packet in `frame`, whose headers are `headers`. Ignores the
+    /// don't-fragment flag.
     ///
     /// Returns `None` if no message may be sent (RFC 1122, section 3.2.2; RFC 1812, section
     /// 4.3.2.7; RFC 4443, section 2.4 (e)):
-    /// - about an ICMP error or redirect, or a packet that may be one: an ICMP message whose type
-    ///   cannot be read, or a packet whose extension headers cannot be parsed;
+    /// - about an ICMP error or redirect, or a packet that may be one: its ICMP type or its
+    ///   extension headers cannot be parsed;
     /// - about a fragment that is not the first;
-    /// - about a packet from an IP address that is not the address of a single host, or from a
-    ///   group MAC address;
-    /// - about a packet to a group MAC or IP address (over IPv4, to any address that is not the
-    ///   address of a single host), except for "packet too big" over IPv6;
-    /// - about an IPv6 packet to an address that is not the address of a single host, if
-    ///   [`Sources::v6`] is `None`: the message would have no source address.
+    /// - about a packet from an IP address that is not that of a single host, or from a group MAC
+    ///   address;
+    /// - about a packet to a group MAC or IP address (over IPv4, to any that is not that of a
+    ///   single host), except for "packet too big" over IPv6;
+    /// - about an IPv6 packet to an address that is not that of a single host, if [`Sources::v6`]
+    ///   is `None`: the message would have no source.
     ///
-    /// Also returns `None` if `frame` has no complete IP header. Returns `None` for
-    /// [`Problem::TooBig`] if the packet fits into the MTU that the message would state.
+    /// Also returns `None` if `frame` has no complete IP header, or for [`Problem::TooBig`] if the
+    /// packet fits into the stated MTU.
     pub fn about(
         frame: &[u8],
         headers: &Headers,
@@ -178,22 +169,21 @@ impl ErrorMessage {
         })
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) needs before the original frame.
+    /// Returns the number of bytes needed before the original frame.
     #[inline]
     pub fn front_len(&self) -> usize {
         self.front_len
     }
 
-    /// Returns the length of the frame with the message, in bytes.
+    /// Returns the length of the frame with the message.
     #[inline]
     pub fn frame_len(&self) -> usize {
         self.l2_len + self.front_len + self.quoted_len
     }
 
-    /// Writes the message to the first [`frame_len`](Self::frame_len) bytes of `buffer`. `buffer`
-    /// must hold [`front_len`](Self::front_len) bytes of any content, followed by the original
-    /// frame. Returns [`Error::Truncated`] if `buffer` is shorter than
-    /// [`frame_len`](Self::frame_len).
+    /// Writes the message to the first [`frame_len`](Self::frame_len) bytes of `buffer`, which
+    /// holds [`front_len`](Self::front_len) bytes of any content, then the original frame. Returns
+    /// [`Error::Truncated`] if `buffer` is too short.
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let frame = buffer.get_mut(..self.frame_len()).ok_or(Error::Truncated)?;
         frame.copy_within(self.front_len..self.front_len + self.l2_len, 0);
@@ -206,8 +196,7 @@ impl ErrorMessage {
     }
 }
 
-/// Returns type, code and second word of a message about a packet of `packet_len` bytes, or `None`
-/// if the problem is [`Problem::TooBig`] but the packet is not too big.
+/// `None` if the problem is [`Problem::TooBig`] but the packet is not too big.
 fn type_code_and_word(
     problem: Problem,
     addresses: Addresses,
@@ -227,13 +216,12 @@ fn type_code_and_word(
     let Problem::TooBig { mtu } = problem else { return Some([kind, code, 0, 0, 0, 0]) };
     let mtu = if is_v4 { mtu } else { mtu.max(MAX_V6_LEN as u16) };
     // ICMP has the MTU in the lower half of the second word (RFC 1191, section 4), ICMPv6 in the
-    // whole word (RFC 4443, section 3.2). For an MTU below 65536, the bytes are the same.
+    // whole word (RFC 4443, section 3.2): the same bytes.
     let [high, low] = mtu.to_be_bytes();
     (packet_len > usize::from(mtu)).then_some([kind, code, 0, 0, high, low])
 }
 
-/// Returns the IP addresses of a message about the packet in `frame`, or `None` if no message may
-/// be sent.
+/// `None` if no message may be sent.
 fn message_addresses(
     frame: &[u8],
     headers: &Headers,
@@ -269,19 +257,18 @@ fn message_addresses(
     }
 }
 
-/// Returns whether an address can belong to a single host: not "this network", loopback, multicast,
-/// reserved or broadcast. The broadcast address of a subnet cannot be recognized.
+/// Not "this network", loopback, multicast, reserved or broadcast. The broadcast address of a
+/// subnet cannot be recognized.
 fn is_host_v4(address: Ipv4Addr) -> bool {
     !matches!(address.octets()[0], 0 | 127 | 224..)
 }
 
-/// Returns whether an address can belong to a single host: not unspecified, loopback or multicast.
+/// Not unspecified, loopback or multicast.
 fn is_host_v6(address: &Ipv6Addr) -> bool {
     !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
-/// Returns the source MAC address of an answer to a frame that was sent to `address`. A group
-/// address cannot be a source, so it becomes a locally administered unicast address.
+/// A group address cannot be a source, so it becomes a locally administered unicast address.
 fn reply_source_mac(address: MacAddr) -> MacAddr {
     let [first, rest @ ..] = address.0;
     if !address.is_multicast() {
@@ -300,7 +287,7 @@ mod tests {
         v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe)),
     };
 
-    /// Returns a frame with an IPv4 or IPv6 packet of 1400 bytes and an unassigned protocol.
+    /// Returns a frame with an IP packet of 1400 bytes and an unassigned protocol.
     fn frame(is_v6: bool) -> Vec<u8> {
         let mut frame = vec![0; 14 + 1400];
         frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
@@ -383,7 +370,6 @@ mod tests {
                 to_group_mac[0] |= 1;
                 assert_eq!(emitted(&to_group_mac, problem).is_some(), may_answer, "{problem:?}");
                 let mut to_group = frame(is_v6);
-                // The first byte of the destination IP address.
                 to_group[if is_v6 { 38 } else { 30 }] = if is_v6 { 0xff } else { 224 };
                 assert_eq!(emitted(&to_group, problem).is_some(), may_answer, "{problem:?}");
             }

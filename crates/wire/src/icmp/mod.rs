@@ -1,5 +1,5 @@
-//! ICMP messages of IPv4 (RFC 792) and IPv6 (RFC 4443): a view and a [`Repr`] of any message, and
-//! error messages about packets that cannot be forwarded.
+//! ICMP messages of IPv4 (RFC 792) and IPv6 (RFC 4443), and error messages about packets that
+//! cannot be forwarded.
 
 mod kind;
 mod message;

@@ -1,25 +1,22 @@
-//! A view of an ICMP message: the four bytes that all messages begin with, and the payload.
+//! A view of an ICMP message.
 
 use crate::checksum::Sum;
 use crate::error::Error;
 use crate::field::{read_u16, write_u16};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length in bytes of the fields that all messages share: type, code and checksum.
+/// Length of the fields that all messages share: type, code and checksum.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
 
-/// A view of an ICMP or ICMPv6 message. The message is the whole buffer, because ICMP has no length
-/// field.
-///
-/// [`new_checked`](Packet::new_checked) checks the length of the buffer, so the accessors never
-/// panic.
+/// A view of an ICMP or ICMPv6 message, which is the whole buffer, because ICMP has no length
+/// field. Setters do not update the checksum.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// Creates a view of `buffer`, which must end with the message: remove Ethernet padding first.
+    /// Creates a view of `buffer`, which must have no Ethernet padding.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than [`HEADER_LEN`].
     #[inline]
@@ -36,8 +33,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer
     }
 
-    /// Returns the type: a constant of [`v4`](super::v4) for ICMP or of [`v6`](super::v6) for
-    /// ICMPv6, or an unlisted type.
+    /// Returns the type: for example, a constant of [`v4`](super::v4) for ICMP or of
+    /// [`v6`](super::v6) for ICMPv6.
     #[inline]
     pub fn kind(&self) -> u8 {
         self.buffer.as_ref()[field::TYPE]
@@ -55,9 +52,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Returns whether the checksum is valid. With IPv6 addresses, the checksum covers a pseudo
-    /// header and the message (RFC 4443, section 2.3); with IPv4 addresses, only the message (RFC
-    /// 792).
+    /// Returns whether the checksum is valid. With IPv6 addresses, it covers a pseudo header and
+    /// the message (RFC 4443, section 2.3); with IPv4 addresses, only the message (RFC 792).
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         self.sum(addresses).folded() == 0xffff
@@ -83,7 +79,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    /// Returns the [`payload`](Packet::payload) with the buffer's lifetime.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..]
@@ -91,20 +87,19 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the type. Does not update the checksum.
+    /// Sets the type.
     #[inline]
     pub fn set_kind(&mut self, kind: u8) {
         self.buffer.as_mut()[field::TYPE] = kind;
     }
 
-    /// Sets the code. Does not update the checksum.
+    /// Sets the code.
     #[inline]
     pub fn set_code(&mut self, code: u8) {
         self.buffer.as_mut()[field::CODE] = code;
     }
 
-    /// Computes the checksum and writes it to its field. The checksum covers the bytes that
-    /// [`verify_checksum`](Packet::verify_checksum) names.
+    /// Writes the checksum of the bytes that [`verify_checksum`](Packet::verify_checksum) names.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);

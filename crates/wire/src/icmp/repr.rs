@@ -1,4 +1,4 @@
-//! The first 8 bytes of an ICMP message, to be written.
+//! An ICMP header to be written.
 
 use super::kind::{v4, v6};
 use super::packet::Packet;
@@ -7,9 +7,8 @@ use crate::ip::{Addresses, IpVersion};
 
 /// The first 8 bytes of a message to be written, and the length of the payload after them.
 ///
-/// Every ICMP message has at least 8 bytes (RFC 792), and so has every ICMPv6 message of RFC 4443
-/// and RFC 4861. The addresses that are passed to [`emit_with_checksum`](Self::emit_with_checksum)
-/// determine whether the message is ICMP or ICMPv6.
+/// Every message of RFC 792, RFC 4443 and RFC 4861 has at least 8 bytes. The addresses for
+/// [`emit_with_checksum`](Self::emit_with_checksum) select ICMP or ICMPv6.
 ///
 /// ```
 /// use xdpfwd_wire::icmp;
@@ -33,10 +32,10 @@ pub struct Repr {
     pub kind: u8,
     /// Code, whose meaning depends on the type.
     pub code: u8,
-    /// Bytes 4 to 7 of the message: for example, identifier and sequence number of an echo, or the
-    /// MTU of "packet too big".
+    /// Bytes 4 to 7: for example, identifier and sequence number of an echo, or the MTU of "packet
+    /// too big".
     pub second_word: [u8; 4],
-    /// Length of the payload in bytes, without the first 8 bytes of the message.
+    /// Length of the payload after the first 8 bytes.
     pub payload_len: u16,
 }
 
@@ -44,7 +43,7 @@ impl Repr {
     /// The number of bytes that [`emit`](Self::emit) writes.
     pub const LEN: usize = 8;
 
-    /// Creates an echo request with `payload_len` bytes of data (RFC 792; RFC 4443, section 4.1).
+    /// Creates an echo request (RFC 792; RFC 4443, section 4.1).
     #[inline]
     pub const fn echo_request(
         version: IpVersion,
@@ -59,7 +58,7 @@ impl Repr {
         Repr { kind, code: 0, second_word: echo_second_word(ident, sequence), payload_len }
     }
 
-    /// Creates an echo reply with `payload_len` bytes of data (RFC 792; RFC 4443, section 4.2).
+    /// Creates an echo reply (RFC 792; RFC 4443, section 4.2).
     #[inline]
     pub const fn echo_reply(
         version: IpVersion,
@@ -76,8 +75,7 @@ impl Repr {
 
     /// Returns the first 8 bytes of a message.
     ///
-    /// Does not verify the checksum. If the checksum is valid, `emit_with_checksum` of the result
-    /// writes the same bytes.
+    /// Does not verify the checksum. If it is valid, `emit_with_checksum` writes the same bytes.
     ///
     /// Returns [`Error::Truncated`] if the message is shorter than 8 bytes, and
     /// [`Error::Malformed`] if it is longer than 65535 bytes.
@@ -105,23 +103,23 @@ impl Repr {
         (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`LEN`](Self::LEN).
+    /// Returns [`LEN`](Self::LEN).
     #[inline]
     pub const fn header_len(&self) -> usize {
         Self::LEN
     }
 
-    /// Returns the length of the message in bytes.
+    /// Returns the length of the message.
     #[inline]
     pub const fn buffer_len(&self) -> usize {
         Self::LEN + self.payload_len as usize
     }
 
     /// Writes the 8 bytes to the front of `buffer`, with a checksum field of 0: call
-    /// [`Packet::fill_checksum`] when the payload is complete. The payload need not be in `buffer`.
+    /// [`Packet::fill_checksum`] when the payload is complete.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
-    /// if the message exceeds 65535 bytes. On error, writes nothing.
+    /// if the message exceeds 65535 bytes.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         if self.buffer_len() > usize::from(u16::MAX) {
@@ -133,13 +131,11 @@ impl Repr {
         Ok(())
     }
 
-    /// Writes the 8 bytes to the front of `buffer`, with the checksum of the message. `buffer` must
-    /// already contain the payload, after 8 bytes of any content.
-    ///
-    /// The checksum covers the bytes that [`Packet::verify_checksum`] names.
+    /// Writes the 8 bytes to the front of `buffer`, with the checksum of the message. The payload
+    /// must already follow them.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than the message, and
-    /// [`Error::Malformed`] if the message exceeds 65535 bytes. On error, writes nothing.
+    /// [`Error::Malformed`] if the message exceeds 65535 bytes.
     #[inline]
     pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
         let message = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
@@ -149,7 +145,6 @@ impl Repr {
     }
 }
 
-/// Returns bytes 4 to 7 of an echo message.
 const fn echo_second_word(ident: u16, sequence: u16) -> [u8; 4] {
     let ([a, b], [c, d]) = (ident.to_be_bytes(), sequence.to_be_bytes());
     [a, b, c, d]

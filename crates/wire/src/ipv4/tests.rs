@@ -90,8 +90,8 @@ fn decrement_ttl_of_expired_packet_changes_nothing() {
     }
 }
 
-/// Over all identifications, the checksum takes every value that a sender can compute, 0x0000 to
-/// 0xfffe. The words of time to live and protocol include the highest value, 0xffff.
+/// The checksum takes every value that a sender can compute, 0x0000 to 0xfffe. The words of time to
+/// live and protocol include the highest, 0xffff.
 #[test]
 fn decrement_ttl_equals_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
@@ -116,8 +116,8 @@ fn decrement_ttl_equals_recomputation_for_every_checksum() {
     assert_eq!(seen.iter().position(|is_seen| !is_seen), Some(0xffff));
 }
 
-/// 0xffff is the negative zero of ones' complement. No sender computes it for a header, but a
-/// receiver accepts it in place of 0x0000. The updated checksum must still equal a recomputation.
+/// No sender computes 0xffff (negative zero) for a header, but a receiver accepts it for 0x0000.
+/// The updated checksum must still equal a recomputation.
 #[test]
 fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     let packet_with_checksum_0 = (0..=u16::MAX).find_map(|ident| {
@@ -136,8 +136,7 @@ fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// If `bytes` is a valid packet, asserts that its lengths are consistent and that checksum updates
-/// are correct.
+/// If `bytes` is valid, asserts consistent lengths and correct checksum updates.
 fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));

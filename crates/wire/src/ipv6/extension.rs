@@ -1,11 +1,11 @@
-//! Reads and writes IPv6 extension headers (RFC 8200, section 4).
+//! IPv6 extension headers (RFC 8200, section 4).
 
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u16, write_u32};
 use crate::ip::IpProtocol;
 use crate::limits::MAX_EXTENSIONS;
 
-/// An extension header, read by [`Packet::extensions`](super::Packet::extensions) or to be written.
+/// An extension header, from [`Packet::extensions`](super::Packet::extensions) or to be written.
 ///
 /// ```
 /// use xdpfwd_wire::{IpProtocol, ipv6};
@@ -23,33 +23,32 @@ use crate::limits::MAX_EXTENSIONS;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExtensionHeader<'a> {
-    /// Type of this header, as stated by the header before it: hop-by-hop options, routing,
-    /// fragment, destination options or AH.
+    /// Type of this header, from the header before it: hop-by-hop options, routing, fragment,
+    /// destination options or AH.
     pub kind: IpProtocol,
     /// Type of the next header.
     pub next_header: IpProtocol,
-    /// All bytes of the header after the first two: after its next header field and its length
-    /// field (in a fragment header, the reserved byte).
+    /// All bytes after the next header field and the length field (in a fragment header, the
+    /// reserved byte).
     ///
-    /// The length of the whole header must be 8 bytes for a fragment header, a multiple of 4 from
-    /// 12 to 1028 bytes for AH, and a multiple of 8 from 8 to 2048 bytes for other types.
+    /// The whole header must have 8 bytes for a fragment header, a multiple of 4 from 12 to 1028
+    /// for AH, and a multiple of 8 from 8 to 2048 for other types.
     pub content: &'a [u8],
 }
 
 /// A fragment header (RFC 8200, section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FragmentHeader {
-    /// Offset of this fragment's data in the fragmentable part of the original packet, in bytes. A
-    /// multiple of 8.
+    /// Offset of the data in the fragmentable part of the original packet, in bytes. A multiple of
+    /// 8.
     pub offset: u16,
     /// Whether more fragments follow.
     pub more: bool,
-    /// Identification, which all fragments of a packet share.
+    /// Identification, shared by all fragments of a packet.
     pub ident: u32,
 }
 
-/// An iterator over the extension headers of a packet, returned by
-/// [`Packet::extensions`](super::Packet::extensions).
+/// An iterator over extension headers, from [`Packet::extensions`](super::Packet::extensions).
 ///
 /// It ends before the upper protocol, after the fragment header of a later fragment, or after the
 /// first error.
@@ -64,8 +63,7 @@ pub struct Extensions<'a> {
 }
 
 impl<'a> Extensions<'a> {
-    /// Creates an iterator over the headers at the front of `payload`. `first` is the type of the
-    /// first header.
+    /// `payload` begins with a header of type `first`.
     #[inline]
     pub(super) const fn new(first: IpProtocol, payload: &'a [u8]) -> Self {
         Self {
@@ -78,13 +76,13 @@ impl<'a> Extensions<'a> {
         }
     }
 
-    /// Returns the type of the header or data that follows the headers returned so far.
+    /// Returns the type of what follows the headers returned so far.
     #[inline]
     pub(super) const fn next_header(&self) -> IpProtocol {
         self.next_header
     }
 
-    /// Returns the total length of the headers returned so far, in bytes.
+    /// Returns the total length of the headers returned so far.
     #[inline]
     pub(super) const fn offset(&self) -> usize {
         self.offset
@@ -101,8 +99,7 @@ impl<'a> Extensions<'a> {
         let is_malformed = match kind {
             IpProtocol::HOP_BY_HOP => self.count != 0,
             IpProtocol::FRAGMENT => self.has_fragment,
-            // The fixed part of an AH has 12 bytes, which its length field states as 1 (RFC 4302,
-            // section 2.2).
+            // The fixed part of an AH has 12 bytes: length field 1 (RFC 4302, section 2.2).
             IpProtocol::AH => len_field < 1,
             _ => false,
         };
@@ -113,7 +110,7 @@ impl<'a> Extensions<'a> {
         let header = ExtensionHeader { kind, next_header: IpProtocol(next_header), content };
         if let Some(fragment) = header.fragment() {
             self.has_fragment = true;
-            // In a later fragment, no further header follows.
+            // In a later fragment, no header follows.
             self.is_done = fragment.offset != 0;
         }
         self.offset += header.header_len();
@@ -137,8 +134,7 @@ impl<'a> Iterator for Extensions<'a> {
 }
 
 impl ExtensionHeader<'_> {
-    /// Returns the fields of a fragment header, or `None` if this header has another type or its
-    /// content does not have 6 bytes.
+    /// Returns the fields of a fragment header with 6 bytes of content; `None` for other headers.
     #[inline]
     pub fn fragment(&self) -> Option<FragmentHeader> {
         if self.kind != IpProtocol::FRAGMENT || self.content.len() != FRAGMENT_CONTENT_LEN {
@@ -149,25 +145,24 @@ impl ExtensionHeader<'_> {
         Some(FragmentHeader { offset: field & 0xfff8, more: field & 1 != 0, ident })
     }
 
-    /// Returns the number of bytes that [`emit`](Self::emit) writes.
+    /// Returns the length that [`emit`](Self::emit) writes.
     #[inline]
     pub const fn header_len(&self) -> usize {
         2 + self.content.len()
     }
 
-    /// Writes the header to the front of `buffer`. [`kind`](Self::kind) is not written: it belongs
-    /// into the header before this header.
+    /// Writes the header to the front of `buffer`, without [`kind`](Self::kind), which belongs into
+    /// the header before it.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header. Returns
-    /// [`Error::Malformed`] if `kind` or the length of `content` has a value that its field does
-    /// not allow. On error, writes nothing.
+    /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if the field
+    /// for `kind` or for the length of `content` does not allow the value.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.header_len();
         let len_field = match self.kind {
             // A fragment header has a reserved byte instead of the length field.
             IpProtocol::FRAGMENT => 0,
-            // The length in units of 4 bytes, minus 2 (RFC 4302, section 2.2).
+            // In units of 4 bytes, minus 2 (RFC 4302, section 2.2).
             IpProtocol::AH if len >= 12 => len / 4 - 2,
             IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS
                 if len >= MIN_LEN =>
@@ -189,14 +184,14 @@ impl ExtensionHeader<'_> {
 }
 
 impl FragmentHeader {
-    /// The number of bytes that [`emit`](Self::emit) writes.
+    /// The length that [`emit`](Self::emit) writes.
     pub const LEN: usize = 2 + FRAGMENT_CONTENT_LEN;
 
     /// Writes the header to the front of `buffer`. `next_header` is the type of the first header in
-    /// the fragmentable part of the packet.
+    /// the fragmentable part.
     ///
-    /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
-    /// if the offset is not a multiple of 8. On error, writes nothing.
+    /// Returns [`Error::Truncated`] if `buffer` is too short, and [`Error::Malformed`] if the
+    /// offset is not a multiple of 8.
     #[inline]
     pub fn emit(&self, next_header: IpProtocol, buffer: &mut [u8]) -> Result<(), Error> {
         if !self.offset.is_multiple_of(8) {
@@ -211,12 +206,11 @@ impl FragmentHeader {
     }
 }
 
-/// Length of the shortest extension header, in bytes.
 const MIN_LEN: usize = 8;
-/// Length of a fragment header after its reserved byte, in bytes.
+/// Without the first two bytes.
 const FRAGMENT_CONTENT_LEN: usize = 6;
 
-/// Returns the length in bytes of a header whose second byte is `len_field`.
+/// `len_field` is the second byte of the header.
 #[inline]
 const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
     match kind {
@@ -226,7 +220,7 @@ const fn stated_len(kind: IpProtocol, len_field: u8) -> usize {
     }
 }
 
-/// Returns whether this is one of the five types of extension headers that are parsed.
+/// Whether this is one of the five types that are parsed.
 #[inline]
 pub(super) const fn is_extension(protocol: IpProtocol) -> bool {
     matches!(

@@ -19,8 +19,7 @@ const PACKET: [u8; 101] = [
     0x04, 0x00, 0x08, 0x68, 0x00, 0x0d, 0xab, 0xcd, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
 ];
 
-/// Returns a packet with extension headers of these types, each of 8 bytes, followed by 8 zero
-/// bytes of the upper protocol.
+/// Returns a packet with extension headers of these types, 8 bytes each, and 8 zero bytes.
 fn packet_of(extensions: &[IpProtocol], upper_protocol: IpProtocol) -> Vec<u8> {
     let mut types = extensions.iter().chain([&upper_protocol]);
     let mut bytes = vec![0; HEADER_LEN];
@@ -187,8 +186,8 @@ fn extension_emit_rejects_invalid_lengths() {
     assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
 }
 
-/// If `bytes` is a valid packet, asserts that its lengths are consistent, and that emitting its
-/// parsed extension headers gives the same bytes.
+/// If `bytes` is valid, asserts consistent lengths, and that emitting its parsed extension headers
+/// gives the same bytes.
 fn check_view(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));
@@ -222,7 +221,6 @@ proptest! {
     #[test]
     fn view_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check_view(&bytes);
-        // Most random bytes have an invalid version or length.
         if let Some(header) = bytes.first_chunk_mut::<7>() {
             header[0] = 0x60;
             header[4] = 0;

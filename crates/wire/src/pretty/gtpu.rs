@@ -1,4 +1,4 @@
-//! Prints GTP-U messages. `Lines::line` begins an output line; `Lines::item` continues it.
+//! Prints GTP-U messages.
 
 use core::fmt;
 
@@ -60,7 +60,7 @@ fn print_gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Resul
         Error::Truncated if bytes.len() < stated_len => {
             lines.truncated("GTP-U", bytes.len(), stated_len)
         }
-        // The stated length ends within the optional fields or the extension headers.
+        // The message ends within the optional fields or the extension headers.
         Error::Truncated => {
             lines.line(format_args!("GTP-U: malformed, length {stated_len} ends within the header"))
         }

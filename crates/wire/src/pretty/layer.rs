@@ -1,28 +1,26 @@
-//! The layers to be printed, and the writer of the output lines.
+//! Layers and output lines.
 
 use core::fmt;
 
 use crate::ip::{Addresses, Fragment, IpProtocol};
 
-/// A layer to be printed. Printing a layer returns the next layer, so that nested packets need no
-/// recursion.
+/// Printing a layer returns the next layer, so that nested packets need no recursion.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
     End,
     Ethernet(&'a [u8]),
     Arp(&'a [u8]),
-    /// An IP packet of the version in its first byte.
+    /// An IP packet of any version.
     Ip(&'a [u8]),
     Ipv4(&'a [u8]),
     Ipv6(&'a [u8]),
-    /// The payload of an IP packet.
     Upper(IpPayload<'a>),
     Gtpu(&'a [u8]),
-    /// An IP packet inside another packet, to be indented by one more level.
+    /// An IP packet to be indented by one more level.
     Inner(&'a [u8]),
 }
 
-/// The payload of an IP packet, without extension headers.
+/// Without extension headers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IpPayload<'a> {
     pub(super) addresses: Addresses,
@@ -31,7 +29,7 @@ pub(super) struct IpPayload<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// A writer of output lines, each indented by the nesting depth of its packet.
+/// A writer of output lines. `line` begins a line, `item` continues it after a comma.
 pub(super) struct Lines<'a, 'b> {
     f: &'a mut fmt::Formatter<'b>,
     depth: usize,
@@ -47,12 +45,10 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.depth
     }
 
-    /// Indents the following lines by one more level.
     pub(super) fn indent(&mut self) {
         self.depth += 1;
     }
 
-    /// Begins a line.
     pub(super) fn line(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
         if !self.is_first {
             self.f.write_str("\n")?;
@@ -64,18 +60,17 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.f.write_fmt(text)
     }
 
-    /// Appends `text` to the current line, after a comma.
     pub(super) fn item(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
         self.f.write_str(", ")?;
         self.f.write_fmt(text)
     }
 
-    /// Writes a line about a truncated layer, of which `len` bytes of `needed` are present.
+    /// Only `len` of `needed` bytes are present.
     pub(super) fn truncated(&mut self, layer: &str, len: usize, needed: usize) -> fmt::Result {
         self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
     }
 
-    /// Writes a line with the number of unparsed bytes, or no line if there are none.
+    /// Writes no line if `bytes` is empty.
     pub(super) fn payload(&mut self, bytes: &[u8]) -> fmt::Result {
         if bytes.is_empty() {
             return Ok(());

@@ -1,5 +1,4 @@
-//! Prints Ethernet headers, VLAN tags and ARP messages. `Lines::line` begins an output line;
-//! `Lines::item` continues it.
+//! Prints Ethernet headers, VLAN tags and ARP messages.
 
 use core::fmt;
 
@@ -10,8 +9,7 @@ use crate::ethernet::{self, EtherType, Frame};
 use crate::limits::MAX_TAGS;
 use crate::vlan;
 
-/// The smallest EtherType. A smaller value is printed as the length of an LLC frame (IEEE
-/// 802.3-2018, clause 3.2.6).
+/// A smaller value is the length of an LLC frame (IEEE 802.3-2018, clause 3.2.6).
 const MIN_ETHERTYPE: u16 = 0x0600;
 
 pub(super) fn print_ethernet<'a>(

@@ -1,4 +1,4 @@
-//! Prints IPv4 and IPv6 packets. `Lines::line` begins an output line; `Lines::item` continues it.
+//! Prints IPv4 and IPv6 packets.
 
 use core::fmt;
 
@@ -8,8 +8,7 @@ use crate::field::{read_u16, read_u32};
 use crate::ip::{Fragment, IpProtocol};
 use crate::{ipv4, ipv6};
 
-/// Prints an IP packet of the version in its first byte; for any version but 4 and 6, prints only
-/// the length.
+/// For any version but 4 and 6, prints only the length.
 pub(super) fn print_ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     match bytes.first().map(|byte| byte >> 4) {
         Some(4) => print_ipv4(lines, bytes),

@@ -30,7 +30,7 @@ fn ethernet(ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Returns a tag before `payload`. With priority 7, the tag is drop eligible.
+/// With priority 7, the tag is drop eligible.
 fn vlan(id: u16, priority: u8, ethertype: EtherType, payload: &[u8]) -> Vec<u8> {
     let (id, drop_eligible) = (VlanId::new(id).unwrap(), priority == 7);
     let mut tagged = vec![0; vlan::TAG_LEN];
@@ -79,7 +79,7 @@ fn gtpu(repr: gtpu::Repr<'_>, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Returns a G-PDU with an uplink container, as a UDP datagram.
+/// With an uplink container, as a UDP datagram.
 fn g_pdu(payload: &[u8]) -> Vec<u8> {
     let information = UplinkInformation { qfi: 9, ..UplinkInformation::default() };
     let container = PduSessionContainer::Uplink(information);
@@ -279,7 +279,7 @@ fn pretty_prints_esp_alone_and_in_udp() {
         Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &esp))).to_string(),
         format!("{IPV4}, udp, ttl 64, 38 bytes\nUDP: 4500 > 4500, 10 bytes of payload\n{line}")
     );
-    // IKE on the same port is not printed as ESP.
+    // IKE on the same port.
     let ike = Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &[0; 20]))).to_string();
     assert!(ike.ends_with("20 bytes of payload"), "{ike}");
 }
@@ -418,7 +418,7 @@ fn packet_deeper_than_max_depth_is_not_printed() {
     assert_eq!(printed.lines().last(), Some(line));
 }
 
-/// Every packet has the longest possible IPv6, UDP and GTP-U lines.
+/// Every packet has the longest IPv6, UDP and GTP-U lines.
 #[test]
 fn longest_output_is_within_max_len() {
     let information = DownlinkInformation {
@@ -463,7 +463,7 @@ fn longest_output_is_within_max_len() {
     assert!(printed.len() > Pretty::MAX_LEN / 2, "{} bytes", printed.len());
 }
 
-/// Returns frames that together contain every kind of [`Layer`].
+/// Together, they contain every kind of [`Layer`].
 fn frames() -> Vec<Vec<u8>> {
     let inner = ipv6(IpProtocol::TCP, &[0x50; 24]);
     let gtpu = ipv4(IpProtocol::UDP, &g_pdu(&inner));

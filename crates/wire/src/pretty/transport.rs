@@ -1,5 +1,4 @@
-//! Prints payloads of IP packets: TCP, UDP, SCTP, ICMP, ESP and encapsulated IP packets.
-//! `Lines::line` begins an output line; `Lines::item` continues it.
+//! Prints payloads of IP packets.
 
 use core::fmt;
 use core::net::Ipv6Addr;
@@ -13,12 +12,11 @@ use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
 use crate::tcp::{self, Flags};
 use crate::udp;
 
-/// The UDP port of IKE and ESP with NAT traversal (RFC 3948).
+/// IKE and ESP with NAT traversal (RFC 3948).
 const NAT_T_PORT: u16 = 4500;
 
-/// Length of SCTP's common header in bytes.
 const SCTP_HEADER_LEN: usize = 12;
-/// Length of the ESP header in bytes: SPI and sequence number.
+/// SPI and sequence number.
 const ESP_HEADER_LEN: usize = 8;
 
 pub(super) fn print_upper<'a>(
@@ -121,7 +119,7 @@ fn print_tcp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
     lines.item(format_args!("{} bytes of payload", packet.payload().len()))
 }
 
-/// The names of TCP flags, separated by spaces.
+/// Separated by spaces.
 struct FlagNames(Flags);
 
 impl fmt::Display for FlagNames {
@@ -187,7 +185,7 @@ fn print_icmp(lines: &mut Lines, version: IpVersion, bytes: &[u8]) -> fmt::Resul
             | (V6, icmp::v6::ECHO_REQUEST | icmp::v6::ECHO_REPLY, _) => {
                 lines.item(format_args!("id {upper}, seq {lower}"))?;
             }
-            // Code 4: fragmentation needed and DF set (RFC 1191, section 4).
+            // Fragmentation needed and DF set (RFC 1191, section 4).
             (V4, icmp::v4::DESTINATION_UNREACHABLE, 4) => {
                 lines.item(format_args!("mtu {lower}"))?;
             }

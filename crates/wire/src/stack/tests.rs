@@ -108,7 +108,7 @@ where
     })
 }
 
-/// Generates a header of any kind. `emit` may reject its fields.
+/// `emit` may reject the fields.
 fn header() -> impl Strategy<Value = Header<'static>> {
     const LONG_OPTIONS: [&[u8]; 2] = [&[1; 41], &[1; 70_000]];
     const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] =
@@ -129,8 +129,6 @@ fn header() -> impl Strategy<Value = Header<'static>> {
     ]
 }
 
-/// Generates headers in a valid order: up to two GTP-U tunnels, then an optional link layer, up to
-/// two IP headers and an optional upper protocol.
 fn valid_headers() -> impl Strategy<Value = Vec<Header<'static>>> {
     let link = || {
         prop_oneof![
@@ -166,8 +164,8 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..40)
 }
 
-/// Asserts that each header in `packet` has the fields of its `Repr`, the type of the next header,
-/// the length of its payload, and a valid checksum.
+/// Asserts that each header has the fields of its `Repr`, the type of the next header, its
+/// payload's length, and a valid checksum.
 fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     const ICMP: u8 = 1;
     const ICMPV6: u8 = 58;
@@ -240,8 +238,8 @@ fn assert_emitted(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(remaining, payload);
 }
 
-/// Returns the EtherType that a header must have before `next`. Accepts `emitted` where other tests
-/// check the exact value: a VLAN type before a tag, and a derived type at the end.
+/// Accepts `emitted` where other tests check the value: a VLAN type before a tag, and a derived
+/// type at the end.
 fn expected_ethertype(
     next: Option<&Header<'_>>,
     fallback: EtherType,
@@ -256,8 +254,7 @@ fn expected_ethertype(
     }
 }
 
-/// Returns the protocol that an IP header must have before `next`. `icmp` is the number of ICMP or
-/// ICMPv6.
+/// `icmp` is the number of ICMP or ICMPv6.
 fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, fallback: IpProtocol) -> IpProtocol {
     let Some(next) = next else { return fallback };
     IpProtocol(match next {
@@ -341,7 +338,7 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 fn emit_accepts_only_documented_orders() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
-    // Each vector is a valid stack whose last header is the named header.
+    // The last header of each vector is the named header.
     let named_headers: [(&str, Vec<Header<'_>>); 9] = [
         ("ethernet", vec![ethernet::Repr::default().into()]),
         ("vlan", vec![tag(EtherType(0))]),

@@ -100,8 +100,7 @@ fn segment_with_payload(len: usize) -> Vec<u8> {
     segment
 }
 
-/// Returns a segment with these options, padded with END, four bytes of payload and a valid
-/// checksum.
+/// Pads the options with END, and adds four bytes of payload and a valid checksum.
 fn segment_with_options(options: &[u8]) -> Vec<u8> {
     let mut packet = PACKET[..HEADER_LEN].to_vec();
     packet.extend_from_slice(options);
@@ -112,8 +111,8 @@ fn segment_with_options(options: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Calls `lower_mss` on a segment with these options. Returns the result and the changed options.
-/// Asserts that the checksum is valid and that no other byte changed.
+/// Returns the result and the changed options. Asserts that the checksum is valid and no other byte
+/// changed.
 fn lower_mss_in(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
     let before = segment_with_options(options);
     let mut after = Packet::new_checked(before.clone()).unwrap();
@@ -132,12 +131,12 @@ fn lower_mss_in(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
 fn lower_mss_lowers_larger_value_at_any_offset() {
     assert_eq!(lower_mss_in(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
     assert_eq!(lower_mss_in(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
-    // After window scale, an unknown option and a no-operation; before another option.
+    // After window scale, an unknown option and a no-operation.
     let before = [3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2];
     let mut expected = before.to_vec();
     expected[11..13].copy_from_slice(&[0x22, 0x60]);
     assert_eq!(lower_mss_in(&before, 0x2260), (Ok(true), expected));
-    // Three options, at one even and two odd offsets. The second is small enough.
+    // At one even and two odd offsets. The second is small enough.
     let three_options = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
     assert_eq!(
         lower_mss_in(&three_options, 0x0fff),
@@ -158,8 +157,8 @@ fn lower_mss_keeps_smaller_or_missing_mss() {
 fn lower_mss_with_malformed_options_changes_nothing() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
     let after_large_mss = |options: &[u8]| [&LARGE[..], options].concat();
-    // Option lengths 0, 1 and beyond the header; a missing length; a maximum segment size option of
-    // three and of six bytes.
+    // Lengths 0, 1 and beyond the header; a missing length; maximum segment size options of three
+    // and six bytes.
     for options in [
         &[3, 0][..],
         &[3, 1, 1, 1],

@@ -1,18 +1,17 @@
-//! A test case, and a generator of random numbers for test cases.
+//! Test cases, and a random number generator.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 use xdpfwd_wire::{Addresses, MacAddr};
 
-/// The bytes of a frame or of a part of it, and the layers that scapy must read in them.
+/// Bytes, and the layers that scapy must read in them.
 pub(super) struct Case {
     pub(super) bytes: Vec<u8>,
     pub(super) layers: Vec<Value>,
 }
 
 impl Case {
-    /// Creates a case of bytes without headers.
     pub(super) fn raw(bytes: Vec<u8>) -> Case {
         let layers = match bytes.is_empty() {
             true => Vec::new(),
@@ -21,7 +20,7 @@ impl Case {
         Case { bytes, layers }
     }
 
-    /// Prepends `header`, which scapy must read as the layer `fields`.
+    /// Prepends `header`, to be read as the layer `fields`.
     pub(super) fn with_header(self, header: Vec<u8>, fields: Value) -> Case {
         let mut layers = vec![fields];
         layers.extend(self.layers);
@@ -29,8 +28,7 @@ impl Case {
     }
 }
 
-/// The SplitMix64 generator. The field is its state; the same seed gives the same numbers in every
-/// run.
+/// The SplitMix64 generator, whose state is the field.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -41,7 +39,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Returns a number from 0 to `limit - 1`.
+    /// From 0 to `limit - 1`.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
@@ -62,17 +60,17 @@ impl Random {
         self.next() as u32
     }
 
-    /// Returns `None` or a value, with equal probability.
+    /// `None` and a value are equally probable.
     pub(super) fn option<T>(&mut self, value: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.bool().then(|| value(self))
     }
 
-    /// Returns 0 to 39 random bytes.
+    /// 0 to 39 bytes.
     pub(super) fn data(&mut self) -> Vec<u8> {
         (0..self.below(40)).map(|_| self.u8()).collect()
     }
 
-    /// Returns a port from 40000 to 40999, for which scapy has no application protocol.
+    /// From 40000 to 40999, for which scapy has no application protocol.
     pub(super) fn port(&mut self) -> u16 {
         40_000 + self.below(1000) as u16
     }

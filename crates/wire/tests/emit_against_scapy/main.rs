@@ -1,6 +1,5 @@
-//! Uses scapy to check the frames that [`xdpfwd_wire`] emits. scapy parses every field and rebuilds
-//! the frame from the fields. It computes the lengths and checksums itself, and for header stacks
-//! also the types.
+//! Checks emitted frames of [`xdpfwd_wire`] with scapy, which parses every field and rebuilds the
+//! frame. It computes lengths and checksums itself, and for header stacks the types.
 
 mod case;
 mod link;
@@ -22,7 +21,7 @@ use stack::{extension, stack, stack_layers};
 
 const FRAME_COUNT: usize = 500;
 
-/// Arguments of the script: whether scapy keeps or recomputes the types in the frames.
+/// Whether scapy keeps or recomputes the types.
 const KEEP_TYPES: &str = "-";
 const RECOMPUTE_TYPES: &str = "types";
 
@@ -39,7 +38,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // Without such frames, the comparisons above would prove nothing about these layers.
+    // Without such frames, the comparisons would prove nothing about these layers.
     for layer in [
         "ARP",
         "Dot1AD",
@@ -81,8 +80,7 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
         assert_eq!(answer["rebuilt"], *frame, "{answer}");
         layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
     }
-    // Without such frames, the comparisons above would prove nothing about the types that a stack
-    // derives from the next layer.
+    // Without such frames, the comparisons would prove nothing about derived types.
     for pair in [
         "Dot1AD Dot1Q",
         "Dot1Q IP",
@@ -109,8 +107,7 @@ fn scapy_reads_and_rebuilds_emitted_stacks() {
     }
 }
 
-/// Asserts that scapy rebuilds a changed TCP frame with another checksum: otherwise, the tests
-/// would accept any checksum.
+/// Otherwise, the tests would accept any checksum.
 fn assert_scapy_corrects_checksum(cases: &[Case]) {
     let has_tcp = |case: &&Case| case.layers.iter().any(|fields| fields["layer"] == "TCP");
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();

@@ -5,8 +5,7 @@ use xdpfwd_wire::{Addresses, EtherType, IpProtocol, ipv4, ipv6};
 
 use crate::case::{Case, Random};
 
-/// Returns an IP packet and its EtherType. `upper` returns the protocol and the payload for the
-/// addresses of the packet.
+/// Returns a packet and its EtherType. `upper` returns protocol and payload for its addresses.
 pub(super) fn packet(
     random: &mut Random,
     upper: fn(&mut Random, Addresses) -> (IpProtocol, Case),
@@ -69,7 +68,7 @@ pub(super) fn packet(
     }
 }
 
-/// In one of four cases, adds destination options before an IPv6 payload.
+/// In one of four cases.
 fn add_destination_options(
     random: &mut Random,
     protocol: IpProtocol,

@@ -1,4 +1,4 @@
-//! Header stacks, and the layers that scapy must find in them.
+//! Header stacks.
 
 use xdpfwd_wire::gtpu::{self, Extension};
 use xdpfwd_wire::{Addresses, EtherType, Header, IpProtocol, IpVersion, VlanId};
@@ -7,15 +7,15 @@ use xdpfwd_wire::{ethernet, icmp, ipv4, ipv6, tcp, udp, vlan};
 use crate::case::Random;
 use crate::tunnel::container;
 
-/// The headers of a stack, and the payload after them.
+/// Headers and payload.
 pub(super) type StackCase<'a> = (Vec<Header<'a>>, Vec<u8>);
 
 pub(super) fn extension(random: &mut Random) -> Extension<'static> {
     Extension::PduSessionContainer(container(random))
 }
 
-/// Returns random headers with up to two VLAN tags, optionally in a GTP-U tunnel, and a payload.
-/// Fields that the stack replaces are random too.
+/// Up to two VLAN tags, optionally in a GTP-U tunnel. Fields that the stack replaces are random
+/// too.
 pub(super) fn stack<'a>(
     random: &mut Random,
     containers: &'a [[Extension<'static>; 1]],
@@ -71,7 +71,7 @@ pub(super) fn stack<'a>(
     (headers, random.data())
 }
 
-/// Adds one or more IP headers to `headers`. Returns the addresses of the last IP header.
+/// Adds one or more IP headers. Returns the last addresses.
 fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     loop {
         let addresses = random.addresses();
@@ -92,7 +92,7 @@ fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
     }
 }
 
-/// Returns the UDP header, without a checksum in one of four cases over IPv4.
+/// Without a checksum in one of four cases over IPv4.
 fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
     match addresses {
         Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),
@@ -100,7 +100,6 @@ fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Hea
     }
 }
 
-/// Returns scapy's names of the layers of a stack.
 pub(super) fn stack_layers(headers: &[Header<'_>], payload: &[u8]) -> Vec<&'static str> {
     let mut layers = Vec::new();
     let mut is_ipv6 = false;

@@ -1,20 +1,19 @@
-//! Runs a script that uses scapy, the independent reference for packet formats.
+//! Runs scripts that use scapy, the reference for packet formats.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// The interpreters to try. Debian's package installs scapy for `/usr/bin/python3`, which may not
-/// be the first `python3` in `PATH`.
+/// Debian installs scapy for `/usr/bin/python3`, which may not be the first in `PATH`.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Runs `script` from the folder `tests` and returns the JSON objects that it prints, one per line.
-/// The script must read all of `input` before it prints; otherwise, both processes could block.
+/// Runs `script` from `tests` and returns the JSON objects that it prints, one per line. It must
+/// read all of `input` before it prints; otherwise, both processes could block.
 ///
 /// # Panics
 ///
-/// If the script fails with every interpreter, for example because scapy is not installed.
+/// If no interpreter can run the script, for example because scapy is not installed.
 pub(super) fn run(script: &str, argument: &str, input: &str) -> Vec<Value> {
     let script = format!("{}/tests/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut failures = String::new();
@@ -40,8 +39,7 @@ fn run_with(
     command.args([script, argument]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    // Ignore a write error, which means that the script ended early: its exit status is checked
-    // below.
+    // Ignore a write error: the script ended early, and its exit status is checked below.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {
