@@ -1,11 +1,10 @@
-//! Measures the cost of sharing a session table with the control plane: a batch of 64 lookups on
-//! the data path, and one update.
+//! Measures the cost of sharing a session table with the control plane: 64 lookups on the data
+//! path, and one update.
 //!
 //! - `own`: a table per worker, changed by closures that run on the worker (`Handle::each_stage`).
 //! - `shared`: one `SharedTable` for all workers, loaded once per batch; an update copies the
 //!   table.
-//! - `rwlock`, for comparison: one table for all workers, with a read lock per batch. A writer
-//!   blocks the workers.
+//! - `rwlock`, for comparison: one table with a read lock per batch. A writer blocks the workers.
 //!
 //! Run with `make bench-tables`. `update/own` measures the closure on the worker; `update/shared`
 //! measures the control plane.

@@ -1,5 +1,3 @@
-//! Parses parameter files of ClassBench, such as `acl1_seed`. Sections start with `-name` and end
-//! with `#`.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -14,7 +12,7 @@ const PAIRS: [&str; 25] = [
     "em-lo", "ar-ar", "ar-em", "em-ar", "em-em",
 ];
 
-/// Parses a parameter file. Ignores flags and extra fields.
+/// Ignores flags and extra fields.
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| {
@@ -75,7 +73,6 @@ fn single<T: FromStr>(lines: &[&str]) -> Result<T> {
     number(lines[0])
 }
 
-/// Splits a line at blanks, commas and colons (between ports).
 fn words(line: &str) -> Vec<&str> {
     line.split([' ', '\t', ',', ':']).filter(|word| !word.is_empty()).collect()
 }
@@ -97,7 +94,7 @@ fn exact(lines: &[&str]) -> Result<Vec<(f64, u16)>> {
     Ok(ranges(lines)?.into_iter().map(|(share, port, _)| (share, port)).collect())
 }
 
-/// Parses lines with a level, the shares of nodes with one and with two children, and the skew.
+/// Lines with a level, the shares of nodes with one and with two children, and the skew.
 fn branching(lines: &[&str]) -> Result<Vec<(u8, u8, f64, f64)>> {
     let level = |line: &&str| {
         let [level, _, two_children, skew] = fields(line)?;
@@ -125,8 +122,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Parses lines with pairs of numbers: first the sum of source and destination length, with the
-/// share of this sum; then source lengths, each with its share within the sum.
+/// Lines with the sum of source and destination length and the share of this sum, then source
+/// lengths, each with its share within the sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {
@@ -152,7 +149,6 @@ mod tests {
     use super::super::seed::{ClassPair, Lengths, PortClass, Seed};
     use super::*;
 
-    /// Returns an artificial parameter file in the format of ClassBench.
     fn parameter_file() -> String {
         let mut text = "-scale\n100\n#\n-prots\n0\t0.5\t1.0".to_owned() + &"\t0.0".repeat(24);
         text += "\n6\t0.5\t0.25";

@@ -41,7 +41,7 @@ fn mask(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
-/// Ports `low` to `high`, inclusive.
+/// An inclusive range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ports {
     /// The first port.
@@ -78,7 +78,7 @@ impl Protocol {
     }
 }
 
-/// A rule: a packet matches if all five fields match. The first matching rule of a set applies.
+/// A rule: a packet matches if all five fields match. The first matching rule applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule5 {
     /// Source address.
@@ -103,7 +103,6 @@ impl Rule5 {
             && (self.protocol.mask == 0 || self.protocol == other.protocol)
     }
 
-    /// Returns whether some packet matches both rules.
     pub fn overlaps(&self, other: &Self) -> bool {
         let prefixes = |a: Prefix, b: Prefix| a.covers(b) || b.covers(a);
         let ports = |a: Ports, b: Ports| a.low <= b.high && b.low <= a.high;
@@ -115,8 +114,7 @@ impl Rule5 {
     }
 }
 
-/// A line of a ClassBench filter set, without the newline. The last column, TCP flags and their
-/// mask, is always "any".
+/// A line of a ClassBench filter set without newline. TCP flags and mask are always "any".
 impl fmt::Display for Rule5 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_ports, destination_ports, protocol } = self;

@@ -6,19 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 use xdpfwd_wire::MacAddr;
 
-/// A stage plan with inspection tables, such as a table of rules, sessions or security
-/// associations.
+/// A stage plan with inspection tables, such as rules, sessions or security associations.
 pub trait Inspectable {
     /// Returns the keys of the tables' row counters, in the order of
-    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter of the new plan
-    /// continues the counter of the old plan with the same key, whatever their positions. Counters
-    /// of a plan with equal keys are matched in order.
+    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter continues the
+    /// old counter with the same key; equal keys are matched in order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the tables. `counters` has one value for each key of `counter_keys`: the row
-    /// counter, added up over the workers, the XDP program and earlier plans.
+    /// Returns the tables. `counters` has the row counter of each key, added up over the workers,
+    /// the XDP program and earlier plans.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 }
 
