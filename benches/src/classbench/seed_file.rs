@@ -28,7 +28,7 @@ pub(crate) struct SeedFile {
     /// First level, last level, share of nodes with two children, skew of these nodes.
     pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
     pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
-    /// First level, last level, probability as in [`Seed::correlation`].
+    /// First level, last level, probability as in `Seed::correlation`.
     pub(crate) correlation: Vec<(u8, u8, f64)>,
 }
 

@@ -9,10 +9,9 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
-    /// Runs iterations to empty the worker. Retires the stages as soon as no packet has arrived for
-    /// 5 ms. Ends when, after that, all frames are sent and reclaimed, or after `timeout`. Then
-    /// drops packets in egress queues as [`Reason::SHUTDOWN`]. Detach the XDP program first, so
-    /// that no new packets arrive.
+    /// Empties the worker. Retires the stages as soon as no packet has arrived for 5 ms. Ends when
+    /// then all frames are sent and reclaimed, or after `timeout`. Then drops packets in egress
+    /// queues as [`Reason::SHUTDOWN`]. Detach the XDP program first, so that no packets arrive.
     pub fn drain(&mut self, timeout: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();
@@ -40,16 +39,16 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Retires the stages of all paths: they emit or drop the frames that they hold.
+    /// They emit or drop the frames that they hold.
     pub(crate) fn retire_all(&mut self) {
         (0..self.paths.len()).for_each(|index| self.retire(index));
     }
 
-    /// Makes the worker run without its stages. Call it after you have caught a panic of a stage in
-    /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain). From then on,
-    /// stages are called only for their counters, received packets are dropped as
-    /// [`Reason::SHUTDOWN`], and queued packets are sent. The frames of the interrupted batch are
-    /// lost: the report counts them as `leaked`.
+    /// Makes the worker run without its stages, after you have caught a panic of a stage in
+    /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain). Stages are
+    /// then called only for their counters, received packets are dropped as [`Reason::SHUTDOWN`],
+    /// and queued packets are sent. The interrupted batch is lost: the report counts its frames as
+    /// `leaked`.
     pub fn disable_stages(&mut self) {
         for path in &mut self.paths {
             path.retired = true;
@@ -60,7 +59,7 @@ impl<C: Chain> Worker<C> {
         self.verdicts.fill(Verdict::Next);
     }
 
-    /// Returns the number of frames posted for transmission and not yet reclaimed.
+    /// Posted for transmission.
     fn unreclaimed_frames(&self) -> u64 {
         self.port_queues
             .iter()
