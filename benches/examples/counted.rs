@@ -54,7 +54,7 @@ fn rings(rounds: u64) {
     }
 }
 
-/// With frames, owner record, batch and egress queue.
+/// Runs a port with frames, owner record, batch and egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
     let (mut port, kernel) =

@@ -1,5 +1,5 @@
-//! Measures the rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same
-//! loop in C and with libxdp's functions.
+//! Measures the rings: nanoseconds per packet in batches, compared with the same loop in C and with
+//! libxdp's functions.
 //!
 //! In a round, the fake kernel delivers packets, the user side receives, refills and transmits, the
 //! fake kernel completes the transmission, and the user side reclaims. A sample is the time of some

@@ -55,7 +55,7 @@ struct Run {
     size: u16,
     round: u32,
     pps: f64,
-    /// Cycles per packet of each task in the ledger, except the idle tasks `poll` and `wait`.
+    /// Per packet and task, except the idle tasks `poll` and `wait`.
     cycles: BTreeMap<String, f64>,
 }
 

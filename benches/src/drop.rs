@@ -1,5 +1,4 @@
-//! `drop`: the cost of a filter in user space and in the XDP program, if all packets are dropped
-//! and if all pass.
+//! `drop`: the cost of a filter in user space and in the XDP program.
 
 use std::{
     collections::BTreeMap,
@@ -119,7 +118,7 @@ struct RuleSet {
     packets: Arc<[PacketTemplate]>,
 }
 
-/// Number of packets of a flood: more flows than a flow cache holds.
+/// More flows than a flow cache holds.
 const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -389,7 +388,7 @@ impl Lab<'_> {
     }
 }
 
-/// Makes the kernel receive packets of fwd0 in a kernel thread on `core`.
+/// Makes the kernel receive packets of fwd0 in a thread on `core`.
 fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     let script = format!(
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \

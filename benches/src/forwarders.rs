@@ -94,7 +94,7 @@ impl ForwarderKind {
         }
     }
 
-    /// How the forwarder's conditions differ from xdpfwd's.
+    /// Describes how the forwarder's conditions differ from xdpfwd's.
     pub(crate) fn differences(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
@@ -250,7 +250,8 @@ impl ForwarderKind {
         }
     }
 
-    /// The same for all forwarders except the router, which needs its MAC address as destination.
+    /// Returns the same traffic for all forwarders except the router, which needs its MAC address
+    /// as destination.
     pub(crate) fn traffic(self) -> Traffic {
         match self {
             Self::IpForward => Traffic::new()
@@ -260,7 +261,7 @@ impl ForwarderKind {
         }
     }
 
-    /// The interfaces that have an XDP program when the forwarder is ready.
+    /// Returns the interfaces that have an XDP program when the forwarder is ready.
     fn xdp_interfaces(self) -> &'static [&'static str] {
         match self {
             Self::Bridge | Self::IpForward | Self::Xdpfwd { io: "packet-mmsg", .. } => &[],
@@ -277,7 +278,7 @@ impl PreparedForwarder {
         lines.join("; ")
     }
 
-    /// A forwarder that does not start counts as missing.
+    /// Checks that the forwarder starts; otherwise it counts as missing.
     pub(crate) fn check_start(&self) -> Result<(), MissingReason> {
         let start = || -> Result<()> {
             let chain = Chain::builder().build()?;
@@ -363,7 +364,7 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
     (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
 }
 
-/// As the bare loop: one core, MAC addresses swapped.
+/// Configures xdpfwd as the bare loop: one core, MAC addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
         format!(

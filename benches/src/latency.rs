@@ -1,4 +1,4 @@
-//! `latency`: latency at fractions of each forwarder's no-drop rate, and CPU use when idle.
+//! `latency`: latency at fractions of the no-drop rate, and CPU use when idle.
 
 use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
@@ -209,7 +209,7 @@ impl LatencyBench {
     }
 }
 
-/// The highest rate with a loss within the tolerance, by bisection.
+/// Finds the highest rate with a loss within the tolerance, by bisection.
 fn find_no_drop_rate(
     forwarder: &PreparedForwarder,
     arguments: &Arguments,
@@ -269,7 +269,8 @@ fn find_no_drop_rate(
     Ok(passing)
 }
 
-/// In an open loop: sends on schedule, whether or not earlier frames arrived.
+/// Measures in an open loop: the generator sends on schedule, whether or not earlier frames
+/// arrived.
 fn measure_at_rate(
     forwarder: &PreparedForwarder,
     arguments: &Arguments,
@@ -437,7 +438,7 @@ fn table(
     text
 }
 
-/// Quantiles over all frames, and the median of the rounds' p99.
+/// Formats quantiles over all frames, and the median of the rounds' p99.
 fn row(name: &str, runs: &[&Run]) -> String {
     let Some(p99) = Median::of(runs.iter().map(|run| run.p99_us)) else { return String::new() };
     let mut all = Histogram::default();

@@ -92,7 +92,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     keyed.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
-/// Returns the number of unspecified bits of a rule. A port range counts as log2 of its width.
+/// A port range counts as log2 of its width.
 fn scope(rule: &Rule5) -> f64 {
     let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
     f64::from(64 - rule.source.length - rule.destination.length)

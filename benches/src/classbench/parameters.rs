@@ -1,3 +1,5 @@
+//! Parses parameter files of ClassBench, such as `acl1_seed`. Sections start with `-name` and end
+//! with `#`.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -5,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::seed_file::{ProtocolEntry, SeedFile};
 
-/// The pairs of port classes, in the order of their shares in a line of `-prots`.
+/// In the order of a line of `-prots`.
 const PAIRS: [&str; 25] = [
     "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar",
     "ar-wc", "hi-ar", "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em",
@@ -94,7 +96,7 @@ fn exact(lines: &[&str]) -> Result<Vec<(f64, u16)>> {
     Ok(ranges(lines)?.into_iter().map(|(share, port, _)| (share, port)).collect())
 }
 
-/// Lines with a level, the shares of nodes with one and with two children, and the skew.
+/// Parses lines with a level, the shares of nodes with one and with two children, and the skew.
 fn branching(lines: &[&str]) -> Result<Vec<(u8, u8, f64, f64)>> {
     let level = |line: &&str| {
         let [level, _, two_children, skew] = fields(line)?;
@@ -122,8 +124,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Lines with the sum of source and destination length and the share of this sum, then source
-/// lengths, each with its share within the sum.
+/// Parses lines with the sum of source and destination length and the share of this sum, then
+/// source lengths, each with its share within the sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {

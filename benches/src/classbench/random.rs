@@ -19,6 +19,7 @@ impl Random {
         }))
     }
 
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         let state = &mut self.0;
         let result = state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);

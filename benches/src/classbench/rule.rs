@@ -1,5 +1,4 @@
-//! A rule over five header fields, and its text format, which ClassBench and `dpdk-test-acl` also
-//! use.
+//! A rule over five header fields, and its text format.
 
 use std::{
     fmt,
@@ -103,6 +102,7 @@ impl Rule5 {
             && (self.protocol.mask == 0 || self.protocol == other.protocol)
     }
 
+    /// Returns whether some packet matches both rules.
     pub fn overlaps(&self, other: &Self) -> bool {
         let prefixes = |a: Prefix, b: Prefix| a.covers(b) || b.covers(a);
         let ports = |a: Ports, b: Ports| a.low <= b.high && b.low <= a.high;
@@ -135,8 +135,7 @@ impl fmt::Display for Rule5 {
     }
 }
 
-/// Parses a line of a ClassBench filter set. Ignores columns after the protocol, as `dpdk-test-acl`
-/// does.
+/// Ignores columns after the protocol, as `dpdk-test-acl` does.
 impl FromStr for Rule5 {
     type Err = Error;
 
@@ -218,8 +217,8 @@ pub fn write_rules(mut output: impl Write, rules: &[Rule5]) -> io::Result<()> {
     output.flush()
 }
 
-/// Reads rules in the format of [`write_rules`] and ClassBench. Skips empty lines and lines that
-/// start with `#`.
+/// Reads rules as [`write_rules`] and ClassBench write them, without empty lines and lines starting
+/// with `#`.
 pub fn read_rules(input: impl BufRead) -> Result<Vec<Rule5>> {
     let mut rules = Vec::new();
     for (number, line) in input.lines().enumerate() {

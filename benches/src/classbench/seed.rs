@@ -17,6 +17,7 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("ipc", include_str!("../../classbench/ipc.toml")),
 ];
 
+/// The distributions of one kind of rule set.
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,

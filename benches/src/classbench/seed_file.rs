@@ -1,4 +1,4 @@
-//! The contents of a seed file, in TOML or in the format of ClassBench.
+//! The contents of a seed file.
 
 use std::collections::BTreeMap;
 

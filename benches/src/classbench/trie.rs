@@ -1,5 +1,4 @@
-//! Addresses for prefixes of given lengths: one binary trie per side, grown from the root, as in
-//! ClassBench.
+//! Addresses for prefixes of given lengths: one binary trie per side, as in ClassBench.
 //!
 //! A prefix whose length is the level of a node has the node's address. The level's [`Branching`]
 //! decides whether longer prefixes go to one child or are split between two. At the maximum
@@ -10,15 +9,15 @@ use super::{
     seed::{Branching, Lengths},
 };
 
-/// In the order of `lengths`.
+/// Returns the addresses in the order of `lengths`.
 pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut Random) -> Vec<u32> {
     let mut sources = Sources { branching, lengths, random, addresses: vec![0; lengths.len()] };
     sources.grow(0, 0, (0..lengths.len()).collect(), 0);
     sources.addresses
 }
 
-/// In the order of `lengths`. An address follows its source address for a random number of levels,
-/// given by `correlation`, then branches.
+/// Returns the addresses in the order of `lengths`. An address follows its source address for a
+/// random number of levels, given by `correlation`, then branches.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],

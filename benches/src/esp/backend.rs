@@ -1,4 +1,4 @@
-//! Measures a backend: its AEAD alone, and ESP with this AEAD, on the same frames.
+//! Measures a backend: its AEAD alone, and ESP with this AEAD.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -128,7 +128,7 @@ impl BackendBench {
         Ok(bench)
     }
 
-    /// Checks that the AEAD alone opens packets that ESP sealed, and vice versa.
+    /// The AEAD alone must open packets that ESP sealed, and vice versa.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
@@ -286,7 +286,6 @@ fn nanoseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e9
 }
 
-/// Returns the nonce of a packet whose IV is the sequence number `number`.
 fn nonce(number: u64) -> [u8; NONCE_LEN] {
     let mut nonce = [0; NONCE_LEN];
     nonce[..SALT_LEN].copy_from_slice(&SALT_BYTES);
@@ -306,7 +305,7 @@ fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
     bytes[PREFIX_LEN + HEADER_LEN..].split_at_mut(end - PREFIX_LEN - HEADER_LEN)
 }
 
-/// With sequence numbers after `number`.
+/// Returns jobs with sequence numbers after `number`.
 fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
     let numbers = number + 1..;
     numbers

@@ -1,5 +1,4 @@
-//! Measures the stages `esp-seal` and `esp-open` in a worker, including headers, SPI lookup,
-//! selectors and sequence numbers.
+//! Measures the stages `esp-seal` and `esp-open` in a worker.
 //!
 //! The path has both stages, so packets leave it unchanged and circulate.
 

@@ -252,8 +252,7 @@ impl PacketAccounting {
         self.mismatches.is_empty()
     }
 
-    /// Returns whether xdpfwd forwarded frames, leaked none of its own, and every frame is
-    /// accounted for.
+    /// Returns whether xdpfwd forwarded frames, leaked none, and every frame is accounted for.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.forwarded > 0 && self.leaked == 0 && self.is_balanced()

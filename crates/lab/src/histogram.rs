@@ -86,14 +86,14 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// As in bpf/sink.bpf.c.
+/// Computes the bucket as bpf/sink.bpf.c does.
 fn bucket(nanoseconds: u64) -> usize {
     let time = nanoseconds.min((1 << BITS) - 1);
     let shift = (time.max(1).ilog2()).saturating_sub(SUB_BITS);
     ((shift << SUB_BITS) as usize) + (time >> shift) as usize
 }
 
-/// In nanoseconds.
+/// Returns nanoseconds.
 fn upper_end(bucket: usize) -> u64 {
     let shift = (bucket >> SUB_BITS).saturating_sub(1);
     let first = (bucket - (shift << SUB_BITS)) as u64;

@@ -18,7 +18,7 @@ use crate::{Error, Namespace, require_root, tool};
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 
 impl BpfObjects {
-    /// Returns the objects that a process has open. Empty if there is no such process.
+    /// Returns the objects that a process has open, if it exists.
     ///
     /// # Errors
     ///

@@ -160,6 +160,7 @@ pub fn sweep() -> Result<Vec<String>, Error> {
         }
         match remove(&name) {
             Ok(()) => removed.push(name),
+            // Another lab removed it at the same time.
             Err(_) if !Path::new(DIRECTORY).join(&name).exists() => {}
             Err(error) => return Err(error),
         }

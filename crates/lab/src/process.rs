@@ -290,6 +290,7 @@ impl Drop for Forwarder {
         }
         if let Some((release, spawner)) = self.spawner.take() {
             drop(release);
+            // The thread only waits to be released and cannot panic.
             let _ = spawner.join();
         }
     }
@@ -314,7 +315,7 @@ fn reset_ignored_signals() -> Result<(), Error> {
     Ok(())
 }
 
-/// In `/proc/PID/status`, bit *n* - 1 stands for signal *n*.
+/// Parses `/proc/PID/status`, in which bit *n* - 1 stands for signal *n*.
 fn ignored_signals(status: &str) -> u64 {
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
@@ -335,6 +336,7 @@ struct Log {
 
 impl Lines {
     fn lock(&self) -> MutexGuard<'_, Log> {
+        // The lines stay consistent if another thread panics.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,6 @@
 //! The output of `xdpfwd --json`. Missing fields are zero or `None`; unknown fields are ignored.
 //!
-//! Independent of xdpfwd's code, so that the lab's check is independent.
+//! Does not use xdpfwd's code, so that the lab's check is independent.
 
 use std::collections::BTreeMap;
 

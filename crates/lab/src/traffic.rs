@@ -83,7 +83,7 @@ pub struct PacketTemplate {
 }
 
 impl PacketTemplate {
-    /// As `struct packet` in bpf/generator.bpf.c.
+    /// Returns the bytes of `struct packet` in bpf/generator.bpf.c.
     fn bytes(&self) -> impl Iterator<Item = u8> + use<> {
         let addresses = [self.source.octets(), self.destination.octets()].concat();
         let ports = [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()].concat();
@@ -247,6 +247,7 @@ impl Traffic {
     ) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
+        // Registering again is harmless, because the handler does nothing.
         signal_hook::flag::register(WAKE_SIGNAL as i32, Arc::new(AtomicBool::new(false)))
             .map_err(Error::io(format!("installing a handler for {WAKE_SIGNAL}")))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -298,7 +299,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// As `struct config` in bpf/generator.bpf.c.
+    /// Returns the bytes of `struct config` in bpf/generator.bpf.c.
     fn config(&self, ifindex: u32) -> Vec<u8> {
         let first_sequence = next_stream() << STREAM_SHIFT;
         let header = self.frame(0, first_sequence).bytes();
@@ -319,8 +320,8 @@ impl Traffic {
     }
 }
 
-/// The low 24 bits of the time in seconds or of the last number + 1, whichever is higher. A sink
-/// distinguishes runs by it, also of different processes. Wraps around after half a year.
+/// Returns the low 24 bits of the time in seconds or of the last number + 1, whichever is higher. A
+/// sink distinguishes runs by it, also of different processes. Wraps around after half a year.
 fn next_stream() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -543,6 +544,7 @@ impl Generator {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         // A signal just before the system call begins does not end it.
         while !thread.is_finished() {
+            // Fails only if the thread has ended.
             let _ = pthread_kill(thread.as_pthread_t(), WAKE_SIGNAL);
             thread::sleep(Duration::from_millis(1));
         }

@@ -42,7 +42,7 @@ pub(crate) struct End<'a> {
     pub(crate) mac: [u8; 6],
 }
 
-/// Each end is directly in its namespace, and up.
+/// Creates each end directly in its namespace, and brings it up.
 pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<(), Error> {
     let (queues, mtu) = (queues.to_string(), mtu.to_string());
     let (a_mac, b_mac) = (mac_text(a.mac), mac_text(b.mac));

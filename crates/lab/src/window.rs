@@ -79,7 +79,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Of the frames in memory, and on an Ethernet including FCS, preamble and inter-frame gap.
+/// Returns bits per second: of the frames in memory, and on an Ethernet including FCS, preamble and
+/// inter-frame gap.
 #[must_use]
 pub fn bits_per_second(counters: Counters, seconds: f64) -> (f64, f64) {
     let wire = counters.bytes + counters.packets * WIRE_OVERHEAD;

@@ -1,4 +1,4 @@
-//! Tests the lab: generator to sink through a kernel bridge, the sink's check, and cleanup.
+//! Tests the lab with a kernel bridge.
 //!
 //! Needs root, and python3 for sending invalid frames; fails without them.
 
@@ -41,7 +41,7 @@ fn chain_with_bridge(mtu: u16) -> Chain {
     chain
 }
 
-/// At most 5 s.
+/// Waits at most 5 s.
 fn wait_for_counters(sink: &Sink, done: impl Fn(&SinkCounters) -> bool) -> SinkCounters {
     let start = Instant::now();
     loop {
@@ -53,7 +53,7 @@ fn wait_for_counters(sink: &Sink, done: impl Fn(&SinkCounters) -> bool) -> SinkC
     }
 }
 
-/// Out of gen0, through an AF_PACKET socket.
+/// Sends frames out of gen0 through an AF_PACKET socket.
 fn send(chain: &Chain, frames: &[Vec<u8>]) {
     const SENDER: &str = "\
 import socket, sys
@@ -376,6 +376,7 @@ struct Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Both fail only if the process has been waited for.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -489,7 +490,7 @@ fn forwarder_wait_and_stop_report_each_outcome() {
     assert!(ignoring.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
-/// A shell script that runs `make test &` starts it with SIGINT and SIGQUIT ignored.
+/// `make test &` in a shell script starts it with SIGINT and SIGQUIT ignored.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
     xdpfwd_lab::require_root("tests/root_lab.rs")

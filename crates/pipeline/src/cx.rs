@@ -9,7 +9,7 @@ use crate::ledger::StageAccount;
 use crate::reason::{Drops, Reason};
 use crate::verdict::PortId;
 
-/// The context in which a stage runs: the time, free frames, egress queues.
+/// The time, free frames and egress queues of a running stage.
 pub struct Cx<'a> {
     pub(crate) now: u64,
     pub(crate) worker: usize,

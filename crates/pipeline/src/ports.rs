@@ -84,7 +84,7 @@ impl Ports {
         self.0.iter().find(|port| port.name == name)
     }
 
-    /// As `"lan", "wan"`, or `none`.
+    /// Formats the names as `"lan", "wan"`, or `none`.
     pub(crate) fn names(&self) -> String {
         let names: Vec<_> = self.0.iter().map(|port| format!("{:?}", port.name)).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }

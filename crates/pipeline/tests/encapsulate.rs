@@ -18,13 +18,13 @@ fn tunnel() -> [Header<'static>; 4] {
     gtpu::tunnel(ethernet, ip, TEID, &[]) // no extension headers
 }
 
-/// 53 bytes, from port 53 to port 4000.
+/// Returns 53 bytes, from port 53 to port 4000.
 fn user_packet() -> Vec<u8> {
     let udp = udp::Repr::new(53, 4000);
     HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()
 }
 
-/// With 9 bytes of padding.
+/// Adds 9 bytes of padding.
 fn user_frame() -> Vec<u8> {
     let ethernet = Header::from(ethernet::Repr::default());
     let ip = ipv6::Repr::default();
@@ -52,7 +52,7 @@ fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     }
 }
 
-/// Neither frame nor parsed headers may change.
+/// Asserts that neither frame nor parsed headers change.
 fn assert_refused(packet: &mut PacketMut<'_>, headers: &[Header<'_>], reason: Reason) {
     let (bytes, headroom) = (packet.frame.to_vec(), packet.frame.headroom());
     let parsed = packet.meta.headers;

@@ -250,7 +250,7 @@ fn worker_accounts_for_packets_when_interface_disappears() {
     }
 }
 
-/// Of those that [`run_rounds`] delivered.
+/// Returns the numbers of packets that [`run_rounds`] delivered.
 fn first_packets_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
     (0..accounting.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }

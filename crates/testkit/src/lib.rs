@@ -1,4 +1,4 @@
-//! Test helpers that the crates of xdpfwd share. The crate is not published.
+//! Test helpers that the crates of xdpfwd share.
 
 #![allow(missing_docs, reason = "helpers of tests")]
 #![forbid(unsafe_code)]

@@ -38,7 +38,7 @@ impl SplitMix64 {
         (self.draw() % bound as u64) as usize
     }
 
-    /// With probability 1 / `number`.
+    /// Returns `true` with probability 1 / `number`.
     pub fn one_in(&mut self, number: usize) -> bool {
         self.below(number) == 0
     }

@@ -1,4 +1,4 @@
-//! A worker between two ports with fake kernels, and an accounting of its packets.
+//! A worker between two fake kernels, and an accounting of its packets.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
@@ -17,11 +17,11 @@ pub struct Wires {
 /// Counts of packets, which [`Self::balance`] compares with the worker's counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
-    /// To the worker.
+    /// Packets delivered to the worker.
     pub delivered: u64,
-    /// By the worker.
+    /// Packets that the worker sent.
     pub sent: u64,
-    /// By the fake kernels.
+    /// Packets that the fake kernels discarded.
     pub discarded: u64,
     /// For lan and then wan, see [`number`].
     pub sent_numbers: [Vec<u64>; 2],
@@ -70,17 +70,17 @@ impl WireAccounting {
     }
 }
 
-/// 1024 frames, without huge pages.
+/// Returns a configuration with 1024 frames, without huge pages.
 pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// `lan_chain` is for packets from lan to wan.
+/// Runs `lan_chain` on packets from lan to wan.
 pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
     cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }
 
-/// With a configuration for the fake kernel of wan.
+/// Takes a configuration for the fake kernel of wan.
 pub fn cross_connect_with<C: Chain>(
     lan_chain: C,
     wan_chain: C,
@@ -89,7 +89,7 @@ pub fn cross_connect_with<C: Chain>(
     cross_connect_on(&umem_config(), lan_chain, wan_chain, wan)
 }
 
-/// Also with a configuration for the UMEM.
+/// Also takes a configuration for the UMEM.
 pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
     lan_chain: C,
@@ -110,7 +110,7 @@ pub fn cross_connect_on<C: Chain>(
     (worker, Wires { lan, wan })
 }
 
-/// A frame of 60 to 70 bytes, for [`number()`].
+/// Returns a frame of 60 to 70 bytes, for [`number()`].
 pub fn packet(number: u64) -> Vec<u8> {
     let mut packet = vec![0; 60 + (number % 11) as usize];
     packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");
@@ -118,7 +118,7 @@ pub fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
-/// Inverse of [`packet`].
+/// Reads the number of a [`packet`].
 pub fn number(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[14..22].try_into().unwrap())
 }

@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// SIGINT counts too, if the forwarder does not handle it.
+/// Accepts success, or SIGINT if the forwarder does not handle it.
 fn has_ended_as_requested(exit: &ForwarderExit) -> bool {
     !exit.killed
         && (exit.status.success() || exit.status.signal() == Some(signal_hook::consts::SIGINT))

@@ -1,11 +1,12 @@
+//! Output on the terminal: results, progress, and numbers with units.
 
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use xdpfwd_lab::{SinkCounters, grouped};
 
-/// On stderr; stdout contains only the result. On a terminal, an update overwrites the previous
-/// one.
+/// A display on stderr; stdout contains only the result. On a terminal, an update overwrites the
+/// previous one.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,

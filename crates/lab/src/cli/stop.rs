@@ -1,3 +1,4 @@
+//! The flag that stops a command.
 
 use std::{
     sync::{

@@ -1,5 +1,4 @@
-//! Inspection tables: a stage's state for `xdpfwd ctl` and reports, in a format independent of the
-//! stage.
+//! Inspection tables: a stage's state for `xdpfwd ctl` and reports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -72,7 +71,7 @@ pub enum Cell {
 }
 
 impl Table {
-    /// Creates a table without rows. Each column has a name and an optional unit.
+    /// Creates a table without rows; units are optional.
     pub fn new(name: &'static str, columns: &[(&'static str, Option<Unit>)]) -> Self {
         let columns = columns.iter().map(|&(name, unit)| Column { name, unit }).collect();
         Self { name, columns, rows: Vec::new() }
@@ -90,7 +89,7 @@ impl Table {
         self
     }
 
-    /// Adds a row: a tuple with one value per column, in the order of the columns.
+    /// Adds a row: a tuple with one value per column.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -112,7 +111,7 @@ impl Table {
 }
 
 impl Cell {
-    /// Returns the number in the cell; `None` if the cell has no number.
+    /// Returns the number in the cell, if it has one.
     pub fn as_number(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),

@@ -12,7 +12,7 @@ pub trait XdpOffload {
     fn is_required(&self) -> bool;
 }
 
-/// An XDP program that does a stage's work, with the content of its maps.
+/// An XDP program that does a stage's work.
 #[derive(Clone, Debug)]
 pub struct XdpImage {
     /// The name of an embedded program, `bpf/NAME.bpf.c`.

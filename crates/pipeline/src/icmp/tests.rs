@@ -77,7 +77,8 @@ fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     frame
 }
 
-/// For an MTU of 600. An IPv6 packet is answered only if it has more than 1280 bytes.
+/// Returns the message for an MTU of 600. An IPv6 packet is answered only if it has more than 1280
+/// bytes.
 #[track_caller]
 fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
     answer(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
@@ -92,7 +93,7 @@ fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// A padded UDP packet over IPv4 of `len` bytes, with VLAN tags.
+/// Returns a padded UDP packet over IPv4 of `len` bytes, with VLAN tags.
 fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [8, 0]);
     let l3 = frame.len();

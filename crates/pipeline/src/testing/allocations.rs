@@ -1,6 +1,6 @@
 //! Assertions that no memory is allocated.
 
-/// Runs the closure, asserts that it allocates no memory on this thread, and returns its result.
+/// Asserts that the closure allocates no memory on this thread, and returns its result.
 ///
 /// Requires the feature `count-allocations`, with which the crate `allocation-counter` installs a
 /// counting global allocator for the test binary. Do not enable it if your tests install another.

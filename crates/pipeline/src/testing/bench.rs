@@ -58,7 +58,7 @@ pub struct TestBench {
 }
 
 impl TestBench {
-    /// The clock is stopped.
+    /// Starts with a stopped clock.
     pub(super) fn start(
         mut worker: Worker<Vec<NamedStage>>,
         kernels: Vec<FakeKernel>,

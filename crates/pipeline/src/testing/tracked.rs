@@ -26,7 +26,7 @@ impl TrackedBatch {
         self.0.iter_mut().find(|frame| frame.chunk == chunk && frame.disposition.is_none())
     }
 
-    /// Of one iteration.
+    /// Records the events of one iteration.
     pub(super) fn record_events(&mut self, events: FrameEvents) {
         for (chunk, event) in events {
             if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_leaving) {
@@ -61,7 +61,7 @@ impl TrackedBatch {
         }
     }
 
-    /// In the order of delivery. Call it when the worker is idle.
+    /// Returns the dispositions in the order of delivery, when the worker is idle.
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
             let without_event =

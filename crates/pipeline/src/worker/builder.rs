@@ -48,7 +48,7 @@ pub enum BuildError {
     /// A path refers to a port that does not exist, or a swap to a port without a path.
     #[error("a path refers to port {0}, which the worker does not have")]
     NoSuchPort(u8),
-    /// A port or the pool does not belong to the UMEM of the worker.
+    /// A port or the pool belongs to another UMEM.
     #[error("{0} belongs to another UMEM than the worker")]
     OtherUmem(&'static str),
     /// A queue number does not fit into 16 bits.

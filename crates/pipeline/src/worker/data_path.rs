@@ -98,7 +98,7 @@ impl<C: Chain> Worker<C> {
         received
     }
 
-    /// Parse, stages, enqueue.
+    /// Takes the batch through parse, stages, enqueue.
     fn forward(&mut self, path_index: usize, port_queue_index: usize) {
         let path = &mut self.paths[path_index];
         // The loop below can keep copied fields in registers.

@@ -103,12 +103,12 @@ impl<C> Mailbox<C> {
         self.flags.mail.load(Ordering::Acquire)
     }
 
-    /// Readable when a command arrives.
+    /// Returns the descriptor that is readable when a command arrives.
     pub(super) fn fd(&self) -> RawFd {
         self.waker.fd()
     }
 
-    /// The descriptor is then readable only for the next command.
+    /// Makes the descriptor readable only for the next command.
     pub(super) fn clear_wake_up(&self) {
         self.waker.clear();
     }

@@ -33,8 +33,8 @@ use crate::verdict::{PortId, Verdict};
 
 /// A worker with its own ports, frames and paths.
 ///
-/// [`poll_once`](Self::poll_once) receives from each port, runs each batch through the stages of
-/// the port's path, and transmits. [`run`](Self::run) repeats this until stopped.
+/// [`poll_once`](Self::poll_once) runs one iteration: receive, run the stages, transmit.
+/// [`run`](Self::run) repeats it.
 ///
 /// `C` is the type of the stage chains, see [`Chain`].
 pub struct Worker<C> {
@@ -103,7 +103,7 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// The stages give up their frames and process no more packets.
+    /// Makes the stages give up their frames and process no more packets.
     fn retire(&mut self, path: usize) {
         self.visit_stages(path, self.ledger.read_clock(), |stage, cx| stage.retire(cx));
         self.paths[path].retired = true;
@@ -157,13 +157,13 @@ impl<C: Chain> Worker<C> {
                 .any(|port_queue| port_queue.path.is_some() && port_queue.socket.fd().is_none())
     }
 
-    /// In egress queues or TX rings.
+    /// Returns whether frames wait in egress queues or TX rings.
     fn has_unsent_frames(&self) -> bool {
         self.egress.waiting() > 0
             || self.port_queues.iter().any(|port_queue| port_queue.socket.has_unsent())
     }
 
-    /// Readable when packets arrive.
+    /// Returns descriptors that are readable when packets arrive.
     fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         let ingress = self.port_queues.iter().filter(|port_queue| port_queue.path.is_some());
         ingress.filter_map(|port_queue| port_queue.socket.fd())

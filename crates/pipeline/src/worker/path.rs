@@ -48,7 +48,7 @@ impl<C: Chain> Path<C> {
         }
     }
 
-    /// Includes the predecessors' counters.
+    /// Returns counters that include the predecessors'.
     pub(super) fn counters(&mut self) -> Vec<Counters> {
         let Self { chain, inherited, poisoned, .. } = self;
         let mut all = Vec::with_capacity(inherited.len());
@@ -75,7 +75,7 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Keeps names that occur only in `inherited`.
+/// Also keeps names that occur only in `inherited`.
 fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
         match counters.iter_mut().find(|(other, _)| *other == name) {

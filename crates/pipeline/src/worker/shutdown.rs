@@ -1,4 +1,4 @@
-//! Shutting down a worker: draining it, and running without its stages after a panic.
+//! Shutting down a worker, and running without its stages after a panic.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// They emit or drop the frames that they hold.
+    /// Makes the stages emit or drop the frames that they hold.
     pub(crate) fn retire_all(&mut self) {
         (0..self.paths.len()).for_each(|index| self.retire(index));
     }
@@ -59,7 +59,7 @@ impl<C: Chain> Worker<C> {
         self.verdicts.fill(Verdict::Next);
     }
 
-    /// Posted for transmission.
+    /// Returns the number of frames posted for transmission and not reclaimed.
     fn unreclaimed_frames(&self) -> u64 {
         self.port_queues
             .iter()

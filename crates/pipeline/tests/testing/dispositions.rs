@@ -1,4 +1,4 @@
-//! The disposition of each packet: sent, dropped, held, freed, or still waiting for transmission.
+//! The disposition of each packet.
 
 use std::time::Duration;
 
