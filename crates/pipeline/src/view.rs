@@ -186,7 +186,7 @@ impl View<'_> {
         slot.take()
     }
 
-    /// Returns whether no packet was taken or has another verdict than [`Verdict::Next`].
+    /// Returns whether every packet is still in the batch with [`Verdict::Next`].
     #[inline]
     pub(crate) fn all_next(&self) -> bool {
         !self.has_taken

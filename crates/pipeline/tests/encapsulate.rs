@@ -18,7 +18,7 @@ fn tunnel() -> [Header<'static>; 4] {
     gtpu::tunnel(ethernet, ip, TEID, &[]) // no extension headers
 }
 
-/// Returns 53 bytes, from port 53 to port 4000.
+/// Returns an IPv6 packet of 53 bytes, from port 53 to port 4000.
 fn user_packet() -> Vec<u8> {
     let udp = udp::Repr::new(53, 4000);
     HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()

@@ -65,7 +65,7 @@ impl<C: Chain> Worker<C> {
                 busy = true;
                 self.ledger.book(Task::Reclaim, reclaimed);
             }
-            // Such a port only transmits.
+            // A port without a path only transmits.
             let Some(path_index) = port_queue.path else { continue };
             for _ in 0..BURST {
                 let packets =

@@ -31,7 +31,7 @@ fn panic_message<R>(run: impl FnOnce() -> R) -> String {
     }
 }
 
-/// Drops odd first bytes, and counts all packets.
+/// Drops packets with an odd first byte, and counts all.
 #[derive(Default)]
 struct DropOdd {
     seen: u64,
@@ -66,7 +66,7 @@ impl Stage for ToPort {
     }
 }
 
-/// Until the next tick. Then emits them, and one new frame on port 0.
+/// Holds packets until the next tick. Then emits them, and one new frame on port 0.
 #[derive(Default)]
 struct Hold {
     held: Vec<Frame>,

@@ -10,7 +10,7 @@ use crate::{Hold, frame};
 
 /// Passes one packet per 10 ms.
 struct TokenBucket {
-    /// In cycles.
+    /// Time of the next packet, in cycles.
     full_at: u64,
 }
 
