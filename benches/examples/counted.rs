@@ -2,9 +2,8 @@
 //!
 //! Usage: `counted SCENARIO ROUNDS`
 //!
-//! Each round passes a batch of 64 packets of 60 bytes from the fake kernel through one part of the
-//! data path. The difference of two counts with different numbers of rounds excludes startup and
-//! exit.
+//! A round passes 64 packets of 60 bytes from the fake kernel through one part of the data path.
+//! The difference of two counts with different numbers of rounds excludes startup and exit.
 
 use std::process::ExitCode;
 
@@ -27,12 +26,10 @@ fn umem() -> (Umem, xdpfwd_xsk::Pool) {
     Umem::new(&config).expect("8 MiB of memory")
 }
 
-/// Returns the configuration of a fake kernel that needs no wake-up.
 fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
-/// Runs the fake kernel alone, which is part of all other scenarios.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) =
@@ -44,7 +41,6 @@ fn kernel(rounds: u64) {
     }
 }
 
-/// Runs the fake kernel and the four rings, without a port.
 fn rings(rounds: u64) {
     let (umem, _pool) = umem();
     let (mut rings, kernel) = BareRings::new(&umem, SIZES);
@@ -58,7 +54,7 @@ fn rings(rounds: u64) {
     }
 }
 
-/// Runs the fake kernel and a port, with frames, owner record, batch and egress queue.
+/// Runs a port with frames, owner record, batch and egress queue.
 fn port(rounds: u64) {
     let (umem, mut pool) = umem();
     let (mut port, kernel) =
@@ -74,7 +70,7 @@ fn port(rounds: u64) {
     }
 }
 
-/// Runs the fake kernel and a worker that forwards between two ports.
+/// Forwards between two ports.
 fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
     let (umem, mut pool) = umem();
     let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, config_without_wakeup());

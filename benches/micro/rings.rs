@@ -1,21 +1,20 @@
-//! Measures the rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same
-//! loop in C and with libxdp's functions.
+//! Measures the rings: nanoseconds per packet in batches, compared with the same loop in C and with
+//! libxdp's functions.
 //!
 //! In a round, the fake kernel delivers packets, the user side receives, refills and transmits, the
 //! fake kernel completes the transmission, and the user side reclaims. A sample is the time of some
-//! rounds, minus the time of as many rounds of the fake kernel alone. All times are CPU times of
-//! the thread, which exclude preemption. An iteration in criterion's output is one packet.
+//! rounds minus that of as many rounds of the fake kernel alone, in CPU time of the thread, which
+//! excludes preemption. An iteration in criterion's output is one packet.
 //!
 //! - `rings`: the four rings alone, [`BareRings`].
-//! - `port`: the four rings through [`Port`], with owned frames, the owner record, a batch, an
-//!   egress queue and counters.
+//! - `port`: the rings through [`Port`], with frames, owner record, batch, egress queue and
+//!   counters.
 //! - `swap`: `port`, with the MAC addresses of each packet swapped.
 //! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
 //! After criterion's results, a table compares these variants with their C twins
-//! (benches/peers/ring_twin.c, a separate process). All variants and twins run in each round; the
-//! table shows the ratios within the rounds. Run with `cargo bench -p xdpfwd-bench --bench rings`
-//! or `make bench-rings`.
+//! (benches/peers/ring_twin.c, a separate process), as ratios within a round. Run with `make
+//! bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -39,11 +38,9 @@ use xdpfwd_xsk::{
     fake_kernel::{FakeKernel, FakeKernelConfig, FakeRingSizes},
 };
 
-/// Batch sizes in packets.
 const BATCHES: [u32; 3] = [1, 8, 64];
 /// Packet length in bytes.
 const LENGTH: u32 = 60;
-/// The same ring sizes as in ring_twin.c.
 const SIZES: FakeRingSizes =
     FakeRingSizes { fill: 4096, rx: 2048, tx: 2048, completion: 4096, start: 0 };
 
@@ -52,14 +49,12 @@ fn umem() -> (Umem, Pool) {
     Umem::new(&config).expect("32 MiB of memory")
 }
 
-/// Returns the configuration of a fake kernel that needs no wake-up.
 fn config_without_wakeup() -> FakeKernelConfig {
     FakeKernelConfig { wants_tx_wakeup: false, ..FakeKernelConfig::default() }
 }
 
 /// A measured variant of the user side, with a fake kernel.
 trait Variant {
-    /// Runs `rounds` rounds of `n` packets.
     fn rounds(&mut self, n: u32, rounds: u64);
 }
 
@@ -126,7 +121,7 @@ impl Variant for PortVariant {
     }
 }
 
-/// A worker that forwards between two ports, as in the lab.
+/// A worker that forwards between two ports.
 struct WorkerVariant(Worker<(MacSwap,)>, FakeKernel, FakeKernel);
 
 impl WorkerVariant {
@@ -175,7 +170,6 @@ impl Bench {
         bench
     }
 
-    /// Returns the nanoseconds for `packets` packets in batches of `n`, without the fake kernel.
     fn sample(&mut self, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
         let start = cpu_time();
@@ -195,7 +189,7 @@ fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
 
-/// A running process of benches/peers/ring_twin.c.
+/// A process of benches/peers/ring_twin.c.
 struct Twin {
     process: Child,
     stdin: ChildStdin,
@@ -203,7 +197,6 @@ struct Twin {
 }
 
 impl Twin {
-    /// Compiles and starts the program, or returns the reason for the failure.
     fn start() -> Result<Self, String> {
         let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ring_twin");
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
@@ -244,7 +237,6 @@ impl Twin {
             .map_err(|error: std::io::Error| format!("cannot start {}: {error}", program.display()))
     }
 
-    /// Returns the nanoseconds for `packets` packets in batches of `n`, without the kernel side.
     fn sample(&mut self, variant: &str, swap_macs: bool, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
         let sent = rounds * u64::from(n);
@@ -267,11 +259,10 @@ impl Drop for Twin {
     }
 }
 
-/// A measurement: maps batch size and number of packets to nanoseconds for these packets.
 type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
 const VARIANTS: [&str; 4] = ["rings", "port", "swap", "worker"];
-/// The C twins: name, variant of ring_twin.c, whether it swaps MAC addresses, counterpart in Rust.
+/// Name, variant of ring_twin.c, whether it swaps MAC addresses, counterpart in Rust.
 const TWINS: [(&str, &str, bool, &str); 5] = [
     ("c-rings", "own", false, "rings"),
     ("libxdp-rings", "libxdp", false, "rings"),
@@ -300,12 +291,10 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
         for n in BATCHES {
             group.bench_with_input(BenchmarkId::from_parameter(n), &n, |bencher, &n| {
                 bencher.iter_custom(|packets| {
-                    // Clock reads dominate short samples: measure at least 64 Ki packets and scale
-                    // the result.
+                    // Clock reads dominate short samples.
                     let measured = packets.max(1 << 16);
                     let nanoseconds = sampler(n, measured) * packets as f64 / measured as f64;
-                    // On a busy machine, the difference of two times can be negative; criterion
-                    // needs a positive time.
+                    // The difference of two times can be negative; criterion needs a positive time.
                     Duration::from_nanos(nanoseconds.max(1.0) as u64)
                 });
             });
@@ -315,8 +304,8 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
     criterion.final_summary();
 }
 
-/// Measures all variants in each round. Prints and saves the medians, and the medians of the ratios
-/// within a round. `missing` is the reason if the C twins are missing.
+/// Prints and saves the medians, and the medians of the ratios within a round. `missing` is the
+/// reason if the C twins are missing.
 fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
     const ROUNDS: usize = 41;
     const PACKETS: u64 = 1 << 18;
@@ -361,7 +350,7 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     save(&text, &json!({ "ns_per_packet": raw, "packets_a_sample": PACKETS, "missing": missing }));
 }
 
-/// Saves the results in benches/results/<date>-<host>/, as the lab benchmarks do.
+/// Saves the results in benches/results/<date>-<host>/.
 fn save(text: &str, numbers: &Value) {
     let machine = Machine::detect();
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");

@@ -1,11 +1,9 @@
-//! Measures the cost of sharing a session table with the control plane: a batch of 64 lookups on
-//! the data path, and one update.
+//! Measures the cost of sharing a session table with the control plane: 64 lookups on the data
+//! path, and one update.
 //!
 //! - `own`: a table per worker, changed by closures that run on the worker (`Handle::each_stage`).
-//! - `shared`: one `SharedTable` for all workers, loaded once per batch; an update copies the
-//!   table.
-//! - `rwlock`, for comparison: one table for all workers, with a read lock per batch. A writer
-//!   blocks the workers.
+//! - `shared`: one `SharedTable` for all workers, loaded once per batch.
+//! - `rwlock`, for comparison: one table with a read lock per batch. A writer blocks the workers.
 //!
 //! Run with `make bench-tables`. `update/own` measures the closure on the worker; `update/shared`
 //! measures the control plane.
@@ -24,7 +22,7 @@ fn table(sessions: u32) -> Table {
     (0..sessions).map(|teid| (teid, Arc::new(SharedCounters::new(1)))).collect()
 }
 
-/// A pseudorandom generator of keys: each batch reads other entries of the table.
+/// Each batch reads other entries of the table.
 struct Keys {
     next: u32,
     sessions: u32,

@@ -19,7 +19,6 @@ use xdpfwd_filter::{
 
 use crate::stats::Median;
 
-/// Options of the subcommand.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// acl, fw or ipc, or files: seeds in TOML, or parameter files of ClassBench such as acl1_seed
@@ -80,33 +79,27 @@ pub(crate) enum Skew {
     Scattered,
 }
 
-/// The results for one set of rules and one trace.
 #[derive(Debug, Serialize)]
 struct Row {
     seed: String,
     rules: usize,
     skew: Skew,
     packets: usize,
-    /// Number of distinct tuples of the rules ([`Statistics::tuples`]).
     distinct_tuples: usize,
-    /// Number of tuples in the classifier, which merges some of the distinct tuples.
+    /// The classifier merges some of the distinct tuples.
     tuples: usize,
     longest_bucket: usize,
     memory_bytes: usize,
     build_ms: Option<Median>,
-    /// Share of headers that match a rule.
     hit_share: f64,
-    /// Nanoseconds per lookup without the flow cache.
+    /// Without the flow cache.
     ns: Option<Median>,
-    /// Nanoseconds per lookup with a flow cache that one pass has warmed up.
+    /// With a flow cache that one pass has warmed up.
     cached_ns: Option<Median>,
-    /// Share of headers found in the flow cache.
     cached_share: f64,
-    /// Nanoseconds per lookup of dpdk-test-acl.
     dpdk_ns: Option<Median>,
     /// `ns` / `dpdk_ns` within a round.
     ratio: Option<Median>,
-    /// Reason why dpdk-test-acl was not measured, or not in all rounds.
     dpdk_missing: Option<String>,
 }
 
@@ -258,7 +251,7 @@ fn key(header: &Header) -> Key {
     Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
 }
 
-/// Compares the classifier with a linear search, which is slow, on a part of the trace.
+/// Compares with a linear search, on a part of the trace because it is slow.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     let step = (keys.len() * rules.len() / 20_000_000).max(1);
     for key in keys.iter().step_by(step) {
@@ -271,7 +264,6 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
-/// Returns nanoseconds per lookup, and the number of keys that match a rule.
 fn one_pass(
     keys: &[Key],
     mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH]),
@@ -286,7 +278,6 @@ fn one_pass(
     (start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64, hits)
 }
 
-/// A prepared run of `dpdk-test-acl`.
 struct Dpdk {
     rules: PathBuf,
     trace: PathBuf,
@@ -310,8 +301,7 @@ impl Dpdk {
         Ok(Self { rules: rule_file, trace: trace_file, count: rules.len(), packets: headers.len() })
     }
 
-    /// Runs one pass over the trace in a new process. Returns nanoseconds per lookup, from the rate
-    /// that the process prints.
+    /// Runs a new process. Returns nanoseconds per lookup, from the rate that it prints.
     fn one_pass(&self) -> Result<f64> {
         let output = Command::new("dpdk-test-acl")
             .args([

@@ -20,11 +20,10 @@ use xdpfwd_lab::Sink;
 
 use crate::forwarders::{Environment, ForwarderKind, MissingReason, PreparedForwarder};
 
-/// If no frame arrives at the sink for this long, none is assumed to be in transit.
+/// After this long without a frame at the sink, none is assumed to be in transit.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Options of every measurement in the lab.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options of all lab measurements")]
 pub(crate) struct Common {
@@ -54,8 +53,7 @@ pub(crate) struct Common {
     results: PathBuf,
 }
 
-/// Returns the folder of this program, to which cargo also builds the other programs: for example
-/// `target/release`.
+/// Returns the folder of this program, such as `target/release`.
 pub(crate) fn build_output() -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot determine the path of this program")?;
     Ok(program.parent().context("this program has no parent folder")?.to_owned())
@@ -70,8 +68,8 @@ impl Common {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
     }
 
-    /// Returns the paths and cores. Paths are absolute, because `ip netns exec` searches PATH for a
-    /// relative name without slashes.
+    /// Paths are absolute, because `ip netns exec` searches PATH for a relative name without
+    /// slashes.
     pub(crate) fn environment(&self) -> Result<Environment> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
@@ -101,8 +99,7 @@ impl Common {
         all.iter().copied().filter(is_selected).collect()
     }
 
-    /// Returns the selected forwarders that are available and, for each that is missing, its name
-    /// and the reason.
+    /// Returns the available forwarders and, for each missing one, its name and the reason.
     pub(crate) fn prepare_selected(
         &self,
         all: &[ForwarderKind],
@@ -125,7 +122,7 @@ impl Common {
         (ready, missing)
     }
 
-    /// Checks the prerequisites of the measurement `name` and returns its result files.
+    /// Checks the prerequisites of a measurement.
     pub(crate) fn begin(&self, name: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let names: Vec<&str> =
@@ -163,7 +160,6 @@ impl Common {
     }
 }
 
-/// The result files of a measurement.
 pub(crate) struct Output {
     directory: PathBuf,
     name: &'static str,
@@ -171,12 +167,10 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Saves the printed table.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         self.write("txt", text).map(drop)
     }
 
-    /// Saves the raw numbers, with command line and machine.
     pub(crate) fn json(&mut self, numbers: &serde_json::Value) -> Result<PathBuf> {
         let mut contents = json!({
             "command": std::env::args().collect::<Vec<_>>().join(" "),
@@ -197,8 +191,7 @@ impl Output {
     }
 }
 
-/// A flag set by Ctrl-C or SIGTERM. It is checked only between runs, so that every run removes its
-/// lab.
+/// A flag set by Ctrl-C or SIGTERM, checked between runs, so that every run removes its lab.
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -219,13 +212,12 @@ impl Stop {
     }
 }
 
-/// Prints a progress line to stderr; stdout is for the result.
+/// stdout is for the result.
 pub(crate) fn note(line: &str) {
     eprintln!("{line}");
 }
 
-/// Waits until no frame has arrived at the sink for [`SETTLE_TIME`]. Fails after
-/// [`SETTLE_DEADLINE`].
+/// Waits until no frame arrives for [`SETTLE_TIME`]. Fails after [`SETTLE_DEADLINE`].
 pub(crate) fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let (mut arrived, mut last_change) = (sink.seen()?.arrived.packets, Instant::now());

@@ -34,7 +34,6 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// A measured path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Path {
     /// Transform and backend of the stage `esp-seal`; `None`: no stage.
@@ -50,14 +49,13 @@ impl Path {
     }
 }
 
-/// One measurement.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     path: String,
     size: u16,
     round: u32,
     pps: f64,
-    /// Cycles per packet of each task in the ledger, except the idle tasks `poll` and `wait`.
+    /// Per packet and task, except the idle tasks `poll` and `wait`.
     cycles: BTreeMap<String, f64>,
 }
 
@@ -122,7 +120,7 @@ fn config(path: &Path, index: usize, environment: &Environment) -> Result<PathBu
     Ok(file)
 }
 
-/// Returns packets per second, and cycles per packet by task of the ledger.
+/// Returns packets per second, and cycles per packet by task.
 fn measure(
     common: &Common,
     environment: &Environment,
@@ -171,7 +169,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// The tasks of the ledger in the table, in the order of its columns.
+/// In the order of the table's columns.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",

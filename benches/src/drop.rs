@@ -1,5 +1,4 @@
-//! `drop`: the cost of a filter in user space and in the XDP program, if all packets are dropped
-//! and if all pass.
+//! `drop`: the cost of a filter in user space and in the XDP program.
 
 use std::{
     collections::BTreeMap,
@@ -60,14 +59,13 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// The program that drops the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Dropper {
-    /// xdpfwd, with the filter in this placement: `user` or `kernel`.
+    /// With the filter in this placement: `user` or `kernel`.
     Xdpfwd(&'static str),
-    /// An XDP program that only looks up the same tables and drops every packet.
+    /// An XDP program that looks up the same tables and drops every packet.
     BareLookups,
-    /// An XDP program that drops every packet at once: the minimum cost per packet.
+    /// An XDP program that drops every packet at once: the minimum cost.
     AtOnce,
 }
 
@@ -85,17 +83,14 @@ impl Dropper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// Not over an interface: the program receives the frames directly, without the cost of a
-    /// driver.
+    /// Directly, without an interface and the cost of a driver.
     Driver,
-    /// On the generator's core, which slows the generator down: the default of veth.
+    /// On the generator's core, which slows it down: the default of veth.
     Generator,
-    /// On xdpfwd's core, in a kernel thread. With the filter in the kernel, the core is otherwise
-    /// idle.
+    /// In a kernel thread on xdpfwd's core, which is otherwise idle with the filter in the kernel.
     Xdpfwd,
 }
 
-/// One measurement.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     #[serde(rename = "who")]
@@ -103,7 +98,7 @@ struct Run {
     receiving: Receiving,
     rules: usize,
     round: u32,
-    /// Packets dropped per second when all packets are dropped.
+    /// When all packets are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_pps: Option<f64>,
     /// Cycles of both cores per dropped packet.
@@ -112,19 +107,18 @@ struct Run {
     /// Packets forwarded per second when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarded_pps: Option<f64>,
-    /// Cycles per packet of the filter in user space when all packets pass.
+    /// Of the filter in user space when all packets pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     stage_cycles: Option<f64>,
 }
 
-/// A rule file, and the packets of a flood, which match the rules.
 struct RuleSet {
     count: usize,
     file: PathBuf,
     packets: Arc<[PacketTemplate]>,
 }
 
-/// Number of packets of a flood: more flows than a flow cache holds.
+/// More flows than a flow cache holds.
 const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -198,8 +192,8 @@ impl RuleSet {
                 Seed::parse(&arguments.seed, &text)?
             }
         };
-        // A set of one rule has a rule that matches every packet, to show the minimum cost of a
-        // rule. The packets of a set of 0 or 1 rules are those for 1000 rules.
+        // A single rule matches every packet, to show the minimum cost of a rule. Sets of 0 or 1
+        // rules use the packets for 1000 rules.
         let rules = match count {
             0 | 1 => generate(&seed, 1_000, 1),
             _ => generate(&seed, count, 1),
@@ -216,8 +210,7 @@ impl RuleSet {
         Ok(Self { count, file, packets: headers.iter().map(packet).collect() })
     }
 
-    /// Writes a configuration of xdpfwd, in which `verdict` applies to packets that match a rule
-    /// and `default` to all others.
+    /// `verdict` applies to packets that match a rule, `default` to all others.
     fn config(
         &self,
         environment: &Environment,
@@ -252,7 +245,6 @@ fn packet(header: &Header) -> PacketTemplate {
     }
 }
 
-/// The parameters of one measurement.
 struct Lab<'a> {
     common: &'a Common,
     environment: &'a Environment,
@@ -261,8 +253,7 @@ struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    /// Returns the packets per second that xdpfwd drops, and the cycles of both cores per dropped
-    /// packet.
+    /// Returns packets dropped per second, and cycles of both cores per dropped packet.
     fn drop_by_xdpfwd(&self, placement: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;
         let mut forwarder = self
@@ -304,8 +295,8 @@ impl Lab<'_> {
         Ok(forwarder)
     }
 
-    /// Sends a flood and returns the packets dropped per second, and the cycles of both cores per
-    /// dropped packet. `read` returns a time in seconds, and the packets dropped up to this time.
+    /// Returns packets dropped per second, and cycles of both cores per dropped packet. `read`
+    /// returns a time in seconds, and the packets dropped up to this time.
     fn measure(&self, chain: &Chain, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
         let common = self.common;
         if self.receiving == Receiving::Xdpfwd {
@@ -327,14 +318,11 @@ impl Lab<'_> {
             bail!("no packet was dropped");
         }
         let cycles = (end_busy - start_busy) * xdpfwd_xsk::clock::cycles_per_second() as f64;
-        // xdpfwd's reports are up to 0.2 s old: compute the rate from their timestamps, and the
-        // packets in the span of `cycles` from the rate.
+        // xdpfwd's reports are up to 0.2 s old: compute the rate from their timestamps.
         let pps = packets / (end_time - start_time);
         Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
     }
 
-    /// Returns the packets per second that a bare XDP program drops, and the cycles of both cores
-    /// per dropped packet.
     fn drop_by_bare(&self, bare: &Path, dropper: Dropper) -> Result<(f64, f64)> {
         let text = fs::read_to_string(&self.rule_set.file)?;
         let parsed = parse_classbench(&text, Verdict::Drop)
@@ -370,12 +358,12 @@ impl Lab<'_> {
         Ok(measured)
     }
 
-    /// Returns the packets per second that xdpfwd forwards if all packets pass, and the cycles per
-    /// packet that it reports for a filter in user space.
+    /// Returns packets forwarded per second if all pass, and the reported cycles per packet of a
+    /// filter in user space.
     fn forward(&self, placement: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;
-        // In a set of one rule, the rule matches every packet, so it must accept.
+        // A single rule matches every packet, so it must accept.
         let verdict = if self.rule_set.count == 1 { "accept" } else { "drop" };
         let mut forwarder = self.start(
             &chain,
@@ -400,7 +388,7 @@ impl Lab<'_> {
     }
 }
 
-/// Makes the kernel receive packets of fwd0 in a kernel thread on `core`.
+/// Makes the kernel receive packets of fwd0 in a thread on `core`.
 fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     let script = format!(
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \

@@ -40,7 +40,6 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// A measurement of one forwarder.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     #[serde(rename = "peer")]
@@ -50,13 +49,11 @@ struct Run {
     round: u32,
     offered_pps: f64,
     forwarded_pps: f64,
-    /// Transmit and receive system calls per received packet, from xdpfwd's final report, which
-    /// includes the warm-up. `None` for other forwarders.
+    /// Per received packet, from xdpfwd's final report, which includes the warm-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
 }
 
-/// Size and number of flows of the main result.
 const HEADLINE: (u16, u32) = (60, 16);
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -161,7 +158,6 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// Runs one measurement in a new lab.
 fn measure_once(
     forwarder: &PreparedForwarder,
     common: &Common,
@@ -193,7 +189,6 @@ fn measure_once(
     })
 }
 
-/// Returns the system calls per received packet, from a final report.
 pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     let calls = report["kernel"]["syscalls"].as_f64()?;
     let received: f64 =
@@ -201,9 +196,9 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     (received > 0.0).then(|| calls / received)
 }
 
-/// Checks forwarding with two queues, with a generator first on one core, then on the other. All
-/// frames must arrive intact, once and in order, at a rate that all forwarders support. Does not
-/// measure speed, because the second generator shares the forwarder's core.
+/// Checks forwarding with two queues: all frames must arrive intact, once and in order, at a rate
+/// that all forwarders support. Does not measure speed, because the second generator shares the
+/// forwarder's core.
 fn two_queues(kind: ForwarderKind, common: &Common) -> String {
     const RATE: u64 = 20_000;
     if !kind.supports_two_queues() {
@@ -224,8 +219,7 @@ fn two_queues(kind: ForwarderKind, common: &Common) -> String {
         thread::sleep(common.warmup());
         let before = sink.seen()?.arrived.packets;
         let mut sent = 0;
-        // Run the generators one after the other, because the sink tracks one stream per flow at a
-        // time.
+        // The sink tracks one stream per flow at a time.
         for core in [common.generator_core, common.core] {
             let generator =
                 kind.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;

@@ -11,20 +11,19 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
-/// Deadline for a forwarder to become ready. testpmd needs some seconds to allocate its memory.
+/// testpmd needs some seconds to allocate its memory.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum time until a forwarder that cannot start has ended.
 const FAILURE_TIME: Duration = Duration::from_millis(500);
 
-/// A forwarder of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ForwarderKind {
-    /// xdpfwd with these values of its configuration keys `io` and `idle`.
+    /// With these values of `io` and `idle` in the configuration.
     Xdpfwd { io: &'static str, idle: &'static str },
     /// benches/peers/bare_loop.c.
     BareLoop,
-    /// `dpdk-testpmd` on net_af_xdp, with preferred busy polling (its default) or without.
+    /// `dpdk-testpmd` on net_af_xdp, with or without preferred busy polling.
     Testpmd { busy_poll: bool },
     /// A kernel bridge.
     Bridge,
@@ -32,12 +31,12 @@ pub(crate) enum ForwarderKind {
     IpForward,
     /// `xdp-bench redirect`.
     XdpRedirect,
-    /// `xdp-bench redirect-cpu`: redirects on the forwarder's core.
+    /// `xdp-bench redirect-cpu`, to the forwarder's core.
     XdpRedirectCpu,
 }
 
-/// All forwarders, in the order of the table and of the runs. The first two run directly one
-/// after the other, because the table compares them.
+/// In the order of the table and of the runs. The first two run one after the other, because the
+/// table compares them.
 pub(crate) const ALL: [ForwarderKind; 10] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "poll" },
     ForwarderKind::BareLoop,
@@ -51,27 +50,21 @@ pub(crate) const ALL: [ForwarderKind; 10] = [
     ForwarderKind::XdpRedirect,
 ];
 
-/// The paths and cores of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
     pub(crate) xdpfwd: PathBuf,
     /// benches/peers.
     pub(crate) sources: PathBuf,
-    /// Folder for build products and temporary files.
     pub(crate) scratch: PathBuf,
-    /// Core of the generator.
     pub(crate) generator: usize,
-    /// Core of the forwarder.
     pub(crate) core: usize,
 }
 
-/// An available forwarder, with the commands that start it.
 #[derive(Clone, Debug)]
 pub(crate) struct PreparedForwarder {
     pub(crate) kind: ForwarderKind,
-    /// Shell commands that configure the namespace.
     setup: Vec<String>,
-    /// Program and arguments of the forwarder; `None` if the kernel forwards.
+    /// `None` if the kernel forwards.
     command: Option<Vec<String>>,
 }
 
@@ -80,7 +73,7 @@ pub(crate) struct RunningForwarder {
     pub(crate) forwarder: Option<Forwarder>,
 }
 
-/// The reason why a forwarder is missing, and how to install it.
+/// Why a forwarder is missing, and how to install it.
 pub(crate) type MissingReason = String;
 
 impl ForwarderKind {
@@ -101,7 +94,7 @@ impl ForwarderKind {
         }
     }
 
-    /// Describes how the forwarder's conditions differ from xdpfwd's. Empty if they are the same.
+    /// Describes how the forwarder's conditions differ from xdpfwd's.
     pub(crate) fn differences(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel also processes every frame",
@@ -127,8 +120,7 @@ impl ForwarderKind {
         self != Self::BareLoop
     }
 
-    /// Finds or compiles the forwarder's program and writes its configuration, or returns the
-    /// reason why the forwarder is missing.
+    /// Finds or compiles the program and writes its configuration.
     pub(crate) fn prepare(
         self,
         environment: &Environment,
@@ -141,8 +133,8 @@ impl ForwarderKind {
             command,
         };
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        // Sets the RPS mask, in hexadecimal groups of 32 bits, so that packets from fwd0 are
-        // processed on the forwarder's core.
+        // Process packets from fwd0 on the forwarder's core. The RPS mask has hexadecimal groups of
+        // 32 bits.
         let rps = format!(
             "for q in /sys/class/net/fwd0/queues/rx-*; do echo {:x}{} > $q/rps_cpus; done",
             1u32 << (environment.core % 32),
@@ -190,8 +182,7 @@ impl ForwarderKind {
             Self::Testpmd { busy_poll } => {
                 let program = find("dpdk-testpmd", "dpdk-dev")?;
                 let budget = if busy_poll { 64 } else { 0 };
-                // Use one device per queue: on a veth, a net_af_xdp device has a single queue,
-                // which start_queue selects.
+                // On a veth, a net_af_xdp device has a single queue, which start_queue selects.
                 let devices: Vec<String> = (0..queues)
                     .flat_map(|queue| [(2 * queue, "fwd0", queue), (2 * queue + 1, "fwd1", queue)])
                     .map(|(device, interface, queue)| {
@@ -259,8 +250,8 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns the generator's traffic. It is the same for all forwarders except the router, which
-    /// needs its MAC address as destination.
+    /// Returns the same traffic for all forwarders except the router, which needs its MAC address
+    /// as destination.
     pub(crate) fn traffic(self) -> Traffic {
         match self {
             Self::IpForward => Traffic::new()
@@ -270,7 +261,7 @@ impl ForwarderKind {
         }
     }
 
-    /// Returns the interfaces to which the forwarder has attached an XDP program when it is ready.
+    /// Returns the interfaces that have an XDP program when the forwarder is ready.
     fn xdp_interfaces(self) -> &'static [&'static str] {
         match self {
             Self::Bridge | Self::IpForward | Self::Xdpfwd { io: "packet-mmsg", .. } => &[],
@@ -281,15 +272,13 @@ impl ForwarderKind {
 }
 
 impl PreparedForwarder {
-    /// Returns the commands that configure the namespace and start the forwarder, for the results.
     pub(crate) fn command_lines(&self) -> String {
         let mut lines = self.setup.clone();
         lines.extend(self.command.as_ref().map(|words| words.join(" ")));
         lines.join("; ")
     }
 
-    /// Checks that the forwarder starts. If not, the forwarder counts as missing for the returned
-    /// reason.
+    /// Checks that the forwarder starts; otherwise it counts as missing.
     pub(crate) fn check_start(&self) -> Result<(), MissingReason> {
         let start = || -> Result<()> {
             let chain = Chain::builder().build()?;
@@ -313,7 +302,6 @@ impl PreparedForwarder {
         })
     }
 
-    /// Starts the forwarder in a lab and waits until it is ready.
     pub(crate) fn start(&self, chain: &Chain) -> Result<RunningForwarder> {
         for line in &self.setup {
             let output = chain
@@ -341,8 +329,8 @@ impl PreparedForwarder {
             ForwarderKind::Testpmd { .. } => drop(
                 forwarder.wait_for_line(READY_DEADLINE, |line| line.contains("NIC statistics"))?,
             ),
-            // The other forwarders bind their sockets when or shortly after they attach the second
-            // program, which is within the warm-up.
+            // The others bind their sockets shortly after attaching the second program, within the
+            // warm-up.
             _ => {}
         }
         Ok(RunningForwarder { forwarder: Some(forwarder) })
@@ -350,14 +338,13 @@ impl PreparedForwarder {
 }
 
 impl RunningForwarder {
-    /// Fails if the forwarder has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.forwarder
             .as_mut()
             .map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
     }
 
-    /// Stops the forwarder. Returns the final report if the forwarder is xdpfwd.
+    /// Returns xdpfwd's final report.
     pub(crate) fn stop(mut self) -> Result<Option<serde_json::Value>> {
         let Some(forwarder) = &mut self.forwarder else { return Ok(None) };
         forwarder.stop(STOP_DEADLINE)?;
@@ -366,8 +353,7 @@ impl RunningForwarder {
     }
 }
 
-/// Returns the most informative line of an error: the first with "failed", "error" or "cause:",
-/// otherwise the last.
+/// Returns the first line with "failed", "error" or "cause:", otherwise the last line.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -378,7 +364,7 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
     (*informative.or(lines.last()).unwrap_or(&"no reason was printed")).to_owned()
 }
 
-/// Returns a configuration equivalent to the bare loop: one core, MAC addresses swapped.
+/// Configures xdpfwd as the bare loop: one core, MAC addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
         format!(
@@ -399,7 +385,6 @@ fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     )
 }
 
-/// Compiles a program of benches/peers, or returns the reason for the failure.
 pub(crate) fn compile(
     environment: &Environment,
     name: &str,
@@ -433,7 +418,7 @@ pub(crate) fn compile(
     ))
 }
 
-/// Returns the path of a program, or an error that names its Debian package.
+/// The error names the Debian package.
 fn find(program: &str, package: &str) -> Result<String, MissingReason> {
     let path = std::env::var("PATH").unwrap_or_default();
     let directories = path.split(':').chain(["/usr/sbin", "/sbin"]);

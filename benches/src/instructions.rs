@@ -1,5 +1,5 @@
-//! `instructions`: CPU instructions of the data path per packet, counted by callgrind and compared
-//! with the numbers stored in the repository.
+//! `instructions`: CPU instructions per packet, counted by callgrind and compared with the stored
+//! numbers.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +19,9 @@ const SCENARIOS: [&str; 6] =
     ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets per round in examples/counted.rs.
 const BATCH: u64 = 64;
-/// Rounds of the first count. The second count has three times as many.
+/// The second count has three times as many.
 const ROUNDS: u64 = 500;
-/// Accepted relative change of a count. A larger increase is an error; a larger decrease requests
-/// an update.
+/// Accepted relative change. A larger increase is an error; a larger decrease requests an update.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
@@ -38,7 +37,6 @@ pub(crate) struct Arguments {
     program: Option<PathBuf>,
 }
 
-/// Instruction counts, as stored in the repository.
 #[derive(Debug, Deserialize, Serialize)]
 struct Numbers {
     /// `rustc --version`, because the counts depend on the compiler.
@@ -95,7 +93,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 struct Comparison {
     text: String,
-    /// Scenarios whose count increased by more than [`TOLERANCE`].
     worse: Vec<String>,
 }
 
@@ -148,7 +145,6 @@ fn compare(stored: &Numbers, counted: &Numbers) -> Comparison {
     Comparison { text, worse }
 }
 
-/// Returns the number of instructions that one run of the program executes.
 fn count(program: &Path, scenario: &str, rounds: u64) -> Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

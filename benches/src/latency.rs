@@ -1,4 +1,4 @@
-//! `latency`: latency at fractions of each forwarder's no-drop rate, and CPU use when idle.
+//! `latency`: latency at fractions of the no-drop rate, and CPU use when idle.
 
 use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
@@ -22,10 +22,10 @@ const FORWARDERS: [ForwarderKind; 4] = [
     ForwarderKind::Xdpfwd { io: "af_xdp", idle: "spin" },
     ForwarderKind::BareLoop,
 ];
-/// The search for the no-drop rate ends when the highest passing rate is at most this fraction
-/// below the lowest failing rate.
+/// The search ends when the highest passing rate is at most this fraction below the lowest failing
+/// rate.
 const PRECISION: f64 = 0.02;
-/// Packets per second in the measurement at a low rate, which belongs to the idle measurement.
+/// Packets per second; belongs to the idle measurement.
 const LOW_RATE: u64 = 1000;
 
 #[derive(Args)]
@@ -58,7 +58,6 @@ pub(crate) struct Arguments {
     common: Common,
 }
 
-/// A forwarder in its lab, with a sink that measures latency.
 struct LatencyBench {
     // Field order matters: the forwarder ends before its namespace is removed.
     running: RunningForwarder,
@@ -67,12 +66,11 @@ struct LatencyBench {
     traffic: Traffic,
 }
 
-/// The result of one forwarder at one load.
 #[derive(Serialize)]
 struct Run {
     #[serde(rename = "peer")]
     forwarder: &'static str,
-    /// Load in per cent of the no-drop rate; `None` for the low rate.
+    /// In per cent of the no-drop rate; `None` for the low rate.
     load: Option<u32>,
     round: u32,
     offered_pps: f64,
@@ -82,9 +80,8 @@ struct Run {
     p99_us: f64,
     p999_us: f64,
     max_us: f64,
-    /// CPU use, as a fraction of one core.
+    /// Fraction of one core.
     cpu: f64,
-    /// System calls per received packet, from xdpfwd's final report.
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
     #[serde(skip)]
@@ -199,8 +196,7 @@ impl LatencyBench {
         Ok(Self { running, sink, chain, traffic })
     }
 
-    /// Sends at `rate` for `time`. Returns the offered packets per second and the fraction of
-    /// frames lost.
+    /// Returns the offered packets per second and the fraction of frames lost.
     fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
         let before = self.sink.seen()?.arrived.packets;
         let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
@@ -213,7 +209,7 @@ impl LatencyBench {
     }
 }
 
-/// Finds the no-drop rate, the highest rate with a loss within the tolerance, by bisection.
+/// Finds the highest rate with a loss within the tolerance, by bisection.
 fn find_no_drop_rate(
     forwarder: &PreparedForwarder,
     arguments: &Arguments,
@@ -222,7 +218,7 @@ fn find_no_drop_rate(
 ) -> Result<f64> {
     let mut bench = LatencyBench::new(forwarder, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
-    // The initial failing rate is more than the lab's generator can send.
+    // More than the lab's generator can send.
     let (mut passing, mut failing) = (0.0, 16e6);
     let mut rate: f64 = {
         let (offered, loss) = bench.attempt(100_000_000, time)?;
@@ -260,7 +256,7 @@ fn find_no_drop_rate(
             Some(_) => passing = rate,
             None => failing = rate,
         }
-        // Until a rate has passed and a rate has failed, change the rate step by step; then bisect.
+        // Bisect once a rate has passed and a rate has failed.
         rate = if passing == 0.0 {
             failing * 0.7
         } else if failing >= 16e6 {
@@ -333,7 +329,7 @@ fn measure_at_rate(
     Ok(run)
 }
 
-/// Returns the share of a core that an idle forwarder uses.
+/// Returns a share of one core.
 fn idle_share(forwarder: &PreparedForwarder, arguments: &Arguments) -> Result<f64> {
     let bench = LatencyBench::new(forwarder, arguments)?;
     thread::sleep(arguments.common.warmup());
@@ -442,8 +438,7 @@ fn table(
     text
 }
 
-/// Formats all rounds of a forwarder at one load: quantiles over all frames, and the median of the
-/// rounds' p99.
+/// Formats quantiles over all frames, and the median of the rounds' p99.
 fn row(name: &str, runs: &[&Run]) -> String {
     let Some(p99) = Median::of(runs.iter().map(|run| run.p99_us)) else { return String::new() };
     let mut all = Histogram::default();

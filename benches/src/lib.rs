@@ -1,5 +1,4 @@
-//! Code that the program `xdpfwd-bench` shares with the other benchmarks: rule sets, traces, and
-//! the description of the machine.
+//! Code shared by `xdpfwd-bench` and the other benchmarks: rule sets, traces, the machine.
 #![forbid(unsafe_code)]
 
 pub mod classbench;

@@ -14,15 +14,14 @@ pub struct Machine {
     /// `uname -srvm`.
     kernel: String,
     cpu: String,
-    /// Clock of the first core, as the kernel reports it.
+    /// As the kernel reports it.
     cpu_mhz: String,
     cores: usize,
     memory_kib: u64,
-    /// Whether the processor reports a hypervisor.
     virtual_machine: bool,
     rustc: String,
     cc: String,
-    /// Measured commit, with `-dirty` if the work tree was modified.
+    /// With `-dirty` if the work tree was modified.
     commit: String,
     /// Load average at the start of the run.
     pub load_average: String,
@@ -59,18 +58,17 @@ impl Machine {
         }
     }
 
-    /// Returns the clock of the first core in MHz, as /proc/cpuinfo reports it. If the core's
-    /// frequency is fixed, the time-stamp counter has the same clock.
+    /// Returns the first core's clock in MHz, from /proc/cpuinfo. At a fixed frequency, the
+    /// time-stamp counter has the same clock.
     pub fn megahertz(&self) -> Option<f64> {
         self.cpu_mhz.parse().ok()
     }
 }
 
-/// Returns the CPU time of all threads of a process in nanoseconds, in user space and in the
-/// kernel.
+/// Returns a process's CPU time in nanoseconds, in user space and in the kernel.
 ///
-/// Reads `schedstat`, which counts nanoseconds. `/proc/PID/stat` counts ticks and would miss an
-/// idle forwarder, which runs only briefly between ticks.
+/// Reads `schedstat`: `/proc/PID/stat` counts ticks and would miss an idle forwarder, which runs
+/// only briefly between ticks.
 pub fn cpu_nanoseconds(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks
@@ -89,7 +87,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Returns the output of a tool, or a note that the tool failed.
+/// Returns the output of a tool, or a note of its failure.
 pub fn tool_output(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => {

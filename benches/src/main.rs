@@ -1,5 +1,4 @@
-//! `xdpfwd-bench`: compares xdpfwd with other forwarders in the lab, and measures parts of it.
-//! docs/benchmarking.md explains the results.
+//! `xdpfwd-bench`: compares xdpfwd with other forwarders, and measures parts of it.
 #![forbid(unsafe_code)]
 
 mod classify;

@@ -5,10 +5,9 @@ use serde::Serialize;
 /// The median of a sample, with a confidence interval of the true median.
 ///
 /// The interval lies between two order statistics. Of *n* values, the number below the true median
-/// is binomial(*n*, ½) for every continuous distribution. The interval therefore needs no further
-/// assumption and no resampling. It is the narrowest symmetric interval with a coverage of at least
-/// 95 % (2nd to 8th of 9 values: 96.1 %). With fewer than six values, no interval has this
-/// coverage; then the interval is the range of the values.
+/// is binomial(*n*, ½) for every continuous distribution, so no resampling is needed. It is the
+/// narrowest symmetric interval with a coverage of at least 95 % (2nd to 8th of 9 values: 96.1 %);
+/// with fewer than six values, it is the range of the values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Median {
     pub(crate) median: f64,
@@ -16,15 +15,13 @@ pub(crate) struct Median {
     pub(crate) high: f64,
     /// Probability that the interval covers the true median.
     pub(crate) coverage: f64,
-    /// Number of values.
     pub(crate) n: usize,
 }
 
 const MIN_COVERAGE: f64 = 0.95;
 
 impl Median {
-    /// Computes the median, ignoring infinite values and NaN. Returns `None` if no other values
-    /// remain.
+    /// Ignores infinite values and NaN. Returns `None` if no values remain.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -32,7 +29,6 @@ impl Median {
         let middle = *sorted.get(n / 2)?;
         let median =
             if n.is_multiple_of(2) { f64::midpoint(sorted[n / 2 - 1], middle) } else { middle };
-        // Exclude as many values on either side as the coverage permits.
         let (depth, coverage) = (0..n.div_ceil(2))
             .map(|depth| (depth, coverage(n, depth)))
             .take_while(|&(depth, coverage)| depth == 0 || coverage >= MIN_COVERAGE)
@@ -41,8 +37,7 @@ impl Median {
     }
 }
 
-/// Returns the coverage of the interval that excludes the `depth` lowest and the `depth` highest of
-/// `n` values.
+/// Returns the coverage without the `depth` lowest and the `depth` highest of `n` values.
 fn coverage(n: usize, depth: usize) -> f64 {
     // The probability that at most `depth` of n values lie on one side of the true median.
     let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));

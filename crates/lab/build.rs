@@ -1,6 +1,6 @@
 //! Compiles the lab's BPF programs to objects that are embedded in the library.
 //!
-//! Does not generate libbpf-cargo's skeletons, because they contain unsafe code.
+//! Skeletons of libbpf-cargo contain unsafe code.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(
         env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs is run by cargo")?,
     );
-    // <asm/types.h> is in the multiarch directory, which clang's BPF target does not search.
+    // clang's BPF target does not search the multiarch directory with <asm/types.h>.
     let multiarch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86" => "i386-linux-gnu".to_owned(),
         "riscv64" => "riscv64-linux-gnu".to_owned(),
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     for name in ["generator", "sink"] {
         let object = out_dir.join(format!("{name}.bpf.o"));
-        // docs.rs has no libbpf headers and runs no programs, so empty objects suffice there.
+        // docs.rs has no libbpf headers and runs no programs.
         if env::var_os("DOCS_RS").is_some() {
             fs::write(object, [])?;
             continue;

@@ -9,11 +9,10 @@ use super::{
     trie,
 };
 
-/// Returns `rules` distinct rules, each before the rules that cover it. Returns fewer if the seed
-/// does not yield as many.
+/// Returns `rules` distinct rules, each before the rules that cover it; fewer if the seed does not
+/// yield as many.
 ///
-/// A draw may repeat a rule, especially if the seed has many wildcards. Therefore draws again, with
-/// more draws, until enough rules are distinct, in at most eight rounds.
+/// Draws may repeat a rule, so draws more in at most eight rounds.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut distinct = Vec::new();
@@ -32,14 +31,13 @@ pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
 
 const MAX_ROUNDS: u32 = 8;
 
-/// Returns the number of draws to try for `wanted` distinct rules, after `drawn` draws gave
-/// `distinct` distinct rules. At most twice `drawn`.
+/// Returns the number of draws for `wanted` distinct rules, at most twice `drawn`.
 fn next_draws(drawn: usize, distinct: usize, wanted: usize) -> usize {
     let needed = drawn as f64 * wanted as f64 / distinct.max(1) as f64 * 1.05;
     (needed as usize + 16).min(drawn.saturating_mul(2))
 }
 
-/// Draws `count` rules, possibly with duplicates. The tries branch as for a set of `size` rules.
+/// Draws `count` rules, possibly with duplicates, with tries for a set of `size` rules.
 pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> Vec<Rule5> {
     let mut random = Random::new(random_seed);
     let mut protocols_and_ports = Vec::with_capacity(count);
@@ -70,11 +68,9 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     (0..count).map(rule).collect()
 }
 
-/// Sorts by scope, narrowest first. Within a scope, groups rules by tuple, in the order in which
-/// the tuples were drawn.
+/// Sorts by scope, narrowest first, then by tuple, in the order in which the tuples were drawn.
 ///
-/// A rule has a larger scope than any rule that it covers, so no rule makes a later one
-/// ineffective.
+/// A rule has a larger scope than any rule that it covers, so no rule hides a later one.
 fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     let mut tuples = HashMap::new();
     let mut keyed: Vec<_> = rules
@@ -96,7 +92,7 @@ fn sort_by_scope(rules: Vec<Rule5>) -> Vec<Rule5> {
     keyed.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
-/// Returns the number of unspecified bits of a rule. A port range counts as log2 of its width.
+/// A port range counts as log2 of its width.
 fn scope(rule: &Rule5) -> f64 {
     let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
     f64::from(64 - rule.source.length - rule.destination.length)
@@ -119,8 +115,7 @@ mod tests {
         Seed::names().map(|name| Seed::built_in(name).unwrap())
     }
 
-    /// Returns the port class from which `ports` were drawn. Unambiguous for the built-in seeds,
-    /// none of whose ranges equals another class.
+    /// Unambiguous for the built-in seeds, none of whose ranges equals another class.
     fn class(ports: Ports) -> PortClass {
         match (ports.low, ports.high) {
             (0, u16::MAX) => PortClass::Any,
@@ -131,8 +126,7 @@ mod tests {
         }
     }
 
-    /// Asserts that each key's share of `total` differs from the wanted share by at most five
-    /// standard deviations plus `slack`.
+    /// Allows a difference of five standard deviations plus `slack`.
     fn assert_near<K: Ord + std::fmt::Debug>(
         seen: &BTreeMap<K, usize>,
         wanted: &BTreeMap<K, f64>,
@@ -156,7 +150,6 @@ mod tests {
         counts
     }
 
-    /// Asserts that protocols, port classes and prefix lengths have the shares of the seed.
     fn assert_follows(seed: &Seed, rules: &[Rule5], slack: f64) {
         let mut protocols = BTreeMap::new();
         let mut pairs = BTreeMap::new();
@@ -190,8 +183,8 @@ mod tests {
 
     #[test]
     fn generated_set_stays_near_shares_of_seed() {
-        // Rules with short prefixes and wildcards are repeated most, so removing duplicates reduces
-        // their share by a few per cent.
+        // Rules with short prefixes and wildcards are repeated most; removing duplicates reduces
+        // their share.
         for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
             let seed = Seed::built_in(name).unwrap();
             assert_follows(&seed, &generate(&seed, 10_000, 1), slack);

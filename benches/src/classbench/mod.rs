@@ -1,20 +1,18 @@
-//! Generates rule sets and traces of packet headers in the style of ClassBench, for measurements of
-//! packet classifiers.
+//! Generates rule sets and traces of packet headers in the style of ClassBench.
 //!
-//! ClassBench (Taylor and Turner, IEEE/ACM Transactions on Networking 15(3), 2007) describes a real
-//! rule set by distributions, and draws rule sets of any size from them. The distributions are the
-//! shares of protocols, of pairs of port classes, and of prefix lengths for each such pair. Two
-//! tries describe how addresses branch, nest and correlate. [`Seed`] holds such distributions,
-//! [`generate()`] draws rules, [`trace()`] draws headers that match them, and [`Statistics`] counts
-//! the properties that determine a classifier's cost.
+//! ClassBench (Taylor and Turner, IEEE/ACM Transactions on Networking 15(3), 2007) describes a rule
+//! set by distributions: the shares of protocols, of pairs of port classes, and of prefix lengths
+//! for each such pair. Two tries describe how addresses branch, nest and correlate. [`Seed`] holds
+//! such distributions, [`generate()`] draws rules, [`trace()`] draws headers that match them, and
+//! [`Statistics`] counts the properties that determine a classifier's cost.
 //!
-//! Three seeds are built in, `acl`, `fw` and `ipc`, one for each kind of rule set in ClassBench,
-//! with **our own figures**. ClassBench's own parameter files (`acl1_seed` and others) are for
-//! academic, non-commercial use and are not in this repository; [`Seed::parse`] reads them.
+//! The built-in seeds `acl`, `fw` and `ipc` have **our own figures**. ClassBench's parameter files
+//! (`acl1_seed` and others) are for academic, non-commercial use and are not in this repository;
+//! [`Seed::parse`] reads them.
 //!
-//! For comparison, the number of tuples ([`Statistics::tuples`]) of a rule set from ClassBench's
-//! `db_generator -bc` (jafingerhut/classbench, smoothness and scopes 0) and of a rule set from
-//! [`generate()`], for the same parameter file:
+//! Number of tuples ([`Statistics::tuples`]) of a rule set from ClassBench's `db_generator -bc`
+//! (jafingerhut/classbench, smoothness and scopes 0) and from [`generate()`], for the same
+//! parameter file:
 //!
 //! | file | ClassBench, 1000 rules | `generate` | ClassBench, 10000 rules | `generate` |
 //! |---|---|---|---|---|

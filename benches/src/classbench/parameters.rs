@@ -7,14 +7,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::seed_file::{ProtocolEntry, SeedFile};
 
-/// The pairs of port classes, in the order of their shares in a line of `-prots`.
+/// In the order of a line of `-prots`.
 const PAIRS: [&str; 25] = [
     "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar",
     "ar-wc", "hi-ar", "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em",
     "em-lo", "ar-ar", "ar-em", "em-ar", "em-em",
 ];
 
-/// Parses a parameter file. Ignores flags and extra fields.
+/// Ignores flags and extra fields.
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| {
@@ -75,7 +75,6 @@ fn single<T: FromStr>(lines: &[&str]) -> Result<T> {
     number(lines[0])
 }
 
-/// Splits a line at blanks, commas and colons (between ports).
 fn words(line: &str) -> Vec<&str> {
     line.split([' ', '\t', ',', ':']).filter(|word| !word.is_empty()).collect()
 }
@@ -125,8 +124,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// Parses lines with pairs of numbers: first the sum of source and destination length, with the
-/// share of this sum; then source lengths, each with its share within the sum.
+/// Parses lines with the sum of source and destination length and the share of this sum, then
+/// source lengths, each with its share within the sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {
@@ -152,7 +151,6 @@ mod tests {
     use super::super::seed::{ClassPair, Lengths, PortClass, Seed};
     use super::*;
 
-    /// Returns an artificial parameter file in the format of ClassBench.
     fn parameter_file() -> String {
         let mut text = "-scale\n100\n#\n-prots\n0\t0.5\t1.0".to_owned() + &"\t0.0".repeat(24);
         text += "\n6\t0.5\t0.25";

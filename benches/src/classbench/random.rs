@@ -38,8 +38,7 @@ impl Random {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Returns a number below `bound`, which must not be 0. The bias of the multiplication is below
-    /// `bound` / 2⁶⁴.
+    /// Returns a number below `bound`, which must not be 0, with a bias below `bound` / 2⁶⁴.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }
@@ -53,16 +52,14 @@ impl Random {
 /// A weighted choice of values.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice<T> {
-    /// Values, each with the cumulative share up to and including it.
     values: Vec<(f64, T)>,
 }
 
-/// Maximum deviation of the sum of the shares from 1, due to rounding.
+/// Maximum rounding error of the sum of the shares.
 const SLACK: f64 = 0.005;
 
 impl<T> Choice<T> {
-    /// Creates a choice. Shares are probabilities with the sum 1; they are scaled to correct a
-    /// rounding error.
+    /// Shares are probabilities with the sum 1; they are scaled to correct a rounding error.
     pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
         let mut sum = 0.0;
         let mut cumulative = Vec::new();
@@ -78,7 +75,6 @@ impl<T> Choice<T> {
         Ok(Self { values: cumulative })
     }
 
-    /// Draws a value at random, according to the shares.
     pub(crate) fn draw(&self, random: &mut Random) -> &T {
         let point = random.fraction();
         let index = self.values.partition_point(|&(end, _)| end <= point);

@@ -1,5 +1,4 @@
-//! A rule over five header fields, and its text format, which ClassBench and `dpdk-test-acl` also
-//! use.
+//! A rule over five header fields, and its text format.
 
 use std::{
     fmt,
@@ -41,7 +40,7 @@ fn mask(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
-/// Ports `low` to `high`, inclusive.
+/// An inclusive range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ports {
     /// The first port.
@@ -78,7 +77,7 @@ impl Protocol {
     }
 }
 
-/// A rule: a packet matches if all five fields match. The first matching rule of a set applies.
+/// A rule: a packet matches if all five fields match. The first matching rule applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule5 {
     /// Source address.
@@ -115,8 +114,7 @@ impl Rule5 {
     }
 }
 
-/// A line of a ClassBench filter set, without the newline. The last column, TCP flags and their
-/// mask, is always "any".
+/// A line of a ClassBench filter set without newline. TCP flags and mask are always "any".
 impl fmt::Display for Rule5 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_ports, destination_ports, protocol } = self;
@@ -137,8 +135,7 @@ impl fmt::Display for Rule5 {
     }
 }
 
-/// Parses a line of a ClassBench filter set. Ignores columns after the protocol, as `dpdk-test-acl`
-/// does.
+/// Ignores columns after the protocol, as `dpdk-test-acl` does.
 impl FromStr for Rule5 {
     type Err = Error;
 
@@ -220,8 +217,8 @@ pub fn write_rules(mut output: impl Write, rules: &[Rule5]) -> io::Result<()> {
     output.flush()
 }
 
-/// Reads rules in the format of [`write_rules`] and ClassBench. Skips empty lines and lines that
-/// start with `#`.
+/// Reads rules as [`write_rules`] and ClassBench write them, without empty lines and lines starting
+/// with `#`.
 pub fn read_rules(input: impl BufRead) -> Result<Vec<Rule5>> {
     let mut rules = Vec::new();
     for (number, line) in input.lines().enumerate() {

@@ -29,8 +29,8 @@ pub struct Seed {
     pub(crate) lengths: BTreeMap<ClassPair, Choice<Lengths>>,
     pub(crate) source: Branching,
     pub(crate) destination: Branching,
-    /// Probability at each level that the destination's bit equals the source's bit, if all
-    /// previous bits do.
+    /// Probability at each level that the destination's bit equals the source's, if all previous
+    /// bits do.
     pub(crate) correlation: [f64; 33],
 }
 
@@ -46,8 +46,7 @@ impl Seed {
         Some(Self::parse(name, text).expect("valid built-in seed"))
     }
 
-    /// Parses a seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which
-    /// starts with `-scale`.
+    /// Parses a seed in TOML, or a parameter file of ClassBench, which starts with `-scale`.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let file = match text.trim_start().starts_with("-scale") {
             true => parameters::read(text),
@@ -145,7 +144,6 @@ impl FromStr for PortClass {
     }
 }
 
-/// The classes of source and destination ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ClassPair {
     pub(crate) source: PortClass,
@@ -186,7 +184,6 @@ impl Lengths {
     }
 }
 
-/// The port ranges and exact ports in the rules of one side.
 #[derive(Clone, Debug)]
 pub(crate) struct PortValues {
     ranges: Option<Choice<Ports>>,
@@ -227,7 +224,7 @@ impl PortValues {
         Ok(())
     }
 
-    /// Draws ports of `class`, which [`PortValues::check`] must have accepted.
+    /// [`PortValues::check`] must have accepted `class`.
     pub(crate) fn draw(&self, class: PortClass, random: &mut Random) -> Ports {
         let from = |values: &Option<Choice<Ports>>, random| {
             *values.as_ref().expect("checked by PortValues::check").draw(random)
@@ -245,7 +242,7 @@ impl PortValues {
 /// How the trie of one side's prefixes branches.
 #[derive(Clone, Debug)]
 pub(crate) struct Branching {
-    /// Approximate maximum number of prefixes on a path from the root, each within the previous.
+    /// Approximate maximum number of nested prefixes.
     pub(crate) nesting: u8,
     pub(crate) levels: [Level; 33],
 }
@@ -276,11 +273,11 @@ impl Branching {
         Ok(Self { nesting, levels })
     }
 
-    /// Returns the branching for a set `factor` times as large: more addresses, not more rules per
-    /// address. A factor of at most 1 changes nothing.
+    /// A larger set gets more addresses, not more rules per address. A factor of at most 1 changes
+    /// nothing.
     ///
-    /// Follows ClassBench (its option `-b`): balances levels from the root down until the removed
-    /// skew equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two
+    /// As ClassBench's option `-b`: balances levels from the root down until the removed skew
+    /// equals `factor`. A level's skew is 2 if all nodes have one child, and 0 if all have two
     /// children of equal weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
@@ -343,12 +340,12 @@ mod tests {
         let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
         assert_eq!(branching.scaled(1.0).levels, branching.levels);
         // Levels 0 and 1 have a skew of 1 each and level 2 has 1.75, from which the remaining 0.5
-        // is removed: fewer nodes have one child.
+        // is removed.
         let scaled = branching.scaled(2.5).levels;
         assert_eq!(scaled[..2], [Level { two_children: 1.0, skew: 0.0 }; 2]);
         assert_eq!(scaled[2], Level { two_children: 0.75, skew: 0.5 });
         assert_eq!(scaled[3], branching.levels[3]);
-        // The remaining 1.25 is more than giving all nodes two children removes, which is 0.75.
+        // Giving all nodes two children removes only 0.75 of the remaining 1.25.
         assert_eq!(branching.scaled(3.25).levels[2], Level { two_children: 1.0, skew: 0.25 });
     }
 }

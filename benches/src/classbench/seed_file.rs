@@ -1,11 +1,11 @@
-//! The contents of a seed file, in TOML or in the format of ClassBench.
+//! The contents of a seed file.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 
-/// A seed as written in its file, not yet checked.
+/// A seed as in its file, not yet checked.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SeedFile {
@@ -21,20 +21,17 @@ pub(crate) struct SeedFile {
     pub(crate) source_exact: Vec<(f64, u16)>,
     #[serde(default)]
     pub(crate) destination_exact: Vec<(f64, u16)>,
-    /// By pair of port classes, or `default`: share, length of the source, length of the
-    /// destination.
+    /// By pair of port classes, or `default`: share, lengths of source and destination.
     pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
     pub(crate) source_nesting: u8,
     pub(crate) destination_nesting: u8,
     /// First level, last level, share of nodes with two children, skew of these nodes.
     pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
     pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
-    /// First level, last level, probability that the destination's bit equals the source's bit, if
-    /// all previous bits do.
+    /// First level, last level, probability as in `Seed::correlation`.
     pub(crate) correlation: Vec<(u8, u8, f64)>,
 }
 
-/// One protocol of a seed file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProtocolEntry {

@@ -17,9 +17,8 @@ pub struct Statistics {
     pub rules: usize,
     /// Number of distinct pairs of source and destination prefix lengths.
     pub length_pairs: usize,
-    /// Number of distinct tuples. A tuple consists of both prefix lengths, the kind of each port
-    /// range (a prefix of 0 to 16 bits: 0 is any port, 16 is one port; or another range), and
-    /// whether the rule has a protocol.
+    /// Number of distinct tuples: both prefix lengths, the kind of each port range (a prefix of 0
+    /// to 16 bits, or another range), and whether the rule has a protocol.
     pub tuples: usize,
     /// Number of rules of the largest tuple.
     pub largest_tuple: usize,
@@ -31,11 +30,11 @@ pub struct Statistics {
     pub source_nesting: usize,
     /// Maximum nesting depth of destination prefixes.
     pub destination_nesting: usize,
-    /// Pairs of rules that overlap: some packet matches both.
+    /// Pairs of rules that overlap.
     pub overlaps: Overlaps,
 }
 
-/// Pairs of rules that overlap.
+/// Pairs of rules that match a common packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Overlaps {
     /// Exact: every pair was checked.
@@ -46,13 +45,12 @@ pub enum Overlaps {
 
 /// Maximum number of rules for an exact count.
 const MAX_EXACT: usize = 10_000;
-/// Number of random pairs for an estimate.
 const SAMPLES: usize = 20_000_000;
 
 /// The kind of a port range in a tuple.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
-    /// Number of bits that all ports of the range share.
+    /// Number of common bits of all ports.
     Prefix(u32),
     Range,
 }
@@ -94,7 +92,6 @@ impl Statistics {
     }
 }
 
-/// Returns the maximum nesting depth of the prefixes.
 fn nesting(prefixes: &HashSet<Prefix>) -> usize {
     let depth = |prefix: &Prefix| {
         (0..=prefix.length)
@@ -114,7 +111,6 @@ fn overlaps(rules: &[Rule5]) -> Overlaps {
     let mut random = Random::new(1);
     let random_pair_overlaps = |_: &usize| {
         let first = random.below(rules.len());
-        // Any rule other than the first.
         let second = (first + 1 + random.below(rules.len() - 1)) % rules.len();
         rules[first].overlaps(&rules[second])
     };

@@ -23,8 +23,8 @@ pub struct Header {
     pub destination_port: u16,
     /// Protocol.
     pub protocol: u8,
-    /// Index of the rule from which the header was drawn; `None` for a random header. If an earlier
-    /// rule also matches, that rule applies.
+    /// Index of the rule from which the header was drawn, or `None` if random. An earlier rule may
+    /// also match.
     pub drawn_from: Option<usize>,
 }
 
@@ -33,13 +33,13 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
-    /// Once. A header lies anywhere within its rule, not at a corner as with the other localities,
-    /// so headers of wide rules are almost never equal.
+    /// Once, anywhere within its rule instead of at a corner, so headers of wide rules are almost
+    /// never equal.
     Scattered,
     /// As in ClassBench: the number of copies has a Pareto distribution and is rounded up. Before
-    /// rounding, the probability of at most x copies is 1 - (b / x)^a.
+    /// that, the probability of at most x copies is 1 - (b / x)^a.
     ///
-    /// ClassBench calls a = 1, b = 0.0001 low locality and a = 1, b = 1 high locality.
+    /// ClassBench's low locality is a = 1, b = 0.0001; its high locality is a = 1, b = 1.
     Pareto {
         /// The shape; a smaller shape makes the longest bursts longer.
         a: f64,
@@ -60,10 +60,9 @@ impl Locality {
     }
 }
 
-/// Returns `packets` headers. A header is random in every field with the probability
-/// `random_share`, or if there are no rules. Otherwise it is a corner of a random rule: each field
-/// is the low or the high end of the rule's range. With [`Locality::Scattered`], it lies anywhere
-/// within the rule.
+/// Returns `packets` headers. A header is random with the probability `random_share`, or if there
+/// are no rules. Otherwise it is a corner of a random rule: each field is the low or the high end
+/// of the rule's range; with [`Locality::Scattered`], it lies anywhere within the rule.
 pub fn trace(
     rules: &[Rule5],
     packets: usize,
@@ -71,7 +70,7 @@ pub fn trace(
     random_share: f64,
     random_seed: u64,
 ) -> Vec<Header> {
-    // Do not draw the same random numbers as for the rules, whose seed may be the same.
+    // Do not draw the same random numbers as for the rules, if they have the same seed.
     let mut random = Random::new(random_seed ^ 0x7472_6163_6500_0000);
     let mut headers = Vec::with_capacity(packets);
     while headers.len() < packets {
@@ -86,7 +85,6 @@ pub fn trace(
     headers
 }
 
-/// Returns a header at a corner of a random rule, or anywhere within it.
 fn matching_header(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     let index = random.below(rules.len());
     let rule = &rules[index];
@@ -123,9 +121,8 @@ fn random_header(random: &mut Random) -> Header {
     }
 }
 
-/// A line of a ClassBench trace without flags: addresses as decimal numbers, ports, protocol, and
-/// the index of the rule from which the header was drawn, or -1. `dpdk-test-acl --tracef` reads the
-/// first five columns.
+/// A line of a ClassBench trace without flags: decimal addresses, ports, protocol, and index of the
+/// rule or -1. `dpdk-test-acl --tracef` reads the first five columns.
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_port, destination_port, protocol, drawn_from } =

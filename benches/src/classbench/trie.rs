@@ -1,25 +1,23 @@
-//! Addresses for prefixes of given lengths: one binary trie per side, grown from the root, as in
-//! ClassBench.
+//! Addresses for prefixes of given lengths: one binary trie per side, as in ClassBench.
 //!
-//! A prefix whose length is the level of a node has the node's address. The [`Branching`] of the
-//! level decides whether the longer prefixes go to one child or are split between two. If one more
-//! prefix on the path to the node reaches the maximum nesting, prefixes that end one level deeper
-//! are separated from longer ones.
+//! A prefix whose length is the level of a node has the node's address. The level's [`Branching`]
+//! decides whether longer prefixes go to one child or are split between two. At the maximum
+//! nesting, prefixes that end one level deeper are separated from longer ones.
 
 use super::{
     random::Random,
     seed::{Branching, Lengths},
 };
 
-/// Returns the source addresses, in the order of `lengths`.
+/// Returns the addresses in the order of `lengths`.
 pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut Random) -> Vec<u32> {
     let mut sources = Sources { branching, lengths, random, addresses: vec![0; lengths.len()] };
     sources.grow(0, 0, (0..lengths.len()).collect(), 0);
     sources.addresses
 }
 
-/// Returns the destination addresses, in the order of `lengths`. An address follows the bits of its
-/// source address for a random number of levels, given by `correlation`, then branches.
+/// Returns the addresses in the order of `lengths`. An address follows its source address for a
+/// random number of levels, given by `correlation`, then branches.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],
@@ -36,19 +34,18 @@ pub(crate) fn destinations(
     growing.addresses
 }
 
-/// Returns the address of a child: the bit after `level` bits is `side`.
 fn child(address: u32, level: u8, side: usize) -> u32 {
     address | (side as u32) << (31 - level)
 }
 
-/// Returns how many of `count` rules are in the heavier of two children.
+/// Returns how many of `count` rules the heavier child has.
 fn heavier_count(count: usize, skew: f64) -> usize {
     // lighter = (1 - skew) * heavier, and lighter + heavier = count.
     (count as f64 / (2.0 - skew)) as usize
 }
 
-/// Returns whether prefixes of the next level must be separated from longer ones to respect the
-/// maximum nesting.
+/// Returns whether the maximum nesting requires separating the next level's prefixes from longer
+/// ones.
 fn must_separate(
     branching: &Branching,
     nested: u8,
@@ -56,7 +53,7 @@ fn must_separate(
     count: usize,
     any_ends_next: bool,
 ) -> bool {
-    // At level 31, all longer prefixes end at the next level: there is nothing to separate.
+    // At level 31, there are no longer prefixes to separate.
     count > 1 && nested + 1 >= branching.nesting && any_ends_next && level < 31
 }
 
@@ -68,7 +65,6 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// Assigns an address to each of `rules`, which end at the node `address` of `level` or below.
     /// `nested` is the number of prefixes on the path to the node.
     fn grow(&mut self, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let length = |rule: usize| self.lengths[rule].source;
@@ -110,7 +106,7 @@ impl Sources<'_> {
 #[derive(Default)]
 struct Node {
     children: [Option<usize>; 2],
-    /// Number of rules that [`Destinations::follow`] has moved below each child.
+    /// Rules that [`Destinations::follow`] moved below each child.
     weight: [usize; 2],
     /// Rules whose destination diverges from the source here.
     stubs: Vec<usize>,
@@ -128,8 +124,8 @@ struct Destinations<'a> {
 }
 
 impl Destinations<'_> {
-    /// Moves each rule along the bits of its source. Leaves the rule as a stub at the node where
-    /// its destination diverges from the source.
+    /// Moves each rule along the bits of its source, and leaves it at the node where its
+    /// destination diverges.
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let longer = self.assign_address(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
@@ -145,8 +141,7 @@ impl Destinations<'_> {
                 continue;
             }
             let side = (self.sources[rule] >> (31 - level) & 1) as usize;
-            // Diverge at the last bit of the source's prefix at the latest; otherwise the
-            // destination would be within this prefix.
+            // Diverge within the source's prefix, or the destination would be inside it.
             if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
                 self.nodes[node].weight[side] += 1;
                 following[side].push(rule);
@@ -164,8 +159,8 @@ impl Destinations<'_> {
         }
     }
 
-    /// Branches: moves the stubs of this node, and `rules` from its parent, down to the nodes at
-    /// which they end.
+    /// Moves the stubs of this node, and `rules` from its parent, down to the nodes at which they
+    /// end.
     fn finish(&mut self, node: usize, level: u8, address: u32, mut rules: Vec<usize>, nested: u8) {
         rules.append(&mut self.nodes[node].stubs);
         let mut longer = self.assign_address(node, level, address, rules);
@@ -194,8 +189,7 @@ impl Destinations<'_> {
                 let side = children.iter().position(Option::is_some).unwrap_or(heavier_side);
                 split[side] = longer;
             } else {
-                // Divide the rules to approach the skew, which also counts the rules that are
-                // already below.
+                // Approach the skew, including the rules that are already below.
                 let total = longer.len() + weight[0] + weight[1];
                 let wanted = heavier_count(total, branching.skew);
                 let lighter_count = (total - wanted).saturating_sub(weight[1 - heavier_side]);
@@ -216,7 +210,7 @@ impl Destinations<'_> {
         }
     }
 
-    /// Assigns the address to rules that end at this node and returns the others.
+    /// Assigns the address to rules that end here and returns the others.
     fn assign_address(
         &mut self,
         node: usize,
@@ -332,7 +326,7 @@ mod tests {
             let deepest =
                 prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
             // As in ClassBench, the maximum nesting of 4 can be exceeded: a prefix that joins a
-            // path later does not count the prefixes that are already on the path.
+            // path later does not count the prefixes already on it.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }
     }

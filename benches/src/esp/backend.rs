@@ -1,4 +1,4 @@
-//! Measures a backend: its AEAD alone, and ESP with this AEAD, on the same frames.
+//! Measures a backend: its AEAD alone, and ESP with this AEAD.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -19,12 +19,11 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// Distance between frames in bytes. A power of two would map all packets to few cache sets. DPDK
-/// also avoids this.
+/// In bytes. A power of two would map all packets to few cache sets. DPDK also avoids this.
 const STRIDE: usize = 2048 + 192;
 
-/// Offset in a frame of the bytes that ESP processes: after the headroom and the Ethernet and IPv4
-/// headers, except the last `PREFIX_LEN` bytes of these, which ESP needs.
+/// Offset of the bytes that ESP processes: after headroom, Ethernet and IPv4 headers, except the
+/// last `PREFIX_LEN` bytes of these, which ESP needs.
 const OFFSET: usize = 256 + 14 + 20 - PREFIX_LEN;
 
 /// The maximum payload that fits in a frame, in bytes.
@@ -33,12 +32,11 @@ pub(super) const MAX_PAYLOAD: usize = STRIDE - OFFSET - PREFIX_LEN - HEADER_LEN 
 const SPI: u32 = 0x1234_5678;
 const SALT_BYTES: [u8; SALT_LEN] = [1, 2, 3, 4];
 
-/// Returns the number of encrypted bytes: the payload and the trailer without the ICV.
+/// Returns the bytes of payload and trailer without the ICV.
 pub(super) fn text_len(payload: usize) -> usize {
     payload + trailer_len(payload) - ICV_LEN
 }
 
-/// The frames of a pass.
 pub(super) struct Frames {
     memory: Vec<u8>,
     payload: usize,
@@ -58,13 +56,12 @@ impl Frames {
         PREFIX_LEN + HEADER_LEN + self.payload + trailer_len(self.payload)
     }
 
-    /// Returns the bytes of each frame that ESP processes.
+    /// Yields the bytes of each frame that ESP processes.
     fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE).map(move |frame| &mut frame[OFFSET..OFFSET + len])
     }
 
-    /// Returns the bytes of each frame that ESP processes, in batches.
     fn batches(&mut self) -> impl Iterator<Item = ArrayVec<&mut [u8], BATCH>> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE * BATCH).map(move |frames| {
@@ -84,7 +81,7 @@ enum Alone {
     Jobs(Box<dyn Aead>),
 }
 
-/// The measured code of one backend, with a key.
+/// One backend with a key.
 pub(super) struct BackendBench {
     pub(super) backend: Backend,
     protection: Protection,
@@ -131,7 +128,7 @@ impl BackendBench {
         Ok(bench)
     }
 
-    /// Checks that the AEAD alone opens packets that ESP sealed, and vice versa.
+    /// The AEAD alone must open packets that ESP sealed, and vice versa.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
@@ -148,7 +145,7 @@ impl BackendBench {
         Ok(())
     }
 
-    /// Returns the median times per packet of `passes` passes, for sealing and for opening.
+    /// Returns the median times per packet, for sealing and for opening.
     pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Timing; 2] {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
@@ -177,7 +174,6 @@ impl BackendBench {
         [Timing { alone: sealed_alone, esp: sealed }, Timing { alone: opened_alone, esp: opened }]
     }
 
-    /// Seals each frame with a new sequence number. Returns the total nanoseconds.
     fn seal(&self, frames: &mut Frames) -> f64 {
         let (payload, mut number) = (frames.payload, frames.last_sequence);
         let start = Instant::now();
@@ -194,7 +190,6 @@ impl BackendBench {
         elapsed
     }
 
-    /// Opens each frame. Returns the total nanoseconds and the number of opened frames.
     fn open(&self, frames: &mut Frames, window: &mut Window) -> (f64, usize) {
         let mut opened = 0;
         let start = Instant::now();
@@ -207,8 +202,7 @@ impl BackendBench {
         (nanoseconds(start), opened)
     }
 
-    /// Seals each frame with the AEAD alone, with new sequence numbers or those of the last pass.
-    /// Returns the total nanoseconds.
+    /// `new_numbers`: with new sequence numbers instead of those of the last pass.
     fn seal_alone(&self, frames: &mut Frames, new_numbers: bool) -> f64 {
         let count = frames.count() as u64;
         if new_numbers {
@@ -240,8 +234,6 @@ impl BackendBench {
         }
     }
 
-    /// Opens each frame with the AEAD alone. Returns the total nanoseconds and the number of opened
-    /// frames.
     fn open_alone(&self, frames: &mut Frames) -> (f64, usize) {
         let mut number = frames.last_sequence - frames.count() as u64;
         let mut opened = 0;
@@ -294,7 +286,6 @@ fn nanoseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e9
 }
 
-/// Returns the nonce of a packet whose IV is the sequence number `number`.
 fn nonce(number: u64) -> [u8; NONCE_LEN] {
     let mut nonce = [0; NONCE_LEN];
     nonce[..SALT_LEN].copy_from_slice(&SALT_BYTES);
@@ -309,13 +300,12 @@ fn aad(number: u64) -> [u8; 12] {
     aad
 }
 
-/// Returns the encrypted text and the tag.
 fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
     let end = bytes.len() - ICV_LEN;
     bytes[PREFIX_LEN + HEADER_LEN..].split_at_mut(end - PREFIX_LEN - HEADER_LEN)
 }
 
-/// Returns a job for each frame, with sequence numbers after `number`.
+/// Returns jobs with sequence numbers after `number`.
 fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
     let numbers = number + 1..;
     numbers

@@ -8,7 +8,6 @@ use super::options::{Arguments, Cipher, Direction};
 
 pub(super) const NAME: &str = "dpdk-test-crypto-perf";
 
-/// The results of one run of dpdk-test-crypto-perf.
 pub(super) struct Run {
     /// TSC cycles per nanosecond, computed from the rate and the cycles per operation.
     pub(super) gigahertz: f64,
@@ -16,8 +15,8 @@ pub(super) struct Run {
     pub(super) cycles: Vec<(usize, f64)>,
 }
 
-/// Runs one process, which measures all text lengths in sequence. Uses AAD of 12 bytes, and batches
-/// of 32, the program's default and fastest size.
+/// Measures all text lengths in one process, with AAD of 12 bytes, and batches of 32, the program's
+/// default and fastest size.
 pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]) -> Result<Run> {
     let (driver, algorithm, key) = match arguments.transform {
         Cipher::Aes128Gcm => ("crypto_aesni_gcm", "aes-gcm", "16"),

@@ -1,9 +1,8 @@
 //! `esp`: the cost of ESP per packet for each backend, compared with the AEAD alone and with
 //! `dpdk-test-crypto-perf`.
 //!
-//! Every variant runs in each round, with frames of the same lengths. The result of a round is the
-//! median of its passes over the frames, so that interrupted passes do not count. The table shows
-//! the median of the rounds.
+//! Every variant runs in each round. The result of a round is the median of its passes, so that
+//! interrupted passes do not count; the table shows the median of the rounds.
 
 mod backend;
 mod dpdk;
@@ -26,23 +25,17 @@ use backend::{BackendBench, Frames};
 pub(crate) use options::Arguments;
 use options::{Backend, Cipher, Direction, Timing};
 
-/// The results of one round for a backend, a direction and a size, per packet.
 struct Figures {
     timing: Timing,
-    /// Nanoseconds of the stage.
     stage: f64,
-    /// Cycles of dpdk-test-crypto-perf.
     dpdk: Option<f64>,
 }
 
-/// A line of the table.
 #[derive(Debug, Serialize)]
 struct Row {
     transform: Cipher,
     direction: Direction,
-    /// Bytes of payload.
     payload: usize,
-    /// Bytes of encrypted text.
     text: usize,
     backend: Backend,
     alone_ns: Option<Median>,
@@ -62,7 +55,7 @@ struct Row {
     stage_ratio: Option<Median>,
 }
 
-/// The key of a row: direction, bytes of encrypted text, backend.
+/// Direction, bytes of encrypted text, backend.
 type RowKey = (Direction, usize, Backend);
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -187,7 +180,7 @@ fn check(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs `work` in a new thread pinned to `core`; the waiting thread is not pinned.
+/// Uses a new thread, so that the caller is not pinned.
 fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut set = CpuSet::new();
     set.set(core).with_context(|| format!("invalid core {core}"))?;

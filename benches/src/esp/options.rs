@@ -5,7 +5,6 @@ use serde::Serialize;
 use strum::{Display, EnumIter, IntoStaticStr};
 use xdpfwd_ipsec::Transform;
 
-/// Options of the subcommand.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Payload lengths in bytes
@@ -75,7 +74,6 @@ impl Cipher {
     }
 }
 
-/// A backend of ESP.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Display, IntoStaticStr, Serialize, ValueEnum,
 )]
@@ -90,7 +88,6 @@ pub(crate) enum Backend {
     IpsecMb,
 }
 
-/// Encapsulation or decapsulation.
 #[derive(Clone, Copy, Debug, Display, EnumIter, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -99,7 +96,6 @@ pub(super) enum Direction {
     Open,
 }
 
-/// Nanoseconds per packet.
 #[derive(Clone, Copy)]
 pub(super) struct Timing {
     /// The AEAD alone.

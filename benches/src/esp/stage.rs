@@ -1,7 +1,6 @@
-//! Measures the stages `esp-seal` and `esp-open` in a worker, including headers, SPI lookup,
-//! selectors and sequence numbers.
+//! Measures the stages `esp-seal` and `esp-open` in a worker.
 //!
-//! The path has both stages, so packets leave it unchanged and can circulate.
+//! The path has both stages, so packets leave it unchanged and circulate.
 
 use std::cell::RefCell;
 use std::mem;
@@ -25,12 +24,12 @@ use xdpfwd_xsk::{
 
 use super::options::Backend;
 
-/// A worker with both stages, in which packets of one length circulate.
+/// A worker in which packets of one length circulate.
 pub(super) struct StageBench {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
-    /// Samples of sealing, and of opening.
+    /// Of sealing, and of opening.
     samples: [Samples; 2],
     _folder: TempDir,
 }
@@ -38,7 +37,7 @@ pub(super) struct StageBench {
 /// Nanoseconds per packet, for each batch.
 type Samples = Rc<RefCell<Vec<f64>>>;
 
-/// The circulating frames that wait to be received.
+/// Circulating frames that wait to be received.
 type Frames = Rc<RefCell<Vec<Frame>>>;
 
 impl StageBench {
@@ -97,8 +96,7 @@ impl StageBench {
         Ok(Self { worker, frames, count, samples, _folder: folder })
     }
 
-    /// Returns nanoseconds per packet, for sealing and for opening: the medians of all batches in
-    /// `passes` passes.
+    /// Returns nanoseconds per packet, for sealing and for opening: medians of all batches.
     pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
@@ -135,7 +133,7 @@ fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result
     Ok(plan.build(&BuildCx::default()))
 }
 
-/// Returns an Ethernet frame with a UDP packet whose IPv4 length is `size` bytes.
+/// `size` is the IPv4 length in bytes.
 fn packet(size: usize) -> Vec<u8> {
     let mut packet = vec![0x5a; 14 + size];
     packet[12..14].copy_from_slice(&[8, 0]);
@@ -151,10 +149,8 @@ fn packet(size: usize) -> Vec<u8> {
     packet
 }
 
-/// The minimum size for [`packet`] in bytes: IPv4 and UDP headers.
 pub(super) const MIN_SIZE: usize = 28;
 
-/// A stage whose processing time is measured.
 struct TimedStage {
     stage: Box<dyn Stage>,
     samples: Samples,

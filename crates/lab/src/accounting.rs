@@ -7,19 +7,19 @@ use crate::{Counters, Report, SinkCounters, VethDrops, grouped, report::total};
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
 /// A loss is *counted* by xdpfwd or the kernel where it happened, or is the *difference* of two
-/// counters that have only a veth pair between them. [`Self::mismatches`] lists contradictions
-/// between counters of different sources.
+/// counters with only a veth pair between them. [`Self::mismatches`] lists contradictions between
+/// counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PacketAccounting {
     /// Frames the generator sent.
     pub offered: u64,
     /// Frames of the generator that arrived at the sink.
     pub forwarded: u64,
-    /// Losses between generator and sink, in the order in which frames pass their locations.
+    /// Losses between generator and sink, in path order.
     pub losses: Vec<Loss>,
-    /// Contradictions between counters. Empty if the account balances.
+    /// Contradictions between counters; empty if the account balances.
     pub mismatches: Vec<Mismatch>,
-    /// Frames of xdpfwd's UMEM that are missing from its frame counts.
+    /// Frames of xdpfwd's UMEM that are missing from its counts.
     pub leaked: i64,
 }
 
@@ -28,14 +28,14 @@ pub struct PacketAccounting {
 pub struct Loss {
     /// Human-readable location.
     pub location: String,
-    /// Number of frames. Negative only if a counter is wrong.
+    /// Negative only if a counter is wrong.
     pub packets: i128,
     /// How the number was determined.
     pub basis: LossBasis,
-    /// Frames that the veth driver counted as lost here; `None` if it has no such counter or was
-    /// not read. A lower bound: the driver does not count a frame to a peer without NAPI.
+    /// Frames that the veth driver counted as lost here, if known. A lower bound: the driver does
+    /// not count a frame to a peer without NAPI.
     pub veth: Option<u64>,
-    /// Whether the loss indicates overload: frames arrived faster than they were processed.
+    /// Whether frames arrived faster than they were processed.
     pub overload: bool,
 }
 
@@ -52,18 +52,16 @@ pub enum LossBasis {
 /// Two counters that must agree and do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Description of the frames that are in one counter and not in the other.
+    /// The frames that are in one counter only.
     pub description: String,
-    /// Number of these frames. Negative if the counter that should be lower is higher.
+    /// Negative if the counter that should be lower is higher.
     pub packets: i128,
 }
 
-/// The interface through which frames enter the forwarder.
 const INGRESS: &str = "fwd0";
-/// The interface through which frames leave the forwarder.
 const EGRESS: &str = "fwd1";
 
-/// The veth driver's drop counters at the ends where frames can get lost.
+/// The veth driver's drop counters where frames can get lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDropCounts {
     /// Drops at gen0.
@@ -76,8 +74,7 @@ pub struct VethDropCounts {
 
 impl PacketAccounting {
     /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report.
-    /// `veth`, if given, adds the veth driver's counts to the losses, and is compared with xdpfwd's
-    /// counters.
+    /// `veth` adds the veth driver's counts, which are compared with xdpfwd's counters.
     #[must_use]
     pub fn new(
         offered: Counters,
@@ -89,8 +86,8 @@ impl PacketAccounting {
         let ingress = report.port(INGRESS).unwrap_or(&absent);
         let egress = report.port(EGRESS).unwrap_or(&absent);
         let kernel = &report.kernel;
-        // Both `fill_ring_empty` and `rx_dropped` count a frame that finds the fill ring empty.
-        // Only `rx_dropped` counts a frame that is too long.
+        // Both counters count a frame that finds the fill ring empty; only `rx_dropped` counts a
+        // frame that is too long.
         let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
         let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
         let lost_in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
@@ -147,7 +144,6 @@ impl PacketAccounting {
             );
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
-            // A full queue indicates overload.
             let overload = reason.ends_with("_full");
             add(
                 &format!("xdpfwd: {reason}"),
@@ -228,7 +224,7 @@ impl PacketAccounting {
         }
         let lost_in_total: i128 = losses.iter().map(|loss| loss.packets).sum();
         let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
-        // Report the remainder only if there is no mismatch that may explain it.
+        // A mismatch may explain the remainder.
         if mismatches.is_empty() && unexplained != 0 {
             mismatches.push(Mismatch {
                 description: "offered, but neither forwarded nor lost".into(),
@@ -250,21 +246,20 @@ impl PacketAccounting {
         self.offered.saturating_sub(self.forwarded)
     }
 
-    /// Returns whether there is no mismatch: every frame offered is accounted for.
+    /// Returns whether every frame offered is accounted for.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         self.mismatches.is_empty()
     }
 
-    /// Returns whether xdpfwd forwarded frames, leaked none of its own, and every frame is
-    /// accounted for.
+    /// Returns whether xdpfwd forwarded frames, leaked none, and every frame is accounted for.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.forwarded > 0 && self.leaked == 0 && self.is_balanced()
     }
 
-    /// Returns one or two sentences that explain the numbers. `rate` is the generator's requested
-    /// rate in packets per second, or `None` for as fast as possible.
+    /// Explains the numbers in one or two sentences. `rate` is the requested rate in packets per
+    /// second, or `None` for as fast as possible.
     #[must_use]
     pub fn verdict(&self, rate: Option<u64>) -> String {
         if self.forwarded == 0 {
@@ -296,7 +291,7 @@ impl PacketAccounting {
         if self.lost() == 0 {
             text += " No frame was lost.";
         } else if !self.is_balanced() {
-            // The losses of an unbalanced account cannot be interpreted.
+            // An unbalanced account cannot be interpreted.
         } else if overload > 0 && other <= 0 && rate.is_none() {
             text += " The losses are intended overload: the generator sends as fast as it can, \
                      which is more than one core can forward.";
@@ -314,8 +309,7 @@ impl PacketAccounting {
     }
 }
 
-/// Returns the number of leaked frames that xdpfwd reports or, if that is 0, `total` minus the
-/// other frame counts.
+/// Returns the reported number or, if that is 0, `total` minus the other frame counts.
 fn leaked(report: &Report) -> i64 {
     let frames = &report.frames;
     let missing =

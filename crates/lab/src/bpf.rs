@@ -4,7 +4,6 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject}
 
 use crate::Error;
 
-/// A BPF object, aligned for libelf, which reads it in place.
 #[repr(C, align(16))]
 struct Aligned<T: ?Sized>(T);
 
@@ -14,7 +13,7 @@ static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), 
 
 const HINT: &str = "needs root with CAP_BPF, and Linux 5.18 or later";
 
-/// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
+/// `packets` is an array of `struct packet` for a flood, otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
     let description = "the generator's BPF program";
     let count = (packets.len() / PACKET_SIZE) as u32;
@@ -35,11 +34,11 @@ pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
     load("the sink's BPF program", &SINK.0, config, None)
 }
 
-/// Size of `struct packet` in bpf/generator.bpf.c, in bytes.
+/// `struct packet` in bpf/generator.bpf.c, in bytes.
 const PACKET_SIZE: usize = 16;
 
-/// Loads `object` with `config` in its read-only data. `description` names the object in errors.
-/// `map_size` is the name of a map and its number of entries.
+/// `config` is the read-only data. `description` names the object in errors. `map_size` is the name
+/// of a map and its number of entries.
 fn load(
     description: &str,
     object: &[u8],
@@ -65,14 +64,12 @@ fn load(
     open.load().map_err(Error::bpf(format!("loading {description}"), HINT))
 }
 
-/// Returns a separate handle to a map of `object`, for reading from another thread.
 pub(crate) fn map_handle(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
     let map = object.maps().find(|map| map.name() == name).ok_or(Error::Object(name))?;
     MapHandle::try_from(&map).map_err(Error::bpf(format!("opening the BPF map {name}"), HINT))
 }
 
-/// Returns the first `N` `u64`s of entry 0, summed over the cores if the map is per-CPU. `program`
-/// names the map's program in errors.
+/// Reads the first `N` `u64`s of entry 0, summed over the cores if the map is per-CPU.
 pub(crate) fn read<const N: usize>(
     map: &MapHandle,
     program: &'static str,
@@ -80,7 +77,6 @@ pub(crate) fn read<const N: usize>(
     read_at(map, 0, program)
 }
 
-/// Like [`read`], but of entry `index`.
 pub(crate) fn read_at<const N: usize>(
     map: &MapHandle,
     index: u32,

@@ -13,9 +13,9 @@ use crate::{
     veth::{self, End, MAX_MTU, mac},
 };
 
-/// The address of `gen0` in a chain with addresses, and the source of the generator's frames.
+/// The address of `gen0`, and the source of the generator's frames.
 pub const GEN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// The address of `sink0` in a chain with addresses, and the destination of the generator's frames.
+/// The address of `sink0`, and the destination of the generator's frames.
 pub const SINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 const LABELS: [&str; 3] = ["gen", "fwd", "sink"];
@@ -23,10 +23,10 @@ const CARRIER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The namespaces gen, fwd and sink, connected by the veth pairs `gen0 ═ fwd0` and `fwd1 ═ sink0`.
 ///
-/// All four ends are up. GRO and therefore NAPI are on; checksum and segmentation offload are off.
-/// The MAC addresses are `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so
-/// that only the generator's frames are on the wires. Dropping the chain removes the namespaces,
-/// except after [`ChainBuilder::keep_as`].
+/// All ends are up, with GRO and therefore NAPI on; checksum and segmentation offload are off. The
+/// MAC addresses are `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off by default, so that
+/// only the generator's frames are on the wires. Dropping the chain removes the namespaces, except
+/// after [`ChainBuilder::keep_as`].
 #[derive(Debug)]
 pub struct Chain {
     generator: Namespace,
@@ -71,7 +71,7 @@ pub struct ChainBuilder {
 }
 
 impl ChainBuilder {
-    /// Sets the number of receive and transmit queues of each end, 1–64.
+    /// Sets the number of queues of each end, 1–64.
     ///
     /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*, so one
     /// generator feeds only one queue.
@@ -86,15 +86,15 @@ impl ChainBuilder {
         self
     }
 
-    /// If `on`, assigns 10.77.0.1/24 to gen0 and 10.77.0.2/24 to sink0, for ping or iperf3 through
-    /// a forwarder that connects fwd0 and fwd1. The kernel then also sends ARP packets.
+    /// Assigns 10.77.0.1/24 to gen0 and 10.77.0.2/24 to sink0, for ping or iperf3 through a
+    /// forwarder. The kernel then also sends ARP packets.
     pub fn addresses(mut self, on: bool) -> Self {
         self.addresses = on;
         self
     }
 
-    /// If `on`, enables IPv6 and assigns fd77::1/64 to gen0 and fd77::2/64 to sink0. The kernel
-    /// then also sends multicast packets.
+    /// Enables IPv6 and assigns fd77::1/64 to gen0 and fd77::2/64 to sink0. The kernel then also
+    /// sends multicast packets.
     pub fn ipv6(mut self, on: bool) -> Self {
         self.ipv6 = on;
         self
@@ -141,8 +141,7 @@ impl ChainBuilder {
         };
         let built = self.configure(&chain);
         if let (Err(_), Some(name)) = (&built, &self.keep) {
-            // Remove the incomplete lab. The error in `built` has the cause, so ignore errors of
-            // the removal.
+            // The error in `built` has the cause, so ignore errors of the removal.
             let _ = take_down(name);
         }
         built.map(|()| chain)
@@ -169,7 +168,7 @@ impl ChainBuilder {
             chain.sink.ip(&["address", "add", &format!("{SINK_ADDRESS}/24"), "dev", "sink0"])?;
         }
         if self.ipv6 {
-            // nodad: without duplicate address detection, the addresses are usable at once.
+            // Without duplicate address detection (nodad), the addresses are usable at once.
             chain.generator.ip(&["address", "add", "fd77::1/64", "dev", "gen0", "nodad"])?;
             chain.sink.ip(&["address", "add", "fd77::2/64", "dev", "sink0", "nodad"])?;
         }
@@ -192,8 +191,7 @@ fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the chain that was kept as `name`, and ends the processes inside. Returns the names of
-/// the removed namespaces.
+/// Removes the chain kept as `name`, and ends the processes inside. Returns the removed namespaces.
 ///
 /// # Errors
 ///
@@ -209,7 +207,6 @@ pub fn take_down(name: &str) -> Result<Vec<String>, Error> {
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    // Succeed if at least one namespace was removed.
     match first_error {
         Some(error) if removed.is_empty() => Err(error),
         _ => Ok(removed),

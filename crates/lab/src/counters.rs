@@ -5,14 +5,14 @@
 pub struct Counters {
     /// Number of packets.
     pub packets: u64,
-    /// Sum of the packets' lengths in memory, in bytes without FCS.
+    /// Lengths in memory, in bytes without FCS.
     pub bytes: u64,
 }
 
 impl std::ops::Sub for Counters {
     type Output = Self;
 
-    /// Returns the increase between two readings. Saturates at zero.
+    /// Saturates at zero.
     fn sub(self, earlier: Self) -> Self {
         Self {
             packets: self.packets.saturating_sub(earlier.packets),

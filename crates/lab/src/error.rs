@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitStatus};
 
-/// An error of the lab. The message names the failed operation and, if there is one, a remedy.
+/// An error of the lab. The message names the failed operation and, if possible, a remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -39,7 +39,7 @@ pub enum Error {
     /// A system call, or an operation on a file or thread, failed.
     #[error("{operation} failed: {cause}")]
     Io {
-        /// Failed operation, in the -ing form.
+        /// In the -ing form.
         operation: String,
         /// Cause.
         cause: io::Error,
@@ -51,13 +51,13 @@ pub enum Error {
         parameter: &'static str,
         /// The rejected value.
         value: String,
-        /// Accepted values, as an imperative: "use 1–64".
+        /// As an imperative: "use 1–64".
         accepted: String,
     },
     /// An operation on a BPF program or map failed.
     #[error("{operation} failed: {cause}; {hint}")]
     Bpf {
-        /// Failed operation, in the -ing form.
+        /// In the -ing form.
         operation: String,
         /// Error of libbpf.
         cause: libbpf_rs::Error,
@@ -84,29 +84,26 @@ pub enum Error {
         command: String,
         /// Exit status.
         status: ExitStatus,
-        /// The end of its stderr (of its stdout, if stderr is empty).
+        /// The end of its stderr, or of its stdout if stderr is empty.
         output: String,
     },
-    /// A thread of the lab, or a closure passed to [`crate::Namespace::run`], panicked.
+    /// A thread of the lab or of [`crate::Namespace::run`] panicked.
     #[error("the thread of {0} panicked; its message is on stderr")]
     Panicked(&'static str),
 }
 
 impl Error {
-    /// Returns a function that converts the cause to an error of `operation`, which is in the -ing
-    /// form.
+    /// `operation` is in the -ing form.
     pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let operation = operation.into();
         move |cause| Self::Io { operation, cause }
     }
 
-    /// As [`Self::io`], for an error of nix.
     pub(crate) fn nix(operation: impl Into<String>) -> impl FnOnce(nix::errno::Errno) -> Self {
         let operation = operation.into();
         move |errno| Self::Io { operation, cause: errno.into() }
     }
 
-    /// As [`Self::io`], for an error of libbpf.
     pub(crate) fn bpf(
         operation: impl Into<String>,
         hint: &'static str,

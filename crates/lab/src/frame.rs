@@ -8,17 +8,15 @@ pub const FIRST_FLOW_PORT: u16 = 1024;
 pub const MAX_FLOWS: u32 = 65536 - FIRST_FLOW_PORT as u32;
 /// UDP destination port of the generator's frames (discard, RFC 863).
 pub const DESTINATION_PORT: u16 = 9;
-/// Length of the smallest frame in bytes, without FCS: headers, magic number, sequence number and
-/// send time.
+/// Minimum frame length in bytes, without FCS: headers, magic number, sequence number, send time.
 pub const MIN_SIZE: u16 = 60;
-/// Bytes that a frame takes on the wire in addition to its length in memory: FCS, preamble and
-/// inter-frame gap.
+/// Bytes on the wire in addition to the length in memory: FCS, preamble and inter-frame gap.
 pub const WIRE_OVERHEAD: u64 = 24;
 
 const MAGIC: [u8; 2] = *b"LB";
 const PATTERN_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A frame of the generator, for tests that modify it or send it by other means.
+/// A frame of the generator, for tests that modify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TestFrame {
     /// Length in bytes, without FCS, at least [`MIN_SIZE`].
@@ -40,8 +38,7 @@ pub struct TestFrame {
 }
 
 impl TestFrame {
-    /// Returns the frame's bytes. The IPv4 header checksum is valid; the UDP checksum is 0, which
-    /// means none.
+    /// Returns the bytes, with a valid IPv4 checksum. The UDP checksum is 0, which means none.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let size = self.size.max(MIN_SIZE);
@@ -58,7 +55,6 @@ impl TestFrame {
         b.extend(self.destination.octets());
         let checksum = internet_checksum(&b[14..34]);
         b[24..26].copy_from_slice(&checksum.to_be_bytes());
-        // From MAX_FLOWS on, flow numbers wrap around to FIRST_FLOW_PORT.
         let port = u32::from(FIRST_FLOW_PORT) + self.flow % MAX_FLOWS;
         b.extend(&port.to_be_bytes()[2..]);
         b.extend(DESTINATION_PORT.to_be_bytes());

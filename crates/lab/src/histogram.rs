@@ -9,8 +9,8 @@ const BITS: u32 = 36;
 /// `LATENCY_BUCKETS` of bpf/sink.bpf.c.
 const BUCKETS: usize = 1024;
 
-/// A histogram of durations in nanoseconds, up to 68.7 s; longer durations count as 68.7 s. The
-/// width of a bucket is at most 1/32 (3.1 %) of its lower end, or 1 ns.
+/// A histogram of durations in nanoseconds; those above 68.7 s count as 68.7 s. A bucket is at most
+/// 1/32 (3.1 %) of its lower end wide, or 1 ns.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram(Box<[u64; BUCKETS]>);
 
@@ -27,12 +27,12 @@ impl Histogram {
         self.0.iter().sum()
     }
 
-    /// Returns the quantile `q` (0–1) as the upper end of its bucket, which is 0 to 3.1 % above the
-    /// exact quantile. Returns `None` if the histogram is empty.
+    /// Returns the quantile `q` (0–1), 0 to 3.1 % too high: the upper end of its bucket. Returns
+    /// `None` if the histogram is empty.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let total = self.count();
-        // The quantile is the time with this rank, counted from 1.
+        // The rank counts from 1.
         let rank = ((total as f64 * q.clamp(0.0, 1.0)).ceil() as u64).max(1);
         let mut seen = 0;
         let reached = |count: &u64| {
@@ -48,7 +48,7 @@ impl Histogram {
         non_empty.map(|(bucket, &count)| (Duration::from_nanos(upper_end(bucket)), count))
     }
 
-    /// Returns the times recorded since `earlier`, an older reading of the same histogram.
+    /// Returns the times recorded since the older reading `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut difference = self.clone();
@@ -86,14 +86,14 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// Returns the bucket of a time, as bpf/sink.bpf.c does.
+/// Computes the bucket as bpf/sink.bpf.c does.
 fn bucket(nanoseconds: u64) -> usize {
     let time = nanoseconds.min((1 << BITS) - 1);
     let shift = (time.max(1).ilog2()).saturating_sub(SUB_BITS);
     ((shift << SUB_BITS) as usize) + (time >> shift) as usize
 }
 
-/// Returns the longest time of a bucket in nanoseconds.
+/// Returns nanoseconds.
 fn upper_end(bucket: usize) -> u64 {
     let shift = (bucket >> SUB_BITS).saturating_sub(1);
     let first = (bucket - (shift << SUB_BITS)) as u64;

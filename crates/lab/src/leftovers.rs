@@ -12,13 +12,13 @@ use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// BPF programs, maps and links, by ID. The kernel assigns increasing IDs and reuses one only after
-/// about two billion objects, so an ID identifies one object for the duration of a test.
+/// BPF programs, maps and links, by ID. The kernel reuses an ID only after about two billion
+/// objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 
 impl BpfObjects {
-    /// Returns the objects that a process has open. Empty if there is no such process.
+    /// Returns the objects that a process has open, if it exists.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl BpfObjects {
     }
 
     fn ids_in_fdinfo(fdinfo: &str) -> Vec<(&'static str, u32)> {
-        // The fdinfo of a link also contains the ID of the link's program.
+        // The fdinfo of a link also contains its program's ID.
         let kinds = [("program", "prog_id:"), ("map", "map_id:"), ("link", "link_id:")];
         let id = |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
         kinds.into_iter().filter_map(|(kind, key)| Some((kind, id(key)?))).collect()
@@ -80,11 +80,11 @@ impl BpfObjects {
     }
 }
 
-/// A guard that detects when the kernel has freed a network namespace. A socket keeps its namespace
-/// alive, even if no process has the socket open any more.
+/// Detects when the kernel has freed a network namespace. A socket keeps its namespace alive, even
+/// if no process has the socket open any more.
 ///
-/// The guard creates a second namespace and a veth pair between both. The kernel removes one end
-/// together with the guarded namespace, and then the other end too.
+/// The guard connects a second namespace by a veth pair. The kernel removes one end together with
+/// the guarded namespace, and then the other end too.
 #[derive(Debug)]
 pub struct NamespaceGuard(Namespace);
 
@@ -124,7 +124,7 @@ impl NamespaceGuard {
     }
 }
 
-/// Returns the number of user-space pages pinned in the whole system, which includes UMEMs.
+/// Returns the system's number of user-space pages pinned, which includes UMEMs.
 ///
 /// # Errors
 ///
@@ -145,8 +145,7 @@ pub fn pinned_pages() -> Result<u64, Error> {
     })
 }
 
-/// Polls until `awaited` returns `None`. Until then, `awaited` describes the event to wait for, for
-/// the error.
+/// Polls until `awaited` returns `None` instead of the awaited event.
 fn poll_until_gone(
     deadline: Duration,
     hint: &str,

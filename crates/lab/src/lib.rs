@@ -10,16 +10,15 @@
 //!
 //! A [`Chain`] consists of these three network namespaces and two veth pairs. [`Traffic`] describes
 //! frames, and [`Traffic::start`] sends them from inside the kernel, up to about 15 million per
-//! second from one core. A [`Sink`] counts the arriving frames. It can also detect corrupt,
-//! reordered and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is the
-//! process of any program in namespace fwd. A [`Window`] has the numbers of frames that generator
-//! and sink counted in a given time.
+//! second from one core. A [`Sink`] counts the arriving frames, and can detect corrupt, reordered
+//! and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is a process in
+//! namespace fwd. A [`Window`] has the frames that generator and sink counted in a given time.
 //!
-//! The lab needs root. Dropping a [`Chain`] removes its namespaces, also during a panic. [`sweep`]
-//! removes the namespaces of killed processes; every new [`Chain`] calls it first.
+//! The lab needs root. Dropping a [`Chain`] removes its namespaces. [`sweep`], which every new
+//! [`Chain`] calls, removes the namespaces of killed processes.
 //!
-//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, a
-//! frame takes 24 bytes more ([`WIRE_OVERHEAD`]).
+//! **Sizes** are frame lengths in memory, without FCS, at least 60. On the wire, a frame takes 24
+//! bytes more ([`WIRE_OVERHEAD`]).
 //!
 //! # Example
 //!

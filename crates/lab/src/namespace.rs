@@ -22,10 +22,9 @@ const PREFIX: &str = "xdpfwd-";
 
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// A network namespace. Drop removes it, also during a panic, unless it belongs to a kept lab.
+/// A network namespace. Drop removes it, unless it belongs to a kept lab.
 ///
-/// The kernel frees a removed namespace and its veths only when the last process inside has ended,
-/// so end these processes first.
+/// The kernel frees a removed namespace and its veths only when the last process inside has ended.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -68,7 +67,7 @@ impl Namespace {
         &self.name
     }
 
-    /// Returns a command that runs `program` inside, through `ip netns exec`, which keeps the
+    /// Returns a command that runs `program` inside through `ip netns exec`, which keeps the
     /// process ID.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
@@ -77,7 +76,7 @@ impl Namespace {
         command
     }
 
-    /// Runs `work` on a new thread inside the namespace and returns its result.
+    /// Runs `work` on a new thread inside the namespace.
     ///
     /// # Errors
     ///
@@ -94,7 +93,6 @@ impl Namespace {
         })
     }
 
-    /// Returns the handle by which a thread enters this namespace.
     pub(crate) fn handle(&self) -> Result<NamespaceHandle, Error> {
         let path = Path::new(DIRECTORY).join(&self.name);
         let file = File::open(&path).map_err(Error::io(format!("opening {}", path.display())))?;
@@ -107,7 +105,7 @@ impl Namespace {
         tool::ip(&all)
     }
 
-    /// Writes a network sysctl. `path` is relative to `/proc/sys/net`.
+    /// `path` is relative to `/proc/sys/net`.
     pub(crate) fn sysctl(&self, path: &str, value: &str) -> Result<(), Error> {
         let path = PathBuf::from("/proc/sys/net").join(path);
         // A kernel without IPv6 does not have the file.
@@ -126,8 +124,7 @@ impl Drop for Namespace {
     }
 }
 
-/// A handle for entering a namespace. Without a file, [`Self::enter`] does nothing: the thread
-/// stays in its namespace. The path is used only in error messages.
+/// Without a file, [`Self::enter`] does nothing. The path is for error messages.
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
@@ -144,11 +141,10 @@ impl NamespaceHandle {
     }
 }
 
-/// Removes the namespaces that ended processes left, and returns their names.
+/// Removes the namespaces of ended processes, and returns their names.
 ///
-/// Removes only namespaces with names of the exact pattern `xdpfwd-<pid>-<n>-<label>`, where
-/// process `<pid>` does not exist. First ends the processes inside, such as a forwarder, which
-/// would keep the namespace alive.
+/// Their names have the exact pattern `xdpfwd-<pid>-<n>-<label>`, where process `<pid>` does not
+/// exist. First ends the processes inside, which would keep the namespace alive.
 ///
 /// # Errors
 ///
@@ -172,7 +168,6 @@ pub fn sweep() -> Result<Vec<String>, Error> {
     Ok(removed)
 }
 
-/// Ends the processes in a namespace and removes it.
 pub(crate) fn remove(name: &str) -> Result<(), Error> {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let inside = tool::ip(&["netns", "pids", name])?;
@@ -189,7 +184,7 @@ pub(crate) fn remove(name: &str) -> Result<(), Error> {
     tool::ip(&["netns", "del", name]).map(drop)
 }
 
-/// Returns the process ID in a name of the pattern `xdpfwd-<pid>-<n>-<label>`.
+/// Returns `<pid>` of `xdpfwd-<pid>-<n>-<label>`.
 fn owner_pid(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix(PREFIX)?.split('-');
     let (pid, n, label) = (parts.next()?, parts.next()?, parts.next()?);
@@ -202,8 +197,7 @@ fn owner_pid(name: &str) -> Option<u32> {
     if matches { pid.parse().ok() } else { None }
 }
 
-/// Returns the name of a kept namespace. A lab's name starts with a letter, so [`sweep`] never
-/// removes its namespaces.
+/// A lab's name starts with a letter, so [`sweep`] never removes its namespaces.
 pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
     let is_valid = lab.len() <= 32
         && lab.starts_with(|c: char| c.is_ascii_lowercase())

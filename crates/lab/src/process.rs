@@ -18,8 +18,7 @@ use nix::{
 
 use crate::{Error, Namespace, require_root, veth};
 
-/// Maximum number of stored lines of each stream: more than two hours of output at one line per
-/// second.
+/// More than two hours of output at one line per second.
 const MAX_LINES: usize = 10_000;
 /// Maximum number of lines quoted when a forwarder ends unexpectedly.
 const QUOTED_LINES: usize = 20;
@@ -27,8 +26,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Time between SIGINT and SIGKILL on drop.
 const DROP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A program that runs in a namespace, with its collected output. Drop ends and reaps the program.
-/// If this process is killed, the program receives SIGTERM.
+/// A program in a namespace, with its output. Drop ends and reaps it. If this process is killed,
+/// the program receives SIGTERM.
 #[derive(Debug)]
 pub struct Forwarder {
     command: String,
@@ -37,7 +36,7 @@ pub struct Forwarder {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     readers: Vec<JoinHandle<()>>,
-    /// The thread that forked the process. It ends when the sender is dropped.
+    /// The thread that forked the process; it ends when the sender is dropped.
     spawner: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -51,10 +50,10 @@ pub struct ForwarderExit {
 }
 
 impl Forwarder {
-    /// Starts the program `arguments[0]` with the other arguments inside `namespace`.
+    /// Starts the program `arguments[0]` inside `namespace`.
     ///
-    /// The program runs in a separate process group, so that only the lab receives Ctrl-C. SIGINT
-    /// and SIGQUIT have their default action, even if this process ignores them.
+    /// The program has its own process group, so that only the lab receives Ctrl-C. SIGINT and
+    /// SIGQUIT have their default action, even if this process ignores them.
     ///
     /// # Errors
     ///
@@ -71,14 +70,12 @@ impl Forwarder {
         }
         reset_ignored_signals()?;
         let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-        // `ip` executes `setpriv`, which executes the program, so the process ID is the
-        // forwarder's.
+        // `ip` executes `setpriv`, which executes the program: the process ID stays the same.
         let mut command = namespace.command("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).args(&words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
 
-        // The kernel sends the parent-death signal when the forking *thread* ends, so that thread
-        // must live as long as this value.
+        // The kernel sends the parent-death signal when the forking *thread* ends.
         let (child_sender, child_receiver) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let spawner = thread::Builder::new()
@@ -126,16 +123,16 @@ impl Forwarder {
         self.stderr.lock().lines.iter().cloned().collect()
     }
 
-    /// Returns the last line of stdout for which `wanted` holds.
+    /// Returns the last line of stdout that is `wanted`.
     pub fn last_line(&self, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
         self.stdout.lock().lines.iter().rev().find(|line| wanted(line)).cloned()
     }
 
-    /// Fails with [`Error::Ended`], which quotes the output, if the process has ended.
+    /// Fails if the process has ended.
     ///
     /// # Errors
     ///
-    /// The process has ended.
+    /// [`Error::Ended`], which quotes the output.
     pub fn check_running(&mut self) -> Result<(), Error> {
         match self.try_wait()? {
             None => Ok(()),
@@ -143,12 +140,11 @@ impl Forwarder {
         }
     }
 
-    /// Waits for a line on stdout for which `wanted` holds, and returns the first such line. Lines
-    /// from before the call count too.
+    /// Waits for a `wanted` line on stdout, which may be older than the call.
     ///
     /// # Errors
     ///
-    /// The process ended ([`Error::Ended`], which quotes the output), or the deadline passed.
+    /// The process ended ([`Error::Ended`]), or the deadline passed.
     pub fn wait_for_line(
         &mut self,
         deadline: Duration,
@@ -157,8 +153,7 @@ impl Forwarder {
         let start = Instant::now();
         let mut next = 0;
         loop {
-            // Read the status before the lines, so that the last lines of an ended process are
-            // seen.
+            // Status before lines: the last lines of an ended process must be seen.
             let status = self.try_wait()?;
             if status.is_some() {
                 self.drain();
@@ -170,8 +165,6 @@ impl Forwarder {
                     return Ok(line.clone());
                 }
                 next = log.dropped + log.lines.len() as u64;
-                // Wait for the next line, at most until the next check whether the process still
-                // runs.
                 let _woken = self
                     .stdout
                     .line_added
@@ -187,8 +180,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits until each of `interfaces` in `namespace` has an XDP program. An XDP or AF_XDP
-    /// forwarder attaches its programs shortly before it is ready.
+    /// Waits until each of `interfaces` has an XDP program, which a forwarder attaches shortly
+    /// before it is ready.
     ///
     /// # Errors
     ///
@@ -212,8 +205,7 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Sends SIGINT, waits for the process to end, kills it after `deadline`, and reads its
-    /// remaining output.
+    /// Sends SIGINT, kills the process after `deadline`, and reads its remaining output.
     ///
     /// # Errors
     ///
@@ -238,10 +230,9 @@ impl Forwarder {
         Ok(ForwarderExit { status, killed })
     }
 
-    /// Signals the whole process group, as Ctrl-C does, so that a shell's children end too.
+    /// Signals the process group, as Ctrl-C does, so that a shell's children end too.
     fn signal(&self, signal: Signal) {
-        // The process ID is valid only until the process is reaped. ESRCH is harmless: the process
-        // may just have ended.
+        // The process ID is valid only until the process is reaped. ESRCH: it may just have ended.
         if self.status.is_none()
             && let Ok(pid) = i32::try_from(self.child.id())
         {
@@ -259,8 +250,7 @@ impl Forwarder {
         Ok(self.status)
     }
 
-    /// Waits until the remaining output is read, but at most 1 s, because a child of the process
-    /// may keep the pipe open.
+    /// At most 1 s, because a child of the process may keep the pipe open.
     fn drain(&mut self) {
         let start = Instant::now();
         while self.readers.iter().any(|reader| !reader.is_finished())
@@ -306,12 +296,11 @@ impl Drop for Forwarder {
     }
 }
 
-/// Ensures that SIGINT and SIGQUIT have their default action in programs that this process starts.
+/// Gives SIGINT and SIGQUIT their default action in programs that this process starts.
 ///
-/// A shell starts background commands (`make test &` in a script) with both signals ignored, and an
-/// ignored signal stays ignored across exec: the forwarder would not end on SIGINT. Exec resets a
-/// signal with a handler to its default action. Therefore this function replaces ignoring by a
-/// handler that does nothing, which has the same effect in this process.
+/// A shell starts background commands (`make test &` in a script) with both signals ignored, also
+/// across exec: the forwarder would not end on SIGINT. Exec resets a signal with a handler to its
+/// default action, so replace ignoring by a handler that does nothing.
 fn reset_ignored_signals() -> Result<(), Error> {
     let status =
         fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;
@@ -326,13 +315,13 @@ fn reset_ignored_signals() -> Result<(), Error> {
     Ok(())
 }
 
-/// Parses the set of ignored signals in `/proc/PID/status`: bit *n* - 1 stands for signal *n*.
+/// Parses `/proc/PID/status`, in which bit *n* - 1 stands for signal *n*.
 fn ignored_signals(status: &str) -> u64 {
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// The last lines of a stream, at most [`MAX_LINES`].
+/// At most [`MAX_LINES`].
 #[derive(Debug, Default)]
 struct Lines {
     log: Mutex<Log>,
@@ -342,7 +331,6 @@ struct Lines {
 #[derive(Debug, Default)]
 struct Log {
     lines: VecDeque<String>,
-    /// Number of lines dropped at the front.
     dropped: u64,
 }
 

@@ -1,14 +1,12 @@
 //! The output of `xdpfwd --json`. Missing fields are zero or `None`; unknown fields are ignored.
 //!
-//! The lab defines the format again instead of using xdpfwd's code, so that the lab's check is
-//! independent.
+//! Does not use xdpfwd's code, so that the lab's check is independent.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// One line of output: `"type": "interval"`, or `"type": "final"` for the last line. Counters are
-/// cumulative.
+/// One line of output; the last is `"type": "final"`. Counters are cumulative.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -35,14 +33,14 @@ pub struct PortReport {
     pub name: String,
     /// Network interface.
     pub interface: String,
-    /// The mode in use, such as `zero-copy` or `copy`.
+    /// Such as `zero-copy` or `copy`.
     pub mode: String,
     /// Packets received by xdpfwd.
     pub rx_packets: u64,
-    /// Packets that xdpfwd passed to the kernel for transmission.
+    /// Packets passed to the kernel for transmission.
     pub tx_packets: u64,
-    /// Frames that the XDP program redirected to an AF_XDP socket, including those lost because the
-    /// socket was full.
+    /// Frames that the XDP program redirected to an AF_XDP socket, including those lost at a full
+    /// socket.
     pub xdp_redirected: Option<u64>,
     /// Frames that the XDP program passed to the kernel.
     pub xdp_passed: u64,
@@ -86,7 +84,7 @@ pub struct FramesReport {
     pub tx: u64,
     /// Transmitted, not yet reclaimed.
     pub completion: u64,
-    /// Missing from the other counts. Nonzero only after a bug in xdpfwd.
+    /// Missing from the other counts: a bug in xdpfwd.
     pub leaked: i64,
 }
 
@@ -100,15 +98,15 @@ pub struct KernelReport {
     pub rx_ring_full: u64,
     /// Number of times that the kernel found the fill ring empty.
     pub fill_ring_empty: u64,
-    /// Packets lost after the XDP program although the receive ring was not full: the fill ring was
+    /// Packets lost after the XDP program although the receive ring had room: the fill ring was
     /// empty, or the packet was too long for a frame.
     pub rx_dropped: Option<u64>,
-    /// Descriptors on the transmit ring that the kernel rejected as invalid.
+    /// Descriptors that the kernel rejected as invalid.
     pub tx_invalid: u64,
 }
 
 impl Report {
-    /// Parses a line. Returns `None` if it is not a report.
+    /// Parses a line; `None` if it is not a report.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok().filter(|report: &Self| !report.kind.is_empty())
@@ -141,7 +139,7 @@ impl FramesReport {
     }
 }
 
-/// Returns the sum, or `u64::MAX` on overflow: an invalid report must not cause a panic.
+/// Returns `u64::MAX` on overflow: an invalid report must not cause a panic.
 pub(crate) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
 }

@@ -5,8 +5,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::NamespaceHandle, require_root};
 
-/// An XDP program that counts and drops the generator's frames at an interface. Dropping this value
-/// detaches the program.
+/// An XDP program that counts and drops the generator's frames. Dropping this value detaches it.
 #[derive(Debug)]
 pub struct Sink {
     counters: MapHandle,
@@ -19,24 +18,23 @@ pub struct Sink {
 /// The counters of a [`Sink`] since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounters {
-    /// The generator's frames, including corrupt, duplicate and reordered ones; with
-    /// [`SinkBuilder::anything`], all frames.
+    /// The generator's frames, including corrupt, duplicate and reordered ones; all frames with
+    /// [`SinkBuilder::anything`].
     pub arrived: Counters,
-    /// Other frames, such as ARP, which are passed to the kernel. Not included in `arrived`.
+    /// Other frames, such as ARP, which are passed to the kernel.
     pub foreign: u64,
     /// With check on: frames with an invalid magic number, IPv4 length, IPv4 header checksum or
-    /// pattern. (A forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the send time is
-    /// not checked.)
+    /// pattern. (A forwarder may rewrite MAC addresses, TTL and IPv4 addresses.)
     pub corrupt: u64,
-    /// With check on: frames that arrived after a later frame of their flow. (To check the order of
-    /// all traffic, use one flow.)
+    /// With check on: frames that arrived after a later frame of their flow. (For the order of all
+    /// traffic, use one flow.)
     pub reordered: u64,
-    /// With check on: frames that had already arrived, fewer than 262144 sequence numbers ago.
+    /// With check on: repeated frames, within 262144 sequence numbers.
     pub duplicates: u64,
 }
 
 impl SinkCounters {
-    /// Returns whether no frame was corrupt, reordered or duplicate. Meaningful only with check on.
+    /// Returns whether no frame was corrupt, reordered or duplicate, with check on.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.corrupt == 0 && self.reordered == 0 && self.duplicates == 0
@@ -53,29 +51,28 @@ pub struct SinkBuilder {
 }
 
 impl SinkBuilder {
-    /// If `on`, checks every frame of the generator for corruption, order and duplicates. Takes
-    /// about 20 ns per frame on the receiving core, more for long frames: leave it off in speed
-    /// measurements.
+    /// Checks every frame for corruption, order and duplicates. Takes about 20 ns per frame on the
+    /// receiving core, more for long frames: leave it off in speed measurements.
     pub fn check(mut self, on: bool) -> Self {
         self.check = on;
         self
     }
 
-    /// If `on`, counts and drops all frames, for a forwarder (a tunnel) whose output the sink
-    /// cannot recognise as the generator's frames.
+    /// Counts and drops all frames, for a forwarder (a tunnel) that changes them beyond
+    /// recognition.
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
         self
     }
 
-    /// If `on`, records a histogram of latencies ([`Sink::latency`]), computed from the send time
-    /// in each frame. Costs a clock read and a counter update per frame on the receiving core.
+    /// Records a histogram of latencies ([`Sink::latency`]) from the send time in each frame. Costs
+    /// a clock read and a counter update per frame on the receiving core.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self
     }
 
-    /// Attaches the sink to `interface` in `namespace`.
+    /// Attaches the sink to an interface of `namespace`.
     ///
     /// # Errors
     ///
@@ -90,7 +87,7 @@ impl SinkBuilder {
         })
     }
 
-    /// Attaches the sink to `interface` in the network namespace of this process.
+    /// Attaches the sink in the network namespace of this process.
     ///
     /// # Errors
     ///
@@ -130,7 +127,7 @@ impl Sink {
         SinkBuilder::default()
     }
 
-    /// Attaches a sink that only counts to `interface` in `namespace`.
+    /// Attaches a sink that only counts.
     ///
     /// # Errors
     ///
@@ -156,8 +153,8 @@ impl Sink {
         })
     }
 
-    /// Returns the latencies from the generator's BPF program to the sink's, of all cores. The
-    /// histogram is empty without [`SinkBuilder::latency`].
+    /// Returns the latencies of all cores, from the generator's BPF program to the sink's; empty
+    /// without [`SinkBuilder::latency`].
     ///
     /// Reading takes about 1 ms, during which the sink may count further frames.
     ///

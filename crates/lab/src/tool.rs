@@ -7,7 +7,6 @@ use std::{
 
 use crate::Error;
 
-/// Returns the program and its arguments, separated by spaces.
 pub(crate) fn command_line(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -18,7 +17,7 @@ pub(crate) fn command_line(command: &Command) -> String {
 }
 
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
-    // Use a separate process group: Ctrl-C must not end the tools that the lab needs for cleanup.
+    // Ctrl-C must not end the tools that the lab needs for cleanup.
     let output = command
         .stdin(Stdio::null())
         .process_group(0)

@@ -32,29 +32,24 @@ use crate::{
     veth::MAX_MTU,
 };
 
-/// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel sends real frames, as the program's return code
-/// requests.
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel sends real frames.
 const LIVE_FRAMES: u32 = 1 << 1;
-/// Fraction bits of times in nanoseconds: `FRACTION_BITS` in bpf/generator.bpf.c.
+/// As `FRACTION_BITS` in bpf/generator.bpf.c, for nanoseconds.
 const FRACTION_BITS: u32 = 12;
 /// `STREAM_SHIFT` in bpf/frame.h.
 const STREAM_SHIFT: u32 = 40;
-/// Maximum lag behind the schedule, in frames; of a longer lag, the generator skips the excess. The
-/// generator can then catch up after a short preemption, without overrunning a ring of 2048 entries
-/// at any rate of one core.
+/// Maximum lag behind the schedule, in frames; the excess is skipped. The generator can catch up
+/// after a short preemption, without overrunning a ring of 2048 entries.
 const BACKLOG_FRAMES: u64 = 256;
-/// Limits of the maximum lag, in nanoseconds.
+/// In nanoseconds.
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
-/// The signal that ends the generator's system call. Its default action is to be ignored, so a late
-/// signal is harmless.
+/// Ends the generator's system call. Ignored by default, so a late signal is harmless.
 const WAKE_SIGNAL: Signal = Signal::SIGURG;
 
-/// Traffic to send: frames of one size, in a number of flows, at a given rate or as fast as
-/// possible.
+/// Traffic to send: frames of one size, in some flows, at a given rate or as fast as possible.
 ///
 /// Frames are Ethernet/IPv4/UDP. Flows differ in the UDP source port (1024 + flow); the generator
-/// sends them in turn. Each frame carries a sequence number, its send time, and a fixed pattern. A
-/// checking [`crate::Sink`] verifies the sequence number and the pattern.
+/// sends them in turn. Each frame carries a sequence number, its send time, and a fixed pattern.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Traffic {
@@ -71,8 +66,8 @@ pub struct Traffic {
     packets: Option<Arc<[PacketTemplate]>>,
 }
 
-/// Addresses, ports and protocol of one packet of a [flood](Traffic::flood). For a protocol without
-/// ports, the port fields are the first four bytes after the IPv4 header.
+/// A packet of a [flood](Traffic::flood). Without ports in the protocol, the port fields are the
+/// first four bytes after the IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketTemplate {
     /// IPv4 source.
@@ -103,7 +98,7 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Creates traffic of 60-byte frames in one flow, sent as fast as possible, from gen0 (02:…:01,
+    /// Creates traffic of 60-byte frames in one flow, as fast as possible, from gen0 (02:…:01,
     /// 10.77.0.1) to sink0 (02:…:04, 10.77.0.2).
     pub fn new() -> Self {
         Self {
@@ -122,8 +117,8 @@ impl Traffic {
     }
 
     /// Sends these packets repeatedly as fast as possible, for measuring drops. They have no
-    /// sequence number and no send time, and a sink does not recognise them. Ignores `flows`,
-    /// `count`, `rate` and `on_grant`.
+    /// sequence number and send time, and a sink does not recognise them. Ignores `flows`, `count`,
+    /// `rate` and `on_grant`.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
@@ -141,28 +136,26 @@ impl Traffic {
         self
     }
 
-    /// Sets the packets per second; the default is as fast as possible. The actual rate is up to
-    /// 2 % lower.
+    /// Sets the packets per second. The actual rate is up to 2 % lower.
     pub fn rate(mut self, pps: u64) -> Self {
         self.rate = Some(pps);
         self
     }
 
-    /// Limits the total number of frames. [`Generator::finish`] waits until they are sent.
+    /// Limits the number of frames, for [`Generator::finish`].
     pub fn count(mut self, packets: u64) -> Self {
         self.count = Some(packets);
         self
     }
 
-    /// Sends only as many frames as [`Generator::grant`] allows, initially none, so that a slow
-    /// receiver is never overrun.
+    /// Sends only as many frames as [`Generator::grant`] allows, so that a slow receiver is never
+    /// overrun.
     pub fn on_grant(mut self) -> Self {
         self.on_grant = true;
         self
     }
 
-    /// Pins the generator to a core, which also runs the receiving veth's NAPI. By default the
-    /// scheduler chooses the core.
+    /// Pins the generator to a core, which also runs the receiving veth's NAPI.
     pub fn core(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
@@ -187,7 +180,7 @@ impl Traffic {
         self
     }
 
-    /// Returns one frame of this traffic, for tests that modify or reorder frames.
+    /// Returns one frame of this traffic.
     #[must_use]
     pub fn frame(&self, flow: u32, sequence: u64) -> TestFrame {
         TestFrame {
@@ -204,8 +197,7 @@ impl Traffic {
 
     /// Starts sending out of `interface` in `namespace`.
     ///
-    /// The peer of `interface` must have NAPI on (GRO or an XDP program), or veth drops every
-    /// frame; the ends of a [`crate::Chain`] have it.
+    /// The peer must have NAPI on (GRO or an XDP program), or veth drops every frame.
     ///
     /// # Errors
     ///
@@ -214,14 +206,12 @@ impl Traffic {
         self.start_in(namespace.handle()?, interface, None)
     }
 
-    /// Starts passing a [`flood`](Self::flood) directly to the XDP program of `interface` in
-    /// `namespace`, without the cost of a driver. This measures only the program and the handling
-    /// of its verdicts.
+    /// Passes a [`flood`](Self::flood) directly to the XDP program of an interface, without a
+    /// driver. This measures only the program and the handling of its verdicts.
     ///
     /// # Errors
     ///
-    /// As [`Self::start`]. Also fails if the traffic is not a flood or the interface has no XDP
-    /// program.
+    /// As [`Self::start`]. Also fails without a flood or an XDP program.
     pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         if self.packets.is_none() {
             return Err(Error::Value {
@@ -240,7 +230,7 @@ impl Traffic {
         self.start_in(namespace.handle()?, interface, Some(program))
     }
 
-    /// Starts sending out of `interface` in the network namespace of this process.
+    /// Starts sending in the network namespace of this process.
     ///
     /// # Errors
     ///
@@ -273,7 +263,7 @@ impl Traffic {
                 let (size, count) = (u64::from(self.size), self.count);
                 Ok(Generator { state, granted, stop, size, count, thread: Some(thread) })
             }
-            // The thread failed before it was ready; joining it returns the error.
+            // The thread failed; joining it returns the error.
             Err(_) => match join(thread) {
                 Err(error) => Err(error),
                 Ok(()) => Err(Error::Panicked("the generator")),
@@ -330,9 +320,8 @@ impl Traffic {
     }
 }
 
-/// Returns a new stream number: the low 24 bits of the time in seconds or of the last number + 1,
-/// whichever is higher. By this number, a sink distinguishes runs, also of different processes.
-/// Numbers increase, but wrap around after half a year.
+/// Returns the low 24 bits of the time in seconds or of the last number + 1, whichever is higher. A
+/// sink distinguishes runs by it, also of different processes. Wraps around after half a year.
 fn next_stream() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -341,7 +330,6 @@ fn next_stream() -> u64 {
     next(last.unwrap_or(0)) & 0xff_ffff
 }
 
-/// The state of the generator's thread.
 struct Sender {
     traffic: Traffic,
     handle: NamespaceHandle,
@@ -353,8 +341,8 @@ struct Sender {
 
 impl Sender {
     fn run(self, ready: &mpsc::Sender<[MapHandle; 2]>) -> Result<(), Error> {
-        // Any other signal would also end the system call, and each new call causes a gap of about
-        // 20 ms.
+        // Any other signal would also end the system call, and a new call causes a gap of about 20
+        // ms.
         let mut other_signals = SigSet::all();
         other_signals.remove(WAKE_SIGNAL);
         other_signals.thread_set_mask().map_err(Error::nix("blocking signals"))?;
@@ -410,7 +398,7 @@ impl Sender {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
-            // One call sends until it is interrupted or has sent 2^31 - 1 frames.
+            // A call sends until it is interrupted or has sent 2^31 - 1 frames.
             let mut context = context.clone();
             let input = ProgramInput {
                 context_in: self.receiver.map(|_| &mut context[..]),
@@ -503,14 +491,13 @@ impl Generator {
         written.map_err(Error::bpf("granting frames to the generator", hint))
     }
 
-    /// Returns whether the generator's thread runs. It ends early after an error, which
-    /// [`Self::stop`] returns.
+    /// Returns false after an error, which [`Self::stop`] returns.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Stops the generator. On return, all frames are on the wire or dropped by the veth.
+    /// Stops the generator. All frames are then on the wire or dropped by the veth.
     ///
     /// # Errors
     ///
@@ -525,7 +512,7 @@ impl Generator {
         })
     }
 
-    /// Waits until [`Traffic::count`] frames have been sent, and stops the generator.
+    /// Waits until [`Traffic::count`] frames are sent, and stops the generator.
     ///
     /// # Errors
     ///
@@ -555,7 +542,7 @@ impl Generator {
     fn stop_thread(&mut self) -> Result<(), Error> {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        // Repeat: a signal just before the system call begins does not end it.
+        // A signal just before the system call begins does not end it.
         while !thread.is_finished() {
             // Fails only if the thread has ended.
             let _ = pthread_kill(thread.as_pthread_t(), WAKE_SIGNAL);

@@ -1,13 +1,12 @@
-//! veth pairs with NAPI enabled at both ends; without NAPI, the receiving end drops frames.
+//! veth pairs with NAPI at both ends; without NAPI, the receiving end drops frames.
 
 use std::process::Command;
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// The largest MTU of the lab in bytes, for frames of 3408 bytes. A live frame of
-/// `BPF_PROG_TEST_RUN` shares a 4 KiB page with 112 bytes of administration, headroom and
-/// `skb_shared_info` (measured). The limit of a veth whose native XDP program does not support
-/// fragments is some 100 bytes higher.
+/// Maximum MTU in bytes, for frames of 3408 bytes. A live frame of `BPF_PROG_TEST_RUN` shares a 4
+/// KiB page with 112 bytes of administration, headroom and `skb_shared_info` (measured). The limit
+/// of a veth whose native XDP program does not support fragments is some 100 bytes higher.
 pub const MAX_MTU: u16 = 3394;
 
 /// Returns the MAC address of the lab's interface number `n`: 02:00:00:00:00:0n.
@@ -20,8 +19,8 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// Creates a veth pair between two namespaces, with the settings of a [`crate::Chain`]. Each end is
-/// given as its namespace, its interface name, and the number of its MAC address ([`mac`]).
+/// Creates a veth pair with the settings of a [`crate::Chain`]. An end is its namespace, its
+/// interface name, and the number of its MAC address ([`mac`]).
 ///
 /// # Errors
 ///
@@ -43,7 +42,7 @@ pub(crate) struct End<'a> {
     pub(crate) mac: [u8; 6],
 }
 
-/// Creates the pair, with each end directly in its namespace, and brings it up.
+/// Creates each end directly in its namespace, and brings it up.
 pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<(), Error> {
     let (queues, mtu) = (queues.to_string(), mtu.to_string());
     let (a_mac, b_mac) = (mac_text(a.mac), mac_text(b.mac));
@@ -73,15 +72,14 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
     command.args(["mtu", &mtu, "address", &b_mac]).args(queue_options);
     tool::run(&mut command)?;
     for end in [a, b] {
-        // Disable offloads: a forwarder would pass on a local socket's packets without checksum or
-        // segmentation, and the far end would drop them.
+        // A forwarder would pass on a local socket's packets without checksum or segmentation, and
+        // the far end would drop them.
         ethtool(end, &["tx", "off", "tso", "off", "gso", "off"])?;
         end.namespace.ip(&["link", "set", end.name, "up"])?;
     }
     for end in [a, b] {
-        // GRO enables NAPI; without NAPI at the receiving end, veth drops redirected and AF_XDP
-        // frames. Toggle GRO while the interface is up: only then does veth mark its peer as a
-        // redirect target.
+        // GRO enables NAPI, without which veth drops redirected and AF_XDP frames. Toggle it while
+        // the interface is up: only then does veth mark its peer as a redirect target.
         ethtool(end, &["gro", "off"])?;
         ethtool(end, &["gro", "on"])?;
     }
@@ -100,19 +98,18 @@ pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json:
     Ok(links.get(0).cloned().unwrap_or_default())
 }
 
-/// Drops that the veth driver counted at one interface, from `ethtool -S`.
+/// Drops that the veth driver counted at one interface (`ethtool -S`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDrops {
-    /// Frames lost in the interface's receive path: no memory for an skb, or the redirect failed
-    /// (for example because the AF_XDP socket was full).
+    /// Frames lost in the receive path: no memory for an skb, or a failed redirect (for example to
+    /// a full AF_XDP socket).
     pub receive: u64,
-    /// Frames redirected out of the interface but lost, for example because the peer's ring was
-    /// full.
+    /// Frames redirected out of the interface but lost, for example at a full ring of the peer.
     pub redirect_out: u64,
 }
 
 impl VethDrops {
-    /// Reads the counters of `interface`, summed over its queues.
+    /// Reads the counters, summed over the queues.
     ///
     /// # Errors
     ///

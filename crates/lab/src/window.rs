@@ -7,8 +7,8 @@ use std::{
 
 use crate::{Counters, Error, Generator, Sink, WIRE_OVERHEAD};
 
-/// The frames offered and forwarded between two readings in the middle of a run, counted in the
-/// kernel. Excludes the start and end of the run, when queues fill and drain.
+/// The frames offered and forwarded between two readings in the middle of a run, when no queue
+/// fills or drains.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// Frames sent by the generator.
@@ -20,7 +20,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Sleeps for `time`, and reads the counters of generator and sink before and after.
+    /// Measures for `time`.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Reading {
         Ok(Self { at, offered, arrived: sink.seen()?.arrived })
     }
 
-    /// Returns the window from this reading to `later`.
+    /// Returns the window from here to `later`.
     #[must_use]
     pub fn until(&self, later: &Self) -> Window {
         Window {
@@ -79,8 +79,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Returns the bits per second of `counters` over `seconds`: of the frames in memory, and on an
-/// Ethernet including FCS, preamble and inter-frame gap.
+/// Returns bits per second: of the frames in memory, and on an Ethernet including FCS, preamble and
+/// inter-frame gap.
 #[must_use]
 pub fn bits_per_second(counters: Counters, seconds: f64) -> (f64, f64) {
     let wire = counters.bytes + counters.packets * WIRE_OVERHEAD;

@@ -1,5 +1,5 @@
-//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a kernel bridge, and a script that reports the
-//! counters of the bridge correctly or falsely.
+//! Tests `xdpfwd-lab demo` with a fake xdpfwd: a kernel bridge, and a script that reports its
+//! counters correctly or falsely.
 //!
 //! Needs root and python3; fails without them.
 
@@ -12,9 +12,8 @@ use std::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// A program that prints reports like `xdpfwd --json`. Its "configuration" has two numbers: how
-/// many frames to hide, and how many to report as leaked. If the first is negative, the program
-/// fails.
+/// Prints reports like `xdpfwd --json`. Its "configuration" has two numbers: frames to hide, and
+/// frames to report as leaked. If the first is negative, the program fails.
 const FAKE_XDPFWD: &str = r#"#!/usr/bin/env python3
 import json, signal, subprocess, sys, time
 

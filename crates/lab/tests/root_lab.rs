@@ -1,4 +1,4 @@
-//! Tests the lab: generator to sink through a kernel bridge, the sink's check, and cleanup.
+//! Tests the lab with a kernel bridge.
 //!
 //! Needs root, and python3 for sending invalid frames; fails without them.
 
@@ -18,7 +18,6 @@ use xdpfwd_lab::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// A chain whose forwarder is a kernel bridge.
 fn chain_with_bridge(mtu: u16) -> Chain {
     xdpfwd_lab::require_root("tests/root_lab.rs")
         .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
@@ -27,8 +26,7 @@ fn chain_with_bridge(mtu: u16) -> Chain {
         let status = chain.fwd().command("ip").args(line.split(' ')).status().expect("run ip");
         assert!(status.success(), "ip {line}: {status}");
     };
-    // Disable bridge netfilter, which drops IPv4 frames with a bad header before the sink sees
-    // them.
+    // Bridge netfilter drops IPv4 frames with a bad header before the sink sees them.
     let netfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     let off = chain
         .fwd()
@@ -43,7 +41,7 @@ fn chain_with_bridge(mtu: u16) -> Chain {
     chain
 }
 
-/// Waits until `done` holds for the sink's counters, at most 5 s; returns the counters.
+/// Waits at most 5 s.
 fn wait_for_counters(sink: &Sink, done: impl Fn(&SinkCounters) -> bool) -> SinkCounters {
     let start = Instant::now();
     loop {
@@ -55,7 +53,7 @@ fn wait_for_counters(sink: &Sink, done: impl Fn(&SinkCounters) -> bool) -> SinkC
     }
 }
 
-/// Sends raw frames out of gen0 through an AF_PACKET socket.
+/// Sends frames out of gen0 through an AF_PACKET socket.
 fn send(chain: &Chain, frames: &[Vec<u8>]) {
     const SENDER: &str = "\
 import socket, sys
@@ -79,7 +77,6 @@ for line in sys.stdin:
     assert!(python.wait().expect("wait for python3").success());
 }
 
-/// Sends these frames to a checking sink and returns its counters.
 fn check_frames(chain: &Chain, frames: &[Vec<u8>]) -> SinkCounters {
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     send(chain, frames);
@@ -109,7 +106,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 #[test]
 fn slow_traffic_arrives_intact_and_in_order() {
     let chain = chain_with_bridge(xdpfwd_lab::MAX_MTU);
-    // Frames of 61 and 67 bytes end in a partial word; the last size is the maximum.
+    // 61 and 67 bytes end in a partial word; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink =
             Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
@@ -155,7 +152,6 @@ fn latency_histogram_counts_every_frame() {
     assert_eq!(live.count(), seen.arrived.packets);
     assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "median latency is zero");
 
-    // One frame with a send time about 20 s ago, and one with time zero.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
     let uptime: f64 =
         uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
@@ -175,7 +171,6 @@ fn latency_histogram_counts_every_frame() {
         "{first:?} and {last:?} for {old:?}"
     );
 
-    // By default, the sink records no latencies.
     drop(sink);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     send(&chain, &[Traffic::new().frame(0, 0).bytes()]);
@@ -204,7 +199,6 @@ fn check_counts_damaged_frames_as_corrupt() {
         let at = frame.iter().zip(&valid).position(|(a, b)| a != b);
         assert_eq!(found, (1, 1, 0), "damaged at {at:?}, {} bytes", frame.len());
     }
-    // Among valid frames of one stream, the sink counts exactly the damaged frames.
     let mut stream: Vec<_> =
         (0..50).map(|n| Traffic::new().size(203).frame(0, n).bytes()).collect();
     for (n, frame) in damaged.iter().enumerate() {
@@ -239,7 +233,7 @@ fn check_counts_duplicate_and_reordered_frames() {
     assert_eq!(found(&[0, 2, 1, 1], 1), (1, 1));
     assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "frames of different flows have no order");
     assert_eq!(found(&[2, 3, 0, 1], 2), (2, 0));
-    // A duplicate is found within the window; beyond it, the frame counts as reordered.
+    // Beyond the window, a duplicate counts as reordered.
     assert_eq!(found(&[0, 200_000, 0], 1), (0, 1));
     assert_eq!(found(&[0, 262_144, 0], 1), (1, 0));
 }
@@ -296,8 +290,7 @@ fn generator_keeps_requested_rate() {
             Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
         let window = Window::measure(&generator, &sink, Duration::from_secs(1)).expect("measure");
         generator.stop().expect("stop");
-        // Never faster, except for the granularity of readings. Slower if the generator is
-        // preempted for long.
+        // Slower if the generator is preempted for long.
         let ratio = window.offered_pps() / rate as f64;
         assert!((0.5..1.05).contains(&ratio), "{ratio} of {rate} packets per second");
     }
@@ -376,7 +369,6 @@ fn namespaces_are_removed_on_drop_and_panic() {
     assert!(result.is_err() && !exists(&name));
 }
 
-/// `xdpfwd-lab run` with `sleep` as the forwarder.
 struct Lab {
     process: std::process::Child,
     forwarder_pid: u32,
@@ -391,7 +383,6 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    /// Starts the lab and waits until the forwarder runs.
     fn start(seconds: &str) -> Self {
         xdpfwd_lab::require_root("tests/root_lab.rs")
             .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
@@ -499,7 +490,7 @@ fn forwarder_wait_and_stop_report_each_outcome() {
     assert!(ignoring.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
-/// A shell script that runs `make test &` starts it with SIGINT and SIGQUIT ignored.
+/// `make test &` in a shell script starts it with SIGINT and SIGQUIT ignored.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
     xdpfwd_lab::require_root("tests/root_lab.rs")

@@ -9,10 +9,10 @@ use crate::stage::Stage;
 /// A sequence of stages.
 ///
 /// A tuple of stages, such as `(Count::default(), MacSwap)`, is compiled as one piece of code. A
-/// vector of [`NamedStage`]s is a chain known only at run time, and costs one virtual call per
-/// stage and batch. The empty tuple forwards every packet unchanged.
+/// vector of [`NamedStage`]s, known only at run time, costs one virtual call per stage and batch.
+/// The empty tuple forwards every packet unchanged.
 pub trait Chain {
-    /// Calls the visitor with each stage in order. Stops when the visitor returns false.
+    /// Visits each stage in order, until the visitor returns false.
     fn walk(&mut self, visitor: &mut impl Visitor);
 
     /// Returns the names of the stages, in order.
@@ -21,7 +21,7 @@ pub trait Chain {
 
 /// A visitor of the stages in a [`Chain`].
 pub trait Visitor {
-    /// Visits the stage at an index of the chain. Returns whether to visit the next stage.
+    /// Visits the stage at an index. Returns whether to visit the next stage.
     fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool;
 }
 
@@ -40,8 +40,8 @@ pub struct NamedStage {
     pub name: String,
     /// The stage.
     pub stage: Box<dyn Stage>,
-    /// The type of the stage or of its plan. On a reload, a stage takes over counters and state
-    /// only from a stage of the same kind.
+    /// Type of the stage or its plan. On a reload, a stage takes over counters and state only from
+    /// the same kind.
     kind: TypeId,
 }
 
@@ -76,7 +76,6 @@ impl Chain for Vec<NamedStage> {
     }
 }
 
-/// Returns a type's name without its path and generic arguments.
 pub(crate) fn short_name<T>() -> String {
     let path = std::any::type_name::<T>();
     path.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or(path).to_owned()

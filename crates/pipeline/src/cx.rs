@@ -9,37 +9,35 @@ use crate::ledger::StageAccount;
 use crate::reason::{Drops, Reason};
 use crate::verdict::PortId;
 
-/// The context in which a stage runs: the time, free frames, egress queues.
+/// The time, free frames and egress queues of a running stage.
 pub struct Cx<'a> {
     pub(crate) now: u64,
     pub(crate) worker: usize,
     pub(crate) queue: u16,
-    /// The index of `queue` among the worker's queues.
     pub(crate) queue_index: usize,
     pub(crate) to: PortId,
     pub(crate) pool: &'a mut Pool,
     pub(crate) egress: &'a mut Egress,
     pub(crate) drops: &'a mut Drops,
     pub(crate) account: &'a mut StageAccount,
-    /// Number of further frames that the stages of the worker may hold together.
+    /// Number of frames that the worker's stages may still hold.
     pub(crate) quota: &'a mut u32,
 }
 
 impl Cx<'_> {
-    /// Returns the time at which the batch was received, in cycles of [`xdpfwd_xsk::clock`]. In
-    /// `tick` and `retire`, which have no batch, it is the current time.
+    /// Returns when the batch was received, in cycles of [`xdpfwd_xsk::clock`]; in `tick` and
+    /// `retire`, the current time.
     pub fn now(&self) -> u64 {
         self.now
     }
 
-    /// Returns the number of the worker, like [`BuildCx::worker`](crate::BuildCx::worker), for
-    /// [`SharedCounters::add`](crate::SharedCounters::add).
+    /// Returns the number of the worker, for [`SharedCounters::add`](crate::SharedCounters::add).
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// Returns the number of the queue on which the batch arrived. Emitted frames leave on the
-    /// queue with the same number. In `tick` and `retire`, it is the worker's first queue.
+    /// Returns the queue number on which the batch arrived and emitted frames leave; in `tick` and
+    /// `retire`, the worker's first queue.
     pub fn queue(&self) -> u16 {
         self.queue
     }
@@ -49,7 +47,7 @@ impl Cx<'_> {
         self.to
     }
 
-    /// Counts one more frame as held. Returns false if the quota is used up.
+    /// Returns false if the quota is used up.
     #[inline]
     pub(crate) fn take_quota(&mut self) -> bool {
         if *self.quota == 0 {
@@ -60,7 +58,6 @@ impl Cx<'_> {
         true
     }
 
-    /// Counts a held frame as released.
     #[inline]
     fn return_quota(&mut self) {
         if self.account.held > 0 {
@@ -70,8 +67,8 @@ impl Cx<'_> {
     }
 
     /// Returns an empty frame, which counts as held until it is emitted, dropped or freed. Returns
-    /// `None` if the pool is empty or the quota is used up: all stages of a worker together may
-    /// hold at most a quarter of its frames.
+    /// `None` if the pool is empty or the quota is used up: a worker's stages together may hold at
+    /// most a quarter of its frames.
     pub fn alloc(&mut self) -> Option<Frame> {
         if !self.take_quota() {
             return None;
@@ -83,9 +80,9 @@ impl Cx<'_> {
         frame
     }
 
-    /// Moves a held or allocated frame to the egress queue of a port. The frame skips the remaining
-    /// stages. If the port does not exist, or its queue is full or refuses the frame, the frame is
-    /// dropped and counted.
+    /// Moves a held or allocated frame to the egress queue of a port, past the remaining stages. If
+    /// the port does not exist, or its queue is full or refuses the frame, the frame is dropped and
+    /// counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
         self.return_quota();
         if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {
@@ -99,8 +96,7 @@ impl Cx<'_> {
         self.discard(frame, reason.into());
     }
 
-    /// Gives an allocated, unused frame back to the pool. The frame contains no packet, so no drop
-    /// is counted.
+    /// Returns an allocated, unused frame to the pool, without counting a drop.
     pub fn free(&mut self, frame: Frame) {
         self.return_quota();
         #[cfg(feature = "testing")]
@@ -120,8 +116,7 @@ impl Cx<'_> {
     }
 }
 
-/// Drops a packet: its frame returns to the pool, and the drop is counted under `reason`. A frame
-/// of another UMEM cannot return to this pool: the other UMEM loses the frame, and the drop is
+/// Returns the frame to the pool, and counts the drop. A frame of another UMEM is lost to it, and
 /// counted under [`Reason::FOREIGN_FRAME`] instead.
 #[inline]
 pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {

@@ -5,13 +5,12 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, PushError, Umem};
 use crate::reason::Reason;
 use crate::verdict::PortId;
 
-/// Maximum number of batches that a worker receives from a port queue in one iteration. Their
-/// packets are transmitted together, to save system calls. Receiving stops at the first partial
-/// batch, so this adds no latency.
+/// Maximum number of batches per port queue and iteration. Their packets are transmitted together,
+/// to save system calls. Receiving stops at the first partial batch, so this adds no latency.
 pub(crate) const BURST: usize = 4;
 
-/// A worker's egress queues: one for each port and queue index. A packet leaves on the queue that
-/// has the index of its ingress queue.
+/// One queue for each port and queue index. A packet leaves on the queue that has the index of its
+/// ingress queue.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     queues_per_port: usize,
@@ -19,9 +18,8 @@ pub(crate) struct Egress {
     crowded: bool,
 }
 
-/// Capacity of an egress queue in frames: the packets of two port queues in one iteration. If a
-/// queue fills up during an iteration, the worker transmits at once, so packets are dropped only if
-/// the port is not sending.
+/// In frames: the packets of two port queues in one iteration. The worker transmits at once if a
+/// queue fills up, so packets are dropped only if the port is not sending.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
@@ -40,14 +38,13 @@ impl Egress {
         Self { queues, queues_per_port, crowded: false }
     }
 
-    /// Returns the index of an egress queue. The worker's list of port queues has the same order.
+    /// The worker's list of port queues has the same order.
     #[inline]
     pub(crate) fn index_of(&self, port: PortId, queue_index: usize) -> usize {
         usize::from(port.0) * self.queues_per_port + queue_index
     }
 
-    /// Adds a frame to an egress queue. If the queue does not exist or refuses the frame, returns
-    /// the frame with the drop reason.
+    /// Returns a refused frame with the drop reason.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -64,8 +61,8 @@ impl Egress {
         pushed
     }
 
-    /// Moves all frames of a batch to the egress queue at `index`, which must exist. Passes each
-    /// frame that the queue refuses to the closure, with the drop reason.
+    /// Moves a batch to the queue at `index`, which must exist. Passes refused frames to the
+    /// closure, with the drop reason.
     #[inline]
     pub(crate) fn push_batch(
         &mut self,
@@ -81,7 +78,7 @@ impl Egress {
         self.crowded |= queue.room() < Batch::CAPACITY;
     }
 
-    /// Returns whether a queue may lack room for another batch, and clears the flag.
+    /// Also clears the flag.
     #[inline]
     pub(crate) fn take_crowded(&mut self) -> bool {
         std::mem::take(&mut self.crowded)
@@ -92,7 +89,7 @@ impl Egress {
         &mut self.queues[index]
     }
 
-    /// Returns whether a queue contains the frame with this chunk number.
+    /// `chunk` is the frame's chunk number.
     #[cfg(feature = "testing")]
     pub(crate) fn has_chunk(&self, chunk: u32) -> bool {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)

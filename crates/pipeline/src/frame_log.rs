@@ -7,21 +7,18 @@ use crate::reason::Reason;
 /// What a stage or the worker did with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameEvent {
-    /// The packet in the frame was dropped.
     Dropped(Reason),
     /// A stage freed the frame without a drop.
     Freed,
 }
 
-/// Events in order, each with the chunk number of the frame.
+/// In order, with the chunk number of each frame.
 pub(crate) type FrameEvents = Vec<(u32, FrameEvent)>;
 
 thread_local! {
-    /// The log of this thread, if enabled.
     static LOG: RefCell<Option<FrameEvents>> = const { RefCell::new(None) };
 }
 
-/// Adds an event, if this thread has a log.
 pub(crate) fn add(chunk: u32, event: FrameEvent) {
     LOG.with_borrow_mut(|log| {
         if let Some(log) = log {
@@ -30,7 +27,7 @@ pub(crate) fn add(chunk: u32, event: FrameEvent) {
     });
 }
 
-/// Runs the closure and returns its result and this thread's events during the call.
+/// Returns the closure's result and this thread's events during the call.
 pub(crate) fn record<R>(run: impl FnOnce() -> R) -> (R, FrameEvents) {
     /// Disables the log, also after a panic of a stage.
     struct DisableLog;

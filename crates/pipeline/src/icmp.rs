@@ -15,11 +15,10 @@ pub struct IcmpErrors {
 }
 
 impl IcmpErrors {
-    /// Creates a sender for one worker. `per_second` limits the messages of all workers together.
-    /// Each worker may send an equal share, and at least one message per second unless `per_second`
-    /// is 0. The source address of a message is the address in `sources`. If `sources` has none, it
-    /// is the address of the path's ingress interface, or, if that is unknown, the destination of
-    /// the packet.
+    /// Creates a sender for one worker. `per_second` limits the messages of all workers together;
+    /// each may send an equal share, and at least one per second unless `per_second` is 0. The
+    /// source address is that in `sources`, otherwise that of the path's ingress interface or, if
+    /// unknown, the destination of the packet.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {
@@ -35,13 +34,13 @@ impl IcmpErrors {
         }
     }
 
-    /// Turns a packet into an ICMP error about the packet, and sends it from the ingress port.
-    /// `now` is [`Cx::now`](crate::Cx::now).
+    /// Turns a packet into an ICMP error and sends it from the ingress port. `now` is
+    /// [`Cx::now`](crate::Cx::now).
     ///
     /// Returns false and leaves the packet unchanged if:
     /// - the rate limit is reached;
     /// - no message may be sent about the packet, see [`ErrorMessage::about`];
-    /// - the packet was decrypted on its path, so that a message would quote it in clear text;
+    /// - the packet was decrypted on its path: a message would quote it in clear text;
     /// - the frame has too little headroom: 28 bytes for IPv4, 48 for IPv6.
     pub fn answer(&mut self, packet: &mut PacketMut<'_>, problem: Problem, now: u64) -> bool {
         let may_send = !packet.meta.decrypted && self.bucket.has_token(now);
@@ -54,8 +53,8 @@ impl IcmpErrors {
     }
 }
 
-/// Turns a frame into an ICMP error about its packet. Returns false and leaves the frame unchanged
-/// if the headroom is too small or no message may be sent.
+/// Returns false and leaves the frame unchanged if the headroom is too small or no message may be
+/// sent.
 fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sources) -> bool {
     let Some(message) = ErrorMessage::about(frame, headers, problem, sources) else { return false };
     if frame.prepend(message.front_len()).is_err() {
@@ -69,21 +68,19 @@ fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sou
 
 /// A token bucket for the messages of one worker, full at first.
 ///
-/// Unlike the filter's rate limits, it is not shared by workers, and its rate can be 0.
+/// Unlike the filter's rate limits, it is not shared by workers, and may have rate 0.
 #[derive(Clone, Debug)]
 struct TokenBucket {
-    /// Number of messages that may be sent now.
     tokens: f64,
     max_tokens: f64,
     tokens_per_cycle: f64,
-    /// Time of the last refill, in cycles.
+    /// In cycles.
     last_refill: u64,
 }
 
 impl TokenBucket {
-    /// Creates the bucket of one worker. Its rate is an equal share of `per_second`, and at least
-    /// one message per second unless `per_second` is 0. It holds the messages of a tenth of a
-    /// second, but at least one.
+    /// The rate is an equal share of `per_second`, and at least one per second unless `per_second`
+    /// is 0. The bucket holds the messages of a tenth of a second, but at least one.
     fn new(per_second: u32, workers: usize, cycles_per_second: f64) -> Self {
         if per_second == 0 {
             return Self { tokens: 0.0, max_tokens: 0.0, tokens_per_cycle: 0.0, last_refill: 0 };
@@ -94,8 +91,8 @@ impl TokenBucket {
         Self { tokens: max_tokens, max_tokens, tokens_per_cycle, last_refill: 0 }
     }
 
-    /// Refills the bucket and returns whether a message may be sent. If the clock has jumped back,
-    /// adds no token and continues from the new time.
+    /// Refills the bucket. If the clock has jumped back, adds no token and continues from the new
+    /// time.
     fn has_token(&mut self, now_cycles: u64) -> bool {
         let elapsed = now_cycles.saturating_sub(self.last_refill);
         self.last_refill = now_cycles;

@@ -2,7 +2,7 @@
 //!
 //! After each step of a batch the worker takes a time stamp, and adds the time since the previous
 //! stamp to the account of that step. All accounts add up to the elapsed time. The cost of the
-//! stamps themselves ([`stamp_cost`] each) is subtracted from the accounts and has its own account.
+//! stamps ([`stamp_cost`] each) has its own account.
 
 use std::sync::OnceLock;
 
@@ -17,12 +17,12 @@ pub struct StageAccount {
     pub packets: u64,
     /// Packets dropped.
     pub drops: u64,
-    /// Batches processed while the ledger was on. Only these are timed.
+    /// Batches processed and timed while the ledger was on.
     pub timed_calls: u64,
     /// Packets in the timed batches.
     pub timed_packets: u64,
-    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches. Includes the time to apply the
-    /// verdicts, and the cost of one stamp per batch.
+    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches, including applying the verdicts, and
+    /// one stamp per batch.
     pub cycles: u64,
     /// Frames that the stage holds now.
     pub held: u32,
@@ -34,8 +34,7 @@ impl StageAccount {
         self.cycles.saturating_sub(self.timed_calls * stamp_cost())
     }
 
-    /// Returns the cycles per timed packet, without the cost of the stamps; 0 if no packet was
-    /// timed.
+    /// Returns the cycles per timed packet without the stamps, or 0.
     pub fn cycles_per_packet(&self) -> f64 {
         if self.timed_packets == 0 {
             0.0
@@ -60,21 +59,20 @@ impl StageAccount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Task {
-    /// Moving packets from RX rings into batches, and frames from the pool into fill rings.
+    /// Moving packets from RX rings, and frames from the pool into fill rings.
     Receive,
     /// Parsing headers, for paths with a stage that needs them.
     Parse,
-    /// Moving packets that passed all stages to the egress queue. Called `scatter` in reports.
+    /// Moving packets to the egress queue. Called `scatter` in reports.
     Enqueue,
     /// Handing frames to TX rings.
     Transmit,
-    /// System calls that make the kernel send. In copy mode, they run the kernel's whole transmit
-    /// path.
+    /// System calls that make the kernel send, in copy mode through its whole transmit path.
     Wake,
     /// Reclaiming transmitted frames.
     Reclaim,
-    /// Checking rings that are empty, in iterations that find other work. With busy polling, this
-    /// includes the system calls that let the driver poll.
+    /// Checking empty rings, in iterations that find other work. With busy polling, includes the
+    /// system calls that let the driver poll.
     Look,
     /// Commands of the control thread, the stages' ticks, and the loop itself.
     Control,
@@ -85,7 +83,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// All tasks, in the order of reports.
+    /// All tasks, in report order.
     pub const ALL: [Self; 10] = [
         Self::Receive,
         Self::Parse,
@@ -115,7 +113,7 @@ impl Task {
         }
     }
 
-    /// Returns whether the worker has no work during this task.
+    /// Returns whether the worker has no work.
     pub fn is_idle(self) -> bool {
         matches!(self, Self::Poll | Self::Wait)
     }
@@ -143,14 +141,14 @@ impl TaskAccount {
     }
 }
 
-/// Cycles by task up to one moment, of one worker or added up over several workers.
+/// Cycles by task up to one moment, of one or several workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerReport {
     /// Whether the ledger is on.
     pub is_on: bool,
-    /// Accounts, indexed by [`Task`].
+    /// Indexed by [`Task`].
     tasks: [TaskAccount; Task::ALL.len()],
-    /// Cycles of all stages together, without the cost of the stamps.
+    /// Cycles of all stages without the stamps.
     pub stages: u64,
     /// Number and cost of the stamps.
     pub stamps: TaskAccount,
@@ -167,14 +165,14 @@ impl LedgerReport {
         Task::ALL.into_iter().filter(|task| task.is_idle()).map(|task| self.task(task).cycles).sum()
     }
 
-    /// Returns the cycles of the other tasks, the stages and the stamps.
+    /// Returns all other cycles.
     pub fn busy_cycles(&self) -> u64 {
         let tasks =
             Task::ALL.into_iter().filter(|task| !task.is_idle()).map(|task| self.task(task).cycles);
         tasks.sum::<u64>() + self.stages + self.stamps.cycles
     }
 
-    /// Returns all cycles: the elapsed time while the ledger was on.
+    /// Returns the elapsed cycles while the ledger was on.
     pub fn total_cycles(&self) -> u64 {
         self.busy_cycles() + self.idle_cycles()
     }
@@ -190,13 +188,13 @@ impl LedgerReport {
     }
 }
 
-/// Returns the cost of a stamp in cycles, measured once per process: the minimum of 256 averages.
+/// Returns the cost of a stamp in cycles: the minimum of 256 averages, measured once.
 pub fn stamp_cost() -> u64 {
     static COST: OnceLock<u64> = OnceLock::new();
     *COST.get_or_init(|| {
         let mut minimum = u64::MAX;
-        // Average over many clock reads: two consecutive reads overlap in the processor, so their
-        // difference may be too small.
+        // Two consecutive clock reads overlap in the processor, so their difference may be too
+        // small.
         const READS: u64 = 64;
         for _ in 0..256 {
             let start = clock::cycles();
@@ -207,20 +205,19 @@ pub fn stamp_cost() -> u64 {
     })
 }
 
-/// The ledger of a running worker.
 pub(crate) struct TaskLedger {
     on: bool,
-    /// Time of the last stamp, in cycles.
+    /// In cycles.
     last_stamp: u64,
-    /// Accounts by task. Here `cycles` includes the cost of the stamps, whose number is `calls`.
+    /// `cycles` includes the stamps, whose number is `calls`.
     tasks: [TaskAccount; Task::ALL.len()],
     /// Checks of empty rings in this iteration.
     empty_looks: TaskAccount,
-    /// Counters of all ports when the ledger was last switched on.
+    /// At the last switch-on.
     counters_at_start: Counters,
-    /// Increase of the ports' counters during earlier periods with the ledger on.
+    /// During earlier periods with the ledger on.
     earlier_counters: Counters,
-    /// The time that stages see on a test bench, in cycles; `None` if they see the clock.
+    /// In cycles; `None` if stages see the clock.
     #[cfg(feature = "testing")]
     frozen_time: Option<u64>,
 }
@@ -240,14 +237,13 @@ impl TaskLedger {
         }
     }
 
-    /// Sets the time that stages see from now on. The accounts still use the clock.
+    /// The accounts still use the clock.
     #[cfg(feature = "testing")]
     pub(crate) fn freeze(&mut self, now: u64) {
         self.frozen_time = Some(now);
     }
 
-    /// Returns the current time as stages see it. Unlike [`now`](Self::now), does not use the last
-    /// stamp, which may be old between iterations.
+    /// Unlike [`now`](Self::now), does not use the last stamp, which may be old between iterations.
     pub(crate) fn read_clock(&self) -> u64 {
         #[cfg(feature = "testing")]
         if let Some(now) = self.frozen_time {
@@ -256,7 +252,7 @@ impl TaskLedger {
         clock::cycles()
     }
 
-    /// Switches the ledger on or off. `port_counters` are the current counters of all ports.
+    /// `port_counters` are the counters of all ports.
     pub(crate) fn switch(&mut self, on: bool, port_counters: Counters) {
         match (self.on, on) {
             (false, true) => {
@@ -272,7 +268,7 @@ impl TaskLedger {
         self.on = on;
     }
 
-    /// Restarts timing: the time since the last stamp goes to no account.
+    /// The time since the last stamp goes to no account.
     pub(crate) fn begin(&mut self) {
         self.last_stamp = clock::cycles();
     }
@@ -281,8 +277,8 @@ impl TaskLedger {
         self.on
     }
 
-    /// Returns the time that stages see during an iteration: the time of the last stamp, which is
-    /// recent, or the current time if the ledger is off.
+    /// Returns the time of the last stamp, which is recent during an iteration, or the current time
+    /// if the ledger is off.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         #[cfg(feature = "testing")]
@@ -292,7 +288,7 @@ impl TaskLedger {
         if self.on { self.last_stamp } else { clock::cycles() }
     }
 
-    /// Takes a stamp and returns the cycles since the last one.
+    /// Returns the cycles since the last stamp.
     #[inline]
     pub(crate) fn stamp(&mut self) -> u64 {
         let now = clock::cycles();
@@ -301,7 +297,6 @@ impl TaskLedger {
         passed
     }
 
-    /// Adds the time since the last stamp to a task.
     #[inline]
     pub(crate) fn book(&mut self, task: Task, packets: usize) {
         if self.on {
@@ -313,8 +308,8 @@ impl TaskLedger {
         }
     }
 
-    /// Adds the time since the last stamp, spent on checking an empty ring. The end of the
-    /// iteration decides whether this time counts as [`Task::Look`] or [`Task::Poll`].
+    /// The end of the iteration decides whether this time counts as [`Task::Look`] or
+    /// [`Task::Poll`].
     #[inline]
     pub(crate) fn book_empty_look(&mut self) {
         if self.on {
@@ -324,8 +319,8 @@ impl TaskLedger {
         }
     }
 
-    /// Ends an iteration: adds the checks of empty rings to [`Task::Look`] if the worker was busy,
-    /// else to [`Task::Poll`].
+    /// Adds the checks of empty rings to [`Task::Look`] if the worker was busy, else to
+    /// [`Task::Poll`].
     #[inline]
     pub(crate) fn end_iteration(&mut self, busy: bool) {
         if self.on {
@@ -335,7 +330,7 @@ impl TaskLedger {
         }
     }
 
-    /// Returns the report, from the counters of all ports and the sum of the stages' accounts.
+    /// `stages` is the sum of the stages' accounts.
     pub(crate) fn report(&self, port_counters: Counters, stages: &StageAccount) -> LedgerReport {
         let mut counters = self.earlier_counters;
         if self.on {
@@ -346,8 +341,8 @@ impl TaskLedger {
         tasks[if self.empty_looks.calls > 0 { Task::Look as usize } else { Task::Poll as usize }]
             .add(&self.empty_looks);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
-        // Ports time their wake-up system calls themselves. `Transmit` includes this time: move it
-        // to `Wake`.
+        // Ports time their wake-up system calls, which `Transmit` includes: move this time to
+        // `Wake`.
         let transmit = &mut tasks[Task::Transmit as usize];
         transmit.cycles = transmit.cycles.saturating_sub(counters.tx_wake_cycles);
         for task in &mut tasks {
@@ -366,7 +361,7 @@ impl TaskLedger {
     }
 }
 
-/// Returns the increase of the counters that the ledger uses; the other counters are 0.
+/// Other counters than the ledger's are 0.
 fn increase(from: Counters, to: Counters) -> Counters {
     Counters {
         rx_bytes: to.rx_bytes - from.rx_bytes,

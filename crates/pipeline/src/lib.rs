@@ -1,13 +1,13 @@
 //! The forwarding pipeline: packet processing between ports.
 //!
 //! A [`Worker`] owns ports, the frames of one [`xdpfwd_xsk::Umem`], and the paths between the
-//! ports. Each path has a [`Chain`] of [`Stage`]s. A stage processes packets in batches and gives
-//! each packet a [`Verdict`]. Each dropped packet is counted under a [`Reason`]. A [`StageAccount`]
-//! counts the packets and the CPU cycles of a stage.
+//! ports. Each path has a [`Chain`] of [`Stage`]s, which process packets in batches and give each a
+//! [`Verdict`]. A dropped packet is counted under a [`Reason`]. A [`StageAccount`] counts packets
+//! and CPU cycles of a stage.
 //!
-//! A chain of stages known at compile time is a tuple, compiled as one piece of code; see the
-//! example `own_stage` of `xdpfwd-stages`. A chain from a configuration file is a vector of
-//! [`NamedStage`]s, whose plans a [`Registry`] of stage kinds creates.
+//! A chain known at compile time is a tuple, compiled as one piece of code; see the example
+//! `own_stage` of `xdpfwd-stages`. A chain from a configuration file is a vector of
+//! [`NamedStage`]s, planned by a [`Registry`] of stage kinds.
 
 #![forbid(unsafe_code)]
 
@@ -64,7 +64,7 @@ pub use worker::{
     WorkerBuilder, mailbox,
 };
 
-/// A value of the configuration with its location in the file, for [`PlanError::at`].
+/// A configuration value with its location, for [`PlanError::at`].
 pub use serde_spanned::Spanned;
 /// The packet buffer, as in [`PacketMut::frame`].
 pub use xdpfwd_xsk::Frame;

@@ -10,11 +10,11 @@ pub struct Meta {
     pub ingress: PortId,
     /// The number of the queue on which the packet arrived, from 0.
     pub queue: u16,
-    /// Whether a stage of the path has decrypted the packet. No part of its content may then be
-    /// sent in clear text to the ingress port.
+    /// Whether a stage has decrypted the packet. Its content must then not be sent in clear text to
+    /// the ingress port.
     pub decrypted: bool,
     /// The headers as parsed on arrival, with offsets from the start of the frame. A stage that
-    /// rewrites headers or moves the start of the frame updates them with
+    /// rewrites headers or moves the start updates them with
     /// [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined if no stage of the path
     /// [`needs_headers`](crate::Stage::needs_headers).
     pub headers: Headers,

@@ -16,7 +16,7 @@ use crate::reason::ReasonError;
 use crate::stage::Stage;
 use crate::verdict::PortId;
 
-/// A stage's table in the configuration file, without the key `kind`. Derive `Deserialize` with
+/// A stage's table in the configuration file, without `kind`. Derive `Deserialize` with
 /// `deny_unknown_fields`.
 ///
 /// ```
@@ -59,21 +59,19 @@ pub trait StageConfig: DeserializeOwned {
     /// The value of `kind` in the configuration.
     const KIND: &'static str;
 
-    /// Validates the configuration and creates the plan. Runs once, on the control thread: read
-    /// files, compile rules and register drop reasons here.
+    /// Validates the configuration and creates the plan, once, on the control thread: read files,
+    /// compile rules and register drop reasons here.
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError>;
 }
 
 /// The context in which a stage is planned.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanCx<'a> {
-    /// The folder to which relative file names in the configuration refer.
+    /// The folder of relative file names in the configuration.
     pub directory: &'a Path,
-    /// The number of workers. Each worker has a copy of the stage; a limit in the configuration is
-    /// a total over all copies.
+    /// The number of workers, each with a copy of the stage; a limit is a total over all copies.
     pub workers: usize,
-    /// The ports of the configuration. The properties of their interfaces may change before the
-    /// stage is built.
+    /// The ports. Properties of their interfaces may change before the stage is built.
     pub ports: &'a Ports,
 }
 
@@ -91,7 +89,7 @@ pub struct BuildCx<'a> {
     pub worker: usize,
     /// The number of workers.
     pub workers: usize,
-    /// Whether the XDP program does the work of the stage, see [`StagePlan::as_xdp_offload`].
+    /// Whether the XDP program does the stage's work, see [`StagePlan::as_xdp_offload`].
     pub in_kernel: bool,
     /// The ingress port of the stage's path.
     pub from: PortId,
@@ -116,22 +114,19 @@ impl Default for BuildCx<'_> {
 }
 
 impl<'a> BuildCx<'a> {
-    /// Returns the ingress port of the stage's path; `None` if the context has no ports, as in
-    /// tests.
+    /// Returns the path's ingress port; `None` if the context has no ports, as in tests.
     pub fn from_port(&self) -> Option<&'a PortInfo> {
         self.ports.get(self.from)
     }
 
-    /// Returns the egress port of the stage's path; `None` if the context has no ports, as in
-    /// tests.
+    /// Returns the path's egress port; `None` if the context has no ports, as in tests.
     pub fn to_port(&self) -> Option<&'a PortInfo> {
         self.ports.get(self.to)
     }
 
-    /// Returns an Ethernet header for packets from the path's egress port to a neighbor, for use
-    /// with [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the
-    /// EtherType. The source address is that of the port, or zeros if the port's address is
-    /// unknown.
+    /// Returns an Ethernet header from the path's egress port to a neighbor, for
+    /// [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the EtherType. The
+    /// source address is zero if that of the port is unknown.
     pub fn ethernet_to(&self, next_hop: MacAddr) -> ethernet::Repr {
         let source = self.to_port().and_then(|port| port.mac).unwrap_or_default();
         ethernet::Repr::new(source, next_hop)
@@ -140,17 +135,17 @@ impl<'a> BuildCx<'a> {
 
 /// A validated stage configuration, shared by all workers.
 ///
-/// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. Optional
-/// capabilities are separate traits: an `as_…` method returns the plan as such a trait, or `None`.
+/// There is one plan per stage; [`build`](Self::build) runs once per worker. Optional capabilities
+/// are traits: an `as_…` method returns the plan as such a trait, or `None`.
 pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// Creates the stage for one worker.
     ///
-    /// Runs on the worker's thread between two batches, so it must be fast: read files and compile
-    /// rules in [`StageConfig::plan`] instead.
+    /// Runs on the worker's thread between two batches, so it must be fast: read files in
+    /// [`StageConfig::plan`].
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage in a few words for `--check` and `ctl status`. Empty by default.
-    /// Example: `"1000 rules; default drop"`.
+    /// Describes the stage for `--check` and `ctl status`, for example `"1000 rules; default
+    /// drop"`.
     fn summary(&self) -> String {
         String::new()
     }
@@ -160,51 +155,50 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         &[]
     }
 
-    /// Returns which packets the stage drops, in a form that a reload can compare.
+    /// Returns which packets the stage drops, for comparison on a reload.
     fn verdicts(&self) -> Verdicts {
         Verdicts::Unknown
     }
 
-    /// Returns this plan as `XdpOffload` if the XDP program can do the work of the stage.
+    /// Returns the plan as `XdpOffload` if the XDP program can do its work.
     fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
         None
     }
 
-    /// Returns this plan as `ResourceOwner` if the stage needs resources outside the process.
+    /// Returns the plan as `ResourceOwner` if it needs resources outside the process.
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
         None
     }
 
-    /// Returns this plan as `Maintained` if the stage has periodic work outside the data path.
+    /// Returns the plan as `Maintained` if it has periodic work.
     fn as_maintained(&self) -> Option<&dyn Maintained> {
         None
     }
 
-    /// Returns this plan as `Inspectable` if the stage has inspection tables.
+    /// Returns the plan as `Inspectable` if it has inspection tables.
     fn as_inspectable(&self) -> Option<&dyn Inspectable> {
         None
     }
 
-    /// Returns this plan as `QueueBound` if the stage has flows that must arrive on certain queues.
+    /// Returns the plan as `QueueBound` if it has flows that must arrive on certain queues.
     fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
         None
     }
 }
 
-/// The packets that a stage drops, in a form that a reload can compare. A reload may change a
-/// filter in the XDP program, or move a filter into it. To let no packet pass unfiltered, such a
-/// reload compares the verdicts of the old and the new stages in user space.
+/// The packets that a stage drops, for comparison on a reload. A reload may change a filter in the
+/// XDP program, or move a filter into it. To let no packet pass unfiltered, it compares the
+/// verdicts of the old and the new stages in user space.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.
     AlwaysPass,
-    /// A key: two stages with equal keys drop the same packets.
+    /// Stages with equal keys drop the same packets.
     Key(String),
-    /// Unknown: not equal to the verdicts of any stage.
+    /// Unknown: not equal to any verdicts.
     Unknown,
 }
 
-/// Unknown verdicts are never equal.
 impl PartialEq for Verdicts {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -226,7 +220,7 @@ impl PlanError {
         Self(vec![PlanDiagnostic { location: Location::Stage, message: message.into() }])
     }
 
-    /// Creates an error at the location of a value in the configuration file.
+    /// Creates an error at a value in the configuration file.
     ///
     /// ```
     /// use xdpfwd_pipeline::{PlanError, Spanned};

@@ -19,8 +19,7 @@ impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
 type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 type AcquireFn = Box<dyn Fn() -> Result<(), ResourceError> + Send + Sync>;
 
-/// A stage plan made of closures. For a capability that `PlanFn` does not support, implement
-/// [`StagePlan`].
+/// A stage plan made of closures. For other capabilities, implement [`StagePlan`].
 ///
 /// The stage may also be a closure:
 ///
@@ -70,8 +69,8 @@ impl PlanFn {
         self
     }
 
-    /// Adds an inspection table, which `ctl inspect` and the final report show. The closure creates
-    /// the table on the control thread.
+    /// Adds an inspection table, created on the control thread for `ctl inspect` and the final
+    /// report.
     pub fn with_table(mut self, table: impl Fn() -> Table + Send + Sync + 'static) -> Self {
         self.tables.push(Box::new(table));
         self
@@ -167,7 +166,7 @@ mod tests {
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
-    /// Uses a new thread, which has not loaded any table yet.
+    /// The new thread has not loaded any table yet.
     #[cfg(feature = "count-allocations")]
     #[test]
     fn first_load_on_worker_does_not_allocate() {

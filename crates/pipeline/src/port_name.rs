@@ -29,8 +29,7 @@ impl PortName {
         self.0.get_ref()
     }
 
-    /// Returns the port with this name. If it does not exist, returns an error with the location of
-    /// the name in the configuration and the names of all ports.
+    /// Returns the port with this name, or an error with the location and the names of all ports.
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
             let known = cx.ports.names();

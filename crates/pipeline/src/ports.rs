@@ -8,10 +8,9 @@ use crate::verdict::PortId;
 
 /// A port, as a stage sees it.
 ///
-/// The properties of the interface are those at the time when the stage is planned or built. `None`
-/// means unknown: the interface does not exist yet, or its properties were not read, as in `filter
-/// test` and in tests. An empty list of `addresses` means that the interface has no address if
-/// `mtu` is known, and that its addresses are unknown if `mtu` is `None`.
+/// Interface properties are those when the stage is planned or built. `None` means unknown: the
+/// interface does not exist yet, or its properties were not read, as in `filter test` and in tests.
+/// Empty `addresses` are unknown too if `mtu` is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
     /// The number of the port, for [`Verdict::To`](crate::Verdict::To) and
@@ -25,7 +24,7 @@ pub struct PortInfo {
     pub queues: u16,
     /// The MAC address of the interface.
     pub mac: Option<MacAddr>,
-    /// The longest packet that the interface sends, in bytes without the Ethernet header.
+    /// The maximum packet length in bytes, without the Ethernet header.
     pub mtu: Option<u32>,
     /// The IP addresses of the interface, in the kernel's order.
     pub addresses: Vec<PortAddress>,
@@ -55,8 +54,7 @@ impl PortInfo {
         })
     }
 
-    /// Returns the first IPv6 address that is not link-local. If all are link-local, returns the
-    /// first IPv6 address.
+    /// Returns the first IPv6 address, preferably not link-local.
     pub fn ipv6(&self) -> Option<Ipv6Addr> {
         let ipv6_addresses = || {
             self.addresses.iter().filter_map(|address| match address.ip {
@@ -86,7 +84,7 @@ impl Ports {
         self.0.iter().find(|port| port.name == name)
     }
 
-    /// Returns the names of all ports for an error message: `"lan", "wan"`, or `none`.
+    /// Formats the names as `"lan", "wan"`, or `none`.
     pub(crate) fn names(&self) -> String {
         let names: Vec<_> = self.0.iter().map(|port| format!("{:?}", port.name)).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -99,7 +97,7 @@ impl Ports {
 }
 
 impl FromIterator<PortInfo> for Ports {
-    /// Collects at most 256 ports, and numbers them in the order of the iterator.
+    /// Numbers the ports, at most 256, in the order of the iterator.
     fn from_iter<I: IntoIterator<Item = PortInfo>>(ports: I) -> Self {
         let ports = (0..=u8::MAX).zip(ports);
         Self(ports.map(|(id, port)| PortInfo { id: PortId(id), ..port }).collect())

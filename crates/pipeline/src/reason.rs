@@ -5,23 +5,23 @@ use std::ops::{AddAssign, Index};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Why a packet was dropped. Every drop in user space is counted under one reason;
-/// [`xdpfwd_xsk::KernelCounters`] counts the packets that the kernel loses.
+/// Why a packet was dropped. User space counts every drop under one reason;
+/// [`xdpfwd_xsk::KernelCounters`] counts the kernel's losses.
 ///
-/// The constants are the reasons that the worker or several stages use. A stage registers its own
-/// reasons with [`DropReason`].
+/// The constants are reasons of the worker or several stages. A stage registers its own as
+/// [`DropReason`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
-/// The maximum number of reasons in one process. [`Drops`] has a counter for each, so that counting
-/// never allocates.
+/// Maximum number of reasons in a process. [`Drops`] has a counter for each, so counting never
+/// allocates.
 pub const MAX_REASONS: usize = 256;
 
-/// Name and description of each reason, by number.
+/// Indexed by number.
 static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] =
     [const { OnceLock::new() }; MAX_REASONS];
 
-/// Number of registered reasons, not counting [`CORE`]. The lock serializes registrations.
+/// Without [`CORE`]. The lock serializes registrations.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
 
 macro_rules! core_reasons {
@@ -30,7 +30,7 @@ macro_rules! core_reasons {
             $(#[doc = $description] pub const $constant: Self = Self($number);)+
         }
 
-        /// Name and description of each predefined reason.
+        /// The predefined reasons.
         const CORE: &[(&str, &str)] = &[$(($name, $description)),+];
 
         // A reason's number is its position in the table.
@@ -75,9 +75,9 @@ core_reasons! {
 impl Reason {
     /// Registers a reason, or returns the existing one with this name and description.
     ///
-    /// Call it in [`StageConfig::plan`](crate::StageConfig::plan) and keep the result in the plan,
-    /// or use a static [`DropReason`] instead. The name has 1 to 40 characters `[a-z0-9_]`, and is
-    /// the key in the report's `drops`. Reasons are never unregistered.
+    /// Call it in [`StageConfig::plan`](crate::StageConfig::plan), or use a static [`DropReason`]
+    /// instead. The name, 1 to 40 characters `[a-z0-9_]`, is the key in the report's `drops`.
+    /// Reasons are never unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
         if name.is_empty()
             || name.len() > 40
@@ -101,7 +101,7 @@ impl Reason {
         let Some(entry) = REASONS.get(count) else {
             return Err(ReasonError::Full(name.to_owned()));
         };
-        // Leaks at most `MAX_REASONS` names: a reason lives as long as the process.
+        // Leaks at most `MAX_REASONS` names, as a reason lives as long as the process.
         let entry_is_new = entry
             .set((String::leak(name.to_owned()), String::leak(description.to_owned())))
             .is_ok();
@@ -110,7 +110,7 @@ impl Reason {
         Ok(Self(count as u8))
     }
 
-    /// Returns the number of the reason. It is unique in this process and may differ in another.
+    /// Returns the number of the reason, unique in this process only.
     pub fn number(self) -> u8 {
         self.0
     }
@@ -168,7 +168,7 @@ pub enum ReasonError {
     Full(String),
 }
 
-/// A drop reason of a stage, declared once as a static and registered when the stage is planned.
+/// A stage's drop reason, declared as a static and registered when the stage is planned.
 ///
 /// ```
 /// use xdpfwd_pipeline::{DropReason, Reason};
@@ -183,7 +183,7 @@ pub enum ReasonError {
 pub struct DropReason {
     name: &'static str,
     description: &'static str,
-    /// The number assigned by `register`; before that, the number of [`Reason::UNREGISTERED`].
+    /// [`Reason::UNREGISTERED`] before `register`.
     number: AtomicU8,
 }
 
@@ -193,8 +193,8 @@ impl DropReason {
         Self { name, description, number: AtomicU8::new(Reason::UNREGISTERED.0) }
     }
 
-    /// Registers the reason. Call it before the first packet, because it takes a lock. Repeated
-    /// calls return the same reason.
+    /// Registers the reason, before the first packet, because it takes a lock. Repeated calls
+    /// return the same reason.
     pub fn register(&self) -> Result<Reason, ReasonError> {
         let reason = Reason::register(self.name, self.description)?;
         self.number.store(reason.0, Ordering::Relaxed);

@@ -8,8 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::{PlanCx, PlanError, StageConfig, StagePlan};
 
-/// A format of stage tables, such as TOML. The registry is generic over the format, so that errors
-/// keep their type and their location in the file.
+/// A format of stage tables, such as TOML. Errors keep their type and their location in the file.
 pub trait TableFormat: 'static {
     /// The error of the format's deserializer.
     type Error: serde::de::Error;
@@ -40,7 +39,6 @@ pub enum StagePlanError<E: std::error::Error + 'static> {
 /// The result of planning a stage.
 pub type PlanResult<E> = Result<Arc<dyn StagePlan>, StagePlanError<E>>;
 
-/// A function that plans a stage of one kind from its table.
 type KindPlanner<F> = dyn for<'de> Fn(
         <F as TableFormat>::Deserializer<'de>,
         &PlanCx<'_>,
@@ -48,7 +46,7 @@ type KindPlanner<F> = dyn for<'de> Fn(
     + Send
     + Sync;
 
-/// The stage kinds that a configuration can use, by name. `F` is the format of the stage tables.
+/// The stage kinds that a configuration can use, by name, with tables of the format `F`.
 pub struct Registry<F: TableFormat>(BTreeMap<&'static str, Arc<KindPlanner<F>>>);
 
 impl<F: TableFormat> Clone for Registry<F> {
@@ -64,7 +62,7 @@ impl<F: TableFormat> Default for Registry<F> {
 }
 
 impl<F: TableFormat> Registry<F> {
-    /// Adds the kind with the name [`StageConfig::KIND`]. Replaces a kind with the same name.
+    /// Adds or replaces the kind [`StageConfig::KIND`].
     pub fn with<C: StageConfig>(mut self) -> Self {
         let plan = |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> PlanResult<F::Error> {
             Ok(C::deserialize(table).map_err(StagePlanError::Parse)?.plan(cx)?)
@@ -73,10 +71,10 @@ impl<F: TableFormat> Registry<F> {
         self
     }
 
-    /// Adds a kind whose stages are planned by a closure. The stages can share values that the
-    /// closure captures, such as a session table. `C` is the stage's table in the configuration
-    /// file, without the key `kind`. The closure runs on the control thread, once per stage at the
-    /// start and at each reload. Replaces a kind with the same name.
+    /// Adds or replaces a kind whose stages a closure plans. The stages can share values that it
+    /// captures, such as a session table. `C` is the stage's table in the configuration file,
+    /// without `kind`. The closure runs on the control thread, once per stage at the start and at
+    /// each reload.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -119,7 +117,7 @@ impl<F: TableFormat> Registry<F> {
         self
     }
 
-    /// Adds all kinds of another registry. Each replaces a kind with the same name.
+    /// Adds or replaces all kinds of another registry.
     pub fn with_all(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
@@ -130,8 +128,7 @@ impl<F: TableFormat> Registry<F> {
         self.0.keys().copied()
     }
 
-    /// Plans a stage of the given kind. `table` is the stage's table, which must not contain the
-    /// key `kind`.
+    /// Plans a stage of a kind from its table, without the key `kind`.
     pub fn plan(
         &self,
         kind: &str,

@@ -61,8 +61,7 @@ pub struct StageReport {
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// Frame counts by location, of one UMEM or added up over several UMEMs. `total` is the sum of all
-/// other counts.
+/// Frame counts by location, of one or several UMEMs. `total` is the sum of the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCounts {
     /// All frames of the UMEM.
@@ -73,15 +72,15 @@ pub struct FrameCounts {
     pub fill: u64,
     /// Received by the kernel, waiting in an RX ring.
     pub rx: u64,
-    /// In egress queues or held by stages, according to the record of frame owners: a `Frame` value
-    /// that a stage lost is not included.
+    /// In egress queues or held by stages, according to the record of frame owners, without `Frame`
+    /// values that a stage lost.
     pub in_flight: u64,
     /// Posted for transmission and not completed.
     pub tx: u64,
     /// Completed, waiting in a completion ring.
     pub completion: u64,
-    /// Frames missing from every location. Any value other than 0 is a bug; if the value is
-    /// negative, a frame is in two locations.
+    /// Frames missing from every location. If not 0, there is a bug; if negative, a frame is in two
+    /// locations.
     pub leaked: i64,
 }
 

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `N` counters, each with a cell per worker, for counts per session, user or tunnel.
 ///
-/// Each worker writes only to its own cells, so counting is a load and a store without a locked
-/// instruction, and no two workers write to the same cache line. Any thread can read the sums. Up
-/// to eight counters together take 64 bytes per worker.
+/// Each worker writes only its own cells, so counting is a load and a store without a locked
+/// instruction, and workers share no cache line. Any thread can read the sums. Up to eight counters
+/// together take 64 bytes per worker.
 ///
 /// ```
 /// use xdpfwd_pipeline::SharedCounters;
@@ -18,18 +18,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct SharedCounters<const N: usize>(Box<[Cells<N>]>);
 
-/// The cells of one worker, alone in their cache lines.
+/// One worker's cells, alone in their cache lines.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Cells<const N: usize>([AtomicU64; N]);
 
 impl<const N: usize> SharedCounters<N> {
-    /// Creates counters that are 0, with cells for the given number of workers.
+    /// Creates counters that are 0, for some workers.
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Cells([const { AtomicU64::new(0) }; N])).collect())
     }
 
-    /// Adds an amount to each counter. Call it only on the worker with the number `worker`, see
+    /// Adds to each counter. Call it only on the worker of this number, see
     /// [`BuildCx::worker`](crate::BuildCx::worker): if two threads add to the same cells, counts
     /// are lost.
     ///
@@ -43,8 +43,7 @@ impl<const N: usize> SharedCounters<N> {
         }
     }
 
-    /// Returns the sum of each counter over all workers. While workers count, the sums may stem
-    /// from moments that are a few packets apart.
+    /// Returns each counter's sum over all workers, whose values may be a few packets apart.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0_u64; N];
         for cells in &self.0 {

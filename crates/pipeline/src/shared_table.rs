@@ -13,14 +13,13 @@ use crate::view::{PacketMut, View};
 
 /// A table of sessions, users or routes for stages of all workers. Clones share the same table.
 ///
-/// Stages read it with [`load`](Self::load), once per batch, which takes no lock. An update changes
-/// a copy of the table and then replaces the table by the copy, so readers see all of an update or
-/// nothing of it. The time to copy is proportional to the size of the table: above some thousand
-/// entries, or for many updates per second, use a table per worker instead (`Handle::each_stage` of
-/// `xdpfwd-engine`).
+/// Stages read it with [`load`](Self::load), once per batch, without a lock. An update replaces the
+/// table by a changed copy, so readers see all of an update or nothing. The time to copy is
+/// proportional to the table's size: above some thousand entries, or for many updates per second,
+/// use a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
 ///
-/// Only updates free replaced tables, never the workers that read them. If a worker still reads a
-/// replaced table, a later update frees it, or the drop of the last clone.
+/// Only updates free replaced tables, never the workers that read them. A table still read is freed
+/// by a later update, or the drop of the last clone.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -35,12 +34,12 @@ pub struct SharedTable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     current: ArcSwap<T>,
-    /// Replaced tables that still had readers at the last update. The lock serializes updates.
+    /// Tables that still had readers at the last update. The lock serializes updates.
     replaced: Mutex<Vec<Arc<T>>>,
 }
 
-/// The version of a table that a stage has loaded. Drop it at the end of the batch: until then, the
-/// memory of this version is not freed.
+/// The version of a table that a stage has loaded. Its memory is not freed until you drop this
+/// value, at the end of the batch.
 pub struct Loaded<T>(Guard<Arc<T>>);
 
 impl<T> SharedTable<T> {
@@ -50,15 +49,15 @@ impl<T> SharedTable<T> {
         Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))
     }
 
-    /// Returns the current table. Takes no lock, and does not allocate on a worker's thread. (On
-    /// another thread, the first load of any table allocates.)
+    /// Returns the current table. Takes no lock, and does not allocate on a worker's thread.
+    /// (Elsewhere, the first load allocates.)
     #[inline]
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.current.load())
     }
 
     /// Returns a stage that calls the closure with each packet and the table as of the start of the
-    /// batch. If the closure returns a reason, the packet is dropped under this reason.
+    /// batch. If the closure returns a reason, the packet is dropped.
     ///
     /// ```
     /// use std::{collections::HashMap, net::IpAddr};
@@ -93,30 +92,28 @@ impl<T> SharedTable<T> {
         self.publish(&mut self.lock_updates(), table);
     }
 
-    /// Locks out other updates. Ignores that the lock is poisoned: an update that panics leaves the
-    /// table unchanged.
+    /// Ignores poisoning: an update that panics leaves the table unchanged.
     fn lock_updates(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the current table, and frees replaced tables without readers.
+    /// Also frees replaced tables without readers.
     fn publish(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
-        // A count of one cannot rise again, because readers can only load the current table.
+        // A count of one cannot rise again: readers can only load the current table.
         replaced.retain(|table| Arc::strong_count(table) > 1);
     }
 }
 
-/// Allocates the data that this thread needs for loading tables, so that later loads do not
-/// allocate.
+/// Later loads on this thread then do not allocate.
 pub(crate) fn prepare_thread() {
     SharedTable::new(()).load();
 }
 
 impl<T: Clone> SharedTable<T> {
-    /// Changes a copy of the table, then replaces the table by the copy. Returns the closure's
-    /// result. Updates are serialized: an update of the same table in the closure would deadlock.
-    /// Takes a lock and allocates: not for the data path.
+    /// Changes a copy of the table, then replaces the table by it. Returns the closure's result.
+    /// Updates are serialized: a nested update of the same table would deadlock. Takes a lock and
+    /// allocates: not for the data path.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut replaced = self.lock_updates();
         let mut table = T::clone(&self.load());
@@ -224,7 +221,7 @@ mod tests {
         assert_eq!((*loaded, *table.load()), (1, 3));
     }
 
-    /// A table that panics if a reader frees it, and counts its existing copies.
+    /// Panics if a reader frees it, and counts its copies.
     struct TableProbe {
         reader_ids: Arc<HashSet<thread::ThreadId>>,
         copies: Arc<AtomicUsize>,

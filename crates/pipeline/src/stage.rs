@@ -6,11 +6,10 @@ use crate::cx::Cx;
 use crate::view::View;
 
 /// One step of a path. A stage processes, in batches, every packet that the previous stages let
-/// pass. It may rewrite, shrink or grow a packet, and may give it a verdict. A packet without a
-/// verdict goes on to the next stage.
+/// pass. It may rewrite, shrink or grow a packet, and may give it a verdict.
 ///
-/// `process` runs on the data path: it must not block, allocate or log. The defaults of the other
-/// methods suit a stage without held packets and without state.
+/// `process` runs on the data path: it must not block, allocate or log. The other methods' defaults
+/// suit a stage without held packets and state.
 ///
 /// ```
 /// use xdpfwd_pipeline::{Cx, Reason, Stage, View};
@@ -37,39 +36,38 @@ pub trait Stage: Any {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>);
 
     /// Returns whether the stage reads the parsed headers
-    /// ([`Meta::headers`](crate::Meta::headers)). True by default. If all stages of a path return
-    /// false, the worker does not parse headers on this path.
+    /// ([`Meta::headers`](crate::Meta::headers)). True by default. If all stages return false, the
+    /// path's headers are not parsed.
     fn needs_headers(&self) -> bool {
         true
     }
 
-    /// Does work that no packet triggers. Runs between batches: about once per millisecond while
-    /// packets arrive or any stage of the worker holds frames, otherwise at least every 100 ms.
+    /// Does work that no packet triggers, between batches: about once per millisecond while packets
+    /// arrive or the worker's stages hold frames, otherwise at least every 100 ms.
     fn tick(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
 
-    /// Returns the stage's own counters, by name, for reports. A counter never decreases. A new
-    /// stage counts from zero: after a reload, the worker adds the counters of the old stage with
-    /// the same name and kind.
+    /// Returns the stage's own counters by name. They never decrease, and start from zero: after a
+    /// reload, the worker adds those of the old stage with the same name and kind.
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
 
-    /// Returns the row counters of the plan's inspection tables, in the order of
-    /// [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). Empty by default. The
-    /// engine adds up each counter over workers and reloads.
+    /// Returns the row counters of the inspection tables, in the order of
+    /// [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). The engine adds them up
+    /// over workers and reloads.
     fn row_counters(&self) -> Vec<u64> {
         Vec::new()
     }
 
-    /// Returns the state that a new stage of the same kind and name takes over on a reload; `None`
-    /// if there is no state, which is the default. Do not include counters.
+    /// Returns the state, without counters, that a new stage of the same kind and name takes over
+    /// on a reload.
     fn snapshot(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Takes over the state of the old stage on a reload. After an error, the stage starts without
+    /// Takes over the old stage's state on a reload. After an error, the stage starts without
     /// state, and the reload reports its name.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let _ = snapshot;
@@ -77,7 +75,7 @@ pub trait Stage: Any {
     }
 
     /// Retires the stage: it must emit, drop or free all frames that it holds, or they are lost.
-    /// Afterwards the worker only reads the stage's counters.
+    /// Afterwards only its counters are read.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

@@ -6,13 +6,12 @@ use xdpfwd_pipeline::testing::{Disposition, TestBench};
 use xdpfwd_pipeline::{Cx, PacketMut, Reason, Stage, View};
 use xdpfwd_wire::{Header, HeaderStack, Headers, MacAddr, ethernet, gtpu, ipv4, ipv6, udp};
 
-/// Total length of the headers of [`tunnel`], in bytes: Ethernet, IPv4, UDP, GTP-U.
+/// In bytes: Ethernet, IPv4, UDP, GTP-U.
 const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 
-/// The tunnel endpoint identifier in the GTP-U header.
+/// Tunnel endpoint identifier in GTP-U.
 const TEID: u32 = 7;
 
-/// Returns the headers of a GTP-U tunnel.
 fn tunnel() -> [Header<'static>; 4] {
     let ethernet = ethernet::Repr::new(MacAddr::default(), MacAddr([2; 6]));
     let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
@@ -25,19 +24,18 @@ fn user_packet() -> Vec<u8> {
     HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()
 }
 
-/// Returns an Ethernet frame with [`user_packet`] and 9 bytes of padding.
+/// Adds 9 bytes of padding.
 fn user_frame() -> Vec<u8> {
     let ethernet = Header::from(ethernet::Repr::default());
     let ip = ipv6::Repr::default();
     let mut frame = HeaderStack(&[ethernet, ip.into()]).packet(b"").unwrap();
-    // Keep the Ethernet header, with the EtherType of IPv6.
+    // With the EtherType of IPv6.
     frame.truncate(14);
     frame.extend(user_packet());
     frame.extend([0xee; 9]);
     frame
 }
 
-/// A stage that calls a function with each packet.
 struct ForEach<F>(F);
 
 impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
@@ -46,7 +44,7 @@ impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for ForEach<F> {
     }
 }
 
-/// Removes everything but the IP packet from the frame, and adds the tunnel's headers.
+/// Replaces the headers before the IP packet.
 fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
     if let Err(reason) = packet.cut_to_ip(headers).and_then(|()| packet.encapsulate(&tunnel())) {
@@ -54,7 +52,7 @@ fn send_to_tunnel(packet: &mut PacketMut<'_>) {
     }
 }
 
-/// Asserts that `encapsulate` returns the reason and changes neither frame nor parsed headers.
+/// Asserts that neither frame nor parsed headers change.
 fn assert_refused(packet: &mut PacketMut<'_>, headers: &[Header<'_>], reason: Reason) {
     let (bytes, headroom) = (packet.frame.to_vec(), packet.frame.headroom());
     let parsed = packet.meta.headers;
@@ -87,7 +85,7 @@ fn encapsulate_adds_valid_headers_and_parses_them() {
 #[test]
 fn encapsulate_without_headroom_returns_no_room() {
     let mut bench = TestBench::new(ForEach(|packet: &mut PacketMut<'_>| {
-        // Leave one byte too few for the headers.
+        // One byte too few for the headers.
         let excess = packet.frame.headroom() - (TUNNEL_LEN - 1);
         packet.frame.prepend(excess).unwrap().fill(0xee);
         assert_refused(packet, &tunnel(), Reason::NO_ROOM);

@@ -1,7 +1,7 @@
 //! The worker on a fake kernel with faults: rings stay full, completions are late or missing,
 //! wake-ups are lost or refused, an interface disappears. The worker must not block or leak frames.
 //! After every step, each packet must be sent, discarded by the interface, in flight, or counted
-//! under a drop reason; `WireAccounting::balance` asserts this.
+//! under a drop reason (`WireAccounting::balance`).
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use xdpfwd_testkit::wires::{
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
-// A fake kernel with `budget: 0` sends nothing, so its port is stalled.
+// `budget: 0` sends nothing.
 
 #[test]
 fn stalled_port_counts_egress_full_and_other_direction_still_works() {
@@ -86,7 +86,7 @@ fn packets_in_egress_queue_after_drain_are_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// In each round, delivers 20 packets to lan and 3 to wan, and checks the packet accounting.
+/// A round delivers 20 packets to lan and 3 to wan.
 fn run_rounds(
     worker: &mut Worker<()>,
     wires: &Wires,
@@ -101,11 +101,11 @@ fn run_rounds(
     }
 }
 
-/// Removes the faults of both fake kernels, and asserts that no packet stays in flight.
+/// Removes the faults; then no packet may stay in flight.
 fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(FakeKernelConfig::default());
-        // Report pending completions now, because no later wake-up may come.
+        // No later wake-up may come.
         wire.run();
     }
     run_rounds(worker, wires, accounting, 3);
@@ -117,8 +117,7 @@ fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut Wire
     }
 }
 
-/// Runs a worker while the kernel of wan has a fault, and then without the fault. Returns the
-/// packet accounting.
+/// Runs with and then without the fault.
 fn run_with_fault(wan: FakeKernelConfig) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
     let mut accounting = WireAccounting::default();
@@ -195,8 +194,8 @@ fn worker_accounts_for_packets_discarded_by_interface() {
     });
 }
 
-/// With few frames and a stalled port, all frames wait for transmission. The kernel then has no
-/// frame to receive into: it loses new packets and counts them, until frames return.
+/// All frames wait for transmission, so the kernel has no frame to receive into: it counts new
+/// packets as lost, until frames return.
 #[test]
 fn worker_recovers_from_empty_fill_ring() {
     let small_umem = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
@@ -221,9 +220,8 @@ fn worker_recovers_from_empty_fill_ring() {
     assert!(wires.lan.posted() > 0);
 }
 
-/// The interface wan disappears while it sends: unsent frames stay in its TX ring, and later
-/// packets are dropped and counted. Then the interface lan disappears too, and `drain` must still
-/// end.
+/// Frames unsent when wan disappears stay in its TX ring, and later packets are dropped and
+/// counted. Then lan disappears too, and `drain` must still end.
 #[test]
 fn worker_accounts_for_packets_when_interface_disappears() {
     for sent_packets in [1, 19, 50, 777] {
@@ -243,7 +241,6 @@ fn worker_accounts_for_packets_when_interface_disappears() {
         assert!(report.drops[Reason::EGRESS_FULL] > 0);
         assert!(report.queues[1].counters.tx_retries > 0);
 
-        // Without any port, every packet must still be accounted for.
         wires.lan.vanish();
         run_rounds(&mut worker, &wires, &mut accounting, 20);
         worker.drain(Duration::from_millis(20));
@@ -253,12 +250,12 @@ fn worker_accounts_for_packets_when_interface_disappears() {
     }
 }
 
-/// Returns the numbers of the first packets that [`run_rounds`] delivered to lan.
+/// Returns the numbers of packets that [`run_rounds`] delivered.
 fn first_packets_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
     (0..accounting.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
-/// While a port cannot send, an idle worker retries the wake-up at growing intervals, not in every
+/// An idle worker retries the wake-up of a stalled port at growing intervals, not in every
 /// iteration.
 #[test]
 fn idle_worker_backs_off_wake_ups_of_stalled_port() {
@@ -274,7 +271,6 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
                 let (mut worker, wires) = cross_connect_with((), (), refuses);
                 (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
                 worker.run(&mailbox, idle);
-                // The packets must still be sent once the port works.
                 wires.wan.set(FakeKernelConfig::default());
                 worker.drain(Duration::from_secs(20));
                 (wires.wan.wakeups(), numbers(&wires.wan.take_sent()))
@@ -294,8 +290,8 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// In each step, the bits of `faults` select the faults of one port. `a` and `b` are their
-    /// parameters, and the numbers of packets.
+    /// The bits of `faults` select the faults of one port. `a` and `b` are their parameters, and
+    /// the numbers of packets.
     #[test]
     fn worker_accounts_for_packets_under_random_faults(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),

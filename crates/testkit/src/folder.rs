@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A temporary folder for the files of a test. Dropping the value removes the folder. Only its
-/// owner can enter the folder, unless [`Self::shared`] created it.
+/// Drop removes the folder. Only its owner can enter it, unless [`Self::shared`] created it.
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
@@ -19,15 +18,14 @@ impl Folder {
         Self(tempfile::Builder::new().prefix("xdpfwd-test-").tempdir().unwrap())
     }
 
-    /// Creates an empty folder that every user can enter and list, for programs that a test runs as
-    /// another user.
+    /// Every user can enter and list it, for programs that run as another user.
     pub fn shared() -> Self {
         let folder = Self::new();
         fs::set_permissions(&*folder, Permissions::from_mode(0o755)).unwrap();
         folder
     }
 
-    /// Writes a file with mode 0600, and returns its path.
+    /// Writes a file with mode 0600.
     pub fn secret(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);
         fs::write(&path, text).unwrap();

@@ -1,4 +1,4 @@
-//! Helpers for tests in network namespaces. These tests need root.
+//! Helpers for tests in network namespaces, which need root.
 
 use std::process::Output;
 
@@ -6,7 +6,7 @@ use xdpfwd_lab::{Chain, ChainBuilder, Namespace};
 
 use crate::process::{run, stderr};
 
-/// Builds the lab's chain of namespaces. Panics on failure, with a hint that such tests need root.
+/// Panics on failure, with a hint that such tests need root.
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder
@@ -14,21 +14,19 @@ pub fn chain(builder: ChainBuilder) -> Chain {
         .unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
 }
 
-/// Runs a shell script in a namespace with `sh -e`, and returns its stdout. Panics if the script
-/// fails.
+/// Runs a shell script with `sh -e` and returns its stdout. Panics if it fails.
 #[track_caller]
 pub fn sh(namespace: &Namespace, script: &str) -> String {
     run(namespace.command("sh").args(["-ec", script]))
 }
 
-/// Runs `ip` in a namespace. `arguments` are separated by single spaces. Panics if `ip` fails.
+/// `arguments` are separated by single spaces. Panics if `ip` fails.
 #[track_caller]
 pub fn ip(namespace: &Namespace, arguments: &str) {
     run(namespace.command("ip").args(arguments.split(' ')));
 }
 
-/// Runs `ping` in the namespace `from`, and returns its result. Panics only if `ping` cannot be
-/// started.
+/// Panics only if `ping` cannot be started.
 #[track_caller]
 pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
     let mut command = from.command("ping");
@@ -39,7 +37,7 @@ pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
         .unwrap_or_else(|error| panic!("cannot run ping: {error}; `make test` installs it"))
 }
 
-/// Like [`try_ping`], but panics unless `ping` succeeds without packet loss.
+/// Panics unless `ping` succeeds without packet loss.
 #[track_caller]
 pub fn ping(from: &Namespace, to: &str, arguments: &[&str]) {
     let output = try_ping(from, to, arguments);

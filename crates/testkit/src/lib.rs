@@ -1,4 +1,4 @@
-//! Test helpers that the crates of xdpfwd share. The crate is not published.
+//! Test helpers that the crates of xdpfwd share.
 
 #![allow(missing_docs, reason = "helpers of tests")]
 #![forbid(unsafe_code)]
@@ -15,7 +15,7 @@ pub mod wires;
 pub use folder::Folder;
 use xdpfwd_pipeline::{PlanCx, PlanResult, StagePlanError, TableFormat};
 
-/// TOML as the format of stage configurations, for [`plan`].
+/// TOML tables, for [`plan`].
 #[derive(Debug)]
 pub struct Toml;
 
@@ -24,9 +24,8 @@ impl TableFormat for Toml {
     type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
 }
 
-/// Plans a built-in stage of the kind `kind`. `table` is the stage's configuration as a TOML inline
-/// table, without the key `kind`. The kinds `esp-seal` and `esp-open` need this crate's feature
-/// `esp`; `filter` and `payload` need the feature `filter`.
+/// Plans a built-in stage. `table` is its configuration as a TOML inline table, without `kind`. The
+/// kinds `esp-seal` and `esp-open` need the feature `esp`; `filter` and `payload` need `filter`.
 pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> PlanResult<toml::de::Error> {
     let table = toml::de::ValueDeserializer::parse(table).map_err(StagePlanError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)

@@ -4,10 +4,10 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Timeout for conditions. Only a test that hangs exceeds it.
+/// Only a test that hangs exceeds it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs a command and returns its stdout. Panics if the command fails.
+/// Returns the stdout. Panics if the command fails.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let output = command
@@ -17,13 +17,12 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns the text that a command wrote to stderr. Replaces invalid UTF-8.
+/// Replaces invalid UTF-8.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Calls `holds` every 10 ms until it returns `true`. Panics after [`TIMEOUT`], with the
-/// description `condition`.
+/// Polls every 10 ms until `holds` returns `true`. Panics after [`TIMEOUT`].
 #[track_caller]
 pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;

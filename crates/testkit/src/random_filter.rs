@@ -1,5 +1,5 @@
-//! Random filter rules and packets. Rules and packets use the same few addresses, protocols and
-//! ports, so packets often match rules. Some packets are mangled.
+//! Random filter rules and packets. Both use the same few addresses, protocols and ports, so
+//! packets often match. Some packets are mangled.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
 use xdpfwd_stages::filter::{Inspection, Outcome, inspect};
 use xdpfwd_wire::Headers;
 
-/// Returns the seed for a test: the value of the environment variable `FILTER_SEED`, or 20261121.
-/// Prints the seed, so that a failed test can be repeated.
+/// Returns the environment variable `FILTER_SEED`, or 20261121. Prints it, so that a failed test
+/// can be repeated.
 pub fn seed() -> u64 {
     let seed =
         std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
@@ -17,7 +17,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A random number generator (Vigna's splitmix64). The seed determines all numbers.
+/// Vigna's splitmix64.
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -33,7 +33,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Returns a random number from 0 to `bound - 1`.
+    /// Returns 0 to `bound - 1`.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.draw() % bound as u64) as usize
     }
@@ -48,34 +48,32 @@ impl SplitMix64 {
     }
 }
 
-/// A random filter: rules, and the other settings of a filter stage.
+/// The rules and other settings of a filter stage.
 #[derive(Debug)]
 pub struct RuleSet {
     pub rules: Vec<Rule>,
-    /// The rules as text, in the same order.
+    /// In the same order.
     pub rule_texts: Vec<String>,
     default: &'static str,
-    /// The action for each kind of packet exception, a packet that can mislead a filter. The order
-    /// is that of `EXCEPTION_KEYS`.
+    /// The action for each packet exception (a packet that can mislead a filter), in the order of
+    /// `EXCEPTION_KEYS`.
     exception_actions: [&'static str; 6],
 }
 
-/// The configuration keys of packet exceptions, in the order of `PacketException::ALL` in
-/// `xdpfwd_stages::filter`.
+/// In the order of `PacketException::ALL` in `xdpfwd_stages::filter`.
 const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
-    /// Creates a filter with random rules and settings. At most `max_continue` rules have no
-    /// verdict (`continue`).
+    /// At most `max_continue` rules have no verdict (`continue`).
     pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
         let count = random.choose(&[1, 8, 9, 20, 60, 150, 300]);
         let rule_texts = (0..count).map(|_| rule(random)).collect();
         Self::from_rules(rule_texts, random, max_continue)
     }
 
-    /// Creates a filter with these rules, and with random other settings. Leaves `continue` in the
-    /// first `max_continue` rules without a verdict, and replaces it by `accept` in all later ones.
+    /// Creates a filter with these rules and random other settings. After the first `max_continue`
+    /// rules with `continue`, replaces it by `accept`.
     pub fn from_rules(
         mut rule_texts: Vec<String>,
         random: &mut SplitMix64,
@@ -99,8 +97,7 @@ impl RuleSet {
         Self { rules, rule_texts, default, exception_actions }
     }
 
-    /// Returns the plan of a filter stage. `placement` is the value of the key `place`: `user` or
-    /// `kernel`.
+    /// `placement` is `user` or `kernel`.
     pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
         let Self { rule_texts, default, .. } = self;
         let exception_actions: String = EXCEPTION_KEYS
@@ -118,7 +115,7 @@ impl RuleSet {
             .unwrap_or_else(|error| panic!("{error}: {rule_texts:#?}"))
     }
 
-    /// Returns the outcome that docs/filter.md specifies for a frame. Compares rule after rule.
+    /// Returns the outcome as in docs/filter.md, comparing rule after rule.
     pub fn linear_outcome(&self, frame: &[u8]) -> Outcome {
         let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match inspect(frame, &Headers::parse(frame)) {
@@ -258,7 +255,7 @@ fn rule(random: &mut SplitMix64) -> String {
     rule
 }
 
-/// Returns a random frame, and whether it was mangled.
+/// Also returns whether the frame was mangled.
 pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     let is_v4 = random.one_in(2);
     let protocol = random.choose(&PROTOCOLS);
@@ -284,7 +281,6 @@ pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
     (packet, is_mangled)
 }
 
-/// Returns an upper-layer header and payload.
 fn upper_layer(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [random.choose(&PORTS).to_be_bytes(), random.choose(&PORTS).to_be_bytes()].concat();
     match protocol {
@@ -370,14 +366,14 @@ fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     [&fixed[..], &address(random, false), &address(random, false), &extensions, l4].concat()
 }
 
-/// Truncates, overwrites or extends a packet at random positions, one to three times.
+/// Truncates, overwrites or extends at random, one to three times.
 fn mangle(random: &mut SplitMix64, packet: &mut Vec<u8>) {
     for _ in 0..1 + random.below(3) {
         let at = random.below(packet.len().max(1));
         match random.below(5) {
             0 => packet.truncate(at),
             1 if !packet.is_empty() => packet[at] = random.draw() as u8,
-            // Overwrite a byte of a protocol, version, length or fragment field.
+            // In a protocol, version, length or fragment field.
             2 if packet.len() > 40 => {
                 let at = random.choose(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
                 packet[at] = random.choose(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);

@@ -1,4 +1,4 @@
-//! A worker between two ports with fake kernels, and an accounting of its packets.
+//! A worker between two fake kernels, and an accounting of its packets.
 
 pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCounts, PortId, Worker};
@@ -8,39 +8,37 @@ use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 pub const LAN: PortId = PortId(0);
 pub const WAN: PortId = PortId(1);
 
-/// The fake kernels of a worker's two ports. They deliver packets to the worker, and take the
-/// packets that the worker sends.
+/// The fake kernels of a worker's two ports.
 pub struct Wires {
     pub lan: FakeKernel,
     pub wan: FakeKernel,
 }
 
-/// Counts of packets at both fake kernels. [`Self::balance`] compares them with the worker's
-/// counters.
+/// Counts of packets, which [`Self::balance`] compares with the worker's counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
-    /// Number of packets delivered to the worker.
+    /// Packets delivered to the worker.
     pub delivered: u64,
-    /// Number of packets that the worker sent.
+    /// Packets that the worker sent.
     pub sent: u64,
-    /// Number of packets that the fake kernels discarded instead of sending them.
+    /// Packets that the fake kernels discarded.
     pub discarded: u64,
-    /// For lan and then wan, the numbers in the sent packets (see [`number`]).
+    /// For lan and then wan, see [`number`].
     pub sent_numbers: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
-    /// Tries to deliver `count` packets with consecutive numbers to the port of `wire`. A packet
-    /// that cannot be delivered is not counted, and the next packet has its number.
+    /// Tries to deliver `count` packets with consecutive numbers. The next packet takes the number
+    /// of one that cannot be delivered.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
         });
     }
 
-    /// Takes the sent packets from the fake kernels, and asserts that the worker lost no packet:
-    /// each delivered packet was sent, discarded or dropped for a reason, or is still in a ring or
-    /// in flight. The stages must not create packets. Returns the worker's frame counts.
+    /// Takes the sent packets, and asserts that each delivered packet was sent, discarded or
+    /// dropped for a reason, or is still in a ring or in flight. The stages must not create
+    /// packets. Returns the worker's frame counts.
     #[track_caller]
     pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCounts {
         for (wire, sent_numbers) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.sent_numbers)
@@ -72,18 +70,17 @@ impl WireAccounting {
     }
 }
 
-/// Returns the UMEM configuration of [`cross_connect`]: 1024 frames, without huge pages.
+/// Returns a configuration with 1024 frames, without huge pages.
 pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// Creates a worker that runs `lan_chain` on packets from lan to wan, and `wan_chain` on packets
-/// from wan to lan.
+/// Runs `lan_chain` on packets from lan to wan.
 pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
     cross_connect_with(lan_chain, wan_chain, FakeKernelConfig::default())
 }
 
-/// Like [`cross_connect`], with a configuration for the fake kernel of wan.
+/// Takes a configuration for the fake kernel of wan.
 pub fn cross_connect_with<C: Chain>(
     lan_chain: C,
     wan_chain: C,
@@ -92,7 +89,7 @@ pub fn cross_connect_with<C: Chain>(
     cross_connect_on(&umem_config(), lan_chain, wan_chain, wan)
 }
 
-/// Like [`cross_connect_with`], with a configuration for the UMEM.
+/// Also takes a configuration for the UMEM.
 pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
     lan_chain: C,
@@ -113,7 +110,7 @@ pub fn cross_connect_on<C: Chain>(
     (worker, Wires { lan, wan })
 }
 
-/// Returns a frame of 60 to 70 bytes that contains `number`. The function [`number()`] reads it.
+/// Returns a frame of 60 to 70 bytes, for [`number()`].
 pub fn packet(number: u64) -> Vec<u8> {
     let mut packet = vec![0; 60 + (number % 11) as usize];
     packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");
@@ -121,7 +118,7 @@ pub fn packet(number: u64) -> Vec<u8> {
     packet
 }
 
-/// Returns the number in a frame that [`packet`] created.
+/// Reads the number of a [`packet`].
 pub fn number(packet: &[u8]) -> u64 {
     u64::from_be_bytes(packet[14..22].try_into().unwrap())
 }

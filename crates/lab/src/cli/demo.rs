@@ -23,7 +23,7 @@ use super::{
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// If no frame arrives at the sink for this long, none is assumed to be in transit.
+/// After this long without a frame at the sink, none is assumed to be in transit.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     xdpfwd_lab::require_root("the demo")?;
-    // Absolute, because `ip netns exec` searches a bare name in PATH, not in the current directory.
+    // `ip netns exec` searches a bare name in PATH, not in the current directory.
     let absolute = |path: &PathBuf| {
         path.canonicalize()
             .with_context(|| {
@@ -127,7 +127,6 @@ fn measure(
     Ok(Outcome { sent, seen, report, final_report_json, accounting, exit })
 }
 
-/// Waits for xdpfwd's first interval report. Checks `stop` every 100 ms.
 fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -154,8 +153,8 @@ fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Waits until no frame has arrived at the sink for [`SETTLE_TIME`]. Gives up without an error
-/// after [`SETTLE_DEADLINE`], because a forwarder may also send frames that it generates itself.
+/// Gives up without an error after [`SETTLE_DEADLINE`], because a forwarder may also generate
+/// frames.
 fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let (mut seen, mut last_change) = (sink.seen()?, Instant::now());
@@ -169,7 +168,6 @@ fn settle(sink: &Sink) -> Result<()> {
     Ok(())
 }
 
-/// A reading of the veth driver's drop counters.
 struct VethReading(VethDropCounts);
 
 impl VethReading {

@@ -21,8 +21,7 @@ use super::{
     watch::watch,
 };
 
-/// Maximum time to wait for XDP programs on both interfaces. A forwarder without XDP programs (a
-/// bridge, a router) is measured anyway.
+/// A forwarder without XDP programs (a bridge, a router) is measured after this time.
 const XDP_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -106,8 +105,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Returns whether the forwarder ended on request: with success, or by SIGINT if it does not handle
-/// SIGINT.
+/// Accepts success, or SIGINT if the forwarder does not handle it.
 fn has_ended_as_requested(exit: &ForwarderExit) -> bool {
     !exit.killed
         && (exit.status.success() || exit.status.signal() == Some(signal_hook::consts::SIGINT))

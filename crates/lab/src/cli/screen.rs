@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use xdpfwd_lab::{SinkCounters, grouped};
 
-/// A progress display on stderr; stdout contains only the result. On a terminal, each update
-/// overwrites the previous one; otherwise, each update is a new line.
+/// A display on stderr; stdout contains only the result. On a terminal, an update overwrites the
+/// previous one.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,
@@ -41,7 +41,7 @@ impl Drop for Progress {
     }
 }
 
-/// Writes to stdout. Also succeeds if the reader has closed its end (`| head`).
+/// Also succeeds if the reader has closed its end (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -51,14 +51,13 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Formats the results of a checking sink, as "0 corrupt, 2 reordered, 1,000 duplicates".
 pub(super) fn check_results(seen: &SinkCounters) -> String {
     let (corrupt, reordered, duplicates) =
         (grouped(seen.corrupt), grouped(seen.reordered), grouped(seen.duplicates));
     format!("{corrupt} corrupt, {reordered} reordered, {duplicates} duplicates")
 }
 
-/// Formats packets per second, as "2.357 Mpps" or "9.87 kpps".
+/// Formats as "2.357 Mpps" or "9.87 kpps".
 pub(super) fn rate(pps: f64) -> String {
     if pps >= 100_000.0 {
         format!("{:.3} Mpps", pps / 1e6)
@@ -67,7 +66,7 @@ pub(super) fn rate(pps: f64) -> String {
     }
 }
 
-/// Formats bits per second, as "1.131 Gbit/s" or "4.8 Mbit/s".
+/// Formats as "1.131 Gbit/s" or "4.8 Mbit/s".
 pub(super) fn bits(bps: f64) -> String {
     if bps >= 1e8 { format!("{:.3} Gbit/s", bps / 1e9) } else { format!("{:.2} Mbit/s", bps / 1e6) }
 }

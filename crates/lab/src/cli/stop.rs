@@ -11,11 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Interval at which a waiting command checks the flag.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Waiting commands check the flag, end
-/// normally and remove the lab.
+/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Commands then end normally and remove the
+/// lab.
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -41,7 +40,7 @@ impl Stop {
         Ok(())
     }
 
-    /// Sleeps until `time` has passed since `from`, or until the flag is set.
+    /// Ends early if the flag is set.
     pub(super) fn sleep_until(&self, from: Instant, time: Duration) {
         while !self.is_set() {
             match time.checked_sub(from.elapsed()) {

@@ -1,24 +1,21 @@
-//! Inspection tables: a stage's state for `xdpfwd ctl` and reports, in a format independent of the
-//! stage.
+//! Inspection tables: a stage's state for `xdpfwd ctl` and reports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use xdpfwd_wire::MacAddr;
 
-/// A stage plan with inspection tables, such as a table of rules, sessions or security
-/// associations.
+/// A stage plan with inspection tables, such as rules, sessions or security associations.
 pub trait Inspectable {
     /// Returns the keys of the tables' row counters, in the order of
-    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter of the new plan
-    /// continues the counter of the old plan with the same key, whatever their positions. Counters
-    /// of a plan with equal keys are matched in order.
+    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload, a counter continues the
+    /// old counter with the same key; equal keys are matched in order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the tables. `counters` has one value for each key of `counter_keys`: the row
-    /// counter, added up over the workers, the XDP program and earlier plans.
+    /// Returns the tables. `counters` has the row counter of each key, added up over the workers,
+    /// the XDP program and earlier plans.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 }
 
@@ -74,7 +71,7 @@ pub enum Cell {
 }
 
 impl Table {
-    /// Creates a table without rows. Each column has a name and an optional unit.
+    /// Creates a table without rows; units are optional.
     pub fn new(name: &'static str, columns: &[(&'static str, Option<Unit>)]) -> Self {
         let columns = columns.iter().map(|&(name, unit)| Column { name, unit }).collect();
         Self { name, columns, rows: Vec::new() }
@@ -92,7 +89,7 @@ impl Table {
         self
     }
 
-    /// Adds a row: a tuple with one value per column, in the order of the columns.
+    /// Adds a row: a tuple with one value per column.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -114,7 +111,7 @@ impl Table {
 }
 
 impl Cell {
-    /// Returns the number in the cell; `None` if the cell has no number.
+    /// Returns the number in the cell, if it has one.
     pub fn as_number(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),

@@ -1,5 +1,5 @@
-//! Optional capabilities of stage plans, one trait each. An `as_…` method of
-//! [`StagePlan`](crate::StagePlan) returns the plan as such a trait.
+//! Optional capabilities of stage plans, one trait each, which an `as_…` method of
+//! [`StagePlan`](crate::StagePlan) returns.
 
 mod inspect;
 mod maintained;

@@ -2,31 +2,29 @@
 
 use std::sync::Arc;
 
-/// The plan of a stage whose work the XDP program can do. Packets that the XDP program drops never
-/// reach user space.
+/// The plan of a stage whose work the XDP program can do. Packets dropped there never reach user
+/// space.
 pub trait XdpOffload {
     /// Returns the program and the content of its maps.
     fn image(&self) -> &Arc<XdpImage>;
 
-    /// Returns whether the XDP program must do the work. If it must but cannot, the data plane does
-    /// not start.
+    /// Returns whether the data plane must not start if the XDP program cannot do the work.
     fn is_required(&self) -> bool;
 }
 
-/// An XDP program that does a stage's work, with the content of its maps.
+/// An XDP program that does a stage's work.
 #[derive(Clone, Debug)]
 pub struct XdpImage {
     /// The name of an embedded program, `bpf/NAME.bpf.c`.
     pub program: &'static str,
-    /// Constants with which the program must have been built: for each read-only map, its name and
-    /// its required bytes.
+    /// Constants with which the program must have been built: read-only map and required bytes.
     pub constants: Vec<(&'static str, Vec<u8>)>,
-    /// The content to write to the program's maps.
+    /// The content of the program's maps.
     pub tables: XdpTables,
-    /// The per-CPU array map with the row counters: its name and number of entries. See
+    /// The per-CPU array map of the row counters: name and number of entries. See
     /// [`Stage::row_counters`](crate::Stage::row_counters).
     pub counters: (&'static str, u32),
-    /// A key to compare verdicts: images with equal keys give each packet the same verdict.
+    /// Images with equal keys give each packet the same verdict.
     pub verdict_key: String,
 }
 

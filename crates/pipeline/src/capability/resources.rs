@@ -2,20 +2,18 @@
 
 use std::any::Any;
 
-/// A stage plan that needs resources outside the process, such as a file that it locks and writes.
+/// A stage plan that needs resources outside the process, such as a locked file.
 pub trait ResourceOwner {
     /// Acquires the resources: opens, locks and writes files.
     ///
     /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and
-    /// may block. `others` are the plans that already hold their resources: plans of earlier stages
-    /// in this configuration, and of all stages in the running configuration. A plan can downcast
-    /// them to its own type to share their resources. A plan that returns an error must hold no
-    /// resource.
+    /// may block. `others` are the plans that hold their resources: of earlier stages in this
+    /// configuration, and of all running stages. A plan can downcast them to its own type to share
+    /// their resources. After an error, the plan must hold no resource.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
-    /// Releases the resources. Runs when a later stage cannot acquire its resources, when the start
-    /// or reload fails after `acquire`, and when the stage has left the data plane. May run more
-    /// than once. Does nothing by default.
+    /// Releases the resources: after the stage has left the data plane, or if the start or reload
+    /// fails after `acquire`. May run more than once. Does nothing by default.
     fn release(&self) {}
 
     /// Returns the resources that only one stage of a configuration may have.
@@ -23,8 +21,8 @@ pub trait ResourceOwner {
         Vec::new()
     }
 
-    /// Returns whether the stage may appear only once in a configuration, because its state cannot
-    /// be shared.
+    /// Returns whether the stage may appear only once in a configuration, for example with
+    /// unshareable state.
     fn is_exclusive(&self) -> bool {
         false
     }
@@ -33,11 +31,11 @@ pub trait ResourceOwner {
 /// A resource that only one stage of a configuration may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExclusiveResource {
-    /// The identity of the resource: two resources with equal `id` are the same resource.
+    /// Resources with equal `id` are the same resource.
     pub id: String,
     /// A description for error messages.
     pub description: String,
-    /// What the user can do if two stages need the resource.
+    /// What to do if two stages need the resource.
     pub advice: &'static str,
 }
 

@@ -6,12 +6,10 @@ use xdpfwd_xsk::{HugePages, Pool, Umem, UmemConfig};
 
 use super::*;
 
-/// MAC address of the sender of the packet.
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
-/// MAC address to which the packet was sent.
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-// Offsets of header fields in a frame without VLAN tags.
+// In a frame without VLAN tags.
 const ETHERTYPE: usize = 12;
 const V4_TOTAL_LEN: usize = 14 + 2;
 const V4_FRAGMENT: usize = 14 + 6;
@@ -24,16 +22,15 @@ const V6_SOURCE: usize = 14 + 8;
 const V6_DESTINATION: usize = 14 + 24;
 const V6_PAYLOAD: usize = 14 + 40;
 
-/// No addresses of the router: a message comes from the destination of the packet.
+/// A message then comes from the destination of the packet.
 const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem_with_frame_size(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
 }
 
-/// Turns a frame with the given bytes and headroom into a "packet too big" message. Returns the
-/// remaining headroom and the message; `None` if the packet is not answered. Checks that bytes of
-/// the chunk outside the message, and the neighbouring chunks, stay unchanged.
+/// Returns the remaining headroom and the "packet too big" message, if any. Checks that the chunk
+/// outside the message, and the neighbouring chunks, stay unchanged.
 #[track_caller]
 fn answer(
     bytes: &[u8],
@@ -80,8 +77,8 @@ fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     frame
 }
 
-/// Returns the "packet too big" message about a frame for an MTU of 600. An IPv6 packet is answered
-/// only if it has more than 1280 bytes.
+/// Returns the message for an MTU of 600. An IPv6 packet is answered only if it has more than 1280
+/// bytes.
 #[track_caller]
 fn too_big_message(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
     answer(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
@@ -96,8 +93,7 @@ fn ethernet_header(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// Returns a padded frame with VLAN tags and a UDP packet over IPv4. `options_len` is the length of
-/// the IP options, `len` the length of the IP packet.
+/// Returns a padded UDP packet over IPv4 of `len` bytes, with VLAN tags.
 fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [8, 0]);
     let l3 = frame.len();
@@ -116,7 +112,7 @@ fn v4_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     append_udp_and_padding(frame, l3, len)
 }
 
-/// Like [`v4_frame`], over IPv6: `options_len` is the length of the destination options header.
+/// Like [`v4_frame`], over IPv6 with a destination options header.
 fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     let mut frame = ethernet_header(tags, [0x86, 0xdd]);
     let l3 = frame.len();
@@ -139,8 +135,7 @@ fn v6_frame(tags: usize, options_len: usize, len: usize) -> Vec<u8> {
     append_udp_and_padding(frame, l3, len)
 }
 
-/// Appends a UDP datagram that completes the IP packet of `len` bytes, and then padding. `l3` is
-/// the offset of the IP packet.
+/// Completes the IP packet of `len` bytes at offset `l3`.
 fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     let udp_len = (len - (frame.len() - l3)) as u16;
     frame.extend([0, 7, 0, 8]);
@@ -152,7 +147,6 @@ fn append_udp_and_padding(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> 
     frame
 }
 
-/// Checks every field of a "packet too big" message about the packet in `frame`.
 #[track_caller]
 fn check(frame: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let [frame_headers, message_headers] = [frame, message].map(Headers::parse);
@@ -249,7 +243,6 @@ fn packet_is_answered_only_with_enough_headroom() {
     }
 }
 
-/// Returns the frame with `bytes` written at an offset.
 fn with(mut frame: Vec<u8>, offset: usize, bytes: &[u8]) -> Vec<u8> {
     frame[offset..offset + bytes.len()].copy_from_slice(bytes);
     frame
@@ -328,8 +321,8 @@ fn ipv6_packet_to_non_host_address_is_answered_only_with_router_address() {
                 "answered a packet from {address}"
             );
         }
-        // A packet to such an address is answered only from an address of the router, because the
-        // packet's destination cannot be a source address (RFC 4443, sections 2.2 and 2.4 (e.3)).
+        // Only an address of the router answers, because the packet's destination cannot be a
+        // source address (RFC 4443, sections 2.2 and 2.4 (e.3)).
         let frame = with(v6_frame(0, 0, 1400), V6_DESTINATION, &address.octets());
         assert_eq!(too_big_message(&frame, &NO_SOURCES), None, "answered a packet to {address}");
         check(&frame, &too_big_message(&frame, &router).unwrap(), 600, &router);
@@ -368,13 +361,13 @@ fn packet_with_icmp_protocol_of_other_ip_version_is_answered() {
 #[test]
 fn packet_is_not_answered_if_icmp_type_is_unreadable() {
     for icmp_len in 0..=4 {
-        // The IP options leave `icmp_len` bytes for ICMP. Only 4 bytes are enough to read the type.
+        // The IP options leave `icmp_len` bytes for ICMP; 4 are enough to read the type.
         let frame = with(v4_frame(0, 40, 68), V4_PROTOCOL, &[IpProtocol::ICMP.0]);
         let frame = with(frame, V4_TOTAL_LEN, &[0, 60 + icmp_len]);
         let answer = answer(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
         assert_eq!(answer.is_some(), icmp_len == 4, "{icmp_len} bytes of ICMP");
     }
-    // An extension header that extends beyond the packet hides the protocol.
+    // An extension header beyond the packet hides the protocol.
     let frame = with(v6_frame(0, 8, 1400), V6_PAYLOAD + 1, &[255]);
     assert_eq!(too_big_message(&frame, &NO_SOURCES), None);
 }
@@ -412,7 +405,6 @@ fn non_ip_frame_is_not_answered() {
     assert_eq!(too_big_message(&[], &NO_SOURCES), None);
 }
 
-/// The parameters of [`v4_frame`] or [`v6_frame`].
 #[derive(Clone, Debug)]
 struct FrameShape {
     v6: bool,
@@ -446,8 +438,8 @@ fn any_sources() -> impl Strategy<Value = Sources> {
 }
 
 proptest! {
-    /// Tries frames with a few changed bytes, truncated at any length, with any headroom, and with
-    /// the parsed headers of another frame.
+    /// Frames with a few changed bytes, any length and headroom, and the parsed headers of another
+    /// frame.
     #[test]
     fn any_frame_gets_valid_message_or_stays_unchanged(
         shape in any_shape(),
@@ -469,8 +461,7 @@ proptest! {
             let headers_len = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
             prop_assert_eq!(remaining, headroom - headers_len);
         }
-        // With the headers of another frame, the message is meaningless, but bytes outside the
-        // frame must stay unchanged.
+        // The message is meaningless, but bytes outside the frame must stay unchanged.
         let other_headers = Headers::parse(&build_frame(&other_shape));
         let _ = answer(&frame, headroom, &other_headers, mtu, &sources);
     }
@@ -484,8 +475,7 @@ proptest! {
         let _ = answer(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
-    /// Checks that, between any two calls, the bucket allows at most a burst plus the refill for
-    /// the time between them.
+    /// Between any two calls, at most a burst plus the refill for the time between them.
     #[test]
     fn token_bucket_never_exceeds_limit(
         per_second in 0u32..2000,
@@ -518,8 +508,7 @@ proptest! {
         }
     }
 
-    /// Checks that the whole limit can be used, if calls are frequent enough that the bucket never
-    /// fills up.
+    /// Calls are frequent enough that the bucket never fills up.
     #[test]
     fn token_bucket_reaches_limit(per_second in 20u32..10_000, millis in 1u64..2000) {
         let mut bucket = TokenBucket::new(per_second, 1, HZ);
@@ -532,12 +521,10 @@ proptest! {
     }
 }
 
-/// Frequency of the clock in these tests.
 const HZ: f64 = 1e9;
-/// Cycles per second.
 const SECOND: u64 = 1_000_000_000;
 
-/// Tries to send `count` messages at the time `now`. Returns how many the bucket allows.
+/// Returns how many of `count` messages the bucket allows.
 fn take_messages(bucket: &mut TokenBucket, count: usize, now: u64) -> usize {
     let mut take_one = || {
         let is_allowed = bucket.has_token(now);

@@ -1,13 +1,12 @@
 //! Assertions that no memory is allocated.
 
-/// Runs the closure, asserts that it allocates no memory on this thread, and returns its result.
+/// Asserts that the closure allocates no memory on this thread, and returns its result.
 ///
-/// Requires the feature `count-allocations`, which makes the crate `allocation-counter` install a
-/// counting global allocator for the whole test binary. A binary can have only one global
-/// allocator: do not enable the feature if your tests install another.
+/// Requires the feature `count-allocations`, with which the crate `allocation-counter` installs a
+/// counting global allocator for the test binary. Do not enable it if your tests install another.
 ///
-/// A test bench itself allocates when it delivers and records frames. To check the stages of a test
-/// bench, use [`TestBench::assert_no_allocation`](crate::testing::TestBench::assert_no_allocation).
+/// A test bench itself allocates when it delivers and records frames: use
+/// [`TestBench::assert_no_allocation`](crate::testing::TestBench::assert_no_allocation).
 ///
 /// ```
 /// use xdpfwd_pipeline::testing::assert_no_allocation;
@@ -18,8 +17,7 @@
 ///
 /// # Panics
 ///
-/// If the closure allocates or reallocates. The message contains the number of allocations and of
-/// bytes.
+/// If the closure allocates; the message has the number of allocations and bytes.
 #[track_caller]
 pub fn assert_no_allocation<R>(run: impl FnOnce() -> R) -> R {
     let mut result = None;

@@ -22,43 +22,43 @@ use crate::report::{FrameCounts, WorkerReport};
 use crate::verdict::PortId;
 use crate::worker::{SwapResult, Worker};
 
-/// Interval of ticks while a stage holds frames.
+/// While a stage holds frames.
 const BUSY_TICK: Duration = Duration::from_millis(1);
 
-/// Interval of ticks while no stage holds frames.
+/// While no stage holds frames.
 const IDLE_TICK: Duration = Duration::from_millis(100);
 
-/// Maximum real time without a sent frame, after which the bench stops waiting. More than 640 µs,
-/// the maximum time after which a port repeats a wake-up that had no effect.
+/// Maximum real time without a sent frame. More than 640 µs, the maximum time after which a port
+/// repeats a wake-up.
 const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Stages on a worker, between ports of the fake kernel. See the [module](super).
 ///
-/// The bench checks after each call, and when it is dropped, that no frame is lost. A stage that
-/// loses a frame fails the test, see [`assert_conserved`](Self::assert_conserved).
+/// After each call and on drop, the bench checks that no frame is lost, see
+/// [`assert_conserved`](Self::assert_conserved).
 pub struct TestBench {
-    // The order of the fields drops the stages before `plans` releases their resources.
+    // Drop the stages before `plans` releases their resources.
     worker: Worker<Vec<NamedStage>>,
     plans: Plans,
     kernels: Vec<FakeKernel>,
     ports: Ports,
-    /// The ingress and the egress port of each path.
+    /// Ingress and egress port.
     paths: Vec<(PortId, PortId)>,
-    /// The number of workers that planned stages see.
+    /// As planned stages see it.
     workers: usize,
-    /// For each port, sent frames that are not the disposition of a packet.
+    /// Per port, sent frames that are not the disposition of a packet.
     sent: Vec<Vec<Vec<u8>>>,
-    /// The time at which the bench was built, in cycles.
+    /// In cycles.
     start: u64,
-    /// The time that has passed for the stages since `start`.
+    /// The stages' time since `start`.
     elapsed: Duration,
-    /// Whether a call into the worker has started and not returned. After a panic of a stage this
-    /// is true, and frames of the batch are lost.
+    /// Whether a call into the worker has not returned. True after a panic of a stage, when frames
+    /// of the batch are lost.
     is_interrupted: bool,
 }
 
 impl TestBench {
-    /// Creates a bench whose clock is stopped.
+    /// Starts with a stopped clock.
     pub(super) fn start(
         mut worker: Worker<Vec<NamedStage>>,
         kernels: Vec<FakeKernel>,
@@ -75,8 +75,8 @@ impl TestBench {
         Self { worker, plans, kernels, ports, paths, workers, sent, start, elapsed, is_interrupted }
     }
 
-    /// Sends one packet to a port, in a batch of one packet, and returns its disposition.
-    /// [`take_sent`](Self::take_sent) returns other frames that a port sends meanwhile.
+    /// Sends one packet to a port and returns its disposition. [`take_sent`](Self::take_sent)
+    /// returns other frames that a port sends meanwhile.
     ///
     /// # Panics
     ///
@@ -86,13 +86,13 @@ impl TestBench {
         self.send_all(port, [frame]).remove(0)
     }
 
-    /// Sends packets to a port and returns the disposition of each, in the same order. The worker
-    /// receives them in batches of 64; the last batch may be shorter.
+    /// Sends packets to a port, in batches of 64 and a last shorter one, and returns the
+    /// disposition of each.
     ///
     /// # Panics
     ///
     /// - If no port has the name, or no path starts from the port.
-    /// - If a packet does not fit into a frame: it has more than 1792 bytes, unless
+    /// - If a packet does not fit into a frame: more than 1792 bytes, unless
     ///   [`TestBenchBuilder::umem`](super::TestBenchBuilder::umem) sets longer frames.
     /// - If a stage loses a frame, see [`assert_conserved`](Self::assert_conserved).
     #[track_caller]
@@ -115,7 +115,7 @@ impl TestBench {
     }
 
     /// Returns, in order, the frames that a port has sent since the last call and that are not the
-    /// disposition of a packet: frames that stages held and emitted later, frames from
+    /// disposition of a packet: frames that stages held, frames from
     /// [`Cx::alloc`](crate::Cx::alloc), and frames that a tick emitted.
     ///
     /// # Panics
@@ -128,12 +128,12 @@ impl TestBench {
         std::mem::take(&mut self.sent[port])
     }
 
-    /// Advances the clock that stages see in [`Cx::now`](crate::Cx::now), and calls
+    /// Advances the time of [`Cx::now`](crate::Cx::now), and calls
     /// [`Stage::tick`](crate::Stage::tick) meanwhile.
     ///
-    /// Stages tick as on a worker without traffic: every millisecond while a stage holds frames,
-    /// else every 100 ms. They also tick at the end of the time. Between calls the clock is stopped
-    /// and no stage ticks, so results do not depend on the speed of the test.
+    /// Stages tick as without traffic: every millisecond while a stage holds frames, else every 100
+    /// ms, and at the end. Between calls the clock is stopped, so results do not depend on the
+    /// speed of the test.
     ///
     /// # Panics
     ///
@@ -157,15 +157,15 @@ impl TestBench {
     /// Returns the time that stages see, in cycles of [`xdpfwd_xsk::clock`].
     pub fn now(&self) -> u64 {
         let cycles = self.elapsed.as_secs_f64() * clock::cycles_per_second();
-        // Round up, so that a token bucket has a whole token after the time that one token takes.
+        // A token bucket must have a whole token after the time of one token.
         self.start + cycles.ceil() as u64
     }
 
     /// Replaces the stages of the first path, as a reload does. A new stage takes over the counters
     /// and the state of the old stage with the same name and type
-    /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore)).
-    /// [`SwapResult::afresh`] names the stages that could not take over the state. The old stages
-    /// are retired: [`take_sent`](Self::take_sent) returns frames that they emit.
+    /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore));
+    /// [`SwapResult::afresh`] names stages without the old state. The old stages are retired:
+    /// [`take_sent`](Self::take_sent) returns frames that they emit.
     ///
     /// # Panics
     ///
@@ -187,13 +187,12 @@ impl TestBench {
         self.replace(from, stages.into_stages(), 0)
     }
 
-    /// Replaces the stages of the path from a port by stages that are built from plans. As a reload
-    /// does, acquires the resources of the new plans first and releases the resources of the old
-    /// plans last.
+    /// Replaces the stages of the path from a port by stages built from plans. Acquires the
+    /// resources of the new plans first and releases those of the old plans last.
     ///
     /// # Errors
     ///
-    /// If a stage cannot acquire its resources. The path then keeps its old stages.
+    /// If a stage cannot acquire its resources. The path then keeps its stages.
     ///
     /// # Panics
     ///
@@ -225,9 +224,9 @@ impl TestBench {
         result
     }
 
-    /// Retires the stages of every path, as at the end of the program. Stages give up the frames
-    /// that they hold; [`take_sent`](Self::take_sent) returns frames that they emit. Packets that
-    /// the test sends later are dropped as [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
+    /// Retires the stages of every path, as at the end of the program.
+    /// [`take_sent`](Self::take_sent) returns frames that they emit. Later packets are dropped as
+    /// [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
     ///
     /// # Panics
     ///
@@ -241,8 +240,8 @@ impl TestBench {
         assert_eq!(held, 0, "frames that stages still hold after `Stage::retire`");
     }
 
-    /// Returns the counters of the stage with this name, including those of its predecessors before
-    /// a reload. Adds up the counters if several stages have the name.
+    /// Returns the counters of all stages with this name, including those of predecessors before a
+    /// reload.
     ///
     /// # Panics
     ///
@@ -267,13 +266,12 @@ impl TestBench {
         sum
     }
 
-    /// Returns the inspection table with this name, as in `ctl inspect`, of the first stage that
-    /// has such a table. [Row counters](crate::Stage::row_counters) do not include counts from
-    /// before the last reload.
+    /// Returns the inspection table with this name of the first stage that has one. [Row
+    /// counters](crate::Stage::row_counters) exclude counts from before the last reload.
     ///
     /// # Panics
     ///
-    /// If no stage that was built from a plan has such a table.
+    /// If no stage built from a plan has such a table.
     #[track_caller]
     pub fn table(&self, name: &str) -> Table {
         let row_counters = self.worker.row_counters();
@@ -294,7 +292,7 @@ impl TestBench {
         })
     }
 
-    /// Returns the number of drops so far for each reason name, without zeros.
+    /// Returns the nonzero drop counts by reason name.
     pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
         let drops = self.worker.report().drops;
         let counted = drops.iter().filter(|(_, count)| *count > 0);
@@ -306,14 +304,14 @@ impl TestBench {
         self.worker.report()
     }
 
-    /// Returns the worker, for example for [`Worker::stages_mut`].
+    /// Returns the worker.
     pub fn worker(&mut self) -> &mut Worker<Vec<NamedStage>> {
         &mut self.worker
     }
 
-    /// Returns the fake kernel of a port. With its
-    /// [`FakeKernelConfig`](xdpfwd_xsk::fake_kernel::FakeKernelConfig), a test can make the port
-    /// stall, refuse wake-ups or disappear.
+    /// Returns a port's fake kernel, whose
+    /// [`FakeKernelConfig`](xdpfwd_xsk::fake_kernel::FakeKernelConfig) can make the port stall,
+    /// refuse wake-ups or disappear.
     ///
     /// # Panics
     ///
@@ -328,14 +326,13 @@ impl TestBench {
         &self.ports
     }
 
-    /// Returns the names of the ingress and the egress port of each path.
+    /// Returns each path's ingress and egress port.
     pub fn paths(&self) -> impl Iterator<Item = (&str, &str)> {
         let name = |id: PortId| self.ports.get(id).map_or("", |port| &*port.name);
         self.paths.iter().map(move |&(from, to)| (name(from), name(to)))
     }
 
-    /// Asserts that every frame is in exactly one place, and returns the frame counts. The bench
-    /// does so after each call and when it is dropped.
+    /// Asserts that every frame is in exactly one place, and returns the frame counts.
     ///
     /// # Panics
     ///
@@ -345,11 +342,10 @@ impl TestBench {
         assert_conserved(&mut self.worker)
     }
 
-    /// Sends packets to a port, in batches as [`send_all`](Self::send_all) does, and asserts that
-    /// the worker and the stages allocate no memory meanwhile. Discards the frames that the ports
-    /// send, and returns their number. Check this number, because packets that a stage drops early
-    /// may not reach the tested code. If a stage may allocate for its first packets, send some
-    /// packets first.
+    /// Sends packets as [`send_all`](Self::send_all) does, and asserts that worker and stages
+    /// allocate no memory meanwhile. Discards the frames that the ports send, and returns their
+    /// number. Check it, because packets dropped early may not reach the tested code. If a stage
+    /// may allocate for its first packets, send some packets first.
     ///
     /// # Panics
     ///
@@ -364,7 +360,7 @@ impl TestBench {
         let frames: Vec<_> = frames.into_iter().collect();
         self.keep_sent();
         let sent_before = self.transmitted();
-        // Recording copies the frames, which allocates.
+        // Recording allocates copies.
         self.kernels.iter().for_each(|kernel| kernel.set_recording(false));
         for batch in frames.chunks(Batch::CAPACITY) {
             batch.iter().for_each(|frame| _ = self.deliver(port, frame.as_ref()));
@@ -375,13 +371,11 @@ impl TestBench {
         self.transmitted() - sent_before
     }
 
-    /// Returns the number of packets that all ports have sent.
     #[cfg(feature = "count-allocations")]
     fn transmitted(&mut self) -> u64 {
         self.worker.report().queues.iter().map(|queue| queue.counters.tx_packets).sum()
     }
 
-    /// Returns the index of the port with a name.
     #[track_caller]
     fn port(&self, name: &str) -> usize {
         match self.ports.by_name(name) {
@@ -390,7 +384,6 @@ impl TestBench {
         }
     }
 
-    /// Returns the index of the path from a port.
     #[track_caller]
     fn path(&self, from: &str) -> usize {
         let port = self.port(from);
@@ -398,13 +391,13 @@ impl TestBench {
         path.unwrap_or_else(|| panic!("no path starts from port {from:?}"))
     }
 
-    /// Returns the index of the port with a name. Panics if no path starts from the port.
+    /// Panics if no path starts from the port.
     #[track_caller]
     fn ingress(&self, name: &str) -> usize {
         usize::from(self.paths[self.path(name)].0.0)
     }
 
-    /// Puts a packet into the RX ring of a port and returns its chunk number.
+    /// Returns the chunk number.
     #[track_caller]
     fn deliver(&self, port: usize, frame: &[u8]) -> u32 {
         let kernel = &self.kernels[port];
@@ -426,7 +419,7 @@ impl TestBench {
         self.call_worker(|worker| _ = worker.poll_once());
     }
 
-    /// Calls a function of the worker that may call stages, and records whether it returns.
+    /// Records whether the function, which may call stages, returns.
     fn call_worker<R>(&mut self, run: impl FnOnce(&mut Worker<Vec<NamedStage>>) -> R) -> R {
         self.is_interrupted = true;
         let result = run(&mut self.worker);
@@ -434,8 +427,8 @@ impl TestBench {
         result
     }
 
-    /// Passes each sent frame to the closure, with the port name and the chunk number, and keeps
-    /// the frames that the closure returns. Returns the number of sent frames.
+    /// Passes each sent frame, with port name and chunk number, to the closure and keeps those that
+    /// it returns. Returns the number of sent frames.
     fn collect(&mut self, mut visit: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
         let mut count = 0;
         let kernels = self.kernels.iter().zip(self.ports.iter());
@@ -448,18 +441,16 @@ impl TestBench {
         count
     }
 
-    /// Keeps all frames sent so far for `take_sent`.
     fn keep_sent(&mut self) {
         self.collect(|_, _, frame| Some(frame));
     }
 
-    /// Lets the worker send frames that stages emitted outside a batch.
+    /// Sends frames that stages emitted outside a batch.
     fn flush(&mut self) {
         self.settle(&mut TrackedBatch::new([]));
     }
 
-    /// Runs the worker until all frames are sent, or no fake kernel has sent any for
-    /// [`STALL_TIMEOUT`].
+    /// Runs until all frames are sent, or none for [`STALL_TIMEOUT`].
     fn settle(&mut self, tracked: &mut TrackedBatch) {
         let mut last_sent = Instant::now();
         loop {
@@ -480,7 +471,7 @@ impl TestBench {
 
 impl Drop for TestBench {
     fn drop(&mut self) {
-        // While a panic unwinds, a second panic would abort the process.
+        // A second panic would abort the process.
         if !std::thread::panicking() && !self.is_interrupted {
             self.assert_conserved();
         }

@@ -17,8 +17,7 @@ use crate::ports::{PortInfo, Ports};
 use crate::verdict::PortId;
 use crate::worker::Worker;
 
-/// Number of frames per port: enough for its fill ring, its egress queue and frames that stages
-/// hold.
+/// Enough for a port's fill ring, egress queue and frames that stages hold.
 const FRAMES_PER_PORT: u32 = 512;
 
 /// Builds a [`TestBench`].
@@ -42,8 +41,8 @@ enum PathStages {
 }
 
 impl TestBench {
-    /// Creates a bench with the ports `lan` ([`PortId`] 0) and `wan` ([`PortId`] 1). The path from
-    /// `lan` to `wan` has the given stages, the path back has none.
+    /// Creates a bench with the ports `lan` ([`PortId`] 0) and `wan` ([`PortId`] 1), a path from
+    /// `lan` to `wan` with the given stages, and a path back without stages.
     ///
     /// # Panics
     ///
@@ -56,40 +55,36 @@ impl TestBench {
         }
     }
 
-    /// Creates a builder for a bench with any ports and paths.
+    /// Creates a builder for any ports and paths.
     pub fn builder() -> TestBenchBuilder {
         TestBenchBuilder { ports: Vec::new(), umem: None, workers: 1, paths: Vec::new() }
     }
 }
 
 impl TestBenchBuilder {
-    /// Adds a port with a name and a MAC address. Ports are numbered in the order in which they are
-    /// added. A bench without ports gets `lan` and `wan`.
+    /// Adds a port with the next number. A bench without ports gets `lan` and `wan`.
     pub fn port(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.ports.push(PortInfo::new(PortId(0), name.clone(), name));
         self
     }
 
-    /// Adds ports with properties that stages can read: IP addresses, MAC addresses and MTUs. A
-    /// port without a MAC address gets 02:00:00:00:00:NN, where NN is the position of the port,
-    /// from 01, in hexadecimal.
+    /// Adds ports with IP addresses, MAC addresses and MTUs. The default MAC address is
+    /// 02:00:00:00:00:NN, where NN is the position of the port, from 01, in hexadecimal.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
     }
 
-    /// Adds a path: packets that arrive on port `from` go through the stages and leave on port
-    /// `to`. The stages are already built, so they do not know the ports of the bench. If they need
-    /// the ports, use [`plans`](Self::plans).
+    /// Adds a path between two ports. The stages are already built, so they do not know the ports
+    /// of the bench; for this, use [`plans`](Self::plans).
     pub fn path(self, from: &str, to: &str, stages: impl IntoStages) -> Self {
         self.add(from, to, PathStages::Built(stages.into_stages()))
     }
 
-    /// Adds a path whose stages are built from plans, as xdpfwd does: each stage gets a [`BuildCx`]
-    /// with the ports of the bench. Plans that are a
-    /// [`ResourceOwner`](crate::ResourceOwner) acquire their resources first, and release them when
-    /// the bench is dropped.
+    /// Adds a path whose stages are built from plans, with the ports of the bench in their
+    /// [`BuildCx`]. A [`ResourceOwner`](crate::ResourceOwner) acquires its resources first, and
+    /// releases them when the bench is dropped.
     pub fn plans<N: Into<String>>(
         self,
         from: &str,
@@ -105,8 +100,7 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Sets the number of workers in the [`BuildCx`] of planned stages. The default is 1. The bench
-    /// itself runs only worker 0.
+    /// Sets the number of workers in the [`BuildCx`], 1 by default. The bench runs only worker 0.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self

@@ -4,9 +4,8 @@ use crate::chain::Chain;
 use crate::report::FrameCounts;
 use crate::worker::Worker;
 
-/// Asserts that every frame of a worker is in exactly one place: pool, fill ring, RX ring, egress
-/// queue, stage, TX ring or completion ring. Compares two independent counts: the frames in each
-/// place, and the UMEM's record of each frame's owner. Returns the frame counts.
+/// Asserts that every frame of a worker is in exactly one place. Compares two independent counts:
+/// the frames in each place, and the UMEM's record of each frame's owner. Returns the frame counts.
 ///
 /// # Panics
 ///

@@ -6,8 +6,8 @@ use crate::reason::Reason;
 
 /// What happened to a packet of a test.
 ///
-/// The bench follows the frame, not the bytes. If a stage copies a packet into another frame, sends
-/// the copy and drops the original, the disposition is that of the original, and
+/// The bench follows the frame, not the bytes. If a stage sends a copy and drops the original, the
+/// disposition is that of the original, and
 /// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns the copy.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,33 +21,33 @@ pub enum Disposition {
     },
     /// The packet was dropped.
     Dropped {
-        /// The reason under which the drop was counted.
+        /// The reason of the drop.
         reason: Reason,
     },
-    /// A stage holds the frame. If the stage emits it later, for example in `tick`,
-    /// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns it.
+    /// A stage holds the frame. [`TestBench::take_sent`](crate::testing::TestBench::take_sent)
+    /// returns it if it is emitted later.
     Held,
-    /// A stage returned the frame with [`Cx::free`](crate::Cx::free), which counts no drop. This is
-    /// correct for a stage that merges packets, and otherwise a bug in the stage.
+    /// A stage returned the frame with [`Cx::free`](crate::Cx::free), which counts no drop: correct
+    /// only for a stage that merges packets.
     Freed,
-    /// The frame waits for transmission, or the interface discarded it. This happens only if the
-    /// test has changed the behaviour of a port's [fake kernel](crate::testing::TestBench::kernel).
+    /// The frame waits for transmission, or the interface discarded it, because the test has
+    /// changed a port's [fake kernel](crate::testing::TestBench::kernel).
     Unsent,
 }
 
 impl Disposition {
-    /// Creates [`Disposition::Sent`], for comparisons.
+    /// Creates [`Disposition::Sent`].
     pub fn sent(port: impl Into<String>, frame: impl Into<Vec<u8>>) -> Self {
         Self::Sent { port: port.into(), frame: frame.into() }
     }
 
-    /// Creates [`Disposition::Dropped`], for comparisons, with one of [`Reason`]'s constants or a
-    /// stage's own [`DropReason`](crate::DropReason).
+    /// Creates [`Disposition::Dropped`], with one of [`Reason`]'s constants or a
+    /// [`DropReason`](crate::DropReason).
     pub fn dropped(reason: impl Into<Reason>) -> Self {
         Self::Dropped { reason: reason.into() }
     }
 
-    /// Returns the name of the drop reason; `None` if the packet was not dropped.
+    /// Returns the name of the drop reason, if dropped.
     pub fn drop_reason(&self) -> Option<&'static str> {
         match self {
             Self::Dropped { reason } => Some(reason.name()),
@@ -55,7 +55,7 @@ impl Disposition {
         }
     }
 
-    /// Returns the bytes that were sent; `None` if the packet was not sent.
+    /// Returns the bytes, if sent.
     pub fn sent_frame(&self) -> Option<&[u8]> {
         match self {
             Self::Sent { frame, .. } => Some(frame),
@@ -63,7 +63,7 @@ impl Disposition {
         }
     }
 
-    /// Returns the bytes that were sent on the port with this name.
+    /// Returns the bytes sent on this port.
     ///
     /// # Panics
     ///
@@ -77,7 +77,7 @@ impl Disposition {
     }
 }
 
-/// Prints frames in hexadecimal.
+/// With frames in hexadecimal.
 impl fmt::Debug for Disposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

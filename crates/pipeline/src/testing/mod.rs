@@ -1,17 +1,15 @@
-//! A test bench for stages: packets in, dispositions out, without root and without an interface.
+//! A test bench for stages: packets in, dispositions out, without root and interfaces.
 //!
-//! The module requires the feature `testing`. Enable it in your dev-dependencies only, so that your
-//! release builds do not contain it:
+//! The module requires the feature `testing`. Enable it in your dev-dependencies only:
 //!
 //! ```toml
 //! [dev-dependencies]
 //! xdpfwd-pipeline = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! A [`TestBench`] runs stages on a real [`Worker`](crate::Worker), between ports on the
-//! [fake kernel](xdpfwd_xsk::fake_kernel). For each packet that a test sends, it returns a
-//! [`Disposition`]: for example sent on a port with these bytes, dropped for a reason, or held by a
-//! stage.
+//! A [`TestBench`] runs stages on a real [`Worker`](crate::Worker), between ports on the [fake
+//! kernel](xdpfwd_xsk::fake_kernel). For each sent packet, it returns a [`Disposition`]: sent on a
+//! port with these bytes, dropped for a reason, or held by a stage.
 //!
 //! ```
 //! use xdpfwd_pipeline::testing::{Disposition, TestBench};
@@ -48,7 +46,7 @@
 //! # Ports and paths
 //!
 //! [`TestBench::new`] creates the ports `lan` and `wan`, a path with stages from `lan` to `wan`,
-//! and a path without stages back. With [`TestBench::builder`] you choose ports and paths:
+//! and a path without stages back. [`TestBench::builder`] takes other ports and paths:
 //!
 //! ```
 //! # use xdpfwd_pipeline::testing::{Disposition, TestBench};
@@ -66,13 +64,13 @@
 //! # Ok::<(), xdpfwd_pipeline::testing::TestBenchError>(())
 //! ```
 //!
-//! [`TestBenchBuilder::plans`] adds a path whose stages are built from
-//! [`StagePlan`](crate::StagePlan)s, which know the ports of the bench. To test a whole
-//! configuration file, use `App::test_bench` of the crate `xdpfwd`, with its feature `testing`.
+//! [`TestBenchBuilder::plans`] builds stages from [`StagePlan`](crate::StagePlan)s, which know the
+//! ports. To test a whole configuration file, use `App::test_bench` of the crate `xdpfwd`, with its
+//! feature `testing`.
 //!
 //! # Time
 //!
-//! The clock that stages see is stopped. [`TestBench::advance`] advances it and runs the stages'
+//! The clock that stages see is stopped. [`TestBench::advance`] advances it and runs
 //! [`tick`](crate::Stage::tick):
 //!
 //! ```
@@ -108,13 +106,13 @@
 //!
 //! # Frames
 //!
-//! After each call the bench asserts that every frame of the worker is in exactly one place. A test
-//! fails if a stage loses a `Frame` value.
+//! After each call the bench asserts that every frame is in exactly one place, so a stage that
+//! loses a `Frame` value fails the test.
 //!
 //! # Random packets
 //!
-//! A bench is fast enough for property tests and fuzzing: a packet takes a few microseconds. This
-//! loop sends random bytes; `proptest` or `cargo-fuzz` can replace the loop:
+//! A packet takes a few microseconds: fast enough for property tests and fuzzing. `proptest` or
+//! `cargo-fuzz` can replace this loop:
 //!
 //! ```
 //! # use xdpfwd_pipeline::testing::TestBench;

@@ -1,4 +1,4 @@
-//! Stage plans on a test bench, with the resources that they have acquired.
+//! Stage plans on a test bench, with their resources.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -14,15 +14,13 @@ pub(super) fn build(plans: &[NamedPlan], cx: &BuildCx<'_>) -> Vec<NamedStage> {
     plans.iter().map(|(name, plan)| NamedStage::build(name, &**plan, cx)).collect()
 }
 
-/// Plans whose resources are acquired, each with the ingress port of its path. Releases the
-/// resources when dropped.
+/// Plans, each with its path's ingress port. Releases the resources when dropped.
 #[derive(Default)]
 pub(super) struct Plans(Vec<(PortId, Arc<dyn StagePlan>)>);
 
 impl Plans {
-    /// Acquires the resources of plans for the path from a port, once for each plan, however many
-    /// paths use it. If a plan fails, releases the resources that this call has acquired, and
-    /// returns an error with the name of the stage.
+    /// Acquires each plan's resources once, however many paths use it. On failure, releases what
+    /// this call has acquired, and returns an error with the name of the stage.
     pub(super) fn acquire(
         &mut self,
         from: PortId,
@@ -45,7 +43,7 @@ impl Plans {
         Ok(())
     }
 
-    /// Returns each plan with its path's ingress port and its index among the plans of the path.
+    /// Returns each plan with its path's ingress port and its index on the path.
     pub(super) fn each_on_path(&self) -> impl Iterator<Item = (PortId, usize, &dyn StagePlan)> {
         self.0.iter().enumerate().map(|(index, (from, plan))| {
             let index_on_path = self.0[..index].iter().filter(|(other, _)| other == from).count();
@@ -53,8 +51,7 @@ impl Plans {
         })
     }
 
-    /// Releases the resources of the plans for the path from a port, except for the last `keep`
-    /// plans.
+    /// Releases the resources of the path's plans, except for the last `keep`.
     pub(super) fn release_replaced(&mut self, from: PortId, keep: usize) {
         let on_path = self.0.iter().filter(|(port, _)| *port == from).count();
         let mut replaced = on_path.saturating_sub(keep);
@@ -67,7 +64,7 @@ impl Plans {
         self.release(released);
     }
 
-    /// Releases, in reverse order, the resources of those plans that no path uses any more.
+    /// In reverse order, except for plans that a path still uses.
     fn release(&self, plans: Vec<(PortId, Arc<dyn StagePlan>)>) {
         for (_, plan) in plans.iter().rev() {
             let is_used = self.0.iter().any(|(_, other)| Arc::ptr_eq(other, plan));

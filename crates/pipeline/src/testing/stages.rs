@@ -3,11 +3,10 @@
 use crate::chain::{NamedStage, short_name};
 use crate::stage::Stage;
 
-/// Stages for a path of a test bench: one stage, a tuple of up to eight stages, or a vector of
-/// [`NamedStage`]s.
+/// One stage, a tuple of up to eight stages, or a vector of [`NamedStage`]s.
 ///
-/// A stage that is not a `NamedStage` is named after its type, without module path, for example
-/// `MaxLength`. The empty tuple forwards every packet unchanged.
+/// A stage that is not a `NamedStage` is named after its type, such as `MaxLength`. The empty tuple
+/// forwards every packet unchanged.
 pub trait IntoStages {
     /// Returns the stages with their names.
     fn into_stages(self) -> Vec<NamedStage>;

@@ -3,23 +3,20 @@
 use super::disposition::Disposition;
 use crate::frame_log::{FrameEvent, FrameEvents};
 
-/// Frames of a batch that a test sent.
-///
-/// A chunk number identifies a frame of the batch only until this frame has left user space.
-/// Afterwards the worker may use the chunk for another packet, so only the first event of a chunk
-/// counts.
+/// A chunk number identifies a frame of the batch only until this frame has left user space; then
+/// another packet may use the chunk, so only its first event counts.
 pub(super) struct TrackedBatch(Vec<TrackedFrame>);
 
 struct TrackedFrame {
     chunk: u32,
     disposition: Option<Disposition>,
-    /// Whether the frame was queued for transmission. Later events of its chunk in the frame log
-    /// are about another packet.
+    /// Whether the frame was queued for transmission. Later events of its chunk are about another
+    /// packet.
     is_leaving: bool,
 }
 
 impl TrackedBatch {
-    /// Starts to track the frames in chunks with these numbers, in the order of delivery.
+    /// `chunks` are in the order of delivery.
     pub(super) fn new(chunks: impl IntoIterator<Item = u32>) -> Self {
         let track = |chunk| TrackedFrame { chunk, disposition: None, is_leaving: false };
         Self(chunks.into_iter().map(track).collect())
@@ -29,7 +26,7 @@ impl TrackedBatch {
         self.0.iter_mut().find(|frame| frame.chunk == chunk && frame.disposition.is_none())
     }
 
-    /// Records the frames that were dropped or freed in one iteration.
+    /// Records the events of one iteration.
     pub(super) fn record_events(&mut self, events: FrameEvents) {
         for (chunk, event) in events {
             if let Some(frame) = self.find(chunk).filter(|frame| !frame.is_leaving) {
@@ -41,7 +38,7 @@ impl TrackedBatch {
         }
     }
 
-    /// Records a sent frame. If the frame is not from the batch, returns its bytes.
+    /// If the frame is not from the batch, returns its bytes.
     pub(super) fn record_sent(
         &mut self,
         port: &str,
@@ -57,14 +54,14 @@ impl TrackedBatch {
         }
     }
 
-    /// Marks the frames that no stage holds at the end of an iteration as queued for transmission.
+    /// Marks the frames that no stage holds at the end of an iteration.
     pub(super) fn mark_leaving(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
         for frame in self.0.iter_mut().filter(|frame| frame.disposition.is_none()) {
             frame.is_leaving |= !is_held_by_stage(frame.chunk);
         }
     }
 
-    /// Returns the dispositions, in the order of delivery. Call it when the worker is idle.
+    /// Returns the dispositions in the order of delivery, when the worker is idle.
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
             let without_event =

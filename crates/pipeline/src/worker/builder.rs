@@ -45,11 +45,10 @@ pub enum BuildError {
         /// The number of queues of port 0.
         expected: usize,
     },
-    /// A path starts or ends at a port that does not exist, or no path starts from the port of a
-    /// swap.
+    /// A path refers to a port that does not exist, or a swap to a port without a path.
     #[error("a path refers to port {0}, which the worker does not have")]
     NoSuchPort(u8),
-    /// A port or the pool does not belong to the UMEM of the worker.
+    /// A port or the pool belongs to another UMEM.
     #[error("{0} belongs to another UMEM than the worker")]
     OtherUmem(&'static str),
     /// A queue number does not fit into 16 bits.
@@ -77,34 +76,32 @@ impl<C: Chain> Worker<C> {
 }
 
 impl<C: Chain> WorkerBuilder<C> {
-    /// Sets the number of the worker in the process, for its stages; 0 by default.
+    /// Sets the number of the worker in the process, 0 by default.
     pub fn number(mut self, number: usize) -> Self {
         self.number = number;
         self
     }
 
-    /// Sets the queue numbers of the worker: `first`, `first + stride`, … The default is 0, 1, 2, …
+    /// Sets the queue numbers: `first`, `first + stride`, … The default is 0, 1, 2, …
     pub fn queues(mut self, first: u16, stride: u16) -> Self {
         self.first_queue = first;
         self.stride = stride.max(1);
         self
     }
 
-    /// Sets whether the ledger is on at the start, which is the default; see
-    /// [`Worker::switch_ledger`].
+    /// Sets whether the ledger is on at the start (default); see [`Worker::switch_ledger`].
     pub fn ledger(mut self, on: bool) -> Self {
         self.ledger = on;
         self
     }
 
-    /// Adds a port: one `Port` for each of its queues, in order. Ports are numbered in the order in
-    /// which they are added.
+    /// Adds a port with the next number: one `Port` for each of its queues.
     pub fn port(mut self, queues: Vec<Box<dyn Port>>) -> Self {
         self.ports.push(queues);
         self
     }
 
-    /// Adds a path: packets received on `from` pass the stages and leave on `to`.
+    /// Adds a path from one port to another.
     pub fn path(mut self, from: PortId, to: PortId, chain: C) -> Self {
         self.paths.push((from, to, chain));
         self

@@ -1,4 +1,4 @@
-//! The data path: what happens to a packet, in the order in which it happens.
+//! The data path: what happens to a packet, in order.
 //!
 //! ```text
 //! poll_once ─┬─ for each port queue (one queue of one port)
@@ -14,27 +14,25 @@
 //!
 //! **Ownership.** A frame is in one place at a time: the pool, the fill ring, the RX ring, `batch`,
 //! a stage, an egress queue, the TX ring or the completion ring. A stage borrows the batch. It may
-//! take a frame out of the batch (hold it), and later emit, drop or free it through [`Cx`].
+//! hold a frame, and later emit, drop or free it through [`Cx`].
 //!
 //! **Drops.** Each dropped packet is counted in `drops` under a [`Reason`], and its frame returns
-//! to the pool at once:
+//! to the pool:
 //!
 //! 1. A stage drops the packet: by a verdict (`apply_verdicts`), or through [`Cx`] if the stage
 //!    held the frame.
 //! 2. A stage sends the packet to a port ([`Verdict::To`], [`Cx::emit`]) that does not exist, or
 //!    whose egress queue is full (`egress_full`) or refuses an invalid frame.
 //! 3. The egress queue of the path refuses the frame after the last stage (`enqueue`).
-//! 4. The stages of the path are retired, or the worker ends before it sends the packet
-//!    ([`Reason::SHUTDOWN`]).
+//! 4. The stages are retired, or the worker ends before it sends the packet ([`Reason::SHUTDOWN`]).
 //!
-//! In cases 1 and 2, the account of the stage counts the drop too.
+//! In cases 1 and 2, the stage's account counts the drop too.
 //!
 //! The kernel counts losses before `receive` and after `transmit`.
 //!
 //! **Cycles.** `ledger.book(task, packets)` takes a time stamp and adds the time since the previous
-//! stamp to a task. `ledger.stamp()` takes a stamp and returns this time, for a stage's account.
-//! The worker takes a stamp after each step of a batch, never per packet. While the ledger is off,
-//! it takes none.
+//! stamp to a task. `ledger.stamp()` returns this time, for a stage's account. There is a stamp
+//! after each step of a batch, never per packet, and none while the ledger is off.
 
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{Batch, Frame, Pool};
@@ -51,11 +49,11 @@ use crate::verdict::{PortId, Verdict};
 use crate::view::View;
 
 impl<C: Chain> Worker<C> {
-    /// Runs one iteration of the worker loop and returns the number of packets received.
+    /// Runs one iteration and returns the number of packets received.
     ///
     /// For each port queue: reclaims transmitted frames, receives up to `BURST` batches, and runs
     /// each batch through the stages of the port's path. Then transmits the egress queues. Never
-    /// blocks: if an egress queue is full, further packets are dropped as `egress_full`.
+    /// blocks: packets for a full queue are dropped as `egress_full`.
     pub fn poll_once(&mut self) -> usize {
         self.ledger.book(Task::Control, 0);
         let mut received = 0;
@@ -67,7 +65,7 @@ impl<C: Chain> Worker<C> {
                 busy = true;
                 self.ledger.book(Task::Reclaim, reclaimed);
             }
-            // A port from which no path starts only transmits.
+            // A port without a path only transmits.
             let Some(path_index) = port_queue.path else { continue };
             for _ in 0..BURST {
                 let packets =
@@ -78,13 +76,12 @@ impl<C: Chain> Worker<C> {
                     self.ledger.book(Task::Receive, packets);
                     received += packets;
                     self.forward(path_index, index);
-                    // Transmit early, so that a queue overflows only if its port is not sending.
+                    // A queue must overflow only if its port is not sending.
                     if self.egress.take_crowded() {
                         busy |= self.transmit();
                     }
                 }
-                // A partial batch means that the RX ring is empty. Waiting for more packets would
-                // add latency.
+                // The RX ring is empty. Waiting for more packets would add latency.
                 if packets < Batch::CAPACITY {
                     break;
                 }
@@ -101,14 +98,14 @@ impl<C: Chain> Worker<C> {
         received
     }
 
-    /// Takes the received batch through a path: parse, stages, enqueue.
+    /// Takes the batch through parse, stages, enqueue.
     fn forward(&mut self, path_index: usize, port_queue_index: usize) {
         let path = &mut self.paths[path_index];
-        // Copy the fields, so that the loop below can keep them in registers.
+        // The loop below can keep copied fields in registers.
         let &PortQueue { id: ingress, queue, queue_index, .. } =
             &self.port_queues[port_queue_index];
         let needs_headers = path.needs_headers;
-        // The time of reception: `poll_once` took the last stamp when it had received the batch.
+        // `poll_once` took the last stamp when it had received the batch.
         let start = self.ledger.now();
         if path.retired {
             for frame in self.batch.slots_mut().iter_mut().filter_map(Option::take) {
@@ -149,16 +146,16 @@ impl<C: Chain> Worker<C> {
         run.enqueue();
     }
 
-    /// Moves frames from every egress queue to its port's TX ring and wakes the kernel. Returns
-    /// whether any frame was moved. Frames that do not fit into the ring stay in the queue.
+    /// Moves frames from the egress queues to the TX rings and wakes the kernel. Returns whether
+    /// any frame was moved. Frames that do not fit stay in the queue.
     #[inline]
     pub(super) fn transmit(&mut self) -> bool {
         let mut any_sent = false;
         // Each port queue has an egress queue with the same index.
         for (index, port_queue) in self.port_queues.iter_mut().enumerate() {
             let egress_queue = self.egress.queue(index);
-            // If `has_unsent`, the TX ring has frames that the interface has not taken yet, and the
-            // kernel may have to be woken again.
+            // If `has_unsent`, the interface has not taken all frames, and the kernel may have to
+            // be woken again.
             if !egress_queue.is_empty() || port_queue.socket.has_unsent() {
                 let sent = port_queue.socket.transmit(egress_queue);
                 any_sent |= sent > 0;
@@ -181,18 +178,17 @@ struct StageRun<'a> {
     worker: usize,
     queue: u16,
     queue_index: usize,
-    /// The egress port of the path.
     to: PortId,
-    /// Number of further frames that the stages may hold together.
+    /// Frames that the stages may still hold.
     quota: &'a mut u32,
-    /// The time when the batch was received, in cycles.
+    /// The time of reception, in cycles.
     start: u64,
     ledger: &'a mut TaskLedger,
 }
 
 impl Visitor for StageRun<'_> {
-    /// Runs a stage on the packets still in the batch, applies the verdicts, and adds the cycles to
-    /// the stage's account. If the batch is empty, only returns false, to skip later stages.
+    /// Runs a stage on the batch, applies the verdicts, and adds the cycles to the stage's account.
+    /// Returns false if the batch is empty, to skip later stages.
     #[inline]
     fn visit(&mut self, stage_index: usize, stage: &mut impl Stage) -> bool {
         let packets = self.batch.len();
@@ -221,7 +217,7 @@ impl Visitor for StageRun<'_> {
             quota: self.quota,
         };
         stage.process(&mut view, &mut cx);
-        // In the common case, every packet goes on to the next stage.
+        // The common case.
         if !view.all_next() {
             self.apply_verdicts(stage_index);
         }
@@ -236,14 +232,13 @@ impl Visitor for StageRun<'_> {
 }
 
 impl StageRun<'_> {
-    /// Applies a stage's verdicts. Moves the remaining packets together, in order, so that the next
-    /// stage sees no gaps.
+    /// Moves the remaining packets together, in order, so that the next stage sees no gaps.
     fn apply_verdicts(&mut self, stage_index: usize) {
         let packets = self.batch.slots_mut();
         let mut remaining = 0;
         for index in 0..packets.len() {
             let verdict = std::mem::take(&mut self.verdicts[index]);
-            // A frame that the stage holds is no longer in the batch.
+            // The stage holds this frame.
             let Some(frame) = packets[index].take() else { continue };
             match verdict {
                 Verdict::Next => {
@@ -266,8 +261,7 @@ impl StageRun<'_> {
         self.batch.truncate(remaining);
     }
 
-    /// Moves the remaining packets to the egress queue of the path's port. Drops packets that the
-    /// queue refuses.
+    /// Drops packets that the queue refuses.
     #[inline]
     fn enqueue(self) {
         let packets = self.batch.len();
@@ -280,8 +274,7 @@ impl StageRun<'_> {
     }
 }
 
-/// Drops a frame that the egress queue refused. Cold path, kept out of line so that the hot path
-/// stays compact.
+/// Out of line, so that the hot path stays compact.
 #[cold]
 #[inline(never)]
 fn drop_refused(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {

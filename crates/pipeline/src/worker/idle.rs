@@ -1,4 +1,4 @@
-//! The loop of a worker's thread: it repeats iterations, and waits while no packets arrive.
+//! The loop of a worker's thread.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::shared_table;
 /// A worker's behaviour when no packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// Poll for a limited time, then wait in the kernel for the next packet. Waiting takes almost
-    /// no CPU time, but delays the first packet after a pause by some tens of microseconds. Each
-    /// received packet adds [`SPIN_PER_PACKET`] to the polling time, up to [`MAX_SPIN`], so that a
-    /// worker under load also polls in short gaps between packets.
+    /// Poll for a limited time, then wait in the kernel. Waiting takes almost no CPU time, but
+    /// delays the first packet after a pause by some tens of microseconds. Each packet adds
+    /// [`SPIN_PER_PACKET`] to the polling time, up to [`MAX_SPIN`], so a worker under load also
+    /// polls in short gaps.
     #[default]
     Poll,
     /// Poll without pause, on a dedicated core.
@@ -29,17 +29,17 @@ pub const SPIN_PER_PACKET: Duration = Duration::from_micros(20);
 /// Maximum polling time after the last packet, see [`Idle::Poll`].
 pub const MAX_SPIN: Duration = Duration::from_millis(1);
 
-/// Maximum wait in the kernel. Stages tick and frames are reclaimed at least this often.
+/// Stages tick and frames are reclaimed at least this often.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// Maximum wait in the kernel while the worker has work that no packet signals.
+/// While the worker has work that no packet signals.
 const MAX_WAIT_WITH_WORK: Duration = Duration::from_millis(1);
 
 impl<C: Chain> Worker<C> {
-    /// Repeats iterations, and runs commands from the mailbox between them, until
-    /// [`Remote::stop`](super::Remote::stop) is called.
+    /// Repeats iterations, with commands from the mailbox between them, until
+    /// [`Remote::stop`](super::Remote::stop).
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // `WorkerBuilder::build` has prepared only the thread on which it ran.
+        // `WorkerBuilder::build` has prepared only its own thread.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());
@@ -58,8 +58,8 @@ impl<C: Chain> Worker<C> {
                 self.ledger.book(Task::Control, 0);
                 wait_set.wait(timeout);
                 self.ledger.book(Task::Wait, 0);
-                // The wake-up of a command can arrive after the worker has run the command. Clear
-                // it in this case too, or every later wait returns at once.
+                // The wake-up of a command can arrive after the command has run. Clear it then too,
+                // or every later wait returns at once.
                 if wait_set.is_ready(mailbox.fd()) {
                     mailbox.clear_wake_up();
                 }
@@ -70,13 +70,12 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// The time until which an idle worker polls. Received packets extend it.
+/// The time until which an idle worker polls.
 struct SpinBudget {
-    /// End of polling, in cycles of [`xdpfwd_xsk::clock`].
+    /// In cycles of [`xdpfwd_xsk::clock`].
     end: u64,
-    /// Cycles that each packet adds.
     per_packet: u64,
-    /// Maximum number of cycles from now until `end`.
+    /// Maximum cycles from now until `end`.
     max: u64,
 }
 
@@ -109,16 +108,13 @@ mod tests {
         let mut budget = SpinBudget { end: 0, per_packet, max };
         let ends_at =
             |budget: &SpinBudget, end: u64| !budget.is_spent(end - 1) && budget.is_spent(end);
-        // One packet after a pause.
         budget.add(1, 1_000_000);
         assert!(ends_at(&budget, 1_000_000 + per_packet));
-        // Three packets that arrive before the end extend it.
         budget.add(3, 1_000_000 + per_packet / 2);
         assert!(ends_at(&budget, 1_000_000 + 4 * per_packet));
-        // However many packets arrive, the end is at most `max` after the last packet.
+        // The end is at most `max` after the last packet.
         (0..1000).for_each(|_| budget.add(64, 2_000_000));
         assert!(ends_at(&budget, 2_000_000 + max));
-        // A packet after the end extends from its arrival.
         let later = 2_000_000 + 10 * max;
         budget.add(1, later);
         assert!(ends_at(&budget, later + per_packet));

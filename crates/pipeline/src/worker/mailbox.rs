@@ -13,7 +13,7 @@ use super::Worker;
 
 type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
 
-/// The worker's end of a mailbox. Commands run between two iterations of the worker loop.
+/// The worker's end of a mailbox. Commands run between two iterations.
 pub struct Mailbox<C> {
     commands: Receiver<Command<C>>,
     flags: Arc<Flags>,
@@ -34,10 +34,10 @@ impl<C> Clone for Remote<C> {
     }
 }
 
-/// Flags that both ends of a mailbox use.
+/// Used by both ends.
 #[derive(Default)]
 struct Flags {
-    /// Whether a command or a stop may be waiting. The worker loop reads only this flag, once per
+    /// Whether a command or a stop may be waiting. The loop reads only this flag, once per
     /// iteration.
     mail: AtomicBool,
     stop: AtomicBool,
@@ -48,7 +48,7 @@ struct Flags {
 #[error("the worker has stopped or did not reply in time")]
 pub struct Stopped;
 
-/// Creates a mailbox and returns both its ends.
+/// Creates both ends of a mailbox.
 pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
     let (sender, receiver) = mpsc::channel();
     let flags = Arc::new(Flags::default());
@@ -58,8 +58,8 @@ pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
 }
 
 impl<C> Remote<C> {
-    /// Sends a command, which the worker's thread runs once, between two iterations. Packets wait
-    /// while the command runs: do slow preparation before the call.
+    /// Sends a command, which the worker's thread runs between two iterations. Packets wait
+    /// meanwhile: do slow preparation before the call.
     pub fn send(
         &self,
         command: impl FnOnce(&mut Worker<C>) + Send + 'static,
@@ -69,15 +69,15 @@ impl<C> Remote<C> {
         Ok(())
     }
 
-    /// Sends a command like [`send`](Self::send) and waits for its result. After the timeout,
-    /// returns [`Stopped`], although the worker may still run the command.
+    /// Sends a command like [`send`](Self::send) and waits for its result. After a timeout
+    /// ([`Stopped`]), the command may still run.
     pub fn ask<A: Send + 'static>(
         &self,
         command: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
         timeout: Duration,
     ) -> Result<A, Stopped> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        // Ignore an error of `sender.send`: it means that the caller has timed out.
+        // `sender.send` fails if the caller has timed out.
         self.send(move |worker| drop(sender.send(command(worker))))?;
         receiver.recv_timeout(timeout).map_err(|_| Stopped)
     }
@@ -89,35 +89,34 @@ impl<C> Remote<C> {
     }
 
     fn notify(&self) {
-        // Set the flag before waking the worker. Otherwise the worker can run first, find no mail,
-        // and go back to sleep. Use a swap, not a store: if several threads set the flag, the
-        // worker then sees the commands of all of them, not only of the last.
+        // Set the flag before the wake-up: otherwise the worker can find no mail, and go back to
+        // sleep. A swap, not a store: if several threads set the flag, the worker sees the commands
+        // of all of them.
         self.flags.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
 }
 
 impl<C> Mailbox<C> {
-    /// Returns whether a command may be waiting.
     #[inline]
     pub(super) fn has_mail(&self) -> bool {
         self.flags.mail.load(Ordering::Acquire)
     }
 
-    /// Returns the file descriptor that becomes readable when a command arrives.
+    /// Returns the descriptor that is readable when a command arrives.
     pub(super) fn fd(&self) -> RawFd {
         self.waker.fd()
     }
 
-    /// Clears the wake-up, so that the descriptor becomes readable only for the next command.
+    /// Makes the descriptor readable only for the next command.
     pub(super) fn clear_wake_up(&self) {
         self.waker.clear();
     }
 
-    /// Runs the waiting commands. Returns false if the worker must stop.
+    /// Returns false if the worker must stop.
     pub(super) fn run_commands(&self, worker: &mut Worker<C>) -> bool {
-        // Clear the flag before reading commands: a command that arrives later sets the flag again.
-        // A swap, unlike a store, enforces this order.
+        // Clear the flag first: a later command sets it again. A swap, unlike a store, enforces
+        // this order.
         self.flags.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {

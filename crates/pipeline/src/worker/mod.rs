@@ -1,5 +1,4 @@
-//! The worker: the part of the data plane that runs on one thread. `data_path.rs` processes
-//! packets.
+//! The worker: the part of the data plane on one thread. `data_path.rs` processes packets.
 
 mod builder;
 mod data_path;
@@ -32,18 +31,16 @@ use crate::reason::Drops;
 use crate::stage::Stage;
 use crate::verdict::{PortId, Verdict};
 
-/// A worker with its ports, frames and paths, none of which it shares with other workers.
+/// A worker with its own ports, frames and paths.
 ///
-/// [`poll_once`](Self::poll_once) receives from each port, runs each batch through the stages of
-/// the port's path, and transmits. [`run`](Self::run) repeats this until stopped.
+/// [`poll_once`](Self::poll_once) runs one iteration: receive, run the stages, transmit.
+/// [`run`](Self::run) repeats it.
 ///
 /// `C` is the type of the stage chains, see [`Chain`].
 pub struct Worker<C> {
-    /// The number of the worker in the process.
     number: usize,
-    // The order of the fields drops the ports before the pool and the UMEM. Any order would be
-    // sound, because each of them holds a handle of the UMEM.
-    /// Every queue of every port.
+    // Drop the ports before the pool and the UMEM. Any order would be sound, because each holds a
+    // handle of the UMEM.
     port_queues: Vec<PortQueue>,
     paths: Vec<Path<C>>,
     egress: Egress,
@@ -54,41 +51,40 @@ pub struct Worker<C> {
     verdicts: Box<[Verdict; Batch::CAPACITY]>,
     drops: Drops,
     ledger: TaskLedger,
-    /// Sum of the accounts of replaced stages that have no successor with the same name.
+    /// Accounts of replaced stages without a successor of the same name.
     former_stages: StageAccount,
-    /// Number of further frames that the stages may hold together.
+    /// Frames that the stages may still hold.
     quota: u32,
-    /// Maximum number of frames that the stages may hold together.
+    /// Frames that the stages may hold together.
     full_quota: u32,
-    /// Minimum time between ticks, in cycles.
+    /// Between ticks, in cycles.
     tick_cycles: u64,
-    /// Time of the last tick, in cycles.
+    /// In cycles.
     last_tick: u64,
     /// Number of waits in the kernel.
     waits: u64,
-    /// Stages that a reload has built and not yet swapped in, with the ingress port of their path.
+    /// Stages of a reload, not yet swapped in, with their path's ingress port.
     staged: Vec<(PortId, C)>,
 }
 
 struct PortQueue {
     socket: Box<dyn Port>,
-    /// The number of the port.
     id: PortId,
-    /// The number of the queue on its interface.
+    /// On its interface.
     queue: u16,
-    /// The index of `queue` among the worker's queues.
+    /// Among the worker's queues.
     queue_index: usize,
-    /// The index of the path that starts from this port.
+    /// The path from this port.
     path: Option<usize>,
 }
 
 impl<C: Chain> Worker<C> {
-    /// Calls a closure with the name and the value of every stage of type `S`, in the order of the
-    /// paths, and returns the results. Skips retired stages.
+    /// Calls a closure with name and value of every stage of type `S` that is not retired, in the
+    /// order of the paths, and returns the results.
     ///
-    /// The control plane can update tables of stages this way, in a command sent with
-    /// [`Remote::send`]. The command runs between two iterations, so the stages need no lock.
-    /// Packets wait until the command returns.
+    /// The control plane can update stages' tables this way, in a command sent with
+    /// [`Remote::send`]. Commands run between two iterations, so the stages need no lock. Packets
+    /// wait meanwhile.
     pub fn stages_mut<S: Stage, R>(&mut self, mut visit: impl FnMut(&str, &mut S) -> R) -> Vec<R> {
         let mut results = Vec::new();
         for Path { chain, names, .. } in self.paths.iter_mut().filter(|path| !path.retired) {
@@ -107,13 +103,13 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Retires the stages of a path: they give up their frames and process no more packets.
+    /// Makes the stages give up their frames and process no more packets.
     fn retire(&mut self, path: usize) {
         self.visit_stages(path, self.ledger.read_clock(), |stage, cx| stage.retire(cx));
         self.paths[path].retired = true;
     }
 
-    /// Calls `visit` with each stage of a path, unless the path is retired.
+    /// Does nothing if the path is retired.
     fn visit_stages(
         &mut self,
         path: usize,
@@ -149,8 +145,8 @@ impl<C: Chain> Worker<C> {
         }));
     }
 
-    /// Returns whether the worker has work that no packet signals: frames held by stages, frames to
-    /// send, an empty pool to refill, or an ingress port without a descriptor to wait on.
+    /// Returns whether there is work that no packet signals: held frames, frames to send, an empty
+    /// pool, or an ingress port without a descriptor.
     fn has_unannounced_work(&self) -> bool {
         self.quota < self.full_quota
             || self.pool.is_empty()
@@ -161,25 +157,25 @@ impl<C: Chain> Worker<C> {
                 .any(|port_queue| port_queue.path.is_some() && port_queue.socket.fd().is_none())
     }
 
-    /// Returns whether frames still wait for transmission, in egress queues or TX rings.
+    /// Returns whether frames wait in egress queues or TX rings.
     fn has_unsent_frames(&self) -> bool {
         self.egress.waiting() > 0
             || self.port_queues.iter().any(|port_queue| port_queue.socket.has_unsent())
     }
 
-    /// Returns the descriptors that become readable when packets arrive.
+    /// Returns descriptors that are readable when packets arrive.
     fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         let ingress = self.port_queues.iter().filter(|port_queue| port_queue.path.is_some());
         ingress.filter_map(|port_queue| port_queue.socket.fd())
     }
 
-    /// Returns the UMEM of the worker's frames. It records the owner of each frame.
+    /// Returns the UMEM, which records the owner of each frame.
     pub fn umem(&self) -> &Umem {
         &self.umem
     }
 }
 
-/// Returns the stage if its type is `S`, after unpacking any nested boxes.
+/// Unpacks nested boxes.
 fn downcast<S: Stage>(stage: &mut dyn Stage) -> Option<&mut S> {
     let stage: &mut dyn Any = stage;
     if stage.is::<Box<dyn Stage>>() {

@@ -8,7 +8,7 @@ use crate::report::{PathReport, StageReport};
 use crate::stage::Stage;
 use crate::verdict::PortId;
 
-/// A stage's own counters, by name.
+/// By name.
 type Counters = Vec<(&'static str, u64)>;
 
 pub(super) struct Path<C> {
@@ -17,13 +17,12 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// For each stage, the last counters of its predecessors, added up.
+    /// Per stage, the sum of its predecessors' last counters.
     pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
-    /// Whether the stages were retired and must not be called again.
+    /// Retired stages must not be called.
     pub(super) retired: bool,
-    /// Whether one of the worker's stages panicked: counters may be wrong, and reading them may
-    /// panic again.
+    /// Whether a stage panicked: counters may be wrong, and reading them may panic again.
     pub(super) poisoned: bool,
 }
 
@@ -49,12 +48,12 @@ impl<C: Chain> Path<C> {
         }
     }
 
-    /// Returns each stage's counters, including those of its predecessors.
+    /// Returns counters that include the predecessors'.
     pub(super) fn counters(&mut self) -> Vec<Counters> {
         let Self { chain, inherited, poisoned, .. } = self;
         let mut all = Vec::with_capacity(inherited.len());
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
-            // After a panic, reading the counters of a stage may panic or succeed.
+            // After a panic, reading the counters may panic too.
             let counters = match *poisoned {
                 true => catch_unwind(AssertUnwindSafe(|| stage.counters())).unwrap_or_default(),
                 false => stage.counters(),
@@ -76,7 +75,7 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Adds the inherited counters by name. Also keeps names that occur only in `inherited`.
+/// Also keeps names that occur only in `inherited`.
 fn add_by_name(mut counters: Counters, inherited: &Counters) -> Counters {
     for &(name, count) in inherited {
         match counters.iter_mut().find(|(other, _)| *other == name) {

@@ -20,7 +20,7 @@ impl<C: Chain> Worker<C> {
         )
     }
 
-    /// Returns the number of frames in egress queues or held by stages, as the worker counts them.
+    /// Returns the worker's own count of frames in egress queues or held by stages.
     pub fn frames_in_user_space(&self) -> usize {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
@@ -51,8 +51,8 @@ impl<C: Chain> Worker<C> {
         WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
     }
 
-    /// Switches the ledger on or off. While it is off, nothing is timed: tasks are not counted at
-    /// all, and stages' accounts count only batches, packets and drops.
+    /// Switches the ledger. While off, tasks are not counted at all, and stages' accounts count
+    /// only batches, packets and drops.
     pub fn switch_ledger(&mut self, on: bool) {
         let port_counters = self.port_counters();
         self.ledger.switch(on, port_counters);

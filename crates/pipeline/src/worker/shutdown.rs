@@ -1,4 +1,4 @@
-//! Shutting down a worker: draining it, and running without its stages after a panic.
+//! Shutting down a worker, and running without its stages after a panic.
 
 use std::time::{Duration, Instant};
 
@@ -41,16 +41,16 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Retires the stages of all paths: they emit or drop the frames that they hold.
+    /// Makes the stages emit or drop the frames that they hold.
     pub(crate) fn retire_all(&mut self) {
         (0..self.paths.len()).for_each(|index| self.retire(index));
     }
 
-    /// Makes the worker run without its stages. Call it after you have caught a panic of a stage in
-    /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain). From then on,
-    /// stages are called only for their counters, received packets are dropped as
-    /// [`Reason::SHUTDOWN`], and queued packets are sent. The frames of the interrupted batch are
-    /// lost: the report counts them as `leaked`.
+    /// Makes the worker run without its stages, after you have caught a panic of a stage in
+    /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain). Stages are
+    /// then called only for their counters, received packets are dropped as [`Reason::SHUTDOWN`],
+    /// and queued packets are sent. The interrupted batch is lost: the report counts its frames as
+    /// `leaked`.
     pub fn disable_stages(&mut self) {
         for path in &mut self.paths {
             path.retired = true;
@@ -61,7 +61,7 @@ impl<C: Chain> Worker<C> {
         self.verdicts.fill(Verdict::Next);
     }
 
-    /// Returns the number of frames posted for transmission and not yet reclaimed.
+    /// Returns the number of frames posted for transmission and not reclaimed.
     fn unreclaimed_frames(&self) -> u64 {
         self.port_queues
             .iter()

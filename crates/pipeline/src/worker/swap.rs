@@ -13,25 +13,24 @@ use super::builder::BuildError;
 /// The result of a reload for one path.
 #[derive(Debug, Default)]
 pub struct SwapResult {
-    /// Names of new stages that start without the state of the old stage of the same name: the
-    /// kinds differ, or the new stage could not read the state.
+    /// Names of new stages without the state of the old stage of the same name: the kinds differ,
+    /// or the state is unreadable.
     pub afresh: Vec<String>,
     /// The [row counters](crate::Stage::row_counters) of each old stage, in order.
     pub row_counters: Vec<Vec<u64>>,
 }
 
 impl<C: Chain> Worker<C> {
-    /// Replaces the stages of the path from a port. Returns the old stages, which are retired. A
-    /// new stage continues the account and the counters of the old stage with the same name, but
-    /// not its state; see [`swap_stored_chains`](Worker::swap_stored_chains).
+    /// Replaces the stages of the path from a port. Returns the old stages, retired. A new stage
+    /// continues account and counters of the old stage with the same name, but not its state; see
+    /// [`swap_stored_chains`](Worker::swap_stored_chains).
     pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
         let index = self.path_from(from)?;
         self.replace(index, chain, |_, _| true)
     }
 
-    /// Replaces the stages of a path. A new stage continues the account of the old stage with the
-    /// same name. It also continues the counters if `is_same_kind(old_index, new_index)` returns
-    /// true.
+    /// A new stage continues the account of the old stage with the same name, and the counters if
+    /// `is_same_kind(old_index, new_index)`.
     fn replace(
         &mut self,
         index: usize,
@@ -43,7 +42,7 @@ impl<C: Chain> Worker<C> {
         let counters = path.counters();
         let mut old = mem::replace(path, Path::new(path.from, path.to, chain));
         let path = &mut self.paths[index];
-        // After a panic, the worker does not call new stages either.
+        // After a panic, new stages must not be called either.
         (path.retired, path.poisoned) = (old.poisoned, old.poisoned);
         for new_index in 0..path.names.len() {
             let Some(old_index) = find_same_name(&path.names, new_index, &old.names) else {
@@ -64,8 +63,8 @@ impl<C: Chain> Worker<C> {
         Ok(old.chain)
     }
 
-    /// Stores new stages of paths, each with the path's ingress port, for
-    /// [`swap_stored_chains`](Worker::swap_stored_chains).
+    /// Stores new stages for [`swap_stored_chains`](Worker::swap_stored_chains), with their path's
+    /// ingress port.
     pub fn store_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.staged = chains;
     }
@@ -80,8 +79,7 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the index in `others` of the same name as `names[index]`. If a name occurs several
-/// times, its occurrences are matched in order.
+/// Returns the index of `names[index]` in `others`. Equal names are matched in order.
 fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<usize> {
     let name = names.get(index)?;
     let occurrence = names[..index].iter().filter(|earlier| *earlier == name).count();
@@ -89,16 +87,16 @@ fn find_same_name(names: &[String], index: usize, others: &[String]) -> Option<u
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Replaces the stages of every path for which [`store_chains`](Worker::store_chains) stored
-    /// new stages; see [`swap_named`](Self::swap_named).
+    /// Swaps in the stages of [`store_chains`](Worker::store_chains); see
+    /// [`swap_named`](Self::swap_named).
     pub fn swap_stored_chains(&mut self) -> Result<Vec<(PortId, SwapResult)>, BuildError> {
         let staged = mem::take(&mut self.staged);
         staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
     /// Replaces the stages of the path from a port. A new stage continues the account of the old
-    /// stage with the same name. If the kind is also the same, the new stage takes over the
-    /// counters, and the state if it can read the state.
+    /// stage with the same name and, for the same kind, the counters, and the state if it can read
+    /// it.
     pub fn swap_named(
         &mut self,
         from: PortId,
@@ -127,7 +125,7 @@ impl Worker<Vec<NamedStage>> {
         Ok(result)
     }
 
-    /// Returns the row counters of every stage of every path.
+    /// Returns the row counters by path and stage.
     pub fn row_counters(&self) -> Vec<Vec<Vec<u64>>> {
         (0..self.paths.len()).map(|path| self.row_counters_of(path)).collect()
     }
@@ -135,7 +133,7 @@ impl Worker<Vec<NamedStage>> {
     fn row_counters_of(&self, path: usize) -> Vec<Vec<u64>> {
         let path = &self.paths[path];
         match path.poisoned {
-            // After a panic, the stages must not be called.
+            // After a panic, stages must not be called.
             true => vec![Vec::new(); path.chain.len()],
             false => path.chain.iter().map(|named| named.stage.row_counters()).collect(),
         }

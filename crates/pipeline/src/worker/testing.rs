@@ -4,19 +4,19 @@ use super::Worker;
 use crate::chain::Chain;
 
 impl<C: Chain> Worker<C> {
-    /// Sets the time that stages see, in cycles.
+    /// `now` is in cycles.
     pub(crate) fn freeze_clock(&mut self, now: u64) {
         self.ledger.freeze(now);
         self.last_tick = now;
     }
 
-    /// Sets the time that stages see, in cycles, and runs their periodic work.
+    /// Also runs the periodic work. `now` is in cycles.
     pub(crate) fn tick_at(&mut self, now: u64) {
         self.freeze_clock(now);
         self.tick(now);
     }
 
-    /// Returns the number of frames that stages hold, as the worker counts them.
+    /// Returns the worker's own count.
     pub(crate) fn held_by_stages(&self) -> u32 {
         self.full_quota - self.quota
     }

@@ -1,4 +1,4 @@
-//! The disposition of each packet: sent, dropped, held, freed, or still waiting for transmission.
+//! The disposition of each packet.
 
 use std::time::Duration;
 
@@ -91,7 +91,6 @@ fn held_frame_is_emitted_by_tick_and_returned_by_take_sent() {
 
 #[test]
 fn frame_emitted_within_its_batch_is_sent() {
-    /// Holds each packet and emits it at once.
     struct HoldAndEmit;
     impl Stage for HoldAndEmit {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -107,7 +106,6 @@ fn frame_emitted_within_its_batch_is_sent() {
 
 #[test]
 fn frame_in_reused_chunk_does_not_change_disposition_of_dropped_packet() {
-    /// Drops each packet, then emits a frame that it allocates.
     struct Replace;
     impl Stage for Replace {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -129,7 +127,6 @@ fn frame_in_reused_chunk_does_not_change_disposition_of_dropped_packet() {
 
 #[test]
 fn freed_packet_has_disposition_freed() {
-    /// Frees the first packet of each batch.
     struct Free;
     impl Stage for Free {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -156,7 +153,6 @@ fn packets_to_stalled_port_are_unsent_until_it_works() {
 
 #[test]
 fn frames_beyond_tx_ring_size_are_all_sent() {
-    /// Emits four copies of each packet first.
     struct EmitCopies;
     impl Stage for EmitCopies {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {

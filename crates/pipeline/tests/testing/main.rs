@@ -1,5 +1,4 @@
-//! Tests of the test bench. The bench reports the disposition of each packet: whether the worker
-//! sent, dropped, held or freed it.
+//! Tests of the test bench, which reports the disposition of each packet.
 
 #![cfg(feature = "testing")]
 
@@ -18,14 +17,12 @@ use xdpfwd_xsk::Frame;
 
 static ODD: DropReason = DropReason::new("test_bench_odd", "The first byte is odd.");
 
-/// Returns a frame of 60 bytes, which are zero except the first.
 fn frame(first_byte: u8) -> Vec<u8> {
     let mut frame = vec![0; 60];
     frame[0] = first_byte;
     frame
 }
 
-/// Runs a closure that must panic, and returns the panic message.
 fn panic_message<R>(run: impl FnOnce() -> R) -> String {
     let panic = catch_unwind(AssertUnwindSafe(run)).err().expect("the closure did not panic");
     match panic.downcast::<String>() {
@@ -34,7 +31,7 @@ fn panic_message<R>(run: impl FnOnce() -> R) -> String {
     }
 }
 
-/// Drops packets whose first byte is odd, and counts all packets.
+/// Drops packets with an odd first byte, and counts all.
 #[derive(Default)]
 struct DropOdd {
     seen: u64,
@@ -54,13 +51,13 @@ impl Stage for DropOdd {
         vec![("seen", self.seen)]
     }
 
-    /// Returns an empty state, which a new stage restores on a reload. (`None` would be no state.)
+    /// An empty state is restored on a reload, `None` is not.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(vec![])
     }
 }
 
-/// Sends each packet to the port whose number is the packet's first byte.
+/// Sends to the port with the number of the first byte.
 struct ToPort;
 
 impl Stage for ToPort {
@@ -69,15 +66,14 @@ impl Stage for ToPort {
     }
 }
 
-/// Holds packets until the next tick. Then emits them on the path's egress port, and one new frame
-/// on port 0.
+/// Holds packets until the next tick. Then emits them, and one new frame on port 0.
 #[derive(Default)]
 struct Hold {
     held: Vec<Frame>,
     ticks: u64,
-    /// Whether `process` drops the `Frame` values, which loses the frames.
+    /// Whether `process` drops the `Frame` values.
     loses_frames: bool,
-    /// Whether the stage still holds its frames after `retire`.
+    /// Whether frames remain after `retire`.
     keeps_frames: bool,
 }
 

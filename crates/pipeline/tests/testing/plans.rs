@@ -10,15 +10,14 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::MacAddr;
 
-/// A plan with a resource.
 #[derive(Debug, Default)]
 struct TestPlan {
-    /// Number of acquisitions minus number of releases.
+    /// Acquisitions minus releases.
     acquired: AtomicI32,
     acquire_fails: bool,
 }
 
-/// A stage that stores the `BuildCx` with which it was built, as text.
+/// Stores its `BuildCx` as text.
 struct BuildContext(String);
 
 impl Stage for BuildContext {

@@ -7,7 +7,7 @@ use crate::{DropOdd, Hold, ODD, frame, panic_message};
 
 #[test]
 fn reload_keeps_counters_and_state() {
-    /// Counts packets. Its state is the count, to which `restore` adds 100.
+    /// Its state is the count, to which `restore` adds 100.
     struct Count(u8);
     impl Stage for Count {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
@@ -33,15 +33,14 @@ fn reload_keeps_counters_and_state() {
     assert_eq!(bench.counters("DropOdd"), [("seen", 2)]);
 
     let result = bench.reload((DropOdd::default(), Count(0)));
-    // The names of stages that start without the state of their predecessor.
     assert_eq!(result.afresh, Vec::<String>::new());
     bench.send("lan", &frame(0));
     assert_eq!(bench.counters("DropOdd"), [("seen", 3)]);
-    // The old stage's counter, the restored state, and the new packet.
+    // Old counter, restored state, new packet.
     assert_eq!(bench.counters("Count"), [("count", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
-    // A stage with the same name and another type starts without counters and state.
+    // Same name, other type.
     let result = bench.reload(vec![NamedStage::new("DropOdd", Hold::default())]);
     assert_eq!(result.afresh, ["DropOdd"]);
     assert_eq!(bench.counters("DropOdd"), []);

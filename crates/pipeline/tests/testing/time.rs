@@ -10,7 +10,7 @@ use crate::{Hold, frame};
 
 /// Passes one packet per 10 ms.
 struct TokenBucket {
-    /// The earliest time of the next packet, in cycles.
+    /// Time of the next packet, in cycles.
     full_at: u64,
 }
 

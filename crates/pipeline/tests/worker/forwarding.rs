@@ -1,4 +1,4 @@
-//! Packets between ports: order, latency, queues. A wire is the fake kernel of a port.
+//! Packets between ports: order, latency, queues.
 
 use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_testkit::wires::{
@@ -49,7 +49,7 @@ fn emitted_packet_leaves_on_queue_of_current_batch() {
     let (wan0, wan0_wire) = ports.pop().unwrap();
     let (lan1, lan1_wire) = ports.pop().unwrap();
     let (lan0, lan0_wire) = ports.pop().unwrap();
-    // First queue 1, stride 2: worker 1 of two workers serves queues 1 and 3.
+    // Worker 1 of two workers serves queues 1 and 3.
     let mut worker = Worker::builder(umem, pool)
         .queues(1, 2)
         .port(vec![Box::new(lan0), Box::new(lan1)])

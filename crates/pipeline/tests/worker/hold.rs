@@ -1,5 +1,4 @@
-//! Frames that stages hold, allocate or lose. A quota limits the frames that the stages of a worker
-//! may hold and allocate.
+//! Frames that stages hold, allocate or lose, and their quota.
 
 use std::time::Duration;
 
@@ -36,8 +35,7 @@ fn drain_that_times_out_drops_held_frames_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Holds as many frames as the quota allows, and drops other packets. Checks that `alloc` fails
-/// when the quota is used up.
+/// Holds as many frames as the quota allows, and drops other packets. Then `alloc` must fail.
 #[derive(Default)]
 struct HoldAll(Vec<Frame>);
 
@@ -89,7 +87,7 @@ fn hold_quota_is_shared_by_all_stages_of_worker() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Loses every frame: holds it and drops the `Frame` value.
+/// Loses every frame by dropping the `Frame` value.
 struct LoseHeld;
 
 impl Stage for LoseHeld {

@@ -1,5 +1,4 @@
-//! The worker on the fake kernel: packets are sent or counted, the worker never blocks, and no
-//! frame leaks.
+//! The worker on the fake kernel: packets are sent or counted, nothing blocks, and no frame leaks.
 
 mod build;
 mod forwarding;
@@ -14,7 +13,7 @@ use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{LAN, WAN, number};
 use xdpfwd_xsk::Frame;
 
-/// Emits each packet on wan when the next packet arrives, and a copy of every fifth packet on lan.
+/// Emits a packet on wan when the next one arrives, and a copy of every fifth on lan.
 #[derive(Default)]
 struct DelayByOne {
     held: Option<Frame>,

@@ -6,15 +6,13 @@ use std::time::Duration;
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View};
 use xdpfwd_testkit::wires::{assert_conserved, cross_connect, numbers, packet};
 
-/// Counts packets, and panics as configured.
 #[derive(Default)]
 struct Panics {
-    /// Number of processed packets.
     seen: u64,
-    /// The number of the packet, from 1, on which `process` panics; 0 for none.
+    /// Packet number, from 1, on which `process` panics; 0 for none.
     panics_at: u64,
     tick_panics: bool,
-    /// Whether `counters` panics after `process` has panicked.
+    /// Whether `counters` panics too.
     counters_panic: bool,
 }
 
@@ -88,8 +86,7 @@ fn worker_runs_without_stages_after_stage_panic() {
     }
 }
 
-/// A reload command that was pending when a stage panicked may still run. The worker must not call
-/// the new stages.
+/// A pending reload command may still run after a panic. The worker must not call the new stages.
 #[test]
 fn stages_swapped_in_after_panic_are_not_called() {
     let (mut worker, wires) =

@@ -8,7 +8,7 @@ use xdpfwd_testkit::wires::{LAN, WAN, assert_conserved, cross_connect_with, numb
 use xdpfwd_xsk::Frame;
 use xdpfwd_xsk::fake_kernel::FakeKernelConfig;
 
-/// Returns a number from 0 to 15 that depends only on the seed and the packet number.
+/// Returns 0 to 15; depends only on the arguments.
 fn random_action(seed: u64, packet_number: u64) -> u64 {
     let mut state = seed ^ packet_number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     state ^= state >> 29;
@@ -90,7 +90,7 @@ proptest! {
             assert_conserved(&mut worker);
         }
         wires.wan.set(FakeKernelConfig::default());
-        // Report pending completions now, because no later wake-up may come.
+        // No later wake-up may come.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));
         let frames = assert_conserved(&mut worker);

@@ -1,12 +1,11 @@
-//! Replacing the stages of a running worker. A new stage takes over state (a snapshot) and counters
-//! of the old stage with its name.
+//! Replacing the stages of a running worker.
 
 use xdpfwd_pipeline::{BuildError, Cx, NamedStage, PortId, SnapshotError, Stage, View, Worker};
 use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packet};
 
 use crate::DelayByOne;
 
-/// Counts packets. Its state is the number of stages before it, which its successor gets plus one.
+/// Its state is the number of stages before it, which its successor gets plus one.
 #[derive(Default)]
 struct CountPackets {
     packets: u64,
@@ -37,7 +36,6 @@ impl Stage for CountPackets {
     }
 }
 
-/// Counts packets, but cannot restore a snapshot.
 #[derive(Default)]
 struct FailingRestore(CountPackets);
 
@@ -78,7 +76,6 @@ fn swap_named_keeps_packets_counters_and_state() {
         vec![named("other", CountPackets::default()), named("count", CountPackets::default())],
     );
     let result = result.unwrap();
-    // `afresh` names the stages that start without the state of their predecessor.
     assert_eq!(result.afresh, Vec::<String>::new());
     assert_eq!(result.row_counters, [vec![10, 0], vec![]], "wrong row counters of the old stages");
     for n in 10..20 {
@@ -93,17 +90,17 @@ fn swap_named_keeps_packets_counters_and_state() {
         .map(|stage| (stage.name.as_str(), stage.counters[0].1, stage.account.packets))
         .collect();
     assert_eq!(stages, [("other", 10, 10), ("count", 20, 20)]);
-    // Unlike counters, row counters do not include those of the old stages: the engine adds them.
+    // The engine adds the row counters of the old stages.
     assert_eq!(worker.row_counters(), [vec![vec![10, 0], vec![10, 1]], vec![]]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
-    // A stage of another kind starts at zero.
+    // Another kind starts at zero.
     let count =
         |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
     let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
     assert_eq!(result.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 0)]);
-    // A stage of the same kind that cannot read the state continues the counters.
+    // The same kind continues the counters without the state.
     wires.lan.deliver(&packet(20)).unwrap();
     worker.poll_once();
     let result = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();

@@ -29,7 +29,6 @@ impl Stage for VerdictByNumber {
     }
 }
 
-/// Asserts that packet numbers increase.
 #[derive(Default)]
 struct AssertOrder {
     last: Option<u64>,
@@ -76,7 +75,7 @@ fn verdicts_are_applied_and_next_stage_gets_remaining_packets_in_order() {
     assert_conserved(&mut worker);
 }
 
-/// Cuts packets to 13 and to 0 bytes, alternately.
+/// To 13 and to 0 bytes, alternately.
 struct CutFrames;
 
 impl Stage for CutFrames {
@@ -99,7 +98,7 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Puts a frame that it owns into each packet, and takes the packet's frame instead.
+/// Exchanges each packet's frame for one that it owns.
 struct ExchangeFrames(Vec<Frame>);
 
 impl Stage for ExchangeFrames {
