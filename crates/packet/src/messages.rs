@@ -10,28 +10,22 @@ use xdpfwd_xsk::{Batch, Frame};
 
 use crate::abi::{AuxData, Control};
 
-/// Maximum number of messages received per system call.
 pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
-/// Maximum number of messages sent per system call: several batches, below the kernel's limit of
-/// 1024 (`UIO_MAXIOV`).
+/// Several batches, below the kernel's limit of 1024 (`UIO_MAXIOV`).
 pub(crate) const MAX_SENT: usize = 256;
 
-/// Headers and control buffers for receiving a batch, allocated once in advance.
+/// Headers and control buffers for receiving a batch, allocated once.
 pub(crate) struct Inbox {
     headers: Box<[libc::mmsghdr; MAX_RECEIVED]>,
     buffers: Box<[libc::iovec; MAX_RECEIVED]>,
     controls: Box<[Control; MAX_RECEIVED]>,
 }
 
-/// Metadata of a received message.
 #[derive(Clone, Copy)]
 pub(crate) struct Received {
-    /// Number of bytes received into the buffer.
     pub(crate) len: usize,
-    /// Whether the message was longer than the buffer.
     pub(crate) is_truncated: bool,
-    /// Auxiliary data, if the socket provides it.
     pub(crate) aux: Option<AuxData>,
 }
 
@@ -45,7 +39,7 @@ impl Inbox {
     }
 
     /// Receives waiting messages, one per frame, into the frames before the first `None`. Truncates
-    /// messages that are longer than their frame. Never blocks. Returns the number of messages.
+    /// messages that are longer than their frame. Never blocks.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -81,8 +75,7 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Iterates over the metadata of messages. If the last call of `receive` returned `n`, only the
-    /// first `n` items are valid.
+    /// Only the first `n` items are valid if the last call of `receive` returned `n`.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
@@ -99,7 +92,6 @@ impl Inbox {
     }
 }
 
-/// Headers for sending messages, allocated once in advance.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; MAX_SENT]>,
     buffers: Box<[libc::iovec; MAX_SENT]>,
@@ -113,8 +105,8 @@ impl Outbox {
         }
     }
 
-    /// Sends the first [`MAX_SENT`] frames. Never blocks. Returns the number of frames sent, or an
-    /// error if the first frame could not be sent.
+    /// Sends the first [`MAX_SENT`] frames. Never blocks. Fails only if the first frame could not
+    /// be sent.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,

@@ -1,6 +1,5 @@
-//! Tests several packet sockets on one interface. The kernel must deliver each received packet to
-//! one socket, selected by the queue of the packet, and packets that this host sends to none. Needs
-//! root.
+//! Tests several packet sockets on one interface. Each received packet must reach one socket,
+//! selected by its queue, and packets that this host sends must reach none. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,10 @@ use xdpfwd_lab::Chain;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
-/// Time limit for the arrival of a packet, far longer than it takes.
+/// Far longer than the arrival of a packet takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Creates the namespaces of the lab, with the virtual cable from gen0, where this test sends, to
-/// fwd0, where it receives.
+/// This test sends from gen0 and receives on fwd0.
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
     chain.unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
@@ -27,7 +25,6 @@ fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket
     chain.fwd().run(open).unwrap()
 }
 
-/// Receives until no packet is left, and returns the number of packets.
 fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     let mut batch = Batch::new();
     let mut total = 0;
@@ -46,8 +43,7 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     }
 }
 
-/// Sends `count` packets from gen0 on CPU core `core`. The core selects the transmit queue, and
-/// thereby the receive queue.
+/// Sends packets from gen0. The CPU core selects the transmit queue, and thereby the receive queue.
 ///
 /// The lab's generator is unsuitable here: veth does not record the queue of frames from
 /// `BPF_PROG_TEST_RUN`.
@@ -139,7 +135,7 @@ fn packets_sent_by_this_host_reach_no_socket() {
         }
         assert_eq!(ports[0].transmit(&mut queue), 10);
         assert_eq!(ports[0].reclaim(&mut pool), 10);
-        // Send one packet from gen0. It must be the only packet that the ports receive.
+        // It must be the only packet that the ports receive.
         send(&chain, 0, 1);
         let start = Instant::now();
         let mut received = 0;
