@@ -18,8 +18,8 @@ pub enum AttachMode {
     Skb,
 }
 
-/// The BPF link of an attached XDP program. The kernel detaches the program when this value is
-/// dropped or the process ends, even by SIGKILL, because the link is not pinned.
+/// The BPF link of an attached XDP program. It is not pinned, so the kernel detaches the program on
+/// drop or when the process ends, even by SIGKILL.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
@@ -59,8 +59,8 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
 }
 
 impl XdpLink {
-    /// Atomically replaces the attached program and keeps the attach mode. Each packet is processed
-    /// by exactly one of the two programs.
+    /// Atomically replaces the attached program, in the same mode: each packet is processed by
+    /// exactly one of the two programs.
     pub fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let attributes = BpfLinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// counter on aarch64, nanoseconds elsewhere. On x86-64, the rate is independent of the core clock
 /// only if the processor has an invariant TSC.
 ///
-/// The read is not serialising: the processor may read the counter some tens of instructions
-/// earlier or later, which is negligible for a batch.
+/// The processor may read the counter some tens of instructions earlier or later, which is
+/// negligible for a batch.
 #[inline(always)]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -32,8 +32,7 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Returns the rate of [`cycles`] in cycles per second. The first call takes 20 ms, because it
-/// measures the rate against the monotonic clock.
+/// Returns the rate of [`cycles`] in cycles per second. The first call measures it for 20 ms.
 pub fn cycles_per_second() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {

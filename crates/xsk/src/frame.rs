@@ -9,20 +9,20 @@ use std::slice;
 use crate::owner::Owner;
 use crate::region::{Chunks, Region};
 
-/// A token that owns one chunk of a UMEM. Only code that holds the frame may access the packet's
-/// bytes; the kernel must not. Giving the frame away (to a queue, a pool or the kernel) moves it. A
-/// frame cannot be copied or sent to another thread.
+/// A token that owns one chunk of a UMEM: only code that holds it may access the packet's bytes.
+/// Giving the frame away (to a queue, a pool or the kernel) moves it. It cannot be copied or sent
+/// to another thread.
 ///
-/// The packet lies within the chunk, with *headroom* in front of it and *tailroom* after it, so
-/// headers can be added and removed without moving the payload:
+/// With *headroom* in front of the packet and *tailroom* after it, headers can be added and removed
+/// without moving the payload:
 ///
 /// ```text
 ///   chunk ├── headroom ──┼──── the packet: Deref to [u8] ────┼── tailroom ──┤
 ///                  ◄ prepend  trim_front ►        truncate ◄  ► append
 /// ```
 ///
-/// If a frame is dropped (`Drop`) instead of given away, its chunk is *lost*: it is not reused, and
-/// [`Umem::lost`](crate::Umem::lost) counts it.
+/// The chunk of a dropped frame is *lost*: it is not reused, and [`Umem::lost`](crate::Umem::lost)
+/// counts it.
 ///
 /// Using a frame after it was given away does not compile:
 ///
@@ -35,8 +35,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without the line `frame[0] = 1`, the example compiles ([`EgressQueue`](crate::EgressQueue) has
-/// an example for transmission):
+/// Without the last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has one for
+/// transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -46,7 +46,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Sending a frame to another thread does not compile either:
+/// Nor does sending a frame to another thread compile:
 ///
 /// ```compile_fail,E0277
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -61,7 +61,6 @@ pub struct Frame {
     data: NonNull<u8>,
     region: NonNull<Region>,
     chunk: u32,
-    /// Number of bytes in front of the packet.
     headroom: u16,
     len: u16,
 }
@@ -98,7 +97,7 @@ impl Frame {
         Self { data, region, chunk, headroom, len }
     }
 
-    /// Like `new`, for a caller that knows the address of the packet's first byte.
+    /// Like `new`, with the address of the packet's first byte.
     ///
     /// # Safety
     /// As for [`new`](Self::new). In addition, `data` points to the chunk's start plus `headroom`.
@@ -123,13 +122,13 @@ impl Frame {
         unsafe { self.region.as_ref() }
     }
 
-    /// Returns the number of bytes in front of the packet, available to [`prepend`](Self::prepend).
+    /// Returns the number of bytes available to [`prepend`](Self::prepend).
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// Returns the number of bytes after the packet, available to [`append`](Self::append).
+    /// Returns the number of bytes available to [`append`](Self::append).
     #[inline]
     pub fn tailroom(&self) -> usize {
         self.region_ref().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
@@ -147,8 +146,7 @@ impl Frame {
         self.chunk
     }
 
-    /// Extends the packet by `n` bytes at its front and returns the new bytes, whose content is
-    /// unspecified.
+    /// Extends the packet by `n` bytes of unspecified content at its front and returns them.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.headroom() {
@@ -163,7 +161,7 @@ impl Frame {
         Ok(&mut self[..n])
     }
 
-    /// Removes the first `n` bytes of the packet, or all bytes if the packet is shorter.
+    /// Removes the first `n` bytes of the packet, or all if it is shorter.
     #[inline]
     pub fn trim_front(&mut self, n: usize) {
         let n = n.min(usize::from(self.len));
@@ -174,8 +172,7 @@ impl Frame {
         self.data = unsafe { self.data.add(n) };
     }
 
-    /// Extends the packet by `n` bytes at its end and returns the new bytes, whose content is
-    /// unspecified.
+    /// Extends the packet by `n` bytes of unspecified content at its end and returns them.
     #[inline]
     pub fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.tailroom() {
@@ -197,8 +194,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns the chunk's number. Apart from `give_up_in`,
-    /// this is the only way to give up a frame without losing it.
+    /// Hands the chunk to another owner and returns its number. Besides `give_up_in`, the only way
+    /// to give up a frame without losing it.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -207,7 +204,7 @@ impl Frame {
     }
 
     /// Like `give_up`, but uses the caller's copy of the region's fields, which is faster in packet
-    /// loops. Returns nothing.
+    /// loops.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
         debug_assert!(chunks.contains(&self), "the frame belongs to another UMEM");
@@ -248,7 +245,7 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// Like [`Frame::new`], for a caller that also knows the address.
+    /// Like [`Frame::new`], with the address.
     ///
     /// # Safety
     /// As for [`Frame::new`]. In addition, `address` is the chunk's start plus `headroom`.
@@ -263,7 +260,6 @@ impl Chunks<'_> {
         unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 
-    /// Returns whether the frame's chunk is in this region.
     #[inline]
     pub(crate) fn contains(self, frame: &Frame) -> bool {
         frame.region() == self.region.into()
@@ -277,7 +273,7 @@ mod tests {
     use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
 
-    /// Value of all bytes of the neighbouring chunks; edits write other values.
+    /// Of all bytes of the neighbouring chunks; edits write other values.
     const NEIGHBOUR: u8 = 0xee;
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {
@@ -308,8 +304,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of edits has the same effect on a packet as on a vector. An edit that does
-        /// not fit is rejected and changes nothing. Neighbouring chunks keep their bytes.
+        /// Any edits have the same effect on a packet as on a vector. An edit that does not fit
+        /// changes nothing, and neighbouring chunks keep their bytes.
         #[test]
         fn frame_edits_match_edits_of_a_vector(
             edits in prop::collection::vec(edit(), 1..60),

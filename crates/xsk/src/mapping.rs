@@ -6,12 +6,10 @@ use std::ptr::NonNull;
 
 use crate::config::{HugePages, UmemError};
 
-/// A memory mapping that is unmapped on drop.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
-    /// Length in bytes.
     len: usize,
-    /// The object that unmaps the memory; `None` if this type unmaps it on drop.
+    /// Unmaps the memory; `None` if this type does.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
@@ -67,10 +65,10 @@ impl Mapping {
         }
     }
 
-    /// Populates every page, so that no packet causes a page fault.
+    /// So that no packet causes a page fault.
     fn populate(&self) -> io::Result<()> {
         match self.advise(libc::MADV_POPULATE_WRITE) {
-            // Linux before 5.14 rejects this advice: write to the pages instead.
+            // Linux before 5.14 rejects this advice.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 // SAFETY: our own new mapping of this length, without other references. Unsafe
                 // because it writes to raw memory.
@@ -96,14 +94,14 @@ impl Drop for Mapping {
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Maps at least `bytes` bytes of memory and populates every page. Returns the memfd, the mapping,
-/// and whether the memory is in reserved huge pages.
+/// Maps and populates at least `bytes` bytes. Returns the memfd, the mapping, and whether it is in
+/// reserved huge pages.
 pub(crate) fn map(
     bytes: usize,
     huge_pages: HugePages,
 ) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
-        // Round up to whole huge pages; the excess is not used.
+        // The excess is not used.
         let rounded = bytes.next_multiple_of(HUGE_PAGE_BYTES);
         match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
             Ok((memfd, memory)) => return Ok((memfd, memory, true)),
@@ -147,8 +145,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     }
     let memory = Mapping::map_shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Request transparent huge pages, which are used if
-        // /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them. Failure is harmless.
+        // Used if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows transparent huge pages.
+        // Failure is harmless.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

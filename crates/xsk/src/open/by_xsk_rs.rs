@@ -28,12 +28,11 @@ use crate::umem::Umem;
 use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
-    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`. Each
-    /// frame has one owner, as with `open`. xdpfwd's XDP program redirects packets to the sockets;
-    /// libxdp's XDP program is not loaded.
+    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`, but
+    /// with xdpfwd's XDP program.
     ///
-    /// Such a port does not wake the kernel for preferred busy polling. Frames are posted for
-    /// reception only after the bind.
+    /// The ports do not wake the kernel for preferred busy polling, and post frames for reception
+    /// only after the bind.
     pub fn open_by_xsk_rs(&self) -> Result<OpenPorts<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -55,7 +54,7 @@ impl Builder {
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
-            // Set the same socket options as `open`, so that a benchmark compares only the rings.
+            // The same socket options as `open`, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
             let is_zero_copy = socket
                 .is_zero_copy()
@@ -86,8 +85,8 @@ impl Builder {
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
         let create = |huge| XskRsUmem::new(config, frames, huge).map(|created| (created, huge));
-        // xsk-rs cannot unmap a mapping that ends within a huge page, so use huge pages only if the
-        // size is a multiple of 2 MiB.
+        // xsk-rs cannot unmap a mapping that ends within a huge page, so the size must be a
+        // multiple of 2 MiB.
         let may_be_huge =
             self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE_BYTES);
         let created = match create(may_be_huge) {
@@ -132,17 +131,16 @@ impl Builder {
     }
 }
 
-/// The memory that xsk-rs has mapped.
 struct Memory {
     xsk_rs_umem: XskRsUmem,
-    /// The `xsk-rs` descriptor of each chunk, indexed by chunk number.
+    /// Indexed by chunk number.
     descriptors: Rc<[FrameDesc]>,
     umem: Umem,
     pool: Pool,
 }
 
 impl Queue {
-    /// Opens a socket and binds it; retries a busy queue until the deadline.
+    /// Retries a busy queue until the deadline.
     fn bind_by_xsk_rs(
         &self,
         umem: &XskRsUmem,
@@ -189,7 +187,7 @@ fn xsk_rs_config(
     config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
 }
 
-/// Returns the kernel's error, or the message of xsk-rs if the kernel returned no error.
+/// The kernel's error, or the message of xsk-rs if there is none.
 fn cause(error: &dyn Error) -> io::Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match kernel.and_then(io::Error::raw_os_error) {
