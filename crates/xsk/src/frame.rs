@@ -35,7 +35,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Without the last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has one for
+/// Without its last line, the example compiles ([`EgressQueue`](crate::EgressQueue) has one for
 /// transmission):
 ///
 /// ```

@@ -93,7 +93,7 @@
 //!
 //! # Using a frame on another thread
 //!
-//! Nor types that contain or create frames.
+//! Neither frames nor types that contain or create them can be used on another thread.
 //!
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;

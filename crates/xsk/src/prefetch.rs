@@ -1,7 +1,7 @@
 //! Prefetches a packet's first bytes.
 
-/// Prefetches the first cache line of the bytes for writing, because most stages rewrite the
-/// headers. Has no effect on processors other than x86-64.
+/// Prefetches the first cache line for writing, because most stages rewrite the headers. No effect
+/// on processors other than x86-64.
 #[inline(always)]
 pub fn prefetch_for_write(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]

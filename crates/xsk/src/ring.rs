@@ -1,28 +1,26 @@
 //! The rings: single producer, single consumer, in memory shared with the kernel.
 //!
-//! All four AF_XDP rings have the same shape: a power-of-two array, a producer and a consumer
-//! counter that wrap at 2³², and a flags word. User space produces into the fill and the TX ring
-//! and consumes from the RX and the completion ring; the kernel (or
-//! [`fake_kernel`](crate::fake_kernel)) uses the other end of each.
+//! Each ring has a power-of-two array, a producer and a consumer counter that wrap at 2³², and a
+//! flags word. User space produces into the fill and the TX ring and consumes from the RX and the
+//! completion ring.
 //!
-//! Each side writes one counter and keeps a copy of the other side's counter. It reads the other
-//! counter again only when the copy shows too few free (or readable) entries, and writes its own
-//! counter once per batch. Memory ordering follows the comment in the kernel's
+//! Each side writes its own counter once per batch, and re-reads the other only when its copy shows
+//! too few free (or readable) entries. Memory ordering follows the comment in the kernel's
 //! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 
 use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
-/// The addresses of a ring's parts. The creator of a [`Producer`] or [`Consumer`] keeps the memory
-/// valid as long as either exists.
+/// The creator of a [`Producer`] or [`Consumer`] keeps the memory at these addresses valid as long
+/// as either exists.
 #[derive(Clone, Copy)]
 pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
     pub(crate) consumer: NonNull<AtomicU32>,
     pub(crate) flags: NonNull<AtomicU32>,
     pub(crate) entries: NonNull<Entry<T>>,
-    /// Number of entries, a power of two.
+    /// A power of two.
     pub(crate) size: u32,
 }
 
@@ -45,15 +43,13 @@ impl<T> RingLayout<T> {
     }
 }
 
-/// An iterator over the slots for a range of counter values. It has copies of the ring's size and
-/// address: with a reference to the ring, the compiler would have to assume that each written entry
-/// changes them, and reload both.
+/// An iterator over the slots for a range of counter values. Through a reference to the ring, the
+/// compiler would have to assume that each written entry changes its size and address, and reload
+/// both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
-    /// Counter value of the next slot.
     position: u32,
-    /// Counter value after the last slot.
     end: u32,
 }
 
@@ -68,7 +64,7 @@ impl<T> Cursor<T> {
         }
     }
 
-    /// Returns the next slot. Only the side that owns the slot may access it.
+    /// Only the side that owns the slot may access it.
     #[inline]
     fn next(&mut self) -> Option<NonNull<Entry<T>>> {
         if self.position == self.end {
@@ -82,13 +78,11 @@ impl<T> Cursor<T> {
     }
 }
 
-/// The producing end of a ring.
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// The producer's counter. Only this side writes the shared counter, so it need not be read
-    /// again.
+    /// Only this side writes the shared counter, so it need not be read again.
     produced: u32,
-    /// The consumer's counter when last read; since then, the counter can only have advanced.
+    /// When last read; can only have advanced since then.
     consumed: u32,
 }
 
@@ -99,11 +93,11 @@ impl<T: Plain> Producer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        // Start as if the ring were full: the first reservation reads the consumer's counter.
+        // As if the ring were full: the first reservation reads the consumer's counter.
         Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
-    /// Reserves `wanted` entries, or all free entries if there are fewer.
+    /// Reserves up to `wanted` entries.
     #[inline]
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
@@ -117,23 +111,22 @@ impl<T: Plain> Producer<T> {
         Reservation { cursor: Cursor::new(&self.ring, self.produced, granted), granted, ring: self }
     }
 
-    /// Returns the number of free entries according to the copy of the consumer's counter.
+    /// According to the copy of the consumer's counter.
     #[inline]
     fn free_cached(&self) -> u32 {
-        // Both counters wrap; their wrapping difference is the number of used entries, which
-        // exceeds the size only if the consumer's counter is invalid. The result is then 0 instead
-        // of an out-of-bounds reservation.
+        // The wrapping difference is the number of used entries. It exceeds the size only if the
+        // consumer's counter is invalid; the result is then 0 instead of an out-of-bounds
+        // reservation.
         self.ring.size.saturating_sub(self.produced.wrapping_sub(self.consumed))
     }
 
-    /// Returns the number of entries published and not yet consumed. Re-reads the consumer's
-    /// counter.
+    /// Returns the number of entries published and not consumed. Re-reads the consumer's counter.
     #[inline]
     pub(crate) fn pending(&self) -> u32 {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
 
-    /// Returns whether the other side needs a wake-up for entries published before this call.
+    /// For entries published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
         // User space publishes entries, then reads the flag. The kernel sets the flag, then checks
@@ -144,8 +137,8 @@ impl<T: Plain> Producer<T> {
         self.needs_wakeup_unfenced()
     }
 
-    /// Like `needs_wakeup`, but without the fence. Use it if nothing was published since the last
-    /// check. If this check misses a flag that was just set, the next check sees it.
+    /// Like `needs_wakeup`, without the fence: for use if nothing was published since the last
+    /// check. If this check misses a flag that was just set, the next sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
@@ -153,8 +146,7 @@ impl<T: Plain> Producer<T> {
 }
 
 /// Writable entries of a ring. [`commit`](Self::commit) publishes the written entries. Dropping the
-/// reservation cancels it: the other side does not see the written entries, and they are free
-/// again.
+/// reservation cancels it, and they are free again.
 #[must_use = "dropping a reservation cancels it"]
 pub(crate) struct Reservation<'a, T> {
     ring: &'a mut Producer<T>,
@@ -168,7 +160,7 @@ impl<T: Plain> Reservation<'_, T> {
         self.granted
     }
 
-    /// Writes the next entry; returns `false` without writing once all reserved entries are used.
+    /// Returns `false` without writing once all reserved entries are used.
     #[cfg(any(test, feature = "fake-kernel"))]
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
@@ -180,7 +172,7 @@ impl<T: Plain> Reservation<'_, T> {
         true
     }
 
-    /// Writes these entries. Checks their number once, not for every entry.
+    /// Checks the number of entries once, not for every entry.
     ///
     /// # Safety
     /// The iterator does not yield more entries than its `len()`. (An excess entry would be written
@@ -219,12 +211,11 @@ impl<T: Plain> Reservation<'_, T> {
     }
 }
 
-/// The consuming end of a ring.
 pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
-    /// The producer's counter when last read.
+    /// When last read.
     produced: u32,
-    /// The consumer's counter. Only this side writes the shared counter.
+    /// Only this side writes the shared counter.
     consumed: u32,
 }
 
@@ -235,11 +226,10 @@ impl<T: Plain> Consumer<T> {
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        // Start as if the ring were empty: the first peek reads the producer's counter.
+        // As if the ring were empty: the first peek reads the producer's counter.
         Self { produced: consumed, consumed, ring }
     }
 
-    /// Returns up to `wanted` readable entries.
     #[inline]
     pub(crate) fn peek(&mut self, wanted: u32) -> Peek<'_, T> {
         let mut available = self.available_cached();
@@ -251,21 +241,19 @@ impl<T: Plain> Consumer<T> {
         Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
-    /// Returns the number of readable entries according to the copy of the producer's counter.
+    /// According to the copy of the producer's counter.
     #[inline]
     fn available_cached(&self) -> u32 {
-        // A producer's counter that claims more entries than the ring has is invalid: use the
-        // ring's size.
+        // The producer's counter is invalid if it claims more entries than the ring has.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Returns the number of readable entries. Re-reads the producer's counter.
+    /// Re-reads the producer's counter.
     pub(crate) fn available(&self) -> u32 {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Sets or clears the flag that asks the producer for wake-ups. Only the kernel sets the flag,
-    /// so only the fake kernel needs this method.
+    /// Only the kernel sets the flag that asks for wake-ups.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -274,8 +262,8 @@ impl<T: Plain> Consumer<T> {
     }
 }
 
-/// Entries being read. [`release`](Self::release) returns the entries read so far to the producer.
-/// Dropping the peek returns no entry, and the next peek yields the same entries again.
+/// Entries being read. [`release`](Self::release) returns those read so far to the producer.
+/// Without it, the next peek yields the same entries again.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -298,7 +286,6 @@ impl<T: Plain> Iterator for Peek<'_, T> {
 }
 
 impl<T: Plain> Peek<'_, T> {
-    /// Returns the number of entries read so far.
     #[inline]
     pub(crate) fn read_count(&self) -> u32 {
         self.cursor.position.wrapping_sub(self.ring.consumed)
@@ -319,7 +306,7 @@ impl<T: Plain> Peek<'_, T> {
     }
 }
 
-/// A ring in ordinary memory instead of a kernel mapping, for the fake kernel and for ring tests.
+/// A ring in ordinary memory, for the fake kernel and for tests.
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod heap {
     use std::ptr::NonNull;
@@ -329,7 +316,7 @@ pub(crate) mod heap {
     use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry, Plain};
 
-    /// The memory of one ring. It must outlive the two ends.
+    /// Must outlive the two ends.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
@@ -338,8 +325,7 @@ pub(crate) mod heap {
     }
 
     impl<T: Plain> HeapRing<T> {
-        /// Creates a ring of `size` entries whose counters start at `start`. A value near 2³² tests
-        /// wrapping.
+        /// A `start` near 2³² tests wrapping.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
             Box::new(Self {
@@ -350,14 +336,14 @@ pub(crate) mod heap {
             })
         }
 
-        /// Advances the producer counter by `n` without writing entries.
+        /// Without writing entries.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_produced(&self, n: u32) {
             self.producer
                 .store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
         }
 
-        /// Advances the consumer counter past all entries without reading them.
+        /// Past all entries, without reading them.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_consumed(&self) {
             self.consumer.store(self.producer.load(Ordering::Relaxed), Ordering::Release);
@@ -373,8 +359,6 @@ pub(crate) mod heap {
             }
         }
 
-        /// Creates the two ends of the ring.
-        ///
         /// # Safety
         /// `self` outlives both ends, and this function is called once.
         pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
@@ -392,10 +376,9 @@ mod tests {
     use super::heap::HeapRing;
     use crate::oracle::ring::{self, Step};
 
-    /// Number of entries of the ring in fixed sequences of steps.
     const SIZE: u32 = 4;
 
-    /// Even numbers of entries are written with `extend`, odd numbers with `push`.
+    /// Writes even numbers of entries with `extend`, odd numbers with `push`.
     fn produce(n: u32) -> Step {
         Step::Produce { reserve: n, write: n, extend: n.is_multiple_of(2), commit: true }
     }
@@ -454,14 +437,13 @@ mod tests {
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
-    /// An end of a ring that can be sent to another thread.
     struct SendEnd<E>(E);
 
     // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because the ends
     // hold raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
-    /// Uses real threads instead of a model; `make sanitize` runs this test under ThreadSanitizer.
+    /// With real threads instead of a model; `make sanitize` runs this under ThreadSanitizer.
     #[test]
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
@@ -507,8 +489,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compares a ring with a bounded queue, for random steps at both ends and counters that
-        /// wrap.
+        /// For random steps at both ends and counters that wrap.
         #[test]
         fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);

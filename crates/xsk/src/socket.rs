@@ -15,7 +15,7 @@ use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
 use crate::xsk_port::{Kernel, Rings};
 
-/// Number of entries in each of a socket's rings; each is a power of two.
+/// In entries; powers of two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingSizes {
     pub(crate) fill: u32,
@@ -24,7 +24,7 @@ pub(crate) struct RingSizes {
     pub(crate) tx: u32,
 }
 
-/// A handle of an AF_XDP socket. The socket closes with its last handle.
+/// The socket closes with its last handle.
 #[derive(Clone)]
 pub(crate) struct Socket(Rc<OwnedFd>);
 
@@ -40,14 +40,12 @@ impl Socket {
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Creates a handle of a socket that `xsk-rs` has opened.
     #[cfg(feature = "xsk-rs")]
     pub(crate) fn from_fd(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Registers the UMEM through this socket. The other sockets of the UMEM share it when they
-    /// bind.
+    /// Registers the UMEM. The other sockets of the UMEM share it when they bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {
             addr: region.base().as_ptr() as u64,
@@ -60,9 +58,8 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)
     }
 
-    /// Makes the kernel allocate the four rings, and maps the rings. The fill and the completion
-    /// ring belong to the (interface, queue), so every socket needs them, even if it shares its
-    /// UMEM.
+    /// Maps the four rings. The fill and the completion ring belong to the (interface, queue), so
+    /// every socket needs them, even if it shares its UMEM.
     pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
@@ -71,8 +68,8 @@ impl Socket {
         let (offsets, len) =
             self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
         if len < mem::size_of::<libc::xdp_mmap_offsets>() {
-            // Reject Linux before 5.4: it has no wake-up flags, and returns a shorter struct with
-            // other offsets.
+            // Linux before 5.4 has no wake-up flags, and returns a shorter struct with other
+            // offsets.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
@@ -106,8 +103,8 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
-        // Mappings are page-aligned, so an aligned offset gives an aligned address. The counters
-        // and the flags are in front of the entries.
+        // Mappings are page-aligned, so an aligned offset gives an aligned address. Counters and
+        // flags are in front of the entries.
         let is_valid = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
         let before_entries = [offsets.producer, offsets.consumer, offsets.flags];
         if !before_entries.into_iter().all(is_valid)
@@ -129,9 +126,9 @@ impl Socket {
         Ok((map, layout))
     }
 
-    /// Binds to a queue. The socket that registered the UMEM passes the flags `XDP_ZEROCOPY` or
-    /// `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`. Any other socket passes the registering socket as
-    /// `shared` and only the flag `XDP_SHARED_UMEM`; it inherits the other flags.
+    /// The socket that registered the UMEM passes the flags `XDP_ZEROCOPY` or `XDP_COPY`, with
+    /// `XDP_USE_NEED_WAKEUP`. Any other socket passes the registering socket as `shared` and only
+    /// the flag `XDP_SHARED_UMEM`; it inherits the other flags.
     pub(crate) fn bind(
         &self,
         ifindex: u32,
@@ -157,19 +154,17 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns whether the kernel reports zero-copy for this socket.
     pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
         let (options, _) = self.get::<libc::xdp_options>(libc::SOL_XDP, libc::XDP_OPTIONS)?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Sets the maximum number of descriptors per system call in copy mode. The TX ring must
-    /// already exist.
+    /// Maximum number of descriptors per system call in copy mode. The TX ring must already exist.
     pub(crate) fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
         self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
     }
 
-    /// Enables preferred busy polling, for up to `micros` µs and `budget` packets per system call:
+    /// Enables preferred busy polling, up to these limits per system call:
     /// <https://docs.kernel.org/networking/napi.html#busy-polling>.
     pub(crate) fn set_busy_poll(&self, micros: u32, budget: u32) -> io::Result<()> {
         self.set(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
@@ -191,8 +186,8 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the value of a socket option, and the number of bytes that the kernel wrote. An
-    /// older kernel may write a shorter struct; the remaining bytes are zero.
+    /// Returns the value, and the number of bytes that the kernel wrote. An older kernel may write
+    /// a shorter struct; the remaining bytes are zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
@@ -265,7 +260,7 @@ impl Kernel for Socket {
     }
 }
 
-/// A ring's memory, unmapped on drop.
+/// Unmapped on drop.
 struct RingMap {
     base: NonNull<u8>,
     len: usize,

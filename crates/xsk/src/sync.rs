@@ -1,5 +1,5 @@
 //! The types and the fence with which both sides of a ring share data. `tests/loom.rs` compiles
-//! `ring.rs` with another module `sync`, whose types the model checker loom provides.
+//! `ring.rs` with loom's instead.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -8,8 +8,7 @@ pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::abi::Descriptor;
 
-/// A type for which any bytes are a valid value, so that any data from the kernel can be read as
-/// this type.
+/// A type for which any bytes from the kernel are a valid value.
 ///
 /// # Safety
 /// The type has no padding that is ever read as a value, no niche, and no references.
@@ -26,13 +25,13 @@ unsafe impl Plain for libc::xdp_options {}
 // SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
 unsafe impl Plain for libc::xdp_statistics {}
 
-/// A ring entry, in memory that the other side also writes to.
+/// In memory that the other side also writes to.
 #[repr(transparent)]
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Plain> Entry<T> {
-    /// Creates a zeroed entry, as the kernel does. A consumer that sees an invalid counter can read
-    /// an unwritten entry, so the entry must be initialised.
+    /// Zeroed, as by the kernel: a consumer that sees an invalid counter can read an unwritten
+    /// entry.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))

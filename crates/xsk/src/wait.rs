@@ -1,11 +1,11 @@
-//! Blocks a worker until packets arrive or another thread wakes the worker.
+//! Blocks a worker until packets arrive or another thread wakes it.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An eventfd with which any thread can wake a thread that blocks in [`WaitSet::wait`].
+/// An eventfd that wakes a thread in [`WaitSet::wait`].
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
 
@@ -27,7 +27,7 @@ impl Waker {
         self.0.as_raw_fd()
     }
 
-    /// Ends the current wait, or the next wait if no thread is waiting.
+    /// Ends the current wait, or else the next.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight readable bytes. Unsafe because it is a foreign call. The write fails only
@@ -35,7 +35,7 @@ impl Waker {
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Clears pending wake-ups. Returns whether a wake-up was pending.
+    /// Clears pending wake-ups. Returns whether there were any.
     pub fn clear(&self) -> bool {
         let mut count = [0u8; 8];
         // SAFETY: eight writable bytes. Unsafe because it is a foreign call. The read fails when no
@@ -47,7 +47,7 @@ impl Waker {
 }
 
 /// A set of file descriptors to wait on. Waiting allocates nothing. The set does not keep the files
-/// open: after a descriptor is closed, its number can refer to another file.
+/// open: the number of a closed descriptor can refer to another file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 
@@ -58,9 +58,9 @@ impl WaitSet {
         Self(descriptors.into_iter().map(entry).collect())
     }
 
-    /// Blocks until a descriptor is readable or has an error, the timeout expires, or a signal
-    /// arrives. Rounds the timeout down to milliseconds. This call also wakes the kernel for AF_XDP
-    /// sockets that request a wake-up.
+    /// Blocks until a descriptor is readable or has an error, the timeout (rounded down to
+    /// milliseconds) expires, or a signal arrives. Also wakes the kernel for AF_XDP sockets that
+    /// request it.
     pub fn wait(&mut self, timeout: Duration) {
         let millis = timeout.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe because it is a foreign call.
@@ -72,7 +72,7 @@ impl WaitSet {
         }
     }
 
-    /// Returns whether the last wait found this descriptor readable or in error.
+    /// Returns whether the last wait found it readable or in error.
     pub fn is_ready(&self, fd: RawFd) -> bool {
         self.0.iter().any(|entry| entry.fd == fd && entry.revents != 0)
     }

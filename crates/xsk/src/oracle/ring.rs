@@ -12,20 +12,20 @@ pub enum Step {
     Produce {
         /// Number of entries to reserve.
         reserve: u32,
-        /// Number of entries to write, limited to the granted entries.
+        /// Number of granted entries to write.
         write: u32,
         /// Whether to write with `extend` instead of `push`.
         extend: bool,
         /// Whether to publish the entries instead of cancelling them.
         commit: bool,
     },
-    /// Peeks at entries, reads some, and releases these or leaves all in the ring.
+    /// Peeks at entries, reads some, and releases these or none.
     Consume {
         /// Number of entries to peek at.
         peek: u32,
         /// Number of those entries to read.
         read: u32,
-        /// Whether to release the entries read.
+        /// Whether to release them.
         release: bool,
     },
 }
@@ -49,7 +49,7 @@ impl Step {
     }
 }
 
-/// Executes the steps on a ring of `size` entries whose counters start at `start`, and on a queue.
+/// Executes the steps on a ring, whose counters start at `start`, and on a queue.
 ///
 /// # Panics
 /// If the ring and the queue differ.
@@ -109,8 +109,7 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     }
 }
 
-/// Checks arbitrary steps. The bytes of the first step select the size of the ring and the initial
-/// value of its counters.
+/// Checks arbitrary steps. The first step's bytes select the ring's size and initial counters.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [size_exponent, before_wrap, ..] = steps.next().unwrap_or_default();
