@@ -1,5 +1,5 @@
 //! Packet sockets ([packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)) as ports of
-//! xdpfwd, for comparison with [AF_XDP](https://docs.kernel.org/networking/af_xdp.html) and for
+//! xdpfwd, for comparison with [AF_XDP](https://docs.kernel.org/networking/af_xdp.html) and
 //! interfaces without XDP.
 //!
 //! A [`PacketSocket`] receives a share of an interface's packets. An [`MmsgPort`] uses the socket
@@ -17,8 +17,8 @@
 //!   ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)). Switch both off:
 //!   `ethtool -K IF gro off lro off`.
 //! - The kernel removes the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
-//! - Checksums that a local sender left to its interface are incomplete, as with AF_XDP, unless
-//!   `ethtool -K SENDER tx off` was run for that interface.
+//! - Checksums that a local sender left to its interface SENDER are incomplete, as with AF_XDP: run
+//!   `ethtool -K SENDER tx off`.
 //! - The port cannot conflict with XDP programs, because it attaches none.
 //!
 //! ```no_run

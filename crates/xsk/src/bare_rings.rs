@@ -58,8 +58,7 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
-        // not.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }

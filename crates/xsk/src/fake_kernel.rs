@@ -26,7 +26,7 @@
 //!
 //! # Simulating kernel faults
 //!
-//! A [`FakeKernelConfig`], set at any time, makes the fake kernel refuse, delay or lose work.
+//! A [`FakeKernelConfig`] makes the fake kernel refuse, delay or lose work.
 //!
 //! | fault | setting |
 //! |---|---|
@@ -40,9 +40,8 @@
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
 //! [`FakeKernel::vanish`] removes the interface. [`FakeKernel::deliver_descriptor`] and
-//! [`FakeKernel::complete_address`] write any ring entry, such as an address outside the UMEM or of
-//! a chunk that the kernel does not own. If the fill ring is empty or the RX ring is full, the
-//! packet is lost and [`FakeKernel::deliver`] returns a [`DeliveryError`].
+//! [`FakeKernel::complete_address`] write any ring entry, such as an address outside the UMEM. If
+//! the fill ring is empty or the RX ring is full, [`FakeKernel::deliver`] loses the packet.
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::{FakeKernelConfig, FakeKernel};
@@ -156,7 +155,7 @@ pub enum DeliveryError {
     NoInterface,
 }
 
-/// A handle of a fake kernel; clones refer to the same kernel.
+/// A handle of a fake kernel.
 #[derive(Clone)]
 pub struct FakeKernel(Rc<RefCell<KernelState>>);
 
@@ -232,7 +231,7 @@ impl FakeKernel {
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
         // SAFETY: `Rings` and `KernelState` keep `memory` in a field that is dropped after the
-        // ends; the ends of each ring are created once. Unsafe because the ends hold raw pointers.
+        // ends, which are created once. Unsafe: the ends hold raw pointers.
         let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
@@ -325,7 +324,7 @@ impl FakeKernel {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// Writes an RX descriptor, which may be invalid. Returns whether the RX ring had room.
+    /// Writes an RX descriptor, even an invalid one. Returns whether the RX ring had room.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.rx.reserve(1);
@@ -334,7 +333,7 @@ impl FakeKernel {
         pushed
     }
 
-    /// Reports a completion, which may be invalid. Returns whether the completion ring had room.
+    /// Reports a completion, even an invalid one. Returns whether the ring had room.
     pub fn complete_address(&self, address: u64) -> bool {
         let mut state = self.0.borrow_mut();
         let mut reservation = state.completion.reserve(1);
@@ -431,7 +430,7 @@ impl FakeKernel {
         self.0.borrow().wakeups
     }
 
-    /// Returns the number of frames posted for reception that the kernel has not taken.
+    /// Returns the number of frames posted for reception and not taken by the kernel.
     pub fn posted(&self) -> u32 {
         self.0.borrow().fill.available()
     }

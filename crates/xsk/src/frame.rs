@@ -10,8 +10,7 @@ use crate::owner::Owner;
 use crate::region::{Chunks, Region};
 
 /// A token that owns one chunk of a UMEM: only code that holds it may access the packet's bytes.
-/// Giving the frame away (to a queue, a pool or the kernel) moves it. It cannot be copied or sent
-/// to another thread.
+/// Giving the frame away moves it. It cannot be copied or sent to another thread.
 ///
 /// With *headroom* in front of the packet and *tailroom* after it, headers can be added and removed
 /// without moving the payload:
@@ -86,13 +85,13 @@ impl Frame {
     /// is `HELD`, which [`Umem`](crate::Umem)'s drop ensures.
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
-        // SAFETY: the caller guarantees that the region is alive. Unsafe because `region` is a raw
+        // SAFETY: the caller guarantees that the region is alive. Unsafe: `region` is a raw
         // pointer.
         let region_ref = unsafe { region.as_ref() };
         let offset = region_ref.join(chunk, u32::from(headroom)) as usize;
         debug_assert!(offset + usize::from(len) <= region_ref.len());
-        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe because it is
-        // pointer arithmetic.
+        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: pointer
+        // arithmetic.
         let data = unsafe { region_ref.base().add(offset) };
         Self { data, region, chunk, headroom, len }
     }
@@ -117,8 +116,8 @@ impl Frame {
     #[inline]
     fn region_ref(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, and the chunk is HELD as long as
-        // this frame exists. Unsafe because a frame has no lifetime parameter. (With one, no struct
-        // could contain both a UMEM and its frames.)
+        // this frame exists. Unsafe: a frame has no lifetime parameter. (With one, no struct could
+        // contain both a UMEM and its frames.)
         unsafe { self.region.as_ref() }
     }
 
@@ -155,8 +154,7 @@ impl Frame {
         // n ≤ headroom ≤ 4096: no truncation.
         self.headroom -= n as u16;
         self.len += n as u16;
-        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe because it is pointer
-        // arithmetic.
+        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe: pointer arithmetic.
         self.data = unsafe { self.data.sub(n) };
         Ok(&mut self[..n])
     }
@@ -167,8 +165,8 @@ impl Frame {
         let n = n.min(usize::from(self.len));
         self.headroom += n as u16;
         self.len -= n as u16;
-        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe because it
-        // is pointer arithmetic.
+        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: pointer
+        // arithmetic.
         self.data = unsafe { self.data.add(n) };
     }
 
@@ -194,8 +192,8 @@ impl Frame {
         self.region
     }
 
-    /// Hands the chunk to another owner and returns its number. Besides `give_up_in`, the only way
-    /// to give up a frame without losing it.
+    /// Hands the chunk to another owner and returns its number. Only this and `give_up_in` give up
+    /// a frame without losing it.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -224,8 +222,8 @@ impl Deref for Frame {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame only, so
-        // nothing else writes to it, not even the kernel (see `owner.rs`). Unsafe because the frame
-        // has a raw pointer into the UMEM.
+        // nothing else writes to it, not even the kernel (see `owner.rs`). Unsafe: the frame has a
+        // raw pointer into the UMEM.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -253,10 +251,10 @@ impl Chunks<'_> {
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
         debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
         // SAFETY: the caller guarantees that the chunk exists and contains the address, so the
-        // pointer stays in the mapping. Unsafe because it is pointer arithmetic.
+        // pointer stays in the mapping. Unsafe: pointer arithmetic.
         let data = unsafe { self.base.add(address as usize) };
         // SAFETY: guaranteed by the caller; `data` equals the pointer that `Frame::new` computes.
-        // Unsafe because it creates the token that owns the bytes.
+        // Unsafe: it creates the token that owns the bytes.
         unsafe { Frame::from_data(data, self.region.into(), chunk, headroom, len) }
     }
 

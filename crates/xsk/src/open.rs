@@ -1,5 +1,4 @@
-//! Opens (interface, queue) pairs as ports on one UMEM, in zero-copy mode if all of them support
-//! it.
+//! Opens (interface, queue) pairs as ports on one UMEM.
 
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
@@ -29,9 +28,8 @@ pub enum BindMode {
 
 /// Opens the ports of one worker: 1 to 126 (interface, queue) pairs on one UMEM.
 ///
-/// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], the builder tries zero-copy
-/// on each queue in turn. If one does not support it, the builder starts again in copy mode, with a
-/// new UMEM.
+/// With [`BindMode::Auto`], the builder tries zero-copy on each queue in turn. If one does not
+/// support it, the builder starts again in copy mode, with a new UMEM.
 #[derive(Clone, Debug)]
 pub struct Builder {
     umem: UmemConfig,
@@ -48,7 +46,7 @@ struct Queue {
     queue: u32,
 }
 
-/// The open ports, in the order in which their queues were added.
+/// The open ports, in the order of the added queues.
 #[derive(Debug)]
 pub struct OpenPorts<P = XskPort> {
     /// The memory that all ports share.
@@ -59,11 +57,11 @@ pub struct OpenPorts<P = XskPort> {
     pub ports: Vec<P>,
     /// Whether the kernel reports zero-copy for all ports.
     pub zero_copy: bool,
-    /// The reason for the fallback to copy mode; `None` without a fallback.
+    /// `None` without a fallback to copy mode.
     pub fallback: Option<Fallback>,
 }
 
-/// The reason for a fallback to copy mode: a queue that does not support zero-copy.
+/// A queue that does not support zero-copy.
 #[derive(Debug)]
 pub struct Fallback {
     /// Name of the interface.
@@ -408,7 +406,7 @@ const BUSY_POLL_BUDGET: u32 = 64;
 /// the later calls usually succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a plain system call with a readable struct. Unsafe because it is a foreign call.
+    // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
     if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
         tracing::debug!(error = %io::Error::last_os_error(), "cannot raise RLIMIT_MEMLOCK");
     }

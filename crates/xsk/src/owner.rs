@@ -103,7 +103,7 @@ impl Owners {
         &self.0
     }
 
-    /// Returns `false`, and changes nothing, if the chunk does not exist or is not owned by `from`.
+    /// Returns `false` if the chunk does not exist or is not owned by `from`.
     #[inline]
     pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
         match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {

@@ -53,7 +53,7 @@ impl Umem {
         owner: Box<dyn Any>,
     ) -> Result<(Self, Pool), UmemError> {
         config.check()?;
-        // SAFETY: guaranteed by the caller. Unsafe because the mapping relies on it.
+        // SAFETY: guaranteed by the caller. Unsafe: the mapping relies on it.
         let memory = unsafe { Mapping::with_owner(base, config.bytes(), owner) };
         Ok(Self::with_pool(config, memory, None, huge))
     }
@@ -75,7 +75,7 @@ impl Pool {
     pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
 
     pub(crate) fn full(umem: Umem) -> Self {
-        // Chunk 0 is allocated first.
+        // Allocates chunk 0 first.
         let free = FreeList::full((0..umem.frames()).rev());
         Self { umem, free }
     }
@@ -104,8 +104,8 @@ impl Pool {
         let region = self.umem.region();
         region.owners.set(chunk, Owner::HELD);
         // SAFETY: the chunk was free, so no frame owns it, and it is HELD now; the headroom is
-        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Unsafe because
-        // it creates the token that owns the bytes.
+        // below the frame size; `Umem` keeps the region as long as a chunk is HELD. Unsafe: it
+        // creates the token that owns the bytes.
         Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
     }
 

@@ -284,7 +284,7 @@ mod tests {
                     1 => {
                         let mut batch = Batch::new();
                         let mut rejected = Vec::new();
-                        // Every seventh frame is a runt.
+                        // Every seventh is a runt.
                         for index in 0..n.min(Batch::CAPACITY) {
                             let len = if index % 7 == 6 { 13 } else { 60 };
                             let frame = frame(&mut pool, len);
@@ -346,7 +346,7 @@ mod tests {
             queue.push_batch(&mut batch, |error| panic!("{error}"))
         }));
         assert!(result.is_err());
-        // The panic dropped the runt; the frame after the runt is still in the batch.
+        // The panic dropped the runt; the next frame is still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.slots()[3].is_some());
     }

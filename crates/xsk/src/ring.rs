@@ -27,8 +27,7 @@ pub(crate) struct RingLayout<T> {
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
         // SAFETY: the caller of the ring's constructor guarantees that the memory outlives the
-        // ring; an AtomicU32 may be shared with the kernel. Unsafe because the pointer comes from
-        // mmap.
+        // ring; an AtomicU32 may be shared with the kernel. Unsafe: the pointer comes from mmap.
         unsafe { self.producer.as_ref() }
     }
 
@@ -72,8 +71,8 @@ impl<T> Cursor<T> {
         }
         let index = (self.position & self.mask) as usize;
         self.position = self.position.wrapping_add(1);
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the pointer comes
-        // from mmap.
+        // SAFETY: index < size, and `entries` has `size` elements. Unsafe: the pointer comes from
+        // mmap.
         Some(unsafe { self.entries.add(index) })
     }
 }
@@ -102,8 +101,7 @@ impl<T: Plain> Producer<T> {
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
         if free < wanted {
-            // Acquire pairs with the consumer's Release: the consumer has read the entries that
-            // will be overwritten.
+            // Acquire pairs with the consumer's Release: overwritten entries have been read.
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
@@ -129,7 +127,7 @@ impl<T: Plain> Producer<T> {
     /// For entries published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
-        // User space publishes entries, then reads the flag. The kernel sets the flag, then checks
+        // User space publishes entries, then reads the flag; the kernel sets the flag, then checks
         // the ring once more. Without a full fence between store and load, each side could miss the
         // other's store (store buffering), and both would sleep. Release and Acquire do not order a
         // store before a later load.
@@ -137,8 +135,8 @@ impl<T: Plain> Producer<T> {
         self.needs_wakeup_unfenced()
     }
 
-    /// Like `needs_wakeup`, without the fence: for use if nothing was published since the last
-    /// check. If this check misses a flag that was just set, the next sees it.
+    /// Without the fence: for use if nothing was published since the last check. If this check
+    /// misses a flag that was just set, the next sees it.
     #[inline]
     pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
@@ -166,8 +164,8 @@ impl<T: Plain> Reservation<'_, T> {
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
         // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between
-        // producer and consumer + size, so this side owns it until published. Unsafe because it is
-        // memory shared with the kernel.
+        // producer and consumer + size, so this side owns it until published. Unsafe: memory shared
+        // with the kernel.
         unsafe { slot.as_ref().write(entry) };
         true
     }
@@ -188,8 +186,8 @@ impl<T: Plain> Reservation<'_, T> {
         entries.for_each(|entry| {
             debug_assert!(position != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
-            // yields at most its length, which is at most the reserved entries. Unsafe because it
-            // is memory shared with the kernel.
+            // yields at most its length, which is at most the reserved entries. Unsafe: memory
+            // shared with the kernel.
             unsafe { slots.add((position & mask) as usize).as_ref().write(entry) };
             position = position.wrapping_add(1);
         });
@@ -205,7 +203,7 @@ impl<T: Plain> Reservation<'_, T> {
             return 0; // do not write to the shared cache line
         }
         ring.produced = self.cursor.position;
-        // Release: the entries are written before the counter that publishes them.
+        // Release: entries are written before the counter that publishes them.
         ring.ring.producer().store(ring.produced, Ordering::Release);
         written
     }
@@ -279,8 +277,8 @@ impl<T: Plain> Iterator for Peek<'_, T> {
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
         // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
         // its release. If the producer's counter is wrong, the slot may still contain the zeros of
-        // the allocation, which are also valid for a plain type. Unsafe because it is memory shared
-        // with the kernel.
+        // the allocation, which are also valid for a plain type. Unsafe: memory shared with the
+        // kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
@@ -300,7 +298,7 @@ impl<T: Plain> Peek<'_, T> {
             return 0; // do not write to the shared cache line
         }
         ring.consumed = self.cursor.position;
-        // Release: the reads of the entries are done before the producer may overwrite them.
+        // Release: entries are read before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);
         read
     }
@@ -428,19 +426,18 @@ mod tests {
     #[should_panic(expected = "more entries than reserved")]
     fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
-        // SAFETY: the ring outlives both ends, which are created once. Unsafe because the ends hold
-        // raw pointers.
+        // SAFETY: the ring outlives both ends, which are created once. Unsafe: the ends hold raw
+        // pointers.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: a slice's iterator reports its exact length. Unsafe because other iterators may
-        // not.
+        // SAFETY: a slice's iterator reports its exact length. Unsafe: other iterators may not.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because the ends
-    // hold raw pointers.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe: the ends hold
+    // raw pointers.
     unsafe impl<E> Send for SendEnd<E> {}
 
     /// With real threads instead of a model; `make sanitize` runs this under ThreadSanitizer.
@@ -448,8 +445,8 @@ mod tests {
     fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
-        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe because
-        // the ends hold raw pointers.
+        // SAFETY: the ring outlives both ends, because it also outlives the scope. Unsafe: the ends
+        // hold raw pointers.
         let (producer, mut consumer) = unsafe { ring.ends() };
         let producer = SendEnd(producer);
         std::thread::scope(|scope| {
@@ -462,8 +459,8 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: a vector's iterator reports its exact length. Unsafe because
-                        // other iterators may not.
+                        // SAFETY: a vector's iterator reports its exact length. Unsafe: other
+                        // iterators may not.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {

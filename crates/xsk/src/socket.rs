@@ -30,13 +30,12 @@ pub(crate) struct Socket(Rc<OwnedFd>);
 
 impl Socket {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: a plain system call. Unsafe because it is a foreign call.
+        // SAFETY: a plain system call. Unsafe: foreign call.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor without another owner. Unsafe because the compiler cannot know
-        // that.
+        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
@@ -84,7 +83,7 @@ impl Socket {
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         // SAFETY: each layout describes a ring that the kernel has just allocated and mapped, and
-        // is used once; `Rings` keeps the memory mapped. Unsafe because the ends hold raw pointers.
+        // is used once; `Rings` keeps the memory mapped. Unsafe: the ends hold raw pointers.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -114,7 +113,7 @@ impl Socket {
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
         // SAFETY: each offset was checked to lie within the ring and to be aligned for its type.
-        // Unsafe because it is pointer arithmetic.
+        // Unsafe: pointer arithmetic.
         let pointer_to = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
             producer: pointer_to(offsets.producer).cast::<AtomicU32>(),
@@ -143,7 +142,7 @@ impl Socket {
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: shared.map_or(0, |socket| socket.0.as_raw_fd() as u32),
         };
-        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe because it is a foreign call.
+        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe: foreign call.
         let result = unsafe {
             libc::bind(
                 self.0.as_raw_fd(),
@@ -173,7 +172,7 @@ impl Socket {
     }
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value is readable for its size. Unsafe because it is a foreign call.
+        // SAFETY: the value is readable for its size. Unsafe: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
@@ -191,7 +190,7 @@ impl Socket {
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value is writable for its size. Unsafe because it is a foreign call.
+        // SAFETY: the value is writable for its size. Unsafe: foreign call.
         let result = unsafe {
             libc::getsockopt(
                 self.0.as_raw_fd(),
@@ -204,8 +203,7 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: any bytes are valid for a plain type. Unsafe because this does not hold for other
-        // types.
+        // SAFETY: any bytes are valid for a plain type. Unsafe: this does not hold for other types.
         Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
@@ -216,7 +214,7 @@ impl Kernel for Socket {
     }
 
     fn wake_tx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe because it is a foreign call.
+        // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe {
             libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
         };
@@ -224,7 +222,7 @@ impl Kernel for Socket {
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
-        // SAFETY: no buffer is passed. Unsafe because it is a foreign call.
+        // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe {
             libc::recvfrom(
                 self.0.as_raw_fd(),
@@ -243,7 +241,7 @@ impl Kernel for Socket {
     }
 
     fn statistics(&self) -> KernelCounters {
-        // Fails only for an invalid socket; return zeros then.
+        // Fails only for an invalid socket.
         let Ok((statistics, _)) =
             self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS)
         else {
@@ -269,7 +267,7 @@ struct RingMap {
 impl RingMap {
     fn new(fd: BorrowedFd<'_>, len: usize, page_offset: u64) -> io::Result<Self> {
         // SAFETY: the kernel chooses the address, so the new mapping affects no existing memory.
-        // Unsafe because it is a foreign call.
+        // Unsafe: foreign call.
         let base = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -292,7 +290,7 @@ impl RingMap {
 impl Drop for RingMap {
     fn drop(&mut self) {
         // SAFETY: our own mapping; the ends of the ring, which point into it, are dropped earlier
-        // (see `Rings`). Unsafe because it is a foreign call.
+        // (see `Rings`). Unsafe: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -14,15 +14,15 @@ use crate::abi::Descriptor;
 /// The type has no padding that is ever read as a value, no niche, and no references.
 pub(crate) unsafe trait Plain: Copy {}
 
-// SAFETY: `u64` is an integer. Unsafe because the compiler cannot check that.
+// SAFETY: `u64` is an integer. Unsafe: the compiler cannot check that.
 unsafe impl Plain for u64 {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for Descriptor {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_mmap_offsets {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_options {}
-// SAFETY: a struct of integers. Unsafe because the compiler cannot check that.
+// SAFETY: a struct of integers. Unsafe: the compiler cannot check that.
 unsafe impl Plain for libc::xdp_statistics {}
 
 /// In memory that the other side also writes to.
@@ -41,8 +41,7 @@ impl<T: Plain> Entry<T> {
     /// The caller owns the entry: the other side neither reads nor writes it during the call.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, value: T) {
-        // SAFETY: the caller guarantees exclusive access. Unsafe because the type cannot check
-        // that.
+        // SAFETY: the caller guarantees exclusive access. Unsafe: the type cannot check that.
         unsafe { self.0.get().write(MaybeUninit::new(value)) };
     }
 
@@ -52,8 +51,8 @@ impl<T: Plain> Entry<T> {
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
         // SAFETY: the caller guarantees that the entry is initialised and that nothing writes to it
-        // during the call; any bytes are valid for a plain type. Unsafe because the type cannot
-        // check that.
+        // during the call; any bytes are valid for a plain type. Unsafe: the type cannot check
+        // that.
         unsafe { self.0.get().read().assume_init() }
     }
 }

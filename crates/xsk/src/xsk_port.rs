@@ -112,8 +112,8 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(wanted);
-        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe
-        // because other iterators may not.
+        // SAFETY: the pool returns a slice's iterator, which reports its exact length. Unsafe:
+        // other iterators may not.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
@@ -137,7 +137,7 @@ impl XskPort {
         }
         // SAFETY: `hand_over` checked that the chunk exists and was in our fill ring, so no frame
         // owns it; `split` returned the address's chunk and offset, and the range is within the
-        // chunk. Unsafe because it creates the token that owns the bytes.
+        // chunk. Unsafe: it creates the token that owns the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
@@ -279,7 +279,7 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: `Drain` yields exactly its length. Unsafe because other iterators may not.
+            // SAFETY: `Drain` yields exactly its length. Unsafe: other iterators may not.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -329,7 +329,7 @@ impl Port for XskPort {
     }
 
     fn frame_counts(&self) -> PortFrameCounts {
-        // Invalid entries from the kernel are not frames of this port.
+        // Invalid entries are not frames of this port.
         let rx = self.rings.rx.available().min(self.filled);
         let completion = self.rings.completion.available().min(self.sending);
         PortFrameCounts {

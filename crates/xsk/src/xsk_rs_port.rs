@@ -109,9 +109,8 @@ impl XskRsPort {
             {
                 *descriptor = self.descriptors[chunks.split(address).0 as usize];
             }
-            // SAFETY: each descriptor belongs to a chunk of this UMEM that was just taken out of
-            // the pool, so the chunk has no other owner. Unsafe because the kernel writes to the
-            // chunk from now on.
+            // SAFETY: each descriptor belongs to a chunk of this UMEM just taken out of the pool,
+            // so it has no other owner. Unsafe: the kernel writes to the chunk from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..count as usize]) };
             debug_assert_eq!(
                 posted, count as usize,
@@ -164,14 +163,14 @@ impl XskRsPort {
             let descriptor = &mut self.scratch[count];
             *descriptor = self.descriptors[frame.chunk() as usize];
             // SAFETY: the descriptor refers to the chunk of `frame`, which this port owns. No other
-            // reference into the chunk exists. Unsafe because it creates a reference to the chunk's
-            // bytes, which is used only to set the packet length.
+            // reference into the chunk exists. Unsafe: it creates a reference to the chunk's bytes,
+            // which is used only to set the packet length.
             unsafe { self.xsk_rs_umem.data_mut(descriptor) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor belongs to a chunk of this UMEM whose frame was just given up for
-        // transmission. Unsafe because the kernel reads the chunk from now on.
+        // transmission. Unsafe: the kernel reads the chunk from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(
             posted, count,
@@ -221,8 +220,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, batch: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = batch.room();
-        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM. Unsafe
-        // because xsk-rs does not check that.
+        // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
+        // Unsafe: xsk-rs does not check that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut received = 0;
         let mut bytes = 0;
@@ -236,7 +235,7 @@ impl Port for XskRsPort {
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             received += 1;
-            // Cannot fail: `consume` returned at most `room` descriptors.
+            // `consume` returned at most `room` descriptors.
             if batch.push(frame).is_err() {
                 break;
             }
@@ -265,7 +264,7 @@ impl Port for XskRsPort {
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.has_unsent() {
-            // Publish the entries before reading the wake-up flag, as in `receive`.
+            // Before reading the wake-up flag, as in `receive`.
             fence(Ordering::SeqCst);
             if self.tx.get_mut().needs_wakeup() {
                 self.wake_tx();
@@ -284,7 +283,7 @@ impl Port for XskRsPort {
         while self.sending > 0 {
             let max = self.scratch.len().min(self.sending as usize);
             // SAFETY: the ring belongs to this UMEM, so it yields only descriptors of this UMEM.
-            // Unsafe because xsk-rs does not check that.
+            // Unsafe: xsk-rs does not check that.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..max]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {

@@ -158,8 +158,8 @@ fn wake_ups_without_effect_back_off() {
             port.transmit(&mut queue);
             port.receive(&mut Batch::new(), &mut pool);
         }
-        // The pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per
-        // 640 µs. The factor 2 is for transmission and reception.
+        // Pauses of 10, 20, 40, … 640 µs allow seven wake-ups in the first 1.3 ms, then one per 640
+        // µs; twice, for transmission and reception.
         let max = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
             u128::from(kernel.wakeups()) <= max,

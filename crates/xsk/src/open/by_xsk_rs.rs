@@ -49,8 +49,8 @@ impl Builder {
             let (tx, rx, fill, completion) = queue
                 .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
-            // SAFETY: the descriptor is open as long as the queues exist. Unsafe because a
-            // descriptor number does not guarantee that.
+            // SAFETY: the descriptor is open as long as the queues exist. Unsafe: a descriptor
+            // number does not guarantee that.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::from_fd(fd)
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
@@ -103,18 +103,18 @@ impl Builder {
             created.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
         // xsk-rs exposes only the address of a frame's packet. The chunk starts
         // `XDP_PACKET_HEADROOM` bytes earlier. SAFETY: the descriptor belongs to this UMEM, which
-        // no socket uses yet. Unsafe because xsk-rs cannot check that the chunk is unused.
+        // no socket uses yet. Unsafe: xsk-rs cannot check that the chunk is unused.
         let start = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // Creating a pointer from the address is allowed: the memory is a kernel mapping, not a
-        // Rust allocation, and its address is exposed to libxdp.
+        // Allowed: the memory is a kernel mapping, not a Rust allocation, and its address is
+        // exposed to libxdp.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(start));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
         // SAFETY: xsk-rs has mapped a chunk for each frame at `base`, and keeps the memory mapped
         // as long as a handle of its UMEM lives. xsk-rs gives access to the memory only through
         // descriptors. The ports keep the descriptors and use them only to set packet lengths.
-        // Unsafe because it creates frames from addresses.
+        // Unsafe: it creates frames from addresses.
         let (umem, pool) =
             unsafe { Umem::in_mapping(&self.umem, base, huge, Box::new(xsk_rs_umem.clone())) }?;
         Ok(Memory { xsk_rs_umem, descriptors: descriptors.into(), umem, pool })
@@ -152,13 +152,13 @@ impl Queue {
         let config = SocketConfig::builder()
             .rx_queue_size(QueueSize::new(sizes.rx).map_err(io::Error::other)?)
             .tx_queue_size(QueueSize::new(sizes.tx).map_err(io::Error::other)?)
-            // xdpfwd attaches its own XDP program.
+            // Without libxdp's XDP program.
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program. The
-            // libxdp flag above ensures that. Unsafe because xsk-rs does not check this.
+            // SAFETY: a second bind to a queue is allowed only if libxdp loads no XDP program,
+            // which the flag above ensures. Unsafe: xsk-rs does not check this.
             match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),

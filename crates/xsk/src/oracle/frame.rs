@@ -5,11 +5,11 @@ use crate::frame::Frame;
 /// An edit of a frame.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
-    /// Adds this many bytes at the front.
+    /// Adds bytes at the front.
     Prepend(usize),
-    /// Removes this many bytes at the front.
+    /// Removes bytes at the front.
     TrimFront(usize),
-    /// Adds this many bytes at the end.
+    /// Adds bytes at the end.
     Append(usize),
     /// Shortens the packet to at most this many bytes.
     Truncate(usize),
