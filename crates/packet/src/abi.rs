@@ -17,8 +17,7 @@ pub(crate) struct TpacketStats {
     pub(crate) drops: u32,
 }
 
-/// Buffer for a `PACKET_AUXDATA` message, the only control message that a
-/// [`PacketSocket`](crate::PacketSocket) requests.
+/// Buffer for a `PACKET_AUXDATA` message, the only control message that is requested.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Control {

@@ -39,7 +39,7 @@ impl Inbox {
     }
 
     /// Receives waiting messages, one per frame, into the frames before the first `None`. Truncates
-    /// messages that are longer than their frame. Never blocks.
+    /// longer messages. Never blocks.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -59,10 +59,9 @@ impl Inbox {
             header.msg_hdr.msg_controllen = mem::size_of::<Control>();
             count += 1;
         }
-        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames
-        // that are borrowed mutably, and our own control buffers. All outlive the call, and the
-        // kernel keeps none of the addresses. No timeout is passed. Unsafe: foreign call with raw
-        // pointers.
+        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of mutably
+        // borrowed frames, and our own control buffers. All outlive the call, and the kernel keeps
+        // no address. No timeout is passed. Unsafe: foreign call with raw pointers.
         let received = unsafe {
             libc::recvmmsg(
                 socket,
@@ -124,8 +123,8 @@ impl Outbox {
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of
-        // frames that the caller borrows until this returns; `sendmmsg` only reads them and has
-        // copied them when it returns. Unsafe: foreign call with raw pointers.
+        // frames that the caller borrows; `sendmmsg` only reads them, before it returns. Unsafe:
+        // foreign call with raw pointers.
         let sent = unsafe {
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
         };

@@ -101,8 +101,8 @@ impl Port for MmsgPort {
             return 0;
         }
         self.counters.syscalls += 1;
-        // An error means no packets: EAGAIN, a signal, or the interface went down (ENETDOWN,
-        // reported once; reception resumes by itself).
+        // No packets: EAGAIN, a signal, or the interface went down (ENETDOWN, reported once;
+        // reception resumes by itself).
         let received =
             self.inbox.receive(self.socket.fd(), &mut self.frames[..allocated]).unwrap_or(0);
         let mut accepted = 0;

@@ -52,10 +52,10 @@ impl PacketSocket {
         let mut sockets =
             (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
-            // The kernel distributes packets over the members of the fanout group by their queue
-            // mapping, modulo the number of members (`fanout_demux_qm`). On reception the mapping
-            // is the queue index plus one (`skb_record_rx_queue`). So the socket of queue q must be
-            // member q + 1, and that of the last queue member 0.
+            // The kernel distributes packets over the fanout group by queue mapping, modulo the
+            // number of members (`fanout_demux_qm`). On reception the mapping is the queue index
+            // plus one (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and
+            // that of the last queue member 0.
             sockets.rotate_right(1);
             let group = sockets[0].create_fanout_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join_fanout_group(group))?;

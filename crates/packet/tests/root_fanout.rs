@@ -100,8 +100,8 @@ fn packets_of_one_queue_reach_one_socket() {
     let from_core_0 = received(&mut pool);
     send(&chain, 1, 200);
     let from_core_1 = received(&mut pool);
-    // Accept either socket for either queue: veth records the index of the transmit queue, where
-    // other drivers record the index of the receive queue plus one.
+    // Either socket may serve either queue: veth records the index of the transmit queue, other
+    // drivers that of the receive queue plus one.
     assert!(
         matches!((&from_core_0[..], &from_core_1[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
         "packets per socket from core 0: {from_core_0:?}, from core 1: {from_core_1:?}"

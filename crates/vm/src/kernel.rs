@@ -9,9 +9,8 @@ use serde::Deserialize;
 
 use crate::{apt, tool};
 
-/// A kernel pinned in `kernels.toml`. [`fetch`](Self::fetch) can replace the pinned release by
-/// another release of the series: the newest in the cache, or, if the suite lacks the pinned
-/// release, the newest in the suite.
+/// A kernel pinned in `kernels.toml`. [`fetch`](Self::fetch) can use another release of the series:
+/// the newest in the cache, or, if the suite lacks the pinned release, the newest in the suite.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
@@ -149,8 +148,8 @@ impl Kernel {
         Ok(newest.to_owned())
     }
 
-    /// Unpacks into a temporary folder and renames it at the end, so a release's folder in the
-    /// cache is always complete.
+    /// Renames a temporary folder at the end, so a release's folder in the cache is always
+    /// complete.
     fn unpack(&self, suite: &apt::DebianSuite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);

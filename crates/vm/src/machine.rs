@@ -221,7 +221,6 @@ fn forward_stderr(stderr: impl Read) {
     }
 }
 
-/// Quotes a word for bash.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

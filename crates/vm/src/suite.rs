@@ -9,7 +9,7 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// Has `test = false`, so `cargo test` does not run it on the host, where it would fail.
+    /// Has `test = false`, so that `cargo test` does not run it on the host.
     pub(crate) test_target: &'static str,
     pub(crate) kernels: &'static [SuiteKernel],
     pub(crate) needs_nics: bool,

@@ -25,9 +25,9 @@ pub struct XdpLink(OwnedFd);
 
 /// Attaches an XDP program to an interface.
 ///
-/// Fails with `EBUSY` if another program is attached, and with `EOPNOTSUPP` if the mode is
-/// [`AttachMode::Native`] and the driver does not support XDP. If the MTU is too large for XDP,
-/// some drivers return `ERANGE`, others `EINVAL`.
+/// Fails with `EBUSY` if another program is attached, and with `EOPNOTSUPP` if the driver does not
+/// support [`AttachMode::Native`]. If the MTU is too large for XDP, some drivers return `ERANGE`,
+/// others `EINVAL`.
 ///
 /// Calls `bpf` directly because libbpf's `bpf_program__attach_xdp` takes no flags:
 /// <https://docs.kernel.org/bpf/libbpf/index.html>.

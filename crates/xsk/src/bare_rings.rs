@@ -38,9 +38,8 @@ impl BareRings {
         (bare, kernel)
     }
 
-    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`]. Posts the same number of free
-    /// addresses to the fill ring, or fewer if addresses or ring entries run out. Returns the
-    /// number received.
+    /// Receives up to `n` descriptors, at most [`Batch::CAPACITY`]. Posts as many free addresses to
+    /// the fill ring, or fewer if addresses or ring entries run out. Returns the number received.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;

@@ -5,8 +5,8 @@ use std::mem;
 use crate::frame::Frame;
 use crate::slots::put_into_slots;
 
-/// Up to [`Batch::CAPACITY`] frames, in order. A slot whose frame was taken stays in the batch as
-/// `None`, and [`len`](Self::len) still counts it.
+/// Up to [`Batch::CAPACITY`] frames, in order. A slot whose frame was taken stays as `None`, and
+/// [`len`](Self::len) still counts it.
 #[derive(Debug)]
 pub struct Batch {
     frames: [Option<Frame>; Self::CAPACITY],

@@ -30,7 +30,7 @@ impl Completions {
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
     }
 
-    /// Moves the first `n` frames of a queue, which were sent, to the list.
+    /// Moves the first `n` frames of a queue to the list. The port must have sent them.
     ///
     /// # Panics
     /// If the list has no room for `n` frames, or the queue belongs to another UMEM.

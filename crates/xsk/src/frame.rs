@@ -45,7 +45,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Nor does sending a frame to another thread compile:
+/// Sending a frame to another thread does not compile either:
 ///
 /// ```compile_fail,E0277
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -221,9 +221,9 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame only, so
-        // nothing else writes to it, not even the kernel (see `owner.rs`). Unsafe: the frame has a
-        // raw pointer into the UMEM.
+        // SAFETY: the bytes lie within the chunk, which only this frame holds (HELD), so nothing
+        // else writes to it, not even the kernel (see `owner.rs`). Unsafe: the frame has a raw
+        // pointer into the UMEM.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }

@@ -1,9 +1,10 @@
-//! A stack of free chunks. The last chunk's bytes are probably still in the cache.
+//! A stack of free chunks. The chunk put last is taken first, because its bytes are probably still
+//! in the cache.
 
 use crate::slots::put_into_slots;
 
-/// With a `Vec`, every loop that pushes items could call the function that grows the vector, so the
-/// compiler would keep the length in memory.
+/// A stack of fixed capacity. With a `Vec`, every loop that pushes items could call the function
+/// that grows the vector, so the compiler would keep the length in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,

@@ -1,6 +1,5 @@
 //! Misuse of frames and ports that must not compile. After each group, a similar example compiles,
-//! which shows that the errors have the intended cause. See also [`Frame`](crate::Frame) and
-//! [`EgressQueue`](crate::EgressQueue).
+//! which shows that the errors have the intended cause.
 //!
 //! # Using a dropped frame
 //!

@@ -108,8 +108,8 @@ pub struct Counters {
     /// Packets moved in memory before transmission: the I/O path sends from a fixed offset in the
     /// frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
-    /// Rejected descriptors and completions from the kernel: this port did not post the chunk, or
-    /// the range exceeded it. A value above 0 indicates a bug in xdpfwd or the kernel.
+    /// Rejected descriptors and completions: this port did not post the chunk, or the range
+    /// exceeded it. A value above 0 indicates a bug in xdpfwd or the kernel.
     pub invalid_descriptors: u64,
 }
 

@@ -173,8 +173,8 @@ impl<T: Plain> Reservation<'_, T> {
     /// Checks the number of entries once, not for every entry.
     ///
     /// # Safety
-    /// The iterator does not yield more entries than its `len()`. (An excess entry would be written
-    /// within the ring, but could overwrite an entry that the other side is reading.)
+    /// The iterator does not yield more entries than its `len()`. (An excess entry could overwrite
+    /// one that the other side is reading.)
     ///
     /// # Panics
     /// If the iterator's length exceeds the reserved entries.
@@ -219,8 +219,8 @@ pub(crate) struct Consumer<T> {
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], but the ring has no other consumer instead of no other producer,
-    /// and entries that were never written are zero.
+    /// As for [`Producer::new`], but the ring has no other consumer, and entries that were never
+    /// written are zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
@@ -276,9 +276,8 @@ impl<T: Plain> Iterator for Peek<'_, T> {
         let slot = self.cursor.next()?;
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
         // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
-        // its release. If the producer's counter is wrong, the slot may still contain the zeros of
-        // the allocation, which are also valid for a plain type. Unsafe: memory shared with the
-        // kernel.
+        // its release. If the producer's counter is wrong, the slot may contain the allocation's
+        // zeros, also valid for a plain type. Unsafe: memory shared with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }

@@ -125,9 +125,9 @@ impl Socket {
         Ok((map, layout))
     }
 
-    /// The socket that registered the UMEM passes the flags `XDP_ZEROCOPY` or `XDP_COPY`, with
-    /// `XDP_USE_NEED_WAKEUP`. Any other socket passes the registering socket as `shared` and only
-    /// the flag `XDP_SHARED_UMEM`; it inherits the other flags.
+    /// The socket that registered the UMEM passes `XDP_ZEROCOPY` or `XDP_COPY`, with
+    /// `XDP_USE_NEED_WAKEUP`. Other sockets pass that socket as `shared` and only
+    /// `XDP_SHARED_UMEM`; they inherit the flags.
     pub(crate) fn bind(
         &self,
         ifindex: u32,
@@ -185,8 +185,8 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Returns the value, and the number of bytes that the kernel wrote. An older kernel may write
-    /// a shorter struct; the remaining bytes are zero.
+    /// Returns the value, and the number of bytes written. An older kernel may write a shorter
+    /// struct; the remaining bytes are zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;

@@ -46,8 +46,7 @@ impl<T: Plain> Entry<T> {
     }
 
     /// # Safety
-    /// The caller owns the entry, and the entry was written or still contains the zeros of its
-    /// allocation.
+    /// The caller owns the entry, which was written or is still zeroed.
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
         // SAFETY: the caller guarantees that the entry is initialised and that nothing writes to it

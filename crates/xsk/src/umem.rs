@@ -68,7 +68,7 @@ impl Umem {
     }
 
     /// Returns the number of lost chunks, whose [`Frame`](crate::Frame) was dropped instead of
-    /// given away. They stay unusable.
+    /// given away.
     pub fn lost(&self) -> u32 {
         self.0.owners.count(Owner::LOST)
     }

@@ -45,8 +45,8 @@ impl Waker {
     }
 }
 
-/// A set of file descriptors to wait on. Waiting allocates nothing. The set does not keep the files
-/// open: the number of a closed descriptor can refer to another file.
+/// A set of file descriptors to wait on. The set does not keep the files open: the number of a
+/// closed descriptor can refer to another file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 

@@ -34,7 +34,6 @@ pub(crate) trait Kernel {
     fn ends_access_on_drop(&self) -> bool;
 }
 
-/// The user-space ends.
 pub(crate) struct Rings {
     pub(crate) fill: Producer<u64>,
     pub(crate) completion: Consumer<u64>,
@@ -59,8 +58,7 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not yet reclaimed.
     sending: u32,
-    /// Every receive that finds no packet wakes the kernel, which then polls the device, even if
-    /// the kernel does not request it.
+    /// Every receive that finds no packet wakes the kernel, even unrequested, to poll the device.
     busy_poll: bool,
     /// The device accesses the frames directly.
     zero_copy: bool,

@@ -89,7 +89,7 @@ mod sync {
         }
 
         /// # Safety
-        /// The entry was written. loom checks that no other thread writes to it at the same time.
+        /// The entry was written. loom checks for concurrent writes.
         pub(crate) unsafe fn read(&self) -> T {
             // SAFETY: the caller guarantees that the entry was written. Unsafe: the pointer is raw.
             self.0.with(|entry| unsafe { entry.read().assume_init() })
@@ -173,8 +173,8 @@ fn check_batches(
 
 const NOT_WEAKENED: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
-/// The ring is full or empty most of the time, so each side often re-reads the other's counter,
-/// also after it has wrapped.
+/// The ring is mostly full or empty, so each side often re-reads the other's counter, also after it
+/// has wrapped.
 #[test]
 fn ring_of_one_entry_passes_entries_in_order() {
     check_batches(1, &[1, 1, 1], &[1, 1, 1], NOT_WEAKENED);

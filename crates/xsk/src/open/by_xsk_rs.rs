@@ -112,9 +112,9 @@ impl Builder {
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
         // SAFETY: xsk-rs has mapped a chunk for each frame at `base`, and keeps the memory mapped
-        // as long as a handle of its UMEM lives. xsk-rs gives access to the memory only through
-        // descriptors. The ports keep the descriptors and use them only to set packet lengths.
-        // Unsafe: it creates frames from addresses.
+        // as long as a handle of its UMEM lives. xsk-rs gives access only through descriptors,
+        // which the ports keep and use only to set packet lengths. Unsafe: it creates frames from
+        // addresses.
         let (umem, pool) =
             unsafe { Umem::in_mapping(&self.umem, base, huge, Box::new(xsk_rs_umem.clone())) }?;
         Ok(Memory { xsk_rs_umem, descriptors: descriptors.into(), umem, pool })

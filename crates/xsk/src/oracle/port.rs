@@ -59,8 +59,8 @@ pub enum Step {
     InvalidReception {
         /// The port.
         port: usize,
-        /// The held frame to deliver a second time. If this is `None` or no frame is held, the
-        /// kernel delivers a range that lies in no chunk.
+        /// The held frame to deliver a second time; without one, the kernel delivers a range in no
+        /// chunk.
         held: Option<usize>,
         /// The length in the descriptor.
         len: u32,
@@ -278,8 +278,8 @@ impl PortModel {
         self.check();
     }
 
-    /// Sends and reclaims all frames that can still be sent, closes the ports, and frees the held
-    /// frames: the pool must then contain every chunk that is neither lost nor closed.
+    /// Sends and reclaims what can still be sent, closes the ports, and frees the held frames: the
+    /// pool must then contain every chunk that is neither lost nor closed.
     ///
     /// # Panics
     /// If a packet is not sent although the interface exists, or a chunk is missing in the pool.
