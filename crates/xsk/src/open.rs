@@ -223,7 +223,7 @@ impl Builder {
         if queues == 0 || queues > PortSlot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
-        // Each fill ring needs `MIN_RING` frames, and at most half of the port's frames.
+        // Each fill ring needs `MIN_RING` frames, and contains at most half of the port's frames.
         let min = queues as u32 * 2 * MIN_RING;
         if self.umem.frames < min {
             return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, min });

@@ -75,7 +75,7 @@ impl Pool {
     pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
 
     pub(crate) fn full(umem: Umem) -> Self {
-        // Allocates chunk 0 first.
+        // Chunk 0 is allocated first.
         let free = FreeList::full((0..umem.frames()).rev());
         Self { umem, free }
     }

@@ -124,7 +124,7 @@ impl<T: Plain> Producer<T> {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
 
-    /// For entries published before this call.
+    /// Whether entries published before this call need a wake-up.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
         // User space publishes entries, then reads the flag; the kernel sets the flag, then checks

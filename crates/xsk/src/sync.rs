@@ -1,5 +1,5 @@
 //! The types and the fence with which both sides of a ring share data. `tests/loom.rs` compiles
-//! `ring.rs` with loom's instead.
+//! `ring.rs` with loom's types instead.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;

@@ -29,8 +29,8 @@ pub(crate) trait Kernel {
     fn fd(&self) -> Option<RawFd>;
     fn statistics(&self) -> KernelCounters;
     /// Whether nothing writes to frames posted for reception after this object is dropped. A socket
-    /// stays bound as long as, for example, a thread in `poll` or a process being forked refers to
-    /// its file.
+    /// cannot guarantee that: it stays bound as long as, for example, a thread in `poll` or a
+    /// process being forked refers to its file.
     fn ends_access_on_drop(&self) -> bool;
 }
 
@@ -352,9 +352,9 @@ impl Port for XskPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         let reuse_fill_frames = self.kernel.ends_access_on_drop() && !self.zero_copy;
         self.closed = true;
-        // The fake kernel then no longer writes to frames posted for reception. A device queue may
-        // still refer to frames posted for transmission, in copy mode too
-        // (`xsk_build_skb_zerocopy`).
+        // Drop the kernel side first: the fake kernel then no longer writes to frames posted for
+        // reception. A device queue may still refer to frames posted for transmission, in copy mode
+        // too (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
         let mut reused = 0;
